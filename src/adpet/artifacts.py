@@ -12,6 +12,43 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+PARAMS = Path("params.yaml")
+
+PHANTOM_RAW = Path("data/phantom/raw")
+PHANTOM_TRUTH = Path("data/phantom/truth")
+
+SCANS = Path("data/interim/scans.csv")
+REJECTED = Path("data/interim/rejected.csv")
+INGEST = Path("data/interim/ingest.json")
+VOLUMES = Path("data/interim/volumes")
+ALIGNMENT = Path("data/interim/alignment.csv")
+
+SLICES = Path("data/processed/slices")
+SLICES_TABLE = Path("data/processed/slices.csv")
+SPLIT = Path("data/processed/split.csv")
+SPLIT_SUMMARY = Path("data/processed/split.json")
+
+TUNE = Path("results/tune")
+BEST_TRIAL = TUNE / "best.json"
+TRIALS = TUNE / "trials.csv"
+
+TRAIN = Path("results/train")
+MODEL = TRAIN / "model.keras"
+HISTORY = TRAIN / "history.csv"
+RUN = TRAIN / "run.json"
+
+EVALUATE = Path("results/evaluate")
+METRICS = EVALUATE / "metrics.json"
+PREDICTIONS = EVALUATE / "predictions.csv"
+
+EXPLAIN = Path("results/explain")
+CAM = EXPLAIN / "cam.json"
+
+VERSION = Path("results/register/version.json")
+
+# Unfinished work of a stage, by the fingerprint of what it is made from: a killed stage goes on from it.
+WORK = Path(".adpet")
+
 # Prefix of what is being written: a reader ignores it, the next writer replaces it.
 PARTIAL_PREFIX = ".partial-"
 

@@ -1,0 +1,34 @@
+"""Map a function over many items in parallel processes, and show how far it is.
+
+joblib starts the processes, so that ``joblib.parallel_config(backend="dask")`` moves the same
+work to a cluster.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
+
+from tqdm import tqdm
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def progress(items: Iterable[Item], *, label: str, unit: str, total: int | None = None) -> Iterator[Item]:
+    """Yield `items` with a bar on stderr, which is silent where stderr is no terminal."""
+    yield from tqdm(items, desc=label, unit=unit, total=total, disable=None, dynamic_ncols=True)
+
+
+def map_in_processes(
+    function: Callable[[Item], Result], items: Sequence[Item], *, workers: int
+) -> Iterator[Result]:
+    """Yield `function(item)` for every item, in order; no more results are held than are not yet taken.
+
+    One worker runs in this process, which keeps errors and debuggers simple.
+    """
+    if workers == 1 or len(items) < 2:
+        yield from map(function, items)
+        return
+    from joblib import Parallel, delayed
+
+    parallel = Parallel(n_jobs=workers, return_as="generator")
+    yield from parallel(delayed(function)(item) for item in items)
