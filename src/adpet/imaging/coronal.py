@@ -1,0 +1,166 @@
+"""Cut coronal planes out of a volume, and put maps of those planes back: one geometry, both ways.
+
+Planes run from posterior to anterior; in a plane, row 0 is superior and column 0 the patient's left.
+A pixel's value belongs to its centre. World coordinates are RAS+ mm.
+"""
+
+from dataclasses import dataclass
+from typing import Self, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+Array: TypeAlias = npt.NDArray[np.float32]
+Affine: TypeAlias = npt.NDArray[np.float64]
+
+# Height of the square field's centre, MNI z in mm: midway between the lowest cerebellum (-72) and the
+# vertex (+82), so that 192 mm holds the brain with a margin on all sides.
+CENTRE_Z_MM = 5.0
+# Voxel and pixel indices are rounded to this many digits, so that a point meant to lie on a plane, or on
+# the last plane of all, is not thrown off it by the last bits of an affine.
+INDEX_DIGITS = 9
+
+
+@dataclass(frozen=True)
+class CoronalGrid:
+    """Square coronal planes at equal steps.
+
+    Attributes
+    ----------
+    size : int
+        Pixels along each side of a plane.
+    field_mm : float
+        Edge of a plane, centred on x = 0 and z = `CENTRE_Z_MM`.
+    y_mm : tuple of float
+        World y of each plane, ascending, equally spaced.
+
+    Raises
+    ------
+    ValueError
+        If the planes are not ascending at equal steps, or the field is empty.
+    """
+
+    size: int
+    field_mm: float
+    y_mm: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if self.size < 1 or not self.field_mm > 0:
+            raise ValueError(
+                f"a plane needs pixels and an extent. Received: size={self.size}, field_mm={self.field_mm}"
+            )
+        steps = np.diff(self.y_mm)
+        if not self.y_mm or (steps <= 0).any() or not np.allclose(steps, steps[:1], rtol=0, atol=1e-6):
+            raise ValueError(f"planes must ascend at equal steps. Received: y_mm={self.y_mm}")
+
+    @classmethod
+    def spanning(cls, *, range_mm: tuple[float, float], step_mm: float, size: int, field_mm: float) -> Self:
+        """Return planes from the first y every `step_mm`, the last y included where a step meets it."""
+        first, last = range_mm
+        if not step_mm > 0 or last < first:
+            raise ValueError(f"planes must ascend. Received: range_mm={range_mm}, step_mm={step_mm}")
+        count = int(np.floor((last - first) / step_mm + 1e-6)) + 1
+        return cls(size, field_mm, tuple(float(first + step_mm * index) for index in range(count)))
+
+    @property
+    def pixel_mm(self) -> float:
+        """Edge of a pixel in mm."""
+        return self.field_mm / self.size
+
+    @property
+    def step_mm(self) -> float:
+        """Distance between planes in mm; one pixel where there is only one plane."""
+        if len(self.y_mm) == 1:
+            return self.pixel_mm
+        return (self.y_mm[-1] - self.y_mm[0]) / (len(self.y_mm) - 1)
+
+    @property
+    def affine(self) -> Affine:
+        """(4, 4): (row, column, plane index) -> world x, y, z in mm."""
+        pixel = self.pixel_mm
+        edge = self.field_mm / 2 - pixel / 2
+        return np.array(
+            [
+                [0, pixel, 0, -edge],
+                [0, 0, self.step_mm, self.y_mm[0]],
+                [-pixel, 0, 0, CENTRE_Z_MM + edge],
+                [0, 0, 0, 1],
+            ],
+            dtype=np.float64,
+        )
+
+
+def coronal_slices(data: Array, affine: Affine, grid: CoronalGrid) -> Array:
+    """Cut the planes of `grid` out of a volume by linear interpolation.
+
+    Parameters
+    ----------
+    data : (i, j, k) float32 ndarray
+    affine : (4, 4) float64 ndarray
+        Voxel indices -> RAS+ mm.
+
+    Returns
+    -------
+    (n, size, size) float32 ndarray
+        0 where a plane leaves the volume.
+    """
+    shape = (grid.size, grid.size, len(grid.y_mm))
+    planes = _sampled(data, np.linalg.inv(affine) @ grid.affine, shape)
+    return np.ascontiguousarray(np.moveaxis(planes, 2, 0))
+
+
+def back_project(maps: Array, grid: CoronalGrid, *, shape: tuple[int, int, int], affine: Affine) -> Array:
+    """Put maps of the planes of `grid` back into a volume: the inverse geometry of `coronal_slices`.
+
+    Parameters
+    ----------
+    maps : (n, h, w) float32 ndarray
+        One map a plane over the plane's whole field, of any resolution.
+    shape, affine : (int, int, int), (4, 4) float64 ndarray
+        Grid of the volume; voxel indices -> RAS+ mm.
+
+    Returns
+    -------
+    (i, j, k) float32 ndarray
+        Linear within and between planes; 0 outside the planes' field and span.
+
+    Raises
+    ------
+    ValueError
+        If there is not one map a plane.
+    """
+    if maps.ndim != 3 or len(maps) != len(grid.y_mm):
+        raise ValueError(f"expected one map for each of {len(grid.y_mm)} planes. Received: {maps.shape}")
+    planes = np.moveaxis(resize_maps(maps, grid.size), 0, 2)
+    return _sampled(planes, np.linalg.inv(grid.affine) @ affine, shape)
+
+
+def resize_maps(maps: Array, size: int) -> Array:
+    """Resize (n, h, w) maps to (n, size, size) bilinearly with pixel centres aligned (half-pixel rule).
+
+    Both cover the same field; beyond the outermost pixel centres the edge value continues.
+    """
+    if maps.shape[1:] == (size, size):
+        return maps
+    rows, columns = (_bilinear_weights(size, source) for source in maps.shape[1:])
+    return np.asarray(rows @ maps @ columns.T, dtype=np.float32)
+
+
+def _bilinear_weights(target: int, source: int) -> npt.NDArray[np.float64]:
+    """(target, source) matrix that interpolates `source` pixels over the same extent at `target` centres."""
+    centres = np.clip((np.arange(target) + 0.5) * source / target - 0.5, 0, source - 1)
+    distance = np.abs(centres[:, None] - np.arange(source))
+    return np.asarray(np.clip(1 - distance, 0, None))
+
+
+def _sampled(data: Array, matrix: Affine, shape: tuple[int, int, int]) -> Array:
+    """Sample `data` linearly at `matrix` times each index of `shape`; 0 outside its outermost centres."""
+    indices = np.indices(shape, dtype=np.float64, sparse=True)
+    where = np.empty((3, *shape))
+    for axis in range(3):
+        row = matrix[axis]
+        where[axis] = row[0] * indices[0] + row[1] * indices[1] + row[2] * indices[2] + row[3]
+    np.round(where, INDEX_DIGITS, out=where)
+    sampled = ndimage.map_coordinates(data, where, output=np.float32, order=1, mode="constant", cval=0)
+    return np.asarray(sampled, dtype=np.float32)

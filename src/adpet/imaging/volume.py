@@ -1,0 +1,342 @@
+"""Read and write one scan: a float32 (i, j, k) array in RAS+ order and its affine to world millimetres.
+
+Orientation comes from the affine alone, never from the storage order. Of two affines in a file the
+sform wins, as in nibabel. Text, extensions and names in a header are neither kept nor written.
+"""
+
+import gzip
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Literal, TypeAlias, cast
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+from nibabel.analyze import AnalyzeImage
+from nibabel.arrayproxy import ArrayProxy
+from nibabel.imageglobals import LoggingOutputSuppressor
+
+from adpet.artifacts import written_aside
+from adpet.errors import InputError
+
+Array: TypeAlias = npt.NDArray[np.float32]
+Affine: TypeAlias = npt.NDArray[np.float64]
+
+# Voxels of one frame: 512 x 512 x 256. The largest PET matrices in use (400 x 400 x 109) have a quarter
+# of it; a header that claims more is broken or a trap.
+MAX_VOXELS = 2**26
+MIN_AXIS_VOXELS = 8
+# Voxel edges of any PET or atlas image of a head; others mean a wrong unit (metres) or a broken header.
+VOXEL_MM = (0.1, 30.0)
+# NIfTI's codes for the space of an affine: 1 scanner, 4 MNI.
+SPACE_CODES = {"scanner": 1, "mni": 4}
+# Bytes before the voxels of a single-file NIfTI-1: header 348, "no extension" 4.
+DATA_OFFSET = 352
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """One image: `data`, (i, j, k) float32, and `affine`, (4, 4) float64, voxel indices -> RAS+ mm."""
+
+    data: Array
+    affine: Affine
+
+
+@dataclass(frozen=True, eq=False)
+class VolumeHeader:
+    """What a file's header says of it, in storage order.
+
+    Attributes
+    ----------
+    shape : (int, int, int)
+        Voxels along each axis of one frame.
+    zooms : (float, float, float)
+        Voxel edges in mm.
+    n_frames : int
+        1 for a static image.
+    affine : (4, 4) float64 ndarray
+        Voxel indices -> RAS+ mm.
+    oriented : bool
+        False where the file has neither sform nor qform (ANALYZE), so that left and right are a convention.
+    """
+
+    shape: tuple[int, int, int]
+    zooms: tuple[float, float, float]
+    n_frames: int
+    affine: Affine
+    oriented: bool
+
+
+def read_header(path: Path, *, max_voxels: int = MAX_VOXELS) -> VolumeHeader:
+    """Read and check a scan's header; no voxel is read.
+
+    Raises
+    ------
+    InputError
+        If the file is not a NIfTI-1, NIfTI-2 or ANALYZE image of 3 or 4 axes, each of at least 8 voxels,
+        with a usable affine, if it claims more than `max_voxels` a frame, or if it is shorter than its
+        header claims.
+    """
+    with _opened(path) as image:
+        return _checked_header(path, image, max_voxels)
+
+
+def read_volume(
+    path: Path, *, frame_seconds: Sequence[float] | None = None, max_voxels: int = MAX_VOXELS
+) -> Volume:
+    """Read a scan as one RAS+ volume; the frames of a dynamic scan are averaged.
+
+    Parameters
+    ----------
+    path : Path
+        A NIfTI-1, NIfTI-2 or ANALYZE image, single file or pair, compressed or not.
+    frame_seconds : sequence of float, optional
+        Durations that weight the frames of a 4D image, one a frame; equal weights without it. A 3D image
+        ignores it.
+    max_voxels : int
+        A frame of more voxels is refused before memory is taken for it.
+
+    Returns
+    -------
+    Volume
+        Voxels in the file's unit, non-finite ones set to 0; memory holds one frame at a time.
+
+    Raises
+    ------
+    InputError
+        For whatever `read_header` refuses, a truncated or damaged file, frame durations that do not fit,
+        and an image that is constant.
+    """
+    with _opened(path) as image:
+        header = _checked_header(path, image, max_voxels)
+        weights = _frame_weights(path, header.n_frames, frame_seconds)
+        data = _averaged(image, weights)
+    if data.min() == data.max():
+        value = float(data.flat[0])
+        raise InputError(f"{path}: the image is constant (every voxel is {value:g}): export the scan again")
+    return to_ras(data, header.affine)
+
+
+def to_ras(data: Array, affine: Affine) -> Volume:
+    """Flip and swap the axes of `data` to the closest RAS+ order; no voxel is interpolated."""
+    orientation = nib.orientations.io_orientation(affine)
+    turned = nib.orientations.apply_orientation(data, orientation)
+    closest = affine @ nib.orientations.inv_ornt_aff(orientation, data.shape)
+    return Volume(np.ascontiguousarray(turned, dtype=np.float32), closest)
+
+
+def write_volume(
+    path: Path,
+    volume: Volume,
+    *,
+    dtype: npt.DTypeLike = np.float32,
+    space: Literal["scanner", "mni"] = "scanner",
+) -> None:
+    """Write a volume as NIfTI-1 with a fresh header: the same volume gives the same bytes.
+
+    Parameters
+    ----------
+    path : Path
+        Ends in ``.nii`` or ``.nii.gz``.
+    dtype : float32, int16 or uint8
+        Integers that fit are stored as they are; other values with one scale factor and no offset.
+    space : "scanner" or "mni"
+        What the world coordinates mean: the codes of sform and qform (no qform where the affine has shears).
+
+    Raises
+    ------
+    ValueError
+        If the name, type or values cannot be written so.
+    """
+    if not path.name.endswith((".nii", ".nii.gz")):
+        raise ValueError(f"a volume's name must end in .nii or .nii.gz. Received: {path}")
+    voxels, slope = _encoded(volume.data, np.dtype(dtype))
+    header = _fresh_header(voxels, slope, volume.affine, SPACE_CODES[space])
+    with written_aside(path) as aside, aside.open("wb") as file:
+        if path.name.endswith(".gz"):
+            with gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=file, mtime=0) as compressed:
+                _write_blocks(compressed, header, voxels)
+        else:
+            _write_blocks(file, header, voxels)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[AnalyzeImage]:
+    """Yield the image; whatever goes wrong inside becomes one line for the user."""
+    try:
+        # nibabel prints its remarks on odd headers, which the checks here turn into verdicts.
+        with LoggingOutputSuppressor(), np.errstate(all="ignore"):
+            # Kept open, the frames of a compressed file are read in one pass; not mapped, a file that shrinks
+            # meanwhile is an error and not a crash.
+            image = nib.load(path, mmap=False, keep_file_open=True)
+            if isinstance(image, AnalyzeImage):
+                yield image
+                return
+    except InputError:
+        raise
+    except FileNotFoundError as error:
+        missing = Path(error.filename or path).name
+        raise InputError(f"{path}: {missing} not found: check the path (a pair has two files)") from error
+    # Damaged files make nibabel, zlib and numpy raise nearly anything.
+    except Exception as error:
+        reason = " ".join(str(error).replace(str(path), "the file").split()) or type(error).__name__
+        raise InputError(
+            f"{path}: cannot be read as a NIfTI image ({reason}): copy, decompress or convert the scan again"
+        ) from error
+    raise InputError(f"{path}: expected a NIfTI image, received another format: convert it to NIfTI")
+
+
+def _checked_header(path: Path, image: AnalyzeImage, max_voxels: int) -> VolumeHeader:
+    """Check all that a header can tell, in the order in which one mistake causes the next."""
+    shape = tuple(int(n) for n in image.shape)
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    if len(shape) not in (3, 4):
+        raise InputError(
+            f"{path}: expected 3 axes, or 4 with frames, received shape {shape}: give one image a scan"
+        )
+    if min(shape[:3]) < MIN_AXIS_VOXELS or shape[-1] < 1:
+        raise InputError(
+            f"{path}: expected at least {MIN_AXIS_VOXELS} voxels along each axis, received shape {shape}:"
+            " give the whole volume, not single slices"
+        )
+    frame = shape[0] * shape[1] * shape[2]
+    if frame > max_voxels:
+        raise InputError(
+            f"{path}: the header claims {frame} voxels a frame, more than the {max_voxels} allowed:"
+            " export the scan again"
+        )
+    dtype = image.get_data_dtype()
+    if dtype.fields is not None or dtype.kind not in "iuf":
+        raise InputError(f"{path}: expected real voxels, received {dtype}: export one number a voxel")
+    _check_length(path, image, frame * (shape[3] if len(shape) == 4 else 1) * dtype.itemsize)
+    affine, oriented = _best_affine(path, image)
+    zooms = nib.affines.voxel_sizes(affine)
+    return VolumeHeader(
+        shape=(shape[0], shape[1], shape[2]),
+        zooms=(float(zooms[0]), float(zooms[1]), float(zooms[2])),
+        n_frames=shape[3] if len(shape) == 4 else 1,
+        affine=affine,
+        oriented=oriented,
+    )
+
+
+def _check_length(path: Path, image: AnalyzeImage, claimed: int) -> None:
+    """Refuse an uncompressed file that is shorter than its header claims, before its voxels are asked for."""
+    voxels = Path(str(image.file_map["image"].filename))
+    if voxels.suffix.lower() not in (".nii", ".img"):
+        return
+    present = voxels.stat().st_size - int(cast(ArrayProxy, image.dataobj).offset)
+    if present < claimed:
+        raise InputError(
+            f"{path}: truncated: the header claims {claimed} bytes of voxels, {max(present, 0)} are there:"
+            " copy or export the scan again"
+        )
+
+
+def _best_affine(path: Path, image: AnalyzeImage) -> tuple[Affine, bool]:
+    """Return the first usable affine of sform, qform, and the voxel sizes where there is neither."""
+    candidates: list[Any] = []
+    if isinstance(image, nib.Nifti1Pair):
+        candidates = [found for found in (image.get_sform(coded=True)[0], _qform(image)) if found is not None]
+    oriented = bool(candidates)
+    for candidate in candidates or [image.affine]:
+        affine = np.asarray(candidate, dtype=np.float64)
+        if _usable(affine):
+            return affine, oriented
+    raise InputError(
+        f"{path}: no usable affine: expected finite axes that span space, with voxel edges of"
+        f" {VOXEL_MM[0]:g} to {VOXEL_MM[1]:g} mm: export the scan again with its orientation"
+    )
+
+
+def _qform(image: nib.Nifti1Pair) -> Affine | None:
+    try:
+        affine: Affine | None = image.get_qform(coded=True)[0]
+    except Exception:  # noqa: BLE001 - a broken quaternion does not matter where there is an sform
+        return None
+    return affine
+
+
+def _usable(affine: Affine) -> bool:
+    if not np.isfinite(affine).all():
+        return False
+    zooms = nib.affines.voxel_sizes(affine)
+    if zooms.min() < VOXEL_MM[0] or zooms.max() > VOXEL_MM[1]:
+        return False
+    # Unit axes that enclose less than a hundredth of a cube lie nearly in one plane.
+    return bool(abs(np.linalg.det(affine[:3, :3] / zooms)) > 0.01)
+
+
+def _frame_weights(path: Path, n_frames: int, seconds: Sequence[float] | None) -> npt.NDArray[np.float64]:
+    if n_frames == 1 or seconds is None:
+        return np.full(n_frames, 1 / n_frames)
+    weights = np.asarray(seconds, dtype=np.float64)
+    fits = weights.shape == (n_frames,) and bool(np.isfinite(weights).all())
+    if not fits or weights.min() < 0 or weights.sum() <= 0:
+        raise InputError(
+            f"{path}: expected {n_frames} frame durations in seconds, none negative, received"
+            f" {[float(w) for w in weights.flat]}: correct FrameDuration beside the scan"
+        )
+    return np.asarray(weights / weights.sum())
+
+
+def _averaged(image: AnalyzeImage, weights: npt.NDArray[np.float64]) -> Array:
+    """Average the frames one by one: (i, j, k) in storage order, non-finite voxels 0."""
+    if len(weights) == 1:
+        rest = (0,) * (len(image.shape) - 3)
+        return _finite(image.dataobj[(slice(None),) * 3 + rest])
+    rest = (0,) * (len(image.shape) - 4)
+    total = np.zeros(image.shape[:3], dtype=np.float64)
+    for index, weight in enumerate(weights):
+        total += weight * _finite(image.dataobj[(slice(None),) * 3 + (index, *rest)])
+    return total.astype(np.float32)
+
+
+def _finite(voxels: npt.NDArray[Any]) -> Array:
+    data = np.array(voxels, dtype=np.float32)
+    data[~np.isfinite(data)] = 0
+    return data
+
+
+def _encoded(data: Array, dtype: np.dtype[Any]) -> tuple[npt.NDArray[Any], float]:
+    """Return the voxels as `dtype` and the factor that brings them back."""
+    if not np.isfinite(data).all():
+        raise ValueError("voxels to write must be finite")
+    if dtype == np.float32:
+        return data.astype(dtype), 1.0
+    if dtype not in (np.int16, np.uint8):
+        raise ValueError(f"`dtype` must be float32, int16 or uint8. Received: dtype={dtype}")
+    low, high = float(data.min()), float(data.max())
+    if dtype == np.uint8 and low < 0:
+        raise ValueError(f"uint8 holds no negative voxels. Received: minimum {low:g}")
+    limit = float(np.iinfo(dtype).max)
+    largest = max(-low, high)
+    whole = largest <= limit and bool((data == np.round(data)).all())
+    # NIfTI stores the factor as float32: divide by what a reader will multiply with.
+    slope = 1.0 if whole else max(float(np.float32(largest / limit)), float(np.finfo(np.float32).tiny))
+    return np.clip(np.round(data / slope), -limit, limit).astype(dtype), slope
+
+
+def _fresh_header(voxels: npt.NDArray[Any], slope: float, affine: Affine, code: int) -> nib.Nifti1Header:
+    header = nib.Nifti1Header()
+    header.set_data_dtype(voxels.dtype)
+    header.set_data_shape(voxels.shape)
+    header.set_xyzt_units("mm")
+    header.set_slope_inter(slope, 0)
+    header["vox_offset"] = DATA_OFFSET
+    header.set_sform(affine, code=code)
+    header.set_qform(affine, code=code)
+    if not np.allclose(header.get_qform(), affine, atol=1e-3):
+        header.set_qform(None, code=0)
+    return header
+
+
+def _write_blocks(
+    file: IO[bytes] | gzip.GzipFile, header: nib.Nifti1Header, voxels: npt.NDArray[Any]
+) -> None:
+    file.write(header.binaryblock)
+    file.write(bytes(DATA_OFFSET - len(header.binaryblock)))
+    file.write(voxels.tobytes(order="F"))
