@@ -98,3 +98,36 @@ def fingerprint(facts: Mapping[str, Any]) -> str:
     """Return 16 hexadecimal digits that change with any of `facts` (JSON values)."""
     canonical = json.dumps(facts, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+@contextmanager
+def resumable(stage: str, facts: Mapping[str, Any]) -> Iterator[Path]:
+    """Yield the work folder of a stage: a killed stage finds there what it had finished.
+
+    The folder belongs to `facts`, all that the work follows from beside this package's code; with
+    other facts a new one is begun and the old ones are removed. It is removed when the block succeeds.
+    """
+    work = WORK / stage / fingerprint({**facts, "code": code_digest()})
+    for other in WORK.glob(f"{stage}/*"):
+        if other != work:
+            remove(other)
+    work.mkdir(parents=True, exist_ok=True)
+    yield work
+    remove(work)
+
+
+def move(source: Path, target: Path) -> None:
+    """Put a finished file or folder in the place of `target`."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    remove(target)
+    os.replace(source, target)
+
+
+def code_digest() -> str:
+    """Return a hash of this package's source files, so that uncommitted changes count too."""
+    package = Path(__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        digest.update(path.relative_to(package).as_posix().encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,42 @@
+# `make repro` runs the pipeline, `make test` the tests; both set everything up first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+# DVC starts the stages with whatever `python` comes first on the path.
+export PATH := $(abspath $(BIN)):$(PATH)
+
+.PHONY: help repro test lint ui lock clean
+
+help: ## say what there is
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+
+$(INSTALLED): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "adpet needs Python 3.11 or newer: make PYTHON=/path/to/python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	@touch $@
+
+repro: $(INSTALLED) ## run the pipeline as far as it has changed, and sum it up
+	dvc repro
+	@adpet summary
+
+test: $(INSTALLED) ## run all tests
+	python -m pytest -n 2 --dist loadgroup
+
+lint: $(INSTALLED) ## check style, types and layers
+	ruff check
+	ruff format --check
+	mypy
+	lint-imports
+
+ui: $(INSTALLED) ## open the MLflow UI on http://127.0.0.1:5000
+	adpet ui
+
+lock: ## resolve the requirements anew (needs uv)
+	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --upgrade \
+		--no-annotate --no-header --quiet --output-file requirements.lock
+
+clean: ## remove the environment and every unfinished piece of work
+	rm -rf $(VENV) .adpet

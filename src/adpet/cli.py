@@ -1,0 +1,131 @@
+"""The command line: one command a stage, and the commands for people.
+
+Everything heavy is imported inside the handlers, so that ``--help`` answers at once.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+
+from adpet.errors import AdpetError
+
+STAGES = {
+    "phantom": "simulate the built-in cohort",
+    "ingest": "list the scans of the collection",
+    "standardize": "register and normalise every scan",
+    "slice": "cut the coronal planes",
+    "split": "deal subjects out to test set and folds",
+    "tune": "search the hyperparameters that are `tuned`",
+    "train": "train MobileNetV2 with the best trial's values",
+    "evaluate": "score the held-out test subjects",
+    "explain": "draw class activation maps",
+    "register": "register the model as `challenger`",
+}
+
+INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command; a problem the user can mend is one line on stderr and exit status 1."""
+    options = _parser().parse_args(arguments)
+    # TensorFlow's banner and CPU hints tell a user nothing about their scans.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        options.handler(options)
+    except AdpetError as error:
+        sys.exit(f"adpet {options.command}: {error}")
+    except BrokenPipeError:
+        # The reader of our output (`| head`) has gone: nothing is left to say, or to flush.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print(f"adpet {options.command}: interrupted; run it again to go on", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        sys.exit(f"adpet {options.command}: {error.filename}: {error.strerror}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="adpet",
+        description="Alzheimer's disease from FDG-PET. `dvc repro` runs the stages that have changed; "
+        "the other commands are for people. Research use only, not a medical device.",
+    )
+    parser.add_argument("--version", action="version", version=f"adpet {version('adpet')}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, summary in STAGES.items():
+        _add(commands, name, f"stage: {summary}", _run_stage)
+
+    _add(commands, "summary", "say how good the model is, and what to do next", _summary)
+    predict = _add(commands, "predict", "give the probability of AD for one scan", _predict)
+    predict.add_argument("scan", type=Path, help="a NIfTI file")
+    predict.add_argument("--model", default=None, help="models:/NAME@ALIAS or models:/NAME/VERSION "
+                         "(default: the champion)")
+    predict.add_argument("--output", type=Path, default=None, help="folder for the CAM volume and the "
+                         "per-slice values (default: beside where you stand, named after the scan)")
+    predict.add_argument("--align", choices=["affine", "none"], default=None,
+                         help="`none` for a scan that is in MNI space already (default: as in training)")
+    promote = _add(commands, "promote", "make a version of the model the champion", _promote)
+    promote.add_argument("version", nargs="?", default="challenger",
+                         help="a version number or alias (default: challenger)")
+    promote.add_argument("--allow-leaky", action="store_true",
+                         help="promote a model although its split leaked subjects")
+    preset = _add(commands, "preset", "write a preset into params.yaml", _preset)
+    preset.add_argument("name", nargs="?", default=None, help="the preset (default: list them)")
+    ui = _add(commands, "ui", "open the MLflow UI on loopback", _ui)
+    ui.add_argument("--port", type=int, default=5000)
+    return parser
+
+
+def _add(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    name: str,
+    summary: str,
+    handler: Callable[[argparse.Namespace], None],
+) -> argparse.ArgumentParser:
+    command = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
+    command.set_defaults(handler=handler)
+    return command
+
+
+def _run_stage(options: argparse.Namespace) -> None:
+    from adpet.params import load_params
+
+    params = load_params()
+    import_module(f"adpet.stages.{options.command}").run(params)
+
+
+def _summary(_: argparse.Namespace) -> None:
+    from adpet.commands.summary import run
+
+    print(run())
+
+
+def _predict(options: argparse.Namespace) -> None:
+    from adpet.commands.predict import run
+
+    print(run(options.scan, model=options.model, output=options.output, align=options.align))
+
+
+def _promote(options: argparse.Namespace) -> None:
+    from adpet.commands.promote import run
+
+    print(run(options.version, allow_leaky=options.allow_leaky))
+
+
+def _preset(options: argparse.Namespace) -> None:
+    from adpet.commands.preset import run
+
+    print(run(options.name))
+
+
+def _ui(options: argparse.Namespace) -> None:
+    from adpet.commands.ui import run
+
+    run(port=options.port)

@@ -1,0 +1,1 @@
+"""One module a command for people, each with ``run``."""

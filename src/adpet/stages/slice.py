@@ -1,0 +1,40 @@
+"""Cut the coronal planes of every standard volume."""
+
+import numpy as np
+import pandas as pd
+
+from adpet.artifacts import ALIGNMENT, SLICES, SLICES_TABLE, VOLUMES, written_aside
+from adpet.imaging.coronal import CoronalGrid, coronal_slices
+from adpet.imaging.intensity import to_uint8
+from adpet.imaging.volume import read_volume
+from adpet.params import Params
+from adpet.workers import progress
+
+
+def coronal_grid(params: Params) -> CoronalGrid:
+    """Return the planes that the parameters ask for."""
+    return CoronalGrid.spanning(
+        range_mm=params.slice.range_mm,
+        step_mm=params.slice.step_mm,
+        size=params.model.input_size,
+        field_mm=params.slice.field_mm,
+    )
+
+
+def run(params: Params) -> None:
+    """Write one packed uint8 file a scan, and ``slices.csv`` with a row for every plane."""
+    alignment = pd.read_csv(ALIGNMENT)
+    scans = alignment.loc[alignment["passed"], "scan"]
+    grid = coronal_grid(params)
+    with written_aside(SLICES) as aside:
+        aside.mkdir()
+        for scan in progress(scans, label="slice", unit="scan", total=len(scans)):
+            volume = read_volume(VOLUMES / f"{scan}.nii")
+            planes = coronal_slices(volume.data, volume.affine, grid)
+            np.save(aside / f"{scan}.npy", to_uint8(planes, window=params.slice.window))
+    table = pd.DataFrame(
+        [(scan, index, y_mm) for scan in scans for index, y_mm in enumerate(grid.y_mm)],
+        columns=["scan", "index", "y_mm"],
+    )
+    with written_aside(SLICES_TABLE) as aside:
+        table.to_csv(aside, index=False, lineterminator="\n")

@@ -1,0 +1,33 @@
+"""Deal the subjects out to the test set and the validation folds."""
+
+import pandas as pd
+
+from adpet.artifacts import SCANS, SLICES_TABLE, SPLIT, SPLIT_SUMMARY, write_json
+from adpet.cohort.scans import read_scans
+from adpet.cohort.splits import (
+    assign_slices,
+    check_disjoint,
+    split_by_slice,
+    split_by_subject,
+    split_summary,
+    write_split,
+)
+from adpet.params import Params
+
+
+def run(params: Params) -> None:
+    """Write ``split.csv``, one row a slice, and ``split.json`` with its hash and balance."""
+    settings = params.split
+    scans = read_scans(SCANS)
+    slices = pd.read_csv(SLICES_TABLE)
+    scans = scans[scans["scan"].isin(slices["scan"])]
+    options = {"test_fraction": settings.test_fraction, "folds": settings.folds, "seed": params.seed}
+    if settings.unit == "slice":
+        slices = slices.merge(scans[["scan", "subject", "diagnosis"]], on="scan", validate="many_to_one")
+        split = split_by_slice(slices, **options)
+    else:
+        subjects = scans.drop_duplicates("subject")[["subject", "diagnosis", "age", "sex"]]
+        split = assign_slices(slices, scans, split_by_subject(subjects, **options))
+        check_disjoint(split)
+    write_split(SPLIT, split)
+    write_json(SPLIT_SUMMARY, split_summary(split, scans))

@@ -1,0 +1,87 @@
+"""Bring every scan to the MNI grid, and judge each alignment."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from adpet.artifacts import (
+    ALIGNMENT,
+    SCANS,
+    VOLUMES,
+    move,
+    read_json,
+    resumable,
+    write_json,
+    written_aside,
+)
+from adpet.cohort.scans import read_scans
+from adpet.errors import InputError
+from adpet.imaging.standard import load_standard, standardize
+from adpet.imaging.volume import read_volume, write_volume
+from adpet.params import Params, Standardize
+from adpet.workers import map_in_processes, progress
+
+MATRIX_COLUMNS = [f"m{row}{column}" for row in range(3) for column in range(4)]
+
+
+def run(params: Params) -> None:
+    """Write a standard volume for every scan that aligns, and ``alignment.csv`` for all of them."""
+    scans = read_scans(SCANS)
+    rows = scans[["scan", "path", "frame_seconds", "content"]].to_dict("records")
+    facts = {"standardize": params.standardize.model_dump(), "scans": rows}
+    with resumable("standardize", facts) as work:
+        (work / "volumes").mkdir(exist_ok=True)
+        one = partial(_standardize_scan, settings=params.standardize, work=work)
+        done = map_in_processes(one, rows, workers=params.compute.workers)
+        table = pd.DataFrame(list(progress(done, label="standardize", unit="scan", total=len(rows))))
+        _require_enough(table, max_rejected_fraction=params.cohort.max_rejected_fraction)
+        with written_aside(ALIGNMENT) as aside:
+            table.to_csv(aside, index=False, lineterminator="\n")
+        move(work / "volumes", VOLUMES)
+
+
+def _standardize_scan(scan: dict[str, Any], *, settings: Standardize, work: Path) -> dict[str, Any]:
+    """Standardize one scan unless an earlier, killed run has finished it; return its alignment row."""
+    report = work / f"{scan['scan']}.json"
+    if not report.exists():
+        write_json(report, _attempt(scan, settings=settings, volumes=work / "volumes"))
+    row: dict[str, Any] = read_json(report)
+    return row
+
+
+def _attempt(scan: dict[str, Any], *, settings: Standardize, volumes: Path) -> dict[str, Any]:
+    row: dict[str, Any] = {"scan": scan["scan"], "passed": False, "similarity": None, "reason": ""}
+    standard = load_standard(
+        grid_mm=settings.grid_mm,
+        reference=settings.reference,
+        template=settings.template,
+        align=settings.align,
+    )
+    try:
+        seconds = [float(value) for value in scan["frame_seconds"].split()]
+        volume, alignment = standardize(
+            read_volume(Path(scan["path"]), frame_seconds=seconds or None), standard
+        )
+    except InputError as error:
+        return {**row, "reason": str(error)}
+    row["similarity"] = round(alignment.similarity, 6)
+    row.update(zip(MATRIX_COLUMNS, np.round(alignment.matrix[:3].ravel(), 6).tolist(), strict=True))
+    if alignment.similarity < settings.min_similarity:
+        reason = f"similarity {alignment.similarity:.2f} is below {settings.min_similarity}"
+        return {**row, "reason": reason}
+    write_volume(volumes / f"{scan['scan']}.nii", volume, space="mni")
+    return {**row, "passed": True}
+
+
+def _require_enough(table: pd.DataFrame, *, max_rejected_fraction: float) -> None:
+    failed = table[~table["passed"]]
+    if len(failed) > max_rejected_fraction * len(table):
+        first = failed.iloc[0]
+        raise InputError(
+            f"{len(failed)} of {len(table)} scans could not be aligned (allowed: "
+            f"cohort.max_rejected_fraction = {max_rejected_fraction}); the first is {first['scan']}: "
+            f"{first['reason']}; look at it, or lower standardize.min_similarity"
+        )
