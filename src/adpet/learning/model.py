@@ -1,0 +1,259 @@
+"""The network: MobileNetV2 up to a feature layer, global average pooling, Dropout, Dense, softmax.
+
+Input is a batch of grey slices, uint8 (n, height, width, 1); output is one probability a class.
+Only standard Keras layers, so that a saved model loads in safe mode and without this package.
+"""
+
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+
+from adpet.errors import ParameterError
+
+# The order of the network's outputs; nowhere else may a class be known by its number.
+CLASSES = ("CN", "AD")
+
+# Where features are taken, and the stride in pixels of one place of the class activation map.
+FEATURE_LAYERS = {
+    "Conv_1": 32,
+    "out_relu": 32,
+    "block_16_project_BN": 32,
+    "block_13_expand_relu": 16,
+    "block_6_expand_relu": 8,
+}
+
+# The names by which other modules and readers of a saved model find its parts.
+INPUT_NAME = "slice"
+POOL_NAME = "pool"
+HEAD_NAME = "head"
+OUTPUT_NAME = "probability"
+
+# The widths for which Keras publishes ImageNet weights of MobileNetV2 (its documentation).
+IMAGENET_ALPHAS = (0.35, 0.5, 0.75, 1.0, 1.3, 1.4)
+
+
+def probability_of_ad(outputs: npt.ArrayLike) -> npt.NDArray[np.float32]:
+    """Return the probability of AD, float32 (n,), from the network's outputs, (n, 2)."""
+    return np.asarray(outputs, dtype=np.float32)[..., CLASSES.index("AD")]
+
+
+def build_model(
+    *,
+    input_size: int,
+    alpha: float,
+    feature_layer: str,
+    weights: str = "none",
+    dropout: float,
+    batch_norm_momentum: float = 0.9,
+    seed: int,
+) -> keras.Model:
+    """Build the network for square slices.
+
+    The process-wide random state of Python, NumPy and the backend is set from `seed`, because
+    Keras' applications take their initial weights from there.
+
+    Parameters
+    ----------
+    input_size : int
+        Height and width in pixels; at least 32 and a multiple of the feature layer's stride.
+    alpha : float
+        MobileNetV2's width multiplier.
+    feature_layer : str
+        A key of `FEATURE_LAYERS`; what comes after it in MobileNetV2 is left out.
+    weights : str
+        ``none`` (random), ``imagenet``, the path of a MobileNetV2 weights file without top
+        (``.h5``), or the path of an earlier model of ours (``.keras``), head included.
+        MobileNetV2's own weights have three input channels, which all get the grey slice.
+    dropout : float
+        Share of the pooled features that is dropped in training.
+    batch_norm_momentum : float
+        Of every BatchNormalization. Keras' own 0.999 leaves the moving statistics near their
+        start in a training of some hundred steps, and inference then fails.
+    seed : int
+        Of the initial weights and of Dropout.
+
+    Raises
+    ------
+    ParameterError
+        Where the layer is not known, the size does not suit it, or the weights are missing,
+        cannot be fetched or do not fit.
+    """
+    _check_size(input_size, feature_layer)
+    keras.utils.set_random_seed(seed)
+    if weights.endswith(".keras"):
+        earlier = _load_earlier(Path(weights))
+        channels = int(earlier.get_layer("Conv1").kernel.shape[2])
+    else:
+        earlier = None
+        channels = 1 if weights == "none" else 3
+    slices = keras.Input((input_size, input_size, 1), dtype="uint8", name=INPUT_NAME)
+    features = _features(slices, channels, alpha, feature_layer, "none" if earlier else weights)
+    pooled = keras.layers.GlobalAveragePooling2D(name=POOL_NAME)(features)
+    pooled = keras.layers.Dropout(dropout, seed=seed, name="dropout")(pooled)
+    logits = keras.layers.Dense(len(CLASSES), kernel_initializer="random_uniform", name=HEAD_NAME)(pooled)
+    model = keras.Model(slices, keras.layers.Softmax(name=OUTPUT_NAME)(logits), name="adpet")
+    for layer in batch_norm_layers(model):
+        layer.momentum = batch_norm_momentum
+    if earlier:
+        _take_weights(model, earlier, weights)
+    return model
+
+
+def batch_norm_layers(model: keras.Model) -> list[Any]:
+    """Return the BatchNormalization layers of `model`, first to last."""
+    return [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+
+
+def compiles_with_xla() -> bool:
+    """Say whether to compile with XLA: not with TensorFlow on a CPU, where it is slower.
+
+    On two CPU cores, MobileNetV2 was about four times slower with it.
+    """
+    return keras.backend.backend() != "tensorflow" or bool(keras.distribution.list_devices("gpu"))
+
+
+def reestimate_batch_norm(model: keras.Model, batches: Iterable[npt.NDArray[np.uint8]]) -> None:
+    """Set the BatchNorm statistics to the mean over `batches`, as training sees them.
+
+    Every layer gets the mean and variance of its inputs over all batches, where each batch is
+    normalised by its own statistics in the layers before, as in training. The variance is that
+    within batches plus that of the batches' means.
+
+    Parameters
+    ----------
+    model : keras.Model
+        As built by `build_model`; its BatchNorm statistics are changed in place.
+    batches : iterable of (n, height, width, 1) uint8 ndarray
+        Shuffled slices, so that a batch has both classes and many subjects; equal sizes are
+        quickest. More than one pass in another order makes the estimate more precise.
+    """
+    layers = batch_norm_layers(model)
+    measure = _moments_model(model, layers)
+    total = [np.zeros((3, layer.moving_mean.shape[0])) for layer in layers]
+    weight = 0
+    for batch in batches:
+        moments = measure.predict_on_batch(batch)
+        for sums, pair in zip(total, moments, strict=True):
+            mean, variance = np.asarray(pair, dtype=np.float64)
+            sums += len(batch) * np.stack([mean, mean**2, variance])
+        weight += len(batch)
+    if not weight:
+        raise ValueError("`batches`: required at least one batch; received none")
+    for layer, sums in zip(layers, total, strict=True):
+        mean, square, variance = sums / weight
+        layer.moving_mean.assign(mean.astype(np.float32))
+        layer.moving_variance.assign((variance + square - mean**2).astype(np.float32))
+
+
+def _check_size(input_size: int, feature_layer: str) -> None:
+    if feature_layer not in FEATURE_LAYERS:
+        raise ParameterError(
+            f"model.feature_layer: required one of {', '.join(FEATURE_LAYERS)}; received {feature_layer}"
+        )
+    stride = FEATURE_LAYERS[feature_layer]
+    if input_size < 32 or input_size % stride:
+        raise ParameterError(
+            f"model.input_size: required at least 32 and a multiple of {stride}, the stride of "
+            f"{feature_layer}; received {input_size}"
+        )
+
+
+def _features(slices: Any, channels: int, alpha: float, feature_layer: str, weights: str) -> Any:
+    """Return the feature layer's output for `slices`, with the weights asked for."""
+    scaled = keras.layers.Rescaling(1 / 127.5, offset=-1.0, name="scale")(slices)
+    if channels == 3:
+        scaled = keras.layers.Concatenate(name="grey_to_rgb")([scaled] * 3)
+    if weights == "imagenet" and alpha not in IMAGENET_ALPHAS:
+        raise ParameterError(
+            f"model.alpha: required one of {', '.join(map(str, IMAGENET_ALPHAS))} with "
+            f"model.weights: imagenet; received {alpha}"
+        )
+    if weights not in ("none", "imagenet") and not Path(weights).is_file():
+        raise ParameterError(
+            f"model.weights: required none, imagenet or the path of a weights file; received {weights}, "
+            "which is not there"
+        )
+    try:
+        with warnings.catch_warnings():
+            # For a size that has no ImageNet weights of its own, Keras warns that it takes those of
+            # 224 pixels: they fit, since the network is convolutional.
+            warnings.filterwarnings("ignore", message="`input_shape` is undefined")
+            network = keras.applications.MobileNetV2(
+                input_tensor=scaled,
+                input_shape=tuple(scaled.shape[1:]),
+                alpha=alpha,
+                include_top=False,
+                weights=None if weights == "none" else weights,
+            )
+    except Exception as error:
+        if weights == "none":
+            raise
+        raise _unusable_weights(weights, alpha, error) from error
+    return network.get_layer(feature_layer).output
+
+
+def _unusable_weights(weights: str, alpha: float, error: Exception) -> ParameterError:
+    reason = _one_line(error)
+    if weights == "imagenet":
+        return ParameterError(
+            "model.weights: imagenet could not be fetched; give the path of a MobileNetV2 weights file "
+            f"without top, or none ({reason})"
+        )
+    return ParameterError(
+        f"model.weights: required weights of MobileNetV2 without top for model.alpha: {alpha}; "
+        f"received {weights}, which does not fit ({reason})"
+    )
+
+
+def _load_earlier(path: Path) -> keras.Model:
+    if not path.is_file():
+        raise ParameterError(f"model.weights: required an earlier model; received {path}, which is not there")
+    try:
+        earlier = keras.saving.load_model(path, compile=False, safe_mode=True)
+        earlier.get_layer("Conv1")
+    except Exception as error:
+        raise ParameterError(
+            f"model.weights: required a model saved by adpet; received {path}, which cannot be "
+            f"read as one ({_one_line(error)})"
+        ) from error
+    return earlier
+
+
+def _take_weights(model: keras.Model, earlier: keras.Model, source: str) -> None:
+    wanted = [(weight.path, tuple(weight.shape)) for weight in model.weights]
+    received = [(weight.path, tuple(weight.shape)) for weight in earlier.weights]
+    if wanted != received:
+        first = next(
+            (f"{w[0]} {w[1]}" for w, r in zip(wanted, received, strict=False) if w != r), "its length"
+        )
+        raise ParameterError(
+            "model.weights: required a model with the same model.alpha and model.feature_layer; "
+            f"received {source}, which differs first at {first}"
+        )
+    model.set_weights(earlier.get_weights())
+
+
+def _moments_model(model: keras.Model, layers: list[Any]) -> keras.Model:
+    """Return a model that gives (mean, variance) of each layer's inputs, in training mode.
+
+    It ends at the last BatchNorm, before Dropout, whose random state it leaves alone.
+    """
+    inputs = keras.Model(model.inputs, [layer.input for layer in layers])
+    outputs = inputs(model.inputs, training=True)
+    moments = [
+        keras.ops.stack([keras.ops.mean(x, axis=(0, 1, 2)), keras.ops.var(x, axis=(0, 1, 2))])
+        for x in (outputs if isinstance(outputs, list | tuple) else [outputs])
+    ]
+    measure = keras.Model(model.inputs, moments)
+    measure.jit_compile = compiles_with_xla()
+    return measure
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 200 else text[:197] + "..."

@@ -1,0 +1,344 @@
+"""Fit a network to slices: any Keras backend, repeatable bit by bit, resumable after a kill.
+
+Bits repeat on the same machine with the same number of threads. Epochs count from 0.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import keras
+import numpy as np
+import numpy.typing as npt
+
+from adpet.learning.augment import Augmentation, apply
+from adpet.learning.checkpoint import (
+    Row,
+    State,
+    assign_values,
+    read_checkpoint,
+    training_fingerprint,
+    values_of,
+    write_checkpoint,
+)
+from adpet.learning.dataset import SliceDataset, SliceReader, SliceRef
+from adpet.learning.model import (
+    HEAD_NAME,
+    INPUT_NAME,
+    compiles_with_xla,
+    probability_of_ad,
+    reestimate_batch_norm,
+)
+from adpet.learning.monitor import Monitor, is_better, validation_metrics
+
+# The columns of a history, in order.
+COLUMNS = (
+    "loss",
+    "accuracy",
+    "val_loss",
+    "val_accuracy",
+    "val_subject_log_loss",
+    "val_subject_auc",
+    "learning_rate",
+    "seconds",
+)
+
+# Passes over the training slices, each in another order, that BatchNorm statistics are taken from.
+BATCH_NORM_PASSES = 2
+
+# What stays of weight decay is for kernels: offsets and scales would be drawn to a network that
+# gives nothing out.
+NOT_DECAYED = ["gamma", "beta", "bias"]
+
+OnEpoch = Callable[[int, Row], bool | None]
+
+
+@dataclass(frozen=True)
+class Optimisation:
+    """How the weights are fitted.
+
+    Attributes
+    ----------
+    optimizer : {"adamw", "sgd"}
+    learning_rate : float
+        At the first step.
+    schedule : {"cosine", "linear", "constant"}
+        How it falls, step by step, to 0 at the last.
+    weight_decay : float
+        Decoupled from the gradient; kernels only.
+    momentum : float
+        Of sgd.
+    epochs, batch_size : int
+    label_smoothing : float
+        Of the training loss; validation is measured without.
+    """
+
+    optimizer: Literal["adamw", "sgd"]
+    learning_rate: float
+    schedule: Literal["cosine", "linear", "constant"]
+    epochs: int
+    batch_size: int
+    weight_decay: float = 0.0
+    momentum: float = 0.9
+    label_smoothing: float = 0.0
+
+
+@dataclass(frozen=True)
+class History:
+    """What a training did.
+
+    Attributes
+    ----------
+    rows : tuple of dict
+        One row an epoch, by `COLUMNS`. `loss` and `accuracy` are those of the augmented training
+        slices in training mode; `learning_rate` that of the epoch's first step; `seconds` is the
+        one column that differs between runs.
+    best_epoch : int
+        The epoch whose weights were kept.
+    final : dict
+        The ``val_`` columns of the network as it is returned: the best epoch's weights with
+        BatchNorm statistics estimated anew.
+    """
+
+    rows: tuple[Row, ...]
+    best_epoch: int
+    final: Row
+
+
+def set_determinism(seed: int, threads: int) -> None:
+    """Make what the backend computes in this process repeat bit by bit.
+
+    Backends read the environment when they start: call this before the first operation of the
+    process, best before any module of `adpet.learning` is used. A process in which a backend has
+    started keeps its threads, and takes only the seed.
+
+    Parameters
+    ----------
+    seed : int
+        Of the random states of Python, NumPy and the backend.
+    threads : int
+        Threads of one operation; sums are taken in another order with another number.
+    """
+    count = str(threads)
+    os.environ |= {
+        "OMP_NUM_THREADS": count,
+        "TF_NUM_INTRAOP_THREADS": count,
+        "TF_NUM_INTEROP_THREADS": count,
+        "PJRT_NPROC": count,
+        "TF_DETERMINISTIC_OPS": "1",
+    }
+    keras.utils.set_random_seed(seed)
+
+
+def train(
+    model: keras.Model,
+    training: Sequence[SliceRef],
+    validation: Sequence[SliceRef],
+    *,
+    optimisation: Optimisation,
+    augmentation: Augmentation,
+    monitor: Monitor,
+    seed: int,
+    checkpoint: Path | None = None,
+    on_epoch: OnEpoch | None = None,
+) -> History:
+    """Fit `model` in place, and leave it with the best epoch's weights.
+
+    After the last epoch, BatchNorm statistics are estimated anew from the training slices without
+    augmentation.
+
+    Parameters
+    ----------
+    model : keras.Model
+        As built by `build_model`.
+    training, validation : sequences of SliceRef
+    monitor : str
+        The validation measure that the best epoch is chosen by; of equals, the first.
+    seed : int
+        Of the order of the slices and of their augmentation.
+    checkpoint : Path, optional
+        Where the state is kept after each epoch. Where one lies there from a training with the
+        same network, slices and settings, training goes on from it, to the same bits as without
+        the stop. It is left for the caller to remove when the result is safe.
+    on_epoch : callable, optional
+        Called with the epoch and its row after each epoch, once its checkpoint is written, and in
+        a resumed training also for the epochs before. True ends the training; what it raises is
+        passed on, and leaves `model` unfinished.
+
+    Raises
+    ------
+    InputError
+        Where there are no slices, or a packed file or a label cannot be used.
+    """
+    dataset = SliceDataset(training, batch_size=optimisation.batch_size, augmentation=augmentation, seed=seed)
+    trainer = _training_model(model, optimisation, augmentation, steps=len(dataset))
+    settings = {"optimisation": optimisation, "augmentation": augmentation, "monitor": monitor, "seed": seed}
+    mark = training_fingerprint(model, {"training": training, "validation": validation}, settings)
+    epochs = _Epochs(model, dataset, validation, monitor, checkpoint, mark, on_epoch)
+    epochs.resume(trainer.optimizer)
+    if not epochs.stopped:
+        trainer.fit(
+            dataset,
+            epochs=optimisation.epochs,
+            initial_epoch=len(epochs.rows),
+            shuffle=False,
+            verbose=0,
+            callbacks=[epochs],
+        )
+    assign_values(model.variables, epochs.best)
+    reestimate_batch_norm(model, _plain_batches(training, optimisation.batch_size, seed))
+    probability = predict(model, validation, optimisation.batch_size)
+    return History(tuple(epochs.rows), epochs.best_epoch, validation_metrics(probability, validation))
+
+
+def predict(model: keras.Model, refs: Sequence[SliceRef], batch_size: int = 64) -> npt.NDArray[np.float32]:
+    """Return the probability of AD of each slice, float32 (n,).
+
+    Raises
+    ------
+    InputError
+        Where there are no slices, or a packed file cannot be used.
+    """
+    reader = SliceReader(refs)
+    places = np.arange(len(refs))
+    batches = (reader.read(places[start : start + batch_size]) for start in range(0, len(refs), batch_size))
+    return np.concatenate([probability_of_ad(predict_batch(model, b, batch_size)) for b in batches])
+
+
+def predict_batch(model: keras.Model, batch: npt.NDArray[np.uint8], batch_size: int) -> Any:
+    """Return the network's outputs for at most `batch_size` slices, (n, height, width, 1) uint8.
+
+    The batch is filled up, so that a backend that compiles for each shape compiles once.
+    """
+    model.jit_compile = compiles_with_xla()
+    n = len(batch)
+    full = np.concatenate([batch, np.zeros((batch_size - n, *batch.shape[1:]), batch.dtype)])
+    outputs = model.predict_on_batch(full)
+    return [np.asarray(o)[:n] for o in outputs] if isinstance(outputs, list) else np.asarray(outputs)[:n]
+
+
+class _Epochs(keras.callbacks.Callback):  # type: ignore[misc]
+    """Sets each epoch's draws, measures it, keeps the best weights and writes the checkpoint."""
+
+    def __init__(
+        self,
+        network: keras.Model,
+        dataset: SliceDataset,
+        validation: Sequence[SliceRef],
+        monitor: Monitor,
+        checkpoint: Path | None,
+        mark: str,
+        on_epoch: OnEpoch | None,
+    ) -> None:
+        super().__init__()
+        self._network = network
+        self._dataset = dataset
+        self._validation = validation
+        self._monitor = monitor
+        self._checkpoint = checkpoint
+        self._mark = mark
+        self._on_epoch = on_epoch
+        self._began: Row = {}
+        self.rows: list[Row] = []
+        self.best = values_of(network.variables)
+        self.best_epoch = 0
+        self.stopped = False
+
+    def resume(self, optimizer: keras.optimizers.Optimizer) -> None:
+        """Take up the state of the checkpoint, if there is one of this training."""
+        state = self._checkpoint and read_checkpoint(self._checkpoint, self._mark)
+        if not state:
+            return
+        assign_values(self._network.variables, state.model)
+        assign_values(optimizer.variables, state.optimizer)
+        self.best, self.best_epoch = state.best, state.best_epoch
+        for epoch, row in enumerate(state.rows):
+            self.rows.append(row)
+            self._report(epoch)
+
+    def on_epoch_begin(self, epoch: int, logs: Row | None = None) -> None:
+        self._dataset.epoch = epoch
+        self._began = {
+            "learning_rate": float(self.model.optimizer.learning_rate),
+            "seconds": time.perf_counter(),
+        }
+
+    def on_epoch_end(self, epoch: int, logs: Row | None = None) -> None:
+        row = {name: float((logs or {})[name]) for name in ("loss", "accuracy")}
+        probability = predict(self._network, self._validation, self._dataset.batch_size)
+        row |= validation_metrics(probability, self._validation)
+        row["learning_rate"] = self._began["learning_rate"]
+        row["seconds"] = round(time.perf_counter() - self._began["seconds"], 3)
+        best_so_far = self.rows[self.best_epoch][self._monitor] if self.rows else float("nan")
+        if not self.rows or is_better(row[self._monitor], best_so_far, self._monitor):
+            self.best, self.best_epoch = values_of(self._network.variables), epoch
+        self.rows.append(row)
+        if self._checkpoint:
+            write_checkpoint(self._checkpoint, self._state(), self._mark)
+        self._report(epoch)
+        self.model.stop_training = self.stopped
+
+    def _state(self) -> State:
+        return State(
+            model=values_of(self._network.variables),
+            optimizer=values_of(self.model.optimizer.variables),
+            best=self.best,
+            rows=self.rows,
+            best_epoch=self.best_epoch,
+        )
+
+    def _report(self, epoch: int) -> None:
+        if self._on_epoch and self._on_epoch(epoch, dict(self.rows[epoch])):
+            self.stopped = True
+
+
+def _training_model(
+    model: keras.Model, optimisation: Optimisation, augmentation: Augmentation, *, steps: int
+) -> keras.Model:
+    """Return a compiled model that shares `model`'s weights, augments its input and gives logits.
+
+    Logits, since the loss of a softmax's rounded outputs has no gradient where they are 0 or 1.
+    """
+    slices = keras.Input(model.inputs[0].shape[1:], dtype="uint8", name=INPUT_NAME)
+    transforms = keras.Input((8,), name="transform")
+    gains = keras.Input((2,), name="gain")
+    logits = keras.Model(model.inputs, model.get_layer(HEAD_NAME).output)
+    outputs = logits(apply(slices, transforms, gains, fill=augmentation.fill))
+    trainer = keras.Model({INPUT_NAME: slices, "transform": transforms, "gain": gains}, outputs)
+    optimizer = _optimizer(optimisation, steps * optimisation.epochs)
+    trainer.compile(
+        optimizer=optimizer,
+        loss=keras.losses.CategoricalCrossentropy(
+            from_logits=True, label_smoothing=optimisation.label_smoothing
+        ),
+        metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
+        jit_compile=compiles_with_xla(),
+    )
+    optimizer.build(trainer.trainable_variables)
+    return trainer
+
+
+def _optimizer(optimisation: Optimisation, steps: int) -> keras.optimizers.Optimizer:
+    rate: Any = optimisation.learning_rate
+    if optimisation.schedule == "cosine":
+        rate = keras.optimizers.schedules.CosineDecay(rate, steps)
+    elif optimisation.schedule == "linear":
+        rate = keras.optimizers.schedules.PolynomialDecay(rate, steps, end_learning_rate=0.0)
+    decay = optimisation.weight_decay or None
+    if optimisation.optimizer == "sgd":
+        optimizer = keras.optimizers.SGD(rate, momentum=optimisation.momentum, weight_decay=decay)
+    else:
+        optimizer = keras.optimizers.AdamW(rate, weight_decay=decay)
+    optimizer.exclude_from_weight_decay(var_names=NOT_DECAYED)
+    return optimizer
+
+
+def _plain_batches(refs: Sequence[SliceRef], batch_size: int, seed: int) -> Iterator[npt.NDArray[np.uint8]]:
+    """Yield shuffled batches of slices as they are, `BATCH_NORM_PASSES` times over."""
+    dataset = SliceDataset(refs, batch_size=batch_size, augmentation=Augmentation(), seed=seed)
+    for dataset.epoch in range(BATCH_NORM_PASSES):
+        for step in range(len(dataset)):
+            yield dataset[step][0][INPUT_NAME]
