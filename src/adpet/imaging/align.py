@@ -1,0 +1,261 @@
+"""Register a scan to the standard: a 4 x 4 matrix from standard world mm to the scan's world mm, both RAS+.
+
+SimpleITK lives here. It is given RAS+ coordinates as they are, on axis-aligned grids: ITK's LPS+ convention
+is one of file formats, and its registration does not depend on what the axes are called.
+"""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+from scipy.spatial.transform import Rotation
+
+from adpet.errors import InputError
+from adpet.imaging.volume import Affine, Array, Volume
+
+Mask: TypeAlias = npt.NDArray[np.bool_]
+
+IDENTITY: Affine = np.eye(4)
+IDENTITY.setflags(write=False)
+
+# The scan is blurred by this much before registration: noise and fine detail that no template has go.
+BLUR_FWHM_MM = 6.0
+# The template is compared this far around the brain, so that the brain's outline counts.
+MARGIN_MM = 12.0
+# First guesses: rotations about the three axes, and the shift along the scanner's axis that a cut-off or
+# a long neck puts into the centre of mass.
+GUESS_DEGREES = (-24.0, 0.0, 24.0)
+GUESS_SHIFTS_MM = (-36.0, -18.0, 0.0, 18.0, 36.0)
+GUESS_SPACING_MM = 9.0
+# The levels: subsampling of the template in voxels, and blur in voxels.
+SHRINK_FACTORS = (4, 2, 1)
+SMOOTHING_SIGMAS = (2.0, 1.0, 0.0)
+# Share of the voxels around the brain that a level looks at, at regular distances; the finest level has
+# seventy thousand of them on a 3 mm grid, for twelve unknowns.
+SAMPLING = (1.0, 0.5, 0.2)
+SAMPLING_SEED = 1
+# Longest and shortest step of the descent, about mm at the brain's edge, and the most steps a level takes.
+STEP_MM = (2.0, 0.01)
+MAX_STEPS = 60
+# Images are compared after this blur, in voxels: noise says nothing about alignment.
+SIMILARITY_SIGMA = 1.0
+# A head that would have to be stretched more than this is not one, or the registration ran away.
+STRETCH = (0.6, 1.6)
+
+
+@dataclass(frozen=True, eq=False)
+class Alignment:
+    """`matrix`, (4, 4) float64, maps standard world mm to the scan's world mm (RAS+).
+
+    `similarity` is the correlation of scan and template inside the brain, from -1 to 1.
+    """
+
+    matrix: Affine
+    similarity: float
+
+
+def register(moving: Volume, template: Volume, mask: Mask) -> Alignment:
+    """Register a scan to the template, rigidly and then affinely; the same input gives the same result.
+
+    Parameters
+    ----------
+    moving : Volume
+        The scan, with any affine and unit.
+    template : Volume
+        On the standard grid.
+    mask : (i, j, k) bool ndarray
+        The brain on the standard grid.
+
+    Returns
+    -------
+    Alignment
+
+    Raises
+    ------
+    InputError
+        If scan and template do not overlap or no plausible alignment is found.
+    """
+    scan, seen = _prepared(moving, float(nib.affines.voxel_sizes(template.affine).min()))
+    guess = _best_guess(scan, template, mask)
+    around = _grown(mask, template.affine, MARGIN_MM)
+    try:
+        rigid = _optimised(scan, seen, template, around, guess, affine=False)
+        matrix = _optimised(scan, seen, template, around, rigid, affine=True)
+    except RuntimeError as error:
+        raise InputError(f"registration failed: {_last_line(error)}") from error
+    stretch = np.linalg.svd(matrix[:3, :3], compute_uv=False)
+    if not STRETCH[0] <= stretch.min() <= stretch.max() <= STRETCH[1]:
+        raise InputError(
+            f"registration failed: the head would have to be {stretch.min():.2f} to {stretch.max():.2f} times"
+            f" the standard's size, {STRETCH[0]:g} to {STRETCH[1]:g} are allowed: look at the scan"
+        )
+    aligned = resample(moving, shape=template.data.shape, affine=template.affine, matrix=matrix)
+    return Alignment(matrix, similarity(aligned, template.data, mask))
+
+
+def resample(volume: Volume, *, shape: Sequence[int], affine: Affine, matrix: Affine = IDENTITY) -> Array:
+    """Sample a volume linearly on another grid.
+
+    Parameters
+    ----------
+    volume : Volume
+    shape, affine : (int, int, int), (4, 4) float64 ndarray
+        The grid; voxel indices -> RAS+ mm.
+    matrix : (4, 4) float64 ndarray
+        The grid's world mm -> the volume's world mm.
+
+    Returns
+    -------
+    (i, j, k) float32 ndarray
+        0 outside the volume.
+    """
+    indices = np.linalg.inv(volume.affine) @ matrix @ affine
+    # Rounded so that a grid that coincides with the volume's own is not thrown off its edge by the last bits.
+    indices = np.round(indices, 9)
+    sampled = ndimage.affine_transform(
+        volume.data, indices[:3, :3], indices[:3, 3], output_shape=tuple(shape), output=np.float32, order=1
+    )
+    return np.asarray(sampled)
+
+
+def similarity(data: Array, template: Array, mask: Mask) -> float:
+    """Return how alike two images of one grid are: Pearson correlation in a mask, after one voxel of blur.
+
+    The blur keeps a noisy scan from being taken for a badly aligned one. 0 where an image is constant.
+    """
+    a, b = (_blurred(image, SIMILARITY_SIGMA)[mask].astype(np.float64) for image in (data, template))
+    a, b = a - a.mean(), b - b.mean()
+    scale = float(np.sqrt((a @ a) * (b @ b)))
+    return float(a @ b) / scale if scale > 0 else 0.0
+
+
+def brain_points(mask: Mask, affine: Affine) -> npt.NDArray[np.float64]:
+    """Return the world coordinates in mm, (n, 3), of a mask's voxels."""
+    return np.asarray(nib.affines.apply_affine(affine, np.argwhere(mask)), dtype=np.float64)
+
+
+def rms_displacement(a: Affine, b: Affine, points_mm: npt.NDArray[np.float64]) -> float:
+    """Root mean square distance in mm between where two (4, 4) matrices put (n, 3) points."""
+    difference = nib.affines.apply_affine(a, points_mm) - nib.affines.apply_affine(b, points_mm)
+    return float(np.sqrt((difference**2).sum(axis=1).mean()))
+
+
+def _prepared(moving: Volume, spacing: float) -> tuple[Volume, Volume]:
+    """Return the scan, blurred, on an axis-aligned grid of `spacing` mm, and where that grid lies inside it."""
+    zooms = nib.affines.voxel_sizes(moving.affine)
+    sigma = BLUR_FWHM_MM / np.sqrt(8 * np.log(2)) / zooms
+    blurred = _blurred(np.clip(moving.data, 0, None), sigma)
+    brightest = float(blurred.max())
+    if not brightest > 0:
+        raise InputError("registration failed: the scan has no positive uptake: look at the scan")
+    corners = nib.affines.apply_affine(
+        moving.affine, list(itertools.product(*((-0.5, n - 0.5) for n in moving.data.shape)))
+    )
+    low, high = corners.min(axis=0), corners.max(axis=0)
+    shape = tuple(int(n) for n in np.ceil((high - low) / spacing))
+    affine = np.diag([spacing, spacing, spacing, 1.0])
+    affine[:3, 3] = low + spacing / 2
+    data = resample(Volume(blurred, moving.affine), shape=shape, affine=affine)
+    inside = resample(Volume(np.ones_like(blurred), moving.affine), shape=shape, affine=affine)
+    return Volume(data / np.float32(brightest), affine), Volume(inside, affine)
+
+
+def _blurred(data: Array, sigma: float | npt.NDArray[np.float64]) -> Array:
+    return np.asarray(ndimage.gaussian_filter(data, sigma, mode="nearest", truncate=2.5))
+
+
+def _best_guess(scan: Volume, template: Volume, mask: Mask) -> Affine:
+    """Try rotations and shifts about the centres of mass on coarse points; return the most similar."""
+    step = max(1, round(GUESS_SPACING_MM / template.affine[0, 0]))
+    coarse = (slice(None, None, step),) * 3
+    around = _grown(mask, template.affine, 2 * MARGIN_MM)[coarse]
+    values = ndimage.uniform_filter(template.data, step)[coarse][around]
+    points = brain_points(around, template.affine @ np.diag([step, step, step, 1.0]))
+    image = ndimage.uniform_filter(scan.data, step)
+    to_index = np.linalg.inv(scan.affine)
+
+    def likeness(matrix: Affine) -> float:
+        where = nib.affines.apply_affine(to_index @ matrix, points).T
+        found = ndimage.map_coordinates(image, where, order=1, output=np.float64)
+        scale = float(found.std() * values.std())
+        return (
+            float(np.mean((found - found.mean()) * (values - values.mean()))) / scale if scale > 0 else -1.0
+        )
+
+    return max(_guesses(_centre_of_mass(template), _centre_of_mass(scan)), key=likeness)
+
+
+def _guesses(centre: npt.NDArray[np.float64], target: npt.NDArray[np.float64]) -> Iterator[Affine]:
+    """Yield rigid matrices that bring `centre` near `target`."""
+    for degrees in itertools.product(GUESS_DEGREES, repeat=3):
+        for shift in GUESS_SHIFTS_MM:
+            matrix = np.eye(4)
+            matrix[:3, :3] = Rotation.from_euler("xyz", degrees, degrees=True).as_matrix()
+            matrix[:3, 3] = target + [0, 0, shift] - matrix[:3, :3] @ centre
+            yield matrix
+
+
+def _optimised(
+    scan: Volume, seen: Volume, template: Volume, around: Mask, start: Affine, *, affine: bool
+) -> Affine:
+    """Climb from `start` by regular-step gradient descent through the levels of resolution."""
+    import SimpleITK as sitk  # noqa: PLC0415, N813 - heavy, and only needed here
+
+    # More threads sum in another order, which changes the last digits and with them every later file.
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+    sitk.ProcessObject.GlobalWarningDisplayOff()
+    centre = brain_points(around, template.affine).mean(axis=0)
+    transform = sitk.AffineTransform(3) if affine else sitk.Euler3DTransform()
+    transform.SetCenter(centre.tolist())
+    transform.SetMatrix(start[:3, :3].ravel().tolist())
+    transform.SetTranslation((start[:3, 3] + start[:3, :3] @ centre - centre).tolist())
+    method = sitk.ImageRegistrationMethod()
+    method.SetMetricAsCorrelation()
+    method.SetMetricFixedMask(_image(sitk, around.astype(np.uint8), template.affine))
+    method.SetMetricMovingMask(_image(sitk, (seen.data > 0.99).astype(np.uint8), seen.affine))
+    method.SetMetricSamplingStrategy(method.REGULAR)
+    method.SetMetricSamplingPercentagePerLevel(SAMPLING, SAMPLING_SEED)
+    method.SetInterpolator(sitk.sitkLinear)
+    method.SetOptimizerAsRegularStepGradientDescent(
+        learningRate=STEP_MM[0], minStep=STEP_MM[1], numberOfIterations=MAX_STEPS, relaxationFactor=0.5
+    )
+    method.SetOptimizerScalesFromPhysicalShift()
+    method.SetShrinkFactorsPerLevel(SHRINK_FACTORS)
+    method.SetSmoothingSigmasPerLevel(SMOOTHING_SIGMAS)
+    method.SmoothingSigmasAreSpecifiedInPhysicalUnitsOff()
+    method.SetInitialTransform(transform, inPlace=True)
+    method.Execute(_image(sitk, template.data, template.affine), _image(sitk, scan.data, scan.affine))
+    matrix = np.eye(4)
+    matrix[:3, :3] = np.reshape(transform.GetMatrix(), (3, 3))
+    matrix[:3, 3] = transform.TransformPoint((0.0, 0.0, 0.0))
+    return matrix
+
+
+def _image(sitk: Any, data: npt.NDArray[Any], affine: Affine) -> Any:
+    """Make an ITK image of an axis-aligned volume."""
+    image = sitk.GetImageFromArray(np.ascontiguousarray(data.transpose(2, 1, 0)))
+    image.SetSpacing(np.diag(affine)[:3].tolist())
+    image.SetOrigin(affine[:3, 3].tolist())
+    return image
+
+
+def _grown(mask: Mask, affine: Affine, margin_mm: float) -> Mask:
+    grown = ndimage.binary_dilation(mask, iterations=max(1, round(margin_mm / affine[0, 0])))
+    return np.asarray(grown, dtype=bool)
+
+
+def _centre_of_mass(volume: Volume) -> npt.NDArray[np.float64]:
+    """World coordinates, (3,), of the centre of what is bright."""
+    bright = np.where(volume.data > 0.3 * np.percentile(volume.data, 99), volume.data, 0)
+    return np.asarray(nib.affines.apply_affine(volume.affine, ndimage.center_of_mass(bright)))
+
+
+def _last_line(error: Exception) -> str:
+    """Return the last line of ITK's report, which says what happened; those before it say where."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

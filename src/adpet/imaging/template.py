@@ -1,0 +1,130 @@
+"""The standard: an MNI grid in RAS+ mm, an FDG-like template and masks on it, from nilearn's tissue maps.
+
+The maps (grey, white, skull-stripped T1; MNI ICBM152 2009a, 1 mm) come inside nilearn: nothing is downloaded.
+"""
+
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from adpet.errors import InputError
+from adpet.imaging.align import resample
+from adpet.imaging.volume import Affine, Array, Volume, read_volume
+
+Mask: TypeAlias = npt.NDArray[np.bool_]
+Reference: TypeAlias = Literal["global", "cerebellum", "pons"]
+
+# Outermost voxel centres in MNI mm. The brain reaches from (-71, -106, -72) to (71, 73, 82); the edges are
+# multiples of 6, so that grids of 1, 1.5, 2, 3 and 6 mm begin and end at the same places.
+GRID_BOX_MM = ((-96.0, 96.0), (-126.0, 90.0), (-84.0, 102.0))
+GRID_LIMITS_MM = (1.0, 8.0)
+# Resolution of the template: between a modern brain scanner's and that of scans smoothed for comparison.
+TEMPLATE_FWHM_MM = 8.0
+# Uptake relative to white matter: cortical grey matter takes up about four times as much.
+GREY_UPTAKE, WHITE_UPTAKE = 4.0, 1.0
+# Boxes in MNI mm, (x, y, z) lowest and highest, that tissue of the reference regions is taken from.
+CEREBELLUM_BOX_MM = ((-48.0, -90.0, -60.0), (48.0, -45.0, -25.0))
+PONS_BOX_MM = ((-12.0, -34.0, -42.0), (12.0, -16.0, -22.0))
+# Tissue maps are blurred to a scan's resolution before a threshold finds the inner part of a region.
+REFERENCE_FWHM_MM = 6.0
+FWHM_PER_SIGMA = 2 * np.sqrt(2 * np.log(2))
+
+
+def standard_grid(grid_mm: float) -> tuple[tuple[int, int, int], Affine]:
+    """Return shape and affine of the RAS+ MNI grid of cubic voxels with edges of `grid_mm`."""
+    low, high = GRID_LIMITS_MM
+    if not low <= grid_mm <= high:
+        raise ValueError(f"`grid_mm` must lie between {low:g} and {high:g}. Received: grid_mm={grid_mm}")
+    counts = [int(np.floor((last - first) / grid_mm + 1e-6)) + 1 for first, last in GRID_BOX_MM]
+    affine = np.diag([grid_mm, grid_mm, grid_mm, 1.0])
+    affine[:3, 3] = [first for first, _ in GRID_BOX_MM]
+    return (counts[0], counts[1], counts[2]), affine
+
+
+@cache
+def fdg_template(grid_mm: float) -> Volume:
+    """Return an FDG-like image of a standard head: grey 4, white 1, blurred to 8 mm FWHM; read-only."""
+    uptake = GREY_UPTAKE * tissue_map("gm").data + WHITE_UPTAKE * tissue_map("wm").data
+    return Volume(_frozen(_on_grid(uptake, grid_mm, TEMPLATE_FWHM_MM)), standard_grid(grid_mm)[1])
+
+
+def load_template(path: Path | str, grid_mm: float) -> Volume:
+    """Read a template of one's own, in MNI space, onto the standard grid.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read or does not cover the brain.
+    """
+    volume = read_volume(Path(path))
+    shape, affine = standard_grid(grid_mm)
+    data = resample(volume, shape=shape, affine=affine)
+    covered = float((data[brain_mask(grid_mm)] > 0).mean())
+    if covered < 0.9:
+        raise InputError(
+            f"{path}: the template must cover the brain in MNI space, {covered:.0%} of it is covered:"
+            " give a template in MNI space, or the built-in one"
+        )
+    return Volume(_frozen(data), affine)
+
+
+@cache
+def brain_mask(grid_mm: float) -> Mask:
+    """Return the brain with its ventricles and brain stem, (i, j, k) bool on the standard grid; read-only."""
+    # The T1 map is skull-stripped: whatever is not 0 is brain, but for the stumps of the optic nerves.
+    present = (tissue_map("t1").data > 0).astype(np.float32)
+    inside = _on_grid(present, grid_mm, grid_mm) > 0.5
+    labels, _ = ndimage.label(inside)
+    return _frozen(labels == np.bincount(labels[labels > 0]).argmax())
+
+
+@cache
+def reference_mask(reference: Reference, grid_mm: float) -> Mask:
+    """Return where a scan's reference uptake is taken, (i, j, k) bool on the standard grid; read-only.
+
+    ``global`` is the brain, ``cerebellum`` its grey matter, ``pons`` the inner pons; the latter two stay away
+    from their surfaces, where a scan's blur mixes in what lies beside them.
+    """
+    if reference == "global":
+        return brain_mask(grid_mm)
+    if reference == "cerebellum":
+        grey = _on_grid(tissue_map("gm").data, grid_mm, REFERENCE_FWHM_MM) > 0.65
+        return _frozen(grey & _box(CEREBELLUM_BOX_MM, grid_mm))
+    tissue = tissue_map("gm").data + tissue_map("wm").data
+    return _frozen((_on_grid(tissue, grid_mm, REFERENCE_FWHM_MM) > 0.9) & _box(PONS_BOX_MM, grid_mm))
+
+
+@cache
+def tissue_map(name: Literal["gm", "wm", "t1"]) -> Volume:
+    """Return one of nilearn's maps, 1 mm, RAS+, from 0 to 1; read-only.
+
+    ``gm`` and ``wm`` are probabilities of grey and white matter, ``t1`` is the skull-stripped T1 image.
+    """
+    maps = resources.files("nilearn") / "datasets" / "data"
+    with resources.as_file(maps / f"mni_icbm152_{name}_tal_nlin_sym_09a_converted.nii.gz") as path:
+        volume = read_volume(path)
+    return Volume(_frozen(volume.data / volume.data.max()), volume.affine)
+
+
+def _on_grid(image: Array, grid_mm: float, fwhm_mm: float) -> Array:
+    """Blur a 1 mm tissue map and sample it on the standard grid."""
+    blurred = ndimage.gaussian_filter(image, fwhm_mm / FWHM_PER_SIGMA, mode="constant", truncate=3)
+    shape, affine = standard_grid(grid_mm)
+    return resample(Volume(blurred, tissue_map("t1").affine), shape=shape, affine=affine)
+
+
+def _box(box: tuple[tuple[float, ...], tuple[float, ...]], grid_mm: float) -> Mask:
+    shape, affine = standard_grid(grid_mm)
+    axes = [affine[n, 3] + grid_mm * np.arange(shape[n]) for n in range(3)]
+    x, y, z = ((axis >= low) & (axis <= high) for axis, low, high in zip(axes, *box, strict=True))
+    return x[:, None, None] & y[None, :, None] & z[None, None, :]
+
+
+def _frozen(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    array.setflags(write=False)
+    return array
