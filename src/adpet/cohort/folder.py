@@ -1,0 +1,53 @@
+"""Read a flat folder of scans that a ``scans.csv`` describes: the door for every other collection.
+
+Paths in the CSV are relative to the collection's folder, with ``/`` between folders, and never leave it.
+"""
+
+from pathlib import Path
+
+from adpet.cohort.candidates import Candidate, Findings
+from adpet.cohort.tables import parse_age, parse_sex, plain, read_table, require_columns
+
+TABLE = "scans.csv"
+REQUIRED = ("path", "subject", "session", "diagnosis")
+
+
+def find_folder(root: Path, *, table: Path | None = None) -> Findings:
+    """List the scans of a CSV with the columns path, subject, session, diagnosis[, age, sex, site, scanner].
+
+    Parameters
+    ----------
+    root : Path
+        The collection's folder, to which paths are relative.
+    table : Path, optional
+        The CSV; ``scans.csv`` in `root` without it.
+
+    Raises
+    ------
+    InputError
+        If the CSV is missing or unreadable, or lacks a required column.
+    """
+    listing = read_table(table or root / TABLE)
+    require_columns(listing, REQUIRED, hint="age, sex, site and scanner may be added")
+    findings = Findings()
+    for row in listing.rows:
+        file = root / row["path"]
+        subject = plain(row["subject"])
+        if not row["path"]:
+            findings.reject(listing.path, f"a row of subject {subject or 'unknown'} has no path; fill it in")
+        elif not subject:
+            findings.reject(file, f"no subject in {listing.path.name}; fill it in")
+        else:
+            findings.candidates.append(
+                Candidate(
+                    file=file,
+                    subject=subject,
+                    session=plain(row["session"]),
+                    diagnosis=plain(row["diagnosis"]),
+                    age=parse_age(row.get("age", "")),
+                    sex=parse_sex(row.get("sex", "")),
+                    site=plain(row.get("site", "")),
+                    scanner=plain(row.get("scanner", "")),
+                )
+            )
+    return findings

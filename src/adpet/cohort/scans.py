@@ -1,0 +1,298 @@
+"""The scans table: one row a scan, keyed ``sub-<subject>[_ses-<session>][_run-<run>]``, and its checks.
+
+``AD`` is the positive class. A cell of text that is not known is ``""``, an age that is not known NaN.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import pandas as pd
+
+from adpet.artifacts import written_aside
+from adpet.errors import InputError
+
+DIAGNOSES: Final = ("AD", "CN")
+SEXES: Final = ("F", "M", "")
+
+# Columns and dtypes of scans.csv. `path` is POSIX, relative to the project's root where it lies inside of
+# it; `frame_seconds` are durations separated by spaces; `content` is the SHA-256 of the file's bytes.
+SCAN_COLUMNS: Final[dict[str, str]] = {
+    "scan": "str",
+    "subject": "str",
+    "session": "str",
+    "diagnosis": "str",
+    "age": "float64",
+    "sex": "str",
+    "site": "str",
+    "scanner": "str",
+    "path": "str",
+    "frame_seconds": "str",
+    "content": "str",
+}
+
+REJECTED_COLUMNS: Final[dict[str, str]] = {"file": "str", "reason": "str", "kind": "str"}
+
+# Of reasons that are all different, the summary counts so many.
+REASONS_LISTED = 30
+
+
+@dataclass(frozen=True)
+class Collection:
+    """The scans that are used (`SCAN_COLUMNS`) and the files that are not (`REJECTED_COLUMNS`)."""
+
+    scans: pd.DataFrame
+    rejected: pd.DataFrame
+
+
+def scans_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Return rows as a scans table, ordered by key."""
+    table = pd.DataFrame(list(rows), columns=list(SCAN_COLUMNS)).astype(SCAN_COLUMNS)
+    return table.sort_values("scan", ignore_index=True)
+
+
+def rejected_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Return rows as a table of rejected files, ordered by file."""
+    table = pd.DataFrame(list(rows), columns=list(REJECTED_COLUMNS)).astype(REJECTED_COLUMNS)
+    return table.sort_values(["file", "reason"], ignore_index=True)
+
+
+def subject_table(scans: pd.DataFrame) -> pd.DataFrame:
+    """Return one row a subject: subject, diagnosis, age at the first scan (years), sex, site."""
+    first = scans.sort_values(["subject", "age", "scan"]).groupby("subject", sort=True)
+    table = first[["diagnosis", "age"]].first()
+    for column in ("sex", "site"):
+        # A visit that lacks the value does not hide it: "" sorts before every other text.
+        table[column] = first[column].max()
+    return table.reset_index()
+
+
+def check_scans(table: pd.DataFrame) -> None:
+    """Check a scans table.
+
+    Raises
+    ------
+    InputError
+        Names the column and the first scan where a column is missing or has another type, a key or file
+        occurs twice, a value is not allowed, or subjects contradict each other (see `set_aside_conflicts`).
+    """
+    if list(table.columns) != list(SCAN_COLUMNS):
+        raise InputError(f"scans: required the columns {', '.join(SCAN_COLUMNS)}; received {_names(table)}")
+    for column, dtype in SCAN_COLUMNS.items():
+        if str(table[column].dtype) != dtype:
+            raise InputError(f"scans: column {column}: required {dtype}; received {table[column].dtype}")
+    # Keys become file names, and some file systems do not tell cases apart.
+    _require(table, "scan", ~table["scan"].str.lower().duplicated(), "a key that occurs once")
+    _require(table, "subject", table["subject"] != "", "a subject")
+    _require(table, "diagnosis", table["diagnosis"].isin(DIAGNOSES), "AD or CN")
+    _require(table, "sex", table["sex"].isin(SEXES), "F, M or nothing")
+    _require(table, "path", (table["path"] != "") & ~table["path"].duplicated(), "a path that occurs once")
+    _require(table, "content", table["content"].str.fullmatch("[0-9a-f]{64}"), "64 hexadecimal digits")
+    for scan, reason in _conflicts(table).items():
+        raise InputError(f"scans: {scan}: {reason}; run the ingest stage again")
+
+
+def set_aside_conflicts(collection: Collection) -> Collection:
+    """Move scans that contradict each other to the rejected ones.
+
+    These are all scans of a subject with both diagnoses, and all scans of subjects that share the same
+    image: which label or name is right cannot be known, and either would leak over a split. An image that
+    the same subject has twice is kept once.
+    """
+    scans = collection.scans
+    again = scans.loc[scans.duplicated(["subject", "content"]), "scan"]
+    reasons = dict.fromkeys(again, "the same image as another scan of this subject") | _conflicts(scans)
+    if not reasons:
+        return collection
+    aside = scans[scans["scan"].isin(list(reasons))]
+    moved = [
+        {"file": path, "reason": reasons[scan], "kind": "unusable"}
+        for scan, path in zip(aside["scan"], aside["path"], strict=True)
+    ]
+    kept = scans[~scans["scan"].isin(list(reasons))].reset_index(drop=True)
+    return Collection(kept, rejected_table([*_records(collection.rejected), *moved]))
+
+
+def require_usable(collection: Collection, *, max_rejected_fraction: float) -> None:
+    """Check that enough of a collection can be used; what was skipped by design does not count.
+
+    Raises
+    ------
+    InputError
+        If more than `max_rejected_fraction` of the scans are unusable, or a diagnosis has none left.
+    """
+    scans, rejected = collection.scans, collection.rejected
+    unusable = rejected[rejected["kind"] == "unusable"]
+    counts = scans["diagnosis"].value_counts()
+    empty = [diagnosis for diagnosis in DIAGNOSES if not counts.get(diagnosis, 0)]
+    if empty:
+        received = ", ".join(f"{counts.get(diagnosis, 0)} {diagnosis}" for diagnosis in DIAGNOSES)
+        raise InputError(
+            f"required scans of AD and of CN; received {received}, {len(rejected)} files set aside"
+            f"{_first_reasons(rejected)}; see rejected.csv, cohort.diagnosis_column and cohort.diagnosis_map"
+        )
+    total = len(scans) + len(unusable)
+    if len(unusable) > max_rejected_fraction * total:
+        raise InputError(
+            f"{len(unusable)} of {total} scans cannot be used, more than cohort.max_rejected_fraction = "
+            f"{max_rejected_fraction:g} allows{_first_reasons(unusable)}; mend what rejected.csv lists"
+        )
+
+
+def write_scans(path: Path, table: pd.DataFrame) -> None:
+    """Write a scans table; `read_scans` gives the same table back."""
+    check_scans(table)
+    _write(path, table)
+
+
+def read_scans(path: Path) -> pd.DataFrame:
+    """Read and check a scans table.
+
+    Raises
+    ------
+    InputError
+        If there is no such table, or a check of `check_scans` fails.
+    """
+    table = read_typed(path, SCAN_COLUMNS)
+    try:
+        check_scans(table)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    return table
+
+
+def write_rejected(path: Path, table: pd.DataFrame) -> None:
+    """Write the table of rejected files."""
+    _write(path, table)
+
+
+def read_rejected(path: Path) -> pd.DataFrame:
+    """Read the table of rejected files."""
+    return read_typed(path, REJECTED_COLUMNS)
+
+
+def read_typed(path: Path, columns: Mapping[str, str]) -> pd.DataFrame:
+    """Read a CSV that this package wrote, with exactly these columns and dtypes.
+
+    Raises
+    ------
+    InputError
+        If there is no such file, or a column or value is not as declared.
+    """
+    dtypes: dict[Any, str] = dict(columns)
+    numbers: dict[Any, list[str]] = {column: [""] for column, dtype in columns.items() if dtype != "str"}
+    try:
+        # Text stays as it is ("NA" may be a label); only in numbers is an empty cell no value.
+        # Lines end as they were written: a carriage return may be part of a file's name.
+        table = pd.read_csv(path, dtype=dtypes, keep_default_na=False, na_values=numbers, lineterminator="\n")
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: required, but not there; run `dvc repro`") from error
+    except (ValueError, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: required a table as `dvc repro` writes it; received: {reason}") from error
+    if list(table.columns) != list(columns):
+        raise InputError(
+            f"{path}: required the columns {', '.join(columns)}; received {_names(table)}; run `dvc repro`"
+        )
+    return table
+
+
+def ingest_summary(collection: Collection) -> dict[str, Any]:
+    """Count a collection, as JSON values; ages are years at a subject's first scan, with the sample SD.
+
+    ``content`` is one SHA-256 over all scans' contents: the same images give the same hash.
+    """
+    scans, rejected = collection.scans, collection.rejected
+    subjects = subject_table(scans)
+    content = hashlib.sha256("\n".join(sorted(scans["content"])).encode()).hexdigest()
+    return {
+        "scans": len(scans),
+        "subjects": len(subjects),
+        "diagnosis": {
+            diagnosis: {
+                "scans": int((scans["diagnosis"] == diagnosis).sum()),
+                **_describe(subjects[subjects["diagnosis"] == diagnosis]),
+            }
+            for diagnosis in DIAGNOSES
+        },
+        "subjects_by_visits": _counts(scans.groupby("subject").size().astype("str")),
+        "scanners": _counts(scans["scanner"]),
+        "sites": _counts(scans["site"]),
+        "rejected": {
+            kind: {
+                "files": int((rejected["kind"] == kind).sum()),
+                "reasons": _counts(rejected.loc[rejected["kind"] == kind, "reason"], most=REASONS_LISTED),
+            }
+            for kind in ("unusable", "skipped")
+        },
+        "content": content,
+    }
+
+
+def _conflicts(scans: pd.DataFrame) -> dict[str, str]:
+    """Return the reason by scan for subjects with both diagnoses and subjects that share an image."""
+    owners = scans.groupby("content")["subject"].transform("nunique")
+    shared = set(scans.loc[owners > 1, "subject"])
+    labels = scans.groupby("subject")["diagnosis"].transform("nunique")
+    torn = set(scans.loc[labels > 1, "subject"])
+    reasons = {}
+    for scan, subject in zip(scans["scan"], scans["subject"], strict=True):
+        if subject in shared:
+            reasons[scan] = f"subject {subject} has the same image as another subject"
+        elif subject in torn:
+            reasons[scan] = f"subject {subject} is AD in one scan and CN in another"
+    return reasons
+
+
+def _require(table: pd.DataFrame, column: str, allowed: "pd.Series[bool]", required: str) -> None:
+    if not allowed.all():
+        row = table[~allowed.astype(bool)].iloc[0]
+        raise InputError(
+            f"scans: {row['scan']}: column {column}: required {required}; received {row[column]!r}; "
+            "run the ingest stage again"
+        )
+
+
+def _describe(subjects: pd.DataFrame) -> dict[str, Any]:
+    ages = subjects["age"].dropna()
+    sex = subjects["sex"]
+    return {
+        "subjects": len(subjects),
+        "age": {
+            "known": len(ages),
+            "mean": round(float(ages.mean()), 2) if len(ages) else None,
+            "sd": round(float(ages.std()), 2) if len(ages) > 1 else None,
+        },
+        "sex": {name or "unknown": int((sex == name).sum()) for name in SEXES},
+    }
+
+
+def _counts(values: "pd.Series[str]", *, most: int | None = None) -> dict[str, int]:
+    """Count values, most frequent first; what is not known is ``unknown``."""
+    counted = values.replace("", "unknown").value_counts()
+    pairs = sorted(
+        ((str(value), int(n)) for value, n in counted.items()), key=lambda pair: (-pair[1], pair[0])
+    )
+    listed = dict(pairs[:most])
+    rest = sum(n for _, n in pairs[len(listed) :])
+    return {**listed, "other": rest} if rest else listed
+
+
+def _first_reasons(rejected: pd.DataFrame, number: int = 2) -> str:
+    first = [f"{file}: {reason}" for file, reason, _ in rejected.head(number).itertuples(index=False)]
+    return f" (first: {'; '.join(first)})" if first else ""
+
+
+def _names(table: pd.DataFrame) -> str:
+    return ", ".join(map(str, table.columns))
+
+
+def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
+
+
+def _write(path: Path, table: pd.DataFrame) -> None:
+    with written_aside(path) as aside:
+        table.to_csv(aside, index=False, lineterminator="\n", encoding="utf-8")

@@ -1,0 +1,184 @@
+import math
+
+import pytest
+
+from adpet.cohort.bids import find_bids
+from adpet.errors import InputError
+
+
+def find(tree, column="diagnosis"):
+    found = find_bids(tree.root, diagnosis_column=column)
+    return found.candidates, {item.file.name: (item.kind, item.reason) for item in found.rejected}
+
+
+def only(tree, **options):
+    candidates, rejected = find(tree, **options)
+    assert not rejected
+    (candidate,) = candidates
+    return candidate
+
+
+def test_a_scan_gets_its_facts_from_tables_and_sidecars(bids_tree):
+    bids_tree.person("01", "Dementia", age="75.5", sex="female", site="Kuopio")
+    bids_tree.json(
+        "sub-01/ses-a/pet/sub-01_ses-a_run-2_pet.json", FrameDuration=[300, 300.5], Manufacturer="Siemens",
+        ManufacturersModelName="HR+",
+    )  # fmt: skip
+    file = bids_tree.scan("sub-01_ses-a_run-2_pet.nii.gz")
+    scan = only(bids_tree)
+    assert scan.file == file
+    assert (scan.subject, scan.session, scan.run) == ("01", "a", "2")
+    assert (scan.diagnosis, scan.age, scan.sex, scan.site) == ("Dementia", 75.5, "F", "Kuopio")
+    assert (scan.scanner, scan.frame_seconds) == ("Siemens HR+", "300 300.5")
+
+
+def test_scans_without_session_folders_are_found(bids_tree):
+    bids_tree.person("01", "CN", age="n/a", sex="n/a", site="n/a")
+    bids_tree.scan("sub-01_pet.nii")
+    scan = only(bids_tree)
+    assert (scan.session, scan.key) == ("", "sub-01")
+    assert math.isnan(scan.age)
+    assert (scan.sex, scan.site, scan.scanner, scan.frame_seconds) == ("", "", "", "")
+
+
+class TestInheritance:
+    def test_the_sidecar_nearest_to_the_scan_wins(self, bids_tree):
+        bids_tree.person("01", "CN")
+        bids_tree.json("pet.json", TracerName="FDG", Manufacturer="top", ManufacturersModelName="M")
+        bids_tree.json("sub-01/sub-01_pet.json", Manufacturer="subject")
+        bids_tree.scan("sub-01_ses-1_pet.nii")
+        assert only(bids_tree).scanner == "subject M"
+        bids_tree.json("sub-01/ses-1/pet/sub-01_ses-1_pet.json", Manufacturer="scan")
+        assert only(bids_tree).scanner == "scan M"
+
+    def test_a_sidecar_of_another_session_does_not_apply(self, bids_tree):
+        bids_tree.person("01", "CN")
+        bids_tree.json("sub-01/sub-01_ses-2_pet.json", Manufacturer="other")
+        bids_tree.json("trumpet.json", Manufacturer="music")
+        bids_tree.scan("sub-01_ses-1_pet.nii")
+        assert only(bids_tree).scanner == ""
+
+    def test_a_broken_sidecar_sets_aside_its_own_scans_only(self, bids_tree):
+        for label in ("01", "02"):
+            bids_tree.person(label, "CN")
+            bids_tree.scan(f"sub-{label}_pet.nii")
+        (bids_tree.root / "sub-01/pet/sub-01_pet.json").write_text("{broken")
+        candidates, rejected = find(bids_tree)
+        assert [scan.subject for scan in candidates] == ["02"]
+        kind, reason = rejected["sub-01_pet.nii"]
+        assert kind == "unusable"
+        assert "sub-01_pet.json is not JSON" in reason
+
+
+class TestTracer:
+    @pytest.mark.parametrize(
+        "name",
+        ["FDG", "[18F]FDG", "Fluorodeoxyglucose", "fludeoxyglucose F-18", "2-deoxy-2-[18F]fluoro-D-glucose"],
+    )
+    def test_fdg_is_recognised_by_its_names(self, bids_tree, name):
+        bids_tree.json("pet.json", TracerName=name)
+        bids_tree.person("01", "CN")
+        bids_tree.scan("sub-01_pet.nii")
+        only(bids_tree)
+
+    def test_the_name_of_the_file_tells_where_the_sidecar_does_not(self, bids_tree):
+        bids_tree.json("pet.json")
+        bids_tree.person("01", "CN")
+        bids_tree.scan("sub-01_trc-18FFDG_pet.nii")
+        bids_tree.scan("sub-01_trc-18FAV45_pet.nii")
+        candidates, rejected = find(bids_tree)
+        assert [scan.file.name for scan in candidates] == ["sub-01_trc-18FFDG_pet.nii"]
+        assert rejected == {"sub-01_trc-18FAV45_pet.nii": ("skipped", "tracer 18FAV45 is not FDG")}
+
+    def test_another_tracer_is_skipped_even_if_the_file_is_called_fdg(self, bids_tree):
+        bids_tree.json("pet.json", TracerName="florbetapir")
+        bids_tree.person("01", "CN")
+        bids_tree.scan("sub-01_trc-18FFDG_pet.nii")
+        _, rejected = find(bids_tree)
+        assert rejected["sub-01_trc-18FFDG_pet.nii"] == ("skipped", "tracer florbetapir is not FDG")
+
+    def test_a_scan_of_an_unknown_tracer_is_not_trusted(self, bids_tree):
+        bids_tree.json("pet.json")
+        bids_tree.person("01", "CN")
+        bids_tree.scan("sub-01_pet.nii")
+        candidates, rejected = find(bids_tree)
+        kind, reason = rejected["sub-01_pet.nii"]
+        assert not candidates
+        assert kind == "unusable"
+        assert "TracerName" in reason
+
+
+class TestTables:
+    def test_a_session_overrides_the_participant(self, bids_tree):
+        bids_tree.person("01", "CN", age="70")
+        (bids_tree.root / "sub-01").mkdir()
+        (bids_tree.root / "sub-01/sub-01_sessions.tsv").write_text(
+            "session_id\tage\tdiagnosis\nses-1\tn/a\tn/a\nses-2\t74\tAD\n"
+        )
+        for session in "12":
+            bids_tree.scan(f"sub-01_ses-{session}_pet.nii")
+        candidates, _ = find(bids_tree)
+        assert [(scan.diagnosis, scan.age) for scan in candidates] == [("CN", 70), ("AD", 74)]
+
+    def test_the_diagnosis_may_stand_in_the_sessions_alone(self, bids_tree):
+        bids_tree.participants("participant_id\n01\n")
+        bids_tree.scan("sub-01_ses-1_pet.nii")
+        (bids_tree.root / "sub-01/sub-01_sessions.tsv").write_text("session_id\tdx\nses-1\tAD\n")
+        assert only(bids_tree, column="dx").diagnosis == "AD"
+
+    def test_the_diagnosis_column_is_a_choice(self, bids_tree):
+        bids_tree.participants("participant_id\tGroup\nsub-01\tpatient\n")
+        bids_tree.scan("sub-01_pet.nii")
+        assert only(bids_tree, column="Group").diagnosis == "patient"
+
+    def test_a_missing_diagnosis_column_is_named(self, bids_tree):
+        bids_tree.person("01", "CN")
+        bids_tree.scan("sub-01_pet.nii")
+        with pytest.raises(InputError, match="required the columns dx; received participant_id, age.*column"):
+            find(bids_tree, column="dx")
+
+    def test_a_scan_of_nobody_is_set_aside(self, bids_tree):
+        bids_tree.scan("sub-99_pet.nii")
+        _, rejected = find(bids_tree)
+        assert rejected["sub-99_pet.nii"] == (
+            "unusable", "sub-99 is not in participants.tsv; add a row for it"
+        )  # fmt: skip
+
+    def test_a_participant_with_two_rows_is_refused(self, bids_tree):
+        bids_tree.person("01", "CN")
+        bids_tree.person("01", "AD")
+        with pytest.raises(InputError, match="sub-01 twice"):
+            find(bids_tree)
+
+    def test_no_participants_table_is_said(self, bids_tree):
+        (bids_tree.root / "participants.tsv").unlink()
+        with pytest.raises(InputError, match=r"participants\.tsv: required, but not there"):
+            find(bids_tree)
+
+
+def test_a_second_reconstruction_of_a_session_is_skipped(bids_tree):
+    bids_tree.person("01", "CN")
+    bids_tree.scan("sub-01_rec-acdyn_pet.nii")
+    bids_tree.scan("sub-01_rec-nacstat_pet.nii")
+    candidates, rejected = find(bids_tree)
+    assert [scan.file.name for scan in candidates] == ["sub-01_rec-acdyn_pet.nii"]
+    assert rejected["sub-01_rec-nacstat_pet.nii"][0] == "skipped"
+
+
+def test_a_file_in_the_folder_of_another_subject_is_set_aside(bids_tree, scan_file):
+    bids_tree.person("01", "CN")
+    bids_tree.person("02", "AD")
+    scan_file(bids_tree.root / "sub-01/pet/sub-02_pet.nii")
+    candidates, rejected = find(bids_tree)
+    assert not candidates
+    assert "different subjects" in rejected["sub-02_pet.nii"][1]
+
+
+def test_other_files_of_the_dataset_are_no_scans(bids_tree, scan_file):
+    bids_tree.person("01", "CN")
+    bids_tree.scan("sub-01_pet.nii")
+    scan_file(bids_tree.root / "sub-01/anat/sub-01_T1w.nii")
+    scan_file(bids_tree.root / "derivatives/sub-01/pet/sub-01_pet.nii")
+    (bids_tree.root / "sub-01/pet/._sub-01_pet.nii").write_bytes(b"macOS")
+    (bids_tree.root / "sub-01/pet/sub-01_blood.tsv").write_text("time\n")
+    only(bids_tree)

@@ -1,0 +1,250 @@
+import hashlib
+import json
+
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pandas.testing import assert_frame_equal
+
+from adpet.cohort.scans import (
+    SCAN_COLUMNS,
+    Collection,
+    check_scans,
+    ingest_summary,
+    read_rejected,
+    read_scans,
+    rejected_table,
+    require_usable,
+    scans_table,
+    set_aside_conflicts,
+    subject_table,
+    write_rejected,
+    write_scans,
+)
+from adpet.errors import InputError
+
+
+def row(subject, session="1", diagnosis="AD", **values):
+    scan = f"sub-{subject}_ses-{session}"
+    return {
+        "scan": scan, "subject": subject, "session": session, "diagnosis": diagnosis, "age": 70.0, "sex": "F",
+        "site": "A", "scanner": "GE Advance", "path": f"data/raw/{scan}.nii", "frame_seconds": "",
+        "content": hashlib.sha256(scan.encode()).hexdigest(), **values,
+    }  # fmt: skip
+
+
+def rejected(unusable=0, skipped=0):
+    kinds = ["unusable"] * unusable + ["skipped"] * skipped
+    return rejected_table(
+        [{"file": f"{n}.nii", "reason": f"{kind} indeed", "kind": kind} for n, kind in enumerate(kinds)]
+    )
+
+
+def collection(*rows, **counts):
+    return Collection(scans_table(rows), rejected(**counts))
+
+
+class TestCheckScans:
+    def test_a_sound_table_passes(self):
+        check_scans(scans_table([row("1"), row("1", "2"), row("2", diagnosis="CN", sex="", site="")]))
+
+    def test_an_empty_table_passes(self):
+        check_scans(scans_table([]))
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"diagnosis": "MCI"}, "sub-2_ses-1: column diagnosis: required AD or CN; received 'MCI'"),
+            ({"sex": "f"}, "column sex: required F, M or nothing; received 'f'"),
+            ({"scan": "SUB-1_ses-1"}, "column scan: required a key that occurs once"),
+            ({"subject": ""}, "column subject: required a subject"),
+            ({"path": "data/raw/sub-1_ses-1.nii"}, "column path: required a path that occurs once"),
+            ({"content": "abc"}, "column content: required 64 hexadecimal digits; received 'abc'"),
+        ],
+    )
+    def test_a_bad_cell_is_named_with_its_scan_and_column(self, change, message):
+        with pytest.raises(InputError, match=message):
+            check_scans(scans_table([row("1"), {**row("2"), **change}]))
+
+    def test_a_missing_column_is_named(self):
+        with pytest.raises(InputError, match="required the columns scan, .*; received scan"):
+            check_scans(scans_table([row("1")]).drop(columns="site"))
+
+    def test_a_column_of_another_type_is_named(self):
+        with pytest.raises(InputError, match="column age: required float64; received int64"):
+            check_scans(scans_table([row("1")]).astype({"age": "int64"}))
+
+    def test_a_subject_of_both_diagnoses_does_not_pass(self):
+        with pytest.raises(InputError, match="subject 1 is AD in one scan and CN in another"):
+            check_scans(scans_table([row("1"), row("1", "2", "CN")]))
+
+    def test_an_image_of_two_subjects_does_not_pass(self):
+        with pytest.raises(InputError, match="has the same image as another subject"):
+            check_scans(scans_table([row("1"), row("2", content=row("1")["content"])]))
+
+
+class TestSetAsideConflicts:
+    def test_all_scans_of_a_subject_with_both_diagnoses_go(self):
+        kept = set_aside_conflicts(collection(row("1"), row("1", "2"), row("1", "3", "CN"), row("2")))
+        assert list(kept.scans["subject"]) == ["2"]
+        assert set(kept.rejected["reason"]) == {"subject 1 is AD in one scan and CN in another"}
+        assert len(kept.rejected) == 3
+
+    def test_both_subjects_of_one_image_go(self):
+        kept = set_aside_conflicts(
+            collection(row("1"), row("2", content=row("1")["content"]), row("3"), unusable=1)
+        )
+        assert list(kept.scans["subject"]) == ["3"]
+        assert len(kept.rejected) == 3
+        assert set(kept.rejected["kind"]) == {"unusable"}
+
+    def test_an_image_that_one_subject_has_twice_is_kept_once(self):
+        kept = set_aside_conflicts(collection(row("1"), row("1", "2", content=row("1")["content"])))
+        assert list(kept.scans["session"]) == ["1"]
+        assert list(kept.rejected["file"]) == ["data/raw/sub-1_ses-2.nii"]
+
+    def test_what_agrees_stays_as_it_is(self):
+        before = collection(row("1"), row("2", diagnosis="CN"))
+        assert set_aside_conflicts(before) is before
+
+    def test_the_outcome_passes_the_check(self):
+        kept = set_aside_conflicts(
+            collection(row("1"), row("1", "2", "CN", content=row("2")["content"]), row("2"), row("3"))
+        )
+        check_scans(kept.scans)
+        assert list(kept.scans["subject"]) == ["3"]
+
+
+class TestRequireUsable:
+    sound = (row("1"), row("2", diagnosis="CN"))
+
+    def test_skipped_files_are_no_damage(self):
+        require_usable(collection(*self.sound, skipped=100), max_rejected_fraction=0)
+
+    def test_damage_up_to_the_limit_passes(self):
+        require_usable(collection(*self.sound, unusable=2), max_rejected_fraction=0.5)
+
+    def test_more_damage_stops_with_the_first_reasons(self):
+        with pytest.raises(InputError, match=r"3 of 5 scans.*0\.5.*0\.nii: unusable indeed.*rejected\.csv"):
+            require_usable(collection(*self.sound, unusable=3), max_rejected_fraction=0.5)
+
+    def test_a_diagnosis_without_scans_stops(self):
+        with pytest.raises(InputError, match=r"received 1 AD, 0 CN.*skipped indeed.*cohort\.diagnosis_map"):
+            require_usable(collection(row("1"), skipped=1), max_rejected_fraction=1)
+
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8)
+
+
+class TestFiles:
+    @settings(deadline=None, max_examples=40)
+    @given(
+        site=TEXT, scanner=TEXT, name=TEXT, subject=st.sampled_from(["NA", "007", "null", "1e5", "ä, \"b\"", " x "]),
+        age=st.one_of(st.floats(0, 120), st.just(float("nan"))),
+    )  # fmt: skip
+    def test_a_scans_table_comes_back_exactly(self, tmp_path_factory, site, scanner, name, subject, age):
+        path = tmp_path_factory.mktemp("round") / "scans.csv"
+        table = scans_table(
+            [row("1"), {**row("2"), "subject": subject, "site": site, "scanner": scanner, "path": f"a{name}", "age": age}]
+        )
+        write_scans(path, table)
+        assert_frame_equal(read_scans(path), table)
+
+    def test_an_empty_table_comes_back(self, tmp_path):
+        write_scans(tmp_path / "scans.csv", scans_table([]))
+        assert_frame_equal(read_scans(tmp_path / "scans.csv"), scans_table([]))
+
+    def test_lines_end_the_same_everywhere(self, tmp_path):
+        write_scans(tmp_path / "scans.csv", scans_table([row("ä")]))
+        content = (tmp_path / "scans.csv").read_bytes()
+        assert b"\r" not in content
+        assert "ä".encode() in content
+        assert content.decode().splitlines()[0] == ",".join(SCAN_COLUMNS)
+
+    def test_rejected_files_come_back(self, tmp_path):
+        table = rejected(unusable=2, skipped=1)
+        write_rejected(tmp_path / "rejected.csv", table)
+        assert_frame_equal(read_rejected(tmp_path / "rejected.csv"), table)
+
+    def test_a_table_is_checked_on_reading(self, tmp_path):
+        path = tmp_path / "scans.csv"
+        scans_table([row("1", diagnosis="MCI")]).to_csv(path, index=False)
+        with pytest.raises(InputError, match=r"scans\.csv: .*required AD or CN; received 'MCI'"):
+            read_scans(path)
+
+    @pytest.mark.parametrize("content", ["", "a,b\n1,2\n", "\0\0", ",".join(SCAN_COLUMNS) + "\n1,1,1,AD,old,F,,,p,,c\n"])
+    def test_what_is_no_scans_table_is_refused(self, tmp_path, content):
+        path = tmp_path / "scans.csv"
+        path.write_text(content)
+        with pytest.raises(InputError, match=r"scans\.csv: required"):
+            read_scans(path)
+
+    def test_a_missing_table_tells_what_to_do(self, tmp_path):
+        with pytest.raises(InputError, match=r"scans\.csv: required, but not there; run `dvc repro`"):
+            read_scans(tmp_path / "scans.csv")
+
+
+class TestSubjectTable:
+    def test_age_is_that_of_the_first_scan(self):
+        table = subject_table(scans_table([row("1", "10", age=72.0), row("1", "2", age=70.0)]))
+        assert table.to_dict("records") == [
+            {"subject": "1", "diagnosis": "AD", "age": 70.0, "sex": "F", "site": "A"}
+        ]
+
+    def test_what_one_visit_lacks_another_tells(self):
+        rows = [row("1", age=float("nan"), sex="", site=""), row("1", "2", age=71.0)]
+        (subject,) = subject_table(scans_table(rows)).to_dict("records")
+        assert (subject["age"], subject["sex"], subject["site"]) == (71.0, "F", "A")
+
+    def test_no_scans_are_no_subjects(self):
+        assert len(subject_table(scans_table([]))) == 0
+
+
+class TestSummary:
+    def summary(self):
+        rows = (
+            row("1", age=70.0),
+            row("1", "2", age=71.0),
+            row("2", age=80.0, sex="M", site="B"),
+            row("3", diagnosis="CN", age=float("nan"), sex="", site=""),
+        )
+        return ingest_summary(collection(*rows, unusable=1, skipped=3))
+
+    def test_it_counts_scans_subjects_and_visits(self):
+        summary = self.summary()
+        assert (summary["scans"], summary["subjects"]) == (4, 3)
+        assert summary["subjects_by_visits"] == {"1": 2, "2": 1}
+        assert summary["sites"] == {"A": 2, "B": 1, "unknown": 1}
+
+    def test_ages_and_sexes_are_of_subjects(self):
+        ad, cn = (self.summary()["diagnosis"][name] for name in ("AD", "CN"))
+        assert ad == {
+            "scans": 3, "subjects": 2, "age": {"known": 2, "mean": 75.0, "sd": 7.07},
+            "sex": {"F": 1, "M": 1, "unknown": 0},
+        }  # fmt: skip
+        assert cn["age"] == {"known": 0, "mean": None, "sd": None}
+
+    def test_reasons_are_counted_by_kind(self):
+        assert self.summary()["rejected"] == {
+            "unusable": {"files": 1, "reasons": {"unusable indeed": 1}},
+            "skipped": {"files": 3, "reasons": {"skipped indeed": 3}},
+        }
+
+    def test_it_is_json(self):
+        assert json.loads(json.dumps(self.summary(), allow_nan=False)) == self.summary()
+        json.dumps(ingest_summary(collection()), allow_nan=False)
+
+    def test_the_same_images_have_the_same_content_whatever_they_are_called(self):
+        first, second = row("1")["content"], row("2")["content"]
+        one = ingest_summary(collection(row("1"), row("2")))["content"]
+        swapped = ingest_summary(collection(row("8", content=second), row("9", content=first)))["content"]
+        assert one == swapped
+        assert one != ingest_summary(collection(row("1")))["content"]
+
+
+def test_tables_are_ordered_by_key_and_typed():
+    table = scans_table([row("2"), row("1")])
+    assert list(table["subject"]) == ["1", "2"]
+    assert {column: str(dtype) for column, dtype in table.dtypes.items()} == SCAN_COLUMNS
+    assert isinstance(table, pd.DataFrame)

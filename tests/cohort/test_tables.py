@@ -1,0 +1,71 @@
+import math
+
+import pytest
+
+from adpet.cohort.tables import parse_age, parse_sex, plain, read_table, require_columns
+from adpet.errors import InputError
+
+
+class TestReadTable:
+    def test_headers_are_found_in_any_spelling(self, tmp_path):
+        path = tmp_path / "a.csv"
+        path.write_text('"Image Data ID",Sex\nI1, F\n')
+        table = read_table(path)
+        assert table.rows == ({"imagedataid": "I1", "sex": "F"},)
+        assert table.has("image_data_id")
+
+    @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+    def test_the_delimiter_is_seen(self, tmp_path, delimiter):
+        path = tmp_path / "a.csv"
+        path.write_text(delimiter.join("ab") + "\n" + delimiter.join("12") + "\n")
+        assert read_table(path).rows == ({"a": "1", "b": "2"},)
+
+    def test_a_tsv_may_have_commas_in_its_cells(self, tmp_path):
+        path = tmp_path / "a.tsv"
+        path.write_text("a\tb,c,d\n1\t2,3\n")
+        assert read_table(path).rows == ({"a": "1", "bcd": "2,3"},)
+
+    def test_byte_order_mark_blank_lines_and_short_rows_are_harmless(self, tmp_path):
+        path = tmp_path / "a.csv"
+        path.write_text("\ufeffa,b\n\n1\n,\n", encoding="utf-8")
+        assert read_table(path).rows == ({"a": "1", "b": ""},)
+
+    def test_a_missing_file_is_named(self, tmp_path):
+        with pytest.raises(InputError, match=r"gone\.csv: required, but not there"):
+            read_table(tmp_path / "gone.csv")
+
+    @pytest.mark.parametrize("content", [b"\xff\xfe\x00a", b"", b"\n\n"])
+    def test_what_is_no_table_is_refused_in_one_line(self, tmp_path, content):
+        path = tmp_path / "a.csv"
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=r"a\.csv: required") as caught:
+            read_table(path)
+        assert "\n" not in str(caught.value)
+
+    def test_missing_columns_are_named_with_those_that_are_there(self, tmp_path):
+        path = tmp_path / "a.csv"
+        path.write_text("a,b\n1,2\n")
+        with pytest.raises(InputError, match="required the columns c; received a, b; add it"):
+            require_columns(read_table(path), ["a", "c"], hint="add it")
+
+
+@pytest.mark.parametrize(
+    ("text", "years"),
+    [("75", 75), ("75.25", 75.25), ("75,5", 75.5), ("075Y", 75), ("89+", 89), (" 60 ", 60)],
+)
+def test_ages_are_years(text, years):
+    assert parse_age(text) == years
+
+
+@pytest.mark.parametrize("text", ["", "n/a", "old", "-4", "0", "999", "1e2", "inf"])
+def test_what_is_no_age_of_a_person_is_not_known(text):
+    assert math.isnan(parse_age(text))
+
+
+def test_sex_is_read_in_words_and_letters():
+    assert [parse_sex(text) for text in ("F", "female", "M", "Male", "", "X")] == ["F", "F", "M", "M", "", ""]
+
+
+def test_plain_text_has_single_spaces_and_no_placeholders():
+    assert plain("  Coreg,   Avg ") == "Coreg, Avg"
+    assert [plain(text) for text in ("n/a", "NaN", "-", "")] == [""] * 4
