@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-import nibabel as nib
 import numpy as np
 import numpy.typing as npt
+from nibabel.affines import apply_affine, voxel_sizes
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
@@ -25,6 +25,7 @@ IDENTITY.setflags(write=False)
 
 # The scan is blurred by this much before registration: noise and fine detail that no template has go.
 BLUR_FWHM_MM = 6.0
+FWHM_PER_SIGMA = 2 * np.sqrt(2 * np.log(2))
 # The template is compared this far around the brain, so that the brain's outline counts.
 MARGIN_MM = 12.0
 # First guesses: rotations about the three axes, and the shift along the scanner's axis that a cut-off or
@@ -39,6 +40,8 @@ SMOOTHING_SIGMAS = (2.0, 1.0, 0.0)
 # seventy thousand of them on a 3 mm grid, for twelve unknowns.
 SAMPLING = (1.0, 0.5, 0.2)
 SAMPLING_SEED = 1
+# Share of a voxel that must come from inside the scanner's view for the voxel to count.
+WHOLLY_SEEN = 0.99
 # Longest and shortest step of the descent, about mm at the brain's edge, and the most steps a level takes.
 STEP_MM = (2.0, 0.01)
 MAX_STEPS = 60
@@ -80,7 +83,7 @@ def register(moving: Volume, template: Volume, mask: Mask) -> Alignment:
     InputError
         If scan and template do not overlap or no plausible alignment is found.
     """
-    scan, seen = _prepared(moving, float(nib.affines.voxel_sizes(template.affine).min()))
+    scan, seen = _prepared(moving, float(voxel_sizes(template.affine).min()))
     guess = _best_guess(scan, template, mask)
     around = _grown(mask, template.affine, MARGIN_MM)
     try:
@@ -136,24 +139,24 @@ def similarity(data: Array, template: Array, mask: Mask) -> float:
 
 def brain_points(mask: Mask, affine: Affine) -> npt.NDArray[np.float64]:
     """Return the world coordinates in mm, (n, 3), of a mask's voxels."""
-    return np.asarray(nib.affines.apply_affine(affine, np.argwhere(mask)), dtype=np.float64)
+    return np.asarray(apply_affine(affine, np.argwhere(mask)), dtype=np.float64)
 
 
 def rms_displacement(a: Affine, b: Affine, points_mm: npt.NDArray[np.float64]) -> float:
     """Root mean square distance in mm between where two (4, 4) matrices put (n, 3) points."""
-    difference = nib.affines.apply_affine(a, points_mm) - nib.affines.apply_affine(b, points_mm)
+    difference = apply_affine(a, points_mm) - apply_affine(b, points_mm)
     return float(np.sqrt((difference**2).sum(axis=1).mean()))
 
 
 def _prepared(moving: Volume, spacing: float) -> tuple[Volume, Volume]:
-    """Return the scan, blurred, on an axis-aligned grid of `spacing` mm, and where that grid lies inside it."""
-    zooms = nib.affines.voxel_sizes(moving.affine)
-    sigma = BLUR_FWHM_MM / np.sqrt(8 * np.log(2)) / zooms
+    """Return the scan, blurred, on an axis-aligned grid of `spacing` mm, and how much of a voxel was seen."""
+    zooms = voxel_sizes(moving.affine)
+    sigma = BLUR_FWHM_MM / FWHM_PER_SIGMA / zooms
     blurred = _blurred(np.clip(moving.data, 0, None), sigma)
     brightest = float(blurred.max())
     if not brightest > 0:
         raise InputError("registration failed: the scan has no positive uptake: look at the scan")
-    corners = nib.affines.apply_affine(
+    corners = apply_affine(
         moving.affine, list(itertools.product(*((-0.5, n - 0.5) for n in moving.data.shape)))
     )
     low, high = corners.min(axis=0), corners.max(axis=0)
@@ -180,12 +183,12 @@ def _best_guess(scan: Volume, template: Volume, mask: Mask) -> Affine:
     to_index = np.linalg.inv(scan.affine)
 
     def likeness(matrix: Affine) -> float:
-        where = nib.affines.apply_affine(to_index @ matrix, points).T
+        where = apply_affine(to_index @ matrix, points).T
         found = ndimage.map_coordinates(image, where, order=1, output=np.float64)
         scale = float(found.std() * values.std())
-        return (
-            float(np.mean((found - found.mean()) * (values - values.mean()))) / scale if scale > 0 else -1.0
-        )
+        if not scale > 0:
+            return -1.0
+        return float(np.mean((found - found.mean()) * (values - values.mean()))) / scale
 
     return max(_guesses(_centre_of_mass(template), _centre_of_mass(scan)), key=likeness)
 
@@ -196,7 +199,7 @@ def _guesses(centre: npt.NDArray[np.float64], target: npt.NDArray[np.float64]) -
         for shift in GUESS_SHIFTS_MM:
             matrix = np.eye(4)
             matrix[:3, :3] = Rotation.from_euler("xyz", degrees, degrees=True).as_matrix()
-            matrix[:3, 3] = target + [0, 0, shift] - matrix[:3, :3] @ centre
+            matrix[:3, 3] = target + np.array([0, 0, shift]) - matrix[:3, :3] @ centre
             yield matrix
 
 
@@ -204,7 +207,7 @@ def _optimised(
     scan: Volume, seen: Volume, template: Volume, around: Mask, start: Affine, *, affine: bool
 ) -> Affine:
     """Climb from `start` by regular-step gradient descent through the levels of resolution."""
-    import SimpleITK as sitk  # noqa: PLC0415, N813 - heavy, and only needed here
+    import SimpleITK as sitk  # noqa: N813 - the name that its own documentation uses
 
     # More threads sum in another order, which changes the last digits and with them every later file.
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
@@ -217,7 +220,7 @@ def _optimised(
     method = sitk.ImageRegistrationMethod()
     method.SetMetricAsCorrelation()
     method.SetMetricFixedMask(_image(sitk, around.astype(np.uint8), template.affine))
-    method.SetMetricMovingMask(_image(sitk, (seen.data > 0.99).astype(np.uint8), seen.affine))
+    method.SetMetricMovingMask(_image(sitk, (seen.data > WHOLLY_SEEN).astype(np.uint8), seen.affine))
     method.SetMetricSamplingStrategy(method.REGULAR)
     method.SetMetricSamplingPercentagePerLevel(SAMPLING, SAMPLING_SEED)
     method.SetInterpolator(sitk.sitkLinear)
@@ -252,7 +255,7 @@ def _grown(mask: Mask, affine: Affine, margin_mm: float) -> Mask:
 def _centre_of_mass(volume: Volume) -> npt.NDArray[np.float64]:
     """World coordinates, (3,), of the centre of what is bright."""
     bright = np.where(volume.data > 0.3 * np.percentile(volume.data, 99), volume.data, 0)
-    return np.asarray(nib.affines.apply_affine(volume.affine, ndimage.center_of_mass(bright)))
+    return np.asarray(apply_affine(volume.affine, ndimage.center_of_mass(bright)))
 
 
 def _last_line(error: Exception) -> str:

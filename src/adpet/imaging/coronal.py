@@ -130,7 +130,7 @@ def back_project(maps: Array, grid: CoronalGrid, *, shape: tuple[int, int, int],
     ValueError
         If there is not one map a plane.
     """
-    if maps.ndim != 3 or len(maps) != len(grid.y_mm):
+    if maps.shape[:-2] != (len(grid.y_mm),):
         raise ValueError(f"expected one map for each of {len(grid.y_mm)} planes. Received: {maps.shape}")
     planes = np.moveaxis(resize_maps(maps, grid.size), 0, 2)
     return _sampled(planes, np.linalg.inv(grid.affine) @ affine, shape)

@@ -1,9 +1,11 @@
 """Intensities as ratios to a reference region (unitless), and as bytes through one fixed window."""
 
+from typing import TypeAlias
+
 import numpy as np
 import numpy.typing as npt
 
-Array = npt.NDArray[np.float32]
+Array: TypeAlias = npt.NDArray[np.float32]
 
 
 def ratio_to_reference(data: Array, mask: npt.NDArray[np.bool_]) -> Array:
@@ -43,7 +45,7 @@ def to_uint8(ratio: Array, *, window: tuple[float, float]) -> npt.NDArray[np.uin
     The window is the same for every slice of every scan, so that a byte means the same ratio everywhere.
     """
     low, high = _checked(window)
-    return np.round(np.clip((ratio - low) / (high - low), 0, 1) * 255).astype(np.uint8)
+    return np.asarray(np.round(np.clip((ratio - low) / (high - low), 0, 1) * 255), dtype=np.uint8)
 
 
 def from_uint8(levels: npt.NDArray[np.uint8], *, window: tuple[float, float]) -> Array:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from adpet.errors import InputError
-from adpet.imaging.align import resample
+from adpet.imaging.align import FWHM_PER_SIGMA, resample
 from adpet.imaging.volume import Affine, Array, Volume, read_volume
 
 Mask: TypeAlias = npt.NDArray[np.bool_]
@@ -30,9 +30,11 @@ GREY_UPTAKE, WHITE_UPTAKE = 4.0, 1.0
 # Boxes in MNI mm, (x, y, z) lowest and highest, that tissue of the reference regions is taken from.
 CEREBELLUM_BOX_MM = ((-48.0, -90.0, -60.0), (48.0, -45.0, -25.0))
 PONS_BOX_MM = ((-12.0, -34.0, -42.0), (12.0, -16.0, -22.0))
-# Tissue maps are blurred to a scan's resolution before a threshold finds the inner part of a region.
+# Tissue maps, blurred to a scan's resolution, tell the inner part of a region by this much tissue.
 REFERENCE_FWHM_MM = 6.0
-FWHM_PER_SIGMA = 2 * np.sqrt(2 * np.log(2))
+MIN_CEREBELLAR_GREY, MIN_PONS_TISSUE = 0.65, 0.9
+# Share of the brain that a template of one's own must cover.
+MIN_COVERAGE = 0.9
 
 
 def standard_grid(grid_mm: float) -> tuple[tuple[int, int, int], Affine]:
@@ -65,7 +67,7 @@ def load_template(path: Path | str, grid_mm: float) -> Volume:
     shape, affine = standard_grid(grid_mm)
     data = resample(volume, shape=shape, affine=affine)
     covered = float((data[brain_mask(grid_mm)] > 0).mean())
-    if covered < 0.9:
+    if covered < MIN_COVERAGE:
         raise InputError(
             f"{path}: the template must cover the brain in MNI space, {covered:.0%} of it is covered:"
             " give a template in MNI space, or the built-in one"
@@ -78,8 +80,7 @@ def brain_mask(grid_mm: float) -> Mask:
     """Return the brain with its ventricles and brain stem, (i, j, k) bool on the standard grid; read-only."""
     # The T1 map is skull-stripped: whatever is not 0 is brain, but for the stumps of the optic nerves.
     present = (tissue_map("t1").data > 0).astype(np.float32)
-    inside = _on_grid(present, grid_mm, grid_mm) > 0.5
-    labels, _ = ndimage.label(inside)
+    labels, _ = ndimage.label(np.round(_on_grid(present, grid_mm, grid_mm)))
     return _frozen(labels == np.bincount(labels[labels > 0]).argmax())
 
 
@@ -93,10 +94,12 @@ def reference_mask(reference: Reference, grid_mm: float) -> Mask:
     if reference == "global":
         return brain_mask(grid_mm)
     if reference == "cerebellum":
-        grey = _on_grid(tissue_map("gm").data, grid_mm, REFERENCE_FWHM_MM) > 0.65
+        grey = _on_grid(tissue_map("gm").data, grid_mm, REFERENCE_FWHM_MM) > MIN_CEREBELLAR_GREY
         return _frozen(grey & _box(CEREBELLUM_BOX_MM, grid_mm))
     tissue = tissue_map("gm").data + tissue_map("wm").data
-    return _frozen((_on_grid(tissue, grid_mm, REFERENCE_FWHM_MM) > 0.9) & _box(PONS_BOX_MM, grid_mm))
+    return _frozen(
+        (_on_grid(tissue, grid_mm, REFERENCE_FWHM_MM) > MIN_PONS_TISSUE) & _box(PONS_BOX_MM, grid_mm)
+    )
 
 
 @cache
@@ -122,7 +125,7 @@ def _box(box: tuple[tuple[float, ...], tuple[float, ...]], grid_mm: float) -> Ma
     shape, affine = standard_grid(grid_mm)
     axes = [affine[n, 3] + grid_mm * np.arange(shape[n]) for n in range(3)]
     x, y, z = ((axis >= low) & (axis <= high) for axis, low, high in zip(axes, *box, strict=True))
-    return x[:, None, None] & y[None, :, None] & z[None, None, :]
+    return np.asarray(x[:, None, None] & y[None, :, None] & z[None, None, :])
 
 
 def _frozen(array: npt.NDArray[Any]) -> npt.NDArray[Any]:

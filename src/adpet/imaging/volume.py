@@ -14,9 +14,10 @@ from typing import IO, Any, Literal, TypeAlias, cast
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
+from nibabel.affines import voxel_sizes
 from nibabel.analyze import AnalyzeImage
-from nibabel.arrayproxy import ArrayProxy
 from nibabel.imageglobals import LoggingOutputSuppressor
+from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 
 from adpet.artifacts import written_aside
 from adpet.errors import InputError
@@ -27,13 +28,17 @@ Affine: TypeAlias = npt.NDArray[np.float64]
 # Voxels of one frame: 512 x 512 x 256. The largest PET matrices in use (400 x 400 x 109) have a quarter
 # of it; a header that claims more is broken or a trap.
 MAX_VOXELS = 2**26
+SPATIAL_AXES = 3
 MIN_AXIS_VOXELS = 8
 # Voxel edges of any PET or atlas image of a head; others mean a wrong unit (metres) or a broken header.
 VOXEL_MM = (0.1, 30.0)
+# Volume that the three axes' unit vectors enclose: 1 at right angles, 0 in one plane.
+MIN_AXES_VOLUME = 0.01
 # NIfTI's codes for the space of an affine: 1 scanner, 4 MNI.
 SPACE_CODES = {"scanner": 1, "mni": 4}
 # Bytes before the voxels of a single-file NIfTI-1: header 348, "no extension" 4.
 DATA_OFFSET = 352
+CHUNK_BYTES = 2**20
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,6 +118,7 @@ def read_volume(
         header = _checked_header(path, image, max_voxels)
         weights = _frame_weights(path, header.n_frames, frame_seconds)
         data = _averaged(image, weights)
+        _check_sum(image)
     if data.min() == data.max():
         value = float(data.flat[0])
         raise InputError(f"{path}: the image is constant (every voxel is {value:g}): export the scan again")
@@ -121,9 +127,9 @@ def read_volume(
 
 def to_ras(data: Array, affine: Affine) -> Volume:
     """Flip and swap the axes of `data` to the closest RAS+ order; no voxel is interpolated."""
-    orientation = nib.orientations.io_orientation(affine)
-    turned = nib.orientations.apply_orientation(data, orientation)
-    closest = affine @ nib.orientations.inv_ornt_aff(orientation, data.shape)
+    orientation = io_orientation(affine)
+    turned = apply_orientation(data, orientation)
+    closest = affine @ inv_ornt_aff(orientation, data.shape)
     return Volume(np.ascontiguousarray(turned, dtype=np.float32), closest)
 
 
@@ -191,36 +197,29 @@ def _opened(path: Path) -> Iterator[AnalyzeImage]:
 def _checked_header(path: Path, image: AnalyzeImage, max_voxels: int) -> VolumeHeader:
     """Check all that a header can tell, in the order in which one mistake causes the next."""
     shape = tuple(int(n) for n in image.shape)
-    while len(shape) > 3 and shape[-1] == 1:
-        shape = shape[:-1]
-    if len(shape) not in (3, 4):
+    axes, (n_frames, *rest) = shape[:SPATIAL_AXES], (*shape[SPATIAL_AXES:], 1)
+    if len(axes) < SPATIAL_AXES or any(n != 1 for n in rest):
         raise InputError(
             f"{path}: expected 3 axes, or 4 with frames, received shape {shape}: give one image a scan"
         )
-    if min(shape[:3]) < MIN_AXIS_VOXELS or shape[-1] < 1:
+    if min(axes) < MIN_AXIS_VOXELS or n_frames < 1:
         raise InputError(
             f"{path}: expected at least {MIN_AXIS_VOXELS} voxels along each axis, received shape {shape}:"
             " give the whole volume, not single slices"
         )
-    frame = shape[0] * shape[1] * shape[2]
-    if frame > max_voxels:
+    x, y, z = axes
+    if x * y * z > max_voxels:
         raise InputError(
-            f"{path}: the header claims {frame} voxels a frame, more than the {max_voxels} allowed:"
+            f"{path}: the header claims {x * y * z} voxels a frame, more than the {max_voxels} allowed:"
             " export the scan again"
         )
     dtype = image.get_data_dtype()
     if dtype.fields is not None or dtype.kind not in "iuf":
         raise InputError(f"{path}: expected real voxels, received {dtype}: export one number a voxel")
-    _check_length(path, image, frame * (shape[3] if len(shape) == 4 else 1) * dtype.itemsize)
+    _check_length(path, image, x * y * z * n_frames * dtype.itemsize)
     affine, oriented = _best_affine(path, image)
-    zooms = nib.affines.voxel_sizes(affine)
-    return VolumeHeader(
-        shape=(shape[0], shape[1], shape[2]),
-        zooms=(float(zooms[0]), float(zooms[1]), float(zooms[2])),
-        n_frames=shape[3] if len(shape) == 4 else 1,
-        affine=affine,
-        oriented=oriented,
-    )
+    i, j, k = (float(zoom) for zoom in voxel_sizes(affine))
+    return VolumeHeader((x, y, z), (i, j, k), n_frames, affine, oriented)
 
 
 def _check_length(path: Path, image: AnalyzeImage, claimed: int) -> None:
@@ -228,12 +227,21 @@ def _check_length(path: Path, image: AnalyzeImage, claimed: int) -> None:
     voxels = Path(str(image.file_map["image"].filename))
     if voxels.suffix.lower() not in (".nii", ".img"):
         return
-    present = voxels.stat().st_size - int(cast(ArrayProxy, image.dataobj).offset)
+    present = voxels.stat().st_size - int(cast("Any", image.dataobj).offset)
     if present < claimed:
         raise InputError(
             f"{path}: truncated: the header claims {claimed} bytes of voxels, {max(present, 0)} are there:"
             " copy or export the scan again"
         )
+
+
+def _check_sum(image: AnalyzeImage) -> None:
+    """Read a gzip file to its end, where its checksum stands: damaged voxels would pass for voxels."""
+    voxels = Path(str(image.file_map["image"].filename))
+    if voxels.suffix.lower() == ".gz":
+        with gzip.open(voxels) as stream:
+            while stream.read(CHUNK_BYTES):
+                pass
 
 
 def _best_affine(path: Path, image: AnalyzeImage) -> tuple[Affine, bool]:
@@ -263,11 +271,10 @@ def _qform(image: nib.Nifti1Pair) -> Affine | None:
 def _usable(affine: Affine) -> bool:
     if not np.isfinite(affine).all():
         return False
-    zooms = nib.affines.voxel_sizes(affine)
+    zooms = voxel_sizes(affine)
     if zooms.min() < VOXEL_MM[0] or zooms.max() > VOXEL_MM[1]:
         return False
-    # Unit axes that enclose less than a hundredth of a cube lie nearly in one plane.
-    return bool(abs(np.linalg.det(affine[:3, :3] / zooms)) > 0.01)
+    return bool(abs(np.linalg.det(affine[:3, :3] / zooms)) > MIN_AXES_VOLUME)
 
 
 def _frame_weights(path: Path, n_frames: int, seconds: Sequence[float] | None) -> npt.NDArray[np.float64]:
@@ -285,13 +292,11 @@ def _frame_weights(path: Path, n_frames: int, seconds: Sequence[float] | None) -
 
 def _averaged(image: AnalyzeImage, weights: npt.NDArray[np.float64]) -> Array:
     """Average the frames one by one: (i, j, k) in storage order, non-finite voxels 0."""
-    if len(weights) == 1:
-        rest = (0,) * (len(image.shape) - 3)
-        return _finite(image.dataobj[(slice(None),) * 3 + rest])
-    rest = (0,) * (len(image.shape) - 4)
-    total = np.zeros(image.shape[:3], dtype=np.float64)
-    for index, weight in enumerate(weights):
-        total += weight * _finite(image.dataobj[(slice(None),) * 3 + (index, *rest)])
+    further_axes = len(image.shape) - SPATIAL_AXES
+    total = np.zeros(image.shape[:SPATIAL_AXES], dtype=np.float64 if len(weights) > 1 else np.float32)
+    for frame, weight in enumerate(weights):
+        further = (frame, *(0,) * further_axes)[:further_axes]
+        total += weight * _finite(image.dataobj[(slice(None),) * SPATIAL_AXES + further])
     return total.astype(np.float32)
 
 
