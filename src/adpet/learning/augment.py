@@ -58,7 +58,7 @@ def draw(
     zoom = 1 + rng.uniform(-1, 1, (n, 2)) * augmentation.zoom
     slant = rng.uniform(-1, 1, n) * augmentation.shear
     shift = rng.uniform(-1, 1, (n, 2)) * augmentation.shift * size
-    mirror = np.where(rng.random(n) < 0.5, -1.0, 1.0) if augmentation.flip else np.ones(n)
+    mirror = rng.choice([-1.0, 1.0], n) if augmentation.flip else np.ones(n)
     gains = 1 + rng.uniform(-1, 1, (n, 2)) * augmentation.intensity
     rotation = _matrices(np.cos(angle), -np.sin(angle), np.sin(angle), np.cos(angle))
     shear = _matrices(np.ones(n), slant, np.zeros(n), np.ones(n))

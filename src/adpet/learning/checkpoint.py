@@ -5,7 +5,6 @@ the optimizer's variables, the best weights so far and the history. It goes with
 what the training is made from, and another training ignores it.
 """
 
-import dataclasses
 import hashlib
 import json
 import zipfile
@@ -54,7 +53,9 @@ class State:
 def write_checkpoint(path: Path, state: State, mark: str) -> None:
     """Write `state` under the fingerprint `mark`; a kill leaves the earlier checkpoint whole."""
     groups = {"model": state.model, "optimizer": state.optimizer, "best": state.best}
-    arrays = {f"{name}/{i}": a for name, group in groups.items() for i, a in enumerate(group)}
+    arrays: dict[str, Any] = {
+        f"{name}/{i}": array for name, group in groups.items() for i, array in enumerate(group)
+    }
     facts = {"mark": mark, "rows": state.rows, "best_epoch": state.best_epoch}
     facts |= {name: len(group) for name, group in groups.items()}
     with written_aside(path) as aside, aside.open("wb") as file:
@@ -82,7 +83,7 @@ def training_fingerprint(
 ) -> str:
     """Return a fingerprint of all that decides a training's result.
 
-    Packed files are known by path, size and time of change; the network by its layers and
+    `settings` are JSON values. Packed files are known by path, size and time of change; the network by its layers and
     initial weights.
     """
     facts: dict[str, Any] = {
@@ -91,10 +92,7 @@ def training_fingerprint(
         "backend": keras.backend.backend(),
         "network": hashlib.sha256(model.to_json().encode()).hexdigest(),
         "weights": _digest(np.ascontiguousarray(value).tobytes() for value in values_of(model.variables)),
-        "settings": {
-            key: dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value  # type: ignore[arg-type]
-            for key, value in settings.items()
-        },
+        "settings": dict(settings),
     }
     for name, slices in refs.items():
         facts[name] = _digest(json.dumps([str(r.path), r.index, r.label, r.subject]).encode() for r in slices)

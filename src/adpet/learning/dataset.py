@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -19,6 +20,9 @@ from adpet.learning.model import CLASSES
 
 # Packed files that a data set keeps open; each takes one file handle of the 1024 a process has.
 OPEN_FILES = 128
+
+# Slice, height, width.
+PACKED_AXES = 3
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,7 @@ class SliceDataset(keras.utils.PyDataset):  # type: ignore[misc]
         """Return the number of batches in an epoch."""
         return len(self._labels) // self.batch_size
 
-    def __getitem__(self, step: int) -> tuple[dict[str, npt.NDArray[np.generic]], npt.NDArray[np.float32]]:
+    def __getitem__(self, step: int) -> tuple[dict[str, npt.NDArray[Any]], npt.NDArray[np.float32]]:
         """Return the inputs and labels of batch `step` of the present epoch."""
         chosen = self._order()[step * self.batch_size : (step + 1) * self.batch_size]
         slices = self._reader.read(chosen)
@@ -145,7 +149,7 @@ def _open_packed(path: Path) -> npt.NDArray[np.uint8]:
             f"{path}: required a packed file of slices (.npy); it cannot be read "
             f"({' '.join(str(error).split())}); run the slice stage again"
         ) from error
-    if packed.dtype != np.uint8 or packed.ndim != 3:
+    if packed.dtype != np.uint8 or packed.ndim != PACKED_AXES:
         raise InputError(
             f"{path}: required uint8 (n, height, width); received {packed.dtype} {packed.shape}; "
             "run the slice stage again"

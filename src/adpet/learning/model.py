@@ -5,7 +5,9 @@ Only standard Keras layers, so that a saved model loads in safe mode and without
 """
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,15 @@ FEATURE_LAYERS = {
     "block_13_expand_relu": 16,
     "block_6_expand_relu": 8,
 }
+
+# Keras builds no smaller MobileNetV2.
+MIN_SIZE = 32
+
+# Channels of MobileNetV2's own weights.
+RGB = 3
+
+# Characters of a library's error that one line has room for.
+REASON_LENGTH = 200
 
 # The names by which other modules and readers of a saved model find its parts.
 INPUT_NAME = "slice"
@@ -90,7 +101,7 @@ def build_model(
         channels = int(earlier.get_layer("Conv1").kernel.shape[2])
     else:
         earlier = None
-        channels = 1 if weights == "none" else 3
+        channels = 1 if weights == "none" else RGB
     slices = keras.Input((input_size, input_size, 1), dtype="uint8", name=INPUT_NAME)
     features = _features(slices, channels, alpha, feature_layer, "none" if earlier else weights)
     pooled = keras.layers.GlobalAveragePooling2D(name=POOL_NAME)(features)
@@ -133,15 +144,15 @@ def reestimate_batch_norm(model: keras.Model, batches: Iterable[npt.NDArray[np.u
         quickest. More than one pass in another order makes the estimate more precise.
     """
     layers = batch_norm_layers(model)
-    measure = _moments_model(model, layers)
+    measure = _BatchMoments(model, layers)
     total = [np.zeros((3, layer.moving_mean.shape[0])) for layer in layers]
     weight = 0
-    for batch in batches:
-        moments = measure.predict_on_batch(batch)
-        for sums, pair in zip(total, moments, strict=True):
-            mean, variance = np.asarray(pair, dtype=np.float64)
-            sums += len(batch) * np.stack([mean, mean**2, variance])
-        weight += len(batch)
+    with _momentum(layers, 0.0):
+        for batch in batches:
+            for place, moments in enumerate(measure.predict_on_batch(batch)):
+                mean, variance = np.asarray(moments, dtype=np.float64)
+                total[place] += len(batch) * np.stack([mean, mean**2, variance])
+            weight += len(batch)
     if not weight:
         raise ValueError("`batches`: required at least one batch; received none")
     for layer, sums in zip(layers, total, strict=True):
@@ -156,9 +167,9 @@ def _check_size(input_size: int, feature_layer: str) -> None:
             f"model.feature_layer: required one of {', '.join(FEATURE_LAYERS)}; received {feature_layer}"
         )
     stride = FEATURE_LAYERS[feature_layer]
-    if input_size < 32 or input_size % stride:
+    if input_size < MIN_SIZE or input_size % stride:
         raise ParameterError(
-            f"model.input_size: required at least 32 and a multiple of {stride}, the stride of "
+            f"model.input_size: required at least {MIN_SIZE} and a multiple of {stride}, the stride of "
             f"{feature_layer}; received {input_size}"
         )
 
@@ -166,8 +177,8 @@ def _check_size(input_size: int, feature_layer: str) -> None:
 def _features(slices: Any, channels: int, alpha: float, feature_layer: str, weights: str) -> Any:
     """Return the feature layer's output for `slices`, with the weights asked for."""
     scaled = keras.layers.Rescaling(1 / 127.5, offset=-1.0, name="scale")(slices)
-    if channels == 3:
-        scaled = keras.layers.Concatenate(name="grey_to_rgb")([scaled] * 3)
+    if channels == RGB:
+        scaled = keras.layers.Concatenate(name="grey_to_rgb")([scaled] * RGB)
     if weights == "imagenet" and alpha not in IMAGENET_ALPHAS:
         raise ParameterError(
             f"model.alpha: required one of {', '.join(map(str, IMAGENET_ALPHAS))} with "
@@ -225,35 +236,49 @@ def _load_earlier(path: Path) -> keras.Model:
 
 
 def _take_weights(model: keras.Model, earlier: keras.Model, source: str) -> None:
-    wanted = [(weight.path, tuple(weight.shape)) for weight in model.weights]
-    received = [(weight.path, tuple(weight.shape)) for weight in earlier.weights]
+    wanted = [f"{weight.path} {tuple(weight.shape)}" for weight in model.weights]
+    received = [f"{weight.path} {tuple(weight.shape)}" for weight in earlier.weights]
     if wanted != received:
-        first = next(
-            (f"{w[0]} {w[1]}" for w, r in zip(wanted, received, strict=False) if w != r), "its length"
-        )
+        pairs = zip_longest(wanted, received, fillvalue="nothing")
+        first = next(f"{w}, received {r}" for w, r in pairs if w != r)
         raise ParameterError(
             "model.weights: required a model with the same model.alpha and model.feature_layer; "
-            f"received {source}, which differs first at {first}"
+            f"received {source}, which first differs at {first}"
         )
     model.set_weights(earlier.get_weights())
 
 
-def _moments_model(model: keras.Model, layers: list[Any]) -> keras.Model:
-    """Return a model that gives (mean, variance) of each layer's inputs, in training mode.
+class _BatchMoments(keras.Model):  # type: ignore[misc]
+    """Gives (mean, variance) of each BatchNorm's inputs, (2, channels), as training sees them.
 
-    It ends at the last BatchNorm, before Dropout, whose random state it leaves alone.
+    With momentum 0, a layer's moving statistics are those of the last batch. The model ends at the
+    last BatchNorm, before Dropout, whose random state it leaves alone. It is no functional model,
+    since such a one would take `predict`'s inference mode for what is inside it.
     """
-    inputs = keras.Model(model.inputs, [layer.input for layer in layers])
-    outputs = inputs(model.inputs, training=True)
-    moments = [
-        keras.ops.stack([keras.ops.mean(x, axis=(0, 1, 2)), keras.ops.var(x, axis=(0, 1, 2))])
-        for x in (outputs if isinstance(outputs, list | tuple) else [outputs])
-    ]
-    measure = keras.Model(model.inputs, moments)
-    measure.jit_compile = compiles_with_xla()
-    return measure
+
+    def __init__(self, model: keras.Model, layers: list[Any]) -> None:
+        super().__init__(name="batch_moments")
+        self._norms = layers
+        self._to_last_norm = keras.Model(model.inputs, layers[-1].output)
+        self.jit_compile = compiles_with_xla()
+
+    def call(self, slices: Any) -> list[Any]:
+        self._to_last_norm(slices, training=True)
+        return [keras.ops.stack([norm.moving_mean.value, norm.moving_variance.value]) for norm in self._norms]
+
+
+@contextmanager
+def _momentum(layers: list[Any], value: float) -> Iterator[None]:
+    earlier = [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.momentum = value
+    try:
+        yield
+    finally:
+        for layer, momentum in zip(layers, earlier, strict=True):
+            layer.momentum = momentum
 
 
 def _one_line(error: Exception) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 200 else text[:197] + "..."
+    return text if len(text) <= REASON_LENGTH else text[: REASON_LENGTH - 3] + "..."

@@ -16,6 +16,9 @@ Monitor = Literal["val_loss", "val_accuracy", "val_subject_log_loss", "val_subje
 # The monitors of which more is better; of the others less is.
 RISING = ("val_accuracy", "val_subject_auc")
 
+# A probability of AD above this is called AD.
+THRESHOLD = 0.5
+
 # Probabilities are held this far from 0 and 1, so that one certain error does not cost infinity.
 CLIP = 1e-7
 
@@ -35,7 +38,7 @@ def validation_metrics(probability: npt.ArrayLike, refs: Sequence[SliceRef]) -> 
     subject_is_ad = np.array([label == "AD" for _, label in keys])
     return {
         "val_loss": log_loss(p, is_ad),
-        "val_accuracy": float(np.mean((p > 0.5) == is_ad)),
+        "val_accuracy": float(np.mean((p > THRESHOLD) == is_ad)),
         "val_subject_log_loss": log_loss(subject_p, subject_is_ad),
         "val_subject_auc": roc_auc(subject_p, subject_is_ad),
     }

@@ -6,7 +6,7 @@ Bits repeat on the same machine with the same number of threads. Epochs count fr
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -175,9 +175,22 @@ def train(
     """
     dataset = SliceDataset(training, batch_size=optimisation.batch_size, augmentation=augmentation, seed=seed)
     trainer = _training_model(model, optimisation, augmentation, steps=len(dataset))
-    settings = {"optimisation": optimisation, "augmentation": augmentation, "monitor": monitor, "seed": seed}
+    settings = {
+        "optimisation": asdict(optimisation),
+        "augmentation": asdict(augmentation),
+        "monitor": monitor,
+        "seed": seed,
+    }
     mark = training_fingerprint(model, {"training": training, "validation": validation}, settings)
-    epochs = _Epochs(model, dataset, validation, monitor, checkpoint, mark, on_epoch)
+    epochs = _Epochs(
+        network=model,
+        dataset=dataset,
+        validation=validation,
+        monitor=monitor,
+        checkpoint=checkpoint,
+        mark=mark,
+        on_epoch=on_epoch,
+    )
     epochs.resume(trainer.optimizer)
     if not epochs.stopped:
         trainer.fit(
@@ -225,6 +238,7 @@ class _Epochs(keras.callbacks.Callback):  # type: ignore[misc]
 
     def __init__(
         self,
+        *,
         network: keras.Model,
         dataset: SliceDataset,
         validation: Sequence[SliceRef],
@@ -259,7 +273,7 @@ class _Epochs(keras.callbacks.Callback):  # type: ignore[misc]
             self.rows.append(row)
             self._report(epoch)
 
-    def on_epoch_begin(self, epoch: int, logs: Row | None = None) -> None:
+    def on_epoch_begin(self, epoch: int, logs: Row | None = None) -> None:  # noqa: ARG002 (Keras' signature)
         self._dataset.epoch = epoch
         self._began = {
             "learning_rate": float(self.model.optimizer.learning_rate),
@@ -339,6 +353,8 @@ def _optimizer(optimisation: Optimisation, steps: int) -> keras.optimizers.Optim
 def _plain_batches(refs: Sequence[SliceRef], batch_size: int, seed: int) -> Iterator[npt.NDArray[np.uint8]]:
     """Yield shuffled batches of slices as they are, `BATCH_NORM_PASSES` times over."""
     dataset = SliceDataset(refs, batch_size=batch_size, augmentation=Augmentation(), seed=seed)
-    for dataset.epoch in range(BATCH_NORM_PASSES):
+    for epoch in range(BATCH_NORM_PASSES):
+        dataset.epoch = epoch
         for step in range(len(dataset)):
-            yield dataset[step][0][INPUT_NAME]
+            inputs, _ = dataset[step]
+            yield inputs[INPUT_NAME]
