@@ -19,8 +19,8 @@ FeatureArray = npt.NDArray[np.float32]
 MIN_BRAIN_IN_BLOCK = 0.5
 # Inverse of the ridge penalty, once a whole feature vector has a mean squared length of 1. On 168 simulated
 # subjects with 7,000 voxels each, AUC on 300 others at 10 / 1,000 / 10,000: 0.983 / 0.983 / 0.983 with a
-# strong deficit, 0.904 / 0.916 / 0.914 with a weak one. At 10 a large nuisance that all voxels share (a scale)
-# may hide the rest: 0.75 against 0.96 at 1,000 on the cohort of the tests.
+# strong deficit, 0.904 / 0.916 / 0.914 with a weak one. At 10 a large nuisance that all voxels share (as a
+# scale) may hide the rest: 0.75 against 0.96 at 1,000 on the cohort of the tests.
 INVERSE_PENALTY = 1_000.0
 # Folds of the training subjects from which the baseline's own threshold is chosen.
 OUT_OF_FOLD = 5
