@@ -37,7 +37,7 @@ def _trials(n=12, seed=0):
     trials = pd.DataFrame({"number": range(n), "value": rng.random(n)})
     trials["state"] = ["COMPLETE", "PRUNED", "COMPLETE", "FAIL"] * (n // 4)
     trials.loc[trials["state"] == "FAIL", "value"] = np.nan
-    trials["params_learning_rate"] = 10 ** rng.uniform(-4, -2, n)
+    trials["params_train.learning_rate"] = 10 ** rng.uniform(-4, -2, n)
     trials["params_flip"] = rng.random(n) > 0.5
     trials["params_zoom"] = rng.uniform(0, 0.1, n)
     return trials
@@ -240,7 +240,8 @@ class TestTraining:
         assert star.get_offsets().tolist() == [[expected["number"], expected["value"]]]
 
     def test_search_has_a_panel_a_parameter_and_the_learning_rate_is_logarithmic(self):
-        figure = figures.search_figure(_trials(), direction="minimize")
+        figure = figures.search_figure(_trials(), direction="minimize", value_name="val_subject_auc")
+        assert figure.axes[0].get_ylabel() == "Validation subject AUC"
         scales = {axes.get_xlabel(): axes.get_xscale() for axes in figure.axes}
         assert scales == {"Trial": "linear", "Learning rate": "log", "Flip": "linear", "Zoom": "linear"}
 

@@ -75,7 +75,7 @@ def search_figure(
     ----------
     trials : DataFrame
         As Optuna's ``Study.trials_dataframe``: `number`, `value`, `state` (COMPLETE, PRUNED, FAIL) and a
-        column ``params_<name>`` a parameter.
+        column ``params_<name>`` a parameter, of whose dotted name the last part is shown.
     direction : {"minimize", "maximize"}
     value_name : str
         What the value is, for the axes.
@@ -108,15 +108,15 @@ def search_figure(
             label="Best so far",
             zorder=1,
         )
-    top.set(xlabel="Trial", ylabel=value_name)
+    top.set(xlabel="Trial", ylabel=_spelled(value_name))
     _whole_ticks(top)
     for position, name in enumerate(parameters):
         axes = figure.add_subplot(grid[1 + position // columns, position % columns])
         _parameter_panel(axes, name, shown, best)
-        if name.removeprefix(PARAMETER_PREFIX) in logarithmic and len(shown):
+        if _parameter(name) in logarithmic and len(shown):
             axes.set_xscale("log")
         if position % columns == 0:
-            axes.set_ylabel(value_name)
+            axes.set_ylabel(_spelled(value_name))
         else:
             axes.tick_params(labelleft=False)
         axes.set_ylim(top.get_ylim())
@@ -132,7 +132,7 @@ def _curve_order(name: str) -> tuple[int, str]:
 
 def _spelled(name: str) -> str:
     """Return a column's name as words."""
-    words = name.replace("_", " ")
+    words = name.replace("val_", "validation_").replace("_", " ")
     return words[:1].upper() + words[1:].replace("auc", "AUC")
 
 
@@ -186,4 +186,9 @@ def _parameter_panel(axes: "Axes", name: str, trials: pd.DataFrame, best: pd.Dat
         axes.set_xlim(-0.6, len(levels) - 0.4)
     for collection in axes.collections:
         collection.set_label("")
-    axes.set_xlabel(_spelled(name.removeprefix(PARAMETER_PREFIX)))
+    axes.set_xlabel(_spelled(_parameter(name)))
+
+
+def _parameter(column: str) -> str:
+    """Return a parameter's own name: ``params_train.learning_rate`` is the learning rate."""
+    return column.removeprefix(PARAMETER_PREFIX).rpartition(".")[2]
