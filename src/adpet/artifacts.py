@@ -31,11 +31,13 @@ SPLIT_SUMMARY = Path("data/processed/split.json")
 TUNE = Path("results/tune")
 BEST_TRIAL = TUNE / "best.json"
 TRIALS = TUNE / "trials.csv"
+SEARCH_FIGURE = TUNE / "search.png"
 
 TRAIN = Path("results/train")
 MODEL = TRAIN / "model.keras"
 HISTORY = TRAIN / "history.csv"
 RUN = TRAIN / "run.json"
+CURVES = TRAIN / "curves.png"
 
 EVALUATE = Path("results/evaluate")
 METRICS = EVALUATE / "metrics.json"

@@ -65,17 +65,29 @@ def _parser() -> argparse.ArgumentParser:
     _add(commands, "summary", "say how good the model is, and what to do next", _summary)
     predict = _add(commands, "predict", "give the probability of AD for one scan", _predict)
     predict.add_argument("scan", type=Path, help="a NIfTI file")
-    predict.add_argument("--model", default=None, help="models:/NAME@ALIAS or models:/NAME/VERSION "
-                         "(default: the champion)")
-    predict.add_argument("--output", type=Path, default=None, help="folder for the CAM volume and the "
-                         "per-slice values (default: beside where you stand, named after the scan)")
-    predict.add_argument("--align", choices=["affine", "none"], default=None,
-                         help="`none` for a scan that is in MNI space already (default: as in training)")
+    predict.add_argument(
+        "--model", default=None, help="models:/NAME@ALIAS or models:/NAME/VERSION (default: the champion)"
+    )
+    predict.add_argument(
+        "--output",
+        type=Path,
+        default=None,
+        help="folder for the CAM volume and the "
+        "per-slice values (default: beside where you stand, named after the scan)",
+    )
+    predict.add_argument(
+        "--align",
+        choices=["affine", "none"],
+        default=None,
+        help="`none` for a scan that is in MNI space already (default: as in training)",
+    )
     promote = _add(commands, "promote", "make a version of the model the champion", _promote)
-    promote.add_argument("version", nargs="?", default="challenger",
-                         help="a version number or alias (default: challenger)")
-    promote.add_argument("--allow-leaky", action="store_true",
-                         help="promote a model although its split leaked subjects")
+    promote.add_argument(
+        "version", nargs="?", default="challenger", help="a version number or alias (default: challenger)"
+    )
+    promote.add_argument(
+        "--allow-leaky", action="store_true", help="promote a model although its split leaked subjects"
+    )
     preset = _add(commands, "preset", "write a preset into params.yaml", _preset)
     preset.add_argument("name", nargs="?", default=None, help="the preset (default: list them)")
     ui = _add(commands, "ui", "open the MLflow UI on loopback", _ui)

@@ -1,10 +1,11 @@
-"""Map a function over many items in parallel processes, and show how far it is.
+"""Map a function over many items in parallel processes, and show how far long work is.
 
 joblib starts the processes, so that ``joblib.parallel_config(backend="dask")`` moves the same
 work to a cluster.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -12,10 +13,25 @@ from tqdm import tqdm
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+OnEpoch = Callable[[int, dict[str, float]], bool | None]
+
 
 def progress(items: Iterable[Item], *, label: str, unit: str, total: int | None = None) -> Iterator[Item]:
     """Yield `items` with a bar on stderr, which is silent where stderr is no terminal."""
     yield from tqdm(items, desc=label, unit=unit, total=total, disable=None, dynamic_ncols=True)
+
+
+@contextmanager
+def epochs_shown(epochs: int, *, label: str, on_epoch: OnEpoch) -> Iterator[OnEpoch]:
+    """Yield `on_epoch` with a bar around it that shows epochs, the time left and the losses."""
+    with tqdm(desc=label, unit="epoch", total=epochs, disable=None, dynamic_ncols=True) as bar:
+
+        def shown(epoch: int, row: dict[str, float]) -> bool | None:
+            bar.update(epoch + 1 - bar.n)
+            bar.set_postfix(loss=f"{row['loss']:.3f}", validation=f"{row['val_subject_log_loss']:.3f}")
+            return on_epoch(epoch, row)
+
+        yield shown
 
 
 def map_in_processes(

@@ -1,1 +1,33 @@
 """Keras on any backend: the network, its data, its training and its class activation maps."""
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def _start_quietly() -> Iterator[None]:
+    """Hold back what a backend writes to stderr as it is loaded; show it if the loading fails.
+
+    TensorFlow's libraries say there which CPU and GPU features they have found, before any setting
+    of theirs can silence them.
+    """
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held.seek(0)
+            os.write(kept, held.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+with _start_quietly():
+    import keras  # noqa: F401

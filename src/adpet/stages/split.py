@@ -3,7 +3,7 @@
 import pandas as pd
 
 from adpet.artifacts import SCANS, SLICES_TABLE, SPLIT, SPLIT_SUMMARY, write_json
-from adpet.cohort.scans import read_scans
+from adpet.cohort.scans import read_scans, subject_table
 from adpet.cohort.splits import (
     assign_slices,
     check_disjoint,
@@ -26,8 +26,7 @@ def run(params: Params) -> None:
         slices = slices.merge(scans[["scan", "subject", "diagnosis"]], on="scan", validate="many_to_one")
         split = split_by_slice(slices, **options)
     else:
-        subjects = scans.drop_duplicates("subject")[["subject", "diagnosis", "age", "sex"]]
-        split = assign_slices(slices, scans, split_by_subject(subjects, **options))
+        split = assign_slices(slices, scans, split_by_subject(subject_table(scans), **options))
         check_disjoint(split)
     write_split(SPLIT, split)
     write_json(SPLIT_SUMMARY, split_summary(split, scans))

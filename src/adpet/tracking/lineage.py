@@ -10,7 +10,17 @@ from adpet.artifacts import code_digest, fingerprint
 from adpet.params import read_yaml
 
 # The packages whose version can change a result.
-PACKAGES = ("keras", "mlflow", "nibabel", "numpy", "optuna", "scikit-learn", "scipy", "SimpleITK", "tensorflow")
+PACKAGES = (
+    "keras",
+    "mlflow",
+    "nibabel",
+    "numpy",
+    "optuna",
+    "scikit-learn",
+    "scipy",
+    "SimpleITK",
+    "tensorflow",
+)
 
 # What `dvc repro` itself rewrites: a change of these does not make the code another one.
 GENERATED = ("dvc.lock", "data/phantom/dvc.lock", "results/evaluate/metrics.json")

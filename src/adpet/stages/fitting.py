@@ -1,0 +1,93 @@
+"""What the stages from `tune` on share: whose slices are trained on, and the network's settings."""
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+import keras
+import pandas as pd
+
+from adpet.artifacts import PHANTOM_RAW, SLICES
+from adpet.errors import LeakageError
+from adpet.learning.augment import Augmentation
+from adpet.learning.dataset import SliceRef
+from adpet.learning.model import build_model
+from adpet.learning.training import Optimisation
+from adpet.params import Params
+
+
+def slice_refs(rows: pd.DataFrame) -> list[SliceRef]:
+    """Return where each row's slice lies, with its diagnosis and whose it is."""
+    columns = zip(rows["scan"], rows["index"], rows["diagnosis"], rows["subject"], strict=True)
+    return [
+        SliceRef(path=SLICES / f"{scan}.npy", index=int(index), label=diagnosis, subject=subject)
+        for scan, index, diagnosis, subject in columns
+    ]
+
+
+def training_and_validation(
+    split: pd.DataFrame, params: Params, *, fold: int
+) -> tuple[list[SliceRef], list[SliceRef]]:
+    """Return the slices to train on and those to validate on, when `fold` is held out.
+
+    With no folds, which only a slice-level split may ask for, validation is on the test set, as in 2019.
+
+    Raises
+    ------
+    LeakageError
+        Where a subject is trained on and also held out, unless the split was asked to leak.
+    """
+    test = split["part"] == "test"
+    held_out = test if params.split.folds == 0 else split["part"] == f"fold-{fold}"
+    training = split[~test & ~held_out]
+    if params.split.unit == "subject":
+        both = set(training["subject"]) & set(split.loc[test | held_out, "subject"])
+        _refuse(both, "trained on and held out")
+    return slice_refs(training), slice_refs(split[held_out])
+
+
+def hashed(subjects: Iterable[str]) -> list[str]:
+    """Return one hash a subject, sorted, by which a model can say whom it was trained on without naming them."""
+    return sorted({hashlib.sha256(f"adpet:{subject}".encode()).hexdigest()[:16] for subject in subjects})
+
+
+def refuse_trained_on(trained_on: Iterable[str], evaluated: Iterable[str]) -> None:
+    """Check, on hashed subjects, that the model was not trained on those it is evaluated on.
+
+    Raises
+    ------
+    LeakageError
+        With how many it was trained on.
+    """
+    _refuse(set(trained_on) & set(evaluated), "to be evaluated, but trained on")
+
+
+def network(params: Params) -> keras.Model:
+    """Build the network that the parameters describe."""
+    return build_model(**params.model.model_dump(), seed=params.seed)
+
+
+def augmentation(params: Params) -> Augmentation:
+    """Return the settings of the random changes; every hyperparameter has its value by now."""
+    return Augmentation(**params.augment.model_dump())
+
+
+def optimisation(params: Params, *, epochs: int) -> Optimisation:
+    """Return the settings of a fit over `epochs`."""
+    settings = params.train.model_dump(exclude={"monitor", "epochs"})
+    return Optimisation(**settings, epochs=epochs)
+
+
+def may_log_images(params: Params) -> bool:
+    """Say whether images of single scans may go to MLflow: the phantom's, or where it was allowed."""
+    is_phantom = Path(params.cohort.raw).resolve().is_relative_to(PHANTOM_RAW.resolve())
+    return params.tracking.log_images or is_phantom
+
+
+def _refuse(subjects: set[str], what: str) -> None:
+    if subjects:
+        first = ", ".join(sorted(subjects)[:3])
+        raise LeakageError(
+            f"data/processed/split.csv: required every subject on one side; received {len(subjects)} "
+            f"{what}: {first}; run: dvc repro --force split"
+        )

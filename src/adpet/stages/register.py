@@ -1,0 +1,61 @@
+"""Register the trained model as a version with the alias ``challenger``."""
+
+from pathlib import Path
+from typing import Any
+
+from adpet.artifacts import METRICS, RUN, VERSION, read_json, write_json
+from adpet.params import Params
+from adpet.tracking.registry import register_version
+from adpet.tracking.runs import find_run
+from adpet.tracking.store import connect
+
+
+def run(params: Params) -> None:
+    """Create the version, or find the one that this run has already, and write ``version.json``."""
+    metrics, trained = read_json(METRICS), read_json(RUN)
+    lineage = trained["lineage"]
+    connect(Path.cwd(), experiment=params.tracking.experiment)
+    version = register_version(
+        run_id=find_run(lineage["id"], "train"),
+        model_name=params.tracking.model_name,
+        tags={
+            "adpet.lineage": lineage["id"],
+            "adpet.leaky": str(trained["leaky"]).lower(),
+            "adpet.aggregation": params.evaluate.aggregation,
+            "adpet.threshold": f"{metrics['threshold']:.6f}",
+            "adpet.commit": lineage["commit"],
+            "adpet.data": lineage["data"],
+        },
+        metrics=_headline(metrics),
+        description=_description(metrics, leaky=trained["leaky"]),
+    )
+    write_json(
+        VERSION,
+        {
+            "name": params.tracking.model_name,
+            "version": version,
+            "alias": "challenger",
+            "lineage": lineage["id"],
+            "leaky": trained["leaky"],
+        },
+    )
+
+
+def _headline(metrics: dict[str, Any]) -> dict[str, float]:
+    """Return the figures that a version is told apart by."""
+    subject = metrics["subject"]
+    names = ("auc", "accuracy", "balanced_accuracy", "sensitivity", "specificity", "brier")
+    headline = {f"subject.{name}": subject[name]["value"] for name in names}
+    headline |= {f"subject.auc.{end}": subject["auc"][end] for end in ("low", "high")}
+    for name, baseline in metrics["baselines"].items():
+        headline[f"baselines.{name}.auc"] = baseline["auc"]["value"]
+    return headline
+
+
+def _description(metrics: dict[str, Any], *, leaky: bool) -> str:
+    auc, counts = metrics["subject"]["auc"], metrics["counts"]
+    warning = "LEAKY: subjects stand on both sides of the split; not a result. " if leaky else ""
+    return (
+        f"{warning}AUC per subject {auc['value']:.3f} (95 % interval {auc['low']:.3f} to {auc['high']:.3f}) "
+        f"on {counts['subjects']} test subjects. Research use only, not a medical device."
+    )

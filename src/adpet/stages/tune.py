@@ -1,0 +1,214 @@
+"""Search the hyperparameters that are ``tuned``, on validation folds of the training subjects."""
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from adpet.artifacts import (
+    BEST_TRIAL,
+    SPLIT,
+    SPLIT_SUMMARY,
+    TRIALS,
+    SEARCH_FIGURE,
+    TUNE,
+    move,
+    read_json,
+    resumable,
+    write_json,
+    written_aside,
+)
+from adpet.cohort.splits import read_split
+from adpet.evidence.brain_figures import cam_montage
+from adpet.evidence.drawing import save_figure
+from adpet.evidence.training_figures import search_figure
+from adpet.imaging.coronal import resize_maps
+from adpet.learning.cam import class_activation_maps
+from adpet.learning.dataset import SliceRef
+from adpet.learning.monitor import RISING
+from adpet.learning.search import Choice, Range, TrialHandle, TrialRow, search
+from adpet.learning.training import set_determinism, train
+from adpet.params import Params
+from adpet.params import Range as SettingsRange
+from adpet.stages.fitting import (
+    augmentation,
+    may_log_images,
+    network,
+    optimisation,
+    training_and_validation,
+)
+from adpet.stages.slice import coronal_grid
+from adpet.tracking.lineage import lineage
+from adpet.tracking.runs import RunHandle, open_run
+from adpet.tracking.store import connect
+from adpet.workers import epochs_shown
+
+# Everything that a trial's value follows from.
+SETTINGS: dict[str, Any] = {
+    "compute": {"threads"},
+    **dict.fromkeys(
+        ("seed", "cohort", "standardize", "slice", "split", "model", "augment", "train", "tune"), True
+    ),
+}
+
+# The study, for Optuna's own tools; its time stamps keep it out of DVC.
+STUDY = TUNE / "study.db"
+
+
+def run(params: Params) -> None:
+    """Write ``best.json``, a table and a figure of the trials; log each trial as a nested MLflow run."""
+    if not params.tuned():
+        _write([], {}, params)
+        return
+    set_determinism(params.seed, params.compute.threads)
+    split = read_split(SPLIT)
+    facts = lineage(
+        params=params.model_dump(include=SETTINGS, mode="json"),
+        raw=params.cohort.raw,
+        split_hash=read_json(SPLIT_SUMMARY)["hash"],
+        seed=params.seed,
+    )
+    connect(Path.cwd(), experiment=params.tracking.experiment)
+    with (
+        resumable("tune", facts) as work,
+        open_run(lineage=facts["id"], kind="tune", name="search", params=params.flat()) as parent,
+    ):
+        trial = _Trial(params, split, parent, facts["id"])
+        result = search(
+            _space(params),
+            trial.evaluate,
+            trials=params.tune.trials,
+            seed=params.seed,
+            storage=work / "study.db",
+            startup_trials=params.tune.startup_trials,
+            pruner=params.tune.pruner,
+            direction="maximize" if params.train.monitor in RISING else "minimize",
+        )
+        _write(result.trials, result.best, params)
+        move(work / "study.db", STUDY)
+        parent.log_metrics({f"best.{params.train.monitor}": result.best_value})
+        for path in (BEST_TRIAL, TRIALS, SEARCH_FIGURE):
+            parent.log_artifact(path, "search")
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """Trains and validates one set of hyperparameters, and logs it below the search's run."""
+
+    params: Params
+    split: pd.DataFrame
+    parent: RunHandle
+    lineage_id: str
+
+    def evaluate(self, trial: TrialHandle) -> float:
+        """Return the monitored measure at its best epoch, as a mean over the validation folds."""
+        params = self.params.with_values(trial.params)
+        rising = params.train.monitor in RISING
+        best_of_folds: list[float] = []
+        with open_run(
+            lineage=f"{self.lineage_id}.{trial.number}",
+            kind="trial",
+            name=f"trial {trial.number}",
+            parent=self.parent,
+            params=trial.params,
+        ) as tracked:
+            for fold in range(params.tune.folds):
+                values, stopped = self._fit(trial, fold, params, tracked)
+                best_of_folds.append(max(values) if rising else min(values))
+                if stopped:
+                    break
+            value = float(np.mean(best_of_folds))
+            tracked.log_metrics({f"best.{params.train.monitor}": value})
+            tracked.set_tags({"adpet.pruned": str(trial.pruned).lower()})
+        return value
+
+    def _fit(
+        self, trial: TrialHandle, fold: int, params: Params, tracked: RunHandle
+    ) -> tuple[list[float], bool]:
+        """Train with one fold held out; return the monitored measure of each epoch, and whether to stop."""
+        training, validation = training_and_validation(self.split, params, fold=fold)
+        model = network(params)
+        values: list[float] = []
+
+        def on_epoch(epoch: int, row: dict[str, float]) -> bool:
+            step = fold * params.tune.epochs + epoch
+            values.append(row[params.train.monitor])
+            tracked.log_metrics(row, step=step)
+            return trial.report(step, values[-1])
+
+        label = f"trial {trial.number + 1}/{params.tune.trials}"
+        with epochs_shown(params.tune.epochs, label=label, on_epoch=on_epoch) as shown:
+            train(
+                model,
+                training,
+                validation,
+                optimisation=optimisation(params, epochs=params.tune.epochs),
+                augmentation=augmentation(params),
+                monitor=params.train.monitor,
+                seed=params.seed,
+                on_epoch=shown,
+            )
+        if fold == 0 and may_log_images(params):
+            _log_montage(
+                model, validation, params, tracked, title=f"Trial {trial.number}, a validation scan with AD"
+            )
+        return values, trial.pruned
+
+
+def _space(params: Params) -> dict[str, Range | Choice]:
+    """Return the part of the search space that is `tuned`, by dotted key."""
+    space: dict[str, Range | Choice] = {}
+    for key in params.tuned():
+        settings = getattr(params.tune.space, key.rpartition(".")[2])
+        if isinstance(settings, SettingsRange):
+            space[key] = Range(**settings.model_dump())
+        else:
+            space[key] = Choice(tuple(settings.choices))
+    return space
+
+
+def _log_montage(
+    model: Any, validation: list[SliceRef], params: Params, tracked: RunHandle, *, title: str
+) -> None:
+    """Log the class activation maps of the first validation scan with AD."""
+    path = next(ref.path for ref in validation if ref.label == "AD")
+    slices = np.load(path)
+    maps, _ = class_activation_maps(model, slices)
+    grid = coronal_grid(params)
+    with tempfile.TemporaryDirectory() as folder:
+        montage = Path(folder) / "montage.png"
+        figure = cam_montage(
+            slices,
+            resize_maps(maps, grid.size),
+            y_mm=np.array(grid.y_mm),
+            title=title,
+            hide_below=params.explain.hide_below,
+        )
+        save_figure(figure, montage)
+        tracked.log_artifact(montage, "cam")
+
+
+def _write(trials: list[TrialRow], best: dict[str, Any], params: Params) -> None:
+    """Write the values that `train` takes, the table of the trials, and the figure of the search."""
+    rows = [
+        {
+            "number": trial.number,
+            "state": trial.state,
+            "value": trial.value,
+            **{f"params_{key}": value for key, value in trial.params.items()},
+        }
+        for trial in trials
+    ]
+    columns = ["number", "state", "value", *(f"params_{key}" for key in params.tuned())]
+    table = pd.DataFrame(rows, columns=columns)
+    rising = params.train.monitor in RISING
+    figure = search_figure(
+        table, direction="maximize" if rising else "minimize", value_name=params.train.monitor
+    )
+    save_figure(figure, SEARCH_FIGURE)
+    with written_aside(TRIALS) as aside:
+        table.to_csv(aside, index=False, lineterminator="\n")
+    write_json(BEST_TRIAL, best)
