@@ -8,9 +8,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from adpet.evidence import figures
+from adpet.evidence.brain_figures import cam_montage, group_map_figure
 from adpet.evidence.curves import roc_band, roc_curves
+from adpet.evidence.drawing import save_figure
+from adpet.evidence.figures import confusion_figure, probability_figure, roc_figure
 from adpet.evidence.metrics import evaluation, subject_probabilities
+from adpet.evidence.training_figures import learning_curves_figure, search_figure
 
 Y_MM = np.arange(-80, 30, 7.0)
 
@@ -72,15 +75,13 @@ def _drawings(table, metrics):
     mean = {"aggregation": "mean_logit"}
     band = roc_band(table, seed=0, resamples=50, **mean)
     return {
-        "roc": figures.roc_figure(roc_curves(table, **mean), band, metrics=metrics),
-        "confusion": figures.confusion_figure(metrics),
-        "probability": figures.probability_figure(subject_probabilities(table, **mean), threshold=0.5),
-        "curves": figures.learning_curves_figure(_history(), best_epoch=5),
-        "montage": figures.cam_montage(slices, maps, y_mm=Y_MM, title="sub-0001, AD"),
-        "group": figures.group_map_figure(
-            mean_ad, mean_cn, mean_ad - mean_cn, underlay, affine, n_ad=9, n_cn=8
-        ),
-        "search": figures.search_figure(_trials(), direction="minimize"),
+        "roc": roc_figure(roc_curves(table, **mean), band, metrics=metrics),
+        "confusion": confusion_figure(metrics),
+        "probability": probability_figure(subject_probabilities(table, **mean), threshold=0.5),
+        "curves": learning_curves_figure(_history(), best_epoch=5),
+        "montage": cam_montage(slices, maps, y_mm=Y_MM, title="sub-0001, AD"),
+        "group": group_map_figure(mean_ad, mean_cn, mean_ad - mean_cn, underlay, affine, n_ad=9, n_cn=8),
+        "search": search_figure(_trials(), direction="minimize"),
     }
 
 
@@ -92,9 +93,9 @@ def _texts(figure):
 
 def test_every_figure_is_written_with_the_same_bytes_every_time(performance, tmp_path):
     for name, first in _drawings(*performance).items():
-        figures.save_figure(first, tmp_path / f"{name}.png")
+        save_figure(first, tmp_path / f"{name}.png")
     for name, again in _drawings(*performance).items():
-        figures.save_figure(again, tmp_path / f"{name}-again.png")
+        save_figure(again, tmp_path / f"{name}-again.png")
         written = (tmp_path / f"{name}.png").read_bytes()
         assert written == (tmp_path / f"{name}-again.png").read_bytes()
         pixels = np.asarray(Image.open(tmp_path / f"{name}.png").convert("L"))
@@ -105,7 +106,7 @@ def test_every_figure_is_written_with_the_same_bytes_every_time(performance, tmp
 
 def test_drawing_leaves_no_pyplot_behind():
     code = (
-        "import sys; from adpet.evidence import figures as f; "
+        "import sys; from adpet.evidence import training_figures as f; "
         "f.learning_curves_figure([{'loss': 1.0}, {'loss': 0.5}]); "
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
@@ -113,24 +114,25 @@ def test_drawing_leaves_no_pyplot_behind():
 
 
 def test_importing_figures_does_not_import_matplotlib():
-    code = "import sys; import adpet.evidence.figures; assert 'matplotlib' not in sys.modules"
+    rooms = "brain_figures, curves, drawing, figures, training_figures"
+    code = f"import sys; from adpet.evidence import {rooms}; assert 'matplotlib' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
 class TestMontage:
     def test_marks_left_and_right_and_the_place_of_every_panel(self):
         slices, maps = _brain(n=4)
-        texts = _texts(figures.cam_montage(slices, maps, y_mm=Y_MM[:4], title="sub-0001"))
+        texts = _texts(cam_montage(slices, maps, y_mm=Y_MM[:4], title="sub-0001"))
         assert texts.count("L") == texts.count("R") == 4
         assert "sub-0001" in texts
         for y in ("\N{MINUS SIGN}80 mm", "\N{MINUS SIGN}59 mm"):
             assert f"y = {y}" in texts
-        assert "L" not in _texts(figures.cam_montage(slices, maps, y_mm=Y_MM, title="", left_right=False))
+        assert "L" not in _texts(cam_montage(slices, maps, y_mm=Y_MM, title="", left_right=False))
 
     def test_shows_at_most_twelve_panels_at_equal_steps(self):
         slices, maps = _brain(n=30)
         y_mm = np.arange(30.0) - 90
-        texts = _texts(figures.cam_montage(slices, maps, y_mm=y_mm, title=""))
+        texts = _texts(cam_montage(slices, maps, y_mm=y_mm, title=""))
         shown = [float(t[4:-3].replace("\N{MINUS SIGN}", "-")) for t in texts if t.startswith("y = ")]
         assert 8 <= len(shown) <= 12
         assert len(set(np.diff(shown))) == 1
@@ -139,14 +141,14 @@ class TestMontage:
         slices, maps = _brain(n=1)
         (letters,) = [
             {t.get_text(): t.get_position()[0] for t in axes.texts}
-            for axes in figures.cam_montage(slices, maps, y_mm=Y_MM[:1], title="").axes
+            for axes in cam_montage(slices, maps, y_mm=Y_MM[:1], title="").axes
             if axes.texts
         ]
         assert letters["L"] < 0.5 < letters["R"]
 
     def test_evidence_for_ad_is_warm_for_cn_cold_and_weak_evidence_transparent(self):
         slices, maps = _brain(n=1)
-        figure = figures.cam_montage(slices, maps, y_mm=Y_MM[:1], title="", hide_below=0.5)
+        figure = cam_montage(slices, maps, y_mm=Y_MM[:1], title="", hide_below=0.5)
         overlay = np.asarray(figure.axes[0].images[1].get_array())
         strongest, weakest = (np.unravel_index(f(maps[0]), maps[0].shape) for f in (np.argmax, np.argmin))
         assert overlay[strongest][0] > 2 * overlay[strongest][2]
@@ -157,22 +159,22 @@ class TestMontage:
 
     def test_names_the_unit_and_the_signs(self):
         slices, maps = _brain(n=1)
-        signed = _texts(figures.cam_montage(slices, maps, y_mm=Y_MM[:1], title=""))
-        positive = _texts(figures.cam_montage(slices, np.abs(maps), y_mm=Y_MM[:1], title=""))
+        signed = _texts(cam_montage(slices, maps, y_mm=Y_MM[:1], title=""))
+        positive = _texts(cam_montage(slices, np.abs(maps), y_mm=Y_MM[:1], title=""))
         assert any("logit; + for AD" in text for text in signed)
         assert "Class activation (logit)" in positive
 
     def test_a_map_of_zeros_can_be_drawn(self, tmp_path):
         slices, maps = _brain(n=1)
-        figure = figures.cam_montage(slices, 0 * maps, y_mm=Y_MM[:1], title="")
-        figures.save_figure(figure, tmp_path / "zeros.png")
+        figure = cam_montage(slices, 0 * maps, y_mm=Y_MM[:1], title="")
+        save_figure(figure, tmp_path / "zeros.png")
         assert (tmp_path / "zeros.png").stat().st_size > 0
 
 
 class TestGroupMaps:
     def test_show_what_lies_on_the_patients_right_at_the_right(self):
         mean_ad, mean_cn, underlay, affine = _volumes()  # activation at positive x
-        figure = figures.group_map_figure(mean_ad, mean_cn, mean_ad - mean_cn, underlay, affine)
+        figure = group_map_figure(mean_ad, mean_cn, mean_ad - mean_cn, underlay, affine)
         opacity = sum(
             np.asarray(axes.images[1].get_array())[..., 3] for axes in figure.axes if len(axes.images) == 2
         )
@@ -181,9 +183,7 @@ class TestGroupMaps:
 
     def test_mark_left_and_right_on_every_section(self):
         mean_ad, mean_cn, underlay, affine = _volumes()
-        figure = figures.group_map_figure(
-            mean_ad, mean_cn, mean_ad - mean_cn, underlay, affine, sections=4, n_ad=9
-        )
+        figure = group_map_figure(mean_ad, mean_cn, mean_ad - mean_cn, underlay, affine, sections=4, n_ad=9)
         texts = _texts(figure)
         assert texts.count("L") == texts.count("R") == 3 * 4
         assert "AD (n = 9)" in texts
@@ -191,7 +191,7 @@ class TestGroupMaps:
     def test_an_affine_that_turns_or_flips_is_refused(self):
         mean_ad, mean_cn, underlay, affine = _volumes()
         with pytest.raises(ValueError, match="axis-aligned RAS"):
-            figures.group_map_figure(mean_ad, mean_cn, mean_ad, underlay, affine * [-1, 1, 1, 1])
+            group_map_figure(mean_ad, mean_cn, mean_ad, underlay, affine * [-1, 1, 1, 1])
 
 
 class TestPerformance:
@@ -199,20 +199,20 @@ class TestPerformance:
         table, metrics = performance
         band = roc_band(table, aggregation="mean_logit", seed=0, resamples=50)
         curves = roc_curves(table, aggregation="mean_logit")
-        texts = " ".join(_texts(figures.roc_figure(curves, band, metrics=metrics)))
+        texts = " ".join(_texts(roc_figure(curves, band, metrics=metrics)))
         for level in ("subject", "slice"):
             assert f"Per {level}: AUC {metrics[level]['auc']['value']:.2f} (95 % CI" in texts
 
     def test_confusion_shows_the_counts(self, performance):
         _, metrics = performance
         cells = metrics["subject"]["confusion"]
-        texts = _texts(figures.confusion_figure(metrics))
+        texts = _texts(confusion_figure(metrics))
         assert any(text.startswith(f"{cells['true_positive']}\n") for text in texts)
 
     def test_no_two_subjects_hide_each_other(self):
         values = np.full(15, 0.97)
         subjects = pd.DataFrame({"diagnosis": "AD", "probability": values})
-        figure = figures.probability_figure(subjects, threshold=0.5)
+        figure = probability_figure(subjects, threshold=0.5)
         places = [c.get_offsets() for c in figure.axes[0].collections]
         across = np.sort(max(places, key=len)[:, 0])
         assert np.diff(across).min() > 0.04
@@ -221,11 +221,11 @@ class TestPerformance:
 
 class TestTraining:
     def test_curves_of_one_epoch_are_drawn(self, tmp_path):
-        figures.save_figure(figures.learning_curves_figure(_history(1)), tmp_path / "one.png")
+        save_figure(learning_curves_figure(_history(1)), tmp_path / "one.png")
         assert (tmp_path / "one.png").stat().st_size > 0
 
     def test_every_curve_but_the_clock_has_a_panel(self):
-        figure = figures.learning_curves_figure(_history())
+        figure = learning_curves_figure(_history())
         titles = {axes.get_title() for axes in figure.axes if axes.get_visible()}
         assert titles == {"Loss", "Subject AUC"}
 
@@ -235,17 +235,17 @@ class TestTraining:
         trials.loc[1, "value"] = -5.0 if direction == "minimize" else 5.0  # pruned: never the best
         complete = trials[trials["state"] == "COMPLETE"]
         expected = trials.loc[getattr(complete["value"], best)()]
-        figure = figures.search_figure(trials, direction=direction)
+        figure = search_figure(trials, direction=direction)
         star = next(c for c in figure.axes[0].collections if c.get_label() == "Best")
         assert star.get_offsets().tolist() == [[expected["number"], expected["value"]]]
 
     def test_search_has_a_panel_a_parameter_and_the_learning_rate_is_logarithmic(self):
-        figure = figures.search_figure(_trials(), direction="minimize", value_name="val_subject_auc")
+        figure = search_figure(_trials(), direction="minimize", value_name="val_subject_auc")
         assert figure.axes[0].get_ylabel() == "Validation subject AUC"
         scales = {axes.get_xlabel(): axes.get_xscale() for axes in figure.axes}
         assert scales == {"Trial": "linear", "Learning rate": "log", "Flip": "linear", "Zoom": "linear"}
 
     def test_a_search_without_trials_is_an_empty_figure(self, tmp_path):
-        figure = figures.search_figure(_trials().head(0), direction="minimize")
-        figures.save_figure(figure, tmp_path / "none.png")
+        figure = search_figure(_trials().head(0), direction="minimize")
+        save_figure(figure, tmp_path / "none.png")
         assert (tmp_path / "none.png").stat().st_size > 0

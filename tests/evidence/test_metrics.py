@@ -17,6 +17,7 @@ from adpet.evidence.metrics import (
     choose_threshold,
     classification_metrics,
     evaluation,
+    pooled_probability,
     subject_probabilities,
 )
 
@@ -48,6 +49,14 @@ class TestSubjectProbabilities:
         table["probability"] = [0.9, 0.5, 0.5, 0.5]
         first = subject_probabilities(table, aggregation="mean_logit")["probability"].iloc[0]
         assert first / (1 - first) == pytest.approx(math.sqrt(9 * 1))
+
+    @pytest.mark.parametrize("aggregation", ["mean_probability", "mean_logit"])
+    def test_one_scan_alone_is_pooled_as_in_a_cohort(self, make_predictions, aggregation):
+        table = make_predictions(subjects=3)
+        cohort = subject_probabilities(table, aggregation=aggregation)["probability"]
+        for subject, (_, scan) in enumerate(table.groupby("scan")):
+            alone = pooled_probability(scan["probability"].to_numpy(), aggregation=aggregation)
+            assert alone == pytest.approx(cohort[subject])
 
     @pytest.mark.parametrize("aggregation", ["mean_probability", "mean_logit"])
     def test_certain_slices_stay_finite(self, make_predictions, aggregation):

@@ -1,4 +1,4 @@
-"""Figures of a model's performance, drawn from tables; and the one door to all other figures."""
+"""Figures of a model's performance on its test subjects, drawn from tables."""
 
 import math
 from collections.abc import Mapping
@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from adpet.evidence.brain_figures import cam_montage, group_map_figure
 from adpet.evidence.drawing import (
     AD_COLOUR,
     CN_COLOUR,
@@ -17,24 +16,11 @@ from adpet.evidence.drawing import (
     LIGHT_GREY,
     MINUS,
     new_figure,
-    save_figure,
     styled,
 )
-from adpet.evidence.training_figures import learning_curves_figure, search_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-__all__ = [
-    "cam_montage",
-    "confusion_figure",
-    "group_map_figure",
-    "learning_curves_figure",
-    "probability_figure",
-    "roc_figure",
-    "save_figure",
-    "search_figure",
-]
 
 # From this share on a cell is so dark that its text is white.
 DARK_SHARE = 0.55

@@ -51,18 +51,26 @@ def subject_probabilities(predictions: pd.DataFrame, *, aggregation: Aggregation
     InputError
         The table is empty, lacks a column, holds what is no probability, or gives a subject two diagnoses.
     """
-    from scipy.special import expit, logit
-
     _check(predictions)
-    score = predictions["probability"].to_numpy(np.float64)
-    if aggregation == "mean_logit":
-        score = logit(np.clip(score, SMALLEST_PROBABILITY, 1 - SMALLEST_PROBABILITY))
+    score = _score(predictions["probability"].to_numpy(np.float64), aggregation)
     keys = ["subject", "diagnosis", "scan"]
     scans = predictions[keys].assign(probability=score).groupby(keys, observed=True)["probability"].mean()
     subjects = scans.groupby(keys[:2], observed=True).mean().reset_index()
-    if aggregation == "mean_logit":
-        subjects["probability"] = expit(subjects["probability"].to_numpy(np.float64))
+    subjects["probability"] = _probability(subjects["probability"].to_numpy(np.float64), aggregation)
     return subjects
+
+
+def pooled_probability(probability: FloatArray, *, aggregation: Aggregation) -> float:
+    """Bring the slices of one scan together, as `subject_probabilities` does.
+
+    Parameters
+    ----------
+    probability : (slices,) float64 ndarray
+        Of AD.
+    aggregation : {"mean_probability", "mean_logit"}
+    """
+    mean = np.atleast_1d(_score(probability, aggregation).mean())
+    return float(_probability(mean, aggregation)[0])
 
 
 def classification_metrics(
@@ -250,6 +258,19 @@ def evaluation(
         "counts": _counts(predictions, subjects)
         | {"validation_subjects": int(validation_predictions["subject"].nunique())},
     }
+
+
+def _score(probability: FloatArray, aggregation: Aggregation) -> FloatArray:
+    """Return what is averaged."""
+    if aggregation == "mean_probability":
+        return probability
+    inside = np.clip(probability, SMALLEST_PROBABILITY, 1 - SMALLEST_PROBABILITY)
+    return np.asarray(np.log(inside) - np.log1p(-inside), dtype=np.float64)
+
+
+def _probability(score: FloatArray, aggregation: Aggregation) -> FloatArray:
+    """Undo `_score`."""
+    return score if aggregation == "mean_probability" else np.asarray(1 / (1 + np.exp(-score)))
 
 
 def _check(predictions: pd.DataFrame) -> None:
