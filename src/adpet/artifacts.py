@@ -5,7 +5,6 @@ All paths are relative to the project's root, where ``dvc.yaml`` lies and where 
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -69,7 +68,7 @@ def written_aside(path: Path) -> Iterator[Path]:
         yield aside
         if aside.is_dir():
             remove(path)
-        os.replace(aside, path)
+        aside.replace(path)
     finally:
         remove(aside)
 
@@ -122,7 +121,7 @@ def move(source: Path, target: Path) -> None:
     """Put a finished file or folder in the place of `target`."""
     target.parent.mkdir(parents=True, exist_ok=True)
     remove(target)
-    os.replace(source, target)
+    source.replace(target)
 
 
 def code_digest() -> str:

@@ -1,7 +1,7 @@
 """Ask a registered model about one scan: the probability of AD, per slice, and where it looks."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -59,7 +59,7 @@ def run(
         "model": f"models:/{version.name}/{version.number}",
         "lineage": metadata["lineage"],
         "leaky": version.leaky,
-        **_probabilities(logits, grid, aggregation=version.tags["adpet.aggregation"]),
+        **_probabilities(logits, grid, aggregation=cast("Aggregation", version.tags["adpet.aggregation"])),
         "threshold": float(version.tags["adpet.threshold"]),
         "similarity_to_template": round(alignment.similarity, 4),
     }
@@ -120,8 +120,8 @@ def _probabilities(
 
 def _in_words(answer: dict[str, Any], folder: Path) -> str:
     lines = [
-        f"probability of AD  {answer['probability_of_ad']:.3f}  "
-        f"(threshold {answer['threshold']:.3f}, {answer['model']})",
+        f"probability of AD  {answer['probability_of_ad']:.3f}",
+        f"threshold          {answer['threshold']:.3f} ({answer['model']})",
         f"similarity to the template after alignment  {answer['similarity_to_template']:.2f}",
         "y in mm   probability of AD of the slice",
         *(f"{row['y_mm']:7.1f}   {row['probability_of_ad']:.3f}" for row in answer["slices"]),

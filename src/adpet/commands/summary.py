@@ -5,7 +5,13 @@ from typing import Any
 from adpet.artifacts import EVALUATE, EXPLAIN, METRICS, VERSION, read_json
 from adpet.errors import InputError
 
-FIGURES = (("ROC, confusion, probabilities", EVALUATE), ("class activation maps", EXPLAIN))
+NEXT = (
+    "next:  . .venv/bin/activate             the commands below live there",
+    "       adpet ui                         browse runs and models",
+    "       adpet promote                    make this version the champion",
+    "       adpet predict SCAN.nii.gz        ask the champion about one scan",
+    "       dvc exp run -S train.epochs=30   try something else",
+)
 
 
 def run() -> str:
@@ -20,31 +26,22 @@ def run() -> str:
         if not path.exists():
             raise InputError(f"{path}: required, but not there; run: dvc repro")
     metrics, version = read_json(METRICS), read_json(VERSION)
-    return "\n".join(
-        [
-            "",
-            f"AUC per subject   {_interval(metrics['subject']['auc'])} on "
-            f"{metrics['counts']['subjects']} held-out subjects",
-            f"accuracy          {_interval(metrics['subject']['accuracy'])}",
-            f"linear baseline   {_interval(metrics['baselines']['voxels']['auc'])} (AUC, same subjects)",
-            *(
-                [
-                    "LEAKY             subjects stand on both sides of this split: these figures are not a result"
-                ]
-                if metrics["leakage"]["leaky"]
-                else []
-            ),
-            f"model             {version['name']} version {version['version']}, "
-            f"alias challenger, lineage {version['lineage']}",
-            *(f"{label}: {folder}/" for label, folder in FIGURES),
-            "",
-            "next: make ui                       browse runs and models",
-            "      adpet promote                 make this version the champion",
-            "      adpet predict SCAN.nii.gz     ask the champion about one scan",
-            "      dvc exp run -S train.epochs=30   try something else",
-            "(the commands need the environment: . .venv/bin/activate)",
-        ]
-    )
+    subject, counts = metrics["subject"], metrics["counts"]
+    facts = [
+        ("AUC per subject", f"{_interval(subject['auc'])} on {counts['subjects']} held-out subjects"),
+        ("accuracy", _interval(subject["accuracy"])),
+        *(
+            (f"baseline: {name}", f"{_interval(baseline['auc'])} AUC, same subjects")
+            for name, baseline in metrics["baselines"].items()
+        ),
+        ("model", f"{version['name']} version {version['version']}, alias {version['alias']}"),
+        ("lineage", version["lineage"]),
+        ("figures", f"{EVALUATE}/ and {EXPLAIN}/"),
+    ]
+    if metrics["leakage"]["leaky"]:
+        facts.insert(0, ("LEAKY", "subjects stand on both sides of this split: these figures are no result"))
+    lines = [f"{name:<18}{text}" for name, text in facts]
+    return "\n".join(["", *lines, "", *NEXT])
 
 
 def _interval(metric: dict[str, Any]) -> str:

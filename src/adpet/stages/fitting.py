@@ -47,7 +47,7 @@ def training_and_validation(
 
 
 def hashed(subjects: Iterable[str]) -> list[str]:
-    """Return one hash a subject, sorted, by which a model can say whom it was trained on without naming them."""
+    """Return one hash a subject, sorted, by which a model can say whom it knows without naming them."""
     return sorted({hashlib.sha256(f"adpet:{subject}".encode()).hexdigest()[:16] for subject in subjects})
 
 

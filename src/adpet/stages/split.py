@@ -21,12 +21,19 @@ def run(params: Params) -> None:
     scans = read_scans(SCANS)
     slices = pd.read_csv(SLICES_TABLE)
     scans = scans[scans["scan"].isin(slices["scan"])]
-    options = {"test_fraction": settings.test_fraction, "folds": settings.folds, "seed": params.seed}
     if settings.unit == "slice":
         slices = slices.merge(scans[["scan", "subject", "diagnosis"]], on="scan", validate="many_to_one")
-        split = split_by_slice(slices, **options)
+        split = split_by_slice(
+            slices, test_fraction=settings.test_fraction, folds=settings.folds, seed=params.seed
+        )
     else:
-        split = assign_slices(slices, scans, split_by_subject(subject_table(scans), **options))
+        parts = split_by_subject(
+            subject_table(scans),
+            test_fraction=settings.test_fraction,
+            folds=settings.folds,
+            seed=params.seed,
+        )
+        split = assign_slices(slices, scans, parts)
         check_disjoint(split)
     write_split(SPLIT, split)
     write_json(SPLIT_SUMMARY, split_summary(split, scans))

@@ -135,11 +135,12 @@ def _whom(split: pd.DataFrame, params: Params) -> dict[str, list[str]]:
 
 
 def _write(history: History, run_facts: dict[str, Any]) -> None:
-    table = pd.DataFrame(history.rows).drop(columns="seconds")
-    table.insert(0, "epoch", np.arange(len(table)))
+    # Seconds differ from run to run: they go to MLflow alone.
+    rows = [{"epoch": epoch} | row for epoch, row in enumerate(history.rows)]
+    table = pd.DataFrame(rows).drop(columns="seconds")
     with written_aside(HISTORY) as aside:
         table.to_csv(aside, index=False, lineterminator="\n")
-    figure = learning_curves_figure(table.to_dict("records"), best_epoch=history.best_epoch)
+    figure = learning_curves_figure(rows, best_epoch=history.best_epoch)
     save_figure(figure, CURVES)
     write_json(RUN, {**run_facts, "best_epoch": history.best_epoch, "final": history.final})
 

@@ -10,10 +10,10 @@ import pandas as pd
 
 from adpet.artifacts import (
     BEST_TRIAL,
+    SEARCH_FIGURE,
     SPLIT,
     SPLIT_SUMMARY,
     TRIALS,
-    SEARCH_FIGURE,
     TUNE,
     move,
     read_json,

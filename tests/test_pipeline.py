@@ -1,0 +1,440 @@
+"""The whole pipeline on a handful of phantom subjects, as a user runs it: DVC, real files, real processes."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+from ruamel.yaml import YAML
+
+from adpet.imaging.volume import read_volume
+from adpet.params import set_by_key
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("pipeline")]
+
+SMALL = {
+    "phantom.subjects": 16,
+    "compute.workers": 1,
+    "compute.threads": 1,
+    "split.folds": 3,
+    "model.input_size": 32,
+    "model.alpha": 0.35,
+    "slice.step_mm": 24.0,
+    "train.epochs": 3,
+    "tune.trials": 2,
+    "tune.startup_trials": 1,
+    "tune.epochs": 2,
+    "evaluate.resamples": 200,
+    "explain.montages": 2,
+}
+
+# What a killed and an undisturbed run must agree in, byte by byte.
+OUTPUTS = {
+    "standardize": ["data/interim/volumes", "data/interim/alignment.csv"],
+    "tune": ["results/tune/best.json", "results/tune/trials.csv", "results/tune/search.png"],
+    "train": ["results/train/model.keras", "results/train/history.csv", "results/train/run.json"],
+}
+
+
+class Workspace:
+    """A project folder with this checkout's code and parameters of its own."""
+
+    def __init__(self, root: Path, code: Path) -> None:
+        self.root = root
+        self.code = code
+
+    def environment(self) -> dict[str, str]:
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW", "DVC"))}
+        binaries = str(Path(sys.executable).parent)
+        return kept | {"PATH": f"{binaries}{os.pathsep}{kept['PATH']}", "PYTHONPATH": str(self.code / "src")}
+
+    def start(self, *command: str) -> subprocess.Popen:
+        return subprocess.Popen(
+            command, cwd=self.root, env=self.environment(), text=True, start_new_session=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+
+    def run(self, *command: str, status: int = 0) -> subprocess.CompletedProcess:
+        done = subprocess.run(
+            command, cwd=self.root, env=self.environment(), text=True, capture_output=True, check=False
+        )
+        assert done.returncode == status, f"{command}: {done.stdout}\n{done.stderr}"
+        return done
+
+    def adpet(self, *arguments: str, status: int = 0) -> subprocess.CompletedProcess:
+        return self.run(sys.executable, "-m", "adpet", *arguments, status=status)
+
+    def set_params(self, values: dict) -> None:
+        yaml = YAML()
+        path = self.root / "params.yaml"
+        document = yaml.load(path)
+        for key, value in values.items():
+            set_by_key(document, key, value)
+        yaml.dump(document, path)
+
+    def read_json(self, path: str):
+        return json.loads((self.root / path).read_text())
+
+    def content(self, paths: list[str]) -> dict[str, bytes]:
+        files: dict[str, bytes] = {}
+        for path in paths:
+            full = self.root / path
+            for file in sorted(full.rglob("*")) if full.is_dir() else [full]:
+                files[str(file.relative_to(self.root))] = file.read_bytes()
+        return files
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, project_root) -> Workspace:
+    """A workspace in which ``dvc repro`` has run."""
+    root = tmp_path_factory.mktemp("project")
+    for name in ("dvc.yaml", "params.yaml", ".dvcignore", ".gitignore", "data/phantom/dvc.yaml"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(project_root / name, root / name)
+    # The stages name the modules they depend on.
+    shutil.copytree(
+        project_root / "src", root / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info")
+    )
+    workspace = Workspace(root, root)
+    workspace.set_params(SMALL)
+    for command in (
+        ("git", "init", "--quiet"),
+        ("dvc", "init", "--quiet"),
+        ("dvc", "config", "core.analytics", "false"),
+        ("git", "add", "--all"),
+        (
+            "git",
+            "-c",
+            "user.name=test",
+            "-c",
+            "user.email=test@example.org",
+            "commit",
+            "--quiet",
+            "-m",
+            "begin",
+        ),
+        ("dvc", "repro"),
+    ):
+        workspace.run(*command)
+    return workspace
+
+
+@pytest.fixture
+def copied(finished, tmp_path) -> Workspace:
+    """The finished workspace once more, to be disturbed."""
+    shutil.copytree(finished.root, tmp_path / "copy", symlinks=True)
+    return Workspace(tmp_path / "copy", tmp_path / "copy")
+
+
+class TestTheRun:
+    def test_every_stage_leaves_what_it_promises(self, finished):
+        stages = YAML(typ="safe").load(finished.root / "dvc.yaml")["stages"].values()
+        for stage in stages:
+            for out in stage.get("outs", []):
+                assert (finished.root / out).exists(), out
+
+    def test_a_second_repro_has_nothing_to_do(self, finished):
+        assert "Data and pipelines are up to date" in finished.run("dvc", "repro").stdout
+
+    def test_nothing_half_written_stays(self, finished):
+        assert list(finished.root.rglob(".partial-*")) == []
+        assert [path for path in (finished.root / ".adpet").rglob("*") if path.is_file()] == []
+
+    def test_standard_volumes_are_ratios_on_the_mni_grid(self, finished):
+        for path in (finished.root / "data/interim/volumes").iterdir():
+            image = nib.load(path)
+            assert nib.aff2axcodes(image.affine) == ("R", "A", "S")
+            np.testing.assert_allclose(image.header.get_zooms(), 3)
+        volume = read_volume(path)
+        assert 0.5 < volume.data[volume.data > 0.3].mean() < 1.5
+
+    def test_no_subject_stands_on_two_sides(self, finished):
+        split = pd.read_csv(finished.root / "data/processed/split.csv")
+        assert split.groupby("subject")["part"].nunique().max() == 1
+        trained = finished.read_json("results/train/run.json")
+        assert not set(trained["trained_on"]) & set(trained["validated_on"])
+
+    def test_the_metrics_file_is_read_by_dvc(self, finished):
+        shown = json.loads(finished.run("dvc", "metrics", "show", "--json").stdout)
+        metrics = shown[""]["data"]["results/evaluate/metrics.json"]["data"]
+        assert 0 <= metrics["subject"]["auc"]["low"] <= metrics["subject"]["auc"]["value"] <= 1
+        assert "auc" in metrics["baselines"]["voxels"]
+        assert metrics["leakage"]["leaky"] == 0
+
+    def test_the_plots_are_shown_without_a_network(self, finished):
+        finished.run("dvc", "plots", "show", "--out", "plots")
+        page = (finished.root / "plots" / "index.html").read_text()
+        assert page.count("<img") >= 5
+
+    def test_the_summary_names_figures_model_and_next_commands(self, finished):
+        text = finished.adpet("summary").stdout
+        for part in (
+            "AUC per subject",
+            "95 % interval",
+            "adpet version 1",
+            "results/explain/",
+            "adpet promote",
+        ):
+            assert part in text
+
+    def test_cam_volumes_lie_on_the_standard_grid(self, finished):
+        standard = nib.load(next((finished.root / "data/interim/volumes").iterdir()))
+        maps = list((finished.root / "results/explain/volumes").glob("*_cam.nii.gz"))
+        split = pd.read_csv(finished.root / "data/processed/split.csv")
+        assert len(maps) == split.loc[split["part"] == "test", "scan"].nunique()
+        cam = nib.load(maps[0])
+        np.testing.assert_allclose(cam.affine, standard.affine)
+        assert np.abs(cam.get_fdata()).max() > 0
+
+
+class TestTheStore:
+    """What a person finds in MLflow after the run."""
+
+    @pytest.fixture(scope="class")
+    def client(self, finished):
+        from mlflow import MlflowClient
+
+        return MlflowClient(tracking_uri=f"sqlite:///{finished.root}/mlflow.db")
+
+    @pytest.fixture(scope="class")
+    def training(self, client):
+        experiment = client.get_experiment_by_name("adpet").experiment_id
+        return client.search_runs([experiment], "tags.`adpet.kind` = 'train'")
+
+    def test_one_run_a_training_with_parameters_curves_and_test_metrics(self, client, training):
+        (run,) = training
+        assert run.info.status == "FINISHED"
+        assert run.data.params["model.alpha"] == "0.35"
+        assert run.data.params["train.learning_rate"] != "tuned"
+        assert "test.subject.auc.value" in run.data.metrics
+        assert len(client.get_metric_history(run.info.run_id, "val_loss")) == SMALL["train.epochs"]
+
+    def test_the_run_says_what_it_was_made_from(self, finished, training):
+        (run,) = training
+        (used,) = run.inputs.dataset_inputs
+        lock = YAML(typ="safe").load(finished.root / "dvc.lock")
+        md5 = next(
+            dep["md5"] for dep in lock["stages"]["ingest"]["deps"] if dep["path"] == "data/phantom/raw"
+        )
+        assert used.dataset.digest == md5
+        head = finished.run("git", "rev-parse", "HEAD").stdout.strip()
+        assert run.data.tags["mlflow.source.git.commit"] == head
+        assert run.data.tags["adpet.seed"] == "2019"
+        assert "adpet.version.keras" in run.data.tags
+
+    def test_the_cam_artifacts_are_there(self, client, training):
+        (run,) = training
+        names = {entry.path for entry in client.list_artifacts(run.info.run_id, "explain/groups")}
+        assert "explain/groups/groups.png" in names
+        assert len(client.list_artifacts(run.info.run_id, "explain/montages")) == SMALL["explain.montages"]
+
+    def test_every_trial_is_a_nested_run_with_a_montage(self, client, training):
+        experiment = training[0].info.experiment_id
+        (search,) = client.search_runs([experiment], "tags.`adpet.kind` = 'tune'")
+        trials = client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{search.info.run_id}'")
+        assert len(trials) == SMALL["tune.trials"]
+        for trial in trials:
+            assert client.list_artifacts(trial.info.run_id, "cam")[0].path == "cam/montage.png"
+
+    def test_the_version_is_the_challenger_with_signature_example_and_metrics(self, finished, client):
+        import mlflow.models
+
+        version = client.get_model_version_by_alias("adpet", "challenger")
+        assert version.version == str(finished.read_json("results/register/version.json")["version"])
+        assert float(version.tags["metric.subject.auc"]) >= 0
+        info = mlflow.models.get_model_info(client.get_logged_model(version.model_id).artifact_location)
+        assert info.signature is not None
+        assert info.saved_input_example_info is not None
+
+    def test_no_file_of_the_model_is_a_pickle(self, finished):
+        files = [path for path in (finished.root / "mlartifacts").rglob("*") if path.is_file()]
+        assert any(path.name == "model.keras" for path in files)
+        assert not [path for path in files if path.suffix in {".pkl", ".pickle", ".cloudpickle", ".joblib"}]
+
+
+class TestPredict:
+    @pytest.fixture(scope="class")
+    def scan(self, finished):
+        return next((finished.root / "data/phantom/raw").rglob("*_pet.nii.gz"))
+
+    def test_without_a_champion_it_says_what_to_do(self, copied):
+        scan = next((copied.root / "data/phantom/raw").rglob("*_pet.nii.gz"))
+        from mlflow import MlflowClient
+
+        client = MlflowClient(tracking_uri=f"sqlite:///{copied.root}/mlflow.db")
+        assert "champion" not in client.get_registered_model("adpet").aliases
+        done = copied.adpet("predict", str(scan), status=1)
+        assert "run: adpet promote" in done.stderr
+        assert done.stderr.count("\n") == 1
+
+    def test_the_champion_answers_for_a_scan_that_needs_registration(self, finished, scan, tmp_path):
+        finished.adpet("promote")
+        done = finished.adpet("predict", str(scan), "--output", str(tmp_path))
+        assert "probability of AD" in done.stdout
+        answer = json.loads(next(tmp_path.glob("*.json")).read_text())
+        assert 0 <= answer["probability_of_ad"] <= 1
+        assert len(answer["slices"]) == 6
+        cam = nib.load(next(tmp_path.glob("*_cam.nii.gz")))
+        assert cam.shape == nib.load(next((finished.root / "data/interim/volumes").iterdir())).shape
+
+    def test_the_answer_is_the_one_of_the_evaluation(self, finished, tmp_path):
+        finished.adpet("promote")
+        predictions = pd.read_csv(finished.root / "results/evaluate/predictions.csv")
+        scan = predictions["scan"].iloc[0]
+        scans = pd.read_csv(finished.root / "data/interim/scans.csv").set_index("scan")
+        finished.adpet("predict", scans.loc[scan, "path"], "--output", str(tmp_path))
+        answer = json.loads(next(tmp_path.glob("*.json")).read_text())
+        per_slice = [row["probability_of_ad"] for row in answer["slices"]]
+        rows = predictions[predictions["scan"] == scan].sort_values("index")
+        np.testing.assert_allclose(per_slice, rows["probability"], atol=2e-5)
+
+    def test_the_real_mean_image_gets_an_answer(self, finished, real_mean_image, tmp_path):
+        finished.adpet("promote")
+        done = finished.adpet("predict", str(real_mean_image), "--output", str(tmp_path))
+        assert "similarity to the template" in done.stdout
+
+    def test_a_file_that_is_no_scan_is_one_line_and_leaves_nothing(self, finished, tmp_path):
+        (tmp_path / "scan.nii.gz").write_bytes(b"no scan")
+        done = finished.adpet(
+            "predict", str(tmp_path / "scan.nii.gz"), "--output", str(tmp_path / "answer"), status=1
+        )
+        assert done.stderr.count("\n") == 1
+        assert "scan.nii.gz" in done.stderr
+        assert not (tmp_path / "answer").exists()
+
+
+class TestBadParameters:
+    def test_a_typing_error_is_one_line_without_a_traceback(self, copied):
+        text = (copied.root / "params.yaml").read_text()
+        (copied.root / "params.yaml").write_text(text.replace("align: affine", "align: afine"))
+        done = copied.adpet("standardize", status=1)
+        assert done.stderr == (
+            "adpet standardize: params.yaml: standardize.align: required 'affine' or 'none'; received 'afine'\n"
+        )
+
+    def test_a_leak_put_in_by_hand_stops_the_training(self, copied):
+        path = copied.root / "data/processed/split.csv"
+        split = pd.read_csv(path)
+        tested = split.index[split["part"] == "test"][0]
+        split.loc[tested, "part"] = "fold-1"
+        split.to_csv(path, index=False)
+        done = copied.adpet("train", status=1)
+        assert "trained on and held out" in done.stderr
+
+    def test_a_model_is_not_evaluated_on_whom_it_was_trained_on(self, copied):
+        split = pd.read_csv(copied.root / "data/processed/split.csv")
+        parts = {"test": "fold-1", "fold-1": "test"}
+        split["part"] = split["part"].replace(parts)
+        split.to_csv(copied.root / "data/processed/split.csv", index=False)
+        done = copied.adpet("evaluate", status=1)
+        assert "to be evaluated, but trained on" in done.stderr
+
+
+class TestKilled:
+    """kill -9 in the middle of a stage, then the same command again."""
+
+    def kill_when(self, workspace, stage, ready):
+        for out in OUTPUTS[stage]:
+            path = workspace.root / out
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        process = workspace.start(sys.executable, "-m", "adpet", stage)
+        while not ready():
+            assert process.poll() is None, f"{stage} ended before it was killed: {process.stderr.read()}"
+            time.sleep(0.005)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+
+    def test_standardize_goes_on_with_the_scans_it_lacks(self, finished, copied):
+        def some():
+            return len(list((copied.root / ".adpet").glob("standardize/*/*.json"))) >= 4
+
+        self.kill_when(copied, "standardize", some)
+        done = {
+            path: path.stat().st_mtime_ns for path in (copied.root / ".adpet").glob("standardize/*/*.json")
+        }
+        assert 4 <= len(done) < 16
+        copied.adpet("standardize")
+        assert copied.content(OUTPUTS["standardize"]) == finished.content(OUTPUTS["standardize"])
+
+    def test_tune_runs_the_lost_trial_again_and_no_trial_twice(self, finished, copied):
+        def second_trial_runs():
+            return any((copied.root / ".adpet").glob("tune/*/study.db")) and _trials(copied) == 1
+
+        self.kill_when(copied, "tune", second_trial_runs)
+        copied.adpet("tune")
+        assert copied.content(OUTPUTS["tune"]) == finished.content(OUTPUTS["tune"])
+
+    def test_train_comes_to_the_same_weights(self, finished, copied):
+        def first_epoch_done():
+            return any((copied.root / ".adpet").glob("train/*/checkpoint.npz"))
+
+        self.kill_when(copied, "train", first_epoch_done)
+        copied.adpet("train")
+        assert copied.content(OUTPUTS["train"]) == finished.content(OUTPUTS["train"])
+
+    def test_ctrl_c_is_one_line_and_the_status_of_an_interrupt(self, copied):
+        process = copied.start(sys.executable, "-m", "adpet", "standardize")
+        while not list((copied.root / ".adpet").glob("standardize/*/*.json")):
+            assert process.poll() is None
+            time.sleep(0.005)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate()
+        assert process.returncode == 130
+        assert errors == "adpet standardize: interrupted; run it again to go on\n"
+        assert list(copied.root.rglob(".partial-*")) == []
+
+
+def _trials(workspace) -> int:
+    import sqlite3
+
+    path = next((workspace.root / ".adpet").glob("tune/*/study.db"))
+    with sqlite3.connect(path) as study:
+        return study.execute("select count(*) from trials").fetchone()[0]
+
+
+def test_an_adni_tree_runs_through_with_parameters_only(copied):
+    """The cohort again, as the archive would deliver it: one level, one CSV, uncompressed files."""
+    level = "Coreg, Avg, Standardized Image and Voxel Size"
+    participants = pd.read_csv(copied.root / "data/phantom/raw/participants.tsv", sep="\t").set_index(
+        "participant_id"
+    )
+    rows = []
+    for number, scan in enumerate(sorted((copied.root / "data/phantom/raw").rglob("*_pet.nii.gz"))):
+        subject = scan.name.split("_")[0]
+        name = f"{100 + number % 5}_S_{1000 + list(participants.index).index(subject)}"
+        image_id, stamp = 4000 + number, f"2010-05-{number % 28 + 1:02d}_10_00_00.0"
+        folder = copied.root / "data/raw/ADNI" / name / level.replace(" ", "_") / stamp / f"I{image_id}"
+        folder.mkdir(parents=True)
+        file = (
+            f"ADNI_{name}_PT_{level.replace(' ', '_')}_Br_20100512153045123_S{900 + number}_I{image_id}.nii"
+        )
+        nib.save(nib.load(scan), folder / file)
+        person = participants.loc[subject]
+        rows.append(
+            [f"I{image_id}", name, person["diagnosis"], person["sex"], round(person["age"]), number % 3 + 1, "PET",
+             level, "Processed", f"5/{number % 28 + 1}/2010", "DCM", "11/23/2021"]
+        )  # fmt: skip
+    header = ["Image Data ID", "Subject", "Group", "Sex", "Age", "Visit", "Modality", "Description", "Type",
+              "Acq Date", "Format", "Downloaded"]  # fmt: skip
+    with (copied.root / "data/collection.csv").open("w", newline="") as file:
+        csv.writer(file, quoting=csv.QUOTE_ALL).writerows([header, *rows])
+    copied.run("dvc", "add", "data/raw")
+    copied.set_params(
+        {"cohort.raw": "data/raw", "cohort.layout": "adni", "cohort.table": "data/collection.csv"}
+    )
+    done = copied.run("dvc", "repro")
+    assert "Running stage 'register'" in done.stdout
+    assert "data/phantom" not in done.stdout
+    ingest = copied.read_json("data/interim/ingest.json")
+    assert ingest["scans"] == len(rows)
+    assert copied.read_json("results/register/version.json")["version"] == 2
