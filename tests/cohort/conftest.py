@@ -72,21 +72,43 @@ class AdniTree:
         self, image, subject, group="AD", *, visit="2", date="8/10/2021", description=UNIFORM, modality="PET",
         age="75", sex="F",
     ):  # fmt: skip
-        cells = (image, subject, group, sex, age, visit, modality, description, "Processed", date, "NiFTI", "")
+        cells = (
+            image,
+            subject,
+            group,
+            sex,
+            age,
+            visit,
+            modality,
+            description,
+            "Processed",
+            date,
+            "NiFTI",
+            "",
+        )
         with self.table.open("a", encoding="utf-8") as file:
             file.write(",".join(f'"{cell}"' for cell in cells) + "\n")
 
-    def file(self, image, subject, *, date="2021-08-10", description=UNIFORM, leaf=None, name=None, seed=None):
+    def file(
+        self, image, subject, *, date="2021-08-10", description=UNIFORM, leaf=None, name=None, seed=None
+    ):
         number = image.lstrip("I")
         described = description.replace(" ", "_").replace(":", "_")
         name = name or f"ADNI_{subject}_PT_{described}_Br_20211123101010123_S1072345_I{number}.nii"
         folder = self.root / "ADNI" / subject / described / f"{date}_10_15_20.0" / (leaf or f"I{number}")
         return save_scan(folder / name, int(number) if seed is None else seed)
 
-    def image(self, image, subject, group="AD", *, visit="2", date="2021-08-10", description=UNIFORM, **options):
+    def image(
+        self, image, subject, group="AD", *, visit="2", date="2021-08-10", description=UNIFORM, **options
+    ):
         year, month, day = date.split("-")
         self.row(
-            image, subject, group, visit=visit, date=f"{int(month)}/{int(day)}/{year}", description=description
+            image,
+            subject,
+            group,
+            visit=visit,
+            date=f"{int(month)}/{int(day)}/{year}",
+            description=description,
         )
         return self.file(image, subject, date=date, description=description, **options)
 

@@ -51,6 +51,13 @@ class TestInheritance:
         bids_tree.json("sub-01/ses-1/pet/sub-01_ses-1_pet.json", Manufacturer="scan")
         assert only(bids_tree).scanner == "scan M"
 
+    def test_of_two_sidecars_in_one_folder_the_more_specific_wins(self, bids_tree):
+        bids_tree.person("01", "CN")
+        bids_tree.json("rec-a_trc-FDG_pet.json", Manufacturer="both")
+        bids_tree.json("trc-FDG_pet.json", Manufacturer="tracer")
+        bids_tree.scan("sub-01_trc-FDG_rec-a_pet.nii")
+        assert only(bids_tree).scanner == "both"
+
     def test_a_sidecar_of_another_session_does_not_apply(self, bids_tree):
         bids_tree.person("01", "CN")
         bids_tree.json("sub-01/sub-01_ses-2_pet.json", Manufacturer="other")
@@ -134,7 +141,9 @@ class TestTables:
     def test_a_missing_diagnosis_column_is_named(self, bids_tree):
         bids_tree.person("01", "CN")
         bids_tree.scan("sub-01_pet.nii")
-        with pytest.raises(InputError, match="required the columns dx; received participant_id, age.*column"):
+        with pytest.raises(
+            InputError, match=r"required the columns dx; received participant_id, age.*column"
+        ):
             find(bids_tree, column="dx")
 
     def test_a_scan_of_nobody_is_set_aside(self, bids_tree):

@@ -68,7 +68,8 @@ class TestReadable:
         flat.sound("4d.nii.gz", "4", "CN", seed=4, frames=6)
         flat.sound("trailing.nii", "5", "CN", seed=5, frames=1)
         nib.save(
-            nib.Nifti2Image(np.arange(720, dtype=">i2").reshape(8, 9, 10), LAS), flat.row("two.nii", "6", "AD")
+            nib.Nifti2Image(np.arange(720, dtype=">i2").reshape(8, 9, 10), LAS),
+            flat.row("two.nii", "6", "AD"),
         )
         collection = read(flat.root)
         assert len(collection.scans) == 6
@@ -136,6 +137,11 @@ class TestSetAside:
         assert reason in found_reason
         assert str(flat.root) not in found_reason
         assert "\n" not in found_reason
+
+    def check_kept(self, flat, subjects):
+        collection = read(flat.root)
+        assert list(collection.scans["subject"]) == subjects
+        assert len(collection.rejected) == 1
 
     def test_a_truncated_file(self, flat):
         path = flat.sound("bad.nii", "3", "AD")
@@ -208,6 +214,11 @@ class TestSetAside:
     def test_a_second_file_of_one_session(self, flat):
         flat.sound("second.nii", "1", "AD", seed=3)
         self.check(flat, "second.nii", "unusable", "same subject and session as ad.nii")
+
+    def test_subjects_that_differ_in_case_alone(self, flat):
+        flat.sound("lower.nii", "s", "AD", seed=3)
+        flat.sound("upper.nii", "S", "AD", seed=4)
+        self.check_kept(flat, ["1", "2", "s"])
 
     def test_one_file_in_two_rows(self, flat):
         flat.row("ad.nii", "3", "AD")

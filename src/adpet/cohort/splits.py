@@ -1,0 +1,306 @@
+"""Who is tested, who validates, who trains: one row a slice, with the part that it belongs to.
+
+Parts are ``test``, and ``fold-0`` .. ``fold-<k-1>``, or ``train`` where there are no folds. Splits follow
+from the rows and the seed alone, never from the order of the rows.
+"""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from adpet.artifacts import written_aside
+from adpet.cohort.scans import DIAGNOSES, read_typed, subject_table
+from adpet.errors import InputError, LeakageError
+
+TEST: Final = "test"
+TRAIN: Final = "train"
+
+SPLIT_COLUMNS: Final[dict[str, str]] = {
+    "scan": "str",
+    "index": "int64",
+    "subject": "str",
+    "diagnosis": "str",
+    "part": "str",
+}
+PART = re.compile(r"test|train|fold-(0|[1-9]\d*)")
+
+# Of subjects on two sides, an error names so many.
+SUBJECTS_NAMED = 3
+
+
+def fold_name(number: int) -> str:
+    """Return the name of a fold's part."""
+    return f"fold-{number}"
+
+
+def split_by_subject(subjects: pd.DataFrame, *, test_fraction: float, folds: int, seed: int) -> pd.DataFrame:
+    """Deal subjects out to the test set and folds, stratified by diagnosis, balanced in sex and age.
+
+    Seats are given to the parts by Webster's method over diagnosis and sex, so that each part's share of any
+    of these groups is right to two or three subjects. In a group, a part's seats lie one in each of equally
+    many stretches of age, at random inside of it (stratified sampling), so that ages agree as well.
+
+    Parameters
+    ----------
+    subjects : DataFrame
+        One row a subject: subject, diagnosis, age (years, NaN if unknown), sex.
+    test_fraction : float
+        Share of the subjects that are tested, in (0, 1); the folds share the rest equally.
+    folds : int
+        Number of folds; 0 puts the rest in ``train``.
+    seed : int
+        Decides on everything that chance decides on.
+
+    Returns
+    -------
+    DataFrame
+        subject, diagnosis, part; ordered by subject.
+
+    Raises
+    ------
+    InputError
+        If a subject has two rows, or a part gets no subject of a diagnosis that is there.
+    """
+    if subjects["subject"].duplicated().any():
+        twice = subjects.loc[subjects["subject"].duplicated(), "subject"].iloc[0]
+        raise InputError(f"a split needs one row a subject; received two of {twice}; use `subject_table`")
+    parts, weights = _parts(test_fraction, folds)
+    rng = np.random.default_rng(seed)
+    # By subject in the end, so that the order of the rows does not matter.
+    ordered = subjects.sort_values(["diagnosis", "sex", "age", "subject"], ignore_index=True)
+    seats = _webster_seats(len(ordered), weights, rng)
+    dealt = np.empty(len(ordered), dtype=np.int64)
+    for rows in ordered.groupby(["diagnosis", "sex"], sort=True).indices.values():
+        dealt[rows] = _spread(seats[rows], rng)
+    ordered["part"] = pd.Series(dealt).map(dict(enumerate(parts))).astype("str")
+    _require_both_diagnoses(ordered, parts)
+    return ordered[["subject", "diagnosis", "part"]].sort_values("subject", ignore_index=True)
+
+
+def assign_slices(slices: pd.DataFrame, scans: pd.DataFrame, subject_parts: pd.DataFrame) -> pd.DataFrame:
+    """Give every slice the part of its subject.
+
+    Parameters
+    ----------
+    slices : DataFrame
+        scan, index; further columns are left out.
+    scans : DataFrame
+        scan, subject, diagnosis; further columns are left out.
+    subject_parts : DataFrame
+        subject, part; as of `split_by_subject`.
+
+    Returns
+    -------
+    DataFrame
+        scan, index, subject, diagnosis, part (`SPLIT_COLUMNS`); ordered by scan and index.
+
+    Raises
+    ------
+    InputError
+        If a slice is of no scan of the table, or a scan of no subject with a part.
+    """
+    split = slices[["scan", "index"]].merge(
+        scans[["scan", "subject", "diagnosis"]], on="scan", how="left", validate="many_to_one"
+    )
+    split = split.merge(subject_parts[["subject", "part"]], on="subject", how="left", validate="many_to_one")
+    for column, table in (("subject", "scans"), ("part", "subjects")):
+        if split[column].isna().any():
+            scan = split.loc[split[column].isna(), "scan"].iloc[0]
+            raise InputError(f"slices of {scan}: required a row in the table of {table}; run `dvc repro`")
+    return _ordered(split)
+
+
+def split_by_slice(slices: pd.DataFrame, *, test_fraction: float, folds: int, seed: int) -> pd.DataFrame:
+    """Deal single slices out, as the 2019 protocol did: LEAKY, for comparison only.
+
+    Of each diagnosis a fraction of the images is tested and the folds share the rest, in an arbitrary order;
+    slices of one subject fall on both sides, and a network can score by recognising the subject.
+
+    Parameters
+    ----------
+    slices : DataFrame
+        scan, index, subject, diagnosis.
+    test_fraction, folds, seed
+        As in `split_by_subject`, but of slices.
+
+    Returns
+    -------
+    DataFrame
+        As of `assign_slices`.
+    """
+    parts, weights = _parts(test_fraction, folds)
+    rng = np.random.default_rng(seed)
+    split = slices.sort_values(["scan", "index"], ignore_index=True)
+    dealt = np.empty(len(split), dtype=np.int64)
+    for rows in split.groupby("diagnosis", sort=True).indices.values():
+        dealt[rows] = rng.permutation(_webster_seats(len(rows), weights, rng))
+    split["part"] = pd.Series(dealt).map(dict(enumerate(parts))).astype("str")
+    _require_both_diagnoses(split, parts)
+    return _ordered(split)
+
+
+def check_disjoint(split: pd.DataFrame) -> None:
+    """Check that every subject is in one part.
+
+    Raises
+    ------
+    LeakageError
+        Names the first subjects on two sides, and the parts.
+    """
+    pairs = split[["subject", "part"]].drop_duplicates().sort_values(["subject", "part"])
+    torn = pairs[pairs["subject"].duplicated(keep=False)].groupby("subject")["part"].agg(" and ".join)
+    if len(torn):
+        first = torn.head(SUBJECTS_NAMED).items()
+        named = "; ".join(f"subject {subject} in {parts}" for subject, parts in first)
+        more = f"; and {len(torn) - SUBJECTS_NAMED} more" if len(torn) > SUBJECTS_NAMED else ""
+        raise LeakageError(
+            f"split: required every subject in one part; received {named}{more}; set split.unit to subject "
+            "and run `dvc repro split`"
+        )
+
+
+def split_hash(split: pd.DataFrame) -> str:
+    """Return the SHA-256 of the split's rows in their canonical order."""
+    rows = _ordered(split).to_csv(index=False, header=False, lineterminator="\n")
+    return hashlib.sha256(rows.encode()).hexdigest()
+
+
+def split_summary(split: pd.DataFrame, scans: pd.DataFrame) -> dict[str, Any]:
+    """Describe a split, as JSON values: its hash, whether it leaks, and the balance of its parts.
+
+    ``leaky`` is found in the rows, not believed: it is true where any subject is in two parts, and ``unit``
+    is then ``slice``. Ages are years at a subject's first scan; the share of women is of those whose sex
+    is known; sites are counted in subjects.
+    """
+    leaky = _is_leaky(split)
+    people = subject_table(scans)
+    return {
+        "hash": split_hash(split),
+        "unit": "slice" if leaky else "subject",
+        "leaky": leaky,
+        "parts": {
+            str(part): _describe(rows, people[people["subject"].isin(rows["subject"])])
+            for part, rows in split.groupby("part", sort=True)
+        },
+    }
+
+
+def write_split(path: Path, split: pd.DataFrame) -> None:
+    """Write a split; `read_split` gives the same table back."""
+    _check_split(split)
+    with written_aside(path) as aside:
+        split.to_csv(aside, index=False, lineterminator="\n", encoding="utf-8")
+
+
+def read_split(path: Path) -> pd.DataFrame:
+    """Read and check a split.
+
+    Raises
+    ------
+    InputError
+        If there is no such table, or a row is not as declared; a leaky split is no error here.
+    """
+    split = read_typed(path, SPLIT_COLUMNS)
+    try:
+        _check_split(split)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    return split
+
+
+def _parts(test_fraction: float, folds: int) -> tuple[list[str], npt.NDArray[np.float64]]:
+    """Return the names of the parts, the test set first, and the share of each."""
+    if not 0 < test_fraction < 1 or folds < 0:
+        raise ValueError(
+            "`test_fraction` must be in (0, 1) and `folds` 0 or more. "
+            f"Received: test_fraction={test_fraction}, folds={folds}"
+        )
+    rest = [fold_name(number) for number in range(folds)] or [TRAIN]
+    return [TEST, *rest], np.array([test_fraction, *[(1 - test_fraction) / len(rest)] * len(rest)])
+
+
+def _webster_seats(
+    count: int, weights: npt.NDArray[np.float64], rng: np.random.Generator
+) -> npt.NDArray[np.int64]:
+    """Return the part of each of `count` seats in turn, so that any first n of them are shared by `weights`.
+
+    The next seat goes to the part with the largest weight / (2 seats + 1) (Webster, Sainte-Lague); chance
+    decides between equals.
+    """
+    order = rng.permutation(len(weights))
+    taken = np.zeros(len(weights))
+    seats = np.empty(count, dtype=np.int64)
+    for seat in range(count):
+        claims = weights[order] / (2 * taken[order] + 1)
+        # Equal weights give equal claims to the last bit, so the first of `order` is chance's choice.
+        seats[seat] = order[np.argmax(claims)]
+        taken[seats[seat]] += 1
+    return seats
+
+
+def _spread(seats: npt.NDArray[np.int64], rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    """Reorder seats so that each part's are spread evenly from first to last."""
+    parts, counts = np.unique(seats, return_counts=True)
+    owners = np.repeat(parts, counts)
+    positions = np.concatenate([(np.arange(count) + rng.random(count)) / count for count in counts])
+    return owners[np.argsort(positions)]
+
+
+def _require_both_diagnoses(dealt: pd.DataFrame, parts: Sequence[str]) -> None:
+    held = set(zip(dealt["part"], dealt["diagnosis"], strict=True))
+    for diagnosis in sorted(set(dealt["diagnosis"])):
+        lacking = [part for part in parts if (part, diagnosis) not in held]
+        if lacking:
+            count = int((dealt["diagnosis"] == diagnosis).sum())
+            raise InputError(
+                f"split: required {diagnosis} in each of {len(parts)} parts; received {count} of it, none in "
+                f"{lacking[0]}; add subjects, lower split.folds or change split.test_fraction"
+            )
+
+
+def _is_leaky(split: pd.DataFrame) -> bool:
+    return bool(split[["subject", "part"]].drop_duplicates()["subject"].duplicated().any())
+
+
+def _ordered(split: pd.DataFrame) -> pd.DataFrame:
+    table = split[list(SPLIT_COLUMNS)].astype(SPLIT_COLUMNS)
+    return table.sort_values(["scan", "index"], ignore_index=True)
+
+
+def _check_split(split: pd.DataFrame) -> None:
+    if list(split.columns) != list(SPLIT_COLUMNS):
+        received = ", ".join(map(str, split.columns))
+        raise InputError(f"split: required the columns {', '.join(SPLIT_COLUMNS)}; received {received}")
+    checks = (
+        ("index", ~split.duplicated(["scan", "index"]) & (split["index"] >= 0), "a slice that occurs once"),
+        ("diagnosis", split["diagnosis"].isin(DIAGNOSES), "AD or CN"),
+        ("part", split["part"].str.fullmatch(PART.pattern), "test, train or fold-<number>"),
+    )
+    for column, allowed, required in checks:
+        if not allowed.all():
+            row = split[~allowed].iloc[0]
+            raise InputError(
+                f"split: {row['scan']} slice {row['index']}: column {column}: required {required}; "
+                f"received {row[column]!r}; run `dvc repro`"
+            )
+
+
+def _describe(rows: pd.DataFrame, people: pd.DataFrame) -> dict[str, Any]:
+    ages = people["age"].dropna()
+    known = people.loc[people["sex"] != "", "sex"]
+    sites = people["site"].replace("", "unknown").value_counts().sort_index()
+    return {
+        "subjects": len(people),
+        "scans": int(rows["scan"].nunique()),
+        "slices": len(rows),
+        **{diagnosis: int((people["diagnosis"] == diagnosis).sum()) for diagnosis in DIAGNOSES},
+        "age_mean": round(float(ages.mean()), 2) if len(ages) else None,
+        "women": round(float((known == "F").mean()), 4) if len(known) else None,
+        "sites": {str(site): int(n) for site, n in sites.items()},
+    }

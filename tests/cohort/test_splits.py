@@ -1,0 +1,344 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pandas.testing import assert_frame_equal
+
+from adpet.cohort.scans import scans_table
+from adpet.cohort.splits import (
+    SPLIT_COLUMNS,
+    assign_slices,
+    check_disjoint,
+    fold_name,
+    read_split,
+    split_by_slice,
+    split_by_subject,
+    split_hash,
+    split_summary,
+    write_split,
+)
+from adpet.errors import InputError, LeakageError
+
+AGE_SD = 7.0
+
+
+def cohort(seed, *, ad=60, cn=60, women=0.5, unknown_ages=0):
+    rng = np.random.default_rng(seed)
+    count = ad + cn
+    ages = rng.normal(75, AGE_SD, count).round(1)
+    ages[rng.permutation(count)[:unknown_ages]] = np.nan
+    return pd.DataFrame(
+        {
+            "subject": [f"{number:04d}" for number in rng.permutation(count)],
+            "diagnosis": ["AD"] * ad + ["CN"] * cn,
+            "age": ages,
+            "sex": np.where(rng.random(count) < women, "F", "M"),
+        }
+    )
+
+
+def scans_of(subjects, visits=1):
+    return scans_table(
+        [
+            {
+                **row, "scan": f"sub-{row['subject']}_ses-{visit}", "session": str(visit), "site": "A", "scanner": "",
+                "path": f"{row['subject']}/{visit}.nii", "frame_seconds": "", "content": "0" * 64,
+            }
+            for row in subjects.to_dict("records")
+            for visit in range(visits)
+        ]
+    )  # fmt: skip
+
+
+def slices_of(scans, planes=4):
+    return pd.DataFrame(
+        [(scan, index, -80.0 + index) for scan in scans["scan"] for index in range(planes)],
+        columns=["scan", "index", "y_mm"],
+    )
+
+
+def labelled_slices(subjects, visits=1, planes=4):
+    scans = scans_of(subjects, visits)
+    return slices_of(scans, planes).merge(scans[["scan", "subject", "diagnosis"]], on="scan")
+
+
+def split_of(subjects, visits=1, planes=4, **options):
+    scans = scans_of(subjects, visits)
+    parts = split_by_subject(subjects, **{"test_fraction": 0.25, "folds": 5, "seed": 1, **options})
+    return assign_slices(slices_of(scans, planes), scans, parts)
+
+
+def parts_a_subject(split):
+    return split.drop_duplicates(["subject", "part"])["subject"].value_counts()
+
+
+SETTINGS = st.fixed_dictionaries(
+    {
+        "test_fraction": st.sampled_from([0.1, 0.2, 0.25, 0.5]),
+        "folds": st.integers(2, 6),
+        "seed": st.integers(0, 99),
+    }
+)
+
+
+def shares(options):
+    rest = (1 - options["test_fraction"]) / options["folds"]
+    return {"test": options["test_fraction"]} | {fold_name(fold): rest for fold in range(options["folds"])}
+
+
+class TestSplitBySubject:
+    @settings(deadline=None, max_examples=30)
+    @given(options=SETTINGS, seed=st.integers(0, 99), ad=st.integers(40, 90), women=st.floats(0.2, 0.8))
+    def test_it_is_complete_and_every_part_is_as_large_as_it_should_be(self, options, seed, ad, women):
+        subjects = cohort(seed, ad=ad, women=women)
+        parts = split_by_subject(subjects, **options)
+        assert sorted(parts["subject"]) == sorted(subjects["subject"])
+        assert set(parts["part"]) == set(shares(options))
+        joined = parts.merge(subjects[["subject", "sex"]], on="subject")
+        for part, share in shares(options).items():
+            own = joined[joined["part"] == part]
+            assert abs(len(own) - share * len(joined)) <= 2
+            for diagnosis in ("AD", "CN"):
+                group = joined[joined["diagnosis"] == diagnosis]
+                assert abs((own["diagnosis"] == diagnosis).sum() - share * len(group)) <= 2.5
+                women_due = share * (group["sex"] == "F").sum()
+                assert abs(((own["diagnosis"] == diagnosis) & (own["sex"] == "F")).sum() - women_due) <= 3
+
+    @settings(deadline=None, max_examples=20)
+    @given(options=SETTINGS, seed=st.integers(0, 99))
+    def test_ages_agree_over_the_parts(self, options, seed):
+        subjects = cohort(seed, ad=120, cn=120)
+        ages = split_by_subject(subjects, **options).merge(subjects[["subject", "age"]], on="subject")
+        for (_, _), own in ages.groupby(["part", "diagnosis"]):
+            reference = ages.loc[ages["diagnosis"] == own["diagnosis"].iloc[0], "age"].mean()
+            # Of a simple random sample of n the mean is off by more than 2 SD / sqrt(n) once in 20 times.
+            assert abs(own["age"].mean() - reference) < 2 * AGE_SD / np.sqrt(len(own))
+
+    def test_ages_agree_far_better_than_by_chance(self):
+        subjects = cohort(3, ad=120, cn=120)
+        stratified, random = [], []
+        for seed in range(40):
+            ages = split_by_subject(subjects, test_fraction=0.25, folds=5, seed=seed).merge(
+                subjects[["subject", "age"]], on="subject"
+            )
+            stratified.append(ages.groupby(["part", "diagnosis"])["age"].mean().std())
+            ages["part"] = np.random.default_rng(seed).permutation(ages["part"])
+            random.append(ages.groupby(["part", "diagnosis"])["age"].mean().std())
+        assert np.mean(stratified) < 0.6 * np.mean(random)
+
+    def test_no_part_is_favoured_by_its_position(self):
+        subjects = cohort(3, ad=24, cn=24)
+        ages = pd.concat(
+            split_by_subject(subjects, test_fraction=0.2, folds=4, seed=seed).merge(
+                subjects[["subject", "age"]], on="subject"
+            )
+            for seed in range(60)
+        )
+        means = ages.groupby("part")["age"].mean()
+        assert means.max() - means.min() < 0.15 * AGE_SD
+
+    @settings(deadline=None, max_examples=20)
+    @given(options=SETTINGS, order=st.integers(0, 99))
+    def test_the_order_of_rows_does_not_matter(self, options, order):
+        subjects = cohort(7, unknown_ages=10)
+        shuffled = subjects.sample(frac=1, random_state=order)
+        assert_frame_equal(split_by_subject(subjects, **options), split_by_subject(shuffled, **options))
+
+    def test_the_seed_decides(self):
+        first, again, other = (
+            split_by_subject(cohort(1), test_fraction=0.25, folds=5, seed=seed)["part"] for seed in (1, 1, 2)
+        )
+        assert first.equals(again)
+        assert (first != other).mean() > 0.5
+
+    @pytest.mark.parametrize("same", [{}, {"age": 70.0, "sex": "F"}])
+    def test_everybody_may_be_tested_as_the_seed_will(self, same):
+        subjects = cohort(1).assign(**same)
+        tested = [
+            split_by_subject(subjects, test_fraction=0.25, folds=5, seed=seed).query("part == 'test'")
+            for seed in range(30)
+        ]
+        # Every subject of 120 is tested in a quarter of 30 splits: 0 times has a probability of 2e-4 each.
+        assert pd.concat(tested)["subject"].nunique() >= 117
+
+    def test_subjects_of_unknown_age_are_shared_out_too(self):
+        subjects = cohort(5, ad=60, cn=60, unknown_ages=60)
+        parts = split_by_subject(subjects, test_fraction=0.25, folds=3, seed=0)
+        unknown = parts[parts["subject"].isin(subjects.loc[subjects["age"].isna(), "subject"])]
+        assert unknown["part"].value_counts().between(12, 18).all()
+
+    def test_without_folds_the_rest_is_trained_on(self):
+        parts = split_by_subject(cohort(1), test_fraction=0.25, folds=0, seed=1)
+        assert parts["part"].value_counts().to_dict() == {"train": 90, "test": 30}
+
+    def test_too_few_subjects_of_a_diagnosis_are_refused(self):
+        with pytest.raises(
+            InputError, match=r"required AD in each of 6 parts; received 3 of it.*split\.folds"
+        ):
+            split_by_subject(cohort(1, ad=3), test_fraction=0.25, folds=5, seed=1)
+
+    def test_a_subject_with_two_rows_is_refused(self):
+        subjects = pd.concat([cohort(1), cohort(1).head(1)])
+        with pytest.raises(InputError, match="one row a subject; received two of"):
+            split_by_subject(subjects, test_fraction=0.25, folds=5, seed=1)
+
+    @pytest.mark.parametrize("options", [{"test_fraction": 0.0}, {"test_fraction": 1.0}, {"folds": -1}])
+    def test_impossible_options_are_refused(self, options):
+        with pytest.raises(ValueError, match="Received: test_fraction="):
+            split_by_subject(cohort(1), **{"test_fraction": 0.25, "folds": 5, "seed": 1, **options})
+
+
+class TestAssignSlices:
+    def test_all_slices_of_a_subject_follow_it(self):
+        split = split_of(cohort(1), visits=2, planes=3)
+        assert {column: str(dtype) for column, dtype in split.dtypes.items()} == SPLIT_COLUMNS
+        assert len(split) == 120 * 2 * 3
+        assert parts_a_subject(split).max() == 1
+        check_disjoint(split)
+
+    def test_a_slice_of_no_scan_is_refused(self):
+        scans = scans_of(cohort(1))
+        parts = split_by_subject(cohort(1), test_fraction=0.25, folds=5, seed=1)
+        with pytest.raises(
+            InputError, match="slices of sub-0000_ses-0: required a row in the table of scans"
+        ):
+            assign_slices(slices_of(scans), scans[scans["subject"] != "0000"], parts)
+
+    def test_a_subject_without_part_is_refused(self):
+        scans = scans_of(cohort(1))
+        parts = split_by_subject(cohort(1), test_fraction=0.25, folds=5, seed=1)
+        with pytest.raises(
+            InputError, match="slices of sub-0000_ses-0: required a row in the table of subjects"
+        ):
+            assign_slices(slices_of(scans), scans, parts[parts["subject"] != "0000"])
+
+
+class TestSplitBySlice:
+    options = {"test_fraction": 0.2, "folds": 4, "seed": 1}  # noqa: RUF012 - never changed
+
+    def test_a_fraction_of_the_images_of_each_class_is_tested(self):
+        split = split_by_slice(labelled_slices(cohort(1, ad=50, cn=30)), **self.options)
+        counts = split.groupby(["diagnosis", "part"]).size()
+        assert counts["AD", "test"] == 40
+        assert counts["CN", "test"] == 24
+        assert set(counts["AD"]) == {40}
+
+    def test_it_leaks_subjects(self):
+        split = split_by_slice(labelled_slices(cohort(1)), **self.options)
+        assert (parts_a_subject(split) > 1).mean() > 0.9
+        with pytest.raises(LeakageError):
+            check_disjoint(split)
+
+    def test_it_has_the_same_rows_and_columns_as_a_split_by_subject(self):
+        by_slice = split_by_slice(labelled_slices(cohort(1)), **self.options)
+        by_subject = split_of(cohort(1))
+        assert_frame_equal(by_slice.drop(columns="part"), by_subject.drop(columns="part"))
+
+    def test_without_folds_there_is_a_test_set_and_a_training_set(self):
+        split = split_by_slice(labelled_slices(cohort(1)), test_fraction=0.2, folds=0, seed=1)
+        assert split["part"].value_counts().to_dict() == {"train": 384, "test": 96}
+
+    @settings(deadline=None, max_examples=10)
+    @given(order=st.integers(0, 99))
+    def test_the_order_of_rows_does_not_matter(self, order):
+        slices = labelled_slices(cohort(1))
+        shuffled = slices.sample(frac=1, random_state=order)
+        assert_frame_equal(split_by_slice(slices, **self.options), split_by_slice(shuffled, **self.options))
+
+
+class TestCheckDisjoint:
+    @settings(deadline=None, max_examples=20)
+    @given(row=st.integers(0, 479), data=st.data())
+    def test_one_slice_on_another_side_is_found(self, row, data):
+        split = split_of(cohort(1))
+        others = sorted(set(split["part"]) - {split.loc[row, "part"]})
+        split.loc[row, "part"] = data.draw(st.sampled_from(others))
+        with pytest.raises(LeakageError, match=f"subject {split.loc[row, 'subject']} in"):
+            check_disjoint(split)
+
+    def test_the_first_subjects_and_their_parts_are_named(self):
+        split = split_of(cohort(1))
+        split["part"] = np.where(split["index"] == 0, "test", "fold-2")
+        with pytest.raises(LeakageError) as caught:
+            check_disjoint(split)
+        message = str(caught.value)
+        assert "required every subject in one part; received subject 0000 in fold-2 and test" in message
+        assert "; and 117 more" in message
+        assert "\n" not in message
+
+
+class TestSummary:
+    def test_a_split_by_subject_is_described(self):
+        subjects = cohort(1, ad=60, cn=40)
+        split = split_of(subjects, visits=2, planes=3)
+        summary = split_summary(split, scans_of(subjects, 2))
+        assert (summary["unit"], summary["leaky"]) == ("subject", False)
+        assert list(summary["parts"]) == ["fold-0", "fold-1", "fold-2", "fold-3", "fold-4", "test"]
+        test = summary["parts"]["test"]
+        assert (test["subjects"], test["AD"], test["CN"]) == (25, 15, 10)
+        assert (test["scans"], test["slices"], test["sites"]) == (50, 150, {"A": 25})
+        own = subjects[subjects["subject"].isin(split.loc[split["part"] == "test", "subject"])]
+        assert test["age_mean"] == pytest.approx(own["age"].mean(), abs=0.01)
+        assert test["women"] == pytest.approx((own["sex"] == "F").mean(), abs=1e-4)
+        assert json.loads(json.dumps(summary, allow_nan=False)) == summary
+
+    def test_a_leak_is_seen_in_the_rows(self):
+        split = split_by_slice(labelled_slices(cohort(1)), test_fraction=0.2, folds=0, seed=1)
+        summary = split_summary(split, scans_of(cohort(1)))
+        assert (summary["unit"], summary["leaky"]) == ("slice", True)
+
+    def test_ages_and_sexes_may_be_unknown(self):
+        subjects = cohort(1).assign(age=np.nan, sex="")
+        summary = split_summary(split_of(subjects), scans_of(subjects))
+        assert summary["parts"]["test"]["age_mean"] is None
+        assert summary["parts"]["test"]["women"] is None
+
+    def test_the_hash_is_of_the_rows_not_of_their_order(self):
+        split = split_of(cohort(1))
+        shuffled = split.sample(frac=1, random_state=1)
+        assert split_hash(split) == split_hash(shuffled) == split_summary(split, scans_of(cohort(1)))["hash"]
+
+    @pytest.mark.parametrize("column", ["scan", "subject", "part"])
+    def test_the_hash_changes_with_any_cell(self, column):
+        split = split_of(cohort(1))
+        changed = split.copy()
+        changed.loc[0, column] = "other"
+        assert split_hash(changed) != split_hash(split)
+
+
+class TestFiles:
+    def test_a_split_comes_back_exactly(self, tmp_path):
+        split = split_of(cohort(1).replace({"subject": {"0001": "NA", "0002": "ä,b"}}))
+        write_split(tmp_path / "split.csv", split)
+        back = read_split(tmp_path / "split.csv")
+        assert_frame_equal(back, split)
+        assert split_hash(back) == split_hash(split)
+
+    def test_a_leaky_split_can_be_read(self, tmp_path):
+        split = split_by_slice(labelled_slices(cohort(1)), test_fraction=0.2, folds=2, seed=1)
+        write_split(tmp_path / "split.csv", split)
+        assert_frame_equal(read_split(tmp_path / "split.csv"), split)
+
+    @pytest.mark.parametrize(
+        ("column", "value", "required"),
+        [
+            ("part", "validation", "required test, train or fold-<number>; received 'validation'"),
+            ("part", "fold-01", "required test, train or fold-<number>"),
+            ("diagnosis", "MCI", "required AD or CN; received 'MCI'"),
+            ("index", 1, "required a slice that occurs once"),
+            ("index", -1, "required a slice that occurs once"),
+        ],
+    )
+    def test_a_bad_cell_is_named_on_reading(self, tmp_path, column, value, required):
+        split = split_of(cohort(1))
+        split.loc[0, column] = value
+        split.to_csv(tmp_path / "split.csv", index=False)
+        with pytest.raises(InputError, match=rf"split\.csv: split: .*column {column}: {required}"):
+            read_split(tmp_path / "split.csv")
+
+    def test_a_missing_split_tells_what_to_do(self, tmp_path):
+        with pytest.raises(InputError, match=r"split\.csv: required, but not there; run `dvc repro`"):
+            read_split(tmp_path / "split.csv")
