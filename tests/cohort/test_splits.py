@@ -217,7 +217,7 @@ class TestAssignSlices:
 
 
 class TestSplitBySlice:
-    options = {"test_fraction": 0.2, "folds": 4, "seed": 1}  # noqa: RUF012 - never changed
+    options = {"test_fraction": 0.2, "folds": 4, "seed": 1}
 
     def test_a_fraction_of_the_images_of_each_class_is_tested(self):
         split = split_by_slice(labelled_slices(cohort(1, ad=50, cn=30)), **self.options)
