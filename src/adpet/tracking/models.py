@@ -1,0 +1,129 @@
+"""Keras models as MLflow's logged models: in Keras' own format, never as a pickle, each with its digest."""
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from mlflow.entities import LoggedModelOutput, LoggedModelStatus
+
+from adpet.tracking.store import LINEAGE, current
+
+# The tag that carries a model's digest, on the logged model and on its version.
+DIGEST = "adpet.model_digest"
+
+
+def save_to_run(
+    model: Any,
+    *,
+    run_id: str,
+    name: str,
+    signature_example: npt.NDArray[np.uint8],
+    metadata: Mapping[str, Any],
+    pip_requirements: Sequence[str],
+) -> str:
+    """Save a Keras model as an output of a run, and return the id of the logged model.
+
+    One that a killed process logged whole is not logged again; one that it left half-way is removed.
+    """
+    client = current().client
+    digest = model_digest(model)
+    for logged in logged_models(run_id):
+        if logged.status == LoggedModelStatus.READY and logged.tags.get(DIGEST) == digest:
+            return _as_output(run_id, logged.model_id)
+        if logged.status == LoggedModelStatus.PENDING:
+            client.delete_logged_model(logged.model_id)
+    run = client.get_run(run_id)
+    entry = client.create_logged_model(
+        run.info.experiment_id,
+        name=name,
+        source_run_id=run_id,
+        tags={DIGEST: digest, LINEAGE: run.data.tags.get(LINEAGE, "")},
+        params=run.data.params,
+        model_type="keras",
+    )
+    with tempfile.TemporaryDirectory(prefix="adpet-model-") as scratch:
+        _write_folder(
+            model,
+            Path(scratch),
+            entry,
+            signature_example=signature_example,
+            metadata=metadata,
+            pip_requirements=pip_requirements,
+        )
+        client.log_model_artifacts(entry.model_id, scratch)
+    client.finalize_logged_model(entry.model_id, LoggedModelStatus.READY)
+    return _as_output(run_id, entry.model_id)
+
+
+def ready_models(run_id: str) -> list[Any]:
+    """Return the models that a run logged whole, the newest first."""
+    return [one for one in logged_models(run_id) if one.status == LoggedModelStatus.READY]
+
+
+def logged_models(run_id: str) -> list[Any]:
+    """Return the models that a run logged, whole or not, the newest first."""
+    client = current().client
+    experiment_id = client.get_run(run_id).info.experiment_id
+    found = client.search_logged_models([experiment_id], filter_string=f"source_run_id = '{run_id}'")
+    return sorted(found, key=lambda model: model.creation_timestamp, reverse=True)
+
+
+def model_digest(model: Any) -> str:
+    """Return a hash of a Keras model's architecture and weights, independent of when it was saved."""
+    digest = hashlib.sha256(model.to_json().encode())
+    for weights in model.get_weights():
+        digest.update(f"{weights.dtype}{weights.shape}".encode())
+        digest.update(np.ascontiguousarray(weights).tobytes())
+    return digest.hexdigest()
+
+
+def installed_requirements() -> list[str]:
+    """Return what a Keras model needs to be served, each pinned to the version that is installed."""
+    import keras
+
+    names = ("mlflow", "numpy", "keras", keras.backend.backend())
+    return [f"{name}=={version(name)}" for name in names]
+
+
+def _as_output(run_id: str, model_id: str) -> str:
+    """Note a model among the outputs of its run, where a killed process had not come to it."""
+    client = current().client
+    outputs = client.get_run(run_id).outputs
+    if model_id not in {output.model_id for output in (outputs.model_outputs if outputs else [])}:
+        client.log_outputs(run_id, [LoggedModelOutput(model_id, step=0)])
+    return model_id
+
+
+def _write_folder(
+    model: Any,
+    folder: Path,
+    entry: Any,
+    *,
+    signature_example: npt.NDArray[np.uint8],
+    metadata: Mapping[str, Any],
+    pip_requirements: Sequence[str],
+) -> None:
+    """Write what MLflow keeps of a Keras model to a folder."""
+    import mlflow.keras
+    from mlflow.models import Model, infer_signature
+
+    mlflow.keras.save_model(
+        model,
+        str(folder),
+        mlflow_model=Model(
+            artifact_path=entry.artifact_location,
+            model_uuid=entry.model_id,
+            run_id=entry.source_run_id,
+            model_id=entry.model_id,
+        ),
+        signature=infer_signature(signature_example, model.predict(signature_example, verbose=0)),
+        input_example=signature_example[:1],
+        metadata=json.loads(json.dumps(dict(metadata))),
+        pip_requirements=list(pip_requirements),
+    )

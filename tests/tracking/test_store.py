@@ -1,0 +1,173 @@
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+
+import pytest
+
+from adpet.errors import TrackingError
+from adpet.tracking import store
+from adpet.tracking.runs import find_run, open_run
+from adpet.tracking.store import connect, main_root, store_uri
+
+
+@pytest.fixture(autouse=True)
+def no_address(monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+class TestAddress:
+    def test_default_is_a_sqlite_file_at_the_projects_root(self, tmp_path):
+        assert store_uri(tmp_path) == f"sqlite:///{tmp_path}/mlflow.db"
+
+    @pytest.mark.parametrize("workspace", [".dvc/tmp/exps/tmp1", ".dvc/tmp/exps/standalone/tmp2"])
+    def test_temporary_workspaces_of_dvc_use_the_main_projects_store(self, tmp_path, workspace):
+        assert store_uri(tmp_path / workspace) == f"sqlite:///{tmp_path}/mlflow.db"
+
+    def test_a_project_below_the_git_root_keeps_its_own_store(self, tmp_path):
+        project = tmp_path / "sub"
+        assert main_root(project / ".dvc/tmp/exps/tmp1/sub") == project
+
+    def test_the_environment_names_another_store(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://localhost:5000")
+        assert store_uri(tmp_path) == "http://localhost:5000"
+
+    def test_a_relative_sqlite_path_is_taken_from_the_main_root(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
+        assert store_uri(tmp_path / ".dvc/tmp/exps/tmp1") == f"sqlite:///{tmp_path}/mlflow.db"
+
+
+class TestConnection:
+    def test_a_new_store_holds_the_experiment_and_its_artifacts_beside_it(self, tmp_path, capfd, monkeypatch):
+        root, elsewhere = tmp_path / "a project", tmp_path / "elsewhere"
+        root.mkdir()
+        elsewhere.mkdir()
+        monkeypatch.chdir(elsewhere)
+        opened = connect(root)
+        experiment = opened.client.get_experiment(opened.experiment_id)
+        assert experiment.name == "adpet"
+        assert experiment.artifact_location == (root / "mlartifacts").as_uri()
+        assert [path.name for path in root.iterdir()] == ["mlflow.db"]
+        assert not list(elsewhere.iterdir())
+        out, err = capfd.readouterr()
+        assert (out, err) == ("", "")
+
+    def test_the_next_project_is_not_sent_to_the_store_of_the_one_before(
+        self, project, tmp_path, empty_store
+    ):
+        other = tmp_path / "other"
+        other.mkdir()
+        shutil.copy(empty_store, other / "mlflow.db")
+        assert connect(other).uri == f"sqlite:///{other}/mlflow.db"
+        assert connect(project).uri == f"sqlite:///{project}/mlflow.db"
+        assert "MLFLOW_TRACKING_URI" not in os.environ
+
+    def test_a_half_made_database_of_a_killed_process_is_replaced(self, empty_store):
+        assert [path.name for path in empty_store.parent.iterdir()] == ["mlflow.db"]
+
+    def test_a_deleted_experiment_is_named_with_the_command_that_restores_it(self, project):
+        opened = connect(project)
+        opened.client.delete_experiment(opened.experiment_id)
+        with pytest.raises(TrackingError, match=f"restore --experiment-id {opened.experiment_id}"):
+            connect(project)
+
+    def test_nothing_is_logged_without_a_connection(self, monkeypatch):
+        monkeypatch.setattr(store._Connection, "store", None)
+        with pytest.raises(TrackingError, match="connect first"):
+            find_run("0", "train")
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("uri", "said"),
+        [
+            ("http://127.0.0.1:1", "does not answer .connection refused.; start it, or correct MLFLOW_"),
+            ("file:///tmp/mlruns", "migrate to a database backend"),
+            ("gopher://there", "unsupported URI 'gopher://there'"),
+            ("sqlite:////not/there/mlflow.db", "in a folder that exists; received /not/there/mlflow.db"),
+        ],
+    )
+    def test_an_address_that_cannot_be_used_is_one_line_within_five_seconds(
+        self, tmp_path, monkeypatch, uri, said
+    ):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        start = time.monotonic()
+        with pytest.raises(TrackingError, match=said) as failure:
+            connect(tmp_path)
+        assert time.monotonic() - start < 5
+        assert "\n" not in str(failure.value)
+        assert len(str(failure.value)) < 400
+
+    def test_a_server_that_never_answers_is_given_up_within_five_seconds(self, tmp_path, monkeypatch):
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{silent.getsockname()[1]}")
+            start = time.monotonic()
+            with pytest.raises(TrackingError, match=r"does not answer \(timed out\)"):
+                connect(tmp_path)
+            assert time.monotonic() - start < 5
+        assert "MLFLOW_HTTP_REQUEST_TIMEOUT" not in os.environ
+
+
+class TestServer:
+    @pytest.fixture
+    def server(self, tmp_path, empty_store):
+        shutil.copy(empty_store, tmp_path / "server.db")
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        environment = {
+            **os.environ,
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+        }
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)),
+                *("--backend-store-uri", f"sqlite:///{tmp_path}/server.db", "--workers", "1"),
+                *("--artifacts-destination", str(tmp_path / "kept")),
+            ],
+            cwd=tmp_path,
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            _wait_for(f"http://127.0.0.1:{port}/health")
+            yield f"http://127.0.0.1:{port}", process
+        finally:
+            process.terminate()
+            process.wait(timeout=20)
+
+    def test_runs_go_to_the_server_and_its_end_is_one_line(self, tmp_path, monkeypatch, server):
+        uri, process = server
+        project = tmp_path / "project"
+        project.mkdir()
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        connect(project, experiment="on the server")
+        with open_run(lineage="5", kind="train", name="remote") as run:
+            run.log_metrics({"loss": 0.5}, step=0)
+            note = tmp_path / "note.txt"
+            note.write_text("kept by the server")
+            run.log_artifact(note, "notes")
+        assert find_run("5", "train") == run.run_id
+        assert [path.read_text() for path in (tmp_path / "kept").rglob("note.txt")] == ["kept by the server"]
+        assert not list(project.iterdir())
+
+        process.terminate()
+        process.wait(timeout=20)
+        start = time.monotonic()
+        with pytest.raises(TrackingError, match=f"{uri}: .*the server does not answer"):
+            connect(project)
+        assert time.monotonic() - start < 5
+
+
+def _wait_for(address: str) -> None:
+    for _ in range(300):
+        try:
+            with urllib.request.urlopen(address, timeout=1):
+                return
+        except OSError:
+            time.sleep(0.1)
+    raise TimeoutError(address)
