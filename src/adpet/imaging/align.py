@@ -26,6 +26,11 @@ IDENTITY.setflags(write=False)
 # The scan is blurred by this much before registration: noise and fine detail that no template has go.
 BLUR_FWHM_MM = 6.0
 FWHM_PER_SIGMA = 2 * np.sqrt(2 * np.log(2))
+# Images are divided by their local mean before they are compared, so that only edges count: a dim cerebellum
+# or a hypometabolic lobe would pull the scan out of place otherwise (by 2 mm and 0.4 mm on a made-up head).
+# The blur that makes the local mean, and the share of its maximum below which uptake is taken for air.
+LOCAL_SIGMA_MM = 12.0
+AIR = 0.15
 # The template is compared this far around the brain, so that the brain's outline counts.
 MARGIN_MM = 12.0
 # First guesses: rotations about the three axes, and the shift along the scanner's axis that a cut-off or
@@ -42,6 +47,8 @@ SAMPLING = (1.0, 0.5, 0.2)
 SAMPLING_SEED = 1
 # Share of a voxel that must come from inside the scanner's view for the voxel to count.
 WHOLLY_SEEN = 0.99
+# Share of the brain and its margin that a scan must show, well inside its view.
+MIN_SEEN = 0.3
 # Longest and shortest step of the descent, about mm at the brain's edge, and the most steps a level takes.
 STEP_MM = (2.0, 0.01)
 MAX_STEPS = 60
@@ -86,9 +93,10 @@ def register(moving: Volume, template: Volume, mask: Mask) -> Alignment:
     scan, seen = _prepared(moving, float(voxel_sizes(template.affine).min()))
     guess = _best_guess(scan, template, mask)
     around = _grown(mask, template.affine, MARGIN_MM)
+    images = _evened(scan), seen, _evened(template)
     try:
-        rigid = _optimised(scan, seen, template, around, guess, affine=False)
-        matrix = _optimised(scan, seen, template, around, rigid, affine=True)
+        rigid = _optimised(*images, around, guess, affine=False)
+        matrix = _optimised(*images, _well_seen(seen, template, around, rigid), rigid, affine=True)
     except RuntimeError as error:
         raise InputError(f"registration failed: {_last_line(error)}") from error
     stretch = np.linalg.svd(matrix[:3, :3], compute_uv=False)
@@ -133,8 +141,9 @@ def similarity(data: Array, template: Array, mask: Mask) -> float:
     """
     a, b = (_blurred(image, SIMILARITY_SIGMA)[mask].astype(np.float64) for image in (data, template))
     a, b = a - a.mean(), b - b.mean()
-    scale = float(np.sqrt((a @ a) * (b @ b)))
-    return float(a @ b) / scale if scale > 0 else 0.0
+    # Sums, not dot products: those of BLAS change in the last digits with the number of threads.
+    scale = float(np.sqrt(np.sum(a * a) * np.sum(b * b)))
+    return float(np.sum(a * b)) / scale if scale > 0 else 0.0
 
 
 def brain_points(mask: Mask, affine: Affine) -> npt.NDArray[np.float64]:
@@ -153,8 +162,7 @@ def _prepared(moving: Volume, spacing: float) -> tuple[Volume, Volume]:
     zooms = voxel_sizes(moving.affine)
     sigma = BLUR_FWHM_MM / FWHM_PER_SIGMA / zooms
     blurred = _blurred(np.clip(moving.data, 0, None), sigma)
-    brightest = float(blurred.max())
-    if not brightest > 0:
+    if not blurred.max() > 0:
         raise InputError("registration failed: the scan has no positive uptake: look at the scan")
     corners = apply_affine(
         moving.affine, list(itertools.product(*((-0.5, n - 0.5) for n in moving.data.shape)))
@@ -165,11 +173,17 @@ def _prepared(moving: Volume, spacing: float) -> tuple[Volume, Volume]:
     affine[:3, 3] = low + spacing / 2
     data = resample(Volume(blurred, moving.affine), shape=shape, affine=affine)
     inside = resample(Volume(np.ones_like(blurred), moving.affine), shape=shape, affine=affine)
-    return Volume(data / np.float32(brightest), affine), Volume(inside, affine)
+    return Volume(data, affine), Volume(inside, affine)
 
 
 def _blurred(data: Array, sigma: float | npt.NDArray[np.float64]) -> Array:
     return np.asarray(ndimage.gaussian_filter(data, sigma, mode="nearest", truncate=2.5))
+
+
+def _evened(volume: Volume) -> Volume:
+    """Divide an axis-aligned volume by its local mean, air apart."""
+    local = _blurred(volume.data, LOCAL_SIGMA_MM / voxel_sizes(volume.affine))
+    return Volume(volume.data / (local + np.float32(AIR) * local.max()), volume.affine)
 
 
 def _best_guess(scan: Volume, template: Volume, mask: Mask) -> Affine:
@@ -201,6 +215,24 @@ def _guesses(centre: npt.NDArray[np.float64], target: npt.NDArray[np.float64]) -
             matrix[:3, :3] = Rotation.from_euler("xyz", degrees, degrees=True).as_matrix()
             matrix[:3, 3] = target + np.array([0, 0, shift]) - matrix[:3, :3] @ centre
             yield matrix
+
+
+def _well_seen(seen: Volume, template: Volume, around: Mask, matrix: Affine) -> Mask:
+    """Return the part of `around` that lies inside the scanner's view, a margin apart.
+
+    Voxels at the view's edge would drop out when stretched over it, and what drops out cannot disagree: the
+    affine step would stretch a head whose vertex was cut off until all that disagrees had left the view.
+    """
+    inside = resample(seen, shape=template.data.shape, affine=template.affine, matrix=matrix) > WHOLLY_SEEN
+    steps = max(1, round(MARGIN_MM / template.affine[0, 0]))
+    well_seen = around & ndimage.binary_erosion(inside, iterations=steps, border_value=1)
+    share = float(well_seen.sum() / around.sum())
+    if share < MIN_SEEN:
+        raise InputError(
+            f"registration failed: {share:.0%} of the brain lies in the scanner's view, {MIN_SEEN:.0%} must:"
+            " look at the scan"
+        )
+    return np.asarray(well_seen)
 
 
 def _optimised(
