@@ -128,6 +128,25 @@ def finished(tmp_path_factory, project_root) -> Workspace:
     return workspace
 
 
+@pytest.fixture(scope="module")
+def client(finished):
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=f"sqlite:///{finished.root}/mlflow.db")
+
+
+@pytest.fixture(scope="module")
+def training(client):
+    """The finished workspace's training runs."""
+    experiment = client.get_experiment_by_name("adpet").experiment_id
+    return client.search_runs([experiment], "tags.`adpet.kind` = 'train'")
+
+
+@pytest.fixture(scope="module")
+def scan(finished) -> Path:
+    return next((finished.root / "data/phantom/raw").rglob("*_pet.nii.gz"))
+
+
 @pytest.fixture
 def copied(finished, tmp_path) -> Workspace:
     """The finished workspace once more, to be disturbed."""
@@ -199,17 +218,6 @@ class TestTheRun:
 class TestTheStore:
     """What a person finds in MLflow after the run."""
 
-    @pytest.fixture(scope="class")
-    def client(self, finished):
-        from mlflow import MlflowClient
-
-        return MlflowClient(tracking_uri=f"sqlite:///{finished.root}/mlflow.db")
-
-    @pytest.fixture(scope="class")
-    def training(self, client):
-        experiment = client.get_experiment_by_name("adpet").experiment_id
-        return client.search_runs([experiment], "tags.`adpet.kind` = 'train'")
-
     def test_one_run_a_training_with_parameters_curves_and_test_metrics(self, client, training):
         (run,) = training
         assert run.info.status == "FINISHED"
@@ -262,10 +270,6 @@ class TestTheStore:
 
 
 class TestPredict:
-    @pytest.fixture(scope="class")
-    def scan(self, finished):
-        return next((finished.root / "data/phantom/raw").rglob("*_pet.nii.gz"))
-
     def test_without_a_champion_it_says_what_to_do(self, copied):
         scan = next((copied.root / "data/phantom/raw").rglob("*_pet.nii.gz"))
         from mlflow import MlflowClient

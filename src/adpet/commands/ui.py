@@ -1,11 +1,16 @@
 """Open the MLflow UI on the project's runs, on loopback."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 from adpet.errors import TrackingError
-from adpet.tracking.store import store_uri
+from adpet.params import load_params
+from adpet.tracking.store import connect
+
+# Reports nothing about its use, and starts no workers for jobs that this project does not have.
+ENVIRONMENT = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 
 
 def run(*, port: int) -> None:
@@ -16,11 +21,14 @@ def run(*, port: int) -> None:
     TrackingError
         Where the server does not start, for instance because the port is taken.
     """
-    uri = store_uri(Path.cwd())
+    # Connects first, so that a store that is not there yet is made with its folder of artifacts.
+    uri = connect(Path.cwd(), experiment=load_params().tracking.experiment).uri
     if uri.startswith(("http://", "https://")):
         raise TrackingError(f"MLFLOW_TRACKING_URI names a server that has a UI already: open {uri}")
     print(f"The runs in {uri} are shown on http://127.0.0.1:{port} (stop with Ctrl-C)", flush=True)
     server = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri]
-    done = subprocess.run([*server, "--host", "127.0.0.1", "--port", str(port)], check=False)
+    done = subprocess.run(
+        [*server, "--host", "127.0.0.1", "--port", str(port)], env=os.environ | ENVIRONMENT, check=False
+    )
     if done.returncode > 0:
         raise TrackingError(f"the MLflow UI stopped with status {done.returncode}; try another --port")

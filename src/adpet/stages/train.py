@@ -64,6 +64,7 @@ def run(params: Params) -> None:
             name=f"MobileNetV2 {params.model.alpha} {params.model.feature_layer}",
             tags=_tags(facts, leaky=split_summary["leaky"]),
             params=params.flat(),
+            reopen=True,
         ) as tracked,
     ):
         tracked.log_dataset(name=Path(params.cohort.raw).name, digest=facts["data"], source=params.cohort.raw)

@@ -74,7 +74,9 @@ def run(params: Params) -> None:
     connect(Path.cwd(), experiment=params.tracking.experiment)
     with (
         resumable("tune", facts) as work,
-        open_run(lineage=facts["id"], kind="tune", name="search", params=params.flat()) as parent,
+        open_run(
+            lineage=facts["id"], kind="tune", name="search", params=params.flat(), reopen=True
+        ) as parent,
     ):
         trial = _Trial(params, split, parent, facts["id"])
         result = search(
