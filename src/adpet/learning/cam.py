@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
+from adpet.learning.checkpoint import values_of
 from adpet.learning.model import CLASSES, HEAD_NAME, POOL_NAME
 from adpet.learning.training import predict_batch
 
@@ -59,14 +60,14 @@ def maps_by_class(
 
 def head_bias(model: keras.Model) -> float:
     """Return the part of the log-odds of AD that no place of a slice accounts for."""
-    bias = keras.ops.convert_to_numpy(model.get_layer(HEAD_NAME).bias)
+    (bias,) = values_of([model.get_layer(HEAD_NAME).bias])
     return float(bias[CLASSES.index("AD")] - bias[CLASSES.index("CN")])
 
 
 def _maps_of_batches(
     model: keras.Model, slices: npt.NDArray[np.uint8], batch_size: int
 ) -> Iterator[tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]:
-    kernel = keras.ops.convert_to_numpy(model.get_layer(HEAD_NAME).kernel)
+    (kernel,) = values_of([model.get_layer(HEAD_NAME).kernel])
     if model not in _FEATURE_MODELS:
         outputs = [model.get_layer(POOL_NAME).input, model.get_layer(HEAD_NAME).output]
         _FEATURE_MODELS[model] = keras.Model(model.inputs, outputs)

@@ -65,7 +65,7 @@ def write_checkpoint(path: Path, state: State, mark: str) -> None:
 def read_checkpoint(path: Path, mark: str) -> State | None:
     """Return the state at `path`, or None where there is none, it is broken or another training's."""
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             facts = json.loads(str(stored["facts"]))
             if facts["mark"] != mark:
                 return None
@@ -83,8 +83,8 @@ def training_fingerprint(
 ) -> str:
     """Return a fingerprint of all that decides a training's result.
 
-    `settings` are JSON values. Packed files are known by path, size and time of change; the network by its layers and
-    initial weights.
+    `settings` are JSON values. Packed files are known by path, size and time of change; the
+    network by its layers and initial weights.
     """
     facts: dict[str, Any] = {
         "format": FORMAT,
@@ -102,7 +102,7 @@ def training_fingerprint(
 
 def values_of(variables: Iterable[Any]) -> Arrays:
     """Return copies of the values of Keras variables."""
-    return [np.array(keras.ops.convert_to_numpy(variable.value)) for variable in variables]
+    return [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]
 
 
 def assign_values(variables: Sequence[Any], values: Arrays) -> None:

@@ -14,6 +14,7 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
+from adpet.errors import InputError
 from adpet.learning.augment import Augmentation, apply
 from adpet.learning.checkpoint import (
     Row,
@@ -215,6 +216,8 @@ def predict(model: keras.Model, refs: Sequence[SliceRef], batch_size: int = 64) 
     InputError
         Where there are no slices, or a packed file cannot be used.
     """
+    if not refs:
+        raise InputError("prediction: required at least one slice; received none")
     reader = SliceReader(refs)
     places = np.arange(len(refs))
     batches = (reader.read(places[start : start + batch_size]) for start in range(0, len(refs), batch_size))
@@ -341,7 +344,7 @@ def _optimizer(optimisation: Optimisation, steps: int) -> keras.optimizers.Optim
         rate = keras.optimizers.schedules.CosineDecay(rate, steps)
     elif optimisation.schedule == "linear":
         rate = keras.optimizers.schedules.PolynomialDecay(rate, steps, end_learning_rate=0.0)
-    decay = optimisation.weight_decay or None
+    decay = optimisation.weight_decay
     if optimisation.optimizer == "sgd":
         optimizer = keras.optimizers.SGD(rate, momentum=optimisation.momentum, weight_decay=decay)
     else:

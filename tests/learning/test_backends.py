@@ -1,0 +1,85 @@
+"""The learning layer on a machine that has Keras, JAX and NumPy, and nothing else of ours."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import builtins, sys
+REFUSED = {
+    "dvc", "joblib", "matplotlib", "mlflow", "nilearn", "optuna", "pandas", "pydantic", "ruamel", "SimpleITK",
+    "sklearn", "tensorflow", "torch", "tqdm",
+}
+original = builtins.__import__
+
+def import_hook(name, globals=None, locals=None, fromlist=(), level=0):
+    # JAX itself stands on SciPy; our modules may not.
+    ours = ((globals or {}).get("__name__") or "").startswith("adpet")
+    if name.split(".")[0] in REFUSED or (ours and name.split(".")[0] == "scipy"):
+        raise ImportError(f"{name} is refused")
+    return original(name, globals, locals, fromlist, level)
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in REFUSED:
+            raise ImportError(f"{name} is refused")
+
+builtins.__import__ = import_hook
+sys.meta_path.insert(0, Finder())
+
+import tempfile
+from pathlib import Path
+import keras
+import numpy as np
+from adpet.learning.augment import Augmentation
+from adpet.learning.cam import class_activation_maps, head_bias
+from adpet.learning.dataset import SliceRef
+from adpet.learning.model import build_model
+from adpet.learning.training import Optimisation, set_determinism, train
+
+assert keras.backend.backend() == "jax"
+set_determinism(1, 1)
+folder = Path(tempfile.mkdtemp())
+rng = np.random.default_rng(0)
+refs = []
+for number in range(12):
+    packed = rng.integers(80, 140, (8, 32, 32)).astype(np.uint8)
+    if number % 2:
+        packed[:, 8:20, 4:16] //= 2
+    np.save(folder / f"{number}.npy", packed)
+    label = ("CN", "AD")[number % 2]
+    refs += [SliceRef(folder / f"{number}.npy", index, label, str(number)) for index in range(8)]
+model = build_model(input_size=32, alpha=0.35, feature_layer="block_6_expand_relu", dropout=0.2, seed=1)
+history = train(
+    model, refs[:64], refs[64:], optimisation=Optimisation("adamw", 2e-3, "cosine", epochs=4, batch_size=16),
+    augmentation=Augmentation(rotation_degrees=5, flip=False, intensity=0.05), monitor="val_loss", seed=1,
+    checkpoint=folder / "training.npz",
+)
+assert history.final["val_subject_auc"] == 1, history
+maps, logits = class_activation_maps(model, np.load(folder / "1.npy"))
+np.testing.assert_allclose(maps.mean(axis=(1, 2)) + head_bias(model), logits, atol=1e-4)
+assert not REFUSED & set(sys.modules), REFUSED & set(sys.modules)
+print("trained")
+"""
+
+
+@pytest.mark.slow
+def test_trains_and_explains_with_jax_alone():
+    # Without optimisation XLA compiles in a third of the time.
+    environment = {
+        "KERAS_BACKEND": "jax",
+        "XLA_FLAGS": "--xla_backend_optimization_level=0",
+        "JAX_PLATFORMS": "cpu",
+    }
+    run = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert run.stdout.strip() == "trained"

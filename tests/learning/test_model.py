@@ -1,0 +1,197 @@
+import h5py
+import keras
+import numpy as np
+import pytest
+from keras.src.legacy.saving import legacy_h5_format
+
+from adpet.errors import ParameterError
+from adpet.learning.model import (
+    CLASSES,
+    FEATURE_LAYERS,
+    batch_norm_layers,
+    build_model,
+    probability_of_ad,
+    reestimate_batch_norm,
+)
+
+BATCH = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 1)).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def mobilenet():
+    keras.utils.set_random_seed(5)
+    return keras.applications.MobileNetV2(
+        input_shape=(96, 96, 3), alpha=0.35, include_top=False, weights=None
+    )
+
+
+@pytest.fixture(scope="module")
+def published(mobilenet, tmp_path_factory):
+    """Write weights in the format of the files that Keras publishes."""
+    path = tmp_path_factory.mktemp("weights") / "mobilenet_v2_no_top.h5"
+    with h5py.File(path, "w") as file:
+        legacy_h5_format.save_weights_to_hdf5_group(file, mobilenet)
+    return path
+
+
+class TestBuildModel:
+    def test_gives_a_probability_for_each_class(self, small_model):
+        outputs = small_model().predict(BATCH, verbose=0)
+        assert outputs.shape == (4, len(CLASSES))
+        np.testing.assert_allclose(outputs.sum(axis=1), 1, rtol=1e-6)
+        np.testing.assert_array_equal(probability_of_ad(outputs), outputs[:, 1])
+
+    @pytest.mark.parametrize("feature_layer", FEATURE_LAYERS)
+    def test_a_feature_layer_has_its_stride(self, small_model, feature_layer):
+        model = small_model(feature_layer=feature_layer, input_size=64)
+        side = 64 // FEATURE_LAYERS[feature_layer]
+        assert model.get_layer("pool").input.shape[1:3] == (side, side)
+
+    def test_has_the_size_of_the_network_of_2019(self):
+        model = build_model(input_size=128, alpha=1.5, feature_layer="Conv_1", dropout=0.0, seed=0)
+        assert model.count_params() == pytest.approx(4.99e6, rel=0.005)
+
+    def test_the_seed_decides_the_weights(self, small_model):
+        first, again, other = (small_model(seed=seed).get_weights() for seed in (1, 1, 2))
+        for one, two in zip(first, again, strict=True):
+            np.testing.assert_array_equal(one, two)
+        assert any(not np.array_equal(one, two) for one, two in zip(first, other, strict=True))
+
+    def test_every_batch_norm_has_the_momentum(self, small_model):
+        layers = batch_norm_layers(small_model())
+        assert len(layers) == 19
+        assert {layer.momentum for layer in layers} == {0.9}
+
+    def test_loads_in_safe_mode_with_equal_probabilities(self, small_model, tmp_path):
+        model = small_model()
+        model.save(tmp_path / "model.keras")
+        loaded = keras.saving.load_model(tmp_path / "model.keras", compile=False, safe_mode=True)
+        np.testing.assert_array_equal(model.predict(BATCH, verbose=0), loaded.predict(BATCH, verbose=0))
+        assert {layer.momentum for layer in batch_norm_layers(loaded)} == {0.9}
+        assert {type(layer).__module__.split(".")[0] for layer in loaded.layers} == {"keras"}
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            (
+                {"feature_layer": "block_99"},
+                "model.feature_layer: required one of Conv_1, .*received block_99",
+            ),
+            ({"input_size": 36}, "multiple of 8, the stride of block_6_expand_relu; received 36"),
+            ({"input_size": 24}, "at least 32"),
+        ],
+    )
+    def test_impossible_settings_are_refused(self, small_model, changes, message):
+        with pytest.raises(ParameterError, match=message):
+            small_model(**changes)
+
+
+class TestWeights:
+    def test_a_published_file_gives_its_weights_to_three_grey_channels(
+        self, small_model, mobilenet, published
+    ):
+        model = small_model(weights=str(published))
+        for name in ("Conv1", "block_3_depthwise", "block_6_expand_BN"):
+            theirs = mobilenet.get_layer(name).get_weights()
+            for one, two in zip(model.get_layer(name).get_weights(), theirs, strict=True):
+                np.testing.assert_array_equal(one, two)
+
+    def test_a_file_of_keras_3_is_read_too(self, small_model, mobilenet, tmp_path):
+        path = tmp_path / "network.weights.h5"
+        mobilenet.save_weights(path)
+        model = small_model(weights=str(path))
+        np.testing.assert_array_equal(
+            model.get_layer("Conv1").get_weights()[0], mobilenet.get_layer("Conv1").get_weights()[0]
+        )
+
+    def test_imagenet_is_taken_for_a_size_without_weights_of_its_own(
+        self, small_model, mobilenet, published, monkeypatch
+    ):
+        asked = []
+
+        def fetch(name, *_, **__):
+            asked.append(name)
+            return str(published)
+
+        monkeypatch.setattr("keras.src.utils.file_utils.get_file", fetch)
+        model = small_model(weights="imagenet")
+        assert asked == ["mobilenet_v2_weights_tf_dim_ordering_tf_kernels_0.35_224_no_top.h5"]
+        np.testing.assert_array_equal(
+            model.get_layer("Conv1").get_weights()[0], mobilenet.get_layer("Conv1").get_weights()[0]
+        )
+
+    def test_imagenet_that_cannot_be_fetched_is_one_clear_line(self, small_model, monkeypatch):
+        def fetch(*_, **__):
+            raise OSError("URL fetch failure on https://example.org:\nNone -- no route to host")
+
+        monkeypatch.setattr("keras.src.utils.file_utils.get_file", fetch)
+        with pytest.raises(ParameterError, match="imagenet could not be fetched; give the path") as error:
+            small_model(weights="imagenet")
+        assert "\n" not in str(error.value)
+
+    def test_a_width_without_imagenet_weights_is_refused(self, small_model):
+        with pytest.raises(ParameterError, match=r"model.alpha: required one of 0\.35, .*received 1\.5"):
+            small_model(weights="imagenet", alpha=1.5)
+
+    @pytest.mark.parametrize("name", ["gone.h5", "gone.keras"])
+    def test_a_missing_file_is_named(self, small_model, tmp_path, name):
+        with pytest.raises(ParameterError, match=f"{name}, which is not there"):
+            small_model(weights=str(tmp_path / name))
+
+    def test_weights_of_another_width_do_not_fit(self, small_model, published):
+        with pytest.raises(ParameterError, match=r"model.alpha: 0\.5; received .*does not fit") as error:
+            small_model(weights=str(published), alpha=0.5)
+        assert "\n" not in str(error.value)
+
+    def test_an_earlier_model_gives_all_its_weights(self, small_model, published, tmp_path):
+        earlier = small_model(weights=str(published), seed=3)
+        earlier.save(tmp_path / "earlier.keras")
+        model = small_model(weights=str(tmp_path / "earlier.keras"), dropout=0.5)
+        np.testing.assert_array_equal(model.predict(BATCH, verbose=0), earlier.predict(BATCH, verbose=0))
+        assert model.get_layer("dropout").rate == 0.5
+
+    def test_an_earlier_model_of_another_shape_does_not_fit(self, small_model, tmp_path):
+        small_model(alpha=0.5).save(tmp_path / "earlier.keras")
+        with pytest.raises(ParameterError, match=r"same model\.alpha and model\.feature_layer; received"):
+            small_model(weights=str(tmp_path / "earlier.keras"))
+
+    @pytest.mark.parametrize("name", ["text.h5", "text.keras"])
+    def test_another_file_is_no_weights_file(self, small_model, tmp_path, name):
+        (tmp_path / name).write_text("no weights")
+        with pytest.raises(ParameterError, match=f"received .*{name}, which"):
+            small_model(weights=str(tmp_path / name))
+
+
+class TestReestimateBatchNorm:
+    def test_statistics_are_those_of_training(self, small_model):
+        """With the momentum at 0, one step of training leaves exactly one batch's statistics."""
+        model, reference = small_model(), small_model(batch_norm_momentum=0.0)
+        reestimate_batch_norm(model, [BATCH])
+        reference(BATCH, training=True)
+        for ours, theirs in zip(batch_norm_layers(model), batch_norm_layers(reference), strict=True):
+            np.testing.assert_allclose(ours.moving_mean, theirs.moving_mean, rtol=1e-4, atol=1e-5)
+            np.testing.assert_allclose(ours.moving_variance, theirs.moving_variance, rtol=1e-4, atol=1e-5)
+
+    def test_the_first_layer_gets_the_mean_and_variance_of_all_slices(self, small_model):
+        model = small_model()
+        batches = np.random.default_rng(1).integers(0, 256, (5, 4, 32, 32, 1)).astype(np.uint8)
+        batches[:, :, :, :16] //= np.arange(1, 6, dtype=np.uint8)[:, None, None, None, None]
+        reestimate_batch_norm(model, batches)
+        inputs = keras.Model(model.inputs, model.get_layer("Conv1").output)
+        values = inputs.predict(np.concatenate(list(batches)), verbose=0)
+        norm = model.get_layer("bn_Conv1")
+        np.testing.assert_allclose(norm.moving_mean, values.mean(axis=(0, 1, 2)), rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(norm.moving_variance, values.var(axis=(0, 1, 2)), rtol=1e-4)
+
+    def test_nothing_else_changes(self, small_model):
+        model = small_model()
+        before = {variable.path: np.array(variable) for variable in model.variables}
+        reestimate_batch_norm(model, [BATCH])
+        changed = {v.path for v in model.variables if not np.array_equal(before[v.path], np.array(v))}
+        assert all("moving_" in path for path in changed)
+        assert len(changed) == 2 * 19
+        assert {layer.momentum for layer in batch_norm_layers(model)} == {0.9}
+
+    def test_no_batches_are_refused(self, small_model):
+        with pytest.raises(ValueError, match="required at least one batch"):
+            reestimate_batch_norm(small_model(), [])
