@@ -10,7 +10,7 @@ from adpet.cohort.phantom import PhantomRecipe, draw_cohort, simulate_scan, writ
 from adpet.cohort.scanner import HEAD_CENTRE, SCANNERS, SITES
 from adpet.cohort.uptake import load_anatomy, region_masks
 from adpet.imaging.align import resample
-from adpet.imaging.volume import Volume, read_volume
+from adpet.imaging.volume import Volume, read_volume, to_ras, write_volume
 
 RECIPE = PhantomRecipe()
 # A quick scanner for group statistics: 4 mm voxels, in MNI space when the pose is 0.
@@ -102,10 +102,14 @@ class TestScan:
         assert scan.volume.data.shape == SCANNERS["D690"].matrix
         np.testing.assert_array_equal(scan.volume.affine, SCANNERS["D690"].affine)
 
-    def test_one_site_delivers_frames(self, anatomy):
+    def test_one_site_delivers_frames_whose_mean_our_reader_reads(self, anatomy, tmp_path):
         row = draw_cohort(RECIPE).query("site == 'S02'").iloc[0].to_dict()
-        scan = simulate_scan(row, RECIPE, anatomy)
-        assert scan.volume.data.shape == (*SCANNERS["HRRT"].matrix, 6)
+        scan = simulate_scan(row, RECIPE, anatomy).volume
+        assert scan.data.shape == (*SCANNERS["HRRT"].matrix, 6)
+        path = tmp_path / "frames.nii"
+        write_volume(path, scan, dtype=np.int16)
+        mean = to_ras(scan.data.mean(axis=-1), scan.affine)
+        np.testing.assert_allclose(read_volume(path).data, mean.data, atol=0.01)
 
     def test_truth_lies_where_the_disease_does(self, anatomy):
         recipe = replace(RECIPE, pose=0)
