@@ -74,8 +74,8 @@ NORMATIVE = {
     "pons": Region((0, -27, -34), (12, 9, 12), 1.00),
 }
 
-# What the table does not name, from how FDG images look: bright primary and frontal cortex up to the vertex
-# and the poles, dark temporal poles, amygdala, basal forebrain and lower brain stem.
+# What the table does not name. Set by hand, with an eye on regional ratios (never voxels) of a public mean of
+# 100 scans (Della Rosa et al. 2014), half of them of patients: likeness to that image is a fit, not a validation.
 BETWEEN = {
     "precentral": Region((40, -8, 52), (16, 10, 16), 1.36),
     "paracentral": Region((6, -24, 60), (8, 18, 14), 1.30),
