@@ -94,7 +94,7 @@ def trained(small_model, quick, sides):
     history = train(
         model,
         *sides,
-        optimisation=quick(epochs=5),
+        optimisation=quick(epochs=10),
         augmentation=AUGMENTATION,
         monitor="val_subject_log_loss",
         seed=3,
