@@ -75,7 +75,7 @@ NORMATIVE = {
 }
 
 # What the table does not name. Set by hand, with an eye on regional ratios (never voxels) of a public mean of
-# 100 scans (Della Rosa et al. 2014), half of them of patients: likeness to that image is a fit, not a validation.
+# 100 scans (Della Rosa et al. 2014), half of them of patients: likeness to it is a fit, not a validation.
 BETWEEN = {
     "precentral": Region((40, -8, 52), (16, 10, 16), 1.36),
     "paracentral": Region((6, -24, 60), (8, 18, 14), 1.30),
