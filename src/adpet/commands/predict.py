@@ -94,7 +94,10 @@ def _standardize(
         template=settings["template"],
         align=align or settings["align"],
     )
-    found, alignment = standardize(volume, standard)
+    try:
+        found, alignment = standardize(volume, standard)
+    except InputError as error:
+        raise InputError(f"{scan}: {error}") from error
     if alignment.similarity < settings["min_similarity"]:
         raise InputError(
             f"{scan}: required FDG-PET of a whole brain (correlation with the template "

@@ -1,11 +1,13 @@
 """Bring one scan to the standard: RAS+, frames averaged, on the MNI grid, as a ratio to a reference."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from adpet.errors import InputError
 from adpet.imaging.align import Alignment, register, resample, similarity
 from adpet.imaging.intensity import ratio_to_reference
 from adpet.imaging.template import Reference, brain_mask, fdg_template, load_template, reference_mask
@@ -34,10 +36,11 @@ class Standard:
     align: Literal["affine", "none"]
 
 
+@lru_cache(maxsize=1)
 def load_standard(
     *, grid_mm: float, reference: Reference, template: str = BUILT_IN, align: Literal["affine", "none"]
 ) -> Standard:
-    """Make the standard from nilearn's tissue maps or a template file of one's own.
+    """Make the standard from nilearn's tissue maps or a template file of one's own, once a process.
 
     Raises
     ------
@@ -61,7 +64,8 @@ def standardize(scan: Volume, standard: Standard) -> tuple[Volume, Alignment]:
     Raises
     ------
     InputError
-        Where registration finds no overlap, or the reference region holds no uptake.
+        Where registration finds no overlap, or the reference region holds no uptake. The text names no
+        file: whoever read the scan does.
     """
     template = standard.template
     if standard.align == "affine":
@@ -70,4 +74,11 @@ def standardize(scan: Volume, standard: Standard) -> tuple[Volume, Alignment]:
         alignment = Alignment(matrix=np.eye(4), similarity=np.nan)
     data = resample(scan, shape=template.data.shape, affine=template.affine, matrix=alignment.matrix)
     found = Alignment(alignment.matrix, similarity(data, template.data, standard.brain))
-    return Volume(ratio_to_reference(data, standard.reference), template.affine), found
+    try:
+        ratio = ratio_to_reference(data, standard.reference)
+    except ValueError as error:
+        raise InputError(
+            "required uptake in the reference region; received none there after registration; look at the "
+            "scan, or choose another standardize.reference"
+        ) from error
+    return Volume(ratio, template.affine), found

@@ -1,12 +1,13 @@
 """Write a network as a ``.keras`` file whose bytes follow from the network alone, and read it back.
 
-Keras stamps the time of saving into the archive; here it is left out, so that the same training
-gives the same file. There is no pickle in it, and it is read in Keras' safe mode.
+Keras writes the time of saving and addresses in memory into the archive; here they are left out,
+so that the same training gives the same file. There is no pickle in it, and it is read in Keras' safe mode.
 """
 
 import json
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import keras
 
@@ -23,7 +24,7 @@ def save_model(model: keras.Model, path: Path) -> None:
         stamped = aside.with_suffix(".stamped.keras")
         try:
             model.save(stamped)
-            _without_times(stamped, aside)
+            _without_traces(stamped, aside)
         finally:
             stamped.unlink(missing_ok=True)
 
@@ -45,12 +46,31 @@ def load_model(path: Path) -> keras.Model:
         ) from error
 
 
-def _without_times(source: Path, target: Path) -> None:
-    with zipfile.ZipFile(source) as stamped, zipfile.ZipFile(target, "w") as plain:
-        for name in sorted(stamped.namelist()):
-            content = stamped.read(name)
+def _without_traces(source: Path, target: Path) -> None:
+    """Copy an archive without the time and the memory addresses of the process that wrote it."""
+    with zipfile.ZipFile(source) as traced, zipfile.ZipFile(target, "w") as plain:
+        for name in sorted(traced.namelist()):
+            content = traced.read(name)
             if name == "metadata.json":
-                metadata = json.loads(content)
-                metadata["date_saved"] = None
-                content = json.dumps(metadata, sort_keys=True).encode()
+                content = _json(json.loads(content) | {"date_saved": None})
+            elif name == "config.json":
+                content = _json(_renumbered(json.loads(content), {}))
             plain.writestr(zipfile.ZipInfo(name, NO_TIME), content)
+
+
+def _renumbered(config: Any, numbers: dict[int, int]) -> Any:
+    """Return `config` with its shared objects counted from 1, where Keras has their addresses."""
+    if isinstance(config, list):
+        return [_renumbered(item, numbers) for item in config]
+    if not isinstance(config, dict):
+        return config
+    return {
+        key: numbers.setdefault(value, len(numbers) + 1)
+        if key == "shared_object_id"
+        else _renumbered(value, numbers)
+        for key, value in config.items()
+    }
+
+
+def _json(document: Any) -> bytes:
+    return json.dumps(document).encode()

@@ -3,8 +3,8 @@
 import hashlib
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import keras
 import pandas as pd
 
 from adpet.artifacts import PHANTOM_RAW, SLICES
@@ -14,6 +14,9 @@ from adpet.learning.dataset import SliceRef
 from adpet.learning.model import build_model
 from adpet.learning.training import Optimisation
 from adpet.params import Params
+
+if TYPE_CHECKING:
+    import keras
 
 
 def slice_refs(rows: pd.DataFrame) -> list[SliceRef]:
@@ -62,7 +65,7 @@ def refuse_trained_on(trained_on: Iterable[str], evaluated: Iterable[str]) -> No
     _refuse(set(trained_on) & set(evaluated), "to be evaluated, but trained on")
 
 
-def network(params: Params) -> keras.Model:
+def network(params: Params) -> "keras.Model":
     """Build the network that the parameters describe."""
     return build_model(**params.model.model_dump(), seed=params.seed)
 

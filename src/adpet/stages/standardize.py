@@ -66,7 +66,8 @@ def _attempt(scan: dict[str, Any], *, settings: Standardize, volumes: Path) -> d
             read_volume(Path(scan["path"]), frame_seconds=seconds or None), standard
         )
     except InputError as error:
-        return {**row, "reason": str(error)}
+        reason = str(error)
+        return {**row, "reason": reason if scan["path"] in reason else f"{scan['path']}: {reason}"}
     row["similarity"] = round(alignment.similarity, 6)
     row.update(zip(MATRIX_COLUMNS, np.round(alignment.matrix[:3].ravel(), 6).tolist(), strict=True))
     if alignment.similarity < settings.min_similarity:

@@ -1,9 +1,8 @@
 """Train MobileNetV2 with the best trial's hyperparameters, and log the run with its model."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
 import pandas as pd
 
@@ -35,6 +34,9 @@ from adpet.tracking.lineage import lineage
 from adpet.tracking.runs import RunHandle, open_run
 from adpet.tracking.store import connect
 from adpet.workers import epochs_shown
+
+if TYPE_CHECKING:
+    import keras
 
 # Everything that the trained weights follow from.
 SETTINGS: dict[str, Any] = {
@@ -89,7 +91,7 @@ def preprocessing(params: Params, facts: dict[str, Any]) -> dict[str, Any]:
 
 def _fit(
     params: Params, split: pd.DataFrame, checkpoint: Path, tracked: RunHandle
-) -> tuple[keras.Model, History]:
+) -> tuple["keras.Model", History]:
     training, validation = training_and_validation(split, params, fold=params.split.validation_fold)
     model = network(params)
 

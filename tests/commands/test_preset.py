@@ -1,0 +1,54 @@
+"""A preset changes params.yaml, and nothing else in it."""
+
+import shutil
+
+import pytest
+
+from adpet.commands.preset import run
+from adpet.errors import ParameterError
+from adpet.params import load_params
+
+
+@pytest.fixture
+def project(project_root, tmp_path, monkeypatch):
+    shutil.copy(project_root / "params.yaml", tmp_path)
+    shutil.copytree(project_root / "presets", tmp_path / "presets")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_2019_protocol_is_one_command_away(project):
+    assert "model.alpha: 0.5 -> 1.5" in run("protocol-2019")
+    params = load_params()
+    assert (params.model.alpha, params.split.unit, params.tuned()) == (1.5, "slice", ())
+
+
+def test_comments_and_other_values_stay(project):
+    run("protocol-2019")
+    text = (project / "params.yaml").read_text()
+    assert "# the built-in synthetic cohort" in text
+    assert load_params().phantom.subjects == 180
+
+
+def test_a_second_time_changes_nothing(project):
+    run("protocol-2019")
+    before = (project / "params.yaml").read_text()
+    assert "holds these values already" in run("protocol-2019")
+    assert (project / "params.yaml").read_text() == before
+
+
+def test_an_unknown_preset_is_refused_with_those_there_are(project):
+    with pytest.raises(ParameterError, match="required one of protocol-2019; received 'protocol-2020'"):
+        run("protocol-2020")
+
+
+def test_a_preset_with_an_unknown_key_changes_nothing(project):
+    before = (project / "params.yaml").read_text()
+    (project / "presets" / "typo.yaml").write_text("train: {epoch: 3}\n")
+    with pytest.raises(ParameterError, match=r"train.epoch: unknown key"):
+        run("typo")
+    assert (project / "params.yaml").read_text() == before
+
+
+def test_without_a_name_the_presets_are_listed(project):
+    assert run(None) == "protocol-2019"

@@ -1,0 +1,60 @@
+"""A scan comes out on the MNI grid as a ratio, wherever and in whatever unit it was stored."""
+
+import numpy as np
+import pytest
+
+from adpet.errors import InputError
+from adpet.imaging.align import brain_points, rms_displacement
+from adpet.imaging.standard import load_standard, standardize
+from adpet.imaging.template import fdg_template
+from adpet.imaging.volume import Volume
+
+GRID_MM = 4.0
+
+
+def standard(**options):
+    return load_standard(**{"grid_mm": GRID_MM, "reference": "global", "align": "affine"} | options)
+
+
+@pytest.fixture(scope="module")
+def moved():
+    """The template as a scanner might store it: turned by 10 degrees, shifted, in Bq/mL."""
+    template = fdg_template(GRID_MM)
+    angle = np.deg2rad(10)
+    motion = np.eye(4)
+    motion[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    motion[:3, 3] = [8, -12, 5]
+    return Volume(template.data * 5000, motion @ template.affine), motion
+
+
+def test_head_pose_and_unit_fall_out(moved):
+    scan, motion = moved
+    volume, alignment = standardize(scan, standard())
+    points = brain_points(standard().brain, volume.affine)
+    assert rms_displacement(alignment.matrix, motion, points) < 1.0
+    assert alignment.similarity > 0.98
+    assert volume.data[standard().brain].mean() == pytest.approx(1.0, abs=0.01)
+    np.testing.assert_array_equal(volume.affine, standard().template.affine)
+
+
+def test_a_scan_in_mni_space_can_be_taken_as_it_lies(moved):
+    scan, _ = moved
+    _, alignment = standardize(scan, standard(align="none"))
+    np.testing.assert_array_equal(alignment.matrix, np.eye(4))
+    assert alignment.similarity < 0.8
+
+
+@pytest.mark.parametrize("reference", ["global", "cerebellum", "pons"])
+def test_the_reference_region_has_a_mean_of_one(reference):
+    template = fdg_template(GRID_MM)
+    chosen = standard(reference=reference, align="none")
+    volume, _ = standardize(Volume(template.data * 3, template.affine), chosen)
+    assert volume.data[chosen.reference].mean() == pytest.approx(1.0, abs=1e-5)
+
+
+def test_a_scan_without_uptake_in_the_reference_is_refused():
+    template = fdg_template(GRID_MM)
+    chosen = standard(reference="pons", align="none")
+    empty = np.where(chosen.reference, 0, template.data)
+    with pytest.raises(InputError, match="required uptake in the reference region"):
+        standardize(Volume(empty.astype(np.float32), template.affine), chosen)

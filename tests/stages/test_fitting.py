@@ -1,0 +1,78 @@
+"""Whose slices are trained on, and the guards before training and evaluation."""
+
+import pandas as pd
+import pytest
+
+from adpet.errors import LeakageError
+from adpet.params import load_params, read_yaml, set_by_key, validate_params
+from adpet.stages.fitting import hashed, may_log_images, refuse_trained_on, training_and_validation
+
+SPLIT = pd.DataFrame(
+    [
+        ("s1_a", 0, "s1", "AD", "test"),
+        ("s2_a", 0, "s2", "AD", "fold-0"),
+        ("s3_a", 0, "s3", "CN", "fold-1"),
+        ("s4_a", 0, "s4", "AD", "fold-2"),
+    ],
+    columns=["scan", "index", "subject", "diagnosis", "part"],
+)
+
+
+@pytest.fixture(scope="module")
+def params(project_root):
+    return load_params(project_root / "params.yaml")
+
+
+def changed(project_root, values):
+    document = read_yaml(project_root / "params.yaml")
+    for key, value in values.items():
+        set_by_key(document, key, value)
+    return validate_params(document, source="params.yaml")
+
+
+def subjects(refs):
+    return [ref.subject for ref in refs]
+
+
+def test_the_test_set_is_neither_trained_nor_validated_on(params):
+    training, validation = training_and_validation(SPLIT, params, fold=0)
+    assert subjects(training) == ["s3", "s4"]
+    assert subjects(validation) == ["s2"]
+    assert training[0].path.as_posix() == "data/processed/slices/s3_a.npy"
+
+
+def test_a_subject_on_two_sides_stops_before_training(params):
+    leaking = pd.concat([SPLIT, SPLIT[:1].assign(part="fold-1")])
+    with pytest.raises(LeakageError, match="received 1 trained on and held out: s1; run: dvc repro"):
+        training_and_validation(leaking, params, fold=0)
+
+
+def test_a_split_that_was_asked_to_leak_may(project_root):
+    leaky = changed(project_root, {"split.unit": "slice"})
+    leaking = pd.concat([SPLIT, SPLIT[:1].assign(part="fold-1")])
+    training, _ = training_and_validation(leaking, leaky, fold=0)
+    assert "s1" in subjects(training)
+
+
+def test_without_folds_validation_is_on_the_test_set_as_in_2019(project_root):
+    protocol = changed(project_root, {"split.unit": "slice", "split.folds": 0})
+    two = SPLIT.assign(part=["test", "train", "train", "train"])
+    training, validation = training_and_validation(two, protocol, fold=0)
+    assert (subjects(training), subjects(validation)) == (["s2", "s3", "s4"], ["s1"])
+
+
+def test_a_model_is_not_evaluated_on_whom_it_was_trained_on():
+    refuse_trained_on(hashed(["s1"]), hashed(["s2"]))
+    with pytest.raises(LeakageError, match="to be evaluated, but trained on"):
+        refuse_trained_on(hashed(["s1", "s2"]), hashed(["s2"]))
+
+
+def test_hashes_do_not_name_subjects():
+    assert "s1" not in "".join(hashed(["s1", "s2"]))
+    assert hashed(["s2", "s1", "s1"]) == hashed(["s1", "s2"])
+
+
+def test_images_of_participants_stay_out_of_mlflow_unless_allowed(project_root, params):
+    assert may_log_images(params)
+    assert not may_log_images(changed(project_root, {"cohort.raw": "data/raw"}))
+    assert may_log_images(changed(project_root, {"cohort.raw": "data/raw", "tracking.log_images": True}))

@@ -1,0 +1,55 @@
+"""Work over many items keeps its order, shows how far it is, and is quiet where nobody looks."""
+
+import os
+import pty
+import sys
+import termios
+
+import pytest
+
+from adpet.workers import epochs_shown, map_in_processes, progress
+
+
+def square(number):
+    return number * number
+
+
+def fail(number):
+    raise ValueError(number)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_results_come_in_the_order_of_the_items(workers):
+    assert list(map_in_processes(square, range(7), workers=workers)) == [n * n for n in range(7)]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_error_in_a_worker_reaches_the_caller(workers):
+    with pytest.raises(ValueError, match="0"):
+        list(map_in_processes(fail, range(3), workers=workers))
+
+
+def test_progress_is_silent_where_stderr_is_no_terminal(capfd):
+    assert list(progress(range(3), label="slice", unit="scan")) == [0, 1, 2]
+    with epochs_shown(2, label="train", on_epoch=lambda *_: None) as shown:
+        shown(0, {"loss": 1.0, "val_subject_log_loss": 1.0})
+    assert capfd.readouterr().err == ""
+
+
+def test_a_terminal_sees_how_far_it_is(monkeypatch):
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 80))
+    with os.fdopen(theirs, "w") as terminal:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        assert list(progress(range(3), label="slice", unit="scan", total=3)) == [0, 1, 2]
+        terminal.flush()
+        shown = os.read(ours, 100_000).decode()
+    os.close(ours)
+    assert "slice" in shown
+    assert "3/3" in shown
+
+
+def test_epochs_pass_on_what_the_callback_answers():
+    with epochs_shown(2, label="train", on_epoch=lambda epoch, _: epoch == 1) as shown:
+        row = {"loss": 1.0, "val_subject_log_loss": 1.0}
+        assert [shown(0, row), shown(1, row)] == [False, True]
