@@ -1,0 +1,74 @@
+"""dvc.yaml says what the code does: a stage reruns when a module that it uses has changed."""
+
+from pathlib import Path
+
+import grimp
+import pytest
+from ruamel.yaml import YAML
+
+FILES = (Path("data/phantom/dvc.yaml"), Path("dvc.yaml"))
+
+# What a stage's result may follow from. Figures and MLflow are not worth a new training.
+COMPUTES = ("adpet.imaging", "adpet.cohort", "adpet.learning")
+SCORES = (*COMPUTES, "adpet.evidence")
+
+LAYERS = {"evaluate": SCORES, "explain": SCORES, "register": ("adpet.tracking.registry",)}
+
+
+@pytest.fixture(scope="module")
+def stages(project_root):
+    return {
+        name: stage
+        for file in FILES
+        for name, stage in YAML(typ="safe").load(project_root / file)["stages"].items()
+    }
+
+
+@pytest.fixture(scope="module")
+def graph():
+    return grimp.build_graph("adpet")
+
+
+def used(graph, stage):
+    """What the stage's module imports itself or through the other stages' modules, and below `learning`."""
+    found, to_read = {f"adpet.stages.{stage}"}, [f"adpet.stages.{stage}"]
+    while to_read:
+        for module in graph.find_modules_directly_imported_by(to_read.pop()):
+            if module.startswith(("adpet.stages.", *LAYERS.get(stage, COMPUTES))) and module not in found:
+                found.add(module)
+                if module.startswith(("adpet.stages.", "adpet.learning.")):
+                    to_read.append(module)
+    return {f"src/{module.replace('.', '/')}.py" for module in found}
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [
+        "phantom",
+        "ingest",
+        "standardize",
+        "slice",
+        "split",
+        "tune",
+        "train",
+        "evaluate",
+        "explain",
+        "register",
+    ],
+)
+def test_a_stage_depends_on_the_modules_that_it_imports(stages, graph, project_root, stage):
+    declared = {dependency for dependency in stages[stage]["deps"] if dependency.startswith("src/")}
+    files = {file for file in used(graph, stage) if (project_root / file).exists()}
+    assert files <= declared
+
+
+def test_no_stage_depends_on_code_that_is_not_there(stages, project_root):
+    for stage in stages.values():
+        for dependency in stage["deps"]:
+            assert not dependency.startswith("src/") or (project_root / dependency).exists(), dependency
+
+
+def test_every_stage_of_the_command_line_is_a_stage_of_dvc(stages):
+    from adpet.cli import STAGES
+
+    assert list(stages) == list(STAGES)
