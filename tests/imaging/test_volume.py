@@ -185,11 +185,29 @@ class TestRefusals:
         with pytest.raises(InputError, match=r"good\.nii"):
             read_header(good)
 
-    @pytest.mark.parametrize("keep", [5, 200, 900, -1])
-    def test_a_truncated_gzip_is_refused(self, good, keep):
+    @pytest.mark.parametrize("keep", [5, 200, 900, -9, -1])
+    @pytest.mark.parametrize("read", [read_header, read_volume])
+    def test_a_truncated_gzip_is_refused_by_its_length_already(self, good, keep, read):
         packed = good.with_suffix(".nii.gz")
-        packed.write_bytes(gzip.compress(good.read_bytes())[:keep] if keep > 0 else good.read_bytes())
-        refusal(packed)
+        packed.write_bytes(gzip.compress(good.read_bytes())[:keep])
+        with pytest.raises(InputError, match=r"^.*good\.nii\.gz: .*: copy[^\n]*$"):
+            read(packed)
+
+    def test_a_gzip_of_too_few_voxels_is_refused_by_its_length_already(self, good):
+        packed = good.with_suffix(".nii.gz")
+        packed.write_bytes(gzip.compress(good.read_bytes()[:-1]))
+        with pytest.raises(InputError, match="claims 4320 bytes of voxels, 4319 are there"):
+            read_header(packed)
+
+    def test_what_is_called_a_gzip_and_is_none_is_refused(self, good):
+        refusal(good.rename(good.with_suffix(".nii.gz")))
+
+    def test_a_gzip_of_several_pieces_is_whole(self, good, data):
+        content = good.read_bytes()
+        packed = good.with_suffix(".nii.gz")
+        packed.write_bytes(gzip.compress(content[:1000]) + gzip.compress(content[1000:]))
+        assert read_header(packed).shape == SHAPE
+        np.testing.assert_array_equal(read_volume(packed).data, data)
 
     def test_damaged_bytes_inside_a_gzip_are_refused(self, good):
         content = bytearray(gzip.compress(good.read_bytes()))

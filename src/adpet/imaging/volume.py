@@ -5,6 +5,7 @@ sform wins, as in nibabel. Text, extensions and names in a header are neither ke
 """
 
 import gzip
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -223,11 +224,16 @@ def _checked_header(path: Path, image: AnalyzeImage, max_voxels: int) -> VolumeH
 
 
 def _check_length(path: Path, image: AnalyzeImage, claimed: int) -> None:
-    """Refuse an uncompressed file that is shorter than its header claims, before its voxels are asked for."""
+    """Refuse a file that is shorter than its header claims, before its voxels are asked for."""
     voxels = Path(str(image.file_map["image"].filename))
-    if voxels.suffix.lower() not in (".nii", ".img"):
-        return
-    present = voxels.stat().st_size - int(cast("Any", image.dataobj).offset)
+    offset = int(cast("Any", image.dataobj).offset)
+    match voxels.suffix.lower():
+        case ".nii" | ".img":
+            present = voxels.stat().st_size - offset
+        case ".gz":
+            present = _unpacked_bytes(voxels, expected=offset + claimed) - offset
+        case _:
+            return
     if present < claimed:
         raise InputError(
             f"{path}: truncated: the header claims {claimed} bytes of voxels, {max(present, 0)} are there:"
@@ -235,13 +241,30 @@ def _check_length(path: Path, image: AnalyzeImage, claimed: int) -> None:
         )
 
 
+def _unpacked_bytes(voxels: Path, *, expected: int) -> int:
+    """Return how long a gzip file is unpacked.
+
+    Its last four bytes say it, modulo 2^32 (RFC 1952). Where they do not say `expected`, the file was cut
+    short or packed in several pieces: then it is unpacked, and gzip raises where an end is missing.
+    """
+    with voxels.open("rb") as file:
+        file.seek(-4, os.SEEK_END)
+        if int.from_bytes(file.read(), "little") == expected % 2**32:
+            return expected
+    return _unpack(voxels)
+
+
 def _check_sum(image: AnalyzeImage) -> None:
     """Read a gzip file to its end, where its checksum stands: damaged voxels would pass for voxels."""
     voxels = Path(str(image.file_map["image"].filename))
     if voxels.suffix.lower() == ".gz":
-        with gzip.open(voxels) as stream:
-            while stream.read(CHUNK_BYTES):
-                pass
+        _unpack(voxels)
+
+
+def _unpack(voxels: Path) -> int:
+    """Unpack a gzip file, keep nothing, and return its length."""
+    with gzip.open(voxels) as stream:
+        return sum(len(block) for block in iter(lambda: stream.read(CHUNK_BYTES), b""))
 
 
 def _best_affine(path: Path, image: AnalyzeImage) -> tuple[Affine, bool]:
