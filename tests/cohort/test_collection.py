@@ -92,6 +92,13 @@ class TestReadable:
         assert content_hash(path) != before
         assert content_hash(path) == content_hash(path.with_suffix(".hdr"))
 
+    def test_packed_pairs_of_one_scanner_are_told_apart_by_their_voxels(self, flat):
+        for number in (3, 4):
+            data = np.random.default_rng(number).random((8, 9, 10), dtype=np.float32)
+            path = flat.row(f"pair{number}.hdr.gz", str(number), "AD")
+            nib.save(nib.Nifti1Pair(data, LAS), path)
+        assert list(read(flat.root).scans["subject"]) == ["1", "2", "3", "4"]
+
     def test_durations_are_kept_where_there_are_frames_to_weight(self, bids_tree):
         bids_tree.json("pet.json", TracerName="FDG", FrameDuration=[300, 600])
         bids_tree.person("01", "AD")
@@ -151,6 +158,11 @@ class TestSetAside:
     def test_an_archive_cut_off_in_the_header(self, flat):
         flat.row("bad.nii.gz", "3", "AD").write_bytes(gzip.compress(bytes(1000))[:15])
         self.check(flat, "bad.nii.gz", "unusable", "cannot be read as a NIfTI image")
+
+    def test_an_archive_cut_off_in_its_voxels(self, flat):
+        path = flat.sound("bad.nii.gz", "3", "AD")
+        path.write_bytes(path.read_bytes()[:-100])
+        self.check(flat, "bad.nii.gz", "unusable", "ended before")
 
     def test_an_empty_file(self, flat):
         flat.row("bad.nii", "3", "AD").write_bytes(b"")

@@ -6,6 +6,7 @@ Nothing that is wrong with one file stops the others: it is set aside with its p
 import hashlib
 import math
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -128,7 +129,7 @@ def detect_layout(root: Path, *, table: Path | None = None) -> Layout:
 
 
 def content_hash(file: Path) -> str:
-    """Return the SHA-256 of a file's bytes; of a pair (.hdr, .img) of both, the header first."""
+    """Return the SHA-256 of a file's bytes; of a pair (header and image, packed or not) of both."""
     digest = hashlib.sha256()
     for part in _parts(file):
         with part.open("rb") as stream:
@@ -216,10 +217,14 @@ def _checked_seconds(durations: str, n_frames: int) -> str:
 
 
 def _parts(file: Path) -> list[Path]:
-    if file.suffix.lower() not in {".hdr", ".img"}:
+    """Return the file, or both of a pair, header first; either may be packed."""
+    pair = re.fullmatch(r"(.*\.)(hdr|img)(\.\w+)?", file.name, re.IGNORECASE | re.DOTALL)
+    if not pair:
         return [file]
-    upper = file.suffix.isupper()
-    return [file.with_suffix(suffix.upper() if upper else suffix) for suffix in (".hdr", ".img")]
+    stem, kind, packed = pair.groups(default="")
+    return [
+        file.with_name(f"{stem}{part.upper() if kind.isupper() else part}{packed}") for part in ("hdr", "img")
+    ]
 
 
 def _scan_row(scan: _Usable) -> dict[str, str | float]:
