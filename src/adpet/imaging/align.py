@@ -249,8 +249,7 @@ def _well_seen(seen: Volume, template: Volume, around: Mask, matrix: Affine) -> 
     share = float(well_seen.sum() / around.sum())
     if share < MIN_SEEN:
         raise InputError(
-            f"registration failed: {share:.0%} of the brain lies in the scanner's view, {MIN_SEEN:.0%} must:"
-            " look at the scan"
+            f"{share:.0%} of the brain lies in the scanner's view, {MIN_SEEN:.0%} must: look at the scan"
         )
     return np.asarray(well_seen)
 
