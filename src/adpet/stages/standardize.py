@@ -45,8 +45,9 @@ def run(params: Params) -> None:
 
 def _standardize_scan(scan: dict[str, Any], *, settings: Standardize, work: Path) -> dict[str, Any]:
     """Standardize one scan unless an earlier, killed run has finished it; return its alignment row."""
-    report = work / f"{scan['scan']}.json"
-    if not report.exists():
+    report, volume = work / f"{scan['scan']}.json", work / "volumes" / f"{scan['scan']}.nii"
+    # A run that was killed at its very end has moved the volumes away, and their reports stay behind.
+    if not report.exists() or (read_json(report)["passed"] and not volume.exists()):
         write_json(report, _attempt(scan, settings=settings, volumes=work / "volumes"))
     row: dict[str, Any] = read_json(report)
     return row
