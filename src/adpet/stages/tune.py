@@ -42,7 +42,7 @@ from adpet.stages.fitting import (
 )
 from adpet.stages.slice import coronal_grid
 from adpet.tracking.lineage import lineage
-from adpet.tracking.runs import RunHandle, open_run
+from adpet.tracking.runs import LEAKY, RunHandle, open_run
 from adpet.tracking.store import connect
 from adpet.workers import epochs_shown
 
@@ -65,20 +65,22 @@ def run(params: Params) -> None:
         return
     set_determinism(params.seed, params.compute.threads)
     split = read_split(SPLIT)
+    split_summary = read_json(SPLIT_SUMMARY)
+    leaky = {LEAKY: str(split_summary["leaky"]).lower()}
     facts = lineage(
         params=params.model_dump(include=SETTINGS, mode="json"),
         raw=params.cohort.raw,
-        split_hash=read_json(SPLIT_SUMMARY)["hash"],
+        split_hash=split_summary["hash"],
         seed=params.seed,
     )
     connect(Path.cwd(), experiment=params.tracking.experiment)
     with (
         resumable("tune", facts) as work,
         open_run(
-            lineage=facts["id"], kind="tune", name="search", params=params.flat(), reopen=True
+            lineage=facts["id"], kind="tune", name="search", tags=leaky, params=params.flat(), reopen=True
         ) as parent,
     ):
-        trial = _Trial(params, split, parent, facts["id"])
+        trial = _Trial(params, split, parent, facts["id"], leaky)
         result = search(
             _space(params),
             trial.evaluate,
@@ -90,10 +92,11 @@ def run(params: Params) -> None:
             direction="maximize" if params.train.monitor in RISING else "minimize",
         )
         _write(result.trials, result.best, params)
-        move(work / "study.db", STUDY)
         parent.log_metrics({f"best.{params.train.monitor}": result.best_value})
         for path in (BEST_TRIAL, TRIALS, SEARCH_FIGURE):
             parent.log_artifact(path, "search")
+        # Last: a search that MLflow fails to take is not searched again.
+        move(work / "study.db", STUDY)
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,7 @@ class _Trial:
     split: pd.DataFrame
     parent: RunHandle
     lineage_id: str
+    tags: dict[str, str]
 
     def evaluate(self, trial: TrialHandle) -> float:
         """Return the monitored measure at its best epoch, as a mean over the validation folds."""
@@ -115,6 +119,7 @@ class _Trial:
             kind="trial",
             name=f"trial {trial.number}",
             parent=self.parent,
+            tags=self.tags,
             params=trial.params,
         ) as tracked:
             for fold in range(params.tune.folds):
