@@ -21,6 +21,17 @@ def changed(document, key, value):
     return other
 
 
+def without_search(document):
+    """The document with every tuned value fixed to its first one."""
+    other = copy.deepcopy(document)
+    for section in ("train", "augment"):
+        for key, value in other[section].items():
+            if value == "tuned":
+                space = other["tune"]["space"][key]
+                other[section][key] = space["first"] if "first" in space else space["choices"][0]
+    return other
+
+
 def refusal(document, key, value):
     with pytest.raises(ParameterError) as refused:
         validate_params(changed(document, key, value), source="params.yaml")
@@ -101,12 +112,27 @@ class TestRefusals:
 
     def test_a_leaky_validation_must_be_asked_for_explicitly(self, document):
         assert "only with split.unit: slice" in refusal(document, "split.folds", 0)
-        other = changed(document, "split.folds", 0)
+        other = without_search(changed(document, "split.folds", 0))
         set_by_key(other, "split.unit", "slice")
         assert validate_params(other, source="params.yaml").split.folds == 0
 
     def test_tuned_values_need_trials(self, document):
         assert "tune.trials: required 1 or more" in refusal(document, "tune.trials", 0)
+
+    def test_the_search_may_not_see_the_test_set(self, document):
+        other = changed(document, "split.unit", "slice")
+        assert "split.folds: required 2 or more while train.learning_rate" in refusal(other, "split.folds", 0)
+
+    @pytest.mark.parametrize(
+        ("key", "value"),
+        [("zoom.high", 1.5), ("shear.low", -0.1), ("rotation_degrees.low", -5.0), ("learning_rate.low", 0.0)],
+    )
+    def test_a_search_may_only_try_what_is_allowed(self, document, key, value):
+        other = changed(document, "tune.space.learning_rate.log", False)
+        name = key.partition(".")[0]
+        assert refusal(other, f"tune.space.{key}", value).startswith(
+            f"params.yaml: tune.space.{name}: required low"
+        )
 
     def test_a_validation_fold_must_exist(self, document):
         assert "required less than split.folds (5); received 5" in refusal(

@@ -207,6 +207,21 @@ class Space(Section):
     flip: Choice
     intensity: Range
 
+    @model_validator(mode="after")
+    def _values_are_allowed(self) -> Self:
+        """Refuse before the search what a trial would be refused for in the middle of it."""
+        for name, one in self:
+            if not isinstance(one, Range):
+                continue
+            highest = 1.0 if name in ("zoom", "shift", "shear", "intensity") else float("inf")
+            if one.low < 0 or one.high > highest or (name == "learning_rate" and one.low == 0):
+                lowest = "more than 0" if name == "learning_rate" else "0 or more"
+                raise ValueError(
+                    f"{name}: required low of {lowest}{' and high of at most 1' if highest == 1 else ''}; "
+                    f"received low {one.low}, high {one.high}"
+                )
+        return self
+
 
 class Tune(Section):
     """The hyperparameter search."""
@@ -265,6 +280,11 @@ class Params(Section):
             raise ValueError(
                 f"tune.trials: required 1 or more while {', '.join(self.tuned())} is 'tuned' "
                 "(or give each of them a value); received 0"
+            )
+        if self.tuned() and self.split.folds == 0:
+            raise ValueError(
+                f"split.folds: required 2 or more while {', '.join(self.tuned())} is 'tuned', since the "
+                "search may not see the test set (or give each of them a value); received 0"
             )
         if self.split.folds and self.tune.folds > self.split.folds:
             raise ValueError(
