@@ -3,6 +3,7 @@
 import pytest
 
 from adpet.artifacts import fingerprint, move, read_json, resumable, write_json, written_aside
+from adpet.errors import InputError
 
 
 class TestWrittenAside:
@@ -73,6 +74,15 @@ def test_json_holds_no_nan(tmp_path):
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(tmp_path / "metrics.json", {"auc": float("nan")})
     assert read_json(tmp_path / "metrics.json")["auc"] == 0.9
+
+
+@pytest.mark.parametrize(("content", "required"), [(None, "not there"), ("{", "required JSON")])
+def test_json_that_cannot_be_read_is_one_line_that_says_what_to_do(tmp_path, content, required):
+    if content is not None:
+        (tmp_path / "run.json").write_text(content)
+    with pytest.raises(InputError, match=f"run.json: .*{required}.* run: dvc repro") as refused:
+        read_json(tmp_path / "run.json")
+    assert "\n" not in str(refused.value)
 
 
 def test_move_replaces_a_folder(tmp_path):

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from adpet.errors import InputError
+
 PARAMS = Path("params.yaml")
 
 PHANTOM_RAW = Path("data/phantom/raw")
@@ -82,8 +84,19 @@ def remove(path: Path) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read one JSON document."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """Read one JSON document.
+
+    Raises
+    ------
+    InputError
+        Where there is no such file, or it is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: required, but not there; run: dvc repro") from error
+    except ValueError as error:
+        raise InputError(f"{path}: required JSON; received: {error}; remove it and run: dvc repro") from error
 
 
 def write_json(path: Path, document: Any) -> None:

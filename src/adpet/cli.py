@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from adpet.errors import AdpetError
@@ -36,6 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         options.handler(options)
+        # Here, and not when Python ends, so that a reader who has gone is noticed below.
+        sys.stdout.flush()
     except AdpetError as error:
         sys.exit(f"adpet {options.command}: {error}")
     except BrokenPipeError:
@@ -46,9 +48,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"adpet {options.command}: interrupted; run it again to go on", file=sys.stderr)
         sys.exit(INTERRUPTED)
     except OSError as error:
-        if error.filename is None:
+        if error.strerror is None:
             raise
-        sys.exit(f"adpet {options.command}: {error.filename}: {error.strerror}")
+        place = f"{error.filename}: " if error.filename else ""
+        sys.exit(f"adpet {options.command}: {place}{error.strerror}")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -57,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Alzheimer's disease from FDG-PET. `dvc repro` runs the stages that have changed; "
         "the other commands are for people. Research use only, not a medical device.",
     )
-    parser.add_argument("--version", action="version", version=f"adpet {version('adpet')}")
+    parser.add_argument("--version", action="version", version=f"adpet {_version()}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, summary in STAGES.items():
         _add(commands, name, f"stage: {summary}", _run_stage)
@@ -73,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         default=None,
         help="folder for the CAM volume and the "
-        "per-slice values (default: beside where you stand, named after the scan)",
+        "per-slice values (default: in the present folder, named after the scan)",
     )
     predict.add_argument(
         "--align",
@@ -93,6 +96,14 @@ def _parser() -> argparse.ArgumentParser:
     ui = _add(commands, "ui", "open the MLflow UI on loopback", _ui)
     ui.add_argument("--port", type=int, default=5000)
     return parser
+
+
+def _version() -> str:
+    """Return the installed version; stages run from ``src`` alone as well."""
+    try:
+        return version("adpet")
+    except PackageNotFoundError:
+        return "(not installed)"
 
 
 def _add(
