@@ -44,7 +44,8 @@ def run(params: Params) -> None:
     trained = read_json(RUN)
     split = read_split(SPLIT)
     leaky = trained["leaky"]
-    validation_part = "test" if params.split.folds == 0 else f"fold-{params.split.validation_fold}"
+    # Without folds there is nobody to choose a threshold on but the tested: it stays 0.5, as in 2019.
+    validation_part = f"fold-{params.split.validation_fold}" if params.split.folds else None
     scored = split[split["part"].isin(["test", validation_part])]
     if not leaky:
         refuse_trained_on(trained["trained_on"], hashed(scored["subject"]))
