@@ -55,6 +55,13 @@ def test_outside_of_git_and_dvc_results_are_unversioned(tmp_path, monkeypatch):
     assert (commit(), data_hash("data/raw")) == (UNVERSIONED, UNVERSIONED)
 
 
+@pytest.mark.parametrize("spelled", ["data/raw", "data/raw/", "./data/raw"])
+def test_the_data_hash_does_not_depend_on_how_the_folder_is_spelled(tmp_path, spelled):
+    lock = tmp_path / "dvc.lock"
+    lock.write_text("stages: {ingest: {deps: [{path: data/raw, md5: ab12.dir}]}}\n")
+    assert data_hash(spelled, lock=lock) == "ab12.dir"
+
+
 def test_the_data_hash_is_the_one_that_dvc_locked(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "dvc.lock").write_text(

@@ -58,7 +58,7 @@ def data_hash(raw: str, *, lock: Path = Path("dvc.lock")) -> str:
         return UNVERSIONED
     stages = read_yaml(lock).get("stages", {})
     for dependency in stages.get("ingest", {}).get("deps", []):
-        if dependency["path"] == raw:
+        if Path(dependency["path"]) == Path(raw):
             return str(dependency.get("md5", UNVERSIONED))
     return UNVERSIONED
 
