@@ -23,8 +23,8 @@ from adpet.cohort.splits import read_split
 from adpet.evidence.drawing import save_figure
 from adpet.evidence.training_figures import learning_curves_figure
 from adpet.imaging.coronal import coronal_slices
-from adpet.imaging.intensity import to_uint8
-from adpet.imaging.template import fdg_template
+from adpet.imaging.intensity import ratio_to_reference, to_uint8
+from adpet.imaging.template import fdg_template, reference_mask
 from adpet.learning.saving import save_model
 from adpet.learning.training import History, set_determinism, train
 from adpet.params import Params
@@ -150,6 +150,8 @@ def _write(history: History, run_facts: dict[str, Any]) -> None:
 
 def _example(params: Params) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """Return the template's own slices, (n, height, width, 1): an example that is nobody's brain."""
-    template = fdg_template(params.standardize.grid_mm)
-    planes = coronal_slices(template.data, template.affine, coronal_grid(params))
+    grid_mm = params.standardize.grid_mm
+    template = fdg_template(grid_mm)
+    ratio = ratio_to_reference(template.data, reference_mask(params.standardize.reference, grid_mm))
+    planes = coronal_slices(ratio, template.affine, coronal_grid(params))
     return to_uint8(planes, window=params.slice.window)[..., np.newaxis]
