@@ -33,7 +33,7 @@ def test_auc_interval_version_figures_and_next_commands(results):
     assert "0.950 (95 % interval 0.880 to 0.990) on 44 held-out subjects" in text
     assert "baseline: voxels" in text
     assert "adpet version 3, alias challenger" in text
-    assert "adpet promote" in text
+    assert "adpet promote 3 " in text
     assert "LEAKY" not in text
 
 

@@ -8,7 +8,7 @@ from adpet.errors import InputError
 NEXT = (
     "next:  . .venv/bin/activate             the commands below live there",
     "       adpet ui                         browse runs and models",
-    "       adpet promote                    make this version the champion",
+    "       adpet promote {version:<19}make this version the champion",
     "       adpet predict SCAN.nii.gz        ask the champion about one scan",
     "       dvc exp run -S train.epochs=30   try something else",
 )
@@ -41,7 +41,8 @@ def run() -> str:
     if metrics["leakage"]["leaky"]:
         facts.insert(0, ("LEAKY", "subjects stand on both sides of this split: these figures are no result"))
     lines = [f"{name:<18}{text}" for name, text in facts]
-    return "\n".join(["", *lines, "", *NEXT])
+    following = [line.format(version=version["version"]) for line in NEXT]
+    return "\n".join(["", *lines, "", *following])
 
 
 def _interval(metric: dict[str, Any]) -> str:
