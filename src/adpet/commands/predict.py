@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from adpet.artifacts import write_json
-from adpet.errors import InputError
+from adpet.errors import InputError, TrackingError
 from adpet.evidence.brain_figures import cam_montage
 from adpet.evidence.drawing import save_figure
 from adpet.evidence.metrics import Aggregation, pooled_probability
@@ -18,8 +18,12 @@ from adpet.imaging.standard import load_standard, standardize
 from adpet.imaging.volume import Volume, read_volume, write_volume
 from adpet.learning.cam import class_activation_maps
 from adpet.params import load_params
-from adpet.tracking.registry import load_model, version_of
+from adpet.tracking.registry import Version, load_model, version_of
 from adpet.tracking.store import connect
+
+# What `register` leaves with a version, and a model from elsewhere lacks.
+METADATA = ("standardize", "slice", "input_size", "lineage")
+TAGS = ("adpet.aggregation", "adpet.threshold")
 
 SUFFIXES = (".nii.gz", ".nii", ".hdr", ".img", ".img.gz")
 
@@ -34,7 +38,7 @@ def run(
     InputError
         Where the scan cannot be read, or is not like the template after registration.
     TrackingError
-        Where there is no such model.
+        Where there is no such model, or it was not registered by this pipeline.
     """
     # Read first: a wrong path should not wait for the model to load.
     volume = read_volume(scan)
@@ -43,6 +47,7 @@ def run(
     uri = model or f"models:/{tracking.model_name}@champion"
     version = version_of(uri)
     network, metadata = load_model(uri)
+    _require_ours(uri, metadata, version)
     standard_volume, alignment = _standardize(volume, scan, metadata["standardize"], align)
     cut = metadata["slice"]
     grid = CoronalGrid.spanning(
@@ -82,6 +87,19 @@ def run(
     save_figure(figure, folder / f"{_stem(scan)}_cam.png")
     write_json(folder / f"{_stem(scan)}.json", answer)
     return _in_words(answer, folder)
+
+
+def _require_ours(uri: str, metadata: dict[str, Any], version: Version) -> None:
+    """Refuse a model that does not say how its input is made and its output read."""
+    lacking = [
+        *(key for key in METADATA if key not in metadata),
+        *(tag for tag in TAGS if tag not in version.tags),
+    ]
+    if lacking:
+        raise TrackingError(
+            f"{uri}: required a model that this pipeline has registered; received one without "
+            f"{', '.join(lacking)}; name another version"
+        )
 
 
 def _standardize(

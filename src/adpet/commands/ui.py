@@ -1,6 +1,7 @@
 """Open the MLflow UI on the project's runs, on loopback."""
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,8 @@ from adpet.tracking.store import connect
 
 # Reports nothing about its use, and starts no workers for jobs that this project does not have.
 ENVIRONMENT = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+
+LAST_PORT = 65_535
 
 
 def run(*, port: int) -> None:
@@ -25,6 +28,7 @@ def run(*, port: int) -> None:
     uri = connect(Path.cwd(), experiment=load_params().tracking.experiment).uri
     if uri.startswith(("http://", "https://")):
         raise TrackingError(f"MLFLOW_TRACKING_URI names a server that has a UI already: open {uri}")
+    _require_free(port)
     print(f"The runs in {uri} are shown on http://127.0.0.1:{port} (stop with Ctrl-C)", flush=True)
     server = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri]
     done = subprocess.run(
@@ -32,3 +36,17 @@ def run(*, port: int) -> None:
     )
     if done.returncode > 0:
         raise TrackingError(f"the MLflow UI stopped with status {done.returncode}; try another --port")
+
+
+def _require_free(port: int) -> None:
+    """Refuse a port that is taken in one line, where the server would say it in ten."""
+    if not 0 < port <= LAST_PORT:
+        raise TrackingError(f"--port: required 1 to {LAST_PORT}; received {port}")
+    try:
+        # An earlier server's closed connections do not count: the next one may take the port as well.
+        with socket.create_server(("127.0.0.1", port)):
+            return
+    except OSError as error:
+        raise TrackingError(
+            f"port {port} cannot be used ({str(error.strerror).lower()}); try another --port"
+        ) from error
