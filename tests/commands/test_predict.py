@@ -19,4 +19,4 @@ def test_a_model_from_elsewhere_is_refused_in_one_line():
 
 
 def test_a_model_of_this_pipeline_is_taken():
-    _require_ours("models:/adpet/1", dict.fromkeys(METADATA, {}), version(dict.fromkeys(TAGS, "0.5")))
+    _require_ours("models:/adpet/1", {key: {} for key in METADATA}, version(dict.fromkeys(TAGS, "0.5")))
