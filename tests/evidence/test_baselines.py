@@ -1,5 +1,7 @@
 """Baselines: they find what is there, nothing where there is nothing, and never meet the test subjects."""
 
+import weakref
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -61,15 +63,22 @@ class TestVoxelFeatures:
         found = voxel_features([np.full((5, 4, 4), 3, np.float32)], np.ones((5, 4, 4), bool), block=2)
         assert found == pytest.approx(np.full((1, 12), 3.0))
 
-    def test_volumes_are_taken_one_at_a_time(self):
-        alive = []
+    def test_volumes_are_let_go_one_by_one(self):
+        held, most = [], 0
 
         def volumes():
-            for number in range(3):
-                alive.append(number)
-                yield np.full((4, 4, 4), number, np.float32)
+            nonlocal most
+            for number in range(5):
+                volume = np.full((4, 4, 4), number, np.float32)
+                held.append(weakref.ref(volume))
+                most = max(most, sum(reference() is not None for reference in held))
+                yield volume
+                del volume
 
-        assert voxel_features(volumes(), np.ones((4, 4, 4), bool), block=4).ravel().tolist() == [0, 1, 2]
+        found = voxel_features(volumes(), np.ones((4, 4, 4), bool), block=4)
+        assert found.ravel().tolist() == [0, 1, 2, 3, 4]
+        # The one at work and the one that is made next.
+        assert most == 2
 
     @pytest.mark.parametrize(
         ("volumes", "block", "message"),
