@@ -65,11 +65,12 @@ class TestInheritance:
         bids_tree.scan("sub-01_ses-1_pet.nii")
         assert only(bids_tree).scanner == ""
 
-    def test_a_broken_sidecar_sets_aside_its_own_scans_only(self, bids_tree):
+    @pytest.mark.parametrize("content", ["{broken", "[" * 100_000], ids=["broken", "endless"])
+    def test_a_broken_sidecar_sets_aside_its_own_scans_only(self, bids_tree, content):
         for label in ("01", "02"):
             bids_tree.person(label, "CN")
             bids_tree.scan(f"sub-{label}_pet.nii")
-        (bids_tree.root / "sub-01/pet/sub-01_pet.json").write_text("{broken")
+        (bids_tree.root / "sub-01/pet/sub-01_pet.json").write_text(content)
         candidates, rejected = find(bids_tree)
         assert [scan.subject for scan in candidates] == ["02"]
         kind, reason = rejected["sub-01_pet.nii"]

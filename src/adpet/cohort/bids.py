@@ -191,7 +191,7 @@ def _is_pet(sidecar: Path) -> bool:
 def _read_object(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path.name} is not JSON ({error}); mend it") from error
     if not isinstance(content, dict):
         raise InputError(f"{path.name} holds no names and values; mend it")
