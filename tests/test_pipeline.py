@@ -443,12 +443,10 @@ def test_an_adni_tree_runs_through_with_parameters_only(copied):
         )  # fmt: skip
     header = ["Image Data ID", "Subject", "Group", "Sex", "Age", "Visit", "Modality", "Description", "Type",
               "Acq Date", "Format", "Downloaded"]  # fmt: skip
-    with (copied.root / "data/collection.csv").open("w", newline="") as file:
+    with (copied.root / "data/raw/collection.csv").open("w", newline="") as file:
         csv.writer(file, quoting=csv.QUOTE_ALL).writerows([header, *rows])
     copied.run("dvc", "add", "data/raw")
-    copied.set_params(
-        {"cohort.raw": "data/raw", "cohort.layout": "adni", "cohort.table": "data/collection.csv"}
-    )
+    copied.set_params({"cohort.raw": "data/raw", "cohort.layout": "adni", "cohort.table": "collection.csv"})
     done = copied.run("dvc", "repro")
     assert "Running stage 'register'" in done.stdout
     assert "data/phantom" not in done.stdout

@@ -131,7 +131,9 @@ class Model(Section):
 
     input_size: Annotated[int, Field(ge=32, multiple_of=32)]
     alpha: Positive
-    feature_layer: Literal["Conv_1", "out_relu", "block_13_expand_relu", "block_6_expand_relu"]
+    feature_layer: Literal[
+        "Conv_1", "out_relu", "block_16_project_BN", "block_13_expand_relu", "block_6_expand_relu"
+    ]
     weights: str
     dropout: Annotated[float, Field(ge=0, lt=1)]
 

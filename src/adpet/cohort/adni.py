@@ -129,17 +129,17 @@ def parse_date(text: str) -> str:
 
 
 def _only_table(root: Path) -> Path:
-    for folder in (root, root.absolute().parent):
-        found = [path for path in sorted(folder.glob("*.csv")) if is_collection_table(path)]
-        if len(found) == 1:
-            return found[0]
-        if found:
-            names = ", ".join(path.name for path in found)
-            raise InputError(f"{folder}: required one collection CSV; received {names}; set cohort.table")
-    raise InputError(
-        f"{root}: required ADNI's collection CSV (with {', '.join(REQUIRED)}) in it or beside it; "
-        "received none; download it from the archive's collection page, or set cohort.table"
-    )
+    """Return the one collection CSV in `root` itself: DVC versions what lies there with the scans."""
+    found = [path for path in sorted(root.glob("*.csv")) if is_collection_table(path)]
+    if len(found) > 1:
+        names = ", ".join(path.name for path in found)
+        raise InputError(f"{root}: required one collection CSV; received {names}; set cohort.table")
+    if not found:
+        raise InputError(
+            f"{root}: required ADNI's collection CSV (with {', '.join(REQUIRED)}) in it; received none; "
+            "download it from the archive's collection page, or set cohort.table"
+        )
+    return found[0]
 
 
 def _spelling(listing: Table, column: str) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from adpet.artifacts import INGEST, REJECTED, SCANS, write_json
 from adpet.cohort.collection import read_collection
 from adpet.cohort.scans import ingest_summary, require_usable, write_rejected, write_scans
+from adpet.errors import InputError
 from adpet.params import Params
 from adpet.workers import progress
 
@@ -16,7 +17,7 @@ def run(params: Params) -> None:
     collection = read_collection(
         Path(cohort.raw),
         layout=cohort.layout,
-        table=Path(cohort.table) if cohort.table else None,
+        table=_table_inside(Path(cohort.raw), cohort.table),
         diagnosis_column=cohort.diagnosis_column,
         diagnosis_map=cohort.diagnosis_map,
         progress=partial(progress, label="ingest", unit="file"),
@@ -26,3 +27,22 @@ def run(params: Params) -> None:
     require_usable(collection, max_rejected_fraction=cohort.max_rejected_fraction)
     write_scans(SCANS, collection.scans)
     write_json(INGEST, ingest_summary(collection))
+
+
+def _table_inside(raw: Path, name: str | None) -> Path | None:
+    """Return the path of the collection's table, which must lie where DVC versions it with the scans.
+
+    Raises
+    ------
+    InputError
+        Where it lies elsewhere.
+    """
+    if name is None:
+        return None
+    table = raw / name
+    if not table.resolve().is_relative_to(raw.resolve()):
+        raise InputError(
+            f"params.yaml: cohort.table: required a path inside cohort.raw ({raw}), so that DVC versions it "
+            f"with the scans; received {name}; move the file there"
+        )
+    return table

@@ -1,0 +1,41 @@
+"""The stage reads a collection, and says in one line what it cannot use."""
+
+import shutil
+
+import pytest
+
+from adpet.errors import InputError
+from adpet.params import load_params, read_yaml, set_by_key, validate_params
+from adpet.stages.ingest import run
+
+
+@pytest.fixture
+def params(project_root, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(project_root / "params.yaml", tmp_path)
+    (tmp_path / "data/raw").mkdir(parents=True)
+
+    def with_cohort(values):
+        document = read_yaml(tmp_path / "params.yaml")
+        for key, value in ({"raw": "data/raw"} | values).items():
+            set_by_key(document, f"cohort.{key}", value)
+        return validate_params(document, source="params.yaml")
+
+    return with_cohort
+
+
+def test_a_table_that_dvc_would_not_version_is_refused(params, tmp_path):
+    (tmp_path / "data/collection.csv").write_text("path,subject,session,diagnosis\n")
+    with pytest.raises(InputError, match=r"cohort.table: required a path inside cohort.raw \(data/raw\)"):
+        run(params({"table": "../collection.csv"}))
+
+
+def test_an_empty_folder_is_one_line_and_writes_nothing(params, tmp_path):
+    with pytest.raises(InputError) as refused:
+        run(params({}))
+    assert "\n" not in str(refused.value)
+    assert not (tmp_path / "data/interim").exists()
+
+
+def test_the_projects_own_parameters_name_no_table(project_root):
+    assert load_params(project_root / "params.yaml").cohort.table is None
