@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("pipeline")]
 
 SMALL = {
     "phantom.subjects": 16,
-    "compute.workers": 1,
+    "compute.workers": 2,
     "compute.threads": 1,
     "split.folds": 3,
     "model.input_size": 32,
@@ -453,3 +453,37 @@ def test_an_adni_tree_runs_through_with_parameters_only(copied):
     ingest = copied.read_json("data/interim/ingest.json")
     assert ingest["scans"] == len(rows)
     assert copied.read_json("results/register/version.json")["version"] == 2
+
+
+def test_the_2019_protocol_in_small_is_marked_as_leaky_for_ever(copied):
+    fixed = {
+        "rotation_degrees": 20.0,
+        "zoom": 0.05,
+        "shift": 0.05,
+        "shear": 0.05,
+        "flip": True,
+        "intensity": 0.0,
+    }
+    copied.set_params(
+        {
+            **{f"augment.{key}": value for key, value in fixed.items()},
+            "split.unit": "slice",
+            "split.test_fraction": 0.2,
+            "split.folds": 0,
+            "model.feature_layer": "Conv_1",
+            "train.optimizer": "sgd",
+            "train.schedule": "linear",
+            "train.learning_rate": 3e-4,
+            "train.monitor": "val_accuracy",
+            "tune.trials": 0,
+        }
+    )
+    copied.run("dvc", "repro")
+    assert copied.adpet("summary").stdout.strip().startswith("LEAKY")
+    version = copied.read_json("results/register/version.json")
+    assert version["leaky"] is True
+    refused = copied.adpet("promote", str(version["version"]), status=1)
+    assert "leaked subjects" in refused.stderr
+    copied.adpet("promote", str(version["version"]), "--allow-leaky")
+    scan = next((copied.root / "data/phantom/raw").rglob("*_pet.nii.gz"))
+    assert "LEAKY" in copied.adpet("predict", str(scan), "--output", "answer").stdout

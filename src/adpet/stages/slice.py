@@ -8,6 +8,7 @@ from adpet.imaging.coronal import CoronalGrid, coronal_slices
 from adpet.imaging.intensity import to_uint8
 from adpet.imaging.volume import read_volume
 from adpet.params import Params
+from adpet.stages.tables import SLICE_COLUMNS, read_alignment
 from adpet.workers import progress
 
 
@@ -23,7 +24,7 @@ def coronal_grid(params: Params) -> CoronalGrid:
 
 def run(params: Params) -> None:
     """Write one packed uint8 file a scan, and ``slices.csv`` with a row for every plane."""
-    alignment = pd.read_csv(ALIGNMENT)
+    alignment = read_alignment(ALIGNMENT)
     scans = alignment.loc[alignment["passed"], "scan"]
     grid = coronal_grid(params)
     with written_aside(SLICES) as aside:
@@ -32,9 +33,7 @@ def run(params: Params) -> None:
             volume = read_volume(VOLUMES / f"{scan}.nii")
             planes = coronal_slices(volume.data, volume.affine, grid)
             np.save(aside / f"{scan}.npy", to_uint8(planes, window=params.slice.window))
-    table = pd.DataFrame(
-        [(scan, index, y_mm) for scan in scans for index, y_mm in enumerate(grid.y_mm)],
-        columns=["scan", "index", "y_mm"],
-    )
+    rows = [(scan, index, y_mm) for scan in scans for index, y_mm in enumerate(grid.y_mm)]
+    table = pd.DataFrame(rows, columns=list(SLICE_COLUMNS))
     with written_aside(SLICES_TABLE) as aside:
         table.to_csv(aside, index=False, lineterminator="\n")

@@ -1,7 +1,5 @@
 """Deal the subjects out to the test set and the validation folds."""
 
-import pandas as pd
-
 from adpet.artifacts import SCANS, SLICES_TABLE, SPLIT, SPLIT_SUMMARY, write_json
 from adpet.cohort.scans import read_scans, subject_table
 from adpet.cohort.splits import (
@@ -13,13 +11,14 @@ from adpet.cohort.splits import (
     write_split,
 )
 from adpet.params import Params
+from adpet.stages.tables import read_slices_table
 
 
 def run(params: Params) -> None:
     """Write ``split.csv``, one row a slice, and ``split.json`` with its hash and balance."""
     settings = params.split
     scans = read_scans(SCANS)
-    slices = pd.read_csv(SLICES_TABLE)
+    slices = read_slices_table(SLICES_TABLE)
     scans = scans[scans["scan"].isin(slices["scan"])]
     if settings.unit == "slice":
         slices = slices.merge(scans[["scan", "subject", "diagnosis"]], on="scan", validate="many_to_one")

@@ -22,9 +22,8 @@ from adpet.errors import InputError
 from adpet.imaging.standard import load_standard, standardize
 from adpet.imaging.volume import read_volume, write_volume
 from adpet.params import Params, Standardize
+from adpet.stages.tables import ALIGNMENT_COLUMNS, MATRIX_COLUMNS
 from adpet.workers import map_in_processes, progress
-
-MATRIX_COLUMNS = [f"m{row}{column}" for row in range(3) for column in range(4)]
 
 
 def run(params: Params) -> None:
@@ -36,7 +35,8 @@ def run(params: Params) -> None:
         (work / "volumes").mkdir(exist_ok=True)
         one = partial(_standardize_scan, settings=params.standardize, work=work)
         done = map_in_processes(one, rows, workers=params.compute.workers)
-        table = pd.DataFrame(list(progress(done, label="standardize", unit="scan", total=len(rows))))
+        shown = progress(done, label="standardize", unit="scan", total=len(rows))
+        table = pd.DataFrame(list(shown), columns=list(ALIGNMENT_COLUMNS))
         _require_enough(table, max_rejected_fraction=params.cohort.max_rejected_fraction)
         with written_aside(ALIGNMENT) as aside:
             table.to_csv(aside, index=False, lineterminator="\n")

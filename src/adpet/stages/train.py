@@ -69,12 +69,12 @@ def run(params: Params) -> None:
             reopen=True,
         ) as tracked,
     ):
-        tracked.log_dataset(name=Path(params.cohort.raw).name, digest=facts["data"], source=params.cohort.raw)
+        tracked.log_dataset(name=params.cohort.raw, digest=facts["data"], source=params.cohort.raw)
         model, history = _fit(params, split, work / "checkpoint.npz", tracked)
         save_model(model, MODEL)
         _write(history, {"lineage": facts, "leaky": split_summary["leaky"], **_whom(split, params)})
         tracked.log_metrics({f"final.{name}": value for name, value in history.final.items()})
-        for path in (CURVES, HISTORY, RUN):
+        for path in (CURVES, HISTORY):
             tracked.log_artifact(path, "train")
         tracked.log_model(model, signature_example=_example(params), metadata=preprocessing(params, facts))
 

@@ -46,7 +46,7 @@ from adpet.tracking.runs import LEAKY, RunHandle, open_run
 from adpet.tracking.store import connect
 from adpet.workers import epochs_shown
 
-# Everything that a trial's value follows from.
+# Everything that a trial's value follows from; how long the final training is does not matter to it.
 SETTINGS: dict[str, Any] = {
     "compute": {"threads"},
     **dict.fromkeys(
@@ -68,7 +68,7 @@ def run(params: Params) -> None:
     split_summary = read_json(SPLIT_SUMMARY)
     leaky = {LEAKY: str(split_summary["leaky"]).lower()}
     facts = lineage(
-        params=params.model_dump(include=SETTINGS, mode="json"),
+        params=params.model_dump(include=SETTINGS, exclude={"train": {"epochs"}}, mode="json"),
         raw=params.cohort.raw,
         split_hash=split_summary["hash"],
         seed=params.seed,

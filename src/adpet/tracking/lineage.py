@@ -1,16 +1,18 @@
 """What a result was made from: one id that binds data, split, parameters, code, seed and versions."""
 
+import os
 import subprocess
 from collections.abc import Mapping
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from adpet.artifacts import code_digest, fingerprint
 from adpet.params import read_yaml
 
-# The packages whose version can change a result.
+# The packages whose version can change a result, where they are installed.
 PACKAGES = (
+    "jax",
     "keras",
     "mlflow",
     "nibabel",
@@ -47,7 +49,8 @@ def lineage(*, params: Mapping[str, Any], raw: str, split_hash: str, seed: int) 
         "commit": commit(),
         "code": code_digest(),
         "seed": seed,
-        "versions": {package: version(package) for package in PACKAGES},
+        "backend": os.environ.get("KERAS_BACKEND", "tensorflow"),
+        "versions": _installed(PACKAGES),
     }
     return {"id": fingerprint(facts), **facts}
 
@@ -71,6 +74,16 @@ def commit() -> str:
     changes = _git("status", "--porcelain", "--untracked-files=no") or ""
     dirty = any(line[3:] not in GENERATED for line in changes.splitlines())
     return f"{head}-dirty" if dirty else head
+
+
+def _installed(packages: tuple[str, ...]) -> dict[str, str]:
+    versions = {}
+    for package in packages:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return versions
 
 
 def _git(*arguments: str) -> str | None:

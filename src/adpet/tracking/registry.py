@@ -16,6 +16,8 @@ from adpet.tracking.models import DIGEST, ready_models
 from adpet.tracking.runs import LEAKY
 from adpet.tracking.store import current, one_line, reported
 
+AGGREGATION = "adpet.aggregation"
+
 CHAMPION = "champion"
 CHALLENGER = "challenger"
 MODEL_NAME = "adpet"
@@ -73,7 +75,7 @@ def register_version(
         if client.get_run(run_id).data.tags.get(LEAKY) == "true":
             marks[LEAKY] = "true"
         _ensure_registered(model_name)
-        found = _same_model(model_name, str(run_id), marks[DIGEST])
+        found = _same_model(model_name, str(run_id), marks)
         if found is None:
             created = client.create_model_version(
                 model_name,
@@ -217,10 +219,13 @@ def _ensure_registered(name: str) -> None:
             raise
 
 
-def _same_model(name: str, run_id: str, digest: str) -> Any | None:
-    """Return the version that this model of this run has already."""
+def _same_model(name: str, run_id: str, marks: Mapping[str, str]) -> Any | None:
+    """Return the version that this model of this run has already, if it answers in the same way.
+
+    Slices put together in another way are another version: the answers of a champion must not change.
+    """
     for one in current().client.search_model_versions(f"name='{name}' and run_id='{run_id}'"):
-        if one.tags.get(DIGEST) == digest:
+        if all(one.tags.get(tag) == marks.get(tag) for tag in (DIGEST, AGGREGATION)):
             return one
     return None
 
