@@ -143,8 +143,10 @@ def training(client):
 
 
 @pytest.fixture(scope="module")
-def scan(finished) -> Path:
-    return next((finished.root / "data/phantom/raw").rglob("*_pet.nii.gz"))
+def champion(finished) -> Workspace:
+    """The finished workspace, its version promoted."""
+    finished.adpet("promote")
+    return finished
 
 
 @pytest.fixture
@@ -259,7 +261,9 @@ class TestTheStore:
         version = client.get_model_version_by_alias("adpet", "challenger")
         assert int(version.version) == finished.read_json("results/register/version.json")["version"]
         assert float(version.tags["metric.subject.auc"]) >= 0
-        info = Model.load(client.get_logged_model(version.model_id).artifact_location)
+        # By its number: asked by an alias, MLflow 3.17 leaves the model's id out.
+        model_id = client.get_model_version("adpet", version.version).model_id
+        info = Model.load(client.get_logged_model(model_id).artifact_location)
         assert info.signature.inputs.inputs[0].type == np.dtype("uint8")
         assert info.saved_input_example_info is not None
 
@@ -280,30 +284,24 @@ class TestPredict:
         assert "run: adpet promote" in done.stderr
         assert done.stderr.count("\n") == 1
 
-    def test_the_champion_answers_for_a_scan_that_needs_registration(self, finished, scan, tmp_path):
-        finished.adpet("promote")
-        done = finished.adpet("predict", str(scan), "--output", str(tmp_path))
+    def test_the_champion_answers_as_in_the_evaluation_for_a_scan_that_needs_registration(
+        self, champion, tmp_path
+    ):
+        predictions = pd.read_csv(champion.root / "results/evaluate/predictions.csv")
+        name = predictions["scan"].iloc[0]
+        scans = pd.read_csv(champion.root / "data/interim/scans.csv").set_index("scan")
+        done = champion.adpet("predict", scans.loc[name, "path"], "--output", str(tmp_path))
         assert "probability of AD" in done.stdout
         answer = json.loads(next(tmp_path.glob("*.json")).read_text())
         assert 0 <= answer["probability_of_ad"] <= 1
-        assert len(answer["slices"]) == 6
-        cam = nib.load(next(tmp_path.glob("*_cam.nii.gz")))
-        assert cam.shape == nib.load(next((finished.root / "data/interim/volumes").iterdir())).shape
-
-    def test_the_answer_is_the_one_of_the_evaluation(self, finished, tmp_path):
-        finished.adpet("promote")
-        predictions = pd.read_csv(finished.root / "results/evaluate/predictions.csv")
-        scan = predictions["scan"].iloc[0]
-        scans = pd.read_csv(finished.root / "data/interim/scans.csv").set_index("scan")
-        finished.adpet("predict", scans.loc[scan, "path"], "--output", str(tmp_path))
-        answer = json.loads(next(tmp_path.glob("*.json")).read_text())
         per_slice = [row["probability_of_ad"] for row in answer["slices"]]
-        rows = predictions[predictions["scan"] == scan].sort_values("index")
+        rows = predictions[predictions["scan"] == name].sort_values("index")
         np.testing.assert_allclose(per_slice, rows["probability"], atol=2e-5)
+        cam = nib.load(next(tmp_path.glob("*_cam.nii.gz")))
+        assert cam.shape == nib.load(next((champion.root / "data/interim/volumes").iterdir())).shape
 
-    def test_the_real_mean_image_gets_an_answer(self, finished, real_mean_image, tmp_path):
-        finished.adpet("promote")
-        done = finished.adpet("predict", str(real_mean_image), "--output", str(tmp_path))
+    def test_the_real_mean_image_gets_an_answer(self, champion, real_mean_image, tmp_path):
+        done = champion.adpet("predict", str(real_mean_image), "--output", str(tmp_path))
         assert "similarity to the template" in done.stdout
 
     def test_a_file_that_is_no_scan_is_one_line_and_leaves_nothing(self, finished, tmp_path):
@@ -368,20 +366,15 @@ class TestKilled:
 
         self.kill_when(copied, "standardize", lambda: len(reports()) >= 4)
         assert 4 <= len(reports()) < SMALL["phantom.subjects"]
-        # What an earlier run has found is believed, not computed again.
-        told = json.loads(reports()[0].read_text()) | {"similarity": 0.123456}
-        reports()[0].write_text(json.dumps(told))
-        copied.run("dvc", "repro", "--single-item", "standardize")
-        alignment = pd.read_csv(copied.root / "data/interim/alignment.csv").set_index("scan")
-        assert alignment.loc[told["scan"], "similarity"] == 0.123456
-        assert copied.content(OUTPUTS["standardize"][:1]) == finished.content(OUTPUTS["standardize"][:1])
-
-    def test_a_killed_standardize_leads_to_the_same_table(self, finished, copied):
-        def some():
-            return len(list((copied.root / ".adpet").glob("standardize/*/*.json"))) >= 2
-
-        self.kill_when(copied, "standardize", some)
-        self.assert_repro_leads_to_the_same("standardize", copied, finished)
+        # What the killed run has finished is taken over, not made again: this volume keeps its age.
+        finished_volume = reports()[0].parent / "volumes" / f"{reports()[0].stem}.nii"
+        os.utime(finished_volume, (1_000_000_000, 1_000_000_000))
+        # By the stage's own command: DVC writes files that it has taken into its cache anew.
+        copied.adpet("standardize")
+        kept = copied.root / "data/interim/volumes" / finished_volume.name
+        assert kept.stat().st_mtime == 1_000_000_000
+        assert copied.content(OUTPUTS["standardize"]) == finished.content(OUTPUTS["standardize"])
+        assert "Stage 'standardize' didn't change" in copied.run("dvc", "repro").stdout
 
     def test_tune_runs_the_lost_trial_again_and_no_trial_twice(self, finished, copied):
         def second_trial_runs():
