@@ -262,7 +262,8 @@ class TestTheStore:
         assert int(version.version) == finished.read_json("results/register/version.json")["version"]
         assert float(version.tags["metric.subject.auc"]) >= 0
         model_id = version.source.removeprefix("models:/")
-        info = Model.load(client.get_logged_model(model_id).artifact_location)
+        location = client.get_logged_model(model_id).artifact_location
+        info = Model.load(location.removeprefix("file://"))
         assert info.signature.inputs.inputs[0].type == np.dtype("uint8")
         assert info.saved_input_example_info is not None
 
