@@ -25,7 +25,8 @@ def test_results_come_in_the_order_of_the_items(workers):
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_an_error_in_a_worker_reaches_the_caller(workers):
-    with pytest.raises(ValueError, match="0"):
+    # Two workers fail at the same time: either may be heard first.
+    with pytest.raises(ValueError, match="^[012]$"):
         list(map_in_processes(fail, range(3), workers=workers))
 
 
