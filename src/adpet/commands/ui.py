@@ -2,7 +2,6 @@
 
 import os
 import socket
-import subprocess
 import sys
 from pathlib import Path
 
@@ -22,7 +21,7 @@ def run(*, port: int) -> None:
     Raises
     ------
     TrackingError
-        Where the server does not start, for instance because the port is taken.
+        Where the port is taken, or the runs are on a server that has a UI already.
     """
     # Connects first, so that a store that is not there yet is made with its folder of artifacts.
     uri = connect(Path.cwd(), experiment=load_params().tracking.experiment).uri
@@ -31,11 +30,8 @@ def run(*, port: int) -> None:
     _require_free(port)
     print(f"The runs in {uri} are shown on http://127.0.0.1:{port} (stop with Ctrl-C)", flush=True)
     server = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri]
-    done = subprocess.run(
-        [*server, "--host", "127.0.0.1", "--port", str(port)], env=os.environ | ENVIRONMENT, check=False
-    )
-    if done.returncode > 0:
-        raise TrackingError(f"the MLflow UI stopped with status {done.returncode}; try another --port")
+    # In this process's place, so that whoever stops it stops the server.
+    os.execve(sys.executable, [*server, "--host", "127.0.0.1", "--port", str(port)], os.environ | ENVIRONMENT)
 
 
 def _require_free(port: int) -> None:
