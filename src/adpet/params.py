@@ -254,7 +254,8 @@ class Tracking(Section):
     """What goes to MLflow."""
 
     experiment: str
-    model_name: str
+    # MLflow's models:/NAME@ALIAS and models:/NAME/VERSION take these marks apart.
+    model_name: Annotated[str, Field(pattern=r"^[^/@:]+$")]
     log_images: bool
 
 

@@ -129,10 +129,6 @@ class TestWeights:
             small_model(weights="imagenet")
         assert "\n" not in str(error.value)
 
-    def test_a_width_without_imagenet_weights_is_refused(self, small_model):
-        with pytest.raises(ParameterError, match=r"model.alpha: required one of 0\.35, .*received 1\.5"):
-            small_model(weights="imagenet", alpha=1.5)
-
     @pytest.mark.parametrize("name", ["gone.h5", "gone.keras"])
     def test_a_missing_file_is_named(self, small_model, tmp_path, name):
         with pytest.raises(ParameterError, match=f"{name}, which is not there"):

@@ -185,16 +185,6 @@ class TestContinuing:
             run(storage, evaluate=interrupted)
         assert run(storage) == undisturbed
 
-    def test_callbacks_see_every_start_and_end_in_order(self, tmp_path):
-        seen = []
-        run(
-            tmp_path / "study.db",
-            trials=3,
-            on_trial_start=lambda number, params: seen.append(("start", number, len(params))),
-            on_trial_end=lambda row: seen.append(("end", row.number, row.state)),
-        )
-        assert seen == [(what, n, x) for n in range(3) for what, x in (("start", 3), ("end", "COMPLETE"))]
-
     def test_a_half_made_study_of_a_killed_process_is_replaced(self, tmp_path, undisturbed):
         (tmp_path / ".partial-study.db").write_bytes(b"half")
         assert run(tmp_path / "study.db") == undisturbed

@@ -44,18 +44,7 @@ def to_uint8(ratio: Array, *, window: tuple[float, float]) -> npt.NDArray[np.uin
 
     The window is the same for every slice of every scan, so that a byte means the same ratio everywhere.
     """
-    low, high = _checked(window)
-    return np.asarray(np.round(np.clip((ratio - low) / (high - low), 0, 1) * 255), dtype=np.uint8)
-
-
-def from_uint8(levels: npt.NDArray[np.uint8], *, window: tuple[float, float]) -> Array:
-    """Map bytes back to ratios: right to half a step (1/510 of the window) for ratios inside the window."""
-    low, high = _checked(window)
-    return np.asarray(low + levels * ((high - low) / 255), dtype=np.float32)
-
-
-def _checked(window: tuple[float, float]) -> tuple[float, float]:
     low, high = window
     if not low < high:
         raise ValueError(f"`window` must ascend. Received: window={window}")
-    return low, high
+    return np.asarray(np.round(np.clip((ratio - low) / (high - low), 0, 1) * 255), dtype=np.uint8)

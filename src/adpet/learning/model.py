@@ -44,9 +44,6 @@ POOL_NAME = "pool"
 HEAD_NAME = "head"
 OUTPUT_NAME = "probability"
 
-# The widths for which Keras publishes ImageNet weights of MobileNetV2 (its documentation).
-IMAGENET_ALPHAS = (0.35, 0.5, 0.75, 1.0, 1.3, 1.4)
-
 
 def probability_of_ad(outputs: npt.ArrayLike) -> npt.NDArray[np.float32]:
     """Return the probability of AD, float32 (n,), from the network's outputs, (n, 2)."""
@@ -179,11 +176,6 @@ def _features(slices: Any, channels: int, alpha: float, feature_layer: str, weig
     scaled = keras.layers.Rescaling(1 / 127.5, offset=-1.0, name="scale")(slices)
     if channels == RGB:
         scaled = keras.layers.Concatenate(name="grey_to_rgb")([scaled] * RGB)
-    if weights == "imagenet" and alpha not in IMAGENET_ALPHAS:
-        raise ParameterError(
-            f"model.alpha: required one of {', '.join(map(str, IMAGENET_ALPHAS))} with "
-            f"model.weights: imagenet; received {alpha}"
-        )
     if weights not in ("none", "imagenet") and not Path(weights).is_file():
         raise ParameterError(
             f"model.weights: required none, imagenet or the path of a weights file; received {weights}, "

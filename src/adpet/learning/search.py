@@ -115,8 +115,6 @@ def search(
     startup_trials: int = 10,
     pruner: Literal["median", "none"] = "median",
     direction: Direction = "minimize",
-    on_trial_start: Callable[[int, dict[str, Value]], None] | None = None,
-    on_trial_end: Callable[[TrialRow], None] | None = None,
 ) -> SearchResult:
     """Evaluate `trials` points of `space`, or as many as the study in `storage` still lacks.
 
@@ -133,9 +131,6 @@ def search(
         Returns the value of a trial; NaN (a diverged training) counts as the worst one.
     storage : Path
         SQLite file of this study alone; made if it is not there.
-    on_trial_start, on_trial_end : callable, optional
-        Called with the trial's number and parameters, and with its row. After a kill between the end of a
-        trial and the call, there is no second one.
 
     Raises
     ------
@@ -150,13 +145,7 @@ def search(
         while len(study.get_trials(deepcopy=False, states=_COUNTED)) < trials:
             number = len(study.get_trials(deepcopy=False))
             params = suggest(space, study, number=number, seed=seed, startup_trials=startup_trials)
-            if on_trial_start is not None:
-                on_trial_start(number, params)
-            row = _run(
-                study, TrialHandle(number, params, _judge(study, judge, space, params)), evaluate, space
-            )
-            if on_trial_end is not None:
-                on_trial_end(row)
+            _run(study, TrialHandle(number, params, _judge(study, judge, space, params)), evaluate, space)
         return _result([_row(trial) for trial in study.get_trials(deepcopy=False)], direction, storage)
 
 
@@ -180,7 +169,7 @@ def suggest(
 
 def _run(
     study: optuna.Study, trial: TrialHandle, evaluate: Callable[[TrialHandle], float], space: Space
-) -> TrialRow:
+) -> None:
     """Evaluate one trial and write it to the study, as one transaction."""
     started = datetime.now()  # noqa: DTZ005 (Optuna's times are naive and local)
     try:
@@ -196,7 +185,6 @@ def _run(
         _write(study, trial, space, state=TrialState.PRUNED, value=value_then, started=started)
     else:
         _write(study, trial, space, state=TrialState.COMPLETE, value=value, started=started)
-    return _row(study.get_trials(deepcopy=False)[trial.number])
 
 
 def _write(
