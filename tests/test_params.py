@@ -91,6 +91,7 @@ class TestRefusals:
             ("cohort.diagnosis_map.AD", "MCI", "required 'AD' or 'CN'; received 'MCI'"),
             ("slice.range_mm", [30.0, -30.0], "slice.range_mm: required the first less than the last"),
             ("model.input_size", 50, "model.input_size: required a multiple of 32; received 50"),
+            ("tracking.model_name", "a/b", "tracking.model_name: required a name without / : and @"),
             ("phantom.subjects", 7, "phantom.subjects: required a multiple of 2; received 7"),
         ],
     )

@@ -9,7 +9,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, WrapValidator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WrapValidator,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
@@ -29,6 +37,13 @@ Count = Annotated[int, Field(ge=1)]
 
 def _value_or_tuned(value: Any, check: Any) -> Any:
     return value if value == TUNED else check(value)
+
+
+def _model_name(name: str) -> str:
+    # MLflow's models:/NAME@ALIAS and models:/NAME/VERSION are taken apart at these marks.
+    if not name or set(name) & set("/:@"):
+        raise ValueError(f"required a name without / : and @; received {name!r}")
+    return name
 
 
 _OR_TUNED = WrapValidator(_value_or_tuned)
@@ -254,8 +269,7 @@ class Tracking(Section):
     """What goes to MLflow."""
 
     experiment: str
-    # MLflow's models:/NAME@ALIAS and models:/NAME/VERSION take these marks apart.
-    model_name: Annotated[str, Field(pattern=r"^[^/@:]+$")]
+    model_name: Annotated[str, AfterValidator(_model_name)]
     log_images: bool
 
 
