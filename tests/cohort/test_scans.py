@@ -29,7 +29,7 @@ def row(subject, session="1", diagnosis="AD", **values):
     scan = f"sub-{subject}_ses-{session}"
     return {
         "scan": scan, "subject": subject, "session": session, "diagnosis": diagnosis, "age": 70.0, "sex": "F",
-        "site": "A", "scanner": "GE Advance", "path": f"data/raw/{scan}.nii", "frame_seconds": "",
+        "site": "A", "scanner": "GE Advance", "level": "", "path": f"data/raw/{scan}.nii", "frame_seconds": "",
         "content": hashlib.sha256(scan.encode()).hexdigest(), **values,
     }  # fmt: skip
 

@@ -44,7 +44,7 @@ def scans_of(subjects, visits=1):
     return scans_table(
         [
             {
-                **row, "scan": f"sub-{row['subject']}_ses-{visit}", "session": str(visit), "site": "A", "scanner": "",
+                **row, "scan": f"sub-{row['subject']}_ses-{visit}", "session": str(visit), "site": "A", "scanner": "", "level": "",
                 "path": f"{row['subject']}/{visit}.nii", "frame_seconds": "", "content": "0" * 64,
             }
             for row in subjects.to_dict("records")

@@ -4,6 +4,7 @@ import hashlib
 import math
 import re
 import unicodedata
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
@@ -17,7 +18,11 @@ UNUSABLE: Final[Kind] = "unusable"
 
 @dataclass(frozen=True)
 class Candidate:
-    """One scan as a collection describes it, before its file is opened; `diagnosis` in its own words."""
+    """One scan as a collection describes it, before its file is opened; `diagnosis` in its own words.
+
+    `file` is an image, or a folder that holds nothing but the frames of one; `level` is what was done to the
+    image before we got it, in the collection's words.
+    """
 
     file: Path
     subject: str
@@ -29,6 +34,7 @@ class Candidate:
     site: str = ""
     scanner: str = ""
     frame_seconds: str = ""
+    level: str = ""
 
     @property
     def key(self) -> str:
@@ -48,10 +54,16 @@ class Rejection:
 
 @dataclass(frozen=True)
 class Findings:
-    """What a reader of one layout found."""
+    """What a reader of one layout found.
+
+    `tracers` counts the files of every tracer there is, `levels` the FDG images of every processing level,
+    whether they are used or not.
+    """
 
     candidates: list[Candidate] = field(default_factory=list)
     rejected: list[Rejection] = field(default_factory=list)
+    tracers: Counter[str] = field(default_factory=Counter)
+    levels: Counter[str] = field(default_factory=Counter)
 
     def reject(self, file: Path, reason: str, kind: Kind = UNUSABLE) -> None:
         """Set one file aside."""

@@ -238,6 +238,7 @@ def _scan_row(scan: _Usable) -> dict[str, str | float]:
         "sex": candidate.sex,
         "site": candidate.site,
         "scanner": candidate.scanner,
+        "level": candidate.level,
         "path": _shown(candidate.file),
         "frame_seconds": scan.frame_seconds,
         "content": scan.content,

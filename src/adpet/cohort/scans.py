@@ -17,8 +17,9 @@ from adpet.errors import InputError
 DIAGNOSES: Final = ("AD", "CN")
 SEXES: Final = ("F", "M", "")
 
-# Columns and dtypes of scans.csv. `path` is POSIX, relative to the project's root where it lies inside of
-# it; `frame_seconds` are durations separated by spaces; `content` is the SHA-256 of the file's bytes.
+# Columns and dtypes of scans.csv. `level` is the processing level in the collection's words; `path` is POSIX,
+# relative to the project's root where it lies inside of it, and a folder where each frame is a file;
+# `frame_seconds` are durations separated by spaces; `content` is the SHA-256 of the file's bytes.
 SCAN_COLUMNS: Final[dict[str, str]] = {
     "scan": "str",
     "subject": "str",
@@ -28,6 +29,7 @@ SCAN_COLUMNS: Final[dict[str, str]] = {
     "sex": "str",
     "site": "str",
     "scanner": "str",
+    "level": "str",
     "path": "str",
     "frame_seconds": "str",
     "content": "str",
