@@ -31,8 +31,8 @@ from adpet.imaging.volume import Array
 # means of a group look like Alzheimer's disease (PMC4539420: precuneus -19 %, posterior cingulate -21 %;
 # sensorimotor and primary visual cortex, cerebellum, pons and basal ganglia spared).
 LESIONS: dict[str, tuple[Vector, Vector, float]] = {
-    "posterior cingulate": ((0, -45, 24), (11, 12, 13), 0.26),
-    "precuneus": ((0, -60, 44), (15, 15, 16), 0.24),
+    "posterior cingulate": ((0, -45, 24), (11, 12, 13), 0.30),
+    "precuneus": ((0, -60, 44), (15, 15, 16), 0.33),
     "angular": ((46, -61, 36), (14, 14, 15), 0.20),
     "inferior parietal": ((52, -42, 40), (13, 13, 14), 0.12),
     "middle temporal": ((58, -42, -3), (13, 24, 13), 0.14),
@@ -54,7 +54,7 @@ LESION_SPREAD, LESION_SIDE_SD = 0.4, 0.25
 # Standard deviations between people.
 COMMON_SPREAD, REGIONAL_SPREAD, ASYMMETRY_SD = 0.06, 0.045, 0.0125
 WHITE_SPREAD, SCALP_SPREAD = 0.06, 0.3
-FIELD_SD, FIELD_FWHM_MM = 0.04, 30.0
+FIELD_SD, FIELD_FWHM_MM = 0.02, 30.0
 WARP_SD_MM, WARP_FWHM_MM = 2.0, 40.0
 THINNING_SD, SIZE_SD = 0.05, 0.05
 
@@ -132,6 +132,24 @@ def draw_person(rng: np.random.Generator, anatomy: Anatomy) -> Person:
         ventricles=float(VENTRICLE_SD * ventricles),
         size=float(SIZE_SD * size),
         warp_mm=np.float32(WARP_SD_MM) * warp,
+    )
+
+
+def average_person(anatomy: Anatomy) -> Person:
+    """Return the person in the middle of all those that `draw_person` draws."""
+    regions, lesions = np.ones(len(REGIONS)), np.array([lesion[2] for lesion in LESIONS.values()])
+    return Person(
+        left=regions,
+        right=regions,
+        lost_left=lesions,
+        lost_right=lesions,
+        white=1.0,
+        scalp=1.0,
+        field=np.ones_like(anatomy.right),
+        thinning=0.0,
+        ventricles=0.0,
+        size=0.0,
+        warp_mm=np.zeros((3, 2, 2, 2), dtype=np.float32),
     )
 
 
