@@ -45,7 +45,7 @@ LESIONS: dict[str, tuple[Vector, Vector, float]] = {
     "orbitofrontal": ((24, 36, -14), (18, 18, 9), 0.04),
     "thalamus": ((11, -18, 8), (9, 13, 9), 0.03),
     "anterior cingulate": ((5, 34, 16), (8, 14, 14), 0.02),
-    "occipital": ((9, -84, 14), (11, 14, 18), 0.02),
+    "occipital": ((9, -84, 14), (11, 14, 18), 0.01),
     "insula": ((38, 4, 2), (7, 18, 14), 0.02),
 }
 MOST_LOST = 0.6
