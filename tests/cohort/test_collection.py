@@ -99,6 +99,17 @@ class TestReadable:
             nib.save(nib.Nifti1Pair(data, LAS), path)
         assert list(read(flat.root).scans["subject"]) == ["1", "2", "3", "4"]
 
+    def test_a_folder_of_frames_is_hashed_with_all_of_them(self, flat):
+        folder = flat.row("frames", "3", "AD")
+        for number in (1, 2, 10):
+            flat.save(folder / f"{number}.nii", number)
+        before = content_hash(folder)
+        (scan,) = read(flat.root).scans.query("subject == '3'").to_dict("records")
+        assert scan["content"] == before
+        assert scan["path"].endswith("flat/frames")
+        flat.save(folder / "10.nii", 11)
+        assert content_hash(folder) != before
+
     def test_durations_are_kept_where_there_are_frames_to_weight(self, bids_tree):
         bids_tree.json("pet.json", TracerName="FDG", FrameDuration=[300, 600])
         bids_tree.person("01", "AD")
@@ -176,9 +187,16 @@ class TestSetAside:
         flat.row("gone.nii", "3", "AD")
         self.check(flat, "gone.nii", "unusable", "listed, but not there")
 
-    def test_a_folder_called_nii(self, flat):
+    def test_a_folder_without_frames(self, flat):
         flat.row("folder.nii", "3", "AD").mkdir()
-        self.check(flat, "folder.nii", "unusable", "listed, but not there")
+        self.check(flat, "folder.nii", "unusable", "received a folder without any")
+
+    def test_a_frame_that_leaves_the_collection(self, flat):
+        outside = flat.save(flat.root.parent / "outside.nii", 9)
+        folder = flat.row("frames", "3", "AD")
+        flat.save(folder / "1.nii", 8)
+        (folder / "2.nii").symlink_to(outside)
+        assert "leads out of" in reasons(read(flat.root))["frames"][1]
 
     @pytest.mark.parametrize("path", ["../outside.nii", "a/../../outside.nii"])
     def test_a_path_that_leaves_the_collection(self, flat, path):

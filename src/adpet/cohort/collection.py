@@ -6,7 +6,6 @@ Nothing that is wrong with one file stops the others: it is set aside with its p
 import hashlib
 import math
 import os
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +23,7 @@ from adpet.cohort.scans import (
 )
 from adpet.cohort.tables import read_table
 from adpet.errors import InputError
-from adpet.imaging.volume import read_header
+from adpet.imaging.volume import read_header, scan_files
 
 Layout = Literal["bids", "adni", "folder"]
 
@@ -129,9 +128,9 @@ def detect_layout(root: Path, *, table: Path | None = None) -> Layout:
 
 
 def content_hash(file: Path) -> str:
-    """Return the SHA-256 of a file's bytes; of a pair (header and image, packed or not) of both."""
+    """Return the SHA-256 of a scan's bytes: of a file, both of a pair, or all frames of a folder."""
     digest = hashlib.sha256()
-    for part in _parts(file):
+    for part in scan_files(file):
         with part.open("rb") as stream:
             while block := stream.read(2**20):
                 digest.update(block)
@@ -194,9 +193,10 @@ def _examine(candidate: Candidate, root: Path) -> _Usable | Rejection:
 def _require_inside(file: Path, root: Path) -> None:
     if not _is_utf8(file):
         raise InputError("its name is not valid UTF-8; rename it")
-    if not file.resolve().is_relative_to(root.resolve()):
-        raise InputError(f"leads out of {root}, by its path or a link; put the file itself there")
-    if not file.is_file():
+    for part in (file, *scan_files(file)):
+        if not part.resolve().is_relative_to(root.resolve()):
+            raise InputError(f"leads out of {root}, by its path or a link; put the file itself there")
+    if not file.exists():
         raise InputError("listed, but not there, or a link to nothing; check its name, or fetch it")
 
 
@@ -214,17 +214,6 @@ def _checked_seconds(durations: str, n_frames: int) -> str:
             f"required FrameDuration in s for {n_frames} frames; received '{durations}'; mend it"
         )
     return durations
-
-
-def _parts(file: Path) -> list[Path]:
-    """Return the file, or both of a pair, header first; either may be packed."""
-    pair = re.fullmatch(r"(.*\.)(hdr|img)(\.\w+)?", file.name, re.IGNORECASE | re.DOTALL)
-    if not pair:
-        return [file]
-    stem, kind, packed = pair.groups(default="")
-    return [
-        file.with_name(f"{stem}{part.upper() if kind.isupper() else part}{packed}") for part in ("hdr", "img")
-    ]
 
 
 def _scan_row(scan: _Usable) -> dict[str, str | float]:
