@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Literal
 
 from adpet.cohort import adni, bids, folder
+from adpet.cohort.adni_levels import LEVELS
 from adpet.cohort.candidates import SKIPPED, UNUSABLE, Candidate, Findings, Rejection
+from adpet.cohort.diagnosis import Policy, follow_policy
 from adpet.cohort.scans import (
     DIAGNOSES,
     Collection,
@@ -44,6 +46,9 @@ def read_collection(
     table: Path | None,
     diagnosis_column: str,
     diagnosis_map: Mapping[str, str],
+    diagnosis: Policy = "visit",
+    diagnosis_table: Path | None = None,
+    adni_level: Sequence[str] = tuple(LEVELS),
     progress: Callable[[Sequence[Candidate]], Iterable[Candidate]] = iter,
 ) -> Collection:
     """Read all scans of a collection, and all reasons why a file is not one of them.
@@ -60,6 +65,12 @@ def read_collection(
         Where a BIDS dataset has the diagnosis.
     diagnosis_map : mapping of str to "AD" or "CN"
         What the collection calls them, in any case; other diagnoses are skipped.
+    diagnosis : "visit", "baseline" or "stable-only"
+        What happens to a subject whose diagnosis changes: see `adpet.cohort.diagnosis`.
+    diagnosis_table : Path, optional
+        ADNI's diagnoses by visit.
+    adni_level : sequence of str
+        ADNI's processing levels that may be used, in the order of preference.
     progress : callable, optional
         Wraps the sequence of scans that are opened, to show how far it is.
 
@@ -78,12 +89,23 @@ def read_collection(
             f"{root}: required a folder of scans; received none; check cohort.raw, or run `dvc repro`"
         )
     detected = detect_layout(root, table=table) if layout == "auto" else layout
-    found = _find(root, detected, table, diagnosis_column)
+    if diagnosis_table is not None and detected != "adni":
+        raise InputError(
+            f"cohort.diagnosis_table: required ADNI's layout; received {detected}, whose own tables tell the "
+            "diagnosis of every visit; set it to null"
+        )
+    if detected == "adni":
+        found = adni.find_adni(root, table=table, diagnosis_table=diagnosis_table, levels=adni_level)
+    elif detected == "bids":
+        found = bids.find_bids(root, diagnosis_column=diagnosis_column)
+    else:
+        found = folder.find_folder(root, table=table)
     if not found.candidates and not found.rejected:
         raise InputError(
             f"{root}: required scans (.nii or .nii.gz); received none; check cohort.raw and cohort.layout"
         )
-    named = [_with_diagnosis(candidate, diagnosis_map) for candidate in found.candidates]
+    settled = follow_policy(found, policy=diagnosis, diagnosis_map=diagnosis_map)
+    named = [_with_diagnosis(candidate, diagnosis_map) for candidate in settled]
     to_open = _keyed(named, found)
     rejected = [*found.rejected, *(item for item in named if isinstance(item, Rejection))]
     usable = []
@@ -135,14 +157,6 @@ def content_hash(file: Path) -> str:
             while block := stream.read(2**20):
                 digest.update(block)
     return digest.hexdigest()
-
-
-def _find(root: Path, layout: Layout, table: Path | None, diagnosis_column: str) -> Findings:
-    if layout == "bids":
-        return bids.find_bids(root, diagnosis_column=diagnosis_column)
-    if layout == "adni":
-        return adni.find_adni(root, table=table)
-    return folder.find_folder(root, table=table)
 
 
 def _with_diagnosis(candidate: Candidate, diagnosis_map: Mapping[str, str]) -> Candidate | Rejection:
