@@ -2,12 +2,14 @@
 
 import copy
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from dvc.utils.hydra import apply_overrides
 
+from adpet.cohort.adni_levels import LEVELS
 from adpet.errors import ParameterError
-from adpet.params import Params, flatten, load_params, read_yaml, set_by_key, validate_params
+from adpet.params import AdniLevel, Params, flatten, load_params, read_yaml, set_by_key, validate_params
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +91,10 @@ class TestRefusals:
             ("augment.flip", "yes", "augment.flip: required a valid boolean or 'tuned'; received 'yes'"),
             ("cohort.layout", "dicom", "received 'dicom'"),
             ("cohort.diagnosis_map.AD", "MCI", "required 'AD' or 'CN'; received 'MCI'"),
+            ("cohort.diagnosis", "last", "cohort.diagnosis: required 'visit', 'baseline' or 'stable-only'"),
+            ("cohort.adni_level", ["smooth"], "received 'smooth'"),
+            ("cohort.adni_level", ["raw", "raw"], "cohort.adni_level: required every level once"),
+            ("cohort.adni_level", [], "cohort.adni_level: required"),
             ("slice.range_mm", [30.0, -30.0], "slice.range_mm: required the first less than the last"),
             ("model.input_size", 50, "model.input_size: required a multiple of 32; received 50"),
             ("tracking.model_name", "a/b", "tracking.model_name: required a name without / : and @"),
@@ -146,6 +152,10 @@ class TestRefusals:
 
     def test_the_first_trial_must_lie_in_its_range(self, document):
         assert "low <= first <= high" in refusal(document, "tune.space.zoom.first", 0.9)
+
+
+def test_the_levels_of_adni_are_those_that_its_reader_knows(document):
+    assert list(LEVELS) == list(get_args(AdniLevel)) == list(document["cohort"]["adni_level"])
 
 
 class TestTunedValues:

@@ -16,6 +16,7 @@ from pydantic import (
     Field,
     ValidationError,
     WrapValidator,
+    field_validator,
     model_validator,
 )
 from pydantic_core import ErrorDetails
@@ -28,6 +29,9 @@ TUNED = "tuned"
 
 # The widths for which ImageNet weights of MobileNetV2 are published (Keras' documentation).
 IMAGENET_ALPHAS = (0.35, 0.5, 0.75, 1.0, 1.3, 1.4)
+
+# Processing levels of ADNI's FDG images, as `adpet.cohort.adni_levels` describes them.
+AdniLevel = Literal["uniform-8mm", "uniform-6mm", "standardized", "averaged", "dynamic", "raw"]
 
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -88,7 +92,17 @@ class Cohort(Section):
     table: str | None
     diagnosis_column: str
     diagnosis_map: dict[str, Literal["AD", "CN"]]
+    diagnosis: Literal["visit", "baseline", "stable-only"]
+    diagnosis_table: str | None
+    adni_level: tuple[AdniLevel, ...] = Field(strict=False, min_length=1)
     max_rejected_fraction: Fraction
+
+    @field_validator("adni_level")
+    @classmethod
+    def _each_level_once(cls, levels: tuple[AdniLevel, ...]) -> tuple[AdniLevel, ...]:
+        if len(set(levels)) < len(levels):
+            raise ValueError(f"required every level once; received {', '.join(levels)}")
+        return levels
 
 
 class Standardize(Section):

@@ -98,6 +98,32 @@ class AdniTree:
         folder = self.root / "ADNI" / subject / described / f"{date}_10_15_20.0" / (leaf or f"I{number}")
         return save_scan(folder / name, int(number) if seed is None else seed)
 
+    def xml(self, images, subject, group="AD", *, visit="ADNI2 Year 1 Visit", date="2021-08-10 10:15:20.0",
+        modality="PET", tracer="18F-FDG", description=UNIFORM, original=False, name=None, folder="ADNI",
+    ):  # fmt: skip
+        """Write metadata of one series as the archive does; `images` are numbers."""
+        kind, label = (
+            ("imagingProtocol", "description") if original else ("derivedProduct", "processedDataLabel")
+        )
+        products = "".join(
+            f"<{kind}><imageUID>{image}</imageUID><{label}>{description}</{label}></{kind}>"
+            for image in images
+        )
+        term = f'<protocolTerm><protocol term="Radiopharmaceutical">{tracer}</protocol></protocolTerm>'
+        related = f"<relatedImageDetail><imageUID>99</imageUID>{term}</relatedImageDetail>"
+        level = products + related if original else f"<seriesLevelMeta>{products}{related}</seriesLevelMeta>"
+        path = self.root / folder / (name or f"ADNI_{subject}_Coreg_S1072345_I{images[0]}.xml")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(
+            f"""<?xml version="1.0" encoding="UTF-8"?>
+<idaxs xmlns="http://ida.loni.usc.edu"><project xmlns=""><projectIdentifier>ADNI</projectIdentifier><subject>
+<subjectIdentifier>{subject}</subjectIdentifier><researchGroup>{group}</researchGroup><subjectSex>F</subjectSex>
+<visit><visitIdentifier>{visit}</visitIdentifier></visit><study><subjectAge>75.38</subjectAge><series>
+<modality>{modality}</modality><dateAcquired>{date}</dateAcquired>{level}</series></study></subject></project></idaxs>""",
+            encoding="utf-8",
+        )
+        return path
+
     def image(
         self, image, subject, group="AD", *, visit="2", date="2021-08-10", description=UNIFORM, **options
     ):

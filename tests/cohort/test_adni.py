@@ -1,13 +1,15 @@
 import pytest
 
-from adpet.cohort.adni import FDG_DESCRIPTIONS, find_adni, has_adni_folders, is_collection_table, parse_date
+from adpet.cohort.adni import find_adni, has_adni_folders
+from adpet.cohort.adni_levels import LEVELS
+from adpet.cohort.adni_table import is_collection_table
 from adpet.errors import InputError
 
-UNIFORM, SIX_MM, STANDARD, AVERAGED, DYNAMIC, RAW = FDG_DESCRIPTIONS
+UNIFORM, SIX_MM, STANDARD, AVERAGED, DYNAMIC, RAW = LEVELS.values()
 
 
-def find(tree, table=None):
-    found = find_adni(tree.root, table=table)
+def find(tree, **options):
+    found = find_adni(tree.root, **options)
     return found.candidates, {item.file.name: (item.kind, item.reason) for item in found.rejected}
 
 
@@ -19,6 +21,7 @@ def test_a_row_and_its_file_are_a_scan(adni_tree):
     assert scan.file == file
     assert (scan.subject, scan.session, scan.site) == ("941_S_6962", "2", "941")
     assert (scan.diagnosis, scan.age, scan.sex) == ("AD", 75, "F")
+    assert (scan.level, scan.date) == ("uniform-8mm", "20210810")
     assert scan.key == "sub-941S6962_ses-2"
 
 
@@ -40,6 +43,25 @@ def test_the_folder_tells_the_image_of_a_converted_file(adni_tree):
     adni_tree.row("I1480670", "941_S_6962")
     adni_tree.file("I1480670", "941_S_6962", name="converted scan.nii.gz")
     assert len(find(adni_tree)[0]) == 1
+
+
+@pytest.mark.parametrize("group", ["CN", "SMC", "EMCI", "MCI", "LMCI", "AD", "Patient"])
+def test_groups_are_handed_on_in_their_own_words(adni_tree, group):
+    adni_tree.image("I7", "941_S_6962", group)
+    assert [scan.diagnosis for scan in find(adni_tree)[0]] == [group]
+
+
+@pytest.mark.parametrize("visit", ["2", "bl", "m12", "ADNI2 Year 1 Visit"])
+def test_visits_may_be_numbers_codes_and_words(adni_tree, visit):
+    adni_tree.image("I7", "941_S_6962", visit=visit)
+    assert [scan.session for scan in find(adni_tree)[0]] == [visit]
+
+
+@pytest.mark.parametrize("date", ["8/10/2021", "08/10/2021", "2021-08-10", ""])
+def test_dates_may_be_padded_or_not_and_stand_in_the_folder_as_well(adni_tree, date):
+    adni_tree.row("I7", "941_S_6962", date=date)
+    adni_tree.file("I7", "941_S_6962", date="2021-08-10")
+    assert [scan.date for scan in find(adni_tree)[0]] == ["20210810"]
 
 
 def test_other_headers_of_the_archive_are_understood(adni_tree):
@@ -93,15 +115,99 @@ class TestLevels:
         assert not candidates
         assert [*rejected.values()] == [("skipped", "modality MRI is not PET")]
 
-    def test_frames_in_separate_files_are_not_taken_for_a_scan(self, adni_tree):
-        adni_tree.row("I1", "941_S_6962", description=RAW)
-        for frame in range(6):
-            adni_tree.file("I1", "941_S_6962", name=f"ADNI_941_S_6962_PT_Br_2021_{frame}_S9_I1.nii")
+    def test_an_image_without_a_description_is_incomplete(self, adni_tree):
+        adni_tree.image("I1", "941_S_6962", description="")
+        _, rejected = find(adni_tree)
+        assert [kind for kind, _ in rejected.values()] == ["unusable"]
+
+
+class TestWantedLevels:
+    def test_the_order_of_preference_is_the_users(self, adni_tree):
+        adni_tree.image("I1", "941_S_6962", description=UNIFORM)
+        adni_tree.image("I2", "941_S_6962", description=AVERAGED)
+        candidates, _ = find(adni_tree, levels=["averaged", "uniform-8mm"])
+        assert [(scan.file.parent.name, scan.level) for scan in candidates] == [("I2", "averaged")]
+
+    def test_a_level_that_is_not_listed_is_never_used(self, adni_tree):
+        adni_tree.image("I1", "941_S_6962", description=UNIFORM)
+        adni_tree.image("I2", "002_S_0001", description=AVERAGED)
+        candidates, rejected = find(adni_tree, levels=["averaged"])
+        assert [scan.subject for scan in candidates] == ["002_S_0001"]
+        assert [*rejected.values()] == [
+            ("skipped", "processing level uniform-8mm is not in cohort.adni_level")
+        ]
+
+
+class TestCounts:
+    def test_files_are_counted_by_tracer_or_modality_whether_used_or_not(self, adni_tree):
+        for number, description in enumerate(
+            (
+                UNIFORM,
+                AVERAGED,
+                "AV45 " + STANDARD,
+                "ADNI Brain PET: Raw AV45",
+                "PIB " + AVERAGED,
+                "Statistics",
+            )
+        ):
+            adni_tree.image(f"I{number}", "941_S_6962", description=description)
+        adni_tree.row("I7", "941_S_6962", modality="MRI", description="MPRAGE")
+        adni_tree.file("I7", "941_S_6962")
+        found = find_adni(adni_tree.root)
+        assert found.tracers == {"FDG": 2, "AV45": 2, "PIB": 1, "unknown": 1, "MRI": 1}
+        assert found.levels == {"uniform-8mm": 1, "averaged": 1}
+
+    def test_what_was_not_downloaded_is_not_counted(self, adni_tree):
+        adni_tree.row("I1", "941_S_6962")
+        found = find_adni(adni_tree.root)
+        assert not found.tracers
+        assert not found.levels
+
+
+class TestFrames:
+    def frames(self, tree, number=6, description=RAW, **options):
+        tree.row("I1", "941_S_6962", description=description)
+        names = [f"ADNI_941_S_6962_PT_Br_2021_{n}_S9_I1.nii" for n in range(1, number + 1)]
+        return [
+            tree.file("I1", "941_S_6962", name=name, seed=n, description=description, **options)
+            for n, name in enumerate(names)
+        ]
+
+    @pytest.mark.parametrize("description", [RAW, DYNAMIC])
+    def test_six_files_of_one_image_are_one_scan_their_folder(self, adni_tree, description):
+        files = self.frames(adni_tree, description=description)
+        candidates, rejected = find(adni_tree)
+        assert [scan.file for scan in candidates] == [files[0].parent]
+        assert not rejected
+        found = find_adni(adni_tree.root)
+        assert (found.tracers.total(), found.levels.total()) == (6, 1)
+
+    def test_frames_among_other_images_need_a_folder_of_their_own(self, adni_tree):
+        self.frames(adni_tree, leaf="S9")
+        adni_tree.image("I2", "941_S_6962", leaf="S9", date="2021-08-10", description=RAW, visit="3")
+        adni_tree.table.write_text(adni_tree.table.read_text().replace("8/10/2021", "8/1/2021", 1))
+        candidates, rejected = find(adni_tree)
+        assert [scan.file.name for scan in candidates] == [
+            file.name for file in adni_tree.root.rglob("*I2.nii")
+        ]
+        ((kind, reason),) = rejected.values()
+        assert kind == "unusable"
+        assert reason == "6 frames lie in one folder with other images; give them a folder of their own"
+
+    def test_an_averaged_image_has_no_frames_to_join(self, adni_tree):
+        self.frames(adni_tree, number=2, description=AVERAGED)
         candidates, rejected = find(adni_tree)
         assert not candidates
         ((kind, reason),) = rejected.values()
         assert kind == "unusable"
-        assert reason.startswith("6 files for one image")
+        assert reason.startswith("2 files for one image of level averaged, which has no frames")
+
+    def test_a_packed_copy_is_no_second_frame(self, adni_tree):
+        (file,) = self.frames(adni_tree, number=1)
+        adni_tree.file("I1", "941_S_6962", name=file.name + ".gz", description=RAW)
+        candidates, rejected = find(adni_tree)
+        assert [scan.file for scan in candidates] == [file]
+        assert rejected[file.name + ".gz"] == ("skipped", f"a copy of {file.name} beside it")
 
 
 class TestSessions:
@@ -110,14 +216,6 @@ class TestSessions:
         adni_tree.image("I2", "941_S_6962", visit="2", date="2011-01-09")
         candidates, _ = find(adni_tree)
         assert [scan.session for scan in candidates] == ["20100105", "20110109"]
-
-    @pytest.mark.parametrize("text", ["8/9/2021", "08/09/2021", "2021-08-09", "2021-8-9 00:00:00.0"])
-    def test_dates_are_read_in_their_variants(self, text):
-        assert parse_date(text) == "20210809"
-
-    @pytest.mark.parametrize("text", ["", "August", "8/9/21", "20210809"])
-    def test_what_is_no_date_is_not_guessed(self, text):
-        assert parse_date(text) == ""
 
 
 class TestContradictions:
@@ -128,7 +226,8 @@ class TestContradictions:
         assert len(candidates) == 1
         assert rejected == {
             file.name: (
-                "unusable", "image I2 has no row in FDG_1_02_2024.csv; add it, or remove the file"
+                "unusable",
+                "image I2 is not described in FDG_1_02_2024.csv; add it, or remove the file",
             )
         }  # fmt: skip
 
@@ -136,7 +235,10 @@ class TestContradictions:
         adni_tree.image("I1", "941_S_6962")
         adni_tree.row("I2", "002_S_0001")
         _, rejected = find(adni_tree)
-        assert rejected["I2"] == ("unusable", "listed in the CSV, but not there; download it again")
+        assert rejected["I2"] == (
+            "unusable",
+            "described in FDG_1_02_2024.csv, but not there; download it again",
+        )
 
     def test_a_file_that_tells_no_image_is_set_aside(self, adni_tree, scan_file):
         adni_tree.image("I1", "941_S_6962")
@@ -149,7 +251,17 @@ class TestContradictions:
         file = adni_tree.file("I1", "941_S_6962")
         candidates, rejected = find(adni_tree)
         assert not candidates
-        assert rejected[file.name] == ("unusable", "the CSV says 002_S_0001, the path 941_S_6962")
+        assert rejected[file.name] == (
+            "unusable", "FDG_1_02_2024.csv: subject 002_S_0001, but 941_S_6962 in the path; mend one"
+        )  # fmt: skip
+
+    def test_what_is_no_subject_is_set_aside_and_not_repeated(self, adni_tree):
+        adni_tree.row("I1", "Doe, Jane")
+        file = adni_tree.file("I1", "x")
+        _, rejected = find(adni_tree)
+        assert rejected[file.name] == (
+            "unusable", "FDG_1_02_2024.csv: the subject is not of the form 941_S_6962; mend it"
+        )  # fmt: skip
 
     def test_a_copy_in_another_folder_is_skipped(self, adni_tree):
         adni_tree.image("I1", "941_S_6962")
@@ -157,6 +269,37 @@ class TestContradictions:
         candidates, rejected = find(adni_tree)
         assert len(candidates) == 1
         assert [kind for kind, _ in rejected.values()] == ["skipped"]
+
+    def test_an_image_that_is_listed_twice_alike_is_one(self, adni_tree):
+        adni_tree.image("I1", "941_S_6962")
+        adni_tree.row("1", "941_S_6962", date="08/10/2021")
+        candidates, rejected = find(adni_tree)
+        assert len(candidates) == 1
+        assert not rejected
+
+    def test_an_image_that_is_listed_with_two_groups_is_set_aside(self, adni_tree):
+        file = adni_tree.image("I1", "941_S_6962", "AD")
+        adni_tree.row("I1", "941_S_6962", "CN")
+        candidates, rejected = find(adni_tree)
+        assert not candidates
+        assert rejected[file.name] == (
+            "unusable",
+            "FDG_1_02_2024.csv: image I1 is described twice, with another group; remove what is wrong",
+        )
+
+    def test_a_row_whose_image_is_no_number_is_reported(self, adni_tree):
+        adni_tree.image("I1", "941_S_6962")
+        adni_tree.row("see below", "002_S_0001")
+        candidates, rejected = find(adni_tree)
+        assert len(candidates) == 1
+        assert "'see below', which is no number" in rejected[adni_tree.table.name][1]
+
+    def test_a_name_and_a_folder_of_two_images_are_set_aside(self, adni_tree):
+        adni_tree.row("I1", "941_S_6962")
+        adni_tree.row("I2", "941_S_6962")
+        file = adni_tree.file("I1", "941_S_6962", leaf="I2")
+        _, rejected = find(adni_tree)
+        assert "different images" in rejected[file.name][1]
 
     def test_twins_that_macos_leaves_are_no_scans(self, adni_tree):
         file = adni_tree.image("I1", "941_S_6962")
@@ -170,7 +313,9 @@ class TestCollectionTable:
     def test_outside_of_the_folder_none_is_looked_for(self, adni_tree):
         """DVC versions the folder: a table beside it could change without anyone seeing."""
         adni_tree.image("I1", "941_S_6962")
-        with pytest.raises(InputError, match="required ADNI's collection CSV"):
+        with pytest.raises(
+            InputError, match=r"required ADNI's collection CSV .*or its XML files; received neither"
+        ):
             find_adni(adni_tree.root / "ADNI")
 
     def test_other_tables_are_left_alone(self, adni_tree):
@@ -189,13 +334,131 @@ class TestCollectionTable:
 
     def test_none_of_them_is_said(self, adni_tree):
         adni_tree.table.unlink()
-        with pytest.raises(InputError, match="required ADNI's collection CSV"):
+        with pytest.raises(
+            InputError, match=r"required ADNI's collection CSV .*or its XML files; received neither"
+        ):
             find(adni_tree)
 
     def test_missing_columns_are_named(self, adni_tree):
         adni_tree.table.write_text("Image Data ID,Subject\n1,941_S_6962\n")
         with pytest.raises(InputError, match="required the columns Group, Description"):
             find(adni_tree, table=adni_tree.table)
+
+
+class TestXml:
+    """Where there is no collection CSV."""
+
+    @pytest.fixture
+    def tree(self, adni_tree):
+        adni_tree.table.unlink()
+        return adni_tree
+
+    def test_it_tells_the_same_facts_as_the_csv(self, tree):
+        tree.xml(["1480670"], "941_S_6962", "AD")
+        tree.file("I1480670", "941_S_6962")
+        candidates, rejected = find(tree)
+        (scan,) = candidates
+        assert not rejected
+        assert (scan.subject, scan.session, scan.date) == ("941_S_6962", "ADNI2 Year 1 Visit", "20210810")
+        assert (scan.diagnosis, scan.age, scan.sex, scan.level) == ("AD", 75.38, "F", "uniform-8mm")
+
+    def test_the_csv_decides_where_there_is_one(self, adni_tree):
+        adni_tree.image("I1", "941_S_6962", "CN")
+        adni_tree.xml(["1"], "941_S_6962", "AD")
+        assert [scan.diagnosis for scan in find(adni_tree)[0]] == ["CN"]
+
+    @pytest.mark.parametrize(
+        "folder", [".", "ADNI", "metadata/deep", f"ADNI/941_S_6962/{UNIFORM.replace(' ', '_')}"]
+    )
+    def test_it_may_lie_anywhere_in_the_collection(self, tree, folder):
+        tree.xml(["1"], "941_S_6962", folder=folder, name="any name.XML")
+        tree.file("I1", "941_S_6962")
+        assert len(find(tree)[0]) == 1
+
+    def test_a_file_may_describe_several_images_and_an_original_one(self, tree):
+        tree.xml(["1", "2"], "941_S_6962", description=AVERAGED)
+        tree.xml(["3"], "941_S_6962", description=RAW, original=True)
+        for number in (1, 2, 3):
+            tree.file(f"I{number}", "941_S_6962")
+        candidates, rejected = find(tree)
+        assert [scan.file.parent.name for scan in candidates] == ["I2"]
+        assert [kind for kind, _ in rejected.values()] == ["skipped"] * 2
+
+    def test_a_tracer_that_contradicts_the_description_is_not_trusted(self, tree):
+        tree.xml(["1"], "941_S_6962", tracer="18F-AV45")
+        file = tree.file("I1", "941_S_6962")
+        found = find_adni(tree.root)
+        assert not found.candidates
+        assert [(item.file, item.kind) for item in found.rejected] == [(file, "unusable")]
+        assert found.tracers == {"18F-AV45": 1}
+
+    def test_a_broken_file_is_told_of_its_own_image_and_stops_no_other(self, tree):
+        tree.xml(["1"], "941_S_6962")
+        broken = tree.xml(["2"], "002_S_0001")
+        broken.write_text(broken.read_text()[:-5])
+        files = [tree.file("I1", "941_S_6962"), tree.file("I2", "002_S_0001")]
+        candidates, rejected = find(tree)
+        assert [scan.file for scan in candidates] == files[:1]
+        assert [*rejected] == [files[1].name]
+        assert rejected[files[1].name][0] == "unusable"
+        assert rejected[files[1].name][1].startswith(f"{broken.name}: is not XML (")
+
+    def test_a_broken_file_of_an_image_that_another_describes_is_reported_alone(self, tree):
+        tree.xml(["1"], "941_S_6962", folder="metadata")
+        broken = tree.xml(["1"], "941_S_6962")
+        broken.write_text("")
+        tree.file("I1", "941_S_6962")
+        candidates, rejected = find(tree)
+        assert len(candidates) == 1
+        assert [*rejected] == [broken.name]
+
+    def test_other_xml_is_left_alone(self, tree):
+        tree.xml(["1"], "941_S_6962")
+        tree.file("I1", "941_S_6962")
+        (tree.root / "other.xml").write_text("<protocol><imageUID>7</imageUID></protocol>")
+        candidates, rejected = find(tree)
+        assert len(candidates) == 1
+        assert not rejected
+
+    def test_a_file_of_an_image_that_none_describes_is_set_aside(self, tree):
+        tree.xml(["1"], "941_S_6962")
+        tree.file("I1", "941_S_6962")
+        file = tree.file("I2", "941_S_6962")
+        _, rejected = find(tree)
+        assert "image I2 is not described in the XML files" in rejected[file.name][1]
+
+
+class TestDiagnosesByVisit:
+    @pytest.fixture
+    def visits(self, adni_tree):
+        adni_tree.image("I1", "941_S_6962", "CN", visit="bl", date="2019-08-10")
+        adni_tree.image("I2", "941_S_6962", "CN", visit="m24", date="2021-08-10")
+
+        def find_with(text):
+            table = adni_tree.root / "DXSUM.csv"
+            table.write_text(text)
+            return find(adni_tree, diagnosis_table=table)
+
+        return find_with
+
+    def test_they_override_the_group(self, visits):
+        candidates, _ = visits("RID,VISCODE,DIAGNOSIS\n6962,bl,2\n6962,m24,3\n")
+        assert [scan.diagnosis for scan in candidates] == ["MCI", "Dementia"]
+
+    def test_a_scan_of_no_visit_is_set_aside_with_the_reason(self, visits):
+        candidates, rejected = visits("RID,VISCODE,DIAGNOSIS\n6962,bl,1\n")
+        assert [scan.session for scan in candidates] == ["bl"]
+        ((kind, reason),) = rejected.values()
+        assert kind == "unusable"
+        assert reason == (
+            "DXSUM.csv has no visit of 941_S_6962 with the scan's code or within 180 days "
+            "(visit m24 20210810); add it"
+        )
+
+    def test_all_that_the_subject_ever_had_is_handed_on(self, adni_tree, visits):
+        visits("RID,VISCODE,DIAGNOSIS\n6962,bl,1\n6962,m24,1\n6962,m36,2\n")
+        found = find_adni(adni_tree.root, diagnosis_table=adni_tree.root / "DXSUM.csv")
+        assert found.diagnoses == {"941_S_6962": {"CN", "MCI"}}
 
 
 def test_folders_named_by_subjects_tell_a_download(adni_tree, tmp_path):

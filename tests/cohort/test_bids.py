@@ -98,6 +98,15 @@ class TestTracer:
         assert [scan.file.name for scan in candidates] == ["sub-01_trc-18FFDG_pet.nii"]
         assert rejected == {"sub-01_trc-18FAV45_pet.nii": ("skipped", "tracer 18FAV45 is not FDG")}
 
+    def test_files_are_counted_by_tracer_whatever_fdg_is_called(self, bids_tree):
+        bids_tree.json("pet.json")
+        for label, tracer in (("01", "[18F]FDG"), ("02", "fluorodeoxyglucose"), ("03", "PiB"), ("04", "")):
+            bids_tree.person(label, "CN")
+            bids_tree.scan(f"sub-{label}_pet.nii")
+            bids_tree.json(f"sub-{label}/pet/sub-{label}_pet.json", TracerName=tracer)
+        found = find_bids(bids_tree.root, diagnosis_column="diagnosis")
+        assert found.tracers == {"FDG": 2, "PiB": 1, "unknown": 1}
+
     def test_another_tracer_is_skipped_even_if_the_file_is_called_fdg(self, bids_tree):
         bids_tree.json("pet.json", TracerName="florbetapir")
         bids_tree.person("01", "CN")
@@ -127,6 +136,16 @@ class TestTables:
             bids_tree.scan(f"sub-01_ses-{session}_pet.nii")
         candidates, _ = find(bids_tree)
         assert [(scan.diagnosis, scan.age) for scan in candidates] == [("CN", 70), ("AD", 74)]
+
+    def test_all_diagnoses_and_dates_of_the_sessions_are_handed_on(self, bids_tree):
+        bids_tree.person("01", "CN")
+        bids_tree.scan("sub-01_ses-1_pet.nii")
+        (bids_tree.root / "sub-01/sub-01_sessions.tsv").write_text(
+            "session_id\tacq_time\tdiagnosis\nses-1\t2009-06-15T13:45:30\tCN\nses-2\tn/a\tMCI\n"
+        )
+        found = find_bids(bids_tree.root, diagnosis_column="diagnosis")
+        assert [scan.date for scan in found.candidates] == ["20090615"]
+        assert found.diagnoses == {"01": {"CN", "MCI"}}
 
     def test_the_diagnosis_may_stand_in_the_sessions_alone(self, bids_tree):
         bids_tree.participants("participant_id\n01\n")

@@ -10,6 +10,7 @@ import pytest
 from adpet.cohort.collection import content_hash, detect_layout, read_collection
 from adpet.cohort.scans import read_scans, require_usable, write_rejected, write_scans
 from adpet.errors import InputError
+from adpet.imaging.volume import read_volume
 
 DIAGNOSES = {"AD": "AD", "Dementia": "AD", "CN": "CN"}
 LAS = np.diag([-4.0, 4.0, 4.0, 1.0])
@@ -99,6 +100,17 @@ class TestReadable:
             nib.save(nib.Nifti1Pair(data, LAS), path)
         assert list(read(flat.root).scans["subject"]) == ["1", "2", "3", "4"]
 
+    def test_a_folder_of_frames_is_hashed_with_all_of_them(self, flat):
+        folder = flat.row("frames", "3", "AD")
+        for number in (1, 2, 10):
+            flat.save(folder / f"{number}.nii", number)
+        before = content_hash(folder)
+        (scan,) = read(flat.root).scans.query("subject == '3'").to_dict("records")
+        assert scan["content"] == before
+        assert scan["path"].endswith("flat/frames")
+        flat.save(folder / "10.nii", 11)
+        assert content_hash(folder) != before
+
     def test_durations_are_kept_where_there_are_frames_to_weight(self, bids_tree):
         bids_tree.json("pet.json", TracerName="FDG", FrameDuration=[300, 600])
         bids_tree.person("01", "AD")
@@ -176,9 +188,16 @@ class TestSetAside:
         flat.row("gone.nii", "3", "AD")
         self.check(flat, "gone.nii", "unusable", "listed, but not there")
 
-    def test_a_folder_called_nii(self, flat):
+    def test_a_folder_without_frames(self, flat):
         flat.row("folder.nii", "3", "AD").mkdir()
-        self.check(flat, "folder.nii", "unusable", "listed, but not there")
+        self.check(flat, "folder.nii", "unusable", "received a folder without any")
+
+    def test_a_frame_that_leaves_the_collection(self, flat):
+        outside = flat.save(flat.root.parent / "outside.nii", 9)
+        folder = flat.row("frames", "3", "AD")
+        flat.save(folder / "1.nii", 8)
+        (folder / "2.nii").symlink_to(outside)
+        assert "leads out of" in reasons(read(flat.root))["frames"][1]
 
     @pytest.mark.parametrize("path", ["../outside.nii", "a/../../outside.nii"])
     def test_a_path_that_leaves_the_collection(self, flat, path):
@@ -317,3 +336,92 @@ def test_the_outcome_does_not_depend_on_the_order_of_rows(flat):
     after = read(flat.root)
     assert after.scans.equals(before.scans)
     assert after.rejected.equals(before.rejected)
+
+
+class TestAdni:
+    """What reader and collection do together with a download."""
+
+    def test_only_ad_and_cn_of_all_groups_are_used(self, adni_tree):
+        for number, group in enumerate(["CN", "SMC", "EMCI", "MCI", "LMCI", "AD", "Patient"]):
+            adni_tree.image(f"I{number}", f"00{number}_S_0001", group)
+        collection = read(adni_tree.root)
+        assert list(collection.scans["diagnosis"]) == ["CN", "AD"]
+        assert set(collection.rejected["kind"]) == {"skipped"}
+
+    def test_six_frames_are_one_scan_with_a_level(self, adni_tree):
+        adni_tree.row("I1", "941_S_6962", description="ADNI Brain PET: Raw FDG")
+        for n in range(6):
+            adni_tree.file("I1", "941_S_6962", name=f"ADNI_941_S_6962_PT_Br_2021_{n}_S9_I1.nii", seed=n)
+        (scan,) = read(adni_tree.root).scans.to_dict("records")
+        assert scan["level"] == "raw"
+        assert read_volume(Path(scan["path"])).data.shape == (8, 9, 10)
+
+    def test_one_image_under_two_ids_of_a_subject_is_kept_once(self, adni_tree):
+        adni_tree.image("I1", "941_S_6962", date="2020-08-10", visit="1", seed=5)
+        adni_tree.image("I2", "941_S_6962", date="2021-08-10", visit="2", seed=5)
+        collection = read(adni_tree.root)
+        assert list(collection.scans["session"]) == ["1"]
+        assert list(collection.rejected["reason"]) == ["the same image as another scan of this subject"]
+
+    def test_one_image_of_two_subjects_is_no_ones(self, adni_tree):
+        adni_tree.image("I1", "941_S_6962", seed=5)
+        adni_tree.image("I2", "002_S_0001", seed=5)
+        collection = read(adni_tree.root)
+        assert collection.scans.empty
+        assert set(collection.rejected["kind"]) == {"unusable"}
+
+    def test_diagnoses_by_visit_decide_with_the_policy(self, adni_tree):
+        for number, (subject, year) in enumerate(
+            [("941_S_6962", 2019), ("941_S_6962", 2021), ("002_S_0001", 2020)]
+        ):
+            adni_tree.image(f"I{number}", subject, "MCI", date=f"{year}-08-10", visit=str(year))
+        table = adni_tree.root / "DXSUM.csv"
+        table.write_text("RID,EXAMDATE,DIAGNOSIS\n6962,8/1/2019,1\n6962,8/1/2021,2\n1,8/1/2020,3\n")
+        used = {
+            policy: list(read(adni_tree.root, diagnosis=policy, diagnosis_table=table).scans["scan"])
+            for policy in ("visit", "baseline", "stable-only")
+        }
+        assert used == {
+            "visit": ["sub-002S0001_ses-2020", "sub-941S6962_ses-2019"],
+            "baseline": ["sub-002S0001_ses-2020", "sub-941S6962_ses-2019", "sub-941S6962_ses-2021"],
+            "stable-only": ["sub-002S0001_ses-2020"],
+        }
+
+
+class TestPolicies:
+    @pytest.mark.parametrize(
+        ("policy", "kept", "kinds"),
+        [
+            ("visit", [], ["unusable", "unusable"]),
+            ("baseline", ["1", "2"], []),
+            ("stable-only", [], ["skipped", "skipped"]),
+        ],
+    )
+    def test_no_subject_is_ever_in_both_classes(self, bids_tree, policy, kept, kinds):
+        bids_tree.person("01", "n/a")
+        for session in "12":
+            bids_tree.scan(f"sub-01_ses-{session}_pet.nii", int(session))
+        (bids_tree.root / "sub-01/sub-01_sessions.tsv").write_text(
+            "session_id\tdiagnosis\nses-1\tCN\nses-2\tAD\n"
+        )
+        collection = read(bids_tree.root, diagnosis=policy)
+        assert list(collection.scans["session"]) == kept
+        assert collection.scans["diagnosis"].nunique() <= 1
+        assert list(collection.rejected["kind"]) == kinds
+
+    def test_a_flat_folder_follows_its_dates(self, flat):
+        flat.sound("late.nii", "3", "MCI", "1", seed=3)
+        flat.sound("early.nii", "3", "CN", "2", seed=4)
+        table = flat.root / "scans.csv"
+        header, *rows = table.read_text().splitlines()
+        dates = {"late.nii": "2021-01-01", "early.nii": "2020-01-01"}
+        dated = [f"{row},{dates.get(row.split(',')[0].strip(chr(34)), '2020-01-01')}" for row in rows]
+        table.write_text("\n".join([f"{header},date", *dated]))
+        scans = read(flat.root, diagnosis="baseline").scans
+        assert list(scans[scans["subject"] == "3"]["diagnosis"]) == ["CN", "CN"]
+
+    def test_a_table_of_adni_is_refused_where_another_layout_is(self, flat):
+        with pytest.raises(
+            InputError, match=r"cohort\.diagnosis_table: required ADNI's layout; received folder"
+        ):
+            read(flat.root, diagnosis_table=flat.root / "DXSUM.csv")

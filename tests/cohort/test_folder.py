@@ -8,8 +8,8 @@ from adpet.errors import InputError
 
 def test_a_row_is_a_scan(tmp_path):
     (tmp_path / "scans.csv").write_text(
-        "path,subject,session,diagnosis,age,sex,site,scanner\n"
-        '"über all, 1/a  b.nii",P 7,m12,AD,81,M,Turku,GE Advance\n',
+        "path,subject,session,diagnosis,age,sex,site,scanner,date\n"
+        '"über all, 1/a  b.nii",P 7,m12,AD,81,M,Turku,GE Advance,2019-05-01\n',
         encoding="utf-8",
     )
     found = find_folder(tmp_path)
@@ -17,6 +17,7 @@ def test_a_row_is_a_scan(tmp_path):
     assert scan.file == tmp_path / "über all, 1/a  b.nii"
     assert (scan.subject, scan.session, scan.diagnosis) == ("P 7", "m12", "AD")
     assert (scan.age, scan.sex, scan.site, scan.scanner) == (81, "M", "Turku", "GE Advance")
+    assert scan.date == "20190501"
 
 
 def test_optional_columns_may_be_left_out(tmp_path):

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from adpet.cohort.tables import parse_age, parse_sex, plain, read_table, require_columns
+from adpet.cohort.tables import parse_age, parse_date, parse_sex, plain, read_table, require_columns
 from adpet.errors import InputError
 
 
@@ -69,3 +69,15 @@ def test_sex_is_read_in_words_and_letters():
 def test_plain_text_has_single_spaces_and_no_placeholders():
     assert plain("  Coreg,   Avg ") == "Coreg, Avg"
     assert [plain(text) for text in ("n/a", "NaN", "-", "")] == [""] * 4
+
+
+class TestDates:
+    @pytest.mark.parametrize(
+        "text", ["8/9/2021", "08/09/2021", "2021-08-09", "2021-8-9 00:00:00.0", "2021-08-09T13:45:30"]
+    )
+    def test_they_are_read_in_their_variants(self, text):
+        assert parse_date(text) == "20210809"
+
+    @pytest.mark.parametrize("text", ["", "August", "8/9/21", "20210809", "13/9/2021", "2021-02-30"])
+    def test_what_is_no_date_is_not_guessed(self, text):
+        assert parse_date(text) == ""

@@ -9,7 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adpet.errors import InputError
-from adpet.imaging.volume import Volume, read_header, read_volume, to_ras, write_volume
+from adpet.imaging.volume import (
+    Volume,
+    natural_key,
+    read_header,
+    read_volume,
+    scan_files,
+    to_ras,
+    write_volume,
+)
 
 SHAPE = (10, 12, 9)
 AFFINE = np.array([[2.0, 0, 0, -9], [0, 2.5, 0, -20], [0, 0, 3.0, -11], [0, 0, 0, 1]])
@@ -153,6 +161,69 @@ class TestFrames:
         np.testing.assert_allclose(read_volume(tmp_path / "scan.nii").data, data + 5, rtol=1e-6)
 
 
+class TestFramesInAFolder:
+    @pytest.fixture
+    def folder(self, tmp_path, data):
+        """Three frames; the names of all but the first sort wrongly as text."""
+        for number, offset in ((1, 0), (2, 10), (10, 40)):
+            write_volume(tmp_path / "I7" / f"scan_{number}.nii", Volume(data + offset, AFFINE))
+        return tmp_path / "I7"
+
+    def test_frames_are_averaged_like_those_of_one_file(self, folder, data):
+        np.testing.assert_allclose(read_volume(folder).data, data + 50 / 3, rtol=1e-6)
+        header = read_header(folder)
+        assert (header.n_frames, header.shape) == (3, SHAPE)
+
+    def test_durations_follow_the_natural_order_of_the_names(self, folder, data):
+        averaged = read_volume(folder, frame_seconds=[300, 300, 600]).data
+        np.testing.assert_allclose(averaged, data + 22.5, rtol=1e-6)
+        assert [file.name for file in scan_files(folder)] == ["scan_1.nii", "scan_2.nii", "scan_10.nii"]
+
+    def test_what_is_no_nifti_beside_them_is_left_alone(self, folder):
+        before = read_volume(folder).data
+        (folder / "scan.xml").write_text("<idaxs/>")
+        (folder / "._scan_1.nii").write_bytes(b"macOS")
+        np.testing.assert_array_equal(read_volume(folder).data, before)
+
+    def test_a_folder_with_one_dynamic_file_is_that_file(self, tmp_path, data):
+        frames = np.stack([data, data + 10], axis=-1)
+        (tmp_path / "I7").mkdir()
+        nib.save(nib.Nifti1Image(frames, AFFINE), tmp_path / "I7" / "scan.nii")
+        np.testing.assert_allclose(read_volume(tmp_path / "I7").data, data + 5, rtol=1e-6)
+
+    @pytest.mark.parametrize("read", [read_header, read_volume])
+    @pytest.mark.parametrize(
+        ("shape", "affine"), [(SHAPE, OBLIQUE @ AFFINE), ((10, 12, 8), AFFINE)], ids=["affine", "shape"]
+    )
+    def test_frames_that_lie_elsewhere_are_refused(self, folder, read, shape, affine):
+        write_volume(folder / "scan_3.nii", Volume(np.ones(shape, dtype=np.float32), affine))
+        with pytest.raises(InputError, match=r"I7: required frames of one shape .*scan_3\.nii unlike scan_1"):
+            read(folder)
+
+    def test_several_dynamic_files_are_refused(self, folder, data):
+        frames = np.stack([data, data], axis=-1)
+        nib.save(nib.Nifti1Image(frames, AFFINE), folder / "scan_3.nii")
+        assert "required one frame a file" in refusal(folder)
+
+    def test_a_damaged_frame_is_named(self, folder):
+        frame = folder / "scan_2.nii"
+        frame.write_bytes(frame.read_bytes()[:1000])
+        assert refusal(folder).startswith(f"{folder}: scan_2.nii: truncated")
+
+    def test_a_folder_without_frames_is_refused(self, tmp_path):
+        assert "received a folder without any" in refusal(tmp_path)
+
+
+class TestNaturalOrder:
+    def test_numbers_count_by_their_value(self):
+        assert sorted(["m12", "M6", "bl", "m108"], key=natural_key) == ["bl", "M6", "m12", "m108"]
+
+    @given(st.lists(st.text(max_size=8)))
+    def test_any_names_can_be_ordered(self, names):
+        once = sorted(names, key=natural_key)
+        assert sorted(once, key=natural_key) == once
+
+
 class TestRefusals:
     @pytest.fixture
     def good(self, tmp_path, data):
@@ -172,6 +243,14 @@ class TestRefusals:
     def test_a_missing_file_and_a_folder_are_refused(self, tmp_path):
         assert "not found" in refusal(tmp_path / "none.nii")
         refusal(tmp_path)
+
+    def test_a_refusal_quotes_no_extension(self, tmp_path, data):
+        image = nib.Nifti2Image(data, AFFINE)
+        # Code 32 is CIFTI's XML, which nibabel reads at once.
+        image.header.extensions.append(nib.nifti1.Nifti1Extension(32, b'<CIFTI Version="DOE^JANE"/>'))
+        image.header["intent_code"] = 3001
+        nib.save(image, tmp_path / "scan.nii")
+        assert "DOE" not in refusal(tmp_path / "scan.nii")
 
     def test_a_pair_without_its_voxels_is_refused(self, tmp_path, data):
         nib.save(nib.Nifti1Pair(data, AFFINE), tmp_path / "pair.img")

@@ -24,10 +24,11 @@ def params(project_root, tmp_path, monkeypatch):
     return with_cohort
 
 
-def test_a_table_that_dvc_would_not_version_is_refused(params, tmp_path):
+@pytest.mark.parametrize("key", ["table", "diagnosis_table"])
+def test_a_table_that_dvc_would_not_version_is_refused(params, tmp_path, key):
     (tmp_path / "data/collection.csv").write_text("path,subject,session,diagnosis\n")
-    with pytest.raises(InputError, match=r"cohort.table: required a path inside cohort.raw \(data/raw\)"):
-        run(params({"table": "../collection.csv"}))
+    with pytest.raises(InputError, match=rf"cohort.{key}: required a path inside cohort.raw \(data/raw\)"):
+        run(params({key: "../collection.csv"}))
 
 
 def test_an_empty_folder_is_one_line_and_writes_nothing(params, tmp_path):

@@ -1,82 +1,37 @@
-"""Read ADNI scans as the Image and Data Archive (IDA) delivers them: its tree and its collection CSV.
+"""Find the FDG scans of an ADNI download: a tree of images that a collection CSV or XML files describe.
 
 Files are ``.../<PTID>/<description>/<acquisition>/<I image or S series>/*_S<series>_I<image>.nii[.gz]``,
-parsed from the end; the CSV has one row an image and decides on what an image is.
+parsed from the end. What the CSV or the XML says decides on what an image is.
 """
 
-import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from adpet.cohort.candidates import SKIPPED, UNUSABLE, Candidate, Findings
-from adpet.cohort.tables import Table, parse_age, parse_sex, plain, read_table, require_columns
+from adpet.cohort.adni_diagnoses import VisitDiagnoses, read_visit_diagnoses
+from adpet.cohort.adni_facts import PTID, ImageFacts, Listing
+from adpet.cohort.adni_files import files_by_image, shared_folder
+from adpet.cohort.adni_levels import LEVELS, PET, WITH_FRAMES, level_of, tracer_of
+from adpet.cohort.adni_table import REQUIRED, is_collection_table, read_collection_table
+from adpet.cohort.adni_xml import read_xml_files
+from adpet.cohort.candidates import SKIPPED, UNUSABLE, Candidate, Findings, Kind
+from adpet.cohort.tables import parse_age, parse_date, parse_sex
+from adpet.cohort.tracers import FDG
 from adpet.errors import InputError
 
-# ADNI's descriptions of FDG scans, in the order of preference: the most processed first, as it is the most
-# alike over scanners (8 mm before 6 mm, because every phase of ADNI has it). Other tracers have the same
-# descriptions with their name before, so that only the whole text tells.
-FDG_DESCRIPTIONS: Final = (
-    "Coreg, Avg, Std Img and Vox Siz, Uniform Resolution",
-    "Coreg, Avg, Std Img and Vox Siz, Uniform 6mm Res",
-    "Coreg, Avg, Standardized Image and Voxel Size",
-    "Co-registered, Averaged",
-    "Co-registered Dynamic",
-    "ADNI Brain PET: Raw FDG",
-)
-
-# Names of the CSV's columns in the archive's exports.
-IMAGE, SUBJECT, GROUP, DESCRIPTION = "Image Data ID", "Subject", "Group", "Description"
-COLUMN_VARIANTS: Final = {
-    IMAGE: ("imagedataid", "imageid", "imageuid", "image"),
-    SUBJECT: ("subject", "subjectid", "ptid"),
-    GROUP: ("group", "researchgroup"),
-    DESCRIPTION: ("description", "imagedescription"),
-    "Sex": ("sex", "gender"),
-    "Age": ("age",),
-    "Visit": ("visit", "viscode"),
-    "Modality": ("modality",),
-    "Acq Date": ("acqdate", "acquisitiondate", "studydate"),
-}
-REQUIRED: Final = (IMAGE, SUBJECT, GROUP, DESCRIPTION)
-
-NIFTI = re.compile(r"\.nii(\.gz)?$", re.IGNORECASE)
-IMAGE_IN_NAME = re.compile(r"_S\d+_I(\d+)\.nii(\.gz)?$", re.IGNORECASE)
-IMAGE_IN_FOLDER = re.compile(r"I(\d+)")
-IMAGE_IN_CSV = re.compile(r"[ID]?(\d+)", re.IGNORECASE)
-PTID = re.compile(r"(?<!\d)\d{3}_S_\d{4,5}(?!\d)")
-ACQUISITION = re.compile(r"(\d{4})-(\d{2})-(\d{2})_\d{2}_\d{2}_\d{2}.*")
+ACQUISITION: Final = re.compile(r"(\d{4}-\d{2}-\d{2})_\d{2}_\d{2}_\d{2}.*")
 
 
-@dataclass(frozen=True)
-class _Image:
-    """One row of the collection CSV with its files."""
-
-    number: str
-    row: dict[str, str]
-    files: tuple[Path, ...]
-
-    @property
-    def subject(self) -> str:
-        return self.row[SUBJECT]
-
-    @property
-    def date(self) -> str:
-        """The acquisition's date as YYYYMMDD, from the CSV or else from the folder; ``""`` if unknown."""
-        found = (ACQUISITION.fullmatch(part) for file in self.files for part in file.parts)
-        folders = ("".join(match.groups()) for match in found if match)
-        return parse_date(self.row["Acq Date"]) or next(folders, "")
-
-    @property
-    def rank(self) -> tuple[bool, int, int]:
-        """The smaller, the better: whatever has a file, then the level, then the newest image."""
-        return not self.files, FDG_DESCRIPTIONS.index(self.row[DESCRIPTION]), -int(self.number)
-
-
-def find_adni(root: Path, *, table: Path | None = None) -> Findings:
+def find_adni(
+    root: Path,
+    *,
+    table: Path | None = None,
+    diagnosis_table: Path | None = None,
+    levels: Sequence[str] = tuple(LEVELS),
+) -> Findings:
     """List the FDG scans of an ADNI download, one processing level a scan.
 
     Parameters
@@ -84,32 +39,34 @@ def find_adni(root: Path, *, table: Path | None = None) -> Findings:
     root : Path
         The unpacked folder; ``ADNI/`` or what holds it.
     table : Path, optional
-        The collection CSV; without it the only one in `root` or, if none is there, beside it.
+        The collection CSV; without it the only one in `root` itself, else the XML files anywhere in it.
+    diagnosis_table : Path, optional
+        Diagnoses by visit (DXSUM), which override the group.
+    levels : sequence of str
+        The wanted ones of `LEVELS`, in the order of preference.
 
     Raises
     ------
     InputError
-        If the CSV is missing, ambiguous, unreadable, or lacks a required column.
+        If neither CSV nor XML is there, or a CSV is ambiguous, unreadable, or lacks a required column.
     """
-    listing = read_table(table or _only_table(root))
-    rows = _rows(listing)
+    listing = _listing(root, table)
+    diagnoses = read_visit_diagnoses(diagnosis_table) if diagnosis_table else None
     findings = Findings()
-    files = _files_by_image(root, rows, findings, listing.path.name)
-    images = [_Image(number, row, tuple(files.get(number, ()))) for number, row in rows.items()]
-    wanted = [image for image in images if _is_wanted(image, root, findings)]
-    chosen = list(_one_level(wanted, root, findings))
+    for file, reason in listing.strays:
+        findings.reject(file, reason)
+    files = files_by_image(root, listing, findings)
+    for number, reason in listing.problems.items():
+        findings.reject(_scan_path(files.get(number, ())) or root / f"I{number}", reason)
+    chosen = list(_Choice(root, listing, levels, findings).among(files))
     for image, session in _with_sessions(chosen):
-        findings.candidates.append(_candidate(image, session))
+        try:
+            diagnosis = _diagnosis(image, diagnoses, findings)
+        except InputError as error:
+            findings.reject(image.path, str(error))
+        else:
+            findings.candidates.append(_candidate(image, session, diagnosis))
     return findings
-
-
-def is_collection_table(path: Path) -> bool:
-    """Say whether a CSV has the columns of the archive's collection CSV."""
-    try:
-        listing = read_table(path)
-    except InputError:
-        return False
-    return all(_spelling(listing, column) for column in REQUIRED)
 
 
 def has_adni_folders(root: Path) -> bool:
@@ -117,141 +74,174 @@ def has_adni_folders(root: Path) -> bool:
     return any(PTID.fullmatch(path.name) for pattern in ("*/", "*/*/") for path in root.glob(pattern))
 
 
-def parse_date(text: str) -> str:
-    """Return ``8/10/2021`` (month first, padded or not) or ``2021-08-10`` as ``20210810``, else ``""``."""
-    if match := re.match(r"(\d{1,2})/(\d{1,2})/(\d{4})(?!\d)", text):
-        month, day, year = match.groups()
-    elif match := re.match(r"(\d{4})-(\d{1,2})-(\d{1,2})(?!\d)", text):
-        year, month, day = match.groups()
-    else:
-        return ""
-    return f"{year}{int(month):02d}{int(day):02d}"
-
-
-def _only_table(root: Path) -> Path:
-    """Return the one collection CSV in `root` itself: DVC versions what lies there with the scans."""
+def _listing(root: Path, table: Path | None) -> Listing:
+    """Read what describes the images: in `root`, where DVC versions it with the scans."""
+    if table is not None:
+        return read_collection_table(table)
     found = [path for path in sorted(root.glob("*.csv")) if is_collection_table(path)]
     if len(found) > 1:
         names = ", ".join(path.name for path in found)
         raise InputError(f"{root}: required one collection CSV; received {names}; set cohort.table")
-    if not found:
+    if found:
+        return read_collection_table(found[0])
+    listing = read_xml_files(root)
+    if not listing.images and not listing.problems:
         raise InputError(
-            f"{root}: required ADNI's collection CSV (with {', '.join(REQUIRED)}) in it; received none; "
-            "download it from the archive's collection page, or set cohort.table"
+            f"{root}: required ADNI's collection CSV (with {', '.join(REQUIRED)}) in it, or its XML files; "
+            "received neither; download the CSV from the archive's collection page, or set cohort.table"
         )
-    return found[0]
+    return listing
 
 
-def _spelling(listing: Table, column: str) -> str:
-    """Return the key under which the rows have a column, ``""`` where they have it not."""
-    return next((key for key in COLUMN_VARIANTS[column] if listing.has(key)), "")
+@dataclass(frozen=True)
+class _Image:
+    """One image as it is described, with its files."""
+
+    facts: ImageFacts
+    files: Sequence[Path]
+
+    @property
+    def date(self) -> str:
+        """The acquisition's date as YYYYMMDD, as described or else from the folder; ``""`` if unknown."""
+        found = (ACQUISITION.fullmatch(part) for file in self.files for part in file.parts)
+        return self.facts.date or next((parse_date(match[1]) for match in found if match), "")
+
+    @property
+    def level(self) -> str:
+        return level_of(self.facts.description)
+
+    @property
+    def path(self) -> Path:
+        """The scan, for who uses it or mends it; only where there are files."""
+        return _scan_path(self.files) or Path()
 
 
-def _rows(listing: Table) -> dict[str, dict[str, str]]:
-    """Return the rows by image number, with the columns' standard names; the first of equal numbers stays."""
-    spellings = {column: _spelling(listing, column) for column in COLUMN_VARIANTS}
-    missing = [column for column in REQUIRED if not spellings[column]]
-    require_columns(listing, missing, hint="download the CSV of the collection from the archive")
-    rows: dict[str, dict[str, str]] = {}
-    for cells in listing.rows:
-        row = {column: plain(cells.get(key, "")) for column, key in spellings.items()}
-        if match := IMAGE_IN_CSV.fullmatch(row[IMAGE]):
-            rows.setdefault(str(int(match[1])), row)
-    return rows
+@dataclass(frozen=True)
+class _Choice:
+    """Chooses the FDG scans, one image an acquisition, and reports why the others are not used."""
 
+    root: Path
+    listing: Listing
+    levels: Sequence[str]
+    findings: Findings
 
-def _files_by_image(
-    root: Path, rows: Iterable[str], findings: Findings, table_name: str
-) -> dict[str, list[Path]]:
-    """Return the files of every image that has a row; of copies in several folders the first."""
-    files: dict[str, list[Path]] = defaultdict(list)
-    for file in _nifti_files(root):
-        number = _image_number(file)
-        if not number:
-            findings.reject(
-                file, "neither name (_S<series>_I<image>.nii) nor folder (I<image>) tells its image"
-            )
-        elif number not in rows:
-            findings.reject(file, f"image I{number} has no row in {table_name}; add it, or remove the file")
-        elif files[number] and files[number][0].parent != file.parent:
-            findings.reject(file, f"a copy of {files[number][0].name} in another folder", SKIPPED)
-        else:
-            files[number].append(file)
-    return files
+    def among(self, files: Mapping[str, Sequence[Path]]) -> Iterator[_Image]:
+        """Yield the best image of every acquisition (subject and date)."""
+        acquisitions: dict[tuple[str, str], list[_Image]] = defaultdict(list)
+        for number, facts in self.listing.images.items():
+            image = _Image(facts, files.get(number, ()))
+            if number not in self.listing.problems and self._is_wanted(image):
+                acquisitions[facts.subject, image.date or facts.visit].append(image)
+        for same in acquisitions.values():
+            best = self._best(same)
+            if best is not None:
+                yield best
 
+    def _is_wanted(self, image: _Image) -> bool:
+        verdict = self._why_no_fdg(image.facts)
+        if verdict is None:
+            if image.files:
+                self.findings.levels[image.level] += 1
+            verdict = self._why_unwanted(image)
+        if verdict and image.files:
+            self.findings.reject(image.path, *verdict)
+        return verdict is None
 
-def _nifti_files(root: Path) -> Iterator[Path]:
-    """Yield the images under `root` in a fixed order, without hidden ones (macOS leaves ``._`` twins)."""
-    for folder, folders, names in os.walk(root):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(folder, name) for name in sorted(names) if NIFTI.search(name) and name[0] != ".")
+    def _why_no_fdg(self, facts: ImageFacts) -> tuple[str, Kind] | None:
+        """Return why an image is no FDG scan, None where it is one."""
+        source = self.listing.source
+        if facts.modality and facts.modality.upper() != PET:
+            return f"modality {facts.modality} is not PET", SKIPPED
+        if not facts.description:
+            return f"{source}: no description tells its tracer and level; fill it in", UNUSABLE
+        if not level_of(facts.description):
+            return f"description '{facts.description}' is none of FDG", SKIPPED
+        if tracer_of(facts) != FDG:
+            reason = f"{source}: tracer {facts.tracer}, but description '{facts.description}' of FDG; mend it"
+            return reason, UNUSABLE
+        return None
 
+    def _why_unwanted(self, image: _Image) -> tuple[str, Kind] | None:
+        """Return why an FDG scan is not used, None where it may be."""
+        subject, source = image.facts.subject, self.listing.source
+        if image.level not in self.levels:
+            return f"processing level {image.level} is not in cohort.adni_level", SKIPPED
+        if not PTID.fullmatch(subject):
+            # Not quoted: what stands there may be a name.
+            return f"{source}: the subject is not of the form 941_S_6962; mend it", UNUSABLE
+        paths = (file.relative_to(self.root).as_posix() for file in image.files)
+        others = {match for path in paths for match in PTID.findall(path)} - {subject}
+        if others:
+            return f"{source}: subject {subject}, but {min(others)} in the path; mend one", UNUSABLE
+        return None
 
-def _image_number(file: Path) -> str:
-    match = IMAGE_IN_NAME.search(file.name) or IMAGE_IN_FOLDER.fullmatch(file.parent.name)
-    return str(int(match[1])) if match else ""
-
-
-def _is_wanted(image: _Image, root: Path, findings: Findings) -> bool:
-    """Say whether an image is an FDG scan; report why not where there is a file."""
-    reason, kind = "", SKIPPED
-    modality, description = image.row["Modality"], image.row[DESCRIPTION]
-    named = {match for file in image.files for match in _subjects_of(file, root)}
-    if modality and modality.upper() != "PET":
-        reason = f"modality {modality} is not PET"
-    elif description not in FDG_DESCRIPTIONS:
-        reason = f"description '{description}' is none of FDG"
-    elif not PTID.fullmatch(image.subject):
-        reason, kind = f"subject '{image.subject}' is not of the form 941_S_6962; mend the CSV", UNUSABLE
-    elif named - {image.subject}:
-        reason, kind = f"the CSV says {image.subject}, the path {min(named - {image.subject})}", UNUSABLE
-    if reason:
-        for file in image.files:
-            findings.reject(file, reason, kind)
-    return not reason
-
-
-def _subjects_of(file: Path, root: Path) -> set[str]:
-    return set(PTID.findall(file.relative_to(root).as_posix()))
-
-
-def _one_level(images: Sequence[_Image], root: Path, findings: Findings) -> Iterator[_Image]:
-    """Yield the best image of every acquisition (subject and date) that has files; report the others."""
-    acquisitions: dict[tuple[str, str], list[_Image]] = defaultdict(list)
-    for image in images:
-        acquisitions[image.subject, image.date or image.row["Visit"]].append(image)
-    for same in acquisitions.values():
-        best, *others = sorted(same, key=lambda image: image.rank)
+    def _best(self, same: Sequence[_Image]) -> _Image | None:
+        """Return what has a file, is of the preferred level, and is the newest, in this order."""
+        best, *others = sorted(
+            same, key=lambda one: (not one.files, self.levels.index(one.level), -int(one.facts.number))
+        )
+        number = best.facts.number
         for other in others:
-            for file in other.files:
-                findings.reject(file, f"another processing level or copy of image I{best.number}", SKIPPED)
+            if other.files:
+                reason = f"another processing level or copy of image I{number}"
+                self.findings.reject(other.path, reason, SKIPPED)
         if not best.files:
-            findings.reject(root / f"I{best.number}", "listed in the CSV, but not there; download it again")
-        elif len(best.files) > 1:
-            reason = f"{len(best.files)} files for one image; join the frames, or download a processed level"
-            findings.reject(best.files[0], reason)
-        else:
-            yield best
+            reason = f"described in {self.listing.source}, but not there; download it again"
+            self.findings.reject(self.root / f"I{number}", reason)
+            return None
+        problem = _problem_with_frames(best)
+        if problem:
+            self.findings.reject(best.path, problem)
+            return None
+        return best
+
+
+def _problem_with_frames(image: _Image) -> str:
+    """Say why the files of one image cannot be its frames, ``""`` where they can or it has one file."""
+    number = len(image.files)
+    if number == 1:
+        return ""
+    if image.level not in WITH_FRAMES:
+        return f"{number} files for one image of level {image.level}, which has no frames; keep the right one"
+    if shared_folder(image.files) is None:
+        return f"{number} frames lie in one folder with other images; give them a folder of their own"
+    return ""
+
+
+def _scan_path(files: Sequence[Path]) -> Path | None:
+    """Return what stands for an image: its file, else the folder of its files, else the first of them."""
+    return shared_folder(files) or next(iter(files), None)
 
 
 def _with_sessions(images: Iterable[_Image]) -> Iterator[tuple[_Image, str]]:
     """Yield each image with its session: the visit where it tells a subject's scans apart, else the date."""
     subjects: dict[str, list[_Image]] = defaultdict(list)
     for image in images:
-        subjects[image.subject].append(image)
+        subjects[image.facts.subject].append(image)
     for own in subjects.values():
-        visits = {image.row["Visit"] for image in own} - {""}
+        visits = {image.facts.visit for image in own} - {""}
         for image in own:
-            yield image, image.row["Visit"] if len(visits) == len(own) else image.date
+            yield image, image.facts.visit if len(visits) == len(own) else image.date
 
 
-def _candidate(image: _Image, session: str) -> Candidate:
+def _diagnosis(image: _Image, diagnoses: VisitDiagnoses | None, findings: Findings) -> str:
+    """Return the diagnosis of a scan's visit, or the subject's group where no table tells the former."""
+    facts = image.facts
+    if diagnoses is None:
+        return facts.group
+    findings.diagnoses[facts.subject] = diagnoses.known(facts.subject)
+    return diagnoses.at(facts.subject, visit=facts.visit, day=image.date)
+
+
+def _candidate(image: _Image, session: str, diagnosis: str) -> Candidate:
     return Candidate(
-        file=image.files[0],
-        subject=image.subject,
+        file=image.path,
+        subject=image.facts.subject,
         session=session,
-        diagnosis=image.row[GROUP],
-        age=parse_age(image.row["Age"]),
-        sex=parse_sex(image.row["Sex"]),
-        site=image.subject[:3],
+        diagnosis=diagnosis,
+        age=parse_age(image.facts.age),
+        sex=parse_sex(image.facts.sex),
+        site=image.facts.subject[:3],
+        level=image.level,
+        date=image.date,
     )

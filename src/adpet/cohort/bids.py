@@ -12,14 +12,20 @@ from pathlib import Path
 from typing import Any
 
 from adpet.cohort.candidates import SKIPPED, Candidate, Findings
-from adpet.cohort.tables import Table, column_key, parse_age, parse_sex, plain, read_table, require_columns
+from adpet.cohort.tables import (
+    Table,
+    column_key,
+    parse_age,
+    parse_date,
+    parse_sex,
+    plain,
+    read_table,
+    require_columns,
+)
+from adpet.cohort.tracers import FDG, UNKNOWN, tracer_name
 from adpet.errors import InputError
 
 PARTICIPANTS = "participants.tsv"
-
-# FDG in TracerName, without case and marks: "FDG", "18F-FDG", "fluorodeoxyglucose", "fludeoxyglucose",
-# "2-deoxy-2-[18F]fluoro-D-glucose".
-FDG = re.compile("fdg|deoxyglucose|fluoro.{0,2}glucose")
 
 Entities = dict[str, str]
 
@@ -77,12 +83,13 @@ class _Reader:
         if {name: entities[name] for name in ("sub", "ses") if name in entities} != folders:
             raise InputError("its name and its folders give different subjects or sessions; rename it")
         metadata = self.sidecars.of(file, entities)
-        tracer = plain(str(metadata.get("TracerName", ""))) or entities.get("trc", "")
+        tracer = tracer_name(str(metadata.get("TracerName", ""))) or tracer_name(entities.get("trc", ""))
+        self.findings.tracers[tracer or UNKNOWN] += 1
         if not tracer:
             raise InputError(
                 "its tracer is not given; add TracerName to its .json or to pet.json at the root"
             )
-        if not FDG.search(column_key(tracer)):
+        if tracer != FDG:
             self.findings.reject(file, f"tracer {tracer} is not FDG", SKIPPED)
             return
         scan = (entities["sub"], entities.get("ses", ""), entities.get("run", ""))
@@ -96,7 +103,10 @@ class _Reader:
         subject, session, run = scan
         if subject not in self.people:
             raise InputError(f"sub-{subject} is not in {PARTICIPANTS}; add a row for it")
-        visit = self.sessions.of(file, subject, session)
+        visits = self.sessions.of(file, subject)
+        visit = visits.get(session, {})
+        known = {plain(row.get(self.diagnosis_key, "")) for row in visits.values()}
+        self.findings.diagnoses[subject] = known - {""}
 
         def fact(column: str) -> str:
             return plain(visit.get(column, "")) or plain(self.people[subject].get(column, ""))
@@ -112,6 +122,7 @@ class _Reader:
             site=fact("site"),
             scanner=_scanner(metadata),
             frame_seconds=_frame_seconds(metadata.get("FrameDuration")),
+            date=parse_date(visit.get("acqtime", "")),
         )
 
 
@@ -154,9 +165,9 @@ class _SessionTables:
     rows: dict[Path, dict[str, dict[str, str]]] = field(default_factory=dict)
     columns: set[str] = field(default_factory=set)
 
-    def of(self, file: Path, subject: str, session: str) -> Mapping[str, str]:
-        """Return the row of a scan's session, empty where there is none."""
-        if not session:
+    def of(self, file: Path, subject: str) -> Mapping[str, Mapping[str, str]]:
+        """Return the rows of a subject by session, none where its scans are in no sessions."""
+        if not file.parent.parent.name.startswith("ses-"):
             return {}
         path = file.parents[2] / f"sub-{subject}_sessions.tsv"
         if path not in self.rows:
@@ -165,7 +176,7 @@ class _SessionTables:
                 table = read_table(path)
                 self.columns.update(map(column_key, table.columns))
                 self.rows[path] = _by_label(table, "sessionid", prefix="ses-")
-        return self.rows[path].get(session, {})
+        return self.rows[path]
 
 
 def _pet_files(root: Path) -> Iterator[Path]:

@@ -21,7 +21,7 @@ class Candidate:
     """One scan as a collection describes it, before its file is opened; `diagnosis` in its own words.
 
     `file` is an image, or a folder that holds nothing but the frames of one; `level` is what was done to the
-    image before we got it, in the collection's words.
+    image before we got it, in the collection's words; `date` is YYYYMMDD and orders a subject's scans only.
     """
 
     file: Path
@@ -35,6 +35,7 @@ class Candidate:
     scanner: str = ""
     frame_seconds: str = ""
     level: str = ""
+    date: str = ""
 
     @property
     def key(self) -> str:
@@ -57,13 +58,15 @@ class Findings:
     """What a reader of one layout found.
 
     `tracers` counts the files of every tracer there is, `levels` the FDG images of every processing level,
-    whether they are used or not.
+    whether they are used or not. `diagnoses` are those that tables give a subject at any of its visits, with
+    and without a scan.
     """
 
     candidates: list[Candidate] = field(default_factory=list)
     rejected: list[Rejection] = field(default_factory=list)
     tracers: Counter[str] = field(default_factory=Counter)
     levels: Counter[str] = field(default_factory=Counter)
+    diagnoses: dict[str, set[str]] = field(default_factory=dict)
 
     def reject(self, file: Path, reason: str, kind: Kind = UNUSABLE) -> None:
         """Set one file aside."""

@@ -6,14 +6,15 @@ Nothing that is wrong with one file stops the others: it is set aside with its p
 import hashlib
 import math
 import os
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from adpet.cohort import adni, bids, folder
+from adpet.cohort.adni_levels import LEVELS
 from adpet.cohort.candidates import SKIPPED, UNUSABLE, Candidate, Findings, Rejection
+from adpet.cohort.diagnosis import Policy, follow_policy
 from adpet.cohort.scans import (
     DIAGNOSES,
     Collection,
@@ -24,7 +25,7 @@ from adpet.cohort.scans import (
 )
 from adpet.cohort.tables import read_table
 from adpet.errors import InputError
-from adpet.imaging.volume import read_header
+from adpet.imaging.volume import read_header, scan_files
 
 Layout = Literal["bids", "adni", "folder"]
 
@@ -45,6 +46,9 @@ def read_collection(
     table: Path | None,
     diagnosis_column: str,
     diagnosis_map: Mapping[str, str],
+    diagnosis: Policy = "visit",
+    diagnosis_table: Path | None = None,
+    adni_level: Sequence[str] = tuple(LEVELS),
     progress: Callable[[Sequence[Candidate]], Iterable[Candidate]] = iter,
 ) -> Collection:
     """Read all scans of a collection, and all reasons why a file is not one of them.
@@ -61,6 +65,12 @@ def read_collection(
         Where a BIDS dataset has the diagnosis.
     diagnosis_map : mapping of str to "AD" or "CN"
         What the collection calls them, in any case; other diagnoses are skipped.
+    diagnosis : "visit", "baseline" or "stable-only"
+        What happens to a subject whose diagnosis changes: see `adpet.cohort.diagnosis`.
+    diagnosis_table : Path, optional
+        ADNI's diagnoses by visit.
+    adni_level : sequence of str
+        ADNI's processing levels that may be used, in the order of preference.
     progress : callable, optional
         Wraps the sequence of scans that are opened, to show how far it is.
 
@@ -79,12 +89,23 @@ def read_collection(
             f"{root}: required a folder of scans; received none; check cohort.raw, or run `dvc repro`"
         )
     detected = detect_layout(root, table=table) if layout == "auto" else layout
-    found = _find(root, detected, table, diagnosis_column)
+    if diagnosis_table is not None and detected != "adni":
+        raise InputError(
+            f"cohort.diagnosis_table: required ADNI's layout; received {detected}, whose own tables tell the "
+            "diagnosis of every visit; set it to null"
+        )
+    if detected == "adni":
+        found = adni.find_adni(root, table=table, diagnosis_table=diagnosis_table, levels=adni_level)
+    elif detected == "bids":
+        found = bids.find_bids(root, diagnosis_column=diagnosis_column)
+    else:
+        found = folder.find_folder(root, table=table)
     if not found.candidates and not found.rejected:
         raise InputError(
             f"{root}: required scans (.nii or .nii.gz); received none; check cohort.raw and cohort.layout"
         )
-    named = [_with_diagnosis(candidate, diagnosis_map) for candidate in found.candidates]
+    settled = follow_policy(found, policy=diagnosis, diagnosis_map=diagnosis_map)
+    named = [_with_diagnosis(candidate, diagnosis_map) for candidate in settled]
     to_open = _keyed(named, found)
     rejected = [*found.rejected, *(item for item in named if isinstance(item, Rejection))]
     usable = []
@@ -129,21 +150,13 @@ def detect_layout(root: Path, *, table: Path | None = None) -> Layout:
 
 
 def content_hash(file: Path) -> str:
-    """Return the SHA-256 of a file's bytes; of a pair (header and image, packed or not) of both."""
+    """Return the SHA-256 of a scan's bytes: of a file, both of a pair, or all frames of a folder."""
     digest = hashlib.sha256()
-    for part in _parts(file):
+    for part in scan_files(file):
         with part.open("rb") as stream:
             while block := stream.read(2**20):
                 digest.update(block)
     return digest.hexdigest()
-
-
-def _find(root: Path, layout: Layout, table: Path | None, diagnosis_column: str) -> Findings:
-    if layout == "bids":
-        return bids.find_bids(root, diagnosis_column=diagnosis_column)
-    if layout == "adni":
-        return adni.find_adni(root, table=table)
-    return folder.find_folder(root, table=table)
 
 
 def _with_diagnosis(candidate: Candidate, diagnosis_map: Mapping[str, str]) -> Candidate | Rejection:
@@ -194,9 +207,10 @@ def _examine(candidate: Candidate, root: Path) -> _Usable | Rejection:
 def _require_inside(file: Path, root: Path) -> None:
     if not _is_utf8(file):
         raise InputError("its name is not valid UTF-8; rename it")
-    if not file.resolve().is_relative_to(root.resolve()):
-        raise InputError(f"leads out of {root}, by its path or a link; put the file itself there")
-    if not file.is_file():
+    for part in (file, *scan_files(file)):
+        if not part.resolve().is_relative_to(root.resolve()):
+            raise InputError(f"leads out of {root}, by its path or a link; put the file itself there")
+    if not file.exists():
         raise InputError("listed, but not there, or a link to nothing; check its name, or fetch it")
 
 
@@ -214,17 +228,6 @@ def _checked_seconds(durations: str, n_frames: int) -> str:
             f"required FrameDuration in s for {n_frames} frames; received '{durations}'; mend it"
         )
     return durations
-
-
-def _parts(file: Path) -> list[Path]:
-    """Return the file, or both of a pair, header first; either may be packed."""
-    pair = re.fullmatch(r"(.*\.)(hdr|img)(\.\w+)?", file.name, re.IGNORECASE | re.DOTALL)
-    if not pair:
-        return [file]
-    stem, kind, packed = pair.groups(default="")
-    return [
-        file.with_name(f"{stem}{part.upper() if kind.isupper() else part}{packed}") for part in ("hdr", "img")
-    ]
 
 
 def _scan_row(scan: _Usable) -> dict[str, str | float]:

@@ -1,19 +1,22 @@
 """Read a flat folder of scans that a ``scans.csv`` describes: the door for every other collection.
 
-Paths in the CSV are relative to the collection's folder, with ``/`` between folders, and never leave it.
+Paths in the CSV are relative to the collection's folder, with ``/`` between folders, and never leave it; one
+may name a folder that holds the frames of one image, each in a file of its own.
 """
 
 from pathlib import Path
 
 from adpet.cohort.candidates import Candidate, Findings
-from adpet.cohort.tables import parse_age, parse_sex, plain, read_table, require_columns
+from adpet.cohort.tables import parse_age, parse_date, parse_sex, plain, read_table, require_columns
 
 TABLE = "scans.csv"
 REQUIRED = ("path", "subject", "session", "diagnosis")
 
 
 def find_folder(root: Path, *, table: Path | None = None) -> Findings:
-    """List the scans of a CSV with the columns path, subject, session, diagnosis[, age, sex, site, scanner].
+    """List the scans of a CSV with the columns path, subject, session, diagnosis and a few optional ones.
+
+    These are age, sex, site, scanner, and date, which orders a subject's scans.
 
     Parameters
     ----------
@@ -28,7 +31,7 @@ def find_folder(root: Path, *, table: Path | None = None) -> Findings:
         If the CSV is missing or unreadable, or lacks a required column.
     """
     listing = read_table(table or root / TABLE)
-    require_columns(listing, REQUIRED, hint="age, sex, site and scanner may be added")
+    require_columns(listing, REQUIRED, hint="age, sex, site, scanner and date may be added")
     findings = Findings()
     for row in listing.rows:
         file = root / row["path"]
@@ -48,6 +51,7 @@ def find_folder(root: Path, *, table: Path | None = None) -> Findings:
                     sex=parse_sex(row.get("sex", "")),
                     site=plain(row.get("site", "")),
                     scanner=plain(row.get("scanner", "")),
+                    date=parse_date(row.get("date", "")),
                 )
             )
     return findings

@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
 from adpet.errors import InputError
@@ -95,6 +96,20 @@ def parse_sex(text: str) -> str:
     if word in {"f", "female", "w", "woman"}:
         return "F"
     return "M" if word in {"m", "male", "man"} else ""
+
+
+def parse_date(text: str) -> str:
+    """Return ``8/10/2021`` (month first, padded or not) or ``2021-08-10`` as ``20210810``, else ``""``."""
+    if match := re.match(r"(\d{1,2})/(\d{1,2})/(\d{4})(?!\d)", text.strip()):
+        month, day, year = map(int, match.groups())
+    elif match := re.match(r"(\d{4})-(\d{1,2})-(\d{1,2})(?!\d)", text.strip()):
+        year, month, day = map(int, match.groups())
+    else:
+        return ""
+    try:
+        return date(year, month, day).strftime("%Y%m%d").zfill(8)
+    except ValueError:
+        return ""
 
 
 def _delimiter(path: Path, header: str) -> str:

@@ -1,27 +1,26 @@
 """Read and write one scan: a float32 (i, j, k) array in RAS+ order and its affine to world millimetres.
 
+A scan is a file, a pair of header and image, or a folder whose NIfTI files are the frames of one image.
 Orientation comes from the affine alone, never from the storage order. Of two affines in a file the
 sform wins, as in nibabel. Text, extensions and names in a header are neither kept nor written.
 """
 
 import gzip
-import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any, Literal, TypeAlias, cast
+from typing import IO, Any, Final, Literal, TypeAlias
 
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
-from nibabel.affines import voxel_sizes
-from nibabel.analyze import AnalyzeImage
-from nibabel.imageglobals import LoggingOutputSuppressor
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 
 from adpet.artifacts import written_aside
 from adpet.errors import InputError
+from adpet.imaging.header import SPATIAL_AXES, VolumeHeader, check_header, check_sum, opened
 
 Array: TypeAlias = npt.NDArray[np.float32]
 Affine: TypeAlias = npt.NDArray[np.float64]
@@ -29,17 +28,15 @@ Affine: TypeAlias = npt.NDArray[np.float64]
 # Voxels of one frame: 512 x 512 x 256. The largest PET matrices in use (400 x 400 x 109) have a quarter
 # of it; a header that claims more is broken or a trap.
 MAX_VOXELS = 2**26
-SPATIAL_AXES = 3
-MIN_AXIS_VOXELS = 8
-# Voxel edges of any PET or atlas image of a head; others mean a wrong unit (metres) or a broken header.
-VOXEL_MM = (0.1, 30.0)
-# Volume that the three axes' unit vectors enclose: 1 at right angles, 0 in one plane.
-MIN_AXES_VOLUME = 0.01
+# The affines of one image's frames differ by what programs round, and by no more.
+FRAMES_APART_MM = 0.01
 # NIfTI's codes for the space of an affine: 1 scanner, 4 MNI.
 SPACE_CODES = {"scanner": 1, "mni": 4}
 # Bytes before the voxels of a single-file NIfTI-1: header 348, "no extension" 4.
 DATA_OFFSET = 352
-CHUNK_BYTES = 2**20
+
+NIFTI: Final = re.compile(r"[^.].*\.nii(\.gz)?", re.IGNORECASE | re.DOTALL)
+PAIR: Final = re.compile(r"(.*\.)(hdr|img)(\.\w+)?", re.IGNORECASE | re.DOTALL)
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,29 +47,27 @@ class Volume:
     affine: Affine
 
 
-@dataclass(frozen=True, eq=False)
-class VolumeHeader:
-    """What a file's header says of it, in storage order.
+def scan_files(path: Path) -> list[Path]:
+    """Return the files that make up a scan, whether they are there or not.
 
-    Attributes
-    ----------
-    shape : (int, int, int)
-        Voxels along each axis of one frame.
-    zooms : (float, float, float)
-        Voxel edges in mm.
-    n_frames : int
-        1 for a static image.
-    affine : (4, 4) float64 ndarray
-        Voxel indices -> RAS+ mm.
-    oriented : bool
-        False where the file has neither sform nor qform (ANALYZE), so that left and right are a convention.
+    These are the file itself, both files of a pair (header first; either may be packed), or the NIfTI files
+    of a folder in the natural order of their names, in which ``_2`` comes before ``_10``.
     """
+    if path.is_dir():
+        files = (file for file in path.iterdir() if NIFTI.fullmatch(file.name))
+        return sorted(files, key=lambda file: (natural_key(file.name), file.name))
+    pair = PAIR.fullmatch(path.name)
+    if not pair:
+        return [path]
+    stem, kind, packed = pair.groups(default="")
+    return [
+        path.with_name(f"{stem}{part.upper() if kind.isupper() else part}{packed}") for part in ("hdr", "img")
+    ]
 
-    shape: tuple[int, int, int]
-    zooms: tuple[float, float, float]
-    n_frames: int
-    affine: Affine
-    oriented: bool
+
+def natural_key(text: str) -> tuple[str | int, ...]:
+    """Return what sorts texts as people do: numbers in them by their value, letters without case."""
+    return tuple(int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", text.casefold()))
 
 
 def read_header(path: Path, *, max_voxels: int = MAX_VOXELS) -> VolumeHeader:
@@ -83,10 +78,14 @@ def read_header(path: Path, *, max_voxels: int = MAX_VOXELS) -> VolumeHeader:
     InputError
         If the file is not a NIfTI-1, NIfTI-2 or ANALYZE image of 3 or 4 axes, each of at least 8 voxels,
         with a usable affine, if it claims more than `max_voxels` a frame, or if it is shorter than its
-        header claims.
+        header claims; if the files of a folder are not frames of one image.
     """
-    with _opened(path) as image:
-        return _checked_header(path, image, max_voxels)
+    frames = _frames(path)
+    headers = [_frame_header(path, frame, max_voxels) for frame in frames]
+    if not path.is_dir():
+        return headers[0]
+    _require_alike(path, frames, headers)
+    return replace(headers[0], n_frames=sum(header.n_frames for header in headers))
 
 
 def read_volume(
@@ -97,10 +96,10 @@ def read_volume(
     Parameters
     ----------
     path : Path
-        A NIfTI-1, NIfTI-2 or ANALYZE image, single file or pair, compressed or not.
+        A NIfTI-1, NIfTI-2 or ANALYZE image, single file or pair, compressed or not; or a folder that holds
+        the frames of one image, each a NIfTI file.
     frame_seconds : sequence of float, optional
-        Durations that weight the frames of a 4D image, one a frame; equal weights without it. A 3D image
-        ignores it.
+        Durations that weight the frames, one a frame; equal weights without it. A single frame ignores it.
     max_voxels : int
         A frame of more voxels is refused before memory is taken for it.
 
@@ -115,11 +114,9 @@ def read_volume(
         For whatever `read_header` refuses, a truncated or damaged file, frame durations that do not fit,
         and an image that is constant.
     """
-    with _opened(path) as image:
-        header = _checked_header(path, image, max_voxels)
-        weights = _frame_weights(path, header.n_frames, frame_seconds)
-        data = _averaged(image, weights)
-        _check_sum(image)
+    header = read_header(path, max_voxels=max_voxels)
+    weights = _frame_weights(path, header.n_frames, frame_seconds)
+    data = _averaged(path, header, weights)
     if data.min() == data.max():
         value = float(data.flat[0])
         raise InputError(f"{path}: the image is constant (every voxel is {value:g}): export the scan again")
@@ -169,137 +166,6 @@ def write_volume(
             _write_blocks(file, header, voxels)
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[AnalyzeImage]:
-    """Yield the image; whatever goes wrong inside becomes one line for the user."""
-    try:
-        # nibabel prints its remarks on odd headers, which the checks here turn into verdicts.
-        with LoggingOutputSuppressor(), np.errstate(all="ignore"):
-            # Kept open, the frames of a compressed file are read in one pass; not mapped, a file that shrinks
-            # meanwhile is an error and not a crash.
-            image = nib.load(path, mmap=False, keep_file_open=True)
-            if isinstance(image, AnalyzeImage):
-                yield image
-                return
-    except InputError:
-        raise
-    except FileNotFoundError as error:
-        missing = Path(error.filename or path).name
-        raise InputError(f"{path}: {missing} not found: check the path (a pair has two files)") from error
-    # Damaged files make nibabel, zlib and numpy raise nearly anything.
-    except Exception as error:
-        reason = " ".join(str(error).replace(str(path), "the file").split()) or type(error).__name__
-        raise InputError(
-            f"{path}: cannot be read as a NIfTI image ({reason}): copy, decompress or convert the scan again"
-        ) from error
-    raise InputError(f"{path}: expected a NIfTI image, received another format: convert it to NIfTI")
-
-
-def _checked_header(path: Path, image: AnalyzeImage, max_voxels: int) -> VolumeHeader:
-    """Check all that a header can tell, in the order in which one mistake causes the next."""
-    shape = tuple(int(n) for n in image.shape)
-    axes, (n_frames, *rest) = shape[:SPATIAL_AXES], (*shape[SPATIAL_AXES:], 1)
-    if len(axes) < SPATIAL_AXES or any(n != 1 for n in rest):
-        raise InputError(
-            f"{path}: expected 3 axes, or 4 with frames, received shape {shape}: give one image a scan"
-        )
-    if min(axes) < MIN_AXIS_VOXELS or n_frames < 1:
-        raise InputError(
-            f"{path}: expected at least {MIN_AXIS_VOXELS} voxels along each axis, received shape {shape}:"
-            " give the whole volume, not single slices"
-        )
-    x, y, z = axes
-    if x * y * z > max_voxels:
-        raise InputError(
-            f"{path}: the header claims {x * y * z} voxels a frame, more than the {max_voxels} allowed:"
-            " export the scan again"
-        )
-    dtype = image.get_data_dtype()
-    if dtype.fields is not None or dtype.kind not in "iuf":
-        raise InputError(f"{path}: expected real voxels, received {dtype}: export one number a voxel")
-    _check_length(path, image, x * y * z * n_frames * dtype.itemsize)
-    affine, oriented = _best_affine(path, image)
-    i, j, k = (float(zoom) for zoom in voxel_sizes(affine))
-    return VolumeHeader((x, y, z), (i, j, k), n_frames, affine, oriented)
-
-
-def _check_length(path: Path, image: AnalyzeImage, claimed: int) -> None:
-    """Refuse a file that is shorter than its header claims, before its voxels are asked for."""
-    voxels = Path(str(image.file_map["image"].filename))
-    offset = int(cast("Any", image.dataobj).offset)
-    match voxels.suffix.lower():
-        case ".nii" | ".img":
-            present = voxels.stat().st_size - offset
-        case ".gz":
-            present = _unpacked_bytes(voxels, expected=offset + claimed) - offset
-        case _:
-            return
-    if present < claimed:
-        raise InputError(
-            f"{path}: truncated: the header claims {claimed} bytes of voxels, {max(present, 0)} are there:"
-            " copy or export the scan again"
-        )
-
-
-def _unpacked_bytes(voxels: Path, *, expected: int) -> int:
-    """Return how long a gzip file is unpacked.
-
-    Its last four bytes say it, modulo 2^32 (RFC 1952). Where they do not say `expected`, the file was cut
-    short or packed in several pieces: then it is unpacked, and gzip raises where an end is missing.
-    """
-    with voxels.open("rb") as file:
-        file.seek(-4, os.SEEK_END)
-        if int.from_bytes(file.read(), "little") == expected % 2**32:
-            return expected
-    return _unpack(voxels)
-
-
-def _check_sum(image: AnalyzeImage) -> None:
-    """Read a gzip file to its end, where its checksum stands: damaged voxels would pass for voxels."""
-    voxels = Path(str(image.file_map["image"].filename))
-    if voxels.suffix.lower() == ".gz":
-        _unpack(voxels)
-
-
-def _unpack(voxels: Path) -> int:
-    """Unpack a gzip file, keep nothing, and return its length."""
-    with gzip.open(voxels) as stream:
-        return sum(len(block) for block in iter(lambda: stream.read(CHUNK_BYTES), b""))
-
-
-def _best_affine(path: Path, image: AnalyzeImage) -> tuple[Affine, bool]:
-    """Return the first usable affine of sform, qform, and the voxel sizes where there is neither."""
-    candidates: list[Any] = []
-    if isinstance(image, nib.Nifti1Pair):
-        candidates = [found for found in (image.get_sform(coded=True)[0], _qform(image)) if found is not None]
-    oriented = bool(candidates)
-    for candidate in candidates or [image.affine]:
-        affine = np.asarray(candidate, dtype=np.float64)
-        if _usable(affine):
-            return affine, oriented
-    raise InputError(
-        f"{path}: no usable affine: expected finite axes that span space, with voxel edges of"
-        f" {VOXEL_MM[0]:g} to {VOXEL_MM[1]:g} mm: export the scan again with its orientation"
-    )
-
-
-def _qform(image: nib.Nifti1Pair) -> Affine | None:
-    try:
-        affine: Affine | None = image.get_qform(coded=True)[0]
-    except Exception:  # noqa: BLE001 - a broken quaternion does not matter where there is an sform
-        return None
-    return affine
-
-
-def _usable(affine: Affine) -> bool:
-    if not np.isfinite(affine).all():
-        return False
-    zooms = voxel_sizes(affine)
-    if zooms.min() < VOXEL_MM[0] or zooms.max() > VOXEL_MM[1]:
-        return False
-    return bool(abs(np.linalg.det(affine[:3, :3] / zooms)) > MIN_AXES_VOLUME)
-
-
 def _frame_weights(path: Path, n_frames: int, seconds: Sequence[float] | None) -> npt.NDArray[np.float64]:
     if n_frames == 1 or seconds is None:
         return np.full(n_frames, 1 / n_frames)
@@ -313,14 +179,67 @@ def _frame_weights(path: Path, n_frames: int, seconds: Sequence[float] | None) -
     return np.asarray(weights / weights.sum())
 
 
-def _averaged(image: AnalyzeImage, weights: npt.NDArray[np.float64]) -> Array:
+def _averaged(path: Path, header: VolumeHeader, weights: npt.NDArray[np.float64]) -> Array:
     """Average the frames one by one: (i, j, k) in storage order, non-finite voxels 0."""
-    further_axes = len(image.shape) - SPATIAL_AXES
-    total = np.zeros(image.shape[:SPATIAL_AXES], dtype=np.float64 if len(weights) > 1 else np.float32)
-    for frame, weight in enumerate(weights):
-        further = (frame, *(0,) * further_axes)[:further_axes]
-        total += weight * _finite(image.dataobj[(slice(None),) * SPATIAL_AXES + further])
+    frames = _frames(path)
+    total = np.zeros(header.shape, dtype=np.float64 if len(weights) > 1 else np.float32)
+    for frame, own_weights in zip(frames, np.split(weights, len(frames)), strict=True):
+        with _blaming(path, frame), opened(frame) as image:
+            further_axes = len(image.shape) - SPATIAL_AXES
+            for number, weight in enumerate(own_weights):
+                further = (number, *(0,) * further_axes)[:further_axes]
+                total += weight * _finite(image.dataobj[(slice(None),) * SPATIAL_AXES + further])
+            check_sum(image)
     return total.astype(np.float32)
+
+
+def _frames(path: Path) -> list[Path]:
+    """Return the file itself, or the files of a folder, at least one."""
+    if not path.is_dir():
+        return [path]
+    try:
+        frames = scan_files(path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be listed ({error.strerror}): check its permissions") from error
+    if not frames:
+        raise InputError(
+            f"{path}: required a NIfTI file, or a folder with one a frame; received a folder without any; "
+            "name the file"
+        )
+    return frames
+
+
+def _frame_header(path: Path, frame: Path, max_voxels: int) -> VolumeHeader:
+    with _blaming(path, frame), opened(frame) as image:
+        return check_header(frame, image, max_voxels)
+
+
+def _require_alike(path: Path, frames: Sequence[Path], headers: Sequence[VolumeHeader]) -> None:
+    """Refuse files of one folder that cannot be frames of one image."""
+    first = headers[0]
+    for frame, header in zip(frames, headers, strict=True):
+        if header.n_frames != 1 and len(frames) > 1:
+            raise InputError(
+                f"{path}: required one frame a file where a folder is a scan; received {header.n_frames} in "
+                f"{frame.name}; give each image a folder of its own"
+            )
+        same_place = np.allclose(header.affine, first.affine, rtol=0, atol=FRAMES_APART_MM)
+        if header.shape != first.shape or not same_place:
+            raise InputError(
+                f"{path}: required frames of one shape and affine; received {frame.name} unlike "
+                f"{frames[0].name}; give each image a folder of its own"
+            )
+
+
+@contextmanager
+def _blaming(path: Path, frame: Path) -> Iterator[None]:
+    """Let an error of a frame begin with the scan's path, as all errors of a scan do."""
+    try:
+        yield
+    except InputError as error:
+        if frame == path:
+            raise
+        raise InputError(f"{path}: {frame.name}: {str(error).removeprefix(f'{frame}: ')}") from error
 
 
 def _finite(voxels: npt.NDArray[Any]) -> Array:

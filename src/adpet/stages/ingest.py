@@ -17,9 +17,12 @@ def run(params: Params) -> None:
     collection = read_collection(
         Path(cohort.raw),
         layout=cohort.layout,
-        table=_table_inside(Path(cohort.raw), cohort.table),
+        table=_table_inside(Path(cohort.raw), "table", cohort.table),
         diagnosis_column=cohort.diagnosis_column,
         diagnosis_map=cohort.diagnosis_map,
+        diagnosis=cohort.diagnosis,
+        diagnosis_table=_table_inside(Path(cohort.raw), "diagnosis_table", cohort.diagnosis_table),
+        adni_level=cohort.adni_level,
         progress=partial(progress, label="ingest", unit="file"),
     )
     # Written first: the error of `require_usable` sends the reader to it.
@@ -29,8 +32,8 @@ def run(params: Params) -> None:
     write_json(INGEST, ingest_summary(collection))
 
 
-def _table_inside(raw: Path, name: str | None) -> Path | None:
-    """Return the path of the collection's table, which must lie where DVC versions it with the scans.
+def _table_inside(raw: Path, key: str, name: str | None) -> Path | None:
+    """Return the path of one of the collection's tables, which must lie where DVC versions it with the scans.
 
     Raises
     ------
@@ -42,7 +45,7 @@ def _table_inside(raw: Path, name: str | None) -> Path | None:
     table = raw / name
     if not table.resolve().is_relative_to(raw.resolve()):
         raise InputError(
-            f"params.yaml: cohort.table: required a path inside cohort.raw ({raw}), so that DVC versions it "
-            f"with the scans; received {name}; move the file there"
+            f"params.yaml: cohort.{key}: required a path inside cohort.raw ({raw}), so that DVC versions "
+            f"it with the scans; received {name}; move the file there"
         )
     return table
