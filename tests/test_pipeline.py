@@ -22,7 +22,8 @@ from adpet.params import set_by_key
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("pipeline")]
 
 SMALL = {
-    "phantom.subjects": 16,
+    "phantom.ad_subjects": 8,
+    "phantom.cn_subjects": 8,
     "compute.workers": 2,
     "compute.threads": 1,
     "split.folds": 3,
@@ -367,7 +368,7 @@ class TestKilled:
             return sorted((copied.root / ".adpet").glob("standardize/*/*.json"))
 
         self.kill_when(copied, "standardize", lambda: len(reports()) >= 4)
-        assert 4 <= len(reports()) < SMALL["phantom.subjects"]
+        assert 4 <= len(reports()) < SMALL["phantom.ad_subjects"] + SMALL["phantom.cn_subjects"]
         self.assert_repro_leads_to_the_same("standardize", copied, finished)
 
     def test_tune_runs_the_lost_trial_again_and_no_trial_twice(self, finished, copied):
