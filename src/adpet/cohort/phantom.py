@@ -164,19 +164,14 @@ def simulate_scan(
 
 def _visits(recipe: PhantomRecipe, number: int) -> list[dict[str, Any]]:
     """Draw one subject's rows; none where the subject's group is full."""
-    pair = number // 2
-    shared = _stream(recipe.seed, 0, pair)
-    own = _stream(recipe.seed, 1, number)
-    first_is_ad, pair_age = bool(shared.integers(2)), shared.normal(recipe.age_mean, recipe.age_sd)
-    diagnosis = "AD" if (number % 2 == 0) == first_is_ad else "CN"
-    if pair >= {"AD": recipe.ad_subjects, "CN": recipe.cn_subjects}[diagnosis]:
+    pair = _pair(recipe, number // 2)
+    diagnosis = "AD" if (number % 2 == 0) == pair["first_is_ad"] else "CN"
+    if number // 2 >= {"AD": recipe.ad_subjects, "CN": recipe.cn_subjects}[diagnosis]:
         return []
-    offsets = _stream(recipe.seed, 2).random(3)
-    spread = (offsets + (pair + 1) * np.array([SITE_STEP, SEX_STEP, FOLLOWUP_STEP])) % 1
-    site = _site(recipe, spread[0])
+    own = _stream(recipe.seed, 1, number)
     severity = _severity(own, recipe, diagnosis)
-    age = float(np.clip(pair_age + own.normal(0, PAIR_AGE_SD), *AGE_LIMITS))
-    years = float(own.uniform(*FOLLOWUP_YEARS))
+    age = float(np.clip(pair["age"] + own.normal(0, PAIR_AGE_SD), *AGE_LIMITS))
+    interval = float(own.uniform(*FOLLOWUP_YEARS))
     person_seed = int(own.integers(2**62))
     first = FIRST_DAY + timedelta(days=int(_stream(recipe.seed, 3, number).integers(FIRST_DAYS)))
     return [
@@ -184,18 +179,32 @@ def _visits(recipe: PhantomRecipe, number: int) -> list[dict[str, Any]]:
             "subject": f"P{number + 1:04d}",
             "session": f"{visit + 1:02d}",
             "diagnosis": diagnosis,
-            "age": round(age + visit * years, 1),
-            "sex": "FM"[int(2 * spread[1])],
-            "site": site,
-            "scanner": SITES[site].scanner,
-            "years": visit * years,
-            "date": (first + timedelta(days=round(visit * years * DAYS_A_YEAR))).isoformat(),
-            "severity": round(severity + (visit * years * SEVERITY_YEAR[diagnosis] if severity else 0), 4),
+            "age": round(age + years, 1),
+            "sex": pair["sex"],
+            "site": pair["site"],
+            "scanner": SITES[pair["site"]].scanner,
+            "years": years,
+            "date": (first + timedelta(days=round(years * DAYS_A_YEAR))).isoformat(),
+            "severity": round(severity + (years * SEVERITY_YEAR[diagnosis] if severity else 0), 4),
             "person_seed": person_seed,
             "scan_seed": int(own.integers(2**62)),
         }
-        for visit in range(_visit_count(recipe, spread[2]))
+        for visit, years in enumerate(interval * visit for visit in range(pair["visits"]))
     ]
+
+
+def _pair(recipe: PhantomRecipe, pair: int) -> dict[str, Any]:
+    """Draw what two partners have in common."""
+    shared = _stream(recipe.seed, 0, pair)
+    offsets = _stream(recipe.seed, 2).random(3)
+    spread = (offsets + (pair + 1) * np.array([SITE_STEP, SEX_STEP, FOLLOWUP_STEP])) % 1
+    return {
+        "first_is_ad": bool(shared.integers(2)),
+        "age": shared.normal(recipe.age_mean, recipe.age_sd),
+        "site": _site(recipe, spread[0]),
+        "sex": "FM"[int(2 * spread[1])],
+        "visits": _visit_count(recipe, spread[2]),
+    }
 
 
 def _site(recipe: PhantomRecipe, spread: float) -> str:
