@@ -456,12 +456,20 @@ def test_headers_that_claim_gigabytes_take_no_memory(collection):
         file.write((collection.root / "good0.nii").read_bytes())
         for _ in range(200):
             file.write(bytes(2**20))
+    # An archive that lies about its length is caught when it is read, which takes what it claims.
+    plain = collection.place("liar.nii", "liar")
+    saved(lambda: image(DATA.astype(np.float64)))(plain)
+    claimed = bytearray(plain.read_bytes())
+    claimed[42:48] = np.int16([512, 512, 250]).tobytes()
+    archive = bytearray(gzip.compress(bytes(claimed)))
+    archive[-4:] = np.uint32([352 + 8 * 512 * 512 * 250]).tobytes()
+    collection.place("liar.nii.gz", "liar-packed").write_bytes(archive)
     done = subprocess.run(
         [sys.executable, "-c", READ_COLLECTION, str(collection.root)],
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2] / "src")},
         capture_output=True, text=True, check=True, timeout=120,
     )  # fmt: skip
     scans, rejected, peak_mib = map(int, done.stdout.split())
-    # The image before the bomb is whole, and read.
-    assert (scans, rejected) == (3, 7)
-    assert peak_mib < 500
+    # The image before the bomb is whole, and read; so are both of the liar to ingest, which reads no voxel.
+    assert (scans, rejected) == (5, 7)
+    assert peak_mib < 800
