@@ -1,9 +1,20 @@
-"""Fixtures that every folder of tests may use."""
+"""Fixtures that every folder of tests may use, and the workspaces in which the whole pipeline has run."""
 
+import csv
+import gzip
+import io
+import json
 import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
+import nibabel as nib
 import pytest
+from ruamel.yaml import YAML
+
+from adpet.params import set_by_key
 
 # Two test processes share two cores: a library that starts a thread a core would halve both.
 for variable in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
@@ -25,3 +36,227 @@ def real_mean_image() -> Path:
     if not REAL_MEAN_IMAGE.exists():
         pytest.skip("the real FDG-PET mean image is not at ../shared/real/TEMPLATE_FDGPET_100.nii")
     return REAL_MEAN_IMAGE
+
+
+PHANTOM_STAGE = "data/phantom/dvc.yaml:phantom"
+
+SMALL = {
+    "phantom.ad_subjects": 8,
+    "phantom.cn_subjects": 8,
+    "compute.workers": 2,
+    "compute.threads": 1,
+    "split.folds": 3,
+    "model.input_size": 32,
+    "model.alpha": 0.35,
+    "slice.step_mm": 24.0,
+    "train.epochs": 3,
+    "tune.trials": 2,
+    "tune.startup_trials": 1,
+    "tune.epochs": 2,
+    "evaluate.resamples": 200,
+    "explain.montages": 2,
+}
+
+
+class Workspace:
+    """A project folder with a copy of this checkout's code and parameters of its own."""
+
+    small = SMALL
+
+    def __init__(self, root: Path, names: dict[str, str] | None = None) -> None:
+        self.root = root
+        # What its commands have printed, and the names that stand in its scans and tables, by place.
+        self.said: list[str] = []
+        self.names = names or {}
+
+    def environment(self) -> dict[str, str]:
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW", "DVC"))}
+        binaries = str(Path(sys.executable).parent)
+        return kept | {"PATH": f"{binaries}{os.pathsep}{kept['PATH']}", "PYTHONPATH": str(self.root / "src")}
+
+    def start(self, *command: str) -> subprocess.Popen:
+        return subprocess.Popen(
+            command, cwd=self.root, env=self.environment(), text=True, start_new_session=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+
+    def run(self, *command: str, status: int = 0) -> subprocess.CompletedProcess:
+        done = subprocess.run(
+            command, cwd=self.root, env=self.environment(), text=True, capture_output=True, check=False
+        )
+        self.said += [done.stdout, done.stderr]
+        assert done.returncode == status, f"{command}: {done.stdout}\n{done.stderr}"
+        return done
+
+    def adpet(self, *arguments: str, status: int = 0) -> subprocess.CompletedProcess:
+        return self.run(sys.executable, "-m", "adpet", *arguments, status=status)
+
+    def set_params(self, values: dict) -> None:
+        yaml = YAML()
+        path = self.root / "params.yaml"
+        document = yaml.load(path)
+        for key, value in values.items():
+            set_by_key(document, key, value)
+        yaml.dump(document, path)
+
+    def read_json(self, path: str):
+        return json.loads((self.root / path).read_text())
+
+    def content(self, paths: list[str]) -> dict[str, bytes]:
+        files: dict[str, bytes] = {}
+        for path in paths:
+            full = self.root / path
+            for file in sorted(full.rglob("*")) if full.is_dir() else [full]:
+                files[str(file.relative_to(self.root))] = file.read_bytes()
+        return files
+
+
+class Names:
+    """Writes names where real collections have them: in the text of headers, sidecars, tables and XML.
+
+    Each place has a name of its own in `places`, so that whoever finds one knows where it came from.
+    """
+
+    def __init__(self) -> None:
+        self.places: dict[str, str] = {}
+
+    def at(self, place: str) -> str:
+        return self.places.setdefault(place, f"ROE{len(self.places):03d}JANE")
+
+    def in_header(self, path: Path) -> None:
+        """Fill the text fields and add extensions; a file whose header cannot be read stays as it is."""
+        packed = path.name.endswith(".gz")
+        content = gzip.decompress(path.read_bytes()) if packed else path.read_bytes()
+        kind = {348: nib.Nifti1Header, 540: nib.Nifti2Header}.get(
+            min(int.from_bytes(content[:4], order) for order in ("little", "big"))
+        )
+        if kind is None:
+            return
+        header = kind.from_fileobj(io.BytesIO(content), check=False)
+        voxels = content[int(header["vox_offset"]) :]
+        for field in ("descrip", "db_name", "aux_file", "intent_name"):
+            if field in header.keys():  # noqa: SIM118 - a header is not iterable
+                header[field] = self.at(f"header: {field}").encode()
+        for code in (2, 4, 6, 32):
+            name = self.at(f"header: extension {code}").encode()
+            header.extensions.append(nib.nifti1.Nifti1Extension(code, b"PatientName " + name))
+        header["vox_offset"] = header.sizeof_hdr + 4 + header.extensions.get_sizeondisk()
+        with io.BytesIO() as stream:
+            header.write_to(stream)
+            content = stream.getvalue() + voxels
+        path.write_bytes(gzip.compress(content, 1, mtime=0) if packed else content)
+
+    def in_sidecar(self, path: Path) -> None:
+        fields = (
+            "PatientName",
+            "PatientID",
+            "PatientBirthDate",
+            "ImageComments",
+            "StudyDescription",
+            "SeriesDescription",
+        )
+        document = json.loads(path.read_text(encoding="utf-8"))
+        document |= {name: self.at(f"sidecar: {name}") for name in fields}
+        path.write_text(json.dumps(document), encoding="utf-8")
+
+    def in_table(self, path: Path) -> None:
+        delimiter = "\t" if path.suffix == ".tsv" else ","
+        with path.open(encoding="utf-8", newline="") as file:
+            header, *rows = csv.reader(file, delimiter=delimiter)
+        columns = ("name", "birth_date", "comments")
+        added = [self.at(f"{path.name.rpartition('_')[2]}: {name}") for name in columns]
+        with path.open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file, delimiter=delimiter).writerows(
+                [[*header, *columns], *([*row, *added] for row in rows)]
+            )
+
+    def in_xml(self, image: Path, subject: str) -> None:
+        """Write the archive's XML beside an image, with more in it than is asked for."""
+        name = (
+            self.at("XML: patientName"),
+            self.at("XML: comment"),
+            self.at("XML: attribute"),
+            self.at("XML: text"),
+        )
+        image.with_suffix(".xml").write_text(
+            f"""<?xml version="1.0" encoding="UTF-8"?>
+<idaxs xmlns="http://ida.loni.usc.edu"><project xmlns="" operator="{name[2]}"><!-- {name[1]} -->
+<subject><subjectIdentifier>{subject}</subjectIdentifier><patientName>{name[0]}</patientName>
+<visit><note>{name[3]}</note></visit></subject></project></idaxs>
+""",
+            encoding="utf-8",
+        )
+
+
+def planted_with_names(raw: Path) -> dict[str, str]:
+    """Write names all over a collection, and return them by place."""
+    names = Names()
+    for path in sorted(raw.rglob("*")):
+        if path.name.startswith("._") or path.is_dir():
+            continue
+        if path.suffix in (".nii", ".gz"):
+            names.in_header(path)
+            if "ADNI" in path.parts:
+                names.in_xml(path, path.relative_to(raw).parts[1])
+        elif path.suffix in (".tsv", ".csv"):
+            names.in_table(path)
+        elif path.name.endswith("_pet.json"):
+            names.in_sidecar(path)
+    return names.places
+
+
+def begun(root: Path, project: Path, values: dict) -> Workspace:
+    """Return a project with a phantom, before any other stage has run."""
+    for name in ("dvc.yaml", "params.yaml", ".dvcignore", ".gitignore", "data/phantom/dvc.yaml"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(project / name, root / name)
+    # The stages name the modules they depend on.
+    shutil.copytree(project / "src", root / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    workspace = Workspace(root)
+    workspace.set_params(SMALL | values)
+    person = ("-c", "user.name=test", "-c", "user.email=test@example.org")
+    for command in (
+        ("git", "init", "--quiet"),
+        ("dvc", "init", "--quiet"),
+        ("dvc", "config", "core.analytics", "false"),
+        ("git", "add", "--all"),
+        ("git", *person, "commit", "--quiet", "-m", "begin"),
+        ("dvc", "repro", PHANTOM_STAGE),
+    ):
+        workspace.run(*command)
+    return workspace
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory, project_root) -> Workspace:
+    """A workspace in which ``dvc repro`` has run, on a phantom with names in it."""
+    workspace = begun(tmp_path_factory.mktemp("project"), project_root, {})
+    workspace.names = planted_with_names(workspace.root / "data/phantom/raw")
+    workspace.run("dvc", "commit", "--force", PHANTOM_STAGE)
+    workspace.run("dvc", "repro")
+    return workspace
+
+
+@pytest.fixture
+def copied(finished, tmp_path) -> Workspace:
+    """The finished workspace once more, to be disturbed."""
+    shutil.copytree(finished.root, tmp_path / "copy", symlinks=True)
+    return Workspace(tmp_path / "copy", finished.names)
+
+
+@pytest.fixture(scope="session")
+def messy(tmp_path_factory, project_root) -> Workspace:
+    """A workspace in which ``dvc repro`` has run on a folder of one's own: a messy download of ADNI."""
+    workspace = begun(
+        tmp_path_factory.mktemp("messy"), project_root, {"phantom.layout": "adni", "phantom.messy": True}
+    )
+    workspace.phantom = tmp_path_factory.mktemp("messy-phantom")
+    shutil.move(workspace.root / "data/phantom/truth", workspace.phantom / "truth")
+    shutil.move(workspace.root / "data/phantom/raw", workspace.root / "data/raw")
+    workspace.names = planted_with_names(workspace.root / "data/raw")
+    workspace.run("dvc", "add", "data/raw")
+    with (workspace.root / "data/raw.dvc").open("a") as file:
+        file.write("  push: false\n")
+    workspace.set_params({"cohort.raw": "data/raw"})
+    workspace.run("dvc", "repro")
+    return workspace

@@ -98,7 +98,19 @@ class TestRefusals:
             ("slice.range_mm", [30.0, -30.0], "slice.range_mm: required the first less than the last"),
             ("model.input_size", 50, "model.input_size: required a multiple of 32; received 50"),
             ("tracking.model_name", "a/b", "tracking.model_name: required a name without / : and @"),
-            ("phantom.subjects", 7, "phantom.subjects: required a multiple of 2; received 7"),
+            (
+                "phantom.ad_subjects",
+                1,
+                "phantom.ad_subjects: required greater than or equal to 2; received 1",
+            ),
+            ("phantom.max_visits", 6, "phantom.max_visits: required less than or equal to 5; received 6"),
+            ("phantom.layout", "folder", "phantom.layout: required 'bids' or 'adni'; received 'folder'"),
+            (
+                "phantom.scanners.HRRT",
+                0.5,
+                "phantom.scanners: required shares of HRRT, D690, TruePoint, HRplus",
+            ),
+            ("phantom.scanners", {"PETMR": 1.0}, "with the sum 1; received {'PETMR': 1.0} with the sum 1"),
         ],
     )
     def test_a_value_is_refused_with_key_what_is_allowed_and_what_was_given(

@@ -1,14 +1,10 @@
 """The whole pipeline on a handful of phantom subjects, as a user runs it: DVC, real files, real processes."""
 
-import csv
 import json
 import os
-import shutil
 import signal
-import subprocess
 import sys
 import time
-from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -17,25 +13,8 @@ import pytest
 from ruamel.yaml import YAML
 
 from adpet.imaging.volume import read_volume
-from adpet.params import set_by_key
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("pipeline")]
-
-SMALL = {
-    "phantom.subjects": 16,
-    "compute.workers": 2,
-    "compute.threads": 1,
-    "split.folds": 3,
-    "model.input_size": 32,
-    "model.alpha": 0.35,
-    "slice.step_mm": 24.0,
-    "train.epochs": 3,
-    "tune.trials": 2,
-    "tune.startup_trials": 1,
-    "tune.epochs": 2,
-    "evaluate.resamples": 200,
-    "explain.montages": 2,
-}
 
 # What a killed and an undisturbed run must agree in, byte by byte.
 OUTPUTS = {
@@ -43,89 +22,6 @@ OUTPUTS = {
     "tune": ["results/tune/best.json", "results/tune/trials.csv", "results/tune/search.png"],
     "train": ["results/train/model.keras", "results/train/history.csv", "results/train/run.json"],
 }
-
-
-class Workspace:
-    """A project folder with this checkout's code and parameters of its own."""
-
-    def __init__(self, root: Path, code: Path) -> None:
-        self.root = root
-        self.code = code
-
-    def environment(self) -> dict[str, str]:
-        kept = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW", "DVC"))}
-        binaries = str(Path(sys.executable).parent)
-        return kept | {"PATH": f"{binaries}{os.pathsep}{kept['PATH']}", "PYTHONPATH": str(self.code / "src")}
-
-    def start(self, *command: str) -> subprocess.Popen:
-        return subprocess.Popen(
-            command, cwd=self.root, env=self.environment(), text=True, start_new_session=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
-
-    def run(self, *command: str, status: int = 0) -> subprocess.CompletedProcess:
-        done = subprocess.run(
-            command, cwd=self.root, env=self.environment(), text=True, capture_output=True, check=False
-        )
-        assert done.returncode == status, f"{command}: {done.stdout}\n{done.stderr}"
-        return done
-
-    def adpet(self, *arguments: str, status: int = 0) -> subprocess.CompletedProcess:
-        return self.run(sys.executable, "-m", "adpet", *arguments, status=status)
-
-    def set_params(self, values: dict) -> None:
-        yaml = YAML()
-        path = self.root / "params.yaml"
-        document = yaml.load(path)
-        for key, value in values.items():
-            set_by_key(document, key, value)
-        yaml.dump(document, path)
-
-    def read_json(self, path: str):
-        return json.loads((self.root / path).read_text())
-
-    def content(self, paths: list[str]) -> dict[str, bytes]:
-        files: dict[str, bytes] = {}
-        for path in paths:
-            full = self.root / path
-            for file in sorted(full.rglob("*")) if full.is_dir() else [full]:
-                files[str(file.relative_to(self.root))] = file.read_bytes()
-        return files
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory, project_root) -> Workspace:
-    """A workspace in which ``dvc repro`` has run."""
-    root = tmp_path_factory.mktemp("project")
-    for name in ("dvc.yaml", "params.yaml", ".dvcignore", ".gitignore", "data/phantom/dvc.yaml"):
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(project_root / name, root / name)
-    # The stages name the modules they depend on.
-    shutil.copytree(
-        project_root / "src", root / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info")
-    )
-    workspace = Workspace(root, root)
-    workspace.set_params(SMALL)
-    for command in (
-        ("git", "init", "--quiet"),
-        ("dvc", "init", "--quiet"),
-        ("dvc", "config", "core.analytics", "false"),
-        ("git", "add", "--all"),
-        (
-            "git",
-            "-c",
-            "user.name=test",
-            "-c",
-            "user.email=test@example.org",
-            "commit",
-            "--quiet",
-            "-m",
-            "begin",
-        ),
-        ("dvc", "repro"),
-    ):
-        workspace.run(*command)
-    return workspace
 
 
 @pytest.fixture(scope="module")
@@ -143,17 +39,10 @@ def training(client):
 
 
 @pytest.fixture(scope="module")
-def champion(finished) -> Workspace:
+def champion(finished):
     """The finished workspace, its version promoted."""
     finished.adpet("promote")
     return finished
-
-
-@pytest.fixture
-def copied(finished, tmp_path) -> Workspace:
-    """The finished workspace once more, to be disturbed."""
-    shutil.copytree(finished.root, tmp_path / "copy", symlinks=True)
-    return Workspace(tmp_path / "copy", tmp_path / "copy")
 
 
 class TestTheRun:
@@ -220,13 +109,13 @@ class TestTheRun:
 class TestTheStore:
     """What a person finds in MLflow after the run."""
 
-    def test_one_run_a_training_with_parameters_curves_and_test_metrics(self, client, training):
+    def test_one_run_a_training_with_parameters_curves_and_test_metrics(self, finished, client, training):
         (run,) = training
         assert run.info.status == "FINISHED"
         assert run.data.params["model.alpha"] == "0.35"
         assert run.data.params["train.learning_rate"] != "tuned"
         assert "test.subject.auc.value" in run.data.metrics
-        assert len(client.get_metric_history(run.info.run_id, "val_loss")) == SMALL["train.epochs"]
+        assert len(client.get_metric_history(run.info.run_id, "val_loss")) == finished.small["train.epochs"]
 
     def test_the_run_says_what_it_was_made_from(self, finished, training):
         (run,) = training
@@ -241,17 +130,20 @@ class TestTheStore:
         assert run.data.tags["adpet.seed"] == "2019"
         assert "adpet.version.keras" in run.data.tags
 
-    def test_the_cam_artifacts_are_there(self, client, training):
+    def test_the_cam_artifacts_are_there(self, finished, client, training):
         (run,) = training
         names = {entry.path for entry in client.list_artifacts(run.info.run_id, "explain/groups")}
         assert "explain/groups/groups.png" in names
-        assert len(client.list_artifacts(run.info.run_id, "explain/montages")) == SMALL["explain.montages"]
+        assert (
+            len(client.list_artifacts(run.info.run_id, "explain/montages"))
+            == finished.small["explain.montages"]
+        )
 
-    def test_every_trial_is_a_nested_run_with_a_montage(self, client, training):
+    def test_every_trial_is_a_nested_run_with_a_montage(self, finished, client, training):
         experiment = training[0].info.experiment_id
         (search,) = client.search_runs([experiment], "tags.`adpet.kind` = 'tune'")
         trials = client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{search.info.run_id}'")
-        assert len(trials) == SMALL["tune.trials"]
+        assert len(trials) == finished.small["tune.trials"]
         for trial in trials:
             assert client.list_artifacts(trial.info.run_id, "cam")[0].path == "cam/montage.png"
 
@@ -367,7 +259,7 @@ class TestKilled:
             return sorted((copied.root / ".adpet").glob("standardize/*/*.json"))
 
         self.kill_when(copied, "standardize", lambda: len(reports()) >= 4)
-        assert 4 <= len(reports()) < SMALL["phantom.subjects"]
+        assert 4 <= len(reports()) < len(pd.read_csv(finished.root / "data/interim/scans.csv"))
         self.assert_repro_leads_to_the_same("standardize", copied, finished)
 
     def test_tune_runs_the_lost_trial_again_and_no_trial_twice(self, finished, copied):
@@ -377,7 +269,7 @@ class TestKilled:
         self.kill_when(copied, "tune", second_trial_runs)
         self.assert_repro_leads_to_the_same("tune", copied, finished)
         table = pd.read_csv(copied.root / "results/tune/trials.csv")
-        assert list(table["number"]) == list(range(SMALL["tune.trials"]))
+        assert list(table["number"]) == list(range(finished.small["tune.trials"]))
 
     def test_train_comes_to_the_same_weights(self, finished, copied):
         def first_epoch_done():
@@ -406,40 +298,25 @@ def _trials(workspace) -> int:
         return study.execute("select count(*) from trials").fetchone()[0]
 
 
-def test_an_adni_tree_runs_through_with_parameters_only(copied):
-    """The cohort again, as the archive would deliver it: one level, one CSV, uncompressed files."""
-    level = "Coreg, Avg, Standardized Image and Voxel Size"
-    participants = pd.read_csv(copied.root / "data/phantom/raw/participants.tsv", sep="\t").set_index(
-        "participant_id"
-    )
-    rows = []
-    for number, scan in enumerate(sorted((copied.root / "data/phantom/raw").rglob("*_pet.nii.gz"))):
-        subject = scan.name.split("_")[0]
-        name = f"{100 + number % 5}_S_{1000 + list(participants.index).index(subject)}"
-        image_id, stamp = 4000 + number, f"2010-05-{number % 28 + 1:02d}_10_00_00.0"
-        folder = copied.root / "data/raw/ADNI" / name / level.replace(" ", "_") / stamp / f"I{image_id}"
-        folder.mkdir(parents=True)
-        file = (
-            f"ADNI_{name}_PT_{level.replace(' ', '_')}_Br_20100512153045123_S{900 + number}_I{image_id}.nii"
-        )
-        nib.save(nib.load(scan), folder / file)
-        person = participants.loc[subject]
-        rows.append(
-            [f"I{image_id}", name, person["diagnosis"], person["sex"], round(person["age"]), number % 3 + 1, "PET",
-             level, "Processed", f"5/{number % 28 + 1}/2010", "DCM", "11/23/2021"]
-        )  # fmt: skip
-    header = ["Image Data ID", "Subject", "Group", "Sex", "Age", "Visit", "Modality", "Description", "Type",
-              "Acq Date", "Format", "Downloaded"]  # fmt: skip
-    with (copied.root / "data/raw/collection.csv").open("w", newline="") as file:
-        csv.writer(file, quoting=csv.QUOTE_ALL).writerows([header, *rows])
-    copied.run("dvc", "add", "data/raw")
-    copied.set_params({"cohort.raw": "data/raw", "cohort.layout": "adni", "cohort.table": "collection.csv"})
-    done = copied.run("dvc", "repro")
-    assert "Running stage 'register'" in done.stdout
-    assert "data/phantom" not in done.stdout
-    ingest = copied.read_json("data/interim/ingest.json")
-    assert ingest["scans"] == len(rows)
-    assert copied.read_json("results/register/version.json")["version"] == 2
+def test_a_messy_adni_cohort_runs_through(messy):
+    """As the archive delivers it, with all that is wrong in it, from a folder of one's own."""
+    truth = pd.read_csv(messy.phantom / "truth/severity.tsv", sep="\t")
+    planted = pd.read_csv(messy.phantom / "truth/planted.csv").set_index("file")["verdict"]
+    scans = pd.read_csv(messy.root / "data/interim/scans.csv")
+    rejected = pd.read_csv(messy.root / "data/interim/rejected.csv")
+    # So small a cohort bears one fault that costs a scan, and that is another one's.
+    assert set(scans["scan"]) == set(truth["scan"])
+    assert dict(zip(rejected["file"].str.removeprefix("data/raw/"), rejected["kind"], strict=True)) == {
+        file: verdict
+        for file, verdict in planted.items()
+        # Without cohort.diagnosis_table the archive's groups decide.
+        if verdict in ("skipped", "unusable") and f"data/raw/{file}" not in set(scans["path"])
+    }
+    assert {"read", "skipped", "unusable"} <= set(planted)
+    assert messy.read_json("results/register/version.json")["version"] == 1
+    assert pd.read_csv(messy.root / "data/interim/alignment.csv")["passed"].all()
+    assert "Data and pipelines are up to date" in messy.run("dvc", "repro").stdout
+    assert not (messy.root / "data/phantom/raw").exists()
 
 
 def test_the_2019_protocol_in_small_is_marked_as_leaky_for_ever(copied):

@@ -33,6 +33,10 @@ IMAGENET_ALPHAS = (0.35, 0.5, 0.75, 1.0, 1.3, 1.4)
 # Processing levels of ADNI's FDG images, as `adpet.cohort.adni_levels` describes them.
 AdniLevel = Literal["uniform-8mm", "uniform-6mm", "standardized", "averaged", "dynamic", "raw"]
 
+# The scanners of adpet.cohort.scanner, and how far from 1 the sum of their shares may be: thirds are rounded.
+PHANTOM_SCANNERS = ("HRRT", "D690", "TruePoint", "HRplus")
+SHARES_TOLERANCE = 0.02
+
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -71,10 +75,15 @@ class Compute(Section):
 
 
 class Phantom(Section):
-    """The built-in synthetic cohort."""
+    """The built-in synthetic cohort: who is in it, how they are scanned and their scans delivered."""
 
-    subjects: Annotated[int, Field(ge=4, multiple_of=2)]
+    layout: Literal["bids", "adni"]
+    messy: bool
+    ad_subjects: Annotated[int, Field(ge=2)]
+    cn_subjects: Annotated[int, Field(ge=2)]
     followup_fraction: Fraction
+    max_visits: Annotated[int, Field(ge=1, le=5)]
+    scanners: dict[str, Fraction]
     ad_severity_mean: NonNegative
     ad_severity_sd: NonNegative
     preclinical_fraction: Fraction
@@ -82,6 +91,16 @@ class Phantom(Section):
     age_sd: NonNegative
     pose: NonNegative
     noise: NonNegative
+
+    @model_validator(mode="after")
+    def _scanners_share_the_cohort(self) -> Self:
+        total = sum(self.scanners.values())
+        if not set(self.scanners) <= set(PHANTOM_SCANNERS) or abs(total - 1) > SHARES_TOLERANCE:
+            raise ValueError(
+                f"scanners: required shares of {', '.join(PHANTOM_SCANNERS)} with the sum 1; "
+                f"received {self.scanners} with the sum {total:g}"
+            )
+        return self
 
 
 class Cohort(Section):

@@ -1,12 +1,10 @@
-import json
 from dataclasses import replace
 
-import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
 
-from adpet.cohort.phantom import PhantomRecipe, draw_cohort, simulate_scan, write_cohort
+from adpet.cohort.phantom import PhantomRecipe, draw_cohort, simulate_scan
 from adpet.cohort.scanner import HEAD_CENTRE, SCANNERS, SITES
 from adpet.cohort.uptake import load_anatomy, region_masks
 from adpet.imaging.align import resample
@@ -20,22 +18,6 @@ COARSE = replace(SCANNERS["TruePoint"], matrix=(48, 56, 48), zooms=(4.0, 4.0, 4.
 @pytest.fixture(scope="module")
 def anatomy():
     return load_anatomy()
-
-
-def small_tree(folder, *, workers=1):
-    recipe = replace(RECIPE, subjects=4, followup_fraction=0.5, seed=1)
-    write_cohort(folder / "raw", folder / "truth", recipe, workers=workers)
-    return recipe
-
-
-def contents(folder):
-    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-@pytest.fixture(scope="module")
-def tree(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("phantom")
-    return folder, small_tree(folder)
 
 
 class TestCohort:
@@ -63,11 +45,19 @@ class TestCohort:
         for name, site in SITES.items():
             assert share[name] == pytest.approx(site.share, abs=0.03), name
 
+    def test_other_shares_of_scanners_are_kept_and_their_sites_follow(self):
+        cohort = draw_cohort(replace(RECIPE, scanners={"HRRT": 0.75, "HRplus": 0.25}))
+        first = cohort.drop_duplicates("subject")
+        assert (first["scanner"] == "HRRT").mean() == pytest.approx(0.75, abs=0.03)
+        assert set(first["site"]) == {"S01", "S02", "S07", "S08"}
+        table = pd.crosstab(cohort["site"], cohort["diagnosis"])
+        assert (table["AD"] == table["CN"]).all()
+
     def test_severity_has_the_recipes_moments(self):
-        first = draw_cohort(replace(RECIPE, subjects=600)).drop_duplicates("subject")
+        first = draw_cohort(replace(RECIPE, ad_subjects=300, cn_subjects=300)).drop_duplicates("subject")
         ill = first.loc[first["diagnosis"] == "AD", "severity"]
         assert ill.mean() == pytest.approx(1.0, abs=0.1)
-        assert ill.std() == pytest.approx(0.45, abs=0.08)
+        assert ill.std() == pytest.approx(0.55, abs=0.08)
         preclinical = first.loc[(first["diagnosis"] == "CN") & (first["severity"] > 0), "severity"]
         assert len(preclinical) / 300 == pytest.approx(0.2, abs=0.08)
         assert preclinical.between(0.1, 0.5).all()
@@ -82,9 +72,32 @@ class TestCohort:
         assert (both["age"]["02"] - both["age"]["01"]).between(0.9, 3.1).all()
         assert (both["severity"]["02"] >= both["severity"]["01"]).all()
 
+    def test_subjects_come_as_often_as_they_may(self):
+        recipe = replace(RECIPE, followup_fraction=0.6, max_visits=4)
+        visits = draw_cohort(recipe)["subject"].value_counts()
+        assert set(visits) == {1, 2, 3, 4}
+        assert (visits > 1).mean() == pytest.approx(0.6, abs=0.04)
+        once = draw_cohort(replace(recipe, max_visits=1))
+        assert not once["subject"].duplicated().any()
+
+    def test_visits_are_dated_as_far_apart_as_ages_are(self):
+        cohort = draw_cohort(replace(RECIPE, followup_fraction=1))
+        dates = pd.to_datetime(cohort["date"]).groupby(cohort["subject"]).agg(["min", "max"])
+        years = (dates["max"] - dates["min"]).dt.days / 365.25
+        ages = cohort.groupby("subject")["age"].agg(lambda age: age.max() - age.min())
+        assert (years - ages).abs().max() < 0.11
+
     def test_a_subject_does_not_depend_on_how_many_there_are(self):
-        few, many = draw_cohort(replace(RECIPE, subjects=6)), draw_cohort(RECIPE)
+        few, many = draw_cohort(replace(RECIPE, ad_subjects=3, cn_subjects=3)), draw_cohort(RECIPE)
         pd.testing.assert_frame_equal(few, many.head(len(few)))
+
+    def test_groups_of_unequal_size_are_the_same_people_without_some_partners(self):
+        every = draw_cohort(RECIPE)
+        fewer = draw_cohort(replace(RECIPE, ad_subjects=20))
+        first = fewer.drop_duplicates("subject")
+        assert first["diagnosis"].value_counts().to_dict() == {"CN": 90, "AD": 20}
+        kept = every[every["subject"].isin(fewer["subject"])].reset_index(drop=True)
+        pd.testing.assert_frame_equal(fewer, kept)
 
     def test_another_seed_gives_other_subjects(self):
         one, other = draw_cohort(RECIPE), draw_cohort(replace(RECIPE, seed=1))
@@ -134,7 +147,9 @@ class TestScan:
 
 class TestGroups:
     def test_controls_have_the_tables_means_and_patients_lower_parietal_ones(self, anatomy):
-        recipe = replace(RECIPE, subjects=24, followup_fraction=0, pose=0, preclinical_fraction=0)
+        recipe = replace(
+            RECIPE, ad_subjects=12, cn_subjects=12, followup_fraction=0, pose=0, preclinical_fraction=0
+        )
         cohort = draw_cohort(recipe)
         means = pd.DataFrame(
             regional_means(simulate_scan(row, recipe, anatomy, scanner=COARSE).volume, anatomy)
@@ -153,77 +168,6 @@ class TestGroups:
         assert change["precuneus"] < -0.10
         assert abs(change["putamen"]) < 0.06
         assert abs(change["precentral"]) < 0.06
-
-
-class TestTree:
-    def test_has_a_scan_a_sidecar_and_a_row_for_everybody(self, tree):
-        folder, recipe = tree
-        cohort = draw_cohort(recipe)
-        people = pd.read_csv(folder / "raw" / "participants.tsv", sep="\t")
-        assert list(people["participant_id"]) == [f"sub-P000{n}" for n in (1, 2, 3, 4)]
-        assert sorted(people["diagnosis"]) == ["AD", "AD", "CN", "CN"]
-        scans = sorted((folder / "raw").glob("sub-*/ses-*/pet/*_trc-18FFDG_pet.nii.gz"))
-        assert len(scans) == len(cohort)
-        for scan in scans:
-            sidecar = json.loads(scan.with_name(scan.name.replace(".nii.gz", ".json")).read_text())
-            assert sidecar["TracerName"] == "FDG"
-            assert sidecar["Units"] == "Bq/mL"
-            assert sum(sidecar["FrameDuration"]) == 1800
-            assert len(sidecar["FrameTimesStart"]) == len(sidecar["FrameDuration"])
-        assert json.loads((folder / "raw" / "dataset_description.json").read_text())["BIDSVersion"]
-
-    def test_scans_are_whole_numbers_that_our_reader_reads(self, tree):
-        folder, _ = tree
-        path = min((folder / "raw").rglob("*.nii.gz"))
-        assert nib.load(path).get_data_dtype() == np.int16
-        volume = read_volume(path)
-        assert volume.data.min() >= 0
-        assert volume.data.max() > 1000
-
-    def test_follow_up_visits_are_listed(self, tree):
-        folder, recipe = tree
-        visits = draw_cohort(recipe)["subject"].value_counts()
-        listed = {path.parent.name[4:] for path in (folder / "raw").rglob("*_sessions.tsv")}
-        assert listed == set(visits[visits > 1].index)
-        assert listed
-
-    def test_truth_names_every_severity_and_each_deficit_map(self, tree):
-        folder, recipe = tree
-        truth = pd.read_csv(folder / "truth" / "severity.tsv", sep="\t", dtype={"session": str})
-        cohort = draw_cohort(recipe)
-        np.testing.assert_allclose(truth["severity"], cohort["severity"])
-        maps = {path.name for path in (folder / "truth").glob("*.nii.gz")}
-        assert maps == set(truth["deficit"].dropna())
-        assert len(maps) == (cohort["severity"] > 0).sum() > 0
-
-    def test_has_the_same_bytes_whatever_the_number_of_workers(self, tree, tmp_path):
-        small_tree(tmp_path, workers=2)
-        assert contents(tmp_path) == contents(tree[0])
-
-    def test_a_killed_run_goes_on_with_the_scans_it_lacks(self, tree, tmp_path):
-        small_tree(tmp_path)
-        scans = sorted((tmp_path / "raw").rglob("*.nii.gz"))
-        kept = {path: path.stat().st_mtime_ns for path in scans[1:]}
-        scans[0].unlink()
-        (tmp_path / "raw" / "participants.tsv").unlink()
-        small_tree(tmp_path)
-        assert contents(tmp_path) == contents(tree[0])
-        assert {path: path.stat().st_mtime_ns for path in scans[1:]} == kept
-
-    def test_progress_sees_every_scan(self, tree, tmp_path):
-        seen = []
-
-        def progress(items, *, total):
-            seen.append(total)
-            for item in items:
-                seen.append("scan")
-                yield item
-
-        folder, recipe = tree
-        (tmp_path / "raw").symlink_to(folder / "raw")
-        write_cohort(tmp_path / "raw", tmp_path / "truth", recipe, progress=progress)
-        number = len(draw_cohort(recipe))
-        assert seen == [number, *["scan"] * number]
 
 
 def regional_means(volume, anatomy):

@@ -29,7 +29,7 @@ def person(anatomy):
 
 
 def counted(*, noise=1.0, frames=1, seed=0, uptake=None):
-    scanner = SCANNERS["HR+"]
+    scanner = SCANNERS["HRplus"]
     uptake = np.full((24, 24, 24), 1.3, dtype=np.float32) if uptake is None else uptake
     return count(
         np.random.default_rng(seed),

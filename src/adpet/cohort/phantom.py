@@ -1,24 +1,32 @@
-"""The built-in phantom cohort: who is in it, how a scan is simulated, and the BIDS-PET tree that it fills.
+"""The built-in phantom cohort: who is in it, and how a scan is simulated.
 
 Every person and every scan has a random stream of its own, spawned from the seed and the subject's number:
 the bytes of a scan depend neither on the other subjects nor on the number of workers.
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date, timedelta
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from adpet.artifacts import write_json, written_aside
 from adpet.cohort.individual import draw_person, person_uptake
-from adpet.cohort.scanner import SCANNERS, SITES, Scanner, blur, count, draw_pose, sample, sample_points
-from adpet.cohort.uptake import Anatomy, load_anatomy
-from adpet.imaging.volume import Affine, Array, Volume, write_volume
-from adpet.workers import map_in_processes
+from adpet.cohort.scanner import (
+    SCANNER_SHARES,
+    SCANNERS,
+    SITES,
+    Scanner,
+    blur,
+    count,
+    draw_pose,
+    sample,
+    sample_points,
+    site_shares,
+)
+from adpet.cohort.uptake import Anatomy
+from adpet.imaging.volume import Affine, Array, Volume
 
 Row = Mapping[str, Any]
 
@@ -36,7 +44,8 @@ SITE_STEP, SEX_STEP, FOLLOWUP_STEP = (np.sqrt(5) - 1) / 2, np.sqrt(2), np.sqrt(3
 SMALLEST_DEFICIT = 0.004
 # Nor is there a deficit to be seen in voxels with less blurred uptake than this (CSF), pons = 1.
 LEAST_UPTAKE = 0.4
-SECONDS = 1800
+# First visits lie in this many days from this day on.
+FIRST_DAY, FIRST_DAYS, DAYS_A_YEAR = date(2006, 1, 9), 2000, 365.25
 INJECTED_MBQ_SD = (185.0, 15.0)
 
 
@@ -46,10 +55,14 @@ class PhantomRecipe:
 
     Attributes
     ----------
-    subjects : int
-        In all; half of them AD, half CN.
+    ad_subjects, cn_subjects : int
+        Of each group; whoever has no partner in the smaller group stands alone.
     followup_fraction : float
-        Share of subjects with a second visit.
+        Share of subjects who come again.
+    max_visits : int
+        Of those who come again, who have 2 visits or more, evenly.
+    scanners : mapping of str to float
+        The part of each of `SCANNERS` in both groups, on any scale; sites follow from it.
     seed : int
         The same seed gives the same bytes.
     ad_severity_mean, ad_severity_sd : float
@@ -62,11 +75,14 @@ class PhantomRecipe:
         Factors on the usual spread of head pose and on the usual noise.
     """
 
-    subjects: int = 180
+    ad_subjects: int = 90
+    cn_subjects: int = 90
     followup_fraction: float = 0.2
+    max_visits: int = 2
+    scanners: Mapping[str, float] = field(default_factory=lambda: dict(SCANNER_SHARES))
     seed: int = 0
     ad_severity_mean: float = 1.0
-    ad_severity_sd: float = 0.45
+    ad_severity_sd: float = 0.55
     preclinical_fraction: float = 0.2
     age_mean: float = 75.0
     age_sd: float = 7.0
@@ -87,26 +103,36 @@ class PhantomScan:
         without noise; None at severity 0.
     injected_mbq : float
         Injected activity.
+    points : (3, i, j, k) float32 ndarray
+        Where each voxel comes from: voxel indices on the anatomy's grid.
     """
 
     volume: Volume
     deficit: Volume | None
     injected_mbq: float
+    points: Array
 
 
 def draw_cohort(recipe: PhantomRecipe) -> pd.DataFrame:
     """Draw who is scanned: one row a scan, by subject and session.
 
     Subjects come in pairs, AD and CN in random order, of the same sex, scanned at the same site, of nearly
-    the same age and with as many visits.
+    the same age and with as many visits. Where groups differ in size, the numbers of missing partners are
+    left out.
 
     Returns
     -------
     DataFrame
-        Columns subject, session, diagnosis, age, sex, site, scanner, severity, person_seed, scan_seed.
+        Columns subject, pair, session, diagnosis, age, sex, site, scanner, years (since the first visit),
+        date, severity, person_seed, scan_seed.
     """
-    rows = [row for number in range(recipe.subjects) for row in _visits(recipe, number)]
-    return pd.DataFrame(rows)
+    numbers = range(2 * max(recipe.ad_subjects, recipe.cn_subjects))
+    return pd.DataFrame([row for number in numbers for row in _visits(recipe, number)])
+
+
+def cohort_rows(cohort: pd.DataFrame) -> list[Row]:
+    """Return the rows of `draw_cohort` as mappings of plain values."""
+    return [{str(column): value for column, value in row.items()} for row in cohort.to_dict("records")]
 
 
 def simulate_scan(
@@ -136,71 +162,68 @@ def simulate_scan(
         volume=Volume(data, affine),
         deficit=None if deficit is None else _deficit_volume(sample(deficit, points), affine),
         injected_mbq=round(float(rng.normal(*INJECTED_MBQ_SD)), 1),
+        points=points,
     )
 
 
-def write_cohort(
-    folder_raw: Path,
-    folder_truth: Path,
-    recipe: PhantomRecipe,
-    *,
-    workers: int = 1,
-    progress: Callable[..., Iterable[Any]] = lambda items, **_: items,
-) -> None:
-    """Simulate a cohort and write it as a BIDS-PET tree, its truth into another folder.
-
-    The truth is ``severity.tsv``, one row a scan, and ``sub-*_ses-*_deficit.nii.gz`` for each scan whose
-    severity is not 0. A scan that is there already is whole and not made again, so that a killed call
-    continues; the folders must have been begun with the same recipe.
-
-    Parameters
-    ----------
-    workers : int
-        Processes; each holds one scan at a time.
-    progress : callable
-        Wraps the iterable of finished scans; called with it and ``total=``.
-    """
-    cohort = draw_cohort(recipe)
-    rows = cohort.to_dict("records")
-    one = partial(_write_scan, folder_raw=folder_raw, folder_truth=folder_truth, recipe=recipe)
-    for _ in progress(map_in_processes(one, rows, workers=workers), total=len(rows)):
-        pass
-    _write_tables(folder_raw, cohort)
-    truth = cohort[["subject", "session", "diagnosis", "severity"]].copy()
-    names = cohort["subject"].radd("sub-") + "_ses-" + cohort["session"] + "_deficit.nii.gz"
-    truth["deficit"] = names.where(cohort["severity"] > 0, "n/a")
-    _write_tsv(folder_truth / "severity.tsv", truth)
-
-
 def _visits(recipe: PhantomRecipe, number: int) -> list[dict[str, Any]]:
-    """Draw one subject's rows."""
-    pair = number // 2
-    shared = _stream(recipe.seed, 0, pair)
+    """Draw one subject's rows; none where the subject's group is full."""
+    pair = _pair(recipe, number // 2)
+    diagnosis = "AD" if (number % 2 == 0) == pair["first_is_ad"] else "CN"
+    if number // 2 >= {"AD": recipe.ad_subjects, "CN": recipe.cn_subjects}[diagnosis]:
+        return []
     own = _stream(recipe.seed, 1, number)
-    offsets = _stream(recipe.seed, 2).random(3)
-    spread = (offsets + (pair + 1) * np.array([SITE_STEP, SEX_STEP, FOLLOWUP_STEP])) % 1
-    first_is_ad, pair_age = bool(shared.integers(2)), shared.normal(recipe.age_mean, recipe.age_sd)
-    diagnosis = "AD" if (number % 2 == 0) == first_is_ad else "CN"
-    site = list(SITES)[int(np.searchsorted(np.cumsum([site.share for site in SITES.values()]), spread[0]))]
     severity = _severity(own, recipe, diagnosis)
-    age = float(np.clip(pair_age + own.normal(0, PAIR_AGE_SD), *AGE_LIMITS))
-    years = float(own.uniform(*FOLLOWUP_YEARS))
+    age = float(np.clip(pair["age"] + own.normal(0, PAIR_AGE_SD), *AGE_LIMITS))
+    interval = float(own.uniform(*FOLLOWUP_YEARS))
     person_seed = int(own.integers(2**62))
+    first = FIRST_DAY + timedelta(days=int(_stream(recipe.seed, 3, number).integers(FIRST_DAYS)))
     return [
         {
             "subject": f"P{number + 1:04d}",
+            "pair": number // 2,
             "session": f"{visit + 1:02d}",
             "diagnosis": diagnosis,
-            "age": round(age + visit * years, 1),
-            "sex": "FM"[int(2 * spread[1])],
-            "site": site,
-            "scanner": SITES[site].scanner,
-            "severity": round(severity + (visit * years * SEVERITY_YEAR[diagnosis] if severity else 0), 4),
+            "age": round(age + years, 1),
+            "sex": pair["sex"],
+            "site": pair["site"],
+            "scanner": SITES[pair["site"]].scanner,
+            "years": years,
+            "date": (first + timedelta(days=round(years * DAYS_A_YEAR))).isoformat(),
+            "severity": round(severity + (years * SEVERITY_YEAR[diagnosis] if severity else 0), 4),
             "person_seed": person_seed,
             "scan_seed": int(own.integers(2**62)),
         }
-        for visit in range(2 if spread[2] < recipe.followup_fraction else 1)
+        for visit, years in enumerate(interval * visit for visit in range(pair["visits"]))
     ]
+
+
+def _pair(recipe: PhantomRecipe, pair: int) -> dict[str, Any]:
+    """Draw what two partners have in common."""
+    shared = _stream(recipe.seed, 0, pair)
+    offsets = _stream(recipe.seed, 2).random(3)
+    spread = (offsets + (pair + 1) * np.array([SITE_STEP, SEX_STEP, FOLLOWUP_STEP])) % 1
+    return {
+        "first_is_ad": bool(shared.integers(2)),
+        "age": shared.normal(recipe.age_mean, recipe.age_sd),
+        "site": _site(recipe, spread[0]),
+        "sex": "FM"[int(2 * spread[1])],
+        "visits": _visit_count(recipe, spread[2]),
+    }
+
+
+def _site(recipe: PhantomRecipe, spread: float) -> str:
+    shares = site_shares(recipe.scanners)
+    ends = np.cumsum(list(shares.values()))
+    # From the right: a site without a share is never met.
+    return list(shares)[int(np.searchsorted(ends / ends[-1], spread, side="right"))]
+
+
+def _visit_count(recipe: PhantomRecipe, spread: float) -> int:
+    if spread >= recipe.followup_fraction:
+        return 1
+    further = int(spread / recipe.followup_fraction * (recipe.max_visits - 1))
+    return min(2 + further, recipe.max_visits)
 
 
 def _severity(rng: np.random.Generator, recipe: PhantomRecipe, diagnosis: str) -> float:
@@ -229,73 +252,3 @@ def _blurred(uptake: tuple[Array, Array], scanner: Scanner, anatomy: Anatomy) ->
 
 def _deficit_volume(deficit: Array, affine: Affine) -> Volume:
     return Volume(np.where(deficit < SMALLEST_DEFICIT, np.float32(0), deficit), affine)
-
-
-def _write_scan(row: Row, *, folder_raw: Path, folder_truth: Path, recipe: PhantomRecipe) -> None:
-    """Write a scan, its sidecar and its truth; the scan itself comes last and stands for all three."""
-    name = f"sub-{row['subject']}_ses-{row['session']}"
-    folder = folder_raw / f"sub-{row['subject']}" / f"ses-{row['session']}" / "pet"
-    path = folder / f"{name}_trc-18FFDG_pet.nii.gz"
-    if path.exists():
-        return
-    scan = simulate_scan(row, recipe, load_anatomy())
-    if scan.deficit is not None:
-        write_volume(folder_truth / f"{name}_deficit.nii.gz", scan.deficit, dtype=np.uint8)
-    write_json(folder / f"{name}_trc-18FFDG_pet.json", _sidecar(row, scan))
-    write_volume(path, scan.volume, dtype=np.int16)
-
-
-def _sidecar(row: Row, scan: PhantomScan) -> dict[str, Any]:
-    """Return the BIDS-PET fields of one scan."""
-    scanner = SCANNERS[row["scanner"]]
-    frames = SITES[row["site"]].frames
-    seconds = SECONDS // frames
-    return {
-        "Manufacturer": scanner.manufacturer,
-        "ManufacturersModelName": scanner.model,
-        "InstitutionName": row["site"],
-        "Modality": "PT",
-        "Units": "Bq/mL",
-        "TracerName": "FDG",
-        "TracerRadionuclide": "F18",
-        "InjectedRadioactivity": scan.injected_mbq,
-        "InjectedRadioactivityUnits": "MBq",
-        "ModeOfAdministration": "bolus",
-        "TimeZero": "10:00:00",
-        "InjectionStart": 0,
-        "ScanStart": 1800,
-        "FrameTimesStart": [seconds * frame for frame in range(frames)],
-        "FrameDuration": [seconds] * frames,
-        "AcquisitionMode": "list mode",
-        "ReconMethodName": scanner.method,
-        "ReconFilterType": "none",
-        "AttenuationCorrection": "simulated",
-        "ImageDecayCorrected": True,
-        "ImageDecayCorrectionTime": 0,
-    }
-
-
-def _write_tables(folder: Path, cohort: pd.DataFrame) -> None:
-    write_json(
-        folder / "dataset_description.json",
-        {
-            "Name": "adpet phantom: simulated FDG-PET of people with and without Alzheimer's disease",
-            "BIDSVersion": "1.9.0",
-            "DatasetType": "raw",
-            "License": "MIT",
-            "GeneratedBy": [{"Name": "adpet", "Description": "adpet.cohort.phantom"}],
-        },
-    )
-    first = cohort.drop_duplicates("subject").copy()
-    first["participant_id"] = first["subject"].radd("sub-")
-    _write_tsv(folder / "participants.tsv", first[["participant_id", "age", "sex", "diagnosis", "site"]])
-    for subject, visits in cohort.groupby("subject"):
-        if len(visits) > 1:
-            table = visits.assign(session_id=visits["session"].radd("ses-"))
-            path = folder / f"sub-{subject}" / f"sub-{subject}_sessions.tsv"
-            _write_tsv(path, table[["session_id", "age", "diagnosis"]])
-
-
-def _write_tsv(path: Path, table: pd.DataFrame) -> None:
-    with written_aside(path) as aside:
-        table.to_csv(aside, sep="\t", index=False, lineterminator="\n")

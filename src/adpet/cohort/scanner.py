@@ -3,6 +3,7 @@
 The scanner's isocentre is the origin and the middle of the field of view. Voxels are activity in Bq/mL.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import nibabel as nib
@@ -69,13 +70,13 @@ SCANNERS = {
     "TruePoint": Scanner(
         "Siemens", "Biograph 64 TruePoint", "OSEM3D", 6.2, (84, 96, 104), (2.67, 2.67, 2.03), "LPS"
     ),
-    "HR+": Scanner("Siemens", "ECAT EXACT HR+", "OSEM", 6.8, (84, 100, 84), (2.57, 2.57, 2.43), "LAS"),
+    "HRplus": Scanner("Siemens", "ECAT EXACT HR+", "OSEM", 6.8, (84, 100, 84), (2.57, 2.57, 2.43), "LAS"),
 }
 
 
 @dataclass(frozen=True)
 class Site:
-    """Where people are scanned: its scanner, its part of the cohort, and how many frames it delivers."""
+    """Where people are scanned: its scanner, its usual part of the cohort, the frames that it delivers."""
 
     scanner: str
     share: float
@@ -90,9 +91,22 @@ SITES = {
     "S04": Site("D690", 0.15),
     "S05": Site("TruePoint", 0.17),
     "S06": Site("TruePoint", 0.16),
-    "S07": Site("HR+", 0.13),
-    "S08": Site("HR+", 0.12),
+    "S07": Site("HRplus", 0.13),
+    "S08": Site("HRplus", 0.12),
 }
+# The usual part of each scanner in a cohort.
+SCANNER_SHARES = {
+    name: round(sum(site.share for site in SITES.values() if site.scanner == name), 2) for name in SCANNERS
+}
+
+
+def site_shares(scanners: Mapping[str, float]) -> dict[str, float]:
+    """Return the part of each site in a cohort with these parts of scanners (any scale, 0 if not named)."""
+    total = sum(scanners.values())
+    return {
+        name: scanners.get(site.scanner, 0) / total * site.share / SCANNER_SHARES[site.scanner]
+        for name, site in SITES.items()
+    }
 
 
 def draw_pose(rng: np.random.Generator, person: Person, *, scale: float) -> Affine:

@@ -3,19 +3,27 @@
 from functools import partial
 
 from adpet.artifacts import PHANTOM_RAW, PHANTOM_TRUTH, move, resumable
-from adpet.cohort.phantom import PhantomRecipe, write_cohort
+from adpet.cohort.phantom import PhantomRecipe
+from adpet.cohort.phantom_tree import write_cohort
 from adpet.params import Params
 from adpet.workers import progress
 
 
+def phantom_recipe(params: Params) -> PhantomRecipe:
+    """Return what the parameters want the cohort to be drawn from."""
+    return PhantomRecipe(seed=params.seed, **params.phantom.model_dump(exclude={"layout", "messy"}))
+
+
 def run(params: Params) -> None:
-    """Write the phantom's scans as a BIDS-PET tree, and their truth beside it."""
-    recipe = PhantomRecipe(seed=params.seed, **params.phantom.model_dump())
-    with resumable("phantom", {"seed": params.seed, "phantom": params.phantom.model_dump()}) as work:
+    """Write the phantom's scans as a collection, and their truth beside it."""
+    phantom = params.phantom
+    with resumable("phantom", {"seed": params.seed, "phantom": phantom.model_dump()}) as work:
         write_cohort(
             work / "raw",
             work / "truth",
-            recipe,
+            phantom_recipe(params),
+            layout=phantom.layout,
+            messy=phantom.messy,
             workers=params.compute.workers,
             progress=partial(progress, label="phantom", unit="scan"),
         )
