@@ -62,8 +62,20 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"adpet {_version()}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, summary in STAGES.items():
-        _add(commands, name, f"stage: {summary}", _run_stage)
+    stages = {name: _add(commands, name, f"stage: {summary}", _run_stage) for name, summary in STAGES.items()}
+    check = stages["phantom"].add_argument_group("checking")
+    check.add_argument(
+        "--check",
+        action="store_true",
+        help="simulate 400 subjects more, hold them against published figures, and write nothing",
+    )
+    check.add_argument(
+        "--real",
+        type=Path,
+        default=None,
+        help="with --check: a mean FDG-PET image of patients and controls, in MNI space, to be compared with",
+    )
+    stages["phantom"].set_defaults(handler=_phantom)
 
     _add(commands, "summary", "say how good the model is, and what to do next", _summary)
     predict = _add(commands, "predict", "give the probability of AD for one scan", _predict)
@@ -122,6 +134,20 @@ def _run_stage(options: argparse.Namespace) -> None:
 
     params = load_params()
     import_module(f"adpet.stages.{options.command}").run(params)
+
+
+def _phantom(options: argparse.Namespace) -> None:
+    if not options.check:
+        _run_stage(options)
+        return
+    from adpet.commands.check_phantom import run
+
+    table, missed = run(real=options.real)
+    print(table)
+    if missed:
+        raise AdpetError(
+            f"{missed} of the targets above are missed; mend the phantom's settings or its model"
+        )
 
 
 def _summary(_: argparse.Namespace) -> None:

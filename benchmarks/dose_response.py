@@ -1,0 +1,128 @@
+"""Show whether what a network learns on the phantom holds on a real image.
+
+    make repro
+    python benchmarks/dose_response.py REAL_MEAN.nii
+
+Trains the network of the project folder anew for each seed, on the phantom's training subjects. It is then
+given a real mean image of patients and controls, as it is (dose 0) and with the average patient's deficits of
+severity 0.5 to 2 multiplied in. The probability of AD must rise with every dose, and at dose 0 the logit must
+lie between those of the phantom's CN and AD test subjects. Exits with status 1 where it does not.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy import ndimage
+
+from adpet.artifacts import BEST_TRIAL, SLICES, SPLIT, read_json
+from adpet.cohort.individual import average_person, person_uptake
+from adpet.cohort.splits import read_split
+from adpet.cohort.uptake import FWHM_PER_SIGMA, GRID_MM, load_anatomy
+from adpet.imaging.align import resample
+from adpet.imaging.coronal import coronal_slices
+from adpet.imaging.intensity import ratio_to_reference, to_uint8
+from adpet.imaging.standard import load_standard, standardize
+from adpet.imaging.volume import Volume, read_volume
+from adpet.learning.training import set_determinism
+from adpet.params import Params, load_params
+from adpet.stages.fitting import augmentation, network, optimisation, training_and_validation
+from adpet.stages.slice import coronal_grid
+
+DOSES = (0.0, 0.5, 1.0, 1.5, 2.0)
+# Resolution of the real mean image, as `adpet phantom --check` finds it: deficits are no sharper than it is.
+REAL_FWHM_MM = 12.0
+# Where there is less uptake than this, pons = 1, there is none to lose.
+LEAST_UPTAKE = 0.3
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("real", type=Path, help="mean FDG-PET image, half of it of patients")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    options = parser.parse_args()
+    params = load_params()
+    params = params.with_values(read_json(BEST_TRIAL))
+    set_determinism(options.seeds[0], params.compute.threads)
+    split = read_split(SPLIT)
+    dosed = real_slices(options.real, params)
+    print(
+        "seed  AUC    phantom CN  phantom AD  "
+        + "  ".join(f"dose {dose:.1f}" for dose in DOSES)
+        + "  verdict"
+    )
+    held = [judged(seed, split, dosed, params) for seed in options.seeds]
+    sys.exit(0 if all(held) else 1)
+
+
+def real_slices(path: Path, params: Params) -> list[npt.NDArray[np.uint8]]:
+    """Return the slices of the real image at each dose, made as those of any scan."""
+    standard = load_standard(
+        grid_mm=params.standardize.grid_mm,
+        reference=params.standardize.reference,
+        template=params.standardize.template,
+        align=params.standardize.align,
+    )
+    volume = standardize(read_volume(path), standard)[0]
+    slices = []
+    for dose in DOSES:
+        dosed = volume.data * resample(spared(dose), shape=volume.data.shape, affine=volume.affine)
+        ratio = ratio_to_reference(dosed, standard.reference)
+        planes = coronal_slices(ratio, volume.affine, coronal_grid(params))
+        slices.append(to_uint8(planes, window=params.slice.window))
+    return slices
+
+
+def spared(severity: float) -> Volume:
+    """Return the share of uptake that the average patient keeps."""
+    anatomy = load_anatomy()
+    ill, healthy = (
+        ndimage.gaussian_filter(image, REAL_FWHM_MM / FWHM_PER_SIGMA / GRID_MM)
+        for image in person_uptake(average_person(anatomy), anatomy, age=75.0, severity=severity)
+    )
+    kept = np.where(healthy > LEAST_UPTAKE, ill / np.maximum(healthy, LEAST_UPTAKE), 1)
+    return Volume(kept.astype(np.float32), anatomy.affine)
+
+
+def judged(seed: int, split: pd.DataFrame, dosed: list[npt.NDArray[np.uint8]], params: Params) -> bool:
+    """Train with one seed, print its row, and say whether it holds."""
+    from sklearn.metrics import roc_auc_score
+
+    from adpet.learning.cam import class_activation_maps
+    from adpet.learning.training import train
+
+    params = params.with_values({"seed": seed})
+    training, validation = training_and_validation(split, params, fold=params.split.validation_fold)
+    model = network(params)
+    train(
+        model,
+        training,
+        validation,
+        optimisation=optimisation(params, epochs=params.train.epochs),
+        augmentation=augmentation(params),
+        monitor=params.train.monitor,
+        seed=seed,
+    )
+
+    def logit(slices: npt.NDArray[np.uint8]) -> float:
+        return float(class_activation_maps(model, slices)[1].mean())
+
+    tested = split[split["part"] == "test"].drop_duplicates("scan")
+    score = np.array([logit(np.load(SLICES / f"{scan}.npy")) for scan in tested["scan"]])
+    ill = (tested["diagnosis"] == "AD").to_numpy()
+    doses = [logit(slices) for slices in dosed]
+    cn, ad = float(score[~ill].mean()), float(score[ill].mean())
+    rises, between = bool((np.diff(doses) > 0).all()), cn < doses[0] < ad
+    verdict = "holds" if rises and between else "does not rise" if not rises else "dose 0 lies outside"
+    row = "  ".join(f"{value:+8.2f}" for value in doses)
+    print(
+        f"{seed:<4}  {roc_auc_score(ill, score):.3f}  {cn:+10.2f}  {ad:+10.2f}  {row}  {verdict}", flush=True
+    )
+    return rises and between
+
+
+if __name__ == "__main__":
+    main()
