@@ -3,17 +3,16 @@
 Nothing that is wrong with one file stops the others: it is set aside with its path and the reason.
 """
 
-import hashlib
 import math
 import os
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from adpet.cohort import adni, bids, folder
 from adpet.cohort.candidates import SKIPPED, UNUSABLE, Candidate, Findings, Rejection
+from adpet.cohort.contents import Contents, Unreadable, read_contents
 from adpet.cohort.scans import (
     DIAGNOSES,
     Collection,
@@ -24,7 +23,6 @@ from adpet.cohort.scans import (
 )
 from adpet.cohort.tables import read_table
 from adpet.errors import InputError
-from adpet.imaging.volume import read_header
 
 Layout = Literal["bids", "adni", "folder"]
 
@@ -45,7 +43,9 @@ def read_collection(
     table: Path | None,
     diagnosis_column: str,
     diagnosis_map: Mapping[str, str],
-    progress: Callable[[Sequence[Candidate]], Iterable[Candidate]] = iter,
+    workers: int = 1,
+    notes: Path | None = None,
+    progress: Callable[..., Iterable[Any]] = lambda items, **_: items,
 ) -> Collection:
     """Read all scans of a collection, and all reasons why a file is not one of them.
 
@@ -61,8 +61,12 @@ def read_collection(
         Where a BIDS dataset has the diagnosis.
     diagnosis_map : mapping of str to "AD" or "CN"
         What the collection calls them, in any case; other diagnoses are skipped.
+    workers : int
+        Processes that open and hash files; they do not change any result.
+    notes : Path, optional
+        Where it is noted what was read, so that the next call reads new and changed files alone.
     progress : callable, optional
-        Wraps the sequence of scans that are opened, to show how far it is.
+        Wraps the iterable of opened scans, to show how far it is; called with it and ``total=``.
 
     Returns
     -------
@@ -88,8 +92,8 @@ def read_collection(
     to_open = _keyed(named, found)
     rejected = [*found.rejected, *(item for item in named if isinstance(item, Rejection))]
     usable = []
-    for candidate in progress(to_open):
-        outcome = _examine(candidate, root)
+    opened = _opened(to_open, root, workers=workers, notes=notes)
+    for outcome in progress(opened, total=len(to_open)):
         if isinstance(outcome, Rejection):
             rejected.append(outcome)
         else:
@@ -126,16 +130,6 @@ def detect_layout(root: Path, *, table: Path | None = None) -> Layout:
         f"{root}: required one layout: bids ({bids.PARTICIPANTS}, sub-*), adni (941_S_6962) or folder "
         f"({folder.TABLE}); received {' and '.join(found) or 'none'}; set cohort.layout, or check cohort.raw"
     )
-
-
-def content_hash(file: Path) -> str:
-    """Return the SHA-256 of a file's bytes; of a pair (header and image, packed or not) of both."""
-    digest = hashlib.sha256()
-    for part in _parts(file):
-        with part.open("rb") as stream:
-            while block := stream.read(2**20):
-                digest.update(block)
-    return digest.hexdigest()
 
 
 def _find(root: Path, layout: Layout, table: Path | None, diagnosis_column: str) -> Findings:
@@ -176,28 +170,37 @@ def _keyed(named: Iterable[Candidate | Rejection], found: Findings) -> list[Cand
     return sorted(first.values(), key=lambda candidate: candidate.key)
 
 
-def _examine(candidate: Candidate, root: Path) -> _Usable | Rejection:
-    """Open and hash one file."""
-    file = candidate.file
+def _opened(
+    candidates: Sequence[Candidate], root: Path, *, workers: int, notes: Path | None
+) -> Iterator[_Usable | Rejection]:
+    """Open and hash the candidates' files; yield one outcome each, in order."""
+    real_root = root.resolve()
+    outside = [_why_outside(candidate.file, root, real_root) for candidate in candidates]
+    inside = [one.file for one, reason in zip(candidates, outside, strict=True) if not reason]
+    found = read_contents(inside, workers=workers, notes=notes)
+    for candidate, reason in zip(candidates, outside, strict=True):
+        yield _judged(candidate, Unreadable(reason) if reason else next(found))
+
+
+def _judged(candidate: Candidate, found: Contents | Unreadable) -> _Usable | Rejection:
+    if isinstance(found, Unreadable):
+        return Rejection(candidate.file, found.reason, UNUSABLE)
     try:
-        _require_inside(file, root)
-        header = read_header(file)
-        seconds = _checked_seconds(candidate.frame_seconds, header.n_frames)
-        return _Usable(candidate, seconds, content_hash(file))
+        seconds = _checked_seconds(candidate.frame_seconds, found.n_frames)
     except InputError as error:
-        return Rejection(file, str(error).removeprefix(f"{file}: "), UNUSABLE)
-    except (OSError, RuntimeError, ValueError) as error:
-        # No permission, a link that leads to itself, a disk that fails.
-        return Rejection(file, " ".join(f"cannot be read: {error}".split()), UNUSABLE)
+        return Rejection(candidate.file, str(error), UNUSABLE)
+    return _Usable(candidate, seconds, found.sha256)
 
 
-def _require_inside(file: Path, root: Path) -> None:
+def _why_outside(file: Path, root: Path, real_root: Path) -> str:
+    """Return why a file is none of the collection; nothing where it lies in it."""
     if not _is_utf8(file):
-        raise InputError("its name is not valid UTF-8; rename it")
-    if not file.resolve().is_relative_to(root.resolve()):
-        raise InputError(f"leads out of {root}, by its path or a link; put the file itself there")
+        return "its name is not valid UTF-8; rename it"
+    if not Path(os.path.realpath(file)).is_relative_to(real_root):
+        return f"leads out of {root}, by its path or a link; put the file itself there"
     if not file.is_file():
-        raise InputError("listed, but not there, or a link to nothing; check its name, or fetch it")
+        return "listed, but not there, or a link to nothing; check its name, or fetch it"
+    return ""
 
 
 def _checked_seconds(durations: str, n_frames: int) -> str:
@@ -214,17 +217,6 @@ def _checked_seconds(durations: str, n_frames: int) -> str:
             f"required FrameDuration in s for {n_frames} frames; received '{durations}'; mend it"
         )
     return durations
-
-
-def _parts(file: Path) -> list[Path]:
-    """Return the file, or both of a pair, header first; either may be packed."""
-    pair = re.fullmatch(r"(.*\.)(hdr|img)(\.\w+)?", file.name, re.IGNORECASE | re.DOTALL)
-    if not pair:
-        return [file]
-    stem, kind, packed = pair.groups(default="")
-    return [
-        file.with_name(f"{stem}{part.upper() if kind.isupper() else part}{packed}") for part in ("hdr", "img")
-    ]
 
 
 def _scan_row(scan: _Usable) -> dict[str, str | float]:

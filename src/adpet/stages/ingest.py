@@ -3,7 +3,7 @@
 from functools import partial
 from pathlib import Path
 
-from adpet.artifacts import INGEST, REJECTED, SCANS, write_json
+from adpet.artifacts import INGEST, INGEST_NOTES, REJECTED, SCANS, write_json
 from adpet.cohort.collection import read_collection
 from adpet.cohort.scans import ingest_summary, require_usable, write_rejected, write_scans
 from adpet.errors import InputError
@@ -20,6 +20,8 @@ def run(params: Params) -> None:
         table=_table_inside(Path(cohort.raw), cohort.table),
         diagnosis_column=cohort.diagnosis_column,
         diagnosis_map=cohort.diagnosis_map,
+        workers=params.compute.workers,
+        notes=INGEST_NOTES,
         progress=partial(progress, label="ingest", unit="file"),
     )
     # Written first: the error of `require_usable` sends the reader to it.
