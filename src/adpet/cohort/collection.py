@@ -102,6 +102,8 @@ def read_collection(
         Collection(
             scans_table([_scan_row(scan) for scan in usable]),
             rejected_table([_rejected_row(rejection) for rejection in rejected]),
+            tracers=dict(found.tracers),
+            levels=dict(found.levels),
         )
     )
     check_scans(collection.scans)

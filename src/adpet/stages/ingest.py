@@ -5,14 +5,18 @@ from pathlib import Path
 
 from adpet.artifacts import INGEST, INGEST_NOTES, REJECTED, SCANS, write_json
 from adpet.cohort.collection import read_collection
-from adpet.cohort.scans import ingest_summary, require_usable, write_rejected, write_scans
+from adpet.cohort.report import ingest_report, report_text
+from adpet.cohort.scans import require_usable, write_rejected, write_scans
 from adpet.errors import InputError
 from adpet.params import Params
 from adpet.workers import progress
 
 
 def run(params: Params) -> None:
-    """Write ``scans.csv``, ``rejected.csv`` and ``ingest.json``; fail where too little is usable."""
+    """Write ``scans.csv``, ``rejected.csv`` and ``ingest.json``; fail where too little is usable.
+
+    Prints what it found: what is used, what was set aside and why, and how alike the groups are.
+    """
     cohort = params.cohort
     collection = read_collection(
         Path(cohort.raw),
@@ -28,7 +32,9 @@ def run(params: Params) -> None:
     write_rejected(REJECTED, collection.rejected)
     require_usable(collection, max_rejected_fraction=cohort.max_rejected_fraction)
     write_scans(SCANS, collection.scans)
-    write_json(INGEST, ingest_summary(collection))
+    report = ingest_report(collection)
+    write_json(INGEST, report)
+    print(report_text(report))
 
 
 def _table_inside(raw: Path, name: str | None) -> Path | None:
