@@ -8,7 +8,7 @@ from adpet.cohort.collection import read_collection
 from adpet.cohort.report import ingest_report, report_text
 from adpet.cohort.scans import require_usable, write_rejected, write_scans
 from adpet.errors import InputError
-from adpet.params import Params
+from adpet.params import Params, read_yaml
 from adpet.workers import progress
 
 
@@ -18,6 +18,8 @@ def run(params: Params) -> None:
     Prints what it found: what is used, what was set aside and why, and how alike the groups are.
     """
     cohort = params.cohort
+    if not params.tracking.push_scans:
+        _require_kept_here(Path(cohort.raw))
     collection = read_collection(
         Path(cohort.raw),
         layout=cohort.layout,
@@ -35,6 +37,26 @@ def run(params: Params) -> None:
     report = ingest_report(collection)
     write_json(INGEST, report)
     print(report_text(report))
+
+
+def _require_kept_here(raw: Path) -> None:
+    """Refuse a folder of scans that ``dvc add`` has put under DVC in such a way that ``dvc push`` sends it.
+
+    Raises
+    ------
+    InputError
+        Where its ``.dvc`` file lacks ``push: false``.
+    """
+    for folder in (raw, *raw.parents):
+        file = folder.with_name(f"{folder.name}.dvc") if folder.name else folder
+        if not file.is_file():
+            continue
+        outs = (read_yaml(file) or {}).get("outs") or []
+        if any(out.get("push", True) for out in outs if out.get("path") == folder.name):
+            raise InputError(
+                f"{file}: required `push: false` for {folder.name}, so that `dvc push` sends no scans; "
+                "received none; add that line below its `path:`, or set tracking.push_scans"
+            )
 
 
 def _table_inside(raw: Path, name: str | None) -> Path | None:
