@@ -28,10 +28,10 @@ GRID_MM = 6.0
 FWHM_MM = 8.0
 FURTHER_FWHM_MM = (6.0, 12.0)
 # Of 200 phantom scans (160 subjects, four scanners) and 154 altered copies, registered as in the pipeline:
-# different subjects reach 0.64 (99.9 % of the pairs are below 0.31), a scan smoothed to 8 mm has 0.86 or more
-# with its original, every other copy 0.94 or more, two visits of one subject 0.78 to 0.95. Real heads differ
-# in more ways than the phantom's.
-MIN_CORRELATION = 0.75
+# different subjects reach 0.64, 0.75 where they are only ten, and 99.9 % of their pairs are below 0.31; two
+# visits of one subject have 0.78 to 0.95, scans smoothed to 8 mm 0.86 or more with their originals, all other
+# copies 0.95 or more. A copy whose registration fails is missed: 1 of the 14 that were smoothed to 8 mm.
+MIN_CORRELATION = 0.8
 # Fewer scans have no mean that could be trusted. The template stands for it: what all scans have in common
 # against it stays, different subjects reach 0.81, and copies have 0.95 or more.
 FEW_SCANS = 10
