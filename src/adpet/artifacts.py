@@ -51,6 +51,8 @@ VERSION = Path("results/register/version.json")
 
 # Unfinished work of a stage, by the fingerprint of what it is made from: a killed stage goes on from it.
 WORK = Path(".adpet")
+# What ingest has read of every file, so that it reads new and changed ones alone; nothing is lost without it.
+INGEST_NOTES = WORK / "ingest.tsv"
 
 # Prefix of what is being written: a reader ignores it, the next writer replaces it.
 PARTIAL_PREFIX = ".partial-"

@@ -299,11 +299,12 @@ class Explain(Section):
 
 
 class Tracking(Section):
-    """What goes to MLflow."""
+    """What goes to MLflow, and whether DVC may send scans away."""
 
     experiment: str
     model_name: Annotated[str, AfterValidator(_model_name)]
     log_images: bool
+    push_scans: bool
 
 
 class Params(Section):

@@ -7,7 +7,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from adpet.cohort.collection import content_hash, detect_layout, read_collection
+from adpet.cohort.collection import detect_layout, read_collection
+from adpet.cohort.contents import content_hash
 from adpet.cohort.scans import read_scans, require_usable, write_rejected, write_scans
 from adpet.errors import InputError
 from adpet.imaging.volume import read_volume
@@ -139,12 +140,13 @@ class TestReadable:
     def test_progress_sees_every_file_that_is_opened(self, flat):
         seen = []
 
-        def progress(items):
-            seen.append(len(items))
-            yield from items
+        def progress(items, *, total):
+            for number, item in enumerate(items, 1):
+                seen.append(f"{number} of {total}")
+                yield item
 
         read(flat.root, progress=progress)
-        assert seen == [2]
+        assert seen == ["1 of 2", "2 of 2"]
 
 
 class TestSetAside:

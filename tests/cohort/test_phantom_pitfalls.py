@@ -39,7 +39,9 @@ def tiny_scan(row, recipe, anatomy):
     affine = np.diag([-10.0, 10, 8, 1])
     voxels = rng.integers(0, 32767, shape).astype(np.float32)
     deficit = rng.random(shape[:3], dtype=np.float32)
-    return PhantomScan(Volume(voxels, affine), Volume(deficit, affine) if row["severity"] else None, 185.0)
+    return PhantomScan(
+        Volume(voxels, affine), Volume(deficit, affine) if row["severity"] else None, 185.0, points=voxels
+    )
 
 
 @pytest.fixture(scope="module")

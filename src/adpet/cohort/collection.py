@@ -3,17 +3,17 @@
 Nothing that is wrong with one file stops the others: it is set aside with its path and the reason.
 """
 
-import hashlib
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from adpet.cohort import adni, bids, folder
 from adpet.cohort.adni_levels import LEVELS
 from adpet.cohort.candidates import SKIPPED, UNUSABLE, Candidate, Findings, Rejection
+from adpet.cohort.contents import Contents, Unreadable, read_contents
 from adpet.cohort.diagnosis import Policy, follow_policy
 from adpet.cohort.scans import (
     DIAGNOSES,
@@ -25,7 +25,7 @@ from adpet.cohort.scans import (
 )
 from adpet.cohort.tables import read_table
 from adpet.errors import InputError
-from adpet.imaging.volume import read_header, scan_files
+from adpet.imaging.volume import scan_files
 
 Layout = Literal["bids", "adni", "folder"]
 
@@ -49,7 +49,9 @@ def read_collection(
     diagnosis: Policy = "visit",
     diagnosis_table: Path | None = None,
     adni_level: Sequence[str] = tuple(LEVELS),
-    progress: Callable[[Sequence[Candidate]], Iterable[Candidate]] = iter,
+    workers: int = 1,
+    notes: Path | None = None,
+    progress: Callable[..., Iterable[Any]] = lambda items, **_: items,
 ) -> Collection:
     """Read all scans of a collection, and all reasons why a file is not one of them.
 
@@ -71,8 +73,12 @@ def read_collection(
         ADNI's diagnoses by visit.
     adni_level : sequence of str
         ADNI's processing levels that may be used, in the order of preference.
+    workers : int
+        Processes that open and hash files; they do not change any result.
+    notes : Path, optional
+        Where it is noted what was read, so that the next call reads new and changed files alone.
     progress : callable, optional
-        Wraps the sequence of scans that are opened, to show how far it is.
+        Wraps the iterable of opened scans, to show how far it is; called with it and ``total=``.
 
     Returns
     -------
@@ -109,8 +115,8 @@ def read_collection(
     to_open = _keyed(named, found)
     rejected = [*found.rejected, *(item for item in named if isinstance(item, Rejection))]
     usable = []
-    for candidate in progress(to_open):
-        outcome = _examine(candidate, root)
+    opened = _opened(to_open, root, workers=workers, notes=notes)
+    for outcome in progress(opened, total=len(to_open)):
         if isinstance(outcome, Rejection):
             rejected.append(outcome)
         else:
@@ -119,6 +125,8 @@ def read_collection(
         Collection(
             scans_table([_scan_row(scan) for scan in usable]),
             rejected_table([_rejected_row(rejection) for rejection in rejected]),
+            tracers=dict(found.tracers),
+            levels=dict(found.levels),
         )
     )
     check_scans(collection.scans)
@@ -147,16 +155,6 @@ def detect_layout(root: Path, *, table: Path | None = None) -> Layout:
         f"{root}: required one layout: bids ({bids.PARTICIPANTS}, sub-*), adni (941_S_6962) or folder "
         f"({folder.TABLE}); received {' and '.join(found) or 'none'}; set cohort.layout, or check cohort.raw"
     )
-
-
-def content_hash(file: Path) -> str:
-    """Return the SHA-256 of a scan's bytes: of a file, both of a pair, or all frames of a folder."""
-    digest = hashlib.sha256()
-    for part in scan_files(file):
-        with part.open("rb") as stream:
-            while block := stream.read(2**20):
-                digest.update(block)
-    return digest.hexdigest()
 
 
 def _with_diagnosis(candidate: Candidate, diagnosis_map: Mapping[str, str]) -> Candidate | Rejection:
@@ -189,29 +187,37 @@ def _keyed(named: Iterable[Candidate | Rejection], found: Findings) -> list[Cand
     return sorted(first.values(), key=lambda candidate: candidate.key)
 
 
-def _examine(candidate: Candidate, root: Path) -> _Usable | Rejection:
-    """Open and hash one file."""
-    file = candidate.file
+def _opened(
+    candidates: Sequence[Candidate], root: Path, *, workers: int, notes: Path | None
+) -> Iterator[_Usable | Rejection]:
+    """Open and hash the candidates' files; yield one outcome each, in order."""
+    real_root = root.resolve()
+    outside = [_why_outside(candidate.file, root, real_root) for candidate in candidates]
+    inside = [one.file for one, reason in zip(candidates, outside, strict=True) if not reason]
+    found = read_contents(inside, workers=workers, notes=notes)
+    for candidate, reason in zip(candidates, outside, strict=True):
+        yield _judged(candidate, Unreadable(reason) if reason else next(found))
+
+
+def _judged(candidate: Candidate, found: Contents | Unreadable) -> _Usable | Rejection:
+    if isinstance(found, Unreadable):
+        return Rejection(candidate.file, found.reason, UNUSABLE)
     try:
-        _require_inside(file, root)
-        header = read_header(file)
-        seconds = _checked_seconds(candidate.frame_seconds, header.n_frames)
-        return _Usable(candidate, seconds, content_hash(file))
+        seconds = _checked_seconds(candidate.frame_seconds, found.n_frames)
     except InputError as error:
-        return Rejection(file, str(error).removeprefix(f"{file}: "), UNUSABLE)
-    except (OSError, RuntimeError, ValueError) as error:
-        # No permission, a link that leads to itself, a disk that fails.
-        return Rejection(file, " ".join(f"cannot be read: {error}".split()), UNUSABLE)
+        return Rejection(candidate.file, str(error), UNUSABLE)
+    return _Usable(candidate, seconds, found.sha256)
 
 
-def _require_inside(file: Path, root: Path) -> None:
+def _why_outside(file: Path, root: Path, real_root: Path) -> str:
+    """Return why a file is none of the collection; nothing where it lies in it."""
     if not _is_utf8(file):
-        raise InputError("its name is not valid UTF-8; rename it")
-    for part in (file, *scan_files(file)):
-        if not part.resolve().is_relative_to(root.resolve()):
-            raise InputError(f"leads out of {root}, by its path or a link; put the file itself there")
+        return "its name is not valid UTF-8; rename it"
+    if not all(Path(os.path.realpath(part)).is_relative_to(real_root) for part in (file, *scan_files(file))):
+        return f"leads out of {root}, by its path or a link; put the file itself there"
     if not file.exists():
-        raise InputError("listed, but not there, or a link to nothing; check its name, or fetch it")
+        return "listed, but not there, or a link to nothing; check its name, or fetch it"
+    return ""
 
 
 def _checked_seconds(durations: str, n_frames: int) -> str:

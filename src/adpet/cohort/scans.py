@@ -5,7 +5,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -43,10 +43,15 @@ REASONS_LISTED = 30
 
 @dataclass(frozen=True)
 class Collection:
-    """The scans that are used (`SCAN_COLUMNS`) and the files that are not (`REJECTED_COLUMNS`)."""
+    """The scans that are used (`SCAN_COLUMNS`) and the files that are not (`REJECTED_COLUMNS`).
+
+    `tracers` and `levels` count the files of each tracer and processing level, used or not.
+    """
 
     scans: pd.DataFrame
     rejected: pd.DataFrame
+    tracers: Mapping[str, int] = field(default_factory=dict)
+    levels: Mapping[str, int] = field(default_factory=dict)
 
 
 def scans_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
@@ -114,7 +119,8 @@ def set_aside_conflicts(collection: Collection) -> Collection:
         for scan, path in zip(aside["scan"], aside["path"], strict=True)
     ]
     kept = scans[~scans["scan"].isin(list(reasons))].reset_index(drop=True)
-    return Collection(kept, rejected_table([*_records(collection.rejected), *moved]))
+    rejected = rejected_table([*_records(collection.rejected), *moved])
+    return replace(collection, scans=kept, rejected=rejected)
 
 
 def require_usable(collection: Collection, *, max_rejected_fraction: float) -> None:

@@ -3,17 +3,23 @@
 from functools import partial
 from pathlib import Path
 
-from adpet.artifacts import INGEST, REJECTED, SCANS, write_json
+from adpet.artifacts import INGEST, INGEST_NOTES, REJECTED, SCANS, write_json
 from adpet.cohort.collection import read_collection
-from adpet.cohort.scans import ingest_summary, require_usable, write_rejected, write_scans
+from adpet.cohort.report import ingest_report, report_text
+from adpet.cohort.scans import require_usable, write_rejected, write_scans
 from adpet.errors import InputError
-from adpet.params import Params
+from adpet.params import Params, read_yaml
 from adpet.workers import progress
 
 
 def run(params: Params) -> None:
-    """Write ``scans.csv``, ``rejected.csv`` and ``ingest.json``; fail where too little is usable."""
+    """Write ``scans.csv``, ``rejected.csv`` and ``ingest.json``; fail where too little is usable.
+
+    Prints what it found: what is used, what was set aside and why, and how alike the groups are.
+    """
     cohort = params.cohort
+    if not params.tracking.push_scans:
+        _require_kept_here(Path(cohort.raw))
     collection = read_collection(
         Path(cohort.raw),
         layout=cohort.layout,
@@ -23,13 +29,37 @@ def run(params: Params) -> None:
         diagnosis=cohort.diagnosis,
         diagnosis_table=_table_inside(Path(cohort.raw), "diagnosis_table", cohort.diagnosis_table),
         adni_level=cohort.adni_level,
+        workers=params.compute.workers,
+        notes=INGEST_NOTES,
         progress=partial(progress, label="ingest", unit="file"),
     )
     # Written first: the error of `require_usable` sends the reader to it.
     write_rejected(REJECTED, collection.rejected)
     require_usable(collection, max_rejected_fraction=cohort.max_rejected_fraction)
     write_scans(SCANS, collection.scans)
-    write_json(INGEST, ingest_summary(collection))
+    report = ingest_report(collection)
+    write_json(INGEST, report)
+    print(report_text(report))
+
+
+def _require_kept_here(raw: Path) -> None:
+    """Refuse a folder of scans that ``dvc add`` has put under DVC in such a way that ``dvc push`` sends it.
+
+    Raises
+    ------
+    InputError
+        Where its ``.dvc`` file lacks ``push: false``.
+    """
+    for folder in (raw, *raw.parents):
+        file = folder.with_name(f"{folder.name}.dvc") if folder.name else folder
+        if not file.is_file():
+            continue
+        outs = (read_yaml(file) or {}).get("outs") or []
+        if any(out.get("push", True) for out in outs if out.get("path") == folder.name):
+            raise InputError(
+                f"{file}: required `push: false` for {folder.name}, so that `dvc push` sends no scans; "
+                "received none; add that line below its `path:`, or set tracking.push_scans"
+            )
 
 
 def _table_inside(raw: Path, key: str, name: str | None) -> Path | None:

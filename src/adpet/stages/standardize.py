@@ -1,5 +1,6 @@
-"""Bring every scan to the MNI grid, and judge each alignment."""
+"""Bring every scan to the MNI grid, judge each alignment, and find one image under two names."""
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,16 @@ from adpet.artifacts import (
     VOLUMES,
     move,
     read_json,
+    remove,
     resumable,
     write_json,
     written_aside,
 )
+from adpet.cohort.look_alikes import coarse_brain, find_look_alikes
 from adpet.cohort.scans import read_scans
 from adpet.errors import InputError
 from adpet.imaging.standard import load_standard, standardize
-from adpet.imaging.volume import read_volume, write_volume
+from adpet.imaging.volume import Array, read_volume, write_volume
 from adpet.params import Params, Standardize
 from adpet.stages.tables import ALIGNMENT_COLUMNS, MATRIX_COLUMNS
 from adpet.workers import map_in_processes, progress
@@ -37,6 +40,8 @@ def run(params: Params) -> None:
         done = map_in_processes(one, rows, workers=params.compute.workers)
         shown = progress(done, label="standardize", unit="scan", total=len(rows))
         table = pd.DataFrame(list(shown), columns=list(ALIGNMENT_COLUMNS))
+        copies = _copies(table, scans, volumes=work / "volumes", workers=params.compute.workers)
+        table = _set_aside(table, copies, volumes=work / "volumes")
         _require_enough(table, max_rejected_fraction=params.cohort.max_rejected_fraction)
         with written_aside(ALIGNMENT) as aside:
             table.to_csv(aside, index=False, lineterminator="\n")
@@ -78,12 +83,45 @@ def _attempt(scan: dict[str, Any], *, settings: Standardize, volumes: Path) -> d
     return {**row, "passed": True}
 
 
+def _copies(table: pd.DataFrame, scans: pd.DataFrame, *, volumes: Path, workers: int) -> dict[str, str]:
+    """Return the reason by scan for those that are copies of another subject's, and print them."""
+    passed = table.loc[table["passed"], "scan"].tolist()
+    subjects = scans.set_index("scan")["subject"]
+    brains = list(map_in_processes(partial(_coarse_brain, volumes=volumes), passed, workers=workers))
+    pairs = find_look_alikes(np.stack(brains), subjects[passed].tolist()) if brains else []
+    reasons: dict[str, str] = {}
+    for pair in pairs:
+        one, other = passed[pair.first], passed[pair.second]
+        print(
+            f"{one} and {other}: one image under two subjects' names (correlation {pair.correlation:.2f}); "
+            "both set aside, since which name is right cannot be known"
+        )
+        for scan, twin in ((one, other), (other, one)):
+            reasons.setdefault(
+                scan, f"the same image as {twin} of another subject (correlation {pair.correlation:.2f})"
+            )
+    return reasons
+
+
+def _coarse_brain(scan: str, *, volumes: Path) -> Array:
+    return coarse_brain(read_volume(volumes / f"{scan}.nii"))
+
+
+def _set_aside(table: pd.DataFrame, reasons: Mapping[str, str], *, volumes: Path) -> pd.DataFrame:
+    """Let scans fail that had passed, and remove their volumes."""
+    found = table["scan"].isin(list(reasons))
+    for scan in table.loc[found, "scan"]:
+        remove(volumes / f"{scan}.nii")
+    reason = table["scan"].map(reasons).where(found, table["reason"])
+    return table.assign(passed=table["passed"] & ~found, reason=reason)
+
+
 def _require_enough(table: pd.DataFrame, *, max_rejected_fraction: float) -> None:
     failed = table[~table["passed"]]
     if len(failed) > max_rejected_fraction * len(table):
         first = failed.iloc[0]
         raise InputError(
-            f"{len(failed)} of {len(table)} scans could not be aligned (allowed: "
+            f"{len(failed)} of {len(table)} scans could not be aligned, or are another subject's (allowed: "
             f"cohort.max_rejected_fraction = {max_rejected_fraction}); the first is {first['scan']}: "
             f"{first['reason']}; look at it, or lower standardize.min_similarity"
         )
