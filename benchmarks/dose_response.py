@@ -65,6 +65,7 @@ def real_slices(path: Path, params: Params) -> list[npt.NDArray[np.uint8]]:
         reference=params.standardize.reference,
         template=params.standardize.template,
         align=params.standardize.align,
+        smoothing_mm=params.standardize.smoothing_mm,
     )
     volume = standardize(read_volume(path), standard)[0]
     slices = []

@@ -130,6 +130,7 @@ class Standardize(Section):
     align: Literal["affine", "none"]
     template: str
     grid_mm: Annotated[float, Field(ge=1, le=6)]
+    smoothing_mm: Annotated[float, Field(ge=0, le=20)]
     reference: Literal["global", "cerebellum", "pons"]
     min_similarity: Annotated[float, Field(ge=-1, le=1)]
 

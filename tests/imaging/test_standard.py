@@ -58,3 +58,23 @@ def test_a_scan_without_uptake_in_the_reference_is_refused():
     empty = np.where(chosen.reference, 0, template.data)
     with pytest.raises(InputError, match="required uptake in the reference region"):
         standardize(Volume(empty.astype(np.float32), template.affine), chosen)
+
+
+class TestSmoothing:
+    def test_gives_a_point_the_width_that_was_asked_for(self):
+        template = fdg_template(GRID_MM)
+        chosen = standard(align="none", smoothing_mm=12.0)
+        point = np.where(chosen.brain, 1e-6, 0)
+        point[24, 27, 23] = 1000
+        volume, _ = standardize(Volume(point.astype(np.float32), template.affine), chosen)
+        row = volume.data[:, 27, 23]
+        half = np.interp(0.5, row[24:][::-1] / row[24], np.arange(row[24:].size)[::-1])
+        assert 2 * half * GRID_MM == pytest.approx(12.0, rel=0.08)
+
+    def test_leaves_mean_and_similarity_as_they_are(self, moved):
+        scan, _ = moved
+        sharp, judged_sharp = standardize(scan, standard())
+        smooth, judged_smooth = standardize(scan, standard(smoothing_mm=8.0))
+        assert judged_smooth.similarity == judged_sharp.similarity
+        assert smooth.data[standard().brain].mean() == pytest.approx(1.0, abs=1e-4)
+        assert smooth.data.std() < sharp.data.std()

@@ -111,6 +111,7 @@ def _standardize(
         reference=settings["reference"],
         template=settings["template"],
         align=align or settings["align"],
+        smoothing_mm=settings["smoothing_mm"],
     )
     try:
         found, alignment = standardize(volume, standard)

@@ -65,6 +65,7 @@ def _attempt(scan: dict[str, Any], *, settings: Standardize, volumes: Path) -> d
         reference=settings.reference,
         template=settings.template,
         align=settings.align,
+        smoothing_mm=settings.smoothing_mm,
     )
     try:
         seconds = [float(value) for value in scan["frame_seconds"].split()]
