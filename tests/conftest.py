@@ -247,9 +247,13 @@ def copied(finished, tmp_path) -> Workspace:
 @pytest.fixture(scope="session")
 def messy(tmp_path_factory, project_root) -> Workspace:
     """A workspace in which ``dvc repro`` has run on a folder of one's own: a messy download of ADNI."""
-    workspace = begun(
-        tmp_path_factory.mktemp("messy"), project_root, {"phantom.layout": "adni", "phantom.messy": True}
-    )
+    mess = {
+        "phantom.layout": "adni",
+        "phantom.messy": True,
+        # One of HRRT's sites delivers six frames a scan, which are six files here.
+        "phantom.scanners": {"HRRT": 0.4, "D690": 0.2, "TruePoint": 0.2, "HRplus": 0.2},
+    }
+    workspace = begun(tmp_path_factory.mktemp("messy"), project_root, mess)
     workspace.phantom = tmp_path_factory.mktemp("messy-phantom")
     shutil.move(workspace.root / "data/phantom/truth", workspace.phantom / "truth")
     shutil.move(workspace.root / "data/phantom/raw", workspace.root / "data/raw")
@@ -257,6 +261,6 @@ def messy(tmp_path_factory, project_root) -> Workspace:
     workspace.run("dvc", "add", "data/raw")
     with (workspace.root / "data/raw.dvc").open("a") as file:
         file.write("  push: false\n")
-    workspace.set_params({"cohort.raw": "data/raw"})
+    workspace.set_params({"cohort.raw": "data/raw", "cohort.diagnosis_table": "DXSUM.csv"})
     workspace.run("dvc", "repro")
     return workspace
