@@ -191,4 +191,5 @@ def _average_precision(hits: FloatArray, false_alarms: FloatArray) -> FloatArray
     called = hits + false_alarms
     precision = np.divide(hits, called, out=np.zeros_like(hits), where=called > 0)
     gains = np.diff(hits, axis=1, prepend=0.0) / hits[:, -1:]
-    return np.minimum((gains * precision).sum(axis=1), 1.0)
+    # Rounding may lead past 1.
+    return np.asarray((gains * precision).sum(axis=1).clip(max=1.0), dtype=np.float64)
