@@ -1,7 +1,7 @@
 """By how much the network beats a baseline on the same subjects, and what follows from it in words."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import pandas as pd
@@ -10,7 +10,13 @@ from adpet.errors import InputError
 from adpet.evidence.aggregation import POSITIVE
 from adpet.evidence.intervals import NEAR_END, percentile_interval, score_interval_auc
 from adpet.evidence.metrics import DEFAULT_RESAMPLES, Interval
-from adpet.evidence.resampling import FloatArray, resampled_metrics, subject_resamples, subject_sums
+from adpet.evidence.resampling import (
+    BoolArray,
+    FloatArray,
+    resampled_metrics,
+    subject_resamples,
+    subject_sums,
+)
 
 # In the order in which they are reported: what a network must beat, then what must not work at all.
 BASELINES = {
@@ -23,6 +29,26 @@ BASELINES = {
 # What says nothing about a brain: where it tells the groups apart, so may the network.
 NUISANCES = ("age_sex", "scanner", "site")
 CHANCE = 0.5
+
+
+class _Area(NamedTuple):
+    """An AUC, its resamples, its analytic interval, and whether resampling ends at 0 or 1."""
+
+    value: float
+    samples: FloatArray
+    low: float
+    high: float
+    at_end: bool
+
+    @classmethod
+    def of(cls, subjects: pd.DataFrame, truth: BoolArray, counts: FloatArray) -> Self:
+        probability = subjects["probability"].to_numpy(np.float64)
+        sums = subject_sums(truth, np.arange(truth.size), probability, threshold=CHANCE)
+        samples = resampled_metrics(sums, counts)["auc"]
+        value = float(resampled_metrics(sums, np.ones((1, truth.size)))["auc"][0])
+        interval = score_interval_auc(value, n_ad=int(truth.sum()), n_cn=int((~truth).sum()))
+        low, high = percentile_interval(samples)
+        return cls(value, samples, *interval, low <= NEAR_END or high >= 1 - NEAR_END)
 
 
 def auc_difference(
@@ -52,23 +78,14 @@ def auc_difference(
         )
     truth = network["diagnosis"].to_numpy() == POSITIVE
     counts = subject_resamples(truth, resamples=resamples, seed=seed)
-    samples, values, analytic, at_end = [], [], [], False
-    for table in (network, baseline):
-        sums = subject_sums(
-            truth, np.arange(truth.size), table["probability"].to_numpy(np.float64), threshold=CHANCE
-        )
-        samples.append(resampled_metrics(sums, counts)["auc"])
-        value = float(resampled_metrics(sums, np.ones((1, truth.size)))["auc"][0])
-        values.append(value)
-        analytic.append(score_interval_auc(value, n_ad=int(truth.sum()), n_cn=int((~truth).sum())))
-        ends = percentile_interval(samples[-1])
-        at_end |= ends[0] <= NEAR_END or ends[1] >= 1 - NEAR_END
-    difference = values[0] - values[1]
-    low, high = percentile_interval(samples[0] - samples[1])
-    if at_end:
-        apart = _independent(np.array(values), np.array(analytic))
-        low, high = min(low, apart[0]), max(high, apart[1])
-    return {"value": difference, "low": min(low, difference), "high": max(high, difference)}
+    first, second = (_Area.of(table, truth, counts) for table in (network, baseline))
+    difference = first.value - second.value
+    low, high = percentile_interval(first.samples - second.samples)
+    if first.at_end or second.at_end:
+        below = np.hypot(first.value - first.low, second.high - second.value)
+        above = np.hypot(first.high - first.value, second.value - second.low)
+        low, high = min(low, difference - below), max(high, difference + above)
+    return {"value": difference, "low": float(min(low, difference)), "high": float(max(high, difference))}
 
 
 def findings(metrics: Mapping[str, Any]) -> dict[str, list[str]]:
@@ -91,13 +108,6 @@ def findings(metrics: Mapping[str, Any]) -> dict[str, list[str]]:
         ],
         "beaten": [_comparison(name, differences[name]) for name in names if differences[name]["low"] > 0],
     }
-
-
-def _independent(values: FloatArray, analytic: FloatArray) -> tuple[float, float]:
-    """Return the interval of the difference of two independent values with their own intervals."""
-    below, above = values - analytic[:, 0], analytic[:, 1] - values
-    difference = values[0] - values[1]
-    return float(difference - np.hypot(below[0], above[1])), float(difference + np.hypot(above[0], below[1]))
 
 
 def _comparison(name: str, difference: Mapping[str, float]) -> str:

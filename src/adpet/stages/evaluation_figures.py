@@ -34,7 +34,12 @@ def draw() -> None:
         "confusion": confusion_figure(metrics),
         "probabilities": probability_figure(pd.read_csv(SUBJECTS), threshold=metrics["threshold"]),
         "baselines": baselines_figure(metrics),
-        "subgroups": subgroups_figure(pd.read_csv(SUBGROUPS)),
+        "subgroups": subgroups_figure(_read_subgroups()),
     }
     for name, figure in figures.items():
         save_figure(figure, EVALUATE / f"{name}.png")
+
+
+def _read_subgroups() -> pd.DataFrame:
+    # Names of sites are words, also "012" and "NA"; only an empty cell is a number that is not there.
+    return pd.read_csv(SUBGROUPS, dtype={"group": "str"}, keep_default_na=False, na_values=[""])

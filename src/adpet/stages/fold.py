@@ -24,7 +24,7 @@ from adpet.artifacts import (
 from adpet.cohort.folds import cross_validation_folds, fold_parts
 from adpet.cohort.scans import read_scans, subject_table
 from adpet.cohort.splits import read_split
-from adpet.learning.training import predict, set_determinism
+from adpet.learning.training import History, predict, set_determinism
 from adpet.params import Params
 from adpet.stages.fitting import fit, hashed, history_table, refuse_trained_on, slice_refs
 from adpet.tracking.lineage import lineage
@@ -62,30 +62,18 @@ def run(params: Params, *, fold: int) -> None:
             params=params.flat(),
         ) as tracked,
     ):
-        parts = dict(iter(slices.groupby("part", sort=True)))
+        trained, scored = slices[slices["part"] == "train"], slices[slices["part"] != "train"]
+        refuse_trained_on(hashed(trained["subject"]), hashed(scored["subject"]))
         model, history = fit(
             params,
-            slice_refs(parts["train"]),
-            slice_refs(parts["validation"]),
+            slice_refs(trained),
+            slice_refs(scored[scored["part"] == "validation"]),
             checkpoint=work / "checkpoint.npz",
             label=f"fold {fold + 1}/{params.evaluate.cross_validation}",
             log=tracked.log_metrics,
         )
-        scored = slices[slices["part"] != "train"]
         probability = predict(model, slice_refs(scored), batch_size=params.train.batch_size)
-        trained_on = hashed(parts["train"]["subject"])
-        refuse_trained_on(trained_on, hashed(scored["subject"]))
-        with written_aside(fold_folder(fold)) as aside:
-            aside.mkdir()
-            predictions = scored.assign(probability=probability)
-            predictions.to_csv(
-                aside / "predictions.csv", index=False, lineterminator="\n", float_format="%.9g"
-            )
-            history_table(history).to_csv(aside / "history.csv", index=False, lineterminator="\n")
-            write_json(
-                aside / "fold.json",
-                {"fold": fold, "used": True, "trained_on": trained_on, "best_epoch": history.best_epoch},
-            )
+        _write(fold, scored.assign(probability=probability), history, trained_on=hashed(trained["subject"]))
         tracked.log_metrics({f"final.{name}": value for name, value in history.final.items()})
 
 
@@ -102,3 +90,13 @@ def dealt(params: Params, *, fold: int) -> tuple[pd.DataFrame, str]:
     slices["session"] = slices["scan"].map(scans.set_index("scan")["session"])
     rows = folds.to_csv(index=False, lineterminator="\n")
     return slices, fingerprint({"folds": rows, "slices": len(slices)})
+
+
+def _write(fold: int, predictions: pd.DataFrame, history: History, *, trained_on: list[str]) -> None:
+    with written_aside(fold_folder(fold)) as aside:
+        aside.mkdir()
+        tables = {"predictions": predictions, "history": history_table(history)}
+        for name, table in tables.items():
+            table.to_csv(aside / f"{name}.csv", index=False, lineterminator="\n", float_format="%.9g")
+        facts = {"fold": fold, "used": True, "trained_on": trained_on, "best_epoch": history.best_epoch}
+        write_json(aside / "fold.json", facts)

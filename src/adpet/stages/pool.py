@@ -21,6 +21,9 @@ from adpet.params import Params
 from adpet.tracking.runs import append_to_run, find_run
 from adpet.tracking.store import connect
 
+# Keys that look like numbers stay text.
+TEXT = dict.fromkeys(("scan", "subject", "session", "diagnosis", "part"), "str")
+
 
 def run(params: Params) -> None:
     """Write the summary and one row a subject, and add the summary to the training's MLflow run."""
@@ -29,7 +32,7 @@ def run(params: Params) -> None:
         _write(pd.DataFrame(columns=list(COLUMNS)), {"folds": 0})
         return
     predictions = {
-        fold: pd.read_csv(fold_folder(fold) / "predictions.csv", dtype=_TEXT) for fold in range(folds)
+        fold: pd.read_csv(fold_folder(fold) / "predictions.csv", dtype=TEXT) for fold in range(folds)
     }
     split = read_split(SPLIT)
     positions = int(split["index"].max()) + 1
@@ -48,10 +51,6 @@ def run(params: Params) -> None:
     with append_to_run(find_run(read_json(RUN)["lineage"]["id"], "train")) as tracked:
         tracked.log_metrics({"cross_validation": summary})
         tracked.log_artifact(CROSS_VALIDATION_SUMMARY, "cross-validation")
-
-
-# Keys that look like numbers stay text.
-_TEXT = dict.fromkeys(("scan", "subject", "session", "diagnosis", "part"), "str")
 
 
 def _write(subjects: pd.DataFrame, summary: dict[str, Any]) -> None:
