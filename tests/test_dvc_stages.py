@@ -12,7 +12,12 @@ FILES = (Path("data/phantom/dvc.yaml"), Path("dvc.yaml"))
 COMPUTES = ("adpet.imaging", "adpet.cohort", "adpet.learning")
 SCORES = (*COMPUTES, "adpet.evidence")
 
-LAYERS = {"evaluate": SCORES, "explain": SCORES, "register": ("adpet.tracking.registry",)}
+LAYERS = {
+    "evaluate": SCORES,
+    "explain": SCORES,
+    "register": ("adpet.tracking.registry",),
+    "pool": SCORES,
+}
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +59,8 @@ def used(graph, stage):
         "evaluate",
         "explain",
         "register",
+        "fold",
+        "pool",
     ],
 )
 def test_a_stage_depends_on_the_modules_that_it_imports(stages, graph, project_root, stage):
@@ -66,6 +73,15 @@ def test_no_stage_depends_on_code_that_is_not_there(stages, project_root):
     for stage in stages.values():
         for dependency in stage["deps"]:
             assert not dependency.startswith("src/") or (project_root / dependency).exists(), dependency
+
+
+def test_there_is_a_stage_for_each_fold_that_may_be_asked_for(stages):
+    from adpet.params import MAX_CROSS_VALIDATION
+
+    numbers = stages["fold"]["matrix"]["number"]
+    assert numbers == list(range(MAX_CROSS_VALIDATION))
+    folds = {f"results/cross-validation/fold-{number}" for number in numbers}
+    assert folds <= set(stages["pool"]["deps"])
 
 
 def test_every_stage_of_the_command_line_is_a_stage_of_dvc(stages):

@@ -50,8 +50,10 @@ class TestTheRun:
         stages = YAML(typ="safe").load(finished.root / "dvc.yaml")["stages"].values()
         for stage in stages:
             for out in stage.get("outs", []):
-                path = out if isinstance(out, str) else next(iter(out))
-                assert (finished.root / path).exists(), path
+                name = out if isinstance(out, str) else next(iter(out))
+                for number in stage.get("matrix", {"number": [0]})["number"]:
+                    path = name.replace("${item.number}", str(number))
+                    assert (finished.root / path).exists(), path
 
     def test_a_second_repro_has_nothing_to_do(self, finished):
         assert "Data and pipelines are up to date" in finished.run("dvc", "repro").stdout

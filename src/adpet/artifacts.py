@@ -43,6 +43,19 @@ CURVES = TRAIN / "curves.png"
 EVALUATE = Path("results/evaluate")
 METRICS = EVALUATE / "metrics.json"
 PREDICTIONS = EVALUATE / "predictions.csv"
+SUBJECTS = EVALUATE / "subjects.csv"
+BASELINE_PREDICTIONS = EVALUATE / "baselines.csv"
+SUBGROUPS = EVALUATE / "subgroups.csv"
+ROC = EVALUATE / "roc.csv"
+ROC_BAND = EVALUATE / "roc_band.csv"
+PRECISION_RECALL = EVALUATE / "precision_recall.csv"
+CALIBRATION = EVALUATE / "calibration.csv"
+POSITION_WEIGHTS = EVALUATE / "position_weights.json"
+FINDINGS = EVALUATE / "findings.json"
+
+CROSS_VALIDATION = Path("results/cross-validation")
+CROSS_VALIDATION_SUMMARY = CROSS_VALIDATION / "summary.json"
+CROSS_VALIDATION_SUBJECTS = CROSS_VALIDATION / "subjects.csv"
 
 EXPLAIN = Path("results/explain")
 CAM = EXPLAIN / "cam.json"
@@ -56,6 +69,11 @@ INGEST_NOTES = WORK / "ingest.tsv"
 
 # Prefix of what is being written: a reader ignores it, the next writer replaces it.
 PARTIAL_PREFIX = ".partial-"
+
+
+def fold_folder(fold: int) -> Path:
+    """Return where one fold of the cross-validation lies."""
+    return CROSS_VALIDATION / f"fold-{fold}"
 
 
 @contextmanager

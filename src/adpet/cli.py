@@ -24,6 +24,8 @@ STAGES = {
     "evaluate": "score the held-out test subjects",
     "explain": "draw class activation maps",
     "register": "register the model as `challenger`",
+    "fold": "train and predict one fold of the cross-validation",
+    "pool": "bring the folds' results together",
 }
 
 INTERRUPTED = 130
@@ -63,6 +65,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"adpet {_version()}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     stages = {name: _add(commands, name, f"stage: {summary}", _run_stage) for name, summary in STAGES.items()}
+    stages["fold"].add_argument("number", type=int, help="from 0; beyond evaluate.cross_validation: nothing")
+    stages["fold"].set_defaults(handler=_fold)
     check = stages["phantom"].add_argument_group("checking")
     check.add_argument(
         "--check",
@@ -134,6 +138,18 @@ def _run_stage(options: argparse.Namespace) -> None:
 
     params = load_params()
     import_module(f"adpet.stages.{options.command}").run(params)
+
+
+def _fold(options: argparse.Namespace) -> None:
+    from adpet.artifacts import fold_folder, write_json
+    from adpet.params import load_params
+
+    params = load_params()
+    if options.number < params.evaluate.cross_validation:
+        import_module("adpet.stages.fold").run(params, fold=options.number)
+        return
+    # dvc.yaml has ten folds: those that are not wanted end here, before a library is loaded for nothing.
+    write_json(fold_folder(options.number) / "fold.json", {"fold": options.number, "used": False})
 
 
 def _phantom(options: argparse.Namespace) -> None:

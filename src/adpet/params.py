@@ -37,6 +37,9 @@ AdniLevel = Literal["uniform-8mm", "uniform-6mm", "standardized", "averaged", "d
 PHANTOM_SCANNERS = ("HRRT", "D690", "TruePoint", "HRplus")
 SHARES_TOLERANCE = 0.02
 
+# Folds that dvc.yaml has stages for.
+MAX_CROSS_VALIDATION = 10
+
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -288,8 +291,17 @@ class Tune(Section):
 class Evaluate(Section):
     """How slices become a subject's result, and how its uncertainty is found."""
 
-    aggregation: Literal["mean_probability", "mean_logit"]
+    aggregation: Literal["mean_probability", "mean_logit", "position_weights"]
     resamples: Annotated[int, Field(ge=100)]
+    cross_validation: Annotated[int, Field(ge=0, le=MAX_CROSS_VALIDATION)]
+
+    @field_validator("cross_validation")
+    @classmethod
+    def _a_fold_validates(cls, folds: int) -> int:
+        # Of each fold's rest one part chooses epoch and threshold, and one at least is trained on.
+        if folds in (1, 2):
+            raise ValueError(f"required 0 (none) or 3 to {MAX_CROSS_VALIDATION} folds; received {folds}")
+        return folds
 
 
 class Explain(Section):

@@ -2,8 +2,8 @@
 
 import pytest
 
-from adpet.artifacts import METRICS, VERSION, write_json
-from adpet.commands.summary import run
+from adpet.artifacts import CROSS_VALIDATION_SUMMARY, FINDINGS, METRICS, VERSION, write_json
+from adpet.commands.summary import SHOWN, run
 from adpet.errors import InputError
 
 INTERVAL = {"value": 0.95, "low": 0.88, "high": 0.99}
@@ -13,9 +13,10 @@ INTERVAL = {"value": 0.95, "low": 0.88, "high": 0.99}
 def results(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
-    def write(*, leaky):
+    def write(*, leaky=False, **found):
+        write_json(FINDINGS, {"warnings": [], "not_beaten": [], "beaten": []} | found)
         metrics = {
-            "subject": {"auc": INTERVAL, "accuracy": INTERVAL},
+            "subject": dict.fromkeys(("auc", *SHOWN), INTERVAL),
             "counts": {"subjects": 44},
             "baselines": {} if leaky else {"voxels": {"auc": INTERVAL}},
             "leakage": {"leaky": int(leaky)},
@@ -40,6 +41,31 @@ def test_auc_interval_version_figures_and_next_commands(results):
 def test_a_leaky_result_says_so_first(results):
     results(leaky=True)
     assert run().strip().startswith("LEAKY")
+
+
+@pytest.mark.parametrize("kind", ["warnings", "not_beaten"])
+def test_what_speaks_against_the_network_is_said_before_its_figures(results, kind):
+    results(**{kind: ["The scanner is as good"]}, beaten=["The network beats the site baseline"])
+    text = run()
+    assert text.index("The scanner is as good") < text.index("AUC per subject")
+    assert text.index("The network beats the site baseline") > text.index("AUC per subject")
+
+
+def test_a_cross_validation_is_told_with_the_subjects_that_were_not_searched_on(results):
+    results()
+    assert "cross-validation" not in run()
+    folds = {
+        "folds": 5,
+        "pooled": {"auc": INTERVAL},
+        "spread": {"auc": {"low": 0.91, "high": 0.97}},
+        "counts": {"subjects": 180, "searched": 136},
+        "unsearched": {"auc": INTERVAL},
+    }
+    write_json(CROSS_VALIDATION_SUMMARY, folds)
+    assert "180 subjects in 5 folds of 0.910 to 0.970" in run()
+    assert "on the 44 that the search has not seen" in run()
+    write_json(CROSS_VALIDATION_SUMMARY, {"folds": 0})
+    assert "cross-validation" not in run()
 
 
 def test_before_the_first_run_it_says_what_to_run(tmp_path, monkeypatch):

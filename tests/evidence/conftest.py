@@ -38,6 +38,6 @@ def predictions_table(
     return table
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_predictions() -> MakePredictions:
     return predictions_table

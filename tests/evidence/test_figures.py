@@ -8,11 +8,20 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from adpet.evidence.aggregation import subject_probabilities
 from adpet.evidence.brain_figures import cam_montage, group_map_figure
-from adpet.evidence.curves import roc_band, roc_curves
+from adpet.evidence.curves import calibration_points, precision_recall_curves, roc_band, roc_curves
 from adpet.evidence.drawing import save_figure
-from adpet.evidence.figures import confusion_figure, probability_figure, roc_figure
-from adpet.evidence.metrics import evaluation, subject_probabilities
+from adpet.evidence.figures import (
+    calibration_figure,
+    confusion_figure,
+    precision_recall_figure,
+    probability_figure,
+    roc_figure,
+)
+from adpet.evidence.forest_figures import baselines_figure, subgroups_figure
+from adpet.evidence.metrics import evaluation
+from adpet.evidence.subgroups import subgroup_table
 from adpet.evidence.training_figures import learning_curves_figure, search_figure
 
 Y_MM = np.arange(-80, 30, 7.0)
@@ -25,6 +34,25 @@ def performance(make_predictions):
         table, make_predictions(prefix="val-", seed=1), aggregation="mean_logit", seed=0, resamples=100
     )
     return table, metrics
+
+
+def _with_baselines(metrics):
+    """The network's own results, and a lead of nothing over three baselines."""
+    names = ("regions", "age_sex", "scanner")
+    lead = {"value": -0.02, "low": -0.1, "high": 0.05}
+    return metrics | {
+        "baselines": {name: {"auc": metrics["subject"]["auc"]} for name in names},
+        "differences": dict.fromkeys(names, lead),
+    }
+
+
+def _subgroups(table):
+    subjects = subject_probabilities(table, aggregation="mean_logit")
+    facts = subjects[["subject"]].assign(
+        age="65 to 74", sex=["F", "F", "M", "M"] * 9, site="S1", scanner="HRRT"
+    )
+    facts.loc[0, "site"] = "S2"
+    return subgroup_table(subjects, facts, threshold=0.5)
 
 
 def _brain(n=16, size=32):
@@ -72,12 +100,16 @@ def _volumes():
 def _drawings(table, metrics):
     slices, maps = _brain()
     mean_ad, mean_cn, underlay, affine = _volumes()
-    mean = {"aggregation": "mean_logit"}
-    band = roc_band(table, seed=0, resamples=50, **mean)
+    subjects = subject_probabilities(table, aggregation="mean_logit")
+    band = roc_band(subjects, seed=0, resamples=50)
     return {
-        "roc": roc_figure(roc_curves(table, **mean), band, metrics=metrics),
+        "roc": roc_figure(roc_curves(subjects, table), band, metrics=metrics),
+        "precision": precision_recall_figure(precision_recall_curves(subjects, table), metrics=metrics),
+        "calibration": calibration_figure(calibration_points(subjects, table), metrics=metrics),
+        "baselines": baselines_figure(_with_baselines(metrics)),
+        "subgroups": subgroups_figure(_subgroups(table)),
         "confusion": confusion_figure(metrics),
-        "probability": probability_figure(subject_probabilities(table, **mean), threshold=0.5),
+        "probability": probability_figure(subjects, threshold=0.5),
         "curves": learning_curves_figure(_history(), best_epoch=5),
         "montage": cam_montage(slices, maps, y_mm=Y_MM, title="sub-0001, AD"),
         "group": group_map_figure(mean_ad, mean_cn, mean_ad - mean_cn, underlay, affine, n_ad=9, n_cn=8),
@@ -114,7 +146,7 @@ def test_drawing_leaves_no_pyplot_behind():
 
 
 def test_importing_figures_does_not_import_matplotlib():
-    rooms = "brain_figures, curves, drawing, figures, training_figures"
+    rooms = "brain_figures, curves, drawing, figures, forest_figures, training_figures"
     code = f"import sys; from adpet.evidence import {rooms}; assert 'matplotlib' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
@@ -197,11 +229,39 @@ class TestGroupMaps:
 class TestPerformance:
     def test_roc_names_both_levels_with_their_intervals(self, performance):
         table, metrics = performance
-        band = roc_band(table, aggregation="mean_logit", seed=0, resamples=50)
-        curves = roc_curves(table, aggregation="mean_logit")
+        subjects = subject_probabilities(table, aggregation="mean_logit")
+        band = roc_band(subjects, seed=0, resamples=50)
+        curves = roc_curves(subjects, table)
         texts = " ".join(_texts(roc_figure(curves, band, metrics=metrics)))
         for level in ("subject", "slice"):
             assert f"Per {level}: AUC {metrics[level]['auc']['value']:.2f} (95 % CI" in texts
+
+    def test_precision_and_calibration_name_both_levels_and_what_chance_gives(self, performance):
+        table, metrics = performance
+        subjects = subject_probabilities(table, aggregation="mean_logit")
+        precision = _texts(precision_recall_figure(precision_recall_curves(subjects, table), metrics=metrics))
+        assert any(text.startswith("Per subject: AP") for text in precision)
+        assert "Chance: 0.50, the share of AD subjects" in precision
+        reliability = _texts(calibration_figure(calibration_points(subjects, table), metrics=metrics))
+        assert "Mean probability of AD, in 3 bins of 12 subjects" in reliability
+
+    def test_baselines_stand_below_the_network_with_its_lead(self, performance):
+        _, metrics = performance
+        figure = baselines_figure(_with_baselines(metrics))
+        texts, names = _texts(figure), [label.get_text() for label in figure.axes[0].get_yticklabels()]
+        assert names == ["Network", "Region", "Age and sex", "Scanner"]
+        assert texts.count("\N{MINUS SIGN}0.02 (\N{MINUS SIGN}0.10 to 0.05)") == 3
+
+    def test_without_baselines_the_network_stands_alone(self, performance, tmp_path):
+        figure = baselines_figure(performance[1] | {"baselines": {}, "differences": {}})
+        save_figure(figure, tmp_path / "alone.png")
+        assert "Network" in _texts(figure)
+
+    def test_a_subgroup_of_one_diagnosis_is_named_and_not_drawn(self, performance):
+        table, _ = performance
+        texts = _texts(subgroups_figure(_subgroups(table)))
+        assert "S2  (0 AD, 1 CN)" in texts
+        assert texts.count("one diagnosis only") == 2
 
     def test_confusion_shows_the_counts(self, performance):
         _, metrics = performance

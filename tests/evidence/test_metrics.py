@@ -3,6 +3,7 @@
 import json
 import math
 import time
+from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -12,16 +13,16 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from adpet.errors import InputError, LeakageError
+from adpet.evidence.aggregation import subject_probabilities
 from adpet.evidence.metrics import (
     bootstrap_intervals,
     choose_threshold,
     classification_metrics,
     evaluation,
-    pooled_probability,
-    subject_probabilities,
 )
+from adpet.evidence.resampling import MetricName
 
-NAMES = {"auc", "accuracy", "balanced_accuracy", "sensitivity", "specificity", "brier"}
+NAMES = set(get_args(MetricName))
 
 
 def _subjects(diagnoses, probabilities):
@@ -34,58 +35,6 @@ def _leaves(document):
             yield from _leaves(value)
         else:
             yield value
-
-
-class TestSubjectProbabilities:
-    def test_a_scan_counts_once_however_many_slices_it_has(self, make_predictions):
-        table = make_predictions(subjects=2, slices=4, visits=2)
-        table = table.drop(index=table.index[1:4])  # the first subject's first scan keeps one slice
-        table["probability"] = np.r_[0.8, [0.2] * 4, [0.5] * 8]
-        first = subject_probabilities(table, aggregation="mean_probability")["probability"].iloc[0]
-        assert first == pytest.approx((0.8 + 0.2) / 2)
-
-    def test_mean_logit_is_a_geometric_mean_of_odds(self, make_predictions):
-        table = make_predictions(subjects=2, slices=2)
-        table["probability"] = [0.9, 0.5, 0.5, 0.5]
-        first = subject_probabilities(table, aggregation="mean_logit")["probability"].iloc[0]
-        assert first / (1 - first) == pytest.approx(math.sqrt(9 * 1))
-
-    @pytest.mark.parametrize("aggregation", ["mean_probability", "mean_logit"])
-    def test_one_scan_alone_is_pooled_as_in_a_cohort(self, make_predictions, aggregation):
-        table = make_predictions(subjects=3)
-        cohort = subject_probabilities(table, aggregation=aggregation)["probability"]
-        for subject, (_, scan) in enumerate(table.groupby("scan")):
-            alone = pooled_probability(scan["probability"].to_numpy(), aggregation=aggregation)
-            assert alone == pytest.approx(cohort[subject])
-
-    @pytest.mark.parametrize("aggregation", ["mean_probability", "mean_logit"])
-    def test_certain_slices_stay_finite(self, make_predictions, aggregation):
-        table = make_predictions(subjects=4).assign(probability=lambda t: (t["diagnosis"] == "AD") * 1.0)
-        result = subject_probabilities(table, aggregation=aggregation)
-        assert np.isfinite(result["probability"]).all()
-        assert ((result["probability"] > 0.5) == (result["diagnosis"] == "AD")).all()
-
-    def test_does_not_depend_on_the_order_of_rows(self, make_predictions):
-        table = make_predictions()
-        shuffled = table.sample(frac=1, random_state=1)
-        results = [subject_probabilities(t, aggregation="mean_logit") for t in (table, shuffled)]
-        pd.testing.assert_frame_equal(*results)
-
-    @pytest.mark.parametrize(
-        ("change", "message"),
-        [
-            (lambda t: t.drop(columns="probability"), "needs the columns probability"),
-            (lambda t: t.head(0), "at least one row"),
-            (lambda t: t.assign(probability=np.nan), "0 to 1; scan sub-0000_ses-1"),
-            (lambda t: t.assign(probability=1.5), "0 to 1"),
-            (lambda t: t.assign(diagnosis="MCI"), "AD or CN; received MCI"),
-            (lambda t: t.assign(subject="one"), "one has two"),
-        ],
-    )
-    def test_a_table_that_cannot_be_scored_is_refused(self, make_predictions, change, message):
-        with pytest.raises(InputError, match=message) as refusal:
-            subject_probabilities(change(make_predictions(subjects=4)), aggregation="mean_logit")
-        assert "\n" not in str(refusal.value)
 
 
 class TestClassificationMetrics:
@@ -105,6 +54,11 @@ class TestClassificationMetrics:
         mean = (found["sensitivity"] + found["specificity"]) / 2
         assert found["balanced_accuracy"] == pytest.approx(mean)
         assert found["brier"] == pytest.approx(np.mean((probability - truth) ** 2))
+        levels = np.unique(probability)[::-1]
+        precision = np.array([truth[probability >= level].mean() for level in levels])
+        recall = np.array([(probability[truth] >= level).mean() for level in levels])
+        average = np.sum(np.diff(recall, prepend=0) * precision)
+        assert found["average_precision"] == pytest.approx(average)
 
     def test_one_class_alone_is_refused(self):
         with pytest.raises(InputError, match="with AD and with CN"):
@@ -155,6 +109,8 @@ class TestBootstrap:
         found = self._intervals(table)
         truth = table["diagnosis"] == "AD"
         assert found["slice"]["auc"]["value"] == sk.roc_auc_score(truth, table["probability"])
+        average = sk.average_precision_score(truth, table["probability"])
+        assert found["slice"]["average_precision"]["value"] == average
         subjects = subject_probabilities(table, aggregation="mean_logit")
         auc = sk.roc_auc_score(subjects["diagnosis"] == "AD", subjects["probability"])
         assert found["subject"]["auc"]["value"] == auc

@@ -1,5 +1,6 @@
 """Ask a registered model about one scan: the probability of AD, per slice, and where it looks."""
 
+import json
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -8,9 +9,9 @@ import numpy.typing as npt
 
 from adpet.artifacts import write_json
 from adpet.errors import InputError, TrackingError
+from adpet.evidence.aggregation import Aggregation, pooled_probability
 from adpet.evidence.brain_figures import cam_montage
 from adpet.evidence.drawing import save_figure
-from adpet.evidence.metrics import Aggregation, pooled_probability
 from adpet.imaging.align import Alignment
 from adpet.imaging.coronal import CoronalGrid, back_project, coronal_slices, resize_maps
 from adpet.imaging.intensity import to_uint8
@@ -24,6 +25,8 @@ from adpet.tracking.store import connect
 # What `register` leaves with a version, and a model from elsewhere lacks.
 METADATA = ("standardize", "slice", "input_size", "lineage")
 TAGS = ("adpet.aggregation", "adpet.threshold")
+# Beside them where the aggregation is position_weights.
+WEIGHTS_TAG = "adpet.position_weights"
 
 SUFFIXES = (".nii.gz", ".nii", ".hdr", ".img", ".img.gz")
 
@@ -64,7 +67,12 @@ def run(
         "model": f"models:/{version.name}/{version.number}",
         "lineage": metadata["lineage"],
         "leaky": version.leaky,
-        **_probabilities(logits, grid, aggregation=cast("Aggregation", version.tags["adpet.aggregation"])),
+        **_probabilities(
+            logits,
+            grid,
+            aggregation=cast("Aggregation", version.tags["adpet.aggregation"]),
+            weights=position_weights(version),
+        ),
         "threshold": float(version.tags["adpet.threshold"]),
         "similarity_to_template": round(alignment.similarity, 4),
     }
@@ -89,11 +97,20 @@ def run(
     return _in_words(answer, folder)
 
 
+def position_weights(version: Version) -> npt.NDArray[np.float64] | None:
+    """Return how much each slice counts, where the version's aggregation was learned."""
+    if WEIGHTS_TAG not in version.tags:
+        return None
+    return np.array(json.loads(version.tags[WEIGHTS_TAG]), dtype=np.float64)
+
+
 def _require_ours(uri: str, metadata: dict[str, Any], version: Version) -> None:
     """Refuse a model that does not say how its input is made and its output read."""
+    weighted = version.tags.get("adpet.aggregation") == "position_weights"
+    tags = (*TAGS, WEIGHTS_TAG) if weighted else TAGS
     lacking = [
         *(key for key in METADATA if key not in metadata),
-        *(tag for tag in TAGS if tag not in version.tags),
+        *(tag for tag in tags if tag not in version.tags),
     ]
     if lacking:
         raise TrackingError(
@@ -127,12 +144,18 @@ def _standardize(
 
 
 def _probabilities(
-    logits: npt.NDArray[np.float32], grid: CoronalGrid, *, aggregation: Aggregation
+    logits: npt.NDArray[np.float32],
+    grid: CoronalGrid,
+    *,
+    aggregation: Aggregation,
+    weights: npt.NDArray[np.float64] | None,
 ) -> dict[str, Any]:
     """Return the probability of AD of the scan and of each slice."""
     per_slice = 1 / (1 + np.exp(-logits.astype(np.float64)))
     return {
-        "probability_of_ad": round(pooled_probability(per_slice, aggregation=aggregation), 6),
+        "probability_of_ad": round(
+            pooled_probability(per_slice, aggregation=aggregation, weights=weights), 6
+        ),
         "slices": [
             {"y_mm": y_mm, "probability_of_ad": round(float(probability), 6)}
             for y_mm, probability in zip(grid.y_mm, per_slice, strict=True)

@@ -2,7 +2,15 @@
 
 from typing import Any
 
-from adpet.artifacts import EVALUATE, EXPLAIN, METRICS, VERSION, read_json
+from adpet.artifacts import (
+    CROSS_VALIDATION_SUMMARY,
+    EVALUATE,
+    EXPLAIN,
+    FINDINGS,
+    METRICS,
+    VERSION,
+    read_json,
+)
 from adpet.errors import InputError
 
 NEXT = (
@@ -13,6 +21,8 @@ NEXT = (
     "       dvc exp run -S train.epochs=30   try something else",
 )
 
+SHOWN = ("accuracy", "balanced_accuracy", "sensitivity", "specificity", "calibration_error")
+
 
 def run() -> str:
     """Return the summary of the results that lie in the workspace.
@@ -22,14 +32,32 @@ def run() -> str:
     InputError
         Where the pipeline has not been run.
     """
-    for path in (METRICS, VERSION):
+    for path in (METRICS, FINDINGS, VERSION):
         if not path.exists():
             raise InputError(f"{path}: required, but not there; run: dvc repro")
-    metrics, version = read_json(METRICS), read_json(VERSION)
+    metrics, found, version = read_json(METRICS), read_json(FINDINGS), read_json(VERSION)
+    lines = [f"{name:<18}{text}" for name, text in [*_doubts(metrics, found), *_facts(metrics, version)]]
+    lines += [f"{'':<18}{sentence}" for sentence in found["beaten"]]
+    following = [line.format(version=version["version"]) for line in NEXT]
+    return "\n".join(["", *lines, "", *following])
+
+
+def _doubts(metrics: dict[str, Any], found: dict[str, list[str]]) -> list[tuple[str, str]]:
+    """Return what is said before any figure: a leak, a label that needs no brain, a baseline as good."""
+    leak = [("LEAKY", "subjects stand on both sides of this split: these figures are no result")]
+    return [
+        *(leak if metrics["leakage"]["leaky"] else []),
+        *(("WARNING", sentence) for sentence in found["warnings"]),
+        *(("NOT BETTER", sentence) for sentence in found["not_beaten"]),
+    ]
+
+
+def _facts(metrics: dict[str, Any], version: dict[str, Any]) -> list[tuple[str, str]]:
     subject, counts = metrics["subject"], metrics["counts"]
-    facts = [
+    return [
         ("AUC per subject", f"{_interval(subject['auc'])} on {counts['subjects']} held-out subjects"),
-        ("accuracy", _interval(subject["accuracy"])),
+        *((name.replace("_", " "), _interval(subject[name])) for name in SHOWN),
+        *_cross_validation(),
         *(
             (f"baseline: {name}", f"{_interval(baseline['auc'])} AUC, same subjects")
             for name, baseline in metrics["baselines"].items()
@@ -38,11 +66,26 @@ def run() -> str:
         ("lineage", version["lineage"]),
         ("figures", f"{EVALUATE}/ and {EXPLAIN}/"),
     ]
-    if metrics["leakage"]["leaky"]:
-        facts.insert(0, ("LEAKY", "subjects stand on both sides of this split: these figures are no result"))
-    lines = [f"{name:<18}{text}" for name, text in facts]
-    following = [line.format(version=version["version"]) for line in NEXT]
-    return "\n".join(["", *lines, "", *following])
+
+
+def _cross_validation() -> list[tuple[str, str]]:
+    """Return the pooled AUC, and that of the subjects on whom nothing was chosen, where there are folds."""
+    if not CROSS_VALIDATION_SUMMARY.exists():
+        return []
+    summary = read_json(CROSS_VALIDATION_SUMMARY)
+    if not summary["folds"]:
+        return []
+    spread, counts = summary["spread"]["auc"], summary["counts"]
+    pooled = (
+        f"{_interval(summary['pooled']['auc'])} AUC, {counts['subjects']} subjects in "
+        f"{summary['folds']} folds of {spread['low']:.3f} to {spread['high']:.3f}"
+    )
+    lines = [("cross-validation", pooled)]
+    if "unsearched" in summary:
+        rest = counts["subjects"] - counts["searched"]
+        text = f"{_interval(summary['unsearched']['auc'])} AUC on the {rest} that the search has not seen"
+        lines.append(("", text))
+    return lines
 
 
 def _interval(metric: dict[str, Any]) -> str:

@@ -1,6 +1,6 @@
 """What a network must beat: classical models on the same subjects, scored by the same metrics."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,6 +22,11 @@ MIN_BRAIN_IN_BLOCK = 0.5
 # strong deficit, 0.904 / 0.916 / 0.914 with a weak one. At 10 a large nuisance that all voxels share (as a
 # scale) may hide the rest: 0.75 against 0.96 at 1,000 on the cohort of the tests.
 INVERSE_PENALTY = 1_000.0
+# The same for a few dozen standardised regional means, which tell of each other.
+REGION_INVERSE_PENALTY = 0.1
+# What the scans table says of a scan that may tell the groups apart without looking at a brain.
+FACTS: dict[str, tuple[str, ...]] = {"age_sex": ("age", "sex"), "scanner": ("scanner",), "site": ("site",)}
+NUMERIC_FACTS = ("age",)
 # Folds of the training subjects from which the baseline's own threshold is chosen.
 OUT_OF_FOLD = 5
 
@@ -98,18 +103,84 @@ def linear_baseline(
     return np.asarray(model.predict_proba(test_features)[:, 1], dtype=np.float64)
 
 
-def baseline_predictions(
-    features: npt.NDArray[np.floating], scans: pd.DataFrame, *, training: BoolArray
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Fit the linear baseline on the training scans and predict the others.
+def region_means(
+    volume: npt.NDArray[np.float32], labels: npt.NDArray[np.int16], numbers: Sequence[int]
+) -> FeatureArray:
+    """Return the mean ratio of each region, left and right together.
 
     Parameters
     ----------
-    features : (scans, features) ndarray
+    volume : (i, j, k) float32 ndarray
+        Ratio to the reference region (unitless).
+    labels : (i, j, k) int16 ndarray
+        On the same grid.
+    numbers : sequence of int
+        The labels that are wanted; each occurs.
+    """
+    counts = np.bincount(labels.ravel(), minlength=max(numbers) + 1)[list(numbers)]
+    sums = np.bincount(labels.ravel(), weights=volume.ravel(), minlength=max(numbers) + 1)[list(numbers)]
+    return np.asarray(sums / counts, dtype=np.float32)
+
+
+def region_model() -> "Pipeline":
+    """Return the unfitted logistic regression on regional means: a few dozen numbers a scan."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    return make_pipeline(
+        StandardScaler(),
+        LogisticRegression(C=REGION_INVERSE_PENALTY, class_weight="balanced", max_iter=1_000),
+    )
+
+
+def fact_model(facts: Sequence[str]) -> "Pipeline":
+    """Return the unfitted logistic regression on what the scans table says, `FACTS`; it may lack values.
+
+    A missing age is the median, with a mark of its own, since who lacks it may be no accident; a missing
+    word is a word like others, and one that training had not is none.
+    """
+    from sklearn.compose import make_column_transformer
+    from sklearn.impute import SimpleImputer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+    numbers = [name for name in facts if name in NUMERIC_FACTS]
+    words = [name for name in facts if name not in NUMERIC_FACTS]
+    imputer = SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True)
+    return make_pipeline(
+        make_column_transformer(
+            (make_pipeline(imputer, StandardScaler()), numbers),
+            (OneHotEncoder(handle_unknown="ignore"), words),
+        ),
+        LogisticRegression(class_weight="balanced", max_iter=1_000),
+    )
+
+
+def is_known(scans: pd.DataFrame, facts: Sequence[str]) -> bool:
+    """Say whether any scan has a value of any of `facts`: else there is no baseline to speak of."""
+    return any((scans[name].notna() & (scans[name] != "")).any() for name in facts)
+
+
+def baseline_predictions(
+    features: npt.NDArray[np.floating] | pd.DataFrame,
+    scans: pd.DataFrame,
+    *,
+    training: BoolArray,
+    model: "Pipeline | None" = None,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Fit a baseline on the training scans and predict the others.
+
+    Parameters
+    ----------
+    features : (scans, features) ndarray or DataFrame
     scans : DataFrame
         A row for each row of `features`: `scan`, `subject`, `session`, `diagnosis`, `part`.
     training : (scans,) bool ndarray
         Rows to fit on; all scans of a subject on the same side.
+    model : Pipeline, optional
+        Unfitted; the linear one for voxels by default.
 
     Returns
     -------
@@ -135,15 +206,16 @@ def baseline_predictions(
     labels = (fitted["diagnosis"] == "AD").to_numpy()
     # Where a diagnosis has fewer than five subjects, as many folds as it has.
     smallest = int(fitted.groupby("diagnosis", observed=True)["subject"].nunique().min())
-    probability = linear_baseline(features[training], labels, features[~training])
+    estimator = _linear_model() if model is None else model
     held_out = cross_val_predict(
-        _linear_model(),
+        estimator,
         features[training],
         labels,
         groups=fitted["subject"].to_numpy(),
         cv=StratifiedGroupKFold(max(2, min(OUT_OF_FOLD, smallest))),
         method="predict_proba",
     )[:, 1]
+    probability = estimator.fit(features[training], labels).predict_proba(features[~training])[:, 1]
     return _as_predictions(tested, probability), _as_predictions(fitted, held_out)
 
 

@@ -86,6 +86,99 @@ def roc_figure(curves: pd.DataFrame, band: pd.DataFrame, *, metrics: Mapping[str
 
 
 @styled
+def precision_recall_figure(curves: pd.DataFrame, *, metrics: Mapping[str, Any]) -> "Figure":
+    """Draw precision over recall per subject, the slices' thin behind it, and what chance would give.
+
+    Parameters
+    ----------
+    curves : DataFrame
+        As `curves.precision_recall_curves` returns them.
+    metrics : mapping
+        The document of `metrics.evaluation`.
+    """
+    figure = new_figure(4.6, 4.6)
+    axes = figure.add_subplot()
+    share = metrics["counts"]["subjects_ad"] / metrics["counts"]["subjects"]
+    looks = {"subject": (CN_COLOUR, 2.0, "Per subject", 3), "slice": (GREY, 0.9, "Per slice", 2)}
+    for level, (colour, width, name, order) in looks.items():
+        curve = curves[curves["level"] == level]
+        label = f"{name}: AP {_with_interval(metrics[level]['average_precision'])}"
+        # A precision holds from the recall before it: areas are then average precisions.
+        axes.plot(
+            curve["recall"],
+            curve["precision"],
+            color=colour,
+            linewidth=width,
+            label=label,
+            drawstyle="steps-pre",
+            zorder=order,
+        )
+    axes.axhline(
+        share,
+        color=LIGHT_GREY,
+        linewidth=1,
+        linestyle=(0, (4, 3)),
+        label=f"Chance: {share:.2f}, the share of AD subjects",
+    )
+    axes.set(
+        xlim=(-0.02, 1.02),
+        ylim=(-0.02, 1.02),
+        aspect="equal",
+        xlabel="Recall (sensitivity to AD)",
+        ylabel="Precision (positive predictive value)",
+    )
+    axes.legend(loc="lower left", borderaxespad=0.8)
+    return figure
+
+
+@styled
+def calibration_figure(points: pd.DataFrame, *, metrics: Mapping[str, Any]) -> "Figure":
+    """Draw the reliability diagram: how many have AD among those with like probabilities.
+
+    Parameters
+    ----------
+    points : DataFrame
+        As `curves.calibration_points` returns them.
+    metrics : mapping
+        The document of `metrics.evaluation`.
+    """
+    figure = new_figure(4.6, 4.6)
+    axes = figure.add_subplot()
+    axes.plot(
+        [0, 1], [0, 1], color=LIGHT_GREY, linewidth=1, linestyle=(0, (4, 3)), label="True probabilities"
+    )
+    looks = {"slice": (GREY, "s", 4, "Per slice"), "subject": (CN_COLOUR, "o", 7, "Per subject")}
+    for level, (colour, marker, size, name) in looks.items():
+        rows = points[points["level"] == level]
+        error = _with_interval(metrics[level]["calibration_error"])
+        if level == "subject":
+            axes.vlines(rows["probability"], rows["low"], rows["high"], color=colour, linewidth=1.4)
+        axes.plot(
+            rows["probability"],
+            rows["observed"],
+            marker,
+            linestyle="-",
+            linewidth=0.8,
+            color=colour,
+            markersize=size,
+            markeredgecolor="white",
+            label=f"{name}: error {error}",
+            clip_on=False,
+        )
+    subjects = points.loc[points["level"] == "subject", "n"]
+    each = f"{subjects.min()} to {subjects.max()}" if subjects.min() < subjects.max() else f"{subjects.max()}"
+    axes.set(
+        xlim=(-0.02, 1.02),
+        ylim=(-0.02, 1.02),
+        aspect="equal",
+        xlabel=f"Mean probability of AD, in {len(subjects)} bins of {each} subjects",
+        ylabel="Share with AD (bars: exact 95 % CI)",
+    )
+    figure.legend(loc="outside upper center", ncols=1)
+    return figure
+
+
+@styled
 def confusion_figure(metrics: Mapping[str, Any]) -> "Figure":
     """Draw the confusion matrices per subject and per slice: counts, and their share of the diagnosis.
 

@@ -1,131 +1,13 @@
 """Confidence intervals over subjects: whole subjects are drawn, with every slice that they bring along."""
 
-from dataclasses import dataclass
-from typing import Any, Literal
-
 import numpy as np
-import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float64]
-BoolArray = npt.NDArray[np.bool_]
-MetricName = Literal["auc", "accuracy", "balanced_accuracy", "sensitivity", "specificity", "brier"]
+from adpet.evidence.resampling import FloatArray, MetricName, SubjectSums, resampled_metrics
 
 # Two-sided, as in the clinical literature.
 CONFIDENCE = 0.95
 # A quantile of resamples is at 0 or 1 when it is nearer to it than rounding can tell.
 NEAR_END = 1e-9
-
-
-@dataclass(frozen=True, kw_only=True)
-class SubjectSums:
-    """All that the metrics of any resample of subjects depend on, summed within subjects.
-
-    Attributes
-    ----------
-    truth : (subjects,) bool ndarray
-        True for AD.
-    size : (subjects,) float64 ndarray
-        Scores of the subject: 1 at the subject level, its slices at the slice level.
-    called_ad : (subjects,) float64 ndarray
-        Scores of the subject at or above the threshold.
-    squared_error : (subjects,) float64 ndarray
-        Sum of (probability - truth) squared.
-    pairs_won : (AD subjects, CN subjects) float64 ndarray
-        Of all pairs of one score from each, those that AD wins; a tie counts one half.
-    """
-
-    truth: BoolArray
-    size: FloatArray
-    called_ad: FloatArray
-    squared_error: FloatArray
-    pairs_won: FloatArray
-
-
-def subject_resamples(truth: BoolArray, *, resamples: int, seed: int) -> FloatArray:
-    """Draw subjects with replacement within each diagnosis.
-
-    The counts depend on the order and diagnosis of the subjects alone, so that two models scored on the same
-    subjects with the same seed meet the same resamples: their differences are then paired.
-
-    Parameters
-    ----------
-    truth : (subjects,) bool ndarray
-        True for AD.
-    resamples : int
-    seed : int
-
-    Returns
-    -------
-    (resamples, subjects) float64 ndarray
-        How often each subject was drawn: 8 bytes a subject and resample.
-    """
-    rng = np.random.default_rng(seed)
-    counts = np.zeros((resamples, truth.size), dtype=np.float64)
-    for diagnosis in (True, False):
-        members = np.flatnonzero(truth == diagnosis)
-        even = np.full(members.size, 1 / members.size)
-        counts[:, members] = rng.multinomial(members.size, even, size=resamples)
-    return counts
-
-
-def subject_sums(
-    truth: BoolArray, codes: npt.NDArray[np.intp], probability: FloatArray, *, threshold: float
-) -> SubjectSums:
-    """Sum within subjects what `resampled_metrics` needs; afterwards slices cost nothing more.
-
-    The area under the ROC curve is the share of AD-CN pairs of scores that AD wins (Mann-Whitney), and pairs
-    can be counted per pair of subjects once for all. A resample is then a product with an (AD subjects, CN
-    subjects) matrix, however many slices there are. Counting takes O(CN subjects x scores) time and O(scores)
-    memory.
-
-    Parameters
-    ----------
-    truth : (subjects,) bool ndarray
-        True for AD.
-    codes : (scores,) int ndarray
-        Position in `truth` of the subject that each score belongs to.
-    probability : (scores,) float64 ndarray
-        Of AD.
-    threshold : float
-        A score at or above it is called AD.
-    """
-    n = truth.size
-    return SubjectSums(
-        truth=truth,
-        size=np.bincount(codes, minlength=n).astype(np.float64),
-        called_ad=_summed(codes, probability >= threshold, n),
-        squared_error=_summed(codes, (probability - truth[codes]) ** 2, n),
-        pairs_won=_pairs_won(truth, codes, probability),
-    )
-
-
-def resampled_metrics(sums: SubjectSums, counts: FloatArray) -> dict[MetricName, FloatArray]:
-    """Return every metric for every resample.
-
-    Parameters
-    ----------
-    sums : SubjectSums
-    counts : (resamples, subjects) float64 ndarray
-        How often each subject was drawn; a row of ones gives the metrics of the sample itself.
-
-    Returns
-    -------
-    dict of (resamples,) float64 ndarray
-    """
-    ad, cn = counts[:, sums.truth], counts[:, ~sums.truth]
-    size_ad, size_cn = ad @ sums.size[sums.truth], cn @ sums.size[~sums.truth]
-    true_positive = ad @ sums.called_ad[sums.truth]
-    true_negative = size_cn - cn @ sums.called_ad[~sums.truth]
-    sensitivity, specificity = true_positive / size_ad, true_negative / size_cn
-    size = size_ad + size_cn
-    return {
-        "auc": np.einsum("bi,bi->b", ad @ sums.pairs_won, cn) / (size_ad * size_cn),
-        "accuracy": (true_positive + true_negative) / size,
-        "balanced_accuracy": (sensitivity + specificity) / 2,
-        "sensitivity": sensitivity,
-        "specificity": specificity,
-        "brier": counts @ sums.squared_error / size,
-    }
 
 
 def metric_intervals(sums: SubjectSums, counts: FloatArray) -> dict[MetricName, tuple[float, float]]:
@@ -136,19 +18,24 @@ def metric_intervals(sums: SubjectSums, counts: FloatArray) -> dict[MetricName, 
     lack: with 18 + 18 subjects and a true AUC of 0.98 such an interval holds it in only 74 % of simulated
     studies, and at an AUC of 1 it shrinks to a point. So wherever the interval touches 0 or 1, it is widened
     to hold the analytic interval too (then 95 % or more in the same simulation): `score_interval_auc` for the
-    AUC, `exact_interval` for proportions, the two combined for balanced accuracy. The analytic ones count
-    subjects, never slices. Brier scores are left alone: their bounds are not where studies end.
+    AUC, `exact_interval` for proportions (the average precision as one of the AD subjects, after Boyd 2013,
+    ECML PKDD), two of them combined for balanced accuracy. The analytic ones count subjects, never slices.
+    Brier scores are left alone: their bounds are not where studies end. Resampling adds to a calibration
+    error, which is a sum of distances: its interval reaches down to that of the basic bootstrap, which
+    takes as much off (chapter 13 as well), and up to the percentiles.
     """
     samples = resampled_metrics(sums, counts)
     ones = np.ones((1, sums.truth.size))
     value = {name: float(row[0]) for name, row in resampled_metrics(sums, ones).items()}
-    analytic = _analytic_intervals(value, n_ad=int(sums.truth.sum()), n_cn=int((~sums.truth).sum()))
+    analytic = analytic_intervals(value, n_ad=int(sums.truth.sum()), n_cn=int((~sums.truth).sum()))
     intervals: dict[MetricName, tuple[float, float]] = {}
     for name, row in samples.items():
         low, high = percentile_interval(row)
         if name in analytic and (low <= NEAR_END or high >= 1 - NEAR_END):
             low, high = min(low, analytic[name][0]), max(high, analytic[name][1])
-        intervals[name] = low, high
+        if name == "calibration_error":
+            low = min(low, max(0.0, 2 * value[name] - high))
+        intervals[name] = min(low, value[name]), max(high, value[name])
     return intervals
 
 
@@ -198,17 +85,13 @@ def exact_interval(proportion: float, *, n: int) -> tuple[float, float]:
     return low, high
 
 
-def _summed(codes: npt.NDArray[np.intp], weights: npt.NDArray[Any], n: int) -> FloatArray:
-    """Sum `weights` by code."""
-    return np.asarray(np.bincount(codes, weights=weights, minlength=n), dtype=np.float64)
-
-
-def _analytic_intervals(
+def analytic_intervals(
     value: dict[MetricName, float], *, n_ad: int, n_cn: int
 ) -> dict[MetricName, tuple[float, float]]:
-    """Return the intervals that need no resampling, for the metrics that have one."""
+    """Return the intervals that need no resampling, for the metrics that have one; `n` counts subjects."""
     intervals: dict[MetricName, tuple[float, float]] = {
         "auc": score_interval_auc(value["auc"], n_ad=n_ad, n_cn=n_cn),
+        "average_precision": exact_interval(value["average_precision"], n=n_ad),
         "accuracy": exact_interval(value["accuracy"], n=n_ad + n_cn),
         "sensitivity": exact_interval(value["sensitivity"], n=n_ad),
         "specificity": exact_interval(value["specificity"], n=n_cn),
@@ -222,18 +105,3 @@ def _analytic_intervals(
     middle = value["balanced_accuracy"]
     intervals["balanced_accuracy"] = float(middle - below), float(middle + above)
     return intervals
-
-
-def _pairs_won(truth: BoolArray, codes: npt.NDArray[np.intp], probability: FloatArray) -> FloatArray:
-    """Count, for each AD and each CN subject, the pairs of their scores that AD wins."""
-    scores, ranks = np.unique(probability, return_inverse=True)
-    order = np.argsort(codes, kind="stable")
-    order = order[truth[codes[order]]]
-    ranks_ad = ranks[order]
-    starts = np.flatnonzero(np.diff(codes[order], prepend=-1))
-    won = np.empty((int(truth.sum()), int((~truth).sum())), dtype=np.float64)
-    for column, subject in enumerate(np.flatnonzero(~truth)):
-        here = np.bincount(ranks[codes == subject], minlength=scores.size)
-        below = np.cumsum(here) - here / 2
-        won[:, column] = np.add.reduceat(below[ranks_ad], starts)
-    return won

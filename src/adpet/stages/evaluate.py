@@ -1,4 +1,4 @@
-"""Score the held-out test subjects, with a linear baseline on the same subjects beside the network."""
+"""Score the held-out test subjects, with baselines on the same subjects beside the network."""
 
 from pathlib import Path
 from typing import Any
@@ -6,41 +6,46 @@ from typing import Any
 import pandas as pd
 
 from adpet.artifacts import (
+    BASELINE_PREDICTIONS,
+    CALIBRATION,
     EVALUATE,
+    FINDINGS,
     METRICS,
     MODEL,
+    POSITION_WEIGHTS,
+    PRECISION_RECALL,
     PREDICTIONS,
+    ROC,
+    ROC_BAND,
     RUN,
     SCANS,
     SPLIT,
-    VOLUMES,
+    SUBGROUPS,
+    SUBJECTS,
     read_json,
     write_json,
     written_aside,
 )
 from adpet.cohort.scans import read_scans
 from adpet.cohort.splits import read_split
-from adpet.evidence.baselines import baseline_predictions, voxel_features
-from adpet.evidence.curves import roc_band, roc_curves
-from adpet.evidence.drawing import save_figure
-from adpet.evidence.figures import confusion_figure, probability_figure, roc_figure
-from adpet.evidence.metrics import evaluation, subject_probabilities
-from adpet.imaging.template import brain_mask
-from adpet.imaging.volume import read_volume
+from adpet.evidence.aggregation import learn_position_weights, subject_probabilities
+from adpet.evidence.curves import calibration_points, precision_recall_curves, roc_band, roc_curves
+from adpet.evidence.differences import auc_difference, findings
+from adpet.evidence.metrics import evaluation
+from adpet.evidence.resampling import FloatArray
+from adpet.evidence.subgroups import subgroup_table, subject_facts
 from adpet.learning.saving import load_model
 from adpet.learning.training import predict, set_determinism
 from adpet.params import Params, flatten
+from adpet.stages.comparison import Baseline, baselines
+from adpet.stages.evaluation_figures import draw
 from adpet.stages.fitting import hashed, refuse_trained_on, slice_refs
 from adpet.tracking.runs import append_to_run, find_run
 from adpet.tracking.store import connect
-from adpet.workers import progress
-
-# Edge of the cubes, in mm, that the linear baseline averages voxels over.
-BASELINE_BLOCK_MM = 9.0
 
 
 def run(params: Params) -> None:
-    """Write predictions, ``metrics.json`` and figures, and add them to the training's MLflow run."""
+    """Write predictions, metrics, tables and figures, and add them to the training's MLflow run."""
     trained = read_json(RUN)
     split = read_split(SPLIT)
     leaky = trained["leaky"]
@@ -50,21 +55,28 @@ def run(params: Params) -> None:
     if not leaky:
         refuse_trained_on(trained["trained_on"], hashed(scored["subject"]))
     predictions = _predictions(scored, params)
-    metrics = {
-        **_evaluation(
-            predictions[predictions["part"] == "test"],
-            predictions[predictions["part"] == validation_part],
-            params,
-            leaky=leaky,
-        ),
-        "baselines": {} if leaky else {"voxels": _baseline(split, params)},
-        "leakage": {"leaky": int(leaky)},
-    }
-    with written_aside(PREDICTIONS) as aside:
-        predictions.to_csv(aside, index=False, lineterminator="\n", float_format="%.9g")
-    _draw(predictions[predictions["part"] == "test"], metrics, params)
+    test = predictions[predictions["part"] == "test"]
+    validation = predictions[predictions["part"] == validation_part]
+    # Rounded as written, so that what is written gives the same results again.
+    weights = learn_position_weights(validation, positions=int(split["index"].max()) + 1).round(9)
+    metrics = _evaluation(test, validation, params, weights=weights, leaky=leaky)
+    subjects = subject_probabilities(test, aggregation=params.evaluate.aggregation, weights=weights)
+    compared = {} if leaky else baselines(split, grid_mm=params.standardize.grid_mm)
+    metrics |= {**_compared(subjects, compared, params), "leakage": {"leaky": int(leaky)}}
+    write_table(predictions, PREDICTIONS)
+    write_json(POSITION_WEIGHTS, {"weights": weights.tolist()})
+    _write_baselines(compared)
+    _write_tables(subjects, test, metrics, params)
+    write_json(FINDINGS, findings(metrics))
     write_json(METRICS, metrics)
+    draw()
     _log(metrics, trained["lineage"]["id"], params)
+
+
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """Write a table of results as CSV, with digits enough to compute them anew; NaN is an empty cell."""
+    with written_aside(path) as aside:
+        table.to_csv(aside, index=False, lineterminator="\n", float_format="%.9g")
 
 
 def _predictions(scored: pd.DataFrame, params: Params) -> pd.DataFrame:
@@ -76,7 +88,7 @@ def _predictions(scored: pd.DataFrame, params: Params) -> pd.DataFrame:
 
 
 def _evaluation(
-    test: pd.DataFrame, validation: pd.DataFrame, params: Params, *, leaky: bool = False
+    test: pd.DataFrame, validation: pd.DataFrame, params: Params, *, weights: FloatArray, leaky: bool
 ) -> dict[str, Any]:
     return evaluation(
         test,
@@ -85,40 +97,54 @@ def _evaluation(
         seed=params.seed,
         resamples=params.evaluate.resamples,
         allow_shared_subjects=leaky,
+        weights=weights,
     )
 
 
-def _baseline(split: pd.DataFrame, params: Params) -> dict[str, Any]:
-    """Return the metrics per subject of a linear model on voxels, fitted on all training subjects."""
-    scans = split.drop_duplicates("scan")[["scan", "subject", "diagnosis", "part"]]
-    sessions = read_scans(SCANS).set_index("scan")["session"]
-    scans = scans.assign(session=scans["scan"].map(sessions)).reset_index(drop=True)
-    volumes = (read_volume(VOLUMES / f"{scan}.nii").data for scan in scans["scan"])
-    grid_mm = params.standardize.grid_mm
-    features = voxel_features(
-        progress(volumes, label="baseline", unit="scan", total=len(scans)),
-        brain_mask(grid_mm),
-        block=max(1, round(BASELINE_BLOCK_MM / grid_mm)),
-    )
-    training = (scans["part"] != "test").to_numpy()
-    test, out_of_fold = baseline_predictions(features, scans, training=training)
-    result: dict[str, Any] = _evaluation(test, out_of_fold, params)["subject"]
-    return result
+def _compared(subjects: pd.DataFrame, compared: dict[str, Baseline], params: Params) -> dict[str, Any]:
+    """Return the baselines' metrics per subject, and the network's lead over each."""
+    options: dict[str, Any] = {"seed": params.seed, "resamples": params.evaluate.resamples}
+    document: dict[str, Any] = {"baselines": {}, "differences": {}}
+    for name, baseline in compared.items():
+        # One row a scan: what is averaged is a subject's visits.
+        scored = evaluation(baseline.test, baseline.out_of_fold, aggregation="mean_logit", **options)
+        document["baselines"][name] = {**scored["subject"], "threshold": scored["threshold"]}
+        other = subject_probabilities(baseline.test, aggregation="mean_logit")
+        document["differences"][name] = auc_difference(subjects, other, **options)
+    return document
 
 
-def _draw(test: pd.DataFrame, metrics: dict[str, Any], params: Params) -> None:
-    aggregation = params.evaluate.aggregation
-    curves = roc_curves(test, aggregation=aggregation)
-    band = roc_band(test, aggregation=aggregation, seed=params.seed, resamples=params.evaluate.resamples)
-    subjects = subject_probabilities(test, aggregation=aggregation)
-    save_figure(roc_figure(curves, band, metrics=metrics), EVALUATE / "roc.png")
-    save_figure(confusion_figure(metrics), EVALUATE / "confusion.png")
-    save_figure(probability_figure(subjects, threshold=metrics["threshold"]), EVALUATE / "probabilities.png")
+def _write_baselines(compared: dict[str, Baseline]) -> None:
+    tables = [table.assign(baseline=name) for name, baseline in compared.items() for table in baseline]
+    columns = ["baseline", "scan", "index", "subject", "session", "diagnosis", "part", "probability"]
+    table = pd.concat(tables) if tables else pd.DataFrame(columns=columns)
+    write_table(table[columns], BASELINE_PREDICTIONS)
+
+
+def _write_tables(
+    subjects: pd.DataFrame, test: pd.DataFrame, metrics: dict[str, Any], params: Params
+) -> None:
+    """Write all that the figures are drawn from."""
+    threshold = metrics["threshold"]
+    band = roc_band(subjects, seed=params.seed, resamples=params.evaluate.resamples)
+    tested = read_scans(SCANS)
+    tested = tested[tested["scan"].isin(test["scan"])]
+    called = (subjects["probability"] >= threshold).map({True: "AD", False: "CN"})
+    tables = {
+        SUBJECTS: subjects.assign(called=called),
+        SUBGROUPS: subgroup_table(subjects, subject_facts(tested), threshold=threshold),
+        ROC: roc_curves(subjects, test),
+        ROC_BAND: band,
+        PRECISION_RECALL: precision_recall_curves(subjects, test),
+        CALIBRATION: calibration_points(subjects, test),
+    }
+    for path, table in tables.items():
+        write_table(table, path)
 
 
 def _log(metrics: dict[str, Any], lineage_id: str, params: Params) -> None:
     connect(Path.cwd(), experiment=params.tracking.experiment)
     with append_to_run(find_run(lineage_id, "train")) as tracked:
         tracked.log_metrics({f"test.{key}": value for key, value in flatten(metrics).items()})
-        for path in (METRICS, *sorted(EVALUATE.glob("*.png"))):
+        for path in (METRICS, FINDINGS, SUBGROUPS, *sorted(EVALUATE.glob("*.png"))):
             tracked.log_artifact(path, "evaluate")

@@ -1,7 +1,7 @@
 """What the stages from `tune` on share: whose slices are trained on, and the network's settings."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,8 +12,9 @@ from adpet.errors import LeakageError
 from adpet.learning.augment import Augmentation
 from adpet.learning.dataset import SliceRef
 from adpet.learning.model import build_model
-from adpet.learning.training import Optimisation
+from adpet.learning.training import History, Optimisation, train
 from adpet.params import Params
+from adpet.workers import epochs_shown
 
 if TYPE_CHECKING:
     import keras
@@ -79,6 +80,43 @@ def optimisation(params: Params, *, epochs: int) -> Optimisation:
     """Return the settings of a fit over `epochs`."""
     settings = params.train.model_dump(exclude={"monitor", "epochs"})
     return Optimisation(**settings, epochs=epochs)
+
+
+def fit(
+    params: Params,
+    training: list[SliceRef],
+    validation: list[SliceRef],
+    *,
+    checkpoint: Path,
+    label: str,
+    log: Callable[[dict[str, float], int], None],
+) -> tuple["keras.Model", History]:
+    """Train a new network, from `checkpoint` on where a killed training left it; `log` gets row and epoch."""
+    model = network(params)
+
+    def on_epoch(epoch: int, row: dict[str, float]) -> None:
+        log(row, epoch)
+
+    with epochs_shown(params.train.epochs, label=label, on_epoch=on_epoch) as shown:
+        history = train(
+            model,
+            training,
+            validation,
+            optimisation=optimisation(params, epochs=params.train.epochs),
+            augmentation=augmentation(params),
+            monitor=params.train.monitor,
+            seed=params.seed,
+            checkpoint=checkpoint,
+            on_epoch=shown,
+        )
+    return model, history
+
+
+def history_table(history: History) -> pd.DataFrame:
+    """Return a history without its seconds, which differ from run to run and go to MLflow alone."""
+    return pd.DataFrame([{"epoch": epoch} | row for epoch, row in enumerate(history.rows)]).drop(
+        columns="seconds"
+    )
 
 
 def may_log_images(params: Params) -> bool:

@@ -1,9 +1,10 @@
 """Register the trained model as a version with the alias ``challenger``."""
 
+import json
 from pathlib import Path
 from typing import Any
 
-from adpet.artifacts import METRICS, RUN, VERSION, read_json, write_json
+from adpet.artifacts import FINDINGS, METRICS, POSITION_WEIGHTS, RUN, VERSION, read_json, write_json
 from adpet.params import Params
 from adpet.tracking.registry import register_version
 from adpet.tracking.runs import find_run
@@ -25,9 +26,10 @@ def run(params: Params) -> None:
             "adpet.threshold": f"{metrics['threshold']:.6f}",
             "adpet.commit": lineage["commit"],
             "adpet.data": lineage["data"],
+            **_weights(params),
         },
         metrics=_headline(metrics),
-        description=_description(metrics, leaky=trained["leaky"]),
+        description=_description(metrics, read_json(FINDINGS), leaky=trained["leaky"]),
     )
     write_json(
         VERSION,
@@ -41,21 +43,29 @@ def run(params: Params) -> None:
     )
 
 
+def _weights(params: Params) -> dict[str, str]:
+    """Return the tag by which a learned aggregation reaches `predict`."""
+    if params.evaluate.aggregation != "position_weights":
+        return {}
+    return {"adpet.position_weights": json.dumps(read_json(POSITION_WEIGHTS)["weights"])}
+
+
 def _headline(metrics: dict[str, Any]) -> dict[str, float]:
     """Return the figures that a version is told apart by."""
     subject = metrics["subject"]
-    names = ("auc", "accuracy", "balanced_accuracy", "sensitivity", "specificity", "brier")
-    headline = {f"subject.{name}": subject[name]["value"] for name in names}
+    headline = {f"subject.{name}": subject[name]["value"] for name in subject if name != "confusion"}
     headline |= {f"subject.auc.{end}": subject["auc"][end] for end in ("low", "high")}
     for name, baseline in metrics["baselines"].items():
         headline[f"baselines.{name}.auc"] = baseline["auc"]["value"]
     return headline
 
 
-def _description(metrics: dict[str, Any], *, leaky: bool) -> str:
+def _description(metrics: dict[str, Any], found: dict[str, list[str]], *, leaky: bool) -> str:
     auc, counts = metrics["subject"]["auc"], metrics["counts"]
     warning = "LEAKY: subjects stand on both sides of the split; not a result. " if leaky else ""
+    doubts = "".join(f"{sentence}. " for sentence in [*found["warnings"], *found["not_beaten"]])
     return (
-        f"{warning}AUC per subject {auc['value']:.3f} (95 % interval {auc['low']:.3f} to {auc['high']:.3f}) "
+        f"{warning}{doubts}AUC per subject {auc['value']:.3f} "
+        f"(95 % interval {auc['low']:.3f} to {auc['high']:.3f}) "
         f"on {counts['subjects']} test subjects. Research use only, not a medical device."
     )

@@ -1,7 +1,7 @@
 """Train MobileNetV2 with the best trial's hyperparameters, and log the run with its model."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,17 +26,13 @@ from adpet.imaging.coronal import coronal_slices
 from adpet.imaging.intensity import ratio_to_reference, to_uint8
 from adpet.imaging.template import fdg_template, reference_mask
 from adpet.learning.saving import save_model
-from adpet.learning.training import History, set_determinism, train
+from adpet.learning.training import History, set_determinism
 from adpet.params import Params
-from adpet.stages.fitting import augmentation, hashed, network, optimisation, training_and_validation
+from adpet.stages.fitting import fit, hashed, history_table, training_and_validation
 from adpet.stages.slice import coronal_grid
 from adpet.tracking.lineage import lineage
-from adpet.tracking.runs import RunHandle, open_run
+from adpet.tracking.runs import open_run
 from adpet.tracking.store import connect
-from adpet.workers import epochs_shown
-
-if TYPE_CHECKING:
-    import keras
 
 # Everything that the trained weights follow from.
 SETTINGS: dict[str, Any] = {
@@ -70,7 +66,15 @@ def run(params: Params) -> None:
         ) as tracked,
     ):
         tracked.log_dataset(name=params.cohort.raw, digest=facts["data"], source=params.cohort.raw)
-        model, history = _fit(params, split, work / "checkpoint.npz", tracked)
+        training, validation = training_and_validation(split, params, fold=params.split.validation_fold)
+        model, history = fit(
+            params,
+            training,
+            validation,
+            checkpoint=work / "checkpoint.npz",
+            label="train",
+            log=tracked.log_metrics,
+        )
         save_model(model, MODEL)
         _write(history, {"lineage": facts, "leaky": split_summary["leaky"], **_whom(split, params)})
         tracked.log_metrics({f"final.{name}": value for name, value in history.final.items()})
@@ -87,30 +91,6 @@ def preprocessing(params: Params, facts: dict[str, Any]) -> dict[str, Any]:
         "input_size": params.model.input_size,
         "lineage": facts["id"],
     }
-
-
-def _fit(
-    params: Params, split: pd.DataFrame, checkpoint: Path, tracked: RunHandle
-) -> tuple["keras.Model", History]:
-    training, validation = training_and_validation(split, params, fold=params.split.validation_fold)
-    model = network(params)
-
-    def on_epoch(epoch: int, row: dict[str, float]) -> None:
-        tracked.log_metrics(row, step=epoch)
-
-    with epochs_shown(params.train.epochs, label="train", on_epoch=on_epoch) as shown:
-        history = train(
-            model,
-            training,
-            validation,
-            optimisation=optimisation(params, epochs=params.train.epochs),
-            augmentation=augmentation(params),
-            monitor=params.train.monitor,
-            seed=params.seed,
-            checkpoint=checkpoint,
-            on_epoch=shown,
-        )
-    return model, history
 
 
 def _tags(facts: dict[str, Any], *, leaky: bool) -> dict[str, str]:
@@ -138,11 +118,9 @@ def _whom(split: pd.DataFrame, params: Params) -> dict[str, list[str]]:
 
 
 def _write(history: History, run_facts: dict[str, Any]) -> None:
-    # Seconds differ from run to run: they go to MLflow alone.
     rows = [{"epoch": epoch} | row for epoch, row in enumerate(history.rows)]
-    table = pd.DataFrame(rows).drop(columns="seconds")
     with written_aside(HISTORY) as aside:
-        table.to_csv(aside, index=False, lineterminator="\n")
+        history_table(history).to_csv(aside, index=False, lineterminator="\n")
     figure = learning_curves_figure(rows, best_epoch=history.best_epoch)
     save_figure(figure, CURVES)
     write_json(RUN, {**run_facts, "best_epoch": history.best_epoch, "final": history.final})

@@ -26,7 +26,7 @@ from adpet.params import flatten
 from adpet.tracking.models import installed_requirements, ready_models, save_to_run
 from adpet.tracking.store import LINEAGE, current, reported
 
-Kind = Literal["train", "tune", "trial"]
+Kind = Literal["train", "tune", "trial", "fold"]
 
 KIND = "adpet.kind"
 LEAKY = "adpet.leaky"
@@ -217,6 +217,11 @@ def find_run(lineage: str, kind: Kind) -> str | None:
     """Return the id of the newest finished run of this lineage and kind, or None."""
     finished = [run for run in _search(lineage, kind, None) if run.info.status == "FINISHED"]
     return str(finished[0].info.run_id) if finished else None
+
+
+def nested(run_id: str | None) -> RunHandle | None:
+    """Return a run that others are begun under, or None where the store does not have it any more."""
+    return None if run_id is None else RunHandle(run_id, fresh=False)
 
 
 @contextmanager

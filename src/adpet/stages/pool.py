@@ -1,0 +1,59 @@
+"""Bring the folds of the cross-validation together: all subjects, each scored by a network new to them."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from adpet.artifacts import (
+    CROSS_VALIDATION_SUBJECTS,
+    CROSS_VALIDATION_SUMMARY,
+    RUN,
+    SPLIT,
+    fold_folder,
+    read_json,
+    write_json,
+    written_aside,
+)
+from adpet.cohort.splits import read_split
+from adpet.evidence.cross_validation import COLUMNS, fold_subjects, pooled_summary
+from adpet.params import Params
+from adpet.tracking.runs import append_to_run, find_run
+from adpet.tracking.store import connect
+
+# Keys that look like numbers stay text.
+TEXT = dict.fromkeys(("scan", "subject", "session", "diagnosis", "part"), "str")
+
+
+def run(params: Params) -> None:
+    """Write the summary and one row a subject, and add the summary to the training's MLflow run."""
+    folds = params.evaluate.cross_validation
+    if not folds:
+        _write(pd.DataFrame(columns=list(COLUMNS)), {"folds": 0})
+        return
+    predictions = {
+        fold: pd.read_csv(fold_folder(fold) / "predictions.csv", dtype=TEXT) for fold in range(folds)
+    }
+    split = read_split(SPLIT)
+    positions = int(split["index"].max()) + 1
+    subjects = pd.concat(
+        [
+            fold_subjects(table, fold=fold, aggregation=params.evaluate.aggregation, positions=positions)
+            for fold, table in predictions.items()
+        ]
+    ).sort_values("subject", ignore_index=True)
+    # Where nothing was searched, nobody was looked at.
+    searched = set(split.loc[split["part"] != "test", "subject"]) if params.tuned() else set()
+    subjects["searched"] = subjects["subject"].isin(searched)
+    summary = pooled_summary(subjects, seed=params.seed, resamples=params.evaluate.resamples)
+    _write(subjects[list(COLUMNS)], summary)
+    connect(Path.cwd(), experiment=params.tracking.experiment)
+    with append_to_run(find_run(read_json(RUN)["lineage"]["id"], "train")) as tracked:
+        tracked.log_metrics({"cross_validation": summary})
+        tracked.log_artifact(CROSS_VALIDATION_SUMMARY, "cross-validation")
+
+
+def _write(subjects: pd.DataFrame, summary: dict[str, Any]) -> None:
+    with written_aside(CROSS_VALIDATION_SUBJECTS) as aside:
+        subjects.to_csv(aside, index=False, lineterminator="\n", float_format="%.9g")
+    write_json(CROSS_VALIDATION_SUMMARY, summary)

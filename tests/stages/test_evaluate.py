@@ -1,0 +1,110 @@
+"""What lies in results/evaluate/ suffices: metrics and figures come out of it again, without the network."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn import metrics as sk
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("pipeline")]
+
+
+@pytest.fixture(scope="module")
+def metrics(finished):
+    return finished.read_json("results/evaluate/metrics.json")
+
+
+def scored(table):
+    """Mean logits over a scan's slices, then over a subject's scans."""
+    table = table.assign(logit=np.log(table["probability"] / (1 - table["probability"])))
+    scans = table.groupby(["subject", "diagnosis", "scan"])["logit"].mean()
+    subjects = scans.groupby(["subject", "diagnosis"]).mean().reset_index()
+    return subjects.assign(probability=1 / (1 + np.exp(-subjects["logit"])))
+
+
+def agree(found, table, threshold):
+    truth, probability = table["diagnosis"] == "AD", table["probability"]
+    called = probability >= threshold
+    expected = {
+        "auc": sk.roc_auc_score(truth, probability),
+        "average_precision": sk.average_precision_score(truth, probability),
+        "accuracy": sk.accuracy_score(truth, called),
+        "balanced_accuracy": sk.balanced_accuracy_score(truth, called),
+        "sensitivity": sk.recall_score(truth, called),
+        "specificity": sk.recall_score(~truth, ~called),
+        "brier": sk.brier_score_loss(truth, probability),
+    }
+    for name, value in expected.items():
+        assert found[name]["value"] == pytest.approx(value, abs=1e-6), name
+
+
+def test_the_metrics_follow_from_the_predictions_and_the_threshold_alone(finished, metrics):
+    predictions = pd.read_csv(finished.root / "results/evaluate/predictions.csv")
+    test = predictions[predictions["part"] == "test"]
+    agree(metrics["subject"], scored(test), metrics["threshold"])
+    agree(metrics["slice"], test, metrics["threshold"])
+
+
+def test_the_threshold_follows_from_the_validation_subjects(finished, metrics):
+    predictions = pd.read_csv(finished.root / "results/evaluate/predictions.csv")
+    subjects = scored(predictions[predictions["part"] != "test"])
+    truth, best = subjects["diagnosis"] == "AD", metrics["threshold"]
+
+    def youden(threshold):
+        called = subjects["probability"] >= threshold
+        return called[truth].mean() - called[~truth].mean()
+
+    others = [youden(threshold) for threshold in subjects["probability"]]
+    assert youden(best) == pytest.approx(max(0, *others))
+
+
+def test_so_do_the_baselines(finished, metrics):
+    table = pd.read_csv(finished.root / "results/evaluate/baselines.csv")
+    test = table[table["part"] == "test"]
+    assert {"regions", "voxels", "age_sex", "scanner", "site"} == set(metrics["baselines"])
+    network = scored(pd.read_csv(finished.root / "results/evaluate/predictions.csv").query("part == 'test'"))
+    own = sk.roc_auc_score(network["diagnosis"] == "AD", network["probability"])
+    for name, found in metrics["baselines"].items():
+        subjects = scored(test[test["baseline"] == name])
+        agree(found, subjects, found["threshold"])
+        other = sk.roc_auc_score(subjects["diagnosis"] == "AD", subjects["probability"])
+        assert metrics["differences"][name]["value"] == pytest.approx(own - other)
+
+
+def test_every_tested_subject_stands_in_one_group_of_each_fact(finished, metrics):
+    table = pd.read_csv(finished.root / "results/evaluate/subgroups.csv")
+    assert (table.groupby("fact")["n"].sum() == metrics["counts"]["subjects"]).all()
+    lacking = (table["n_ad"] == 0) | (table["n_cn"] == 0)
+    assert table["auc"].isna().tolist() == lacking.tolist()
+
+
+def test_the_weights_of_positions_are_one_a_slice(finished):
+    weights = np.array(finished.read_json("results/evaluate/position_weights.json")["weights"])
+    slices = pd.read_csv(finished.root / "data/processed/slices.csv")
+    assert weights.size == slices["index"].nunique()
+    assert weights.sum() == pytest.approx(1)
+
+
+def test_the_figures_are_drawn_again_from_the_folder_alone(copied, monkeypatch):
+    folder = copied.root / "results/evaluate"
+    before = {path.name: path.read_bytes() for path in folder.glob("*.png")}
+    for path in folder.glob("*.png"):
+        path.unlink()
+    (copied.root / "data").rename(copied.root / "elsewhere")
+    (copied.root / "results/train").rename(copied.root / "elsewhere/train")
+    monkeypatch.chdir(copied.root)
+    from adpet.stages.evaluation_figures import draw
+
+    draw()
+    assert {path.name: path.read_bytes() for path in folder.glob("*.png")} == before
+    assert len(before) == 7
+
+
+def test_learned_weights_reach_the_version(copied):
+    copied.set_params({"evaluate.aggregation": "position_weights"})
+    copied.run("dvc", "repro", "register")
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=f"sqlite:///{copied.root}/mlflow.db")
+    version = client.get_model_version_by_alias("adpet", "challenger")
+    weights = copied.read_json("results/evaluate/position_weights.json")["weights"]
+    assert version.tags["adpet.position_weights"] == str(weights)
