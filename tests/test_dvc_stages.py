@@ -12,7 +12,7 @@ FILES = (Path("data/phantom/dvc.yaml"), Path("dvc.yaml"))
 COMPUTES = ("adpet.imaging", "adpet.cohort", "adpet.learning")
 SCORES = (*COMPUTES, "adpet.evidence")
 
-LAYERS = {"evaluate": SCORES, "explain": SCORES, "register": ("adpet.tracking.registry",)}
+LAYERS = {"evaluate": SCORES, "explain": SCORES, "audit": SCORES, "register": ("adpet.tracking.registry",)}
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +53,7 @@ def used(graph, stage):
         "train",
         "evaluate",
         "explain",
+        "audit",
         "register",
     ],
 )

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from adpet.artifacts import EVALUATE, EXPLAIN, METRICS, VERSION, read_json
+from adpet.artifacts import AUDIT, EVALUATE, EXPLAIN, METRICS, VERSION, read_json
 from adpet.errors import InputError
 
 NEXT = (
@@ -22,10 +22,11 @@ def run() -> str:
     InputError
         Where the pipeline has not been run.
     """
-    for path in (METRICS, VERSION):
+    for path in (METRICS, VERSION, AUDIT):
         if not path.exists():
             raise InputError(f"{path}: required, but not there; run: dvc repro")
     metrics, version = read_json(METRICS), read_json(VERSION)
+    audit = read_json(AUDIT)["leakage"]["audit"]
     subject, counts = metrics["subject"], metrics["counts"]
     facts = [
         ("AUC per subject", f"{_interval(subject['auc'])} on {counts['subjects']} held-out subjects"),
@@ -34,6 +35,8 @@ def run() -> str:
             (f"baseline: {name}", f"{_interval(baseline['auc'])} AUC, same subjects")
             for name, baseline in metrics["baselines"].items()
         ),
+        ("leakage audit", f"{audit['verdict']}: {audit['reason']}"),
+        ("a slice split", f"accuracy {_points(audit, 'true_labels')}, {_points(audit, 'shuffled_labels')}"),
         ("model", f"{version['name']} version {version['version']}, alias {version['alias']}"),
         ("lineage", version["lineage"]),
         ("figures", f"{EVALUATE}/ and {EXPLAIN}/"),
@@ -47,3 +50,7 @@ def run() -> str:
 
 def _interval(metric: dict[str, Any]) -> str:
     return f"{metric['value']:.3f} (95 % interval {metric['low']:.3f} to {metric['high']:.3f})"
+
+
+def _points(audit: dict[str, Any], labels: str) -> str:
+    return f"{100 * audit['gap'][labels]['value']:+.0f} points with {labels.replace('_', ' ')}"

@@ -3,20 +3,24 @@
 from pathlib import Path
 from typing import Any
 
-from adpet.artifacts import METRICS, RUN, VERSION, read_json, write_json
-from adpet.params import Params
+from adpet.artifacts import AUDIT, AUDIT_FIGURE, METRICS, RUN, VERSION, read_json, write_json
+from adpet.params import Params, flatten
+from adpet.tracking import registry
 from adpet.tracking.registry import register_version
-from adpet.tracking.runs import find_run
+from adpet.tracking.runs import append_to_run, find_run
 from adpet.tracking.store import connect
 
 
 def run(params: Params) -> None:
     """Create the version, or find the one that this run has already, and write ``version.json``."""
     metrics, trained = read_json(METRICS), read_json(RUN)
+    audit = read_json(AUDIT)["leakage"]["audit"]
     lineage = trained["lineage"]
     connect(Path.cwd(), experiment=params.tracking.experiment)
+    run_id = find_run(lineage["id"], "train")
+    _log(audit, run_id)
     version = register_version(
-        run_id=find_run(lineage["id"], "train"),
+        run_id=run_id,
         model_name=params.tracking.model_name,
         tags={
             "adpet.lineage": lineage["id"],
@@ -25,6 +29,7 @@ def run(params: Params) -> None:
             "adpet.threshold": f"{metrics['threshold']:.6f}",
             "adpet.commit": lineage["commit"],
             "adpet.data": lineage["data"],
+            registry.AUDIT: audit["verdict"],
         },
         metrics=_headline(metrics),
         description=_description(metrics, leaky=trained["leaky"]),
@@ -37,8 +42,19 @@ def run(params: Params) -> None:
             "alias": "challenger",
             "lineage": lineage["id"],
             "leaky": trained["leaky"],
+            "audit": audit["verdict"],
         },
     )
+
+
+def _log(audit: dict[str, Any], run_id: str | None) -> None:
+    """Add the audit to the training's run: here, since the audit itself does not follow from a training."""
+    numbers = {key: value for key, value in flatten(audit).items() if not isinstance(value, str)}
+    with append_to_run(run_id) as tracked:
+        tracked.log_metrics({f"audit.{key}": value for key, value in numbers.items()})
+        tracked.set_tags({registry.AUDIT: audit["verdict"]})
+        for path in (AUDIT, AUDIT_FIGURE):
+            tracked.log_artifact(path, "audit")
 
 
 def _headline(metrics: dict[str, Any]) -> dict[str, float]:
