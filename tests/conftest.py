@@ -55,6 +55,11 @@ SMALL = {
     "tune.epochs": 2,
     "evaluate.resamples": 200,
     "explain.montages": 2,
+    "audit.subjects": 8,
+    "audit.step_mm": 15.0,
+    "audit.alpha": 0.35,
+    "audit.epochs": 3,
+    "audit.batch_size": 8,
 }
 
 

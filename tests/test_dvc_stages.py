@@ -17,6 +17,7 @@ LAYERS = {
     "explain": SCORES,
     "register": ("adpet.tracking.registry",),
     "pool": SCORES,
+    "audit": SCORES,
 }
 
 
@@ -58,6 +59,7 @@ def used(graph, stage):
         "train",
         "evaluate",
         "explain",
+        "audit",
         "register",
         "fold",
         "pool",

@@ -84,6 +84,17 @@ class TestTheRun:
         assert "auc" in metrics["baselines"]["voxels"]
         assert metrics["leakage"]["leaky"] == 0
 
+    def test_the_audit_leaves_the_test_subjects_alone(self, finished):
+        split = pd.read_csv(finished.root / "data/processed/split.csv")
+        audited = pd.read_csv(finished.root / "results/audit/predictions.csv")
+        assert not set(audited["subject"]) & set(split.loc[split["part"] == "test", "subject"])
+        assert audited["arm"].nunique() == 4
+
+    def test_so_small_an_audit_says_that_it_proves_nothing(self, finished):
+        audit = finished.read_json("results/audit/audit.json")["leakage"]["audit"]
+        assert (audit["verdict"], audit["valid"], audit["conclusive"]) == ("inconclusive", 1, 0)
+        assert finished.read_json("results/register/version.json")["audit"] == "inconclusive"
+
     def test_the_plots_are_shown_without_a_network(self, finished):
         finished.run("dvc", "plots", "show", "--out", "plots")
         page = (finished.root / "plots" / "index.html").read_text()
@@ -142,6 +153,15 @@ class TestTheStore:
             len(client.list_artifacts(run.info.run_id, "explain/montages"))
             == finished.small["explain.montages"]
         )
+
+    def test_the_audit_is_on_the_training_and_on_the_version(self, client, training):
+        (run,) = training
+        for split in ("subject_split", "slice_split"):
+            for labels in ("", "_shuffled"):
+                assert f"audit.arms.{split}{labels}.slice.accuracy.value" in run.data.metrics
+        names = {entry.path for entry in client.list_artifacts(run.info.run_id, "audit")}
+        assert names == {"audit/audit.json", "audit/leak.png"}
+        assert client.get_model_version("adpet", "1").tags["adpet.audit"] == "inconclusive"
 
     def test_every_trial_is_a_nested_run_with_a_montage(self, finished, client, training):
         experiment = training[0].info.experiment_id

@@ -60,6 +60,10 @@ CROSS_VALIDATION_SUBJECTS = CROSS_VALIDATION / "subjects.csv"
 EXPLAIN = Path("results/explain")
 CAM = EXPLAIN / "cam.json"
 
+AUDIT = Path("results/audit/audit.json")
+AUDIT_PREDICTIONS = AUDIT.with_name("predictions.csv")
+AUDIT_FIGURE = AUDIT.with_name("leak.png")
+
 VERSION = Path("results/register/version.json")
 
 # Unfinished work of a stage, by the fingerprint of what it is made from: a killed stage goes on from it.

@@ -23,6 +23,7 @@ STAGES = {
     "train": "train MobileNetV2 with the best trial's values",
     "evaluate": "score the held-out test subjects",
     "explain": "draw class activation maps",
+    "audit": "measure how much a slice split would leak",
     "register": "register the model as `challenger`",
     "fold": "train and predict one fold of the cross-validation",
     "pool": "bring the folds' results together",

@@ -33,6 +33,11 @@ IMAGENET_ALPHAS = (0.35, 0.5, 0.75, 1.0, 1.3, 1.4)
 # Processing levels of ADNI's FDG images, as `adpet.cohort.adni_levels` describes them.
 AdniLevel = Literal["uniform-8mm", "uniform-6mm", "standardized", "averaged", "dynamic", "raw"]
 
+# Where features are taken from MobileNetV2, as `adpet.learning.model` describes it.
+FeatureLayer = Literal[
+    "Conv_1", "out_relu", "block_16_project_BN", "block_13_expand_relu", "block_6_expand_relu"
+]
+
 # The scanners of adpet.cohort.scanner, and how far from 1 the sum of their shares may be: thirds are rounded.
 PHANTOM_SCANNERS = ("HRRT", "D690", "TruePoint", "HRplus")
 SHARES_TOLERANCE = 0.02
@@ -183,9 +188,7 @@ class Model(Section):
 
     input_size: Annotated[int, Field(ge=32, multiple_of=32)]
     alpha: Positive
-    feature_layer: Literal[
-        "Conv_1", "out_relu", "block_16_project_BN", "block_13_expand_relu", "block_6_expand_relu"
-    ]
+    feature_layer: FeatureLayer
     weights: str
     dropout: Annotated[float, Field(ge=0, lt=1)]
 
@@ -311,6 +314,26 @@ class Explain(Section):
     hide_below: Fraction
 
 
+class Audit(Section):
+    """The leakage audit: whose planes, and a network of its own that must be able to memorise them."""
+
+    subjects: Annotated[int, Field(ge=4)]
+    test_fraction: Annotated[float, Field(gt=0, lt=1)]
+    range_mm: tuple[float, float] = Field(strict=False)
+    step_mm: Positive
+    input_size: Annotated[int, Field(ge=32, multiple_of=32)]
+    alpha: Positive
+    feature_layer: FeatureLayer
+    epochs: Count
+    batch_size: Count
+    learning_rate: Positive
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        _require_ascending("range_mm", self.range_mm)
+        return self
+
+
 class Tracking(Section):
     """What goes to MLflow, and whether DVC may send scans away."""
 
@@ -336,6 +359,7 @@ class Params(Section):
     tune: Tune
     evaluate: Evaluate
     explain: Explain
+    audit: Audit
     tracking: Tracking
 
     @model_validator(mode="after")

@@ -28,7 +28,8 @@ def epochs_shown(epochs: int, *, label: str, on_epoch: OnEpoch) -> Iterator[OnEp
 
         def shown(epoch: int, row: dict[str, float]) -> bool | None:
             bar.update(epoch + 1 - bar.n)
-            bar.set_postfix(loss=f"{row['loss']:.3f}", validation=f"{row['val_subject_log_loss']:.3f}")
+            shown_losses = {"loss": "loss", "val_subject_log_loss": "validation"}
+            bar.set_postfix({text: f"{row[name]:.3f}" for name, text in shown_losses.items() if name in row})
             return on_epoch(epoch, row)
 
         yield shown

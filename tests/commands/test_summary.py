@@ -2,7 +2,7 @@
 
 import pytest
 
-from adpet.artifacts import CROSS_VALIDATION_SUMMARY, FINDINGS, METRICS, VERSION, write_json
+from adpet.artifacts import AUDIT, CROSS_VALIDATION_SUMMARY, FINDINGS, METRICS, VERSION, write_json
 from adpet.commands.summary import SHOWN, run
 from adpet.errors import InputError
 
@@ -24,6 +24,9 @@ def results(tmp_path, monkeypatch):
         write_json(METRICS, metrics)
         version = {"name": "adpet", "version": 3, "alias": "challenger", "lineage": "0123456789abcdef"}
         write_json(VERSION, version)
+        gap = {"true_labels": {"value": 0.13}, "shuffled_labels": {"value": 0.41}}
+        audit = {"verdict": "inconclusive", "reason": "the network never fitted", "gap": gap}
+        write_json(AUDIT, {"leakage": {"audit": audit}})
 
     return write
 
@@ -33,6 +36,8 @@ def test_auc_interval_version_figures_and_next_commands(results):
     text = run()
     assert "0.950 (95 % interval 0.880 to 0.990) on 44 held-out subjects" in text
     assert "baseline: voxels" in text
+    assert "inconclusive: the network never fitted" in text
+    assert "accuracy +13 points with true labels, +41 points with shuffled labels" in text
     assert "adpet version 3, alias challenger" in text
     assert "adpet promote 3 " in text
     assert "LEAKY" not in text

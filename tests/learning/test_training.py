@@ -187,6 +187,30 @@ class TestTrain:
         assert len(fit().rows) == 3
         assert reported == [0, 1, 0, 1, 2]
 
+    def test_with_nothing_to_validate_on_the_last_epoch_is_kept_and_a_resumed_training_agrees(
+        self, small_model, quick, sides, tmp_path
+    ):
+        def fit():
+            model = small_model(dropout=0.0)
+            history = train(
+                model,
+                sides[0],
+                (),
+                optimisation=quick(),
+                augmentation=Augmentation(),
+                monitor="val_loss",
+                seed=3,
+                checkpoint=tmp_path / "training.npz",
+            )
+            return model, history
+
+        model, history = fit()
+        assert (len(history.rows), history.best_epoch, history.final) == (3, 2, {})
+        assert not any(name.startswith("val_") for row in history.rows for name in row)
+        # Taken up after its last epoch, whose weights are those of `model`.
+        again, _ = fit()
+        np.testing.assert_array_equal(predict(again, sides[0]), predict(model, sides[0]))
+
     def test_no_slices_to_predict_are_refused(self, trained):
         with pytest.raises(InputError, match="required at least one slice"):
             predict(trained[0], [])

@@ -77,6 +77,24 @@ class TestPromote:
             promote()
         assert promote(allow_leaky=True) == (None, 1)
 
+    def test_a_model_whose_audit_is_invalid_is_refused_even_where_a_leak_is_allowed(self, log):
+        register_version(run_id=log(), tags={"adpet.audit": "invalid"})
+        with pytest.raises(TrackingError, match="models:/adpet/1: required a valid leakage audit") as refused:
+            promote(allow_leaky=True)
+        assert "\n" not in str(refused.value)
+        with pytest.raises(TrackingError, match="no version was promoted yet"):
+            version_of("models:/adpet@champion")
+
+    def test_the_mark_of_an_invalid_audit_is_found_on_the_run_too(self, log):
+        register_version(run_id=log(audit="invalid"), tags={"adpet.audit": "clean"})
+        with pytest.raises(TrackingError, match="required a valid leakage audit"):
+            promote()
+
+    @pytest.mark.parametrize("audit", ["clean", "inconclusive"])
+    def test_a_model_whose_audit_found_nothing_may_be_promoted(self, log, audit):
+        register_version(run_id=log(), tags={"adpet.audit": audit})
+        assert promote() == (None, 1)
+
     def test_the_leaky_mark_cannot_be_washed_off(self, log):
         run_id = log()
         register_version(run_id=run_id, tags={"adpet.leaky": "true"})

@@ -13,7 +13,8 @@ def run(version: str, *, allow_leaky: bool) -> str:
     Raises
     ------
     TrackingError
-        Where there is no such version, or its split leaked subjects and that is not allowed.
+        Where there is no such version, its leakage audit was invalid, or its split leaked subjects and that
+        is not allowed.
     """
     tracking = load_params().tracking
     connect(Path.cwd(), experiment=tracking.experiment)

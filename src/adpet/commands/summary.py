@@ -3,6 +3,7 @@
 from typing import Any
 
 from adpet.artifacts import (
+    AUDIT,
     CROSS_VALIDATION_SUMMARY,
     EVALUATE,
     EXPLAIN,
@@ -32,11 +33,13 @@ def run() -> str:
     InputError
         Where the pipeline has not been run.
     """
-    for path in (METRICS, FINDINGS, VERSION):
+    for path in (METRICS, FINDINGS, VERSION, AUDIT):
         if not path.exists():
             raise InputError(f"{path}: required, but not there; run: dvc repro")
     metrics, found, version = read_json(METRICS), read_json(FINDINGS), read_json(VERSION)
-    lines = [f"{name:<18}{text}" for name, text in [*_doubts(metrics, found), *_facts(metrics, version)]]
+    audit = read_json(AUDIT)["leakage"]["audit"]
+    told = [*_doubts(metrics, found), *_facts(metrics, version, audit)]
+    lines = [f"{name:<18}{text}" for name, text in told]
     lines += [f"{'':<18}{sentence}" for sentence in found["beaten"]]
     following = [line.format(version=version["version"]) for line in NEXT]
     return "\n".join(["", *lines, "", *following])
@@ -52,7 +55,7 @@ def _doubts(metrics: dict[str, Any], found: dict[str, list[str]]) -> list[tuple[
     ]
 
 
-def _facts(metrics: dict[str, Any], version: dict[str, Any]) -> list[tuple[str, str]]:
+def _facts(metrics: dict[str, Any], version: dict[str, Any], audit: dict[str, Any]) -> list[tuple[str, str]]:
     subject, counts = metrics["subject"], metrics["counts"]
     return [
         ("AUC per subject", f"{_interval(subject['auc'])} on {counts['subjects']} held-out subjects"),
@@ -62,6 +65,8 @@ def _facts(metrics: dict[str, Any], version: dict[str, Any]) -> list[tuple[str, 
             (f"baseline: {name}", f"{_interval(baseline['auc'])} AUC, same subjects")
             for name, baseline in metrics["baselines"].items()
         ),
+        ("leakage audit", f"{audit['verdict']}: {audit['reason']}"),
+        ("a slice split", f"accuracy {_points(audit, 'true_labels')}, {_points(audit, 'shuffled_labels')}"),
         ("model", f"{version['name']} version {version['version']}, alias {version['alias']}"),
         ("lineage", version["lineage"]),
         ("figures", f"{EVALUATE}/ and {EXPLAIN}/"),
@@ -90,3 +95,7 @@ def _cross_validation() -> list[tuple[str, str]]:
 
 def _interval(metric: dict[str, Any]) -> str:
     return f"{metric['value']:.3f} (95 % interval {metric['low']:.3f} to {metric['high']:.3f})"
+
+
+def _points(audit: dict[str, Any], labels: str) -> str:
+    return f"{100 * audit['gap'][labels]['value']:+.0f} points with {labels.replace('_', ' ')}"

@@ -101,7 +101,7 @@ class History:
         The epoch whose weights were kept.
     final : dict
         The ``val_`` columns of the network as it is returned: the best epoch's weights with
-        BatchNorm statistics estimated anew.
+        BatchNorm statistics estimated anew. Empty where there was nothing to validate on.
     """
 
     rows: tuple[Row, ...]
@@ -156,6 +156,7 @@ def train(
     model : keras.Model
         As built by `build_model`.
     training, validation : sequences of SliceRef
+        With nothing to validate on, the last epoch's weights are kept.
     monitor : str
         The validation measure that the best epoch is chosen by; of equals, the first.
     seed : int
@@ -172,7 +173,7 @@ def train(
     Raises
     ------
     InputError
-        Where there are no slices, or a packed file or a label cannot be used.
+        Where there are no training slices, or a packed file or a label cannot be used.
     """
     dataset = SliceDataset(training, batch_size=optimisation.batch_size, augmentation=augmentation, seed=seed)
     trainer = _training_model(model, optimisation, augmentation, steps=len(dataset))
@@ -204,8 +205,9 @@ def train(
         )
     assign_values(model.variables, epochs.best)
     reestimate_batch_norm(model, _plain_batches(training, optimisation.batch_size, seed))
-    probability = predict(model, validation, optimisation.batch_size)
-    return History(tuple(epochs.rows), epochs.best_epoch, validation_metrics(probability, validation))
+    return History(
+        tuple(epochs.rows), epochs.best_epoch, _validated(model, validation, optimisation.batch_size)
+    )
 
 
 def predict(model: keras.Model, refs: Sequence[SliceRef], batch_size: int = 64) -> npt.NDArray[np.float32]:
@@ -285,18 +287,21 @@ class _Epochs(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_epoch_end(self, epoch: int, logs: Row | None = None) -> None:
         row = {name: float((logs or {})[name]) for name in ("loss", "accuracy")}
-        probability = predict(self._network, self._validation, self._dataset.batch_size)
-        row |= validation_metrics(probability, self._validation)
+        row |= _validated(self._network, self._validation, self._dataset.batch_size)
         row["learning_rate"] = self._began["learning_rate"]
         row["seconds"] = round(time.perf_counter() - self._began["seconds"], 3)
-        best_so_far = self.rows[self.best_epoch][self._monitor] if self.rows else float("nan")
-        if not self.rows or is_better(row[self._monitor], best_so_far, self._monitor):
+        if self._is_best(row):
             self.best, self.best_epoch = values_of(self._network.variables), epoch
         self.rows.append(row)
         if self._checkpoint:
             write_checkpoint(self._checkpoint, self._state(), self._mark)
         self._report(epoch)
         self.model.stop_training = self.stopped
+
+    def _is_best(self, row: Row) -> bool:
+        if not self.rows or not self._validation:
+            return True
+        return is_better(row[self._monitor], self.rows[self.best_epoch][self._monitor], self._monitor)
 
     def _state(self) -> State:
         return State(
@@ -310,6 +315,13 @@ class _Epochs(keras.callbacks.Callback):  # type: ignore[misc]
     def _report(self, epoch: int) -> None:
         if self._on_epoch and self._on_epoch(epoch, dict(self.rows[epoch])):
             self.stopped = True
+
+
+def _validated(model: keras.Model, validation: Sequence[SliceRef], batch_size: int) -> Row:
+    """Return the validation's measures; none where there is nothing to validate on."""
+    if not validation:
+        return {}
+    return validation_metrics(predict(model, validation, batch_size), validation)
 
 
 def _training_model(

@@ -4,20 +4,34 @@ import json
 from pathlib import Path
 from typing import Any
 
-from adpet.artifacts import FINDINGS, METRICS, POSITION_WEIGHTS, RUN, VERSION, read_json, write_json
-from adpet.params import Params
+from adpet.artifacts import (
+    AUDIT,
+    AUDIT_FIGURE,
+    FINDINGS,
+    METRICS,
+    POSITION_WEIGHTS,
+    RUN,
+    VERSION,
+    read_json,
+    write_json,
+)
+from adpet.params import Params, flatten
+from adpet.tracking import registry
 from adpet.tracking.registry import register_version
-from adpet.tracking.runs import find_run
+from adpet.tracking.runs import append_to_run, find_run
 from adpet.tracking.store import connect
 
 
 def run(params: Params) -> None:
     """Create the version, or find the one that this run has already, and write ``version.json``."""
     metrics, trained = read_json(METRICS), read_json(RUN)
+    audit = read_json(AUDIT)["leakage"]["audit"]
     lineage = trained["lineage"]
     connect(Path.cwd(), experiment=params.tracking.experiment)
+    run_id = find_run(lineage["id"], "train")
+    _log(audit, run_id)
     version = register_version(
-        run_id=find_run(lineage["id"], "train"),
+        run_id=run_id,
         model_name=params.tracking.model_name,
         tags={
             "adpet.lineage": lineage["id"],
@@ -27,6 +41,7 @@ def run(params: Params) -> None:
             "adpet.commit": lineage["commit"],
             "adpet.data": lineage["data"],
             **_weights(params),
+            registry.AUDIT: audit["verdict"],
         },
         metrics=_headline(metrics),
         description=_description(metrics, read_json(FINDINGS), leaky=trained["leaky"]),
@@ -39,6 +54,7 @@ def run(params: Params) -> None:
             "alias": "challenger",
             "lineage": lineage["id"],
             "leaky": trained["leaky"],
+            "audit": audit["verdict"],
         },
     )
 
@@ -48,6 +64,16 @@ def _weights(params: Params) -> dict[str, str]:
     if params.evaluate.aggregation != "position_weights":
         return {}
     return {"adpet.position_weights": json.dumps(read_json(POSITION_WEIGHTS)["weights"])}
+
+
+def _log(audit: dict[str, Any], run_id: str | None) -> None:
+    """Add the audit to the training's run: here, since the audit itself does not follow from a training."""
+    numbers = {key: value for key, value in flatten(audit).items() if not isinstance(value, str)}
+    with append_to_run(run_id) as tracked:
+        tracked.log_metrics({f"audit.{key}": value for key, value in numbers.items()})
+        tracked.set_tags({registry.AUDIT: audit["verdict"]})
+        for path in (AUDIT, AUDIT_FIGURE):
+            tracked.log_artifact(path, "audit")
 
 
 def _headline(metrics: dict[str, Any]) -> dict[str, float]:

@@ -17,6 +17,8 @@ from adpet.tracking.runs import LEAKY
 from adpet.tracking.store import current, one_line, reported
 
 AGGREGATION = "adpet.aggregation"
+AUDIT = "adpet.audit"
+INVALID = "invalid"
 
 CHAMPION = "champion"
 CHALLENGER = "challenger"
@@ -108,11 +110,18 @@ def promote(
     Raises
     ------
     TrackingError
-        If there is no such version, or its split leaked subjects and `allow_leaky` is false.
+        If there is no such version, its leakage audit was invalid, or its split leaked subjects and
+        `allow_leaky` is false.
     """
     separator = "/" if str(version).isdecimal() else "@"
     new = version_of(f"models:/{model_name}{separator}{version}")
-    if not allow_leaky and _is_leaky(new):
+    if _is_marked(new, AUDIT, INVALID):
+        raise TrackingError(
+            f"models:/{model_name}/{new.number}: required a valid leakage audit, but with shuffled labels "
+            "new subjects were above chance, so its figures prove nothing; see results/audit/, mend the data "
+            "or the split, and run: dvc repro"
+        )
+    if not allow_leaky and _is_marked(new, LEAKY, "true"):
         raise TrackingError(
             f"models:/{model_name}/{new.number}: required a model whose test subjects were new to it, but "
             "its split leaked subjects, so its figures prove nothing; --allow-leaky promotes it all the same"
@@ -239,12 +248,12 @@ def _update(name: str, found: Any, tags: dict[str, str], description: str) -> No
         client.update_model_version(name, found.version, description)
 
 
-def _is_leaky(version: Version) -> bool:
+def _is_marked(version: Version, tag: str, mark: str) -> bool:
     """Say whether a version or its run is marked: taking one mark off does not wash it."""
-    if version.leaky:
+    if version.tags.get(tag) == mark:
         return True
     with reported():
-        return bool(current().client.get_run(version.run_id).data.tags.get(LEAKY) == "true")
+        return bool(current().client.get_run(version.run_id).data.tags.get(tag) == mark)
 
 
 def _champion(name: str) -> int | None:

@@ -1,0 +1,187 @@
+"""Measure how much a slice split would leak, and check that shuffled labels cannot be learnt.
+
+It cuts planes of its own, densely as in 2019, from subjects outside of the test set, which stays untouched.
+"""
+
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from adpet.artifacts import (
+    ALIGNMENT,
+    AUDIT,
+    AUDIT_FIGURE,
+    AUDIT_PREDICTIONS,
+    SCANS,
+    SPLIT,
+    SPLIT_SUMMARY,
+    VOLUMES,
+    read_json,
+    resumable,
+    write_json,
+    written_aside,
+)
+from adpet.cohort.scans import read_scans, subject_table
+from adpet.cohort.splits import TEST, read_split
+from adpet.evidence.drawing import save_figure
+from adpet.evidence.leakage import audit_arms, audit_subjects, leakage_audit
+from adpet.evidence.leakage_figure import leakage_figure
+from adpet.imaging.coronal import CoronalGrid, coronal_slices
+from adpet.imaging.intensity import to_uint8
+from adpet.imaging.volume import read_volume
+from adpet.learning.augment import Augmentation
+from adpet.learning.dataset import SliceRef
+from adpet.learning.model import build_model
+from adpet.learning.training import Optimisation, predict, set_determinism, train
+from adpet.params import Params
+from adpet.stages.tables import read_alignment
+from adpet.tracking.lineage import lineage
+from adpet.workers import epochs_shown, progress
+
+# Everything that the four networks follow from, beside the code.
+SETTINGS: dict[str, Any] = {
+    "compute": {"threads"},
+    "slice": {"field_mm", "window"},
+    **dict.fromkeys(("seed", "cohort", "standardize", "split", "audit"), True),
+}
+
+# Its planes are others than the model's, which may have learned weights for its own.
+AGGREGATION: Final = "mean_logit"
+
+
+def run(params: Params) -> None:
+    """Write ``audit.json``, the predictions of the four arms and their figure; `register` logs them."""
+    set_determinism(params.seed, params.compute.threads)
+    split_summary = read_json(SPLIT_SUMMARY)
+    subjects, scans = _audited(params, leaky=split_summary["leaky"])
+    facts = lineage(
+        params=params.model_dump(include=SETTINGS, mode="json"),
+        raw=params.cohort.raw,
+        split_hash=split_summary["hash"],
+        seed=params.seed,
+    )
+    with resumable("audit", facts) as work:
+        grid = _grid(params)
+        _cut(scans["scan"], grid, params.slice.window, work)
+        arms = audit_arms(
+            _slices(scans, grid), subjects, test_fraction=params.audit.test_fraction, seed=params.seed
+        )
+        predictions = {name: _predictions(name, table, params, work) for name, table in arms.items()}
+        _write(predictions, subjects, grid, params)
+
+
+def _audited(params: Params, *, leaky: bool) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the subjects of the audit and one scan of each: the tested ones stay out.
+
+    A slice split has no subject outside of its test set, and nothing to keep untouched.
+    """
+    split = read_split(SPLIT)
+    tested = set() if leaky else set(split.loc[split["part"] == TEST, "subject"])
+    alignment = read_alignment(ALIGNMENT)
+    scans = read_scans(SCANS)
+    scans = scans[scans["scan"].isin(alignment.loc[alignment["passed"], "scan"])]
+    people = subject_table(scans[~scans["subject"].isin(tested)])
+    subjects = audit_subjects(people, most=params.audit.subjects, seed=params.seed)
+    first = scans.sort_values("scan").drop_duplicates("subject")
+    return subjects, first[first["subject"].isin(subjects["subject"])]
+
+
+def _grid(params: Params) -> CoronalGrid:
+    return CoronalGrid.spanning(
+        range_mm=params.audit.range_mm,
+        step_mm=params.audit.step_mm,
+        size=params.audit.input_size,
+        field_mm=params.slice.field_mm,
+    )
+
+
+def _cut(scans: "pd.Series[str]", grid: CoronalGrid, window: tuple[float, float], work: Path) -> None:
+    """Write the planes of each scan, but for those that a killed audit has cut.
+
+    A checkpoint goes with the files it was made from, so they are not written twice.
+    """
+    for scan in progress(scans, label="audit: planes", unit="scan", total=len(scans)):
+        path = work / f"{scan}.npy"
+        if path.exists():
+            continue
+        volume = read_volume(VOLUMES / f"{scan}.nii")
+        with written_aside(path) as aside:
+            np.save(aside, to_uint8(coronal_slices(volume.data, volume.affine, grid), window=window))
+
+
+def _slices(scans: pd.DataFrame, grid: CoronalGrid) -> pd.DataFrame:
+    rows = [
+        (scan, index, subject, diagnosis)
+        for scan, subject, diagnosis in zip(scans["scan"], scans["subject"], scans["diagnosis"], strict=True)
+        for index in range(len(grid.y_mm))
+    ]
+    return pd.DataFrame(rows, columns=["scan", "index", "subject", "diagnosis"])
+
+
+def _predictions(name: str, table: pd.DataFrame, params: Params, work: Path) -> pd.DataFrame:
+    """Return an arm's table with `probability`: that of a killed audit, or of a network trained now."""
+    kept = work / f"{name}.npy"
+    if not kept.exists():
+        probability = _fit_predict(table, params, name=name, work=work)
+        with written_aside(kept) as aside:
+            np.save(aside, probability)
+    return table.assign(probability=np.load(kept))
+
+
+def _fit_predict(table: pd.DataFrame, params: Params, *, name: str, work: Path) -> npt.NDArray[np.float32]:
+    """Train on the arm's training slices; return the probability of AD of all its slices.
+
+    Nothing holds the network back from memorising: no augmentation, Dropout or weight decay. The last
+    epoch is kept, since one chosen on the test slices would be better than chance at chance.
+    """
+    settings = params.audit
+    columns = zip(table["scan"], table["index"], table["diagnosis"], table["subject"], strict=True)
+    refs = [SliceRef(work / f"{scan}.npy", int(index), *rest) for scan, index, *rest in columns]
+    training = [ref for ref, part in zip(refs, table["part"], strict=True) if part != TEST]
+    model = build_model(
+        input_size=settings.input_size,
+        alpha=settings.alpha,
+        feature_layer=settings.feature_layer,
+        dropout=0.0,
+        seed=params.seed,
+    )
+    with epochs_shown(settings.epochs, label=f"audit: {name}", on_epoch=lambda *_: None) as shown:
+        train(
+            model,
+            training,
+            (),
+            optimisation=Optimisation(
+                optimizer="adamw",
+                learning_rate=settings.learning_rate,
+                schedule="cosine",
+                epochs=settings.epochs,
+                batch_size=settings.batch_size,
+            ),
+            augmentation=Augmentation(),
+            monitor="val_loss",
+            seed=params.seed,
+            checkpoint=work / f"{name}.npz",
+            on_epoch=shown,
+        )
+    return predict(model, refs)
+
+
+def _write(
+    predictions: dict[str, pd.DataFrame], subjects: pd.DataFrame, grid: CoronalGrid, params: Params
+) -> None:
+    audit = leakage_audit(
+        predictions,
+        dict(zip(subjects["subject"], subjects["diagnosis"], strict=True)),
+        aggregation=AGGREGATION,
+        seed=params.seed,
+        resamples=params.evaluate.resamples,
+    )
+    save_figure(leakage_figure(audit), AUDIT_FIGURE)
+    whole = pd.concat([table.assign(arm=name) for name, table in predictions.items()])
+    with written_aside(AUDIT_PREDICTIONS) as aside:
+        whole.to_csv(aside, index=False, lineterminator="\n", float_format="%.9g")
+    planes = {"subjects": len(subjects), "planes": len(grid.y_mm), "step_mm": grid.step_mm}
+    write_json(AUDIT, {"leakage": {"audit": {**audit, "cohort": planes}}})
