@@ -67,7 +67,7 @@ def test_auto_takes_the_exact_map_where_there_is_one(pooled, flat):
 
 
 def test_an_exact_map_is_not_invented_for_a_head_that_has_none(flat):
-    with pytest.raises(InputError, match="set explain.method to grad-cam"):
+    with pytest.raises(InputError, match=r"set explain\.method to grad-cam"):
         class_activation_maps(flat, SLICES, method="cam")
 
 
