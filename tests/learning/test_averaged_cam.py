@@ -1,5 +1,7 @@
 """Averaging maps over shifts and mirror images keeps what lies where."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -20,6 +22,8 @@ def brightness(monkeypatch):
         return squares.astype(np.float32), np.zeros(n, np.float32)
 
     monkeypatch.setattr("adpet.learning.averaged_cam.class_activation_maps", maps)
+    layer = SimpleNamespace(output=np.empty((1, 8, 8, 1)))
+    monkeypatch.setattr("adpet.learning.averaged_cam.feature_layer", lambda _model: layer)
 
 
 def spot(row, column):

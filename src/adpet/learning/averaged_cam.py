@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from adpet.imaging.coronal import resize_maps
 from adpet.learning.cam import Method, class_activation_maps
+from adpet.learning.grad_cam import feature_layer
 
 Slices = npt.NDArray[np.uint8]
 Maps = npt.NDArray[np.float32]
@@ -26,7 +27,7 @@ def averaged_activation_maps(
     shifts: int,
     mirror: bool,
     method: Method = "auto",
-    batch_size: int = 64,
+    batch_size: int = 48,
 ) -> Maps:
     """Return where each slice speaks for AD rather than for CN, pixel by pixel.
 
@@ -47,7 +48,7 @@ def averaged_activation_maps(
         AD minus CN, in units of the logit.
     """
     n, size = slices.shape[:2]
-    stride = size // class_activation_maps(model, slices[:1], batch_size, method=method)[0].shape[1]
+    stride = size // feature_layer(model).output.shape[1]
     views = list(_views(stride, shifts, mirror=mirror))
     seen = np.concatenate([_moved(slices, *view) for view in views])
     found, _ = class_activation_maps(model, seen, batch_size, method=method)

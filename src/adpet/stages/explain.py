@@ -45,7 +45,7 @@ from adpet.tracking.store import connect
 from adpet.workers import progress
 
 # The two maps of every scan, the suffix of their files, and the unit of their values.
-KINDS = {"exact": ("cam", "logit"), "referenced": ("referenced", "SD of healthy scans")}
+KINDS = {"exact": ("cam", "logit"), "referenced": ("referenced", "SD")}
 
 Volumes = dict[str, dict[str, Map]]
 
