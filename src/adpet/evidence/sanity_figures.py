@@ -49,6 +49,6 @@ def _draw_cascade(axes: "Axes", cascade: pd.DataFrame) -> None:
     axes.set_xticks(list(places), cascade["layer"], rotation=60, ha="right", rotation_mode="anchor")
     axes.set(
         title="Weights permuted from the head down to ...",
-        ylabel="Similarity to the map (Spearman)",
+        ylabel="Similarity (Spearman)",
         ylim=(min(-0.5, float(cascade["lowest"].min()) - 0.05), 1.05),
     )

@@ -7,8 +7,9 @@ import numpy as np
 
 from adpet.learning.checkpoint import assign_values, values_of
 
-# Layers of one block of MobileNetV2 are named after it: block_6_expand, block_6_expand_BN ...
+# Layers of one block of MobileNetV2 are named after it: block_6_expand, expanded_conv_project, Conv_1_bn ...
 BLOCK_WORDS = 2
+BLOCKS = ("block", "expanded", "Conv")
 
 
 def cascade(model: keras.Model, *, seed: int) -> Iterator[tuple[str, keras.Model]]:
@@ -47,6 +48,6 @@ def _blocks(model: keras.Model) -> list[tuple[str, list[keras.Layer]]]:
     for layer in model.layers:
         if layer.weights:
             words = layer.name.split("_")
-            name = "_".join(words[:BLOCK_WORDS]) if words[0] == "block" else layer.name
+            name = "_".join(words[:BLOCK_WORDS]) if words[0] in BLOCKS else layer.name.removeprefix("bn_")
             blocks.setdefault(name, []).append(layer)
     return list(blocks.items())
