@@ -308,8 +308,14 @@ class Evaluate(Section):
 
 
 class Explain(Section):
-    """How class activation maps are drawn."""
+    """How class activation maps are made, scored and drawn."""
 
+    method: Literal["auto", "cam", "grad-cam"]
+    shifts: Annotated[int, Field(ge=1, le=8)]
+    mirror: bool
+    smooth_mm: NonNegative
+    atlas: str
+    sanity_scans: Annotated[int, Field(ge=0)]
     montages: Annotated[int, Field(ge=0)]
     hide_below: Fraction
 

@@ -21,6 +21,7 @@ from adpet.evidence.figures import (
 )
 from adpet.evidence.forest_figures import baselines_figure, subgroups_figure
 from adpet.evidence.metrics import evaluation
+from adpet.evidence.sanity_figures import sanity_figure
 from adpet.evidence.subgroups import subgroup_table
 from adpet.evidence.training_figures import learning_curves_figure, search_figure
 
@@ -97,6 +98,18 @@ def _volumes():
     return mean_ad, -mean_ad / 2, underlay, affine
 
 
+def _sanity():
+    cascade = pd.DataFrame({"layer": ["none", "head", "Conv1"], "similarity": [1.0, 0.2, 0.0]})
+    cascade["lowest"], cascade["highest"] = cascade["similarity"] - 0.1, cascade["similarity"] + 0.1
+    curves = [
+        {"scan": scan, "map": name, "share": share, "deletion": 2 - share, "insertion": share}
+        for scan in ("a", "b")
+        for name in ("exact", "referenced", "random")
+        for share in (0.0, 0.5, 1.0)
+    ]
+    return cascade, pd.DataFrame(curves)
+
+
 def _drawings(table, metrics):
     slices, maps = _brain()
     mean_ad, mean_cn, underlay, affine = _volumes()
@@ -114,6 +127,7 @@ def _drawings(table, metrics):
         "montage": cam_montage(slices, maps, y_mm=Y_MM, title="sub-0001, AD"),
         "group": group_map_figure(mean_ad, mean_cn, mean_ad - mean_cn, underlay, affine, n_ad=9, n_cn=8),
         "search": search_figure(_trials(), direction="minimize"),
+        "sanity": sanity_figure(*_sanity()),
     }
 
 
@@ -146,7 +160,7 @@ def test_drawing_leaves_no_pyplot_behind():
 
 
 def test_importing_figures_does_not_import_matplotlib():
-    rooms = "brain_figures, curves, drawing, figures, forest_figures, training_figures"
+    rooms = "brain_figures, curves, drawing, figures, forest_figures, sanity_figures, training_figures"
     code = f"import sys; from adpet.evidence import {rooms}; assert 'matplotlib' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 

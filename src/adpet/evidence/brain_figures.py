@@ -25,6 +25,7 @@ HIDE_BELOW = 0.2
 FAINTEST, STRONGEST = 0.35, 0.85
 UNIT = "Class activation (logit)"
 SIGNED_UNIT = f"Class activation (logit; + for AD, {MINUS} for CN)"
+REFERENCED_UNIT = "Class activation (SD from healthy training scans; + towards AD)"
 # Of the underlay: the quantile that is shown white, and the share of it that counts as head.
 WHITE_QUANTILE, HEAD_SHARE = 0.995, 0.15
 
@@ -47,6 +48,7 @@ def cam_montage(
     left_right: bool = True,
     hide_below: float = HIDE_BELOW,
     limit: float | None = None,
+    unit: str | None = None,
 ) -> "Figure":
     """Lay one scan's activation maps over its coronal slices.
 
@@ -56,7 +58,7 @@ def cam_montage(
     ----------
     slices : (n, h, w) uint8 ndarray
     maps : (n, h, w) float ndarray
-        Class activation in logits, on the pixels of `slices`.
+        Class activation, on the pixels of `slices`.
     y_mm : (n,) float ndarray
         MNI y of each slice.
     title : str
@@ -65,7 +67,9 @@ def cam_montage(
     hide_below : float
         Share of `limit` below which the slice shows through alone.
     limit : float, optional
-        End of the colour scale in logits, to compare scans; else the largest absolute value of this one.
+        End of the colour scale, to compare scans; else the largest absolute value of this one.
+    unit : str, optional
+        What the colours mean; else class activation in logits.
 
     Returns
     -------
@@ -91,7 +95,7 @@ def cam_montage(
     figure.suptitle(title, fontsize=11)
     label = SIGNED_UNIT if overlay.norm(0.0) > 0 else UNIT
     bar = figure.colorbar(_legend(overlay), ax=panels, location="bottom", shrink=0.5, aspect=40, pad=0.03)
-    bar.set_label(label)
+    bar.set_label(unit or label)
     return figure
 
 
@@ -107,13 +111,14 @@ def group_map_figure(
     n_cn: int | None = None,
     sections: int = 8,
     hide_below: float = HIDE_BELOW,
+    unit: str = "logit",
 ) -> "Figure":
     """Lay the groups' mean activation maps and their difference over coronal sections of the template.
 
     Parameters
     ----------
     mean_ad, mean_cn, difference : (i, j, k) float ndarray
-        Class activation in logits on the standard grid; both means share one colour scale.
+        Class activation on the standard grid; both means share one colour scale.
     underlay : (i, j, k) float ndarray
         The template on the same grid.
     affine : (4, 4) float64 ndarray
@@ -124,6 +129,8 @@ def group_map_figure(
         How many planes, evenly over the planes that hold activation.
     hide_below : float
         Share of the largest absolute value below which the template shows through alone.
+    unit : str
+        Of the values, for the colour bars.
 
     Raises
     ------
@@ -166,7 +173,7 @@ def group_map_figure(
         (panels[2:], contrast, "Difference"),
     ):
         bar = figure.colorbar(_legend(overlay), ax=where, location="right", shrink=0.9, pad=0.01)
-        bar.set_label(f"{name} (logit)")
+        bar.set_label(f"{name} ({unit})")
     return figure
 
 

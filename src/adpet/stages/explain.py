@@ -1,88 +1,134 @@
-"""Draw what the network looks at: exact class activation maps of the test scans."""
+"""Show and score what the network looks at in the test scans: exact maps, and what is unusual in them."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from adpet.artifacts import (
     CAM,
     EXPLAIN,
+    METRICS,
     MODEL,
+    POSITION_WEIGHTS,
+    PREDICTIONS,
     RUN,
-    SLICES,
     SPLIT,
+    VOLUMES,
     read_json,
     write_json,
     written_aside,
 )
 from adpet.cohort.splits import read_split
-from adpet.evidence.brain_figures import cam_montage, group_map_figure
+from adpet.evidence.aggregation import pooled_probability
+from adpet.evidence.brain_figures import REFERENCED_UNIT, cam_montage, group_map_figure
+from adpet.evidence.cam_reference import Map, Reference
+from adpet.evidence.cam_regions import alarms_of, pattern_share, region_table, share_outside
+from adpet.evidence.cam_scores import SCORES
 from adpet.evidence.drawing import save_figure
-from adpet.imaging.coronal import CoronalGrid, back_project, resize_maps
-from adpet.imaging.template import brain_mask, fdg_template
-from adpet.imaging.volume import Volume, write_volume
-from adpet.learning.cam import class_activation_maps
+from adpet.evidence.sanity_figures import sanity_figure
+from adpet.imaging.coronal import coronal_slices, resize_maps
+from adpet.imaging.regions import load_atlas
+from adpet.imaging.volume import Volume, read_volume, write_volume
+from adpet.learning.cam import method_for
 from adpet.learning.saving import load_model
 from adpet.learning.training import set_determinism
 from adpet.params import Params
-from adpet.stages.fitting import may_log_images
-from adpet.stages.slice import coronal_grid
+from adpet.stages.explain_maps import Explainer, Space, slices_of, space_of
+from adpet.stages.explain_sanity import cascade_table, curve_table
+from adpet.stages.explain_truth import truth_scores, truths_of, untrained_explainer
+from adpet.stages.fitting import may_log_images, reads_phantom
 from adpet.tracking.runs import append_to_run, find_run
 from adpet.tracking.store import connect
 from adpet.workers import progress
 
+# The two maps of every scan, the suffix of their files, and the unit of their values.
+KINDS = {"exact": ("cam", "logit"), "referenced": ("referenced", "SD")}
+
+Volumes = dict[str, dict[str, Map]]
+
+
+@dataclass(frozen=True, eq=False)
+class _Group:
+    """The scans of one diagnosis, all of them or those that were classified rightly or wrongly."""
+
+    name: str
+    scans: list[str]
+
 
 def run(params: Params) -> None:
-    """Write a CAM volume a test scan, montages of some, the groups' means, and ``cam.json``."""
+    """Write volumes, montages, group maps, tables and ``cam.json``, and log them to the training's run."""
     set_determinism(params.seed, params.compute.threads)
-    model = load_model(MODEL)
-    grid = coronal_grid(params)
-    template = fdg_template(params.standardize.grid_mm)
-    split = read_split(SPLIT)
-    scans = split[split["part"] == "test"].drop_duplicates("scan")
-    drawn = _balanced(scans, params.explain.montages)
-    groups = {diagnosis: _Mean(template) for diagnosis in ("AD", "CN")}
-    with written_aside(EXPLAIN / "volumes") as volumes, written_aside(EXPLAIN / "montages") as montages:
-        volumes.mkdir()
-        montages.mkdir()
-        rows = zip(scans["scan"], scans["diagnosis"], strict=True)
-        for scan, diagnosis in progress(rows, label="explain", unit="scan", total=len(scans)):
-            slices = np.load(SLICES / f"{scan}.npy")
-            maps, logits = class_activation_maps(model, slices)
-            data = back_project(maps, grid, shape=template.data.shape, affine=template.affine)
-            write_volume(volumes / f"{scan}_cam.nii.gz", Volume(data, template.affine), space="mni")
-            groups[diagnosis].add(data)
-            if scan in drawn:
-                figure = cam_montage(
-                    slices,
-                    resize_maps(maps, grid.size),
-                    y_mm=np.array(grid.y_mm),
-                    title=f"{scan}: {diagnosis}, mean logit {logits.mean():+.2f}",
-                    hide_below=params.explain.hide_below,
-                )
-                save_figure(figure, montages / f"{scan}.png")
-    _write_groups(groups, template, params)
-    write_json(CAM, _facts(groups, grid, brain_mask(params.standardize.grid_mm)))
+    model, space = load_model(MODEL), space_of(params)
+    split = read_split(SPLIT).drop_duplicates("scan", keep="first")
+    scans = _with_answers(split[split["part"] == "test"], params)
+    healthy = split.loc[(split["part"] != "test") & (split["diagnosis"] == "CN"), "scan"].tolist()
+    explainer = Explainer(model, healthy, space, params)
+    volumes = _write_scans(explainer, scans, space, params)
+    groups = _groups(scans)
+    regions = _write_groups(volumes, groups, explainer.reference, space, params)
+    facts = _facts(volumes, groups, regions, space)
+    facts |= {
+        "method": method_for(model, params.explain.method),
+        "planes": len(space.grid.y_mm),
+        "reference_scans": explainer.reference.scans,
+        "truth": _write_truth(volumes, scans, healthy, space, params),
+        "sanity": _write_sanity(explainer, volumes["referenced"], scans, space, params),
+    }
+    write_json(CAM, facts)
+    for alarm in facts["alarms"]:
+        print(f"ALARM: {alarm}")
     _log(params)
 
 
-class _Mean:
-    """The running mean of volumes on one grid."""
+def _with_answers(scans: pd.DataFrame, params: Params) -> pd.DataFrame:
+    """Return the test scans with the network's probability of each, and whether it was right."""
+    predictions, threshold = pd.read_csv(PREDICTIONS, dtype={"scan": "str"}), read_json(METRICS)["threshold"]
+    weights = np.array(read_json(POSITION_WEIGHTS)["weights"])
+    aggregation = params.evaluate.aggregation
+    probability = {
+        scan: pooled_probability(rows.to_numpy(np.float64), aggregation=aggregation, weights=weights)
+        for scan, rows in predictions[predictions["part"] == "test"].groupby("scan")["probability"]
+    }
+    answers = scans.assign(probability=scans["scan"].map(probability)).reset_index(drop=True)
+    return answers.assign(correct=(answers["probability"] >= threshold) == (answers["diagnosis"] == "AD"))
 
-    def __init__(self, like: Volume) -> None:
-        self._sum = np.zeros(like.data.shape, dtype=np.float64)
-        self.scans = 0
 
-    def add(self, data: npt.NDArray[np.float32]) -> None:
-        self._sum += data
-        self.scans += 1
-
-    @property
-    def mean(self) -> npt.NDArray[np.float32]:
-        return (self._sum / max(1, self.scans)).astype(np.float32)
+def _write_scans(explainer: Explainer, scans: pd.DataFrame, space: Space, params: Params) -> Volumes:
+    """Write two volumes a scan and the montages of some; return the volumes."""
+    drawn = _balanced(scans, params.explain.montages)
+    made: Volumes = {kind: {} for kind in KINDS}
+    with (
+        written_aside(EXPLAIN / "volumes") as folder,
+        written_aside(EXPLAIN / "montages") as montages,
+        written_aside(EXPLAIN / "montages_referenced") as montages_referenced,
+    ):
+        for one in (folder, montages, montages_referenced):
+            one.mkdir()
+        rows = zip(scans["scan"], scans["diagnosis"], strict=True)
+        for scan, diagnosis in progress(rows, label="explain", unit="scan", total=len(scans)):
+            slices = slices_of(scan)
+            maps, logits = explainer.exact(slices)
+            made["exact"][scan] = space.volume_of(maps)
+            made["referenced"][scan] = explainer.referenced(slices)
+            for kind, (suffix, _) in KINDS.items():
+                volume = Volume(made[kind][scan], space.template.affine)
+                write_volume(folder / f"{scan}_{suffix}.nii.gz", volume, space="mni")
+            if scan in drawn:
+                settings: dict[str, Any] = {
+                    "y_mm": np.array(space.grid.y_mm),
+                    "title": f"{scan}: {diagnosis}, mean logit {logits.mean():+.2f}",
+                    "hide_below": params.explain.hide_below,
+                }
+                figure = cam_montage(slices, resize_maps(maps, space.grid.size), **settings)
+                save_figure(figure, montages / f"{scan}.png")
+                planes = coronal_slices(made["referenced"][scan], space.template.affine, space.grid)
+                figure = cam_montage(slices, planes, unit=REFERENCED_UNIT, **settings)
+                save_figure(figure, montages_referenced / f"{scan}.png")
+    return made
 
 
 def _balanced(scans: pd.DataFrame, count: int) -> set[str]:
@@ -95,43 +141,130 @@ def _balanced(scans: pd.DataFrame, count: int) -> set[str]:
     }
 
 
-def _write_groups(groups: dict[str, _Mean], template: Volume, params: Params) -> None:
-    means = {name: group.mean for name, group in groups.items()}
-    difference = means["AD"] - means["CN"]
+def _groups(scans: pd.DataFrame) -> list[_Group]:
+    """Return the groups that have scans: each diagnosis, and in it those classified rightly and wrongly."""
+    groups = []
+    for diagnosis in ("AD", "CN"):
+        of_diagnosis = scans["diagnosis"] == diagnosis
+        parts = {"": of_diagnosis, "_correct": of_diagnosis & scans["correct"]}
+        parts["_wrong"] = of_diagnosis & ~scans["correct"]
+        groups += [
+            _Group(f"{diagnosis.lower()}{part}", scans.loc[chosen, "scan"].tolist())
+            for part, chosen in parts.items()
+            if chosen.any()
+        ]
+    return groups
+
+
+def _mean(volumes: Mapping[str, Map], scans: Sequence[str]) -> Map:
+    return np.asarray(np.mean([volumes[scan] for scan in scans], axis=0, dtype=np.float64), dtype=np.float32)
+
+
+def _write_groups(
+    volumes: Volumes, groups: list[_Group], reference: Reference, space: Space, params: Params
+) -> pd.DataFrame:
+    """Write the groups' mean maps, their figures and the table of regions; return the table."""
+    affine = space.template.affine
+    means: dict[str, Map] = {}
     with written_aside(EXPLAIN / "groups") as folder:
         folder.mkdir()
-        for name, data in (("ad", means["AD"]), ("cn", means["CN"]), ("difference", difference)):
-            write_volume(folder / f"{name}_cam.nii.gz", Volume(data, template.affine), space="mni")
-        figure = group_map_figure(
-            means["AD"],
-            means["CN"],
-            difference,
-            template.data,
-            template.affine,
-            n_ad=groups["AD"].scans,
-            n_cn=groups["CN"].scans,
-            hide_below=params.explain.hide_below,
+        for kind, (suffix, unit) in KINDS.items():
+            found = {group.name: _mean(volumes[kind], group.scans) for group in groups}
+            found["difference"] = found["ad"] - found["cn"]
+            for name, data in found.items():
+                write_volume(folder / f"{name}_{suffix}.nii.gz", Volume(data, affine), space="mni")
+            sizes = {group.name: len(group.scans) for group in groups}
+            figure = group_map_figure(
+                found["ad"], found["cn"], found["difference"], space.template.data, affine,
+                n_ad=sizes["ad"], n_cn=sizes["cn"], hide_below=params.explain.hide_below, unit=unit,
+            )  # fmt: skip
+            save_figure(figure, folder / ("groups.png" if kind == "exact" else f"groups_{kind}.png"))
+            means |= {f"{name}_{kind}": data for name, data in found.items() if name != "difference"}
+        for name, data in (("mean", reference.mean), ("spread", reference.spread)):
+            write_volume(folder / f"reference_{name}.nii.gz", Volume(data, affine), space="mni")
+    uptake = {group.name: _mean_uptake(group.scans) for group in groups if group.name in ("ad", "cn")}
+    atlas = load_atlas(params.explain.atlas, params.standardize.grid_mm)
+    table = region_table(means, uptake, atlas, space.brain)
+    _write_table(EXPLAIN / "regions.csv", table)
+    return table
+
+
+def _mean_uptake(scans: list[str]) -> Map:
+    total = sum(read_volume(VOLUMES / f"{scan}.nii").data.astype(np.float64) for scan in scans)
+    return np.asarray(total / len(scans), dtype=np.float32)
+
+
+def _facts(volumes: Volumes, groups: list[_Group], regions: pd.DataFrame, space: Space) -> dict[str, Any]:
+    """Return, by map and group, how many scans there are, and where their mean map has its mass."""
+    facts: dict[str, Any] = {}
+    outside: dict[str, float] = {}
+    for kind in KINDS:
+        facts[kind] = {}
+        for group in groups:
+            name = f"{group.name}_{kind}"
+            outside[name] = share_outside(_mean(volumes[kind], group.scans), space.brain)
+            facts[kind][group.name] = {
+                "scans": len(group.scans),
+                "share_inside_brain": round(1 - outside[name], 6),
+                "ad_pattern": pattern_share(regions, name),
+            }
+    return facts | {"alarms": alarms_of(outside)}
+
+
+def _write_truth(
+    volumes: Volumes, scans: pd.DataFrame, healthy: list[str], space: Space, params: Params
+) -> dict[str, Any]:
+    """Score the maps against the phantom's truth; other scans have none, and an empty table."""
+    patients = scans[(scans["diagnosis"] == "AD") & scans["correct"]]
+    deficits = truths_of(patients, space) if reads_phantom(params) else {}
+    if deficits:
+        table, facts = truth_scores(
+            volumes,
+            deficits,
+            patients,
+            untrained_explainer(healthy, space, params),
+            space,
+            seed=params.seed,
+            resamples=params.evaluate.resamples,
         )
-        save_figure(figure, folder / "groups.png")
-
-
-def _facts(groups: dict[str, _Mean], grid: CoronalGrid, brain: npt.NDArray[np.bool_]) -> dict[str, Any]:
-    """Return how many scans stand behind the means, and how much of each mean lies inside the brain."""
-    facts: dict[str, Any] = {"planes": len(grid.y_mm)}
-    for name, group in groups.items():
-        mass = np.abs(group.mean)
-        total = float(mass.sum())
-        inside = float(mass[brain].sum()) / total if total else 0.0
-        facts[name] = {"scans": group.scans, "share_inside_brain": round(inside, 6)}
+    else:
+        table, facts = pd.DataFrame(columns=["scan", "subject", "map", *SCORES]), {"scans": 0}
+    _write_table(EXPLAIN / "truth.csv", table)
     return facts
+
+
+def _write_sanity(
+    explainer: Explainer, referenced: Mapping[str, Map], scans: pd.DataFrame, space: Space, params: Params
+) -> dict[str, Any]:
+    """Write the tables and the figure of the sanity checks."""
+    patients = scans.loc[(scans["diagnosis"] == "AD"), "scan"]
+    chosen = patients.head(params.explain.sanity_scans).tolist()
+    with written_aside(EXPLAIN / "sanity") as folder:
+        folder.mkdir()
+        if not chosen:
+            return {"scans": 0}
+        cascade = cascade_table(explainer.model, chosen, params)
+        curves, areas = curve_table(explainer, referenced, chosen, space, params)
+        _write_table(folder / "cascade.csv", cascade)
+        _write_table(folder / "curves.csv", curves)
+        save_figure(sanity_figure(cascade, curves), folder / "sanity.png")
+    rows = cascade[["layer", "similarity"]].round(6).to_dict("records")
+    return {"scans": len(chosen), "cascade": rows, "area_over_random": areas}
+
+
+def _write_table(path: Path, table: pd.DataFrame) -> None:
+    with written_aside(path) as aside:
+        table.to_csv(aside, index=False, lineterminator="\n", float_format="%.9g")
 
 
 def _log(params: Params) -> None:
     connect(Path.cwd(), experiment=params.tracking.experiment)
     with append_to_run(find_run(read_json(RUN)["lineage"]["id"], "train")) as tracked:
-        for path in (CAM, *sorted((EXPLAIN / "groups").iterdir())):
+        for path in (CAM, EXPLAIN / "regions.csv", *sorted((EXPLAIN / "groups").iterdir())):
             tracked.log_artifact(path, "explain/groups")
+        for path in sorted((EXPLAIN / "sanity").iterdir()):
+            tracked.log_artifact(path, "explain/sanity")
         if may_log_images(params):
-            for folder in ("montages", "volumes"):
+            for folder in ("montages", "montages_referenced", "volumes"):
                 for path in sorted((EXPLAIN / folder).iterdir()):
                     tracked.log_artifact(path, f"explain/{folder}")

@@ -121,8 +121,12 @@ def history_table(history: History) -> pd.DataFrame:
 
 def may_log_images(params: Params) -> bool:
     """Say whether images of single scans may go to MLflow: the phantom's, or where it was allowed."""
-    is_phantom = Path(params.cohort.raw).resolve().is_relative_to(PHANTOM_RAW.resolve())
-    return params.tracking.log_images or is_phantom
+    return params.tracking.log_images or reads_phantom(params)
+
+
+def reads_phantom(params: Params) -> bool:
+    """Say whether the scans are the phantom's, whose truth is known."""
+    return Path(params.cohort.raw).resolve().is_relative_to(PHANTOM_RAW.resolve())
 
 
 def _refuse(subjects: set[str], what: str) -> None:
