@@ -158,7 +158,7 @@ class TestChance:
     def test_an_honest_audit_is_called_invalid_as_seldom_as_is_said(self):
         subjects = people(8, 8)
         ps = []
-        for seed in range(500):
+        for seed in range(300):
             labels = shuffled_labels(subjects.assign(part="test"), seed=seed)
             guessed = dict(zip(labels, np.random.default_rng([1, seed]).random(16), strict=True))
             table = self.predictions(subjects, labels, guessed)

@@ -113,22 +113,24 @@ def test_an_audit_killed_between_two_epochs_ends_with_the_bytes_of_an_undisturbe
             [sys.executable, "-m", "adpet", "audit"], env=environment, text=True, stderr=subprocess.PIPE
         )
 
-    def ended_well(process):
+    def finish(process):
         _, errors = process.communicate()
         assert process.returncode == 0, errors
+
+    def wait_for(name, process):
+        while not list((workspace / ".adpet").glob(f"audit/*/{name}")):
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.005)
 
     def content():
         return {name: (workspace / "results/audit" / name).read_bytes() for name in OUTPUTS}
 
-    undisturbed = start()
-    ended_well(undisturbed)
+    finish(start())
     expected = content()
     shutil.rmtree(workspace / "results")
 
     killed = start()
-    while not list((workspace / ".adpet").glob("audit/*/slice_split.npz")):
-        assert killed.poll() is None, killed.stderr.read()
-        time.sleep(0.005)
+    wait_for("slice_split.npz", killed)
     killed.send_signal(signal.SIGKILL)
     killed.communicate()
     (finished_arm,) = (workspace / ".adpet").glob("audit/*/subject_split.npy")
@@ -136,8 +138,9 @@ def test_an_audit_killed_between_two_epochs_ends_with_the_bytes_of_an_undisturbe
     assert not (workspace / "results").exists()
 
     resumed = start()
+    wait_for("subject_split_shuffled.npz", resumed)
     assert finished_arm.stat().st_mtime_ns == written
-    ended_well(resumed)
+    finish(resumed)
     assert content() == expected
     assert not [path for path in (workspace / ".adpet").rglob("*") if path.is_file()]
 
