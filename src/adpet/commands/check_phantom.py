@@ -99,12 +99,9 @@ def _likeness(measures: Sequence[ScanMeasures], real: Array | None) -> Target:
 
 
 def _in_words(targets: Sequence[Target], *, subjects: int) -> str:
-    width = max(len(target.name) for target in targets)
-    middle = max(len(target.required) for target in targets)
-    lines = [
-        f"{target.name:<{width}}  {target.required:<{middle}}  {VERDICTS[target.met]:<12}  {target.measured}"
-        for target in targets
-    ]
+    rows = [(VERDICTS[target.met], target.measured, target.required, target.name) for target in targets]
+    rows = [("", "measured", "required", f"target, on {subjects} subjects"), *rows]
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    lines = ["  ".join([*map(str.ljust, row, widths), row[3]]) for row in rows]
     met = sum(target.met is True for target in targets)
-    head = f"{'target':<{width}}  {'required':<{middle}}  {'verdict':<12}  measured on {subjects} subjects"
-    return "\n".join([head, *lines, "", f"{met} of {len(targets)} targets met"])
+    return "\n".join([*lines, "", f"{met} of {len(targets)} targets met"])

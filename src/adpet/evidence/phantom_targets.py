@@ -124,9 +124,9 @@ def likeness(mean: Array, real: Array, brain: Mask, *, grid_mm: float) -> tuple[
 def likeness_target(correlation: float, fwhm_mm: float) -> Target:
     """Judge `likeness`."""
     return Target(
-        "voxel correlation of the cohort's mean with the real mean image, in the brain",
+        "voxel correlation with the real mean image, in the brain",
         f">= {LIKENESS:.2f}",
-        f"{correlation:.3f} (phantom blurred by {fwhm_mm:g} mm)",
+        f"{correlation:.3f} (blurred by {fwhm_mm:g} mm)",
         correlation >= LIKENESS,
     )
 
@@ -234,7 +234,7 @@ def _losses(to_cerebellum: pd.DataFrame, patients: Mask) -> list[Target]:
             for name, lost in LOST_IN_AD.items()
         ),
         Target(
-            f"{', '.join(SPARED_IN_AD)} in AD against CN",
+            f"{len(SPARED_IN_AD)} spared regions in AD against CN",
             f"within {CHANGE_WITHIN:.0%}",
             f"worst {change[worst]:+.1%} ({worst})",
             abs(change[worst]) <= CHANGE_WITHIN,
