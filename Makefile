@@ -23,7 +23,7 @@ repro: $(INSTALLED) ## run the pipeline as far as it has changed, and sum it up
 	@adpet summary
 
 test: $(INSTALLED) ## run all tests
-	python -m pytest -n 2 --dist loadgroup
+	python -m pytest -n 2 --no-loadscope-reorder
 
 lint: $(INSTALLED) ## check style, types and layers
 	ruff check

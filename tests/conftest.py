@@ -25,6 +25,36 @@ ROOT = Path(__file__).parents[1]
 REAL_MEAN_IMAGE = ROOT.parent / "shared" / "real" / "TEMPLATE_FDGPET_100.nii"
 
 
+# They share the workspaces in which whole pipelines have run.
+PIPELINE_FILES = (
+    "tests/test_pipeline.py",
+    "tests/test_privacy.py",
+    "tests/stages/test_evaluate.py",
+    "tests/stages/test_fold.py",
+)
+
+
+def pytest_xdist_make_scheduler(config, log):
+    """Give one process the tests of whole pipelines, file by file the others to whichever is free.
+
+    Marks of xdist's groups do not reach its scheduler from pytest 9 on.
+    """
+    from xdist.scheduler import LoadFileScheduling
+
+    class OnePipeline(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            file = super()._split_scope(nodeid)
+            return "pipeline" if file in PIPELINE_FILES else file
+
+    return OnePipeline(config, log)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items):
+    """Begin with what takes longest."""
+    items.sort(key=lambda item: not item.nodeid.startswith(PIPELINE_FILES))
+
+
 @pytest.fixture(scope="session")
 def project_root() -> Path:
     return ROOT

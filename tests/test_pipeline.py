@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 
 from adpet.imaging.volume import read_volume
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("pipeline")]
+pytestmark = pytest.mark.slow
 
 # What a killed and an undisturbed run must agree in, byte by byte.
 OUTPUTS = {

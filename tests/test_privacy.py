@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("pipeline")]
+pytestmark = pytest.mark.slow
 
 # Where the names stand by right: the collection, and DVC's copies of it.
 SOURCES = ("data/raw", "data/phantom/raw", ".dvc/cache", ".git")
