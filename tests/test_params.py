@@ -106,9 +106,9 @@ class TestRefusals:
             (
                 "evaluate.cross_validation",
                 2,
-                "evaluate.cross_validation: required 0 (none) or 3 to 10 folds; received 2",
+                "evaluate.cross_validation: required 0 (none) or 3 to 5 folds; received 2",
             ),
-            ("evaluate.cross_validation", 11, "required less than or equal to 10; received 11"),
+            ("evaluate.cross_validation", 6, "required less than or equal to 5; received 6"),
             ("evaluate.aggregation", "median", "'mean_logit' or 'position_weights'; received 'median'"),
             ("phantom.max_visits", 6, "phantom.max_visits: required less than or equal to 5; received 6"),
             ("phantom.layout", "folder", "phantom.layout: required 'bids' or 'adni'; received 'folder'"),

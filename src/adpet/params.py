@@ -43,7 +43,7 @@ PHANTOM_SCANNERS = ("HRRT", "D690", "TruePoint", "HRplus")
 SHARES_TOLERANCE = 0.02
 
 # Folds that dvc.yaml has stages for.
-MAX_CROSS_VALIDATION = 10
+MAX_CROSS_VALIDATION = 5
 
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
