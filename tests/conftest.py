@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[1]
 REAL_MEAN_IMAGE = ROOT.parent / "shared" / "real" / "TEMPLATE_FDGPET_100.nii"
 
 
-# They share the workspaces in which whole pipelines have run.
+# They share the workspaces in which whole pipelines have run, `finished` and `messy`.
 PIPELINE_FILES = (
     "tests/test_pipeline.py",
     "tests/test_privacy.py",
@@ -35,18 +35,20 @@ PIPELINE_FILES = (
 
 
 def pytest_xdist_make_scheduler(config, log):
-    """Give one process the tests of whole pipelines, file by file the others to whichever is free.
+    """Keep the tests of one workspace in one process, and hand the others out file by file.
 
     Marks of xdist's groups do not reach its scheduler from pytest 9 on.
     """
     from xdist.scheduler import LoadFileScheduling
 
-    class OnePipeline(LoadFileScheduling):
+    class ByWorkspace(LoadFileScheduling):
         def _split_scope(self, nodeid):
             file = super()._split_scope(nodeid)
-            return "pipeline" if file in PIPELINE_FILES else file
+            if file not in PIPELINE_FILES:
+                return file
+            return "messy" if "messy" in nodeid else "finished"
 
-    return OnePipeline(config, log)
+    return ByWorkspace(config, log)
 
 
 @pytest.hookimpl(trylast=True)
