@@ -18,18 +18,44 @@ SHARED = {
     "results/train/model.keras",
     "results/train/history.csv",
     "results/train/curves.png",
-    "results/evaluate/roc.png",
-    "results/evaluate/confusion.png",
-    "results/evaluate/probabilities.png",
+    "results/evaluate/findings.json",
+    "results/evaluate/position_weights.json",
+    "results/evaluate/subgroups.csv",
+    "results/evaluate/roc.csv",
+    "results/evaluate/roc_band.csv",
+    "results/evaluate/precision_recall.csv",
+    "results/evaluate/calibration.csv",
+    *(f"results/evaluate/{name}.png" for name in ("roc", "precision_recall", "calibration", "confusion")),
+    *(f"results/evaluate/{name}.png" for name in ("probabilities", "baselines", "subgroups")),
     "results/explain/groups",
+    "results/explain/regions.csv",
     "results/explain/cam.json",
+    "results/audit/leak.png",
+    "results/report/report.html",
+    "results/report/MODEL_CARD.md",
     "results/register/version.json",
 }
 
 
 def outs_of(project_root):
     stages = YAML(typ="safe").load(project_root / "dvc.yaml")["stages"].values()
-    return [out for stage in stages for out in stage["outs"]]
+    return [
+        out
+        for stage in stages
+        for number in stage.get("matrix", {"number": [None]})["number"]
+        for out in numbered(stage["outs"], number)
+    ]
+
+
+def numbered(outs, number):
+    """The outputs of one of a stage's parts."""
+    text = "${item.number}"
+    return [
+        out.replace(text, str(number))
+        if isinstance(out, str)
+        else {name.replace(text, str(number)): options for name, options in out.items()}
+        for out in outs
+    ]
 
 
 def names_of(outs):
