@@ -197,3 +197,18 @@ def make_documents(evaluated):
         return Documents(**standard | changes)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def make_ingest():
+    return ingest_document
+
+
+@pytest.fixture(scope="session")
+def make_audit():
+    return audit_document
+
+
+@pytest.fixture(scope="session")
+def make_cam():
+    return cam_document

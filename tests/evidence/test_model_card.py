@@ -4,8 +4,6 @@ import pytest
 
 from adpet.evidence.model_card import ELSEWHERE, model_card, shortened
 
-from .conftest import ingest_document
-
 HEADINGS = (
     "Summary",
     "Intended use",
@@ -48,9 +46,9 @@ def test_what_speaks_against_the_model_comes_first(make_documents):
     assert lines[4].startswith("- **Baselines.** The network does not beat the region baseline")
 
 
-def test_what_comes_from_the_collection_is_no_markup(make_documents):
+def test_what_comes_from_the_collection_is_no_markup(make_documents, make_ingest):
     warning = "<b>site</b> | *S01* has one group"
-    card = model_card(make_documents(ingest=ingest_document(warnings=[warning])))
+    card = model_card(make_documents(ingest=make_ingest(warnings=[warning])))
     assert "\\<b\\>site\\</b\\> \\| \\*S01\\*" in card
     assert "<b>" not in card
 

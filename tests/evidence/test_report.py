@@ -15,8 +15,6 @@ from adpet.evidence.report.page import report_html
 from adpet.evidence.report.performance import MEASURES
 from adpet.evidence.report_figures import svg_uri
 
-from .conftest import cam_document, ingest_document
-
 HOSTILE = "<script>alert('site')</script>"
 VOID = {"meta", "img", "link", "br", "hr", "input"}
 
@@ -91,16 +89,15 @@ def search():
             "params_train.learning_rate": [0.001, 0.002],
         }
     )
-    best = {"train.learning_rate": 0.001}
     importance = {"train.learning_rate": 1.0}
-    return Search(trials, best, monitor="val_subject_log_loss", rising=False, importance=importance)
+    return Search(trials, monitor="val_subject_log_loss", rising=False, importance=importance)
 
 
 @pytest.fixture(scope="module")
-def documents(make_documents):
+def documents(make_documents, make_ingest):
     from adpet.imaging.template import fdg_template
 
-    ingest = ingest_document(sites={HOSTILE: 20, "S02": 16})
+    ingest = make_ingest(sites={HOSTILE: 20, "S02": 16})
     return make_documents(ingest=ingest, maps=maps(fdg_template(8.0)), search=search())
 
 
@@ -191,10 +188,10 @@ class TestWhatItSays:
         # The sanity checks are no image of anybody.
         assert kinds.count("chart") == 1
 
-    def test_an_alarm_names_its_maps(self, make_documents):
+    def test_an_alarm_names_its_maps(self, make_documents, make_cam):
         group = {"scans": 5, "share_inside_brain": 0.6, "ad_pattern": {"mass": 0.1, "over_volume": 1.0}}
         kinds = {"exact": {"ad": group, "cn": group, "cn_wrong": group}}
-        text = report_html(make_documents(cam=cam_document(alarms=["one", "two", "three"], **kinds)))
+        text = report_html(make_documents(cam=make_cam(alarms=["one", "two", "three"], **kinds)))
         assert "3 alarms" in text
         assert "exact CN, called wrongly 40 %" in text
 

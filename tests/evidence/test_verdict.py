@@ -4,8 +4,6 @@ import pytest
 
 from adpet.evidence.report.verdict import PURPOSE, verdict
 
-from .conftest import audit_document, cam_document, ingest_document
-
 AHEAD = {"value": 0.1, "low": 0.02, "high": 0.2}
 LEVEL = {"value": 0.0, "low": -0.04, "high": 0.05}
 BEHIND = {"value": -0.2, "low": -0.3, "high": -0.1}
@@ -55,14 +53,14 @@ class TestLeakage:
         assert "18 points (95 % interval 6 to 30)" in line.text
         assert "40 points (95 % interval 27 to 52)" in line.text
 
-    def test_an_invalid_audit_comes_before_everything(self, make_documents):
-        documents = make_documents(audit=audit_document("invalid", "new subjects are above chance"))
+    def test_an_invalid_audit_comes_before_everything(self, make_documents, make_audit):
+        documents = make_documents(audit=make_audit("invalid", "new subjects are above chance"))
         first = verdict(documents)[0]
         assert (first.label, first.tone) == ("Leakage", "bad")
         assert first.text.startswith("Audit invalid: new subjects are above chance.")
 
-    def test_an_inconclusive_audit_is_a_doubt_with_its_reason(self, make_documents):
-        audit = audit_document("inconclusive", "too few subjects")
+    def test_an_inconclusive_audit_is_a_doubt_with_its_reason(self, make_documents, make_audit):
+        audit = make_audit("inconclusive", "too few subjects")
         line = by_label(make_documents(audit=audit))["Leakage"]
         assert line.tone == "doubt"
         assert "inconclusive: too few subjects" in line.text
@@ -83,13 +81,13 @@ class TestMaps:
         assert line.tone == "good"
         assert "0.700 (95 % interval 0.600 to 0.800)" in line.text
 
-    def test_without_a_truth_the_share_in_the_known_pattern_is_told(self, make_documents):
-        line = by_label(make_documents(cam=cam_document(truth={"scans": 0})))["What it looks at"]
+    def test_without_a_truth_the_share_in_the_known_pattern_is_told(self, make_documents, make_cam):
+        line = by_label(make_documents(cam=make_cam(truth={"scans": 0})))["What it looks at"]
         assert "20 % of the AD group's referenced map" in line.text
         assert "2.5 times" in line.text
 
-    def test_an_alarm_is_a_doubt(self, make_documents):
-        line = by_label(make_documents(cam=cam_document(alarms=["ad_exact: 30%"])))["What it looks at"]
+    def test_an_alarm_is_a_doubt(self, make_documents, make_cam):
+        line = by_label(make_documents(cam=make_cam(alarms=["ad_exact: 30%"])))["What it looks at"]
         assert line.tone == "doubt"
         assert "1 alarm" in line.text
 
@@ -102,6 +100,6 @@ def test_simulated_scans_are_called_so(make_documents, is_phantom, said):
     assert by_label(make_documents(is_phantom=is_phantom))["For whom"].text.startswith(said)
 
 
-def test_a_site_that_is_not_known_is_not_counted(make_documents):
-    documents = make_documents(ingest=ingest_document(sites={"": 36}))
+def test_a_site_that_is_not_known_is_not_counted(make_documents, make_ingest):
+    documents = make_documents(ingest=make_ingest(sites={"": 36}))
     assert "unknown sites and 1 scanner model" in by_label(documents)["For whom"].text

@@ -8,7 +8,6 @@ import pandas as pd
 
 from adpet.artifacts import (
     AUDIT,
-    BEST_TRIAL,
     CALIBRATION,
     CAM,
     CROSS_VALIDATION_SUMMARY,
@@ -145,7 +144,6 @@ def _search(params: Params) -> Search | None:
     ]
     return Search(
         trials=trials,
-        best=read_json(BEST_TRIAL),
         monitor=params.train.monitor,
         rising=params.train.monitor in RISING,
         importance=parameter_importance(rows, search_space(params), seed=params.seed),

@@ -126,5 +126,5 @@ def plural(count: int, noun: str) -> str:
 
 def words(name: str) -> str:
     """Return a column's or key's name as words, the first letter large."""
-    text = name.replace("_", " ")
+    text = name.replace("val_", "validation_").replace("_", " ")
     return text[:1].upper() + text[1:]

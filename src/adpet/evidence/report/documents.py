@@ -29,7 +29,6 @@ class Search:
     """Trials of the hyperparameters' search, and how much of their variance each parameter explains."""
 
     trials: pd.DataFrame
-    best: Document
     monitor: str
     rising: bool
     importance: Mapping[str, float] = field(default_factory=dict)

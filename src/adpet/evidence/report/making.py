@@ -86,6 +86,8 @@ def origins_table(ingest: Mapping[str, Any]) -> Table:
 def set_aside(ingest: Mapping[str, Any]) -> str:
     """Return how many files were not used; reasons may name a subject, and stay in ``rejected.csv``."""
     unusable, skipped = (ingest["rejected"][kind]["files"] for kind in ("unusable", "skipped"))
+    if not unusable + skipped:
+        return "No file was set aside."
     return (
         f"{plural(unusable, 'unusable file')} and {plural(skipped, 'file')} of another kind were set aside; "
         "data/interim/rejected.csv tells why."
@@ -178,7 +180,7 @@ def trials_table(search: Search) -> Table:
             str(row["number"]),
             str(row["state"]).lower(),
             number(row["value"]),
-            *(_value(row[name]) for name in names),
+            *(_value(row[name], digits=3) for name in names),
         )
         for row in records(search.trials)
     ]
@@ -260,10 +262,10 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield f"{prefix}{key}", value
 
 
-def _value(value: Any) -> str:
-    """Return a parameter as it would stand in ``params.yaml``, numbers to six digits."""
+def _value(value: Any, *, digits: int = 6) -> str:
+    """Return a parameter as it would stand in ``params.yaml``, numbers to so many digits."""
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "null"}[value]
     if isinstance(value, float):
-        return f"{value:.6g}"
+        return f"{value:.{digits}g}"
     return ", ".join(map(_value, value)) if isinstance(value, list | tuple) else str(value)

@@ -39,7 +39,7 @@ def verdict(documents: Documents) -> list[Line]:
     ]
 
 
-def summary_of(documents: Documents) -> str:
+def _summary(documents: Documents) -> str:
     """Return how well the model tells AD from CN, in one sentence."""
     subject, counts = documents.metrics["subject"], documents.metrics["counts"]
     return (
@@ -49,7 +49,7 @@ def summary_of(documents: Documents) -> str:
 
 
 def _performance(documents: Documents) -> Line:
-    text = summary_of(documents)
+    text = _summary(documents)
     folds = documents.cross_validation
     if folds and folds["folds"]:
         text += (
