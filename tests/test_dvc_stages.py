@@ -18,6 +18,7 @@ LAYERS = {
     "register": ("adpet.tracking.registry",),
     "pool": SCORES,
     "audit": SCORES,
+    "report": SCORES,
 }
 
 
@@ -63,6 +64,7 @@ def used(graph, stage):
         "register",
         "fold",
         "pool",
+        "report",
     ],
 )
 def test_a_stage_depends_on_the_modules_that_it_imports(stages, graph, project_root, stage):

@@ -18,45 +18,44 @@ SHARED = {
     "results/train/model.keras",
     "results/train/history.csv",
     "results/train/curves.png",
+    "results/evaluate/findings.json",
+    "results/evaluate/position_weights.json",
     "results/evaluate/subgroups.csv",
     "results/evaluate/roc.csv",
     "results/evaluate/roc_band.csv",
     "results/evaluate/precision_recall.csv",
     "results/evaluate/calibration.csv",
-    "results/evaluate/position_weights.json",
-    "results/evaluate/findings.json",
-    "results/evaluate/roc.png",
-    "results/evaluate/precision_recall.png",
-    "results/evaluate/calibration.png",
-    "results/evaluate/confusion.png",
-    "results/evaluate/probabilities.png",
-    "results/evaluate/baselines.png",
-    "results/evaluate/subgroups.png",
+    *(f"results/evaluate/{name}.png" for name in ("roc", "precision_recall", "calibration", "confusion")),
+    *(f"results/evaluate/{name}.png" for name in ("probabilities", "baselines", "subgroups")),
     "results/explain/groups",
-    "results/explain/sanity",
     "results/explain/regions.csv",
     "results/explain/cam.json",
     "results/audit/leak.png",
+    "results/report/report.html",
+    "results/report/MODEL_CARD.md",
     "results/register/version.json",
 }
 
 
 def outs_of(project_root):
-    """The outputs of all stages, those of a matrix one by one."""
     stages = YAML(typ="safe").load(project_root / "dvc.yaml")["stages"].values()
     return [
-        numbered(out, number)
+        out
         for stage in stages
-        for number in stage.get("matrix", {"number": [0]})["number"]
-        for out in stage["outs"]
+        for number in stage.get("matrix", {"number": [None]})["number"]
+        for out in numbered(stage["outs"], number)
     ]
 
 
-def numbered(out, number):
-    def name(text):
-        return text.replace("${item.number}", str(number))
-
-    return name(out) if isinstance(out, str) else {name(text): flags for text, flags in out.items()}
+def numbered(outs, number):
+    """The outputs of one of a stage's parts."""
+    text = "${item.number}"
+    return [
+        out.replace(text, str(number))
+        if isinstance(out, str)
+        else {name.replace(text, str(number)): options for name, options in out.items()}
+        for out in outs
+    ]
 
 
 def names_of(outs):

@@ -64,6 +64,9 @@ AUDIT = Path("results/audit/audit.json")
 AUDIT_PREDICTIONS = AUDIT.with_name("predictions.csv")
 AUDIT_FIGURE = AUDIT.with_name("leak.png")
 
+REPORT = Path("results/report/report.html")
+MODEL_CARD = REPORT.with_name("MODEL_CARD.md")
+
 VERSION = Path("results/register/version.json")
 
 # Unfinished work of a stage, by the fingerprint of what it is made from: a killed stage goes on from it.

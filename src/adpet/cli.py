@@ -24,9 +24,10 @@ STAGES = {
     "evaluate": "score the held-out test subjects",
     "explain": "draw class activation maps",
     "audit": "measure how much a slice split would leak",
-    "register": "register the model as `challenger`",
     "fold": "train and predict one fold of the cross-validation",
     "pool": "bring the folds' results together",
+    "report": "write the report and the model card from the results",
+    "register": "register the model as `challenger`",
 }
 
 INTERRUPTED = 130

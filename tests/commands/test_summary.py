@@ -39,6 +39,7 @@ def test_auc_interval_version_figures_and_next_commands(results):
     assert "inconclusive: the network never fitted" in text
     assert "accuracy +13 points with true labels, +41 points with shuffled labels" in text
     assert "adpet version 3, alias challenger" in text
+    assert "results/report/report.html" in text
     assert "adpet promote 3 " in text
     assert "LEAKY" not in text
 

@@ -5,7 +5,8 @@ import pytest
 
 from adpet.errors import LeakageError
 from adpet.params import load_params, read_yaml, set_by_key, validate_params
-from adpet.stages.fitting import hashed, may_log_images, refuse_trained_on, training_and_validation
+from adpet.stages.fitting import hashed, refuse_trained_on, training_and_validation
+from adpet.stages.participants import may_log_images
 
 SPLIT = pd.DataFrame(
     [

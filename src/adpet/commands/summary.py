@@ -9,6 +9,7 @@ from adpet.artifacts import (
     EXPLAIN,
     FINDINGS,
     METRICS,
+    REPORT,
     VERSION,
     read_json,
 )
@@ -69,6 +70,7 @@ def _facts(metrics: dict[str, Any], version: dict[str, Any], audit: dict[str, An
         ("a slice split", f"accuracy {_points(audit, 'true_labels')}, {_points(audit, 'shuffled_labels')}"),
         ("model", f"{version['name']} version {version['version']}, alias {version['alias']}"),
         ("lineage", version["lineage"]),
+        ("report", str(REPORT)),
         ("figures", f"{EVALUATE}/ and {EXPLAIN}/"),
     ]
 

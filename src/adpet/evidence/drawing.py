@@ -54,7 +54,7 @@ def styled(draw: Callable[Options, "Figure"]) -> Callable[Options, "Figure"]:
 
 
 def new_figure(
-    width: float, height: float, *, layout: Literal["constrained", "compressed"] = "constrained"
+    width: float, height: float, *, layout: Literal["constrained", "compressed"] | None = "constrained"
 ) -> "Figure":
     """Return an empty figure of `width` x `height` inches that makes room for its labels itself.
 

@@ -140,7 +140,7 @@ def search(
         What `evaluate` raised, after the trial is marked FAIL; the next search replaces that trial.
     """
     settings = _settings(space, seed, startup_trials, pruner, direction)
-    with _quiet(), _study(storage, study_name, direction, settings) as study:
+    with quiet(), _study(storage, study_name, direction, settings) as study:
         judge = _pruner(pruner, startup_trials)
         while len(study.get_trials(deepcopy=False, states=_COUNTED)) < trials:
             number = len(study.get_trials(deepcopy=False))
@@ -164,7 +164,7 @@ def suggest(
         ),
     )
     draft.add_trials(study.get_trials(deepcopy=False))
-    return dict(draft.ask(_distributions(space)).params)
+    return dict(draft.ask(distributions(space)).params)
 
 
 def _run(
@@ -200,7 +200,7 @@ def _write(
         state=state,
         value=value,
         params=trial.params,
-        distributions=_distributions(space),
+        distributions=distributions(space),
         intermediate_values=trial.reported,
     )
     frozen.datetime_start = started
@@ -216,7 +216,7 @@ def _judge(
         running = create_trial(
             state=TrialState.RUNNING,
             params=params,
-            distributions=_distributions(space),
+            distributions=distributions(space),
             intermediate_values=dict(reported),
         )
         return bool(pruner.prune(study, running))
@@ -265,7 +265,7 @@ def _database(path: Path) -> Iterator[optuna.storages.RDBStorage]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Silence Optuna's log and its warnings that an interface (the multivariate TPE) is experimental."""
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -293,7 +293,8 @@ def _first(one: Range | Choice) -> Value:
     return one.first if isinstance(one, Range) else one.choices[0]
 
 
-def _distributions(space: Space) -> dict[str, BaseDistribution]:
+def distributions(space: Space) -> dict[str, BaseDistribution]:
+    """Return a search space as Optuna has it."""
     return {
         name: FloatDistribution(one.low, one.high, log=one.log)
         if isinstance(one, Range)

@@ -40,7 +40,7 @@ from adpet.params import Params
 from adpet.stages.explain_maps import Explainer, Space, slices_of, space_of
 from adpet.stages.explain_sanity import cascade_table, curve_table
 from adpet.stages.explain_truth import truth_scores, truths_of, untrained_explainer
-from adpet.stages.fitting import may_log_images, reads_phantom
+from adpet.stages.participants import may_log_images, reads_phantom
 from adpet.tracking.runs import append_to_run, find_run
 from adpet.tracking.store import connect
 from adpet.workers import progress

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from adpet.artifacts import PHANTOM_RAW, SLICES
+from adpet.artifacts import SLICES
 from adpet.errors import LeakageError
 from adpet.learning.augment import Augmentation
 from adpet.learning.dataset import SliceRef
@@ -117,16 +117,6 @@ def history_table(history: History) -> pd.DataFrame:
     return pd.DataFrame([{"epoch": epoch} | row for epoch, row in enumerate(history.rows)]).drop(
         columns="seconds"
     )
-
-
-def may_log_images(params: Params) -> bool:
-    """Say whether images of single scans may go to MLflow: the phantom's, or where it was allowed."""
-    return params.tracking.log_images or reads_phantom(params)
-
-
-def reads_phantom(params: Params) -> bool:
-    """Say whether the scans are the phantom's, whose truth is known."""
-    return Path(params.cohort.raw).resolve().is_relative_to(PHANTOM_RAW.resolve())
 
 
 def _refuse(subjects: set[str], what: str) -> None:

@@ -7,14 +7,16 @@ from typing import Any
 from adpet.artifacts import (
     AUDIT,
     AUDIT_FIGURE,
-    FINDINGS,
     METRICS,
+    MODEL_CARD,
     POSITION_WEIGHTS,
     RUN,
     VERSION,
     read_json,
     write_json,
 )
+from adpet.errors import InputError
+from adpet.evidence.model_card import shortened
 from adpet.params import Params, flatten
 from adpet.tracking import registry
 from adpet.tracking.registry import register_version
@@ -42,9 +44,10 @@ def run(params: Params) -> None:
             "adpet.data": lineage["data"],
             **_weights(params),
             registry.AUDIT: audit["verdict"],
+            **_whom(metrics),
         },
         metrics=_headline(metrics),
-        description=_description(metrics, read_json(FINDINGS), leaky=trained["leaky"]),
+        description=shortened(_card(), most=registry.DESCRIPTION_LIMIT),
     )
     write_json(
         VERSION,
@@ -76,6 +79,24 @@ def _log(audit: dict[str, Any], run_id: str | None) -> None:
             tracked.log_artifact(path, "audit")
 
 
+def _card() -> str:
+    """Read the model card, which the report stage wrote."""
+    try:
+        return MODEL_CARD.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise InputError(f"{MODEL_CARD}: required, but not there; run: dvc repro report") from error
+
+
+def _whom(metrics: dict[str, Any]) -> dict[str, str]:
+    """Return the tags that versions are looked through by: on whom it was tested, and for what it is."""
+    beaten = [name for name, lead in metrics["differences"].items() if lead["low"] > 0]
+    return {
+        "adpet.test_subjects": str(metrics["counts"]["subjects"]),
+        "adpet.beats": ", ".join(beaten) or "none",
+        "adpet.use": "research only",
+    }
+
+
 def _headline(metrics: dict[str, Any]) -> dict[str, float]:
     """Return the figures that a version is told apart by."""
     subject = metrics["subject"]
@@ -84,14 +105,3 @@ def _headline(metrics: dict[str, Any]) -> dict[str, float]:
     for name, baseline in metrics["baselines"].items():
         headline[f"baselines.{name}.auc"] = baseline["auc"]["value"]
     return headline
-
-
-def _description(metrics: dict[str, Any], found: dict[str, list[str]], *, leaky: bool) -> str:
-    auc, counts = metrics["subject"]["auc"], metrics["counts"]
-    warning = "LEAKY: subjects stand on both sides of the split; not a result. " if leaky else ""
-    doubts = "".join(f"{sentence}. " for sentence in [*found["warnings"], *found["not_beaten"]])
-    return (
-        f"{warning}{doubts}AUC per subject {auc['value']:.3f} "
-        f"(95 % interval {auc['low']:.3f} to {auc['high']:.3f}) "
-        f"on {counts['subjects']} test subjects. Research use only, not a medical device."
-    )

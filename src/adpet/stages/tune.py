@@ -29,17 +29,17 @@ from adpet.imaging.coronal import resize_maps
 from adpet.learning.cam import class_activation_maps
 from adpet.learning.dataset import SliceRef
 from adpet.learning.monitor import RISING
-from adpet.learning.search import Choice, Range, TrialHandle, TrialRow, search
+from adpet.learning.search import TrialHandle, TrialRow, search
 from adpet.learning.training import set_determinism, train
 from adpet.params import Params
-from adpet.params import Range as SettingsRange
 from adpet.stages.fitting import (
     augmentation,
-    may_log_images,
     network,
     optimisation,
     training_and_validation,
 )
+from adpet.stages.participants import may_log_images
+from adpet.stages.searching import search_space
 from adpet.stages.slice import coronal_grid
 from adpet.tracking.lineage import lineage
 from adpet.tracking.runs import LEAKY, RunHandle, open_run
@@ -82,7 +82,7 @@ def run(params: Params) -> None:
     ):
         trial = _Trial(params, split, parent, facts["id"], leaky)
         result = search(
-            _space(params),
+            search_space(params),
             trial.evaluate,
             trials=params.tune.trials,
             seed=params.seed,
@@ -163,18 +163,6 @@ class _Trial:
                 model, validation, params, tracked, title=f"Trial {trial.number}, a validation scan with AD"
             )
         return values, trial.pruned
-
-
-def _space(params: Params) -> dict[str, Range | Choice]:
-    """Return the part of the search space that is `tuned`, by dotted key."""
-    space: dict[str, Range | Choice] = {}
-    for key in params.tuned():
-        settings = getattr(params.tune.space, key.rpartition(".")[2])
-        if isinstance(settings, SettingsRange):
-            space[key] = Range(**settings.model_dump())
-        else:
-            space[key] = Choice(tuple(settings.choices))
-    return space
 
 
 def _log_montage(

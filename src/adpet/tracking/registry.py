@@ -20,6 +20,9 @@ AGGREGATION = "adpet.aggregation"
 AUDIT = "adpet.audit"
 INVALID = "invalid"
 
+# What MLflow's database holds of a version's description.
+DESCRIPTION_LIMIT = 5000
+
 CHAMPION = "champion"
 CHALLENGER = "challenger"
 MODEL_NAME = "adpet"

@@ -1,0 +1,290 @@
+"""Chapters on how well the model does: measures, baselines, subgroups, and where it fails."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from adpet.evidence.differences import BASELINES
+from adpet.evidence.figures import (
+    calibration_figure,
+    confusion_figure,
+    precision_recall_figure,
+    probability_figure,
+    roc_figure,
+)
+from adpet.evidence.forest_figures import baselines_figure, subgroups_figure
+from adpet.evidence.report.blocks import (
+    Block,
+    Chart,
+    Heading,
+    Items,
+    Section,
+    Table,
+    Text,
+    interval,
+    number,
+    percent,
+    plural,
+    reach,
+    records,
+    table,
+    typeset,
+    words,
+)
+from adpet.evidence.report.documents import Documents
+from adpet.evidence.report_figures import svg_uri
+
+MEASURES = {
+    "auc": "AUC",
+    "average_precision": "Average precision",
+    "accuracy": "Accuracy",
+    "balanced_accuracy": "Balanced accuracy",
+    "sensitivity": "Sensitivity",
+    "specificity": "Specificity",
+    "brier": "Brier score (0 is best)",
+    "calibration_error": "Calibration error (0 is best)",
+}
+
+
+def performance(documents: Documents) -> Section:
+    """Return measures with intervals, curves, calibration and calls."""
+    metrics, tables = documents.metrics, documents.evaluation
+    auc, counts = metrics["subject"]["auc"], metrics["counts"]
+    blocks: list[Block] = [
+        Text(
+            f"{counts['subjects']} held-out subjects ({counts['subjects_ad']} AD, {counts['subjects_cn']} "
+            f"CN), {counts['scans']} scans, {counts['slices']} slices. Slices become a subject by "
+            f"{documents.aggregation.replace('_', ' ')}. At a probability of {number(metrics['threshold'])} "
+            f"or above a subject is called AD; {_chosen(counts)}. Intervals are 95 % and over subjects, who "
+            "bring all their scans and slices along."
+        ),
+        measures_table(metrics),
+        Chart(
+            svg_uri(roc_figure(tables.roc, tables.roc_band, metrics=metrics)),
+            f"ROC curve of the test subjects with its bootstrap band; area {interval(auc)}.",
+            "ROC curve per subject with its 95 % band, and per slice behind it.",
+        ),
+        Chart(
+            svg_uri(precision_recall_figure(tables.precision_recall, metrics=metrics)),
+            "Precision over recall of the test subjects; average precision "
+            f"{interval(metrics['subject']['average_precision'])}.",
+            "Precision and recall per subject, and per slice behind it.",
+        ),
+        Chart(
+            svg_uri(calibration_figure(tables.calibration, metrics=metrics)),
+            "Observed share of AD over predicted probability in bins of subjects; calibration error "
+            f"{interval(metrics['subject']['calibration_error'])}.",
+            "Calibration: on the diagonal, probabilities are true.",
+        ),
+        confusion_table(metrics),
+        Chart(
+            svg_uri(confusion_figure(metrics)),
+            f"Confusion matrices per subject and per slice: {_calls(metrics['subject']['confusion'])}.",
+            "Calls per subject and per slice.",
+            wide=True,
+        ),
+        *_cross_validation(documents.cross_validation),
+    ]
+    return Section("Performance on held-out subjects", "performance", tuple(blocks))
+
+
+def measures_table(metrics: Mapping[str, Any]) -> Table:
+    """Return every measure per subject and per slice."""
+    rows = [
+        (
+            title,
+            *(text for level in ("subject", "slice") for text in _with_reach(metrics[level][name])),
+        )
+        for name, title in MEASURES.items()
+        if name in metrics["subject"]
+    ]
+    return table(
+        "Measures with 95 % intervals",
+        ("Measure", "Per subject", "95 % interval", "Per slice", "95 % interval"),
+        rows,
+    )
+
+
+def confusion_table(metrics: Mapping[str, Any]) -> Table:
+    """Return how many were called what."""
+    rows = []
+    for level in ("subject", "slice"):
+        calls = metrics[level]["confusion"]
+        rows += [
+            (f"AD, per {level}", str(calls["true_positive"]), str(calls["false_negative"])),
+            (f"CN, per {level}", str(calls["false_positive"]), str(calls["true_negative"])),
+        ]
+    return table("Diagnosis and call", ("Diagnosis", "Called AD", "Called CN"), rows)
+
+
+def baselines(documents: Documents) -> Section:
+    """Return the network beside plain models on the same subjects."""
+    found = documents.findings
+    if not documents.metrics["baselines"]:
+        why = "No baseline was fitted: on a leaky split the comparison would not be honest."
+        return Section("Beside plain models", "baselines", (Text(why),))
+    sentences = [*found["warnings"], *found["not_beaten"], *found["beaten"]]
+    return Section(
+        "Beside plain models",
+        "baselines",
+        (
+            Text(
+                "Each baseline was fitted to all training subjects and met the same test subjects. Regions "
+                "and voxels see the images; age, sex, scanner and site must not tell AD from CN."
+            ),
+            Items(tuple(map(typeset, sentences))),
+            baselines_table(documents.metrics),
+            Chart(
+                svg_uri(baselines_figure(documents.metrics)),
+                "AUC of the network and of each baseline, and the network's lead over each, with "
+                "intervals; the numbers are in the table.",
+                "AUC with 95 % intervals, and the network's lead by the paired bootstrap.",
+                wide=True,
+            ),
+        ),
+    )
+
+
+def baselines_table(metrics: Mapping[str, Any]) -> Table:
+    """Return each baseline's area and the network's lead over it."""
+    rows = [("Network", *_with_reach(metrics["subject"]["auc"]), "", "")]
+    rows += [
+        (
+            words(title),
+            *_with_reach(metrics["baselines"][name]["auc"]),
+            *_with_reach(metrics["differences"][name]),
+        )
+        for name, title in BASELINES.items()
+        if name in metrics["baselines"]
+    ]
+    columns = ("Model", "AUC per subject", "95 % interval", "Network's lead", "95 % interval")
+    return table("The network and its baselines on the same subjects", columns, rows)
+
+
+def subgroups(documents: Documents) -> Section:
+    """Return performance by age, sex, site and scanner."""
+    groups = documents.evaluation.subgroups
+    return Section(
+        "Does it work for everybody",
+        "subgroups",
+        (
+            Text(
+                "Subgroups were looked at after the fact and are small: an odd one is a question, not a "
+                "result. Where one diagnosis lacks there is nothing to compare."
+            ),
+            subgroups_table(groups),
+            Chart(
+                svg_uri(subgroups_figure(groups)),
+                "AUC and balanced accuracy with intervals by age, sex, site and scanner; the numbers are "
+                "in the table.",
+                "The thin line is the value of all subjects.",
+                wide=True,
+            ),
+        ),
+    )
+
+
+def subgroups_table(groups: pd.DataFrame) -> Table:
+    """Return the subgroups' numbers."""
+    rows = [
+        (
+            "All" if row["fact"] == "all" else f"{words(row['fact'])}: {row['group']}",
+            str(row["n_ad"]),
+            str(row["n_cn"]),
+            *_cells(row, "auc"),
+            *_cells(row, "balanced_accuracy"),
+        )
+        for row in records(groups)
+    ]
+    columns = ("Subgroup", "AD", "CN", "AUC", "95 % interval", "Balanced accuracy", "95 % interval")
+    return table("Subgroups of the test subjects", columns, rows)
+
+
+def failures(documents: Documents) -> Section:
+    """Return who is called wrongly: how many, and how sure the network was."""
+    metrics = documents.metrics
+    return Section(
+        "Where it fails",
+        "failures",
+        (
+            Items(tuple(wrong_calls(documents.evaluation.subjects, metrics["threshold"]))),
+            Chart(
+                svg_uri(probability_figure(documents.evaluation.subjects, threshold=metrics["threshold"])),
+                "One dot a test subject: probability of AD by diagnosis, with the threshold; wrong calls "
+                f"are ringed: {_calls(metrics['subject']['confusion'])}.",
+                "Probability of AD of each test subject.",
+            ),
+        ),
+    )
+
+
+def wrong_calls(subjects: pd.DataFrame, threshold: float) -> list[str]:
+    """Return a sentence on the wrong calls of each diagnosis."""
+    sentences = []
+    for diagnosis, call in (("AD", "CN"), ("CN", "AD")):
+        probability = subjects.loc[subjects["diagnosis"] == diagnosis, "probability"].to_numpy(np.float64)
+        wrong = probability[(probability >= threshold) != (diagnosis == "AD")]
+        text = f"{wrong.size} of {plural(probability.size, f'{diagnosis} subject')} called {call}"
+        if wrong.size:
+            low, high = number(float(wrong.min())), number(float(wrong.max()))
+            text += f", with probabilities of AD {'of ' + low if low == high else f'from {low} to {high}'}"
+        sentences.append(f"{text}; the threshold is {number(threshold)}.")
+    return sentences
+
+
+def cross_validation_table(summary: Mapping[str, Any]) -> Table:
+    """Return the pooled measures of all folds, and their spread over the folds."""
+    rows = [
+        (
+            title,
+            *_with_reach(summary["pooled"][name]),
+            number(summary["spread"][name]["mean"]),
+            reach(summary["spread"][name]),
+        )
+        for name, title in MEASURES.items()
+        if name in summary["pooled"]
+    ]
+    columns = ("Measure", "All subjects", "95 % interval", "Mean of folds", "Lowest to highest fold")
+    return table(f"{summary['folds']} folds of all subjects", columns, rows)
+
+
+def _cross_validation(summary: Mapping[str, Any] | None) -> list[Block]:
+    if not summary or not summary["folds"]:
+        return []
+    counts = summary["counts"]
+    text = (
+        "As many networks as folds were trained anew, and each subject was scored by one that had not seen "
+        f"it. Hyperparameters were chosen on {counts['searched']} of the {counts['subjects']} subjects."
+    )
+    if "unsearched" in summary:
+        text += f" On the others alone the AUC is {interval(summary['unsearched']['auc'])}."
+    return [Heading("Cross-validation"), Text(text), cross_validation_table(summary)]
+
+
+def _with_reach(metric: Mapping[str, Any]) -> tuple[str, str]:
+    return number(metric["value"]), reach(metric)
+
+
+def _cells(row: Mapping[str, Any], name: str) -> tuple[str, str]:
+    if np.isnan(row[name]):
+        return "-", "one diagnosis only"
+    return number(row[name]), reach({"low": row[f"{name}_low"], "high": row[f"{name}_high"]})
+
+
+def _chosen(counts: Mapping[str, int]) -> str:
+    n = counts["validation_subjects"]
+    return (
+        f"that was chosen on {plural(n, 'validation subject')}" if n else "nobody was there to choose it on"
+    )
+
+
+def _calls(calls: Mapping[str, int]) -> str:
+    ad = calls["true_positive"] + calls["false_negative"]
+    cn = calls["false_positive"] + calls["true_negative"]
+    share = (calls["true_positive"] + calls["true_negative"]) / (ad + cn)
+    return (
+        f"{calls['true_positive']} of {ad} AD and {calls['true_negative']} of {cn} CN subjects called "
+        f"rightly, {percent(share)} in all"
+    )

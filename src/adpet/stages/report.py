@@ -1,0 +1,157 @@
+"""Write the report and the model card from the files of the other stages, without network or scans."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from adpet.artifacts import (
+    AUDIT,
+    CALIBRATION,
+    CAM,
+    CROSS_VALIDATION_SUMMARY,
+    EXPLAIN,
+    FINDINGS,
+    HISTORY,
+    INGEST,
+    METRICS,
+    MODEL_CARD,
+    PRECISION_RECALL,
+    REPORT,
+    ROC,
+    ROC_BAND,
+    RUN,
+    SPLIT_SUMMARY,
+    SUBGROUPS,
+    SUBJECTS,
+    TRIALS,
+    read_json,
+    written_aside,
+)
+from adpet.errors import InputError
+from adpet.evidence.model_card import model_card
+from adpet.evidence.report.attention import GROUP_MAPS
+from adpet.evidence.report.documents import Documents, Evaluation, Maps, Search
+from adpet.evidence.report.page import report_html
+from adpet.evidence.training_figures import PARAMETER_PREFIX
+from adpet.imaging.template import fdg_template
+from adpet.imaging.volume import read_volume
+from adpet.learning.importance import parameter_importance
+from adpet.learning.monitor import RISING
+from adpet.learning.search import TrialRow
+from adpet.params import Params
+from adpet.stages.participants import reads_phantom
+from adpet.stages.searching import search_space
+from adpet.tracking.runs import append_to_run, find_run
+from adpet.tracking.store import connect
+
+
+def run(params: Params) -> None:
+    """Write ``report.html`` and ``MODEL_CARD.md``, and add them to the training's MLflow run."""
+    documents = read_documents(params)
+    for path, text in ((REPORT, report_html(documents)), (MODEL_CARD, model_card(documents))):
+        with written_aside(path) as aside:
+            aside.write_text(text, encoding="utf-8")
+    _log(documents.lineage["id"], params)
+
+
+def read_documents(params: Params) -> Documents:
+    """Read all that a report is written from; what a stage has not made is left out, but for the evaluation.
+
+    Raises
+    ------
+    InputError
+        Where the results of ingest, split, train or evaluate are not there.
+    """
+    audit = _read_if_there(AUDIT)
+    return Documents(
+        metrics=read_json(METRICS),
+        findings=read_json(FINDINGS),
+        evaluation=_evaluation(),
+        trained=read_json(RUN),
+        history=_table(HISTORY),
+        ingest=read_json(INGEST),
+        split=read_json(SPLIT_SUMMARY),
+        aggregation=params.evaluate.aggregation,
+        is_phantom=reads_phantom(params),
+        audit=audit and audit["leakage"]["audit"],
+        cam=_read_if_there(CAM),
+        maps=_maps(params),
+        search=_search(params),
+        cross_validation=_read_if_there(CROSS_VALIDATION_SUMMARY),
+    )
+
+
+def _read_if_there(path: Path) -> Any:
+    return read_json(path) if path.exists() else None
+
+
+def _table(path: Path) -> pd.DataFrame:
+    """Read a table of results; sites may be named "012" or "NA", and stay so."""
+    if not path.exists():
+        raise InputError(f"{path}: required, but not there; run: dvc repro")
+    return pd.read_csv(path, dtype={"group": "str"}, keep_default_na=False, na_values=[""])
+
+
+def _evaluation() -> Evaluation:
+    # Without their names: no figure needs them, and none can show them.
+    subjects = _table(SUBJECTS).drop(columns="subject")
+    return Evaluation(
+        subjects=subjects,
+        subgroups=_table(SUBGROUPS),
+        roc=_table(ROC),
+        roc_band=_table(ROC_BAND),
+        precision_recall=_table(PRECISION_RECALL),
+        calibration=_table(CALIBRATION),
+    )
+
+
+def _maps(params: Params) -> Maps | None:
+    """Read the group maps and their tables, where explain has made them."""
+    if not CAM.exists():
+        return None
+    groups, sanity = EXPLAIN / "groups", EXPLAIN / "sanity"
+    template = fdg_template(params.standardize.grid_mm)
+    volumes = {name: read_volume(groups / f"{name}.nii.gz").data for name in GROUP_MAPS}
+    is_checked = (sanity / "cascade.csv").exists()
+    return Maps(
+        volumes=volumes,
+        underlay=template.data,
+        affine=template.affine,
+        hide_below=params.explain.hide_below,
+        regions=_table(EXPLAIN / "regions.csv"),
+        cascade=_table(sanity / "cascade.csv") if is_checked else None,
+        curves=_table(sanity / "curves.csv").drop(columns="scan") if is_checked else None,
+    )
+
+
+def _search(params: Params) -> Search | None:
+    """Read the trials, and say how much each parameter explains."""
+    if not params.tuned():
+        return None
+    trials = _table(TRIALS)
+    columns = [name for name in trials.columns if name.startswith(PARAMETER_PREFIX)]
+    rows = [
+        TrialRow(
+            number=int(row["number"]),
+            state=row["state"],
+            value=None if np.isnan(row["value"]) else float(row["value"]),
+            params={name.removeprefix(PARAMETER_PREFIX): row[name] for name in columns},
+            reported={},
+        )
+        for row in trials.to_dict("records")
+    ]
+    return Search(
+        trials=trials,
+        monitor=params.train.monitor,
+        rising=params.train.monitor in RISING,
+        importance=parameter_importance(rows, search_space(params), seed=params.seed),
+    )
+
+
+def _log(lineage_id: str, params: Params) -> None:
+    connect(Path.cwd(), experiment=params.tracking.experiment)
+    with append_to_run(find_run(lineage_id, "train")) as tracked:
+        for path in (REPORT, MODEL_CARD):
+            tracked.log_artifact(path, "report")

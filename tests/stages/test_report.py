@@ -1,0 +1,76 @@
+"""The report comes out of the results' files alone: no network, no scan, and nobody's name."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from adpet.artifacts import remove
+from adpet.tracking.registry import DESCRIPTION_LIMIT
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("pipeline")]
+
+FILES = ("results/report/report.html", "results/report/MODEL_CARD.md")
+
+
+@pytest.fixture(scope="module")
+def client(finished):
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=f"sqlite:///{finished.root}/mlflow.db")
+
+
+def test_without_the_model_and_the_scans_it_is_the_same_again(copied):
+    before = copied.content(list(FILES))
+    for name in ("results/train/model.keras", "data/phantom/raw", "data/interim/volumes", *FILES):
+        remove(copied.root / name)
+    copied.adpet("report")
+    assert copied.content(list(FILES)) == before
+
+
+def test_it_tells_the_figures_of_the_evaluation(finished):
+    auc = finished.read_json("results/evaluate/metrics.json")["subject"]["auc"]
+    for name in FILES:
+        text = (finished.root / name).read_text()
+        assert f"{auc['value']:.3f} (95 % interval {auc['low']:.3f} to {auc['high']:.3f})" in text
+
+
+def test_a_stage_that_was_not_run_leaves_its_chapter_with_a_sentence(copied):
+    for name in ("results/audit/audit.json", "results/explain"):
+        remove(copied.root / name)
+    copied.adpet("report")
+    text = (copied.root / FILES[0]).read_text()
+    assert "dvc repro audit" in text
+    assert "dvc repro explain" in text
+
+
+def test_what_it_cannot_do_without_is_named_with_what_to_run(copied):
+    remove(copied.root / "results/evaluate/subjects.csv")
+    done = copied.adpet("report", status=1)
+    assert "results/evaluate/subjects.csv: required, but not there; run: dvc repro" in done.stderr
+
+
+def test_no_subject_is_named(finished):
+    names = set(pd.read_csv(finished.root / "data/processed/split.csv", dtype="str")["subject"])
+    hashes = set(json.loads((finished.root / "results/train/run.json").read_text())["trained_on"])
+    for path in FILES:
+        text = (finished.root / path).read_text()
+        assert not [name for name in names | hashes if name in text]
+
+
+def test_it_lies_with_the_training_and_the_card_is_on_the_version(finished, client):
+    version = client.get_model_version("adpet", "1")
+    logged = {entry.path for entry in client.list_artifacts(version.run_id, "report")}
+    assert logged == {"report/report.html", "report/MODEL_CARD.md"}
+    card = (finished.root / FILES[1]).read_text()
+    assert len(version.description) <= DESCRIPTION_LIMIT
+    assert version.description[:400] == card[:400]
+
+
+def test_versions_can_be_looked_through_by_whom_they_were_tested_on(finished, client):
+    tags = client.get_model_version("adpet", "1").tags
+    metrics = finished.read_json("results/evaluate/metrics.json")
+    beaten = [name for name, lead in metrics["differences"].items() if lead["low"] > 0]
+    assert tags["adpet.test_subjects"] == str(metrics["counts"]["subjects"])
+    assert tags["adpet.beats"] == (", ".join(beaten) or "none")
+    assert tags["adpet.use"] == "research only"
