@@ -31,6 +31,7 @@ PIPELINE_FILES = (
     "tests/test_privacy.py",
     "tests/stages/test_evaluate.py",
     "tests/stages/test_fold.py",
+    "tests/stages/test_report.py",
 )
 
 
