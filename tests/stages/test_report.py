@@ -8,7 +8,7 @@ import pytest
 from adpet.artifacts import remove
 from adpet.tracking.registry import DESCRIPTION_LIMIT
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("pipeline")]
+pytestmark = pytest.mark.slow
 
 FILES = ("results/report/report.html", "results/report/MODEL_CARD.md")
 
