@@ -160,6 +160,11 @@ class TestRefusals:
             f"params.yaml: tune.space.{name}: required low"
         )
 
+    def test_a_cross_validation_asks_for_a_model_of_all_training_subjects(self, document):
+        assert not validate_params(document, source="params.yaml").refits()
+        set_by_key(document, "evaluate.cross_validation", 5)
+        assert validate_params(document, source="params.yaml").refits()
+
     def test_a_validation_fold_must_exist(self, document):
         assert "required less than split.folds (5); received 5" in refusal(
             document, "split.validation_fold", 5

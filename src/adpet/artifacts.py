@@ -39,6 +39,7 @@ MODEL = TRAIN / "model.keras"
 HISTORY = TRAIN / "history.csv"
 RUN = TRAIN / "run.json"
 CURVES = TRAIN / "curves.png"
+VALIDATION = TRAIN / "validation.csv"
 
 EVALUATE = Path("results/evaluate")
 METRICS = EVALUATE / "metrics.json"

@@ -396,6 +396,13 @@ class Params(Section):
             if value == TUNED
         )
 
+    def refits(self) -> bool:
+        """Say whether the final network is trained on all training subjects, the validation fold with them.
+
+        Without folds, as in 2019, there is no part that was left out of the training for validation.
+        """
+        return self.evaluate.cross_validation > 0 and self.split.folds > 0
+
     def with_values(self, values: Mapping[str, Any]) -> "Params":
         """Return these parameters with `values` by dotted key, validated anew."""
         document = self.model_dump()

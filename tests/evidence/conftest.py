@@ -129,7 +129,7 @@ def trained_document() -> dict:
         "backend": "tensorflow",
         "versions": {"keras": "3.15.1", "numpy": "2.4.6"},
     }
-    return {"lineage": lineage, "best_epoch": 1, "final": {"val_loss": 0.4}}
+    return {"lineage": lineage, "best_epoch": 1, "final": {"val_loss": 0.4}, "before_refit": None}
 
 
 def split_document(**changes) -> dict:

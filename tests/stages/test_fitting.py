@@ -1,11 +1,13 @@
 """Whose slices are trained on, and the guards before training and evaluation."""
 
+import numpy as np
 import pandas as pd
 import pytest
 
+from adpet.artifacts import SLICES
 from adpet.errors import LeakageError
 from adpet.params import load_params, read_yaml, set_by_key, validate_params
-from adpet.stages.fitting import hashed, refuse_trained_on, training_and_validation
+from adpet.stages.fitting import all_training, fit, hashed, refuse_trained_on, training_and_validation
 from adpet.stages.participants import may_log_images
 
 SPLIT = pd.DataFrame(
@@ -65,6 +67,40 @@ def test_without_folds_validation_is_on_the_test_set_as_in_2019(project_root):
     two = SPLIT.assign(part=["test", "train", "train", "train"])
     training, validation = training_and_validation(two, protocol, fold=0)
     assert (subjects(training), subjects(validation)) == (["s2", "s3", "s4"], ["s1"])
+
+
+def test_all_training_subjects_are_all_but_the_tested(params):
+    assert subjects(all_training(SPLIT, params)) == ["s2", "s3", "s4"]
+
+
+def test_a_validating_subject_that_is_also_tested_stops_the_training_on_all(params):
+    leaking = pd.concat([SPLIT, SPLIT[:1].assign(part="fold-0")])
+    with pytest.raises(LeakageError, match="received 1 trained on and held out: s1"):
+        all_training(leaking, params)
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_a_fit_that_ends_early_has_gone_the_way_of_the_whole_one(project_root, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    SLICES.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for scan in SPLIT["scan"]:
+        np.save(SLICES / f"{scan}.npy", rng.integers(0, 255, (1, 32, 32), dtype=np.uint8))
+    settings = {"model.input_size": 32, "model.alpha": 0.35, "train.epochs": 3, "train.batch_size": 2}
+    small = changed(project_root, FIXED | settings)
+    refs, seen = all_training(SPLIT, small), {3: [], 2: []}
+    for epochs, rows in seen.items():
+        fit(
+            small,
+            refs,
+            [],
+            checkpoint=tmp_path / f"{epochs}.npz",
+            label="fit",
+            log=lambda row, _, rows=rows: rows.append({key: row[key] for key in ("loss", "learning_rate")}),
+            epochs=epochs,
+        )
+    assert seen[2] == seen[3][:2]
+    assert seen[2][1]["learning_rate"] < seen[2][0]["learning_rate"]
 
 
 def test_a_model_is_not_evaluated_on_whom_it_was_trained_on():

@@ -22,13 +22,14 @@ from adpet.artifacts import (
     SPLIT,
     SUBGROUPS,
     SUBJECTS,
+    VALIDATION,
     read_json,
     write_json,
     written_aside,
 )
 from adpet.cohort.scans import read_scans
 from adpet.cohort.splits import read_split
-from adpet.evidence.aggregation import learn_position_weights, subject_probabilities
+from adpet.evidence.aggregation import PREDICTION_COLUMNS, learn_position_weights, subject_probabilities
 from adpet.evidence.curves import calibration_points, precision_recall_curves, roc_band, roc_curves
 from adpet.evidence.differences import auc_difference, findings
 from adpet.evidence.metrics import evaluation
@@ -40,6 +41,7 @@ from adpet.params import Params, flatten
 from adpet.stages.comparison import Baseline, baselines
 from adpet.stages.evaluation_figures import draw
 from adpet.stages.fitting import hashed, refuse_trained_on, slice_refs
+from adpet.stages.validation import read_validation
 from adpet.tracking.runs import append_to_run, find_run
 from adpet.tracking.store import connect
 
@@ -49,14 +51,14 @@ def run(params: Params) -> None:
     trained = read_json(RUN)
     split = read_split(SPLIT)
     leaky = trained["leaky"]
+    tested = split[split["part"] == "test"]
     # Without folds there is nobody to choose a threshold on but the tested: it stays 0.5, as in 2019.
-    validation_part = f"fold-{params.split.validation_fold}" if params.split.folds else None
-    scored = split[split["part"].isin(["test", validation_part])]
+    validation = read_validation(VALIDATION)
     if not leaky:
-        refuse_trained_on(trained["trained_on"], hashed(scored["subject"]))
-    predictions = _predictions(scored, params)
-    test = predictions[predictions["part"] == "test"]
-    validation = predictions[predictions["part"] == validation_part]
+        _refuse_known(trained, tested, validation)
+    predictions = _with_sessions(pd.concat([_predicted(tested, params), validation], ignore_index=True))
+    is_test = predictions["part"] == "test"
+    test, validation = predictions[is_test], predictions[~is_test]
     # Rounded as written, so that what is written gives the same results again.
     weights = learn_position_weights(validation, positions=int(split["index"].max()) + 1).round(9)
     metrics = _evaluation(test, validation, params, weights=weights, leaky=leaky)
@@ -79,12 +81,26 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
         table.to_csv(aside, index=False, lineterminator="\n", float_format="%.9g")
 
 
-def _predictions(scored: pd.DataFrame, params: Params) -> pd.DataFrame:
-    """Return the network's probability for every slice of the rows of `scored`."""
+def _refuse_known(trained: dict[str, Any], tested: pd.DataFrame, validation: pd.DataFrame) -> None:
+    """Check that no subject is scored by a network that was fitted to it.
+
+    The validation fold was scored by the network before the refit, where there was one.
+    """
+    refuse_trained_on(trained["trained_on"], hashed(tested["subject"]))
+    validated = trained["before_refit"] or trained
+    refuse_trained_on(validated["trained_on"], hashed(validation["subject"]))
+
+
+def _predicted(tested: pd.DataFrame, params: Params) -> pd.DataFrame:
+    """Return the rows of `tested`, one a slice, with the network's probability."""
     set_determinism(params.seed, params.compute.threads)
-    probability = predict(load_model(MODEL), slice_refs(scored), batch_size=params.train.batch_size)
+    probability = predict(load_model(MODEL), slice_refs(tested), batch_size=params.train.batch_size)
+    return tested.assign(probability=probability.astype("float64"))
+
+
+def _with_sessions(predictions: pd.DataFrame) -> pd.DataFrame:
     sessions = read_scans(SCANS).set_index("scan")["session"]
-    return scored.assign(session=scored["scan"].map(sessions), probability=probability)
+    return predictions.assign(session=predictions["scan"].map(sessions))[list(PREDICTION_COLUMNS)]
 
 
 def _evaluation(

@@ -50,6 +50,20 @@ def training_and_validation(
     return slice_refs(training), slice_refs(split[held_out])
 
 
+def all_training(split: pd.DataFrame, params: Params) -> list[SliceRef]:
+    """Return the slices of every subject that is not tested, whoever validates.
+
+    Raises
+    ------
+    LeakageError
+        Where one of them is also tested, unless the split was asked to leak.
+    """
+    test = split["part"] == "test"
+    if params.split.unit == "subject":
+        _refuse(set(split.loc[~test, "subject"]) & set(split.loc[test, "subject"]), "trained on and held out")
+    return slice_refs(split[~test])
+
+
 def hashed(subjects: Iterable[str]) -> list[str]:
     """Return one hash a subject, sorted, by which a model can say whom it knows without naming them."""
     return sorted({hashlib.sha256(f"adpet:{subject}".encode()).hexdigest()[:16] for subject in subjects})
@@ -90,14 +104,20 @@ def fit(
     checkpoint: Path,
     label: str,
     log: Callable[[dict[str, float], int], None],
+    epochs: int | None = None,
 ) -> tuple["keras.Model", History]:
-    """Train a new network, from `checkpoint` on where a killed training left it; `log` gets row and epoch."""
+    """Train a new network, from `checkpoint` on where a killed training left it; `log` gets row and epoch.
+
+    With `epochs` the training ends after so many, on the schedule of all that ``train.epochs`` asks for.
+    """
     model = network(params)
+    epochs = epochs or params.train.epochs
 
-    def on_epoch(epoch: int, row: dict[str, float]) -> None:
+    def on_epoch(epoch: int, row: dict[str, float]) -> bool:
         log(row, epoch)
+        return epoch + 1 == epochs
 
-    with epochs_shown(params.train.epochs, label=label, on_epoch=on_epoch) as shown:
+    with epochs_shown(epochs, label=label, on_epoch=on_epoch) as shown:
         history = train(
             model,
             training,

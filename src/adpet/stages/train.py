@@ -1,7 +1,11 @@
-"""Train MobileNetV2 with the best trial's hyperparameters, and log the run with its model."""
+"""Train MobileNetV2 with the best trial's hyperparameters, and log the run with its model.
+
+With a cross-validation the network that the validation fold has validated is not the final one: another is
+trained as it was, on all training subjects. The validated one says how long, and where the threshold lies.
+"""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -14,25 +18,37 @@ from adpet.artifacts import (
     RUN,
     SPLIT,
     SPLIT_SUMMARY,
+    VALIDATION,
     read_json,
     resumable,
     write_json,
     written_aside,
 )
-from adpet.cohort.splits import read_split
+from adpet.cohort.splits import fold_name, read_split
 from adpet.evidence.drawing import save_figure
 from adpet.evidence.training_figures import learning_curves_figure
 from adpet.imaging.coronal import coronal_slices
 from adpet.imaging.intensity import ratio_to_reference, to_uint8
 from adpet.imaging.template import fdg_template, reference_mask
 from adpet.learning.saving import save_model
-from adpet.learning.training import History, set_determinism
+from adpet.learning.training import History, predict, set_determinism
 from adpet.params import Params
-from adpet.stages.fitting import fit, hashed, history_table, training_and_validation
+from adpet.stages.fitting import (
+    all_training,
+    fit,
+    hashed,
+    history_table,
+    slice_refs,
+    training_and_validation,
+)
 from adpet.stages.slice import coronal_grid
+from adpet.stages.validation import write_validation
 from adpet.tracking.lineage import lineage
-from adpet.tracking.runs import open_run
+from adpet.tracking.runs import RunHandle, open_run
 from adpet.tracking.store import connect
+
+if TYPE_CHECKING:
+    import keras
 
 # Everything that the trained weights follow from.
 SETTINGS: dict[str, Any] = {
@@ -40,15 +56,21 @@ SETTINGS: dict[str, Any] = {
     **dict.fromkeys(("seed", "cohort", "standardize", "slice", "split", "model", "augment", "train"), True),
 }
 
+# What whoever loads a refitted model should know of how its epochs and its threshold were found.
+REFITTED = (
+    "trained on all training subjects; the number of epochs, and the threshold of its version, were chosen "
+    "on the validation fold for a network that was trained without that fold"
+)
+
 
 def run(params: Params) -> None:
-    """Write the model, its history and ``run.json``; log the training as one MLflow run."""
+    """Write the model, its history, ``validation.csv`` and ``run.json``; log all as one MLflow run."""
     params = params.with_values(read_json(BEST_TRIAL))
     set_determinism(params.seed, params.compute.threads)
     split = read_split(SPLIT)
     split_summary = read_json(SPLIT_SUMMARY)
     facts = lineage(
-        params=params.model_dump(include=SETTINGS, mode="json"),
+        params=_settings(params),
         raw=params.cohort.raw,
         split_hash=split_summary["hash"],
         seed=params.seed,
@@ -60,21 +82,15 @@ def run(params: Params) -> None:
             lineage=facts["id"],
             kind="train",
             name=f"MobileNetV2 {params.model.alpha} {params.model.feature_layer}",
-            tags=_tags(facts, leaky=split_summary["leaky"]),
+            tags=_tags(facts, leaky=split_summary["leaky"], refits=params.refits()),
             params=params.flat(),
             reopen=True,
         ) as tracked,
     ):
         tracked.log_dataset(name=params.cohort.raw, digest=facts["data"], source=params.cohort.raw)
-        training, validation = training_and_validation(split, params, fold=params.split.validation_fold)
-        model, history = fit(
-            params,
-            training,
-            validation,
-            checkpoint=work / "checkpoint.npz",
-            label="train",
-            log=tracked.log_metrics,
-        )
+        model, history = _validated(split, params, work, tracked)
+        if params.refits():
+            model = _refitted(split, params, work, tracked, epochs=history.best_epoch + 1)
         save_model(model, MODEL)
         _write(history, {"lineage": facts, "leaky": split_summary["leaky"], **_whom(split, params)})
         tracked.log_metrics({f"final.{name}": value for name, value in history.final.items()})
@@ -85,18 +101,71 @@ def run(params: Params) -> None:
 
 def preprocessing(params: Params, facts: dict[str, Any]) -> dict[str, Any]:
     """Return what turns a scan into this network's input and its output into an answer."""
+    refit = {"training": REFITTED} if params.refits() else {}
     return {
         "standardize": params.standardize.model_dump(mode="json"),
         "slice": params.slice.model_dump(mode="json"),
         "input_size": params.model.input_size,
         "lineage": facts["id"],
-    }
+    } | refit
 
 
-def _tags(facts: dict[str, Any], *, leaky: bool) -> dict[str, str]:
+def _settings(params: Params) -> dict[str, Any]:
+    """Return what the weights follow from: of the cross-validation only that there is one."""
+    refit = {"refit": True} if params.refits() else {}
+    return params.model_dump(include=SETTINGS, mode="json") | refit
+
+
+def _validated(
+    split: pd.DataFrame, params: Params, work: Path, tracked: RunHandle
+) -> tuple["keras.Model", History]:
+    """Train the network whose epoch the validation fold chooses, and write what it makes of that fold."""
+    training, validation = training_and_validation(split, params, fold=params.split.validation_fold)
+    model, history = fit(
+        params,
+        training,
+        validation,
+        checkpoint=work / "checkpoint.npz",
+        label="train",
+        log=tracked.log_metrics,
+    )
+    # Without folds the tested validate, as in 2019: what is chosen after the training is not chosen on them.
+    rows = split[split["part"] == fold_name(params.split.validation_fold)].assign(probability=np.nan)
+    if len(rows):
+        rows["probability"] = predict(model, slice_refs(rows), batch_size=params.train.batch_size)
+    write_validation(rows, VALIDATION)
+    return model, history
+
+
+def _refitted(
+    split: pd.DataFrame, params: Params, work: Path, tracked: RunHandle, *, epochs: int
+) -> "keras.Model":
+    """Train a new network on all training subjects as the validated one was up to its best epoch.
+
+    It goes the same way and stops there: on a schedule that fell to 0 within these epochs the learning rates
+    would be others than those that led to the epoch that was chosen.
+    """
+
+    def log(row: dict[str, float], epoch: int) -> None:
+        tracked.log_metrics({f"refit.{name}": value for name, value in row.items()}, epoch)
+
+    model, _ = fit(
+        params,
+        all_training(split, params),
+        [],
+        checkpoint=work / "refit.npz",
+        label="refit",
+        log=log,
+        epochs=epochs,
+    )
+    return model
+
+
+def _tags(facts: dict[str, Any], *, leaky: bool, refits: bool) -> dict[str, str]:
     versions = {f"adpet.version.{package}": version for package, version in facts["versions"].items()}
     return {
         "adpet.leaky": str(leaky).lower(),
+        "adpet.refit": str(refits).lower(),
         "adpet.data": facts["data"],
         "adpet.split": facts["split"],
         "adpet.seed": str(facts["seed"]),
@@ -106,14 +175,19 @@ def _tags(facts: dict[str, Any], *, leaky: bool) -> dict[str, str]:
     }
 
 
-def _whom(split: pd.DataFrame, params: Params) -> dict[str, list[str]]:
-    """Return, hashed, whom the network was fitted to and whom its best epoch was chosen on."""
-    validation_part = f"fold-{params.split.validation_fold}" if params.split.folds else "test"
-    validated = split["part"] == validation_part
-    trained = ~validated & (split["part"] != "test")
+def _whom(split: pd.DataFrame, params: Params) -> dict[str, Any]:
+    """Return, hashed, whom the network was fitted to and whom its best epoch was chosen on.
+
+    Where it was refitted, ``before_refit`` says whom the network was fitted to that chose and was validated.
+    """
+    tested = split["part"] == "test"
+    validated = split["part"] == fold_name(params.split.validation_fold) if params.split.folds else tested
+    first = hashed(split.loc[~validated & ~tested, "subject"])
+    refits = params.refits()
     return {
-        "trained_on": hashed(split.loc[trained, "subject"]),
+        "trained_on": hashed(split.loc[~tested, "subject"]) if refits else first,
         "validated_on": hashed(split.loc[validated, "subject"]),
+        "before_refit": {"trained_on": first} if refits else None,
     }
 
 

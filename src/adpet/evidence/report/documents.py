@@ -93,6 +93,11 @@ class Documents:
         return bool(self.metrics["leakage"]["leaky"])
 
     @property
+    def refitted(self) -> bool:
+        """Whether the model was trained on all training subjects after another had been validated."""
+        return bool(self.trained["before_refit"])
+
+    @property
     def lineage(self) -> Document:
         """What the model was made from."""
         facts: Document = self.trained["lineage"]

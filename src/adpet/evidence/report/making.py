@@ -128,6 +128,7 @@ def making(documents: Documents) -> Section:
             + ", ".join(f"{words(name).lower()} {number(value)}" for name, value in final.items())
             + "."
         ),
+        *([Text(refit_sentence(documents))] if documents.refitted else []),
         Chart(
             svg_uri(learning_curves_figure(records(history), best_epoch=best)),
             f"Training and validation measures over {plural(len(history), 'epoch')}; epoch {best} was kept.",
@@ -136,6 +137,16 @@ def making(documents: Documents) -> Section:
         ),
     ]
     return Section("Search and training", "training", tuple(blocks))
+
+
+def refit_sentence(documents: Documents) -> str:
+    """Return which network the model is, where it is not the one that was validated."""
+    epochs = documents.trained["best_epoch"] + 1
+    return (
+        "The model is another network, trained anew in the same way on all training subjects, those of the "
+        f"validation fold with them, and stopped after {plural(epochs, 'epoch')}, where the kept one ended; "
+        "number of epochs and threshold come from the network before it."
+    )
 
 
 def _search(search: Search | None) -> Iterator[Block]:
@@ -245,6 +256,12 @@ def limit_sentences(documents: Documents) -> list[str]:
         "The diagnosis of the collection is taken for the truth; it is no pathology.",
         "A map shows what moved the network, not what is ill.",
     ]
+    if documents.refitted:
+        sentences.insert(
+            1,
+            "The number of epochs and the threshold were chosen for a network that was trained without the "
+            "validation fold; the model was trained on that fold too, and may be differently sure of itself.",
+        )
     if documents.is_phantom:
         sentences.insert(
             0,
