@@ -54,10 +54,11 @@ def test_summary_is_of_numbers_and_every_subject_counts_once(fold_predictions):
     subjects = _subjects(fold_predictions)
     summary = pooled_summary(subjects, seed=0, resamples=100)
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
-    assert summary["counts"] == {"subjects": 108, "searched": 54}
+    folds = {fold: {"ad": 18, "cn": 18} for fold in "012"}
+    assert summary["counts"] == {"subjects": 108, "searched": 54, "fold": folds}
     pooled = roc_auc_score(subjects["diagnosis"] == "AD", subjects["probability"])
     assert summary["pooled"]["auc"]["value"] == pytest.approx(pooled)
-    areas = [summary["fold"][str(fold)]["auc"] for fold in range(3)]
+    areas = [summary["fold"][str(fold)]["auc"]["value"] for fold in range(3)]
     spread = summary["spread"]["auc"]
     assert (spread["low"], spread["high"]) == (min(areas), max(areas))
     assert spread["sd"] == pytest.approx(np.std(areas, ddof=1))

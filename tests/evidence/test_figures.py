@@ -10,6 +10,7 @@ from PIL import Image
 
 from adpet.evidence.aggregation import subject_probabilities
 from adpet.evidence.brain_figures import cam_montage, group_map_figure
+from adpet.evidence.cross_validation import pooled_summary
 from adpet.evidence.curves import calibration_points, precision_recall_curves, roc_band, roc_curves
 from adpet.evidence.drawing import save_figure
 from adpet.evidence.figures import (
@@ -19,7 +20,7 @@ from adpet.evidence.figures import (
     probability_figure,
     roc_figure,
 )
-from adpet.evidence.forest_figures import baselines_figure, subgroups_figure
+from adpet.evidence.forest_figures import baselines_figure, folds_figure, subgroups_figure
 from adpet.evidence.metrics import evaluation
 from adpet.evidence.sanity_figures import sanity_figure
 from adpet.evidence.subgroups import subgroup_table
@@ -54,6 +55,13 @@ def _subgroups(table):
     )
     facts.loc[0, "site"] = "S2"
     return subgroup_table(subjects, facts, threshold=0.5)
+
+
+def _folds(subjects):
+    """The subjects as if they had been scored in three folds."""
+    folds = np.arange(len(subjects)) // 2 % 3
+    scored = subjects.assign(fold=folds, threshold=0.5, searched=True)
+    return pooled_summary(scored, seed=0, resamples=50)
 
 
 def _brain(n=16, size=32):
@@ -121,6 +129,7 @@ def _drawings(table, metrics):
         "calibration": calibration_figure(calibration_points(subjects, table), metrics=metrics),
         "baselines": baselines_figure(_with_baselines(metrics)),
         "subgroups": subgroups_figure(_subgroups(table)),
+        "folds": folds_figure(_folds(subjects)),
         "confusion": confusion_figure(metrics),
         "probability": probability_figure(subjects, threshold=0.5),
         "curves": learning_curves_figure(_history(), best_epoch=5),

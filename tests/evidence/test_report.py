@@ -9,10 +9,9 @@ import pandas as pd
 import pytest
 
 from adpet.evidence.report.attention import GROUP_MAPS, attention
-from adpet.evidence.report.blocks import number, typeset
+from adpet.evidence.report.blocks import MEASURES, number, typeset
 from adpet.evidence.report.documents import Maps, Search
 from adpet.evidence.report.page import report_html
-from adpet.evidence.report.performance import MEASURES
 from adpet.evidence.report_figures import svg_uri
 
 HOSTILE = "<script>alert('site')</script>"

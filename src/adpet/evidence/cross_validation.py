@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from adpet.evidence.aggregation import (
+    NEGATIVE,
     POSITIVE,
     Aggregation,
     learn_position_weights,
@@ -72,9 +73,10 @@ def pooled_summary(
         `folds`; `pooled.<metric>.{value,low,high}` of all subjects, and the same under `unsearched` of those
         that the hyperparameters were not chosen on, where these are some of each diagnosis but not all;
         `spread.<metric>.{mean,sd,low,high}` over folds (low and high the least and the most of them), and
-        `fold.<number>.<metric>`; `counts`.
+        `fold.<number>.<metric>.{value,low,high}`; `counts`, also of each fold's diagnoses.
     """
-    by_fold = {str(fold): _values(rows) for fold, rows in subjects.groupby("fold", sort=True)}
+    folds = {str(fold): rows for fold, rows in subjects.groupby("fold", sort=True)}
+    by_fold = {fold: _values(rows) for fold, rows in folds.items()}
     spread = {
         name: {
             "mean": float(column.mean()),
@@ -89,12 +91,20 @@ def pooled_summary(
         "folds": len(by_fold),
         "pooled": _intervals(subjects, seed=seed, resamples=resamples),
         "spread": spread,
-        "fold": by_fold,
-        "counts": {"subjects": len(subjects), "searched": int(subjects["searched"].sum())},
+        "fold": {fold: _intervals(rows, seed=seed, resamples=resamples) for fold, rows in folds.items()},
+        "counts": {
+            "subjects": len(subjects),
+            "searched": int(subjects["searched"].sum()),
+            "fold": {fold: _diagnoses(rows) for fold, rows in folds.items()},
+        },
     }
     if len(unsearched) < len(subjects) and len(set(unsearched["diagnosis"])) > 1:
         summary["unsearched"] = _intervals(unsearched, seed=seed, resamples=resamples)
     return summary
+
+
+def _diagnoses(subjects: pd.DataFrame) -> dict[str, int]:
+    return {name.lower(): int((subjects["diagnosis"] == name).sum()) for name in (POSITIVE, NEGATIVE)}
 
 
 def _columns(subjects: pd.DataFrame) -> tuple[Any, Any, Any]:

@@ -1,4 +1,4 @@
-"""Forest plots: the network beside its baselines, and its subgroups beside each other, with intervals."""
+"""Forest plots, with intervals: the network beside its baselines, its subgroups, and its folds."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -87,6 +87,37 @@ def subgroups_figure(table: pd.DataFrame) -> "Figure":
         axes.axvline(overall, color=AD_COLOUR, linewidth=0.8, zorder=0)
         axes.set(xlabel=label, xlim=(-0.02, 1.02))
     _labelled(both[0], rows)
+    return figure
+
+
+@styled
+def folds_figure(summary: Mapping[str, Any]) -> "Figure":
+    """Draw the AUC of all subjects of a cross-validation, and that of each fold.
+
+    Parameters
+    ----------
+    summary : mapping
+        As `cross_validation.pooled_summary` returns it.
+    """
+    counts = summary["counts"]
+    pooled = (f"All subjects  ({counts['subjects']})", summary["pooled"]["auc"], AD_COLOUR)
+    folds = [
+        (
+            f"Fold {name}  ({counts['fold'][name]['ad']} AD, {counts['fold'][name]['cn']} CN)",
+            fold["auc"],
+            CN_COLOUR,
+        )
+        for name, fold in summary["fold"].items()
+    ]
+    rows = [
+        Row(label, auc["value"], auc["low"], auc["high"], colour) for label, auc, colour in [pooled, *folds]
+    ]
+    figure = new_figure(7.6, FRAME_HEIGHT + ROW_HEIGHT * len(rows))
+    axes = figure.subplots()
+    _forest(axes, rows)
+    axes.axvline(CHANCE, color=LIGHT_GREY, linewidth=1, linestyle=(0, (4, 3)), zorder=0)
+    axes.set(xlabel="AUC per subject (95 % CI)", xlim=(min(0.4, *(row.low - 0.03 for row in rows)), 1.02))
+    _labelled(axes, rows)
     return figure
 
 

@@ -11,8 +11,10 @@ from adpet.cohort.scans import DIAGNOSES
 from adpet.evidence.report.attention import truth_sentence
 from adpet.evidence.report.blocks import Table, interval, number, percent, plural, points, words
 from adpet.evidence.report.documents import Documents
+from adpet.evidence.report.folds import fold_spread
 from adpet.evidence.report.making import (
     limit_sentences,
+    refit_sentence,
     set_aside,
     split_sentence,
     split_table,
@@ -155,6 +157,7 @@ def _missing(ingest: Mapping[str, Any]) -> str:
 
 def _training(documents: Documents) -> str:
     params, search = documents.lineage["params"]["train"], documents.search
+    refit = f" {refit_sentence(documents)}" if documents.refitted else ""
     searched = (
         f"{plural(len(search.trials), 'trial')} of a TPE search on validation folds of the training "
         f"subjects, by {words(search.monitor).lower()}"
@@ -164,7 +167,7 @@ def _training(documents: Documents) -> str:
     return (
         f"Tuning: {searched}. Training: {params['optimizer']}, {params['epochs']} epochs, batches of "
         f"{params['batch_size']}; epoch {documents.trained['best_epoch']} was kept, chosen on the "
-        "validation fold."
+        f"validation fold.{refit}"
     )
 
 
@@ -175,7 +178,10 @@ def _performance(documents: Documents) -> list[str]:
         parts.append(_table(baselines_table(metrics)))
     folds = documents.cross_validation
     if folds and folds["folds"]:
-        parts.append(f"Cross-validation in {folds['folds']} folds: AUC {interval(folds['pooled']['auc'])}.")
+        parts.append(
+            f"Cross-validation of all {folds['counts']['subjects']} subjects: AUC "
+            f"{interval(folds['pooled']['auc'])}, and {fold_spread(folds)}."
+        )
     return parts
 
 

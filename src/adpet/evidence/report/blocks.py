@@ -58,6 +58,18 @@ class Table:
     kind: ClassVar[str] = "table"
 
 
+# The measures of an evaluation, as they are printed.
+MEASURES = {
+    "auc": "AUC",
+    "average_precision": "Average precision",
+    "accuracy": "Accuracy",
+    "balanced_accuracy": "Balanced accuracy",
+    "sensitivity": "Sensitivity",
+    "specificity": "Specificity",
+    "brier": "Brier score (0 is best)",
+    "calibration_error": "Calibration error (0 is best)",
+}
+
 Block = Text | Items | Heading | Chart | Table
 
 
@@ -96,6 +108,11 @@ def reach(metric: Mapping[str, Any], digits: int = DIGITS) -> str:
 def interval(metric: Mapping[str, Any], digits: int = DIGITS) -> str:
     """Return a value with its 95 % interval, in words."""
     return f"{number(metric['value'], digits)} (95 % interval {reach(metric, digits)})"
+
+
+def with_reach(metric: Mapping[str, Any]) -> tuple[str, str]:
+    """Return a value and its interval's ends, for two cells of a table."""
+    return number(metric["value"]), reach(metric)
 
 
 def difference(metric: Mapping[str, Any]) -> str:

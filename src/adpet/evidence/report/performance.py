@@ -16,9 +16,9 @@ from adpet.evidence.figures import (
 )
 from adpet.evidence.forest_figures import baselines_figure, subgroups_figure
 from adpet.evidence.report.blocks import (
+    MEASURES,
     Block,
     Chart,
-    Heading,
     Items,
     Section,
     Table,
@@ -31,21 +31,12 @@ from adpet.evidence.report.blocks import (
     records,
     table,
     typeset,
+    with_reach,
     words,
 )
 from adpet.evidence.report.documents import Documents
+from adpet.evidence.report.folds import cross_validation
 from adpet.evidence.report_figures import svg_uri
-
-MEASURES = {
-    "auc": "AUC",
-    "average_precision": "Average precision",
-    "accuracy": "Accuracy",
-    "balanced_accuracy": "Balanced accuracy",
-    "sensitivity": "Sensitivity",
-    "specificity": "Specificity",
-    "brier": "Brier score (0 is best)",
-    "calibration_error": "Calibration error (0 is best)",
-}
 
 
 def performance(documents: Documents) -> Section:
@@ -85,7 +76,7 @@ def performance(documents: Documents) -> Section:
             "Calls per subject and per slice.",
             wide=True,
         ),
-        *_cross_validation(documents.cross_validation),
+        *cross_validation(documents),
     ]
     return Section("Performance on held-out subjects", "performance", tuple(blocks))
 
@@ -95,7 +86,7 @@ def measures_table(metrics: Mapping[str, Any]) -> Table:
     rows = [
         (
             title,
-            *(text for level in ("subject", "slice") for text in _with_reach(metrics[level][name])),
+            *(text for level in ("subject", "slice") for text in with_reach(metrics[level][name])),
         )
         for name, title in MEASURES.items()
         if name in metrics["subject"]
@@ -149,12 +140,12 @@ def baselines(documents: Documents) -> Section:
 
 def baselines_table(metrics: Mapping[str, Any]) -> Table:
     """Return each baseline's area and the network's lead over it."""
-    rows = [("Network", *_with_reach(metrics["subject"]["auc"]), "", "")]
+    rows = [("Network", *with_reach(metrics["subject"]["auc"]), "", "")]
     rows += [
         (
             words(title),
-            *_with_reach(metrics["baselines"][name]["auc"]),
-            *_with_reach(metrics["differences"][name]),
+            *with_reach(metrics["baselines"][name]["auc"]),
+            *with_reach(metrics["differences"][name]),
         )
         for name, title in BASELINES.items()
         if name in metrics["baselines"]
@@ -232,39 +223,6 @@ def wrong_calls(subjects: pd.DataFrame, threshold: float) -> list[str]:
             text += f", with probabilities of AD {'of ' + low if low == high else f'from {low} to {high}'}"
         sentences.append(f"{text}; the threshold is {number(threshold)}.")
     return sentences
-
-
-def cross_validation_table(summary: Mapping[str, Any]) -> Table:
-    """Return the pooled measures of all folds, and their spread over the folds."""
-    rows = [
-        (
-            title,
-            *_with_reach(summary["pooled"][name]),
-            number(summary["spread"][name]["mean"]),
-            reach(summary["spread"][name]),
-        )
-        for name, title in MEASURES.items()
-        if name in summary["pooled"]
-    ]
-    columns = ("Measure", "All subjects", "95 % interval", "Mean of folds", "Lowest to highest fold")
-    return table(f"{summary['folds']} folds of all subjects", columns, rows)
-
-
-def _cross_validation(summary: Mapping[str, Any] | None) -> list[Block]:
-    if not summary or not summary["folds"]:
-        return []
-    counts = summary["counts"]
-    text = (
-        "As many networks as folds were trained anew, and each subject was scored by one that had not seen "
-        f"it. Hyperparameters were chosen on {counts['searched']} of the {counts['subjects']} subjects."
-    )
-    if "unsearched" in summary:
-        text += f" On the others alone the AUC is {interval(summary['unsearched']['auc'])}."
-    return [Heading("Cross-validation"), Text(text), cross_validation_table(summary)]
-
-
-def _with_reach(metric: Mapping[str, Any]) -> tuple[str, str]:
-    return number(metric["value"]), reach(metric)
 
 
 def _cells(row: Mapping[str, Any], name: str) -> tuple[str, str]:
