@@ -6,7 +6,11 @@ INSTALLED := $(VENV)/.installed
 # DVC starts the stages with whatever `python` comes first on the path.
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: help repro test lint ui lock clean
+# Folds of the cross-validation at a time; each takes compute.threads processors.
+JOBS ?= 2
+FOLDS := fold@0 fold@1 fold@2 fold@3 fold@4
+
+.PHONY: help repro folds $(FOLDS) test lint ui lock clean
 
 help: ## say what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -21,6 +25,16 @@ $(INSTALLED): requirements.lock pyproject.toml
 repro: $(INSTALLED) ## run the pipeline as far as it has changed, and sum it up
 	dvc repro
 	@adpet summary
+
+folds: $(INSTALLED) ## the same with JOBS=2 folds of the cross-validation at a time
+	dvc repro train
+	$(MAKE) --keep-going --jobs=$(JOBS) $(FOLDS)
+	dvc repro
+	@adpet summary
+
+# What a fold is made from is there already: looking at it again would lock it, and the other folds out.
+$(FOLDS): fold@%:
+	dvc --wait-for-lock repro --single-item $@
 
 test: $(INSTALLED) ## run all tests
 	python -m pytest -n 2 --no-loadscope-reorder

@@ -150,7 +150,7 @@ def _fold(options: argparse.Namespace) -> None:
     if options.number < params.evaluate.cross_validation:
         import_module("adpet.stages.fold").run(params, fold=options.number)
         return
-    # dvc.yaml has ten folds: those that are not wanted end here, before a library is loaded for nothing.
+    # dvc.yaml has more folds: those that are not wanted end here, before a library is loaded for nothing.
     write_json(fold_folder(options.number) / "fold.json", {"fold": options.number, "used": False})
 
 
