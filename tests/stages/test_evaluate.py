@@ -99,6 +99,16 @@ def test_the_figures_are_drawn_again_from_the_folder_alone(copied, monkeypatch):
     assert len(before) == 7
 
 
+def test_figures_and_tables_lie_where_mlflow_puts_those_of_two_runs_side_by_side(finished):
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=f"sqlite:///{finished.root}/mlflow.db")
+    run_id = client.get_model_version("adpet", "1").run_id
+    at_the_top = {entry.path for entry in client.list_artifacts(run_id) if not entry.is_dir}
+    figures = {path.name for path in (finished.root / "results/evaluate").glob("*.png")}
+    assert at_the_top == figures | {"metrics.json", "findings.json", "subgroups.csv"}
+
+
 def test_learned_weights_reach_the_version(copied):
     copied.set_params({"evaluate.aggregation": "position_weights"})
     copied.run("dvc", "repro", "register")

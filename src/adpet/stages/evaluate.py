@@ -162,5 +162,6 @@ def _log(metrics: dict[str, Any], lineage_id: str, params: Params) -> None:
     connect(Path.cwd(), experiment=params.tracking.experiment)
     with append_to_run(find_run(lineage_id, "train")) as tracked:
         tracked.log_metrics({f"test.{key}": value for key, value in flatten(metrics).items()})
+        # In no folder: of two runs, MLflow's comparison shows side by side only the files at the top.
         for path in (METRICS, FINDINGS, SUBGROUPS, *sorted(EVALUATE.glob("*.png"))):
-            tracked.log_artifact(path, "evaluate")
+            tracked.log_artifact(path)
