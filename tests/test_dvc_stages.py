@@ -88,6 +88,11 @@ def test_there_is_a_stage_for_each_fold_that_may_be_asked_for(stages):
     assert folds <= set(stages["pool"]["deps"])
 
 
+def test_make_folds_runs_every_one_of_them(stages, project_root):
+    named = f"FOLDS := {' '.join(f'fold@{number}' for number in stages['fold']['matrix']['number'])}"
+    assert named in (project_root / "Makefile").read_text().splitlines()
+
+
 def test_every_stage_of_the_command_line_is_a_stage_of_dvc(stages):
     from adpet.cli import STAGES
 
