@@ -123,6 +123,15 @@ def _add_decisions(commands: "argparse._SubParsersAction[argparse.ArgumentParser
     promote.add_argument("--dry-run", action="store_true", help="show the conditions, and change nothing")
     rollback = _add(commands, "rollback", "return to the champion before the present one", _rollback)
     rollback.add_argument("--reason", default="", help="why; it is written down in the registry")
+    lineage = _add(commands, "lineage", "tell what a version was made from, and whether it is here", _lineage)
+    reproduce = _add(commands, "reproduce", "make a version again, and compare the weights", _reproduce)
+    for command in (lineage, reproduce):
+        command.add_argument(
+            "version",
+            nargs="?",
+            default="champion",
+            help="a version number, an alias or models:/NAME@ALIAS (default: champion)",
+        )
     _add(commands, "history", "tell who was champion when, why, and by whose decision", _history)
 
 
@@ -213,6 +222,21 @@ def _history(_: argparse.Namespace) -> None:
     from adpet.commands.history import run
 
     print(run())
+
+
+def _lineage(options: argparse.Namespace) -> None:
+    from adpet.commands.lineage import run
+
+    print(run(options.version))
+
+
+def _reproduce(options: argparse.Namespace) -> None:
+    from adpet.commands.reproduce import run
+
+    said, same = run(options.version)
+    print(said)
+    if not same:
+        raise AdpetError("required the same weights as those registered; received others, as said above")
 
 
 def _preset(options: argparse.Namespace) -> None:

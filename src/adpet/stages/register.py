@@ -23,7 +23,7 @@ from adpet.evidence.model_card import shortened
 from adpet.evidence.promotion_evidence import Evidence
 from adpet.params import Params, flatten
 from adpet.stages.fitting import hashed
-from adpet.tracking import registry
+from adpet.tracking import provenance, registry
 from adpet.tracking.evidence import log_evidence
 from adpet.tracking.registry import register_version
 from adpet.tracking.runs import append_to_run, find_run
@@ -99,6 +99,7 @@ def _log(audit: dict[str, Any], evidence: Evidence, run_id: str | None) -> dict[
         tracked.set_tags({registry.AUDIT: audit["verdict"]})
         for path in (AUDIT, AUDIT_FIGURE):
             tracked.log_artifact(path, "audit")
+        tracked.log_artifact(RUN, provenance.FOLDER)
         return log_evidence(tracked, evidence)
 
 

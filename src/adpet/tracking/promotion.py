@@ -13,7 +13,7 @@ from adpet.evidence.promotion_evidence import Evidence
 from adpet.evidence.promotion_rule import Condition, Rule, conditions
 from adpet.tracking.decisions import CHAMPION, Book, Decision, Draft, read_book, write_end
 from adpet.tracking.evidence import NoEvidenceError, evidence_of
-from adpet.tracking.registry import AUDIT, Version, is_marked, registered_files, version_of
+from adpet.tracking.registry import AUDIT, Version, is_marked, named, registered_files, version_of
 from adpet.tracking.runs import LEAKY
 from adpet.tracking.store import current, reported
 from adpet.tracking.turns import is_at_work, turn, unfinished
@@ -66,8 +66,7 @@ def promote(
     TrackingError
         If there is no such version, or its files are not those that were registered.
     """
-    separator = "/" if str(version).isdecimal() else "@"
-    challenger = version_of(f"models:/{model_name}{separator}{version}")
+    challenger = named(version, model_name=model_name)
     with registered_files(challenger):
         pass
     for _ in range(ATTEMPTS):

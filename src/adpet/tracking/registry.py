@@ -142,6 +142,14 @@ def is_marked(version: Version, tag: str, mark: str) -> bool:
         return bool(current().client.get_run(version.run_id).data.tags.get(tag) == mark)
 
 
+def named(version: int | str, *, model_name: str) -> Version:
+    """Return the version that a number, an alias or a whole ``models:/`` address names."""
+    if str(version).startswith("models:"):
+        return version_of(str(version))
+    separator = "/" if str(version).isdecimal() else "@"
+    return version_of(f"models:/{model_name}{separator}{version}")
+
+
 def version_of(uri: str) -> Version:
     """Return the version that ``models:/NAME@ALIAS`` or ``models:/NAME/VERSION`` names.
 
