@@ -141,3 +141,10 @@ class TestDigest:
         before = files_digest(folder)
         (folder / "registered_model_meta").write_text("model_name: adpet\n")
         assert files_digest(folder) == before
+
+
+@pytest.mark.slow
+def test_a_pipeline_that_has_run_left_no_pickle(finished):
+    for place in ("results", "mlartifacts", "data/interim", "data/processed"):
+        assert any((finished.root / place).rglob("*"))
+        assert pickles_below(finished.root / place) == []

@@ -1,6 +1,7 @@
 """Make a version again from git and the DVC cache, and hold its weights against the registered ones."""
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -11,18 +12,19 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from adpet.artifacts import MODEL
+from adpet.artifacts import MODEL, PHANTOM_RAW, read_json
 from adpet.errors import InputError
 from adpet.learning.saving import load_model as load_keras
 from adpet.learning.weights import weights_difference
 from adpet.params import load_params
 from adpet.tracking.lineage import UNVERSIONED, data_hash, git
-from adpet.tracking.provenance import DIRTY, cache_folder, checks, facts_of
+from adpet.tracking.provenance import DIRTY, cache_folder, cached, checks, facts_of
 from adpet.tracking.registry import load_model, named
 from adpet.tracking.store import TRACKING_URI, connect
 
 # Stages whose results may come from DVC's cache; `train` is always run.
 BEFORE = ("split", "tune")
+PHANTOM_STAGE = "data/phantom/dvc.yaml:phantom"
 
 
 def run(wanted: str) -> tuple[str, bool]:
@@ -96,7 +98,7 @@ def _require_code(folder: Path, facts: Mapping[str, Any], uri: str) -> None:
 
 
 def _settle(folder: Path, facts: Mapping[str, Any]) -> None:
-    """Give the worktree the model's parameters, the project's cache, and one's own data from it."""
+    """Give the worktree the model's parameters, the project's cache, and the data from it."""
     yaml = YAML()
     path = folder / "params.yaml"
     document = yaml.load(path)
@@ -106,11 +108,23 @@ def _settle(folder: Path, facts: Mapping[str, Any]) -> None:
         else:
             document[name] = value
     yaml.dump(document, path)
-    cache = str(cache_folder().resolve())
-    _run(folder, {}, sys.executable, "-m", "dvc", "cache", "dir", "--local", cache)
-    raw = f"{facts['params']['cohort']['raw']}.dvc"
-    if (folder / raw).exists():
-        _run(folder, {}, sys.executable, "-m", "dvc", "checkout", raw)
+    cache = cache_folder().resolve()
+    _run(folder, {}, sys.executable, "-m", "dvc", "cache", "dir", "--local", str(cache))
+    raw = Path(facts["params"]["cohort"]["raw"])
+    if place_data(cached(cache, facts["data"]), folder / raw) and raw == PHANTOM_RAW:
+        # They are there: simulated anew, they would be those of the commit's own parameters.
+        _run(folder, {}, sys.executable, "-m", "dvc", "freeze", PHANTOM_STAGE)
+
+
+def place_data(listing: Path, folder: Path) -> bool:
+    """Copy a folder out of DVC's cache, by the list of its files; say whether it is in there."""
+    if not listing.exists():
+        return False
+    for entry in read_json(listing):
+        target = folder / entry["relpath"]
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(cached(listing.parents[3], entry["md5"]), target)
+    return True
 
 
 def _train(folder: Path, facts: Mapping[str, Any]) -> None:

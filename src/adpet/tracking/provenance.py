@@ -110,12 +110,17 @@ def cache_folder() -> Path:
     return Path(done.stdout.strip())
 
 
+def cached(cache: Path, digest: str) -> Path:
+    """Return where DVC's cache keeps what has a digest; of a folder, ``.dir``, its list."""
+    return cache / "files" / "md5" / digest[:2] / digest[2:]
+
+
 def _data(facts: Mapping[str, Any]) -> Check:
     raw, wanted = facts["params"]["cohort"]["raw"], facts["data"]
     name = f"{wanted} ({raw})"
     if wanted == UNVERSIONED:
         return Check("data", name, here=False, text="was not under DVC, so nobody knows which it was")
-    if (cache_folder() / "files/md5" / wanted[:2] / wanted[2:]).exists():
+    if cached(cache_folder(), wanted).exists():
         return Check("data", name, here=True, text="in the DVC cache")
     if data_hash(raw) == wanted and Path(raw).is_dir():
         return Check("data", name, here=True, text="in the workspace")
