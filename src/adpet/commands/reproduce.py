@@ -12,7 +12,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from adpet.artifacts import MODEL, PHANTOM_RAW, read_json
+from adpet.artifacts import MODEL, read_json
 from adpet.errors import InputError
 from adpet.learning.saving import load_model as load_keras
 from adpet.learning.weights import weights_difference
@@ -23,8 +23,7 @@ from adpet.tracking.registry import load_model, named
 from adpet.tracking.store import TRACKING_URI, connect
 
 # Stages whose results may come from DVC's cache; `train` is always run.
-BEFORE = ("split", "tune")
-PHANTOM_STAGE = "data/phantom/dvc.yaml:phantom"
+BEFORE = ("ingest", "standardize", "slice", "split", "tune")
 
 
 def run(wanted: str) -> tuple[str, bool]:
@@ -52,8 +51,7 @@ def run(wanted: str) -> tuple[str, bool]:
     registered, _ = load_model(uri)
     with _worktree(facts["commit"].removesuffix(DIRTY), uri) as folder:
         _require_code(folder, facts, uri)
-        _settle(folder, facts)
-        _train(folder, facts)
+        _train(folder, facts, with_data=_settle(folder, facts))
         made = data_hash(facts["params"]["cohort"]["raw"], lock=folder / "dvc.lock")
         if made != facts["data"]:
             raise InputError(
@@ -97,8 +95,8 @@ def _require_code(folder: Path, facts: Mapping[str, Any], uri: str) -> None:
         )
 
 
-def _settle(folder: Path, facts: Mapping[str, Any]) -> None:
-    """Give the worktree the model's parameters, the project's cache, and the data from it."""
+def _settle(folder: Path, facts: Mapping[str, Any]) -> bool:
+    """Give the worktree the model's parameters and DVC's cache; say whether the data were in it."""
     yaml = YAML()
     path = folder / "params.yaml"
     document = yaml.load(path)
@@ -110,10 +108,7 @@ def _settle(folder: Path, facts: Mapping[str, Any]) -> None:
     yaml.dump(document, path)
     cache = cache_folder().resolve()
     _run(folder, {}, sys.executable, "-m", "dvc", "cache", "dir", "--local", str(cache))
-    raw = Path(facts["params"]["cohort"]["raw"])
-    if place_data(cached(cache, facts["data"]), folder / raw) and raw == PHANTOM_RAW:
-        # They are there: simulated anew, they would be those of the commit's own parameters.
-        _run(folder, {}, sys.executable, "-m", "dvc", "freeze", PHANTOM_STAGE)
+    return place_data(cached(cache, facts["data"]), folder / facts["params"]["cohort"]["raw"])
 
 
 def place_data(listing: Path, folder: Path) -> bool:
@@ -127,11 +122,17 @@ def place_data(listing: Path, folder: Path) -> bool:
     return True
 
 
-def _train(folder: Path, facts: Mapping[str, Any]) -> None:
-    """Run the stages up to the training, which is never taken from the cache."""
+def _train(folder: Path, facts: Mapping[str, Any], *, with_data: bool) -> None:
+    """Run the stages up to the training, which is never taken from the cache.
+
+    Where the data are there, what makes them is left alone: simulated anew, they would be those of the
+    commit's own parameters.
+    """
+    repro = (sys.executable, "-m", "dvc", "repro")
     environment = {"KERAS_BACKEND": facts["backend"]}
-    _run(folder, environment, sys.executable, "-m", "dvc", "repro", *BEFORE)
-    _run(folder, environment, sys.executable, "-m", "dvc", "repro", "--force", "--single-item", "train")
+    before = ("--single-item", *BEFORE) if with_data else BEFORE
+    _run(folder, environment, *repro, *before)
+    _run(folder, environment, *repro, "--force", "--single-item", "train")
 
 
 def _run(folder: Path, environment: Mapping[str, str], *command: str) -> str:
