@@ -29,6 +29,8 @@ REAL_MEAN_IMAGE = ROOT.parent / "shared" / "real" / "TEMPLATE_FDGPET_100.nii"
 PIPELINE_FILES = (
     "tests/test_pipeline.py",
     "tests/test_privacy.py",
+    "tests/commands/test_reproduce.py",
+    "tests/tracking/test_model_files.py",
     "tests/stages/test_evaluate.py",
     "tests/stages/test_fold.py",
     "tests/stages/test_report.py",

@@ -6,7 +6,7 @@ from ruamel.yaml import YAML
 from adpet.cli import STAGES
 from adpet.params import load_params
 
-COMMANDS = {"summary", "promote", "predict", "preset", "ui"}
+COMMANDS = {"summary", "promote", "rollback", "history", "lineage", "reproduce", "predict", "preset", "ui"}
 
 
 @pytest.fixture(scope="module")

@@ -102,18 +102,37 @@ def _parser() -> argparse.ArgumentParser:
         default=None,
         help="`none` for a scan that is in MNI space already (default: as in training)",
     )
-    promote = _add(commands, "promote", "make a version of the model the champion", _promote)
-    promote.add_argument(
-        "version", nargs="?", default="challenger", help="a version number or alias (default: challenger)"
-    )
-    promote.add_argument(
-        "--allow-leaky", action="store_true", help="promote a model although its split leaked subjects"
-    )
+    _add_decisions(commands)
     preset = _add(commands, "preset", "write a preset into params.yaml", _preset)
     preset.add_argument("name", nargs="?", default=None, help="the preset (default: list them)")
     ui = _add(commands, "ui", "open the MLflow UI on loopback", _ui)
     ui.add_argument("--port", type=int, default=5000)
     return parser
+
+
+def _add_decisions(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the commands that decide which version is the champion, and the one that tells who decided."""
+    promote = _add(commands, "promote", "make a version the champion, if it meets every condition", _promote)
+    promote.add_argument(
+        "version", nargs="?", default="challenger", help="a version number or alias (default: challenger)"
+    )
+    promote.add_argument(
+        "--force", action="store_true", help="promote it whatever the conditions say; needs --reason"
+    )
+    promote.add_argument("--reason", default=None, help="why; it is written down in the registry")
+    promote.add_argument("--dry-run", action="store_true", help="show the conditions, and change nothing")
+    rollback = _add(commands, "rollback", "return to the champion before the present one", _rollback)
+    rollback.add_argument("--reason", default="", help="why; it is written down in the registry")
+    lineage = _add(commands, "lineage", "tell what a version was made from, and whether it is here", _lineage)
+    reproduce = _add(commands, "reproduce", "make a version again, and compare the weights", _reproduce)
+    for command in (lineage, reproduce):
+        command.add_argument(
+            "version",
+            nargs="?",
+            default="champion",
+            help="a version number, an alias or models:/NAME@ALIAS (default: champion)",
+        )
+    _add(commands, "history", "tell who was champion when, why, and by whose decision", _history)
 
 
 def _version() -> str:
@@ -181,9 +200,43 @@ def _predict(options: argparse.Namespace) -> None:
 
 
 def _promote(options: argparse.Namespace) -> None:
+    if options.force != bool((options.reason or "").strip()):
+        raise AdpetError(
+            'required --force and --reason together; received one of them; say why in --reason "..."'
+        )
     from adpet.commands.promote import run
 
-    print(run(options.version, allow_leaky=options.allow_leaky))
+    table, refusal = run(options.version, forced=options.reason, dry_run=options.dry_run)
+    print(table)
+    if refusal is not None:
+        raise AdpetError(refusal)
+
+
+def _rollback(options: argparse.Namespace) -> None:
+    from adpet.commands.rollback import run
+
+    print(run(reason=options.reason))
+
+
+def _history(_: argparse.Namespace) -> None:
+    from adpet.commands.history import run
+
+    print(run())
+
+
+def _lineage(options: argparse.Namespace) -> None:
+    from adpet.commands.lineage import run
+
+    print(run(options.version))
+
+
+def _reproduce(options: argparse.Namespace) -> None:
+    from adpet.commands.reproduce import run
+
+    said, same = run(options.version)
+    print(said)
+    if not same:
+        raise AdpetError("required the same weights as those registered; received others, as said above")
 
 
 def _preset(options: argparse.Namespace) -> None:

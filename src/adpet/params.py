@@ -340,6 +340,15 @@ class Audit(Section):
         return self
 
 
+class Promotion(Section):
+    """What `adpet promote` asks of a version before it becomes the champion."""
+
+    min_auc_lower: Fraction
+    baseline_margin: Fraction
+    champion_margin: Fraction
+    min_subjects: Annotated[int, Field(ge=2)]
+
+
 class Tracking(Section):
     """What goes to MLflow, and whether DVC may send scans away."""
 
@@ -366,6 +375,7 @@ class Params(Section):
     evaluate: Evaluate
     explain: Explain
     audit: Audit
+    promotion: Promotion
     tracking: Tracking
 
     @model_validator(mode="after")

@@ -1,6 +1,11 @@
 import shutil
+from dataclasses import replace
 
+import numpy as np
+import pandas as pd
 import pytest
+
+from adpet.evidence.promotion_evidence import Evidence
 
 
 @pytest.fixture(scope="session")
@@ -47,3 +52,59 @@ def tiny_model():
             keras.layers.Dense(1, name="logit"),
         ]
     )
+
+
+EXAMPLE = np.arange(128, dtype=np.uint8).reshape(2, 8, 8, 1)
+
+
+@pytest.fixture
+def log(project, tiny_model):
+    """Log a training run with its model, and return the run's id."""
+    from adpet.tracking.runs import open_run
+
+    def log(lineage="a1", **tags):
+        marks = {f"adpet.{key}": value for key, value in tags.items()}
+        with open_run(lineage=lineage, kind="train", name=lineage, tags=marks) as run:
+            run.log_model(tiny_model, signature_example=EXAMPLE, metadata={"slice": {"window": [0.0, 2.0]}})
+        return run.run_id
+
+    return log
+
+
+def made_up_evidence(separation, **changes):
+    """Answers for 40 AD and 40 CN subjects, told apart the better the larger `separation` is."""
+    truth = np.arange(80) % 2 == 0
+    score = np.random.default_rng(3).normal(size=80) + separation * truth
+    subjects = [f"{number:016x}" for number in range(80)]
+    whole = Evidence(
+        tested=pd.DataFrame(
+            {
+                "subject": subjects,
+                "diagnosis": np.where(truth, "AD", "CN"),
+                "probability": 1 / (1 + np.exp(-score)),
+            }
+        ),
+        known=frozenset({"f" * 16}),
+        leaky=False,
+        audit="clean",
+        audit_reason="new subjects are at chance",
+        auc={"value": 0.93, "low": 0.87, "high": 0.98},
+        region_lead={"value": 0.05, "low": 0.01, "high": 0.09},
+    )
+    return replace(whole, **changes)
+
+
+@pytest.fixture
+def version(log):
+    """Register a version with made-up results, and return its number."""
+    from adpet.tracking.evidence import log_evidence
+    from adpet.tracking.registry import register_version
+    from adpet.tracking.runs import append_to_run
+
+    def version(lineage="a1", separation=2.0, tags=None, **changes):
+        run_id = log(lineage)
+        with append_to_run(run_id) as run:
+            evidence = log_evidence(run, made_up_evidence(separation, **changes))
+        return register_version(run_id=run_id, tags={**(tags or {}), **evidence})
+
+    return version

@@ -4,24 +4,15 @@ import numpy as np
 import pytest
 
 from adpet.errors import TrackingError
-from adpet.tracking.registry import load_model, promote, register_version, version_of
+from adpet.tracking.registry import is_marked, load_model, register_version, version_of
 from adpet.tracking.runs import open_run
 from adpet.tracking.store import current
 
 EXAMPLE = np.arange(128, dtype=np.uint8).reshape(2, 8, 8, 1)
 
 
-@pytest.fixture
-def log(project, tiny_model):
-    """Log a training run with its model, and return the run's id."""
-
-    def log(lineage="a1", **tags):
-        marks = {f"adpet.{key}": value for key, value in tags.items()}
-        with open_run(lineage=lineage, kind="train", name=lineage, tags=marks) as run:
-            run.log_model(tiny_model, signature_example=EXAMPLE, metadata={"slice": {"window": [0.0, 2.0]}})
-        return run.run_id
-
-    return log
+def make_champion(number):
+    current().client.set_registered_model_alias("adpet", "champion", str(number))
 
 
 class TestRegister:
@@ -59,59 +50,20 @@ class TestRegister:
         with pytest.raises(TrackingError, match="none there; log it again with: dvc repro --force train"):
             register_version(run_id=run.run_id)
 
-
-class TestPromote:
-    def test_the_champion_moves_and_both_numbers_are_returned(self, log):
-        register_version(run_id=log("a1"))
-        assert promote() == (None, 1)
-        register_version(run_id=log("b2"))
-        assert promote("challenger") == (1, 2)
-        assert promote("1") == (2, 1)
-        assert promote(1) == (1, 1)
-        assert version_of("models:/adpet@champion").number == 1
-        assert version_of("models:/adpet/1").aliases == ("champion",)
-
-    def test_a_leaky_model_is_refused_unless_allowed(self, log):
-        register_version(run_id=log(leaky="true"))
-        with pytest.raises(TrackingError, match="its split leaked subjects"):
-            promote()
-        assert promote(allow_leaky=True) == (None, 1)
-
-    def test_a_model_whose_audit_is_invalid_is_refused_even_where_a_leak_is_allowed(self, log):
-        register_version(run_id=log(), tags={"adpet.audit": "invalid"})
-        with pytest.raises(TrackingError, match="models:/adpet/1: required a valid leakage audit") as refused:
-            promote(allow_leaky=True)
-        assert "\n" not in str(refused.value)
-        with pytest.raises(TrackingError, match="no version was promoted yet"):
-            version_of("models:/adpet@champion")
-
-    def test_the_mark_of_an_invalid_audit_is_found_on_the_run_too(self, log):
-        register_version(run_id=log(audit="invalid"), tags={"adpet.audit": "clean"})
-        with pytest.raises(TrackingError, match="required a valid leakage audit"):
-            promote()
-
-    @pytest.mark.parametrize("audit", ["clean", "inconclusive"])
-    def test_a_model_whose_audit_found_nothing_may_be_promoted(self, log, audit):
-        register_version(run_id=log(), tags={"adpet.audit": audit})
-        assert promote() == (None, 1)
-
     def test_the_leaky_mark_cannot_be_washed_off(self, log):
         run_id = log()
         register_version(run_id=run_id, tags={"adpet.leaky": "true"})
         register_version(run_id=run_id, tags={"adpet.leaky": "false"})
         assert version_of("models:/adpet@challenger").leaky
-        other = log("b2", leaky="true")
-        register_version(run_id=other, tags={"adpet.leaky": "false"})
+        register_version(run_id=log("b2", leaky="true"), tags={"adpet.leaky": "false"})
         current().client.delete_model_version_tag("adpet", "2", "adpet.leaky")
-        with pytest.raises(TrackingError, match="leaked"):
-            promote(2)
+        assert is_marked(version_of("models:/adpet/2"), "adpet.leaky", "true")
 
 
 class TestLoad:
     def test_the_champion_predicts_as_the_trained_model_with_its_metadata(self, log, tiny_model):
-        register_version(run_id=log())
-        promote()
-        model, metadata = load_model()
+        make_champion(register_version(run_id=log()))
+        model, metadata = load_model("models:/adpet@champion")
         assert metadata == {"slice": {"window": [0.0, 2.0]}}
         np.testing.assert_array_equal(
             model.predict(EXAMPLE, verbose=0), tiny_model.predict(EXAMPLE, verbose=0)
@@ -136,5 +88,50 @@ class TestLoad:
     def test_files_that_were_removed_are_named(self, log, project):
         register_version(run_id=log())
         shutil.rmtree(project / "mlartifacts")
-        with pytest.raises(TrackingError, match="required the files of version 1"):
+        with pytest.raises(TrackingError, match=r"models:/adpet/1: required its files in .*mlartifacts"):
             load_model("models:/adpet@challenger")
+
+
+class TestFiles:
+    """A file that was changed after registration is not opened."""
+
+    @pytest.fixture
+    def folder(self, log, project):
+        register_version(run_id=log())
+        return next(project.glob("mlartifacts/**/MLmodel")).parent
+
+    @pytest.mark.parametrize("name", ["data/model.keras", "MLmodel", "requirements.txt"])
+    def test_a_changed_file_is_refused_in_one_line(self, folder, name):
+        with (folder / name).open("ab") as file:
+            file.write(b"#")
+        with pytest.raises(
+            TrackingError, match="models:/adpet/1: required its files as they were"
+        ) as refused:
+            load_model("models:/adpet/1")
+        assert "one was changed since; bring it back, or name another version" in str(refused.value)
+        assert "\n" not in str(refused.value)
+
+    def test_a_file_that_was_put_beside_them_or_taken_away_is_refused(self, folder):
+        added = folder / "data" / "custom_objects.cloudpickle"
+        added.write_bytes(b"cos\nsystem\n(S'true'\ntR.")
+        with pytest.raises(TrackingError, match="one was changed since"):
+            load_model("models:/adpet/1")
+        added.unlink()
+        load_model("models:/adpet/1")
+        (folder / "input_example.json").unlink()
+        with pytest.raises(TrackingError, match="one was changed since"):
+            load_model("models:/adpet/1")
+
+    def test_registering_again_does_not_make_a_changed_file_right(self, folder):
+        run_id = version_of("models:/adpet/1").run_id
+        with (folder / "data/model.keras").open("ab") as file:
+            file.write(b"#")
+        with pytest.raises(TrackingError, match="one was changed since"):
+            register_version(run_id=run_id)
+
+    def test_a_version_that_does_not_say_which_files_it_had_is_refused(self, folder):
+        current().client.delete_model_version_tag("adpet", "1", "adpet.files_digest")
+        with pytest.raises(TrackingError, match="a version without it; register it anew"):
+            load_model("models:/adpet/1")
+        register_version(run_id=version_of("models:/adpet/1").run_id)
+        load_model("models:/adpet/1")

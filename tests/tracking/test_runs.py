@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from adpet.errors import TrackingError
-from adpet.tracking import runs
+from adpet.tracking import processes, runs
 from adpet.tracking.runs import append_to_run, find_run, open_run
 from adpet.tracking.store import current
 
@@ -144,8 +144,8 @@ class TestContinuing:
     def test_a_run_of_another_living_process_is_left_alone(self, project):
         sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
         try:
-            host, _, _ = runs._owner().rsplit(":", 2)
-            owner = f"{host}:{sleeper.pid}:{runs._started(sleeper.pid)}"
+            host, _, _ = processes.owner().rsplit(":", 2)
+            owner = f"{host}:{sleeper.pid}:{processes._started(sleeper.pid)}"
             taken = current().client.create_run(
                 current().experiment_id,
                 tags={"adpet.lineage": "a1", "adpet.kind": "train", "adpet.owner": owner},

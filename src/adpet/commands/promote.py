@@ -1,25 +1,68 @@
-"""Make a version of the registered model the champion."""
+"""Make a version of the registered model the champion, if it meets every condition."""
 
 from pathlib import Path
 
-from adpet.params import load_params
-from adpet.tracking import registry
+from adpet.evidence.promotion_rule import Condition, Rule
+from adpet.params import Params, load_params
+from adpet.tracking import promotion
 from adpet.tracking.store import connect
 
 
-def run(version: str, *, allow_leaky: bool) -> str:
-    """Move the alias ``champion`` to `version` and return a sentence that says so.
+def run(version: str, *, forced: str | None, dry_run: bool) -> tuple[str, str | None]:
+    """Judge `version`, move the alias ``champion`` to it, and return what to print.
+
+    Parameters
+    ----------
+    forced : str, optional
+        A reason to promote it whatever the conditions say, which is written down.
+    dry_run : bool
+        Change nothing.
+
+    Returns
+    -------
+    table, refusal : str, str or None
+        Every condition with its numbers and what came of it; and one line, where the answer is no.
 
     Raises
     ------
     TrackingError
-        Where there is no such version, its leakage audit was invalid, or its split leaked subjects and that
-        is not allowed.
+        Where there is no such version, or its files are not those that were registered.
     """
-    tracking = load_params().tracking
-    connect(Path.cwd(), experiment=tracking.experiment)
-    old, new = registry.promote(version, model_name=tracking.model_name, allow_leaky=allow_leaky)
-    if old == new:
-        return f"{tracking.model_name} version {new} is the champion already"
-    was = f"version {old} was it before" if old else "there was none before"
-    return f"{tracking.model_name} version {new} is the champion now; {was}"
+    params = load_params()
+    name = params.tracking.model_name
+    connect(Path.cwd(), experiment=params.tracking.experiment)
+    result = promotion.promote(version, model_name=name, rule=_rule(params), forced=forced, dry_run=dry_run)
+    if result.before == result.after:
+        return f"{name} version {result.after} is the champion already", None
+    verdict = _verdict(result, name, forced=forced, dry_run=dry_run)
+    lines = [*map(_line, result.conditions), "", verdict]
+    refused = not result.granted and not result.moved
+    return "\n".join(lines), _refusal(result, name) if refused else None
+
+
+def _rule(params: Params) -> Rule:
+    return Rule(**params.promotion.model_dump(), seed=params.seed, resamples=params.evaluate.resamples)
+
+
+def _line(condition: Condition) -> str:
+    return f"{'met' if condition.met else 'NOT MET':<9}{condition.name:<17}{condition.text}"
+
+
+def _verdict(result: promotion.Promotion, name: str, *, forced: str | None, dry_run: bool) -> str:
+    was = f"version {result.before} was it before" if result.before else "there was none before"
+    if result.moved:
+        by = f", by force: {forced}" if forced is not None else ""
+        return f"{name} version {result.after} is the champion now{by}; {was}"
+    answer = "would become" if result.granted else "would not become"
+    if dry_run:
+        return f"{name} version {result.after} {answer} the champion; nothing was changed"
+    return f"{name} version {result.after} does not become the champion"
+
+
+def _refusal(result: promotion.Promotion, name: str) -> str:
+    missed = [condition.name for condition in result.conditions if not condition.met]
+    return (
+        f"models:/{name}/{result.after}: required every condition; not met: {', '.join(missed)}; "
+        "improve the model, or decide otherwise with: adpet promote "
+        f'{result.after} --force --reason "..."'
+    )

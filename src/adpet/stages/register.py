@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from adpet.artifacts import (
     AUDIT,
     AUDIT_FIGURE,
@@ -11,14 +13,18 @@ from adpet.artifacts import (
     MODEL_CARD,
     POSITION_WEIGHTS,
     RUN,
+    SUBJECTS,
     VERSION,
     read_json,
     write_json,
 )
 from adpet.errors import InputError
 from adpet.evidence.model_card import shortened
+from adpet.evidence.promotion_evidence import Evidence
 from adpet.params import Params, flatten
-from adpet.tracking import registry
+from adpet.stages.fitting import hashed
+from adpet.tracking import provenance, registry
+from adpet.tracking.evidence import log_evidence
 from adpet.tracking.registry import register_version
 from adpet.tracking.runs import append_to_run, find_run
 from adpet.tracking.store import connect
@@ -31,7 +37,7 @@ def run(params: Params) -> None:
     lineage = trained["lineage"]
     connect(Path.cwd(), experiment=params.tracking.experiment)
     run_id = find_run(lineage["id"], "train")
-    _log(audit, run_id)
+    evidence = _log(audit, _evidence(trained, audit, metrics), run_id)
     version = register_version(
         run_id=run_id,
         model_name=params.tracking.model_name,
@@ -44,6 +50,7 @@ def run(params: Params) -> None:
             "adpet.data": lineage["data"],
             **_weights(params),
             registry.AUDIT: audit["verdict"],
+            **evidence,
             **_whom(metrics),
         },
         metrics=_headline(metrics),
@@ -69,14 +76,31 @@ def _weights(params: Params) -> dict[str, str]:
     return {"adpet.position_weights": json.dumps(read_json(POSITION_WEIGHTS)["weights"])}
 
 
-def _log(audit: dict[str, Any], run_id: str | None) -> None:
-    """Add the audit to the training's run: here, since the audit itself does not follow from a training."""
+def _evidence(trained: dict[str, Any], audit: dict[str, Any], metrics: dict[str, Any]) -> Evidence:
+    """Return what a decision about the version will need, under hashed ids: whom it knows, what it said."""
+    subjects = pd.read_csv(SUBJECTS, dtype={"subject": str})
+    return Evidence.of(
+        subjects.assign(subject=[hashed([subject])[0] for subject in subjects["subject"]]),
+        known=[*trained["trained_on"], *trained["validated_on"]],
+        leaky=trained["leaky"],
+        audit=audit,
+        metrics=metrics,
+    )
+
+
+def _log(audit: dict[str, Any], evidence: Evidence, run_id: str | None) -> dict[str, str]:
+    """Add audit and evidence to the training's run, and return the version's tag of the evidence.
+
+    Here, since the audit itself does not follow from a training.
+    """
     numbers = {key: value for key, value in flatten(audit).items() if not isinstance(value, str)}
     with append_to_run(run_id) as tracked:
         tracked.log_metrics({f"audit.{key}": value for key, value in numbers.items()})
         tracked.set_tags({registry.AUDIT: audit["verdict"]})
         for path in (AUDIT, AUDIT_FIGURE):
             tracked.log_artifact(path, "audit")
+        tracked.log_artifact(RUN, provenance.FOLDER)
+        return log_evidence(tracked, evidence)
 
 
 def _card() -> str:
@@ -104,4 +128,6 @@ def _headline(metrics: dict[str, Any]) -> dict[str, float]:
     headline |= {f"subject.auc.{end}": subject["auc"][end] for end in ("low", "high")}
     for name, baseline in metrics["baselines"].items():
         headline[f"baselines.{name}.auc"] = baseline["auc"]["value"]
+    for name, lead in metrics["differences"].items():
+        headline |= {f"differences.{name}": lead["value"], f"differences.{name}.low": lead["low"]}
     return headline

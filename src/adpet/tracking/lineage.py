@@ -2,7 +2,7 @@
 
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,7 @@ def lineage(*, params: Mapping[str, Any], raw: str, split_hash: str, seed: int) 
         "code": code_digest(),
         "seed": seed,
         "backend": os.environ.get("KERAS_BACKEND", "tensorflow"),
-        "versions": _installed(PACKAGES),
+        "versions": installed(PACKAGES),
     }
     return {"id": fingerprint(facts), **facts}
 
@@ -73,15 +73,16 @@ def data_hash(raw: str, *, lock: Path = Path("dvc.lock")) -> str:
 
 def commit() -> str:
     """Return the git commit, with ``-dirty`` where tracked files differ from it."""
-    head = _git("rev-parse", "HEAD")
+    head = git("rev-parse", "HEAD")
     if head is None:
         return UNVERSIONED
-    changes = _git("status", "--porcelain", "--untracked-files=no") or ""
+    changes = git("status", "--porcelain", "--untracked-files=no") or ""
     dirty = any(line[3:] not in GENERATED for line in changes.splitlines())
     return f"{head}-dirty" if dirty else head
 
 
-def _installed(packages: tuple[str, ...]) -> dict[str, str]:
+def installed(packages: Iterable[str]) -> dict[str, str]:
+    """Return the version of each package that is installed."""
     versions = {}
     for package in packages:
         try:
@@ -91,7 +92,7 @@ def _installed(packages: tuple[str, ...]) -> dict[str, str]:
     return versions
 
 
-def _git(*arguments: str) -> str | None:
+def git(*arguments: str) -> str | None:
     """Return what git prints, or None where there is no git or no repository."""
     try:
         done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=True)

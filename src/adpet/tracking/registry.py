@@ -4,17 +4,19 @@ A model is named as ``models:/NAME@ALIAS`` or ``models:/NAME/VERSION``.
 """
 
 import re
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from mlflow.exceptions import MlflowException
 
 from adpet.errors import TrackingError
+from adpet.tracking.model_files import FILES, downloaded, files_digest, read_model, require_digest
 from adpet.tracking.models import DIGEST, ready_models
 from adpet.tracking.runs import LEAKY
-from adpet.tracking.store import current, one_line, reported
+from adpet.tracking.store import current, reported
 
 AGGREGATION = "adpet.aggregation"
 AUDIT = "adpet.audit"
@@ -60,7 +62,8 @@ def register_version(
     """Make the model of a run a version with the alias ``challenger``, or find the one it is already.
 
     Tags, metrics (as tags named ``metric.NAME``) and description of a version that is there are brought
-    up to date. A version once marked ``adpet.leaky`` stays so, and one whose run is marked becomes so.
+    up to date. A version once marked ``adpet.leaky`` stays so, and one whose run is marked becomes so. The
+    digest of the model's files is taken once: a version whose files have changed since is refused.
 
     Returns
     -------
@@ -69,7 +72,8 @@ def register_version(
     Raises
     ------
     TrackingError
-        If the run or its model is not there; None, as `find_run` gives it, stands for that too.
+        If the run or its model is not there (None, as `find_run` gives it, stands for that too), or the
+        version's files have changed.
     """
     client = current().client
     model = _model_of(run_id)
@@ -81,6 +85,7 @@ def register_version(
             marks[LEAKY] = "true"
         _ensure_registered(model_name)
         found = _same_model(model_name, str(run_id), marks)
+        marks[FILES] = _files(model, model_name, found)
         if found is None:
             created = client.create_model_version(
                 model_name,
@@ -100,67 +105,49 @@ def register_version(
     return number
 
 
-def promote(
-    version: int | str = CHALLENGER, *, model_name: str = MODEL_NAME, allow_leaky: bool = False
-) -> tuple[int | None, int]:
-    """Give the alias ``champion`` to a version, named by its number or an alias.
-
-    Returns
-    -------
-    old, new : int or None, int
-        The champion before, if there was one, and the one now.
-
-    Raises
-    ------
-    TrackingError
-        If there is no such version, its leakage audit was invalid, or its split leaked subjects and
-        `allow_leaky` is false.
-    """
-    separator = "/" if str(version).isdecimal() else "@"
-    new = version_of(f"models:/{model_name}{separator}{version}")
-    if _is_marked(new, AUDIT, INVALID):
-        raise TrackingError(
-            f"models:/{model_name}/{new.number}: required a valid leakage audit, but with shuffled labels "
-            "new subjects were above chance, so its figures prove nothing; see results/audit/, mend the data "
-            "or the split, and run: dvc repro"
-        )
-    if not allow_leaky and _is_marked(new, LEAKY, "true"):
-        raise TrackingError(
-            f"models:/{model_name}/{new.number}: required a model whose test subjects were new to it, but "
-            "its split leaked subjects, so its figures prove nothing; --allow-leaky promotes it all the same"
-        )
-    old = _champion(model_name)
-    with reported():
-        current().client.set_registered_model_alias(model_name, CHAMPION, str(new.number))
-    return old, new.number
-
-
-def load_model(uri: str = f"models:/{MODEL_NAME}@{CHAMPION}") -> tuple[Any, dict[str, Any]]:
+def load_model(uri: str) -> tuple[Any, dict[str, Any]]:
     """Load a registered Keras model and the metadata that was saved with it.
 
     Raises
     ------
     TrackingError
-        If the model, version or alias, or its files, are not there.
+        If the model, version or alias, or its files, are not there, or a file is not as it was registered.
     """
-    import mlflow.artifacts
-    import mlflow.keras
-    from mlflow.models import Model
+    with registered_files(version_of(uri)) as folder:
+        return read_model(folder, uri=uri)
 
-    version = version_of(uri)
-    store = current()
+
+@contextmanager
+def registered_files(version: Version) -> Iterator[Path]:
+    """Yield a copy of a version's files, after a look that they are those that were registered.
+
+    Raises
+    ------
+    TrackingError
+        If they are not there, or one was changed.
+    """
+    uri = f"models:/{version.name}/{version.number}"
     with reported(f"{uri}: "):
-        location = store.client.get_model_version_download_uri(version.name, str(version.number))
-    try:
-        with reported(), tempfile.TemporaryDirectory(prefix="adpet-model-") as scratch:
-            folder = mlflow.artifacts.download_artifacts(location, dst_path=scratch, tracking_uri=store.uri)
-            return mlflow.keras.load_model(folder), dict(Model.load(folder).metadata or {})
-    except (OSError, TrackingError) as error:
-        raise TrackingError(
-            f"{uri}: required the files of version {version.number} in {location}; "
-            f"received: {one_line(error)}; where the project was moved, register it anew with: "
-            "dvc repro --force train register"
-        ) from error
+        location = current().client.get_model_version_download_uri(version.name, str(version.number))
+    with downloaded(location, uri=uri) as folder:
+        require_digest(folder, version.tags.get(FILES), uri=uri)
+        yield folder
+
+
+def is_marked(version: Version, tag: str, mark: str) -> bool:
+    """Say whether a version or its run is marked: taking one mark off does not wash it."""
+    if version.tags.get(tag) == mark:
+        return True
+    with reported():
+        return bool(current().client.get_run(version.run_id).data.tags.get(tag) == mark)
+
+
+def named(version: int | str, *, model_name: str) -> Version:
+    """Return the version that a number, an alias or a whole ``models:/`` address names."""
+    if str(version).startswith("models:"):
+        return version_of(str(version))
+    separator = "/" if str(version).isdecimal() else "@"
+    return version_of(f"models:/{model_name}{separator}{version}")
 
 
 def version_of(uri: str) -> Version:
@@ -242,6 +229,15 @@ def _same_model(name: str, run_id: str, marks: Mapping[str, str]) -> Any | None:
     return None
 
 
+def _files(model: Any, name: str, found: Any | None) -> str:
+    """Return the digest of a model's files; where a version has one, they must be the same still."""
+    uri = f"models:/{name}" if found is None else f"models:/{name}/{found.version}"
+    with downloaded(model.artifact_location, uri=uri) as folder:
+        if found is not None and FILES in found.tags:
+            require_digest(folder, found.tags[FILES], uri=uri)
+        return files_digest(folder)
+
+
 def _update(name: str, found: Any, tags: dict[str, str], description: str) -> None:
     client = current().client
     for key, value in tags.items():
@@ -249,18 +245,3 @@ def _update(name: str, found: Any, tags: dict[str, str], description: str) -> No
             client.set_model_version_tag(name, found.version, key, value)
     if description and found.description != description:
         client.update_model_version(name, found.version, description)
-
-
-def _is_marked(version: Version, tag: str, mark: str) -> bool:
-    """Say whether a version or its run is marked: taking one mark off does not wash it."""
-    if version.tags.get(tag) == mark:
-        return True
-    with reported():
-        return bool(current().client.get_run(version.run_id).data.tags.get(tag) == mark)
-
-
-def _champion(name: str) -> int | None:
-    try:
-        return version_of(f"models:/{name}@{CHAMPION}").number
-    except TrackingError:
-        return None

@@ -6,13 +6,10 @@ the store has already is not sent again, so that curves stay single-valued.
 
 import json
 import math
-import os
-import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from getpass import getuser
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +21,7 @@ from mlflow.exceptions import MlflowException
 from adpet.errors import TrackingError
 from adpet.params import flatten
 from adpet.tracking.models import installed_requirements, ready_models, save_to_run
+from adpet.tracking.processes import is_alive, owner, user
 from adpet.tracking.store import LINEAGE, current, reported
 
 Kind = Literal["train", "tune", "trial", "fold"]
@@ -195,7 +193,7 @@ def open_run(
         else:
             run_id = found.info.run_id
             client.update_run(run_id, status="RUNNING", name=name)
-            client.set_tag(run_id, _OWNER, _owner())
+            client.set_tag(run_id, _OWNER, owner())
             client.set_tag(run_id, _RESUMED, str(int(found.data.tags.get(_RESUMED, 0)) + 1))
     handle = RunHandle(run_id, fresh=found is None)
     status = "KILLED"
@@ -250,8 +248,8 @@ def _begin(lineage: str, kind: Kind, name: str, parent: str | None) -> str:
     tags = {
         LINEAGE: lineage,
         KIND: kind,
-        _OWNER: _owner(),
-        "mlflow.user": _user(),
+        _OWNER: owner(),
+        "mlflow.user": user(),
         "mlflow.source.name": f"adpet {'tune' if kind == 'trial' else kind}",
         "mlflow.source.type": "LOCAL",
     }
@@ -276,7 +274,7 @@ def _to_continue(lineage: str, kind: Kind, parent: str | None, *, reopen: bool) 
     for run in _search(lineage, kind, parent):
         if run.info.status == "FINISHED" and not reopen:
             continue
-        if run.info.status == "RUNNING" and _is_alive(run.data.tags.get(_OWNER, "")):
+        if run.info.status == "RUNNING" and is_alive(run.data.tags.get(_OWNER, "")):
             continue
         return run
     return None
@@ -302,42 +300,6 @@ def _exists(run_id: str) -> bool:
             if error.error_code == "RESOURCE_DOES_NOT_EXIST":
                 return False
             raise
-
-
-def _owner() -> str:
-    return f"{socket.gethostname()}:{os.getpid()}:{_started(os.getpid())}"
-
-
-def _is_alive(owner: str) -> bool:
-    """Say whether another process of this machine, which runs still, owns a run."""
-    host, process, started = owner.rsplit(":", 2) if owner.count(":") >= 2 else ("", "", "")
-    if host != socket.gethostname() or int(process) == os.getpid():
-        return False
-    try:
-        os.kill(int(process), 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # it lives, and belongs to another user
-        pass
-    return _started(int(process)) == started
-
-
-def _started(process: int) -> str:
-    """Return when a process started, in ticks since the boot: a number is given to a new process some day.
-
-    Linux only (proc(5), field 22 of ``stat``); empty elsewhere, where the number alone has to do.
-    """
-    try:
-        return Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
-    except OSError:
-        return ""
-
-
-def _user() -> str:
-    try:
-        return getuser()
-    except OSError:  # a container's user without a name
-        return "unknown"
 
 
 def _number(key: str, value: Any) -> float:

@@ -1,0 +1,55 @@
+"""Tell who was champion when, why, and by whose decision."""
+
+from pathlib import Path
+
+from adpet.params import load_params
+from adpet.tracking import promotion
+from adpet.tracking.decisions import Decision
+from adpet.tracking.store import connect
+
+HEADER = ("when (UTC)", "champion", "before", "by", "decision")
+
+
+def run() -> str:
+    """Return every decision on the champion as a table, the earliest first.
+
+    An alias that was moved past adpet is written down in the registry before.
+    """
+    tracking = load_params().tracking
+    connect(Path.cwd(), experiment=tracking.experiment)
+    decisions = promotion.history(model_name=tracking.model_name)
+    if not decisions:
+        return f"{tracking.model_name} never had a champion; make one with: adpet promote"
+    rows = [HEADER, *map(_row, decisions)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    return "\n".join(lines)
+
+
+def _row(decision: Decision) -> tuple[str, ...]:
+    moved = decision.end == "done"
+    return (
+        decision.at[:19].replace("T", " "),
+        _version(decision.after) if moved else "unchanged",
+        _version(decision.before),
+        decision.who if decision.kind != "moved by hand" else f"? (seen by {decision.who})",
+        _told(decision),
+    )
+
+
+def _version(number: int | None) -> str:
+    return "none" if number is None else str(number)
+
+
+def _told(decision: Decision) -> str:
+    """Return what was decided, why, and where it did not come to its end."""
+    what: str = decision.kind
+    if decision.forced:
+        missed = [text.partition(":")[0] for text in decision.conditions if ": NOT MET: " in text]
+        what += f" by force (not met: {', '.join(missed) or 'nothing'})"
+    if decision.why:
+        what += f": {decision.why}"
+    if decision.end == "done":
+        return f"{what} [{decision.end_why}]" if decision.end_why else what
+    state = "unfinished" if decision.end is None else decision.end_why
+    return f"{what} [version {_version(decision.after)} did not become it: {state}]"

@@ -1,0 +1,156 @@
+"""Make a version again from git and the DVC cache, and hold its weights against the registered ones."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from adpet.artifacts import MODEL, read_json
+from adpet.errors import InputError
+from adpet.learning.saving import load_model as load_keras
+from adpet.learning.weights import weights_difference
+from adpet.params import load_params
+from adpet.tracking.lineage import UNVERSIONED, data_hash, git
+from adpet.tracking.provenance import DIRTY, cache_folder, cached, checks, facts_of
+from adpet.tracking.registry import load_model, named
+from adpet.tracking.store import TRACKING_URI, connect
+
+# Stages whose results may come from DVC's cache; `train` is always run.
+BEFORE = ("ingest", "standardize", "slice", "split", "tune")
+
+
+def run(wanted: str) -> tuple[str, bool]:
+    """Train a version anew in a clean worktree of its commit.
+
+    What comes before the training is taken from DVC's cache where it is there, and computed where not. The
+    runs of the worktree go to a store of its own, and are removed with it.
+
+    Returns
+    -------
+    said, same : str, bool
+        What came of it, and whether the weights are the same bits.
+
+    Raises
+    ------
+    InputError
+        Where the commit or the data are not here, or a stage fails.
+    TrackingError
+        Where there is no such version, its files have changed, or its run does not say what it is made from.
+    """
+    tracking = load_params().tracking
+    connect(Path.cwd(), experiment=tracking.experiment)
+    version = named(wanted, model_name=tracking.model_name)
+    uri, facts = f"models:/{version.name}/{version.number}", facts_of(version)
+    registered, _ = load_model(uri)
+    with _worktree(facts["commit"].removesuffix(DIRTY), uri) as folder:
+        _require_code(folder, facts, uri)
+        _train(folder, facts, with_data=_settle(folder, facts))
+        made = data_hash(facts["params"]["cohort"]["raw"], lock=folder / "dvc.lock")
+        if made != facts["data"]:
+            raise InputError(
+                f"{uri}: required the data {facts['data']}; received {made} from its commit; "
+                "get them with: dvc pull"
+            )
+        difference = weights_difference(registered, load_keras(folder / MODEL))
+    said = [f"{uri}, lineage {facts['id']}, was made again from commit {facts['commit']}"]
+    # Code and data are the commit's: only what is installed can be other than then.
+    said += [f"NOT AS THEN: {one.text}" for one in checks(facts) if one.name == "packages" and not one.here]
+    if difference is None:
+        return "\n".join([*said, "the weights are the same, bit by bit"]), True
+    return "\n".join([*said, f"the weights differ, by {difference:.3g} at most"]), False
+
+
+@contextmanager
+def _worktree(commit: str, uri: str) -> Iterator[Path]:
+    """Yield a worktree of a commit, which is removed afterwards."""
+    if commit == UNVERSIONED or git("cat-file", "-e", f"{commit}^{{commit}}") is None:
+        raise InputError(
+            f"{uri}: required its commit {commit} in this repository; received none; get it with: "
+            "git fetch --all"
+        )
+    with tempfile.TemporaryDirectory(prefix="adpet-reproduce-") as scratch:
+        folder = Path(scratch) / "project"
+        _run(Path.cwd(), {}, "git", "worktree", "add", "--quiet", "--detach", str(folder), commit)
+        try:
+            yield folder
+        finally:
+            _run(Path.cwd(), {}, "git", "worktree", "remove", "--force", str(folder))
+
+
+def _require_code(folder: Path, facts: Mapping[str, Any], uri: str) -> None:
+    """Check that the commit has the code that the model was trained by; a dirty one need not."""
+    script = "from adpet.artifacts import code_digest; print(code_digest())"
+    found = _run(folder, {"PYTHONPATH": "src"}, sys.executable, "-c", script).strip()
+    if found != facts["code"]:
+        raise InputError(
+            f"{uri}: required the code {facts['code']}; commit {facts['commit']} has {found}, as there were "
+            "changes which had not been committed; train it again from a clean commit"
+        )
+
+
+def _settle(folder: Path, facts: Mapping[str, Any]) -> bool:
+    """Give the worktree the model's parameters and DVC's cache; say whether the data were in it."""
+    yaml = YAML()
+    path = folder / "params.yaml"
+    document = yaml.load(path)
+    for name, value in facts["params"].items():
+        if isinstance(value, Mapping):
+            document[name].update(value)
+        else:
+            document[name] = value
+    yaml.dump(document, path)
+    cache = cache_folder().resolve()
+    _run(folder, {}, sys.executable, "-m", "dvc", "cache", "dir", "--local", str(cache))
+    return place_data(cached(cache, facts["data"]), folder / facts["params"]["cohort"]["raw"])
+
+
+def place_data(listing: Path, folder: Path) -> bool:
+    """Copy a folder out of DVC's cache, by the list of its files; say whether it is in there."""
+    if not listing.exists():
+        return False
+    for entry in read_json(listing):
+        target = folder / entry["relpath"]
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(cached(listing.parents[3], entry["md5"]), target)
+    return True
+
+
+def _train(folder: Path, facts: Mapping[str, Any], *, with_data: bool) -> None:
+    """Run the stages up to the training, which is never taken from the cache.
+
+    Where the data are there, what makes them is left alone: simulated anew, they would be those of the
+    commit's own parameters.
+    """
+    repro = (sys.executable, "-m", "dvc", "repro")
+    environment = {"KERAS_BACKEND": facts["backend"]}
+    before = ("--single-item", *BEFORE) if with_data else BEFORE
+    _run(folder, environment, *repro, *before)
+    _run(folder, environment, *repro, "--force", "--single-item", "train")
+
+
+def _run(folder: Path, environment: Mapping[str, str], *command: str) -> str:
+    """Run a command in a folder and return what it prints; what it says on stderr is shown.
+
+    Raises
+    ------
+    InputError
+        Where it fails.
+    """
+    binaries = str(Path(sys.executable).parent)
+    kept = {name: value for name, value in os.environ.items() if name not in (TRACKING_URI, "PYTHONPATH")}
+    kept["PATH"] = f"{binaries}{os.pathsep}{kept.get('PATH', '')}"
+    done = subprocess.run(
+        command, cwd=folder, env={**kept, **environment}, stdout=subprocess.PIPE, text=True, check=False
+    )
+    if done.returncode:
+        raise InputError(
+            f"required that this succeeds: {' '.join(command)}; received status {done.returncode}"
+        )
+    return done.stdout

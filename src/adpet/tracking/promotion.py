@@ -1,0 +1,199 @@
+"""The champion: a version takes the alias by a rule or by a reasoned decision, and gives it back.
+
+Everything that moves the alias goes through one place, which writes it down (`adpet.tracking.decisions`) and
+lets nobody else decide meanwhile (`adpet.tracking.turns`). An alias that was moved in MLflow's UI is noticed
+by the next command, and written down as such.
+"""
+
+from dataclasses import dataclass, replace
+
+from adpet.errors import TrackingError
+from adpet.evidence.leakage import INVALID
+from adpet.evidence.promotion_evidence import Evidence
+from adpet.evidence.promotion_rule import Condition, Rule, conditions
+from adpet.tracking.decisions import CHAMPION, Book, Decision, Draft, read_book, write_end
+from adpet.tracking.evidence import NoEvidenceError, evidence_of
+from adpet.tracking.registry import AUDIT, Version, is_marked, named, registered_files, version_of
+from adpet.tracking.runs import LEAKY
+from adpet.tracking.store import current, reported
+from adpet.tracking.turns import is_at_work, turn, unfinished
+
+# How often a promotion is judged anew since another one was quicker.
+ATTEMPTS = 10
+
+_OVERTAKEN = "the champion changed before its turn came; it was decided anew"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Promotion:
+    """What came of a promotion.
+
+    Attributes
+    ----------
+    before, after : int or None, int
+        The champion before, and the version in question.
+    conditions : list of Condition
+        Empty where it is the champion already.
+    moved : bool
+        Whether it is the champion now.
+    """
+
+    before: int | None
+    after: int
+    conditions: list[Condition]
+    moved: bool
+
+    @property
+    def granted(self) -> bool:
+        """Whether every condition is met."""
+        return all(condition.met for condition in self.conditions)
+
+
+def promote(
+    version: int | str, *, model_name: str, rule: Rule, forced: str | None = None, dry_run: bool = False
+) -> Promotion:
+    """Make a version, named by its number or an alias, the champion, if it meets every condition.
+
+    Parameters
+    ----------
+    forced : str, optional
+        A reason to promote it whatever the conditions say.
+    dry_run : bool
+        Judge, and change nothing.
+
+    Raises
+    ------
+    TrackingError
+        If there is no such version, or its files are not those that were registered.
+    """
+    challenger = named(version, model_name=model_name)
+    with registered_files(challenger):
+        pass
+    for _ in range(ATTEMPTS):
+        champion = read_book(model_name).champion if dry_run else _settled(model_name).champion
+        is_champion = champion == challenger.number
+        judged = Promotion(
+            before=champion,
+            after=challenger.number,
+            conditions=[] if is_champion else judge(challenger, champion, rule),
+            moved=False,
+        )
+        if is_champion or dry_run or (forced is None and not judged.granted):
+            return judged
+        if _move(model_name, _draft(judged, forced)):
+            return replace(judged, moved=True)
+    raise _contended(model_name)
+
+
+def judge(challenger: Version, champion: int | None, rule: Rule) -> list[Condition]:
+    """Hold a version against the rule; where it has no evidence, that is the condition which is not met."""
+    try:
+        evidence = _marked(challenger, evidence_of(challenger))
+    except NoEvidenceError as error:
+        return [Condition("evidence", met=False, text=str(error))]
+    if champion is None:
+        return conditions(evidence, None, rule)
+    try:
+        other = evidence_of(version_of(f"models:/{challenger.name}/{champion}"))
+    except NoEvidenceError as error:
+        alone = conditions(evidence, None, rule)[:-1]
+        return [*alone, Condition("champion", met=False, text=str(error))]
+    return conditions(evidence, other, rule)
+
+
+def rollback(*, model_name: str, reason: str = "") -> tuple[int | None, int]:
+    """Give the alias back to the champion before the present one; again, to the one before that.
+
+    Returns
+    -------
+    before, after : int or None, int
+        The champion that goes, and the one that returns.
+
+    Raises
+    ------
+    TrackingError
+        If there was none before, or its files are not those that were registered.
+    """
+    for _ in range(ATTEMPTS):
+        book = _settled(model_name)
+        earlier = [number for number in book.succession[:-1] if number not in (None, book.champion)]
+        if not earlier:
+            raise TrackingError(
+                f"models:/{model_name}: required a champion before the present one; there was none; "
+                "promote another version with: adpet promote VERSION"
+            )
+        after = earlier[-1]
+        with registered_files(version_of(f"models:/{model_name}/{after}")):
+            pass
+        draft = Draft(kind="rollback", before=book.champion, after=after, why=reason)
+        if _move(model_name, draft):
+            return book.champion, after
+    raise _contended(model_name)
+
+
+def history(*, model_name: str) -> list[Decision]:
+    """Return every decision, the earliest first; an alias that was moved by hand is written down before."""
+    return [one for one in _settled(model_name).decisions if not _came_to_nothing(one)]
+
+
+def _settled(name: str) -> Book:
+    """Return the book once it explains the alias: what was left half-way is ended, a move by hand noted."""
+    for _ in range(ATTEMPTS):
+        book = read_book(name)
+        left = [one for one in unfinished(book) if not is_at_work(one)]
+        if book.champion == book.recorded and not left:
+            return book
+        why = "set in the MLflow UI, or by another tool than adpet"
+        seen = Draft(kind="moved by hand", before=book.recorded, after=book.champion, why=why)
+        with turn(name, seen) as (mine, now):
+            is_so = now.champion != now.recorded
+            is_seen = (now.recorded, now.champion) == (seen.before, seen.after)
+            write_end(name, mine, "done" if is_so and is_seen else "void")
+    raise _contended(name)
+
+
+def _move(name: str, draft: Draft) -> bool:
+    """Move the alias as decided, if the champion is the one that was decided against."""
+    with turn(name, draft) as (mine, book):
+        if not book.champion == book.recorded == draft.before:
+            write_end(name, mine, "void", why=_OVERTAKEN)
+            return False
+        with reported():
+            current().client.set_registered_model_alias(name, CHAMPION, str(draft.after))
+        write_end(name, mine, "done")
+    return True
+
+
+def _draft(judged: Promotion, forced: str | None) -> Draft:
+    return Draft(
+        kind="promotion",
+        before=judged.before,
+        after=judged.after,
+        why="every condition is met" if forced is None else forced,
+        forced=forced is not None,
+        conditions=tuple(
+            f"{condition.name}: {'met' if condition.met else 'NOT MET'}: {condition.text}"
+            for condition in judged.conditions
+        ),
+    )
+
+
+def _marked(version: Version, evidence: Evidence) -> Evidence:
+    """Let the marks of a version and its run count beside its evidence."""
+    if is_marked(version, LEAKY, "true"):
+        evidence = replace(evidence, leaky=True)
+    if is_marked(version, AUDIT, INVALID):
+        evidence = replace(evidence, audit=INVALID)
+    return evidence
+
+
+def _came_to_nothing(decision: Decision) -> bool:
+    """Say whether a look that no hand had moved the alias after all is all there was."""
+    return decision.kind == "moved by hand" and decision.end != "done"
+
+
+def _contended(name: str) -> TrackingError:
+    return TrackingError(
+        f"models:/{name}: required a champion that stays while it is decided; received {ATTEMPTS} changes; "
+        "try again"
+    )

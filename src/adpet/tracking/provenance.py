@@ -1,0 +1,127 @@
+"""What a version was made from, as its run keeps it, and which of that is here."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from adpet.artifacts import RUN, code_digest, fingerprint
+from adpet.errors import InputError, TrackingError
+from adpet.params import flatten, read_yaml
+from adpet.tracking.lineage import UNVERSIONED, data_hash, git, installed
+from adpet.tracking.registry import Version
+from adpet.tracking.store import LINEAGE, current, one_line, reported
+
+# Where `register` keeps run.json among a run's artifacts.
+FOLDER = "lineage"
+
+DIRTY = "-dirty"
+
+
+class Check(NamedTuple):
+    """One thing that a version follows from, its value, whether it is here, and where or what is instead."""
+
+    name: str
+    value: str
+    here: bool
+    text: str
+
+
+def facts_of(version: Version) -> dict[str, Any]:
+    """Return the facts that a version follows from, as `adpet.tracking.lineage.lineage` made them.
+
+    Raises
+    ------
+    TrackingError
+        Where its run does not keep them, or they are not those of its lineage id.
+    """
+    uri, place = f"models:/{version.name}/{version.number}", f"{FOLDER}/{RUN.name}"
+    with tempfile.TemporaryDirectory(prefix="adpet-lineage-") as scratch:
+        try:
+            with reported():
+                file = current().client.download_artifacts(version.run_id, place, scratch)
+            facts: dict[str, Any] = json.loads(Path(file).read_text(encoding="utf-8"))["lineage"]
+        except (OSError, ValueError, KeyError, TrackingError) as error:
+            raise TrackingError(
+                f"{uri}: required {place} among the artifacts of run {version.run_id}; received: "
+                f"{one_line(error)}; register it anew with: dvc repro --force register"
+            ) from error
+    rest = {key: value for key, value in facts.items() if key != "id"}
+    if not fingerprint(rest) == facts["id"] == version.tags.get(LINEAGE):
+        raise TrackingError(
+            f"{uri}: required the facts of lineage {version.tags.get(LINEAGE)}; received others in {place} "
+            f"of run {version.run_id}; it was changed, so nothing follows from it: register it anew"
+        )
+    return facts
+
+
+def checks(facts: Mapping[str, Any]) -> list[Check]:
+    """Say of everything that can be missing whether it is here, in the project's root."""
+    wanted, there = facts["versions"], installed(facts["versions"])
+    others = [f"{name} {there.get(name, 'missing')}" for name in wanted if there.get(name) != wanted[name]]
+    commit = facts["commit"].removesuffix(DIRTY)
+    has_commit = commit != UNVERSIONED and git("cat-file", "-e", f"{commit}^{{commit}}") is not None
+    is_code = code_digest() == facts["code"]
+    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+    return [
+        _data(facts),
+        Check("commit", facts["commit"], has_commit, "in this repository" if has_commit else "not here"),
+        Check("code", facts["code"], is_code, "as in src/" if is_code else "src/ has other code now"),
+        Check("backend", facts["backend"], backend == facts["backend"], f"here {backend}"),
+        Check(
+            "packages",
+            ", ".join(f"{name} {number}" for name, number in wanted.items()),
+            not others,
+            f"here {', '.join(others)}" if others else "the same here",
+        ),
+    ]
+
+
+def changed_settings(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return, by dotted key, the settings that the commit's params.yaml has not: tuned and changed ones."""
+    commit = facts["commit"].removesuffix(DIRTY)
+    text = git("show", f"{commit}:params.yaml")
+    if text is None:
+        return flatten(facts["params"])
+    with tempfile.TemporaryDirectory(prefix="adpet-lineage-") as scratch:
+        file = Path(scratch) / "params.yaml"
+        file.write_text(text, encoding="utf-8")
+        there = flatten(read_yaml(file))
+    return {key: value for key, value in flatten(facts["params"]).items() if there.get(key) != value}
+
+
+def cache_folder() -> Path:
+    """Return where DVC's cache of this project lies.
+
+    Raises
+    ------
+    InputError
+        Outside of a DVC project.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", "cache", "dir"], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise InputError("required a DVC project in the present folder; received none; run: dvc init")
+    return Path(done.stdout.strip())
+
+
+def cached(cache: Path, digest: str) -> Path:
+    """Return where DVC's cache keeps what has a digest; of a folder, ``.dir``, its list."""
+    return cache / "files" / "md5" / digest[:2] / digest[2:]
+
+
+def _data(facts: Mapping[str, Any]) -> Check:
+    raw, wanted = facts["params"]["cohort"]["raw"], facts["data"]
+    name = f"{wanted} ({raw})"
+    if wanted == UNVERSIONED:
+        return Check("data", name, here=False, text="was not under DVC, so nobody knows which it was")
+    if cached(cache_folder(), wanted).exists():
+        return Check("data", name, here=True, text="in the DVC cache")
+    if data_hash(raw) == wanted and Path(raw).is_dir():
+        return Check("data", name, here=True, text="in the workspace")
+    return Check("data", name, here=False, text="not in the DVC cache; get it with: dvc pull")

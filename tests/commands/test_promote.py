@@ -1,0 +1,120 @@
+"""Every condition is printed with its numbers, and a no is one line and another exit status."""
+
+import pytest
+
+from adpet import cli
+from adpet.commands import history as history_command
+from adpet.commands import promote as promote_command
+from adpet.evidence.promotion_rule import Condition
+from adpet.tracking import promotion
+from adpet.tracking.decisions import Decision
+from adpet.tracking.promotion import Promotion
+
+MET = Condition("AUC", met=True, text="0.950 (95 % interval 0.900 to 0.980); required: lower end over 0.8")
+MISSED = Condition("region baseline", met=False, text="AUC difference +0.000")
+
+
+@pytest.fixture
+def promote(monkeypatch, project_root):
+    """Run ``adpet promote``, where the judgement is what the test makes of it."""
+
+    def run(result, *arguments):
+        asked = {}
+
+        def judged(version, **options):
+            asked.update(options, version=version)
+            return result
+
+        monkeypatch.chdir(project_root)
+        monkeypatch.setattr(promote_command, "connect", lambda *_, **__: None)
+        monkeypatch.setattr(promotion, "promote", judged)
+        cli.main(["promote", *arguments])
+        return asked
+
+    return run
+
+
+def result(*conditions, before=None, moved=False):
+    return Promotion(before=before, after=2, conditions=list(conditions), moved=moved)
+
+
+class TestPromote:
+    def test_a_yes_is_told_with_every_condition(self, promote, capsys):
+        asked = promote(result(MET, moved=True, before=1))
+        assert asked["version"] == "challenger"
+        assert (asked["rule"].baseline_margin, asked["rule"].resamples, asked["forced"]) == (0.0, 2000, None)
+        assert capsys.readouterr().out.splitlines() == [
+            "met      AUC              0.950 (95 % interval 0.900 to 0.980); required: lower end over 0.8",
+            "",
+            "adpet version 2 is the champion now; version 1 was it before",
+        ]
+
+    def test_a_no_is_the_same_table_and_one_line_that_says_what_was_missed(self, promote, capsys):
+        with pytest.raises(SystemExit) as stopped:
+            promote(result(MET, MISSED), "2")
+        assert str(stopped.value) == (
+            "adpet promote: models:/adpet/2: required every condition; not met: region baseline; improve the "
+            'model, or decide otherwise with: adpet promote 2 --force --reason "..."'
+        )
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[1] == "NOT MET  region baseline  AUC difference +0.000"
+        assert lines[-1] == "adpet version 2 does not become the champion"
+
+    def test_a_dry_run_says_what_would_be_and_has_the_same_exit_status(self, promote, capsys):
+        assert promote(result(MET), "--dry-run")["dry_run"] is True
+        assert "would become the champion; nothing was changed" in capsys.readouterr().out
+        with pytest.raises(SystemExit, match="not met: region baseline"):
+            promote(result(MISSED), "--dry-run")
+
+    def test_force_is_told_with_its_reason(self, promote, capsys):
+        asked = promote(result(MISSED, moved=True), "--force", "--reason", "for the demo")
+        assert asked["forced"] == "for the demo"
+        assert "is the champion now, by force: for the demo; there was none" in capsys.readouterr().out
+
+    @pytest.mark.parametrize("arguments", [["--force"], ["--reason", "x"], ["--force", "--reason", " "]])
+    def test_force_needs_a_reason_and_a_reason_force(self, promote, arguments):
+        with pytest.raises(SystemExit, match="required --force and --reason together"):
+            promote(result(MET), *arguments)
+
+    def test_the_champion_stays_it(self, promote, capsys):
+        promote(result(before=2))
+        assert capsys.readouterr().out == "adpet version 2 is the champion already\n"
+
+
+class TestHistory:
+    def told(self, monkeypatch, project_root, *decisions):
+        monkeypatch.chdir(project_root)
+        monkeypatch.setattr(history_command, "connect", lambda *_, **__: None)
+        monkeypatch.setattr(promotion, "history", lambda **_: list(decisions))
+        return history_command.run()
+
+    def decision(self, number, **changes):
+        known = {
+            "kind": "promotion", "before": None, "after": 1, "why": "every condition is met", "number": number,
+            "id": "a", "who": "anna", "at": "2026-11-25T01:22:03.123Z", "owner": "x:1:1", "end": "done",
+        }  # fmt: skip
+        return Decision(**(known | changes))
+
+    def test_every_decision_is_a_line(self, monkeypatch, project_root):
+        text = self.told(
+            monkeypatch,
+            project_root,
+            self.decision(1),
+            self.decision(2, kind="moved by hand", before=1, after=2, why="set in the MLflow UI"),
+            self.decision(
+                3, before=2, after=3, forced=True, why="demo", conditions=("AUC: NOT MET: 0.5", "x: met: y")
+            ),
+            self.decision(4, before=3, after=4, why="", end=None),
+            self.decision(5, kind="rollback", before=3, after=2, why=""),
+        )
+        assert text.splitlines() == [
+            "when (UTC)           champion   before  by                decision",
+            "2026-11-25 01:22:03  1          none    anna              promotion: every condition is met",
+            "2026-11-25 01:22:03  2          1       ? (seen by anna)  moved by hand: set in the MLflow UI",
+            "2026-11-25 01:22:03  3          2       anna              promotion by force (not met: AUC): demo",
+            "2026-11-25 01:22:03  unchanged  3       anna              promotion [version 4 did not become it: unfinished]",
+            "2026-11-25 01:22:03  2          3       anna              rollback",
+        ]
+
+    def test_none_yet_says_what_to_do(self, monkeypatch, project_root):
+        assert "make one with: adpet promote" in self.told(monkeypatch, project_root)

@@ -1,0 +1,150 @@
+"""No pickle is written, read or served: a file that could run code when it is opened."""
+
+import ast
+import io
+import os
+import pickle
+import pickletools
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from adpet.tracking import model_files
+from adpet.tracking.model_files import files_digest
+from adpet.tracking.registry import register_version
+
+# What writes or reads pickles, or code by another name.
+FORBIDDEN = {"pickle", "cloudpickle", "dill", "shelve", "marshal", "joblib.load", "joblib.dump"}
+
+
+def pickled(content: bytes, place: str) -> list[str]:
+    """Say where there is a pickle in a file: as the whole of it, within an archive, or an array of objects."""
+    if zipfile.is_zipfile(io.BytesIO(content)):
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            return [
+                found for name in archive.namelist() for found in pickled(archive.read(name), f"{place}: {name}")
+            ]  # fmt: skip
+    if content.startswith(b"\x93NUMPY"):
+        return [place] if b"'descr': '|O'" in content[:200] else []
+    try:
+        length = sum(1 for _ in pickletools.genops(content))
+    except Exception:  # noqa: BLE001 - what pickletools raises on other files is anything at all
+        return []
+    return [place] if length > 2 else []
+
+
+def pickles_below(folder: Path) -> list[str]:
+    found = [name for path in sorted(folder.rglob("*")) if path.is_file()
+             for name in pickled(path.read_bytes(), path.name)]  # fmt: skip
+    return found + [path.name for path in folder.rglob("*") if "pickle" in path.name or path.suffix == ".pkl"]
+
+
+class TestTheSearchItself:
+    @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+    def test_it_finds_a_pickle_of_every_protocol(self, protocol):
+        assert pickled(pickle.dumps({"weights": [1.0]}, protocol), "x") == ["x"]
+
+    def test_it_finds_one_in_an_archive_and_in_an_array(self):
+        content = io.BytesIO()
+        with zipfile.ZipFile(content, "w") as archive:
+            archive.writestr("within", pickle.dumps(print))
+        assert pickled(content.getvalue(), "x") == ["x: within"]
+        content = io.BytesIO()
+        np.save(content, np.array([{}], dtype=object), allow_pickle=True)
+        assert pickled(content.getvalue(), "x") == ["x"]
+
+    def test_it_lets_other_files_be(self):
+        content = io.BytesIO()
+        np.savez(content, a=np.arange(3))
+        assert [pickled(one, "x") for one in (b"", b"{}", b"flavors:\n", content.getvalue())] == [[]] * 4
+
+
+def test_what_is_logged_and_registered_holds_no_pickle(log, project):
+    register_version(run_id=log())
+    names = {path.name for path in project.rglob("*") if path.is_file()}
+    assert {"model.keras", "MLmodel"} <= names
+    assert pickles_below(project) == []
+
+
+def test_loading_and_serving_open_no_pickle(log, project):
+    """Python announces every object that a pickle asks for; nobody may ask."""
+    register_version(run_id=log())
+    script = (
+        "import sys; from pathlib import Path\n"
+        "import keras, mlflow.pyfunc, numpy, pickle\n"
+        "from adpet.tracking.registry import load_model\n"
+        "from adpet.tracking.store import connect\n"
+        "seen = []\n"
+        "sys.addaudithook(lambda event, what: seen.append(what) if event == 'pickle.find_class' else None)\n"
+        "pickle.loads(pickle.dumps(print)); assert seen, 'the control'\n"
+        "seen.clear()\n"
+        "connect(Path(sys.argv[1]))\n"
+        "slices = numpy.zeros((1, 8, 8, 1), dtype=numpy.uint8)\n"
+        "ours, _ = load_model('models:/adpet/1')\n"
+        "served = mlflow.pyfunc.load_model('models:/adpet/1')\n"
+        "assert (ours.predict(slices, verbose=0) == served.predict(slices)).all()\n"
+        "print(seen)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(project)],
+        env={**os.environ, "PYTHONPATH": str(Path(model_files.__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout.strip().splitlines()[-1:]) == (0, ["[]"]), done.stderr
+
+
+def test_no_module_imports_what_reads_pickles_or_lets_numpy_do_so(project_root):
+    wrong = []
+    for path in sorted((project_root / "src").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = set()
+            if isinstance(node, ast.Import):
+                names = {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                names = {f"{node.module}.{alias.name}" for alias in node.names} | {str(node.module)}
+            elif isinstance(node, ast.Attribute):
+                names = {ast.unparse(node)}
+            elif isinstance(node, ast.keyword) and ast.unparse(node) in (
+                "allow_pickle=True",
+                "safe_mode=False",
+            ):
+                wrong.append((path.name, ast.unparse(node)))
+            wrong += [(path.name, name) for name in names & FORBIDDEN]
+    assert wrong == []
+
+
+class TestDigest:
+    @pytest.fixture
+    def folder(self, tmp_path):
+        (tmp_path / "data").mkdir()
+        (tmp_path / "data" / "model.keras").write_bytes(b"weights")
+        (tmp_path / "MLmodel").write_bytes(b"flavors")
+        return tmp_path
+
+    def test_it_changes_with_a_content_a_name_and_a_further_file(self, folder):
+        seen = {files_digest(folder)}
+        (folder / "MLmodel").rename(folder / "MLmodel2")
+        seen.add(files_digest(folder))
+        (folder / "MLmodel2").write_bytes(b"flavours")
+        seen.add(files_digest(folder))
+        (folder / "data" / "empty").touch()
+        seen.add(files_digest(folder))
+        assert len(seen) == 4
+
+    def test_it_does_not_change_with_what_mlflow_adds_to_a_copy(self, folder):
+        before = files_digest(folder)
+        (folder / "registered_model_meta").write_text("model_name: adpet\n")
+        assert files_digest(folder) == before
+
+
+@pytest.mark.slow
+def test_a_pipeline_that_has_run_left_no_pickle(finished):
+    for place in ("results", "mlartifacts", "data/interim", "data/processed"):
+        assert any((finished.root / place).rglob("*"))
+        assert pickles_below(finished.root / place) == []

@@ -1,0 +1,134 @@
+"""What a version was made from is told from its run alone, and held against what is here."""
+
+import json
+import subprocess
+
+import pytest
+
+from adpet.commands import lineage as lineage_command
+from adpet.errors import InputError, TrackingError
+from adpet.params import load_params
+from adpet.tracking import provenance
+from adpet.tracking.lineage import lineage
+from adpet.tracking.provenance import changed_settings, checks, facts_of
+from adpet.tracking.registry import register_version, version_of
+from adpet.tracking.runs import append_to_run
+
+PARAMS = {"seed": 1, "cohort": {"raw": "data/raw"}, "train": {"learning_rate": 0.002}}
+
+
+@pytest.fixture
+def repository(project, monkeypatch):
+    """A project under git and, but for its cache, DVC."""
+    monkeypatch.chdir(project)
+    (project / "params.yaml").write_text("seed: 1\ncohort: {raw: data/raw}\ntrain: {learning_rate: tuned}\n")
+    (project / "dvc.lock").write_text("stages: {ingest: {deps: [{path: data/raw, md5: ab12.dir}]}}\n")
+    for command in (
+        "git init --quiet",
+        "git add params.yaml dvc.lock",
+        "git -c user.name=t -c user.email=t@example.org commit --quiet -m begin",
+    ):
+        subprocess.run(command.split(), check=True)
+    monkeypatch.setattr(provenance, "cache_folder", lambda: project / "cache")
+    return project
+
+
+@pytest.fixture
+def facts(repository):
+    return lineage(params=PARAMS, raw="data/raw", split_hash="cd34", seed=1)
+
+
+@pytest.fixture
+def registered(facts, log, tmp_path):
+    """A version whose run says what it was made from."""
+
+    def registered(changes=None):
+        run_id = log(facts["id"])
+        file = tmp_path / "run.json"
+        file.write_text(json.dumps({"lineage": facts | (changes or {})}))
+        with append_to_run(run_id) as run:
+            run.log_artifact(file, provenance.FOLDER)
+        register_version(run_id=run_id, tags={"adpet.lineage": facts["id"]})
+        return version_of("models:/adpet/1")
+
+    return registered
+
+
+class TestFacts:
+    def test_they_are_those_that_the_training_had(self, registered, facts):
+        assert facts_of(registered()) == facts
+
+    def test_facts_that_were_changed_are_refused(self, registered):
+        version = registered({"seed": 2})
+        with pytest.raises(TrackingError, match="it was changed, so nothing follows from it") as refused:
+            facts_of(version)
+        assert "\n" not in str(refused.value)
+
+    def test_a_version_from_before_they_were_kept_says_what_to_do(self, log):
+        register_version(run_id=log())
+        with pytest.raises(TrackingError, match=r"required lineage/run.json .* dvc repro --force register"):
+            facts_of(version_of("models:/adpet/1"))
+
+
+def found(facts):
+    return {check.name: (check.here, check.text) for check in checks(facts)}
+
+
+class TestChecks:
+    def test_what_is_here_is_said_to_be(self, facts, repository):
+        (repository / "cache/files/md5/ab").mkdir(parents=True)
+        (repository / "cache/files/md5/ab/12.dir").touch()
+        assert all(here for here, _ in found(facts).values())
+        assert found(facts)["data"] == (True, "in the DVC cache")
+
+    def test_data_may_lie_in_the_workspace_instead(self, facts, repository):
+        assert found(facts)["data"] == (False, "not in the DVC cache; get it with: dvc pull")
+        (repository / "data/raw").mkdir(parents=True)
+        assert found(facts)["data"] == (True, "in the workspace")
+
+    def test_what_is_not_here_is_told_with_what_is_there_instead(self, facts, monkeypatch):
+        monkeypatch.setenv("KERAS_BACKEND", "jax")
+        other = facts | {
+            "commit": "0" * 40 + "-dirty",
+            "code": "0" * 16,
+            "versions": {"numpy": "0.1", "no": "1"},
+        }
+        seen = found(other)
+        assert seen["commit"] == (False, "not here")
+        assert seen["code"] == (False, "src/ has other code now")
+        assert seen["backend"] == (False, "here jax")
+        assert seen["packages"][1].startswith("here numpy ")
+        assert seen["packages"][1].endswith(", no missing")
+
+    def test_data_outside_of_dvc_are_nowhere(self, facts):
+        assert not found(facts | {"data": "unversioned"})["data"][0]
+
+    def test_only_settings_that_the_commit_has_otherwise_must_be_given(self, facts):
+        assert changed_settings(facts) == {"train.learning_rate": 0.002}
+        assert changed_settings(facts | {"commit": "0" * 40})["cohort.raw"] == "data/raw"
+
+
+def test_outside_of_dvc_there_is_no_cache(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="required a DVC project"):
+        provenance.cache_folder()
+
+
+def test_the_command_tells_everything_and_how_to_make_it_again(registered, facts, monkeypatch, project_root):
+    version = registered()
+    monkeypatch.setattr(lineage_command, "connect", lambda *_, **__: None)
+    params = load_params(project_root / "params.yaml")
+    monkeypatch.setattr(lineage_command, "load_params", lambda: params)
+    text = lineage_command.run(str(version.number))
+    commit = facts["commit"]
+    for part in (
+        f"adpet version 1, lineage {facts['id']}",
+        "NOT HERE data        ab12.dir (data/raw): not in the DVC cache",
+        f"here     commit      {commit}: in this repository",
+        "split       cd34",
+        "train.learning_rate: 0.002",
+        "  adpet reproduce 1",
+        f"  git worktree add --detach ../adpet-1 {commit}",
+        "  dvc exp run -S train.learning_rate=0.002 train",
+    ):
+        assert part in text
