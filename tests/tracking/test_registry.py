@@ -5,7 +5,7 @@ import pytest
 
 from adpet.errors import TrackingError
 from adpet.tracking.registry import load_model, promote, register_version, version_of
-from adpet.tracking.runs import open_run
+from adpet.tracking.runs import find_run, open_run
 from adpet.tracking.store import current
 
 EXAMPLE = np.arange(128, dtype=np.uint8).reshape(2, 8, 8, 1)
@@ -19,7 +19,7 @@ def log(project, tiny_model):
         marks = {f"adpet.{key}": value for key, value in tags.items()}
         with open_run(lineage=lineage, kind="train", name=lineage, tags=marks) as run:
             run.log_model(tiny_model, signature_example=EXAMPLE, metadata={"slice": {"window": [0.0, 2.0]}})
-        return run.run_id
+        return find_run(lineage, "train")
 
     return log
 
@@ -54,10 +54,10 @@ class TestRegister:
         assert "\n" not in str(failure.value)
 
     def test_a_run_without_a_model_says_how_to_log_it(self, project):
-        with open_run(lineage="a1", kind="train", name="x") as run:
+        with open_run(lineage="a1", kind="train", name="x"):
             pass
         with pytest.raises(TrackingError, match="none there; log it again with: dvc repro --force train"):
-            register_version(run_id=run.run_id)
+            register_version(run_id=find_run("a1", "train"))
 
 
 class TestPromote:

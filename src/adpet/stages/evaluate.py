@@ -40,7 +40,7 @@ from adpet.params import Params, flatten
 from adpet.stages.comparison import Baseline, baselines
 from adpet.stages.evaluation_figures import draw
 from adpet.stages.fitting import hashed, refuse_trained_on, slice_refs
-from adpet.tracking.runs import append_to_run, find_run
+from adpet.tracking.runs import append_to_run
 from adpet.tracking.store import connect
 
 
@@ -143,8 +143,8 @@ def _write_tables(
 
 
 def _log(metrics: dict[str, Any], lineage_id: str, params: Params) -> None:
-    connect(Path.cwd(), experiment=params.tracking.experiment)
-    with append_to_run(find_run(lineage_id, "train")) as tracked:
+    connect(Path.cwd(), required=False, **params.tracking.connection)
+    with append_to_run(lineage_id) as tracked:
         tracked.log_metrics({f"test.{key}": value for key, value in flatten(metrics).items()})
         for path in (METRICS, FINDINGS, SUBGROUPS, *sorted(EVALUATE.glob("*.png"))):
             tracked.log_artifact(path, "evaluate")

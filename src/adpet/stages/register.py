@@ -20,8 +20,8 @@ from adpet.evidence.model_card import shortened
 from adpet.params import Params, flatten
 from adpet.tracking import registry
 from adpet.tracking.registry import register_version
-from adpet.tracking.runs import append_to_run, find_run
-from adpet.tracking.store import connect
+from adpet.tracking.runs import append_to_run, delivered_run
+from adpet.tracking.store import connect, current
 
 
 def run(params: Params) -> None:
@@ -29,9 +29,8 @@ def run(params: Params) -> None:
     metrics, trained = read_json(METRICS), read_json(RUN)
     audit = read_json(AUDIT)["leakage"]["audit"]
     lineage = trained["lineage"]
-    connect(Path.cwd(), experiment=params.tracking.experiment)
-    run_id = find_run(lineage["id"], "train")
-    _log(audit, run_id)
+    connect(Path.cwd(), **params.tracking.connection)
+    run_id = _delivered(audit, lineage["id"])
     version = register_version(
         run_id=run_id,
         model_name=params.tracking.model_name,
@@ -69,14 +68,19 @@ def _weights(params: Params) -> dict[str, str]:
     return {"adpet.position_weights": json.dumps(read_json(POSITION_WEIGHTS)["weights"])}
 
 
-def _log(audit: dict[str, Any], run_id: str | None) -> None:
-    """Add the audit to the training's run: here, since the audit itself does not follow from a training."""
+def _delivered(audit: dict[str, Any], lineage_id: str) -> str | None:
+    """Add the audit to the training's run, and return the run's id once all that is known of it is there.
+
+    Here, since the audit itself does not follow from a training.
+    """
+    current()  # a version has a number that the registry gives: offline is refused here
     numbers = {key: value for key, value in flatten(audit).items() if not isinstance(value, str)}
-    with append_to_run(run_id) as tracked:
+    with append_to_run(lineage_id) as tracked:
         tracked.log_metrics({f"audit.{key}": value for key, value in numbers.items()})
         tracked.set_tags({registry.AUDIT: audit["verdict"]})
         for path in (AUDIT, AUDIT_FIGURE):
             tracked.log_artifact(path, "audit")
+    return delivered_run(lineage_id, "train")
 
 
 def _card() -> str:
