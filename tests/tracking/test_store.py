@@ -1,10 +1,7 @@
 import os
 import shutil
 import socket
-import subprocess
-import sys
 import time
-import urllib.request
 
 import pytest
 
@@ -115,39 +112,11 @@ class TestRefusals:
 
 
 class TestServer:
-    @pytest.fixture
-    def server(self, tmp_path, empty_store):
-        shutil.copy(empty_store, tmp_path / "server.db")
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
-        environment = {
-            **os.environ,
-            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-            "MLFLOW_DISABLE_TELEMETRY": "true",
-        }
-        process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)),
-                *("--backend-store-uri", f"sqlite:///{tmp_path}/server.db", "--workers", "1"),
-                *("--artifacts-destination", str(tmp_path / "kept")),
-            ],
-            cwd=tmp_path,
-            env=environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        try:
-            _wait_for(f"http://127.0.0.1:{port}/health")
-            yield f"http://127.0.0.1:{port}", process
-        finally:
-            process.terminate()
-            process.wait(timeout=20)
-
     def test_runs_go_to_the_server_and_its_end_is_one_line(self, tmp_path, monkeypatch, server):
-        uri, process = server
+        server.start()
         project = tmp_path / "project"
         project.mkdir()
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
         connect(project, experiment="on the server")
         with open_run(lineage="5", kind="train", name="remote") as run:
             run.log_metrics({"loss": 0.5}, step=0)
@@ -155,22 +124,11 @@ class TestServer:
             note.write_text("kept by the server")
             run.log_artifact(note, "notes")
         assert find_run("5", "train")
-        assert [path.read_text() for path in (tmp_path / "kept").rglob("note.txt")] == ["kept by the server"]
+        assert [path.read_text() for path in server.artifacts.rglob("note.txt")] == ["kept by the server"]
         assert [path.name for path in project.rglob("*")] == [".adpet", "outbox"]
 
-        process.terminate()
-        process.wait(timeout=20)
+        server.kill()
         start = time.monotonic()
-        with pytest.raises(TrackingError, match=f"{uri}: .*the server does not answer"):
+        with pytest.raises(TrackingError, match=f"{server.uri}: .*the server does not answer"):
             connect(project)
         assert time.monotonic() - start < 5
-
-
-def _wait_for(address: str) -> None:
-    for _ in range(300):
-        try:
-            with urllib.request.urlopen(address, timeout=1):
-                return
-        except OSError:
-            time.sleep(0.1)
-    raise TimeoutError(address)

@@ -25,7 +25,7 @@ def run(*, everything: bool) -> str:
     connect(Path.cwd(), experiment=load_params().tracking.experiment)
     done = sender.deliver(only=None if everything else target().name)
     left, others = sender.waiting(only=target().name), sender.waiting(only=None)
-    said = f"{done.sent} entries of {len(done.runs)} runs sent to {current().shown}"
+    said = f"{done.sent} entries of {len(done.runs)} run(s) sent to {current().shown}"
     if left or (everything and others):
         why = "; ".join(dict.fromkeys(done.problems)) or "a stage that is running sends them"
         raise TrackingError(f"{said}; {sum(others.values())} wait in {OUTBOX}/: {why}")

@@ -61,6 +61,7 @@ class Session:
         self.folder = folder
         self._journal = journal
         self._writing = threading.Lock()
+        self.ended = False
         first = next(read_lines(folder, 0))[0]
         self.first: dict[str, Any] = first
         self.key = RunKey(first["kind"], first["lineage"])
@@ -76,6 +77,7 @@ class Session:
         with self._writing:
             self._journal.write(f"{line}\n".encode())
             os.fsync(self._journal.fileno())
+            self.ended = operation == END
 
     def keep(self, path: Path) -> str:
         """Copy a file into the session's folder of its SHA-256, and return that."""

@@ -80,9 +80,13 @@ class Outbox:
         return any(facts.items() <= first.items() and _is_for(first, only) for first in firsts)
 
     def release(self) -> None:
-        """Let other processes have what this one leaves."""
-        for name in [name for name in self._deliveries if name not in self.own]:
-            self._deliveries.pop(name).session.release()
+        """Let other processes have what this one leaves: all but what it still writes."""
+        held = {name: delivery.session for name, delivery in self._deliveries.items()} | self.own
+        for name, session in held.items():
+            if name not in self.own or session.ended:
+                self.own.pop(name, None)
+                self._deliveries.pop(name, None)
+                session.release()
 
     def _delivery(self, name: str) -> Delivery | None:
         """Return a session on its way; None where another process has it."""
@@ -117,7 +121,7 @@ class Outbox:
     def _finish(self, delivery: Delivery, store: Store) -> bool:
         """Remove a session of which everything is sent, and to which nobody writes any more."""
         session = delivery.session
-        if session.name in self.own and delivery.last != END:
+        if session.name in self.own and not (session.ended and delivery.last == END):
             return False
         delivery.close(store)
         self.own.pop(session.name, None)

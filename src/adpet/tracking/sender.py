@@ -64,7 +64,9 @@ def leave(session: Session, status: str | None) -> None:
     if _Process.writing:
         return
     last = Round()
-    if _Process.sender is not None:
+    if _Process.sender is None or _Process.sender.stopped:
+        _outbox().release()
+    else:
         last = _Process.sender.finish(target().wait_s)
         _Process.sender.stop()
     lines = sum(_outbox().waiting(only=target().name).values())
@@ -124,6 +126,11 @@ class Sender(threading.Thread):
         with self._change:
             self._stopped = False
             return self.is_alive() and not self._over
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it was told to stop: it may still be sending its last."""
+        return self._stopped
 
     def notify(self) -> None:
         """Say that there is something to send."""
