@@ -1,14 +1,15 @@
 """What tracking costs a training: ``python benchmarks/outage.py [--rounds 3] [--seconds 30]``.
 
 Trains the pipeline's own network on noise and tells MLflow 12 metrics an epoch: a SQLite file, a server, one
-that takes 2 s for each answer, and one that goes away after the start; side by side with a training that tells
-nobody. ``ratio`` is that of such neighbours, and as noisy as the machine is busy; ``calls`` is the share of
-the training spent in tracking's own calls, and ``sender`` the processor time of the thread that sends, so
+that takes 2 s for each answer, and one that goes away after the start; side by side with a training that
+tells nobody. ``ratio`` is that of such neighbours, as noisy as the machine is busy; ``calls`` is the share
+of the training spent in tracking's own calls, and ``sender`` the processor time of the thread that sends, so
 that their sum bounds what tracking can have cost. The end of a run waits for ``tracking.wait_s`` at most.
 """
 
 import argparse
 import os
+import signal
 import socket
 import statistics
 import subprocess
@@ -19,6 +20,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -59,8 +61,8 @@ class _Work:
         self._labels = rng.integers(0, 2, (32, 1))
         settings = load_params(PROJECT / "params.yaml").model.model_dump()
         self._model = build_model(**settings, seed=0)
-        loss = keras.losses.BinaryCrossentropy(from_logits=True)
-        self._model.compile(loss={"logit": loss}, optimizer="adam")
+        loss = keras.losses.SparseCategoricalCrossentropy()
+        self._model.compile(loss={"probability": loss}, optimizer="adam")
         self.steps = 1
         self.train(None)
         self.steps = max(1, round(seconds / self.train(None)[0]))
@@ -107,33 +109,40 @@ def _store(root: Path, kind: str) -> Iterator[Callable[[], None]]:
     try:
         with _late_proxy(port) if late else nullcontext(port) as shown_port:
             os.environ[TRACKING_URI] = f"http://127.0.0.1:{shown_port}"
-            yield server.kill if kind == "server that goes" else lambda: None
+            yield partial(_kill, server) if kind == "server that goes" else lambda: None
     finally:
-        server.kill()
-        server.wait()
+        _kill(server)
 
 
 def _start_server(root: Path, port: int) -> subprocess.Popen[bytes]:
     quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    command = ("-m", "uvicorn", "mlflow.server.fastapi_app:app", "--host", "127.0.0.1", "--port", str(port))
-    stored = {
-        "_MLFLOW_SERVER_FILE_STORE": f"sqlite:///{root}/server.db",
-        "_MLFLOW_SERVER_ARTIFACT_ROOT": "mlflow-artifacts:/",
-        "_MLFLOW_SERVER_ARTIFACT_DESTINATION": str(root / "kept"),
-        "_MLFLOW_SERVER_SERVE_ARTIFACTS": "true",
-    }
-    # One process, without the one above it that `mlflow server` starts: it is killed in the middle.
+    command = (
+        *("-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
+        *(
+            "--backend-store-uri",
+            f"sqlite:///{root}/server.db",
+            "--artifacts-destination",
+            str(root / "kept"),
+        ),
+    )
     server = subprocess.Popen(
-        [sys.executable, *command], cwd=root, env=os.environ | quiet | stored, stderr=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
+        [sys.executable, *command], cwd=root, env=os.environ | quiet, start_new_session=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     while server.poll() is None:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1):  # noqa: S310 (loopback)
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1):
                 return server
         except OSError:
             time.sleep(0.1)
     raise RuntimeError("the server did not start")
+
+
+def _kill(server: subprocess.Popen[bytes]) -> None:
+    """Kill a server and the workers that it started."""
+    with suppress(ProcessLookupError):
+        os.killpg(server.pid, signal.SIGKILL)
+    server.wait()
 
 
 @contextmanager
