@@ -52,5 +52,6 @@ lock: ## resolve the requirements anew (needs uv)
 	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --upgrade \
 		--no-annotate --no-header --quiet --output-file requirements.lock
 
-clean: ## remove the environment and every unfinished piece of work
-	rm -rf $(VENV) .adpet
+clean: ## remove the environment and every unfinished piece of work, but not what waits for MLflow
+	rm -rf $(VENV)
+	test ! -d .adpet || find .adpet -mindepth 1 -maxdepth 1 ! -name outbox -exec rm -rf {} +

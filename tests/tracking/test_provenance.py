@@ -12,7 +12,7 @@ from adpet.tracking import provenance
 from adpet.tracking.lineage import lineage
 from adpet.tracking.provenance import changed_settings, checks, facts_of
 from adpet.tracking.registry import register_version, version_of
-from adpet.tracking.runs import append_to_run
+from adpet.tracking.runs import append_to_run, delivered_run
 
 PARAMS = {"seed": 1, "cohort": {"raw": "data/raw"}, "train": {"learning_rate": 0.002}}
 
@@ -43,12 +43,12 @@ def registered(facts, log, tmp_path):
     """A version whose run says what it was made from."""
 
     def registered(changes=None):
-        run_id = log(facts["id"])
+        log(facts["id"])
         file = tmp_path / "run.json"
         file.write_text(json.dumps({"lineage": facts | (changes or {})}))
-        with append_to_run(run_id) as run:
+        with append_to_run(facts["id"]) as run:
             run.log_artifact(file, provenance.FOLDER)
-        register_version(run_id=run_id, tags={"adpet.lineage": facts["id"]})
+        register_version(run_id=delivered_run(facts["id"], "train"), tags={"adpet.lineage": facts["id"]})
         return version_of("models:/adpet/1")
 
     return registered

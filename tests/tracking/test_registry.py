@@ -5,7 +5,7 @@ import pytest
 
 from adpet.errors import TrackingError
 from adpet.tracking.registry import is_marked, load_model, register_version, version_of
-from adpet.tracking.runs import open_run
+from adpet.tracking.runs import find_run, open_run
 from adpet.tracking.store import current
 
 EXAMPLE = np.arange(128, dtype=np.uint8).reshape(2, 8, 8, 1)
@@ -45,10 +45,10 @@ class TestRegister:
         assert "\n" not in str(failure.value)
 
     def test_a_run_without_a_model_says_how_to_log_it(self, project):
-        with open_run(lineage="a1", kind="train", name="x") as run:
+        with open_run(lineage="a1", kind="train", name="x"):
             pass
         with pytest.raises(TrackingError, match="none there; log it again with: dvc repro --force train"):
-            register_version(run_id=run.run_id)
+            register_version(run_id=find_run("a1", "train"))
 
     def test_the_leaky_mark_cannot_be_washed_off(self, log):
         run_id = log()

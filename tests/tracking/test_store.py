@@ -1,17 +1,14 @@
 import os
 import shutil
 import socket
-import subprocess
-import sys
 import time
-import urllib.request
 
 import pytest
 
 from adpet.errors import TrackingError
 from adpet.tracking import store
 from adpet.tracking.runs import find_run, open_run
-from adpet.tracking.store import connect, main_root, store_uri
+from adpet.tracking.store import connect, current, main_root, store_uri
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +43,8 @@ class TestConnection:
         root.mkdir()
         elsewhere.mkdir()
         monkeypatch.chdir(elsewhere)
-        opened = connect(root)
+        connect(root)
+        opened = current()
         experiment = opened.client.get_experiment(opened.experiment_id)
         assert experiment.name == "adpet"
         assert experiment.artifact_location == (root / "mlartifacts").as_uri()
@@ -61,21 +59,23 @@ class TestConnection:
         other = tmp_path / "other"
         other.mkdir()
         shutil.copy(empty_store, other / "mlflow.db")
-        assert connect(other).uri == f"sqlite:///{other}/mlflow.db"
-        assert connect(project).uri == f"sqlite:///{project}/mlflow.db"
+        for root in (other, project):
+            connect(root)
+            assert current().uri == f"sqlite:///{root}/mlflow.db"
         assert "MLFLOW_TRACKING_URI" not in os.environ
 
     def test_a_half_made_database_of_a_killed_process_is_replaced(self, empty_store):
         assert [path.name for path in empty_store.parent.iterdir()] == ["mlflow.db"]
 
     def test_a_deleted_experiment_is_named_with_the_command_that_restores_it(self, project):
-        opened = connect(project)
+        connect(project)
+        opened = current()
         opened.client.delete_experiment(opened.experiment_id)
         with pytest.raises(TrackingError, match=f"restore --experiment-id {opened.experiment_id}"):
             connect(project)
 
     def test_nothing_is_logged_without_a_connection(self, monkeypatch):
-        monkeypatch.setattr(store._Connection, "store", None)
+        monkeypatch.setattr(store._Connection, "target", None)
         with pytest.raises(TrackingError, match="connect first"):
             find_run("0", "train")
 
@@ -112,62 +112,23 @@ class TestRefusals:
 
 
 class TestServer:
-    @pytest.fixture
-    def server(self, tmp_path, empty_store):
-        shutil.copy(empty_store, tmp_path / "server.db")
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
-        environment = {
-            **os.environ,
-            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-            "MLFLOW_DISABLE_TELEMETRY": "true",
-        }
-        process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)),
-                *("--backend-store-uri", f"sqlite:///{tmp_path}/server.db", "--workers", "1"),
-                *("--artifacts-destination", str(tmp_path / "kept")),
-            ],
-            cwd=tmp_path,
-            env=environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        try:
-            _wait_for(f"http://127.0.0.1:{port}/health")
-            yield f"http://127.0.0.1:{port}", process
-        finally:
-            process.terminate()
-            process.wait(timeout=20)
-
     def test_runs_go_to_the_server_and_its_end_is_one_line(self, tmp_path, monkeypatch, server):
-        uri, process = server
+        server.start()
         project = tmp_path / "project"
         project.mkdir()
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
         connect(project, experiment="on the server")
         with open_run(lineage="5", kind="train", name="remote") as run:
             run.log_metrics({"loss": 0.5}, step=0)
             note = tmp_path / "note.txt"
             note.write_text("kept by the server")
             run.log_artifact(note, "notes")
-        assert find_run("5", "train") == run.run_id
-        assert [path.read_text() for path in (tmp_path / "kept").rglob("note.txt")] == ["kept by the server"]
-        assert not list(project.iterdir())
+        assert find_run("5", "train")
+        assert [path.read_text() for path in server.artifacts.rglob("note.txt")] == ["kept by the server"]
+        assert [path.name for path in project.rglob("*")] == [".adpet", "outbox"]
 
-        process.terminate()
-        process.wait(timeout=20)
+        server.kill()
         start = time.monotonic()
-        with pytest.raises(TrackingError, match=f"{uri}: .*the server does not answer"):
+        with pytest.raises(TrackingError, match=f"{server.uri}: .*the server does not answer"):
             connect(project)
         assert time.monotonic() - start < 5
-
-
-def _wait_for(address: str) -> None:
-    for _ in range(300):
-        try:
-            with urllib.request.urlopen(address, timeout=1):
-                return
-        except OSError:
-            time.sleep(0.1)
-    raise TimeoutError(address)

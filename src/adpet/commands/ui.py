@@ -7,7 +7,7 @@ from pathlib import Path
 
 from adpet.errors import TrackingError
 from adpet.params import load_params
-from adpet.tracking.store import connect
+from adpet.tracking.store import connect, current
 
 # Reports nothing about its use, and starts no workers for jobs that this project does not have.
 ENVIRONMENT = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
@@ -24,7 +24,8 @@ def run(*, port: int) -> None:
         Where the port is taken, or the runs are on a server that has a UI already.
     """
     # Connects first, so that a store that is not there yet is made with its folder of artifacts.
-    uri = connect(Path.cwd(), experiment=load_params().tracking.experiment).uri
+    connect(Path.cwd(), experiment=load_params().tracking.experiment)
+    uri = current().uri
     if uri.startswith(("http://", "https://")):
         raise TrackingError(f"MLFLOW_TRACKING_URI names a server that has a UI already: open {uri}")
     _require_free(port)

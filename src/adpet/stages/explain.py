@@ -41,7 +41,7 @@ from adpet.stages.explain_maps import Explainer, Space, slices_of, space_of
 from adpet.stages.explain_sanity import cascade_table, curve_table
 from adpet.stages.explain_truth import truth_scores, truths_of, untrained_explainer
 from adpet.stages.participants import may_log_images, reads_phantom
-from adpet.tracking.runs import append_to_run, find_run
+from adpet.tracking.runs import append_to_run
 from adpet.tracking.store import connect
 from adpet.workers import progress
 
@@ -258,8 +258,8 @@ def _write_table(path: Path, table: pd.DataFrame) -> None:
 
 
 def _log(params: Params) -> None:
-    connect(Path.cwd(), experiment=params.tracking.experiment)
-    with append_to_run(find_run(read_json(RUN)["lineage"]["id"], "train")) as tracked:
+    connect(Path.cwd(), required=False, **params.tracking.connection)
+    with append_to_run(read_json(RUN)["lineage"]["id"]) as tracked:
         for path in (CAM, EXPLAIN / "regions.csv", *sorted((EXPLAIN / "groups").iterdir())):
             tracked.log_artifact(path, "explain/groups")
         for path in sorted((EXPLAIN / "sanity").iterdir()):

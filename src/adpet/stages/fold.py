@@ -27,8 +27,9 @@ from adpet.cohort.splits import read_split
 from adpet.learning.training import History, predict, set_determinism
 from adpet.params import Params
 from adpet.stages.fitting import fit, hashed, history_table, refuse_trained_on, slice_refs
+from adpet.tracking.journal import RunKey
 from adpet.tracking.lineage import lineage
-from adpet.tracking.runs import LEAKY, find_run, nested, open_run
+from adpet.tracking.runs import LEAKY, open_run
 from adpet.tracking.store import connect
 
 # Everything that a fold's weights follow from.
@@ -50,14 +51,14 @@ def run(params: Params, *, fold: int) -> None:
         split_hash=folds_hash,
         seed=params.seed,
     )
-    connect(Path.cwd(), experiment=params.tracking.experiment)
+    connect(Path.cwd(), required=False, **params.tracking.connection)
     with (
         resumable(f"fold-{fold}", facts) as work,
         open_run(
             lineage=f"{facts['id']}.{fold}",
             kind="fold",
             name=f"fold {fold}",
-            parent=nested(find_run(read_json(RUN)["lineage"]["id"], "train")),
+            parent=RunKey("train", read_json(RUN)["lineage"]["id"]),
             tags={LEAKY: "false"},
             params=params.flat(),
         ) as tracked,

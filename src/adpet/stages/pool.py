@@ -18,7 +18,7 @@ from adpet.artifacts import (
 from adpet.cohort.splits import read_split
 from adpet.evidence.cross_validation import COLUMNS, fold_subjects, pooled_summary
 from adpet.params import Params
-from adpet.tracking.runs import append_to_run, find_run
+from adpet.tracking.runs import append_to_run
 from adpet.tracking.store import connect
 
 # Keys that look like numbers stay text.
@@ -47,8 +47,8 @@ def run(params: Params) -> None:
     subjects["searched"] = subjects["subject"].isin(searched)
     summary = pooled_summary(subjects, seed=params.seed, resamples=params.evaluate.resamples)
     _write(subjects[list(COLUMNS)], summary)
-    connect(Path.cwd(), experiment=params.tracking.experiment)
-    with append_to_run(find_run(read_json(RUN)["lineage"]["id"], "train")) as tracked:
+    connect(Path.cwd(), required=False, **params.tracking.connection)
+    with append_to_run(read_json(RUN)["lineage"]["id"]) as tracked:
         tracked.log_metrics({"cross_validation": summary})
         tracked.log_artifact(CROSS_VALIDATION_SUMMARY, "cross-validation")
 

@@ -26,8 +26,8 @@ from adpet.stages.fitting import hashed
 from adpet.tracking import provenance, registry
 from adpet.tracking.evidence import log_evidence
 from adpet.tracking.registry import register_version
-from adpet.tracking.runs import append_to_run, find_run
-from adpet.tracking.store import connect
+from adpet.tracking.runs import append_to_run, delivered_run
+from adpet.tracking.store import connect, current
 
 
 def run(params: Params) -> None:
@@ -35,9 +35,8 @@ def run(params: Params) -> None:
     metrics, trained = read_json(METRICS), read_json(RUN)
     audit = read_json(AUDIT)["leakage"]["audit"]
     lineage = trained["lineage"]
-    connect(Path.cwd(), experiment=params.tracking.experiment)
-    run_id = find_run(lineage["id"], "train")
-    evidence = _log(audit, _evidence(trained, audit, metrics), run_id)
+    connect(Path.cwd(), **params.tracking.connection)
+    run_id, evidence = _delivered(audit, _evidence(trained, audit, metrics), lineage["id"])
     version = register_version(
         run_id=run_id,
         model_name=params.tracking.model_name,
@@ -88,19 +87,23 @@ def _evidence(trained: dict[str, Any], audit: dict[str, Any], metrics: dict[str,
     )
 
 
-def _log(audit: dict[str, Any], evidence: Evidence, run_id: str | None) -> dict[str, str]:
-    """Add audit and evidence to the training's run, and return the version's tag of the evidence.
+def _delivered(
+    audit: dict[str, Any], evidence: Evidence, lineage_id: str
+) -> tuple[str | None, dict[str, str]]:
+    """Add audit and evidence to the training's run; return its id once all that is known of it is there.
 
-    Here, since the audit itself does not follow from a training.
+    And the version's tag of the evidence. Here, since the audit itself does not follow from a training.
     """
+    current()  # a version has a number that the registry gives: offline is refused here
     numbers = {key: value for key, value in flatten(audit).items() if not isinstance(value, str)}
-    with append_to_run(run_id) as tracked:
+    with append_to_run(lineage_id) as tracked:
         tracked.log_metrics({f"audit.{key}": value for key, value in numbers.items()})
         tracked.set_tags({registry.AUDIT: audit["verdict"]})
         for path in (AUDIT, AUDIT_FIGURE):
             tracked.log_artifact(path, "audit")
         tracked.log_artifact(RUN, provenance.FOLDER)
-        return log_evidence(tracked, evidence)
+        tag = log_evidence(tracked, evidence)
+    return delivered_run(lineage_id, "train"), tag
 
 
 def _card() -> str:

@@ -43,7 +43,7 @@ from adpet.learning.search import TrialRow
 from adpet.params import Params
 from adpet.stages.participants import reads_phantom
 from adpet.stages.searching import search_space
-from adpet.tracking.runs import append_to_run, find_run
+from adpet.tracking.runs import append_to_run
 from adpet.tracking.store import connect
 
 
@@ -151,7 +151,7 @@ def _search(params: Params) -> Search | None:
 
 
 def _log(lineage_id: str, params: Params) -> None:
-    connect(Path.cwd(), experiment=params.tracking.experiment)
-    with append_to_run(find_run(lineage_id, "train")) as tracked:
+    connect(Path.cwd(), required=False, **params.tracking.connection)
+    with append_to_run(lineage_id) as tracked:
         for path in (REPORT, MODEL_CARD):
             tracked.log_artifact(path, "report")

@@ -73,7 +73,7 @@ def run(params: Params) -> None:
         split_hash=split_summary["hash"],
         seed=params.seed,
     )
-    connect(Path.cwd(), experiment=params.tracking.experiment)
+    connect(Path.cwd(), **params.tracking.connection)
     with (
         resumable("tune", facts) as work,
         open_run(

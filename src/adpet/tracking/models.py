@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -12,27 +11,44 @@ import numpy as np
 import numpy.typing as npt
 from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 
+from adpet.artifacts import written_aside
 from adpet.tracking.store import LINEAGE, current
 
 # The tag that carries a model's digest, on the logged model and on its version.
 DIGEST = "adpet.model_digest"
 
+# The file of a model's folder that names the logged model, once there is one.
+MODEL_FILE = "MLmodel"
 
-def save_to_run(
+
+def write_model(
     model: Any,
+    folder: Path,
     *,
-    run_id: str,
-    name: str,
     signature_example: npt.NDArray[np.uint8],
     metadata: Mapping[str, Any],
     pip_requirements: Sequence[str],
-) -> str:
-    """Save a Keras model as an output of a run, and return the id of the logged model.
+) -> None:
+    """Write what MLflow keeps of a Keras model to a folder, which `send_model` makes a run's."""
+    import mlflow.keras
+    from mlflow.models import infer_signature
 
-    One that a killed process logged whole is not logged again; one that it left half-way is removed.
+    mlflow.keras.save_model(
+        model,
+        str(folder),
+        signature=infer_signature(signature_example, model.predict(signature_example, verbose=0)),
+        input_example=signature_example[:1],
+        metadata=json.loads(json.dumps(dict(metadata))),
+        pip_requirements=list(pip_requirements),
+    )
+
+
+def send_model(run_id: str, folder: Path, *, digest: str, name: str) -> str:
+    """Log a model that lies in a folder as an output of a run, and return the id of the logged model.
+
+    One that is there whole already is not logged again; one that was left half-way is removed.
     """
     client = current().client
-    digest = model_digest(model)
     for logged in logged_models(run_id):
         if logged.status == LoggedModelStatus.READY and logged.tags.get(DIGEST) == digest:
             return _as_output(run_id, logged.model_id)
@@ -47,16 +63,8 @@ def save_to_run(
         params=run.data.params,
         model_type="keras",
     )
-    with tempfile.TemporaryDirectory(prefix="adpet-model-") as scratch:
-        _write_folder(
-            model,
-            Path(scratch),
-            entry,
-            signature_example=signature_example,
-            metadata=metadata,
-            pip_requirements=pip_requirements,
-        )
-        client.log_model_artifacts(entry.model_id, scratch)
+    _claim(folder, entry)
+    client.log_model_artifacts(entry.model_id, str(folder))
     client.finalize_logged_model(entry.model_id, LoggedModelStatus.READY)
     return _as_output(run_id, entry.model_id)
 
@@ -100,30 +108,14 @@ def _as_output(run_id: str, model_id: str) -> str:
     return model_id
 
 
-def _write_folder(
-    model: Any,
-    folder: Path,
-    entry: Any,
-    *,
-    signature_example: npt.NDArray[np.uint8],
-    metadata: Mapping[str, Any],
-    pip_requirements: Sequence[str],
-) -> None:
-    """Write what MLflow keeps of a Keras model to a folder."""
-    import mlflow.keras
-    from mlflow.models import Model, infer_signature
+def _claim(folder: Path, entry: Any) -> None:
+    """Write into a model's folder which logged model it is."""
+    from mlflow.models import Model
 
-    mlflow.keras.save_model(
-        model,
-        str(folder),
-        mlflow_model=Model(
-            artifact_path=entry.artifact_location,
-            model_uuid=entry.model_id,
-            run_id=entry.source_run_id,
-            model_id=entry.model_id,
-        ),
-        signature=infer_signature(signature_example, model.predict(signature_example, verbose=0)),
-        input_example=signature_example[:1],
-        metadata=json.loads(json.dumps(dict(metadata))),
-        pip_requirements=list(pip_requirements),
-    )
+    path = folder / MODEL_FILE
+    model = Model.load(str(path))
+    model.artifact_path = entry.artifact_location
+    model.model_uuid = model.model_id = entry.model_id
+    model.run_id = entry.source_run_id
+    with written_aside(path) as aside:
+        model.save(str(aside))

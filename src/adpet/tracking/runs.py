@@ -1,13 +1,11 @@
 """Runs of MLflow, found by the lineage of their result: a killed one is continued, nothing is logged twice.
 
-A run carries the tags ``adpet.lineage`` and ``adpet.kind``. Metrics are keyed by name and step: a step that
-the store has already is not sent again, so that curves stay single-valued.
+What a run is told is written to the disk first (`journal`) and sent beside the work (`sender`): a store that
+is slow, restarts or is gone neither stops nor slows the work. A run carries the tags ``adpet.lineage`` and
+``adpet.kind``. Metrics are keyed by name and step: a step that the store has already is not sent again, so
+that curves stay single-valued.
 """
 
-import json
-import math
-import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,41 +13,26 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
-from mlflow.exceptions import MlflowException
 
 from adpet.errors import TrackingError
 from adpet.params import flatten
-from adpet.tracking.models import installed_requirements, ready_models, save_to_run
-from adpet.tracking.processes import is_alive, owner, user
-from adpet.tracking.store import LINEAGE, current, reported
+from adpet.tracking import lookup, sender
+from adpet.tracking.journal import ADD, OPEN, RunKey, Session
+from adpet.tracking.models import MODEL_FILE, installed_requirements, model_digest, write_model
+from adpet.tracking.processes import owner, user
+from adpet.tracking.store import CHECK, UnreachableError, current, environment, reached, target
 
 Kind = Literal["train", "tune", "trial", "fold"]
 
-KIND = "adpet.kind"
 LEAKY = "adpet.leaky"
-
-# How often a run was continued, and the process that owns it while it is RUNNING.
-_RESUMED = "adpet.resumed"
-_OWNER = "adpet.owner"
-
-_PARENT = "mlflow.parentRunId"
-
-# MLflow's limits for one request.
-_PARAMS_AT_ONCE = 100
-_METRICS_AT_ONCE = 1000
 
 
 class RunHandle:
     """A run that is being written to; its methods may be called from several threads."""
 
-    def __init__(self, run_id: str, *, fresh: bool, model_id: str | None = None) -> None:
-        self.run_id = run_id
-        self._client = current().client
-        self._model_id = model_id
-        self._fresh = fresh
-        self._steps: dict[str, set[int]] = {}
-        self._lock = threading.RLock()
+    def __init__(self, session: Session) -> None:
+        self.key = session.key
+        self._session = session
 
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         """Log numbers at a step of a curve, or without one as results that stand alone.
@@ -60,48 +43,31 @@ class RunHandle:
         Raises
         ------
         TrackingError
-            If a value is no number, or MLflow refuses.
+            If a value is no number.
         """
         values = {key: _number(key, value) for key, value in flatten(metrics).items() if value is not None}
-        with self._lock, reported():
-            new = self._changed(values) if step is None else self._missing(values, step)
-            now = int(time.time() * 1000)
-            batch = [
-                Metric(key, value, now, step or 0, model_id=self._model_id) for key, value in new.items()
-            ]
-            for start in range(0, len(batch), _METRICS_AT_ONCE):
-                self._client.log_batch(self.run_id, metrics=batch[start : start + _METRICS_AT_ONCE])
-            if step is not None:
-                for key in new:
-                    self._steps[key].add(step)
+        self._tell("metrics", values=values, step=step)
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Log parameters, nested ones by dotted key; those that the run has already keep their value."""
-        with self._lock, reported():
-            known = {} if self._fresh else self._client.get_run(self.run_id).data.params
-            new = [Param(key, str(value)) for key, value in flatten(params).items() if key not in known]
-            for start in range(0, len(new), _PARAMS_AT_ONCE):
-                self._client.log_batch(self.run_id, params=new[start : start + _PARAMS_AT_ONCE])
+        self._tell("params", values={key: str(value) for key, value in flatten(params).items()})
 
     def set_tags(self, tags: Mapping[str, Any]) -> None:
         """Set tags; a value replaces the one before it."""
-        with reported():
-            self._client.log_batch(self.run_id, tags=[RunTag(key, str(value)) for key, value in tags.items()])
+        self._tell("tags", values={key: str(value) for key, value in tags.items()})
 
     def log_artifact(self, path: Path, folder: str | None = None) -> None:
         """Copy a file, or all files of a folder, to `folder` among the run's artifacts."""
-        with reported():
-            if path.is_dir():
-                self._client.log_artifacts(self.run_id, str(path), folder)
-            else:
-                self._client.log_artifact(self.run_id, str(path), folder)
+        if path.is_dir():
+            for inner in sorted(path.iterdir()):
+                inside = inner.name if inner.is_dir() else ""
+                self.log_artifact(inner, "/".join(filter(None, (folder, inside))) or None)
+            return
+        self._tell("artifact", sha256=self._session.keep(path), name=path.name, folder=folder)
 
     def log_dataset(self, name: str, digest: str, source: str, *, context: str = "training") -> None:
         """Say which data went in: its name, DVC's md5 of it (at most 36 characters) and where it lies."""
-        dataset = Dataset(name, digest, source_type="local", source=json.dumps({"uri": source}))
-        tags = [InputTag("mlflow.data.context", context)]
-        with reported():
-            self._client.log_inputs(self.run_id, [DatasetInput(dataset, tags)])
+        self._tell("dataset", name=name, digest=digest, source=source, context=context)
 
     def log_model(
         self,
@@ -111,7 +77,7 @@ class RunHandle:
         metadata: Mapping[str, Any],
         pip_requirements: Sequence[str] | None = None,
         name: str = "model",
-    ) -> str:
+    ) -> None:
         """Save a Keras model with its signature and an input example, in Keras' own format, without pickle.
 
         A model that a killed process logged whole is not logged again; one that it left half-way is removed.
@@ -125,35 +91,26 @@ class RunHandle:
             What whoever loads the model must know beside it.
         pip_requirements : sequence of str, optional
             What it needs to be served; Keras, its backend and NumPy as they are here by default.
-
-        Returns
-        -------
-        model_id : str
-            The id of MLflow's logged model.
         """
-        requirements = installed_requirements() if pip_requirements is None else pip_requirements
-        with self._lock, reported():
-            return save_to_run(
+        digest = model_digest(model)
+        folder = f"{name}-{digest[:16]}"
+        if self._session.kept(folder).exists():  # the same model once more
+            return
+        with self._session.folder_kept(folder) as aside:
+            write_model(
                 model,
-                run_id=self.run_id,
-                name=name,
+                aside,
                 signature_example=signature_example,
                 metadata=metadata,
-                pip_requirements=requirements,
+                pip_requirements=installed_requirements() if pip_requirements is None else pip_requirements,
             )
+        files = self._session.digests(folder)
+        del files[MODEL_FILE]  # which is to name the logged model
+        self._tell("model", folder=folder, digest=digest, name=name, files=files)
 
-    def _missing(self, values: dict[str, float], step: int) -> dict[str, float]:
-        """Return the values whose step the run lacks."""
-        for key in values:
-            if key not in self._steps:
-                history = [] if self._fresh else self._client.get_metric_history(self.run_id, key)
-                self._steps[key] = {metric.step for metric in history}
-        return {key: value for key, value in values.items() if step not in self._steps[key]}
-
-    def _changed(self, values: dict[str, float]) -> dict[str, float]:
-        """Return the values that differ from the run's latest."""
-        latest = self._client.get_run(self.run_id).data.metrics
-        return {key: value for key, value in values.items() if not _same(latest.get(key), value)}
+    def _tell(self, operation: str, **facts: Any) -> None:
+        self._session.append(operation, **facts)
+        sender.notify()
 
 
 @contextmanager
@@ -162,7 +119,7 @@ def open_run(
     lineage: str,
     kind: Kind,
     name: str,
-    parent: RunHandle | None = None,
+    parent: RunHandle | RunKey | None = None,
     tags: Mapping[str, Any] | None = None,
     params: Mapping[str, Any] | None = None,
     reopen: bool = False,
@@ -170,32 +127,32 @@ def open_run(
     """Continue the newest run of this lineage and kind that did not finish, or begin a new one.
 
     It ends as FINISHED, as FAILED on an exception, as KILLED on Ctrl-C. A run is left alone while another
-    living process of this machine writes to it.
+    living process writes to it.
 
     Parameters
     ----------
     lineage : str
         The lineage id of the result; that of a trial is its search's followed by its number.
-    parent : RunHandle, optional
-        The run to nest this one under. Under one parent a lineage has one run for ever: a finished one
-        is opened again, so that a search killed after the end of a trial's run does not show it twice.
+    parent : RunHandle or RunKey, optional
+        The run to nest this one under, where there is one. Under one parent a lineage has one run for
+        ever: a finished one is opened again, so that a search killed after the end of a trial's run does
+        not show it twice.
     params : mapping, optional
         Parameters, nested or flat.
     reopen : bool
         Continue a finished run of this lineage too, instead of beginning another beside it.
     """
-    client = current().client
-    parent_id = None if parent is None else parent.run_id
-    found = _to_continue(lineage, kind, parent_id, reopen=reopen or parent is not None)
-    with reported():
-        if found is None:
-            run_id = _begin(lineage, kind, name, parent_id)
-        else:
-            run_id = found.info.run_id
-            client.update_run(run_id, status="RUNNING", name=name)
-            client.set_tag(run_id, _OWNER, owner())
-            client.set_tag(run_id, _RESUMED, str(int(found.data.tags.get(_RESUMED, 0)) + 1))
-    handle = RunHandle(run_id, fresh=found is None)
+    above = parent.key if isinstance(parent, RunHandle) else parent
+    session = sender.begin(
+        OPEN,
+        RunKey(kind, lineage),
+        name=name,
+        parent=None if above is None else {"kind": above.kind, "lineage": above.lineage},
+        reopen=reopen,
+        owner=owner(),
+        user=user(),
+    )
+    handle = RunHandle(session)
     status = "KILLED"
     try:
         if tags:
@@ -208,98 +165,64 @@ def open_run(
         status = "FAILED"
         raise
     finally:
-        _end(run_id, status)
+        sender.leave(session, status)
 
 
 def find_run(lineage: str, kind: Kind) -> str | None:
-    """Return the id of the newest finished run of this lineage and kind, or None."""
-    finished = [run for run in _search(lineage, kind, None) if run.info.status == "FINISHED"]
-    return str(finished[0].info.run_id) if finished else None
+    """Return the id of the newest finished run of this lineage and kind in the store, or None."""
+    return lookup.finished(current(), RunKey(kind, lineage))
 
 
-def nested(run_id: str | None) -> RunHandle | None:
-    """Return a run that others are begun under, or None where the store does not have it any more."""
-    return None if run_id is None else RunHandle(run_id, fresh=False)
+def delivered_run(lineage: str, kind: Kind) -> str | None:
+    """Return what `find_run` does, once everything that waits for the run is in the store.
+
+    Raises
+    ------
+    TrackingError
+        Where the store does not take it all.
+    """
+    done = sender.deliver(only=target().name)
+    left = sender.waiting(only=target().name).get(RunKey(kind, lineage), 0)
+    if left:
+        why = next(iter(done.problems), "another process is sending it")
+        raise TrackingError(
+            f"required all of the {kind} run in MLflow, but {left} entries wait ({why}); when MLflow is "
+            "there again, run: dvc repro"
+        )
+    return find_run(lineage, kind)
 
 
 @contextmanager
-def append_to_run(run_id: str | None) -> Iterator[RunHandle]:
-    """Add to a run that has ended, which keeps its status.
+def append_to_run(lineage: str, kind: Kind = "train") -> Iterator[RunHandle]:
+    """Add to the newest run of this lineage and kind, which has finished and keeps its status.
 
     Metrics are linked to the model that the run logged last as well, so that its page shows them.
 
     Raises
     ------
     TrackingError
-        If there is no such run; None, as `find_run` gives it, stands for that too.
+        If the store is there, but no such run is, nor one that waits to be sent.
     """
-    if run_id is None or not _exists(run_id):
-        raise TrackingError(
-            f"{current().uri}: required the finished training run {run_id or 'of this lineage'}, but it is "
-            "not there; log it again with: dvc repro --force train"
-        )
-    with reported():
-        models = ready_models(run_id)
-    yield RunHandle(run_id, fresh=False, model_id=models[0].model_id if models else None)
-
-
-def _begin(lineage: str, kind: Kind, name: str, parent: str | None) -> str:
-    """Create a run; its tags are there from its first moment, so that a kill cannot orphan it."""
-    tags = {
-        LINEAGE: lineage,
-        KIND: kind,
-        _OWNER: owner(),
-        "mlflow.user": user(),
-        "mlflow.source.name": f"adpet {'tune' if kind == 'trial' else kind}",
-        "mlflow.source.type": "LOCAL",
-    }
-    if parent is not None:
-        tags[_PARENT] = parent
-    store = current()
-    return str(store.client.create_run(store.experiment_id, tags=tags, run_name=name).info.run_id)
-
-
-def _end(run_id: str, status: str) -> None:
-    """End a run; where it did not finish, a store that is gone must not hide why."""
+    key = RunKey(kind, lineage)
+    _require_run(key)
+    session = sender.begin(ADD, key)
     try:
-        with reported():
-            current().client.set_terminated(run_id, status)
-    except TrackingError:
-        if status == "FINISHED":
-            raise
+        yield RunHandle(session)
+    finally:
+        sender.leave(session, None)
 
 
-def _to_continue(lineage: str, kind: Kind, parent: str | None, *, reopen: bool) -> Any | None:
-    """Return the run to go on with, if there is one."""
-    for run in _search(lineage, kind, parent):
-        if run.info.status == "FINISHED" and not reopen:
-            continue
-        if run.info.status == "RUNNING" and is_alive(run.data.tags.get(_OWNER, "")):
-            continue
-        return run
-    return None
-
-
-def _search(lineage: str, kind: Kind, parent: str | None) -> list[Any]:
-    """Return the runs of a lineage and kind that were not deleted, the newest first."""
-    store = current()
-    query = f"tags.`{LINEAGE}` = '{lineage}' and tags.`{KIND}` = '{kind}'"
-    if parent is not None:
-        query += f" and tags.`{_PARENT}` = '{parent}'"
-    with reported():
-        return list(
-            store.client.search_runs([store.experiment_id], query, order_by=["attributes.start_time DESC"])
-        )
-
-
-def _exists(run_id: str) -> bool:
-    with reported():
-        try:
-            return bool(current().client.get_run(run_id).info.lifecycle_stage == "active")
-        except MlflowException as error:
-            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-                return False
-            raise
+def _require_run(key: RunKey) -> None:
+    store = reached()
+    if store is None or sender.is_to_come(key):
+        return
+    try:
+        with environment(CHECK):
+            found = lookup.finished(store, key)
+    except UnreachableError:  # since it was reached: what is added waits
+        return
+    if found is None:
+        raise TrackingError(lookup.not_there(store, key))
 
 
 def _number(key: str, value: Any) -> float:
@@ -307,7 +230,3 @@ def _number(key: str, value: Any) -> float:
         return float(value)
     except (TypeError, ValueError) as error:
         raise TrackingError(f"metric {key}: required a number; received {value!r}") from error
-
-
-def _same(known: float | None, value: float) -> bool:
-    return known is not None and (known == value or (math.isnan(known) and math.isnan(value)))

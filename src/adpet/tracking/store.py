@@ -41,10 +41,53 @@ ARTIFACTS = "mlartifacts"
 
 # A server is asked once, and given this many seconds, before work begins. MLflow's own 7 retries of
 # 120 s each would keep one waiting for minutes for an address with a typing error.
-_CHECK = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "3", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+CHECK = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "3", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
 
 _SQLITE = "sqlite:///"
 _MAXIMUM_MESSAGE = 300
+_SILENCE = "the server does not answer"
+
+
+# While what stages left is sent: no call is repeated, and none waits longer. The sender goes on by itself.
+SENDING = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "30", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+
+# Seconds that the end of a stage waits for the store, where it is not told.
+WAIT_S = 10.0
+
+# The name of the project's own SQLite file, wherever the project lies.
+OWN_FILE = "the project's own store"
+
+
+class UnreachableError(TrackingError):
+    """The store does not answer, or is in trouble itself: what it is told may be told again later.
+
+    `silent` says that nobody answered at all, so that asking for something else is idle too.
+    """
+
+    def __init__(self, message: str, *, silent: bool) -> None:
+        super().__init__(message)
+        self.silent = silent
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where this process tells MLflow what it does, whether or not anybody answers there.
+
+    `offline` is a wish: nothing is sent. `wait_s` is how long the end of a stage waits for what is left.
+    """
+
+    root: Path
+    experiment: str
+    offline: bool
+    wait_s: float
+
+    @property
+    def name(self) -> str | None:
+        """By which an unsent session says which store it is for; None where it does not matter."""
+        if self.offline:
+            return None
+        uri = store_uri(self.root)
+        return OWN_FILE if uri == own_file_uri(self.root) else shown(uri)
 
 
 @dataclass(frozen=True)
@@ -55,11 +98,17 @@ class Store:
     experiment_id: str
     client: Any
 
+    @property
+    def shown(self) -> str:
+        """The address as it may be printed."""
+        return shown(self.uri)
+
 
 class _Connection:
-    """The store that this process is connected to."""
+    """The store that this process is connected to, and the one that it wishes to be."""
 
     store: Store | None = None
+    target: Target | None = None
 
 
 def store_uri(project_root: Path) -> str:
@@ -71,10 +120,20 @@ def store_uri(project_root: Path) -> str:
     root = main_root(project_root)
     uri = os.environ.get(TRACKING_URI, "").strip()
     if not uri:
-        return f"{_SQLITE}{root / DATABASE}"
+        return own_file_uri(root)
     path = uri.removeprefix(_SQLITE)
     is_relative = uri.startswith(_SQLITE) and path and not path.startswith(("/", ":"))
     return f"{_SQLITE}{root / path}" if is_relative else uri
+
+
+def own_file_uri(project_root: Path) -> str:
+    """Return the address of the SQLite file at the main root of the project."""
+    return f"{_SQLITE}{main_root(project_root) / DATABASE}"
+
+
+def shown(uri: str) -> str:
+    """Return an address without the password that may stand in it."""
+    return re.sub(r"//[^/@]*@", "//", uri)
 
 
 def main_root(project_root: Path) -> Path:
@@ -84,8 +143,25 @@ def main_root(project_root: Path) -> Path:
     return inside[-1].parents[2] if inside else root
 
 
-def connect(project_root: Path, experiment: str = "adpet") -> Store:
+def connect(
+    project_root: Path,
+    experiment: str = "adpet",
+    *,
+    offline: bool = False,
+    wait_s: float = WAIT_S,
+    required: bool = True,
+) -> None:
     """Connect this process to the store; make the store and the experiment where they do not exist.
+
+    Parameters
+    ----------
+    offline : bool
+        Connect to nothing: what runs are told waits on the disk for `adpet sync`.
+    wait_s : float
+        Seconds that the end of a stage waits for the store to take what is left.
+    required : bool
+        Whether a store that does not answer now is an error. A stage that adds to what others have
+        begun does without: what it has to tell waits.
 
     Raises
     ------
@@ -93,40 +169,79 @@ def connect(project_root: Path, experiment: str = "adpet") -> Store:
         If the server does not answer within a few seconds, or the store or experiment cannot be used.
     """
     _silence()
-    uri = store_uri(project_root)
-    artifacts = None
-    if uri.startswith(_SQLITE):
-        database = Path(uri.removeprefix(_SQLITE))
-        artifacts = (database.parent / ARTIFACTS).as_uri()
-        _create(database, artifacts)
-    _set_default(uri)
-    with reported(f"{uri}: required an MLflow store; "), _environment(_CHECK):
-        client = mlflow.MlflowClient(tracking_uri=uri)
-        store = Store(uri, _experiment_id(client, experiment, artifacts), client)
-    _Connection.store = store
-    return store
+    _Connection.store = None
+    _Connection.target = Target(main_root(project_root), experiment, offline, wait_s)
+    if offline:
+        return
+    try:
+        with environment(CHECK):
+            reconnect()
+    except UnreachableError:
+        if required:
+            raise
 
 
-def current() -> Store:
-    """Return the store that `connect` opened.
+def reconnect() -> Store:
+    """Return the store that `connect` was told of, opened now where it did not answer then."""
+    if _Connection.store is None:
+        wish = target()
+        uri = store_uri(wish.root)
+        artifacts = None
+        if uri.startswith(_SQLITE):
+            database = Path(uri.removeprefix(_SQLITE))
+            artifacts = (database.parent / ARTIFACTS).as_uri()
+            _create(database, artifacts)
+        _set_default(uri)
+        with reported(f"{shown(uri)}: required an MLflow store; "):
+            client = mlflow.MlflowClient(tracking_uri=uri)
+            _Connection.store = Store(uri, _experiment_id(client, wish.experiment, artifacts), client)
+    return _Connection.store
+
+
+def target() -> Target:
+    """Return what `connect` was told.
 
     Raises
     ------
     TrackingError
         If `connect` was not called.
     """
-    if _Connection.store is None:
+    if _Connection.target is None:
         raise TrackingError("required a connection to MLflow; call adpet.tracking.store.connect first")
+    return _Connection.target
+
+
+def reached() -> Store | None:
+    """Return the open store, or None where none was reached yet or none is wanted."""
     return _Connection.store
+
+
+def current() -> Store:
+    """Return the store that `connect` opened, for what needs an answer.
+
+    Raises
+    ------
+    TrackingError
+        If `connect` was not called, was told to stay offline, or reaches nobody.
+    """
+    if target().offline:
+        raise TrackingError(
+            "tracking.offline: required false, since this needs an answer of MLflow; received true; set it "
+            "to false and run this again"
+        )
+    return reconnect()
 
 
 @contextmanager
 def reported(prefix: str = "MLflow: ") -> Iterator[None]:
-    """Turn an exception of MLflow into a TrackingError of one line."""
+    """Turn an exception of MLflow into a TrackingError of one line; of what may pass, an UnreachableError."""
     try:
         yield
     except (MlflowException, requests.RequestException) as error:
-        raise TrackingError(f"{prefix}{one_line(error)}") from error
+        text = f"{prefix}{one_line(error)}"
+        if _may_pass(error):
+            raise UnreachableError(text, silent=_SILENCE in text) from error
+        raise TrackingError(text) from error
 
 
 def one_line(error: Exception) -> str:
@@ -136,8 +251,18 @@ def one_line(error: Exception) -> str:
         reason = re.search(r"\[Errno [^\]]*\] ([^\"')]+)|([Tt]imed out)|(resolve [^\"')]+)", text)
         cause = next((part for part in reason.groups() if part), "") if reason else ""
         why = f" ({cause.lower()})" if cause else ""
-        return f"the server does not answer{why}; start it, or correct {TRACKING_URI}"
+        return f"{_SILENCE}{why}; start it, or correct {TRACKING_URI}"
     return text[:_MAXIMUM_MESSAGE]
+
+
+def _may_pass(error: Exception) -> bool:
+    """Say whether the store is away or in trouble, rather than unwilling to take what it is told."""
+    if isinstance(error, MlflowException):
+        status = error.get_http_status_code()
+    else:
+        response = getattr(error, "response", None)
+        status = 503 if response is None else response.status_code
+    return bool(status >= 500 or status == 429)
 
 
 def _experiment_id(client: Any, name: str, artifacts: str | None) -> str:
@@ -199,7 +324,7 @@ def _set_default(uri: str) -> None:
 
 
 @contextmanager
-def _environment(values: dict[str, str]) -> Iterator[None]:
+def environment(values: dict[str, str]) -> Iterator[None]:
     """Set variables of the environment within the block."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)

@@ -1,0 +1,34 @@
+"""Send to MLflow what waits in the outbox, since it was away when a stage said it."""
+
+from pathlib import Path
+
+from adpet.errors import TrackingError
+from adpet.params import load_params
+from adpet.tracking import sender
+from adpet.tracking.journal import OUTBOX
+from adpet.tracking.store import connect, current, target
+
+
+def run(*, everything: bool) -> str:
+    """Send it, and return a sentence that says how much it was.
+
+    Parameters
+    ----------
+    everything : bool
+        Also what was meant for another store than the one that MLFLOW_TRACKING_URI names now.
+
+    Raises
+    ------
+    TrackingError
+        Where MLflow does not answer, or something is left.
+    """
+    connect(Path.cwd(), experiment=load_params().tracking.experiment)
+    done = sender.deliver(only=None if everything else target().name)
+    left, others = sender.waiting(only=target().name), sender.waiting(only=None)
+    said = f"{done.sent} entries of {len(done.runs)} run(s) sent to {current().shown}"
+    if left or (everything and others):
+        why = "; ".join(dict.fromkeys(done.problems)) or "a stage that is running sends them"
+        raise TrackingError(f"{said}; {sum(others.values())} wait in {OUTBOX}/: {why}")
+    if others:
+        return f"{said}; {sum(others.values())} wait for another store: set MLFLOW_TRACKING_URI, or use --all"
+    return f"{said}; nothing waits"

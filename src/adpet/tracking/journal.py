@@ -1,0 +1,245 @@
+"""What a stage tells a run, on local disk first: lines of a journal, and copies of the files they name.
+
+A session is what one process writes to one run between opening and leaving it: a folder of the outbox with
+
+- ``journal.jsonl``, appended to and never changed; a line counts once its newline is there,
+- ``files/``, what the lines name: an artifact in the folder of its SHA-256, a model in one of its own,
+- ``state.json``, the position up to which the store has taken the lines, and the run's id there.
+
+Names begin with the time, so that sessions are read in the order in which they began. Whoever writes a
+session, or sends what a killed writer left, holds the lock of its journal: it goes with the process.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from adpet.artifacts import PARTIAL_PREFIX, WORK, remove, written_aside
+
+OUTBOX = WORK / "outbox"
+
+_JOURNAL = "journal.jsonl"
+_STATE = "state.json"
+_FILES = "files"
+
+# A session's first line begins or continues a run, or adds to one that has finished; its last line ends
+# it, unless the process was killed.
+OPEN = "open"
+ADD = "add"
+END = "end"
+
+
+@dataclass(frozen=True)
+class RunKey:
+    """What a run is found by, wherever it is: its kind, and the lineage of its result."""
+
+    kind: str
+    lineage: str
+
+
+@dataclass(frozen=True)
+class State:
+    """How far the store has taken a session: a position in the journal, and the run that it went to."""
+
+    position: int = 0
+    run_id: str | None = None
+
+
+class Session:
+    """One session in the outbox, locked by this process."""
+
+    def __init__(self, folder: Path, journal: BinaryIO) -> None:
+        self.folder = folder
+        self._journal = journal
+        self._writing = threading.Lock()
+        self.ended = False
+        first = next(read_lines(folder, 0))[0]
+        self.first: dict[str, Any] = first
+        self.key = RunKey(first["kind"], first["lineage"])
+
+    @property
+    def name(self) -> str:
+        """The folder's name, by which sessions are in order."""
+        return self.folder.name
+
+    def append(self, operation: str, **facts: Any) -> None:
+        """Write one line; it is on the disk when this returns."""
+        line = json.dumps({"do": operation, "time": _now_ms(), **facts}, ensure_ascii=False)
+        with self._writing:
+            self._journal.write(f"{line}\n".encode())
+            os.fsync(self._journal.fileno())
+            self.ended = operation == END
+
+    def keep(self, path: Path) -> str:
+        """Copy a file into the session's folder of its SHA-256, and return that."""
+        digest = file_digest(path)
+        with self._writing, written_aside(self.kept(digest) / path.name) as aside:
+            shutil.copyfile(path, aside)
+            synchronise(aside)
+        for folder in (self.kept(digest), self.kept("")):
+            synchronise(folder)
+        return digest
+
+    @contextmanager
+    def folder_kept(self, name: str) -> Iterator[Path]:
+        """Yield a folder to write to, which becomes one of the session's when it is whole."""
+        with written_aside(self.kept(name)) as aside:
+            aside.mkdir()
+            yield aside
+            for path in (*aside.rglob("*"), aside):
+                synchronise(path)
+        synchronise(self.kept(""))
+
+    def digests(self, name: str) -> dict[str, str]:
+        """Return the SHA-256 of every file of a folder among the session's, by its path in there."""
+        folder = self.kept(name)
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        return {path.relative_to(folder).as_posix(): file_digest(path) for path in files}
+
+    def kept(self, name: str) -> Path:
+        """Return a folder among the session's files."""
+        return self.folder / _FILES / name
+
+    def lines(self, position: int) -> Iterator[tuple[dict[str, Any], int]]:
+        """Yield the lines from `position` on, each with the position behind it."""
+        return read_lines(self.folder, position)
+
+    def state(self) -> State:
+        """Return how far the store has taken the session."""
+        return _state(self.folder)
+
+    def confirm(self, state: State) -> None:
+        """Note that the store has taken the lines up to a position, before anything else is sent."""
+        with written_aside(self.folder / _STATE) as aside:
+            aside.write_text(json.dumps({"position": state.position, "run_id": state.run_id}))
+            synchronise(aside)
+
+    def remove(self) -> None:
+        """Remove the session: out of the outbox first, so that a kill leaves no half of it there."""
+        with _locked(self.folder.parent):
+            remove(self.folder.rename(self.folder.with_name(PARTIAL_PREFIX + self.name)))
+
+    def release(self) -> None:
+        """Let other processes have the session."""
+        self._journal.close()
+
+
+def begin(outbox: Path, **first: Any) -> Session:
+    """Begin a session with its first line, which names `kind` and `lineage`; this process owns it."""
+    with _locked(outbox):
+        stamp = max(time.time_ns(), *(int(name.partition("-")[0]) + 1 for name in names(outbox)), 0)
+        folder = outbox / f"{stamp:020d}-{first['kind']}-{first['lineage'][:20]}"
+        with written_aside(folder) as aside:
+            aside.mkdir()
+            journal = (aside / _JOURNAL).open("ab", buffering=0)
+            fcntl.flock(journal, fcntl.LOCK_EX)
+            journal.write(f"{json.dumps({'time': _now_ms(), **first}, ensure_ascii=False)}\n".encode())
+            os.fsync(journal.fileno())
+            synchronise(aside)
+        synchronise(outbox)
+    return Session(folder, journal)
+
+
+def names(outbox: Path) -> list[str]:
+    """Return the names of the sessions in the outbox, in the order in which they began."""
+    if not outbox.is_dir():
+        return []
+    return sorted(path.name for path in outbox.iterdir() if path.name[:1].isdigit())
+
+
+def claim(outbox: Path, name: str) -> Session | None:
+    """Return a session whose process has ended, now owned by this one; None where another process has it."""
+    try:
+        journal = (outbox / name / _JOURNAL).open("ab", buffering=0)
+    except FileNotFoundError:  # another process has sent and removed it
+        return None
+    try:
+        fcntl.flock(journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if (outbox / name / _JOURNAL).exists():
+            return Session(outbox / name, journal)
+    except BlockingIOError:
+        pass
+    journal.close()
+    return None
+
+
+def waiting(outbox: Path, name: str) -> tuple[dict[str, Any], int]:
+    """Return a session's first line, and how many of its lines the store has not taken yet."""
+    folder = outbox / name
+    try:
+        first = next(read_lines(folder, 0))[0]
+        return first, sum(1 for _ in read_lines(folder, _state(folder).position))
+    except FileNotFoundError:  # sent and removed in this moment
+        return {}, 0
+
+
+def run_id(outbox: Path, name: str) -> str | None:
+    """Return the run in the store that a session goes to, once it is known."""
+    return _state(outbox / name).run_id
+
+
+def read_lines(folder: Path, position: int) -> Iterator[tuple[dict[str, Any], int]]:
+    """Yield what a session's journal holds from `position` on; a line that a kill cut off is none."""
+    with (folder / _JOURNAL).open("rb") as journal:
+        journal.seek(position)
+        for line in journal:
+            if not line.endswith(b"\n"):
+                return
+            position += len(line)
+            yield json.loads(line), position
+
+
+def clean(outbox: Path) -> None:
+    """Remove what killed processes left of sessions that they began or removed."""
+    if not outbox.is_dir():
+        return
+    with _locked(outbox):
+        for path in outbox.glob(f"{PARTIAL_PREFIX}*"):
+            remove(path)
+
+
+def file_digest(path: Path) -> str:
+    """Return a file's SHA-256."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def synchronise(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk: a power cut must not take them."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _state(folder: Path) -> State:
+    try:
+        return State(**json.loads((folder / _STATE).read_text()))
+    except FileNotFoundError:
+        return State()
+
+
+@contextmanager
+def _locked(outbox: Path) -> Iterator[None]:
+    """Let one process at a time begin sessions or clean up."""
+    outbox.mkdir(parents=True, exist_ok=True)
+    folder = os.open(outbox, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)
