@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adpet.learning.augment import Augmentation
+from adpet.learning.augment import Augmentation, apply, draw, identity
 from adpet.learning.cam import class_activation_maps
 from adpet.learning.dataset import SliceDataset, SliceRef
-from adpet.learning.mixing import Mixing, Partners, draw_cells, mixed, place_labels
+from adpet.learning.mixing import Mixing, Partners, draw_cells, mixed, moved_cells, place_labels
 from adpet.learning.model import CLASSES, build_model
 from adpet.learning.training import Optimisation, train
 
@@ -33,14 +33,34 @@ def test_the_share_of_slices_that_is_asked_for_is_mixed_and_the_others_are_whole
 
 
 def test_every_place_has_the_label_and_the_pixels_of_its_cell():
-    cells = np.array([[[1, 0], [0, 1]]], dtype=np.float32)
+    cells = np.array([[[True, False], [False, True]]])
     own, other = (np.full((1, 4, 4, 1), value, dtype=np.uint8) for value in (10, 200))
-    seen = keras.ops.convert_to_numpy(mixed(own, other, cells))[0, :, :, 0]
+    seen = mixed(own, other, cells)[0, :, :, 0]
     np.testing.assert_array_equal(
         seen, [[10, 10, 200, 200], [10, 10, 200, 200], [200, 200, 10, 10], [200, 200, 10, 10]]
     )
     labels = place_labels(cells, AD[None], CN[None])
     np.testing.assert_array_equal(labels[0], [[AD, CN], [CN, AD]])
+
+
+@given(st.integers(0, 200), st.booleans())
+def test_the_cells_move_as_the_slices_do(seed, flip):
+    """Where a slice of two levels is changed, a place in the midst of a cell shows the level of its cell."""
+    rng = np.random.default_rng(seed)
+    cells = draw_cells(Mixing(1.0, places=4), 1, rng)
+    slices = mixed(*(np.full((1, 32, 32, 1), level, dtype=np.uint8) for level in (200, 0)), cells)
+    transforms, gains = draw(Augmentation(rotation_degrees=20, shift=0.1, zoom=0.1, flip=flip), 1, 32, rng)
+    changed = keras.ops.convert_to_numpy(apply(slices, transforms, gains, fill="nearest"))[0, :, :, 0]
+    shown = moved_cells(cells, transforms, 32)[0]
+    # The four pixels around the centre of each place; those that lie on a border are neither level.
+    middle = changed.reshape(4, 8, 4, 8)[:, 3:5, :, 3:5].mean(axis=(1, 3))
+    clear = (middle > 190) | (middle < 10)
+    np.testing.assert_array_equal(shown[clear], middle[clear] > 100)
+
+
+def test_without_a_change_cells_stay_where_they_are():
+    cells = draw_cells(Mixing(1.0, places=8), 5, np.random.default_rng(0))
+    np.testing.assert_array_equal(moved_cells(cells, identity(5)[0], 64), cells)
 
 
 @pytest.fixture
@@ -61,15 +81,15 @@ def test_a_batch_judges_a_slice_as_a_whole_or_place_by_place(refs):
     data = SliceDataset(
         refs, batch_size=32, augmentation=Augmentation(), seed=0, mixing=Mixing(0.5, places=4)
     )
-    inputs, labels, weights = data[0]
-    whole = inputs["cells"].all(axis=(1, 2))
+    _, labels, weights = data[0]
+    assert labels["places"].shape == (32, 4, 4, 2)
+    assert weights["places"].shape == (32, 4, 4)
+    whole = weights["whole"] == 1
     assert 0 < whole.sum() < len(whole)
-    np.testing.assert_array_equal(weights["whole"], whole)
-    assert weights["places"].shape == labels["places"].shape[:3] == (32, 4, 4)
     np.testing.assert_array_equal(weights["places"][:, 0, 0], ~whole)
-    kept = inputs["cells"] > 0
     own = np.broadcast_to(labels["whole"][:, None, None], labels["places"].shape)
-    np.testing.assert_array_equal(labels["places"][kept], own[kept])
+    np.testing.assert_array_equal(labels["places"][whole], own[whole])
+    assert (labels["places"][~whole] != own[~whole]).any()
 
 
 def test_a_network_that_learns_from_mixed_slices_points_at_the_difference_alone(refs):

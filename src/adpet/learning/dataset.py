@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from adpet.errors import InputError
 from adpet.learning.augment import Augmentation, draw
-from adpet.learning.mixing import Mixing, Partners, draw_cells, place_labels
+from adpet.learning.mixing import Mixing, Partners, draw_cells, mixed, moved_cells, place_labels
 from adpet.learning.model import CLASSES
 
 # Packed files that a data set keeps open; each takes one file handle of the 1024 a process has.
@@ -39,8 +39,8 @@ class SliceRef:
 class SliceDataset(keras.utils.PyDataset):  # type: ignore[misc]
     """Batches for the training graph: ``{"slice", "transform", "gain"}`` and one-hot labels.
 
-    With `mixing` the inputs have ``partner`` and ``cells`` too, and labels and their weights are those of the
-    two outputs ``whole`` and ``places``: whole slices are judged as a whole, mixed ones place by place.
+    With `mixing` labels and their weights are those of two outputs, ``whole`` and ``places``: whole slices
+    are judged as a whole, mixed ones place by place.
 
     Parameters
     ----------
@@ -107,12 +107,14 @@ class SliceDataset(keras.utils.PyDataset):  # type: ignore[misc]
         rng: np.random.Generator,
     ) -> tuple[Any, ...]:
         partners, cells = self._partners.draw(chosen, rng), draw_cells(mixing, len(chosen), rng)
+        slices = mixed(inputs["slice"], self._reader.read(partners), cells)
+        shown = moved_cells(cells, inputs["transform"], slices.shape[1])
         own, other = self._labels[chosen], self._labels[partners]
-        is_whole: npt.NDArray[np.float32] = cells.min(axis=(1, 2))
+        is_whole = np.asarray(cells.all(axis=(1, 2)), dtype=np.float32)
         return (
-            inputs | {"partner": self._reader.read(partners), "cells": cells},
-            {"whole": own, "places": place_labels(cells, own, other)},
-            {"whole": is_whole, "places": np.broadcast_to(1 - is_whole[:, None, None], cells.shape)},
+            inputs | {"slice": slices},
+            {"whole": own, "places": place_labels(shown, own, other)},
+            {"whole": is_whole, "places": np.ones(shown.shape, np.float32) - is_whole.reshape(-1, 1, 1)},
         )
 
     def _order(self) -> npt.NDArray[np.intp]:

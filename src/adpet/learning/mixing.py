@@ -8,14 +8,14 @@ each place is asked for the diagnosis of its cell. Parts of images mixed with pa
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeAlias
 
-import keras
 import numpy as np
 import numpy.typing as npt
 
-Cells = npt.NDArray[np.float32]
-Labels = npt.NDArray[np.float32]
+Cells: TypeAlias = npt.NDArray[np.bool_]
+Labels: TypeAlias = npt.NDArray[np.float32]
+Slices: TypeAlias = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -54,32 +54,46 @@ class Partners:
 
 
 def draw_cells(mixing: Mixing, n: int, rng: np.random.Generator) -> Cells:
-    """Draw which cells of `n` slices stay their own, float32 (n, places, places) of 0 and 1.
+    """Draw which cells of `n` slices stay their own, bool (n, places, places).
 
     How many are kept in a mixed slice is drawn evenly; slices that are not mixed keep all.
     """
     kept = rng.random((n, 1, 1))
     cells = rng.random((n, mixing.places, mixing.places)) < kept
     whole = rng.random(n) >= mixing.share
-    return np.asarray(cells | whole[:, None, None], dtype=np.float32)
+    return np.asarray(cells | whole[:, None, None])
+
+
+def mixed(own: Slices, other: Slices, cells: Cells) -> Slices:
+    """Put two batches of slices together, (n, height, width, 1); their sides are multiples of the places."""
+    places = cells.shape[1]
+    kept = np.repeat(np.repeat(cells, own.shape[1] // places, axis=1), own.shape[2] // places, axis=2)
+    return np.where(kept[..., np.newaxis], own, other)
+
+
+def moved_cells(cells: Cells, transforms: npt.NDArray[np.float32], size: int) -> Cells:
+    """Return the cell that each place shows after augmentation: the one its centre is read from.
+
+    Parameters
+    ----------
+    cells : (n, places, places) bool ndarray
+    transforms : (n, 8) float32 ndarray
+        As `augment.draw` gives them for slices of `size` pixels: from the output to the input.
+    """
+    places = cells.shape[1]
+    stride = size / places
+    centres = (np.arange(places) + 0.5) * stride - 0.5
+    y, x = np.meshgrid(centres, centres, indexing="ij")
+    from_x, from_y = (
+        row[:, 0, None, None] * x + row[:, 1, None, None] * y + row[:, 2, None, None]
+        for row in (transforms[:, :3], transforms[:, 3:6])
+    )
+    column, line = (
+        np.clip(np.floor((at + 0.5) / stride), 0, places - 1).astype(np.intp) for at in (from_x, from_y)
+    )
+    return np.asarray(cells[np.arange(len(cells))[:, None, None], line, column])
 
 
 def place_labels(cells: Cells, own: Labels, other: Labels) -> Labels:
     """Return the label of each place, float32 (n, places, places, classes), from those of the two slices."""
-    kept = cells[..., np.newaxis]
-    labels = kept * own[:, None, None, :] + (1 - kept) * other[:, None, None, :]
-    return np.asarray(labels, dtype=np.float32)
-
-
-def mixed(own: Any, other: Any, cells: Any) -> Any:
-    """Put two batches of slices together, in the graph of whatever backend Keras runs on.
-
-    Parameters
-    ----------
-    own, other : (n, height, width, 1) uint8 tensor
-    cells : (n, places, places) float32 tensor
-        1 where a slice keeps its own; `height` and `width` are multiples of `places`.
-    """
-    rows, columns = own.shape[1] // cells.shape[1], own.shape[2] // cells.shape[2]
-    kept = keras.ops.repeat(keras.ops.repeat(cells, rows, axis=1), columns, axis=2)
-    return keras.ops.where(keras.ops.expand_dims(kept, -1) > 0, own, other)
+    return np.where(cells[..., np.newaxis], own[:, None, None, :], other[:, None, None, :])

@@ -26,7 +26,7 @@ from adpet.learning.checkpoint import (
     write_checkpoint,
 )
 from adpet.learning.dataset import SliceDataset, SliceReader, SliceRef
-from adpet.learning.mixing import Mixing, mixed
+from adpet.learning.mixing import Mixing
 from adpet.learning.model import (
     DROPOUT_NAME,
     HEAD_NAME,
@@ -345,25 +345,16 @@ def _training_model(
 
     Logits, since the loss of a softmax's rounded outputs has no gradient where they are 0 or 1.
     """
-    shape, mixing = model.inputs[0].shape[1:], _mixing(model, optimisation)
-    inputs = {
-        INPUT_NAME: keras.Input(shape, dtype="uint8", name=INPUT_NAME),
-        "transform": keras.Input((8,), name="transform"),
-        "gain": keras.Input((2,), name="gain"),
-    }
+    mixing = _mixing(model, optimisation)
+    slices = keras.Input(model.inputs[0].shape[1:], dtype="uint8", name=INPUT_NAME)
+    transforms = keras.Input((8,), name="transform")
+    gains = keras.Input((2,), name="gain")
+    changed = apply(slices, transforms, gains, fill=augmentation.fill)
     if mixing:
-        inputs["partner"] = keras.Input(shape, dtype="uint8", name="partner")
-        inputs["cells"] = keras.Input((mixing.places, mixing.places), name="cells")
-
-    def changed(name: str) -> Any:
-        return apply(inputs[name], inputs["transform"], inputs["gain"], fill=augmentation.fill)
-
-    if mixing:
-        slices = mixed(changed(INPUT_NAME), changed("partner"), inputs["cells"])
-        outputs: Any = _logits_of_mixed(model, slices)
+        outputs: Any = _logits_of_mixed(model, changed)
     else:
-        outputs = keras.Model(model.inputs, model.get_layer(HEAD_NAME).output)(changed(INPUT_NAME))
-    trainer = keras.Model(inputs, outputs)
+        outputs = keras.Model(model.inputs, model.get_layer(HEAD_NAME).output)(changed)
+    trainer = keras.Model({INPUT_NAME: slices, "transform": transforms, "gain": gains}, outputs)
     optimizer = _optimizer(optimisation, steps * optimisation.epochs)
     loss = keras.losses.CategoricalCrossentropy(
         from_logits=True, label_smoothing=optimisation.label_smoothing
