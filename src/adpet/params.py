@@ -35,7 +35,12 @@ AdniLevel = Literal["uniform-8mm", "uniform-6mm", "standardized", "averaged", "d
 
 # Where features are taken from MobileNetV2, as `adpet.learning.model` describes it.
 FeatureLayer = Literal[
-    "Conv_1", "out_relu", "block_16_project_BN", "block_13_expand_relu", "block_6_expand_relu"
+    "Conv_1",
+    "out_relu",
+    "block_16_project_BN",
+    "block_13_expand_relu",
+    "block_6_expand_relu",
+    "block_4_expand_relu",
 ]
 
 # The scanners of adpet.cohort.scanner, and how far from 1 the sum of their shares may be: thirds are rounded.
@@ -224,6 +229,7 @@ class Train(Section):
     momentum: Annotated[float, Field(ge=0, lt=1)]
     epochs: Count
     batch_size: Count
+    mix: Fraction
     monitor: Literal["val_loss", "val_accuracy", "val_subject_log_loss", "val_subject_auc"]
 
 

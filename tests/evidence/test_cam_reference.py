@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adpet.errors import InputError
-from adpet.evidence.cam_reference import Moments, smoothed
+from adpet.evidence.cam_reference import Moments, above_own_mean, smoothed
 
 INSIDE = np.ones((6, 6, 6), bool)
 INSIDE[0] = False
@@ -56,6 +56,14 @@ def test_too_few_or_equal_healthy_maps_are_refused():
         moments(healthy(2)).reference(INSIDE, shrinkage=0.1)
     with pytest.raises(InputError, match="maps that differ"):
         moments([healthy(1)[0]] * 4).reference(INSIDE, shrinkage=0.1)
+
+
+def test_what_lifts_a_map_everywhere_says_nothing_of_where():
+    (data,) = healthy(1)
+    lifted = above_own_mean(data + 7, INSIDE)
+    np.testing.assert_allclose(lifted, above_own_mean(data, INSIDE), atol=1e-4)
+    assert abs(lifted[INSIDE].mean()) < 1e-4
+    assert (lifted[~INSIDE] == 0).all()
 
 
 def test_smoothing_stays_inside_and_keeps_what_is_constant():

@@ -63,9 +63,9 @@ TABLE_AGE = 75.0
 CORTEX_DECADE = 0.03
 REGION_DECADE = {"anterior cingulate": 0.03, "medial frontal": 0.025, "dorsolateral prefrontal": 0.015}
 
-# Thinning, in units of grey probability, that a severity of 1 adds everywhere, and in the medial temporal
-# lobe.
-DISEASE_THINNING, MEDIAL_TEMPORAL_THINNING = 0.015, 0.03
+# Thinning, in units of grey probability, that a severity of 1 adds in the medial temporal lobe. None is added
+# elsewhere: it would take uptake from regions that the disease spares.
+DISEASE_THINNING = 0.045
 # Tissue around the ventricles that gives way: a decade, a severity of 1, between people.
 VENTRICLE_DECADE, VENTRICLE_DISEASE, VENTRICLE_SD = 0.12, 0.15, 0.1
 
@@ -176,7 +176,7 @@ def person_uptake(person: Person, anatomy: Anatomy, *, age: float, severity: flo
         return healthy, healthy
     shapes = _lesion_shapes()
     medial = shapes[list(LESIONS).index("medial temporal")]
-    thinning = severity * (DISEASE_THINNING + MEDIAL_TEMPORAL_THINNING * medial)
+    thinning = severity * DISEASE_THINNING * medial
     return uptake(person.thinning + thinning, _spared(person, anatomy, severity)), healthy
 
 

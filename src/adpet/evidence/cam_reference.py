@@ -1,7 +1,7 @@
 """What is unusual in a subject's map: its distance from healthy training subjects' maps, place by place.
 
-A network looks at some places in everybody. Only where a map departs from that of healthy subjects does it
-say something about the subject.
+A network looks at some places in everybody. Only where a map departs from that of healthy subjects, and more
+than the subject's map does as a whole, does it say where something is unusual.
 """
 
 from dataclasses import dataclass
@@ -96,6 +96,15 @@ class Moments:
         # Never quite 0 outside, where all maps are 0: their distance is then 0 too.
         spread = np.sqrt((1 - shrinkage) * variance + max(shrinkage, 1e-6) * common)
         return Reference(self.mean, spread.astype(np.float32), self.scans)
+
+
+def above_own_mean(data: Map, inside: Mask) -> Map:
+    """Return how far a map lies above its own mean inside a mask; 0 outside.
+
+    How much a scan as a whole is like AD is what its probability says, and lifts its map everywhere; what is
+    left is where.
+    """
+    return np.asarray(np.where(inside, data - data[inside].mean(dtype=np.float64), 0), dtype=np.float32)
 
 
 def smoothed(data: Map, *, fwhm_mm: float, grid_mm: float, inside: Mask) -> Map:

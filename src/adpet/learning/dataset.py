@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from adpet.errors import InputError
 from adpet.learning.augment import Augmentation, draw
+from adpet.learning.mixing import Mixing, Partners, draw_cells, mixed, moved_cells, place_labels
 from adpet.learning.model import CLASSES
 
 # Packed files that a data set keeps open; each takes one file handle of the 1024 a process has.
@@ -38,6 +39,9 @@ class SliceRef:
 class SliceDataset(keras.utils.PyDataset):  # type: ignore[misc]
     """Batches for the training graph: ``{"slice", "transform", "gain"}`` and one-hot labels.
 
+    With `mixing` labels and their weights are those of two outputs, ``whole`` and ``places``: whole slices
+    are judged as a whole, mixed ones place by place.
+
     Parameters
     ----------
     refs : sequence of SliceRef
@@ -46,6 +50,7 @@ class SliceDataset(keras.utils.PyDataset):  # type: ignore[misc]
         the order differs from epoch to epoch. Fewer slices than that make one smaller batch.
     augmentation : Augmentation
     seed : int
+    mixing : Mixing, optional
 
     Attributes
     ----------
@@ -59,7 +64,13 @@ class SliceDataset(keras.utils.PyDataset):  # type: ignore[misc]
     """
 
     def __init__(
-        self, refs: Sequence[SliceRef], *, batch_size: int, augmentation: Augmentation, seed: int
+        self,
+        refs: Sequence[SliceRef],
+        *,
+        batch_size: int,
+        augmentation: Augmentation,
+        seed: int,
+        mixing: Mixing | None = None,
     ) -> None:
         super().__init__()
         if not refs:
@@ -69,6 +80,8 @@ class SliceDataset(keras.utils.PyDataset):  # type: ignore[misc]
         self.batch_size = min(batch_size, len(refs))
         self._augmentation = augmentation
         self._seed = seed
+        self._mixing = mixing
+        self._partners = Partners([ref.index for ref in refs])
         self._shuffled: tuple[int, npt.NDArray[np.intp]] | None = None
         self.epoch = 0
 
@@ -76,12 +89,33 @@ class SliceDataset(keras.utils.PyDataset):  # type: ignore[misc]
         """Return the number of batches in an epoch."""
         return len(self._labels) // self.batch_size
 
-    def __getitem__(self, step: int) -> tuple[dict[str, npt.NDArray[Any]], npt.NDArray[np.float32]]:
-        """Return the inputs and labels of batch `step` of the present epoch."""
+    def __getitem__(self, step: int) -> tuple[Any, ...]:
+        """Return the inputs and labels of batch `step` of the present epoch, with mixing also the weights."""
         chosen = self._order()[step * self.batch_size : (step + 1) * self.batch_size]
         slices = self._reader.read(chosen)
         transforms, gains = draw(self._augmentation, len(chosen), slices.shape[1], self._rng(1 + step))
-        return {"slice": slices, "transform": transforms, "gain": gains}, self._labels[chosen]
+        inputs: dict[str, npt.NDArray[Any]] = {"slice": slices, "transform": transforms, "gain": gains}
+        if self._mixing is None:
+            return inputs, self._labels[chosen]
+        return self._mixed(inputs, chosen, self._mixing, self._rng(1 + step, 1))
+
+    def _mixed(
+        self,
+        inputs: dict[str, npt.NDArray[Any]],
+        chosen: npt.NDArray[np.intp],
+        mixing: Mixing,
+        rng: np.random.Generator,
+    ) -> tuple[Any, ...]:
+        partners, cells = self._partners.draw(chosen, rng), draw_cells(mixing, len(chosen), rng)
+        slices = mixed(inputs["slice"], self._reader.read(partners), cells)
+        shown = moved_cells(cells, inputs["transform"], slices.shape[1])
+        own, other = self._labels[chosen], self._labels[partners]
+        is_whole = np.asarray(cells.all(axis=(1, 2)), dtype=np.float32)
+        return (
+            inputs | {"slice": slices},
+            {"whole": own, "places": place_labels(shown, own, other)},
+            {"whole": is_whole, "places": np.ones(shown.shape, np.float32) - is_whole.reshape(-1, 1, 1)},
+        )
 
     def _order(self) -> npt.NDArray[np.intp]:
         """Return this epoch's order, drawn once an epoch."""
@@ -89,8 +123,8 @@ class SliceDataset(keras.utils.PyDataset):  # type: ignore[misc]
             self._shuffled = (self.epoch, self._rng(0).permutation(len(self._labels)))
         return self._shuffled[1]
 
-    def _rng(self, stream: int) -> np.random.Generator:
-        return np.random.default_rng(np.random.SeedSequence(self._seed, spawn_key=(self.epoch, stream)))
+    def _rng(self, *streams: int) -> np.random.Generator:
+        return np.random.default_rng(np.random.SeedSequence(self._seed, spawn_key=(self.epoch, *streams)))
 
 
 class SliceReader:

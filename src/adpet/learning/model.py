@@ -27,6 +27,7 @@ FEATURE_LAYERS = {
     "block_16_project_BN": 32,
     "block_13_expand_relu": 16,
     "block_6_expand_relu": 8,
+    "block_4_expand_relu": 8,
 }
 
 # Keras builds no smaller MobileNetV2.
@@ -41,6 +42,7 @@ REASON_LENGTH = 200
 # The names by which other modules and readers of a saved model find its parts.
 INPUT_NAME = "slice"
 POOL_NAME = "pool"
+DROPOUT_NAME = "dropout"
 HEAD_NAME = "head"
 OUTPUT_NAME = "probability"
 
@@ -102,7 +104,7 @@ def build_model(
     slices = keras.Input((input_size, input_size, 1), dtype="uint8", name=INPUT_NAME)
     features = _features(slices, channels, alpha, feature_layer, "none" if earlier else weights)
     pooled = keras.layers.GlobalAveragePooling2D(name=POOL_NAME)(features)
-    pooled = keras.layers.Dropout(dropout, seed=seed, name="dropout")(pooled)
+    pooled = keras.layers.Dropout(dropout, seed=seed, name=DROPOUT_NAME)(pooled)
     logits = keras.layers.Dense(len(CLASSES), kernel_initializer="random_uniform", name=HEAD_NAME)(pooled)
     model = keras.Model(slices, keras.layers.Softmax(name=OUTPUT_NAME)(logits), name="adpet")
     for layer in batch_norm_layers(model):

@@ -26,9 +26,12 @@ from adpet.learning.checkpoint import (
     write_checkpoint,
 )
 from adpet.learning.dataset import SliceDataset, SliceReader, SliceRef
+from adpet.learning.mixing import Mixing
 from adpet.learning.model import (
+    DROPOUT_NAME,
     HEAD_NAME,
     INPUT_NAME,
+    POOL_NAME,
     compiles_with_xla,
     probability_of_ad,
     reestimate_batch_norm,
@@ -75,6 +78,8 @@ class Optimisation:
     epochs, batch_size : int
     label_smoothing : float
         Of the training loss; validation is measured without.
+    mix : float
+        Share of the training slices that are mixed from two subjects (see `adpet.learning.mixing`).
     """
 
     optimizer: Literal["adamw", "sgd"]
@@ -85,6 +90,7 @@ class Optimisation:
     weight_decay: float = 0.0
     momentum: float = 0.9
     label_smoothing: float = 0.0
+    mix: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -95,8 +101,8 @@ class History:
     ----------
     rows : tuple of dict
         One row an epoch, by `COLUMNS`. `loss` and `accuracy` are those of the augmented training
-        slices in training mode; `learning_rate` that of the epoch's first step; `seconds` is the
-        one column that differs between runs.
+        slices in training mode, `accuracy` of those that are not mixed; `learning_rate` that of the
+        epoch's first step; `seconds` is the one column that differs between runs.
     best_epoch : int
         The epoch whose weights were kept.
     final : dict
@@ -175,7 +181,13 @@ def train(
     InputError
         Where there are no training slices, or a packed file or a label cannot be used.
     """
-    dataset = SliceDataset(training, batch_size=optimisation.batch_size, augmentation=augmentation, seed=seed)
+    dataset = SliceDataset(
+        training,
+        batch_size=optimisation.batch_size,
+        augmentation=augmentation,
+        seed=seed,
+        mixing=_mixing(model, optimisation),
+    )
     trainer = _training_model(model, optimisation, augmentation, steps=len(dataset))
     settings = {
         "optimisation": asdict(optimisation),
@@ -286,7 +298,9 @@ class _Epochs(keras.callbacks.Callback):  # type: ignore[misc]
         }
 
     def on_epoch_end(self, epoch: int, logs: Row | None = None) -> None:
-        row = {name: float((logs or {})[name]) for name in ("loss", "accuracy")}
+        seen: dict[str, Any] = logs or {}
+        accuracy = "whole_accuracy" if "whole_accuracy" in seen else "accuracy"
+        row = {"loss": float(seen["loss"]), "accuracy": float(seen[accuracy])}
         row |= _validated(self._network, self._validation, self._dataset.batch_size)
         row["learning_rate"] = self._began["learning_rate"]
         row["seconds"] = round(time.perf_counter() - self._began["seconds"], 3)
@@ -331,23 +345,45 @@ def _training_model(
 
     Logits, since the loss of a softmax's rounded outputs has no gradient where they are 0 or 1.
     """
+    mixing = _mixing(model, optimisation)
     slices = keras.Input(model.inputs[0].shape[1:], dtype="uint8", name=INPUT_NAME)
     transforms = keras.Input((8,), name="transform")
     gains = keras.Input((2,), name="gain")
-    logits = keras.Model(model.inputs, model.get_layer(HEAD_NAME).output)
-    outputs = logits(apply(slices, transforms, gains, fill=augmentation.fill))
+    changed = apply(slices, transforms, gains, fill=augmentation.fill)
+    if mixing:
+        outputs: Any = _logits_of_mixed(model, changed)
+    else:
+        outputs = keras.Model(model.inputs, model.get_layer(HEAD_NAME).output)(changed)
     trainer = keras.Model({INPUT_NAME: slices, "transform": transforms, "gain": gains}, outputs)
     optimizer = _optimizer(optimisation, steps * optimisation.epochs)
+    loss = keras.losses.CategoricalCrossentropy(
+        from_logits=True, label_smoothing=optimisation.label_smoothing
+    )
+    accuracy = [keras.metrics.CategoricalAccuracy(name="accuracy")]
     trainer.compile(
         optimizer=optimizer,
-        loss=keras.losses.CategoricalCrossentropy(
-            from_logits=True, label_smoothing=optimisation.label_smoothing
-        ),
-        metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
+        loss={"whole": loss, "places": loss} if mixing else loss,
+        weighted_metrics={"whole": accuracy, "places": []} if mixing else accuracy,
         jit_compile=compiles_with_xla(),
     )
     optimizer.build(trainer.trainable_variables)
     return trainer
+
+
+def _mixing(model: keras.Model, optimisation: Optimisation) -> Mixing | None:
+    if not optimisation.mix:
+        return None
+    return Mixing(optimisation.mix, places=model.get_layer(POOL_NAME).input.shape[1])
+
+
+def _logits_of_mixed(model: keras.Model, slices: Any) -> dict[str, Any]:
+    """Return the logits of whole slices and of each place, both after one Dropout of the channels."""
+    pool, head = model.get_layer(POOL_NAME), model.get_layer(HEAD_NAME)
+    features = keras.Model(model.inputs, pool.input)(slices)
+    kept = model.get_layer(DROPOUT_NAME)(keras.ops.ones_like(pool(features)))
+    places = head(features * kept[:, None, None, :])
+    # The head is linear: the mean over places is what it makes of the pooled features.
+    return {"whole": keras.ops.mean(places, axis=(1, 2)), "places": places}
 
 
 def _optimizer(optimisation: Optimisation, steps: int) -> keras.optimizers.Optimizer:

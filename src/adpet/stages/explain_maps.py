@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from adpet.artifacts import SLICES
-from adpet.evidence.cam_reference import Map, Mask, Moments, Reference, smoothed
+from adpet.evidence.cam_reference import Map, Mask, Moments, Reference, above_own_mean, smoothed
 from adpet.imaging.coronal import CoronalGrid, back_project
 from adpet.imaging.template import brain_mask, fdg_template
 from adpet.imaging.volume import Volume
@@ -90,9 +90,13 @@ class Explainer:
         return class_activation_maps(self.model, slices, method=self._params.explain.method)
 
     def referenced(self, slices: npt.NDArray[np.uint8]) -> Map:
-        """Return the volume of standard deviations from healthy training scans; 0 outside of the brain."""
+        """Return standard deviations from healthy training scans, above the scan's own mean of them.
+
+        A volume, 0 outside of the brain between the outer planes.
+        """
+        distance = self.reference.z_map(self._fine_volume(slices))
         return smoothed(
-            self.reference.z_map(self._fine_volume(slices)),
+            above_own_mean(distance, self._space.inside),
             fwhm_mm=self._params.explain.smooth_mm,
             grid_mm=self._params.standardize.grid_mm,
             inside=self._space.inside,

@@ -36,7 +36,10 @@ KINDS = {
     "referenced": ("referenced", "SD", "Referenced maps"),
     "exact": ("cam", "logit", "Exact class activation maps"),
 }
-LONG_UNITS = {"referenced": "standard deviations from healthy training scans", "exact": "logits; + is AD"}
+LONG_UNITS = {
+    "referenced": "standard deviations from healthy training scans, above the scan's own mean",
+    "exact": "logits; + is AD",
+}
 # The group maps that the report draws, by the names of their files.
 GROUP_MAPS = tuple(f"{group}_{kind[0]}" for kind in KINDS.values() for group in ("ad", "cn", "difference"))
 METHODS = {
@@ -116,8 +119,9 @@ def attention(documents: Documents) -> Section:
     blocks: list[Block] = [
         Text(
             f"{METHODS[cam['method']]} A referenced map is its distance from the maps of "
-            f"{plural(cam['reference_scans'], 'healthy training scan')}, in standard deviations: a network "
-            "looks at some places in everybody, and only the difference says something about a subject."
+            f"{plural(cam['reference_scans'], 'healthy training scan')}, in standard deviations, above "
+            "the scan's own mean: a network looks at some places in everybody, and an ill brain lifts its "
+            "map everywhere; what is left says where something is unusual in this subject."
         ),
         _alarms(cam),
         masses_table(cam),
