@@ -324,8 +324,8 @@ class TestKilled:
             time.sleep(0.005)
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate()
-        assert process.returncode == 130
         assert errors == "adpet standardize: interrupted; run it again to go on\n"
+        assert process.returncode == 130
         assert list(copied.root.rglob(".partial-*")) == []
 
 
