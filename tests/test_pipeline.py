@@ -318,7 +318,10 @@ class TestKilled:
         self.assert_repro_leads_to_the_same("train", copied, finished)
 
     def test_ctrl_c_is_one_line_and_the_status_of_an_interrupt(self, copied):
+        # Tests that run in the background ignore interrupts, and would hand that on.
+        earlier = signal.signal(signal.SIGINT, signal.default_int_handler)
         process = copied.start(sys.executable, "-m", "adpet", "standardize")
+        signal.signal(signal.SIGINT, earlier)
         while not list((copied.root / ".adpet").glob("standardize/*/*.json")):
             assert process.poll() is None
             time.sleep(0.005)
