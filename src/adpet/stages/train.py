@@ -111,9 +111,9 @@ def preprocessing(params: Params, facts: dict[str, Any]) -> dict[str, Any]:
 
 
 def _settings(params: Params) -> dict[str, Any]:
-    """Return what the weights follow from: of the cross-validation only that there is one."""
-    refit = {"refit": True} if params.refits() else {}
-    return params.model_dump(include=SETTINGS, mode="json") | refit
+    """Return what the weights follow from, by the keys of params.yaml; of `evaluate` that which refits."""
+    wanted = SETTINGS | ({"evaluate": {"cross_validation"}} if params.refits() else {})
+    return params.model_dump(include=wanted, mode="json")
 
 
 def _validated(
