@@ -14,12 +14,14 @@ import nibabel as nib
 import pytest
 from ruamel.yaml import YAML
 
+from adpet.memory import keep_freed_memory
 from adpet.params import set_by_key
 
 # Two test processes share two cores: a library that starts a thread a core would halve both.
 for variable in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
     os.environ.setdefault(variable, "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+keep_freed_memory()
 
 ROOT = Path(__file__).parents[1]
 REAL_MEAN_IMAGE = ROOT.parent / "shared" / "real" / "TEMPLATE_FDGPET_100.nii"

@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from adpet.errors import AdpetError
+from adpet.memory import keep_freed_memory
 
 STAGES = {
     "phantom": "simulate the built-in cohort",
@@ -38,6 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     # TensorFlow's banner and CPU hints tell a user nothing about their scans.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    keep_freed_memory()
     try:
         options.handler(options)
         # Here, and not when Python ends, so that a reader who has gone is noticed below.
