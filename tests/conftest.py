@@ -247,8 +247,8 @@ def planted_with_names(raw: Path) -> dict[str, str]:
     return names.places
 
 
-def begun(root: Path, project: Path, values: dict) -> Workspace:
-    """Return a project with a phantom, before any other stage has run."""
+def begun(root: Path, project: Path, values: dict, *, phantom: bool = True) -> Workspace:
+    """Return a project with a phantom, before any other stage has run; or without one."""
     for name in ("dvc.yaml", "params.yaml", ".dvcignore", ".gitignore", "data/phantom/dvc.yaml"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(project / name, root / name)
@@ -263,9 +263,10 @@ def begun(root: Path, project: Path, values: dict) -> Workspace:
         ("dvc", "config", "core.analytics", "false"),
         ("git", "add", "--all"),
         ("git", *person, "commit", "--quiet", "-m", "begin"),
-        ("dvc", "repro", PHANTOM_STAGE),
     ):
         workspace.run(*command)
+    if phantom:
+        workspace.run("dvc", "repro", PHANTOM_STAGE)
     return workspace
 
 

@@ -3,9 +3,12 @@
 All paths are relative to the project's root, where ``dvc.yaml`` lies and where stages run.
 """
 
+import fcntl
 import hashlib
 import json
+import os
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -72,6 +75,8 @@ VERSION = Path("results/register/version.json")
 
 # Unfinished work of a stage, by the fingerprint of what it is made from: a killed stage goes on from it.
 WORK = Path(".adpet")
+# Temporary files of running stages, a folder a process.
+TEMPORARY = WORK / "tmp"
 # What ingest has read of every file, so that it reads new and changed ones alone; nothing is lost without it.
 INGEST_NOTES = WORK / "ingest.tsv"
 
@@ -158,6 +163,45 @@ def resumable(stage: str, facts: Mapping[str, Any]) -> Iterator[Path]:
     remove(work)
 
 
+@contextmanager
+def temporary_files() -> Iterator[None]:
+    """Keep what this process, its libraries and its workers put into temporary files in a folder of its own.
+
+    It is locked by the process: a killed one leaves it, and the next one removes it.
+    """
+    TEMPORARY.mkdir(parents=True, exist_ok=True)
+    with locked(TEMPORARY):
+        for left in TEMPORARY.iterdir():
+            _remove_unless_locked(left)
+        own = Path(tempfile.mkdtemp(dir=TEMPORARY)).absolute()
+        lock = _lock(own)
+    # joblib has a place of its own for large arrays, which its workers share.
+    variables = ("TMPDIR", "JOBLIB_TEMP_FOLDER")
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(dict.fromkeys(variables, str(own)))
+    tempfile.tempdir = None
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
+        tempfile.tempdir = None
+        remove(own)
+        os.close(lock)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Let one process at a time have a folder; the lock goes with the process."""
+    lock = _lock(folder)
+    try:
+        yield
+    finally:
+        os.close(lock)
+
+
 def move(source: Path, target: Path) -> None:
     """Put a finished file or folder in the place of `target`."""
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -173,3 +217,23 @@ def code_digest() -> str:
         digest.update(path.relative_to(package).as_posix().encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def _lock(folder: Path, *, wait: bool = True) -> int:
+    """Lock a folder and return the descriptor that holds the lock; BlockingIOError where it is not waited for."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _remove_unless_locked(folder: Path) -> None:
+    try:
+        lock = _lock(folder, wait=False)
+    except BlockingIOError:  # its process lives
+        return
+    remove(folder)
+    os.close(lock)

@@ -161,19 +161,22 @@ def _add(
 
 
 def _run_stage(options: argparse.Namespace) -> None:
+    from adpet.artifacts import temporary_files
     from adpet.params import load_params
 
     params = load_params()
-    import_module(f"adpet.stages.{options.command}").run(params)
+    with temporary_files():
+        import_module(f"adpet.stages.{options.command}").run(params)
 
 
 def _fold(options: argparse.Namespace) -> None:
-    from adpet.artifacts import fold_folder, write_json
+    from adpet.artifacts import fold_folder, temporary_files, write_json
     from adpet.params import load_params
 
     params = load_params()
     if options.number < params.evaluate.cross_validation:
-        import_module("adpet.stages.fold").run(params, fold=options.number)
+        with temporary_files():
+            import_module("adpet.stages.fold").run(params, fold=options.number)
         return
     # dvc.yaml has more folds: those that are not wanted end here, before a library is loaded for nothing.
     write_json(fold_folder(options.number) / "fold.json", {"fold": options.number, "used": False})

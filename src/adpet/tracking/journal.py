@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from adpet.artifacts import PARTIAL_PREFIX, WORK, remove, written_aside
+from adpet.artifacts import PARTIAL_PREFIX, WORK, locked, remove, written_aside
 
 OUTBOX = WORK / "outbox"
 
@@ -125,7 +125,7 @@ class Session:
 
     def remove(self) -> None:
         """Remove the session: out of the outbox first, so that a kill leaves no half of it there."""
-        with _locked(self.folder.parent):
+        with locked(self.folder.parent):
             remove(self.folder.rename(self.folder.with_name(PARTIAL_PREFIX + self.name)))
 
     def release(self) -> None:
@@ -135,7 +135,8 @@ class Session:
 
 def begin(outbox: Path, **first: Any) -> Session:
     """Begin a session with its first line, which names `kind` and `lineage`; this process owns it."""
-    with _locked(outbox):
+    outbox.mkdir(parents=True, exist_ok=True)
+    with locked(outbox):
         stamp = max(time.time_ns(), *(int(name.partition("-")[0]) + 1 for name in names(outbox)), 0)
         folder = outbox / f"{stamp:020d}-{first['kind']}-{first['lineage'][:20]}"
         with written_aside(folder) as aside:
@@ -202,7 +203,7 @@ def clean(outbox: Path) -> None:
     """Remove what killed processes left of sessions that they began or removed."""
     if not outbox.is_dir():
         return
-    with _locked(outbox):
+    with locked(outbox):
         for path in outbox.glob(f"{PARTIAL_PREFIX}*"):
             remove(path)
 
@@ -227,18 +228,6 @@ def _state(folder: Path) -> State:
         return State(**json.loads((folder / _STATE).read_text()))
     except FileNotFoundError:
         return State()
-
-
-@contextmanager
-def _locked(outbox: Path) -> Iterator[None]:
-    """Let one process at a time begin sessions or clean up."""
-    outbox.mkdir(parents=True, exist_ok=True)
-    folder = os.open(outbox, os.O_RDONLY)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(folder)
 
 
 def _now_ms() -> int:

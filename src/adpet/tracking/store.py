@@ -3,7 +3,6 @@
 All calls to MLflow go through one connection a process, so that no database is dropped where one stands.
 """
 
-import fcntl
 import logging
 import os
 import re
@@ -13,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adpet.artifacts import written_aside
+from adpet.artifacts import locked, written_aside
 from adpet.errors import TrackingError
 
 # Read when MLflow is imported or at each call: it reports nothing about its use, and prints neither
@@ -294,14 +293,10 @@ def _create(database: Path, artifacts: str) -> None:
             f"{TRACKING_URI}: required a SQLite file in a folder that exists; received {database}; "
             f"make {database.parent}"
         )
-    folder = os.open(database.parent, os.O_RDONLY)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX)
+    with locked(database.parent):
         if not database.exists():
             with reported(f"{database}: "), written_aside(database) as aside:
                 _create_tables(aside, artifacts)
-    finally:
-        os.close(folder)
 
 
 def _create_tables(path: Path, artifacts: str) -> None:
