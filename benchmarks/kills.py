@@ -180,12 +180,15 @@ class _Kills:
         self._begin_anew()
         for moment in self._moments(count):
             for _ in range(2):  # what is left of a killed stage may be too short for a late moment
-                if self._kill(*moment):
-                    since.append(f"{moment[0]} {moment[1]:.2f}{' alone' if moment[2] else ''}")
-                    outcome.kept.append(_kept(self._place.root))
+                name = f"{moment[0]} {moment[1]:.2f}{' alone' if moment[2] else ''}"
+                landed = self._kill(*moment)
+                kept = _kept(self._place.root)
+                print(f"{self._calm.stage}: {name}: {f'{kept} kept' if landed else 'ended'}", file=sys.stderr)
+                if landed:
+                    since.append(name)
+                    outcome.kept.append(kept)
                     break
-                if since:
-                    self._end(outcome, since)
+                self._end(outcome, since)
         if since:
             self._place.start(self._calm.stage).wait()
             self._end(outcome, since)
@@ -267,26 +270,27 @@ class _Watched:
 
     def __init__(self, session: int) -> None:
         self._session = session
-        self._known: list[Path] = []
+        self._ticks: dict[Path, int] = {}
         self._looked = 0.0
 
     def processor_s(self) -> float:
-        """Return the processor time of the processes and of those children of theirs that have ended."""
+        """Return the processor time of all processes that were seen, those that have ended too."""
         if time.monotonic() - self._looked > LOOK_S:
-            self._known = [path for path in Path("/proc").glob("[0-9]*") if self._is_ours(path)]
+            found = (path for path in Path("/proc").glob("[0-9]*") if path not in self._ticks)
+            ours = [path for path in found if _stat(path)[3:4] == [str(self._session)]]
+            self._ticks |= dict.fromkeys(ours, 0)
             self._looked = time.monotonic()
-        return sum(sum(map(int, _stat(path)[11:15])) for path in self._known) / TICKS
+        for path in self._ticks:
+            self._ticks[path] = max(self._ticks[path], sum(map(int, _stat(path)[11:13])))
+        return sum(self._ticks.values()) / TICKS
 
     def stage(self) -> int | None:
         """Return the stage's own process below DVC's, or None where it does not run."""
-        for path in self._known:
+        for path in self._ticks:
             with suppress(OSError):
                 if (path / "cmdline").read_bytes().split(b"\0")[1:3] == [b"-m", b"adpet"]:
                     return int(path.name)
         return None
-
-    def _is_ours(self, path: Path) -> bool:
-        return _stat(path)[3:4] == [str(self._session)]
 
 
 def _stat(path: Path) -> list[str]:

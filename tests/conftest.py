@@ -100,10 +100,26 @@ SMALL = {
 }
 
 
+# As people have them in the environment; whoever looks for names finds these too.
+SECRETS = {
+    name: f"ROE-{name}"
+    for name in (
+        "MLFLOW_TRACKING_PASSWORD",
+        "MLFLOW_TRACKING_TOKEN",
+        "MLFLOW_FLASK_SERVER_SECRET_KEY",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_SESSION_TOKEN",
+        "PGPASSWORD",
+        "GITHUB_TOKEN",
+    )
+}
+
+
 class Workspace:
     """A project folder with a copy of this checkout's code and parameters of its own."""
 
     small = SMALL
+    secrets = SECRETS
 
     def __init__(self, root: Path, names: dict[str, str] | None = None) -> None:
         self.root = root
@@ -114,7 +130,8 @@ class Workspace:
     def environment(self) -> dict[str, str]:
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW", "DVC"))}
         binaries = str(Path(sys.executable).parent)
-        return kept | {"PATH": f"{binaries}{os.pathsep}{kept['PATH']}", "PYTHONPATH": str(self.root / "src")}
+        path = f"{binaries}{os.pathsep}{kept['PATH']}"
+        return kept | SECRETS | {"PATH": path, "PYTHONPATH": str(self.root / "src")}
 
     def start(self, *command: str) -> subprocess.Popen:
         return subprocess.Popen(
@@ -285,6 +302,17 @@ def copied(finished, tmp_path) -> Workspace:
     """The finished workspace once more, to be disturbed."""
     shutil.copytree(finished.root, tmp_path / "copy", symlinks=True)
     return Workspace(tmp_path / "copy", finished.names)
+
+
+@pytest.fixture(scope="session")
+def asked_for(finished, tmp_path_factory) -> Workspace:
+    """The finished workspace, whose network is trained anew since a cross-validation was asked for."""
+    root = tmp_path_factory.mktemp("folds") / "project"
+    shutil.copytree(finished.root, root, symlinks=True)
+    workspace = Workspace(root, finished.names)
+    workspace.set_params({"evaluate.cross_validation": 3})
+    workspace.run("dvc", "repro", "train")
+    return workspace
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """Nothing half-written takes the place of something whole."""
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from adpet.artifacts import (
+    SHARED,
     fingerprint,
     move,
     read_json,
@@ -108,6 +110,13 @@ def test_move_replaces_a_folder(tmp_path):
     assert list((tmp_path / "old").iterdir()) == []
 
 
+SUMS = (
+    "import numpy; from adpet.artifacts import temporary_files; from adpet.workers import map_in_processes\n"
+    "with temporary_files():\n"
+    "    print(list(map_in_processes(numpy.sum, [numpy.ones(300_000)] * 3, workers=2)))\n"
+)
+
+
 class TestTemporaryFiles:
     @pytest.fixture(autouse=True)
     def _project(self, tmp_path, monkeypatch):
@@ -142,11 +151,21 @@ class TestTemporaryFiles:
         assert not theirs.exists()
 
     def test_arrays_for_workers_are_shared_there_and_leave_no_complaint(self, tmp_path):
-        script = (
-            "import numpy, os; from adpet.artifacts import temporary_files; from adpet.workers import map_in_processes\n"
-            "with temporary_files():\n"
-            "    print(list(map_in_processes(numpy.sum, [numpy.ones(300_000)] * 3, workers=2)))\n"
-        )
-        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+        done = subprocess.run([sys.executable, "-c", SUMS], capture_output=True, text=True, check=True)
         assert (done.stdout.count("300000"), done.stderr) == (3, "")
         assert list((tmp_path / ".adpet/tmp").iterdir()) == []
+
+    @pytest.mark.skipif(not SHARED.is_dir(), reason="this system does not show semaphores")
+    def test_semaphores_of_a_killed_process_are_removed_by_the_next_one(self):
+        script = f"{SUMS}    print('done', flush=True); import time; time.sleep(600)"
+        process = subprocess.Popen(
+            [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, start_new_session=True
+        )
+        while process.stdout.readline() != "done\n":
+            pass
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        left = f"sem.loky-{process.pid}-*"
+        assert list(SHARED.glob(left))
+        with temporary_files():
+            assert not list(SHARED.glob(left))

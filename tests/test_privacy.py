@@ -1,4 +1,4 @@
-"""Names that stand in scans and tables reach nothing that the pipeline writes or prints."""
+"""Names in scans and tables, and secrets in the environment, reach nothing that the pipeline writes or prints."""
 
 import gzip
 import zipfile
@@ -89,6 +89,15 @@ def test_no_command_prints_a_name(workspace):
     workspace.adpet("summary")
     assert len("".join(workspace.said)) > 1000
     assert found(workspace.names, {"printed": "".join(workspace.said).encode()}) == []
+
+
+def test_no_secret_of_the_environment_is_written_or_printed(workspace):
+    secrets = workspace.secrets
+    assert secrets.items() <= workspace.environment().items(), "every stage has had them"
+    contents = written(workspace) | {"printed": "".join(workspace.said).encode()}
+    assert found(secrets, contents) == []
+    control = {"a tag": f"password={secrets['AWS_SECRET_ACCESS_KEY']}".encode()}
+    assert found(secrets, control) == [("AWS_SECRET_ACCESS_KEY", "a tag")]
 
 
 def test_a_prediction_writes_and_prints_no_name(workspace, tmp_path):

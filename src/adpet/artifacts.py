@@ -77,6 +77,8 @@ VERSION = Path("results/register/version.json")
 WORK = Path(".adpet")
 # Temporary files of running stages, a folder a process.
 TEMPORARY = WORK / "tmp"
+# Where Linux shows the semaphores of processes, which outlive them.
+SHARED = Path("/dev/shm")  # noqa: S108 - nothing is written there
 # What ingest has read of every file, so that it reads new and changed ones alone; nothing is lost without it.
 INGEST_NOTES = WORK / "ingest.tsv"
 
@@ -167,13 +169,14 @@ def resumable(stage: str, facts: Mapping[str, Any]) -> Iterator[Path]:
 def temporary_files() -> Iterator[None]:
     """Keep what this process, its libraries and its workers put into temporary files in a folder of its own.
 
-    It is locked by the process: a killed one leaves it, and the next one removes it.
+    It is locked by the process: a killed one leaves it, and the next one removes it, with the semaphores that
+    joblib's workers shared.
     """
     TEMPORARY.mkdir(parents=True, exist_ok=True)
     with locked(TEMPORARY):
         for left in TEMPORARY.iterdir():
             _remove_unless_locked(left)
-        own = Path(tempfile.mkdtemp(dir=TEMPORARY)).absolute()
+        own = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=TEMPORARY)).absolute()
         lock = _lock(own)
     # joblib has a place of its own for large arrays, which its workers share.
     variables = ("TMPDIR", "JOBLIB_TEMP_FOLDER")
@@ -235,5 +238,9 @@ def _remove_unless_locked(folder: Path) -> None:
         lock = _lock(folder, wait=False)
     except BlockingIOError:  # its process lives
         return
+    process = folder.name.partition("-")[0]
+    if not Path("/proc", process).exists():  # nor has another one its number
+        for semaphore in SHARED.glob(f"sem.loky-{process}-*"):
+            remove(semaphore)
     remove(folder)
     os.close(lock)

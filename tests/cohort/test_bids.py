@@ -211,3 +211,38 @@ def test_other_files_of_the_dataset_are_no_scans(bids_tree, scan_file):
     (bids_tree.root / "sub-01/pet/._sub-01_pet.nii").write_bytes(b"macOS")
     (bids_tree.root / "sub-01/pet/sub-01_blood.tsv").write_text("time\n")
     only(bids_tree)
+
+
+class TestLinksOutOfTheDataset:
+    """A table or sidecar that DVC would not version with the scans."""
+
+    def moved_out(self, tree, name):
+        """Put a file of the dataset beside it, with a link in its place."""
+        path, outside = tree.root / name, tree.root.parent / "outside"
+        path.rename(outside)
+        path.symlink_to(outside)
+
+    @pytest.fixture
+    def dataset(self, bids_tree):
+        bids_tree.person("01", "AD")
+        bids_tree.scan("sub-01_ses-a_pet.nii.gz")
+        (bids_tree.root / "sub-01/sub-01_sessions.tsv").write_text("session_id\tdiagnosis\nses-a\tAD\n")
+        return bids_tree
+
+    def test_the_table_of_participants_is_refused(self, dataset):
+        self.moved_out(dataset, "participants.tsv")
+        with pytest.raises(InputError, match=r"participants.tsv leads out of .*put the file itself there"):
+            find(dataset)
+
+    @pytest.mark.parametrize("name", ["pet.json", "sub-01/sub-01_sessions.tsv"])
+    def test_what_describes_a_scan_sets_that_scan_aside(self, dataset, name):
+        self.moved_out(dataset, name)
+        candidates, rejected = find(dataset)
+        assert not candidates
+        assert "leads out of" in rejected["sub-01_ses-a_pet.nii.gz"][1]
+
+    def test_a_link_within_the_dataset_is_followed(self, dataset):
+        (dataset.root / ".annex").mkdir()
+        (dataset.root / "pet.json").rename(dataset.root / ".annex/pet.json")
+        (dataset.root / "pet.json").symlink_to(".annex/pet.json")
+        assert find(dataset)[0]

@@ -14,6 +14,7 @@ from adpet.cohort.scans import (
     ingest_summary,
     read_rejected,
     read_scans,
+    read_typed,
     rejected_table,
     require_usable,
     scans_table,
@@ -22,7 +23,9 @@ from adpet.cohort.scans import (
     write_rejected,
     write_scans,
 )
+from adpet.cohort.splits import SPLIT_COLUMNS
 from adpet.errors import InputError
+from adpet.stages.tables import ALIGNMENT_COLUMNS
 
 
 def row(subject, session="1", diagnosis="AD", **values):
@@ -249,3 +252,14 @@ def test_tables_are_ordered_by_key_and_typed():
     assert list(table["subject"]) == ["1", "2"]
     assert {column: str(dtype) for column, dtype in table.dtypes.items()} == SCAN_COLUMNS
     assert isinstance(table, pd.DataFrame)
+
+
+@pytest.mark.parametrize("scan", ["../sub-1", "sub-1/../../x", "/sub-1", "sub-1.nii", "", ".."])
+def test_a_key_that_would_lead_its_files_elsewhere_is_refused(tmp_path, scan):
+    """The tables may have come with ``dvc pull``; stages name files by their keys."""
+    for name, columns in (("scans", SCAN_COLUMNS), ("split", SPLIT_COLUMNS), ("alignment", ALIGNMENT_COLUMNS)):
+        values = {"str": "x", "float64": 1.0, "int64": 1, "bool": True}
+        table = pd.DataFrame([{column: values[dtype] for column, dtype in columns.items()} | {"scan": scan}])
+        table.to_csv(tmp_path / f"{name}.csv", index=False)
+        with pytest.raises(InputError, match=rf"{name}.csv: column scan: required a key in letters"):
+            read_typed(tmp_path / f"{name}.csv", columns)

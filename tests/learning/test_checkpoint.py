@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -84,3 +86,13 @@ class TestFingerprint:
         first = training_fingerprint(model, refs, self.SETTINGS)
         np.save(tmp_path / "scan-00.npy", np.zeros((9, 32, 32), np.uint8))
         assert first != training_fingerprint(model, refs, self.SETTINGS)
+
+
+def test_one_with_a_pickle_in_it_is_none_and_the_pickle_is_not_opened(tmp_path):
+    class Bomb:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "it ran",))
+
+    np.savez(tmp_path / "bomb.npz", facts=np.array([Bomb()], dtype=object))
+    assert read_checkpoint(tmp_path / "bomb.npz", "mark") is None
+    assert not (tmp_path / "it ran").exists()

@@ -14,20 +14,9 @@ from sklearn.metrics import roc_auc_score
 
 pytestmark = pytest.mark.slow
 
-FOLDS = 3
+FOLDS = 3  # of `asked_for`
 # What the validated network and the refitted one leave.
 TRAINED = [f"results/train/{name}" for name in ("model.keras", "history.csv", "run.json", "validation.csv")]
-
-
-@pytest.fixture(scope="module")
-def asked_for(finished, tmp_path_factory):
-    """The finished workspace, whose network is trained anew since a cross-validation was asked for."""
-    root = tmp_path_factory.mktemp("folds") / "project"
-    shutil.copytree(finished.root, root, symlinks=True)
-    workspace = type(finished)(root, finished.names)
-    workspace.set_params({"evaluate.cross_validation": FOLDS})
-    workspace.run("dvc", "repro", "train")
-    return workspace
 
 
 @pytest.fixture

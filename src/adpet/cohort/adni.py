@@ -18,7 +18,7 @@ from adpet.cohort.adni_levels import LEVELS, PET, WITH_FRAMES, level_of, tracer_
 from adpet.cohort.adni_table import REQUIRED, is_collection_table, read_collection_table
 from adpet.cohort.adni_xml import read_xml_files
 from adpet.cohort.candidates import SKIPPED, UNUSABLE, Candidate, Findings, Kind
-from adpet.cohort.tables import parse_age, parse_date, parse_sex
+from adpet.cohort.tables import parse_age, parse_date, parse_sex, require_inside
 from adpet.cohort.tracers import FDG
 from adpet.errors import InputError
 
@@ -83,6 +83,7 @@ def _listing(root: Path, table: Path | None) -> Listing:
         names = ", ".join(path.name for path in found)
         raise InputError(f"{root}: required one collection CSV; received {names}; set cohort.table")
     if found:
+        require_inside(found[0], root)
         return read_collection_table(found[0])
     listing = read_xml_files(root)
     if not listing.images and not listing.problems:

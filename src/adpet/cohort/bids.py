@@ -21,6 +21,7 @@ from adpet.cohort.tables import (
     plain,
     read_table,
     require_columns,
+    require_inside,
 )
 from adpet.cohort.tracers import FDG, UNKNOWN, tracer_name
 from adpet.errors import InputError
@@ -50,6 +51,7 @@ def find_bids(root: Path, *, diagnosis_column: str) -> Findings:
     InputError
         If ``participants.tsv`` is missing or unreadable, or the diagnosis column is nowhere.
     """
+    require_inside(root / PARTICIPANTS, root)
     participants = read_table(root / PARTICIPANTS)
     require_columns(participants, ["participant_id"], hint="BIDS asks for it")
     people = _by_label(participants, "participantid", prefix="sub-")
@@ -72,7 +74,7 @@ class _Reader:
         self.people = people
         self.diagnosis_key = diagnosis_key
         self.sidecars = _Sidecars(root)
-        self.sessions = _SessionTables()
+        self.sessions = _SessionTables(root)
         self.findings = Findings()
         self.taken: dict[tuple[str, str, str], Path] = {}
 
@@ -154,6 +156,7 @@ class _Sidecars:
 
     def _content(self, path: Path) -> dict[str, Any]:
         if path not in self.contents:
+            require_inside(path, self.root)
             self.contents[path] = _read_object(path)
         return self.contents[path]
 
@@ -162,6 +165,7 @@ class _Sidecars:
 class _SessionTables:
     """The ``sub-*_sessions.tsv`` of each subject, read once."""
 
+    root: Path
     rows: dict[Path, dict[str, dict[str, str]]] = field(default_factory=dict)
     columns: set[str] = field(default_factory=set)
 
@@ -173,6 +177,7 @@ class _SessionTables:
         if path not in self.rows:
             self.rows[path] = {}
             if path.is_file():
+                require_inside(path, self.root)
                 table = read_table(path)
                 self.columns.update(map(column_key, table.columns))
                 self.rows[path] = _by_label(table, "sessionid", prefix="ses-")

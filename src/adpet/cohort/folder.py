@@ -7,7 +7,15 @@ may name a folder that holds the frames of one image, each in a file of its own.
 from pathlib import Path
 
 from adpet.cohort.candidates import Candidate, Findings
-from adpet.cohort.tables import parse_age, parse_date, parse_sex, plain, read_table, require_columns
+from adpet.cohort.tables import (
+    parse_age,
+    parse_date,
+    parse_sex,
+    plain,
+    read_table,
+    require_columns,
+    require_inside,
+)
 
 TABLE = "scans.csv"
 REQUIRED = ("path", "subject", "session", "diagnosis")
@@ -30,6 +38,8 @@ def find_folder(root: Path, *, table: Path | None = None) -> Findings:
     InputError
         If the CSV is missing or unreadable, or lacks a required column.
     """
+    if table is None:
+        require_inside(root / TABLE, root)
     listing = read_table(table or root / TABLE)
     require_columns(listing, REQUIRED, hint="age, sex, site, scanner and date may be added")
     findings = Findings()

@@ -37,6 +37,9 @@ SCAN_COLUMNS: Final[dict[str, str]] = {
 
 REJECTED_COLUMNS: Final[dict[str, str]] = {"file": "str", "reason": "str", "kind": "str"}
 
+# A scan's key is the name of its files: no separator of folders, nothing that leads out of one.
+SCAN_KEY: Final = r"[A-Za-z0-9][A-Za-z0-9_-]*"
+
 # Of reasons that are all different, the summary counts so many.
 REASONS_LISTED = 30
 
@@ -187,7 +190,8 @@ def read_typed(path: Path, columns: Mapping[str, str]) -> pd.DataFrame:
     Raises
     ------
     InputError
-        If there is no such file, or a column or value is not as declared.
+        If there is no such file, or a column or value is not as declared; a scan's key, which names files,
+        is letters, digits, - and _.
     """
     dtypes: dict[Any, str] = dict(columns)
     numbers: dict[Any, list[str]] = {column: [""] for column, dtype in columns.items() if dtype != "str"}
@@ -204,6 +208,13 @@ def read_typed(path: Path, columns: Mapping[str, str]) -> pd.DataFrame:
         raise InputError(
             f"{path}: required the columns {', '.join(columns)}; received {_names(table)}; run `dvc repro`"
         )
+    if "scan" in columns:
+        odd = table.loc[~table["scan"].str.fullmatch(SCAN_KEY), "scan"]
+        if len(odd):
+            raise InputError(
+                f"{path}: column scan: required a key in letters, digits, - and _; received {odd.iloc[0]!r}; "
+                "run `dvc repro`"
+            )
     return table
 
 

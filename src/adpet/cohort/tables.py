@@ -62,6 +62,12 @@ def read_table(path: Path) -> Table:
     return Table(path, tuple(name.strip() for name in lines[0]), tuple(rows))
 
 
+def require_inside(path: Path, root: Path) -> None:
+    """Raise InputError where a file of a collection lies elsewhere, by its path or a link."""
+    if not path.resolve().is_relative_to(root.resolve()):
+        raise InputError(f"{path.name} leads out of {root}, by its path or a link; put the file itself there")
+
+
 def require_columns(table: Table, columns: Iterable[str], *, hint: str) -> None:
     """Raise InputError that names the columns which are not there, those which are, and `hint`."""
     missing = [column for column in columns if not table.has(column)]

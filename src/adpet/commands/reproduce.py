@@ -108,18 +108,36 @@ def _settle(folder: Path, facts: Mapping[str, Any]) -> bool:
     yaml.dump(document, path)
     cache = cache_folder().resolve()
     _run(folder, {}, sys.executable, "-m", "dvc", "cache", "dir", "--local", str(cache))
-    return place_data(cached(cache, facts["data"]), folder / facts["params"]["cohort"]["raw"])
+    raw = _inside(folder, facts["params"]["cohort"]["raw"], source="cohort.raw")
+    return place_data(cached(cache, facts["data"]), raw)
 
 
 def place_data(listing: Path, folder: Path) -> bool:
-    """Copy a folder out of DVC's cache, by the list of its files; say whether it is in there."""
+    """Copy a folder out of DVC's cache, by the list of its files; say whether it is in there.
+
+    Raises
+    ------
+    InputError
+        Where the list names a file outside of the folder.
+    """
     if not listing.exists():
         return False
     for entry in read_json(listing):
-        target = folder / entry["relpath"]
+        target = _inside(folder, entry["relpath"], source=str(listing))
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(cached(listing.parents[3], entry["md5"]), target)
     return True
+
+
+def _inside(folder: Path, name: str, *, source: str) -> Path:
+    """Return a path in a folder by its name; what a registry or a cache names must not lead out of it."""
+    path = folder / name
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise InputError(
+            f"{source}: required a path inside of {folder.name}, as DVC versions it with the project; "
+            f"received {name}; nothing was written there"
+        )
+    return path
 
 
 def _train(folder: Path, facts: Mapping[str, Any], *, with_data: bool) -> None:

@@ -92,7 +92,9 @@ def read_model(folder: Path, *, uri: str) -> tuple[Any, dict[str, Any]]:
     try:
         with reported(f"{uri}: "):
             described = Model.load(str(folder))
-        keras = described.flavors.get("keras", {})
-        return load_model(folder / keras.get("data", "data") / "model.keras"), dict(described.metadata or {})
+        file = folder / described.flavors.get("keras", {}).get("data", "data") / "model.keras"
+        if not file.resolve().is_relative_to(folder.resolve()):
+            raise InputError(f"a path out of its folder, {file}")
+        return load_model(file), dict(described.metadata or {})
     except (OSError, InputError) as error:
         raise TrackingError(f"{uri}: required a Keras model; received: {one_line(error)}") from error
