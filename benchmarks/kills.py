@@ -331,7 +331,11 @@ def _state(place: _Place) -> dict[str, dict[str, Any]]:
     if study.exists():
         files["results/tune/study.db"] = "compared by its trials"
     cache = [path.name for path in (place.root / ".dvc/cache").rglob("*") if path.is_file()]
-    odd = [name for name in cache if not set(name.partition(".")[0]) <= set("0123456789abcdef") and name != "meta"]
+    odd = [
+        name
+        for name in cache
+        if not set(name.partition(".")[0]) <= set("0123456789abcdef") and name != "meta"
+    ]
     return {
         "file": files,
         "lock": _lock(place.root),
@@ -399,7 +403,9 @@ def _runs(root: Path) -> dict[str, Any]:
             found[f"{key}: status"] = (status, lifecycle, parent)
             found |= {f"{key}: {name}": rows for name, rows in (*facts.items(), ("artifacts", files))}
             found[key] = "there"
-        found["aliases"] = database.execute("select name, alias, version from registered_model_aliases").fetchall()
+        found["aliases"] = database.execute(
+            "select name, alias, version from registered_model_aliases"
+        ).fetchall()
         found["version tags"] = database.execute(
             "select name, version, key, value from model_version_tags where key not like 'mlflow.%' order by 1, 2, 3"
         ).fetchall()
@@ -415,7 +421,10 @@ def _run_ids(root: Path) -> set[str]:
         return set()
     try:
         with closing(sqlite3.connect(root / "mlflow.db")) as database:
-            return {run for (run,) in database.execute("select run_uuid from runs where lifecycle_stage = 'active'")}
+            return {
+                run
+                for (run,) in database.execute("select run_uuid from runs where lifecycle_stage = 'active'")
+            }
     except sqlite3.OperationalError:  # killed while the tables were made
         return set()
 
@@ -438,7 +447,9 @@ def _stages(root: Path) -> list[tuple[str, list[str]]]:
             paths = [out if isinstance(out, str) else next(iter(out)) for out in outs]
             for number in stage.get("matrix", {"number": [None]})["number"]:
                 shown = name if number is None else f"{name}@{number}"
-                found.append((prefix + shown, [path.replace("${item.number}", str(number)) for path in paths]))
+                found.append(
+                    (prefix + shown, [path.replace("${item.number}", str(number)) for path in paths])
+                )
     return found
 
 

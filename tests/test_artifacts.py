@@ -134,7 +134,9 @@ class TestTemporaryFiles:
         assert list((tmp_path / ".adpet/tmp").iterdir()) == []
         assert (tempfile.gettempdir(), dict(os.environ)) == before
 
-    def test_those_of_a_killed_process_are_removed_by_the_next_one_and_of_a_living_one_are_not(self, tmp_path):
+    def test_those_of_a_killed_process_are_removed_by_the_next_one_and_of_a_living_one_are_not(
+        self, tmp_path
+    ):
         script = (
             "import tempfile, time; from adpet.artifacts import temporary_files\n"
             "with temporary_files():\n    print(tempfile.mkdtemp(), flush=True); time.sleep(600)"
@@ -147,7 +149,9 @@ class TestTemporaryFiles:
         process.communicate()
         assert theirs.is_dir()
         with temporary_files():
-            assert [path.name for path in (tmp_path / ".adpet/tmp").iterdir()] == [Path(tempfile.gettempdir()).name]
+            assert [path.name for path in (tmp_path / ".adpet/tmp").iterdir()] == [
+                Path(tempfile.gettempdir()).name
+            ]
         assert not theirs.exists()
 
     def test_arrays_for_workers_are_shared_there_and_leave_no_complaint(self, tmp_path):

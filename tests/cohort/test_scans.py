@@ -254,12 +254,18 @@ def test_tables_are_ordered_by_key_and_typed():
     assert isinstance(table, pd.DataFrame)
 
 
-@pytest.mark.parametrize("scan", ["../sub-1", "sub-1/../../x", "/sub-1", "sub-1.nii", "", ".."])
+@pytest.mark.parametrize("scan", ["../sub-1", "sub-1/../../x", "/sub-1", "a\\b", "", ".."])
 def test_a_key_that_would_lead_its_files_elsewhere_is_refused(tmp_path, scan):
     """The tables may have come with ``dvc pull``; stages name files by their keys."""
-    for name, columns in (("scans", SCAN_COLUMNS), ("split", SPLIT_COLUMNS), ("alignment", ALIGNMENT_COLUMNS)):
+    for name, columns in (
+        ("scans", SCAN_COLUMNS),
+        ("split", SPLIT_COLUMNS),
+        ("alignment", ALIGNMENT_COLUMNS),
+    ):
         values = {"str": "x", "float64": 1.0, "int64": 1, "bool": True}
         table = pd.DataFrame([{column: values[dtype] for column, dtype in columns.items()} | {"scan": scan}])
         table.to_csv(tmp_path / f"{name}.csv", index=False)
-        with pytest.raises(InputError, match=rf"{name}.csv: column scan: required a key in letters"):
+        with pytest.raises(
+            InputError, match=rf"{name}.csv: column scan: required a key that can name a file"
+        ):
             read_typed(tmp_path / f"{name}.csv", columns)

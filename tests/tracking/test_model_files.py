@@ -136,7 +136,9 @@ def test_a_model_that_names_a_file_out_of_its_folder_is_not_read(tmp_path, tiny_
     folder.mkdir()
     flavor = f"flavors: {{keras: {{data: '{place.format(outside=outside)}'}}}}"
     (folder / "MLmodel").write_text(f"{flavor}\nmodel_uuid: a\nutc_time_created: '2026-01-01'\n")
-    with pytest.raises(TrackingError, match="models:/x/1: required a Keras model; .*a path out of its folder"):
+    with pytest.raises(
+        TrackingError, match="models:/x/1: required a Keras model; .*a path out of its folder"
+    ):
         read_model(folder, uri="models:/x/1")
 
 

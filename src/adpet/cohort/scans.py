@@ -38,7 +38,7 @@ SCAN_COLUMNS: Final[dict[str, str]] = {
 REJECTED_COLUMNS: Final[dict[str, str]] = {"file": "str", "reason": "str", "kind": "str"}
 
 # A scan's key is the name of its files: no separator of folders, nothing that leads out of one.
-SCAN_KEY: Final = r"[A-Za-z0-9][A-Za-z0-9_-]*"
+SCAN_KEY: Final = r"[^./\\][^/\\]*"
 
 # Of reasons that are all different, the summary counts so many.
 REASONS_LISTED = 30
@@ -190,8 +190,8 @@ def read_typed(path: Path, columns: Mapping[str, str]) -> pd.DataFrame:
     Raises
     ------
     InputError
-        If there is no such file, or a column or value is not as declared; a scan's key, which names files,
-        is letters, digits, - and _.
+        If there is no such file, or a column or value is not as declared, or a scan's key would lead the
+        files that are named after it elsewhere.
     """
     dtypes: dict[Any, str] = dict(columns)
     numbers: dict[Any, list[str]] = {column: [""] for column, dtype in columns.items() if dtype != "str"}
@@ -212,8 +212,8 @@ def read_typed(path: Path, columns: Mapping[str, str]) -> pd.DataFrame:
         odd = table.loc[~table["scan"].str.fullmatch(SCAN_KEY), "scan"]
         if len(odd):
             raise InputError(
-                f"{path}: column scan: required a key in letters, digits, - and _; received {odd.iloc[0]!r}; "
-                "run `dvc repro`"
+                f"{path}: column scan: required a key that can name a file, without / and no dot first; "
+                f"received {odd.iloc[0]!r}; run `dvc repro`"
             )
     return table
 
