@@ -1,16 +1,17 @@
 """Kill every stage at random moments: ``python benchmarks/kills.py [--kills 10] [--stages train ...]``.
 
-On the tests' handful of phantom subjects, each stage runs undisturbed first. Then the workspace is put back to
-what it was before the stage, and ``kill -9`` hits at random moments, again and again, until the stage ends before
-its moment; then all is compared and put back once more, until all moments are used. Half of the moments are spread
-over the stage's whole duration, the other half over its end: from its first output to the end of ``dvc repro``;
-both are told by processor time, which is the same on a busy machine. One kill in three hits the stage alone, the
-others DVC and all its processes.
+On the tests' handful of phantom subjects, each stage runs undisturbed first. Then the workspace is put back
+to what it was before the stage, and ``kill -9`` hits at random moments, again and again, until the stage ends
+before its moment; then all is compared and put back once more, until all moments are used. Half of the
+moments are spread over the stage's whole duration, the other half over its end: from its first output to the
+end of ``dvc repro``. Both are told by processor time, which is the same on a busy machine. One kill in three
+hits the stage alone, the others DVC and all its processes.
 
-A kill is survived where ``dvc repro`` then leads to the same bytes in every output, to the same runs in MLflow
-(curves, parameters, tags, artifacts, models, versions), one each and none RUNNING, the run that was begun being
-the one that ended, to the same trials in Optuna's study, and leaves no other file, here or in the folder for
-temporary files. Stages that keep no unfinished work are killed half as often.
+A kill is survived where ``dvc repro`` then leads to the same bytes in every output, to the same runs in
+MLflow (curves, parameters, tags, artifacts, models, versions), one each and none RUNNING, the run that was
+begun being the one that ended, to the same trials in Optuna's study, and leaves no other file, in the
+workspace, in the folder for temporary files or in shared memory. Stages that keep no unfinished work are
+killed half as often.
 """
 
 import argparse
@@ -19,6 +20,7 @@ import importlib.util
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import sqlite3
@@ -38,6 +40,7 @@ from ruamel.yaml import YAML
 PROJECT = Path(__file__).parents[1]
 PHANTOM = "data/phantom/dvc.yaml:phantom"
 LOOK_S = 0.2
+SHARED = Path("/dev/shm")  # noqa: S108 - nothing is written there
 TICKS = os.sysconf("SC_CLK_TCK")
 
 # Which stages keep unfinished work, and what is counted of it.
@@ -61,7 +64,7 @@ VALUES = {
     "train.mix": 0.5,
 }
 
-# Of DVC, git and MLflow: names or content that differ from run to run. MLflow's tables are compared in their place.
+# Of DVC, git and MLflow: what differs from run to run. MLflow's tables are compared in their place.
 NOT_COMPARED = (".git/", ".dvc/tmp/", ".dvc/cache/", "mlartifacts/", "mlflow.db", "dvc.lock")
 
 
@@ -82,10 +85,8 @@ def main() -> None:
     failed = False
     with tempfile.TemporaryDirectory() as folder:
         place = _Place(Path(folder), VALUES | dict(_setting(text) for text in options.set))
-        print(
-            f"{'stage':<12}{'alone':>8}{'processor':>10}{'kills':>7}{'survived':>10}  {'went on from':<18}in all",
-            flush=True,
-        )
+        heads = f"{'stage':<12}{'alone':>8}{'processor':>10}{'kills':>7}{'survived':>10}"
+        print(f"{heads}  {'went on from':<18}in all", flush=True)
         for stage, outs in _stages(place.root):
             started = time.monotonic()
             calm = _Undisturbed(place, stage, outs)
@@ -95,9 +96,10 @@ def main() -> None:
             wanted = (options.kills if kind in KEPT else (options.kills + 1) // 2) if chosen else 0
             outcome = _Kills(place, calm, chance).all(wanted)
             place.restore("after")
+            took = time.monotonic() - started
             print(
                 f"{name:<12}{calm.seconds:>6.1f} s{calm.processor_s:>8.1f} s{outcome.landed:>7}"
-                f"{outcome.survived:>10}  {_span(outcome.kept, kind):<18}{time.monotonic() - started:>4.0f} s",
+                f"{outcome.survived:>10}  {_span(outcome.kept, kind):<18}{took:>4.0f} s",
                 flush=True,
             )
             for problem in outcome.problems:
@@ -113,6 +115,7 @@ class _Place:
         tests = _tests_helpers()
         self.root, self._copies, self.temporary = folder / "project", folder / "copies", folder / "temporary"
         self._output = folder / "output"
+        self.processes: set[int] = set()
         self._copies.mkdir()
         self.temporary.mkdir()
         self.workspace = tests.begun(self.root, PROJECT, values, phantom=False)
@@ -133,12 +136,12 @@ class _Place:
     def copy(self, name: str) -> None:
         """Keep the present state under a name; times stay, since checkpoints go with those of their data."""
         shutil.rmtree(self._copies / name, ignore_errors=True)
-        subprocess.run(("cp", "-a", self.root, self._copies / name), check=True)  # noqa: S603
+        subprocess.run(("cp", "-a", self.root, self._copies / name), check=True)
 
     def restore(self, name: str) -> None:
         """Return to a state that was kept."""
         shutil.rmtree(self.root)
-        subprocess.run(("cp", "-a", self._copies / name, self.root), check=True)  # noqa: S603
+        subprocess.run(("cp", "-a", self._copies / name, self.root), check=True)
         shutil.rmtree(self.temporary)
         self.temporary.mkdir()
 
@@ -152,7 +155,7 @@ class _Undisturbed:
         started = time.monotonic()
         process = place.start(stage)
         written = _changes([place.root / out for out in outs])
-        watched = _Watched(process.pid)
+        watched = _Watched(process.pid, place.processes)
         first = last = 0.0
         while process.poll() is None:
             last = max(last, watched.processor_s())
@@ -180,8 +183,9 @@ class _Kills:
         self._begin_anew()
         for moment in self._moments(count):
             for _ in range(2):  # what is left of a killed stage may be too short for a late moment
-                name = f"{moment[0]} {moment[1]:.2f}{' alone' if moment[2] else ''}"
-                landed = self._kill(*moment)
+                kind, share, alone = moment
+                name = f"{kind} {share:.2f}{' alone' if alone else ''}"
+                landed = self._kill(kind, share, alone=alone)
                 kept = _kept(self._place.root)
                 print(f"{self._calm.stage}: {name}: {f'{kept} kept' if landed else 'ended'}", file=sys.stderr)
                 if landed:
@@ -202,11 +206,11 @@ class _Kills:
         self._chance.shuffle(moments)
         return [(*moment, i % 3 == 2) for i, moment in enumerate(moments)]
 
-    def _kill(self, kind: str, share: float, alone: bool) -> bool:
+    def _kill(self, kind: str, share: float, *, alone: bool) -> bool:
         """Start the stage and kill it at that moment; return whether it was killed before it ended."""
         written = _changes([self._place.root / out for out in self._calm.outs])
         process = self._place.start(self._calm.stage)
-        watched = _Watched(process.pid)
+        watched = _Watched(process.pid, self._place.processes)
         moment = share * self._calm.processor_s if kind == "whole" else None
         while process.poll() is None:
             spent = watched.processor_s()
@@ -268,8 +272,9 @@ def _identity(path: Path) -> tuple[int, int] | None:
 class _Watched:
     """The processes of one session, as ``/proc/PID/stat`` shows them (Linux only)."""
 
-    def __init__(self, session: int) -> None:
+    def __init__(self, session: int, seen: set[int]) -> None:
         self._session = session
+        self._seen = seen
         self._ticks: dict[Path, int] = {}
         self._looked = 0.0
 
@@ -279,6 +284,7 @@ class _Watched:
             found = (path for path in Path("/proc").glob("[0-9]*") if path not in self._ticks)
             ours = [path for path in found if _stat(path)[3:4] == [str(self._session)]]
             self._ticks |= dict.fromkeys(ours, 0)
+            self._seen.update(int(path.name) for path in ours)
             self._looked = time.monotonic()
         for path in self._ticks:
             self._ticks[path] = max(self._ticks[path], sum(map(int, _stat(path)[11:13])))
@@ -342,8 +348,18 @@ def _state(place: _Place) -> dict[str, dict[str, Any]]:
         "run": _runs(place.root),
         "trial": _trials(study),
         "temporary file": {path.name: "there" for path in place.temporary.iterdir()},
+        "shared memory": {path.name: "there" for path in _shared(place.processes)},
         "in DVC's cache": dict.fromkeys(odd, "there"),
     }
+
+
+def _shared(processes: set[int]) -> list[Path]:
+    """Return the semaphores and folders of arrays that joblib has named after one of the processes."""
+    named = [
+        (path, re.match(r"(?:sem\.loky-|joblib_memmapping_folder_)(\d+)", path.name))
+        for path in SHARED.glob("*")
+    ]
+    return [path for path, match in named if match and int(match[1]) in processes]
 
 
 def _lock(root: Path) -> dict[str, Any]:
@@ -370,7 +386,7 @@ def _trials(study: Path) -> dict[str, Any]:
     return found
 
 
-# By columns of MLflow's tables; what names a time, a process or an id of MLflow's own differs from run to run.
+# By columns of MLflow's tables, without times and MLflow's own ids.
 _OF_RUNS = {
     "metrics": "select key, step, value, is_nan from metrics where run_uuid = ? order by 1, 2, 3",
     "latest": "select key, step, value from latest_metrics where run_uuid = ? order by 1",
@@ -406,9 +422,8 @@ def _runs(root: Path) -> dict[str, Any]:
         found["aliases"] = database.execute(
             "select name, alias, version from registered_model_aliases"
         ).fetchall()
-        found["version tags"] = database.execute(
-            "select name, version, key, value from model_version_tags where key not like 'mlflow.%' order by 1, 2, 3"
-        ).fetchall()
+        marks = "select name, version, key, value from model_version_tags order by 1, 2, 3"
+        found["version tags"] = database.execute(marks).fetchall()
     models = root / "mlartifacts/models"
     if models.exists():
         inside = sorted(path.name for path in models.rglob("*") if path.is_file())

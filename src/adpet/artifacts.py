@@ -223,7 +223,13 @@ def code_digest() -> str:
 
 
 def _lock(folder: Path, *, wait: bool = True) -> int:
-    """Lock a folder and return the descriptor that holds the lock; BlockingIOError where it is not waited for."""
+    """Lock a folder, and return the descriptor that holds the lock.
+
+    Raises
+    ------
+    BlockingIOError
+        Where another process has it and it is not waited for.
+    """
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)

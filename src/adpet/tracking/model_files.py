@@ -93,8 +93,13 @@ def read_model(folder: Path, *, uri: str) -> tuple[Any, dict[str, Any]]:
         with reported(f"{uri}: "):
             described = Model.load(str(folder))
         file = folder / described.flavors.get("keras", {}).get("data", "data") / "model.keras"
-        if not file.resolve().is_relative_to(folder.resolve()):
-            raise InputError(f"a path out of its folder, {file}")
-        return load_model(file), dict(described.metadata or {})
+        return load_model(_inside(folder, file)), dict(described.metadata or {})
     except (OSError, InputError) as error:
         raise TrackingError(f"{uri}: required a Keras model; received: {one_line(error)}") from error
+
+
+def _inside(folder: Path, file: Path) -> Path:
+    """Return a file that a model's own description names, if it is one of the model's."""
+    if not file.resolve().is_relative_to(folder.resolve()):
+        raise InputError(f"{file.parent}, a path out of its folder")
+    return file
