@@ -395,7 +395,10 @@ _OF_RUNS = {
     "models": "select name, status, lifecycle_stage from logged_models where source_run_id = ? order by 1, 2",
     "versions": "select name, version, current_stage from model_versions where run_id = ? order by 1, 2",
 }
-_OWN_TAGS = ("adpet.owner", "mlflow.parentRunId", "mlflow.log-model.history", "mlflow.loggedModels")
+_OWN_TAGS = ("adpet.owner", "adpet.session", "mlflow.parentRunId")
+# The digest of a model's files, among which is one with MLflow's ids.
+_OWN_MARKS = ("adpet.files_digest",)
+_ID = re.compile(r"\b(m-)?[0-9a-f]{32}\b(?!\.dir)")
 
 
 def _runs(root: Path) -> dict[str, Any]:
@@ -408,7 +411,9 @@ def _runs(root: Path) -> dict[str, Any]:
         named = {run: dict(database.execute(_OF_RUNS["tags"], (run,))) for run, *_ in runs}
         for run, status, lifecycle, artifacts in sorted(runs):
             facts = {name: database.execute(query, (run,)).fetchall() for name, query in _OF_RUNS.items()}
-            facts["tags"] = [(key, value) for key, value in facts["tags"] if not key.startswith(_OWN_TAGS)]
+            facts["tags"] = [
+                (key, _ID.sub("ID", value)) for key, value in facts["tags"] if key not in _OWN_TAGS
+            ]
             parent = named.get(named[run].get("mlflow.parentRunId", ""), {}).get("adpet.lineage")
             key = f"{named[run].get('adpet.kind')} {named[run].get('adpet.lineage')}"
             while key in found:
@@ -423,7 +428,7 @@ def _runs(root: Path) -> dict[str, Any]:
             "select name, alias, version from registered_model_aliases"
         ).fetchall()
         marks = "select name, version, key, value from model_version_tags order by 1, 2, 3"
-        found["version tags"] = database.execute(marks).fetchall()
+        found["marks"] = [row for row in database.execute(marks) if row[2] not in _OWN_MARKS]
     models = root / "mlartifacts/models"
     if models.exists():
         inside = sorted(path.name for path in models.rglob("*") if path.is_file())
