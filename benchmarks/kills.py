@@ -182,10 +182,11 @@ class _Kills:
         since: list[str] = []  # kills since the stage was begun anew
         self._begin_anew()
         for moment in self._moments(count):
-            for _ in range(2):  # what is left of a killed stage may be too short for a late moment
-                kind, share, alone = moment
-                name = f"{kind} {share:.2f}{' alone' if alone else ''}"
-                landed = self._kill(kind, share, alone=alone)
+            kind, share, alone = moment
+            # What is left of a killed stage may be too short for a late moment.
+            for earlier in (1.0, 1.0, 0.7):
+                name = f"{kind} {earlier * share:.2f}{' alone' if alone else ''}"
+                landed = self._kill(kind, earlier * share, alone=alone)
                 kept = _kept(self._place.root)
                 print(f"{self._calm.stage}: {name}: {f'{kept} kept' if landed else 'ended'}", file=sys.stderr)
                 if landed:
