@@ -45,7 +45,7 @@ lint: $(INSTALLED) ## check style, types and layers
 	mypy
 	lint-imports
 
-ui: $(INSTALLED) ## open the MLflow UI on http://127.0.0.1:5000
+ui: $(INSTALLED) ## show the runs in the MLflow UI, on the address that it prints
 	adpet ui
 
 lock: ## resolve the requirements anew (needs uv)

@@ -30,6 +30,7 @@ REAL_MEAN_IMAGE = ROOT.parent / "shared" / "real" / "TEMPLATE_FDGPET_100.nii"
 # They share the workspaces in which whole pipelines have run, `finished` and `messy`.
 PIPELINE_FILES = (
     "tests/test_pipeline.py",
+    "tests/test_browser.py",
     "tests/test_privacy.py",
     "tests/commands/test_reproduce.py",
     "tests/tracking/test_model_files.py",

@@ -147,7 +147,7 @@ class TestTheStore:
         head = finished.run("git", "rev-parse", "HEAD").stdout.strip()
         assert run.data.tags["mlflow.source.git.commit"] == head
         assert run.data.tags["adpet.seed"] == "2019"
-        assert "adpet.version.keras" in run.data.tags
+        assert "keras 3." in run.data.tags["adpet.versions"]
 
     def test_the_cam_artifacts_are_there(self, finished, client, training):
         (run,) = training

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from adpet.errors import TrackingError
 from adpet.params import load_params
-from adpet.tracking.store import connect, current
+from adpet.tracking.pages import run_list
+from adpet.tracking.store import complete_experiment, connect, current
 
 # Reports nothing about its use, and starts no workers for jobs that this project does not have.
 ENVIRONMENT = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
@@ -29,10 +30,14 @@ def run(*, port: int) -> None:
     if uri.startswith(("http://", "https://")):
         raise TrackingError(f"MLFLOW_TRACKING_URI names a server that has a UI already: open {uri}")
     _require_free(port)
-    print(f"The runs in {uri} are shown on http://127.0.0.1:{port} (stop with Ctrl-C)", flush=True)
+    complete_experiment()
+    address = f"http://127.0.0.1:{port}/{run_list(current().experiment_id)}"
+    print(f"The runs in {uri} are shown on {address} (stop with Ctrl-C)", flush=True)
     server = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri]
+    # One process serves one person, and is there sooner than MLflow's four.
+    server += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     # In this process's place, so that whoever stops it stops the server.
-    os.execve(sys.executable, [*server, "--host", "127.0.0.1", "--port", str(port)], os.environ | ENVIRONMENT)
+    os.execve(sys.executable, server, os.environ | ENVIRONMENT)
 
 
 def _require_free(port: int) -> None:

@@ -1,9 +1,9 @@
 """What the stages from `tune` on share: whose slices are trained on, and the network's settings."""
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -14,6 +14,7 @@ from adpet.learning.dataset import SliceRef
 from adpet.learning.model import build_model
 from adpet.learning.training import History, Optimisation, train
 from adpet.params import Params
+from adpet.tracking.runs import RunHandle
 from adpet.workers import epochs_shown
 
 if TYPE_CHECKING:
@@ -62,6 +63,15 @@ def all_training(split: pd.DataFrame, params: Params) -> list[SliceRef]:
     if params.split.unit == "subject":
         _refuse(set(split.loc[~test, "subject"]) & set(split.loc[test, "subject"]), "trained on and held out")
     return slice_refs(split[~test])
+
+
+def log_data(tracked: RunHandle, facts: Mapping[str, Any], split: pd.DataFrame) -> None:
+    """Say on a run which scans it is made from, as DVC knows them, and how many."""
+    raw = facts["params"]["cohort"]["raw"]
+    counts = {"scans": split["scan"].nunique(), "subjects": split["subject"].nunique()}
+    groups = split.groupby("diagnosis")["subject"].nunique()
+    counts |= {f"{name} subjects": int(number) for name, number in groups.items()}
+    tracked.log_dataset(name=raw, digest=facts["data"], source=raw, counts=counts)
 
 
 def hashed(subjects: Iterable[str]) -> list[str]:

@@ -26,7 +26,7 @@ from adpet.cohort.scans import read_scans, subject_table
 from adpet.cohort.splits import read_split
 from adpet.learning.training import History, predict, set_determinism
 from adpet.params import Params
-from adpet.stages.fitting import fit, hashed, history_table, refuse_trained_on, slice_refs
+from adpet.stages.fitting import fit, hashed, history_table, log_data, refuse_trained_on, slice_refs
 from adpet.tracking.journal import RunKey
 from adpet.tracking.lineage import lineage
 from adpet.tracking.runs import LEAKY, open_run
@@ -63,6 +63,7 @@ def run(params: Params, *, fold: int) -> None:
             params=params.flat(),
         ) as tracked,
     ):
+        log_data(tracked, facts, slices)
         trained, scored = slices[slices["part"] == "train"], slices[slices["part"] != "train"]
         refuse_trained_on(hashed(trained["subject"]), hashed(scored["subject"]))
         model, history = fit(

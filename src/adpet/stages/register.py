@@ -25,7 +25,8 @@ from adpet.params import Params, flatten
 from adpet.stages.fitting import hashed
 from adpet.tracking import provenance, registry
 from adpet.tracking.evidence import log_evidence
-from adpet.tracking.registry import register_version
+from adpet.tracking.pages import Origin
+from adpet.tracking.registry import describe_run, origin_of, register_version
 from adpet.tracking.runs import append_to_run, delivered_run
 from adpet.tracking.store import connect, current
 
@@ -37,6 +38,7 @@ def run(params: Params) -> None:
     lineage = trained["lineage"]
     connect(Path.cwd(), **params.tracking.connection)
     run_id, evidence = _delivered(audit, _evidence(trained, audit, metrics), lineage["id"])
+    origin = origin_of(run_id, lineage)
     version = register_version(
         run_id=run_id,
         model_name=params.tracking.model_name,
@@ -53,8 +55,9 @@ def run(params: Params) -> None:
             **_whom(metrics),
         },
         metrics=_headline(metrics),
-        description=shortened(_card(), most=registry.DESCRIPTION_LIMIT),
+        description=_description(origin, metrics),
     )
+    describe_run(str(run_id), origin, model_name=params.tracking.model_name)
     write_json(
         VERSION,
         {
@@ -104,6 +107,14 @@ def _delivered(
         tracked.log_artifact(RUN, provenance.FOLDER)
         tag = log_evidence(tracked, evidence)
     return delivered_run(lineage_id, "train"), tag
+
+
+def _description(origin: Origin, metrics: dict[str, Any]) -> str:
+    """Return how good the version is, where it comes from, and as much of its model card as MLflow holds."""
+    auc = metrics["subject"]["auc"]
+    how_good = f"AUC {auc['value']:.3f} ({auc['low']:.3f} to {auc['high']:.3f})."
+    first = f"{how_good} {origin.of_version()}\n\n"
+    return first + shortened(_card(), most=registry.DESCRIPTION_LIMIT - len(first))
 
 
 def _card() -> str:

@@ -38,12 +38,14 @@ from adpet.stages.fitting import (
     fit,
     hashed,
     history_table,
+    log_data,
     slice_refs,
     training_and_validation,
 )
 from adpet.stages.slice import coronal_grid
 from adpet.stages.validation import write_validation
 from adpet.tracking.lineage import lineage
+from adpet.tracking.pages import run_name
 from adpet.tracking.runs import RunHandle, open_run
 from adpet.tracking.store import connect
 
@@ -81,13 +83,13 @@ def run(params: Params) -> None:
         open_run(
             lineage=facts["id"],
             kind="train",
-            name=f"MobileNetV2 {params.model.alpha} {params.model.feature_layer}",
+            name=run_name("training", facts["id"]),
             tags=_tags(facts, leaky=split_summary["leaky"], refits=params.refits()),
             params=params.flat(),
             reopen=True,
         ) as tracked,
     ):
-        tracked.log_dataset(name=params.cohort.raw, digest=facts["data"], source=params.cohort.raw)
+        log_data(tracked, facts, split)
         model, history = _validated(split, params, work, tracked)
         if params.refits():
             model = _refitted(split, params, work, tracked, epochs=history.best_epoch + 1)
@@ -162,7 +164,7 @@ def _refitted(
 
 
 def _tags(facts: dict[str, Any], *, leaky: bool, refits: bool) -> dict[str, str]:
-    versions = {f"adpet.version.{package}": version for package, version in facts["versions"].items()}
+    versions = ", ".join(f"{package} {number}" for package, number in facts["versions"].items())
     return {
         "adpet.leaky": str(leaky).lower(),
         "adpet.refit": str(refits).lower(),
@@ -170,8 +172,8 @@ def _tags(facts: dict[str, Any], *, leaky: bool, refits: bool) -> dict[str, str]
         "adpet.split": facts["split"],
         "adpet.seed": str(facts["seed"]),
         "adpet.code": facts["code"],
+        "adpet.versions": versions,
         "mlflow.source.git.commit": facts["commit"],
-        **versions,
     }
 
 

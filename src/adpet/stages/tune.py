@@ -34,6 +34,7 @@ from adpet.learning.training import set_determinism, train
 from adpet.params import Params
 from adpet.stages.fitting import (
     augmentation,
+    log_data,
     network,
     optimisation,
     training_and_validation,
@@ -42,6 +43,7 @@ from adpet.stages.participants import may_log_images
 from adpet.stages.searching import search_space
 from adpet.stages.slice import coronal_grid
 from adpet.tracking.lineage import lineage
+from adpet.tracking.pages import run_name
 from adpet.tracking.runs import LEAKY, RunHandle, open_run
 from adpet.tracking.store import connect
 from adpet.workers import epochs_shown
@@ -77,9 +79,15 @@ def run(params: Params) -> None:
     with (
         resumable("tune", facts) as work,
         open_run(
-            lineage=facts["id"], kind="tune", name="search", tags=leaky, params=params.flat(), reopen=True
+            lineage=facts["id"],
+            kind="tune",
+            name=run_name("search", facts["id"]),
+            tags={**leaky, "adpet.data": facts["data"]},
+            params=params.flat(),
+            reopen=True,
         ) as parent,
     ):
+        log_data(parent, facts, split)
         trial = _Trial(params, split, parent, facts["id"], leaky)
         result = search(
             search_space(params),

@@ -221,7 +221,9 @@ def _tags(store: Store, run_id: str, line: Line) -> None:
 
 def _dataset(store: Store, run_id: str, line: Line) -> None:
     source = json.dumps({"uri": line["source"]})
-    dataset = Dataset(line["name"], line["digest"], source_type="local", source=source)
+    dataset = Dataset(
+        line["name"], line["digest"], source_type="local", source=source, profile=line.get("profile")
+    )
     tags = [InputTag("mlflow.data.context", line["context"])]
     store.client.log_inputs(run_id, [DatasetInput(dataset, tags)])
 

@@ -15,6 +15,7 @@ from mlflow.exceptions import MlflowException
 from adpet.errors import TrackingError
 from adpet.tracking.model_files import FILES, downloaded, files_digest, read_model, require_digest
 from adpet.tracking.models import DIGEST, ready_models
+from adpet.tracking.pages import NOTE, Origin
 from adpet.tracking.runs import LEAKY
 from adpet.tracking.store import current, reported
 
@@ -24,6 +25,12 @@ INVALID = "invalid"
 
 # What MLflow's database holds of a version's description.
 DESCRIPTION_LIMIT = 5000
+
+MODEL_DESCRIPTION = (
+    "Tells AD from CN in an FDG-PET scan. `challenger` is the version that was registered last, `champion` "
+    "the one that people chose; `adpet history` tells who chose it, when and why. Research use only, not a "
+    "medical device."
+)
 
 CHAMPION = "champion"
 CHALLENGER = "challenger"
@@ -103,6 +110,31 @@ def register_version(
             _update(model_name, found, marks, description)
         client.set_registered_model_alias(model_name, CHALLENGER, str(number))
     return number
+
+
+def origin_of(run_id: str | None, facts: Mapping[str, Any]) -> Origin:
+    """Return where the model of a run comes from; `facts` as `adpet.tracking.lineage.lineage` gives them.
+
+    Raises
+    ------
+    TrackingError
+        If the run or its model is not there.
+    """
+    _model_of(run_id)
+    with reported():
+        info = current().client.get_run(run_id).info
+    return Origin(info.experiment_id, info.run_id, info.run_name, facts)
+
+
+def describe_run(run_id: str, origin: Origin, *, model_name: str) -> None:
+    """Begin the description of a run with the versions that it is; what people wrote there stays."""
+    client = current().client
+    with reported():
+        found = client.search_model_versions(f"name='{model_name}' and run_id='{run_id}'")
+        before = client.get_run(run_id).data.tags.get(NOTE, "")
+        after = origin.of_run(model_name, sorted(int(one.version) for one in found), before=before)
+        if after != before:
+            client.set_tag(run_id, NOTE, after)
 
 
 def load_model(uri: str) -> tuple[Any, dict[str, Any]]:
@@ -212,7 +244,7 @@ def _model_of(run_id: str | None) -> Any:
 def _ensure_registered(name: str) -> None:
     client = current().client
     try:
-        client.create_registered_model(name)
+        client.create_registered_model(name, description=MODEL_DESCRIPTION)
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise

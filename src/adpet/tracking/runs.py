@@ -6,6 +6,7 @@ is slow, restarts or is gone neither stops nor slows the work. A run carries the
 that curves stay single-valued.
 """
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -65,9 +66,18 @@ class RunHandle:
             return
         self._tell("artifact", sha256=self._session.keep(path), name=path.name, folder=folder)
 
-    def log_dataset(self, name: str, digest: str, source: str, *, context: str = "training") -> None:
-        """Say which data went in: its name, DVC's md5 of it (at most 36 characters) and where it lies."""
-        self._tell("dataset", name=name, digest=digest, source=source, context=context)
+    def log_dataset(
+        self,
+        name: str,
+        digest: str,
+        source: str,
+        *,
+        context: str = "training",
+        counts: Mapping[str, int] | None = None,
+    ) -> None:
+        """Say which data went in: name, DVC's md5 (at most 36 characters), where it lies, how much it is."""
+        profile = json.dumps(dict(counts or {}))
+        self._tell("dataset", name=name, digest=digest, source=source, context=context, profile=profile)
 
     def log_model(
         self,

@@ -14,6 +14,7 @@ from typing import Any
 
 from adpet.artifacts import locked, written_aside
 from adpet.errors import TrackingError
+from adpet.tracking.pages import experiment_tags
 
 # Read when MLflow is imported or at each call: it reports nothing about its use, and prints neither
 # the address of a run that ends nor a progress bar for each artifact.
@@ -231,6 +232,16 @@ def current() -> Store:
     return reconnect()
 
 
+def complete_experiment() -> None:
+    """Give an older experiment what a new one has in the UI; what it has already stays."""
+    store = current()
+    with reported():
+        there = store.client.get_experiment(store.experiment_id).tags
+        for key, value in experiment_tags().items():
+            if key not in there:
+                store.client.set_experiment_tag(store.experiment_id, key, value)
+
+
 @contextmanager
 def reported(prefix: str = "MLflow: ") -> Iterator[None]:
     """Turn an exception of MLflow into a TrackingError of one line; of what may pass, an UnreachableError."""
@@ -268,7 +279,7 @@ def _experiment_id(client: Any, name: str, artifacts: str | None) -> str:
     found = client.get_experiment_by_name(name)
     if found is None:
         try:
-            return str(client.create_experiment(name, artifact_location=artifacts))
+            return str(client.create_experiment(name, artifact_location=artifacts, tags=experiment_tags()))
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise

@@ -1,0 +1,122 @@
+"""What people see in MLflow's UI: the list of runs with what matters of them, and pages that name each other.
+
+Addresses are relative to the UI's own, so that they hold wherever it is served. Nothing here asks MLflow.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+NOTE = "mlflow.note.content"
+
+# A view of the list of runs, under "Views" above it; MLflow keeps it as a tag of the experiment.
+VIEW = "adpet"
+VIEW_NAME = "At a glance"
+_VIEW_TAG = f"mlflow.sharedViewState.{VIEW}"
+
+# Its columns in order, as MLflow calls them, and their widths in pixels: wide enough for their names. `test.`
+# stands in trainings, `best.` in searches and trials.
+_COLUMNS = {
+    "metrics.`test.subject.auc.value`": 170,
+    "metrics.`test.subject.auc.low`": 160,
+    "metrics.`test.subject.auc.high`": 165,
+    "metrics.`test.baselines.regions.auc.value`": 240,
+    "tags.`adpet.audit`": 110,
+    "tags.`adpet.leaky`": 110,
+    "metrics.`best.val_subject_log_loss`": 210,
+    "attributes.`Models`": 120,
+    "attributes.`Dataset`": 300,
+}
+
+# How a run's description begins that was written here.
+_OURS = "Registered as ["
+
+# By this name DVC's experiments go, which `dvc exp show` lists.
+_DVC_NAME = "DVC_EXP_NAME"
+
+
+def experiment_tags() -> dict[str, str]:
+    """Return the tags that give an experiment its description, and its runs the columns that matter."""
+    columns = list(_COLUMNS)
+    state = {"selectedColumns": columns, "columnOrder": columns, "columnWidths": _COLUMNS}
+    view = {"name": VIEW_NAME, "createdAt": 0, "updatedAt": 0, "state": json.dumps(state)}
+    return {
+        "mlflow.experimentKind": "custom_model_development",
+        NOTE: (
+            "Alzheimer's disease from FDG-PET. A `search` has its trials below it, a training its folds. "
+            f"Views, *{VIEW_NAME}*, shows the figures of the test subjects beside each run. "
+            "Research use only, not a medical device."
+        ),
+        _VIEW_TAG: json.dumps(view),
+    }
+
+
+def run_list(experiment_id: str) -> str:
+    """Return the address of the list of runs with the columns that matter."""
+    return f"#/experiments/{experiment_id}/runs?viewStateShareKey={VIEW}"
+
+
+def run_name(what: str, lineage: str) -> str:
+    """Return a name to tell a run by: that of DVC's experiment, or else the begin of its lineage."""
+    return f"{what} {os.environ.get(_DVC_NAME) or lineage[:8]}"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a version comes from, as Markdown with links to the pages in MLflow's UI.
+
+    Attributes
+    ----------
+    experiment_id, run_id, name : str
+        The training's run.
+    facts : mapping
+        What it follows from, as `adpet.tracking.lineage.lineage` gives it.
+    """
+
+    experiment_id: str
+    run_id: str
+    name: str
+    facts: Mapping[str, Any]
+
+    def of_version(self) -> str:
+        """Return the lines that a version's description begins with."""
+        return f"From run {_link(self.name, self._run)} on {self._data()}. {self._artifacts()}"
+
+    def of_run(self, model: str, versions: Iterable[int], *, before: str = "") -> str:
+        """Return the description of a run that is these versions; what people wrote `before` stays below."""
+        registered = ", ".join(
+            _link(f"{model} version {number}", f"#/models/{model}/versions/{number}") for number in versions
+        )
+        first = f"Registered as {registered}; trained on {self._data()}. {self._artifacts()}"
+        theirs = before.partition("\n")[2] if before.startswith(_OURS) else before
+        return f"{first}\n\n{theirs.lstrip()}".rstrip()
+
+    @property
+    def _runs(self) -> str:
+        return f"#/experiments/{self.experiment_id}/runs"
+
+    @property
+    def _run(self) -> str:
+        return f"{self._runs}/{self.run_id}"
+
+    def _data(self) -> str:
+        """Name the data, with a link to the list of runs on the same."""
+        raw, digest = self.facts["params"]["cohort"]["raw"], self.facts["data"]
+        same = quote(f"tags.`adpet.data` = '{digest}'", safe="")
+        return f"{_link(raw, f'{self._runs}?searchFilter={same}')} (DVC `{digest}`)"
+
+    def _artifacts(self) -> str:
+        places = {
+            "report": "report/report.html",
+            "maps": "explain/groups/groups_referenced.png",
+            "lineage": "lineage/run.json",
+        }
+        links = ", ".join(_link(what, f"{self._run}/artifacts/{place}") for what, place in places.items())
+        return f"See {links}."
+
+
+def _link(text: str, address: str) -> str:
+    return f"[{text}]({address})"

@@ -1,0 +1,204 @@
+"""What a person sees of a finished run in MLflow's UI, looked for in a real browser."""
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from urllib.parse import urlsplit
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+# A page of MLflow's asks a busy machine for some patience.
+PATIENCE_MS = 180_000
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium, which reaches nobody but this machine."""
+    from playwright.sync_api import sync_playwright
+
+    if CHROMIUM is None:
+        missing = "no Chromium is installed; on Debian: apt-get install chromium"
+        if os.environ.get("CI"):
+            pytest.fail(missing)
+        pytest.skip(missing)
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(
+            executable_path=CHROMIUM,
+            chromium_sandbox=os.geteuid() != 0,  # refused to root
+            args=["--disable-gpu", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"],
+            timeout=PATIENCE_MS,
+        )
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="module")
+def run_list(browser, finished, tmp_path_factory):
+    """The address that `adpet ui` names."""
+    said = tmp_path_factory.mktemp("ui") / "said"
+    with said.open("w") as out:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "adpet", "ui", "--port", str(free_port())],
+            cwd=finished.root, env=finished.environment(), stdout=out, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+    try:
+        yield printed_address(server, said)
+    finally:
+        server.terminate()
+        server.wait(timeout=30)
+
+
+def printed_address(server, said):
+    """Wait until the UI answers, and return the address that was printed."""
+    until = time.monotonic() + 2 * PATIENCE_MS / 1000
+    while time.monotonic() < until:
+        assert server.poll() is None, said.read_text()
+        found = re.search(r"http://127\.0\.0\.1:[0-9]+/#/\S+", said.read_text())
+        if found and answers(urlsplit(found[0])):
+            return found[0]
+        time.sleep(0.2)
+    raise TimeoutError(said.read_text())
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return free.getsockname()[1]
+
+
+def answers(address):
+    try:
+        with urllib.request.urlopen(f"http://{address.netloc}/health", timeout=5):
+            return True
+    except OSError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def asked(browser):
+    """The hosts that the pages of these tests have asked for something."""
+    return set()
+
+
+@pytest.fixture(scope="module")
+def tab(browser, asked):
+    """One tab for all tests, wide enough for the whole list: MLflow draws no column that is out of sight."""
+    page = browser.new_page(viewport={"width": 2400, "height": 1000})
+    page.set_default_timeout(PATIENCE_MS)
+    page.on("request", lambda request: asked.add(urlsplit(request.url)))
+    return page
+
+
+@pytest.fixture
+def open_page(tab, run_list):
+    """Open an address within the UI, as its links have it."""
+
+    def open_page(fragment):
+        tab.goto("about:blank")  # else the page stays, and its artifact view shows what it showed before
+        tab.goto(run_list.partition("#")[0] + fragment, wait_until="commit")
+        return tab
+
+    return open_page
+
+
+@pytest.fixture(scope="module")
+def training(finished):
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=f"sqlite:///{finished.root}/mlflow.db")
+    experiment = client.get_experiment_by_name("adpet").experiment_id
+    return client.search_runs([experiment], "tags.`adpet.kind` = 'train'")[0]
+
+
+def seen(page, text, **options):
+    """Wait until a text is to be seen."""
+    page.get_by_text(text, **options).filter(visible=True).first.wait_for()
+
+
+class TestTheListOfRuns:
+    def test_it_shows_the_figures_that_matter_beside_names_models_and_data(
+        self, open_page, run_list, training
+    ):
+        page = open_page(run_list[run_list.index("#") :])
+        for text in ("At a glance", training.info.run_name, "adpet v1", "data/phantom/raw"):
+            seen(page, text)
+        for column in ("test.subject.auc.value", "test.subject.auc.low", "adpet.audit", "Dataset"):
+            seen(page, column)
+        seen(page, re.compile(r"^search "))
+
+    def test_trials_are_folded_under_their_search(self, open_page, run_list, finished):
+        page = open_page(run_list[run_list.index("#") :])
+        seen(page, re.compile(r"^search "))
+        assert not page.get_by_text("trial 0", exact=True).count()
+        page.get_by_role("gridcell").filter(has_text=re.compile("search ")).get_by_role(
+            "button"
+        ).first.click()
+        for number in range(finished.small["tune.trials"]):
+            seen(page, f"trial {number}", exact=True)
+
+
+class TestTheRun:
+    def test_its_description_leads_to_version_data_and_back(self, open_page, training):
+        page = open_page(f"#/experiments/{training.info.experiment_id}/runs/{training.info.run_id}")
+        seen(page, "Registered as")
+        page.get_by_role("link", name="data/phantom/raw", exact=True).first.click()
+        seen(page, re.compile(r"^search "))
+        page.go_back()
+        page.get_by_role("link", name="adpet version 1", exact=True).click()
+        seen(page, "Model card")
+        page.get_by_role("link", name=training.info.run_name, exact=True).last.click()
+        seen(page, "Registered as")
+
+    def test_data_and_lineage_are_on_it(self, open_page, training):
+        page = open_page(f"#/experiments/{training.info.experiment_id}/runs/{training.info.run_id}")
+        digest = training.inputs.dataset_inputs[0].dataset.digest
+        assert digest == training.data.tags["adpet.data"]
+        seen(page, digest)
+        seen(page, training.data.tags["adpet.lineage"])
+        page.get_by_role("link", name="lineage", exact=True).click()
+        seen(page, "trained_on")
+
+    @pytest.mark.parametrize(
+        "picture", ["explain/groups/groups_referenced.png", "explain/groups/groups.png", "audit/leak.png"]
+    )
+    def test_a_picture_opens_from_the_artifacts(self, open_page, training, picture):
+        run = f"#/experiments/{training.info.experiment_id}/runs/{training.info.run_id}"
+        page = open_page(f"{run}/artifacts/{picture}")
+        page.wait_for_function(
+            "[...document.images].some(one => one.src.startsWith('blob:') && one.naturalWidth > 500)"
+        )
+
+    def test_the_report_opens_from_the_artifacts_with_its_figures(self, open_page, training):
+        run = f"#/experiments/{training.info.experiment_id}/runs/{training.info.run_id}"
+        page = open_page(f"{run}/artifacts/report/report.html")
+        report = page.frame_locator("iframe")
+        report.get_by_role("heading", level=1).first.wait_for()
+        assert report.locator("img, svg").count() > 5
+
+
+class TestTheVersion:
+    def test_the_model_card_is_its_description(self, open_page):
+        page = open_page("#/models/adpet/versions/1")
+        page.get_by_role("heading", name=re.compile("^Model card: adpet")).wait_for()
+        for chapter in ("Summary", "Intended use", "Source of data and eligibility"):
+            page.get_by_role("heading", name=chapter, exact=True).wait_for()
+        seen(page, "Research use only")
+        seen(page, "challenger")
+
+    def test_the_model_says_what_it_is_for(self, open_page):
+        page = open_page("#/models/adpet")
+        seen(page, "Tells AD from CN in an FDG-PET scan")
+
+
+def test_no_page_asks_for_anything_elsewhere(open_page, asked, training):
+    page = open_page(f"#/experiments/{training.info.experiment_id}/runs/{training.info.run_id}")
+    seen(page, training.info.run_name)
+    assert {one.hostname for one in asked if one.scheme not in ("blob", "data")} == {"127.0.0.1"}
