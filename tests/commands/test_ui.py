@@ -1,11 +1,15 @@
 """The UI is served on a port that is free, or refused in one line."""
 
+import os
 import socket
+from types import SimpleNamespace
 
 import pytest
 
+from adpet.commands import ui
 from adpet.commands.ui import _require_free
 from adpet.errors import TrackingError
+from adpet.tracking.store import Store
 
 
 def test_a_port_that_is_taken_is_refused():
@@ -19,3 +23,21 @@ def test_a_port_that_is_taken_is_refused():
 def test_a_number_that_is_no_port_is_refused():
     with pytest.raises(TrackingError, match="required 1 to 65535; received 99999"):
         _require_free(99999)
+
+
+def test_a_databases_password_is_neither_printed_nor_among_the_arguments(tmp_path, monkeypatch, capsys):
+    address = "postgresql://ann:secret@db.lab/runs"
+    started = []
+    monkeypatch.setattr(
+        ui, "load_params", lambda: SimpleNamespace(tracking=SimpleNamespace(experiment="adpet"))
+    )
+    monkeypatch.setattr(ui, "connect", lambda *_, **__: None)
+    monkeypatch.setattr(ui, "current", lambda: Store(address, "1", client=None))
+    monkeypatch.setattr(os, "execve", lambda *arguments: started.append(arguments))
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    ui.run(port=port)
+    ((_, arguments, environment),) = started
+    assert "secret" not in " ".join(arguments)
+    assert environment["MLFLOW_BACKEND_STORE_URI"] == address
+    assert capsys.readouterr().out.startswith("The runs in postgresql://db.lab/runs are shown on")
