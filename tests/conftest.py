@@ -29,6 +29,7 @@ REAL_MEAN_IMAGE = ROOT.parent / "shared" / "real" / "TEMPLATE_FDGPET_100.nii"
 PIPELINE_FILES = (
     "tests/test_pipeline.py",
     "tests/test_privacy.py",
+    "tests/test_team.py",
     "tests/commands/test_reproduce.py",
     "tests/tracking/test_model_files.py",
     "tests/stages/test_evaluate.py",
@@ -108,11 +109,14 @@ class Workspace:
         # What its commands have printed, and the names that stand in its scans and tables, by place.
         self.said: list[str] = []
         self.names = names or {}
+        # What its user has set in the shell.
+        self.variables: dict[str, str] = {}
 
     def environment(self) -> dict[str, str]:
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW", "DVC"))}
         binaries = str(Path(sys.executable).parent)
-        return kept | {"PATH": f"{binaries}{os.pathsep}{kept['PATH']}", "PYTHONPATH": str(self.root / "src")}
+        paths = {"PATH": f"{binaries}{os.pathsep}{kept['PATH']}", "PYTHONPATH": str(self.root / "src")}
+        return kept | paths | self.variables
 
     def start(self, *command: str) -> subprocess.Popen:
         return subprocess.Popen(
