@@ -26,18 +26,20 @@ def run(*, port: int) -> None:
     """
     # Connects first, so that a store that is not there yet is made with its folder of artifacts.
     connect(Path.cwd(), experiment=load_params().tracking.experiment)
-    uri = current().uri
-    if uri.startswith(("http://", "https://")):
-        raise TrackingError(f"MLFLOW_TRACKING_URI names a server that has a UI already: open {uri}")
+    opened = current()
+    if opened.is_server:
+        raise TrackingError(f"MLFLOW_TRACKING_URI names a server that has a UI already: open {opened.uri}")
     _require_free(port)
     complete_experiment()
-    address = f"http://127.0.0.1:{port}/{run_list(current().experiment_id)}"
-    print(f"The runs in {uri} are shown on {address} (stop with Ctrl-C)", flush=True)
-    server = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri]
+    address = f"http://127.0.0.1:{port}/{run_list(opened.experiment_id)}"
+    print(f"The runs in {opened.shown} are shown on {address} (stop with Ctrl-C)", flush=True)
+    server = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port)]
     # One process serves one person, and is there sooner than MLflow's four.
-    server += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    server += ["--workers", "1"]
+    # Every user of the machine sees arguments, and a database's address may have its password in it.
+    environment = os.environ | ENVIRONMENT | {"MLFLOW_BACKEND_STORE_URI": opened.uri}
     # In this process's place, so that whoever stops it stops the server.
-    os.execve(sys.executable, server, os.environ | ENVIRONMENT)
+    os.execve(sys.executable, server, environment)
 
 
 def _require_free(port: int) -> None:
