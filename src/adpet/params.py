@@ -368,7 +368,7 @@ class Tracking(Section):
     @property
     def connection(self) -> dict[str, Any]:
         """What a stage tells `adpet.tracking.store.connect`."""
-        return {"experiment": self.experiment, "offline": self.offline, "wait_s": self.wait_s}
+        return {"experiment": self.experiment, "offline": self.offline, "wait_s": self.wait_s, "writes": True}
 
 
 class Params(Section):

@@ -4,6 +4,8 @@ import socket
 import time
 
 import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import PERMISSION_DENIED, UNAUTHENTICATED
 
 from adpet.errors import TrackingError
 from adpet.tracking import store
@@ -88,6 +90,15 @@ class TestRefusals:
             ("file:///tmp/mlruns", "migrate to a database backend"),
             ("gopher://there", "unsupported URI 'gopher://there'"),
             ("sqlite:////not/there/mlflow.db", "in a folder that exists; received /not/there/mlflow.db"),
+            ("gopher://ann:secret@there", "unsupported URI 'gopher://there'"),
+            (
+                "http://ann:secret@127.0.0.1:1",
+                "without a user or password.* received http://127.0.0.1:1 with",
+            ),
+            (
+                "http://ann:se/c@ret@127.0.0.1:1",
+                "without a user or password.* received http://127.0.0.1:1 with",
+            ),
         ],
     )
     def test_an_address_that_cannot_be_used_is_one_line_within_five_seconds(
@@ -99,6 +110,7 @@ class TestRefusals:
             connect(tmp_path)
         assert time.monotonic() - start < 5
         assert "\n" not in str(failure.value)
+        assert "secret" not in str(failure.value)
         assert len(str(failure.value)) < 400
 
     def test_a_server_that_never_answers_is_given_up_within_five_seconds(self, tmp_path, monkeypatch):
@@ -110,6 +122,55 @@ class TestRefusals:
             assert time.monotonic() - start < 5
         assert "MLFLOW_HTTP_REQUEST_TIMEOUT" not in os.environ
 
+    @pytest.mark.parametrize(
+        ("variables", "answer", "said"),
+        [
+            (
+                {},
+                (UNAUTHENTICATED, "You are not authenticated"),
+                "asks for a user and a password; set MLFLOW_",
+            ),
+            (
+                {"USERNAME": "ann", "PASSWORD": "secret"},
+                (UNAUTHENTICATED, ""),
+                "not know user ann with this pass",
+            ),
+            (
+                {"USERNAME": "ann", "PASSWORD": "secret"},
+                (PERMISSION_DENIED, ""),
+                "not let user ann do this; ask",
+            ),
+            (
+                {},
+                (PERMISSION_DENIED, "Invalid Host header"),
+                "go by the name in this address; correct MLFLOW_",
+            ),
+        ],
+    )
+    def test_what_a_server_refuses_is_told_with_its_cure(
+        self, monkeypatch, tmp_path, variables, answer, said
+    ):
+        monkeypatch.setenv("HOME", str(tmp_path))
+        for name, value in variables.items():
+            monkeypatch.setenv(f"MLFLOW_TRACKING_{name}", value)
+        code, text = answer
+        with pytest.raises(TrackingError, match=said) as refused, store.reported():
+            raise MlflowException(f"API request failed. Response body: '{text}'", error_code=code)
+        assert not isinstance(refused.value, store.UnreachableError)
+        assert "secret" not in str(refused.value)
+
+    @pytest.mark.parametrize(
+        ("uri", "shown"),
+        [
+            ("postgresql+psycopg2://ann:sec/ret@db.lab/runs", "postgresql+psycopg2://db.lab/runs"),
+            ("postgresql://db.lab/runs?user=ann&password=secret", "postgresql://db.lab/runs"),
+            ("https://mlflow.lab", "https://mlflow.lab"),
+            ("sqlite:////home/ann@lab/mlflow.db", "sqlite:////home/ann@lab/mlflow.db"),
+        ],
+    )
+    def test_an_address_is_shown_without_its_password(self, uri, shown):
+        assert store.shown(uri) == shown
+
 
 class TestServer:
     def test_runs_go_to_the_server_and_its_end_is_one_line(self, tmp_path, monkeypatch, server):
@@ -117,13 +178,16 @@ class TestServer:
         project = tmp_path / "project"
         project.mkdir()
         monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
-        connect(project, experiment="on the server")
+        monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "ann")
+        connect(project, experiment="on the server", writes=True)
+        assert current().client.get_experiment(current().experiment_id).tags[store.WRITER] == "ann"
         with open_run(lineage="5", kind="train", name="remote") as run:
             run.log_metrics({"loss": 0.5}, step=0)
             note = tmp_path / "note.txt"
             note.write_text("kept by the server")
             run.log_artifact(note, "notes")
-        assert find_run("5", "train")
+        run_id = find_run("5", "train")
+        assert current().client.get_run(run_id).data.tags["mlflow.user"] == "ann"
         assert [path.read_text() for path in server.artifacts.rglob("note.txt")] == ["kept by the server"]
         assert [path.name for path in project.rglob("*")] == [".adpet", "outbox"]
 

@@ -25,14 +25,16 @@ def run(*, port: int) -> None:
     """
     # Connects first, so that a store that is not there yet is made with its folder of artifacts.
     connect(Path.cwd(), experiment=load_params().tracking.experiment)
-    uri = current().uri
-    if uri.startswith(("http://", "https://")):
-        raise TrackingError(f"MLFLOW_TRACKING_URI names a server that has a UI already: open {uri}")
+    opened = current()
+    if opened.is_server:
+        raise TrackingError(f"MLFLOW_TRACKING_URI names a server that has a UI already: open {opened.uri}")
     _require_free(port)
-    print(f"The runs in {uri} are shown on http://127.0.0.1:{port} (stop with Ctrl-C)", flush=True)
-    server = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri]
+    print(f"The runs in {opened.shown} are shown on http://127.0.0.1:{port} (stop with Ctrl-C)", flush=True)
+    server = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port)]
+    # Every user of the machine sees arguments, and a database's address may have its password in it.
+    environment = os.environ | ENVIRONMENT | {"MLFLOW_BACKEND_STORE_URI": opened.uri}
     # In this process's place, so that whoever stops it stops the server.
-    os.execve(sys.executable, [*server, "--host", "127.0.0.1", "--port", str(port)], os.environ | ENVIRONMENT)
+    os.execve(sys.executable, server, environment)
 
 
 def _require_free(port: int) -> None:

@@ -7,7 +7,6 @@ half-way, or is being taken just now: `adpet.tracking.turns` tells which.
 """
 
 import json
-import os
 import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -27,7 +26,6 @@ CHAMPION = "champion"
 _DECISION = "adpet.decision."
 # Set while a process is about to choose its number; the one thing that is taken away again.
 _CHOOSING = "adpet.choosing."
-_USERNAME = "MLFLOW_TRACKING_USERNAME"
 # A database holds 5000 characters of a tag.
 LONGEST_REASON = 500
 
@@ -51,8 +49,8 @@ class Decision(Draft):
     Attributes
     ----------
     who : str
-        MLFLOW_TRACKING_USERNAME, or the name of the user in the operating system; of an alias that was moved
-        by hand, who noticed.
+        The user of the MLflow server, or else of the operating system; of an alias that was moved by hand,
+        who noticed.
     at : str
         UTC, ISO 8601: when the alias moved, or when it was to be moved.
     end : {"done", "void"} or None
@@ -161,7 +159,7 @@ def write_intent(name: str, draft: Draft, *, number: int, identity: str) -> Deci
         **{**vars(draft), "why": draft.why[:LONGEST_REASON]},
         number=number,
         id=identity,
-        who=who(),
+        who=user(),
         at=_now(),
         owner=owner(),
     )
@@ -172,13 +170,8 @@ def write_intent(name: str, draft: Draft, *, number: int, identity: str) -> Deci
 
 def write_end(name: str, decision: Decision, end: End, *, why: str = "") -> None:
     """Write down that the alias moved, or that it did not, and why."""
-    document = {"at": _now(), "who": who(), "why": why}
+    document = {"at": _now(), "who": user(), "why": why}
     _set(name, f"{_key(decision)}.{end}", json.dumps(document, ensure_ascii=False))
-
-
-def who() -> str:
-    """Return whose decision it is."""
-    return os.environ.get(_USERNAME) or user()
 
 
 def _decisions(tags: dict[str, str]) -> tuple[Decision, ...]:

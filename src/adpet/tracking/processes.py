@@ -31,7 +31,12 @@ def is_elsewhere(owner: str) -> bool:
 
 
 def user() -> str:
-    """Return the name that the operating system knows the person by."""
+    """Return the name that the MLflow server asks the person for, or else that of the operating system."""
+    from mlflow.utils.credentials import read_mlflow_creds
+
+    known: str | None = read_mlflow_creds().username
+    if known:
+        return known
     try:
         return getuser()
     except OSError:  # a container's user without a name

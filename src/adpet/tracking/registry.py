@@ -203,7 +203,7 @@ def _model_of(run_id: str | None) -> Any:
             found = ready_models(run_id)
     if not found:
         raise TrackingError(
-            f"{current().uri}: required a finished training run with its model, but run "
+            f"{current().shown}: required a finished training run with its model, but run "
             f"{run_id or 'of this lineage'} has none there; log it again with: dvc repro --force train"
         )
     return found[0]

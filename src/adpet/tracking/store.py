@@ -9,11 +9,13 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 from adpet.artifacts import locked, written_aside
 from adpet.errors import TrackingError
+from adpet.tracking.processes import user
 
 # Read when MLflow is imported or at each call: it reports nothing about its use, and prints neither
 # the address of a run that ends nor a progress bar for each artifact.
@@ -29,8 +31,10 @@ import mlflow  # noqa: E402  (its environment first)
 import requests  # noqa: E402
 from mlflow.entities import ViewType  # noqa: E402
 from mlflow.exceptions import MlflowException  # noqa: E402
+from mlflow.utils.credentials import read_mlflow_creds  # noqa: E402
 
 TRACKING_URI = "MLFLOW_TRACKING_URI"
+USERNAME, PASSWORD = "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"
 
 # The tag that says what a run and a model follow from.
 LINEAGE = "adpet.lineage"
@@ -42,7 +46,11 @@ ARTIFACTS = "mlartifacts"
 # 120 s each would keep one waiting for minutes for an address with a typing error.
 CHECK = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "3", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
 
+# The experiment's tag that says who began to write to it last.
+WRITER = "adpet.writer"
+
 _SQLITE = "sqlite:///"
+_SERVER = ("http://", "https://")
 _MAXIMUM_MESSAGE = 300
 _SILENCE = "the server does not answer"
 
@@ -102,6 +110,11 @@ class Store:
         """The address as it may be printed."""
         return shown(self.uri)
 
+    @property
+    def is_server(self) -> bool:
+        """Whether it is an MLflow server, rather than a database."""
+        return self.uri.startswith(_SERVER)
+
 
 class _Connection:
     """The store that this process is connected to, and the one that it wishes to be."""
@@ -131,8 +144,10 @@ def own_file_uri(project_root: Path) -> str:
 
 
 def shown(uri: str) -> str:
-    """Return an address without the password that may stand in it."""
-    return re.sub(r"//[^/@]*@", "//", uri)
+    """Return an address without the password that may stand in it, before the host or as an option."""
+    if uri.startswith(_SQLITE):
+        return uri
+    return re.sub("//.*@", "//", uri.partition("?")[0])
 
 
 def main_root(project_root: Path) -> Path:
@@ -149,6 +164,7 @@ def connect(
     offline: bool = False,
     wait_s: float = WAIT_S,
     required: bool = True,
+    writes: bool = False,
 ) -> None:
     """Connect this process to the store; make the store and the experiment where they do not exist.
 
@@ -161,11 +177,14 @@ def connect(
     required : bool
         Whether a store that does not answer now is an error. A stage that adds to what others have
         begun does without: what it has to tell waits.
+    writes : bool
+        Whether runs are to be written: whom a server lets read only is told so now, not after the work.
 
     Raises
     ------
     TrackingError
-        If the server does not answer within a few seconds, or the store or experiment cannot be used.
+        If the server does not answer within a few seconds or refuses the user, or the store or experiment
+        cannot be used.
     """
     _silence()
     _Connection.store = None
@@ -174,7 +193,10 @@ def connect(
         return
     try:
         with environment(CHECK):
-            reconnect()
+            opened = reconnect()
+            if writes and opened.is_server:
+                with reported(f"{opened.shown}: "):
+                    opened.client.set_experiment_tag(opened.experiment_id, WRITER, user())
     except UnreachableError:
         if required:
             raise
@@ -185,6 +207,7 @@ def reconnect() -> Store:
     if _Connection.store is None:
         wish = target()
         uri = store_uri(wish.root)
+        _require_no_password(uri)
         artifacts = None
         if uri.startswith(_SQLITE):
             database = Path(uri.removeprefix(_SQLITE))
@@ -245,7 +268,11 @@ def reported(prefix: str = "MLflow: ") -> Iterator[None]:
 
 def one_line(error: Exception) -> str:
     """Return what happened, without the web address of every request and Python's account of it."""
-    text = " ".join(str(error).split())
+    uri = os.environ.get(TRACKING_URI, "").strip()
+    text = " ".join((str(error).replace(uri, shown(uri)) if uri else str(error)).split())
+    status = _status(error)
+    if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+        return _refusal(status, text)
     if "HTTPConnectionPool" in text or "HTTPSConnectionPool" in text:
         reason = re.search(r"\[Errno [^\]]*\] ([^\"')]+)|([Tt]imed out)|(resolve [^\"')]+)", text)
         cause = next((part for part in reason.groups() if part), "") if reason else ""
@@ -256,12 +283,43 @@ def one_line(error: Exception) -> str:
 
 def _may_pass(error: Exception) -> bool:
     """Say whether the store is away or in trouble, rather than unwilling to take what it is told."""
+    status = _status(error)
+    return status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.TOO_MANY_REQUESTS
+
+
+def _status(error: Exception) -> int:
+    """Return the HTTP status that an exception stands for."""
     if isinstance(error, MlflowException):
-        status = error.get_http_status_code()
-    else:
-        response = getattr(error, "response", None)
-        status = 503 if response is None else response.status_code
-    return bool(status >= 500 or status == 429)
+        return int(error.get_http_status_code())
+    response = getattr(error, "response", None)
+    return HTTPStatus.SERVICE_UNAVAILABLE if response is None else int(response.status_code)
+
+
+def _refusal(status: int, text: str) -> str:
+    """Return why a server refuses what it was asked, and what to do about it."""
+    if "Invalid Host header" in text:
+        return (
+            f"the server does not go by the name in this address; correct {TRACKING_URI}, or have that name "
+            "added to the server's --allowed-hosts"
+        )
+    credentials = read_mlflow_creds()
+    if status == HTTPStatus.FORBIDDEN:
+        return f"the server does not let user {credentials.username} do this; ask its admin for EDIT"
+    if not (credentials.username and credentials.password):
+        return f"the server asks for a user and a password; set {USERNAME} and {PASSWORD}"
+    return (
+        f"the server does not know user {credentials.username} with this password; correct {USERNAME} and "
+        f"{PASSWORD}"
+    )
+
+
+def _require_no_password(uri: str) -> None:
+    """Refuse a server's address with a user or a password in it: addresses are printed, and kept in files."""
+    if uri.startswith(_SERVER) and "@" in uri:
+        raise TrackingError(
+            f"{TRACKING_URI}: required an address without a user or password, since it is shown; received "
+            f"{shown(uri)} with them; take them out, and set {USERNAME} and {PASSWORD}"
+        )
 
 
 def _experiment_id(client: Any, name: str, artifacts: str | None) -> str:
