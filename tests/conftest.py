@@ -31,6 +31,7 @@ REAL_MEAN_IMAGE = ROOT.parent / "shared" / "real" / "TEMPLATE_FDGPET_100.nii"
 PIPELINE_FILES = (
     "tests/test_pipeline.py",
     "tests/test_privacy.py",
+    "tests/test_team.py",
     "tests/commands/test_reproduce.py",
     "tests/tracking/test_model_files.py",
     "tests/stages/test_evaluate.py",
@@ -126,12 +127,15 @@ class Workspace:
         # What its commands have printed, and the names that stand in its scans and tables, by place.
         self.said: list[str] = []
         self.names = names or {}
+        # What its user has set in the shell.
+        self.variables: dict[str, str] = {}
 
     def environment(self) -> dict[str, str]:
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW", "DVC"))}
         binaries = str(Path(sys.executable).parent)
         path = f"{binaries}{os.pathsep}{kept['PATH']}"
-        return kept | SECRETS | {"PATH": path, "PYTHONPATH": str(self.root / "src")}
+        own = {"PATH": path, "PYTHONPATH": str(self.root / "src")}
+        return kept | SECRETS | own | self.variables
 
     def start(self, *command: str) -> subprocess.Popen:
         return subprocess.Popen(

