@@ -108,9 +108,10 @@ def ann(finished, team, tmp_path_factory):
     shutil.copytree(finished.root, root, symlinks=True)
     ann = type(finished)(root, finished.names)
     team.has_come("ann", ann)
+    ann.run("dvc", "repro", "--force", "--single-item", "train", "register")
+    # After the training, which says of which commit it is.
     stages = root / "dvc.yaml"
     stages.write_text(stages.read_text().replace("push: false", "push: true"))
-    ann.run("dvc", "repro", "--force", "--single-item", "train", "register")
     ann.run("dvc", "push")
     ann.run("git", "add", "--all")
     ann.run(
@@ -161,8 +162,6 @@ class TestTwoUsers:
             number: seen.get_run(one.run_id).data.tags["mlflow.user"] for number, one in versions.items()
         }
         assert users == {1: "ann", 2: "ben"}
-        for name, ours in (("train", ben), ("register", ben)):
-            assert ours.root != ann.root, name
 
     def test_one_decides_and_the_other_reads_who_it_was(self, ann, ben):
         ben.adpet("promote", "2", "--force", "--reason", "to try it out")

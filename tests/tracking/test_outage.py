@@ -382,7 +382,9 @@ class TestKilled:
 
 class TestStores:
     def test_what_was_meant_for_another_store_stays_until_that_is_asked(self, project, monkeypatch):
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:secret@127.0.0.1:1")
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+        monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "ann")
+        monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "secret")
         connect(project, required=False, wait_s=5)
         with open_run(lineage="a1", kind="train", name="x"):
             pass

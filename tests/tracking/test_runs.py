@@ -10,7 +10,7 @@ import pytest
 
 from adpet.errors import TrackingError
 from adpet.tracking import processes, runs
-from adpet.tracking.models import ready_models
+from adpet.tracking.models import DIGEST, model_digest, ready_models
 from adpet.tracking.runs import append_to_run, find_run, open_run
 from adpet.tracking.store import current
 
@@ -255,17 +255,22 @@ class TestInputsAndModels:
         assert (inputs.type, inputs.shape) == (np.dtype("uint8"), (-1, 8, 8, 1))
         assert "keras==3.15.1" in (folder.parent / "requirements.txt").read_text()
 
-    def test_a_model_is_logged_once_and_a_half_logged_one_is_removed(self, project, tiny_model):
+    def test_a_model_is_logged_once_and_a_half_logged_one_is_completed(self, project, tiny_model):
         client = current().client
         with open_run(lineage="a1", kind="train", name="x") as run:
             pass
         run_id = stored().info.run_id
-        half = client.create_logged_model(current().experiment_id, name="model", source_run_id=run_id)
+        half = client.create_logged_model(
+            current().experiment_id,
+            name="model",
+            source_run_id=run_id,
+            tags={DIGEST: model_digest(tiny_model)},
+        )
         for _ in range(2):
             with open_run(lineage="a1", kind="train", name="x", reopen=True) as run:
                 for _ in range(2):
                     run.log_model(tiny_model, signature_example=EXAMPLE, metadata={})
         (logged,) = client.search_logged_models([current().experiment_id])
-        assert logged.model_id != half.model_id
+        assert logged.model_id == half.model_id
         assert ready_models(run_id)[0].model_id == logged.model_id
         assert [one.model_id for one in stored().outputs.model_outputs] == [logged.model_id]

@@ -46,23 +46,14 @@ def write_model(
 def send_model(run_id: str, folder: Path, *, digest: str, name: str) -> str:
     """Log a model that lies in a folder as an output of a run, and return the id of the logged model.
 
-    One that is there whole already is not logged again; one that was left half-way is removed.
+    One that is there whole already is not logged again; one that was left half-way is completed. It is not
+    removed: on a server with users that takes more than the permission to write.
     """
     client = current().client
-    for logged in logged_models(run_id):
-        if logged.status == LoggedModelStatus.READY and logged.tags.get(DIGEST) == digest:
-            return _as_output(run_id, logged.model_id)
-        if logged.status == LoggedModelStatus.PENDING:
-            client.delete_logged_model(logged.model_id)
-    run = client.get_run(run_id)
-    entry = client.create_logged_model(
-        run.info.experiment_id,
-        name=name,
-        source_run_id=run_id,
-        tags={DIGEST: digest, LINEAGE: run.data.tags.get(LINEAGE, "")},
-        params=run.data.params,
-        model_type="keras",
-    )
+    there = {one.status: one for one in logged_models(run_id) if one.tags.get(DIGEST) == digest}
+    if LoggedModelStatus.READY in there:
+        return _as_output(run_id, there[LoggedModelStatus.READY].model_id)
+    entry = there.get(LoggedModelStatus.PENDING) or _create(run_id, digest, name)
     _claim(folder, entry)
     client.log_model_artifacts(entry.model_id, str(folder))
     client.finalize_logged_model(entry.model_id, LoggedModelStatus.READY)
@@ -97,6 +88,19 @@ def installed_requirements() -> list[str]:
 
     names = ("mlflow", "numpy", "keras", keras.backend.backend())
     return [f"{name}=={version(name)}" for name in names]
+
+
+def _create(run_id: str, digest: str, name: str) -> Any:
+    client = current().client
+    run = client.get_run(run_id)
+    return client.create_logged_model(
+        run.info.experiment_id,
+        name=name,
+        source_run_id=run_id,
+        tags={DIGEST: digest, LINEAGE: run.data.tags.get(LINEAGE, "")},
+        params=run.data.params,
+        model_type="keras",
+    )
 
 
 def _as_output(run_id: str, model_id: str) -> str:

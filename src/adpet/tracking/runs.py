@@ -80,7 +80,7 @@ class RunHandle:
     ) -> None:
         """Save a Keras model with its signature and an input example, in Keras' own format, without pickle.
 
-        A model that a killed process logged whole is not logged again; one that it left half-way is removed.
+        A model that a killed process logged whole is not logged again, and one left half-way is completed.
 
         Parameters
         ----------
