@@ -258,6 +258,7 @@ def _mlflow(folder: Path, sockets: Path, port: int, password: str) -> Iterator[P
     command = [
         *(sys.executable, "-m", "mlflow", "server", "--app-name", "basic-auth"),
         *("--host", HOST, "--port", str(port), "--workers", "1"),
+        *("--uvicorn-opts", "--timeout-graceful-shutdown 5"),
         *("--allowed-hosts", f"{HOST}:{port},localhost:{port}"),
         *("--artifacts-destination", str(folder / "artifacts")),
     ]
