@@ -53,7 +53,8 @@ for number in range(12):
     refs += [SliceRef(folder / f"{number}.npy", index, label, str(number)) for index in range(8)]
 model = build_model(input_size=32, alpha=0.35, feature_layer="block_6_expand_relu", dropout=0.2, seed=1)
 history = train(
-    model, refs[:64], refs[64:], optimisation=Optimisation("adamw", 2e-3, "cosine", epochs=4, batch_size=16),
+    model, refs[:64], refs[64:],
+    optimisation=Optimisation("adamw", 2e-3, "cosine", epochs=4, batch_size=16, mix=0.5),
     augmentation=Augmentation(rotation_degrees=5, flip=False, intensity=0.05), monitor="val_loss", seed=1,
     checkpoint=folder / "training.npz",
 )

@@ -107,3 +107,14 @@ def test_a_network_that_learns_from_mixed_slices_points_at_the_difference_alone(
     row, column = np.unravel_index(apart.argmax(), apart.shape)
     assert row == 1
     assert column in (0, 1)
+
+
+def test_an_epoch_is_measured_as_the_network_answers_about_whole_slices(refs):
+    model = build_model(input_size=32, alpha=0.35, feature_layer="block_4_expand_relu", dropout=0.2, seed=1)
+    optimisation = Optimisation("adamw", 3e-3, "cosine", epochs=3, batch_size=12, mix=0.9)
+    history = train(
+        model, refs[:24], refs[24:], optimisation=optimisation, augmentation=Augmentation(),
+        monitor="val_loss", seed=1,
+    )  # fmt: skip
+    best = history.rows[history.best_epoch]
+    assert {name: best[name] for name in history.final} == pytest.approx(history.final, rel=1e-5)

@@ -27,7 +27,7 @@ from adpet.learning.model import build_model
 
 refs = [SliceRef(Path(path), index, label, subject) for path, index, label, subject in json.loads(sys.argv[1])]
 augmentation = Augmentation(rotation_degrees=5, zoom=0.05, shift=0.03, flip=True, intensity=0.05)
-optimisation = Optimisation("adamw", 2e-3, "cosine", epochs=4, batch_size=16, weight_decay=1e-4)
+optimisation = Optimisation("adamw", 2e-3, "cosine", epochs=4, batch_size=16, weight_decay=1e-4, mix=0.5)
 
 def fit(checkpoint):
     model = build_model(

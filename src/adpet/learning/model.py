@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import keras
 import numpy as np
@@ -45,6 +46,10 @@ POOL_NAME = "pool"
 DROPOUT_NAME = "dropout"
 HEAD_NAME = "head"
 OUTPUT_NAME = "probability"
+
+
+# What measures each network's BatchNorm inputs, so that it is compiled once, not for every epoch.
+_MEASURES: WeakKeyDictionary[keras.Model, "_BatchMoments"] = WeakKeyDictionary()
 
 
 def probability_of_ad(outputs: npt.ArrayLike) -> npt.NDArray[np.float32]:
@@ -119,6 +124,13 @@ def batch_norm_layers(model: keras.Model) -> list[Any]:
     return [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
 
 
+def batch_norm_statistics(model: keras.Model) -> list[Any]:
+    """Return the moving means and variances of `model`, layer by layer."""
+    return [
+        value for layer in batch_norm_layers(model) for value in (layer.moving_mean, layer.moving_variance)
+    ]
+
+
 def compiles_with_xla() -> bool:
     """Say whether to compile with XLA: not with TensorFlow on a CPU, where it is slower.
 
@@ -143,7 +155,9 @@ def reestimate_batch_norm(model: keras.Model, batches: Iterable[npt.NDArray[np.u
         quickest. More than one pass in another order makes the estimate more precise.
     """
     layers = batch_norm_layers(model)
-    measure = _BatchMoments(model, layers)
+    if model not in _MEASURES:
+        _MEASURES[model] = _BatchMoments(model, layers)
+    measure = _MEASURES[model]
     total = [np.zeros((3, layer.moving_mean.shape[0])) for layer in layers]
     weight = 0
     with _momentum(layers, 0.0):

@@ -7,6 +7,8 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,6 +34,7 @@ from adpet.learning.model import (
     HEAD_NAME,
     INPUT_NAME,
     POOL_NAME,
+    batch_norm_statistics,
     compiles_with_xla,
     probability_of_ad,
     reestimate_batch_norm,
@@ -52,6 +55,9 @@ COLUMNS = (
 
 # Passes over the training slices, each in another order, that BatchNorm statistics are taken from.
 BATCH_NORM_PASSES = 2
+
+# Batches of whole slices that they are taken from before each validation of a training on mixed ones.
+BATCHES_TO_VALIDATE = 24
 
 # What stays of weight decay is for kernels: offsets and scales would be drawn to a network that
 # gives nothing out.
@@ -204,6 +210,7 @@ def train(
         checkpoint=checkpoint,
         mark=mark,
         on_epoch=on_epoch,
+        whole=partial(_plain_batches, training, optimisation.batch_size, seed) if optimisation.mix else None,
     )
     epochs.resume(trainer.optimizer)
     if not epochs.stopped:
@@ -263,6 +270,7 @@ class _Epochs(keras.callbacks.Callback):  # type: ignore[misc]
         checkpoint: Path | None,
         mark: str,
         on_epoch: OnEpoch | None,
+        whole: Callable[[], Iterator[npt.NDArray[np.uint8]]] | None,
     ) -> None:
         super().__init__()
         self._network = network
@@ -272,6 +280,7 @@ class _Epochs(keras.callbacks.Callback):  # type: ignore[misc]
         self._checkpoint = checkpoint
         self._mark = mark
         self._on_epoch = on_epoch
+        self._whole = whole
         self._began: Row = {}
         self.rows: list[Row] = []
         self.best = values_of(network.variables)
@@ -301,7 +310,7 @@ class _Epochs(keras.callbacks.Callback):  # type: ignore[misc]
         seen: dict[str, Any] = logs or {}
         accuracy = "whole_accuracy" if "whole_accuracy" in seen else "accuracy"
         row = {"loss": float(seen["loss"]), "accuracy": float(seen[accuracy])}
-        row |= _validated(self._network, self._validation, self._dataset.batch_size)
+        row |= self._validated()
         row["learning_rate"] = self._began["learning_rate"]
         row["seconds"] = round(time.perf_counter() - self._began["seconds"], 3)
         if self._is_best(row):
@@ -311,6 +320,15 @@ class _Epochs(keras.callbacks.Callback):  # type: ignore[misc]
             write_checkpoint(self._checkpoint, self._state(), self._mark)
         self._report(epoch)
         self.model.stop_training = self.stopped
+
+    def _validated(self) -> Row:
+        """Measure the network as it answers about whole slices, also where it is trained on mixed ones."""
+        moving = values_of(batch_norm_statistics(self._network))
+        if self._whole and self._validation:
+            reestimate_batch_norm(self._network, islice(self._whole(), BATCHES_TO_VALIDATE))
+        row = _validated(self._network, self._validation, self._dataset.batch_size)
+        assign_values(batch_norm_statistics(self._network), moving)
+        return row
 
     def _is_best(self, row: Row) -> bool:
         if not self.rows or not self._validation:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import keras
 
 # Part of a place's spread that is the brain's common one (see `Moments.reference`).
-SHRINKAGE = 0.1
+SHRINKAGE = 0.5
 
 
 @dataclass(frozen=True, eq=False)
