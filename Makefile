@@ -10,10 +10,10 @@ export PATH := $(abspath $(BIN)):$(PATH)
 JOBS ?= 2
 FOLDS := fold@0 fold@1 fold@2 fold@3 fold@4
 
-.PHONY: help repro folds $(FOLDS) test lint ui lock clean
+.PHONY: help repro folds $(FOLDS) test test-team lint ui lock clean
 
 help: ## say what there is
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
 $(INSTALLED): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "adpet needs Python 3.11 or newer: make PYTHON=/path/to/python3.11")'
@@ -38,6 +38,9 @@ $(FOLDS): fold@%:
 
 test: $(INSTALLED) ## run all tests
 	python -m pytest -n 2 --no-loadscope-reorder
+
+test-team: $(INSTALLED) ## run the pipeline as two users on a team's servers
+	python -m pytest -m team tests/test_team.py
 
 lint: $(INSTALLED) ## check style, types and layers
 	ruff check
