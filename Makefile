@@ -36,7 +36,7 @@ folds: $(INSTALLED) ## the same with JOBS=2 folds of the cross-validation at a t
 $(FOLDS): fold@%:
 	dvc --wait-for-lock repro --single-item $@
 
-test: $(INSTALLED) ## run all tests
+test: $(INSTALLED) ## run all tests but those of a team's servers
 	python -m pytest -n 2 --no-loadscope-reorder
 
 test-team: $(INSTALLED) ## run the pipeline as two users on a team's servers
