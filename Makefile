@@ -10,7 +10,7 @@ export PATH := $(abspath $(BIN)):$(PATH)
 JOBS ?= 2
 FOLDS := fold@0 fold@1 fold@2 fold@3 fold@4
 
-.PHONY: help repro folds $(FOLDS) test test-team lint ui lock clean
+.PHONY: help repro folds $(FOLDS) test test-long lint ui lock clean
 
 help: ## say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -36,11 +36,11 @@ folds: $(INSTALLED) ## the same with JOBS=2 folds of the cross-validation at a t
 $(FOLDS): fold@%:
 	dvc --wait-for-lock repro --single-item $@
 
-test: $(INSTALLED) ## run all tests but those of a team's servers
+test: $(INSTALLED) ## run the tests, but for the long ones
 	python -m pytest -n 2 --no-loadscope-reorder
 
-test-team: $(INSTALLED) ## run the pipeline as two users on a team's servers
-	python -m pytest -m team tests/test_team.py
+test-long: $(INSTALLED) ## kill and repeat trainings, run whole pipelines, and work as two users on a team's servers
+	python -m pytest -n 2 --no-loadscope-reorder -m long
 
 lint: $(INSTALLED) ## check style, types and layers
 	ruff check

@@ -293,6 +293,7 @@ class TestKilled:
         keys = ("adpet.kind", "adpet.lineage")
         return sorted((*(run.data.tags[key] for key in keys), run.info.status) for run in runs)
 
+    @pytest.mark.long
     def test_standardize_goes_on_with_the_scans_it_lacks(self, finished, copied):
         def reports():
             return sorted((copied.root / ".adpet").glob("standardize/*/*.json"))
@@ -301,6 +302,7 @@ class TestKilled:
         assert 4 <= len(reports()) < len(pd.read_csv(finished.root / "data/interim/scans.csv"))
         self.assert_repro_leads_to_the_same("standardize", copied, finished)
 
+    @pytest.mark.long
     def test_tune_runs_the_lost_trial_again_and_no_trial_twice(self, finished, copied):
         def second_trial_runs():
             return any((copied.root / ".adpet").glob("tune/*/study.db")) and _trials(copied) == 1
@@ -310,6 +312,7 @@ class TestKilled:
         table = pd.read_csv(copied.root / "results/tune/trials.csv")
         assert list(table["number"]) == list(range(finished.small["tune.trials"]))
 
+    @pytest.mark.long
     def test_train_comes_to_the_same_weights(self, finished, copied):
         def first_epoch_done():
             return any((copied.root / ".adpet").glob("train/*/checkpoint.npz"))
@@ -340,6 +343,7 @@ def _trials(workspace) -> int:
         return study.execute("select count(*) from trials").fetchone()[0]
 
 
+@pytest.mark.long
 def test_a_messy_adni_cohort_runs_through(messy):
     """As the archive delivers it, with all that is wrong in it, from a folder of one's own."""
     truth = pd.read_csv(messy.phantom / "truth/severity.tsv", sep="\t")
@@ -361,6 +365,7 @@ def test_a_messy_adni_cohort_runs_through(messy):
     assert not (messy.root / "data/phantom/raw").exists()
 
 
+@pytest.mark.long
 def test_the_2019_protocol_in_small_is_marked_as_leaky_for_ever(copied):
     fixed = {
         "rotation_degrees": 20.0,

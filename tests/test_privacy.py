@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow
 SOURCES = ("data/raw", "data/phantom/raw", ".dvc/cache", ".git")
 
 
-@pytest.fixture(params=["finished", "messy"])
+@pytest.fixture(params=["finished", pytest.param("messy", marks=pytest.mark.long)])
 def workspace(request):
     """The BIDS phantom, whose images may go to MLflow, and the messy download, whose may not."""
     return request.getfixturevalue(request.param)

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-pytestmark = [pytest.mark.slow, pytest.mark.team]
+pytestmark = pytest.mark.long
 
 SCRIPT = Path(__file__).parents[1] / "scripts/team.py"
 

@@ -81,7 +81,7 @@ def refitted(asked_for, tmp_path_factory):
     return workspace
 
 
-@pytest.mark.slow
+@pytest.mark.long
 class TestARefittedModel:
     """Another setting than the commit's made it so, which the version has to remember."""
 
@@ -99,7 +99,7 @@ class TestARefittedModel:
         assert done.stdout.endswith("the weights are the same, bit by bit\n")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_weights_that_differ_are_told_with_how_far_and_end_with_status_1(
     finished, asked_for, monkeypatch, capsys
 ):

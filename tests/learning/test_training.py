@@ -229,7 +229,7 @@ def test_a_schedule_runs_from_the_first_step_to_the_last(quick, optimizer, sched
     assert rates == pytest.approx([0.1, 0.1 * halfway, 0.1 * at_the_end], abs=1e-8)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_training_killed_in_mid_epoch_ends_with_the_bits_of_an_undisturbed_one(cohort, tmp_path):
     checkpoint = tmp_path / "training.npz"
     killed = run_program(cohort, checkpoint, kill_at="2:3")

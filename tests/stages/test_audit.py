@@ -26,7 +26,7 @@ SMALL = {
     "audit.subjects": 12,
     "audit.step_mm": 15.0,
     "audit.alpha": 0.35,
-    "audit.feature_layer": "block_6_expand_relu",
+    "audit.feature_layer": "block_4_expand_relu",
     "audit.epochs": 3,
     "audit.batch_size": 8,
 }
@@ -103,7 +103,7 @@ def test_the_audit_follows_from_its_own_settings_and_not_from_the_training(proje
     assert facts({}) != facts({"slice.window": [0.0, 3.0]})
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_audit_killed_between_two_epochs_ends_with_the_bytes_of_an_undisturbed_one(
     workspace, project_root
 ):

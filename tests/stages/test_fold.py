@@ -12,7 +12,6 @@ import pytest
 from ruamel.yaml import YAML
 from sklearn.metrics import roc_auc_score
 
-pytestmark = pytest.mark.slow
 
 FOLDS = 3  # of `asked_for`
 # What the validated network and the refitted one leave.
@@ -72,6 +71,7 @@ def test_without_cross_validation_the_folds_are_stages_that_do_nothing(finished)
         assert left == {"fold": fold, "used": False}
 
 
+@pytest.mark.long
 class TestTheFolds:
     def test_side_by_side_a_killed_one_goes_on_and_all_subjects_are_tested_once(self, trained):
         both = [trained.start(*fold_alone(number)) for number in (0, 1)]
@@ -128,6 +128,7 @@ class TestTheFolds:
         assert np.isfinite(predictions["probability"]).all()
 
 
+@pytest.mark.long
 class TestTheRefit:
     """The model of a run with cross-validation: another network, trained on all training subjects."""
 
