@@ -317,8 +317,7 @@ class Explain(Section):
     """How class activation maps are made, scored and drawn."""
 
     method: Literal["auto", "cam", "grad-cam"]
-    shifts: Annotated[int, Field(ge=1, le=8)]
-    mirror: bool
+    path_steps: Annotated[int, Field(ge=1, le=64)]
     smooth_mm: NonNegative
     atlas: str
     sanity_scans: Annotated[int, Field(ge=0)]

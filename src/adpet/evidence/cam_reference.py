@@ -1,7 +1,9 @@
 """What is unusual in a subject's map: its distance from healthy training subjects' maps, place by place.
 
 A network looks at some places in everybody. Only where a map departs from that of healthy subjects, and more
-than the subject's map does as a whole, does it say where something is unusual.
+than the subject's map does as a whole, does it say where something is unusual. Much of that departure is the
+subject's own and no disease: what is kept is what lies along the patterns in which patients of the training
+depart further than healthy subjects do.
 """
 
 from dataclasses import dataclass
@@ -22,11 +24,11 @@ FEWEST = 3
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """The maps of healthy subjects.
+    """The maps of healthy subjects, over the voxels of a mask.
 
     Attributes
     ----------
-    mean, spread : (i, j, k) float32 ndarray
+    mean, spread : (v,) float32 ndarray
         Mean and standard deviation at each place, in logits; `spread` is nowhere 0.
     scans : int
         How many maps stand behind them.
@@ -36,75 +38,90 @@ class Reference:
     spread: Map
     scans: int
 
-    def z_map(self, data: Map) -> Map:
-        """Return how many standard deviations `data` lies above the healthy mean, float32 (i, j, k)."""
-        return np.asarray((data - self.mean) / self.spread, dtype=np.float32)
+    def distance(self, maps: Map) -> Map:
+        """Return how many standard deviations maps, (..., v), lie above the healthy mean and above their own.
 
-
-class Moments:
-    """Mean and spread of maps that are added one by one, so that only two volumes are held."""
-
-    def __init__(self) -> None:
-        self._mean: npt.NDArray[np.float64] | None = None
-        self._squares: npt.NDArray[np.float64] | None = None
-        self.scans = 0
-
-    def add(self, data: Map) -> None:
-        """Take one map in (Welford's method, which loses no digits where the spread is small)."""
-        if self._mean is None or self._squares is None:
-            self._mean, self._squares = np.zeros(data.shape), np.zeros(data.shape)
-        self.scans += 1
-        off = data - self._mean
-        self._mean += off / self.scans
-        self._squares += off * (data - self._mean)
-
-    @property
-    def mean(self) -> Map:
-        """The mean map."""
-        if self._mean is None:
-            raise ValueError("the mean of no maps. Received: 0 maps")
-        return self._mean.astype(np.float32)
-
-    def reference(self, inside: Mask, *, shrinkage: float) -> Reference:
-        """Return what subjects are compared with.
-
-        Parameters
-        ----------
-        inside : (i, j, k) bool ndarray
-            Where maps say something; the common spread is taken there.
-        shrinkage : float
-            From 0, each place has its own spread, to 1, all have the root mean square of all places. Some
-            keeps places where every healthy map is the same from growing beyond all others.
-
-        Raises
-        ------
-        InputError
-            Where there are too few maps, or they do not differ anywhere.
+        How much a scan as a whole is like AD is what its probability says, and lifts its map everywhere; what
+        is left is where.
         """
-        if self._squares is None or self.scans < FEWEST:
-            raise InputError(
-                f"referenced maps: required {FEWEST} CN training scans or more; received {self.scans}; "
-                "lower split.test_fraction, or add CN scans"
-            )
-        variance = self._squares / (self.scans - 1)
-        common = float(variance[inside].mean())
-        if not common > 0:
-            raise InputError(
-                "referenced maps: required maps that differ between CN training scans; received maps that "
-                "are all alike: the network looks at nothing; train it longer"
-            )
-        # Never quite 0 outside, where all maps are 0: their distance is then 0 too.
-        spread = np.sqrt((1 - shrinkage) * variance + max(shrinkage, 1e-6) * common)
-        return Reference(self.mean, spread.astype(np.float32), self.scans)
+        distance = (maps - self.mean) / self.spread
+        above = distance - distance.mean(axis=-1, keepdims=True, dtype=np.float64)
+        return np.asarray(above, dtype=np.float32)
 
 
-def above_own_mean(data: Map, inside: Mask) -> Map:
-    """Return how far a map lies above its own mean inside a mask; 0 outside.
+def healthy_reference(maps: Map, *, shrinkage: float) -> Reference:
+    """Return what subjects are compared with.
 
-    How much a scan as a whole is like AD is what its probability says, and lifts its map everywhere; what is
-    left is where.
+    Parameters
+    ----------
+    maps : (n, v) float32 ndarray
+        Of healthy subjects.
+    shrinkage : float
+        From 0, each place has its own spread, to 1, all have the root mean square of all places. Some
+        keeps places where every healthy map is the same from growing beyond all others.
+
+    Raises
+    ------
+    InputError
+        Where there are too few maps, or they do not differ anywhere.
     """
-    return np.asarray(np.where(inside, data - data[inside].mean(dtype=np.float64), 0), dtype=np.float32)
+    if len(maps) < FEWEST:
+        raise InputError(
+            f"referenced maps: required {FEWEST} CN training scans or more; received {len(maps)}; "
+            "lower split.test_fraction, or add CN scans"
+        )
+    variance = maps.var(axis=0, ddof=1, dtype=np.float64)
+    common = float(variance.mean())
+    if not common > 0:
+        raise InputError(
+            "referenced maps: required maps that differ between CN training scans; received maps that "
+            "are all alike: the network looks at nothing; train it longer"
+        )
+    spread = np.sqrt((1 - shrinkage) * variance + max(shrinkage, 1e-6) * common)
+    return Reference(
+        maps.mean(axis=0, dtype=np.float64).astype(np.float32), spread.astype(np.float32), len(maps)
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Patterns:
+    """What tells patients' distances from healthy ones: a Wiener filter on principal patterns.
+
+    Attributes
+    ----------
+    patterns : (k, v) float32 ndarray
+        Orthonormal.
+    gains : (k,) float32 ndarray
+        The disease's share of what patients have of each, from 0 to 1.
+    """
+
+    patterns: Map
+    gains: Map
+
+    def kept(self, distances: Map) -> Map:
+        """Return what of distances, (..., v), lies along the patterns, each by its gain."""
+        return np.asarray((distances @ self.patterns.T * self.gains) @ self.patterns, dtype=np.float32)
+
+
+def disease_patterns(patients: Map, healthy: Map) -> Patterns:
+    """Return the patterns of training subjects' distances, and what the disease's share of each is.
+
+    The mean square of healthy subjects is taken for what everybody has; what patients have beyond it is the
+    disease's. Patterns with no more in patients than in healthy subjects are left out.
+
+    Parameters
+    ----------
+    patients, healthy : (n, v), (m, v) float32 ndarray
+    """
+    both = np.concatenate([patients, healthy])
+    # The patterns of few maps of many voxels come from the products between the maps.
+    _, mixtures = np.linalg.eigh((both @ both.T).astype(np.float64))
+    patterns = mixtures.T.astype(np.float32) @ both
+    length = np.linalg.norm(patterns, axis=1)
+    patterns = patterns[length > 1e-3 * length.max()] / length[length > 1e-3 * length.max(), None]
+    total, common = (np.square(maps @ patterns.T).mean(axis=0) for maps in (patients, healthy))
+    more = total > common
+    return Patterns(patterns[more], np.asarray(1 - common[more] / total[more], dtype=np.float32))
 
 
 def smoothed(data: Map, *, fwhm_mm: float, grid_mm: float, inside: Mask) -> Map:

@@ -1,7 +1,7 @@
 """How well a map finds a deficit that is known: the phantom writes the truth of each of its scans.
 
 Every score is taken over the voxels that the map can speak about, and stands beside controls that know
-nothing of the subject: the area that the truth covers, a map of the whole group, an untrained network's map
+nothing of the subject: the area that the truth covers, a map of the whole group, untrained networks' maps
 and one that points at the centre of the brain.
 """
 

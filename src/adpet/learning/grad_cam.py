@@ -3,10 +3,6 @@
 alpha_kc is the mean of d logit_c / d A_k over the map's places (Selvaraju et al. 2017, "Grad-CAM"). It is
 taken times the number of places and without the final ReLU: for global average pooling before a Dense
 layer the map is then the exact one, in the logit's unit, and evidence against a class stays visible.
-
-Keras has no gradient of its own on every backend, but its optimizers have. A variable that is added to the
-features, starts at 0 and takes one step of gradient descent at rate 1 becomes the gradient: no rounding is
-added, and no backend is imported.
 """
 
 from typing import Any
@@ -17,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from adpet.errors import InputError
-from adpet.learning.checkpoint import values_of
-from adpet.learning.model import HEAD_NAME, compiles_with_xla
+from adpet.learning.gradients import LogitGradient
+from adpet.learning.model import HEAD_NAME
 from adpet.learning.training import predict_batch
 
 # Samples, height, width and channels make an output with places.
@@ -54,7 +50,6 @@ def gradient_maps_by_class(
     if batch_size not in explainers:
         explainers[batch_size] = _Explainer(model, batch_size)
     explainer = explainers[batch_size]
-    explainer.take_weights()
     # An empty batch has maps too, none.
     starts = range(0, max(len(slices), 1), batch_size)
     parts = [explainer.explain(slices[start : start + batch_size, ..., np.newaxis]) for start in starts]
@@ -87,51 +82,12 @@ class _Explainer:
         layer, head = feature_layer(model), model.get_layer(HEAD_NAME)
         self._batch_size = batch_size
         self._features_and_logits = keras.Model(model.inputs, [layer.output, head.output])
-        self._tail = keras.Model(layer.output, head.output)
-        # A copy, so that nothing of the network itself can be trained by accident.
-        self._copy = keras.models.clone_model(self._tail)
-        self._copy.trainable = False
-        self._probe = _Probe(self._copy, (batch_size, *layer.output.shape[1:]))
-
-    def take_weights(self) -> None:
-        """Follow the network's weights of the moment."""
-        self._copy.set_weights(values_of(self._tail.weights))
+        self._gradient = LogitGradient(model, layer, batch_size)
 
     def explain(self, batch: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.float32], Any]:
         features, logits = predict_batch(self._features_and_logits, batch, self._batch_size)
-        gradients = [self._probe.gradient(features, index) for index in range(logits.shape[1])]
+        self._gradient.take_weights()
+        gradients = [self._gradient(features, chosen) for chosen in np.eye(logits.shape[1])]
         # The sum over places: the mean, times their number.
         weights = np.stack([gradient.sum(axis=(1, 2)) for gradient in gradients], axis=-1)
         return np.einsum("nhwk,nkc->nhwc", features, weights), logits
-
-
-class _Probe(keras.Model):  # type: ignore[misc]
-    """What follows the features, with a variable added to them that one step turns into the gradient."""
-
-    def __init__(self, tail: keras.Model, shape: tuple[int, ...]) -> None:
-        super().__init__(name="probe")
-        self._tail = tail
-        self._moved = self.add_weight(shape=shape, initializer="zeros", name="moved")
-        # A rate of 1, and the sum over samples as loss: each sample's gradient is its own.
-        self.compile(
-            optimizer=keras.optimizers.SGD(1.0),
-            loss=lambda chosen, logits: -keras.ops.sum(chosen * logits, axis=-1),
-            jit_compile=compiles_with_xla(),
-        )
-        self._samples = shape[0]
-
-    def call(self, features: Any) -> Any:
-        # Explained as it answers: no Dropout, the moving statistics of BatchNorm.
-        return self._tail(features + self._moved, training=False)
-
-    def gradient(self, features: npt.NDArray[np.float32], index: int) -> npt.NDArray[np.float32]:
-        """Return d logit / d features of at most as many samples as the variable has."""
-        n = len(features)
-        full = np.concatenate([features, np.zeros((self._samples - n, *features.shape[1:]), np.float32)])
-        chosen = np.zeros((self._samples, self._tail.output_shape[-1]), np.float32)
-        chosen[:, index] = 1
-        self._moved.assign(np.zeros(self._moved.shape, np.float32))
-        self.train_on_batch(full, chosen)
-        # Keras takes the mean of the samples' losses, and moves against the gradient of the loss.
-        (moved,) = values_of([self._moved])
-        return np.asarray(moved[:n] * self._samples, dtype=np.float32)

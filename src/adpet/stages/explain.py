@@ -39,7 +39,7 @@ from adpet.learning.training import set_determinism
 from adpet.params import Params
 from adpet.stages.explain_maps import Explainer, Space, slices_of, space_of
 from adpet.stages.explain_sanity import cascade_table, curve_table
-from adpet.stages.explain_truth import truth_scores, truths_of, untrained_explainer
+from adpet.stages.explain_truth import truth_scores, truths_of, untrained_explainers
 from adpet.stages.participants import may_log_images, reads_phantom
 from adpet.tracking.runs import append_to_run
 from adpet.tracking.store import connect
@@ -65,17 +65,18 @@ def run(params: Params) -> None:
     model, space = load_model(MODEL), space_of(params)
     split = read_split(SPLIT).drop_duplicates("scan", keep="first")
     scans = _with_answers(split[split["part"] == "test"], params)
-    healthy = split.loc[(split["part"] != "test") & (split["diagnosis"] == "CN"), "scan"].tolist()
-    explainer = Explainer(model, healthy, space, params)
+    training = split[split["part"] != "test"].groupby("diagnosis")["scan"].agg(list)
+    healthy, patients = (training.get(diagnosis, []) for diagnosis in ("CN", "AD"))
+    explainer = Explainer(model, healthy, patients, space, params)
     volumes = _write_scans(explainer, scans, space, params)
     groups = _groups(scans)
-    regions = _write_groups(volumes, groups, explainer.reference, space, params)
+    regions = _write_groups(volumes, groups, explainer.references, space, params)
     facts = _facts(volumes, groups, regions, space)
     facts |= {
         "method": method_for(model, params.explain.method),
         "planes": len(space.grid.y_mm),
-        "reference_scans": explainer.reference.scans,
-        "truth": _write_truth(volumes, scans, healthy, space, params),
+        "reference_scans": len(healthy),
+        "truth": _write_truth(volumes, scans, (healthy, patients), space, params),
         "sanity": _write_sanity(explainer, volumes["referenced"], scans, space, params),
     }
     write_json(CAM, facts)
@@ -161,7 +162,7 @@ def _mean(volumes: Mapping[str, Map], scans: Sequence[str]) -> Map:
 
 
 def _write_groups(
-    volumes: Volumes, groups: list[_Group], reference: Reference, space: Space, params: Params
+    volumes: Volumes, groups: list[_Group], references: dict[str, Reference], space: Space, params: Params
 ) -> pd.DataFrame:
     """Write the groups' mean maps, their figures and the table of regions; return the table."""
     affine = space.template.affine
@@ -180,8 +181,10 @@ def _write_groups(
             )  # fmt: skip
             save_figure(figure, folder / ("groups.png" if kind == "exact" else f"groups_{kind}.png"))
             means |= {f"{name}_{kind}": data for name, data in found.items() if name != "difference"}
-        for name, data in (("mean", reference.mean), ("spread", reference.spread)):
-            write_volume(folder / f"reference_{name}.nii.gz", Volume(data, affine), space="mni")
+        for depth, reference in references.items():
+            for name, data in (("mean", reference.mean), ("spread", reference.spread)):
+                volume = Volume(space.filled(data), affine)
+                write_volume(folder / f"reference_{depth}_{name}.nii.gz", volume, space="mni")
     uptake = {group.name: _mean_uptake(group.scans) for group in groups if group.name in ("ad", "cn")}
     atlas = load_atlas(params.explain.atlas, params.standardize.grid_mm)
     table = region_table(means, uptake, atlas, space.brain)
@@ -212,17 +215,27 @@ def _facts(volumes: Volumes, groups: list[_Group], regions: pd.DataFrame, space:
 
 
 def _write_truth(
-    volumes: Volumes, scans: pd.DataFrame, healthy: list[str], space: Space, params: Params
+    volumes: Volumes,
+    scans: pd.DataFrame,
+    training: tuple[list[str], list[str]],
+    space: Space,
+    params: Params,
 ) -> dict[str, Any]:
-    """Score the maps against the phantom's truth; other scans have none, and an empty table."""
-    patients = scans[(scans["diagnosis"] == "AD") & scans["correct"]]
-    deficits = truths_of(patients, space) if reads_phantom(params) else {}
+    """Score the maps against the phantom's truth; other scans have none, and an empty table.
+
+    Parameters
+    ----------
+    training : (list of str, list of str)
+        Healthy scans and patients' that the untrained networks' maps are referenced to.
+    """
+    found = scans[(scans["diagnosis"] == "AD") & scans["correct"]]
+    deficits = truths_of(found, space) if reads_phantom(params) else {}
     if deficits:
         table, facts = truth_scores(
             volumes,
             deficits,
-            patients,
-            untrained_explainer(healthy, space, params),
+            found,
+            untrained_explainers(*training, space, params),
             space,
             seed=params.seed,
             resamples=params.evaluate.resamples,

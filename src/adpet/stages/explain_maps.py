@@ -1,6 +1,6 @@
 """A network's maps of whole scans in MNI space, and what they are compared with."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -8,12 +8,19 @@ import numpy as np
 import numpy.typing as npt
 
 from adpet.artifacts import SLICES
-from adpet.evidence.cam_reference import Map, Mask, Moments, Reference, above_own_mean, smoothed
+from adpet.evidence.cam_reference import (
+    Map,
+    Mask,
+    Reference,
+    disease_patterns,
+    healthy_reference,
+    smoothed,
+)
 from adpet.imaging.coronal import CoronalGrid, back_project
 from adpet.imaging.template import brain_mask, fdg_template
 from adpet.imaging.volume import Volume
-from adpet.learning.averaged_cam import averaged_activation_maps
 from adpet.learning.cam import class_activation_maps
+from adpet.learning.integrated import integrated_maps
 from adpet.params import Params
 from adpet.stages.slice import coronal_grid
 from adpet.workers import progress
@@ -21,8 +28,11 @@ from adpet.workers import progress
 if TYPE_CHECKING:
     import keras
 
-# Part of a place's spread that is the brain's common one (see `Moments.reference`).
+# Part of a place's spread that is the brain's common one (see `healthy_reference`).
 SHRINKAGE = 0.5
+
+# What a referenced map joins: class activation maps, and integrated gradients.
+DEPTHS = ("places", "pixels")
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +47,12 @@ class Space:
     def volume_of(self, maps: Map) -> Map:
         """Put maps of the planes back into a volume."""
         return back_project(maps, self.grid, shape=self.template.data.shape, affine=self.template.affine)
+
+    def filled(self, values: Map) -> Map:
+        """Return a volume with values for the voxels inside, (v,), and 0 outside."""
+        volume = np.zeros(self.inside.shape, dtype=np.float32)
+        volume[self.inside] = values
+        return volume
 
 
 def space_of(params: Params) -> Space:
@@ -57,11 +73,21 @@ def slices_of(scan: str) -> npt.NDArray[np.uint8]:
 class Explainer:
     """Makes a network's exact and referenced maps.
 
+    A referenced map joins two depths: the class activation map, which says what each place of the feature
+    layer adds to the answer, and integrated gradients, which say what each pixel adds to it. Both are
+    distances from healthy training scans; of their mean, what tells the training's patients is kept.
+
+    Parameters
+    ----------
+    model : keras.Model
+    healthy, patients : sequences of str
+        Training scans of either diagnosis.
+
     Attributes
     ----------
     model : keras.Model
-    reference : Reference
-        Of the averaged maps of healthy training scans.
+    references : dict
+        Of healthy training scans' maps, by depth.
     healthy : (n, height, width) uint8 ndarray
         The mean of their slices.
     """
@@ -69,21 +95,24 @@ class Explainer:
     def __init__(
         self,
         model: "keras.Model",
-        healthy: Iterable[str],
+        healthy: Sequence[str],
+        patients: Sequence[str],
         space: Space,
         params: Params,
-        *,
-        averaged: bool = True,
     ) -> None:
-        self.model, self._space, self._params, self._averaged = model, space, params, averaged
-        moments, total = Moments(), np.zeros(1)
-        scans = list(healthy)
-        for scan in progress(scans, label="reference", unit="scan", total=len(scans)):
-            slices = slices_of(scan)
-            moments.add(self._fine_volume(slices))
-            total = total + slices
-        self.reference: Reference = moments.reference(space.inside, shrinkage=SHRINKAGE)
-        self.healthy = np.round(total / len(scans)).astype(np.uint8)
+        self.model, self._space, self._params = model, space, params
+        total = sum(slices_of(scan).astype(np.float64) for scan in healthy)
+        self.healthy: npt.NDArray[np.uint8] = np.round(total / max(len(healthy), 1)).astype(np.uint8)
+        scans = [*healthy, *patients]
+        shown = progress(scans, label="reference", unit="scan", total=len(scans))
+        maps = np.stack([self._both_depths(slices_of(scan)) for scan in shown])
+        normal = maps[: len(healthy)]
+        self.references: dict[str, Reference] = {
+            depth: healthy_reference(normal[:, number], shrinkage=SHRINKAGE)
+            for number, depth in enumerate(DEPTHS)
+        }
+        distances = self._distances(maps)
+        self._patterns = disease_patterns(distances[len(healthy) :], distances[: len(healthy)])
 
     def exact(self, slices: npt.NDArray[np.uint8]) -> tuple[Map, Map]:
         """Return the network's own maps of the planes, (n, h, w), and the log-odds of AD, (n,)."""
@@ -94,21 +123,29 @@ class Explainer:
 
         A volume, 0 outside of the brain between the outer planes.
         """
-        distance = self.reference.z_map(self._fine_volume(slices))
-        return smoothed(
-            above_own_mean(distance, self._space.inside),
-            fwhm_mm=self._params.explain.smooth_mm,
-            grid_mm=self._params.standardize.grid_mm,
-            inside=self._space.inside,
+        return self._space.filled(self._patterns.kept(self._distances(self._both_depths(slices))))
+
+    def _both_depths(self, slices: npt.NDArray[np.uint8]) -> Map:
+        """Return the blurred maps of `DEPTHS` over the voxels inside, (2, v)."""
+        explain, space = self._params.explain, self._space
+        planes = (
+            self.exact(slices)[0],
+            integrated_maps(self.model, slices, self.healthy, steps=explain.path_steps),
+        )
+        grid_mm = self._params.standardize.grid_mm
+        return np.stack(
+            [
+                smoothed(
+                    space.volume_of(maps), fwhm_mm=explain.smooth_mm, grid_mm=grid_mm, inside=space.inside
+                )[space.inside]
+                for maps in planes
+            ]
         )
 
-    def _fine_volume(self, slices: npt.NDArray[np.uint8]) -> Map:
-        explain = self._params.explain
-        maps = averaged_activation_maps(
-            self.model,
-            slices,
-            shifts=explain.shifts if self._averaged else 1,
-            mirror=explain.mirror and self._averaged,
-            method=explain.method,
-        )
-        return self._space.volume_of(maps)
+    def _distances(self, maps: Map) -> Map:
+        """Return the mean distance of both depths, (..., v), from maps, (..., 2, v)."""
+        of_depths = [
+            reference.distance(maps[..., number, :])
+            for number, reference in enumerate(self.references.values())
+        ]
+        return np.asarray(np.mean(of_depths, axis=0), dtype=np.float32)

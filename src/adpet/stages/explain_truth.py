@@ -1,6 +1,6 @@
 """Score maps against the truth, where the scans are the phantom's."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,9 @@ from adpet.stages.explain_maps import Explainer, Space, slices_of
 from adpet.stages.fitting import network
 from adpet.stages.tables import MATRIX_COLUMNS, read_alignment
 
+# Networks that have learned nothing, and training scans of either diagnosis that they are referenced to.
+UNTRAINED, UNTRAINED_SCANS = 4, 16
+
 
 def truths_of(scans: pd.DataFrame, space: Space) -> dict[str, Map]:
     """Return each scan's true relative deficit in MNI space; scans without one are left out.
@@ -46,7 +49,7 @@ def truth_scores(
     explained: Mapping[str, Mapping[str, Map]],
     deficits: Mapping[str, Map],
     scans: pd.DataFrame,
-    untrained: Explainer,
+    untrained: Sequence[Explainer],
     space: Space,
     *,
     seed: int,
@@ -62,15 +65,15 @@ def truth_scores(
         The truth by scan.
     scans : DataFrame
         Correctly classified AD test scans: `scan`, `subject`.
-    untrained : Explainer
-        Of a network of the same shape that has learned nothing.
+    untrained : sequence of Explainer
+        Of networks of the same shape that have learned nothing.
     seed, resamples : int
         Of the bootstrap over subjects.
 
     Returns
     -------
     table : DataFrame
-        One row a scan and map.
+        One row a scan and map; of untrained networks' maps, one more a network.
     facts : dict
         Mean scores by map with their intervals, and what they were taken from.
     """
@@ -88,11 +91,15 @@ def truth_scores(
         maps = {
             **{name: volumes[scan] for name, volumes in explained.items()},
             **{f"group mean {name}": data for name, data in group.items()},
-            "untrained exact": space.volume_of(untrained.exact(slices)[0]),
-            "untrained referenced": untrained.referenced(slices),
             "centre": centre,
         }
         rows += score_rows(maps, masks[scan], space.inside, scan=scan, subject=subjects[scan])
+        for blank in untrained:
+            maps = {
+                "untrained exact": space.volume_of(blank.exact(slices)[0]),
+                "untrained referenced": blank.referenced(slices),
+            }
+            rows += score_rows(maps, masks[scan], space.inside, scan=scan, subject=subjects[scan])
     table = pd.DataFrame(rows)
     summary = score_summary(table, seed=seed, resamples=resamples)
     return table, {
@@ -114,9 +121,17 @@ def _in_mni(path: Path, matrix: "pd.Series[float]", space: Space) -> Map:
     return resample(read_volume(path), shape=template.data.shape, affine=template.affine, matrix=to_scan)
 
 
-def untrained_explainer(healthy: list[str], space: Space, params: Params) -> Explainer:
-    """Return an explainer of a network of the same shape that has learned nothing."""
+def untrained_explainers(
+    healthy: Sequence[str], patients: Sequence[str], space: Space, params: Params
+) -> list[Explainer]:
+    """Return explainers of networks of the same shape that have learned nothing.
+
+    One such network is as likely to call dark bright as the other way round: only several are at chance.
+    """
     model = params.model.model_copy(update={"weights": "none"})
-    blank = network(params.model_copy(update={"model": model, "seed": params.seed + 1}))
-    # Its maps are not averaged over shifts: chance stays chance, and half of the time is saved.
-    return Explainer(blank, healthy, space, params, averaged=False)
+    networks = [
+        network(params.model_copy(update={"model": model, "seed": params.seed + number}))
+        for number in range(1, UNTRAINED + 1)
+    ]
+    few = slice(UNTRAINED_SCANS)
+    return [Explainer(blank, healthy[few], patients[few], space, params) for blank in networks]

@@ -51,8 +51,8 @@ CONTROLS = {
     "exact": "Exact map",
     "group mean referenced": "Mean referenced map of the group",
     "group mean exact": "Mean exact map of the group",
-    "untrained referenced": "Untrained network, referenced",
-    "untrained exact": "Untrained network, exact",
+    "untrained referenced": "Untrained networks, referenced",
+    "untrained exact": "Untrained networks, exact",
     "centre": "Nearness to the brain's centre",
 }
 SCORES = {"pointing": "Pointing", "mass": "Mass", "mass_ratio": "Mass ratio", "auroc": "AUROC", "iou": "IoU"}
@@ -118,10 +118,13 @@ def attention(documents: Documents) -> Section:
         return _absent(title, "maps", "Class activation maps", "explain")
     blocks: list[Block] = [
         Text(
-            f"{METHODS[cam['method']]} A referenced map is its distance from the maps of "
-            f"{plural(cam['reference_scans'], 'healthy training scan')}, in standard deviations, above "
-            "the scan's own mean: a network looks at some places in everybody, and an ill brain lifts its "
-            "map everywhere; what is left says where something is unusual in this subject."
+            f"{METHODS[cam['method']]} A referenced map joins that map with integrated gradients, which "
+            "carry it down to the pixels: what each adds to the log-odds of AD by its departure from the "
+            "mean healthy slice. Both are distances from the maps of "
+            f"{plural(cam['reference_scans'], 'healthy training scan')}, in standard deviations, above the "
+            "scan's own mean: a network looks at some places in everybody, and an ill brain lifts its map "
+            "everywhere. Of that, what lies along the patterns in which the training's patients depart "
+            "further than its healthy subjects is kept: it says where something is unusual in this subject."
         ),
         _alarms(cam),
         masses_table(cam),
@@ -253,7 +256,7 @@ def _truth(truth: Mapping[str, Any]) -> list[Block]:
     text = (
         "Pointing: the map's highest voxel lies in the deficit. Mass: share of the map in it; the ratio is "
         "over the deficit's own share. AUROC: a voxel of the deficit is higher than another. IoU: overlap "
-        "of the deficit with as many of the highest voxels. What is below the untrained network's finds "
+        "of the deficit with as many of the highest voxels. What is below the untrained networks' finds "
         "nothing."
     )
     return [heading, Text(text), truth_table(truth)]

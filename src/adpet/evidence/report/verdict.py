@@ -121,7 +121,7 @@ def _found(truth: dict[str, Any]) -> tuple[str, Tone]:
     ours, blank = scores["referenced"]["auroc"], scores["untrained referenced"]["auroc"]
     text = (
         f"In {plural(truth['scans'], 'rightly called AD scan')} the referenced maps find the simulated "
-        f"deficit with an area under the ROC curve of {interval(ours)} per voxel; an untrained network's "
+        f"deficit with an area under the ROC curve of {interval(ours)} per voxel; untrained networks' "
         f"maps with {number(blank['value'])}."
     )
     return text, "good" if ours["low"] > max(CHANCE, blank["value"]) else "doubt"
