@@ -10,7 +10,7 @@ export PATH := $(abspath $(BIN)):$(PATH)
 JOBS ?= 2
 FOLDS := fold@0 fold@1 fold@2 fold@3 fold@4
 
-.PHONY: help repro folds $(FOLDS) test test-long lint ui lock clean
+.PHONY: help repro folds $(FOLDS) test test-long test-team lint ui lock clean
 
 help: ## say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -39,8 +39,11 @@ $(FOLDS): fold@%:
 test: $(INSTALLED) ## run the tests, but for the long ones
 	python -m pytest -n 2 --no-loadscope-reorder
 
-test-long: $(INSTALLED) ## kill and repeat trainings, run whole pipelines, and work as two users on a team's servers
+test-long: $(INSTALLED) ## kill and repeat trainings, and run whole pipelines
 	python -m pytest -n 2 --no-loadscope-reorder -m long
+
+test-team: $(INSTALLED) ## run the pipeline as two users on a team's servers
+	python -m pytest -m team tests/test_team.py
 
 lint: $(INSTALLED) ## check style, types and layers
 	ruff check

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-pytestmark = pytest.mark.long
+pytestmark = pytest.mark.team
 
 SCRIPT = Path(__file__).parents[1] / "scripts/team.py"
 

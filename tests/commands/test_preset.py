@@ -18,7 +18,7 @@ def project(project_root, tmp_path, monkeypatch):
 
 
 def test_the_2019_protocol_is_one_command_away(project):
-    assert "model.alpha: 1.0 -> 1.5" in run("protocol-2019")
+    assert "model.alpha: 0.5 -> 1.5" in run("protocol-2019")
     params = load_params()
     assert (params.model.alpha, params.split.unit, params.tuned()) == (1.5, "slice", ())
 
