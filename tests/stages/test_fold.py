@@ -12,7 +12,6 @@ import pytest
 from ruamel.yaml import YAML
 from sklearn.metrics import roc_auc_score
 
-
 FOLDS = 3  # of `asked_for`
 # What the validated network and the refitted one leave.
 TRAINED = [f"results/train/{name}" for name in ("model.keras", "history.csv", "run.json", "validation.csv")]
