@@ -38,13 +38,13 @@ MARGIN_MM = 12.0
 GUESS_DEGREES = (-24.0, 0.0, 24.0)
 GUESS_SHIFTS_MM = (-36.0, -18.0, 0.0, 18.0, 36.0)
 GUESS_SPACING_MM = 9.0
-# The levels: subsampling of the template in voxels, and blur in voxels.
-SHRINK_FACTORS = (4, 2, 1)
-SMOOTHING_SIGMAS = (2.0, 1.0, 0.0)
-# Share of the voxels around the brain that a level looks at, at regular distances; the finest level has
-# seventy thousand of them on a 3 mm grid, for twelve unknowns.
-SAMPLING = (1.0, 0.5, 0.2)
+# The levels: subsampling of the template in voxels, blur in voxels, and the share of the voxels around the
+# brain that are looked at, at regular distances; the finest level has seventy thousand of them on a 3 mm
+# grid, for twelve unknowns.
+LEVELS = ((4, 2.0, 1.0), (2, 1.0, 0.25), (1, 0.0, 0.1))
 SAMPLING_SEED = 1
+# Rigid steps leave the finest level to the affine ones, which begin at the coarsest again.
+RIGID_LEVELS, AFFINE_LEVELS = LEVELS[:2], LEVELS
 # Share of a voxel that must come from inside the scanner's view for the voxel to count.
 WHOLLY_SEEN = 0.99
 # Share of the brain and its margin that a scan must show, well inside its view.
@@ -268,19 +268,24 @@ def _optimised(
     transform.SetCenter(centre.tolist())
     transform.SetMatrix(start[:3, :3].ravel().tolist())
     transform.SetTranslation((start[:3, 3] + start[:3, :3] @ centre - centre).tolist())
+    levels = AFFINE_LEVELS if affine else RIGID_LEVELS
+    shrink_factors, smoothing_sigmas, sampling = zip(*levels, strict=True)
     method = sitk.ImageRegistrationMethod()
     method.SetMetricAsCorrelation()
     method.SetMetricFixedMask(_image(sitk, around.astype(np.uint8), template.affine))
     method.SetMetricMovingMask(_image(sitk, (seen.data > WHOLLY_SEEN).astype(np.uint8), seen.affine))
     method.SetMetricSamplingStrategy(method.REGULAR)
-    method.SetMetricSamplingPercentagePerLevel(SAMPLING, SAMPLING_SEED)
+    method.SetMetricSamplingPercentagePerLevel(sampling, SAMPLING_SEED)
     method.SetInterpolator(sitk.sitkLinear)
+    # Slopes from neighbouring voxels where they are asked for: a filter would make them for the whole image.
+    method.SetMetricUseFixedImageGradientFilter(False)
+    method.SetMetricUseMovingImageGradientFilter(False)
     method.SetOptimizerAsRegularStepGradientDescent(
         learningRate=STEP_MM[0], minStep=STEP_MM[1], numberOfIterations=MAX_STEPS, relaxationFactor=0.5
     )
     method.SetOptimizerScalesFromPhysicalShift()
-    method.SetShrinkFactorsPerLevel(SHRINK_FACTORS)
-    method.SetSmoothingSigmasPerLevel(SMOOTHING_SIGMAS)
+    method.SetShrinkFactorsPerLevel(shrink_factors)
+    method.SetSmoothingSigmasPerLevel(smoothing_sigmas)
     method.SmoothingSigmasAreSpecifiedInPhysicalUnitsOff()
     method.SetInitialTransform(transform, inPlace=True)
     method.Execute(_image(sitk, template.data, template.affine), _image(sitk, scan.data, scan.affine))
