@@ -1,9 +1,10 @@
-"""What is unusual in a subject's map: its distance from healthy training subjects' maps, place by place.
+"""What is unusual in a subject's map: its distance from healthy training subjects' maps.
 
 A network looks at some places in everybody. Only where a map departs from that of healthy subjects, and more
-than the subject's map does as a whole, does it say where something is unusual. Much of that departure is the
-subject's own and no disease: what is kept is what lies along the patterns in which patients of the training
-depart further than healthy subjects do.
+than the subject's map does as a whole, does it say where something is unusual. Much of a departure is noise
+of single places: what is kept is what lies along the ways in which whole maps differ. They are learned from
+healthy subjects alone: patterns learned from patients would put the disease into the maps of networks that
+know nothing of it.
 """
 
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ Mask: TypeAlias = npt.NDArray[np.bool_]
 # Fewer healthy subjects give no spread to speak of.
 FEWEST = 3
 
+# What is taken for noise in each principal pattern, as a share of the variance of all.
+NOISE = 0.2
+
 
 @dataclass(frozen=True, eq=False)
 class Reference:
@@ -28,14 +32,17 @@ class Reference:
 
     Attributes
     ----------
-    mean, spread : (v,) float32 ndarray
-        Mean and standard deviation at each place, in logits; `spread` is nowhere 0.
+    mean : (v,) float32 ndarray
+        At each place, in logits.
+    spread : float
+        Standard deviation from it, root mean square over all places, in logits: what healthy maps vary by.
+        One number, since a place's own would lift places at which no healthy map ever differs.
     scans : int
         How many maps stand behind them.
     """
 
     mean: Map
-    spread: Map
+    spread: float
     scans: int
 
     def distance(self, maps: Map) -> Map:
@@ -44,55 +51,60 @@ class Reference:
         How much a scan as a whole is like AD is what its probability says, and lifts its map everywhere; what
         is left is where.
         """
-        distance = (maps - self.mean) / self.spread
+        distance = (maps - self.mean) / np.float32(self.spread)
         above = distance - distance.mean(axis=-1, keepdims=True, dtype=np.float64)
         return np.asarray(above, dtype=np.float32)
 
 
-def healthy_reference(maps: Map, *, shrinkage: float) -> Reference:
+def healthy_reference(maps: Map) -> Reference:
     """Return what subjects are compared with.
 
     Parameters
     ----------
     maps : (n, v) float32 ndarray
         Of healthy subjects.
-    shrinkage : float
-        From 0, each place has its own spread, to 1, all have the root mean square of all places. Some
-        keeps places where every healthy map is the same from growing beyond all others.
 
     Raises
     ------
     InputError
         Where there are too few maps, or they do not differ anywhere.
     """
-    if len(maps) < FEWEST:
-        raise InputError(
-            f"referenced maps: required {FEWEST} CN training scans or more; received {len(maps)}; "
-            "lower split.test_fraction, or add CN scans"
-        )
-    variance = maps.var(axis=0, ddof=1, dtype=np.float64)
-    common = float(variance.mean())
-    if not common > 0:
+    require_healthy(len(maps))
+    variance = float(maps.var(axis=0, ddof=1, dtype=np.float64).mean())
+    if not variance > 0:
         raise InputError(
             "referenced maps: required maps that differ between CN training scans; received maps that "
             "are all alike: the network looks at nothing; train it longer"
         )
-    spread = np.sqrt((1 - shrinkage) * variance + max(shrinkage, 1e-6) * common)
-    return Reference(
-        maps.mean(axis=0, dtype=np.float64).astype(np.float32), spread.astype(np.float32), len(maps)
-    )
+    mean = maps.mean(axis=0, dtype=np.float64).astype(np.float32)
+    return Reference(mean, float(np.sqrt(variance)), len(maps))
+
+
+def require_healthy(scans: int) -> None:
+    """Refuse too few healthy scans for a reference.
+
+    Raises
+    ------
+    InputError
+        Where there are fewer than `FEWEST`.
+    """
+    if scans < FEWEST:
+        raise InputError(
+            f"referenced maps: required {FEWEST} CN training scans or more; received {scans}; "
+            "lower split.test_fraction, or add CN scans"
+        )
 
 
 @dataclass(frozen=True, eq=False)
 class Patterns:
-    """What tells patients' distances from healthy ones: a Wiener filter on principal patterns.
+    """The ways in which healthy maps differ as a whole: a Wiener filter on their principal patterns.
 
     Attributes
     ----------
     patterns : (k, v) float32 ndarray
         Orthonormal.
     gains : (k,) float32 ndarray
-        The disease's share of what patients have of each, from 0 to 1.
+        How much of each is kept, from 0 to 1.
     """
 
     patterns: Map
@@ -103,25 +115,25 @@ class Patterns:
         return np.asarray((distances @ self.patterns.T * self.gains) @ self.patterns, dtype=np.float32)
 
 
-def disease_patterns(patients: Map, healthy: Map) -> Patterns:
-    """Return the patterns of training subjects' distances, and what the disease's share of each is.
-
-    The mean square of healthy subjects is taken for what everybody has; what patients have beyond it is the
-    disease's. Patterns with no more in patients than in healthy subjects are left out.
+def healthy_patterns(distances: Map) -> Patterns:
+    """Return the principal patterns of healthy subjects' distances.
 
     Parameters
     ----------
-    patients, healthy : (n, v), (m, v) float32 ndarray
+    distances : (n, v) float32 ndarray
+
+    Returns
+    -------
+    Patterns
+        A pattern's gain is its variance, over that and `NOISE` of the variance of all of them.
     """
-    both = np.concatenate([patients, healthy])
     # The patterns of few maps of many voxels come from the products between the maps.
-    _, mixtures = np.linalg.eigh((both @ both.T).astype(np.float64))
-    patterns = mixtures.T.astype(np.float32) @ both
-    length = np.linalg.norm(patterns, axis=1)
-    patterns = patterns[length > 1e-3 * length.max()] / length[length > 1e-3 * length.max(), None]
-    total, common = (np.square(maps @ patterns.T).mean(axis=0) for maps in (patients, healthy))
-    more = total > common
-    return Patterns(patterns[more], np.asarray(1 - common[more] / total[more], dtype=np.float32))
+    variance, mixtures = np.linalg.eigh((distances @ distances.T).astype(np.float64))
+    there = variance > 1e-6 * variance.max()
+    patterns = mixtures.T[there].astype(np.float32) @ distances
+    patterns /= np.linalg.norm(patterns, axis=1, keepdims=True)
+    gains = variance[there] / (variance[there] + NOISE * variance.sum())
+    return Patterns(patterns, gains.astype(np.float32))
 
 
 def smoothed(data: Map, *, fwhm_mm: float, grid_mm: float, inside: Mask) -> Map:

@@ -65,9 +65,8 @@ def run(params: Params) -> None:
     model, space = load_model(MODEL), space_of(params)
     split = read_split(SPLIT).drop_duplicates("scan", keep="first")
     scans = _with_answers(split[split["part"] == "test"], params)
-    training = split[split["part"] != "test"].groupby("diagnosis")["scan"].agg(list)
-    healthy, patients = (training.get(diagnosis, []) for diagnosis in ("CN", "AD"))
-    explainer = Explainer(model, healthy, patients, space, params)
+    healthy = split.loc[(split["part"] != "test") & (split["diagnosis"] == "CN"), "scan"].tolist()
+    explainer = Explainer(model, healthy, space, params)
     volumes = _write_scans(explainer, scans, space, params)
     groups = _groups(scans)
     regions = _write_groups(volumes, groups, explainer.references, space, params)
@@ -76,7 +75,7 @@ def run(params: Params) -> None:
         "method": method_for(model, params.explain.method),
         "planes": len(space.grid.y_mm),
         "reference_scans": len(healthy),
-        "truth": _write_truth(volumes, scans, (healthy, patients), space, params),
+        "truth": _write_truth(volumes, scans, healthy, space, params),
         "sanity": _write_sanity(explainer, volumes["referenced"], scans, space, params),
     }
     write_json(CAM, facts)
@@ -182,9 +181,8 @@ def _write_groups(
             save_figure(figure, folder / ("groups.png" if kind == "exact" else f"groups_{kind}.png"))
             means |= {f"{name}_{kind}": data for name, data in found.items() if name != "difference"}
         for depth, reference in references.items():
-            for name, data in (("mean", reference.mean), ("spread", reference.spread)):
-                volume = Volume(space.filled(data), affine)
-                write_volume(folder / f"reference_{depth}_{name}.nii.gz", volume, space="mni")
+            volume = Volume(space.filled(reference.mean), affine)
+            write_volume(folder / f"reference_{depth}.nii.gz", volume, space="mni")
     uptake = {group.name: _mean_uptake(group.scans) for group in groups if group.name in ("ad", "cn")}
     atlas = load_atlas(params.explain.atlas, params.standardize.grid_mm)
     table = region_table(means, uptake, atlas, space.brain)
@@ -217,7 +215,7 @@ def _facts(volumes: Volumes, groups: list[_Group], regions: pd.DataFrame, space:
 def _write_truth(
     volumes: Volumes,
     scans: pd.DataFrame,
-    training: tuple[list[str], list[str]],
+    healthy: list[str],
     space: Space,
     params: Params,
 ) -> dict[str, Any]:
@@ -225,8 +223,8 @@ def _write_truth(
 
     Parameters
     ----------
-    training : (list of str, list of str)
-        Healthy scans and patients' that the untrained networks' maps are referenced to.
+    healthy : list of str
+        Training scans that the untrained networks' maps are referenced to.
     """
     found = scans[(scans["diagnosis"] == "AD") & scans["correct"]]
     deficits = truths_of(found, space) if reads_phantom(params) else {}
@@ -235,7 +233,7 @@ def _write_truth(
             volumes,
             deficits,
             found,
-            untrained_explainers(*training, space, params),
+            untrained_explainers(healthy, space, params),
             space,
             seed=params.seed,
             resamples=params.evaluate.resamples,

@@ -12,8 +12,9 @@ from adpet.evidence.cam_reference import (
     Map,
     Mask,
     Reference,
-    disease_patterns,
+    healthy_patterns,
     healthy_reference,
+    require_healthy,
     smoothed,
 )
 from adpet.imaging.coronal import CoronalGrid, back_project
@@ -28,11 +29,8 @@ from adpet.workers import progress
 if TYPE_CHECKING:
     import keras
 
-# Part of a place's spread that is the brain's common one (see `healthy_reference`).
-SHRINKAGE = 0.5
-
-# What a referenced map joins: class activation maps, and integrated gradients.
-DEPTHS = ("places", "pixels")
+# What a referenced map joins, and by which weights: class activation maps, and integrated gradients.
+DEPTHS = {"places": 1 / 3, "pixels": 2 / 3}
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,13 +73,14 @@ class Explainer:
 
     A referenced map joins two depths: the class activation map, which says what each place of the feature
     layer adds to the answer, and integrated gradients, which say what each pixel adds to it. Both are
-    distances from healthy training scans; of their mean, what tells the training's patients is kept.
+    distances from healthy training scans; of their mean, what lies along the ways in which those differ is
+    kept.
 
     Parameters
     ----------
     model : keras.Model
-    healthy, patients : sequences of str
-        Training scans of either diagnosis.
+    healthy : sequence of str
+        Training scans of healthy subjects.
 
     Attributes
     ----------
@@ -90,29 +89,24 @@ class Explainer:
         Of healthy training scans' maps, by depth.
     healthy : (n, height, width) uint8 ndarray
         The mean of their slices.
+
+    Raises
+    ------
+    InputError
+        Where there are too few healthy scans, or the network's maps of them are all alike.
     """
 
-    def __init__(
-        self,
-        model: "keras.Model",
-        healthy: Sequence[str],
-        patients: Sequence[str],
-        space: Space,
-        params: Params,
-    ) -> None:
+    def __init__(self, model: "keras.Model", healthy: Sequence[str], space: Space, params: Params) -> None:
+        require_healthy(len(healthy))
         self.model, self._space, self._params = model, space, params
         total = sum(slices_of(scan).astype(np.float64) for scan in healthy)
-        self.healthy: npt.NDArray[np.uint8] = np.round(total / max(len(healthy), 1)).astype(np.uint8)
-        scans = [*healthy, *patients]
-        shown = progress(scans, label="reference", unit="scan", total=len(scans))
+        self.healthy: npt.NDArray[np.uint8] = np.round(total / len(healthy)).astype(np.uint8)
+        shown = progress(healthy, label="reference", unit="scan", total=len(healthy))
         maps = np.stack([self._both_depths(slices_of(scan)) for scan in shown])
-        normal = maps[: len(healthy)]
         self.references: dict[str, Reference] = {
-            depth: healthy_reference(normal[:, number], shrinkage=SHRINKAGE)
-            for number, depth in enumerate(DEPTHS)
+            depth: healthy_reference(maps[:, number]) for number, depth in enumerate(DEPTHS)
         }
-        distances = self._distances(maps)
-        self._patterns = disease_patterns(distances[len(healthy) :], distances[: len(healthy)])
+        self._patterns = healthy_patterns(self._distances(maps))
 
     def exact(self, slices: npt.NDArray[np.uint8]) -> tuple[Map, Map]:
         """Return the network's own maps of the planes, (n, h, w), and the log-odds of AD, (n,)."""
@@ -143,9 +137,9 @@ class Explainer:
         )
 
     def _distances(self, maps: Map) -> Map:
-        """Return the mean distance of both depths, (..., v), from maps, (..., 2, v)."""
+        """Return the weighted mean distance of both depths, (..., v), from maps, (..., 2, v)."""
         of_depths = [
-            reference.distance(maps[..., number, :])
-            for number, reference in enumerate(self.references.values())
+            weight * self.references[depth].distance(maps[..., number, :])
+            for number, (depth, weight) in enumerate(DEPTHS.items())
         ]
-        return np.asarray(np.mean(of_depths, axis=0), dtype=np.float32)
+        return np.asarray(np.sum(of_depths, axis=0), dtype=np.float32)

@@ -24,8 +24,8 @@ from adpet.stages.explain_maps import Explainer, Space, slices_of
 from adpet.stages.fitting import network
 from adpet.stages.tables import MATRIX_COLUMNS, read_alignment
 
-# Networks that have learned nothing, and training scans of either diagnosis that they are referenced to.
-UNTRAINED, UNTRAINED_SCANS = 4, 16
+# Networks that have learned nothing, and healthy training scans that they are referenced to.
+UNTRAINED, UNTRAINED_SCANS = 6, 16
 
 
 def truths_of(scans: pd.DataFrame, space: Space) -> dict[str, Map]:
@@ -121,9 +121,7 @@ def _in_mni(path: Path, matrix: "pd.Series[float]", space: Space) -> Map:
     return resample(read_volume(path), shape=template.data.shape, affine=template.affine, matrix=to_scan)
 
 
-def untrained_explainers(
-    healthy: Sequence[str], patients: Sequence[str], space: Space, params: Params
-) -> list[Explainer]:
+def untrained_explainers(healthy: Sequence[str], space: Space, params: Params) -> list[Explainer]:
     """Return explainers of networks of the same shape that have learned nothing.
 
     One such network is as likely to call dark bright as the other way round: only several are at chance.
@@ -133,5 +131,4 @@ def untrained_explainers(
         network(params.model_copy(update={"model": model, "seed": params.seed + number}))
         for number in range(1, UNTRAINED + 1)
     ]
-    few = slice(UNTRAINED_SCANS)
-    return [Explainer(blank, healthy[few], patients[few], space, params) for blank in networks]
+    return [Explainer(blank, healthy[:UNTRAINED_SCANS], space, params) for blank in networks]

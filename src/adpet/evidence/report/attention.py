@@ -123,8 +123,8 @@ def attention(documents: Documents) -> Section:
             "mean healthy slice. Both are distances from the maps of "
             f"{plural(cam['reference_scans'], 'healthy training scan')}, in standard deviations, above the "
             "scan's own mean: a network looks at some places in everybody, and an ill brain lifts its map "
-            "everywhere. Of that, what lies along the patterns in which the training's patients depart "
-            "further than its healthy subjects is kept: it says where something is unusual in this subject."
+            "everywhere. Of that, what lies along the ways in which healthy maps differ as a whole is kept, "
+            "and the noise of single places is not: it says where something is unusual in this subject."
         ),
         _alarms(cam),
         masses_table(cam),
