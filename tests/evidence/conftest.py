@@ -6,6 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from adpet.evidence.cam_scores import SCORES
+
 MakePredictions = Callable[..., pd.DataFrame]
 
 
@@ -94,12 +96,14 @@ def cam_document(**changes) -> dict:
         "reference_scans": 60,
         "truth": {
             "scans": 12,
+            "untrained": {
+                "networks": 2,
+                "untrained referenced": {score: {"lowest": 0.4, "highest": 0.6} for score in SCORES},
+            },
             "area_share": 0.4,
             "scores": {
-                "referenced": dict.fromkeys(("pointing", "mass", "mass_ratio", "auroc", "iou"), score),
-                "untrained referenced": dict.fromkeys(
-                    ("pointing", "mass", "mass_ratio", "auroc", "iou"), score | {"value": 0.5}
-                ),
+                "referenced": dict.fromkeys(SCORES, score),
+                "untrained referenced": dict.fromkeys(SCORES, score | {"value": 0.5}),
             },
         },
         "sanity": {

@@ -12,6 +12,7 @@ from adpet.evidence.cam_scores import (
     area_share,
     cam_score,
     centre_map,
+    network_ranges,
     score_rows,
     score_summary,
     truth_mask,
@@ -99,3 +100,15 @@ class TestSummary:
         table = self.table()
         again = pd.concat([table, table[table["subject"] == "p0"]])
         assert score_summary(again, seed=0, resamples=200) == score_summary(table, seed=0, resamples=200)
+
+
+def test_untrained_networks_are_told_apart_and_maps_of_trained_ones_left_out():
+    scores = dict.fromkeys(SCORES, 0.0)
+    rows = [
+        {"map": "untrained", "network": network, **scores, "auroc": auroc}
+        for network, auroc in ((1, 0.2), (1, 0.4), (2, 0.7), (2, 0.7))
+    ]
+    found = network_ranges(pd.DataFrame([*rows, {"map": "referenced", **scores, "auroc": 0.9}]))
+    assert found["networks"] == 2
+    assert found["untrained"]["auroc"] == {"lowest": pytest.approx(0.3), "highest": pytest.approx(0.7)}
+    assert "referenced" not in found

@@ -106,6 +106,32 @@ def score_summary(
     }
 
 
+def network_ranges(table: pd.DataFrame) -> dict[str, Any]:
+    """Return how far untrained networks lie apart: one may call dark bright, another the other way round.
+
+    Parameters
+    ----------
+    table : DataFrame
+        `map`, `network` (missing where the map is not an untrained network's), and the columns of `SCORES`.
+
+    Returns
+    -------
+    dict
+        ``networks``: how many there are. By map and score: ``lowest`` and ``highest`` mean of a network.
+    """
+    means = table.groupby(["map", "network"], sort=True)[list(SCORES)].mean()
+    ranges: dict[str, Any] = {"networks": int(table["network"].nunique())}
+    for name, rows in means.groupby(level="map", sort=True):
+        ranges[str(name)] = {
+            score: {
+                "lowest": round(float(rows[score].min()), 6),
+                "highest": round(float(rows[score].max()), 6),
+            }
+            for score in SCORES
+        }
+    return ranges
+
+
 def area_share(truths: Sequence[Mask], inside: Mask) -> float:
     """Return the truth's mean share of the voxels that are scored: what a blind map's mass would be."""
     return float(np.mean([truth[inside].mean() for truth in truths]))

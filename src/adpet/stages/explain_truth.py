@@ -13,6 +13,7 @@ from adpet.evidence.cam_scores import (
     LEAST_DEFICIT,
     area_share,
     centre_map,
+    network_ranges,
     score_rows,
     score_summary,
     truth_mask,
@@ -73,7 +74,7 @@ def truth_scores(
     Returns
     -------
     table : DataFrame
-        One row a scan and map; of untrained networks' maps, one more a network.
+        One row a scan and map; of untrained networks' maps one a network, with its number as `network`.
     facts : dict
         Mean scores by map with their intervals, and what they were taken from.
     """
@@ -94,12 +95,13 @@ def truth_scores(
             "centre": centre,
         }
         rows += score_rows(maps, masks[scan], space.inside, scan=scan, subject=subjects[scan])
-        for blank in untrained:
+        for number, blank in enumerate(untrained, start=1):
             maps = {
                 "untrained exact": space.volume_of(blank.exact(slices)[0]),
                 "untrained referenced": blank.referenced(slices),
             }
-            rows += score_rows(maps, masks[scan], space.inside, scan=scan, subject=subjects[scan])
+            facts = {"scan": scan, "subject": subjects[scan], "network": number}
+            rows += score_rows(maps, masks[scan], space.inside, **facts)
     table = pd.DataFrame(rows)
     summary = score_summary(table, seed=seed, resamples=resamples)
     return table, {
@@ -108,6 +110,7 @@ def truth_scores(
         "least_deficit": LEAST_DEFICIT,
         "area_share": round(area_share([masks[scan] for scan in scored], space.inside), 6),
         "scores": summary,
+        "untrained": network_ranges(table),
     }
 
 
