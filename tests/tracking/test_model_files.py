@@ -10,12 +10,15 @@ import sys
 import zipfile
 from pathlib import Path
 
+import mlflow.pyfunc
 import numpy as np
 import pytest
+from mlflow.exceptions import MlflowException
 
 from adpet.errors import TrackingError
 from adpet.tracking import model_files
-from adpet.tracking.model_files import files_digest, read_model
+from adpet.tracking.checked_loading import files_digest
+from adpet.tracking.model_files import read_model
 from adpet.tracking.registry import register_version
 
 # What writes or reads pickles, or code by another name.
@@ -123,6 +126,21 @@ def test_no_module_reads_pickles_or_lets_others_do_so_or_unpacks_archives(projec
     assert wrong == []
 
 
+def test_mlflow_itself_refuses_a_version_with_a_changed_file(log, project):
+    """Damage to the weights, which MLflow alone would not notice, or say so in Keras' words."""
+    register_version(run_id=log())
+    uri = "models:/adpet/1"
+    slices = np.zeros((1, 8, 8, 1), dtype=np.uint8)
+    answer = mlflow.pyfunc.load_model(uri).predict(slices)
+    (weights,) = project.rglob("model.keras")
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(MlflowException, match=r"models:/adpet/1: required its files as they were registered"):
+        mlflow.pyfunc.load_model(uri)
+    weights.write_bytes(content)
+    np.testing.assert_array_equal(mlflow.pyfunc.load_model(uri).predict(slices), answer)
+
+
 @pytest.mark.parametrize("place", ["../elsewhere", "{outside}"])
 def test_a_model_that_names_a_file_out_of_its_folder_is_not_read(tmp_path, tiny_model, place):
     """As a registry could be told that somebody else filled; its digests are then right."""
@@ -159,6 +177,8 @@ class TestDigest:
     def test_it_does_not_change_with_what_mlflow_adds_to_a_copy(self, folder):
         before = files_digest(folder)
         (folder / "registered_model_meta").write_text("model_name: adpet\n")
+        (folder / "code" / "__pycache__").mkdir(parents=True)
+        (folder / "code" / "__pycache__" / "checked_loading.pyc").touch()
         assert files_digest(folder) == before
 
 

@@ -4,7 +4,6 @@ They are YAML, JSON and Keras' own archive, read in its safe mode. No pickle is 
 is opened before its digest was looked at.
 """
 
-import hashlib
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,23 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from adpet.errors import InputError, TrackingError
+from adpet.tracking.checked_loading import files_digest
 from adpet.tracking.store import current, one_line, reported
-
-# The tag of a version that carries the digest.
-FILES = "adpet.files_digest"
-
-# What MLflow adds to every copy that it hands out.
-_ADDED_BY_MLFLOW = "registered_model_meta"
-
-
-def files_digest(folder: Path) -> str:
-    """Return a hash of the names and contents of all files below `folder`."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.name != _ADDED_BY_MLFLOW:
-            digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
-            digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 
 from adpet.artifacts import written_aside
+from adpet.tracking import checked_loading
 from adpet.tracking.store import LINEAGE, current
 
 # The tag that carries a model's digest, on the logged model and on its version.
@@ -41,6 +42,7 @@ def write_model(
         metadata=json.loads(json.dumps(dict(metadata))),
         pip_requirements=list(pip_requirements),
     )
+    _check_when_loaded(folder)
 
 
 def send_model(run_id: str, folder: Path, *, digest: str, name: str) -> str:
@@ -110,6 +112,19 @@ def _as_output(run_id: str, model_id: str) -> str:
     if model_id not in {output.model_id for output in (outputs.model_outputs if outputs else [])}:
         client.log_outputs(run_id, [LoggedModelOutput(model_id, step=0)])
     return model_id
+
+
+def _check_when_loaded(folder: Path) -> None:
+    """Let MLflow read a model by `checked_loading`, of which it gets a copy."""
+    from mlflow.models import Model
+
+    (folder / checked_loading.CODE).mkdir()
+    module = Path(checked_loading.__file__)
+    (folder / checked_loading.CODE / module.name).write_bytes(module.read_bytes())
+    path = folder / MODEL_FILE
+    model = Model.load(str(path))
+    model.flavors["python_function"] |= {"loader_module": module.stem, "code": checked_loading.CODE}
+    model.save(str(path))
 
 
 def _claim(folder: Path, entry: Any) -> None:

@@ -13,7 +13,8 @@ from typing import Any
 from mlflow.exceptions import MlflowException
 
 from adpet.errors import TrackingError
-from adpet.tracking.model_files import FILES, downloaded, files_digest, read_model, require_digest
+from adpet.tracking.checked_loading import FILES, files_digest
+from adpet.tracking.model_files import downloaded, read_model, require_digest
 from adpet.tracking.models import DIGEST, ready_models
 from adpet.tracking.pages import NOTE, Origin
 from adpet.tracking.runs import LEAKY

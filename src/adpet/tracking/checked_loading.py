@@ -1,0 +1,67 @@
+"""How MLflow itself reads a registered model: only if its files are those that were registered.
+
+A copy of this file lies in every model's folder, in `CODE`, and MLflow calls it for ``mlflow models serve``
+and ``mlflow.pyfunc.load_model``, where the package may not be installed: it imports nothing of it. It notices
+a file that was changed or damaged. Whoever may write the store could take the check itself out, which MLflow
+would not notice; ``adpet predict`` looks at all files before any is opened.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+# The tag of a version that carries the digest.
+FILES = "adpet.files_digest"
+
+# The folder of a model that MLflow imports modules from.
+CODE = "code"
+
+# What MLflow adds to every copy that it hands out: which version it is.
+VERSION_FILE = "registered_model_meta"
+
+# What Python leaves beside a module that it imports.
+_COMPILED = "__pycache__"
+
+
+def files_digest(folder: Path) -> str:
+    """Return a hash of the names and contents of all files below `folder`."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.name != VERSION_FILE and path.parent.name != _COMPILED:
+            digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def _load_pyfunc(path: str) -> Any:
+    """Return the model as MLflow wraps a Keras model; MLflow calls this with the path of its data.
+
+    Raises
+    ------
+    MlflowException
+        Where it is a version of the registry, and a file is not as it was registered.
+    """
+    from mlflow.keras.load import _load_pyfunc as keras_model
+
+    folder = Path(path) if (Path(path) / "MLmodel").is_file() else Path(path).parent
+    # A run's own model is no version yet, and has no digest to keep to.
+    if (folder / VERSION_FILE).is_file():
+        _require_registered_files(folder)
+    return keras_model(path)
+
+
+def _require_registered_files(folder: Path) -> None:
+    import yaml  # type: ignore[import-untyped]
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    named = yaml.safe_load((folder / VERSION_FILE).read_text(encoding="utf-8"))
+    name, number = named["model_name"], str(named["model_version"])
+    wanted = MlflowClient().get_model_version(name, number).tags.get(FILES)
+    found = files_digest(folder)
+    if found != wanted:
+        raise MlflowException(
+            f"models:/{name}/{number}: required its files as they were registered (digest "
+            f"{(wanted or 'none')[:12]}); received {found[:12]}: one was changed since; bring it back, or "
+            "name another version"
+        )
