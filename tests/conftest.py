@@ -12,6 +12,7 @@ from pathlib import Path
 
 import nibabel as nib
 import pytest
+from hypothesis import settings
 from ruamel.yaml import YAML
 
 from adpet.memory import keep_freed_memory
@@ -22,6 +23,10 @@ for variable in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_TH
     os.environ.setdefault(variable, "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 keep_freed_memory()
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("adpet", deadline=None)
+settings.load_profile("adpet")
 
 ROOT = Path(__file__).parents[1]
 REAL_MEAN_IMAGE = ROOT.parent / "shared" / "real" / "TEMPLATE_FDGPET_100.nii"

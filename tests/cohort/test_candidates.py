@@ -26,7 +26,7 @@ def test_labels_that_lose_letters_stay_apart(pair):
     assert first != second
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(st.text(min_size=1, max_size=20).filter(lambda text: text.strip()))
 def test_every_key_is_a_safe_file_name(label):
     name = key(subject=label, session=label)

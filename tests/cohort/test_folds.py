@@ -21,7 +21,7 @@ def _people(count):
     )
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(count=st.integers(40, 120), folds=st.integers(3, 10), seed=st.integers(0, 100))
 def test_folds_are_equal_balanced_and_together_everybody(count, folds, seed):
     found = cross_validation_folds(_people(count), folds=folds, seed=seed)

@@ -70,7 +70,7 @@ class TestPhysiology:
 
 
 class TestSmoothNoise:
-    @settings(deadline=None, max_examples=12)
+    @settings(max_examples=12)
     @given(fwhm=st.floats(0.6, 4.0), seed=st.integers(0, 99))
     def test_has_unit_variance_at_any_smoothness(self, fwhm, seed):
         noise = unit_noise(np.random.default_rng(seed), [36, 36, 36], [fwhm, fwhm, 1.5])

@@ -141,7 +141,7 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")
 
 
 class TestFiles:
-    @settings(deadline=None, max_examples=40)
+    @settings(max_examples=40)
     @given(
         texts=st.fixed_dictionaries({"site": TEXT, "scanner": TEXT, "path": TEXT.map("a{}".format)}),
         subject=st.sampled_from(["NA", "007", "null", "1e5", 'ä, "b"', " x "]),

@@ -90,7 +90,7 @@ def shares(options):
 
 
 class TestSplitBySubject:
-    @settings(deadline=None, max_examples=30)
+    @settings(max_examples=30)
     @given(options=SETTINGS, seed=st.integers(0, 99), ad=st.integers(40, 90), women=st.floats(0.2, 0.8))
     def test_it_is_complete_and_every_part_is_as_large_as_it_should_be(self, options, seed, ad, women):
         subjects = cohort(seed, ad=ad, women=women)
@@ -107,7 +107,7 @@ class TestSplitBySubject:
                 women_due = share * (group["sex"] == "F").sum()
                 assert abs(((own["diagnosis"] == diagnosis) & (own["sex"] == "F")).sum() - women_due) <= 3
 
-    @settings(deadline=None, max_examples=20)
+    @settings(max_examples=20)
     @given(options=SETTINGS, seed=st.integers(0, 99))
     def test_ages_agree_over_the_parts(self, options, seed):
         subjects = cohort(seed, ad=120, cn=120)
@@ -140,7 +140,7 @@ class TestSplitBySubject:
         means = ages.groupby("part")["age"].mean()
         assert means.max() - means.min() < 0.15 * AGE_SD
 
-    @settings(deadline=None, max_examples=20)
+    @settings(max_examples=20)
     @given(options=SETTINGS, order=st.integers(0, 99))
     def test_the_order_of_rows_does_not_matter(self, options, order):
         subjects = cohort(7, unknown_ages=10)
@@ -241,7 +241,7 @@ class TestSplitBySlice:
         split = split_by_slice(labelled_slices(cohort(1)), test_fraction=0.2, folds=0, seed=1)
         assert split["part"].value_counts().to_dict() == {"train": 384, "test": 96}
 
-    @settings(deadline=None, max_examples=10)
+    @settings(max_examples=10)
     @given(order=st.integers(0, 99))
     def test_the_order_of_rows_does_not_matter(self, order):
         slices = labelled_slices(cohort(1))
@@ -250,7 +250,7 @@ class TestSplitBySlice:
 
 
 class TestCheckDisjoint:
-    @settings(deadline=None, max_examples=20)
+    @settings(max_examples=20)
     @given(row=st.integers(0, 479), data=st.data())
     def test_one_slice_on_another_side_is_found(self, row, data):
         split = split_of(cohort(1))

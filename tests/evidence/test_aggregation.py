@@ -128,7 +128,7 @@ class TestLearningWeights:
         auc = [roc_auc_score(t["diagnosis"] == "AD", t["probability"]) for t in (learned, plain)]
         assert auc[0] > auc[1]
 
-    @settings(deadline=None, max_examples=20)
+    @settings(max_examples=20)
     @given(seed=st.integers(0, 1_000), subjects=st.integers(2, 12), separation=st.floats(-3, 30))
     def test_a_handful_of_subjects_gives_weights_near_the_equal_ones(
         self, make_predictions, seed, subjects, separation

@@ -63,7 +63,7 @@ def truth_of(subjects):
 
 
 class TestTheArms:
-    @settings(deadline=None, max_examples=15)
+    @settings(max_examples=15)
     @given(ad=st.integers(8, 30), cn=st.integers(8, 30), seed=SEEDS)
     def test_the_subject_split_shares_no_subject_and_all_test_the_same_share(self, ad, cn, seed):
         arms = arms_of(people(ad, cn), seed)
@@ -75,7 +75,7 @@ class TestTheArms:
             assert (table["part"] == "test").mean() == pytest.approx(0.25, abs=2 / min(ad, cn))
             assert set(table["diagnosis"]) == {"AD", "CN"}
 
-    @settings(deadline=None, max_examples=15)
+    @settings(max_examples=15)
     @given(ad=st.integers(8, 30), cn=st.integers(8, 30), seed=SEEDS)
     def test_shuffled_labels_are_one_a_subject_balanced_and_say_nothing_of_the_truth(self, ad, cn, seed):
         subjects = people(ad, cn)

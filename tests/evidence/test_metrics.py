@@ -38,7 +38,7 @@ def _leaves(document):
 
 
 class TestClassificationMetrics:
-    @settings(deadline=None, max_examples=20)
+    @settings(max_examples=20)
     @given(seed=st.integers(0, 10_000), threshold=st.floats(0.1, 0.9))
     def test_equal_their_definitions(self, seed, threshold):
         rng = np.random.default_rng(seed)

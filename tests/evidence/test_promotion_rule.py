@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from adpet.errors import InputError
@@ -127,7 +127,6 @@ class TestAgainstAChampion:
         assert list(found) == ["champion"]
         assert found["champion"].endswith("required: 10 or more of each diagnosis")
 
-    @settings(deadline=None)
     @given(st.lists(st.integers(0, 79), unique=True), st.lists(st.integers(0, 79), unique=True))
     def test_nobody_counts_whom_either_knows(self, first, second):
         known = [frozenset(f"{number:016x}" for number in numbers) for numbers in (first, second)]

@@ -28,7 +28,7 @@ class TestResamples:
 
 
 class TestResampledMetrics:
-    @settings(deadline=None, max_examples=25)
+    @settings(max_examples=25)
     @given(seed=st.integers(0, 10_000), decimals=st.integers(0, 3))
     def test_equal_metrics_of_slices_that_are_really_repeated(self, seed, decimals):
         # Few decimals make many ties, within and between subjects.

@@ -232,7 +232,7 @@ def flip(volume, axis):
 
 
 class TestResample:
-    @settings(deadline=None, max_examples=30)
+    @settings(max_examples=30)
     @given(
         degrees=st.tuples(*[st.floats(-20, 20)] * 3),
         shift=st.tuples(*[st.floats(-5, 5)] * 3),

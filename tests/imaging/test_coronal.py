@@ -112,7 +112,7 @@ class TestInverse:
         np.testing.assert_array_equal(slices[3], data[:, 3, ::-1].T)
         np.testing.assert_array_equal(back_project(slices, GRID, shape=data.shape, affine=affine), data)
 
-    @settings(deadline=None, max_examples=40)
+    @settings(max_examples=40)
     @given(
         shift=st.tuples(*[st.floats(-6, 6)] * 3),
         zooms=st.tuples(*[st.floats(1.4, 3.5)] * 3),

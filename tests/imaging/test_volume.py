@@ -340,7 +340,7 @@ class TestRefusals:
         good.write_bytes(content)
         assert "no usable affine" in refusal(good)
 
-    @settings(deadline=None, max_examples=60)
+    @settings(max_examples=60)
     @given(st.lists(st.tuples(st.integers(0, 347), st.integers(0, 255)), min_size=1, max_size=8))
     def test_no_damaged_header_raises_anything_but_a_refusal(self, tmp_path_factory, damage):
         path = tmp_path_factory.mktemp("damaged") / "scan.nii"

@@ -36,7 +36,7 @@ class TestDraw:
         assert not np.array_equal(first[0], other[0])
 
     @given(seed=st.integers(0, 2**32 - 1))
-    @settings(max_examples=20, deadline=None)
+    @settings(max_examples=20)
     def test_without_shift_the_centre_stays(self, seed):
         still = Augmentation(rotation_degrees=90, zoom=0.5, shear=0.5, flip=True)
         transforms, _ = draw(still, 8, SIZE, np.random.default_rng(seed))

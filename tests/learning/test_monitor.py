@@ -39,7 +39,7 @@ def test_one_class_alone_has_no_auc():
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.booleans()), min_size=2, max_size=30))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_auc_equals_sklearns_with_ties(pairs):
     score = np.array([value for value, _ in pairs], dtype=float)
     positive = np.array([flag for _, flag in pairs])
