@@ -200,11 +200,27 @@ def unit_noise(rng: np.random.Generator, shape: list[int], fwhm_voxels: list[flo
     return np.asarray(noise, dtype=np.float32)
 
 
-def on_lattice(lattice: Array, shape: tuple[int, ...], step: float = LATTICE_MM / GRID_MM) -> Array:
-    """Interpolate a lattice whose points lie `step` voxels apart at every voxel of `shape`."""
-    return np.asarray(
-        ndimage.affine_transform(lattice, np.full(3, 1 / step), output_shape=shape, order=1, mode="nearest")
-    )
+def on_lattice(lattice: Array, shape: tuple[int, ...], step: npt.ArrayLike = LATTICE_MM / GRID_MM) -> Array:
+    """Interpolate a lattice linearly at every voxel of `shape`; beyond its last point it goes on as there.
+
+    Axis by axis, which is ten times as fast as looking up every voxel's eight neighbours.
+
+    Parameters
+    ----------
+    lattice : (l, m, n) float32 ndarray
+        Its first point lies at the first voxel.
+    shape : (int, int, int)
+    step : float, or one an axis
+        Voxels from one point of the lattice to the next.
+    """
+    for axis, (size, length) in enumerate(zip(shape, np.broadcast_to(step, 3), strict=True)):
+        last = lattice.shape[axis] - 1
+        at = np.minimum(np.arange(size) / length, last)
+        below = np.minimum(at.astype(np.intp), last - 1)
+        share = (at - below).astype(np.float32).reshape([-1 if axis == other else 1 for other in range(3)])
+        low, high = lattice.take(below, axis), lattice.take(below + 1, axis)
+        lattice = low + share * (high - low)
+    return lattice
 
 
 def _ageing(decades: float) -> npt.NDArray[np.float64]:

@@ -191,8 +191,7 @@ def count(
     """
     lattice = [int(size * zoom / LATTICE_MM) + 3 for size, zoom in zip(uptake.shape, zooms, strict=True)]
     slow = unit_noise(rng, lattice, [SHADING_FWHM_MM / LATTICE_MM] * 3)
-    steps = np.float64(LATTICE_MM) / zooms
-    shading = ndimage.affine_transform(slow, 1 / steps, output_shape=uptake.shape, order=1, mode="nearest")
+    shading = on_lattice(slow, uptake.shape, LATTICE_MM / zooms)
     shaded = uptake * (1 + np.float32(SHADING_SD) * shading)
     scale = np.float32(PONS_BQ_ML * np.exp(SCALE_SPREAD * rng.standard_normal()))
     spread = np.sqrt(shaded / CORTEX_UPTAKE + np.float32(NOISE_FLOOR))
