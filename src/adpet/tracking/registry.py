@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -202,7 +203,7 @@ def version_of(uri: str) -> Version:
                 number = client.get_model_version_by_alias(name, alias).version
             found = client.get_model_version(name, str(number))
         except MlflowException as error:
-            if error.error_code not in _MISSING:
+            if not _is_missing(error, name):
                 raise
             raise TrackingError(_not_there(uri, name, alias)) from error
     return Version(
@@ -214,6 +215,20 @@ def version_of(uri: str) -> Version:
         tags=dict(found.tags),
         description=found.description or "",
     )
+
+
+def _is_missing(error: MlflowException, name: str) -> bool:
+    """Say whether a version, rather than the leave to read it, is lacking.
+
+    A server that asks for a password forbids the versions of a model that nobody has registered.
+    """
+    if error.get_http_status_code() != HTTPStatus.FORBIDDEN:
+        return error.error_code in _MISSING
+    try:
+        current().client.get_registered_model(name)
+    except MlflowException as other:
+        return other.error_code in _MISSING
+    return False
 
 
 def _not_there(uri: str, name: str, alias: str | None) -> str:
