@@ -48,7 +48,7 @@ def pages(address: str) -> dict[str, tuple[str, str, int]]:
     return {
         "runs": (run_list(experiment), "text='test.subject.auc.value'", 620),
         "run": (run, "text='Registered as'", 800),
-        "model": (f"#/models/{MODEL_NAME}/versions/{version.version}", "text='Model card'", 1000),
+        "model": (f"#/models/{MODEL_NAME}/versions/{version.version}", "text=/^Model card: /", 1000),
         "maps": (f"{run}/artifacts/explain/groups/groups_referenced.png", "img[src^='blob:']", 800),
         "report": (f"{run}/artifacts/report/report.html", "iframe", 1000),
     }
