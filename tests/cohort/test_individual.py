@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 
 from adpet.cohort.individual import draw_person, on_lattice, person_uptake, unit_noise
 from adpet.cohort.uptake import load_anatomy, region_masks
@@ -87,3 +88,11 @@ class TestSmoothNoise:
         lattice = np.arange(4, dtype=np.float32)[:, None, None] * np.ones((1, 3, 3), dtype=np.float32)
         fine = on_lattice(lattice, (9, 5, 5), 4)
         np.testing.assert_allclose(fine[:, 2, 2], np.arange(9) / 4, atol=1e-5)
+
+    @pytest.mark.parametrize("step", [4.0, (2.7, 4.9, 6.1)])
+    def test_a_lattice_is_interpolated_as_scipy_does_also_beyond_its_last_point(self, step):
+        lattice = np.random.default_rng(0).standard_normal((7, 9, 8), dtype=np.float32)
+        expected = ndimage.affine_transform(
+            lattice, 1 / np.broadcast_to(step, 3), output_shape=(20, 30, 50), order=1, mode="nearest"
+        )
+        np.testing.assert_allclose(on_lattice(lattice, (20, 30, 50), step), expected, atol=1e-5)
