@@ -4,23 +4,16 @@
  * The same as `adpet.imaging.align`, which says why, function by function.
  */
 
-import { climb, type Target } from "./climbing";
+import { climb } from "./climbing";
 import { InputError } from "./errors";
-import { gaussianFilter, uniformFilter } from "./filters";
-import {
-  apply,
-  diagonal,
-  inverse,
-  joined,
-  product,
-  rotationByDegrees,
-  roundHalfEven,
-  singularValues,
-  voxelSizes,
-} from "./matrix";
+import { gaussianFilter } from "./filters";
+import { bestGuess } from "./guessing";
+import type { Target } from "./looking";
+import { coarseIndices, grown, indicesOf, offsetOf, steps } from "./masks";
+import { apply, diagonal, singularValues, voxelSizes } from "./matrix";
 import type { Level, RegistrationConstants } from "./model";
-import { dilated, eroded, type Mask } from "./morphology";
-import { percentile, resample, sample } from "./sampling";
+import { eroded, type Mask } from "./morphology";
+import { resample } from "./sampling";
 import type { Matrix4, Shape, Vector, Volume } from "./volume";
 import { general, percent } from "./wording";
 
@@ -28,9 +21,6 @@ export const FWHM_PER_SIGMA = 2 * Math.sqrt(2 * Math.log(2));
 
 /** Where registration ends its Gaussians, in sigmas. */
 const TRUNCATE = 2.5;
-const BRIGHT_PERCENT = 99;
-const BRIGHT_SHARE = 0.3;
-
 export interface Alignment {
   /** Standard world mm -> the scan's world mm. */
   readonly matrix: Matrix4;
@@ -193,65 +183,6 @@ function evened(volume: Volume, constants: RegistrationConstants): Volume {
   return { ...volume, data: volume.data.map((value, at) => value / Math.fround(local[at]! + air)) };
 }
 
-/** Try rotations and shifts about the centres of mass on coarse points; return the most similar. */
-function bestGuess(scan: Volume, template: Volume, mask: Mask, constants: RegistrationConstants): Matrix4 {
-  const step = Math.max(1, roundHalfEven(constants.guess_spacing_mm / template.affine[0]![0]!));
-  const around = grown(mask, template, 2 * constants.margin_mm);
-  const indices = coarseIndices(around, template.shape, step);
-  const smooth = uniformFilter(template.data, template.shape, step);
-  const points = indices.map((index) => apply(template.affine, index));
-  const values = Float64Array.from(indices, (index) => smooth[offsetOf(index, template.shape)]!);
-  const spread = deviations(values);
-  const image = uniformFilter(scan.data, scan.shape, step);
-  const toIndex = inverse(scan.affine);
-  const found = new Float64Array(points.length);
-
-  const likeness = (matrix: Matrix4): number => {
-    const where = product(toIndex, matrix);
-    points.forEach((point, at) => {
-      const [u, v, w] = apply(where, point);
-      found[at] = sample(image, scan.shape, u, v, w);
-    });
-    const own = deviations(found);
-    const scale = own.size * spread.size;
-    if (!(scale > 0)) return -1;
-    let both = 0;
-    for (let at = 0; at < found.length; at++) both += (found[at]! - own.mean) * (values[at]! - spread.mean);
-    return both / found.length / scale;
-  };
-
-  let best: { matrix: Matrix4; likeness: number } | undefined;
-  for (const matrix of guesses(centreOfMass(template), centreOfMass(scan), constants)) {
-    const alike = likeness(matrix);
-    if (!best || alike > best.likeness) best = { matrix, likeness: alike };
-  }
-  return best!.matrix;
-}
-
-/** Mean and standard deviation. */
-function deviations(values: Float64Array): { mean: number; size: number } {
-  const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
-  const squares = values.reduce((sum, value) => sum + (value - mean) ** 2, 0);
-  return { mean, size: Math.sqrt(squares / values.length) };
-}
-
-/** Rigid matrices that bring `centre` near `target`. */
-function* guesses(centre: Vector, target: Vector, constants: RegistrationConstants): Generator<Matrix4> {
-  const degrees = constants.guess_degrees;
-  for (const x of degrees) {
-    for (const y of degrees) {
-      for (const z of degrees) {
-        const turn = rotationByDegrees([x, y, z]);
-        const turned = apply(joined(turn, [0, 0, 0]), centre);
-        for (const shift of constants.guess_shifts_mm) {
-          const shifted = [target[0], target[1], target[2] + shift];
-          yield joined(turn, shifted.map((value, axis) => value - turned[axis]!) as Vector);
-        }
-      }
-    }
-  }
-}
-
 /** The part of `around` that lies inside the scanner's view, a margin apart. */
 function wellSeen(
   seen: Volume,
@@ -306,62 +237,4 @@ function targetOf(template: Volume, around: Mask, level: Level): Target {
     values[at] = smooth[offsetOf(index, template.shape)]!;
   });
   return { pointsMm, values };
-}
-
-/** Indices of a mask's voxels on every so many of the grid's planes, in the order of the grid. */
-function coarseIndices(mask: Mask, [ni, nj, nk]: Shape, step: number): Vector[] {
-  const indices: Vector[] = [];
-  for (let i = 0; i < ni; i += step) {
-    for (let j = 0; j < nj; j += step) {
-      for (let k = 0; k < nk; k += step) {
-        if (mask[(i * nj + j) * nk + k]) indices.push([i, j, k]);
-      }
-    }
-  }
-  return indices;
-}
-
-function offsetOf([i, j, k]: Vector, shape: Shape): number {
-  return (i * shape[1] + j) * shape[2] + k;
-}
-
-/** Offsets of a mask's voxels. */
-export function indicesOf(mask: Mask): Uint32Array {
-  let count = 0;
-  for (const value of mask) count += value ? 1 : 0;
-  const indices = new Uint32Array(count);
-  count = 0;
-  mask.forEach((value, at) => {
-    if (value) indices[count++] = at;
-  });
-  return indices;
-}
-
-function steps(marginMm: number, template: Volume): number {
-  return Math.max(1, roundHalfEven(marginMm / template.affine[0]![0]!));
-}
-
-function grown(mask: Mask, template: Volume, marginMm: number): Mask {
-  return dilated(mask, template.shape, steps(marginMm, template));
-}
-
-/** World coordinates of the centre of what is bright. */
-function centreOfMass({ data, shape, affine }: Volume): Vector {
-  const least = Math.fround(Math.fround(BRIGHT_SHARE) * percentile(data, BRIGHT_PERCENT));
-  const sums: Vector = [0, 0, 0];
-  let total = 0;
-  let at = 0;
-  for (let i = 0; i < shape[0]; i++) {
-    for (let j = 0; j < shape[1]; j++) {
-      for (let k = 0; k < shape[2]; k++, at++) {
-        const value = data[at]!;
-        if (!(value > least)) continue;
-        total += value;
-        sums[0] += value * i;
-        sums[1] += value * j;
-        sums[2] += value * k;
-      }
-    }
-  }
-  return apply(affine, sums.map((sum) => sum / total) as Vector);
 }

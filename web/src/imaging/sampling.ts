@@ -79,11 +79,19 @@ export function sample(
   v: number,
   w: number,
 ): number {
-  const [ni, nj, nk] = shape;
+  const ni = shape[0];
+  const nj = shape[1];
+  const nk = shape[2];
   if (!(u >= 0 && v >= 0 && w >= 0 && u <= ni - 1 && v <= nj - 1 && w <= nk - 1)) return 0;
-  const [i, j, k] = [Math.floor(u), Math.floor(v), Math.floor(w)];
-  const [fu, fv, fw] = [u - i, v - j, w - k];
-  const [gu, gv, gw] = [1 - fu, 1 - fv, 1 - fw];
+  const i = Math.floor(u);
+  const j = Math.floor(v);
+  const k = Math.floor(w);
+  const fu = u - i;
+  const fv = v - j;
+  const fw = w - k;
+  const gu = 1 - fu;
+  const gv = 1 - fv;
+  const gw = 1 - fw;
   // On the last voxel the next one has no weight.
   const di = i < ni - 1 ? nj * nk : 0;
   const dj = j < nj - 1 ? nk : 0;
