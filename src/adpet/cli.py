@@ -23,6 +23,7 @@ STAGES = {
     "tune": "search the hyperparameters that are `tuned`",
     "train": "train MobileNetV2 with the best trial's values",
     "evaluate": "score the held-out test subjects",
+    "export": "write the model as ONNX with all that it takes to ask it",
     "explain": "draw class activation maps",
     "audit": "measure how much a slice split would leak",
     "fold": "train and predict one fold of the cross-validation",
