@@ -6,13 +6,13 @@ import { Controls } from "./controls";
 import { byId, percent } from "./dom";
 import type { ModelInfo } from "./model-info";
 import { save, stemOf } from "./saving";
-import type { Point } from "./sections";
+import { middleOf, type Point } from "./sections";
 import { begun, sceneOf, windowOf, type Shown } from "./state";
 import { Strip } from "./strip";
 import { summaryPicture } from "./summary";
 import { showChecks, showRegions } from "./tables";
 import { showAnswer, showWaiting } from "./verdict";
-import { openViewer, type Viewer } from "./viewer";
+import { StagedViewer } from "./viewer";
 
 /** Where the posterior cingulate lies, which AD takes uptake from first. */
 const START: Point = [6, -52, 26];
@@ -32,7 +32,10 @@ export class App {
   private readonly strip = new Strip(byId("strip"), (yMm) =>
     this.move([this.controls.point[0], yMm, this.controls.point[2]]),
   );
-  private viewer: Promise<Viewer> | undefined;
+  private readonly viewer = new StagedViewer(byId("viewer"), (point) => {
+    this.controls.point = point;
+    this.strip.mark(point[1]);
+  });
   private shown: Shown = begun("");
   private scan = 0;
 
@@ -68,7 +71,7 @@ export class App {
     this.controls.reset();
     this.strip.clear();
     byId("problem").hidden = true;
-    byId("work").hidden = true;
+    byId("work").classList.add("away");
     for (const id of ["save-cam", "save-page"]) {
       byId<HTMLButtonElement>(id).disabled = true;
     }
@@ -118,7 +121,8 @@ export class App {
   private showOriginal({ picture }: Of<"original">): void {
     this.shown.original = picture;
     this.shown.originalWindow = windowOf(picture.data);
-    byId("work").hidden = false;
+    byId("work").classList.remove("away");
+    this.controls.span(picture, middleOf(picture));
     void this.draw();
   }
 
@@ -166,6 +170,7 @@ export class App {
     byId("progress-text").textContent = "";
     showWaiting(byId("answer"), "There is no answer for this scan; the reason stands above.");
     this.setState("refused");
+    void this.draw();
   }
 
   private setState(state: "working" | "answered" | "refused"): void {
@@ -183,22 +188,11 @@ export class App {
   }
 
   private async draw(): Promise<void> {
-    this.viewer ??= this.openedViewer();
-    const viewer = await this.viewer;
     const { scene } = this;
     if (scene) {
-      await viewer.show(scene);
-      viewer.moveTo(this.controls.point);
+      const settled = document.body.dataset["state"] !== "working";
+      await this.viewer.show(scene, this.controls.point, settled);
     }
-  }
-
-  private async openedViewer(): Promise<Viewer> {
-    const viewer = await openViewer(byId("viewer"));
-    viewer.onMove((point) => {
-      this.controls.point = point;
-      this.strip.mark(point[1]);
-    });
-    return viewer;
   }
 
   private async changeSpace(): Promise<void> {
@@ -220,14 +214,14 @@ export class App {
     const { scene } = this;
     this.strip.restyle(this.controls.overlay);
     if (scene) {
-      void this.viewer?.then((viewer) => viewer.restyle(scene));
+      this.viewer.restyle(scene);
     }
   }
 
   private move(point: Point): void {
     this.controls.point = point;
     this.strip.mark(point[1]);
-    void this.viewer?.then((viewer) => viewer.moveTo(point));
+    this.viewer.moveTo(point);
   }
 
   private saveCam(): void {

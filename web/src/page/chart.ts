@@ -5,7 +5,7 @@ import { percent, signed, svgElement } from "./dom";
 
 const WIDTH = 340;
 const HEIGHT = 150;
-const LEFT = 34;
+const LEFT = 42;
 const RIGHT = 8;
 const TOP = 10;
 const BOTTOM = 30;
@@ -30,7 +30,7 @@ export function probabilityChart(
       svgElement("line", { x1: LEFT, x2: WIDTH - RIGHT, y1: y(share), y2: y(share), class: "grid" }),
     );
     chart.append(
-      svgElement("text", { x: LEFT - 6, y: y(share) + 3.5, class: "tick end" }, `${100 * share} %`),
+      svgElement("text", { x: LEFT - 6, y: y(share) + 3.5, class: "tick end" }, `${100 * share}%`),
     );
   }
   slices.forEach(({ probability_of_ad: p }, index) => {

@@ -38,14 +38,20 @@ export interface Overlay {
   threshold: number;
 }
 
+const TABLES = { AD: tableOf(STOPS.AD), CN: tableOf(STOPS.CN) };
+
 /** Return the colour of a share, 0 to 1, of the map's largest value. */
 export function colourOf(direction: Direction, share: number): Colour {
-  const stops = STOPS[direction];
-  const place = Math.min(Math.max(share, 0), 1) * (stops.length - 1);
-  const below = stops[Math.floor(place)]!;
-  const above = stops[Math.ceil(place)]!;
-  const part = place - Math.floor(place);
-  return [0, 1, 2].map((n) => below[n]! + part * (above[n]! - below[n]!)) as unknown as Colour;
+  return TABLES[direction][Math.round(255 * Math.min(Math.max(share, 0), 1))]!;
+}
+
+function tableOf(stops: readonly Colour[]): Colour[] {
+  return Array.from({ length: 256 }, (_, index) => {
+    const place = (index / 255) * (stops.length - 1);
+    const below = stops[Math.floor(place)]!;
+    const above = stops[Math.ceil(place)]!;
+    return [0, 1, 2].map((n) => below[n]! + (place % 1) * (above[n]! - below[n]!)) as unknown as Colour;
+  });
 }
 
 /** The same colours in the form that NiiVue takes. */

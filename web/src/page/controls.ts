@@ -77,8 +77,8 @@ export class Controls {
 
   private tell(): void {
     const { direction, opacity, threshold } = this.overlay;
-    byId("opacity-value").textContent = `${Math.round(100 * opacity)} %`;
-    byId("threshold-value").textContent = `${Math.round(100 * threshold)} % of the largest`;
+    byId("opacity-value").textContent = `${Math.round(100 * opacity)}%`;
+    byId("threshold-value").textContent = `${Math.round(100 * threshold)}% of the largest`;
     byId("legend-bar").style.backgroundImage = gradient(direction);
     this.places.forEach((place, axis) => {
       byId(`${AXES[axis]}-value`).textContent = `${signed(Number(place.value), 0)} mm`;

@@ -41,12 +41,12 @@ export function byId<Kind extends HTMLElement = HTMLElement>(id: string): Kind {
 /** Write a probability as a whole percentage that is never rounded to certainty. */
 export function percent(share: number): string {
   if (share > 0 && share < 0.01) {
-    return "< 1 %";
+    return "< 1%";
   }
   if (share > 0.99 && share < 1) {
-    return "> 99 %";
+    return "> 99%";
   }
-  return `${Math.round(100 * share)} %`;
+  return `${Math.round(100 * share)}%`;
 }
 
 /** Write a number with a true minus sign. */

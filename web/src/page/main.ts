@@ -8,7 +8,7 @@ import { workOffline } from "./offline";
 
 try {
   const model = await fetchModelInfo();
-  byId("about").textContent = `${model.intended_use} Model lineage ${model.lineage.id}.`;
+  byId("about").textContent = `Model ${model.name} ${model.adpet_version}, lineage ${model.lineage.id}.`;
   const app = new App(model);
   offerFiles((name, content) => void app.take(name, content));
   await offerExamples((name, content) => void app.take(name, content));

@@ -13,7 +13,7 @@ import type { Picture } from "../messages";
 import { lookupTable, type Direction } from "./colours";
 import { element } from "./dom";
 import type { Point, Scene } from "./sections";
-import type { Viewer } from "./viewer";
+import type { OnMove, Viewer } from "./viewer";
 
 /** NiiVue's code for colours that run from 0 to the largest value, and for none below the least one. */
 const NOTHING_BELOW_LEAST = 1;
@@ -32,11 +32,12 @@ export class NiivueViewer implements Viewer {
   private cam: Picture | undefined;
   private direction: Direction | undefined;
   private frame = 0;
-  private listener: (point: Point) => void = () => undefined;
+  private constructor(
+    private readonly niivue: Niivue,
+    private readonly onMove: OnMove,
+  ) {}
 
-  private constructor(private readonly niivue: Niivue) {}
-
-  static async open(place: HTMLElement): Promise<NiivueViewer> {
+  static async open(place: HTMLElement, onMove: OnMove): Promise<NiivueViewer> {
     const canvas = element("canvas", {
       tabindex: "0",
       "aria-label": "Scan in three planes and 3D. Arrow keys and Page Up and Down move the crosshair.",
@@ -48,7 +49,8 @@ export class NiivueViewer implements Viewer {
       crosshairWidth: 0.6,
       crosshairWidthUnit: "mm",
       dragAndDropEnabled: false,
-      fontMinPx: 12,
+      fontColor: [1, 1, 1, 1],
+      fontMinPx: 13,
       isColorbar: false,
       isOrientCube: false,
       isRadiologicalConvention: false,
@@ -60,6 +62,7 @@ export class NiivueViewer implements Viewer {
       multiplanarShowRender: SHOW_RENDER.ALWAYS,
       scrollRequiresFocus: true,
       show3Dcrosshair: true,
+      showAllOrientationMarkers: true,
       sliceType: SLICE_TYPE.MULTIPLANAR,
       tileMargin: 4,
       viewModeHotKey: "",
@@ -70,7 +73,7 @@ export class NiivueViewer implements Viewer {
     for (const direction of ["AD", "CN"] as const) {
       niivue.addColormap(nameOf(direction), lookupTable(direction));
     }
-    const viewer = new NiivueViewer(niivue);
+    const viewer = new NiivueViewer(niivue, onMove);
     canvas.addEventListener("keydown", (event) => viewer.step(event));
     niivue.onLocationChange = (location) => viewer.moved(location as NiiVueLocation);
     return viewer;
@@ -98,7 +101,11 @@ export class NiivueViewer implements Viewer {
     this.direction = overlay.direction;
     if (cam) {
       const sign = overlay.direction === "AD" ? 1 : -1;
-      const towards = { ...cam.picture, data: cam.picture.data.map((value) => sign * value) };
+      // NiiVue paints a value of exactly 0, which is all around the planes.
+      const towards = {
+        ...cam.picture,
+        data: cam.picture.data.map((value) => (sign * value > 0 ? sign * value : -cam.max)),
+      };
       const range = [leastOf(scene), cam.max] as const;
       const image = await imageOf(towards, "map.nii", nameOf(overlay.direction), overlay.opacity, range);
       image.colormapType = NOTHING_BELOW_LEAST;
@@ -133,12 +140,8 @@ export class NiivueViewer implements Viewer {
     }
   }
 
-  onMove(listener: (point: Point) => void): void {
-    this.listener = listener;
-  }
-
   private moved({ mm }: NiiVueLocation): void {
-    this.listener([mm[0]!, mm[1]!, mm[2]!]);
+    this.onMove([mm[0]!, mm[1]!, mm[2]!]);
   }
 
   private step(event: KeyboardEvent): void {

@@ -1,4 +1,4 @@
-/** Three sections on plain canvases, for browsers without WebGL2. */
+/** Three sections on plain canvases, which need no WebGL and little time. */
 
 import { element } from "./dom";
 import { boundsOf, paintSection, type Axis, type Point, type Scene } from "./sections";
@@ -9,17 +9,19 @@ const NAMES = ["Sagittal", "Coronal", "Axial"] as const;
 
 export class PlaneViewer implements Viewer {
   private readonly canvases: HTMLCanvasElement[];
+  private readonly note = element("p", { class: "note" });
   private scene: Scene | undefined;
   private point: Point = [0, 0, 0];
   private frame = 0;
 
   constructor(place: HTMLElement) {
     this.canvases = NAMES.map(() => element("canvas", { role: "img" }));
-    const note = element("p", { class: "note" }, "3D needs WebGL2, which this browser does not offer.");
-    const figures = this.canvases.map((canvas, axis) =>
-      element("figure", {}, canvas, element("figcaption", {}, captionOf(axis))),
-    );
-    place.replaceChildren(element("div", { class: "planes" }, ...figures), note);
+    const figures = this.canvases.map((canvas, axis) => {
+      const [first, last] = sidesOf(axis);
+      const name = element("figcaption", {}, NAMES[axis]!);
+      return element("figure", {}, canvas, element("b", {}, first), element("b", {}, last), name);
+    });
+    place.replaceChildren(element("div", { class: "planes" }, ...figures), this.note);
   }
 
   show(scene: Scene): Promise<void> {
@@ -41,8 +43,8 @@ export class PlaneViewer implements Viewer {
     this.paintSoon();
   }
 
-  onMove(): void {
-    // Nothing in it can be dragged.
+  say(sentence: string): void {
+    this.note.textContent = sentence;
   }
 
   private paintSoon(): void {
@@ -59,6 +61,7 @@ export class PlaneViewer implements Viewer {
   }
 }
 
-function captionOf(axis: number): string {
-  return axis === 0 ? `${NAMES[axis]} (front is right)` : `${NAMES[axis]} (L is the patient's left) L · R`;
+/** The letters left and right of a section. */
+function sidesOf(axis: number): readonly [string, string] {
+  return axis === 0 ? ["P", "A"] : ["L", "R"];
 }

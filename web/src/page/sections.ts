@@ -42,6 +42,11 @@ export function boundsOf({ shape, affine }: Picture): Bounds {
   return [low, high];
 }
 
+export function middleOf(picture: Picture): Point {
+  const [low, high] = boundsOf(picture);
+  return [0, 1, 2].map((n) => (low[n]! + high[n]!) / 2) as unknown as Point;
+}
+
 /** Paint the section across `axis` at `at` on a canvas, one pixel a `pixelMm`; the patient's left is left. */
 export function paintSection(
   canvas: HTMLCanvasElement,

@@ -8,6 +8,9 @@ import { paintPixel } from "./sections";
 type Slices = Extract<Report, { kind: "slices" }>;
 type Scored = Extract<Report, { kind: "slice" }>;
 
+/** Slices beside each other on a wide screen. */
+const MOST_COLUMNS = 16;
+
 export class Strip {
   private slices: Slices | undefined;
   private readonly scored: Scored[] = [];
@@ -26,6 +29,8 @@ export class Strip {
   begin(slices: Slices, overlay: Overlay): void {
     this.clear();
     this.slices = slices;
+    const rows = Math.ceil(slices.yMm.length / MOST_COLUMNS);
+    this.place.style.setProperty("--columns", String(Math.ceil(slices.yMm.length / rows)));
     slices.yMm.forEach((yMm, index) => {
       const button = element(
         "button",

@@ -95,7 +95,7 @@ function drawSlices(context: CanvasRenderingContext2D, { answer }: Shown): void 
   const y = (share: number) => top + (1 - share) * height;
   for (const share of [0, 0.5, 1]) {
     line(context, left, y(share), left + width, y(share), "#dfe4e8", 1);
-    write(context, `${100 * share} %`, left - 8, y(share) + 5, 13, QUIET, "400", "right");
+    write(context, `${100 * share}%`, left - 8, y(share) + 5, 13, QUIET, "400", "right");
   }
   slices.forEach((slice, index) => {
     const x = left + (index + 0.5) * step;
