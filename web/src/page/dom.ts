@@ -51,5 +51,6 @@ export function percent(share: number): string {
 
 /** Write a number with a true minus sign. */
 export function signed(value: number, digits: number): string {
-  return value.toFixed(digits).replace("-", "−");
+  const text = value.toFixed(digits);
+  return Number(text) === 0 ? text.replace("-", "") : text.replace("-", "−");
 }

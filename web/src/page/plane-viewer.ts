@@ -5,23 +5,26 @@ import { boundsOf, paintSection, type Axis, type Point, type Scene } from "./sec
 import type { Viewer } from "./viewer";
 
 const PIXEL_MM = 1.5;
+/** As NiiVue lays them out, with the fourth place for 3D. */
+const ORDER: readonly Axis[] = [1, 0, 2];
 const NAMES = ["Sagittal", "Coronal", "Axial"] as const;
 
 export class PlaneViewer implements Viewer {
   private readonly canvases: HTMLCanvasElement[];
-  private readonly note = element("p", { class: "note" });
+  private readonly note = element("p", { class: "note" }, "3D comes with the answer.");
   private scene: Scene | undefined;
   private point: Point = [0, 0, 0];
   private frame = 0;
 
   constructor(place: HTMLElement) {
     this.canvases = NAMES.map(() => element("canvas", { role: "img" }));
-    const figures = this.canvases.map((canvas, axis) => {
+    const figures = ORDER.map((axis) => {
+      const canvas = this.canvases[axis]!;
       const [first, last] = sidesOf(axis);
       const name = element("figcaption", {}, NAMES[axis]!);
       return element("figure", {}, canvas, element("b", {}, first), element("b", {}, last), name);
     });
-    place.replaceChildren(element("div", { class: "planes" }, ...figures), this.note);
+    place.replaceChildren(element("div", { class: "planes" }, ...figures, this.note));
   }
 
   show(scene: Scene): Promise<void> {
