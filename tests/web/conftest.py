@@ -1,7 +1,6 @@
 """The browser's preprocessing, bundled for Node."""
 
 import json
-import os
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -33,18 +32,27 @@ class Outcome:
 
 
 @pytest.fixture(scope="session")
-def run_port(tmp_path_factory):
+def node(not_installed):
+    """Node, with the page's packages beside it."""
+    found = shutil.which("node")
+    if found is None:
+        not_installed("Node is not installed; on Debian: apt-get install nodejs npm")
+    if not ESBUILD.exists():
+        not_installed("the page's packages are not installed; in web/: npm ci")
+    return found
+
+
+@pytest.fixture(scope="session")
+def built_page(node, finished, tmp_path_factory):
+    """The page with the model and the examples of a finished pipeline."""
+    folder = tmp_path_factory.mktemp("page") / "dist"
+    subprocess.run([node, WEB / "build.mjs", "--project", finished.root, "--out", folder], check=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def run_port(tmp_path_factory, node):
     """Run a job of `port.mjs` in Node."""
-    node = shutil.which("node")
-    lacking = None
-    if node is None:
-        lacking = "Node is not installed; on Debian: apt-get install nodejs npm"
-    elif not ESBUILD.exists():
-        lacking = "the page's packages are not installed; in web/: npm ci"
-    if lacking and os.environ.get("CI"):
-        pytest.fail(lacking)
-    if lacking:
-        pytest.skip(lacking)
     bundle = tmp_path_factory.mktemp("port") / "port.mjs"
     subprocess.run(
         [ESBUILD, Path(__file__).with_name("port.mjs"), "--bundle", "--platform=node", "--format=esm",

@@ -275,7 +275,9 @@ class TestAnswers:
         expected = back_project(maps, PLANES, shape=shape, affine=affine)
         np.testing.assert_allclose(port.array("cam.f32").reshape(shape), expected, rtol=0, atol=1e-5)
 
-    def test_regions_have_the_same_uptake_and_share_of_the_map(self, name, port, expected, maps, standard, atlas, document):
+    def test_regions_have_the_same_uptake_and_share_of_the_map(
+        self, name, port, expected, maps, standard, atlas, document
+    ):
         ratio = expected[name].ratio
         cam = back_project(maps, PLANES, shape=ratio.shape, affine=standard.template.affine)
         rows = region_table(
@@ -300,7 +302,11 @@ class TestAnswers:
         points = brain_points(standard.brain, standard.template.affine)
         values |= view_measures(found.scan.data.shape, found.scan.affine, found.alignment.matrix, points)
         for row, check in zip(judged(values, document["quality"]), port.scan(name)["checks"], strict=True):
-            assert (check["name"], check["verdict"], check["reason"]) == (row["name"], row["verdict"], row["reason"])
+            assert (check["name"], check["verdict"], check["reason"]) == (
+                row["name"],
+                row["verdict"],
+                row["reason"],
+            )
             assert check["value"] == pytest.approx(row["value"], rel=1e-4, abs=1.01e-4)
 
     @pytest.mark.parametrize("aggregation", ["mean_probability", "mean_logit", "position_weights"])
@@ -308,9 +314,7 @@ class TestAnswers:
         rng = np.random.default_rng(3)
         weights = np.clip(rng.normal(0.2, 0.3, 16), 0, None)
         slices = [rng.random(16), np.array([0, 1, *rng.random(14)])]
-        job = [
-            {"slices": list(one), "method": aggregation, "weights": weights.tolist()} for one in slices
-        ]
+        job = [{"slices": list(one), "method": aggregation, "weights": weights.tolist()} for one in slices]
         found = run_port(tmp_path, [], model=str(model), pooled=job).report["pooled"]
         weights = weights if aggregation == "position_weights" else None
         expected = [pooled_probability(one, aggregation=aggregation, weights=weights) for one in slices]
@@ -318,9 +322,7 @@ class TestAnswers:
 
     def test_a_saved_map_is_the_file_that_python_writes(self, port, maps, standard, tmp_path):
         shape, affine = standard.template.data.shape, standard.template.affine
-        write_volume(
-            tmp_path / "cam.nii", Volume(port.array("cam.f32").reshape(shape), affine), space="mni"
-        )
+        write_volume(tmp_path / "cam.nii", Volume(port.array("cam.f32").reshape(shape), affine), space="mni")
         assert (port.folder / "cam.nii").read_bytes() == (tmp_path / "cam.nii").read_bytes()
 
 
@@ -333,7 +335,11 @@ def bytes_apart(name, port, expected, standard):
 
 def test_the_parity_is_told_in_a_table(port, expected, standard, capsys):
     points = brain_points(standard.brain, standard.template.affine)
-    lines = ["", "| scan | place, mm RMS | ratio, max | bytes unlike | similarity | Python s | Node s |", "|---|---|---|---|---|---|---|"]
+    lines = [
+        "",
+        "| scan | place, mm RMS | ratio, max | bytes unlike | similarity | Python s | Node s |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for name, one in expected.items():
         found = port.scan(name)
         apart = rms_displacement(np.array(found["matrix"]), one.alignment.matrix, points)
