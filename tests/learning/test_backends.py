@@ -9,7 +9,7 @@ import pytest
 PROGRAM = """
 import builtins, sys
 REFUSED = {
-    "dvc", "joblib", "matplotlib", "mlflow", "nilearn", "optuna", "pandas", "pydantic", "ruamel", "SimpleITK",
+    "dvc", "joblib", "matplotlib", "mlflow", "nilearn", "optuna", "pandas", "pydantic", "ruamel",
     "sklearn", "tensorflow", "torch", "tqdm",
 }
 original = builtins.__import__

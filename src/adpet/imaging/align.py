@@ -1,13 +1,13 @@
 """Register a scan to the standard: a 4 x 4 matrix from standard world mm to the scan's world mm, both RAS+.
 
-SimpleITK lives here. It is given RAS+ coordinates as they are, on axis-aligned grids: ITK's LPS+ convention
-is one of file formats, and its registration does not depend on what the axes are called.
+Every constant of it is part of an exported model, since the browser registers in the same way, in
+`web/src/imaging/align.ts`.
 """
 
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +16,23 @@ from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from adpet.errors import InputError
+from adpet.imaging.climbing import Target, climb
 from adpet.imaging.volume import Affine, Array, Volume
 
 Mask: TypeAlias = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Level:
+    """A resolution that images are compared at: every so many voxels of the grid, blurred by so many.
+
+    `every` takes one in so many of these, in the order of the grid.
+    """
+
+    step: int
+    blur: float
+    every: int = 1
+
 
 IDENTITY: Affine = np.eye(4)
 IDENTITY.setflags(write=False)
@@ -38,20 +52,18 @@ MARGIN_MM = 12.0
 GUESS_DEGREES = (-24.0, 0.0, 24.0)
 GUESS_SHIFTS_MM = (-36.0, -18.0, 0.0, 18.0, 36.0)
 GUESS_SPACING_MM = 9.0
-# The levels: subsampling of the template in voxels, blur in voxels, and the share of the voxels around the
-# brain that are looked at, at regular distances; the finest level has seventy thousand of them on a 3 mm
-# grid, for twelve unknowns.
-LEVELS = ((4, 2.0, 1.0), (2, 1.0, 0.25), (1, 0.0, 0.1))
-SAMPLING_SEED = 1
+# The finest level has seventy thousand voxels around the brain on a 3 mm grid, for twelve unknowns.
+LEVELS = (
+    Level(step=4, blur=2.0),
+    Level(step=2, blur=1.0, every=4),
+    Level(step=1, blur=0.5, every=10),
+)
 # Rigid steps leave the finest level to the affine ones, which begin at the coarsest again.
 RIGID_LEVELS, AFFINE_LEVELS = LEVELS[:2], LEVELS
 # Share of a voxel that must come from inside the scanner's view for the voxel to count.
 WHOLLY_SEEN = 0.99
 # Share of the brain and its margin that a scan must show, well inside its view.
 MIN_SEEN = 0.3
-# Longest and shortest step of the descent, about mm at the brain's edge, and the most steps a level takes.
-STEP_MM = (2.0, 0.01)
-MAX_STEPS = 60
 # Images are compared after this blur, in voxels: noise says nothing about alignment.
 SIMILARITY_SIGMA = 1.0
 # An alignment that is less alike than this is tried again by another view of the images. Right alignments of
@@ -103,7 +115,7 @@ def register(moving: Volume, template: Volume, mask: Mask) -> Alignment:
     for images in views:
         try:
             matrix = _registered(*images, seen, around, guess)
-        except (RuntimeError, InputError) as error:
+        except InputError as error:
             failure = error
             continue
         aligned = resample(moving, shape=template.data.shape, affine=template.affine, matrix=matrix)
@@ -111,7 +123,7 @@ def register(moving: Volume, template: Volume, mask: Mask) -> Alignment:
         if found[-1].similarity >= CONVINCING:
             break
     if not found:
-        raise InputError(f"registration failed: {_last_line(failure)}") from failure
+        raise InputError(f"registration failed: {failure}") from failure
     return max(found, key=lambda alignment: alignment.similarity)
 
 
@@ -257,50 +269,22 @@ def _well_seen(seen: Volume, template: Volume, around: Mask, matrix: Affine) -> 
 def _optimised(
     scan: Volume, seen: Volume, template: Volume, around: Mask, start: Affine, *, affine: bool
 ) -> Affine:
-    """Climb from `start` by regular-step gradient descent through the levels of resolution."""
-    import SimpleITK as sitk  # noqa: N813 - the name that its own documentation uses
-
-    # More threads sum in another order, which changes the last digits and with them every later file.
-    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
-    sitk.ProcessObject.GlobalWarningDisplayOff()
-    centre = brain_points(around, template.affine).mean(axis=0)
-    transform = sitk.AffineTransform(3) if affine else sitk.Euler3DTransform()
-    transform.SetCenter(centre.tolist())
-    transform.SetMatrix(start[:3, :3].ravel().tolist())
-    transform.SetTranslation((start[:3, 3] + start[:3, :3] @ centre - centre).tolist())
-    levels = AFFINE_LEVELS if affine else RIGID_LEVELS
-    shrink_factors, smoothing_sigmas, sampling = zip(*levels, strict=True)
-    method = sitk.ImageRegistrationMethod()
-    method.SetMetricAsCorrelation()
-    method.SetMetricFixedMask(_image(sitk, around.astype(np.uint8), template.affine))
-    method.SetMetricMovingMask(_image(sitk, (seen.data > WHOLLY_SEEN).astype(np.uint8), seen.affine))
-    method.SetMetricSamplingStrategy(method.REGULAR)
-    method.SetMetricSamplingPercentagePerLevel(sampling, SAMPLING_SEED)
-    method.SetInterpolator(sitk.sitkLinear)
-    # Slopes from neighbouring voxels where they are asked for: a filter would make them for the whole image.
-    method.SetMetricUseFixedImageGradientFilter(False)
-    method.SetMetricUseMovingImageGradientFilter(False)
-    method.SetOptimizerAsRegularStepGradientDescent(
-        learningRate=STEP_MM[0], minStep=STEP_MM[1], numberOfIterations=MAX_STEPS, relaxationFactor=0.5
-    )
-    method.SetOptimizerScalesFromPhysicalShift()
-    method.SetShrinkFactorsPerLevel(shrink_factors)
-    method.SetSmoothingSigmasPerLevel(smoothing_sigmas)
-    method.SmoothingSigmasAreSpecifiedInPhysicalUnitsOff()
-    method.SetInitialTransform(transform, inPlace=True)
-    method.Execute(_image(sitk, template.data, template.affine), _image(sitk, scan.data, scan.affine))
-    matrix = np.eye(4)
-    matrix[:3, :3] = np.reshape(transform.GetMatrix(), (3, 3))
-    matrix[:3, 3] = transform.TransformPoint((0.0, 0.0, 0.0))
+    """Climb from `start` through the levels of resolution."""
+    matrix = start
+    counts = seen.data > WHOLLY_SEEN
+    for level in AFFINE_LEVELS if affine else RIGID_LEVELS:
+        target = _target(template, around, level)
+        blurred = Volume(_blurred(scan.data, level.blur), scan.affine)
+        matrix = climb(blurred, counts, target, matrix, stretches=affine)
     return matrix
 
 
-def _image(sitk: Any, data: npt.NDArray[Any], affine: Affine) -> Any:
-    """Make an ITK image of an axis-aligned volume."""
-    image = sitk.GetImageFromArray(np.ascontiguousarray(data.transpose(2, 1, 0)))
-    image.SetSpacing(np.diag(affine)[:3].tolist())
-    image.SetOrigin(affine[:3, 3].tolist())
-    return image
+def _target(template: Volume, around: Mask, level: Level) -> Target:
+    """Return the points of a level, and the blurred template there."""
+    coarse = (slice(None, None, level.step),) * 3
+    indices = np.argwhere(around[coarse])[:: level.every] * level.step
+    values = _blurred(template.data, level.blur)[tuple(indices.T)]
+    return Target(apply_affine(template.affine, indices), values.astype(np.float64))
 
 
 def _grown(mask: Mask, affine: Affine, margin_mm: float) -> Mask:
@@ -312,9 +296,3 @@ def _centre_of_mass(volume: Volume) -> npt.NDArray[np.float64]:
     """World coordinates, (3,), of the centre of what is bright."""
     bright = np.where(volume.data > 0.3 * np.percentile(volume.data, 99), volume.data, 0)
     return np.asarray(apply_affine(volume.affine, ndimage.center_of_mass(bright)))
-
-
-def _last_line(error: Exception) -> str:
-    """Return the last line of ITK's report, which says what happened; those before it say where."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__

@@ -20,7 +20,6 @@ PACKAGES = (
     "optuna",
     "scikit-learn",
     "scipy",
-    "SimpleITK",
     "tensorflow",
 )
 
