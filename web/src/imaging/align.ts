@@ -228,7 +228,7 @@ function optimised(
 
 /** The points of a level, and the blurred template there. */
 function targetOf(template: Volume, around: Mask, level: Level): Target {
-  const indices = coarseIndices(around, template.shape, level.step).filter((_, at) => at % level.every === 0);
+  const indices = coarseIndices(around, template.shape, level.step, level.every);
   const smooth = blurred(template.data, template.shape, [level.blur, level.blur, level.blur]);
   const pointsMm = new Float64Array(3 * indices.length);
   const values = new Float64Array(indices.length);
