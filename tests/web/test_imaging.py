@@ -226,9 +226,9 @@ def expected(golden, standard):
     found = {}
     for name, path in golden.items():
         scan = read_volume(path)
-        begun = time.perf_counter()
+        begun = time.process_time()
         volume, alignment = standardize(scan, standard)
-        found[name] = Expected(scan, volume.data, alignment, time.perf_counter() - begun)
+        found[name] = Expected(scan, volume.data, alignment, time.process_time() - begun)
     return found
 
 
@@ -339,7 +339,7 @@ class TestAnswers:
 
 @pytest.mark.parametrize(
     ("grid_mm", "reference", "align", "smoothing_mm"),
-    [(2.0, "pons", "affine", 6.0), (5.0, "global", "affine", 0.0), (4.0, "cerebellum", "none", 0.0)],
+    [(3.6, "pons", "affine", 6.0), (5.0, "global", "affine", 0.0), (4.0, "cerebellum", "none", 0.0)],
 )
 def test_other_standards_are_kept_too(run_port, tmp_path, golden, *, grid_mm, reference, align, smoothing_mm):
     standard = load_standard(grid_mm=grid_mm, reference=reference, align=align, smoothing_mm=smoothing_mm)
@@ -384,7 +384,7 @@ def test_the_parity_is_told_in_a_table(port, expected, standard, capsys):
     points = brain_points(standard.brain, standard.template.affine)
     lines = [
         "",
-        "| scan | place, mm RMS | ratio, max | bytes unlike | similarity | Python s | Node s |",
+        "| scan | place, mm RMS | ratio, max | bytes unlike | similarity | Python, CPU s | Node, CPU s |",
         "|---|---|---|---|---|---|---|",
     ]
     for name, one in expected.items():
