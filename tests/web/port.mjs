@@ -34,14 +34,14 @@ const scans = Object.fromEntries(job.scans.map((scan) => [scan.name, told(scan)]
 write("report.json", JSON.stringify({ pooled, scans }));
 
 function told(scan) {
-  let begun = performance.now();
-  const seconds = () => (performance.now() - begun) / 1000;
+  let begun = process.cpuUsage();
+  const seconds = () => process.cpuUsage(begun).user / 1e6;
   try {
     const volume = readNifti(readFileSync(scan.file), path.basename(scan.file));
     const read = { shape: volume.shape, affine: volume.affine, readSeconds: seconds() };
     write(`${scan.name}/ras.f32`, volume.data);
     if (!scan.standardize) return read;
-    begun = performance.now();
+    begun = process.cpuUsage();
     const shares = [];
     const found = standardize(volume, model, (done) => shares.push(done));
     return { ...read, seconds: seconds(), shares, ...standardized(scan, volume, found) };

@@ -44,8 +44,8 @@ class Answer:
         The map on the standard grid, AD minus CN in units of the logit.
     scan_cam : Volume
         The map on the scan's own grid, in the order of its voxels.
-    slices : (n, size, size) uint8 ndarray
-        What the network was given.
+    slices, maps : (n, size, size) uint8 ndarray, (n, h, w) float32 ndarray
+        What the network was given, and its maps.
     """
 
     document: dict[str, Any]
@@ -53,6 +53,7 @@ class Answer:
     cam: Volume
     scan_cam: Volume
     slices: npt.NDArray[np.uint8]
+    maps: npt.NDArray[np.float32]
 
 
 def answer(
@@ -116,7 +117,7 @@ def answer(
         "checks": checks,
     }
     back = resample(cam, shape=grid[0], affine=grid[1], matrix=np.linalg.inv(alignment.matrix))
-    return Answer(document, found, cam, Volume(back, grid[1]), slices)
+    return Answer(document, found, cam, Volume(back, grid[1]), slices, maps)
 
 
 def meaning(probability: float, document: Mapping[str, Any]) -> str:

@@ -49,7 +49,7 @@ CHECKS: Final[dict[str, Check]] = {
     "field_of_view_mm": Check(
         "shortest side of the field of view, in mm",
         low="a field of view too small for a human head: part of a head, or an animal",
-        least_spread=20.0,
+        least_spread=30.0,
     ),
     "profile_distance": Check(
         "distance of the regions' uptake from the training scans, in standard deviations",

@@ -8,19 +8,24 @@ import { climb } from "./climbing";
 import { InputError } from "./errors";
 import { gaussianFilter } from "./filters";
 import { bestGuess } from "./guessing";
+import { MAX_VOXELS } from "./header";
 import type { Target } from "./looking";
 import { coarseIndices, grown, indicesOf, offsetOf, steps } from "./masks";
 import { apply, diagonal, singularValues, voxelSizes } from "./matrix";
 import type { Level, RegistrationConstants } from "./model";
 import { eroded, type Mask } from "./morphology";
 import { resample } from "./sampling";
-import type { Matrix4, Shape, Vector, Volume } from "./volume";
+import { type Matrix4, type Shape, type Vector, type Volume, voxelCount } from "./volume";
 import { general, percent } from "./wording";
 
 export const FWHM_PER_SIGMA = 2 * Math.sqrt(2 * Math.log(2));
 
 /** Where registration ends its Gaussians, in sigmas. */
 const TRUNCATE = 2.5;
+/** Shares of the work that are done when the scan is prepared, and when a first guess is found. */
+const PREPARED = 0.2;
+const GUESSED = 0.4;
+
 export interface Alignment {
   /** Standard world mm -> the scan's world mm. */
   readonly matrix: Matrix4;
@@ -30,6 +35,16 @@ export interface Alignment {
 
 /** Told the share of the work that is done, from 0 to 1. */
 export type Progress = (done: number) => void;
+
+/** What is compared: a view of the scan, how much of its voxels was seen, and the same view of the template. */
+interface Pair {
+  readonly scan: Volume;
+  readonly seen: Volume;
+  readonly template: Volume;
+  readonly constants: RegistrationConstants;
+  /** Told when a level is done. */
+  readonly advance: () => void;
+}
 
 /**
  * Register a scan to the template, rigidly and then affinely.
@@ -45,32 +60,30 @@ export function register(
   progress: Progress = () => undefined,
 ): Alignment {
   const { scan, seen } = prepared(moving, Math.min(...voxelSizes(template.affine)), constants);
-  progress(0.2);
+  progress(PREPARED);
   const guess = bestGuess(scan, template, mask, constants);
-  progress(0.4);
+  progress(GUESSED);
   const around = grown(mask, template, constants.margin_mm);
   // By edges first: a dim lobe does not pull. Where the scalp is bright, its edge can be taken for the
   // brain's; the intensities themselves then tell the two apart.
-  const views: (() => [Volume, Volume])[] = [
-    () => [evened(scan, constants), evened(template, constants)],
-    () => [scan, template],
-  ];
+  const views: ((volume: Volume) => Volume)[] = [(volume) => evened(volume, constants), (volume) => volume];
+  const levels = views.length * (constants.rigid_levels.length + constants.affine_levels.length);
+  let level = 0;
+  const advance = (): void => progress(GUESSED + ((1 - GUESSED) * ++level) / levels);
   const found: Alignment[] = [];
   let failure: InputError | undefined;
-  for (const [index, view] of views.entries()) {
+  for (const view of views) {
     try {
-      const [scanView, templateView] = view();
-      const matrix = registered(scanView, templateView, seen, around, guess, constants);
+      const pair = { scan: view(scan), template: view(template), seen, constants, advance };
+      const matrix = registered(pair, around, guess);
       const aligned = resample(moving, template, matrix);
       const alike = similarity(aligned, template.data, template.shape, mask, constants.similarity_sigma);
       found.push({ matrix, similarity: alike });
+      if (alike >= constants.convincing) break;
     } catch (error) {
       if (!(error instanceof InputError)) throw error;
       failure = error;
-      continue;
     }
-    progress(0.7 + 0.3 * index);
-    if (found.at(-1)!.similarity >= constants.convincing) break;
   }
   const [first, ...others] = found;
   if (!first) throw new InputError(`registration failed: ${failure!.message}`);
@@ -107,19 +120,12 @@ export function similarity(
 }
 
 /** The matrix that rigid and affine steps lead to from `guess`. */
-function registered(
-  scan: Volume,
-  template: Volume,
-  seen: Volume,
-  around: Mask,
-  guess: Matrix4,
-  constants: RegistrationConstants,
-): Matrix4 {
-  const rigid = optimised(scan, seen, template, around, guess, false, constants);
-  const near = wellSeen(seen, template, around, rigid, constants);
-  const matrix = optimised(scan, seen, template, near, rigid, true, constants);
+function registered(pair: Pair, around: Mask, guess: Matrix4): Matrix4 {
+  const { rigid_levels: rigidLevels, affine_levels: affineLevels, stretch } = pair.constants;
+  const rigid = optimised(pair, around, guess, rigidLevels, false);
+  const matrix = optimised(pair, wellSeen(pair, around, rigid), rigid, affineLevels, true);
   const sizes = singularValues(matrix);
-  const [low, high] = constants.stretch;
+  const [low, high] = stretch;
   const [largest, smallest] = [sizes[0]!, sizes[2]!];
   if (!(low <= smallest && largest <= high)) {
     throw new InputError(
@@ -147,6 +153,12 @@ function prepared(
   }
   const [low, high] = cornersOf(moving);
   const shape = low.map((value, axis) => Math.ceil((high[axis]! - value) / spacing)) as Vector;
+  if (voxelCount(shape) > MAX_VOXELS) {
+    const sides = shape.map((n) => general(n * spacing)).join(" x ");
+    throw new InputError(
+      `registration failed: the field of view is ${sides} mm, far more than a head's: export the scan again`,
+    );
+  }
   const affine = diagonal(spacing, spacing, spacing);
   for (let axis = 0; axis < 3; axis++) affine[axis]![3] = low[axis]! + spacing / 2;
   const grid = { shape, affine };
@@ -184,13 +196,7 @@ function evened(volume: Volume, constants: RegistrationConstants): Volume {
 }
 
 /** The part of `around` that lies inside the scanner's view, a margin apart. */
-function wellSeen(
-  seen: Volume,
-  template: Volume,
-  around: Mask,
-  matrix: Matrix4,
-  constants: RegistrationConstants,
-): Mask {
+function wellSeen({ seen, template, constants }: Pair, around: Mask, matrix: Matrix4): Mask {
   const wholly = Math.fround(constants.wholly_seen);
   const inside = Uint8Array.from(resample(seen, template, matrix), (share) => (share > wholly ? 1 : 0));
   const kept = eroded(inside, template.shape, steps(constants.margin_mm, template));
@@ -205,30 +211,29 @@ function wellSeen(
   return well;
 }
 
-/** Climb from `start` through the levels of resolution. */
+/** Climb from `start` through levels of resolution. */
 function optimised(
-  scan: Volume,
-  seen: Volume,
-  template: Volume,
+  { scan, seen, template, constants, advance }: Pair,
   around: Mask,
   start: Matrix4,
-  affine: boolean,
-  constants: RegistrationConstants,
+  levels: readonly Level[],
+  stretches: boolean,
 ): Matrix4 {
   const wholly = Math.fround(constants.wholly_seen);
   const counts = Uint8Array.from(seen.data, (share) => (share > wholly ? 1 : 0));
   let matrix = start;
-  for (const level of affine ? constants.affine_levels : constants.rigid_levels) {
+  for (const level of levels) {
     const target = targetOf(template, around, level);
     const smooth = blurred(scan.data, scan.shape, [level.blur, level.blur, level.blur]);
-    matrix = climb({ ...scan, data: smooth }, counts, target, matrix, affine, constants);
+    matrix = climb({ ...scan, data: smooth }, counts, target, matrix, stretches, constants);
+    advance();
   }
   return matrix;
 }
 
 /** The points of a level, and the blurred template there. */
 function targetOf(template: Volume, around: Mask, level: Level): Target {
-  const indices = coarseIndices(around, template.shape, level.step).filter((_, at) => at % level.every === 0);
+  const indices = coarseIndices(around, template.shape, level.step, level.every);
   const smooth = blurred(template.data, template.shape, [level.blur, level.blur, level.blur]);
   const pointsMm = new Float64Array(3 * indices.length);
   const values = new Float64Array(indices.length);

@@ -4,13 +4,14 @@ import { roundHalfEven } from "./matrix";
 import { dilated, type Mask } from "./morphology";
 import type { Shape, Vector, Volume } from "./volume";
 
-/** Indices of a mask's voxels on every so many of the grid's planes, in the order of the grid. */
-export function coarseIndices(mask: Mask, [ni, nj, nk]: Shape, step: number): Vector[] {
+/** Indices of a mask's voxels on every `step`-th of the grid's planes; of these, in the grid's order, every so many. */
+export function coarseIndices(mask: Mask, [ni, nj, nk]: Shape, step: number, every = 1): Vector[] {
   const indices: Vector[] = [];
+  let count = 0;
   for (let i = 0; i < ni; i += step) {
     for (let j = 0; j < nj; j += step) {
       for (let k = 0; k < nk; k += step) {
-        if (mask[(i * nj + j) * nk + k]) indices.push([i, j, k]);
+        if (mask[(i * nj + j) * nk + k] && count++ % every === 0) indices.push([i, j, k]);
       }
     }
   }

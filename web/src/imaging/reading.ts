@@ -3,10 +3,12 @@
 import { InputError } from "./errors";
 import { HEADER_BYTES, type Header, MAX_VOXELS, readHeader, unreadable, type VoxelType } from "./header";
 import { toRas } from "./orientation";
-import { openSource, type Source, SourceError } from "./source";
+import { openSource, type Source, SourceError, unpackedLength } from "./source";
 import { type Volume, voxelCount } from "./volume";
 import { general } from "./wording";
 
+/** So many voxels are unpacked at a time. */
+const BLOCK_VOXELS = 2 ** 18;
 const EXTENSION_ALIGNMENT = 16;
 const EXTENSION_HEADER = 8;
 
@@ -15,7 +17,7 @@ const EXTENSION_HEADER = 8;
  *
  * @param bytes - The whole file, packed if its name ends in `.gz`.
  * @param name - The file's name, which every refusal begins with.
- * @returns Voxels in the file's unit, those that are not finite set to 0; memory holds one frame at a time.
+ * @returns Voxels in the file's unit, those that are not finite set to 0; frames are averaged as they are unpacked.
  * @throws InputError for what is no NIfTI-1 or NIfTI-2 image of 3 or 4 axes in one file, is truncated, damaged or
  * constant, has no usable affine, or claims more voxels a frame than `maxVoxels`.
  */
@@ -43,9 +45,10 @@ function read(bytes: Uint8Array, name: string, maxVoxels: number): Volume {
   if (!bytes.length || unknown || noGzip) throw unreadable(name, "ImageFileError");
   const header = readHeader(openSource(bytes, packed).take(HEADER_BYTES), name, maxVoxels);
   checkExtensions(openSource(bytes, packed), header, name);
+  checkLength(bytes, packed, header, name);
   const source = openSource(bytes, packed);
   source.skip(header.offset);
-  const data = averaged(source, header, name);
+  const data = averaged(source, header);
   const value = data[0]!;
   if (data.every((voxel) => voxel === value)) {
     throw new InputError(
@@ -71,30 +74,39 @@ function checkExtensions(source: Source, header: Header, name: string): void {
   }
 }
 
-/** The mean of all frames, in storage order. */
-function averaged(source: Source, header: Header, name: string): Float32Array {
-  const voxels = voxelCount(header.shape);
-  const bytes = voxels * header.bytesPerVoxel;
-  const convert = CONVERTERS[header.type];
-  const frame = new Float32Array(voxels);
-  const total = header.frames > 1 ? new Float64Array(voxels) : null;
-  const weight = 1 / header.frames;
-  for (let number = 0; number < header.frames; number++) {
-    const stored = source.take(bytes);
-    if (stored.length < bytes) throw truncated(name, header, number * bytes + stored.length);
-    convert(new DataView(stored.buffer, stored.byteOffset, stored.byteLength), header, frame);
-    if (total) for (let index = 0; index < voxels; index++) total[index]! += weight * frame[index]!;
+/** Refuse a file that is shorter than its header claims, before memory is taken for its voxels. */
+function checkLength(bytes: Uint8Array, packed: boolean, header: Header, name: string): void {
+  const claimed = voxelCount(header.shape) * header.bytesPerVoxel * header.frames;
+  const present = Math.max(unpackedLength(bytes, packed, header.offset + claimed) - header.offset, 0);
+  if (present < claimed) {
+    throw new InputError(
+      `${name}: truncated: the header claims ${claimed} bytes of voxels, ${present} are there:` +
+        " copy or export the scan again",
+    );
   }
-  source.skip(Infinity);
-  return total ? Float32Array.from(total) : frame;
 }
 
-function truncated(name: string, header: Header, present: number): InputError {
-  const claimed = voxelCount(header.shape) * header.bytesPerVoxel * header.frames;
-  return new InputError(
-    `${name}: truncated: the header claims ${claimed} bytes of voxels, ${present} are there:` +
-      " copy or export the scan again",
-  );
+/** The mean of all frames, in storage order. */
+function averaged(source: Source, header: Header): Float32Array {
+  const voxels = voxelCount(header.shape);
+  const total = header.frames > 1 ? new Float64Array(voxels) : new Float32Array(voxels);
+  const weight = 1 / header.frames;
+  const convert = CONVERTERS[header.type];
+  const block = new Float32Array(Math.min(BLOCK_VOXELS, voxels));
+  for (let number = 0; number < header.frames; number++) {
+    for (let first = 0; first < voxels; first += BLOCK_VOXELS) {
+      const count = Math.min(BLOCK_VOXELS, voxels - first);
+      const stored = source.take(count * header.bytesPerVoxel);
+      convert(
+        new DataView(stored.buffer, stored.byteOffset, stored.byteLength),
+        header,
+        block.subarray(0, count),
+      );
+      for (let index = 0; index < count; index++) total[first + index]! += weight * block[index]!;
+    }
+  }
+  source.skip(Infinity);
+  return total instanceof Float32Array ? total : Float32Array.from(total);
 }
 
 type Converter = (view: DataView, header: Header, into: Float32Array) => void;

@@ -19,6 +19,17 @@ export function openSource(bytes: Uint8Array, packed: boolean): Source {
   return packed ? new GzipSource(bytes) : new PlainSource(bytes);
 }
 
+/**
+ * How long a file is unpacked. A gzip file's last four bytes say it, modulo 2^32; where they do not say `expected`,
+ * it was cut short or packed in several pieces, and is unpacked to see.
+ */
+export function unpackedLength(bytes: Uint8Array, packed: boolean, expected: number): number {
+  if (!packed) return bytes.length;
+  const end = bytes.subarray(-4);
+  const told = end.reduceRight((size, byte) => size * 256 + byte, 0);
+  return end.length === 4 && told === expected % 2 ** 32 ? expected : openSource(bytes, true).skip(Infinity);
+}
+
 class PlainSource implements Source {
   private at = 0;
 

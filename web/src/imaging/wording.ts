@@ -25,7 +25,8 @@ export function rounded(value: number, decimals: number): number {
 
 /** As Python's tuple of whole numbers. */
 export function tuple(values: readonly number[]): string {
-  return values.length === 1 ? `(${values[0]},)` : `(${values.join(", ")})`;
+  const all = values.map(BigInt).join(", ");
+  return values.length === 1 ? `(${all},)` : `(${all})`;
 }
 
 function trimmed(digits: string): string {
