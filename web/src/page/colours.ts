@@ -61,7 +61,8 @@ export function lookupTable(direction: Direction) {
     R: stops.map((stop) => stop[0]),
     G: stops.map((stop) => stop[1]),
     B: stops.map((stop) => stop[2]),
-    A: stops.map(() => 255),
+    // Values of 0 and less get the first colour, whatever the least value is.
+    A: stops.map((_, n) => (n ? 255 : 0)),
     I: stops.map((_, n) => Math.round((255 * n) / (stops.length - 1))),
   };
 }

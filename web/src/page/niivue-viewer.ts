@@ -15,8 +15,8 @@ import { element } from "./dom";
 import type { Point, Scene } from "./sections";
 import type { OnMove, Viewer } from "./viewer";
 
-/** NiiVue's code for colours that run from 0 to the largest value, and for none below the least one. */
-const NOTHING_BELOW_LEAST = 1;
+/** NiiVue's code for colours that run from 0 to the largest value and end at once below the least one. */
+const NOTHING_BELOW_LEAST = 2;
 const BLACK = [0.043, 0.051, 0.063, 1];
 const STEP_KEYS: Record<string, Point> = {
   ArrowLeft: [-1, 0, 0],
@@ -101,11 +101,7 @@ export class NiivueViewer implements Viewer {
     this.direction = overlay.direction;
     if (cam) {
       const sign = overlay.direction === "AD" ? 1 : -1;
-      // NiiVue paints a value of exactly 0, which is all around the planes.
-      const towards = {
-        ...cam.picture,
-        data: cam.picture.data.map((value) => (sign * value > 0 ? sign * value : -cam.max)),
-      };
+      const towards = { ...cam.picture, data: cam.picture.data.map((value) => sign * value) };
       const range = [leastOf(scene), cam.max] as const;
       const image = await imageOf(towards, "map.nii", nameOf(overlay.direction), overlay.opacity, range);
       image.colormapType = NOTHING_BELOW_LEAST;

@@ -139,13 +139,13 @@ function drawRegions(context: CanvasRenderingContext2D, { answer }: Shown): void
 }
 
 function drawChecks(context: CanvasRenderingContext2D, { checks }: Shown, model: ModelInfo): void {
-  const [left, top] = [680, 812];
+  const [left, top] = [650, 812];
   write(context, "Is this scan like the training scans?", left, top, 16, INK, "600");
   checks.forEach(({ name, value, verdict }, row) => {
     const y = top + 30 + 26 * row;
     const text = model.quality.find((one) => one.name === name)?.text ?? name;
     write(context, verdict === "ok" ? "✓" : "!", left, y, 15, verdict === "ok" ? "#20703f" : AD, "700");
-    write(context, text, left + 22, y, 14, INK, "400", "left", WIDTH - MARGIN - left - 90);
+    write(context, text, left + 22, y, 14, INK, "400", "left", WIDTH - MARGIN - left - 84);
     write(context, signed(value, 2), WIDTH - MARGIN, y, 14, QUIET, "400", "right");
   });
 }

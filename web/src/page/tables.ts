@@ -89,9 +89,12 @@ export function showChecks(
         element(
           "div",
           {},
-          element("p", {}, info?.text ?? name),
-          element("p", { class: "small" }, `${figure(value)}${usual}`),
-          ...(reason ? [element("p", { class: "reason" }, reason)] : []),
+          ...(reason
+            ? [element("p", { class: "reason" }, reason)]
+            : [
+                element("p", {}, info?.text ?? name),
+                element("p", { class: "small" }, `${figure(value)}${usual}`),
+              ]),
         ),
       );
     });
