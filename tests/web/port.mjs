@@ -1,5 +1,5 @@
 // Runs the browser's preprocessing in Node on the scans that a job names, and writes what comes out for Python.
-// The job is JSON: {model, out, scans: [{name, file, standardize}], maps, pooled}.
+// The job is JSON: {model, out, scans: [{name, file, standardize}], maps, pooled, written: [{name, shape, affine}]}.
 
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import path from "node:path";
@@ -26,6 +26,10 @@ if (cam) {
   const { shape, affine } = model.constants.standard;
   write("cam.f32", cam);
   write("cam.nii", writeNifti(cam, shape, affine));
+}
+for (const { name, shape, affine } of job.written ?? []) {
+  const data = Float32Array.from({ length: shape[0] * shape[1] * shape[2] }, (_, index) => index);
+  write(name, writeNifti(data, shape, affine));
 }
 const pooled = (job.pooled ?? []).map(({ slices, ...aggregation }) =>
   pooledProbability(slices, { ...model, constants: { ...model.constants, aggregation } }),

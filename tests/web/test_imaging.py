@@ -12,6 +12,8 @@ from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, 
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
+from adpet.answering import answer
+from adpet.answering.answer import RefusedError
 from adpet.answering.model import registration_constants
 from adpet.answering.quality import CHECKS, judged, measures, view_measures
 from adpet.answering.regions import region_table, regional_means
@@ -312,13 +314,17 @@ class TestAnswers:
         )
         points = brain_points(standard.brain, standard.template.affine)
         values |= view_measures(found.scan.data.shape, found.scan.affine, found.alignment.matrix, points)
-        for row, check in zip(judged(values, document["quality"]), port.scan(name)["checks"], strict=True):
-            assert (check["name"], check["verdict"], check["reason"]) == (
-                row["name"],
-                row["verdict"],
-                row["reason"],
-            )
+        rows = judged(values, document["quality"])
+        for row, check in zip(rows, port.scan(name)["checks"], strict=True):
+            for key in ("name", "verdict", "reason"):
+                assert check[key] == row[key]
             assert check["value"] == pytest.approx(row["value"], rel=1e-4, abs=1.01e-4)
+
+    def test_a_scan_unlike_the_training_scans_is_refused_in_the_same_sentence(self, name, port):
+        refused = port.scan(name)
+        with pytest.raises(RefusedError) as caught:
+            answer._refuse(refused["checks"])
+        assert refused["refusal"] == str(caught.value)
 
     @pytest.mark.parametrize("aggregation", ["mean_probability", "mean_logit", "position_weights"])
     def test_slices_are_pooled_to_the_same_probability(self, run_port, tmp_path, model, aggregation):

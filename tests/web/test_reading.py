@@ -9,7 +9,7 @@ from nibabel.orientations import axcodes2ornt, inv_ornt_aff
 from scipy.spatial.transform import Rotation
 
 from adpet.errors import InputError
-from adpet.imaging.volume import read_volume
+from adpet.imaging.volume import Volume, read_volume, write_volume
 
 SHAPE = (10, 12, 9)
 AFFINE = np.array([[2.0, 0, 0, -9], [0, 2.5, 0, -20], [0, 0, 3.0, -11], [0, 0, 0, 1]])
@@ -304,3 +304,26 @@ def test_damaged_headers_are_read_or_refused_as_python_does(run_port, tmp_path):
         else:
             assert both.browser_says is not None, (number, both.python_says)
             assert "\n" not in both.browser_says
+
+
+def test_what_is_written_is_what_python_writes(run_port, tmp_path):
+    affines = {
+        "straight": AFFINE,
+        "turned": oblique((20, -15, 130)) @ AFFINE,
+        "mirrored": oblique((5, 170, 3)) @ AFFINE @ np.diag([1, -1, 1, 1]),
+        "sheared": oblique((5, 5, 5), shear=0.4) @ AFFINE,
+    }
+    written = [
+        {"name": f"{name}.nii", "shape": SHAPE, "affine": affine.tolist()} for name, affine in affines.items()
+    ]
+    run_port(tmp_path / "browser", [], written=written)
+    data = np.arange(np.prod(SHAPE), dtype=np.float32).reshape(SHAPE)
+    for name, affine in affines.items():
+        write_volume(tmp_path / f"{name}.nii", Volume(data, affine), space="mni")
+        expected, found = (nib.load(folder / f"{name}.nii") for folder in (tmp_path, tmp_path / "browser"))
+        np.testing.assert_array_equal(found.dataobj.get_unscaled(), expected.dataobj.get_unscaled())
+        for field, value in expected.header.items():
+            if field.startswith("quatern"):
+                assert found.header[field] == pytest.approx(value, abs=1e-6), (name, field)
+            else:
+                np.testing.assert_array_equal(found.header[field], value, f"{name}: {field}")
