@@ -69,8 +69,8 @@ ui: $(INSTALLED) ## show the runs in the MLflow UI, on the address that it print
 	adpet ui
 
 demo: ## build the page from results/export and serve it on loopback (needs Node.js)
-	@command -v npm >/dev/null && node -e 'process.exit(parseInt(process.versions.node) < 18)' || \
-		{ echo "make demo: required Node.js 18 or newer with npm; received none; install it (Debian: apt-get install nodejs npm)" >&2; exit 1; }
+	@command -v npm >/dev/null && node -e 'process.exit(parseInt(process.versions.node) < 18 ? 1 : 0)' || \
+		{ echo "make demo: required Node.js 18 or newer with npm; received $$(node --version 2>/dev/null || echo none); install it (Debian: apt-get install nodejs npm)" >&2; exit 1; }
 	@test -f results/export/model.json || \
 		{ echo "results/export: required an exported model; received none; run \`make repro\`" >&2; exit 1; }
 	@$(MAKE) --no-print-directory --silent $(PACKAGES)

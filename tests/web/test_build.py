@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 
@@ -59,6 +60,17 @@ def test_the_service_worker_keeps_every_file_under_the_digest_of_all(built_page,
         assert file in worker or file.endswith(".LEGAL.txt")
     assert built("--project", finished.root, "--out", tmp_path / "again").returncode == 0
     assert (tmp_path / "again/sw.js").read_text() == worker
+
+
+def test_make_demo_says_in_one_line_that_node_is_missing(project_root, tmp_path):
+    done = subprocess.run(
+        [shutil.which("make"), "--silent", "demo"], cwd=project_root, env={"PATH": str(tmp_path)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode != 0
+    said = done.stderr.splitlines()
+    assert said[0].startswith("make demo: required Node.js 18 or newer with npm; received none; install it")
+    assert all(line.startswith("make: ") for line in said[1:])
 
 
 def test_a_page_that_is_not_built_is_said_in_one_line(project_root, tmp_path):
