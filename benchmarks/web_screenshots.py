@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
 
-COLOURS = 160  # keep a picture under 200 KB
+COLOURS = 256  # keep a picture under 200 KB
 PATIENCE_MS = 120_000
 SIZES = {"answer": (1280, 980), "phone": (360, 1180)}
 # Without a graphics card.
@@ -46,7 +46,7 @@ def draw(browser: Browser, address: str, size: tuple[int, int]) -> Image.Image:
     page.wait_for_timeout(4000)  # what slides and loads
     picture = Image.open(io.BytesIO(page.screenshot(timeout=PATIENCE_MS)))
     page.close()
-    return picture.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
+    return picture.convert("RGB").quantize(COLOURS, dither=Image.Dither.FLOYDSTEINBERG)
 
 
 if __name__ == "__main__":
