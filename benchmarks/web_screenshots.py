@@ -11,9 +11,8 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
 
-COLOURS = 256  # keep a picture under 200 KB
 PATIENCE_MS = 120_000
-SIZES = {"answer": (1280, 980), "phone": (360, 1180)}
+SIZES = {"answer": (1160, 900), "phone": (360, 1180)}
 # Without a graphics card.
 WEBGL = ("--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist")
 
@@ -36,7 +35,7 @@ def main() -> None:
 
 
 def draw(browser: Browser, address: str, size: tuple[int, int]) -> Image.Image:
-    """Return the page with its answer, in few colours."""
+    """Return the page with its answer."""
     width, height = size
     page = browser.new_page(viewport={"width": width, "height": height})
     page.set_default_timeout(PATIENCE_MS)
@@ -46,7 +45,7 @@ def draw(browser: Browser, address: str, size: tuple[int, int]) -> Image.Image:
     page.wait_for_timeout(4000)  # what slides and loads
     picture = Image.open(io.BytesIO(page.screenshot(timeout=PATIENCE_MS)))
     page.close()
-    return picture.convert("RGB").quantize(COLOURS, dither=Image.Dither.FLOYDSTEINBERG)
+    return picture.convert("RGB")
 
 
 if __name__ == "__main__":
