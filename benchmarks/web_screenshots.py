@@ -12,7 +12,7 @@ from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
 
 PATIENCE_MS = 120_000
-SIZES = {"answer": (1160, 900), "phone": (360, 1180)}
+SIZES = {"answer": (1160, 860), "phone": (360, 1180)}
 # Without a graphics card.
 WEBGL = ("--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist")
 

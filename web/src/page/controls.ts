@@ -78,7 +78,7 @@ export class Controls {
   private tell(): void {
     const { direction, opacity, threshold } = this.overlay;
     byId("opacity-value").textContent = `${Math.round(100 * opacity)}%`;
-    byId("threshold-value").textContent = `${Math.round(100 * threshold)}% of the largest`;
+    byId("threshold-value").textContent = `${Math.round(100 * threshold)}%`;
     byId("legend-bar").style.backgroundImage = gradient(direction);
     this.places.forEach((place, axis) => {
       byId(`${AXES[axis]}-value`).textContent = `${signed(Number(place.value), 0)} mm`;
