@@ -62,6 +62,9 @@ CROSS_VALIDATION = Path("results/cross-validation")
 CROSS_VALIDATION_SUMMARY = CROSS_VALIDATION / "summary.json"
 CROSS_VALIDATION_SUBJECTS = CROSS_VALIDATION / "subjects.csv"
 
+# The model as it is used outside of the pipeline.
+EXPORT = Path("results/export")
+
 EXPLAIN = Path("results/explain")
 CAM = EXPLAIN / "cam.json"
 

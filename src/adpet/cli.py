@@ -23,6 +23,7 @@ STAGES = {
     "tune": "search the hyperparameters that are `tuned`",
     "train": "train MobileNetV2 with the best trial's values",
     "evaluate": "score the held-out test subjects",
+    "export": "write the model as ONNX with all that it takes to ask it",
     "explain": "draw class activation maps",
     "audit": "measure how much a slice split would leak",
     "fold": "train and predict one fold of the cross-validation",
@@ -86,24 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     stages["phantom"].set_defaults(handler=_phantom)
 
     _add(commands, "summary", "say how good the model is, and what to do next", _summary)
-    predict = _add(commands, "predict", "give the probability of AD for one scan", _predict)
-    predict.add_argument("scan", type=Path, help="a NIfTI file")
-    predict.add_argument(
-        "--model", default=None, help="models:/NAME@ALIAS or models:/NAME/VERSION (default: the champion)"
-    )
-    predict.add_argument(
-        "--output",
-        type=Path,
-        default=None,
-        help="folder for the CAM volume and the "
-        "per-slice values (default: in the present folder, named after the scan)",
-    )
-    predict.add_argument(
-        "--align",
-        choices=["affine", "none"],
-        default=None,
-        help="`none` for a scan that is in MNI space already (default: as in training)",
-    )
+    _add_predict(commands)
     _add_decisions(commands)
     preset = _add(commands, "preset", "write a preset into params.yaml", _preset)
     preset.add_argument("name", nargs="?", default=None, help="the preset (default: list them)")
@@ -114,6 +98,36 @@ def _parser() -> argparse.ArgumentParser:
     ui = _add(commands, "ui", "open the MLflow UI on loopback", _ui)
     ui.add_argument("--port", type=int, default=5000)
     return parser
+
+
+def _add_predict(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the command that asks a model about scans."""
+    predict = _add(commands, "predict", "give the probability of AD for scans", _predict)
+    predict.add_argument(
+        "scans", nargs="+", type=Path, metavar="SCAN", help="NIfTI files, folders of them, or BIDS-PET trees"
+    )
+    predict.add_argument(
+        "--model",
+        default=None,
+        help="an exported model's folder, models:/NAME/VERSION or models:/NAME@ALIAS (default: the champion)",
+    )
+    predict.add_argument(
+        "--output",
+        type=Path,
+        default=None,
+        help="folder for maps, pages and values (default: one a scan, in the present folder, named after it)",
+    )
+    predict.add_argument("--json", type=Path, default=None, help="file for all answers; - is stdout")
+    predict.add_argument("--csv", type=Path, default=None, help="file for a row a scan; - is stdout")
+    predict.add_argument(
+        "--align",
+        choices=["affine", "none"],
+        default=None,
+        help="`none` for scans that are in MNI space already (default: as in training)",
+    )
+    predict.add_argument(
+        "--frames", action="store_true", help="a folder is one scan, and its files are the scan's frames"
+    )
 
 
 def _add_decisions(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -204,9 +218,12 @@ def _summary(_: argparse.Namespace) -> None:
 
 
 def _predict(options: argparse.Namespace) -> None:
-    from adpet.commands.predict import run
+    from adpet.commands.predict import Options, run
 
-    print(run(options.scan, model=options.model, output=options.output, align=options.align))
+    asked = {name: getattr(options, name) for name in ("model", "output", "align", "json", "csv", "frames")}
+    said = run(options.scans, Options(**asked))
+    if said:
+        print(said)
 
 
 def _promote(options: argparse.Namespace) -> None:

@@ -1,184 +1,194 @@
-"""Ask a registered model about one scan: the probability of AD, per slice, and where it looks."""
+"""Ask a model about scans: the probability of AD, per slice, where it looks, and whether it can judge them at all."""
 
-import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
-import numpy as np
-import numpy.typing as npt
+from adpet.answering.answer import RESEARCH_ONLY, RefusedError, answer
+from adpet.answering.files import answers_as_csv, answers_as_json, write_answer
+from adpet.answering.inputs import ScanPath, frame_seconds, scans_at
+from adpet.answering.model import ExportedModel, open_model
+from adpet.artifacts import written_aside
+from adpet.errors import AdpetError, InputError
+from adpet.imaging.volume import read_header, read_volume
+from adpet.workers import progress
 
-from adpet.artifacts import write_json
-from adpet.errors import InputError, TrackingError
-from adpet.evidence.aggregation import Aggregation, pooled_probability
-from adpet.evidence.brain_figures import cam_montage
-from adpet.evidence.drawing import save_figure
-from adpet.imaging.align import Alignment
-from adpet.imaging.coronal import CoronalGrid, back_project, coronal_slices, resize_maps
-from adpet.imaging.intensity import to_uint8
-from adpet.imaging.standard import load_standard, standardize
-from adpet.imaging.volume import Volume, read_volume, write_volume
-from adpet.learning.cam import class_activation_maps
-from adpet.params import load_params
-from adpet.tracking.registry import Version, load_model, version_of
-from adpet.tracking.store import connect
+Align = Literal["affine", "none"]
 
-# What `register` leaves with a version, and a model from elsewhere lacks.
-METADATA = ("standardize", "slice", "input_size", "lineage")
-TAGS = ("adpet.aggregation", "adpet.threshold")
-# Beside them where the aggregation is position_weights.
-WEIGHTS_TAG = "adpet.position_weights"
-
-SUFFIXES = (".nii.gz", ".nii", ".hdr", ".img", ".img.gz")
+STDOUT = Path("-")
 
 
-def run(
-    scan: Path, *, model: str | None, output: Path | None, align: Literal["affine", "none"] | None
-) -> str:
-    """Write the answer, the CAM volume (MNI space) and a montage to a folder; return the answer in words.
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What is asked for beside the scans.
+
+    Attributes
+    ----------
+    model : str, optional
+        A folder, ``models:/NAME/VERSION`` or ``models:/NAME@ALIAS``; None is the champion.
+    output : Path, optional
+        The folder for all scans' files; None is a folder a scan, named after it, where one stands.
+    align : {"affine", "none"}, optional
+        None is as in training.
+    json, csv : Path, optional
+        Where all answers go as one document; ``-`` is stdout.
+    frames : bool
+        Whether a folder is one scan, whose files are its frames.
+    """
+
+    model: str | None = None
+    output: Path | None = None
+    align: Align | None = None
+    json: Path | None = None
+    csv: Path | None = None
+    frames: bool = False
+
+
+def run(paths: Sequence[Path], options: Options) -> str:
+    """Answer for all scans, and write what was asked for; return what is to be printed.
 
     Raises
     ------
     InputError
-        Where the scan cannot be read, or is not like the template after registration.
+        Where a path or the model cannot be used, or a scan was not answered; the others then were.
     TrackingError
-        Where there is no such model, or it was not registered by this pipeline.
+        Where there is no such registered model.
     """
+    scans = scans_at(paths, frames=options.frames)
     # Read first: a wrong path should not wait for the model to load.
-    volume = read_volume(scan)
+    for scan in scans[:1]:
+        read_header(scan.path)
+    model = _opened(options.model)
+    answers: list[dict[str, Any]] = []
+    for scan in progress(scans, label="predict", unit="scan", total=len(scans)):
+        answers.append(_attempt(scan, model, options))
+    for path, text in ((options.json, answers_as_json), (options.csv, answers_as_csv)):
+        if path is not None:
+            _write(path, text(answers))
+    quiet = STDOUT in (options.json, options.csv)
+    said = "" if quiet else _in_words(answers, scans, options)
+    failed = [one for one in answers if "error" in one]
+    if failed:
+        _report(failed, said, of=len(answers))
+    return said
+
+
+def _opened(named: str | None) -> ExportedModel:
+    """Open the model that is named, or the champion; a copy that was damaged is fetched anew."""
+    if named is not None and not named.startswith("models:"):
+        return open_model(Path(named))
+    from adpet.params import load_params
+    from adpet.tracking.exported import exported_model, forget
+
     tracking = load_params().tracking
-    connect(Path.cwd(), experiment=tracking.experiment)
-    uri = model or f"models:/{tracking.model_name}@champion"
-    version = version_of(uri)
-    network, metadata = load_model(uri)
-    _require_ours(uri, metadata, version)
-    standard_volume, alignment = _standardize(volume, scan, metadata["standardize"], align)
-    cut = metadata["slice"]
-    grid = CoronalGrid.spanning(
-        range_mm=tuple(cut["range_mm"]),
-        step_mm=cut["step_mm"],
-        size=metadata["input_size"],
-        field_mm=cut["field_mm"],
-    )
-    planes = coronal_slices(standard_volume.data, standard_volume.affine, grid)
-    slices = to_uint8(planes, window=tuple(cut["window"]))
-    maps, logits = class_activation_maps(network, slices)
-    answer = {
-        "scan": scan.name,
-        "model": f"models:/{version.name}/{version.number}",
-        "lineage": metadata["lineage"],
-        "leaky": version.leaky,
-        **_probabilities(
-            logits,
-            grid,
-            aggregation=cast("Aggregation", version.tags["adpet.aggregation"]),
-            weights=position_weights(version),
-        ),
-        "threshold": float(version.tags["adpet.threshold"]),
-        "similarity_to_template": round(alignment.similarity, 4),
-    }
-    folder = output or Path(f"{_stem(scan)}_adpet")
-    volumes = {
-        "cam": Volume(
-            back_project(maps, grid, shape=standard_volume.data.shape, affine=standard_volume.affine),
-            standard_volume.affine,
-        ),
-        "standard": standard_volume,
-    }
-    for name, one in volumes.items():
-        write_volume(folder / f"{_stem(scan)}_{name}.nii.gz", one, space="mni")
-    figure = cam_montage(
-        slices,
-        resize_maps(maps, grid.size),
-        y_mm=np.array(grid.y_mm),
-        title=f"{scan.name}: probability of AD {answer['probability_of_ad']:.3f}",
-    )
-    save_figure(figure, folder / f"{_stem(scan)}_cam.png")
-    write_json(folder / f"{_stem(scan)}.json", answer)
-    return _in_words(answer, folder)
-
-
-def position_weights(version: Version) -> npt.NDArray[np.float64] | None:
-    """Return how much each slice counts, where the version's aggregation was learned."""
-    if WEIGHTS_TAG not in version.tags:
-        return None
-    return np.array(json.loads(version.tags[WEIGHTS_TAG]), dtype=np.float64)
-
-
-def _require_ours(uri: str, metadata: dict[str, Any], version: Version) -> None:
-    """Refuse a model that does not say how its input is made and its output read."""
-    weighted = version.tags.get("adpet.aggregation") == "position_weights"
-    tags = (*TAGS, WEIGHTS_TAG) if weighted else TAGS
-    lacking = [
-        *(key for key in METADATA if key not in metadata),
-        *(tag for tag in tags if tag not in version.tags),
-    ]
-    if lacking:
-        raise TrackingError(
-            f"{uri}: required a model that this pipeline has registered; received one without "
-            f"{', '.join(lacking)}; name another version"
-        )
-
-
-def _standardize(
-    volume: Volume, scan: Path, settings: dict[str, Any], align: Literal["affine", "none"] | None
-) -> tuple[Volume, Alignment]:
-    """Bring the scan to where the model's training scans were; refuse what is not like the template there."""
-    standard = load_standard(
-        grid_mm=settings["grid_mm"],
-        reference=settings["reference"],
-        template=settings["template"],
-        align=align or settings["align"],
-        smoothing_mm=settings["smoothing_mm"],
-    )
+    uri = named or f"models:/{tracking.model_name}@champion"
+    folder, found = exported_model(uri, root=Path.cwd(), experiment=tracking.experiment)
     try:
-        found, alignment = standardize(volume, standard)
-    except InputError as error:
-        raise InputError(f"{scan}: {error}") from error
-    if alignment.similarity < settings["min_similarity"]:
-        raise InputError(
-            f"{scan}: required FDG-PET of a whole brain (correlation with the template "
-            f"{settings['min_similarity']} or more after registration); received {alignment.similarity:.2f}; "
-            "look at the scan, or try --align none if it is in MNI space already"
-        )
-    return found, alignment
+        return open_model(folder, name=found.uri, leaky=found.leaky)
+    except InputError:
+        forget(folder)
+        folder, found = exported_model(uri, root=Path.cwd(), experiment=tracking.experiment)
+        return open_model(folder, name=found.uri, leaky=found.leaky)
 
 
-def _probabilities(
-    logits: npt.NDArray[np.float32],
-    grid: CoronalGrid,
-    *,
-    aggregation: Aggregation,
-    weights: npt.NDArray[np.float64] | None,
-) -> dict[str, Any]:
-    """Return the probability of AD of the scan and of each slice."""
-    per_slice = 1 / (1 + np.exp(-logits.astype(np.float64)))
-    return {
-        "probability_of_ad": round(
-            pooled_probability(per_slice, aggregation=aggregation, weights=weights), 6
-        ),
-        "slices": [
-            {"y_mm": y_mm, "probability_of_ad": round(float(probability), 6)}
-            for y_mm, probability in zip(grid.y_mm, per_slice, strict=True)
-        ],
-    }
+def _attempt(scan: ScanPath, model: ExportedModel, options: Options) -> dict[str, Any]:
+    """Answer for one scan and write its files; a failure becomes a document with its reason."""
+    failed: dict[str, Any] = {"scan": scan.path.name, "model": model.name}
+    try:
+        return _answered(scan, model, options)
+    except RefusedError as error:
+        return {**failed, "checks": error.checks, "error": _about(scan, str(error))}
+    except AdpetError as error:
+        return {**failed, "error": _about(scan, str(error))}
+    except OSError as error:
+        return {**failed, "error": f"{error.filename or scan.path}: {error.strerror or type(error).__name__}"}
+    except Exception as error:  # noqa: BLE001 - one scan must not stop the others
+        # Its text may quote the file, which is of a participant.
+        return {**failed, "error": f"{scan.path}: failed for a reason not foreseen: {type(error).__name__}"}
 
 
-def _in_words(answer: dict[str, Any], folder: Path) -> str:
-    lines = [
-        f"probability of AD  {answer['probability_of_ad']:.3f}",
-        f"threshold          {answer['threshold']:.3f} ({answer['model']})",
-        f"similarity to the template after alignment  {answer['similarity_to_template']:.2f}",
-        "y in mm   probability of AD of the slice",
-        *(f"{row['y_mm']:7.1f}   {row['probability_of_ad']:.3f}" for row in answer["slices"]),
-        f"CAM volume, montage and values: {folder}/",
-    ]
-    if answer["leaky"]:
+def _answered(scan: ScanPath, model: ExportedModel, options: Options) -> dict[str, Any]:
+    header = read_header(scan.path)
+    volume = read_volume(scan.path, frame_seconds=frame_seconds(scan.path, header.n_frames))
+    found = answer(
+        volume,
+        model,
+        name=scan.path.name,
+        shape=header.shape,
+        affine=header.affine,
+        align=options.align,
+    )
+    write_answer(found, model, _folder(scan, options), scan.stem)
+    return found.document
+
+
+def _folder(scan: ScanPath, options: Options) -> Path:
+    return options.output or Path(f"{scan.stem}_adpet")
+
+
+def _about(scan: ScanPath, reason: str) -> str:
+    return reason if reason.startswith(str(scan.path)) else f"{scan.path}: {reason}"
+
+
+def _write(path: Path, text: str) -> None:
+    if path == STDOUT:
+        print(text, end="")
+        return
+    with written_aside(path) as aside:
+        aside.write_text(text, encoding="utf-8")
+
+
+def _report(failed: Sequence[dict[str, Any]], said: str, *, of: int) -> None:
+    """Tell every reason, and end with an error."""
+    if of == 1:
+        raise InputError(failed[0]["error"])
+    print(said)
+    for one in failed:
+        print(one["error"], file=sys.stderr)
+    raise InputError(
+        f"required an answer for each of {of} scans; received {of - len(failed)}, and the reasons above"
+    )
+
+
+def _in_words(answers: Sequence[dict[str, Any]], scans: Sequence[ScanPath], options: Options) -> str:
+    lines = _one(answers[0]) if len(answers) == 1 else list(_many(answers, scans))
+    if any(one.get("leaky") for one in answers):
         lines.append("LEAKY: this model was trained and tested on the same subjects")
-    return "\n".join([*lines, "Research use only, not a medical device."])
+    where = _folder(scans[0], options)
+    if options.output or len(scans) == 1:
+        lines.append(f"maps, page and values: {where}/")
+    else:
+        lines.append(f"maps, pages and values: {where}/ and so on")
+    return "\n".join([*lines, RESEARCH_ONLY])
 
 
-def _stem(scan: Path) -> str:
-    for suffix in SUFFIXES:
-        if scan.name.endswith(suffix):
-            return scan.name.removesuffix(suffix)
-    return scan.name
+def _one(document: dict[str, Any]) -> list[str]:
+    if "error" in document:
+        return []
+    flags = [check["reason"] for check in document["checks"] if check["verdict"] != "ok"]
+    return [
+        f"probability of AD  {document['probability_of_ad']:.3f}",
+        f"threshold          {document['threshold']:.3f} ({document['model']})",
+        document["meaning"],
+        f"similarity to the template after alignment  {document['similarity_to_template']:.2f}",
+        *(f"UNLIKE THE TRAINING SCANS  {flag}" for flag in flags),
+        "y in mm   probability of AD of the slice",
+        *(f"{row['y_mm']:7.1f}   {row['probability_of_ad']:.3f}" for row in document["slices"]),
+    ]
+
+
+def _many(answers: Sequence[dict[str, Any]], scans: Sequence[ScanPath]) -> Iterator[str]:
+    width = max(len(scan.stem) for scan in scans)
+    yield f"{'scan':<{width}}  probability of AD"
+    for one, scan in zip(answers, scans, strict=True):
+        if "error" in one:
+            yield f"{scan.stem:<{width}}  not answered"
+            continue
+        flags = [check["name"] for check in one["checks"] if check["verdict"] != "ok"]
+        more = f"  unlike the training scans: {', '.join(flags)}" if flags else ""
+        yield f"{scan.stem:<{width}}  {one['probability_of_ad']:.3f}{more}"
+    answered = next((one for one in answers if "error" not in one), None)
+    if answered is not None:
+        yield f"threshold {answered['threshold']:.3f} ({answered['model']})"

@@ -20,7 +20,8 @@ from adpet.params import load_params
 from adpet.tracking.lineage import UNVERSIONED, data_hash, git
 from adpet.tracking.provenance import DIRTY, cache_folder, cached, checks, facts_of
 from adpet.tracking.registry import load_model, named
-from adpet.tracking.store import TRACKING_URI, connect
+from adpet.tracking.place import TRACKING_URI
+from adpet.tracking.store import connect
 
 # Stages whose results may come from DVC's cache; `train` is always run.
 BEFORE = ("ingest", "standardize", "slice", "split", "tune")

@@ -4,13 +4,15 @@ A predictions table has one row a slice with `scan`, `index`, `subject`, `sessio
 "CN"), `part` and `probability` (of AD). A baseline has one row a scan.
 """
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import pandas as pd
 
 from adpet.errors import InputError
 from adpet.evidence.resampling import FloatArray
+
+if TYPE_CHECKING:  # whoever answers for one scan has no table
+    import pandas as pd
 
 Aggregation = Literal["mean_probability", "mean_logit", "position_weights"]
 
@@ -26,8 +28,8 @@ TOLERANCE = 1e-8
 
 
 def subject_probabilities(
-    predictions: pd.DataFrame, *, aggregation: Aggregation, weights: FloatArray | None = None
-) -> pd.DataFrame:
+    predictions: "pd.DataFrame", *, aggregation: Aggregation, weights: FloatArray | None = None
+) -> "pd.DataFrame":
     """Bring slices together into one probability a subject: over a scan's slices first, then over its scans.
 
     Parameters
@@ -78,7 +80,7 @@ def pooled_probability(
     return float(_probability(mean, aggregation)[0])
 
 
-def learn_position_weights(validation: pd.DataFrame, *, positions: int) -> FloatArray:
+def learn_position_weights(validation: "pd.DataFrame", *, positions: int) -> FloatArray:
     """Learn how much each position counts, from subjects that the network was not fitted to.
 
     Non-negative logistic regression of the diagnosis on the slices' logits, its prior centred at the mean
@@ -127,7 +129,7 @@ def learn_position_weights(validation: pd.DataFrame, *, positions: int) -> Float
     return np.asarray(weights / weights.sum() if weights.sum() > 0 else even, dtype=np.float64)
 
 
-def check_predictions(predictions: pd.DataFrame) -> None:
+def check_predictions(predictions: "pd.DataFrame") -> None:
     """Refuse a table that no metric can be computed from."""
     missing = [name for name in PREDICTION_COLUMNS if name not in predictions.columns]
     if missing:
@@ -151,7 +153,7 @@ def check_predictions(predictions: pd.DataFrame) -> None:
 
 
 def _subject_logits(
-    validation: pd.DataFrame, positions: int
+    validation: "pd.DataFrame", positions: int
 ) -> tuple[FloatArray, "np.ndarray[tuple[int], np.dtype[np.bool_]]"]:
     """Return (subjects, positions) mean logits over a subject's scans, and who has AD.
 

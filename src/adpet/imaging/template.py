@@ -33,6 +33,11 @@ PONS_BOX_MM = ((-12.0, -34.0, -42.0), (12.0, -16.0, -22.0))
 # Tissue maps, blurred to a scan's resolution, tell the inner part of a region by this much tissue.
 REFERENCE_FWHM_MM = 6.0
 MIN_CEREBELLAR_GREY, MIN_PONS_TISSUE = 0.65, 0.9
+# Tissue, blurred by this much, and the share from which on a voxel is mostly grey or mostly white matter; white
+# matter only well away from the cortex, whose uptake a scan's blur mixes in.
+GREY_FWHM_MM, WHITE_FWHM_MM = 4.0, 8.0
+MIN_GREY, MIN_WHITE = 0.6, 0.8
+GREY_LABEL, WHITE_LABEL = 1, 2
 # Share of the brain that a template of one's own must cover.
 MIN_COVERAGE = 0.9
 
@@ -100,6 +105,14 @@ def reference_mask(reference: Reference, grid_mm: float) -> Mask:
     return _frozen(
         (_on_grid(tissue, grid_mm, REFERENCE_FWHM_MM) > MIN_PONS_TISSUE) & _box(PONS_BOX_MM, grid_mm)
     )
+
+
+@cache
+def tissue_labels(grid_mm: float) -> npt.NDArray[np.uint8]:
+    """Return what a voxel mostly is, (i, j, k) uint8 on the standard grid: 1 grey matter, 2 white matter, else 0."""
+    grey = _on_grid(tissue_map("gm").data, grid_mm, GREY_FWHM_MM) > MIN_GREY
+    white = _on_grid(tissue_map("wm").data, grid_mm, WHITE_FWHM_MM) > MIN_WHITE
+    return _frozen(np.where(white, WHITE_LABEL, np.where(grey, GREY_LABEL, 0)).astype(np.uint8))
 
 
 @cache

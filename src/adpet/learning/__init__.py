@@ -8,11 +8,11 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def _start_quietly() -> Iterator[None]:
-    """Hold back what a backend writes to stderr as it is loaded; show it if the loading fails.
+def quietly() -> Iterator[None]:
+    """Hold back what a backend writes to stderr within the block; show it if the block fails.
 
-    TensorFlow's libraries say there which CPU and GPU features they have found, before any setting
-    of theirs can silence them.
+    TensorFlow's libraries say there which CPU and GPU features they have found as they are loaded, before any
+    setting of theirs can silence them.
     """
     sys.stderr.flush()
     kept = os.dup(2)
@@ -29,5 +29,5 @@ def _start_quietly() -> Iterator[None]:
             os.close(kept)
 
 
-with _start_quietly():
+with quietly():
     import keras  # noqa: F401

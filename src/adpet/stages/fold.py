@@ -29,7 +29,8 @@ from adpet.params import Params
 from adpet.stages.fitting import fit, hashed, history_table, log_data, refuse_trained_on, slice_refs
 from adpet.tracking.journal import RunKey
 from adpet.tracking.lineage import lineage
-from adpet.tracking.runs import LEAKY, open_run
+from adpet.tracking.place import LEAKY
+from adpet.tracking.runs import open_run
 from adpet.tracking.store import connect
 
 # Everything that a fold's weights follow from.

@@ -44,7 +44,8 @@ from adpet.stages.searching import search_space
 from adpet.stages.slice import coronal_grid
 from adpet.tracking.lineage import lineage
 from adpet.tracking.pages import run_name
-from adpet.tracking.runs import LEAKY, RunHandle, open_run
+from adpet.tracking.place import LEAKY
+from adpet.tracking.runs import RunHandle, open_run
 from adpet.tracking.store import connect
 from adpet.workers import epochs_shown
 

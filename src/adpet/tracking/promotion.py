@@ -13,8 +13,8 @@ from adpet.evidence.promotion_evidence import Evidence
 from adpet.evidence.promotion_rule import Condition, Rule, conditions
 from adpet.tracking.decisions import CHAMPION, Book, Decision, Draft, read_book, write_end
 from adpet.tracking.evidence import NoEvidenceError, evidence_of
+from adpet.tracking.place import LEAKY
 from adpet.tracking.registry import AUDIT, Version, is_marked, named, registered_files, version_of
-from adpet.tracking.runs import LEAKY
 from adpet.tracking.store import current, reported
 from adpet.tracking.turns import is_at_work, turn, unfinished
 

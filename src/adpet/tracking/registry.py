@@ -3,7 +3,6 @@
 A model is named as ``models:/NAME@ALIAS`` or ``models:/NAME/VERSION``.
 """
 
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from adpet.tracking.checked_loading import FILES, files_digest
 from adpet.tracking.model_files import downloaded, read_model, require_digest
 from adpet.tracking.models import DIGEST, ready_models
 from adpet.tracking.pages import NOTE, Origin
-from adpet.tracking.runs import LEAKY
+from adpet.tracking.place import LEAKY, MODEL_URI
 from adpet.tracking.store import current, reported
 
 AGGREGATION = "adpet.aggregation"
@@ -39,7 +38,6 @@ CHALLENGER = "challenger"
 MODEL_NAME = "adpet"
 
 _MISSING = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
-_URI = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>[0-9]+))")
 
 
 @dataclass(frozen=True)
@@ -192,7 +190,7 @@ def version_of(uri: str) -> Version:
     TrackingError
         If `uri` is of another form, or there is no such model, alias or version.
     """
-    named = _URI.fullmatch(uri)
+    named = MODEL_URI.fullmatch(uri)
     if named is None:
         raise TrackingError(f"required models:/NAME@ALIAS or models:/NAME/VERSION; received {uri!r}")
     name, alias, number = named["name"], named["alias"], named["version"]

@@ -25,7 +25,6 @@ from adpet.tracking.store import CHECK, UnreachableError, current, environment, 
 
 Kind = Literal["train", "tune", "trial", "fold"]
 
-LEAKY = "adpet.leaky"
 
 
 class RunHandle:

@@ -16,6 +16,17 @@ from typing import Any
 from adpet.artifacts import locked, written_aside
 from adpet.errors import TrackingError
 from adpet.tracking.pages import experiment_tags
+from adpet.tracking.place import (
+    PASSWORD,
+    SERVER,
+    SQLITE,
+    TRACKING_URI,
+    USERNAME,
+    main_root,
+    own_file_uri,
+    shown,
+    store_uri,
+)
 from adpet.tracking.processes import user
 
 # Read when MLflow is imported or at each call: it reports nothing about its use, and prints neither
@@ -34,13 +45,9 @@ from mlflow.entities import ViewType  # noqa: E402
 from mlflow.exceptions import MlflowException  # noqa: E402
 from mlflow.utils.credentials import read_mlflow_creds  # noqa: E402
 
-TRACKING_URI = "MLFLOW_TRACKING_URI"
-USERNAME, PASSWORD = "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"
-
 # The tag that says what a run and a model follow from.
 LINEAGE = "adpet.lineage"
 
-DATABASE = "mlflow.db"
 ARTIFACTS = "mlartifacts"
 
 # A server is asked once, and given this many seconds, before work begins. MLflow's own 7 retries of
@@ -50,8 +57,6 @@ CHECK = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "3", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": 
 # The experiment's tag that says who began to write to it last.
 WRITER = "adpet.writer"
 
-_SQLITE = "sqlite:///"
-_SERVER = ("http://", "https://")
 _MAXIMUM_MESSAGE = 300
 _SILENCE = "the server does not answer"
 
@@ -114,7 +119,7 @@ class Store:
     @property
     def is_server(self) -> bool:
         """Whether it is an MLflow server, rather than a database."""
-        return self.uri.startswith(_SERVER)
+        return self.uri.startswith(SERVER)
 
 
 class _Connection:
@@ -122,40 +127,6 @@ class _Connection:
 
     store: Store | None = None
     target: Target | None = None
-
-
-def store_uri(project_root: Path) -> str:
-    """Return MLFLOW_TRACKING_URI, or the SQLite file at the main root of the project.
-
-    The temporary workspaces of ``dvc exp run --queue`` and ``--temp`` are removed when they are done; their
-    runs go to the project's own store. A relative SQLite path is taken from the main root too.
-    """
-    root = main_root(project_root)
-    uri = os.environ.get(TRACKING_URI, "").strip()
-    if not uri:
-        return own_file_uri(root)
-    path = uri.removeprefix(_SQLITE)
-    is_relative = uri.startswith(_SQLITE) and path and not path.startswith(("/", ":"))
-    return f"{_SQLITE}{root / path}" if is_relative else uri
-
-
-def own_file_uri(project_root: Path) -> str:
-    """Return the address of the SQLite file at the main root of the project."""
-    return f"{_SQLITE}{main_root(project_root) / DATABASE}"
-
-
-def shown(uri: str) -> str:
-    """Return an address without the password that may stand in it, before the host or as an option."""
-    if uri.startswith(_SQLITE):
-        return uri
-    return re.sub("//.*@", "//", uri.partition("?")[0])
-
-
-def main_root(project_root: Path) -> Path:
-    """Return the project's root; that of a temporary workspace of DVC is the project it was made from."""
-    root = project_root.resolve()
-    inside = [place for place in root.parents if place.parts[-3:] == (".dvc", "tmp", "exps")]
-    return inside[-1].parents[2] if inside else root
 
 
 def connect(
@@ -210,8 +181,8 @@ def reconnect() -> Store:
         uri = store_uri(wish.root)
         _require_no_password(uri)
         artifacts = None
-        if uri.startswith(_SQLITE):
-            database = Path(uri.removeprefix(_SQLITE))
+        if uri.startswith(SQLITE):
+            database = Path(uri.removeprefix(SQLITE))
             artifacts = (database.parent / ARTIFACTS).as_uri()
             _create(database, artifacts)
         _set_default(uri)
@@ -326,7 +297,7 @@ def _refusal(status: int, text: str) -> str:
 
 def _require_no_password(uri: str) -> None:
     """Refuse a server's address with a user or a password in it: addresses are printed, and kept in files."""
-    if uri.startswith(_SERVER) and "@" in uri:
+    if uri.startswith(SERVER) and "@" in uri:
         raise TrackingError(
             f"{TRACKING_URI}: required an address without a user or password, since it is shown; received "
             f"{shown(uri)} with them; take them out, and set {USERNAME} and {PASSWORD}"
@@ -371,7 +342,7 @@ def _create(database: Path, artifacts: str) -> None:
 def _create_tables(path: Path, artifacts: str) -> None:
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    SqlAlchemyStore(f"{_SQLITE}{path}", artifacts).engine.dispose()
+    SqlAlchemyStore(f"{SQLITE}{path}", artifacts).engine.dispose()
 
 
 def _set_default(uri: str) -> None:

@@ -1,0 +1,1 @@
+"""One scan in, one answer out: an exported model, without Keras, MLflow or the training's data."""

@@ -1,0 +1,102 @@
+"""Which scans a path means: a file, a folder of scans, or a BIDS-PET tree."""
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from adpet.errors import InputError
+from adpet.imaging.volume import NIFTI, PAIR, natural_key, scan_files
+
+SUFFIXES: Final = (".nii.gz", ".nii", ".hdr.gz", ".img.gz", ".hdr", ".img")
+# What is written for a scan, and no scan itself.
+OURS: Final = re.compile(r".*_(space-scan_)?cam\.nii\.gz")
+_BIDS_SCAN: Final = re.compile(r"sub-.*_pet\.nii(\.gz)?")
+
+
+@dataclass(frozen=True)
+class ScanPath:
+    """Where a scan lies, and by what it is called; no two of one call are called the same."""
+
+    path: Path
+    stem: str
+
+
+def scans_at(paths: Iterable[Path], *, frames: bool = False) -> list[ScanPath]:
+    """Return the scans that paths mean, each once, in natural order within a folder.
+
+    Parameters
+    ----------
+    paths : iterable of Path
+        Of a folder all NIfTI and ANALYZE images in it and below count; of a BIDS tree those that end in ``_pet``,
+        outside of ``derivatives`` and ``sourcedata``.
+    frames : bool
+        Whether a folder is one scan, whose files are its frames.
+
+    Raises
+    ------
+    InputError
+        If a folder holds no scan.
+    """
+    found: dict[Path, Path] = {}
+    for path in paths:
+        root = path if path.is_dir() and not frames else path.parent
+        for file in _in_folder(path) if path.is_dir() and not frames else [path]:
+            found.setdefault(file, root)
+    stems = [stem_of(file) for file in found]
+    return [
+        ScanPath(file, stem if stems.count(stem) == 1 else _longer_stem(file, root))
+        for (file, root), stem in zip(found.items(), stems, strict=True)
+    ]
+
+
+def stem_of(path: Path) -> str:
+    """Return a scan's name without the suffixes of images."""
+    name = path.name.casefold()
+    suffix = next((one for one in SUFFIXES if name.endswith(one)), "")
+    return path.name[: len(path.name) - len(suffix)] or path.name
+
+
+def frame_seconds(path: Path, n_frames: int) -> Sequence[float] | None:
+    """Return the durations of a scan's frames, where a BIDS sidecar beside it tells them; they weight the frames."""
+    if n_frames == 1 or path.is_dir():
+        return None
+    try:
+        sidecar = json.loads(path.with_name(f"{stem_of(path)}.json").read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    seconds = sidecar.get("FrameDuration") if isinstance(sidecar, dict) else None
+    if not isinstance(seconds, list) or not all(isinstance(one, int | float) for one in seconds):
+        return None
+    return [float(one) for one in seconds]
+
+
+def _in_folder(folder: Path) -> list[Path]:
+    bids = (folder / "dataset_description.json").is_file() or any(folder.glob("sub-*/"))
+    files = [file for file in folder.rglob("*") if _is_scan(file, folder, bids=bids)]
+    if not files:
+        what = "images named sub-*_pet.nii in a BIDS tree" if bids else "a folder with NIfTI images"
+        raise InputError(f"{folder}: required {what}; received one without any; name a scan, or its folder")
+    return sorted(files, key=lambda file: natural_key(str(file)))
+
+
+def _is_scan(file: Path, folder: Path, *, bids: bool) -> bool:
+    inner = file.relative_to(folder).parts
+    if any(part.startswith(".") for part in inner) or OURS.fullmatch(file.name) or not file.is_file():
+        return False
+    if bids:
+        away = {"derivatives", "sourcedata"} & set(inner[:-1])
+        return bool(_BIDS_SCAN.fullmatch(file.name)) and not away
+    pair = PAIR.fullmatch(file.name)
+    if pair:
+        # Of a pair the header stands for both.
+        return pair[2].lower() == "hdr" or not scan_files(file)[0].is_file()
+    return bool(NIFTI.fullmatch(file.name))
+
+
+def _longer_stem(file: Path, root: Path) -> str:
+    """Return a name that also tells the folders below `root`."""
+    inner = file.relative_to(root).parts[:-1]
+    return "_".join([*inner, stem_of(file)]) if inner else "_".join([root.name, file.name])

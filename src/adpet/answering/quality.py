@@ -1,0 +1,210 @@
+"""Is this scan like those that the model was trained on? A few numbers, and limits from the training scans.
+
+What is measured lies on the standard grid, after registration, and is made of sums alone, so that the browser
+measures the same. Nothing is learned but the ranges: a tracer, species or modality that no one has thought of is
+told by what makes a scan of FDG in a human head.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+from nibabel.affines import apply_affine, voxel_sizes
+
+from adpet.imaging.template import GREY_LABEL, WHITE_LABEL
+
+Array = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.bool_]
+Vector = npt.NDArray[np.float64]
+Verdict = Literal["ok", "flagged", "refused"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """What is measured, which way is bad, and what a scan beyond the limit may be.
+
+    `least_spread` is the smallest spread between scans that is believed, in the unit of what is measured: a
+    training cohort of one kind must not make the limits narrower than another scanner's scans.
+    """
+
+    text: str
+    low: str = ""
+    high: str = ""
+    least_spread: float = 0.0
+
+
+CHECKS: Final[dict[str, Check]] = {
+    "similarity": Check(
+        "correlation with the template in the brain, after registration",
+        low="not FDG-PET of a whole brain, or registration failed",
+        least_spread=0.02,
+    ),
+    "brain_in_view": Check(
+        "share of the brain that lies in the scanner's field of view",
+        low="part of the head is not in the image",
+        least_spread=0.03,
+    ),
+    "field_of_view_mm": Check(
+        "shortest side of the field of view, in mm",
+        low="a field of view too small for a human head: part of a head, or an animal",
+        least_spread=30.0,
+    ),
+    "profile_distance": Check(
+        "distance of the regions' uptake from the training scans, in standard deviations",
+        high="a regional uptake unlike all training scans: another tracer or another disease",
+        least_spread=0.25,
+    ),
+    "grey_white_contrast": Check(
+        "uptake of grey matter over that of white matter",
+        low="too little contrast for FDG: another tracer (amyloid binds white matter), an MRI, or a map",
+        high="too much contrast for FDG: a tissue map, or not PET",
+        least_spread=0.08,
+    ),
+    "outside_share": Check(
+        "share of the uptake that lies outside the brain",
+        low="nothing outside the brain: a stripped or simulated image",
+        high="much uptake outside the brain: another tracer, an MRI, or a failed registration",
+        least_spread=0.04,
+    ),
+    "asymmetry": Check(
+        "mean difference of left and right, relative to the mean uptake",
+        high="one side differs: a cut image, a focal disease, or a failed registration",
+        least_spread=0.01,
+    ),
+    "roughness": Check(
+        "difference of neighbouring voxels, relative to the mean uptake",
+        high="noise, or edges sharper than PET resolves",
+        least_spread=0.005,
+    ),
+    "negative_share": Check(
+        "share of negative values in the image",
+        high="negative values, which uptake does not have: a difference or statistical map",
+        least_spread=0.01,
+    ),
+}
+
+
+def measures(
+    ratio: Array,
+    *,
+    brain: Mask,
+    tissue: npt.NDArray[np.uint8],
+    uptake: Vector,
+    profile: Mapping[str, Any],
+    similarity: float,
+) -> dict[str, float]:
+    """Measure what can be told from a standard volume.
+
+    Parameters
+    ----------
+    ratio : (i, j, k) float32 ndarray
+        Ratio to the reference region, on the standard grid, whose middle plane of i is x = 0.
+    brain : (i, j, k) bool ndarray
+    tissue : (i, j, k) uint8 ndarray
+        1 where a voxel is mostly grey matter, 2 where it is mostly white matter, else 0.
+    uptake : (regions,) float64 ndarray
+        As `regional_means` gives it.
+    profile : mapping
+        `mean` (regions) and `precision` (regions, regions) of the training scans.
+    similarity : float
+        To the template.
+
+    Returns
+    -------
+    dict of str to float
+        By the names of `CHECKS`, but for those of `view_measures`.
+    """
+    data = ratio.astype(np.float64)
+    mean = float(data[brain].mean())
+    positive = np.clip(data, 0, None)
+    white = float(data[tissue == WHITE_LABEL].mean())
+    both = brain & brain[::-1]
+    return {
+        "similarity": similarity,
+        "profile_distance": profile_distance(uptake, profile),
+        "grey_white_contrast": _over(float(data[tissue == GREY_LABEL].mean()), white),
+        "outside_share": _over(float(positive[~brain].sum()), float(positive.sum())),
+        "asymmetry": _over(float(np.abs(data - data[::-1])[both].mean()), mean),
+        "roughness": _over(_roughness(data, brain), mean),
+        "negative_share": _over(float((positive - data).sum()), float(np.abs(data).sum())),
+    }
+
+
+def view_measures(
+    shape: Sequence[int], affine: Vector, matrix: Vector, points_mm: Vector
+) -> dict[str, float]:
+    """Measure how a scan's field of view holds the brain.
+
+    Parameters
+    ----------
+    shape, affine : (int, int, int), (4, 4) float64 ndarray
+        The scan's own grid; voxel indices -> world mm.
+    matrix : (4, 4) float64 ndarray
+        Standard world mm -> the scan's world mm.
+    points_mm : (n, 3) float64 ndarray
+        The brain's voxels in standard world mm.
+    """
+    index = apply_affine(np.linalg.inv(affine) @ matrix, points_mm)
+    inside = ((index >= -0.5) & (index <= np.array(shape) - 0.5)).all(axis=1)
+    return {
+        "brain_in_view": float(inside.mean()),
+        "field_of_view_mm": float((voxel_sizes(affine) * shape).min()),
+    }
+
+
+def profile_distance(uptake: Vector, profile: Mapping[str, Any]) -> float:
+    """Return the Mahalanobis distance of a regional profile, over the root of its length: about 1 is usual."""
+    away = uptake - np.asarray(profile["mean"], dtype=np.float64)
+    squared = float(np.einsum("p,pq,q->", away, np.asarray(profile["precision"], dtype=np.float64), away))
+    return float(np.sqrt(max(squared, 0.0) / len(away)))
+
+
+def judged(values: Mapping[str, float], limits: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Hold measures against a model's limits.
+
+    Returns
+    -------
+    list of dict
+        `name`, `value`, `verdict` ("ok", "flagged" or "refused") and `reason`, in the order of `limits`.
+    """
+    rows = []
+    for limit in limits:
+        value = values[limit["name"]]
+        verdict, reason = _verdict(value, limit)
+        rows.append({"name": limit["name"], "value": round(value, 4), "verdict": verdict, "reason": reason})
+    return rows
+
+
+def _verdict(value: float, limit: Mapping[str, Any]) -> tuple[Verdict, str]:
+    for verdict, word in (("refused", "refuse"), ("flagged", "flag")):
+        below, above = limit[f"{word}_below"], limit[f"{word}_above"]
+        if below is not None and value < below:
+            what = f"{value:.3g}, required {below:.3g} or more"
+        elif above is not None and not value <= above:  # also NaN
+            what = f"{value:.3g}, required {above:.3g} or less"
+        else:
+            continue
+        cause = limit["low_means"] if below is not None and value < below else limit["high_means"]
+        seen = f"training scans have {limit['low']:.3g} to {limit['high']:.3g}"
+        return verdict, f"{limit['text']}: {what} ({seen}); {cause}"
+    return "ok", ""
+
+
+def _roughness(data: Vector, brain: Mask) -> float:
+    """Root mean square difference of a brain's voxels from the mean of their six neighbours."""
+    inner = (slice(1, -1),) * 3
+    around = np.zeros(tuple(n - 2 for n in data.shape))
+    for axis in range(3):
+        for end in (slice(None, -2), slice(2, None)):
+            place = list(inner)
+            place[axis] = end
+            around += data[tuple(place)]
+    away = (data[inner] - around / 6)[brain[inner]]
+    return float(np.sqrt(np.mean(away**2)))
+
+
+def _over(part: float, whole: float) -> float:
+    """Divide; what has nothing to be compared with is infinitely far away."""
+    return part / whole if whole > 0 else float("inf")

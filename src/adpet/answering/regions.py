@@ -1,0 +1,58 @@
+"""Uptake by region, beside that of cognitively normal people, and where the map lies."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float32]
+Labels = npt.NDArray[np.int16]
+Mask = npt.NDArray[np.bool_]
+
+
+def regional_means(data: Array, labels: Labels, wanted: Sequence[int]) -> npt.NDArray[np.float64]:
+    """Return the mean of a volume in each of the `wanted` labels, (regions,); NaN where there is no voxel."""
+    size = int(max(labels.max(), *wanted)) + 1
+    sums = np.bincount(labels.ravel(), weights=data.ravel(), minlength=size)
+    counts = np.bincount(labels.ravel(), minlength=size)
+    with np.errstate(invalid="ignore"):
+        means = sums / counts
+    return np.asarray(means[list(wanted)], dtype=np.float64)
+
+
+def region_table(
+    ratio: Array, cam: Array, *, labels: Labels, brain: Mask, regions: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """Return a row a region, in the order of `regions`.
+
+    Parameters
+    ----------
+    ratio, cam : (i, j, k) float32 ndarray
+        Ratio to the reference region; AD minus CN in units of the logit.
+    labels : (i, j, k) int16 ndarray
+    brain : (i, j, k) bool ndarray
+    regions : sequence of mapping
+        With `label`, `name`, `ad_pattern`, `cn_mean` and `cn_sd`, as an exported model has them.
+
+    Returns
+    -------
+    list of dict
+        `name`, `uptake` (ratio), `z` ((uptake - mean) / SD of cognitively normal people), `cam_share` (share of
+        the positive map in the brain that lies here) and `ad_pattern`.
+    """
+    wanted = [int(region["label"]) for region in regions]
+    uptake = regional_means(ratio, labels, wanted)
+    towards = np.where(brain, np.clip(cam, 0, None), 0)
+    mass = np.bincount(labels.ravel(), weights=towards.ravel(), minlength=max(wanted) + 1)[wanted]
+    total = float(towards.sum(dtype=np.float64))
+    return [
+        {
+            "name": region["name"],
+            "uptake": round(float(here), 4),
+            "z": round((float(here) - region["cn_mean"]) / region["cn_sd"], 3),
+            "cam_share": round(float(share) / total, 4) if total > 0 else 0.0,
+            "ad_pattern": region["ad_pattern"],
+        }
+        for region, here, share in zip(regions, uptake, mass, strict=True)
+    ]

@@ -1,0 +1,237 @@
+"""Write the model as it is used outside of the pipeline: ONNX, the standard space, and every constant in one file."""
+
+from collections.abc import Iterable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from adpet.answering.model import (
+    BRAIN,
+    DOCUMENT,
+    FILES,
+    FORMAT,
+    NETWORK,
+    REFERENCE,
+    REGIONS,
+    TEMPLATE,
+    TISSUE,
+    registration_constants,
+    sha256,
+)
+from adpet.answering.network import BATCH, Network
+from adpet.artifacts import (
+    EXPORT,
+    METRICS,
+    MODEL,
+    POSITION_WEIGHTS,
+    RUN,
+    SPLIT,
+    SUBJECTS,
+    read_json,
+    write_json,
+    written_aside,
+)
+from adpet.cohort.splits import read_split
+from adpet.errors import InputError
+from adpet.evidence.binning import bins_for, equal_mass_bins
+from adpet.imaging.coronal import CENTRE_Z_MM
+from adpet.imaging.regions import AD_PATTERN, Atlas, load_atlas
+from adpet.imaging.standard import Standard, load_standard
+from adpet.imaging.template import tissue_labels
+from adpet.imaging.volume import Volume, write_volume
+from adpet.learning.cam import class_activation_maps
+from adpet.learning.dataset import SliceReader
+from adpet.learning.export import write_onnx
+from adpet.learning.model import CLASSES, POOL_NAME, probability_of_ad
+from adpet.learning.saving import load_model
+from adpet.learning.training import predict_batch, set_determinism
+from adpet.params import Params
+from adpet.stages.export_cohort import Cohort, measured_cohort
+from adpet.stages.fitting import slice_refs
+from adpet.stages.slice import coronal_grid
+
+if TYPE_CHECKING:
+    import keras
+
+INTENDED_USE = (
+    "Tells AD dementia from cognitively normal people in FDG-PET of the brain; research use only, not for diagnosis."
+)
+# How far the two networks' outputs may lie apart: probabilities, and maps relative to the largest value of all.
+APART = 1e-5
+
+
+def run(params: Params) -> None:
+    """Write ``results/export``, whole or not at all."""
+    split = read_split(SPLIT)
+    settings = params.standardize
+    standard = load_standard(
+        grid_mm=settings.grid_mm,
+        reference=settings.reference,
+        template=settings.template,
+        align=settings.align,
+        smoothing_mm=settings.smoothing_mm,
+    )
+    atlas = load_atlas(params.explain.atlas, settings.grid_mm)
+    tissue = tissue_labels(settings.grid_mm)
+    cohort = measured_cohort(split, standard, atlas, tissue, min_similarity=settings.min_similarity)
+    with written_aside(EXPORT) as folder:
+        folder.mkdir()
+        _write_volumes(folder, standard, atlas, tissue)
+        map_size = _write_network(folder / NETWORK, split[split["part"] == "test"], params)
+        document = _document(params, standard, atlas, cohort)
+        document["network"]["map_size"] = map_size
+        document["files"] = {name: sha256(folder / name) for name in FILES}
+        write_json(folder / DOCUMENT, document)
+
+
+def furthest_apart(
+    model: "keras.Model", network: Network, slices: Iterable[npt.NDArray[np.uint8]]
+) -> dict[str, float]:
+    """Return how far the outputs of a trained and of an exported network lie apart, at most.
+
+    Parameters
+    ----------
+    model : keras.Model
+    network : Network
+    slices : iterable of (n, height, width, 1) uint8 ndarray
+
+    Returns
+    -------
+    dict of str to float
+        `probability`, and `cam` relative to the largest value of all maps, or to 1 where that is larger.
+    """
+    apart, largest = {"probability": 0.0, "cam": 0.0}, 1.0
+    for batch in slices:
+        maps, _ = class_activation_maps(model, batch[..., 0])
+        probability = probability_of_ad(predict_batch(model, batch, len(batch)))
+        cam, found = network(batch[..., 0])
+        apart["probability"] = max(apart["probability"], float(np.abs(probability - found).max()))
+        apart["cam"] = max(apart["cam"], float(np.abs(maps - cam).max()))
+        largest = max(largest, float(np.abs(maps).max()))
+    return apart | {"cam": apart["cam"] / largest}
+
+
+def require_same(path: Path, apart: Mapping[str, float]) -> None:
+    """Check that an exported network answers as the trained one does.
+
+    Raises
+    ------
+    InputError
+        Where they lie further apart than `APART`.
+    """
+    for name, distance in apart.items():
+        if not distance <= APART:
+            raise InputError(
+                f"{path}: required the {name} of the trained network within {APART:g}; received {distance:.2g} "
+                "off on the test slices; nothing was written; install the versions in requirements.lock"
+            )
+
+
+def _write_network(path: Path, tested: pd.DataFrame, params: Params) -> list[int]:
+    """Write the network, if it answers as the trained one does; return height and width of its maps."""
+    set_determinism(params.seed, params.compute.threads)
+    model = load_model(MODEL)
+    write_onnx(model, path)
+    reader = SliceReader(slice_refs(tested))
+    batches = (
+        reader.read(range(first, min(first + BATCH, len(tested)))) for first in range(0, len(tested), BATCH)
+    )
+    require_same(EXPORT / NETWORK, furthest_apart(model, Network.read(path), batches))
+    return [int(side) for side in model.get_layer(POOL_NAME).input.shape[1:3]]
+
+
+def _write_volumes(
+    folder: Path, standard: Standard, atlas: Atlas, tissue: npt.NDArray[np.uint8]
+) -> None:
+    affine = standard.template.affine
+    for name, data, dtype in (
+        (TEMPLATE, standard.template.data, np.float32),
+        (BRAIN, standard.brain, np.uint8),
+        (REFERENCE, standard.reference, np.uint8),
+        (REGIONS, atlas.labels, np.int16),
+        (TISSUE, tissue, np.uint8),
+    ):
+        volume = Volume(np.asarray(data, dtype=np.float32), affine)
+        write_volume(folder / name, volume, dtype=dtype, space="mni")
+
+
+def _document(params: Params, standard: Standard, atlas: Atlas, cohort: Cohort) -> dict[str, Any]:
+    trained, metrics = read_json(RUN), read_json(METRICS)
+    subjects = pd.read_csv(SUBJECTS, dtype={"subject": str})
+    settings, grid = params.standardize, coronal_grid(params)
+    return {
+        "format": FORMAT,
+        "name": params.tracking.model_name,
+        "lineage": trained["lineage"],
+        "adpet_version": version("adpet"),
+        "intended_use": INTENDED_USE,
+        "labels": list(CLASSES),
+        "network": {"file": NETWORK, "input_size": params.model.input_size},
+        "files": {},
+        "standard": {
+            "grid_mm": settings.grid_mm,
+            "shape": list(standard.template.data.shape),
+            "affine": standard.template.affine.tolist(),
+            "align": settings.align,
+            "smoothing_mm": settings.smoothing_mm,
+            "reference": settings.reference,
+            "min_similarity": settings.min_similarity,
+        },
+        "registration": registration_constants(),
+        "slices": {
+            "y_mm": list(grid.y_mm),
+            "size": grid.size,
+            "field_mm": grid.field_mm,
+            "centre_z_mm": CENTRE_Z_MM,
+            "window": list(params.slice.window),
+        },
+        "aggregation": {
+            "method": params.evaluate.aggregation,
+            "weights": read_json(POSITION_WEIGHTS)["weights"]
+            if params.evaluate.aggregation == "position_weights"
+            else None,
+        },
+        "threshold": metrics["threshold"],
+        "calibration": calibration(subjects),
+        "performance": {
+            "auc": {key: metrics["subject"]["auc"][key] for key in ("value", "low", "high")},
+            "test_subjects": metrics["counts"]["subjects"],
+        },
+        "leaky": trained["leaky"],
+        "regions": [
+            {"label": label, "name": name, "ad_pattern": name in AD_PATTERN, "cn_mean": mean, "cn_sd": sd}
+            for (label, name), mean, sd in zip(
+                atlas.names.items(), cohort.cn_mean, cohort.cn_sd, strict=True
+            )
+        ],
+        "profile": cohort.profile,
+        "quality": cohort.limits,
+    }
+
+
+def calibration(subjects: pd.DataFrame) -> dict[str, Any]:
+    """Return what became of test subjects by their probability, in bins of equal mass that meet."""
+    probability = subjects["probability"].to_numpy(np.float64)
+    truth = (subjects["diagnosis"] == "AD").to_numpy()
+    count = bins_for(len(subjects))
+    codes = equal_mass_bins(probability, bins=count)
+    used = np.unique(codes)
+    last = [probability[codes == code].max() for code in used[:-1]]
+    first = [probability[codes == code].min() for code in used[1:]]
+    edges = [0.0, *((a + b) / 2 for a, b in zip(last, first, strict=True)), 1.0]
+    return {
+        "bins": [
+            {
+                "low": round(float(low), 6),
+                "high": round(float(high), 6),
+                "subjects": int((codes == code).sum()),
+                "ad_share": round(float(truth[codes == code].mean()), 6),
+            }
+            for code, low, high in zip(used, edges[:-1], edges[1:], strict=True)
+        ],
+        "prevalence": round(float(truth.mean()), 6),
+    }

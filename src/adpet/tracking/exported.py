@@ -1,0 +1,180 @@
+"""A registered version's exported model as a folder on this machine, fetched once.
+
+MLflow is loaded only where it must be asked: for files that are not here yet, and for what a version or an alias
+names where neither the database's own times nor a server's REST API can tell that it is what it was.
+"""
+
+import json
+import re
+import shutil
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from adpet.artifacts import WORK, locked, remove, write_json, written_aside
+from adpet.errors import TrackingError
+from adpet.tracking.checked_loading import FILES
+from adpet.tracking.place import LEAKY, MODEL_URI, SERVER, SQLITE, main_root, shown, store_uri
+from adpet.tracking.rest import asked_over_rest
+
+if TYPE_CHECKING:
+    from adpet.tracking.registry import Version
+
+# Exported models by the digest of their version's files, and what was last found out about names.
+MODELS: Final = WORK / "models"
+RESOLVED: Final = "resolved.json"
+DOCUMENT: Final = "model.json"
+# SQLite's file, and those that hold what has not come into it yet.
+_FILES_OF_SQLITE: Final = ("", "-wal", "-journal")
+# A database that was written to so shortly before may be written to again without another time of change.
+_SETTLED_S: Final = 1.0
+_DIGEST: Final = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Registered:
+    """What a name stands for: a version, the digest of its files, and whether its split leaked."""
+
+    name: str
+    number: int
+    digest: str
+    leaky: bool
+
+    @property
+    def uri(self) -> str:
+        """The name that always means this version."""
+        return f"models:/{self.name}/{self.number}"
+
+
+def exported_model(uri: str, *, root: Path, experiment: str) -> tuple[Path, Registered]:
+    """Return the folder of a registered version's exported model, and which version it is.
+
+    Parameters
+    ----------
+    uri : str
+        ``models:/NAME@ALIAS`` or ``models:/NAME/VERSION``.
+    root : Path
+        The project's, by which the store is found where MLFLOW_TRACKING_URI names none.
+    experiment : str
+        MLflow's, made where the store has to be asked and has none.
+
+    Raises
+    ------
+    TrackingError
+        If there is no such model, version or alias, its files are not as they were registered, or there is no
+        exported model among them.
+    """
+    if MODEL_URI.fullmatch(uri) is None:
+        raise TrackingError(
+            f"required a folder, models:/NAME@ALIAS or models:/NAME/VERSION; received {uri!r}"
+        )
+    models = main_root(root) / MODELS
+    models.mkdir(parents=True, exist_ok=True)
+    with locked(models):
+        found = _resolved(uri, models, root, experiment)
+        folder = models / found.digest
+        if not (folder / DOCUMENT).is_file():
+            fetch(_version(found.uri, root, experiment), folder)
+    return folder, found
+
+
+def forget(folder: Path) -> None:
+    """Remove a fetched model, so that it is fetched anew."""
+    remove(folder)
+
+
+def fetch(version: "Version", into: Path) -> None:
+    """Copy the exported model out of a version's files, which are those that were registered.
+
+    Raises
+    ------
+    TrackingError
+        If they are not there or were changed, or no exported model is among them.
+    """
+    from adpet.tracking.registry import registered_files
+
+    with registered_files(version) as files:
+        found = sorted(path.parent for path in files.rglob(DOCUMENT))
+        if len(found) != 1:
+            raise TrackingError(
+                f"models:/{version.name}/{version.number}: required one exported model among its files; "
+                f"received {len(found) or 'none'}; name another version, or register it anew with: "
+                "dvc repro --force register"
+            )
+        with written_aside(into) as aside:
+            shutil.copytree(found[0], aside)
+
+
+def _resolved(uri: str, models: Path, root: Path, experiment: str) -> Registered:
+    """Find out what a name stands for now."""
+    store = store_uri(root)
+    if store.startswith(SERVER):
+        found = asked_over_rest(store, uri)
+        return _registered(uri, found) if found else _asked_of_mlflow(uri, root, experiment)
+    notes = models / RESOLVED
+    key = f"{shown(store)} {uri}"
+    stamp = _stamp(store)
+    noted = _read(notes)
+    if stamp is not None and key in noted and noted[key]["stamp"] == stamp:
+        return Registered(**noted[key]["found"])
+    answered = _asked_of_mlflow(uri, root, experiment)
+    if stamp is not None and stamp == _stamp(store) and _is_settled(stamp):
+        write_json(notes, noted | {key: {"stamp": stamp, "found": asdict(answered)}})
+    return answered
+
+
+def _asked_of_mlflow(uri: str, root: Path, experiment: str) -> Registered:
+    version = _version(uri, root, experiment)
+    facts = {"name": version.name, "version": version.number, "tags": version.tags}
+    return _registered(uri, facts)
+
+
+def _version(uri: str, root: Path, experiment: str) -> "Version":
+    from adpet.tracking.registry import version_of
+    from adpet.tracking.store import connect
+
+    connect(root, experiment=experiment)
+    return version_of(uri)
+
+
+def _registered(uri: str, facts: dict[str, Any]) -> Registered:
+    digest = str(facts["tags"].get(FILES, ""))
+    if not _DIGEST.fullmatch(digest):
+        raise TrackingError(
+            f"{uri}: required the digest of its files, by which a changed one is noticed; received a version "
+            "without it; register it anew with: dvc repro --force register"
+        )
+    return Registered(
+        str(facts["name"]), int(facts["version"]), digest, facts["tags"].get(LEAKY) == "true"
+    )
+
+
+def _stamp(store: str) -> list[Any] | None:
+    """Return time and size of a database's files; None where it is none of SQLite's."""
+    if not store.startswith(SQLITE):
+        return None
+    path = store.removeprefix(SQLITE)
+    stamp: list[Any] = []
+    for suffix in _FILES_OF_SQLITE:
+        try:
+            facts = Path(path + suffix).stat()
+        except OSError:
+            stamp.append(None)
+        else:
+            stamp.append([facts.st_mtime_ns, facts.st_size])
+    return stamp if stamp[0] is not None else None
+
+
+def _is_settled(stamp: list[Any]) -> bool:
+    newest = max(one[0] for one in stamp if one is not None) / 1e9
+    return time.time() - newest > _SETTLED_S
+
+
+def _read(notes: Path) -> dict[str, Any]:
+    """Return what was noted; nothing is lost without it."""
+    try:
+        noted = json.loads(notes.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return noted if isinstance(noted, dict) else {}
