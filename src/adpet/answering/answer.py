@@ -88,7 +88,9 @@ def answer(
     """
     standard = model.standard
     if align is not None:
-        standard = Standard(standard.template, standard.brain, standard.reference, align, standard.smoothing_mm)
+        standard = Standard(
+            standard.template, standard.brain, standard.reference, align, standard.smoothing_mm
+        )
     found, alignment = standardize(scan, standard)
     grid = tuple(shape or scan.data.shape), scan.affine if affine is None else affine
     checks = _checks(found, model, alignment.matrix, alignment.similarity, grid)
@@ -116,7 +118,8 @@ def answer(
         ),
         "checks": checks,
     }
-    back = resample(cam, shape=grid[0], affine=grid[1], matrix=np.linalg.inv(alignment.matrix))
+    inverse = np.asarray(np.linalg.inv(alignment.matrix), dtype=np.float64)
+    back = resample(cam, shape=grid[0], affine=grid[1], matrix=inverse)
     return Answer(document, found, cam, Volume(back, grid[1]), slices, maps)
 
 
@@ -126,10 +129,12 @@ def meaning(probability: float, document: Mapping[str, Any]) -> str:
     here = next((one for one in bins if probability < one["high"]), bins[-1])
     subjects = here["subjects"]
     with_ad = round(here["ad_share"] * subjects)
-    share = document["calibration"]["prevalence"]
+    low, high = here["ad_share_low"], here["ad_share_high"]
+    everyone = document["performance"]["test_subjects"]
     return (
-        f"Of the {subjects} test subjects who were given {here['low']:.2f} to {here['high']:.2f}, {with_ad} had "
-        f"AD ({share:.0%} of all {document['performance']['test_subjects']} test subjects had)."
+        f"Of the {subjects} test subjects who were given {here['low']:.2f} to {here['high']:.2f}, {with_ad} had AD, "
+        f"{here['ad_share']:.0%} (95 % interval {low:.0%} to {high:.0%}); of all {everyone} test subjects "
+        f"{document['calibration']['prevalence']:.0%} had."
     )
 
 

@@ -88,5 +88,7 @@ def limits_of(measured: Mapping[str, Vector], *, min_similarity: float) -> list[
                 "refuse_below": min_similarity,
                 "flag_below": max(min_similarity, row["flag_below"]),
             }
-        rows.append({key: round(value, 6) if isinstance(value, float) else value for key, value in row.items()})
+        rows.append(
+            {key: round(value, 6) if isinstance(value, float) else value for key, value in row.items()}
+        )
     return rows

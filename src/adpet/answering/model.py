@@ -172,7 +172,7 @@ def _read_document(folder: Path) -> dict[str, Any]:
     lacking = [section for section in SECTIONS if section not in document]
     if lacking:
         raise _unusable(folder, f"all sections in {DOCUMENT}", f"one without {', '.join(lacking)}")
-    return document
+    return dict(document)
 
 
 def _require_file(folder: Path, file: str, digest: str) -> None:

@@ -45,7 +45,9 @@ def _section(plane: npt.NDArray[np.uint8], over: Array) -> npt.NDArray[np.uint8]
     from PIL import Image
 
     grey = np.asarray(Image.fromarray(plane).resize((SIDE, SIDE), Image.Resampling.BICUBIC), dtype=np.float32)
-    strength = np.clip((np.abs(over) - HIDE_BELOW) / (1 - HIDE_BELOW), 0, 1)[..., None]
+    strength = np.asarray(
+        np.clip((np.abs(over) - HIDE_BELOW) / (1 - HIDE_BELOW), 0, 1)[..., None], dtype=np.float32
+    )
     colours = np.where((over > 0)[..., None], _ramp(TOWARDS_AD, strength), _ramp(TOWARDS_CN, strength))
     opacity = OPACITY * np.minimum(1, 3 * strength)
     return np.asarray(np.round(grey[..., None] * (1 - opacity) + colours * opacity), dtype=np.uint8)

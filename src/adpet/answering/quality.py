@@ -178,7 +178,8 @@ def judged(values: Mapping[str, float], limits: Sequence[Mapping[str, Any]]) -> 
 
 
 def _verdict(value: float, limit: Mapping[str, Any]) -> tuple[Verdict, str]:
-    for verdict, word in (("refused", "refuse"), ("flagged", "flag")):
+    verdicts: tuple[tuple[Verdict, str], ...] = (("refused", "refuse"), ("flagged", "flag"))
+    for verdict, word in verdicts:
         below, above = limit[f"{word}_below"], limit[f"{word}_above"]
         if below is not None and value < below:
             what = f"{value:.3g}, required {below:.3g} or more"
