@@ -1,5 +1,4 @@
-"""Answer for one scan: the probability of AD, slice by slice and pooled, where the network looked, and whether the
-scan is one that it can judge."""
+"""Answer for one scan: the probability of AD, where the network looked, and whether it can judge the scan."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -132,8 +131,8 @@ def meaning(probability: float, document: Mapping[str, Any]) -> str:
     low, high = here["ad_share_low"], here["ad_share_high"]
     everyone = document["performance"]["test_subjects"]
     return (
-        f"Of the {subjects} test subjects who were given {here['low']:.2f} to {here['high']:.2f}, {with_ad} had AD, "
-        f"{here['ad_share']:.0%} (95 % interval {low:.0%} to {high:.0%}); of all {everyone} test subjects "
+        f"Of the {subjects} test subjects who were given {here['low']:.2f} to {here['high']:.2f}, {with_ad} had "
+        f"AD, {here['ad_share']:.0%} (95 % interval {low:.0%} to {high:.0%}); of all {everyone} test subjects "
         f"{document['calibration']['prevalence']:.0%} had."
     )
 
@@ -182,8 +181,8 @@ def _refuse(checks: list[dict[str, Any]]) -> None:
     if refused:
         reasons = "; ".join(check["reason"] for check in refused)
         raise RefusedError(
-            f"required FDG-PET of a whole human brain, like the training scans; received a scan with {reasons}; "
-            "look at it",
+            "required FDG-PET of a whole human brain, like the training scans; received a scan with "
+            f"{reasons}; look at it",
             checks,
         )
 

@@ -16,7 +16,7 @@ SIDE: Final = 192
 # Below this share of the largest value of all sections, the map is not drawn; from it on it gets opaque.
 HIDE_BELOW: Final = 0.2
 OPACITY: Final = 0.7
-# Towards AD from orange to yellow, towards CN from blue to cyan: apart also for those who see red and green alike.
+# Towards AD from orange to yellow, towards CN from blue to cyan: apart also for the colour-blind.
 TOWARDS_AD: Final = ((214, 69, 0), (255, 225, 60))
 TOWARDS_CN: Final = ((24, 90, 200), (110, 225, 255))
 

@@ -1,4 +1,4 @@
-"""Write the model as it is used outside of the pipeline: ONNX, the standard space, and every constant in one file."""
+"""Write the model as it is used outside of the pipeline: ONNX, the standard space, and every constant."""
 
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
@@ -58,8 +58,11 @@ from adpet.stages.slice import coronal_grid
 if TYPE_CHECKING:
     import keras
 
-INTENDED_USE = "Tells AD dementia from cognitively normal people in FDG-PET of the brain; research use only, not for diagnosis."
-# How far the two networks' outputs may lie apart: probabilities, and maps relative to the largest value of all.
+INTENDED_USE = (
+    "Tells AD dementia from cognitively normal people in FDG-PET of the brain; research use only, not for "
+    "diagnosis."
+)
+# How far the two networks' outputs may lie apart: probabilities, and maps relative to the largest value.
 APART = 1e-5
 
 
@@ -125,8 +128,8 @@ def require_same(path: Path, apart: Mapping[str, float]) -> None:
     for name, distance in apart.items():
         if not distance <= APART:
             raise InputError(
-                f"{path}: required the {name} of the trained network within {APART:g}; received {distance:.2g} "
-                "off on the test slices; nothing was written; install the versions in requirements.lock"
+                f"{path}: required the {name} of the trained network within {APART:g}; received "
+                f"{distance:.2g} off on the test slices; nothing was written; install the versions in requirements.lock"
             )
 
 
@@ -219,8 +222,8 @@ def calibration(subjects: pd.DataFrame) -> dict[str, Any]:
     Returns
     -------
     dict
-        `bins`, each with `low` and `high` (probability), `subjects`, `ad_share` and the ends of its exact 95 %
-        interval, and `prevalence`, the share of AD among all.
+        `bins`, each with `low` and `high` (probability), `subjects`, `ad_share` and the ends of its exact
+        95 % interval, and `prevalence`, the share of AD among all.
     """
     probability = subjects["probability"].to_numpy(np.float64)
     truth = (subjects["diagnosis"] == "AD").to_numpy()
