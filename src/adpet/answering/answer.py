@@ -130,9 +130,10 @@ def meaning(probability: float, document: Mapping[str, Any]) -> str:
     with_ad = round(here["ad_share"] * subjects)
     low, high = here["ad_share_low"], here["ad_share_high"]
     everyone = document["performance"]["test_subjects"]
+    given = f"{here['low']:.2f} to {here['high']:.2f}"
     return (
-        f"Of the {subjects} test subjects who were given {here['low']:.2f} to {here['high']:.2f}, {with_ad} had "
-        f"AD, {here['ad_share']:.0%} (95 % interval {low:.0%} to {high:.0%}); of all {everyone} test subjects "
+        f"Of the {subjects} test subjects who were given {given}, {with_ad} had AD, {here['ad_share']:.0%} "
+        f"(95 % interval {low:.0%} to {high:.0%}); of all {everyone} test subjects "
         f"{document['calibration']['prevalence']:.0%} had."
     )
 

@@ -1,4 +1,4 @@
-"""Open an exported model: a folder with a network, the standard space, and `model.json` with every constant."""
+"""Open an exported model: a folder with a network, the standard space, and every constant."""
 
 import hashlib
 import json

@@ -109,7 +109,7 @@ def reference_mask(reference: Reference, grid_mm: float) -> Mask:
 
 @cache
 def tissue_labels(grid_mm: float) -> npt.NDArray[np.uint8]:
-    """Return 1 where a voxel is mostly grey matter, 2 where white, else 0: (i, j, k) uint8 on the standard grid."""
+    """Return 1 where a voxel is mostly grey matter, 2 where white, else 0; (i, j, k) uint8 on the grid."""
     grey = _on_grid(tissue_map("gm").data, grid_mm, GREY_FWHM_MM) > MIN_GREY
     white = _on_grid(tissue_map("wm").data, grid_mm, WHITE_FWHM_MM) > MIN_WHITE
     return _frozen(np.where(white, WHITE_LABEL, np.where(grey, GREY_LABEL, 0)).astype(np.uint8))

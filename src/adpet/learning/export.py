@@ -1,7 +1,7 @@
 """Write a network as ONNX, with its class activation map and its probability as named outputs.
 
-The graph takes `slices`, uint8 (n, height, width, 1), and gives `cam`, float32 (n, h, w), AD minus CN in units
-of the logit, and `probability`, float32 (n,), of AD. It runs wherever ONNX does: in Python, in a browser.
+The graph takes `slices`, uint8 (n, height, width, 1), and gives `cam`, float32 (n, h, w), AD minus CN in
+units of the logit, and `probability`, float32 (n,), of AD. It runs wherever ONNX does, also in a browser.
 """
 
 from collections.abc import Iterable

@@ -129,7 +129,8 @@ def require_same(path: Path, apart: Mapping[str, float]) -> None:
         if not distance <= APART:
             raise InputError(
                 f"{path}: required the {name} of the trained network within {APART:g}; received "
-                f"{distance:.2g} off on the test slices; nothing was written; install the versions in requirements.lock"
+                f"{distance:.2g} off on the test slices; nothing was written; install the versions in "
+                "requirements.lock"
             )
 
 
