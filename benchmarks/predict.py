@@ -1,6 +1,6 @@
-"""Cold starts of `adpet predict`: ``python benchmarks/predict.py SCAN MNI_SCAN [--model results/export] [--rounds 5]``.
+"""Cold starts of `adpet predict`: ``python benchmarks/predict.py SCAN MNI_SCAN [--model FOLDER]``.
 
-Each round starts a new process for a scan in MNI space (`--align none`), for a scan that is registered, and for
+Each round starts a new process for a scan in MNI space (`--align none`), for one that is registered, and for
 Python with nothing but NumPy and onnxruntime, one after the other, so that a busy machine slows all of them;
 processor seconds say what a quiet one takes.
 """
