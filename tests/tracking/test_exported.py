@@ -82,7 +82,7 @@ class TestRest:
         seen = []
 
         class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self):  # noqa: N802 - the name that it is called by
+            def do_GET(self):
                 seen.append((self.path, self.headers.get("Authorization")))
                 found = {"name": "adpet", "version": "3", "tags": [{"key": "k", "value": "v"}]}
                 moved = "alias=moved" in self.path
