@@ -8,10 +8,10 @@ end of ``dvc repro``. Both are told by processor time, which is the same on a bu
 hits the stage alone, the others DVC and all its processes.
 
 A kill is survived where ``dvc repro`` then leads to the same bytes in every output, to the same runs in
-MLflow (curves, parameters, tags, artifacts, models, versions), one each and none RUNNING, the run that was
-begun being the one that ended, to the same trials in Optuna's study, and leaves no other file, in the
-workspace, in the folder for temporary files or in shared memory. Stages that keep no unfinished work are
-killed half as often.
+MLflow (curves but for seconds, parameters, tags but for how often it was resumed, artifacts, models,
+versions), one each and none RUNNING, the run that was begun being the one that ended, to the same trials in
+Optuna's study, and leaves no other file, in the workspace, in the folder for temporary files or in shared
+memory. Stages that keep no unfinished work are killed half as often.
 """
 
 import argparse
@@ -396,7 +396,9 @@ _OF_RUNS = {
     "models": "select name, status, lifecycle_stage from logged_models where source_run_id = ? order by 1, 2",
     "versions": "select name, version, current_stage from model_versions where run_id = ? order by 1, 2",
 }
-_OWN_TAGS = ("adpet.owner", "adpet.session", "mlflow.parentRunId")
+_OWN_TAGS = ("adpet.owner", "adpet.session", "adpet.resumed", "mlflow.parentRunId")
+# What a clock says.
+_TIMES = ("seconds",)
 # The digest of a model's files, among which is one with MLflow's ids.
 _OWN_MARKS = ("adpet.files_digest",)
 _ID = re.compile(r"\b(m-)?[0-9a-f]{32}\b(?!\.dir)")
@@ -415,6 +417,8 @@ def _runs(root: Path) -> dict[str, Any]:
             facts["tags"] = [
                 (key, _ID.sub("ID", value)) for key, value in facts["tags"] if key not in _OWN_TAGS
             ]
+            for curves in ("metrics", "latest"):
+                facts[curves] = [row for row in facts[curves] if row[0] not in _TIMES]
             parent = named.get(named[run].get("mlflow.parentRunId", ""), {}).get("adpet.lineage")
             key = f"{named[run].get('adpet.kind')} {named[run].get('adpet.lineage')}"
             while key in found:
