@@ -6,8 +6,18 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
+from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
+from scipy import ndimage
+from scipy.spatial.transform import Rotation
+
+from adpet.cohort.phantom import PhantomRecipe, draw_cohort, simulate_scan
+from adpet.cohort.uptake import load_anatomy
+from adpet.imaging.align import resample
+from adpet.imaging.template import tissue_map
+from adpet.imaging.volume import Volume
 
 WEB = Path(__file__).parents[2] / "web"
 ESBUILD = WEB / "node_modules" / "esbuild" / "bin" / "esbuild"
@@ -70,3 +80,78 @@ def run_port(tmp_path_factory, node):
         return Outcome(folder, json.loads((folder / "report.json").read_text()))
 
     return run
+
+
+@pytest.fixture(scope="session")
+def phantom():
+    """Return a phantom scan as its scanner stores it, from right to left and from front to back."""
+    recipe = PhantomRecipe(ad_subjects=1, cn_subjects=1, followup_fraction=0)
+    row = draw_cohort(recipe).to_dict("records")[0]
+    return simulate_scan(row, recipe, load_anatomy()).volume
+
+
+@pytest.fixture(scope="session")
+def white_matter():
+    """Return a scan that is bright where FDG's are dim, for which the second view of the images is tried."""
+    uptake = 4 * tissue_map("wm").data + tissue_map("gm").data
+    blurred = Volume(ndimage.gaussian_filter(uptake, 3), tissue_map("wm").affine)
+    affine = np.diag([2.5, 2.5, 3.0, 1.0])
+    affine[:3, 3] = [-110, -140, -90]
+    pose = placed((0, 0, 6), (0, 0, 0))
+    return Volume(resample(blurred, shape=(88, 100, 66), affine=affine, matrix=pose), affine)
+
+
+def placed(degrees, shift):
+    matrix = np.eye(4)
+    matrix[:3, :3] = Rotation.from_euler("xyz", degrees, degrees=True).as_matrix()
+    matrix[:3, 3] = shift
+    return matrix
+
+
+def stored_as(codes, volume):
+    turn = ornt_transform(io_orientation(volume.affine), axcodes2ornt(codes))
+    data = apply_orientation(volume.data, turn)
+    return Volume(data, volume.affine @ inv_ornt_aff(turn, volume.data.shape))
+
+
+def save(path, data, affine, kind=nib.Nifti1Image):
+    image = kind(data, affine)
+    image.set_sform(affine, code=1)
+    nib.save(image, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def golden(tmp_path_factory, phantom, white_matter):
+    """Return the path of each golden scan, but for the real one where it is not there."""
+    folder = tmp_path_factory.mktemp("golden")
+    data, affine = phantom.data, phantom.affine
+    turned = placed((12, -8, 6), (10, -14, 20)) @ affine
+    frames = np.stack([0.5 * data, data, 1.5 * data + 7], axis=-1)
+    las, psr = (stored_as(codes, phantom) for codes in ("LAS", "PSR"))
+    flat = np.diag([2.0, 2.4, 5.5, 1.0])
+    flat[:3, 3] = [-100, -120, -110]
+    thick = resample(Volume(data, affine), shape=(100, 100, 40), affine=flat)
+    paths = {
+        "as scanned": save(folder / "scan.nii", data, affine),
+        "turned": save(folder / "turned.nii", data, turned),
+        "stored LAS": save(folder / "las.nii", las.data, las.affine),
+        "stored PSR": save(folder / "psr.nii", psr.data, psr.affine),
+        "anisotropic": save(folder / "thick.nii", thick, flat),
+        "dynamic": save(folder / "dynamic.nii", frames, affine),
+        "gzipped": save(folder / "packed.nii.gz", data, affine),
+        "NIfTI-2": save(folder / "two.nii", data.astype(np.float64), affine, nib.Nifti2Image),
+        "cut head": save(folder / "cut.nii", data[:, :, :72], affine),
+        "white matter": save(folder / "white.nii", white_matter.data, white_matter.affine),
+        "big-endian": folder / "big.nii",
+    }
+    header = nib.Nifti1Header(endianness=">")
+    header.set_data_dtype(">i2")
+    header.set_data_shape(data.shape)
+    header.set_sform(affine, code=1)
+    header.set_slope_inter(0.25, -3)
+    header["vox_offset"] = 352
+    stored = np.round((data + 3) * 4 / 2).astype(">i2")
+    paths["big-endian"].write_bytes(header.binaryblock + bytes(4) + stored.tobytes(order="F"))
+    real = Path(__file__).parents[3] / "shared" / "real" / "TEMPLATE_FDGPET_100.nii"
+    return paths | ({"mean of 100 people": real} if real.exists() else {})
