@@ -16,7 +16,13 @@ from playwright.sync_api import Page, sync_playwright
 from adpet.tracking.pages import run_list
 from adpet.tracking.registry import CHALLENGER, MODEL_NAME
 
-COLOURS = 128  # keep a picture under 200 KB
+COLOURS = 256  # keep a picture under 200 KB
+# Hides where on this machine MLflow has a file, which its view of artifacts says above it.
+HIDE_PATHS = """
+for (const element of document.querySelectorAll("*"))
+  if (element.children.length === 0 && /^(Path:|file:)/.test(element.textContent.trim()))
+    element.style.visibility = "hidden";
+"""
 PATIENCE_MS = 120_000
 
 
@@ -55,13 +61,18 @@ def pages(address: str) -> dict[str, tuple[str, str, int]]:
 
 
 def save(page: Page, path: Path) -> None:
-    """Draw a page, without the panel of MLflow's assistant, in few colours."""
+    """Draw a page in few colours, without the panel of MLflow's assistant and without paths."""
     panel = page.locator("[data-component-id='mlflow.assistant.chat_panel.close']")
     if panel.count():
         panel.first.click()
     page.wait_for_timeout(3000)  # what slides and loads
+    page.evaluate(HIDE_PATHS)
     picture = Image.open(io.BytesIO(page.screenshot(timeout=PATIENCE_MS)))
-    picture.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
+    # Coverage of the colours, not of the pixels: a map's few would go under in the page's many greys.
+    few = picture.convert("RGB").quantize(
+        COLOURS, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE
+    )
+    few.save(path, optimize=True)
     print(f"{path}: {path.stat().st_size / 1024:.0f} KB")
 
 

@@ -173,3 +173,33 @@ class TestTemporaryFiles:
         assert list(SHARED.glob(left))
         with temporary_files():
             assert not list(SHARED.glob(left))
+
+    @pytest.mark.skipif(not SHARED.is_dir(), reason="this system does not show semaphores")
+    def test_also_while_the_killed_process_is_listed_still(self):
+        script = f"{SUMS}    print('done', flush=True); import time; time.sleep(600)"
+        process = subprocess.Popen(
+            [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, start_new_session=True
+        )
+        while process.stdout.readline() != "done\n":
+            pass
+        os.killpg(process.pid, signal.SIGKILL)
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # ended, and not taken note of
+        assert Path("/proc", str(process.pid)).exists()
+        with temporary_files():
+            assert not list(SHARED.glob(f"sem.loky-{process.pid}-*"))
+        process.communicate()
+
+    def test_links_that_a_killed_dvc_was_trying_are_removed_and_those_of_a_running_one_are_not(
+        self, tmp_path
+    ):
+        folders = [tmp_path / "data/processed", tmp_path / "results/train", tmp_path / "results"]
+        for folder in folders:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / ".ptnz1gNyFs_bbKouyHP-kw.tmp").touch()
+            os.utime(folder / ".ptnz1gNyFs_bbKouyHP-kw.tmp", (0, 0))
+            (folder / "mine.tmp").touch()
+            os.utime(folder / "mine.tmp", (0, 0))
+            (folder / ".AAAAAAAAAAAAAAAAAAAAAA.tmp").touch()
+        with temporary_files():
+            left = {path.name for folder in folders for path in folder.glob("*.tmp")}
+        assert left == {"mine.tmp", ".AAAAAAAAAAAAAAAAAAAAAA.tmp"}

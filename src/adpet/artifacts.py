@@ -9,8 +9,9 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,11 @@ WORK = Path(".adpet")
 TEMPORARY = WORK / "tmp"
 # Where Linux shows the semaphores of processes, which outlive them.
 SHARED = Path("/dev/shm")  # noqa: S108 - nothing is written there
+# States of a process in Linux' /proc that has ended, but was not yet taken note of.
+ENDED = "ZX"
+# The names of the links that DVC tries beside outputs, and the seconds after which none of them is in use.
+DVC_LINK_TRIED = f".{22 * '[A-Za-z0-9_-]'}.tmp"
+DVC_LINK_S = 1.0
 # What ingest has read of every file, so that it reads new and changed ones alone; nothing is lost without it.
 INGEST_NOTES = WORK / "ingest.tsv"
 
@@ -173,8 +179,10 @@ def temporary_files() -> Iterator[None]:
     """Keep what this process, its libraries and its workers put into temporary files in a folder of its own.
 
     It is locked by the process: a killed one leaves it, and the next one removes it, with the semaphores that
-    joblib's workers shared.
+    joblib's workers shared, and the links that DVC was trying.
     """
+    for folder in (PHANTOM_RAW.parent, SCANS.parent, SPLIT.parent, TUNE.parent, *TUNE.parent.glob("*/")):
+        _remove_links_tried(folder)
     TEMPORARY.mkdir(parents=True, exist_ok=True)
     with locked(TEMPORARY):
         for left in TEMPORARY.iterdir():
@@ -242,13 +250,30 @@ def _lock(folder: Path, *, wait: bool = True) -> int:
     return descriptor
 
 
+def _runs(process: str) -> bool:
+    """Say whether a process is at work; a killed one can be listed for some seconds more."""
+    try:
+        state = Path("/proc", process, "stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state not in ENDED
+
+
+def _remove_links_tried(folder: Path) -> None:
+    """Remove the links that a killed DVC left: beside an output it tries, for a moment, which kinds work."""
+    for left in folder.glob(DVC_LINK_TRIED):
+        with suppress(FileNotFoundError):  # DVC has removed it meanwhile
+            if time.time() - left.lstat().st_mtime > DVC_LINK_S:
+                left.unlink()
+
+
 def _remove_unless_locked(folder: Path) -> None:
     try:
         lock = _lock(folder, wait=False)
     except BlockingIOError:  # its process lives
         return
     process = folder.name.partition("-")[0]
-    if not Path("/proc", process).exists():  # nor has another one its number
+    if not _runs(process):  # nor has another one its number
         for semaphore in SHARED.glob(f"sem.loky-{process}-*"):
             remove(semaphore)
     remove(folder)

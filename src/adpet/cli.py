@@ -177,9 +177,10 @@ def _add(
 def _run_stage(options: argparse.Namespace) -> None:
     from adpet.artifacts import temporary_files
     from adpet.params import load_params
+    from adpet.workers import workers_ended
 
     params = load_params()
-    with temporary_files():
+    with temporary_files(), workers_ended():
         import_module(f"adpet.stages.{options.command}").run(params)
 
 

@@ -13,6 +13,9 @@ from tqdm import tqdm
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+# How many processes each map has asked for since the last were ended.
+_started: list[int] = []
+
 OnEpoch = Callable[[int, dict[str, float]], bool | None]
 
 
@@ -47,5 +50,22 @@ def map_in_processes(
         return
     from joblib import Parallel, delayed
 
+    _started.append(workers)
     parallel = Parallel(n_jobs=workers, return_as="generator")
     yield from parallel(delayed(function)(item) for item in items)
+
+
+@contextmanager
+def workers_ended() -> Iterator[None]:
+    """End the processes that joblib keeps for more work, and take away the semaphores that they share.
+
+    joblib does so when Python itself ends, from a process of its own: whoever kills that one leaves them.
+    """
+    try:
+        yield
+    finally:
+        if _started:
+            from joblib.externals.loky import get_reusable_executor
+
+            get_reusable_executor(reuse=True).shutdown(wait=True, kill_workers=True)
+            _started.clear()

@@ -178,6 +178,13 @@ class TestRegister:
         with pytest.raises(InputError, match=r"\Aregistration failed: \d+% of the brain lies[^\n]*\Z"):
             register(slab, template, mask)
 
+    def test_a_field_of_view_that_no_memory_holds_is_refused(self, template, mask):
+        wide = Volume(np.ones((60, 60, 60), np.float32), np.diag([60.0, 60, 60, 1]))
+        with pytest.raises(
+            InputError, match=r"field of view is 3600 x 3600 x 3600 mm, far more than a head's"
+        ):
+            register(wide, template, mask)
+
     def test_similarity_tells_a_wrong_alignment(self, head, template, mask):
         turned = resample(
             head, shape=mask.shape, affine=template.affine, matrix=pose((0, 0, 180), (0, 0, 10))

@@ -5,6 +5,7 @@ Every constant of it is part of an exported model, since the browser registers i
 """
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -17,7 +18,7 @@ from scipy.spatial.transform import Rotation
 
 from adpet.errors import InputError
 from adpet.imaging.climbing import Target, climb
-from adpet.imaging.volume import Affine, Array, Volume
+from adpet.imaging.volume import MAX_VOXELS, Affine, Array, Volume
 
 Mask: TypeAlias = npt.NDArray[np.bool_]
 
@@ -201,6 +202,12 @@ def _prepared(moving: Volume, spacing: float) -> tuple[Volume, Volume]:
     )
     low, high = corners.min(axis=0), corners.max(axis=0)
     shape = tuple(int(n) for n in np.ceil((high - low) / spacing))
+    if math.prod(shape) > MAX_VOXELS:
+        sides = " x ".join(f"{n * spacing:g}" for n in shape)
+        raise InputError(
+            f"registration failed: the field of view is {sides} mm, far more than a head's: export the scan "
+            "again"
+        )
     affine = np.diag([spacing, spacing, spacing, 1.0])
     affine[:3, 3] = low + spacing / 2
     data = resample(Volume(blurred, moving.affine), shape=shape, affine=affine)

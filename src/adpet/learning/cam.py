@@ -109,7 +109,8 @@ def maps_by_class(
         In units of the logit, in the order of `CLASSES`.
     logits : (n, 2) float32 ndarray
     """
-    parts = list(_maps_of_batches(model, slices, batch_size))
+    # Batches are filled up: a scan's slices should not be explained with as many empty ones.
+    parts = list(_maps_of_batches(model, slices, min(batch_size, max(len(slices), 1))))
     return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
 
 

@@ -36,10 +36,15 @@ class LogitGradient:
         self._copy = keras.models.clone_model(self._tail)
         self._copy.trainable = False
         self._probe = _Probe(self._copy, (batch_size, *layer.output.shape[1:]))
+        self._taken: list[Array] = []
 
     def take_weights(self) -> None:
         """Follow the network's weights of the moment."""
-        self._copy.set_weights(values_of(self._tail.weights))
+        weights = values_of(self._tail.weights)
+        # Setting them takes longer than a gradient.
+        if not self._taken or not all(map(np.array_equal, weights, self._taken)):
+            self._copy.set_weights(weights)
+            self._taken = weights
 
     def __call__(self, features: Array, weights: npt.ArrayLike) -> Array:
         """Return d (weights . logits) / d features, like `features`, for at most `batch_size` samples.

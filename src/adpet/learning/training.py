@@ -54,7 +54,7 @@ COLUMNS = (
 )
 
 # Passes over the training slices, each in another order, that BatchNorm statistics are taken from.
-BATCH_NORM_PASSES = 2
+BATCH_NORM_PASSES = 1
 
 # Batches of whole slices that they are taken from before each validation of a training on mixed ones.
 BATCHES_TO_VALIDATE = 24
