@@ -37,9 +37,12 @@ PIPELINE_FILES = (
     "tests/test_pipeline.py",
     "tests/test_browser.py",
     "tests/test_privacy.py",
+    "tests/answering/test_odd_scans.py",
+    "tests/commands/test_predict.py",
     "tests/commands/test_reproduce.py",
     "tests/tracking/test_model_files.py",
     "tests/stages/test_evaluate.py",
+    "tests/stages/test_export.py",
     "tests/stages/test_fold.py",
     "tests/stages/test_report.py",
 )

@@ -14,6 +14,7 @@ SCORES = (*COMPUTES, "adpet.evidence")
 
 LAYERS = {
     "evaluate": SCORES,
+    "export": (*SCORES, "adpet.answering"),
     "explain": SCORES,
     "register": ("adpet.tracking.registry",),
     "pool": SCORES,
@@ -37,13 +38,13 @@ def graph():
 
 
 def used(graph, stage):
-    """What the stage's module imports itself or through the other stages' modules, and below `learning`."""
+    """What the stage's module imports itself or through the other stages' modules, and below `learning` and `answering`."""
     found, to_read = {f"adpet.stages.{stage}"}, [f"adpet.stages.{stage}"]
     while to_read:
         for module in graph.find_modules_directly_imported_by(to_read.pop()):
             if module.startswith(("adpet.stages.", *LAYERS.get(stage, COMPUTES))) and module not in found:
                 found.add(module)
-                if module.startswith(("adpet.stages.", "adpet.learning.")):
+                if module.startswith(("adpet.stages.", "adpet.learning.", "adpet.answering.")):
                     to_read.append(module)
     return {f"src/{module.replace('.', '/')}.py" for module in found}
 
@@ -59,6 +60,7 @@ def used(graph, stage):
         "tune",
         "train",
         "evaluate",
+        "export",
         "explain",
         "audit",
         "register",

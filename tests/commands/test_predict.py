@@ -1,36 +1,183 @@
-"""A model must say how its input is made, or it is not asked."""
+"""Scans go in, answers come out: quickly, one by one or many at once, and no bad one stops the others."""
 
+import csv
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel as nib
 import numpy as np
+import pandas as pd
 import pytest
 
-from adpet.commands.predict import METADATA, TAGS, WEIGHTS_TAG, _require_ours, position_weights
-from adpet.errors import TrackingError
-from adpet.tracking.registry import Version
+EXPORT = "results/export"
 
 
-def version(tags):
-    return Version(name="other", number=1, run_id="", model_id="", aliases=(), tags=tags, description="")
+@pytest.fixture(scope="module")
+def paths(finished):
+    """Two of the test subjects' scans."""
+    split = pd.read_csv(finished.root / "data/processed/split.csv")
+    names = split.loc[split["part"] == "test", "scan"].drop_duplicates().iloc[:2]
+    scans = pd.read_csv(finished.root / "data/interim/scans.csv").set_index("scan")
+    return [finished.root / path for path in scans.loc[names, "path"]]
 
 
-def test_a_model_from_elsewhere_is_refused_in_one_line():
-    with pytest.raises(
-        TrackingError, match=r"models:/other/1: required a model .* without standardize, slice"
-    ):
-        _require_ours("models:/other/1", {}, version({}))
+@pytest.fixture(scope="module")
+def answered(finished, paths, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("answer")
+    done = finished.adpet("predict", str(paths[0]), "--model", EXPORT, "--output", str(folder))
+    return done.stdout, folder
 
 
-def test_a_model_of_this_pipeline_is_taken():
-    _require_ours("models:/adpet/1", {key: {} for key in METADATA}, version(dict.fromkeys(TAGS, "0.5")))
+def only(folder, pattern):
+    (found,) = folder.glob(pattern)
+    return found
 
 
-def test_a_model_with_learned_weights_must_bring_them():
-    tags = dict.fromkeys(TAGS, "0.5") | {"adpet.aggregation": "position_weights"}
-    metadata = {key: {} for key in METADATA}
-    with pytest.raises(TrackingError, match=f"without {WEIGHTS_TAG}"):
-        _require_ours("models:/adpet/1", metadata, version(tags))
-    _require_ours("models:/adpet/1", metadata, version(tags | {WEIGHTS_TAG: "[1.0]"}))
+def test_a_folder_is_asked_without_tensorflow_mlflow_and_tables(finished, paths, tmp_path):
+    code = (
+        "import sys\nfrom adpet.cli import main\n"
+        f"main(['predict', {str(paths[0])!r}, '--model', {EXPORT!r}, '--output', {str(tmp_path)!r}])\n"
+        "heavy = {'tensorflow', 'keras', 'mlflow', 'nilearn', 'pandas', 'sklearn', 'matplotlib'} & set(sys.modules)\n"
+        "sys.exit(f'imported: {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=finished.root,
+        env=finished.environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
 
 
-def test_weights_are_read_from_the_version_and_are_none_without_them():
-    assert position_weights(version({})) is None
-    np.testing.assert_array_equal(position_weights(version({WEIGHTS_TAG: "[0.25, 0.75]"})), [0.25, 0.75])
+class TestOneScan:
+    def test_the_answer_has_every_key_and_what_was_evaluated(self, answered, finished, paths):
+        said, folder = answered
+        found = json.loads(only(folder, "*.json").read_text())
+        assert set(found) == {
+            "scan", "model", "lineage", "leaky", "probability_of_ad", "threshold", "meaning", "slices",
+            "similarity_to_template", "matrix", "regions", "checks",
+        }  # fmt: skip
+        assert found["scan"] == paths[0].name
+        assert found["lineage"] == finished.read_json("results/register/version.json")["lineage"]
+        assert f"{found['probability_of_ad']:.3f}" in said
+        assert "not for diagnosis" in said
+        predictions = pd.read_csv(finished.root / "results/evaluate/predictions.csv")
+        rows = predictions[predictions["scan"] == predictions["scan"].iloc[0]]
+        names = pd.read_csv(finished.root / "data/interim/scans.csv")
+        name = names.loc[[str(finished.root / path) == str(paths[0]) for path in names["path"]], "scan"].iloc[
+            0
+        ]
+        rows = predictions[predictions["scan"] == name].sort_values("index")
+        per_slice = [row["probability_of_ad"] for row in found["slices"]]
+        np.testing.assert_allclose(per_slice, rows["probability"], atol=2e-5)
+
+    def test_the_map_lies_in_mni_space_and_on_the_scans_own_grid(self, answered, finished, paths):
+        _, folder = answered
+        mni = nib.load(next(path for path in folder.glob("*_cam.nii.gz") if "space-scan" not in path.name))
+        assert mni.shape == nib.load(next((finished.root / "data/interim/volumes").iterdir())).shape
+        own, scan = nib.load(only(folder, "*_space-scan_cam.nii.gz")), nib.load(paths[0])
+        assert own.shape == scan.shape[:3]
+        np.testing.assert_allclose(own.affine, scan.affine, atol=1e-4)
+        matrix = np.array(json.loads(only(folder, "*.json").read_text())["matrix"])
+        strongest = np.unravel_index(np.argmax(np.abs(mni.get_fdata())), mni.shape)
+        there = np.linalg.inv(scan.affine) @ matrix @ mni.affine @ [*strongest, 1]
+        i, j, k = np.round(there[:3]).astype(int)
+        near = np.abs(own.get_fdata()[i - 1 : i + 2, j - 1 : j + 2, k - 1 : k + 2]).max()
+        assert near == pytest.approx(np.abs(mni.get_fdata()).max(), rel=0.2)
+
+    def test_the_page_holds_all_it_shows(self, answered):
+        page = only(answered[1], "*.html").read_text()
+        assert "not for diagnosis" in page
+        assert "test subjects who were given" in page
+        assert page.count('src="data:image/png;base64,') == page.count("<img")
+        assert "<script" not in page
+        assert "http" not in page
+        assert ">L<" in page and ">R<" in page
+
+    def test_storage_order_does_not_matter(self, answered, finished, paths, tmp_path):
+        image = nib.load(paths[0])
+        turned = image.as_reoriented(nib.orientations.axcodes2ornt(("I", "P", "L")))
+        nib.save(turned, tmp_path / "turned.nii")
+        finished.adpet(
+            "predict", str(tmp_path / "turned.nii"), "--model", EXPORT, "--output", str(tmp_path / "o")
+        )
+        found = json.loads(only(tmp_path / "o", "*.json").read_text())
+        before = json.loads(only(answered[1], "*.json").read_text())
+        assert found["probability_of_ad"] == pytest.approx(before["probability_of_ad"], abs=1e-3)
+        own = nib.load(only(tmp_path / "o", "*_space-scan_cam.nii.gz"))
+        assert own.shape == turned.shape
+        np.testing.assert_allclose(own.affine, turned.affine, atol=1e-4)
+
+    def test_what_is_no_scan_is_one_line_and_leaves_nothing(self, finished, tmp_path):
+        (tmp_path / "scan.nii.gz").write_bytes(b"no scan")
+        done = finished.adpet(
+            "predict",
+            str(tmp_path / "scan.nii.gz"),
+            "--model",
+            EXPORT,
+            "--output",
+            str(tmp_path / "o"),
+            status=1,
+        )
+        assert done.stderr.count("\n") == 1
+        assert "scan.nii.gz" in done.stderr
+        assert not (tmp_path / "o").exists()
+
+
+class TestMany:
+    @pytest.fixture(scope="class")
+    def folder(self, paths, tmp_path_factory):
+        folder = tmp_path_factory.mktemp("scans")
+        for number, path in enumerate(paths):
+            (folder / f"scan_{number}.nii.gz").write_bytes(path.read_bytes())
+        (folder / "scan_9.nii.gz").write_bytes(b"no scan")
+        return folder
+
+    def test_a_bad_scan_stops_no_other_and_is_told_at_the_end(self, finished, folder, tmp_path):
+        done = finished.adpet(
+            "predict", str(folder), "--model", EXPORT, "--output", str(tmp_path / "o"),
+            "--json", str(tmp_path / "all.json"), status=1,
+        )  # fmt: skip
+        assert "scan_0" in done.stdout
+        lines = done.stderr.strip().splitlines()
+        assert "scan_9.nii.gz" in lines[0]
+        assert "3 scans; received 2" in lines[-1]
+        found = json.loads((tmp_path / "all.json").read_text())
+        assert [("error" in one) for one in found] == [False, False, True]
+        assert len(list((tmp_path / "o").iterdir())) == 8
+
+    def test_a_table_on_stdout_is_nothing_but_the_table(self, finished, folder, tmp_path):
+        scan = str(folder / "scan_0.nii.gz")
+        done = finished.adpet("predict", scan, "--model", EXPORT, "--output", str(tmp_path), "--csv", "-")
+        (row,) = csv.DictReader(io.StringIO(done.stdout))
+        assert row["scan"] == "scan_0.nii.gz"
+        assert 0 < float(row["probability_of_ad"]) < 1
+
+    def test_a_bids_tree_is_asked_for_its_scans_alone(self, finished, paths, tmp_path):
+        pet = tmp_path / "tree" / "sub-01" / "pet"
+        pet.mkdir(parents=True)
+        (pet / "sub-01_pet.nii.gz").write_bytes(paths[0].read_bytes())
+        (pet / "sub-01_mask.nii.gz").write_bytes(b"")
+        tree = str(tmp_path / "tree")
+        done = finished.adpet(
+            "predict", tree, "--model", EXPORT, "--output", str(tmp_path / "o"), "--json", "-"
+        )
+        (found,) = json.loads(done.stdout)
+        assert found["scan"] == "sub-01_pet.nii.gz"
+
+
+class TestModels:
+    def test_a_folder_that_is_none_is_told_in_one_line(self, finished, paths):
+        done = finished.adpet("predict", str(paths[0]), "--model", "results/train", status=1)
+        assert "required an exported model" in done.stderr
+        assert done.stderr.count("\n") == 1
+
+    def test_a_name_of_another_form_is_told_in_one_line(self, finished, paths):
+        done = finished.adpet("predict", str(paths[0]), "--model", "models:/adpet/x/y", status=1)
+        assert "required a folder, models:/NAME@ALIAS or models:/NAME/VERSION" in done.stderr
+        assert Path(finished.root / "mlflow.db").exists()

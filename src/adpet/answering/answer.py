@@ -1,5 +1,4 @@
-"""Answer for one scan: the probability of AD, slice by slice and pooled, where the network looked, and whether the
-scan is one that it can judge."""
+"""Answer for one scan: the probability of AD, where the network looked, and whether it can judge the scan."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -88,7 +87,9 @@ def answer(
     """
     standard = model.standard
     if align is not None:
-        standard = Standard(standard.template, standard.brain, standard.reference, align, standard.smoothing_mm)
+        standard = Standard(
+            standard.template, standard.brain, standard.reference, align, standard.smoothing_mm
+        )
     found, alignment = standardize(scan, standard)
     grid = tuple(shape or scan.data.shape), scan.affine if affine is None else affine
     checks = _checks(found, model, alignment.matrix, alignment.similarity, grid)
@@ -116,7 +117,8 @@ def answer(
         ),
         "checks": checks,
     }
-    back = resample(cam, shape=grid[0], affine=grid[1], matrix=np.linalg.inv(alignment.matrix))
+    inverse = np.asarray(np.linalg.inv(alignment.matrix), dtype=np.float64)
+    back = resample(cam, shape=grid[0], affine=grid[1], matrix=inverse)
     return Answer(document, found, cam, Volume(back, grid[1]), slices, maps)
 
 
@@ -126,10 +128,13 @@ def meaning(probability: float, document: Mapping[str, Any]) -> str:
     here = next((one for one in bins if probability < one["high"]), bins[-1])
     subjects = here["subjects"]
     with_ad = round(here["ad_share"] * subjects)
-    share = document["calibration"]["prevalence"]
+    low, high = here["ad_share_low"], here["ad_share_high"]
+    everyone = document["performance"]["test_subjects"]
+    given = f"{here['low']:.2f} to {here['high']:.2f}"
     return (
-        f"Of the {subjects} test subjects who were given {here['low']:.2f} to {here['high']:.2f}, {with_ad} had "
-        f"AD ({share:.0%} of all {document['performance']['test_subjects']} test subjects had)."
+        f"Of the {subjects} test subjects who were given {given}, {with_ad} had AD, {here['ad_share']:.0%} "
+        f"(95 % interval {low:.0%} to {high:.0%}); of all {everyone} test subjects "
+        f"{document['calibration']['prevalence']:.0%} had."
     )
 
 
@@ -177,8 +182,8 @@ def _refuse(checks: list[dict[str, Any]]) -> None:
     if refused:
         reasons = "; ".join(check["reason"] for check in refused)
         raise RefusedError(
-            f"required FDG-PET of a whole human brain, like the training scans; received a scan with {reasons}; "
-            "look at it",
+            "required FDG-PET of a whole human brain, like the training scans; received a scan with "
+            f"{reasons}; look at it",
             checks,
         )
 

@@ -30,8 +30,8 @@ def scans_at(paths: Iterable[Path], *, frames: bool = False) -> list[ScanPath]:
     Parameters
     ----------
     paths : iterable of Path
-        Of a folder all NIfTI and ANALYZE images in it and below count; of a BIDS tree those that end in ``_pet``,
-        outside of ``derivatives`` and ``sourcedata``.
+        Of a folder all NIfTI and ANALYZE images in it and below count; of a BIDS tree those that end in
+        ``_pet``, outside of ``derivatives`` and ``sourcedata``.
     frames : bool
         Whether a folder is one scan, whose files are its frames.
 
@@ -60,7 +60,7 @@ def stem_of(path: Path) -> str:
 
 
 def frame_seconds(path: Path, n_frames: int) -> Sequence[float] | None:
-    """Return the durations of a scan's frames, where a BIDS sidecar beside it tells them; they weight the frames."""
+    """Return the durations that weight a scan's frames, where a BIDS sidecar beside it tells them."""
     if n_frames == 1 or path.is_dir():
         return None
     try:
@@ -99,4 +99,4 @@ def _is_scan(file: Path, folder: Path, *, bids: bool) -> bool:
 def _longer_stem(file: Path, root: Path) -> str:
     """Return a name that also tells the folders below `root`."""
     inner = file.relative_to(root).parts[:-1]
-    return "_".join([*inner, stem_of(file)]) if inner else "_".join([root.name, file.name])
+    return "_".join([*inner, stem_of(file)]) if inner else f"{root.resolve().name}_{file.name}"

@@ -10,13 +10,13 @@ from adpet.answering.quality import CHECKS, profile_distance
 
 Vector = npt.NDArray[np.float64]
 
-# Beyond the range of the training scans, in spreads: where a scan is flagged, and where it is refused. All training
-# scans pass; 1 spread leaves room for what some hundred scans have not shown, 4 for another scanner's.
+# Beyond the range of the training scans, in spreads: where a scan is flagged, and where it is refused. All
+# training scans pass; 1 spread leaves room for what some hundred scans have not shown, 4 for other scanners'.
 FLAGGED, REFUSED = 1.0, 4.0
 # The middle 95 % of a normal distribution are so many standard deviations wide.
 MIDDLE_SDS: Final = 2 * 1.96
-# How much of the regions' covariance is taken for none: with some hundred scans and thirty regions, the smallest
-# variances are underestimated, and a distance made of them is large for anyone new.
+# How much of the regions' covariance is taken for none: with some hundred scans and thirty regions, the
+# smallest variances are underestimated, and a distance made of them is large for anyone new.
 SHRINKAGE: Final = 0.2
 FOLDS: Final = 10
 
@@ -24,8 +24,8 @@ FOLDS: Final = 10
 def profile_of(uptakes: Vector) -> dict[str, Any]:
     """Return the mean and the regularised precision of regional profiles.
 
-    The covariance is shrunk towards its own diagonal (Friedman 1989, doi:10.1080/01621459.1989.10478752), so that
-    each region keeps its variance.
+    The covariance is shrunk towards its own diagonal (Friedman 1989, doi:10.1080/01621459.1989.10478752), so
+    that each region keeps its variance.
 
     Parameters
     ----------
@@ -88,5 +88,7 @@ def limits_of(measured: Mapping[str, Vector], *, min_similarity: float) -> list[
                 "refuse_below": min_similarity,
                 "flag_below": max(min_similarity, row["flag_below"]),
             }
-        rows.append({key: round(value, 6) if isinstance(value, float) else value for key, value in row.items()})
+        rows.append(
+            {key: round(value, 6) if isinstance(value, float) else value for key, value in row.items()}
+        )
     return rows

@@ -1,4 +1,4 @@
-"""Open an exported model: a folder with a network, the standard space, and `model.json`, which holds every constant."""
+"""Open an exported model: a folder with a network, the standard space, and every constant."""
 
 import hashlib
 import json
@@ -116,8 +116,8 @@ def open_model(folder: Path, *, name: str | None = None, leaky: bool = False) ->
     Raises
     ------
     InputError
-        If the folder is no exported model, is of another format, has a file that is not as it was written, or was
-        made by a registration with other constants than this package's.
+        If the folder is no exported model, is of another format, has a file that is not as it was written, or
+        was made by a registration with other constants than this package's.
     """
     document = _read_document(folder)
     for file, digest in document["files"].items():
@@ -172,7 +172,7 @@ def _read_document(folder: Path) -> dict[str, Any]:
     lacking = [section for section in SECTIONS if section not in document]
     if lacking:
         raise _unusable(folder, f"all sections in {DOCUMENT}", f"one without {', '.join(lacking)}")
-    return document
+    return dict(document)
 
 
 def _require_file(folder: Path, file: str, digest: str) -> None:
@@ -185,7 +185,7 @@ def _require_file(folder: Path, file: str, digest: str) -> None:
 
 
 def _require_same_constants(folder: Path, document: Mapping[str, Any]) -> None:
-    """Refuse a model that was prepared for by another registration, whose answers would not be the tested ones."""
+    """Refuse a model of another registration, with which its answers would not be the tested ones."""
     here = registration_constants() | {"centre_z_mm": coronal.CENTRE_Z_MM}
     there = document["registration"] | {"centre_z_mm": document["slices"]["centre_z_mm"]}
     for name in sorted(here.keys() | there.keys()):

@@ -17,7 +17,7 @@ BATCH: Final = 64
 
 @dataclass(frozen=True, eq=False)
 class Network:
-    """A session that answers for slices; the same slices get the same answer, also in several threads at once."""
+    """A session that answers for slices; the same slices get the same answer, also in several threads."""
 
     session: Any
 

@@ -16,7 +16,7 @@ SIDE: Final = 192
 # Below this share of the largest value of all sections, the map is not drawn; from it on it gets opaque.
 HIDE_BELOW: Final = 0.2
 OPACITY: Final = 0.7
-# Towards AD from orange to yellow, towards CN from blue to cyan: apart also for those who see red and green alike.
+# Towards AD from orange to yellow, towards CN from blue to cyan: apart also for the colour-blind.
 TOWARDS_AD: Final = ((214, 69, 0), (255, 225, 60))
 TOWARDS_CN: Final = ((24, 90, 200), (110, 225, 255))
 
@@ -45,7 +45,9 @@ def _section(plane: npt.NDArray[np.uint8], over: Array) -> npt.NDArray[np.uint8]
     from PIL import Image
 
     grey = np.asarray(Image.fromarray(plane).resize((SIDE, SIDE), Image.Resampling.BICUBIC), dtype=np.float32)
-    strength = np.clip((np.abs(over) - HIDE_BELOW) / (1 - HIDE_BELOW), 0, 1)[..., None]
+    strength = np.asarray(
+        np.clip((np.abs(over) - HIDE_BELOW) / (1 - HIDE_BELOW), 0, 1)[..., None], dtype=np.float32
+    )
     colours = np.where((over > 0)[..., None], _ramp(TOWARDS_AD, strength), _ramp(TOWARDS_CN, strength))
     opacity = OPACITY * np.minimum(1, 3 * strength)
     return np.asarray(np.round(grey[..., None] * (1 - opacity) + colours * opacity), dtype=np.uint8)

@@ -1,7 +1,7 @@
 """Is this scan like those that the model was trained on? A few numbers, and limits from the training scans.
 
 What is measured lies on the standard grid, after registration, and is made of sums alone, so that the browser
-measures the same. Nothing is learned but the ranges: a tracer, species or modality that no one has thought of is
+measures the same. Nothing is learned but the ranges: a tracer, species or modality that no one thought of is
 told by what makes a scan of FDG in a human head.
 """
 
@@ -155,7 +155,7 @@ def view_measures(
 
 
 def profile_distance(uptake: Vector, profile: Mapping[str, Any]) -> float:
-    """Return the Mahalanobis distance of a regional profile, over the root of its length: about 1 is usual."""
+    """Return the Mahalanobis distance of a regional profile, over the root of its length; 1 is usual."""
     away = uptake - np.asarray(profile["mean"], dtype=np.float64)
     squared = float(np.einsum("p,pq,q->", away, np.asarray(profile["precision"], dtype=np.float64), away))
     return float(np.sqrt(max(squared, 0.0) / len(away)))
@@ -178,7 +178,8 @@ def judged(values: Mapping[str, float], limits: Sequence[Mapping[str, Any]]) -> 
 
 
 def _verdict(value: float, limit: Mapping[str, Any]) -> tuple[Verdict, str]:
-    for verdict, word in (("refused", "refuse"), ("flagged", "flag")):
+    verdicts: tuple[tuple[Verdict, str], ...] = (("refused", "refuse"), ("flagged", "flag"))
+    for verdict, word in verdicts:
         below, above = limit[f"{word}_below"], limit[f"{word}_above"]
         if below is not None and value < below:
             what = f"{value:.3g}, required {below:.3g} or more"

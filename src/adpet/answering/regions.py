@@ -38,8 +38,8 @@ def region_table(
     Returns
     -------
     list of dict
-        `name`, `uptake` (ratio), `z` ((uptake - mean) / SD of cognitively normal people), `cam_share` (share of
-        the positive map in the brain that lies here) and `ad_pattern`.
+        `name`, `uptake` (ratio), `z` ((uptake - mean) / SD of healthy people), `cam_share` (share of the
+        positive map in the brain that lies here) and `ad_pattern`.
     """
     wanted = [int(region["label"]) for region in regions]
     uptake = regional_means(ratio, labels, wanted)

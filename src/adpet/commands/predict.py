@@ -1,4 +1,4 @@
-"""Ask a model about scans: the probability of AD, per slice, where it looks, and whether it can judge them at all."""
+"""Ask a model about scans: the probability of AD, where it looks, and whether it can judge them at all."""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -58,12 +58,11 @@ def run(paths: Sequence[Path], options: Options) -> str:
     """
     scans = scans_at(paths, frames=options.frames)
     # Read first: a wrong path should not wait for the model to load.
-    for scan in scans[:1]:
-        read_header(scan.path)
+    if len(scans) == 1:
+        read_header(scans[0].path)
     model = _opened(options.model)
-    answers: list[dict[str, Any]] = []
-    for scan in progress(scans, label="predict", unit="scan", total=len(scans)):
-        answers.append(_attempt(scan, model, options))
+    shown = progress(scans, label="predict", unit="scan", total=len(scans))
+    answers = [_attempt(scan, model, options) for scan in shown]
     for path, text in ((options.json, answers_as_json), (options.csv, answers_as_csv)):
         if path is not None:
             _write(path, text(answers))

@@ -18,9 +18,9 @@ from adpet.learning.saving import load_model as load_keras
 from adpet.learning.weights import weights_difference
 from adpet.params import load_params
 from adpet.tracking.lineage import UNVERSIONED, data_hash, git
+from adpet.tracking.place import TRACKING_URI
 from adpet.tracking.provenance import DIRTY, cache_folder, cached, checks, facts_of
 from adpet.tracking.registry import load_model, named
-from adpet.tracking.place import TRACKING_URI
 from adpet.tracking.store import connect
 
 # Stages whose results may come from DVC's cache; `train` is always run.

@@ -33,8 +33,8 @@ PONS_BOX_MM = ((-12.0, -34.0, -42.0), (12.0, -16.0, -22.0))
 # Tissue maps, blurred to a scan's resolution, tell the inner part of a region by this much tissue.
 REFERENCE_FWHM_MM = 6.0
 MIN_CEREBELLAR_GREY, MIN_PONS_TISSUE = 0.65, 0.9
-# Tissue, blurred by this much, and the share from which on a voxel is mostly grey or mostly white matter; white
-# matter only well away from the cortex, whose uptake a scan's blur mixes in.
+# Tissue, blurred by this much, and the share from which on a voxel is mostly grey or mostly white matter;
+# white matter only well away from the cortex, whose uptake a scan's blur mixes in.
 GREY_FWHM_MM, WHITE_FWHM_MM = 4.0, 8.0
 MIN_GREY, MIN_WHITE = 0.6, 0.8
 GREY_LABEL, WHITE_LABEL = 1, 2
@@ -109,7 +109,7 @@ def reference_mask(reference: Reference, grid_mm: float) -> Mask:
 
 @cache
 def tissue_labels(grid_mm: float) -> npt.NDArray[np.uint8]:
-    """Return what a voxel mostly is, (i, j, k) uint8 on the standard grid: 1 grey matter, 2 white matter, else 0."""
+    """Return 1 where a voxel is mostly grey matter, 2 where white, else 0; (i, j, k) uint8 on the grid."""
     grey = _on_grid(tissue_map("gm").data, grid_mm, GREY_FWHM_MM) > MIN_GREY
     white = _on_grid(tissue_map("wm").data, grid_mm, WHITE_FWHM_MM) > MIN_WHITE
     return _frozen(np.where(white, WHITE_LABEL, np.where(grey, GREY_LABEL, 0)).astype(np.uint8))

@@ -1,7 +1,7 @@
 """Write a network as ONNX, with its class activation map and its probability as named outputs.
 
-The graph takes `slices`, uint8 (n, height, width, 1), and gives `cam`, float32 (n, h, w), AD minus CN in units of
-the logit, and `probability`, float32 (n,), of AD. It runs wherever ONNX does: in Python, in a server, in a browser.
+The graph takes `slices`, uint8 (n, height, width, 1), and gives `cam`, float32 (n, h, w), AD minus CN in
+units of the logit, and `probability`, float32 (n,), of AD. It runs wherever ONNX does, also in a browser.
 """
 
 from collections.abc import Iterable
@@ -47,7 +47,8 @@ def write_onnx(model: keras.Model, path: Path) -> None:
         except (ImportError, NotImplementedError, RuntimeError) as error:
             raise InputError(
                 f"{path}: required a Keras backend that writes ONNX, as TensorFlow does; received "
-                f"{keras.backend.backend()} ({' '.join(str(error).split())[:200]}); set KERAS_BACKEND=tensorflow"
+                f"{keras.backend.backend()} ({' '.join(str(error).split())[:200]}); "
+                "set KERAS_BACKEND=tensorflow"
             ) from error
         graph = onnx.load(aside)
         _rename(graph.graph)
@@ -73,7 +74,7 @@ def _with_maps(model: keras.Model) -> keras.Model:
 
 
 def _rename(graph: Any) -> None:
-    """Name what the graph holds by its order, where the converter counts on from whatever it has done before."""
+    """Name what the graph holds by its order; the converter counts on from whatever it has done before."""
     names = {graph.input[0].name: INPUT}
     names |= {one.name: one.name for one in graph.output}
     if set(names.values()) != {INPUT, CAM, PROBABILITY}:

@@ -1,4 +1,4 @@
-"""Write the model as it is used outside of the pipeline: ONNX, the standard space, and every constant in one file."""
+"""Write the model as it is used outside of the pipeline: ONNX, the standard space, and every constant."""
 
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
@@ -38,6 +38,7 @@ from adpet.artifacts import (
 from adpet.cohort.splits import read_split
 from adpet.errors import InputError
 from adpet.evidence.binning import bins_for, equal_mass_bins
+from adpet.evidence.intervals import exact_interval
 from adpet.imaging.coronal import CENTRE_Z_MM
 from adpet.imaging.regions import AD_PATTERN, Atlas, load_atlas
 from adpet.imaging.standard import Standard, load_standard
@@ -58,9 +59,10 @@ if TYPE_CHECKING:
     import keras
 
 INTENDED_USE = (
-    "Tells AD dementia from cognitively normal people in FDG-PET of the brain; research use only, not for diagnosis."
+    "Tells AD dementia from cognitively normal people in FDG-PET of the brain; research use only, not for "
+    "diagnosis."
 )
-# How far the two networks' outputs may lie apart: probabilities, and maps relative to the largest value of all.
+# How far the two networks' outputs may lie apart: probabilities, and maps relative to the largest value.
 APART = 1e-5
 
 
@@ -126,8 +128,9 @@ def require_same(path: Path, apart: Mapping[str, float]) -> None:
     for name, distance in apart.items():
         if not distance <= APART:
             raise InputError(
-                f"{path}: required the {name} of the trained network within {APART:g}; received {distance:.2g} "
-                "off on the test slices; nothing was written; install the versions in requirements.lock"
+                f"{path}: required the {name} of the trained network within {APART:g}; received "
+                f"{distance:.2g} off on the test slices; nothing was written; install the versions in "
+                "requirements.lock"
             )
 
 
@@ -144,9 +147,7 @@ def _write_network(path: Path, tested: pd.DataFrame, params: Params) -> list[int
     return [int(side) for side in model.get_layer(POOL_NAME).input.shape[1:3]]
 
 
-def _write_volumes(
-    folder: Path, standard: Standard, atlas: Atlas, tissue: npt.NDArray[np.uint8]
-) -> None:
+def _write_volumes(folder: Path, standard: Standard, atlas: Atlas, tissue: npt.NDArray[np.uint8]) -> None:
     affine = standard.template.affine
     for name, data, dtype in (
         (TEMPLATE, standard.template.data, np.float32),
@@ -204,9 +205,7 @@ def _document(params: Params, standard: Standard, atlas: Atlas, cohort: Cohort) 
         "leaky": trained["leaky"],
         "regions": [
             {"label": label, "name": name, "ad_pattern": name in AD_PATTERN, "cn_mean": mean, "cn_sd": sd}
-            for (label, name), mean, sd in zip(
-                atlas.names.items(), cohort.cn_mean, cohort.cn_sd, strict=True
-            )
+            for (label, name), mean, sd in zip(atlas.names.items(), cohort.cn_mean, cohort.cn_sd, strict=True)
         ],
         "profile": cohort.profile,
         "quality": cohort.limits,
@@ -214,7 +213,19 @@ def _document(params: Params, standard: Standard, atlas: Atlas, cohort: Cohort) 
 
 
 def calibration(subjects: pd.DataFrame) -> dict[str, Any]:
-    """Return what became of test subjects by their probability, in bins of equal mass that meet."""
+    """Return what became of test subjects by their probability, in bins of equal mass that meet.
+
+    Parameters
+    ----------
+    subjects : DataFrame
+        A row a subject: `probability` and `diagnosis`.
+
+    Returns
+    -------
+    dict
+        `bins`, each with `low` and `high` (probability), `subjects`, `ad_share` and the ends of its exact
+        95 % interval, and `prevalence`, the share of AD among all.
+    """
     probability = subjects["probability"].to_numpy(np.float64)
     truth = (subjects["diagnosis"] == "AD").to_numpy()
     count = bins_for(len(subjects))
@@ -223,15 +234,11 @@ def calibration(subjects: pd.DataFrame) -> dict[str, Any]:
     last = [probability[codes == code].max() for code in used[:-1]]
     first = [probability[codes == code].min() for code in used[1:]]
     edges = [0.0, *((a + b) / 2 for a, b in zip(last, first, strict=True)), 1.0]
-    return {
-        "bins": [
-            {
-                "low": round(float(low), 6),
-                "high": round(float(high), 6),
-                "subjects": int((codes == code).sum()),
-                "ad_share": round(float(truth[codes == code].mean()), 6),
-            }
-            for code, low, high in zip(used, edges[:-1], edges[1:], strict=True)
-        ],
-        "prevalence": round(float(truth.mean()), 6),
-    }
+    bins = []
+    for code, low, high in zip(used, edges[:-1], edges[1:], strict=True):
+        here = truth[codes == code]
+        share = float(here.mean())
+        least, most = exact_interval(share, n=here.size)
+        facts = {"low": low, "high": high, "ad_share": share, "ad_share_low": least, "ad_share_high": most}
+        bins.append({"subjects": int(here.size), **{key: round(float(one), 6) for key, one in facts.items()}})
+    return {"bins": bins, "prevalence": round(float(truth.mean()), 6)}

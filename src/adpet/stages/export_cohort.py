@@ -1,4 +1,4 @@
-"""What the training scans were like: regional uptake of the cognitively normal, and limits of the quality checks."""
+"""What the training scans were like: regional uptake of healthy people, and limits of the quality checks."""
 
 from dataclasses import dataclass
 from pathlib import Path

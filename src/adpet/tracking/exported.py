@@ -1,7 +1,7 @@
 """A registered version's exported model as a folder on this machine, fetched once.
 
-MLflow is loaded only where it must be asked: for files that are not here yet, and for what a version or an alias
-names where neither the database's own times nor a server's REST API can tell that it is what it was.
+MLflow is loaded only where it must be asked: for files that are not here yet, and for what a name stands for
+where neither the database's own times nor a server's REST API can tell that it is what it was.
 """
 
 import json
@@ -145,9 +145,7 @@ def _registered(uri: str, facts: dict[str, Any]) -> Registered:
             f"{uri}: required the digest of its files, by which a changed one is noticed; received a version "
             "without it; register it anew with: dvc repro --force register"
         )
-    return Registered(
-        str(facts["name"]), int(facts["version"]), digest, facts["tags"].get(LEAKY) == "true"
-    )
+    return Registered(str(facts["name"]), int(facts["version"]), digest, facts["tags"].get(LEAKY) == "true")
 
 
 def _stamp(store: str) -> list[Any] | None:
@@ -168,7 +166,7 @@ def _stamp(store: str) -> list[Any] | None:
 
 def _is_settled(stamp: list[Any]) -> bool:
     newest = max(one[0] for one in stamp if one is not None) / 1e9
-    return time.time() - newest > _SETTLED_S
+    return bool(time.time() - newest > _SETTLED_S)
 
 
 def _read(notes: Path) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Ask an MLflow server which version a name stands for, by its documented REST API, without loading MLflow.
 
-Whatever is not a plain answer is left to MLflow's own client, which knows other ways to log in, and what to say.
+Whatever is not a plain answer is left to MLflow's own client, which knows other ways to log in.
 """
 
 import base64
@@ -26,7 +26,7 @@ OTHERWISE: Final = (
 
 
 def asked_over_rest(server: str, uri: str) -> dict[str, Any] | None:
-    """Return `name`, `version` and `tags` of what ``models:/...`` names; None where MLflow's client must be asked."""
+    """Return `name`, `version` and `tags` of what a name stands for; None where MLflow must be asked."""
     named = MODEL_URI.fullmatch(uri)
     if named is None or any(os.environ.get(name) for name in OTHERWISE):
         return None

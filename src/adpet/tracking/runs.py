@@ -26,7 +26,6 @@ from adpet.tracking.store import CHECK, UnreachableError, current, environment, 
 Kind = Literal["train", "tune", "trial", "fold"]
 
 
-
 class RunHandle:
     """A run that is being written to; its methods may be called from several threads."""
 

@@ -1,0 +1,156 @@
+"""The exported model is the trained one, whole, and knows what its training scans were like."""
+
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from adpet.answering.model import open_model, registration_constants, sha256
+from adpet.answering.network import Network
+from adpet.answering.quality import CHECKS, judged
+from adpet.errors import InputError
+from adpet.stages.export import APART, calibration, furthest_apart, require_same
+
+EXPORT = "results/export"
+
+
+@pytest.fixture(scope="module")
+def model(finished):
+    return open_model(finished.root / EXPORT)
+
+
+@pytest.fixture(scope="module")
+def slices(finished):
+    files = sorted((finished.root / "data/processed/slices").glob("*.npy"))
+    return np.concatenate([np.load(file) for file in files])[..., np.newaxis]
+
+
+@pytest.fixture(scope="module")
+def trained(finished):
+    from adpet.learning.saving import load_model
+
+    return load_model(finished.root / "results/train/model.keras")
+
+
+class TestNetwork:
+    def test_it_answers_for_all_slices_as_keras_does(self, finished, trained, slices):
+        network = Network.read(finished.root / EXPORT / "network.onnx")
+        cam, probability = network(slices[..., 0])
+        assert np.ptp(probability) > 0.01, "answers that are all the same show nothing"
+        assert np.ptp(cam) > 0.1
+        apart = furthest_apart(trained, network, [slices])
+        assert max(apart.values()) <= APART
+
+    def test_it_was_scored_with_these_very_probabilities(self, finished, model):
+        predictions = pd.read_csv(finished.root / "results/evaluate/predictions.csv")
+        name = predictions["scan"].iloc[0]
+        rows = predictions[predictions["scan"] == name].sort_values("index")
+        _, probability = model.network(np.load(finished.root / f"data/processed/slices/{name}.npy"))
+        np.testing.assert_allclose(probability, rows["probability"], atol=APART)
+
+    def test_one_that_answers_otherwise_is_not_written(self, trained, slices, finished, tmp_path):
+        from adpet.learning.export import write_onnx
+
+        other = trained.__class__.from_config(trained.get_config())
+        write_onnx(other, tmp_path / "other.onnx")
+        apart = furthest_apart(trained, Network.read(tmp_path / "other.onnx"), [slices[:8]])
+        with pytest.raises(InputError, match=r"other\.onnx: required the probability .* nothing was written"):
+            require_same(tmp_path / "other.onnx", apart)
+
+    def test_the_same_network_gives_the_same_bytes(self, trained, finished, tmp_path):
+        from adpet.learning.export import write_onnx
+
+        for name in ("one.onnx", "two.onnx"):
+            write_onnx(trained, tmp_path / name)
+        here = sha256(finished.root / EXPORT / "network.onnx")
+        assert sha256(tmp_path / "one.onnx") == sha256(tmp_path / "two.onnx") == here
+
+
+class TestDocument:
+    def test_it_holds_every_constant_of_the_registration(self, model):
+        written = model.document["registration"]
+        assert written == json.loads(json.dumps(registration_constants()))
+        assert {"blur_fwhm_mm", "guess_degrees", "affine_levels", "most_steps", "stretch"} <= set(written)
+
+    def test_it_says_the_same_as_the_results(self, finished, model):
+        metrics = finished.read_json("results/evaluate/metrics.json")
+        assert model.document["threshold"] == metrics["threshold"]
+        assert model.document["performance"]["auc"]["value"] == metrics["subject"]["auc"]["value"]
+        assert (
+            model.document["lineage"]["id"] == finished.read_json("results/train/run.json")["lineage"]["id"]
+        )
+
+    def test_every_training_scan_passes_every_check(self, model):
+        for end in ("low", "median", "high"):
+            values = {limit["name"]: limit[end] for limit in model.document["quality"]}
+            assert set(values) == set(CHECKS)
+            assert {row["verdict"] for row in judged(values, model.document["quality"])} == {"ok"}
+
+    def test_regions_have_the_uptake_of_the_healthy_training_subjects(self, finished, model):
+        from adpet.answering.regions import regional_means
+        from adpet.imaging.volume import read_volume
+
+        split = pd.read_csv(finished.root / "data/processed/split.csv").drop_duplicates("subject")
+        healthy = split[(split["part"] != "test") & (split["diagnosis"] == "CN")]
+        labels = [region["label"] for region in model.document["regions"]]
+        uptake = [
+            regional_means(
+                read_volume(finished.root / f"data/interim/volumes/{scan}.nii").data, model.regions, labels
+            )
+            for scan in healthy["scan"]
+        ]
+        found = [region["cn_mean"] for region in model.document["regions"]]
+        np.testing.assert_allclose(found, np.mean(uptake, axis=0), atol=1e-5)
+
+    def test_no_subject_is_named(self, finished):
+        subjects = set(pd.read_csv(finished.root / "data/processed/split.csv")["subject"])
+        text = (finished.root / EXPORT / "model.json").read_text()
+        assert not [subject for subject in subjects if subject in text]
+
+
+class TestCalibration:
+    def test_its_bins_meet_and_hold_every_subject(self):
+        probability = np.linspace(0.05, 0.95, 40)
+        subjects = pd.DataFrame(
+            {"probability": probability, "diagnosis": np.where(probability > 0.4, "AD", "CN")}
+        )
+        found = calibration(subjects)
+        lows, highs = ([one[end] for one in found["bins"]] for end in ("low", "high"))
+        assert (lows[0], highs[-1]) == (0.0, 1.0)
+        assert lows[1:] == highs[:-1]
+        assert sum(one["subjects"] for one in found["bins"]) == 40
+        assert found["bins"][0]["ad_share"] == 0.0
+        assert found["bins"][-1]["ad_share"] == 1.0
+        assert found["prevalence"] == pytest.approx((probability > 0.4).mean())
+
+
+class TestOpening:
+    def test_a_file_that_was_changed_is_refused_in_one_line(self, finished, tmp_path):
+        shutil.copytree(finished.root / EXPORT, tmp_path / "export")
+        path = tmp_path / "export" / "brain.nii.gz"
+        path.chmod(0o644)
+        path.write_bytes(path.read_bytes()[:-1] + b"x")
+        with pytest.raises(
+            InputError, match=r"required an exported model with brain\.nii\.gz as it was"
+        ) as error:
+            open_model(tmp_path / "export")
+        assert "\n" not in str(error.value)
+
+    def test_another_registration_is_refused(self, finished, tmp_path):
+        shutil.copytree(finished.root / EXPORT, tmp_path / "export")
+        path = tmp_path / "export" / "model.json"
+        document = json.loads(path.read_text())
+        document["registration"]["blur_fwhm_mm"] = 5.0
+        path.chmod(0o644)
+        path.write_text(json.dumps(document))
+        with pytest.raises(InputError, match=r"blur_fwhm_mm 6\.0.*received another \(5\.0\)"):
+            open_model(tmp_path / "export")
+
+    def test_a_folder_that_is_none_and_another_format_say_what_to_do(self, tmp_path):
+        with pytest.raises(InputError, match="run: dvc repro export"):
+            open_model(tmp_path)
+        (tmp_path / "model.json").write_text('{"format": 9}')
+        with pytest.raises(InputError, match="required format 1; received 9"):
+            open_model(tmp_path)
