@@ -93,7 +93,9 @@ def _client(
     chance = random.Random(number)  # noqa: S311 (which scan, no secret)
     while time.monotonic() < ends:
         kind = chance.choices(("good", "list", "bad", "mixed"), (5, 2, 2, 1))[0]
-        wanted = [chance.choice(good) for _ in range(chance.randint(2, 3) if kind in ("list", "mixed") else 1)]
+        wanted = [
+            chance.choice(good) for _ in range(chance.randint(2, 3) if kind in ("list", "mixed") else 1)
+        ]
         sent = [text for text, _ in wanted]
         if kind in ("bad", "mixed"):
             sent[-1] = chance.choice(bad)
@@ -213,7 +215,9 @@ def _memory(pid: int, ends: float) -> Iterator[float]:
 
 
 def _files(folder: str) -> set[str]:
-    return {str(path) for path in Path(folder).rglob("*") if path.name != "__pycache__" and path.suffix != ".pyc"}
+    return {
+        str(path) for path in Path(folder).rglob("*") if path.name != "__pycache__" and path.suffix != ".pyc"
+    }
 
 
 def _report(seen: Seen, memory: list[float], left: set[str], minutes: float) -> None:
@@ -229,7 +233,10 @@ def _report(seen: Seen, memory: list[float], left: set[str], minutes: float) -> 
     rows = [
         ("minutes, clients", f"{minutes:g}, {CLIENTS}"),
         *((f"requests: {kind}", f"{seen.counts[kind]}") for kind in ("good", "list", "bad", "mixed")),
-        ("seconds, median and 95 %", f"{statistics.median(seconds):.1f}, {seconds[int(0.95 * (len(seconds) - 1))]:.1f}"),
+        (
+            "seconds, median and 95 %",
+            f"{statistics.median(seconds):.1f}, {seconds[int(0.95 * (len(seconds) - 1))]:.1f}",
+        ),
         ("memory early, late, most", f"{early:.0f}, {late:.0f}, {max(memory):.0f} MB"),
         ("files left", f"{len(left)}"),
         ("problems", f"{len(seen.problems)}"),
@@ -242,7 +249,9 @@ def _report(seen: Seen, memory: list[float], left: set[str], minutes: float) -> 
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("scans", nargs="+", type=Path, metavar="SCAN.nii.gz")
     parser.add_argument("--minutes", type=float, default=5.0)
     return parser.parse_args()

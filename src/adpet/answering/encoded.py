@@ -52,7 +52,9 @@ class Limits:
         InputError
             If one is no whole number above 0.
         """
-        return cls(**{name: _whole(variable) for name, variable in VARIABLES.items() if variable in os.environ})
+        return cls(
+            **{name: _whole(variable) for name, variable in VARIABLES.items() if variable in os.environ}
+        )
 
 
 VARIABLES: Final = {
@@ -194,5 +196,7 @@ def _without_path(reason: str, place: Path) -> str:
 def _whole(variable: str) -> int:
     text = os.environ[variable].strip()
     if not text.isdecimal() or int(text) < 1:
-        raise InputError(f"{variable}: required a whole number above 0; received {text!r}; correct or unset it")
+        raise InputError(
+            f"{variable}: required a whole number above 0; received {text!r}; correct or unset it"
+        )
     return int(text)

@@ -104,7 +104,9 @@ def write_served(folder: Path, *, network: Path, export: Path) -> str:
         _copy_code(code)
         content = hashlib.sha256("\n".join([files_digest(model), files_digest(code), *requirements]).encode())
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # there is no example input: a scan would be somebody's
+            warnings.simplefilter(
+                "ignore", UserWarning
+            )  # there is no example input: a scan would be somebody's
             mlflow.pyfunc.save_model(
                 str(folder),
                 loader_module=Path(checked_loading.__file__).stem,
@@ -115,7 +117,9 @@ def write_served(folder: Path, *, network: Path, export: Path) -> str:
                 metadata=trained.metadata,
             )
     described = Model.load(str(folder))
-    described.flavors["keras"] = trained.flavors["keras"] | {"data": described.flavors["python_function"]["data"]}
+    described.flavors["keras"] = trained.flavors["keras"] | {
+        "data": described.flavors["python_function"]["data"]
+    }
     described.save(str(folder / MODEL_FILE))
     return content.hexdigest()
 
