@@ -1,10 +1,10 @@
-"""Serve the champion and ask it from all sides: ``python benchmarks/serve_load.py SCAN.nii.gz ... [--minutes 5]``.
+"""Ask a served model from all sides: ``python benchmarks/serve_load.py SCAN.nii.gz ... [--minutes 5]``.
 
-Run it in a project with a champion. ``mlflow models serve`` runs on loopback, and eight clients send good and bad
-scans, alone and in lists, as quickly as they are answered. Each knows the probability of its own scans, which were
-asked of the same exported model here, without a server. It ends with status 1 where an answer is another one, a bad
-scan is not refused with 4xx and one line, the server ends, its memory grows by more than a tenth after the first
-minute, or a file is left.
+Run it in a project with a champion. ``mlflow models serve`` runs on loopback, and eight clients send good and
+bad scans, alone and in lists, as quickly as they are answered. Each knows the probability of its own scans,
+which were asked of the same exported model here, without a server. It ends with status 1 where an answer is
+another one, a bad scan is not refused with 400 and one line, the server ends, its memory grows by more than a
+tenth after the first fifth of the time, or a file is left.
 """
 
 import argparse
@@ -58,6 +58,7 @@ class Seen:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def note(self, kind: str, seconds: float, problem: str = "") -> None:
+        """Count a request, and keep what was wrong with its answer."""
         with self.lock:
             self.counts[kind] += 1
             if kind != "bad":
@@ -68,12 +69,12 @@ class Seen:
 
 def main() -> None:
     options = _options()
-    good, bad = _good(options.scans), _bad(options.scans[0])
+    scans = _good(options.scans), _bad(options.scans[0])
     with tempfile.TemporaryDirectory() as temporary, _served(Path(temporary)) as (address, process):
         before = _files(temporary)
         seen, ends = Seen(), time.monotonic() + 60 * options.minutes
         clients = [
-            threading.Thread(target=_client, args=(number, address, good, bad, seen, ends), daemon=True)
+            threading.Thread(target=_client, args=(number, address, scans, seen, ends), daemon=True)
             for number in range(CLIENTS)
         ]
         for client in clients:
@@ -88,8 +89,9 @@ def main() -> None:
 
 
 def _client(
-    number: int, address: str, good: list[tuple[str, float]], bad: list[str], seen: Seen, ends: float
+    number: int, address: str, scans: tuple[list[tuple[str, float]], list[str]], seen: Seen, ends: float
 ) -> None:
+    good, bad = scans
     chance = random.Random(number)  # noqa: S311 (which scan, no secret)
     while time.monotonic() < ends:
         kind = chance.choices(("good", "list", "bad", "mixed"), (5, 2, 2, 1))[0]

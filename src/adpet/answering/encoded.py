@@ -1,7 +1,7 @@
 """Answer for scans that are sent as text: a NIfTI file in base64, or a list of them.
 
-All are answered, or none: an answer that is missing among others is easily overlooked. What can be told from the
-files is looked at before anything is computed. A scan lies on the disk only while it is answered for.
+All are answered, or none: an answer that is missing among others is easily overlooked. What can be told from
+the files is looked at before anything is computed. A scan lies on the disk only until it has been read.
 """
 
 import base64
@@ -37,7 +37,7 @@ _AT_ONCE: Final = BoundedSemaphore(os.cpu_count() or 1)
 
 @dataclass(frozen=True)
 class Limits:
-    """How much is taken at once; each can be set by the variable of the environment that `VARIABLES` names."""
+    """How much is taken at once; each can be set by the variable that `VARIABLES` names."""
 
     scans: int = 8
     megabytes: int = 64
@@ -152,7 +152,8 @@ def _decoded(text: str, limits: Limits) -> bytes:
         content = base64.b64decode("".join(text.split()), validate=True)
     except (binascii.Error, ValueError) as error:
         raise InputError(
-            "required a NIfTI file in base64; received other text; encode the file with: base64 -w 0 SCAN.nii.gz"
+            "required a NIfTI file in base64; received other text; encode the file with: "
+            "base64 -w 0 SCAN.nii.gz"
         ) from error
     if len(content) > limits.megabytes * MB:
         raise _too_large(limits)
@@ -168,8 +169,9 @@ def _require_unpacked(content: bytes, limits: Limits) -> None:
                 length += len(block)
                 if length > limits.unpacked_megabytes * MB:
                     raise InputError(
-                        f"required {limits.unpacked_megabytes} MB at most when unpacked; received more; send the "
-                        f"mean of the frames, or set {VARIABLES['unpacked_megabytes']} where the model is served"
+                        f"required {limits.unpacked_megabytes} MB at most when unpacked; received more; send "
+                        f"the mean of the frames, or set {VARIABLES['unpacked_megabytes']} where the model is "
+                        "served"
                     )
     except (EOFError, gzip.BadGzipFile, zlib.error):
         return  # whoever reads the header says what is wrong

@@ -47,8 +47,7 @@ def _load_pyfunc(path: str) -> Any:
     """
     data = Path(path)
     folder = next(place for place in (data, *data.parents) if (place / "MLmodel").is_file())
-    # A run's own model is no version yet, and has no digest to keep to.
-    version = _registered(folder) if (folder / VERSION_FILE).is_file() else None
+    version = _registered(folder)
     if not (data / EXPORTED).is_dir():
         from mlflow.keras.load import _load_pyfunc as keras_model
 
@@ -63,12 +62,19 @@ def _load_pyfunc(path: str) -> Any:
 
 
 def _registered(folder: Path) -> Any:
-    """Return the version that a folder is a copy of, after a look that its files are those that were registered."""
+    """Return the version that a folder is a copy of, after a look that its files are those that were registered.
+
+    A run's own model is no version yet, and has no digest to keep to: None.
+    """
+    if not (folder / VERSION_FILE).is_file():
+        return None
     import yaml  # type: ignore[import-untyped]
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
     named = yaml.safe_load((folder / VERSION_FILE).read_text(encoding="utf-8"))
+    if not named.get("model_name"):
+        return None
     name, number = named["model_name"], str(named["model_version"])
     version = MlflowClient().get_model_version(name, number)
     wanted = version.tags.get(FILES)

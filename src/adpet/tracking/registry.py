@@ -259,8 +259,8 @@ def _ensure_registered(name: str) -> None:
 def _same_model(name: str, run_id: str, marks: Mapping[str, str]) -> Any | None:
     """Return the version that this model of this run has already, if it answers in the same way.
 
-    Slices put together in another way, or another exported model, are another version: the answers of a champion
-    must not change.
+    Slices put together in another way, or another exported model, are another version: the answers of a
+    champion must not change.
     """
     for one in current().client.search_model_versions(f"name='{name}' and run_id='{run_id}'"):
         if all(one.tags.get(tag) == marks.get(tag) for tag in (DIGEST, AGGREGATION, SERVED)):

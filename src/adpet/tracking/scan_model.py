@@ -14,7 +14,7 @@ from adpet.answering.model import open_model
 from adpet.errors import InputError
 
 
-class ScanError(MlflowException):
+class ScanError(MlflowException):  # type: ignore[misc]
     """Whose text stays one line: MLflow puts all that was sent before it, which is a participant's scan."""
 
     @property
@@ -41,8 +41,8 @@ class ScanModel:
         Raises
         ------
         ScanError
-            BAD_REQUEST, which MLflow answers as HTTP 400, with the reason; INTERNAL_ERROR, HTTP 500, for what was
-            not foreseen.
+            BAD_REQUEST, which MLflow answers as HTTP 400, with the reason; INTERNAL_ERROR, HTTP 500, for what
+            was not foreseen.
         """
         try:
             return answer_encoded(model_input, self._model, self._limits)

@@ -1,7 +1,7 @@
 """The model that is registered: the exported one with the trained network and the code that answers.
 
-MLflow serves it in an environment that need not have this package. The code's copy goes by a name of its own, which
-follows from its content: an installed adpet is not hidden by it, and versions of different code do not mix.
+MLflow serves it in an environment that need not have this package. The code's copy goes by a name of its own,
+which follows from its content: an installed adpet is not hidden by it, and versions of different code do not mix.
 """
 
 import hashlib
@@ -152,7 +152,7 @@ def _copy_code(code: Path) -> None:
 
 
 def _signature() -> Any:
-    """Return what goes in and out. MLflow hands the input over as it was sent, instead of as a table of it."""
+    """Return what goes in and out; MLflow hands the input over as it was sent, and makes no table of it."""
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema
 
