@@ -97,7 +97,8 @@ class TestOneScan:
         assert page.count('src="data:image/png;base64,') == page.count("<img")
         assert "<script" not in page
         assert "http" not in page
-        assert ">L<" in page and ">R<" in page
+        assert ">L<" in page
+        assert ">R<" in page
 
     def test_storage_order_does_not_matter(self, answered, finished, paths, tmp_path):
         image = nib.load(paths[0])

@@ -155,7 +155,7 @@ def view_measures(
 
 
 def profile_distance(uptake: Vector, profile: Mapping[str, Any]) -> float:
-    """Return the Mahalanobis distance of a regional profile, over the root of its length; 1 is usual."""
+    """Return the Mahalanobis distance of a profile, over the root of its length; up to 1 is usual."""
     away = uptake - np.asarray(profile["mean"], dtype=np.float64)
     squared = float(np.einsum("p,pq,q->", away, np.asarray(profile["precision"], dtype=np.float64), away))
     return float(np.sqrt(max(squared, 0.0) / len(away)))
