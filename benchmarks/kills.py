@@ -244,7 +244,7 @@ class _Kills:
         if lost:
             differing.append(f"runs that were begun and are gone: {sorted(lost)}")
         if differing:
-            differing.append(f"it said: {self._place.said().strip().splitlines()[-3:]}")
+            differing.insert(0, f"it said: {self._place.said().strip().splitlines()[-3:]}")
         outcome.landed += len(since)
         outcome.survived += 0 if differing else len(since)
         outcome.problems += [f"after {', '.join(since)}: {one}" for one in differing[:20]]

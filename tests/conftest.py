@@ -39,6 +39,8 @@ PIPELINE_FILES = (
     "tests/test_privacy.py",
     "tests/answering/test_odd_scans.py",
     "tests/commands/test_predict.py",
+    "tests/web/test_build.py",
+    "tests/web/test_page.py",
     "tests/commands/test_reproduce.py",
     "tests/tracking/test_model_files.py",
     "tests/stages/test_evaluate.py",
@@ -193,6 +195,43 @@ def small_scans(tmp_path_factory) -> list[Path]:
         dimmed[:, 15:] *= np.float32(1 - 0.15 * number)
         write_volume(path, Volume(dimmed, template.affine))
     return paths
+
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+# A page asks a busy machine for some patience.
+BROWSER_PATIENCE_MS = 180_000
+
+
+@pytest.fixture(scope="session")
+def not_installed():
+    """Skip a test whose tool is not there; with CI set, fail it."""
+
+    def not_installed(what: str) -> None:
+        if os.environ.get("CI"):
+            pytest.fail(what)
+        pytest.skip(what)
+
+    return not_installed
+
+
+@pytest.fixture(scope="session")
+def launch_chromium(not_installed):
+    """Start a Chromium that reaches nobody but this machine, with further arguments."""
+    from playwright.sync_api import sync_playwright
+
+    if CHROMIUM is None:
+        not_installed("no Chromium is installed; on Debian: apt-get install chromium")
+    with sync_playwright() as playwright:
+
+        def launch(*arguments: str):
+            return playwright.chromium.launch(
+                executable_path=CHROMIUM,
+                chromium_sandbox=os.geteuid() != 0,  # refused to root
+                args=["--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1", *arguments],
+                timeout=BROWSER_PATIENCE_MS,
+            )
+
+        yield launch
 
 
 PHANTOM_STAGE = "data/phantom/dvc.yaml:phantom"

@@ -1,8 +1,6 @@
 """What a person sees of a finished run in MLflow's UI, looked for in a real browser."""
 
-import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -14,31 +12,15 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-
 # A page of MLflow's asks a busy machine for some patience.
 PATIENCE_MS = 180_000
 
 
 @pytest.fixture(scope="module")
-def browser():
-    """Chromium, which reaches nobody but this machine."""
-    from playwright.sync_api import sync_playwright
-
-    if CHROMIUM is None:
-        missing = "no Chromium is installed; on Debian: apt-get install chromium"
-        if os.environ.get("CI"):
-            pytest.fail(missing)
-        pytest.skip(missing)
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(
-            executable_path=CHROMIUM,
-            chromium_sandbox=os.geteuid() != 0,  # refused to root
-            args=["--disable-gpu", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"],
-            timeout=PATIENCE_MS,
-        )
-        yield chromium
-        chromium.close()
+def browser(launch_chromium):
+    chromium = launch_chromium("--disable-gpu")
+    yield chromium
+    chromium.close()
 
 
 @pytest.fixture(scope="module")

@@ -124,7 +124,9 @@ def test_anything_but_texts_is_refused(other, model):
 
 class TestLimits:
     def test_too_many_scans_and_too_large_ones_are_refused_before_they_are_decoded(self, model, sent):
-        with pytest.raises(InputError, match=r"required 2 scans at most; received 3; .*ADPET_SERVE_MAX_SCANS"):
+        with pytest.raises(
+            InputError, match=r"required 2 scans at most; received 3; .*ADPET_SERVE_MAX_SCANS"
+        ):
             answer_encoded(["x"] * 3, model, Limits(scans=2))
         with pytest.raises(InputError, match=r"scan 1: required 1 MB at most; received more; .*MAX_MB"):
             answer_encoded("x" * 1_500_000, model, Limits(megabytes=1))

@@ -52,8 +52,9 @@ def write_model(
 def send_model(run_id: str, folder: Path, *, digest: str, name: str, tag: str = DIGEST) -> str:
     """Log a model that lies in a folder as an output of a run, and return the id of the logged model.
 
-    One that is there whole already, with its `digest` as `tag`, is not logged again; one that was left half-way
-    is completed. It is not removed: on a server with users that takes more than the permission to write.
+    One that is there whole already, with its `digest` as `tag`, is not logged again; one that was left
+    half-way is completed. It is not removed: on a server with users that takes more than the permission to
+    write.
     """
     client = current().client
     there = {one.status: one for one in logged_models(run_id) if one.tags.get(tag) == digest}

@@ -1,7 +1,8 @@
 """The model that is registered: the exported one with the trained network and the code that answers.
 
 MLflow serves it in an environment that need not have this package. The code's copy goes by a name of its own,
-which follows from its content: an installed adpet is not hidden by it, and versions of different code do not mix.
+which follows from its content: an installed adpet is not hidden by it, and versions of different code do not
+mix.
 """
 
 import hashlib

@@ -1,0 +1,103 @@
+/** Where to begin a registration: turns and shifts that are tried on coarse points. */
+
+import { uniformFilter } from "./filters";
+import { coarseIndices, grown, offsetOf } from "./masks";
+import { apply, inverse, joined, product, rotationByDegrees, roundHalfEven } from "./matrix";
+import type { RegistrationConstants } from "./model";
+import type { Mask } from "./morphology";
+import { percentile, sample } from "./sampling";
+import type { Matrix4, Vector, Volume } from "./volume";
+
+const BRIGHT_PERCENT = 99;
+const BRIGHT_SHARE = 0.3;
+
+/** Try rotations and shifts about the centres of mass on coarse points; return the most similar. */
+export function bestGuess(
+  scan: Volume,
+  template: Volume,
+  mask: Mask,
+  constants: RegistrationConstants,
+): Matrix4 {
+  const step = Math.max(1, roundHalfEven(constants.guess_spacing_mm / template.affine[0]![0]!));
+  const around = grown(mask, template, 2 * constants.margin_mm);
+  const indices = coarseIndices(around, template.shape, step);
+  const smooth = uniformFilter(template.data, template.shape, step);
+  const points = indices.map((index) => apply(template.affine, index));
+  const values = Float64Array.from(indices, (index) => smooth[offsetOf(index, template.shape)]!);
+  const spread = deviations(values);
+  const image = uniformFilter(scan.data, scan.shape, step);
+  const toIndex = inverse(scan.affine);
+  const found = new Float64Array(points.length);
+
+  const likeness = (matrix: Matrix4): number => {
+    const [a, b, c] = product(toIndex, matrix) as [number[], number[], number[]];
+    for (let at = 0; at < points.length; at++) {
+      const point = points[at]!;
+      const x = point[0];
+      const y = point[1];
+      const z = point[2];
+      const u = a[0]! * x + a[1]! * y + a[2]! * z + a[3]!;
+      const v = b[0]! * x + b[1]! * y + b[2]! * z + b[3]!;
+      const w = c[0]! * x + c[1]! * y + c[2]! * z + c[3]!;
+      found[at] = sample(image, scan.shape, u, v, w);
+    }
+    const own = deviations(found);
+    const scale = own.size * spread.size;
+    if (!(scale > 0)) return -1;
+    let both = 0;
+    for (let at = 0; at < found.length; at++) both += (found[at]! - own.mean) * (values[at]! - spread.mean);
+    return both / found.length / scale;
+  };
+
+  let best: { matrix: Matrix4; likeness: number } | undefined;
+  for (const matrix of guesses(centreOfMass(template), centreOfMass(scan), constants)) {
+    const alike = likeness(matrix);
+    if (!best || alike > best.likeness) best = { matrix, likeness: alike };
+  }
+  return best!.matrix;
+}
+
+/** Mean and standard deviation. */
+function deviations(values: Float64Array): { mean: number; size: number } {
+  const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
+  const squares = values.reduce((sum, value) => sum + (value - mean) ** 2, 0);
+  return { mean, size: Math.sqrt(squares / values.length) };
+}
+
+/** Rigid matrices that bring `centre` near `target`. */
+function* guesses(centre: Vector, target: Vector, constants: RegistrationConstants): Generator<Matrix4> {
+  const degrees = constants.guess_degrees;
+  for (const x of degrees) {
+    for (const y of degrees) {
+      for (const z of degrees) {
+        const turn = rotationByDegrees([x, y, z]);
+        const turned = apply(joined(turn, [0, 0, 0]), centre);
+        for (const shift of constants.guess_shifts_mm) {
+          const shifted = [target[0], target[1], target[2] + shift];
+          yield joined(turn, shifted.map((value, axis) => value - turned[axis]!) as Vector);
+        }
+      }
+    }
+  }
+}
+
+/** World coordinates of the centre of what is bright. */
+function centreOfMass({ data, shape, affine }: Volume): Vector {
+  const least = Math.fround(Math.fround(BRIGHT_SHARE) * percentile(data, BRIGHT_PERCENT));
+  const sums: Vector = [0, 0, 0];
+  let total = 0;
+  let at = 0;
+  for (let i = 0; i < shape[0]; i++) {
+    for (let j = 0; j < shape[1]; j++) {
+      for (let k = 0; k < shape[2]; k++, at++) {
+        const value = data[at]!;
+        if (!(value > least)) continue;
+        total += value;
+        sums[0] += value * i;
+        sums[1] += value * j;
+        sums[2] += value * k;
+      }
+    }
+  }
+  return apply(affine, sums.map((sum) => sum / total) as Vector);
+}

@@ -1,0 +1,197 @@
+/** Read and judge a NIfTI header, as nibabel and `adpet.imaging.header` do; a refusal quotes no text of the file. */
+
+import { InputError } from "./errors";
+import { Fields, type Layout, NIFTI1, NIFTI2 } from "./fields";
+import { determinant, diagonal, joined, rotationOfQuaternion, upperLeft, voxelSizes } from "./matrix";
+import type { Matrix4, Shape, Vector } from "./volume";
+import { general, tuple } from "./wording";
+
+/** Voxels of one frame: 512 x 512 x 256. A header that claims more is broken or a trap. */
+export const MAX_VOXELS = 2 ** 26;
+const MIN_AXIS_VOXELS = 8;
+/** Voxel edges of any PET or atlas image of a head; others mean a wrong unit (metres) or a broken header. */
+const VOXEL_MM = [0.1, 30] as const;
+/** Volume that the three axes' unit vectors enclose: 1 at right angles, 0 in one plane. */
+const MIN_AXES_VOLUME = 0.01;
+const FLOAT32_EPSILON = 2 ** -23;
+
+export type VoxelType =
+  "uint8" | "int8" | "int16" | "uint16" | "int32" | "uint32" | "int64" | "uint64" | "float32" | "float64";
+
+/** NIfTI's codes of voxel types, as NumPy calls them; of those that are numbers, their bytes. */
+const TYPES: Readonly<Record<number, { name: string; bytes?: number }>> = {
+  2: { name: "uint8", bytes: 1 },
+  4: { name: "int16", bytes: 2 },
+  8: { name: "int32", bytes: 4 },
+  16: { name: "float32", bytes: 4 },
+  32: { name: "complex64" },
+  64: { name: "float64", bytes: 8 },
+  128: { name: "[('R', 'u1'), ('G', 'u1'), ('B', 'u1')]" },
+  256: { name: "int8", bytes: 1 },
+  512: { name: "uint16", bytes: 2 },
+  768: { name: "uint32", bytes: 4 },
+  1024: { name: "int64", bytes: 8 },
+  1280: { name: "uint64", bytes: 8 },
+  1792: { name: "complex128" },
+  2304: { name: "[('R', 'u1'), ('G', 'u1'), ('B', 'u1'), ('A', 'u1')]" },
+};
+
+/** What a file's header says of it, in storage order. */
+export interface Header {
+  readonly littleEndian: boolean;
+  readonly shape: Shape;
+  readonly frames: number;
+  readonly type: VoxelType;
+  readonly bytesPerVoxel: number;
+  readonly headerBytes: number;
+  /** Bytes before the first voxel. */
+  readonly offset: number;
+  readonly slope: number;
+  readonly intercept: number;
+  /** Voxel indices -> RAS+ mm. */
+  readonly affine: Matrix4;
+}
+
+/** Where a NIfTI-2 header says that it is CIFTI's, surfaces and not voxels. */
+const CIFTI_INTENT = { at: 504, first: 3000, last: 3099 } as const;
+
+/** Bytes that hold either header and the four that say whether extensions follow. */
+export const HEADER_BYTES = NIFTI2.bytes + 4;
+
+/** A refusal in the words that Python has for what nibabel cannot read. */
+export function unreadable(name: string, reason: string): InputError {
+  return new InputError(
+    `${name}: cannot be read as a NIfTI image (${reason}): copy, decompress or convert the scan again`,
+  );
+}
+
+/** Read a header from a file's first bytes. */
+export function readHeader(bytes: Uint8Array, name: string, maxVoxels = MAX_VOXELS): Header {
+  const layout = layoutOf(bytes, name);
+  const fields = new Fields(bytes, layout);
+  const refuse = (reason: string): never => {
+    throw unreadable(name, reason);
+  };
+  const type = TYPES[fields.short(layout.type)] ?? refuse("HeaderDataError");
+  const offset = voxelOffset(fields) ?? refuse("HeaderDataError");
+  if (layout.wide && !fields.hasLineEnds()) refuse("HeaderDataError");
+  const { slope, intercept } = fields.scaling() ?? refuse("HeaderDataError");
+  const { shape, frames } = checkedShape(fields.shape(), name, maxVoxels);
+  if (type.bytes === undefined) {
+    throw new InputError(`${name}: expected real voxels, received ${type.name}: export one number a voxel`);
+  }
+  return {
+    littleEndian: fields.little,
+    shape,
+    frames,
+    type: type.name as VoxelType,
+    bytesPerVoxel: type.bytes,
+    headerBytes: layout.bytes,
+    offset,
+    slope,
+    intercept,
+    affine: bestAffine(fields, shape, name),
+  };
+}
+
+function layoutOf(bytes: Uint8Array, name: string): Layout {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const magic = (at: number): string =>
+    String.fromCharCode(...bytes.subarray(at, at + 4)).replace(/\0+$/, "");
+  if (bytes.length >= NIFTI1.bytes && ["ni1", "n+1"].includes(magic(NIFTI1.magic))) return NIFTI1;
+  const sized =
+    bytes.length >= NIFTI2.bytes && [true, false].some((little) => view.getInt32(0, little) === 540);
+  if (!sized) throw unreadable(name, "ImageFileError");
+  if (!["ni2", "n+2"].includes(magic(NIFTI2.magic))) throw unreadable(name, "HeaderDataError");
+  const intent = [true, false].map((little) => view.getInt32(CIFTI_INTENT.at, little));
+  if (intent.some((code) => code >= CIFTI_INTENT.first && code <= CIFTI_INTENT.last)) {
+    throw new InputError(`${name}: expected a NIfTI image, received another format: convert it to NIfTI`);
+  }
+  return NIFTI2;
+}
+
+/** Null where the voxels would begin within the header. */
+function voxelOffset(fields: Fields): number | null {
+  const offset = fields.storedOffset();
+  const tooLow = offset !== 0 && fields.isSingle() && offset < fields.layout.bytes + 4;
+  return tooLow || !Number.isFinite(offset) || offset < 0 ? null : Math.trunc(offset);
+}
+
+function checkedShape(stored: number[], name: string, maxVoxels: number): { shape: Shape; frames: number } {
+  const axes = stored.slice(0, 3);
+  const [frames = 1, ...rest] = stored.slice(3);
+  if (axes.length < 3 || rest.some((n) => n !== 1)) {
+    throw new InputError(
+      `${name}: expected 3 axes, or 4 with frames, received shape ${tuple(stored)}: give one image a scan`,
+    );
+  }
+  if (Math.min(...axes) < MIN_AXIS_VOXELS || frames < 1) {
+    throw new InputError(
+      `${name}: expected at least ${MIN_AXIS_VOXELS} voxels along each axis, received shape ${tuple(stored)}:` +
+        " give the whole volume, not single slices",
+    );
+  }
+  const voxels = axes.map(BigInt).reduce((all, n) => all * n, 1n);
+  if (voxels > BigInt(maxVoxels)) {
+    throw new InputError(
+      `${name}: the header claims ${voxels} voxels a frame, more than the ${maxVoxels} allowed:` +
+        " export the scan again",
+    );
+  }
+  return { shape: axes as unknown as Shape, frames };
+}
+
+/** The first usable affine of sform, qform, and the voxel sizes where there is neither. */
+function bestAffine(fields: Fields, shape: Shape, name: string): Matrix4 {
+  const { layout } = fields;
+  const candidates: Matrix4[] = [];
+  if (fields.code("sform")) {
+    const row = (n: number): number[] =>
+      [0, 1, 2, 3].map((column) => fields.real(layout.rows, 4 * n + column));
+    candidates.push([row(0), row(1), row(2), [0, 0, 0, 1]]);
+  }
+  if (fields.code("qform")) {
+    const affine = qform(fields);
+    if (affine) candidates.push(affine);
+    else if (!candidates.length) throw unreadable(name, "ValueError");
+  }
+  if (!candidates.length) candidates.push(centred(shape, fields.pixdim()));
+  const usable = candidates.find(isUsable);
+  if (usable) return usable;
+  throw new InputError(
+    `${name}: no usable affine: expected finite axes that span space, with voxel edges of` +
+      ` ${general(VOXEL_MM[0])} to ${general(VOXEL_MM[1])} mm: export the scan again with its orientation`,
+  );
+}
+
+/** The affine of a quaternion, voxel edges and an offset; null where no turn has that quaternion. */
+function qform(fields: Fields): Matrix4 | null {
+  const at = (index: number): number => fields.real(fields.layout.quaternion, index);
+  const [b, c, d] = [at(0), at(1), at(2)];
+  const rest = 1 - (b * b + c * c + d * d);
+  const nearNone = 3 * (fields.layout.wide ? Number.EPSILON : FLOAT32_EPSILON);
+  if (rest < 0 && Math.abs(rest) >= nearNone) return null;
+  const a = Math.abs(rest) < nearNone ? 0 : Math.sqrt(rest);
+  const [x, y, z] = fields.pixdim();
+  const handed = fields.real(fields.layout.pixdim) === -1 ? -1 : 1;
+  const turn = rotationOfQuaternion([a, b, c, d]);
+  return joined(
+    turn.map((row) => [row[0]! * x, row[1]! * y, row[2]! * z * handed]),
+    [at(3), at(4), at(5)],
+  );
+}
+
+/** The affine of a file that says nothing of its place: centred, its first axis from right to left. */
+function centred(shape: Shape, [x, y, z]: Vector): Matrix4 {
+  const affine = diagonal(-x, y, z);
+  for (let axis = 0; axis < 3; axis++) affine[axis]![3] = (-(shape[axis]! - 1) / 2) * affine[axis]![axis]!;
+  return affine;
+}
+
+function isUsable(affine: Matrix4): boolean {
+  if (!affine.flat().every(Number.isFinite)) return false;
+  const zooms = voxelSizes(affine);
+  if (Math.min(...zooms) < VOXEL_MM[0] || Math.max(...zooms) > VOXEL_MM[1]) return false;
+  const axes = upperLeft(affine).map((row) => row.map((value, column) => value / zooms[column]!));
+  return Math.abs(determinant(axes)) > MIN_AXES_VOLUME;
+}

@@ -1,0 +1,17 @@
+/**
+ * From the bytes of a scan to what the network is given, and from its maps back: what Python's `adpet` does, once
+ * more, for the browser. Plain typed arrays, no DOM: it runs in a worker and in Node.
+ */
+
+export { pooledProbability } from "./aggregation";
+export type { Progress } from "./align";
+export { backProject, coronalSlices } from "./coronal";
+export { InputError } from "./errors";
+export { MODEL_IMAGES, type Model, type ModelConstants, openModel } from "./model";
+export { type CheckRow, qualityChecks, refusal, type Verdict } from "./quality";
+export { readNifti } from "./reading";
+export { type RegionRow, regionTable } from "./regions";
+export { resample } from "./sampling";
+export { type Standardized, standardize } from "./standard";
+export type { Matrix4, Shape, Vector, Volume } from "./volume";
+export { writeNifti } from "./writing";

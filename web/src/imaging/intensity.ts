@@ -1,0 +1,29 @@
+/** Intensities as ratios to a reference region (unitless), and as bytes through one fixed window. */
+
+import { roundHalfEven } from "./matrix";
+import type { Mask } from "./morphology";
+
+/** Divide by the mean of the reference region's positive voxels; null where it holds none. */
+export function ratioToReference(data: Float32Array, mask: Mask): Float32Array | null {
+  let sum = 0;
+  let count = 0;
+  for (let at = 0; at < data.length; at++) {
+    const value = data[at]!;
+    if (!mask[at] || !(value > 0) || !Number.isFinite(value)) continue;
+    sum += value;
+    count++;
+  }
+  if (!count) return null;
+  const mean = sum / count;
+  return data.map((value) => value / mean);
+}
+
+/** Map ratios linearly to bytes: the window's low end to 0, its high end to 255, rounded and clipped. */
+export function toBytes(ratio: Float32Array, [low, high]: readonly [number, number]): Uint8Array {
+  const span = Math.fround(high - low);
+  const bottom = Math.fround(low);
+  return Uint8Array.from(ratio, (value) => {
+    const share = Math.fround(Math.fround(value - bottom) / span);
+    return roundHalfEven(Math.fround(Math.min(Math.max(share, 0), 1) * 255));
+  });
+}

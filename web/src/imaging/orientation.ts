@@ -1,0 +1,67 @@
+/** Turn voxels to RAS+ order by flipping and swapping axes; nothing is interpolated. */
+
+import { closestRotation, joined, product, upperLeft, voxelSizes } from "./matrix";
+import type { Matrix4, Shape, Vector, Volume } from "./volume";
+import { voxelCount } from "./volume";
+
+/** Of each axis in storage order: the world axis that it is closest to, and its direction along that. */
+export interface Orientation {
+  readonly axes: Vector;
+  readonly signs: Vector;
+}
+
+/**
+ * Find the world axis of each voxel axis as nibabel's `io_orientation` does: on the closest turn of the affine,
+ * the axis that lies closest to a world axis chooses first.
+ */
+export function orientationOf(affine: Matrix4): Orientation {
+  const zooms = voxelSizes(affine);
+  const turn = closestRotation(
+    upperLeft(affine).map((row) => row.map((value, column) => value / zooms[column]!)),
+  );
+  const closeness = [0, 1, 2].map((axis) => Math.max(...turn.map((row) => row[axis]! ** 2)));
+  const order = [0, 1, 2].sort((a, b) => closeness[b]! - closeness[a]! || a - b);
+  const axes: Vector = [0, 0, 0];
+  const signs: Vector = [1, 1, 1];
+  for (const axis of order) {
+    const sizes = turn.map((row) => Math.abs(row[axis]!));
+    const world = sizes.indexOf(Math.max(...sizes));
+    axes[axis] = world;
+    signs[axis] = turn[world]![axis]! < 0 ? -1 : 1;
+    turn[world] = [0, 0, 0];
+  }
+  return { axes, signs };
+}
+
+/**
+ * Bring voxels in a file's order (the first index running fastest) to RAS+ order.
+ *
+ * `shape` and `affine` are those of the storage.
+ */
+export function toRas(stored: Float32Array, shape: Shape, affine: Matrix4): Volume {
+  const { axes, signs } = orientationOf(affine);
+  const strides = [1, shape[0], shape[0] * shape[1]];
+  const turnedShape: Vector = [0, 0, 0];
+  const step: Vector = [0, 0, 0];
+  let first = 0;
+  const turning = [0, 1, 2].map(() => [0, 0, 0]);
+  const shift: Vector = [0, 0, 0];
+  for (let axis = 0; axis < 3; axis++) {
+    const [world, sign, n] = [axes[axis]!, signs[axis]!, shape[axis]!];
+    turnedShape[world] = n;
+    step[world] = sign * strides[axis]!;
+    if (sign < 0) first += (n - 1) * strides[axis]!;
+    turning[axis]![world] = sign;
+    shift[axis] = sign < 0 ? n - 1 : 0;
+  }
+  const data = new Float32Array(voxelCount(shape));
+  const [ni, nj, nk] = turnedShape;
+  let at = 0;
+  for (let i = 0; i < ni; i++) {
+    for (let j = 0; j < nj; j++) {
+      let from = first + i * step[0] + j * step[1];
+      for (let k = 0; k < nk; k++, from += step[2]) data[at++] = stored[from]!;
+    }
+  }
+  return { data, shape: turnedShape, affine: product(affine, joined(turning, shift)) };
+}

@@ -1,0 +1,56 @@
+/** Uptake by region, beside that of cognitively normal people, and where the map lies. */
+
+import type { Model } from "./model";
+import type { Volume } from "./volume";
+import { rounded } from "./wording";
+
+export interface RegionRow {
+  readonly name: string;
+  /** Ratio to the reference region. */
+  readonly uptake: number;
+  /** (uptake - mean) / SD of cognitively normal people. */
+  readonly z: number;
+  /** Share of the positive map in the brain that lies here. */
+  readonly cam_share: number;
+  readonly ad_pattern: boolean;
+}
+
+/** The mean of a volume in each of the model's regions; NaN where there is no voxel. */
+export function regionalMeans(data: Float32Array, { labels, constants }: Model): number[] {
+  const { sums, counts } = summed(labels, data);
+  return constants.regions.map(({ label }) => (sums[label] ?? 0) / (counts[label] ?? 0));
+}
+
+/**
+ * A row a region, in the order of the model's.
+ *
+ * @param volume - Ratio to the reference region, on the standard grid.
+ * @param cam - AD minus CN in units of the logit, on the standard grid.
+ */
+export function regionTable(volume: Volume, cam: Float32Array, model: Model): RegionRow[] {
+  const uptakes = regionalMeans(volume.data, model);
+  const towards = cam.map((value, at) => (model.brain[at] ? Math.max(value, 0) : 0));
+  const { sums } = summed(model.labels, towards);
+  const total = towards.reduce((sum, value) => sum + value, 0);
+  return model.constants.regions.map((region, index) => {
+    const uptake = uptakes[index]!;
+    return {
+      name: region.name,
+      uptake: rounded(uptake, 4),
+      z: rounded((uptake - region.cn_mean) / region.cn_sd, 3),
+      cam_share: total > 0 ? rounded((sums[region.label] ?? 0) / total, 4) : 0,
+      ad_pattern: region.ad_pattern,
+    };
+  });
+}
+
+function summed(labels: Int16Array, data: Float32Array): { sums: Float64Array; counts: Float64Array } {
+  const size = labels.reduce((most, label) => Math.max(most, label), 0) + 1;
+  const sums = new Float64Array(size);
+  const counts = new Float64Array(size);
+  labels.forEach((label, at) => {
+    sums[label]! += data[at]!;
+    counts[label]! += 1;
+  });
+  return { sums, counts };
+}

@@ -1,0 +1,96 @@
+/** Write a volume as NIfTI-1: the same volume gives the same bytes. */
+
+import { closestRotation, determinant, symmetricEigen, upperLeft, voxelSizes } from "./matrix";
+import { type Matrix4, type Shape, voxelCount } from "./volume";
+
+const HEADER_BYTES = 348;
+/** The header and the four bytes that say "no extension". */
+const DATA_OFFSET = 352;
+const FLOAT32_CODE = 16;
+const MILLIMETRES = 2;
+/** NIfTI's code for MNI space. */
+const MNI = 4;
+/** How far a qform may be from the affine before it is left out. */
+const QFORM_TOLERANCE = 1e-3;
+const RELATIVE_TOLERANCE = 1e-5;
+
+/**
+ * Write voxels as float32 in MNI space, little-endian.
+ *
+ * @param data - In the order of the indices (i, j, k), the last one running fastest.
+ * @param affine - Voxel indices -> RAS+ mm; the qform is left out where it has shears.
+ */
+export function writeNifti(data: Float32Array, shape: Shape, affine: Matrix4): Uint8Array<ArrayBuffer> {
+  const voxels = voxelCount(shape);
+  const bytes = new Uint8Array(DATA_OFFSET + 4 * voxels);
+  const view = new DataView(bytes.buffer);
+  const real = (at: number, value: number): void => view.setFloat32(at, value, true);
+  const short = (at: number, value: number): void => view.setInt16(at, value, true);
+  view.setInt32(0, HEADER_BYTES, true);
+  [3, ...shape, 1, 1, 1, 1].forEach((n, index) => short(40 + 2 * index, n));
+  short(70, FLOAT32_CODE);
+  short(72, 32);
+  const { handed, zooms, quaternion } = quaternionOf(affine);
+  [handed, ...zooms, 1, 1, 1, 1].forEach((edge, index) => real(76 + 4 * index, edge));
+  real(108, DATA_OFFSET);
+  real(112, 1);
+  view.setUint8(123, MILLIMETRES);
+  short(252, isWithoutShears(affine) ? MNI : 0);
+  short(254, MNI);
+  quaternion.forEach((value, index) => real(256 + 4 * index, value));
+  for (let row = 0; row < 3; row++) {
+    real(268 + 4 * row, affine[row]![3]!);
+    affine[row]!.forEach((value, column) => real(280 + 16 * row + 4 * column, value));
+  }
+  bytes.set(
+    [..."n+1"].map((letter) => letter.charCodeAt(0)),
+    344,
+  );
+  const [ni, nj, nk] = shape;
+  let at = DATA_OFFSET;
+  for (let k = 0; k < nk; k++) {
+    for (let j = 0; j < nj; j++) {
+      for (let i = 0; i < ni; i++, at += 4) real(at, data[(i * nj + j) * nk + k]!);
+    }
+  }
+  return bytes;
+}
+
+/** Voxel edges and the turn of an affine, without shears, as NIfTI's qform has them. */
+function quaternionOf(affine: Matrix4): { handed: 1 | -1; zooms: number[]; quaternion: number[] } {
+  const zooms = voxelSizes(affine);
+  const axes = upperLeft(affine).map((row) => row.map((value, column) => value / zooms[column]!));
+  const handed = determinant(axes) > 0 ? 1 : -1;
+  const turn = closestRotation(axes.map(([x, y, z]) => [x!, y!, handed * z!]));
+  const [[xx, xy, xz], [yx, yy, yz], [zx, zy, zz]] = turn as [number[], number[], number[]] as [
+    [number, number, number],
+    [number, number, number],
+    [number, number, number],
+  ];
+  // The quaternion is the eigenvector of the largest eigenvalue (Bar-Itzhack 2000).
+  const { values, vectors } = symmetricEigen([
+    [xx - yy - zz, yx + xy, zx + xz, zy - yz],
+    [yx + xy, yy - xx - zz, zy + yz, xz - zx],
+    [zx + xz, zy + yz, zz - xx - yy, yx - xy],
+    [zy - yz, xz - zx, yx - xy, xx + yy + zz],
+  ]);
+  const [x, y, z, w] = vectors[values.indexOf(Math.max(...values))] as [number, number, number, number];
+  const sign = w < 0 ? -1 : 1;
+  return { handed, zooms, quaternion: [sign * x, sign * y, sign * z] };
+}
+
+/** Whether a turn and voxel edges alone give the affine. */
+function isWithoutShears(affine: Matrix4): boolean {
+  const zooms = voxelSizes(affine);
+  const turn = closestRotation(
+    upperLeft(affine).map((row) => row.map((value, column) => value / zooms[column]!)),
+  );
+  return turn.every((row, index) =>
+    row.every((value, column) => {
+      const wanted = affine[index]![column]!;
+      return (
+        Math.abs(value * zooms[column]! - wanted) <= QFORM_TOLERANCE + RELATIVE_TOLERANCE * Math.abs(wanted)
+      );
+    }),
+  );
+}

@@ -1,0 +1,38 @@
+/** Fetch the model that lies beside the page, each file checked against the digest that `model.json` names. */
+
+import { InputError, MODEL_IMAGES, openModel, type Model, type ModelConstants } from "../imaging";
+
+export interface Opened {
+  model: Model;
+  network: Uint8Array<ArrayBuffer>;
+}
+
+export async function fetchModel(): Promise<Opened> {
+  const constants = JSON.parse(new TextDecoder().decode(await fetched("model.json"))) as ModelConstants;
+  const names = [...MODEL_IMAGES, constants.network.file];
+  const contents = await Promise.all(names.map((name) => checked(name, constants.files[name])));
+  const images = Object.fromEntries(MODEL_IMAGES.map((name, index) => [name, contents[index]!]));
+  return { model: openModel(constants, images), network: contents.at(-1)! };
+}
+
+async function checked(name: string, digest: string | undefined): Promise<Uint8Array<ArrayBuffer>> {
+  const content = await fetched(name);
+  const found = new Uint8Array(await crypto.subtle.digest("SHA-256", content));
+  const hex = Array.from(found, (byte) => byte.toString(16).padStart(2, "0")).join("");
+  if (hex !== digest) {
+    throw new InputError(
+      `${name}: required the file that model.json names; received another; reload the page`,
+    );
+  }
+  return content;
+}
+
+async function fetched(name: string): Promise<Uint8Array<ArrayBuffer>> {
+  const response = await fetch(`model/${name}`);
+  if (!response.ok) {
+    throw new InputError(
+      `${name}: required a file of the model; received status ${response.status}; build the page again`,
+    );
+  }
+  return new Uint8Array(await response.arrayBuffer());
+}

@@ -1,0 +1,50 @@
+/** The worker: opens the model once, then answers for one scan at a time; a later scan ends an earlier one. */
+
+import { InputError } from "../imaging";
+import type { Report, Request } from "../messages";
+import { answerFor } from "./answering";
+import { fetchModel } from "./files";
+import { Network } from "./network";
+
+const scope = self as unknown as DedicatedWorkerGlobalScope;
+
+let opened: ReturnType<typeof open> | undefined;
+let latest = 0;
+
+scope.onmessage = (event: MessageEvent<Request>) => {
+  latest = event.data.scan;
+  void answer(event.data);
+};
+
+async function answer({ scan, name, bytes }: Request): Promise<void> {
+  const post = (report: Report, transfer: Transferable[] = []) => scope.postMessage(report, transfer);
+  try {
+    post({ kind: "progress", scan, step: "model", done: 0 });
+    opened ??= open();
+    const parts = await opened;
+    const send = (report: object, transfer?: Transferable[]) => post({ ...report, scan } as Report, transfer);
+    await answerFor(name, new Uint8Array(bytes), parts, send, () => latest !== scan);
+  } catch (error) {
+    post({ kind: "refused", scan, sentence: sentenceOf(error, name) });
+  }
+}
+
+async function open() {
+  try {
+    const { model, network } = await fetchModel();
+    return { model, network: await Network.open(network) };
+  } catch (error) {
+    // The next scan tries again.
+    opened = undefined;
+    throw error;
+  }
+}
+
+function sentenceOf(error: unknown, name: string): string {
+  if (error instanceof InputError) {
+    return error.message;
+  }
+  console.error(error);
+  const reason = error instanceof Error ? error.message : String(error);
+  return `${name}: cannot be answered for (${reason}): reload the page and try again`;
+}

@@ -1,0 +1,36 @@
+/** The network on ONNX Runtime, in WebAssembly with one thread, so that no special headers are needed. */
+
+import * as ort from "onnxruntime-web/wasm";
+
+const RUNTIME = "ort-wasm-simd-threaded.wasm";
+
+export interface Scored {
+  probability: number;
+  /** AD minus CN, in units of the logit. */
+  map: Float32Array<ArrayBuffer>;
+  mapShape: readonly [number, number];
+}
+
+export class Network {
+  private constructor(private readonly session: ort.InferenceSession) {}
+
+  static async open(content: Uint8Array): Promise<Network> {
+    ort.env.wasm.numThreads = 1;
+    ort.env.wasm.proxy = false;
+    ort.env.wasm.wasmPaths = { wasm: new URL(RUNTIME, self.location.href).href };
+    ort.env.logLevel = "error";
+    return new Network(await ort.InferenceSession.create(content, { executionProviders: ["wasm"] }));
+  }
+
+  /** Score one slice of `size` by `size` bytes. */
+  async score(slice: Uint8Array, size: number): Promise<Scored> {
+    const input = new ort.Tensor("uint8", slice, [1, size, size, 1]);
+    const { cam, probability } = await this.session.run({ slices: input });
+    const [, height, width] = cam!.dims;
+    return {
+      probability: Number((probability!.data as Float32Array)[0]),
+      map: new Float32Array(cam!.data as Float32Array),
+      mapShape: [height!, width!],
+    };
+  }
+}
