@@ -170,8 +170,8 @@ def _require_unpacked(content: bytes, limits: Limits) -> None:
                 if length > limits.unpacked_megabytes * MB:
                     raise InputError(
                         f"required {limits.unpacked_megabytes} MB at most when unpacked; received more; send "
-                        f"the mean of the frames, or set {VARIABLES['unpacked_megabytes']} where the model is "
-                        "served"
+                        f"the mean of the frames, or set {VARIABLES['unpacked_megabytes']} where the model "
+                        "is served"
                     )
     except (EOFError, gzip.BadGzipFile, zlib.error):
         return  # whoever reads the header says what is wrong

@@ -62,7 +62,7 @@ def _load_pyfunc(path: str) -> Any:
 
 
 def _registered(folder: Path) -> Any:
-    """Return the version that a folder is a copy of, after a look that its files are those that were registered.
+    """Return the version that a folder is a copy of, after a look that its files are as they were registered.
 
     A run's own model is no version yet, and has no digest to keep to: None.
     """
