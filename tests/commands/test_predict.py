@@ -63,7 +63,7 @@ class TestOneScan:
             "similarity_to_template", "matrix", "regions", "checks",
         }  # fmt: skip
         assert found["scan"] == paths[0].name
-        assert found["lineage"] == finished.read_json("results/register/version.json")["lineage"]
+        assert found["lineage"] == finished.read_json("results/train/run.json")["lineage"]["id"]
         assert f"{found['probability_of_ad']:.3f}" in said
         assert "not for diagnosis" in said
         predictions = pd.read_csv(finished.root / "results/evaluate/predictions.csv")
@@ -130,15 +130,16 @@ class TestOneScan:
         assert not (tmp_path / "o").exists()
 
 
-class TestMany:
-    @pytest.fixture(scope="class")
-    def folder(self, paths, tmp_path_factory):
-        folder = tmp_path_factory.mktemp("scans")
-        for number, path in enumerate(paths):
-            (folder / f"scan_{number}.nii.gz").write_bytes(path.read_bytes())
-        (folder / "scan_9.nii.gz").write_bytes(b"no scan")
-        return folder
+@pytest.fixture(scope="module")
+def folder(paths, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("scans")
+    for number, path in enumerate(paths):
+        (folder / f"scan_{number}.nii.gz").write_bytes(path.read_bytes())
+    (folder / "scan_9.nii.gz").write_bytes(b"no scan")
+    return folder
 
+
+class TestMany:
     def test_a_bad_scan_stops_no_other_and_is_told_at_the_end(self, finished, folder, tmp_path):
         done = finished.adpet(
             "predict", str(folder), "--model", EXPORT, "--output", str(tmp_path / "o"),

@@ -4,6 +4,7 @@ The graph takes `slices`, uint8 (n, height, width, 1), and gives `cam`, float32 
 units of the logit, and `probability`, float32 (n,), of AD. It runs wherever ONNX does, also in a browser.
 """
 
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,9 @@ def write_onnx(model: keras.Model, path: Path) -> None:
         )
     with written_aside(path) as aside:
         try:
-            with quietly():
+            with quietly(), warnings.catch_warnings():
+                # Keras asks NumPy for a name that it had before.
+                warnings.filterwarnings("ignore", message="In the future `np.object`")
                 _with_maps(model).export(aside, format="onnx", verbose=False, opset_version=OPSET)
         except (ImportError, NotImplementedError, RuntimeError) as error:
             raise InputError(
@@ -68,7 +71,7 @@ def _with_maps(model: keras.Model) -> keras.Model:
         CAM: keras.layers.Reshape(tuple(maps.shape[1:3]), name=CAM)(maps),
         PROBABILITY: model.output[:, ad],
     }
-    exported = keras.Model(model.inputs, outputs)
+    exported = keras.Model(model.inputs[0], outputs)
     exported(np.zeros((1, *model.input_shape[1:]), dtype=np.uint8))
     return exported
 
