@@ -184,7 +184,8 @@ def _served(temporary: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     process = subprocess.Popen(
         (
             *(sys.executable, "-m", "mlflow", "models", "serve", "--model-uri", f"models:/{name}@champion"),
-            *("--env-manager", "local", "--host", "127.0.0.1", "--port", str(port), "--timeout", str(ANSWER_S)),
+            *("--env-manager", "local", "--host", "127.0.0.1", "--port", str(port)),
+            *("--timeout", str(ANSWER_S)),
         ),
         env=environment, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
