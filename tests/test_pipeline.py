@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import time
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -175,17 +176,20 @@ class TestTheStore:
         for trial in trials:
             assert client.list_artifacts(trial.info.run_id, "cam")[0].path == "cam/montage.png"
 
-    def test_the_version_is_the_challenger_with_signature_example_and_metrics(self, finished, client):
+    def test_the_version_is_the_challenger_with_signature_export_and_metrics(self, finished, client):
         from mlflow.models import Model
+        from mlflow.types import DataType
 
         version = client.get_model_version_by_alias("adpet", "challenger")
         assert int(version.version) == finished.read_json("results/register/version.json")["version"]
         assert float(version.tags["metric.subject.auc"]) >= 0
         model_id = version.source.removeprefix("models:/")
         location = client.get_logged_model(model_id).artifact_location
-        info = Model.load(location.removeprefix("file://"))
-        assert info.signature.inputs.inputs[0].type == np.dtype("uint8")
-        assert info.saved_input_example_info is not None
+        folder = Path(location.removeprefix("file://"))
+        info = Model.load(folder)
+        assert [(one.name, one.type) for one in info.signature.inputs.inputs] == [("scan", DataType.string)]
+        (exported,) = folder.rglob("model.json")
+        assert exported.read_bytes() == (finished.root / "results/export/model.json").read_bytes()
 
     def test_no_file_of_the_model_is_a_pickle(self, finished):
         files = [path for path in (finished.root / "mlartifacts").rglob("*") if path.is_file()]

@@ -1,6 +1,7 @@
 """No pickle is written, read or served: a file that could run code when it is opened."""
 
 import ast
+import base64
 import io
 import os
 import pickle
@@ -19,7 +20,9 @@ from adpet.errors import TrackingError
 from adpet.tracking import model_files
 from adpet.tracking.checked_loading import files_digest
 from adpet.tracking.model_files import read_model
-from adpet.tracking.registry import register_version
+from adpet.tracking.models import ready_models
+from adpet.tracking.registry import register_version, version_of
+from adpet.tracking.served import log_served
 
 # What writes or reads pickles, or code by another name.
 FORBIDDEN = {
@@ -73,18 +76,24 @@ class TestTheSearchItself:
         assert [pickled(one, "x") for one in (b"", b"{}", b"flavors:\n", content.getvalue())] == [[]] * 4
 
 
-def test_what_is_logged_and_registered_holds_no_pickle(log, project):
-    register_version(run_id=log())
+def registered(log, export):
+    """Register a run's exported model, as the stage does."""
+    run_id = log()
+    return register_version(run_id=run_id, model_id=log_served(run_id, export))
+
+
+def test_what_is_logged_and_registered_holds_no_pickle(log, project, small_export):
+    registered(log, small_export)
     names = {path.name for path in project.rglob("*") if path.is_file()}
-    assert {"model.keras", "MLmodel"} <= names
+    assert {"model.keras", "MLmodel", "network.onnx"} <= names
     assert pickles_below(project) == []
 
 
-def test_loading_and_serving_open_no_pickle(log, project):
+def test_loading_and_serving_open_no_pickle(log, project, small_export, small_scans):
     """Python announces every object that a pickle asks for; nobody may ask."""
-    register_version(run_id=log())
+    registered(log, small_export)
     script = (
-        "import sys; from pathlib import Path\n"
+        "import base64, sys; from pathlib import Path\n"
         "import keras, mlflow.pyfunc, numpy, pickle\n"
         "from adpet.tracking.registry import load_model\n"
         "from adpet.tracking.store import connect\n"
@@ -95,12 +104,14 @@ def test_loading_and_serving_open_no_pickle(log, project):
         "connect(Path(sys.argv[1]))\n"
         "slices = numpy.zeros((1, 8, 8, 1), dtype=numpy.uint8)\n"
         "ours, _ = load_model('models:/adpet/1')\n"
+        "ours.predict(slices, verbose=0)\n"
         "served = mlflow.pyfunc.load_model('models:/adpet/1')\n"
-        "assert (ours.predict(slices, verbose=0) == served.predict(slices)).all()\n"
+        "(one,) = served.predict([base64.b64encode(Path(sys.argv[2]).read_bytes()).decode()])\n"
+        "assert 0 < one['probability_of_ad'] < 1\n"
         "print(seen)\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script, str(project)],
+        [sys.executable, "-c", script, str(project), str(small_scans[0])],
         env={**os.environ, "PYTHONPATH": str(Path(model_files.__file__).parents[2])},
         capture_output=True,
         text=True,
@@ -126,19 +137,27 @@ def test_no_module_reads_pickles_or_lets_others_do_so_or_unpacks_archives(projec
     assert wrong == []
 
 
-def test_mlflow_itself_refuses_a_version_with_a_changed_file(log, project):
-    """Damage to the weights, which MLflow alone would not notice, or say so in Keras' words."""
-    register_version(run_id=log())
-    uri = "models:/adpet/1"
-    slices = np.zeros((1, 8, 8, 1), dtype=np.uint8)
-    answer = mlflow.pyfunc.load_model(uri).predict(slices)
-    (weights,) = project.rglob("model.keras")
-    content = weights.read_bytes()
-    weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+@pytest.mark.parametrize("name", ["model.keras", "network.onnx", "answer.py"])
+def test_mlflow_itself_refuses_a_version_with_a_changed_file(log, project, small_export, small_scans, name):
+    """Damage that MLflow alone would not notice, or say so in Keras' words."""
+    number = registered(log, small_export)
+    uri, model_id = f"models:/adpet/{number}", version_of(f"models:/adpet/{number}").model_id
+    text = base64.b64encode(small_scans[0].read_bytes()).decode()
+    answer = mlflow.pyfunc.load_model(uri).predict([text])
+    (file,) = (path for path in project.rglob(name) if model_id in path.parts)
+    content = file.read_bytes()
+    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     with pytest.raises(MlflowException, match=r"models:/adpet/1: required its files as they were registered"):
         mlflow.pyfunc.load_model(uri)
-    weights.write_bytes(content)
-    np.testing.assert_array_equal(mlflow.pyfunc.load_model(uri).predict(slices), answer)
+    file.write_bytes(content)
+    assert mlflow.pyfunc.load_model(uri).predict([text]) == answer
+
+
+def test_a_runs_own_network_is_served_by_mlflow_as_it_is(log, project):
+    """It is no version, and takes slices."""
+    (trained,) = ready_models(log())
+    slices = np.zeros((1, 8, 8, 1), dtype=np.uint8)
+    assert mlflow.pyfunc.load_model(f"models:/{trained.model_id}").predict(slices).shape == (1, 1)
 
 
 @pytest.mark.parametrize("place", ["../elsewhere", "{outside}"])

@@ -1,4 +1,4 @@
-"""Register the trained model as a version with the alias ``challenger``."""
+"""Register the exported model, with the trained network, as a version with the alias ``challenger``."""
 
 import json
 from pathlib import Path
@@ -9,6 +9,7 @@ import pandas as pd
 from adpet.artifacts import (
     AUDIT,
     AUDIT_FIGURE,
+    EXPORT,
     METRICS,
     MODEL_CARD,
     POSITION_WEIGHTS,
@@ -28,6 +29,7 @@ from adpet.tracking.evidence import log_evidence
 from adpet.tracking.pages import Origin
 from adpet.tracking.registry import describe_run, origin_of, register_version
 from adpet.tracking.runs import append_to_run, delivered_run
+from adpet.tracking.served import log_served
 from adpet.tracking.store import connect, current
 
 
@@ -41,6 +43,7 @@ def run(params: Params) -> None:
     origin = origin_of(run_id, lineage)
     version = register_version(
         run_id=run_id,
+        model_id=log_served(run_id, EXPORT),
         model_name=params.tracking.model_name,
         tags={
             "adpet.lineage": lineage["id"],

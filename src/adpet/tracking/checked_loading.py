@@ -7,6 +7,7 @@ would not notice; ``adpet predict`` looks at all files before any is opened.
 """
 
 import hashlib
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ FILES = "adpet.files_digest"
 
 # The folder of a model that MLflow imports modules from.
 CODE = "code"
+
+# The folder of the exported model, within the model's data.
+EXPORTED = "export"
 
 # What MLflow adds to every copy that it hands out: which version it is.
 VERSION_FILE = "registered_model_meta"
@@ -34,30 +38,46 @@ def files_digest(folder: Path) -> str:
 
 
 def _load_pyfunc(path: str) -> Any:
-    """Return the model as MLflow wraps a Keras model; MLflow calls this with the path of its data.
+    """Return what answers for scans, or for slices where it is a run's own network; MLflow calls this.
 
     Raises
     ------
     MlflowException
         Where it is a version of the registry, and a file is not as it was registered.
     """
-    from mlflow.keras.load import _load_pyfunc as keras_model
+    data = Path(path)
+    folder = next(place for place in (data, *data.parents) if (place / "MLmodel").is_file())
+    version = _registered(folder)
+    if not (data / EXPORTED).is_dir():
+        from mlflow.keras.load import _load_pyfunc as keras_model
 
-    folder = Path(path) if (Path(path) / "MLmodel").is_file() else Path(path).parent
-    # A run's own model is no version yet, and has no digest to keep to.
-    if (folder / VERSION_FILE).is_file():
-        _require_registered_files(folder)
-    return keras_model(path)
+        return keras_model(path)
+    (package,) = (folder / CODE).glob("adpet_*/")
+    answering = importlib.import_module(f"{package.name}.tracking.scan_model")
+    return answering.ScanModel(
+        data / EXPORTED,
+        name=version and f"models:/{version.name}/{version.version}",
+        leaky=version is not None and version.tags.get("adpet.leaky") == "true",
+    )
 
 
-def _require_registered_files(folder: Path) -> None:
+def _registered(folder: Path) -> Any:
+    """Return the version that a folder is a copy of, after a look that its files are as they were registered.
+
+    A run's own model is no version yet, and has no digest to keep to: None.
+    """
+    if not (folder / VERSION_FILE).is_file():
+        return None
     import yaml  # type: ignore[import-untyped]
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
     named = yaml.safe_load((folder / VERSION_FILE).read_text(encoding="utf-8"))
+    if not named.get("model_name"):
+        return None
     name, number = named["model_name"], str(named["model_version"])
-    wanted = MlflowClient().get_model_version(name, number).tags.get(FILES)
+    version = MlflowClient().get_model_version(name, number)
+    wanted = version.tags.get(FILES)
     found = files_digest(folder)
     if found != wanted:
         raise MlflowException(
@@ -65,3 +85,4 @@ def _require_registered_files(folder: Path) -> None:
             f"{(wanted or 'none')[:12]}); received {found[:12]}: one was changed since; bring it back, or "
             "name another version"
         )
+    return version

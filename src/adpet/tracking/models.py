@@ -12,11 +12,15 @@ import numpy.typing as npt
 from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 
 from adpet.artifacts import written_aside
+from adpet.errors import TrackingError
 from adpet.tracking import checked_loading
-from adpet.tracking.store import LINEAGE, current
+from adpet.tracking.store import LINEAGE, current, reported
 
 # The tag that carries a model's digest, on the logged model and on its version.
 DIGEST = "adpet.model_digest"
+
+# The tag of a logged model that is the exported one, and of its version: what its answers follow from.
+SERVED = "adpet.served_digest"
 
 # The file of a model's folder that names the logged model, once there is one.
 MODEL_FILE = "MLmodel"
@@ -45,17 +49,18 @@ def write_model(
     _check_when_loaded(folder)
 
 
-def send_model(run_id: str, folder: Path, *, digest: str, name: str) -> str:
+def send_model(run_id: str, folder: Path, *, digest: str, name: str, tag: str = DIGEST) -> str:
     """Log a model that lies in a folder as an output of a run, and return the id of the logged model.
 
-    One that is there whole already is not logged again; one that was left half-way is completed. It is not
-    removed: on a server with users that takes more than the permission to write.
+    One that is there whole already, with its `digest` as `tag`, is not logged again; one that was left
+    half-way is completed. It is not removed: on a server with users that takes more than the permission to
+    write.
     """
     client = current().client
-    there = {one.status: one for one in logged_models(run_id) if one.tags.get(DIGEST) == digest}
+    there = {one.status: one for one in logged_models(run_id) if one.tags.get(tag) == digest}
     if LoggedModelStatus.READY in there:
         return _as_output(run_id, there[LoggedModelStatus.READY].model_id)
-    entry = there.get(LoggedModelStatus.PENDING) or _create(run_id, digest, name)
+    entry = there.get(LoggedModelStatus.PENDING) or _create(run_id, {tag: digest}, name)
     _claim(folder, entry)
     client.log_model_artifacts(entry.model_id, str(folder))
     client.finalize_logged_model(entry.model_id, LoggedModelStatus.READY)
@@ -63,8 +68,32 @@ def send_model(run_id: str, folder: Path, *, digest: str, name: str) -> str:
 
 
 def ready_models(run_id: str) -> list[Any]:
-    """Return the models that a run logged whole, the newest first."""
-    return [one for one in logged_models(run_id) if one.status == LoggedModelStatus.READY]
+    """Return the trained models that a run logged whole, the newest first."""
+    return [
+        one
+        for one in logged_models(run_id)
+        if one.status == LoggedModelStatus.READY and SERVED not in one.tags
+    ]
+
+
+def trained_model(run_id: str | None) -> Any:
+    """Return the model that a run trained and logged last.
+
+    Raises
+    ------
+    TrackingError
+        If the run (None, as `find_run` gives it, stands for one that is not there) or its model is not there.
+    """
+    found = []
+    if run_id is not None:
+        with reported(f"run {run_id}: "):
+            found = ready_models(run_id)
+    if not found:
+        raise TrackingError(
+            f"{current().shown}: required a finished training run with its model, but run "
+            f"{run_id or 'of this lineage'} has none there; log it again with: dvc repro --force train"
+        )
+    return found[0]
 
 
 def logged_models(run_id: str) -> list[Any]:
@@ -92,16 +121,16 @@ def installed_requirements() -> list[str]:
     return [f"{name}=={version(name)}" for name in names]
 
 
-def _create(run_id: str, digest: str, name: str) -> Any:
+def _create(run_id: str, tags: Mapping[str, str], name: str) -> Any:
     client = current().client
     run = client.get_run(run_id)
     return client.create_logged_model(
         run.info.experiment_id,
         name=name,
         source_run_id=run_id,
-        tags={DIGEST: digest, LINEAGE: run.data.tags.get(LINEAGE, "")},
+        tags={**tags, LINEAGE: run.data.tags.get(LINEAGE, "")},
         params=run.data.params,
-        model_type="keras",
+        model_type="onnx" if SERVED in tags else "keras",
     )
 
 

@@ -15,7 +15,7 @@ from mlflow.exceptions import MlflowException
 from adpet.errors import TrackingError
 from adpet.tracking.checked_loading import FILES, files_digest
 from adpet.tracking.model_files import downloaded, read_model, require_digest
-from adpet.tracking.models import DIGEST, ready_models
+from adpet.tracking.models import DIGEST, SERVED, trained_model
 from adpet.tracking.pages import NOTE, Origin
 from adpet.tracking.place import LEAKY, MODEL_URI
 from adpet.tracking.store import current, reported
@@ -61,12 +61,15 @@ class Version:
 def register_version(
     *,
     run_id: str | None,
+    model_id: str | None = None,
     model_name: str = MODEL_NAME,
     tags: Mapping[str, Any] | None = None,
     metrics: Mapping[str, float] | None = None,
     description: str = "",
 ) -> int:
-    """Make the model of a run a version with the alias ``challenger``, or find the one it is already.
+    """Make a model of a run a version with the alias ``challenger``, or find the one it is already.
+
+    It is the logged model `model_id`, or else the one that was trained.
 
     Tags, metrics (as tags named ``metric.NAME``) and description of a version that is there are brought
     up to date. A version once marked ``adpet.leaky`` stays so, and one whose run is marked becomes so. The
@@ -83,11 +86,14 @@ def register_version(
         version's files have changed.
     """
     client = current().client
-    model = _model_of(run_id)
+    trained = trained_model(run_id)
     with reported():
+        model = client.get_logged_model(model_id) if model_id else trained
         marks = {key: str(value) for key, value in (tags or {}).items()}
         marks |= {f"metric.{key}": f"{value:.6g}" for key, value in (metrics or {}).items()}
-        marks[DIGEST] = model.tags.get(DIGEST, "")
+        marks[DIGEST] = trained.tags.get(DIGEST, "")
+        if SERVED in model.tags:
+            marks[SERVED] = model.tags[SERVED]
         if client.get_run(run_id).data.tags.get(LEAKY) == "true":
             marks[LEAKY] = "true"
         _ensure_registered(model_name)
@@ -120,7 +126,7 @@ def origin_of(run_id: str | None, facts: Mapping[str, Any]) -> Origin:
     TrackingError
         If the run or its model is not there.
     """
-    _model_of(run_id)
+    trained_model(run_id)
     with reported():
         info = current().client.get_run(run_id).info
     return Origin(info.experiment_id, info.run_id, info.run_name, facts)
@@ -241,20 +247,6 @@ def _not_there(uri: str, name: str, alias: str | None) -> str:
     return f"{uri}: required {what}; '{name}' has {there}; name one of them, or run: adpet promote"
 
 
-def _model_of(run_id: str | None) -> Any:
-    """Return the model that a run logged last."""
-    found = []
-    if run_id is not None:
-        with reported(f"run {run_id}: "):
-            found = ready_models(run_id)
-    if not found:
-        raise TrackingError(
-            f"{current().shown}: required a finished training run with its model, but run "
-            f"{run_id or 'of this lineage'} has none there; log it again with: dvc repro --force train"
-        )
-    return found[0]
-
-
 def _ensure_registered(name: str) -> None:
     client = current().client
     try:
@@ -267,10 +259,11 @@ def _ensure_registered(name: str) -> None:
 def _same_model(name: str, run_id: str, marks: Mapping[str, str]) -> Any | None:
     """Return the version that this model of this run has already, if it answers in the same way.
 
-    Slices put together in another way are another version: the answers of a champion must not change.
+    Slices put together in another way, or another exported model, are another version: the answers of a
+    champion must not change.
     """
     for one in current().client.search_model_versions(f"name='{name}' and run_id='{run_id}'"):
-        if all(one.tags.get(tag) == marks.get(tag) for tag in (DIGEST, AGGREGATION)):
+        if all(one.tags.get(tag) == marks.get(tag) for tag in (DIGEST, AGGREGATION, SERVED)):
             return one
     return None
 
