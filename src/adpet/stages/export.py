@@ -167,7 +167,8 @@ def _document(params: Params, standard: Standard, atlas: Atlas, cohort: Cohort) 
     return {
         "format": FORMAT,
         "name": params.tracking.model_name,
-        "lineage": trained["lineage"],
+        # Without the parameters, which name folders: a page that is shown to others carries this document.
+        "lineage": {key: value for key, value in trained["lineage"].items() if key != "params"},
         "adpet_version": version("adpet"),
         "intended_use": INTENDED_USE,
         "labels": list(CLASSES),
