@@ -41,6 +41,7 @@ PIPELINE_FILES = (
     "tests/commands/test_predict.py",
     "tests/web/test_build.py",
     "tests/web/test_page.py",
+    "tests/web/test_four_ways.py",
     "tests/commands/test_reproduce.py",
     "tests/tracking/test_model_files.py",
     "tests/stages/test_evaluate.py",
