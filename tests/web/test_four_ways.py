@@ -44,9 +44,10 @@ class Asked:
 
 
 @pytest.fixture(scope="module")
-def project(finished):
+def project(request):
     """A project in which ``dvc repro`` has run: that of the tests, or one's own with a network that has learned."""
-    return Path(os.environ.get("ADPET_FOUR_WAYS", finished.root))
+    own = os.environ.get("ADPET_FOUR_WAYS")
+    return Path(own) if own else request.getfixturevalue("finished").root
 
 
 @pytest.fixture(scope="module")
