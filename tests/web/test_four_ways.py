@@ -170,7 +170,7 @@ def by_browser(folder, scans, launch_chromium):
             with page.expect_download() as download:
                 page.click("#save-cam")
             download.value.save_as(folder.parent / "map.nii")
-            asked.maps[name] = np.asarray(nib.load(folder.parent / "map.nii").dataobj)
+            asked.maps[name] = np.array(nib.load(folder.parent / "map.nii").dataobj)
     finally:
         browser.close()
         server.terminate()
