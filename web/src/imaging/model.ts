@@ -116,7 +116,9 @@ export interface ModelConstants {
       readonly low: number;
       readonly high: number;
       readonly subjects: number;
-      readonly ad_share: number | null;
+      readonly ad_share: number;
+      readonly ad_share_low: number;
+      readonly ad_share_high: number;
     }[];
     readonly prevalence: number;
   };

@@ -125,11 +125,20 @@ function refuse(name: string, checks: readonly CheckAnswer[]): void {
 export function meaningOf(probability: number, { calibration, performance }: Model["constants"]): string {
   const { bins, prevalence } = calibration;
   const here = bins.find((bin) => probability < bin.high) ?? bins.at(-1)!;
-  const withAd = Math.round((here.ad_share ?? 0) * here.subjects);
+  const withAd = Math.round(here.ad_share * here.subjects);
+  const interval = `95 % interval ${wholePercent(here.ad_share_low)} to ${wholePercent(here.ad_share_high)}`;
   return (
     `Of the ${here.subjects} test subjects who were given ${here.low.toFixed(2)} to ${here.high.toFixed(2)}, ` +
-    `${withAd} had AD (${Math.round(100 * prevalence)}% of all ${performance.test_subjects} test subjects had).`
+    `${withAd} had AD, ${wholePercent(here.ad_share)} (${interval}); ` +
+    `of all ${performance.test_subjects} test subjects ${wholePercent(prevalence)} had.`
   );
+}
+
+/** Write a share as Python's `:.0%` does, which rounds a half to the even number. */
+function wholePercent(share: number): string {
+  const exact = 100 * share;
+  const rounded = Math.round(exact);
+  return `${exact % 1 === 0.5 && rounded % 2 === 1 ? rounded - 1 : rounded}%`;
 }
 
 function sendPicture(send: Send, kind: "original", volume: Volume): void {
