@@ -160,7 +160,8 @@ class TestTemporaryFiles:
         assert list((tmp_path / ".adpet/tmp").iterdir()) == []
 
     @pytest.mark.skipif(not SHARED.is_dir(), reason="this system does not show semaphores")
-    def test_semaphores_of_a_killed_process_are_removed_by_the_next_one(self):
+    @pytest.mark.parametrize("listed", [False, True], ids=["gone from the list", "listed still"])
+    def test_semaphores_of_a_killed_process_are_removed_by_the_next_one(self, listed):
         script = f"{SUMS}    print('done', flush=True); import time; time.sleep(600)"
         process = subprocess.Popen(
             [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, start_new_session=True
@@ -168,25 +169,15 @@ class TestTemporaryFiles:
         while process.stdout.readline() != "done\n":
             pass
         os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+        if listed:  # ended, and not taken note of
+            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        else:
+            process.wait()
+        assert Path("/proc", str(process.pid)).exists() == listed
         left = f"sem.loky-{process.pid}-*"
         assert list(SHARED.glob(left))
         with temporary_files():
             assert not list(SHARED.glob(left))
-
-    @pytest.mark.skipif(not SHARED.is_dir(), reason="this system does not show semaphores")
-    def test_also_while_the_killed_process_is_listed_still(self):
-        script = f"{SUMS}    print('done', flush=True); import time; time.sleep(600)"
-        process = subprocess.Popen(
-            [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, start_new_session=True
-        )
-        while process.stdout.readline() != "done\n":
-            pass
-        os.killpg(process.pid, signal.SIGKILL)
-        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # ended, and not taken note of
-        assert Path("/proc", str(process.pid)).exists()
-        with temporary_files():
-            assert not list(SHARED.glob(f"sem.loky-{process.pid}-*"))
         process.communicate()
 
     def test_links_that_a_killed_dvc_was_trying_are_removed_and_those_of_a_running_one_are_not(

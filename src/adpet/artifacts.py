@@ -250,7 +250,7 @@ def _lock(folder: Path, *, wait: bool = True) -> int:
     return descriptor
 
 
-def _runs(process: str) -> bool:
+def _is_at_work(process: str) -> bool:
     """Say whether a process is at work; a killed one can be listed for some seconds more."""
     try:
         state = Path("/proc", process, "stat").read_text().rpartition(")")[2].split()[0]
@@ -273,7 +273,7 @@ def _remove_unless_locked(folder: Path) -> None:
     except BlockingIOError:  # its process lives
         return
     process = folder.name.partition("-")[0]
-    if not _runs(process):  # nor has another one its number
+    if not _is_at_work(process):  # nor has another one its number
         for semaphore in SHARED.glob(f"sem.loky-{process}-*"):
             remove(semaphore)
     remove(folder)

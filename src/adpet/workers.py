@@ -13,8 +13,8 @@ from tqdm import tqdm
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-# How many processes each map has asked for since the last were ended.
-_started: list[int] = []
+# Holds something while joblib keeps processes that a map has started.
+_kept: list[int] = []
 
 OnEpoch = Callable[[int, dict[str, float]], bool | None]
 
@@ -50,7 +50,7 @@ def map_in_processes(
         return
     from joblib import Parallel, delayed
 
-    _started.append(workers)
+    _kept.append(workers)
     parallel = Parallel(n_jobs=workers, return_as="generator")
     yield from parallel(delayed(function)(item) for item in items)
 
@@ -64,8 +64,8 @@ def workers_ended() -> Iterator[None]:
     try:
         yield
     finally:
-        if _started:
+        if _kept:
             from joblib.externals.loky import get_reusable_executor
 
             get_reusable_executor(reuse=True).shutdown(wait=True, kill_workers=True)
-            _started.clear()
+            _kept.clear()

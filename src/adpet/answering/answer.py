@@ -1,7 +1,7 @@
 """Answer for one scan: the probability of AD, where the network looked, and whether it can judge the scan."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -15,7 +15,7 @@ from adpet.evidence.aggregation import pooled_probability
 from adpet.imaging.align import resample
 from adpet.imaging.coronal import back_project, coronal_slices
 from adpet.imaging.intensity import to_uint8
-from adpet.imaging.standard import Standard, standardize
+from adpet.imaging.standard import standardize
 from adpet.imaging.volume import Affine, Volume
 
 RESEARCH_ONLY = "Research use only, not for diagnosis."
@@ -85,12 +85,7 @@ def answer(
     InputError
         Where registration finds no place for it.
     """
-    standard = model.standard
-    if align is not None:
-        standard = Standard(
-            standard.template, standard.brain, standard.reference, align, standard.smoothing_mm
-        )
-    found, alignment = standardize(scan, standard)
+    found, alignment = standardize(scan, replace(model.standard, align=align or model.standard.align))
     grid = tuple(shape or scan.data.shape), scan.affine if affine is None else affine
     checks = _checks(found, model, alignment.matrix, alignment.similarity, grid)
     _refuse(checks)

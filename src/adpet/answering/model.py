@@ -17,7 +17,7 @@ from adpet.errors import InputError
 from adpet.imaging import align, climbing, coronal
 from adpet.imaging.coronal import CoronalGrid
 from adpet.imaging.standard import Standard
-from adpet.imaging.volume import Volume, read_volume
+from adpet.imaging.volume import read_volume
 
 # Of the folder; a reader that knows another one refuses it.
 FORMAT: Final = 1
@@ -217,8 +217,3 @@ def _unusable(folder: Path, required: str, received: str) -> InputError:
         f"{folder}: required an exported model with {required}; received {received}; "
         "export it anew with: dvc repro --force export"
     )
-
-
-def volume(data: npt.NDArray[Any], model: ExportedModel) -> Volume:
-    """Return an array on the model's grid as a volume."""
-    return Volume(np.asarray(data, dtype=np.float32), model.standard.template.affine)
