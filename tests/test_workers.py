@@ -5,11 +5,10 @@ import pty
 import select
 import sys
 import termios
-from pathlib import Path
 
 import pytest
 
-from adpet.artifacts import SHARED
+from adpet.artifacts import SHARED, semaphores_of
 from adpet.workers import epochs_shown, map_in_processes, progress, workers_ended
 
 
@@ -35,16 +34,13 @@ def test_an_error_in_a_worker_reaches_the_caller(workers):
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="this system does not show semaphores")
 def test_what_workers_share_goes_with_them_also_when_an_error_ends_the_work():
-    def left() -> list[Path]:
-        return list(SHARED.glob(f"sem.loky-{os.getpid()}-*"))
-
     with workers_ended():
         list(map_in_processes(square, range(3), workers=2))
-        assert left()
-    assert not left()
+        assert semaphores_of(os.getpid())
+    assert not semaphores_of(os.getpid())
     with pytest.raises(ValueError, match=r"^[012]$"), workers_ended():
         list(map_in_processes(fail, range(3), workers=2))
-    assert not left()
+    assert not semaphores_of(os.getpid())
 
 
 def test_progress_is_silent_where_stderr_is_no_terminal(capfd):

@@ -216,6 +216,11 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(lock)
 
 
+def semaphores_of(process: int | str) -> list[Path]:
+    """Return the semaphores that joblib has made for the workers of a process, by its number."""
+    return list(SHARED.glob(f"sem.loky-{process}-*"))
+
+
 def move(source: Path, target: Path) -> None:
     """Put a finished file or folder in the place of `target`."""
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -274,7 +279,7 @@ def _remove_unless_locked(folder: Path) -> None:
         return
     process = folder.name.partition("-")[0]
     if not _is_at_work(process):  # nor has another one its number
-        for semaphore in SHARED.glob(f"sem.loky-{process}-*"):
+        for semaphore in semaphores_of(process):
             remove(semaphore)
     remove(folder)
     os.close(lock)

@@ -4,14 +4,22 @@ joblib starts the processes, so that ``joblib.parallel_config(backend="dask")`` 
 work to a cluster.
 """
 
+import gc
+import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
 from tqdm import tqdm
 
+from adpet.artifacts import semaphores_of
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+# How long the end of a stage waits for what its workers shared.
+PATIENCE_S = 2.0
 
 # Holds something while joblib keeps processes that a map has started.
 _kept: list[int] = []
@@ -69,3 +77,13 @@ def workers_ended() -> Iterator[None]:
 
             get_reusable_executor(reuse=True).shutdown(wait=True, kill_workers=True)
             _kept.clear()
+            _wait_for_semaphores()
+
+
+def _wait_for_semaphores() -> None:
+    """Wait a moment until no cycle, and no thread that is ending, holds the ended workers' semaphores."""
+    last = time.monotonic() + PATIENCE_S
+    gc.collect()
+    while semaphores_of(os.getpid()) and time.monotonic() < last:
+        time.sleep(0.005)
+        gc.collect()
