@@ -27,6 +27,7 @@ SHARED = {
     "results/evaluate/calibration.csv",
     *(f"results/evaluate/{name}.png" for name in ("roc", "precision_recall", "calibration", "confusion")),
     *(f"results/evaluate/{name}.png" for name in ("probabilities", "baselines", "subgroups")),
+    "results/export",
     "results/explain/groups",
     "results/explain/regions.csv",
     "results/explain/cam.json",

@@ -3,8 +3,10 @@
 import os
 import pty
 import select
+import subprocess
 import sys
 import termios
+import time
 
 import pytest
 
@@ -30,6 +32,38 @@ def test_an_error_in_a_worker_reaches_the_caller(workers):
     # Two workers fail at the same time: either may be heard first.
     with pytest.raises(ValueError, match=r"^[012]$"):
         list(map_in_processes(fail, range(3), workers=workers))
+
+
+BUSY = """
+import os, sys, time
+from adpet.workers import map_in_processes
+
+def busy(number):
+    print(os.getpid(), flush=True)
+    time.sleep(600)
+
+list(map_in_processes(busy, range(2), workers=2))
+"""
+
+
+def is_running(process):
+    try:
+        with open(f"/proc/{process}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="this system does not show processes")
+def test_workers_end_with_a_process_that_is_killed_whatever_they_are_at():
+    with subprocess.Popen([sys.executable, "-c", BUSY], stdout=subprocess.PIPE, text=True) as starter:
+        workers = [int(starter.stdout.readline()) for _ in range(2)]
+        assert all(map(is_running, workers))
+        starter.kill()
+    last = time.monotonic() + 30
+    while any(map(is_running, workers)) and time.monotonic() < last:
+        time.sleep(0.05)
+    assert not any(map(is_running, workers))
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="this system does not show semaphores")

@@ -6,9 +6,11 @@ work to a cluster.
 
 import gc
 import os
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache, partial
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -20,6 +22,9 @@ Result = TypeVar("Result")
 
 # How long the end of a stage waits for what its workers shared.
 PATIENCE_S = 2.0
+
+# How often a worker looks whether its work is still wanted.
+WATCH_S = 0.2
 
 # Holds something while joblib keeps processes that a map has started.
 _kept: list[int] = []
@@ -51,7 +56,8 @@ def map_in_processes(
 ) -> Iterator[Result]:
     """Yield `function(item)` for every item, in order; no more results are held than are not yet taken.
 
-    One worker runs in this process, which keeps errors and debuggers simple.
+    One worker runs in this process, which keeps errors and debuggers simple. Others end with this process,
+    whatever they are at, also where it is killed.
     """
     if workers == 1 or len(items) < 2:
         yield from map(function, items)
@@ -60,7 +66,26 @@ def map_in_processes(
 
     _kept.append(workers)
     parallel = Parallel(n_jobs=workers, return_as="generator")
-    yield from parallel(delayed(function)(item) for item in items)
+    call = partial(_call, function, starter=os.getpid())
+    yield from parallel(delayed(call)(item) for item in items)
+
+
+def _call(function: Callable[[Item], Result], item: Item, *, starter: int) -> Result:
+    _end_with(starter)
+    return function(item)
+
+
+@cache
+def _end_with(starter: int) -> None:
+    """End this process when the one that started it has ended; on another machine that is never seen."""
+
+    def watch() -> None:
+        while os.getppid() == starter:
+            time.sleep(WATCH_S)
+        os._exit(1)
+
+    if os.getppid() == starter:
+        threading.Thread(target=watch, daemon=True, name="end with the starter").start()
 
 
 @contextmanager

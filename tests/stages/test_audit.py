@@ -130,16 +130,17 @@ def test_an_audit_killed_between_two_epochs_ends_with_the_bytes_of_an_undisturbe
     shutil.rmtree(workspace / "results")
 
     killed = start()
-    wait_for("slice_split.npz", killed)
+    wait_for("subject_split_shuffled.npz", killed)
     killed.send_signal(signal.SIGKILL)
     killed.communicate()
-    (finished_arm,) = (workspace / ".adpet").glob("audit/*/subject_split.npy")
-    written = finished_arm.stat().st_mtime_ns
+    finished = list((workspace / ".adpet").glob("audit/*/s*_split.npy"))
+    assert finished
+    written = [arm.stat().st_mtime_ns for arm in finished]
     assert not (workspace / "results").exists()
 
     resumed = start()
-    wait_for("subject_split_shuffled.npz", resumed)
-    assert finished_arm.stat().st_mtime_ns == written
+    wait_for("slice_split_shuffled.npz", resumed)
+    assert [arm.stat().st_mtime_ns for arm in finished] == written
     finish(resumed)
     assert content() == expected
     assert not [path for path in (workspace / ".adpet").rglob("*") if path.is_file()]

@@ -3,6 +3,7 @@
 It cuts planes of its own, densely as in 2019, from subjects outside of the test set, which stays untouched.
 """
 
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -39,14 +40,16 @@ from adpet.learning.training import Optimisation, predict, set_determinism, trai
 from adpet.params import Params
 from adpet.stages.tables import read_alignment
 from adpet.tracking.lineage import lineage
-from adpet.workers import epochs_shown, progress
+from adpet.workers import map_in_processes, progress
 
 # Everything that the four networks follow from, beside the code.
 SETTINGS: dict[str, Any] = {
-    "compute": {"threads"},
     "slice": {"field_mm", "window"},
     **dict.fromkeys(("seed", "cohort", "standardize", "split", "audit"), True),
 }
+
+# Of each network, so that several are trained side by side; what one learns does not depend on how many.
+THREADS: Final = 1
 
 # Its planes are others than the model's, which may have learned weights for its own.
 AGGREGATION: Final = "mean_logit"
@@ -54,7 +57,6 @@ AGGREGATION: Final = "mean_logit"
 
 def run(params: Params) -> None:
     """Write ``audit.json``, the predictions of the four arms and their figure; `register` logs them."""
-    set_determinism(params.seed, params.compute.threads)
     split_summary = read_json(SPLIT_SUMMARY)
     subjects, scans = _audited(params, leaky=split_summary["leaky"])
     facts = lineage(
@@ -69,8 +71,7 @@ def run(params: Params) -> None:
         arms = audit_arms(
             _slices(scans, grid), subjects, test_fraction=params.audit.test_fraction, seed=params.seed
         )
-        predictions = {name: _predictions(name, table, params, work) for name, table in arms.items()}
-        _write(predictions, subjects, grid, params)
+        _write(_predictions(arms, params, work), subjects, grid, params)
 
 
 def _audited(params: Params, *, leaky: bool) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -121,17 +122,31 @@ def _slices(scans: pd.DataFrame, grid: CoronalGrid) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["scan", "index", "subject", "diagnosis"])
 
 
-def _predictions(name: str, table: pd.DataFrame, params: Params, work: Path) -> pd.DataFrame:
-    """Return an arm's table with `probability`: that of a killed audit, or of a network trained now."""
-    kept = work / f"{name}.npy"
-    if not kept.exists():
-        probability = _fit_predict(table, params, name=name, work=work)
-        with written_aside(kept) as aside:
-            np.save(aside, probability)
-    return table.assign(probability=np.load(kept))
+def _predictions(arms: dict[str, pd.DataFrame], params: Params, work: Path) -> dict[str, pd.DataFrame]:
+    """Return each arm's table with `probability`: that of a killed audit, or of a network trained now."""
+    missing = [name for name in arms if not _kept(name, work).exists()]
+    fit = partial(_fit, arms=arms, params=params, work=work)
+    fitted = map_in_processes(fit, missing, workers=params.compute.workers)
+    for _ in progress(fitted, label="audit", unit="network", total=len(missing)):
+        pass
+    return {name: table.assign(probability=np.load(_kept(name, work))) for name, table in arms.items()}
 
 
-def _fit_predict(table: pd.DataFrame, params: Params, *, name: str, work: Path) -> npt.NDArray[np.float32]:
+def _kept(name: str, work: Path) -> Path:
+    return work / f"{name}.npy"
+
+
+def _fit(name: str, *, arms: dict[str, pd.DataFrame], params: Params, work: Path) -> None:
+    """Train one arm's network and keep its predictions."""
+    set_determinism(params.seed, THREADS)
+    probability = _fit_predict(arms[name], params, checkpoint=work / f"{name}.npz", planes=work)
+    with written_aside(_kept(name, work)) as aside:
+        np.save(aside, probability)
+
+
+def _fit_predict(
+    table: pd.DataFrame, params: Params, *, checkpoint: Path, planes: Path
+) -> npt.NDArray[np.float32]:
     """Train on the arm's training slices; return the probability of AD of all its slices.
 
     Nothing holds the network back from memorising: no augmentation, Dropout or weight decay. The last
@@ -139,7 +154,7 @@ def _fit_predict(table: pd.DataFrame, params: Params, *, name: str, work: Path) 
     """
     settings = params.audit
     columns = zip(table["scan"], table["index"], table["diagnosis"], table["subject"], strict=True)
-    refs = [SliceRef(work / f"{scan}.npy", int(index), *rest) for scan, index, *rest in columns]
+    refs = [SliceRef(planes / f"{scan}.npy", int(index), *rest) for scan, index, *rest in columns]
     training = [ref for ref, part in zip(refs, table["part"], strict=True) if part != TEST]
     model = build_model(
         input_size=settings.input_size,
@@ -148,24 +163,23 @@ def _fit_predict(table: pd.DataFrame, params: Params, *, name: str, work: Path) 
         dropout=0.0,
         seed=params.seed,
     )
-    with epochs_shown(settings.epochs, label=f"audit: {name}", on_epoch=lambda *_: None) as shown:
-        train(
-            model,
-            training,
-            (),
-            optimisation=Optimisation(
-                optimizer="adamw",
-                learning_rate=settings.learning_rate,
-                schedule="cosine",
-                epochs=settings.epochs,
-                batch_size=settings.batch_size,
-            ),
-            augmentation=Augmentation(),
-            monitor="val_loss",
-            seed=params.seed,
-            checkpoint=work / f"{name}.npz",
-            on_epoch=shown,
-        )
+    train(
+        model,
+        training,
+        (),
+        optimisation=Optimisation(
+            optimizer="adamw",
+            learning_rate=settings.learning_rate,
+            schedule="cosine",
+            epochs=settings.epochs,
+            batch_size=settings.batch_size,
+        ),
+        augmentation=Augmentation(),
+        monitor="val_loss",
+        seed=params.seed,
+        checkpoint=checkpoint,
+        on_epoch=lambda *_: None,
+    )
     return predict(model, refs)
 
 
