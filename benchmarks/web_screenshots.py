@@ -1,51 +1,82 @@
-"""Draw the README's pictures of the page, ``docs/web-*.png``, with the AD example.
+"""Draw the README's pictures of the page, ``docs/web-*.png``: AD on a desk and a phone, CN, a broken file.
 
-``python benchmarks/web_screenshots.py http://127.0.0.1:8080``, while `make demo` shows the page there.
+``python benchmarks/web_screenshots.py http://127.0.0.1:8080``, while `make demo` shows the page there. Scans
+of one's own are drawn with ``--scan FILE --output FOLDER``; the seconds that each answer took are printed.
 """
 
 import argparse
 import io
 import shutil
+import time
 from pathlib import Path
 
 from PIL import Image
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 
 PATIENCE_MS = 120_000
-SIZES = {"answer": (1160, 860), "phone": (360, 1180)}
+DESK, PHONE = (1160, 860), (360, 1180)
 # Without a graphics card.
 WEBGL = ("--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist")
+BROKEN = {
+    "name": "scan.nii.gz",
+    "mimeType": "application/gzip",
+    "buffer": b"\x1f\x8b\x08\x00 and then nothing",
+}
+PICTURES = {
+    "answer": (DESK, "AD"),
+    "phone": (PHONE, "AD"),
+    "cn": (DESK, "CN"),
+    "broken": ((DESK[0], 420), BROKEN),
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("address", help="of the page")
+    parser.add_argument("--scan", type=Path, action="append", help="draw these instead")
     parser.add_argument("--output", type=Path, default=Path("docs"))
     parser.add_argument("--chromium", default=shutil.which("chromium"))
     options = parser.parse_args()
+    own = {scan.name.partition(".")[0]: (DESK, scan) for scan in options.scan or ()}
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=options.chromium, args=list(WEBGL), timeout=PATIENCE_MS
         )
-        for name, size in SIZES.items():
+        for name, (size, asked) in (own or PICTURES).items():
             path = options.output / f"web-{name}.png"
-            draw(browser, options.address, size).save(path, optimize=True)
-            print(f"{path}: {path.stat().st_size / 1024:.0f} KB")
+            picture, seconds = draw(browser, options.address, size, asked)
+            picture.save(path, optimize=True)
+            print(f"{path}: {path.stat().st_size / 1024:.0f} KB; answered after {seconds:.1f} s")
         browser.close()
 
 
-def draw(browser: Browser, address: str, size: tuple[int, int]) -> Image.Image:
-    """Return the page with its answer."""
+def draw(
+    browser: Browser, address: str, size: tuple[int, int], asked: "str | Path | dict[str, object]"
+) -> tuple[Image.Image, float]:
+    """Return the page with its answer to an example or a file, and the seconds from the choice to it."""
     width, height = size
     page = browser.new_page(viewport={"width": width, "height": height})
     page.set_default_timeout(PATIENCE_MS)
     page.goto(address)
-    page.click("#examples button[data-kind=AD]")
-    page.wait_for_selector("#viewer[data-viewer=niivue]")
-    page.wait_for_timeout(4000)  # what slides and loads
-    picture = Image.open(io.BytesIO(page.screenshot(timeout=PATIENCE_MS)))
+    page.wait_for_selector("body[data-ready]")
+    started = time.monotonic()
+    if isinstance(asked, str):
+        page.click(f"#examples button[data-kind={asked}]")
+    else:
+        page.set_input_files("#file", asked)
+    page.wait_for_selector("body[data-state=answered], body[data-state=refused]")
+    seconds = time.monotonic() - started
+    picture = settled(page)
     page.close()
-    return picture.convert("RGB")
+    return picture, seconds
+
+
+def settled(page: Page) -> Image.Image:
+    """Return the page as it is when nothing slides or loads any more."""
+    if page.get_attribute("body", "data-state") == "answered":
+        page.wait_for_selector("#viewer[data-viewer=niivue]")
+        page.wait_for_timeout(4000)
+    return Image.open(io.BytesIO(page.screenshot(timeout=PATIENCE_MS))).convert("RGB")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import sys
 import termios
 import time
 
+import psutil
 import pytest
 
 from adpet.artifacts import SHARED, semaphores_of
@@ -48,13 +49,11 @@ list(map_in_processes(busy, range(2), workers=2))
 
 def is_running(process):
     try:
-        with open(f"/proc/{process}/stat") as file:
-            return file.read().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
+        return psutil.Process(process).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
         return False
 
 
-@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="this system does not show processes")
 def test_workers_end_with_a_process_that_is_killed_whatever_they_are_at():
     with subprocess.Popen([sys.executable, "-c", BUSY], stdout=subprocess.PIPE, text=True) as starter:
         workers = [int(starter.stdout.readline()) for _ in range(2)]

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 CHANCE = 0.5
 # Where the arms of a pair stand beside the middle of the pair.
 BESIDE = 0.2
+# Where their gap stands, so that its number fits before the second arm.
+GAP_BESIDE = -0.13
 TITLES = {"true_labels": "True labels", "shuffled_labels": "Labels shuffled among subjects"}
 HONEST = {"colour": CN_COLOUR, "marker": "o", "name": "Subject split: tested on new subjects"}
 LEAKY = {"colour": AD_COLOUR, "marker": "s", "name": "Slice split, as in 2019: tested on known subjects"}
@@ -70,16 +72,17 @@ def _gap(
 ) -> None:
     """Draw an arrow from the honest accuracy to the leaky one, with what lies between."""
     ends = [arm["slice"]["accuracy"]["value"] for arm in (honest, leaky)]
+    x = middle + GAP_BESIDE
     for end, side in zip(ends, (-1, 1), strict=True):
-        axes.plot([middle + side * BESIDE, middle], [end, end], color=GREY, linewidth=0.8, linestyle=":")
+        axes.plot([middle + side * BESIDE, x], [end, end], color=GREY, linewidth=0.8, linestyle=":")
     axes.annotate(
-        "", (middle, ends[1]), xytext=(middle, ends[0]),
+        "", (x, ends[1]), xytext=(x, ends[0]),
         arrowprops={"arrowstyle": "->", "color": "black", "shrinkA": 0, "shrinkB": 0},
     )  # fmt: skip
     points = 100 * gap["value"]
     sign = "+" if points >= 0 else MINUS
     text = f"{sign}{abs(points):.0f} points"
     axes.annotate(
-        text, (middle, sum(ends) / 2), xytext=(5, 0), textcoords="offset points", va="center",
+        text, (x, sum(ends) / 2), xytext=(5, 0), textcoords="offset points", va="center",
         ha="left", fontsize=8.5, fontweight="bold",
     )  # fmt: skip
