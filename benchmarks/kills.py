@@ -235,7 +235,7 @@ class _Kills:
         """Hold what the stage came to against what it is undisturbed, and begin anew."""
         there, expected = _state(self._place), self._calm.state
         differing = [
-            f"{kind} {key}: {_short(there[kind].get(key))}, undisturbed {_short(expected[kind].get(key))}"
+            f"{kind} {key}: {_difference(there[kind].get(key), expected[kind].get(key))}"
             for kind in there
             for key in sorted(there[kind].keys() | expected[kind].keys())
             if there[kind].get(key) != expected[kind].get(key)
@@ -398,7 +398,7 @@ _OF_RUNS = {
 }
 _OWN_TAGS = ("adpet.owner", "adpet.session", "adpet.resumed", "mlflow.parentRunId")
 # What a clock says.
-_TIMES = ("seconds",)
+_TIMES = ("seconds", "refit.seconds")
 # The digest of a model's files, among which is one with MLflow's ids.
 _OWN_MARKS = ("adpet.files_digest",)
 _ID = re.compile(r"\b(m-)?[0-9a-f]{32}\b(?!\.dir)")
@@ -456,6 +456,16 @@ def _run_ids(root: Path) -> set[str]:
 
 def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+
+
+def _difference(there: Any, expected: Any) -> str:
+    """Tell two values that differ; of two lists what is in one of them alone."""
+    if isinstance(there, list) and isinstance(expected, list):
+        there, expected = (
+            [row for row in there if row not in expected],
+            [row for row in expected if row not in there],
+        )
+    return f"{_short(there)}, undisturbed {_short(expected)}"
 
 
 def _short(value: Any) -> str:
