@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,9 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+
+from adpet.answering.inputs import stem_of
+from adpet.commands.predict import Options, run
 
 EXPORT = "results/export"
 
@@ -62,7 +66,7 @@ class TestOneScan:
             "scan", "model", "lineage", "leaky", "probability_of_ad", "threshold", "meaning", "slices",
             "similarity_to_template", "matrix", "regions", "checks",
         }  # fmt: skip
-        assert found["scan"] == paths[0].name
+        assert found["scan"] == stem_of(paths[0])
         assert found["lineage"] == finished.read_json("results/train/run.json")["lineage"]["id"]
         assert f"{found['probability_of_ad']:.3f}" in said
         assert "not for diagnosis" in said
@@ -157,7 +161,7 @@ class TestMany:
         scan = str(folder / "scan_0.nii.gz")
         done = finished.adpet("predict", scan, "--model", EXPORT, "--output", str(tmp_path), "--csv", "-")
         (row,) = csv.DictReader(io.StringIO(done.stdout))
-        assert row["scan"] == "scan_0.nii.gz"
+        assert row["scan"] == "scan_0"
         assert 0 < float(row["probability_of_ad"]) < 1
 
     def test_a_bids_tree_is_asked_for_its_scans_alone(self, finished, paths, tmp_path):
@@ -170,7 +174,29 @@ class TestMany:
             "predict", tree, "--model", EXPORT, "--output", str(tmp_path / "o"), "--json", "-"
         )
         (found,) = json.loads(done.stdout)
-        assert found["scan"] == "sub-01_pet.nii.gz"
+        assert found["scan"] == "sub-01_pet"
+
+
+class TestOfOneName:
+    @pytest.fixture
+    def alike(self, small_scans, tmp_path):
+        """Two scans that differ, each called scan.nii.gz."""
+        paths = [tmp_path / name / "pet" / "scan.nii.gz" for name in ("anna", "bert")]
+        for path, scan in zip(paths, small_scans, strict=False):
+            path.parent.mkdir(parents=True)
+            shutil.copy(scan, path)
+        return paths
+
+    def test_each_has_its_own_row_and_files(self, alike, small_export, tmp_path):
+        output = tmp_path / "o"
+        table, document = tmp_path / "all.csv", tmp_path / "all.json"
+        run(alike, Options(model=str(small_export), output=output, csv=table, json=document))
+        names = ["anna_pet_scan", "bert_pet_scan"]
+        rows = json.loads(document.read_text())
+        assert [row["scan"] for row in rows] == names
+        assert [row["scan"] for row in csv.DictReader(io.StringIO(table.read_text()))] == names
+        assert [json.loads((output / f"{name}.json").read_text()) for name in names] == rows
+        assert len(list(output.iterdir())) == 8
 
 
 class TestModels:

@@ -94,7 +94,7 @@ def _opened(named: str | None) -> ExportedModel:
 
 def _attempt(scan: ScanPath, model: ExportedModel, options: Options) -> dict[str, Any]:
     """Answer for one scan and write its files; a failure becomes a document with its reason."""
-    failed: dict[str, Any] = {"scan": scan.path.name, "model": model.name}
+    failed: dict[str, Any] = {"scan": scan.stem, "model": model.name}
     try:
         return _answered(scan, model, options)
     except RefusedError as error:
@@ -114,7 +114,7 @@ def _answered(scan: ScanPath, model: ExportedModel, options: Options) -> dict[st
     found = answer(
         volume,
         model,
-        name=scan.path.name,
+        name=scan.stem,
         shape=header.shape,
         affine=header.affine,
         align=options.align,
