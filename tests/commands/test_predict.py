@@ -15,6 +15,7 @@ import pytest
 
 from adpet.answering.inputs import stem_of
 from adpet.commands.predict import Options, run
+from adpet.errors import InputError
 
 EXPORT = "results/export"
 
@@ -197,6 +198,31 @@ class TestOfOneName:
         assert [row["scan"] for row in csv.DictReader(io.StringIO(table.read_text()))] == names
         assert [json.loads((output / f"{name}.json").read_text()) for name in names] == rows
         assert len(list(output.iterdir())) == 8
+
+
+@pytest.mark.parametrize("output", ["pet", "pet/../pet", "link"])
+def test_a_folder_of_scans_takes_no_answers_which_could_replace_sidecars(
+    output, small_export, small_scans, tmp_path
+):
+    scan, sidecar = tmp_path / "pet" / "sub-01_pet.nii.gz", tmp_path / "pet" / "sub-01_pet.json"
+    scan.parent.mkdir()
+    (tmp_path / "link").symlink_to(scan.parent)
+    shutil.copy(small_scans[0], scan)
+    sidecar.write_text("{}")
+    with pytest.raises(
+        InputError, match=r"required a folder apart from the scans.*sub-01_pet\.nii\.gz"
+    ) as error:
+        run([scan], Options(model=str(small_export), output=tmp_path / output))
+    assert "\n" not in str(error.value)
+    assert sidecar.read_text() == "{}"
+    assert sorted(scan.parent.iterdir()) == [sidecar, scan]
+
+
+def test_a_folder_of_frames_takes_no_answers_which_would_be_frames(small_export, small_scans, tmp_path):
+    shutil.copy(small_scans[0], tmp_path / "frame_1.nii.gz")
+    with pytest.raises(InputError, match="required a folder apart from the scans"):
+        run([tmp_path], Options(model=str(small_export), output=tmp_path, frames=True))
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 class TestModels:

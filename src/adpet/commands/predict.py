@@ -57,6 +57,7 @@ def run(paths: Sequence[Path], options: Options) -> str:
         Where there is no such registered model.
     """
     scans = scans_at(paths, frames=options.frames)
+    _require_other_folder(options.output, scans)
     # Read first: a wrong path should not wait for the model to load.
     if len(scans) == 1:
         read_header(scans[0].path)
@@ -72,6 +73,17 @@ def run(paths: Sequence[Path], options: Options) -> str:
     if failed:
         _report(failed, said, of=len(answers))
     return said
+
+
+def _require_other_folder(output: Path | None, scans: Sequence[ScanPath]) -> None:
+    """Refuse a folder that scans lie in: an answer has the name of a scan's sidecar."""
+    for scan in scans:
+        folder = scan.path if scan.path.is_dir() else scan.path.parent
+        if output is not None and output.resolve() == folder.resolve():
+            raise InputError(
+                f"--output {output}: required a folder apart from the scans, whose sidecars answers could "
+                f"replace; received that of {scan.path}; name another, or leave --output out"
+            )
 
 
 def _opened(named: str | None) -> ExportedModel:
