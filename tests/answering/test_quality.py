@@ -93,11 +93,23 @@ class TestLimits:
             assert "one side differs" in row["reason"]
             assert "training scans have" in row["reason"]
 
-    def test_what_is_not_a_number_is_refused(self):
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            *((name, float("nan")) for name in CHECKS),
+            *((name, float("inf")) for name, check in CHECKS.items() if check.high),
+        ],
+    )
+    def test_what_is_not_a_number_is_refused_with_a_cause(self, name, value):
         values = training()
-        usual = {name: float(np.median(values[name])) for name in CHECKS} | {"roughness": float("inf")}
+        usual = {name: float(np.median(values[name])) for name in CHECKS} | {name: value}
         rows = judged(usual, limits_of(values, min_similarity=0.1))
-        assert {row["name"] for row in rows if row["verdict"] == "refused"} == {"roughness"}
+        (refused,) = [row for row in rows if row["verdict"] != "ok"]
+        assert (refused["name"], refused["verdict"]) == (name, "refused")
+        check = CHECKS[name]
+        assert refused["reason"].endswith(
+            f"; {check.high}" if value == np.inf else f"; {check.low or check.high}"
+        )
 
     def test_the_least_similarity_of_the_pipeline_refuses_here_too(self):
         (limit,) = [one for one in limits_of(training(), min_similarity=0.3) if one["name"] == "similarity"]
