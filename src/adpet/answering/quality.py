@@ -5,6 +5,7 @@ measures the same. Nothing is learned but the ranges: a tracer, species or modal
 told by what makes a scan of FDG in a human head.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -167,13 +168,15 @@ def judged(values: Mapping[str, float], limits: Sequence[Mapping[str, Any]]) -> 
     Returns
     -------
     list of dict
-        `name`, `value`, `verdict` ("ok", "flagged" or "refused") and `reason`, in the order of `limits`.
+        `name`, `value` (None where it is not finite, which JSON cannot hold), `verdict` ("ok", "flagged" or
+        "refused") and `reason`, in the order of `limits`.
     """
     rows = []
     for limit in limits:
         value = values[limit["name"]]
         verdict, reason = _verdict(value, limit)
-        rows.append({"name": limit["name"], "value": round(value, 4), "verdict": verdict, "reason": reason})
+        shown = round(value, 4) if math.isfinite(value) else None
+        rows.append({"name": limit["name"], "value": shown, "verdict": verdict, "reason": reason})
     return rows
 
 
