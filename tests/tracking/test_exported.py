@@ -64,10 +64,26 @@ def test_each_name_has_an_answer_of_its_own(store):
     assert asked == ["models:/adpet@champion", "models:/adpet/1"]
 
 
-def test_a_damaged_note_is_asked_anew(store):
+def with_found(note, found):
+    return {key: {**one, "found": found} for key, one in note.items()}
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        lambda _: "{",
+        lambda _: "[]",
+        lambda note: json.dumps(dict.fromkeys(note)),
+        lambda note: json.dumps(dict.fromkeys(note, {})),
+        lambda note: json.dumps(with_found(note, None)),
+        lambda note: json.dumps(with_found(note, {"name": "adpet", "version": 1})),
+    ],
+)
+def test_a_damaged_note_or_one_of_another_form_is_asked_anew(store, damaged):
     root, _ = store
     numbered(root)
-    (root / exported.MODELS / exported.RESOLVED).write_text("{")
+    notes = root / exported.MODELS / exported.RESOLVED
+    notes.write_text(damaged(json.loads(notes.read_text())))
     assert numbered(root) == 2
 
 

@@ -116,8 +116,9 @@ def _resolved(uri: str, models: Path, root: Path, experiment: str) -> Registered
     key = f"{shown(store)} {uri}"
     stamp = _stamp(store)
     noted = _read(notes)
-    if stamp is not None and key in noted and noted[key]["stamp"] == stamp:
-        return Registered(**noted[key]["found"])
+    known = _found_before(noted.get(key), stamp)
+    if known is not None:
+        return known
     answered = _asked_of_mlflow(uri, root, experiment)
     if stamp is not None and stamp == _stamp(store) and _is_settled(stamp):
         write_json(notes, noted | {key: {"stamp": stamp, "found": asdict(answered)}})
@@ -167,6 +168,14 @@ def _stamp(store: str) -> list[Any] | None:
 def _is_settled(stamp: list[Any]) -> bool:
     newest = max(one[0] for one in stamp if one is not None) / 1e9
     return bool(time.time() - newest > _SETTLED_S)
+
+
+def _found_before(note: Any, stamp: list[Any] | None) -> Registered | None:
+    """Return what was noted of a database that has not changed since; None of a note of another form, too."""
+    try:
+        return Registered(**note["found"]) if stamp is not None and note["stamp"] == stamp else None
+    except (KeyError, TypeError):
+        return None
 
 
 def _read(notes: Path) -> dict[str, Any]:
