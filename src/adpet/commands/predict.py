@@ -87,21 +87,16 @@ def _require_other_folder(output: Path | None, scans: Sequence[ScanPath]) -> Non
 
 
 def _opened(named: str | None) -> ExportedModel:
-    """Open the model that is named, or the champion; a copy that was damaged is fetched anew."""
+    """Open the model that is named, or the champion."""
     if named is not None and not named.startswith("models:"):
         return open_model(Path(named))
     from adpet.params import load_params
-    from adpet.tracking.exported import exported_model, forget
+    from adpet.tracking.exported import exported_model
 
     tracking = load_params().tracking
     uri = named or f"models:/{tracking.model_name}@champion"
     folder, found = exported_model(uri, root=Path.cwd(), experiment=tracking.experiment)
-    try:
-        return open_model(folder, name=found.uri, leaky=found.leaky)
-    except InputError:
-        forget(folder)
-        folder, found = exported_model(uri, root=Path.cwd(), experiment=tracking.experiment)
-        return open_model(folder, name=found.uri, leaky=found.leaky)
+    return open_model(folder, name=found.uri, leaky=found.leaky)
 
 
 def _attempt(scan: ScanPath, model: ExportedModel, options: Options) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A registered version's exported model as a folder on this machine, fetched once.
+"""A registered version's exported model as a folder on this machine, fetched once, or anew where it changed.
 
 MLflow is loaded only where it must be asked: for files that are not here yet, and for what a name stands for
 where neither the database's own times nor a server's REST API can tell that it is what it was.
@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from adpet.artifacts import WORK, locked, remove, write_json, written_aside
+from adpet.artifacts import WORK, locked, write_json, written_aside
 from adpet.errors import TrackingError
-from adpet.tracking.checked_loading import FILES
+from adpet.tracking.checked_loading import FILES, files_digest
 from adpet.tracking.place import LEAKY, MODEL_URI, SERVER, SQLITE, main_root, shown, store_uri
 from adpet.tracking.rest import asked_over_rest
 
@@ -74,18 +74,13 @@ def exported_model(uri: str, *, root: Path, experiment: str) -> tuple[Path, Regi
     with locked(models):
         found = _resolved(uri, models, root, experiment)
         folder = models / found.digest
-        if not (folder / DOCUMENT).is_file():
+        if not _is_as_fetched(folder):
             fetch(_version(found.uri, root, experiment), folder)
     return folder, found
 
 
-def forget(folder: Path) -> None:
-    """Remove a fetched model, so that it is fetched anew."""
-    remove(folder)
-
-
 def fetch(version: "Version", into: Path) -> None:
-    """Copy the exported model out of a version's files, which are those that were registered.
+    """Copy the exported model out of a version's files, which are those that were registered; note a digest.
 
     Raises
     ------
@@ -104,6 +99,21 @@ def fetch(version: "Version", into: Path) -> None:
             )
         with written_aside(into) as aside:
             shutil.copytree(found[0], aside)
+        with written_aside(_noted_digest(into)) as aside:
+            aside.write_text(files_digest(found[0]), encoding="utf-8")
+
+
+def _is_as_fetched(folder: Path) -> bool:
+    """Say whether a copy is here, with the very files that were fetched."""
+    try:
+        return _noted_digest(folder).read_text(encoding="utf-8") == files_digest(folder)
+    except (OSError, ValueError):
+        return False
+
+
+def _noted_digest(folder: Path) -> Path:
+    """Return the file beside a copy that holds the digest of what was fetched."""
+    return folder.with_name(f"{folder.name}.digest")
 
 
 def _resolved(uri: str, models: Path, root: Path, experiment: str) -> Registered:
