@@ -200,6 +200,15 @@ class TestOfOneName:
         assert len(list(output.iterdir())) == 8
 
 
+def test_a_bad_scan_adds_no_line_to_a_table_on_stdout(small_export, small_scans, tmp_path, capsys):
+    (tmp_path / "bad.nii").write_bytes(b"no scan")
+    options = Options(model=str(small_export), output=tmp_path / "o", csv=Path("-"))
+    with pytest.raises(InputError, match="required an answer for each of 2 scans; received 1"):
+        run([small_scans[0], tmp_path / "bad.nii"], options)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(",")[0] for line in lines] == ["scan", "one", "bad"]
+
+
 @pytest.mark.parametrize("output", ["pet", "pet/../pet", "link"])
 def test_a_folder_of_scans_takes_no_answers_which_could_replace_sidecars(
     output, small_export, small_scans, tmp_path

@@ -150,7 +150,8 @@ def _report(failed: Sequence[dict[str, Any]], said: str, *, of: int) -> None:
     """Tell every reason, and end with an error."""
     if of == 1:
         raise InputError(failed[0]["error"])
-    print(said)
+    if said:
+        print(said)
     for one in failed:
         print(one["error"], file=sys.stderr)
     raise InputError(
