@@ -93,7 +93,7 @@ def _is_scan(file: Path, folder: Path, *, bids: bool) -> bool:
 
 
 def _stems(files: Sequence[Path]) -> list[str]:
-    """Return each file's stem, after as many of its folders as tell it apart, or else before a number.
+    """Return each file's stem, after as many of its folders as tell it apart, or else with a number.
 
     No folder is named that was not named by whoever asked, or found below.
     """
@@ -105,9 +105,10 @@ def _stems(files: Sequence[Path]) -> list[str]:
     stems = []
     for stem in wanted:
         numbered = (f"{stem}_{number}" for number in count(2))
-        free = (one for one in numbered if one.casefold() not in reserved | taken)
+        free = (one for one in numbered if one.casefold() not in reserved)
         stems.append(next(free) if stem.casefold() in taken else stem)
-        taken.add(stems[-1].casefold())
+        for names in (reserved, taken):
+            names.add(stems[-1].casefold())
     return stems
 
 
