@@ -115,7 +115,8 @@ def _add_predict(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--output",
         type=Path,
         default=None,
-        help="folder for maps, pages and values (default: one a scan, in the present folder, named after it)",
+        help="folder for maps, pages and values, apart from the scans (default: one a scan, in the present "
+        "folder, named after it)",
     )
     predict.add_argument("--json", type=Path, default=None, help="file for all answers; - is stdout")
     predict.add_argument("--csv", type=Path, default=None, help="file for a row a scan; - is stdout")

@@ -75,6 +75,18 @@ def giant(content):
     return bytes(changed)
 
 
+def placed(content, affine):
+    """The same file with another affine, as its sform has it."""
+    changed = bytearray(content)
+    changed[280:328] = affine[:3].astype("<f4").tobytes()
+    return bytes(changed)
+
+
+# Voxels of 8 mm by 8 mm by 30 mm that lie across the axes of the world.
+ACROSS = np.eye(4)
+ACROSS[:3, :3] = ([[2, -2, 1], [1, 2, 2], [-2, -1, 2]] @ np.diag([8, 8, 30])) / 3
+
+
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
@@ -85,6 +97,11 @@ def giant(content):
         (lambda plain: as_text(plain[: len(plain) // 2]), "truncated: the header claims"),
         (lambda plain: as_text(gzip.compress(plain)[:-500]), "cannot be read as a NIfTI image"),
         (lambda plain: as_text(giant(plain)), "the header claims 2700000000000 voxels a frame, more than"),
+        (
+            lambda plain: as_text(placed(plain, np.diag([30.0, 30.0, 30.0, 1]))),
+            "required a field of view of 490 litres (700 x 700 x 1000 mm) at most; received 1055 litres (990 x 1110 x 960 mm); cut",
+        ),
+        (lambda plain: as_text(placed(plain, ACROSS)), "required a field of view of 490 litres"),
         (lambda plain: as_text(plain[:352] + bytes(len(plain) - 352)), "the image is constant"),
     ],
 )

@@ -1,6 +1,7 @@
 """A path means the scans that lie there, each once, by names that do not collide."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -53,6 +54,24 @@ def test_a_bids_tree_is_its_pet_images(tmp_path):
 def test_scans_of_one_name_are_told_apart_by_their_folders(tmp_path):
     touch(tmp_path, "anna/scan.nii", "bert/scan.nii", "carl/other.nii")
     assert sorted(scan.stem for scan in scans_at([tmp_path])) == ["anna_scan", "bert_scan", "other"]
+
+
+@pytest.mark.parametrize(
+    ("named", "stems"),
+    [
+        (["a/pet/scan.nii.gz", "b/pet/scan.nii.gz"], ["a_pet_scan", "b_pet_scan"]),
+        (["a/x/scan.nii", "b/x/scan.nii", "b/y/scan.nii"], ["a_x_scan", "b_x_scan", "y_scan"]),
+        (["scan.nii", "deep/scan.nii"], ["scan", "deep_scan"]),
+        (["/data/a/scan.nii", "/data/b/scan.nii"], ["a_scan", "b_scan"]),
+        (["deep/scan.nii", "deep/scan.nii.gz", "scan.nii"], ["deep_scan", "deep_scan_2", "scan"]),
+        (["anna_scan.nii", "anna/scan.nii", "bert/scan.nii"], ["anna_scan", "anna_scan_2", "bert_scan"]),
+        (["a.nii", "a.nii.gz", "a_2.nii"], ["a", "a_3", "a_2"]),
+        (["../scan.nii", "../../scan.nii"], ["scan", "scan_2"]),
+        (["a/Scan.nii", "b/scan.nii"], ["Scan", "scan_2"]),
+    ],
+)
+def test_scans_named_one_by_one_are_told_apart_by_folders_or_else_by_numbers(named, stems):
+    assert [scan.stem for scan in scans_at(map(Path, named))] == stems
 
 
 def test_what_is_named_twice_is_asked_once(tmp_path):

@@ -1,8 +1,11 @@
 """Measures say what they mean, and limits come from the training scans."""
 
+import json
+
 import numpy as np
 import pytest
 
+from adpet.answering.files import answers_as_csv, answers_as_json
 from adpet.answering.limits import limits_of, profile_distances, profile_of
 from adpet.answering.quality import CHECKS, judged, measures, profile_distance, view_measures
 from adpet.answering.regions import region_table
@@ -93,11 +96,36 @@ class TestLimits:
             assert "one side differs" in row["reason"]
             assert "training scans have" in row["reason"]
 
-    def test_what_is_not_a_number_is_refused(self):
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            *((name, float("nan")) for name in CHECKS),
+            *((name, float("inf")) for name, check in CHECKS.items() if check.high),
+        ],
+    )
+    def test_what_is_not_a_number_is_refused_with_a_cause(self, name, value):
         values = training()
-        usual = {name: float(np.median(values[name])) for name in CHECKS} | {"roughness": float("inf")}
+        usual = {name: float(np.median(values[name])) for name in CHECKS} | {name: value}
         rows = judged(usual, limits_of(values, min_similarity=0.1))
-        assert {row["name"] for row in rows if row["verdict"] == "refused"} == {"roughness"}
+        (refused,) = [row for row in rows if row["verdict"] != "ok"]
+        assert (refused["name"], refused["verdict"]) == (name, "refused")
+        check = CHECKS[name]
+        assert refused["reason"].endswith(
+            f"; {check.high}" if value == np.inf else f"; {check.low or check.high}"
+        )
+
+    def test_a_map_without_uptake_has_values_that_json_and_csv_can_hold(self, brain, tissue):
+        usual = {name: float(np.median(values)) for name, values in training().items()}
+        values = usual | measured(-brain.astype(float), brain, tissue)
+        assert values["roughness"] == float("inf")
+        rows = judged(values, limits_of(training(), min_similarity=0.1))
+        failure = {"scan": "map", "model": "m", "checks": rows, "error": "refused"}
+        (found,) = json.loads(answers_as_json([failure]))
+        assert found["checks"] == rows
+        by_name = {row["name"]: row for row in rows}
+        assert (by_name["roughness"]["value"], by_name["roughness"]["verdict"]) == (None, "refused")
+        assert by_name["similarity"]["value"] == 0.6
+        assert " roughness " in answers_as_csv([failure])
 
     def test_the_least_similarity_of_the_pipeline_refuses_here_too(self):
         (limit,) = [one for one in limits_of(training(), min_similarity=0.3) if one["name"] == "similarity"]

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,10 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+
+from adpet.answering.inputs import stem_of
+from adpet.commands.predict import Options, run
+from adpet.errors import InputError
 
 EXPORT = "results/export"
 
@@ -62,7 +67,7 @@ class TestOneScan:
             "scan", "model", "lineage", "leaky", "probability_of_ad", "threshold", "meaning", "slices",
             "similarity_to_template", "matrix", "regions", "checks",
         }  # fmt: skip
-        assert found["scan"] == paths[0].name
+        assert found["scan"] == stem_of(paths[0])
         assert found["lineage"] == finished.read_json("results/train/run.json")["lineage"]["id"]
         assert f"{found['probability_of_ad']:.3f}" in said
         assert "not for diagnosis" in said
@@ -157,7 +162,7 @@ class TestMany:
         scan = str(folder / "scan_0.nii.gz")
         done = finished.adpet("predict", scan, "--model", EXPORT, "--output", str(tmp_path), "--csv", "-")
         (row,) = csv.DictReader(io.StringIO(done.stdout))
-        assert row["scan"] == "scan_0.nii.gz"
+        assert row["scan"] == "scan_0"
         assert 0 < float(row["probability_of_ad"]) < 1
 
     def test_a_bids_tree_is_asked_for_its_scans_alone(self, finished, paths, tmp_path):
@@ -170,7 +175,63 @@ class TestMany:
             "predict", tree, "--model", EXPORT, "--output", str(tmp_path / "o"), "--json", "-"
         )
         (found,) = json.loads(done.stdout)
-        assert found["scan"] == "sub-01_pet.nii.gz"
+        assert found["scan"] == "sub-01_pet"
+
+
+class TestOfOneName:
+    @pytest.fixture
+    def alike(self, small_scans, tmp_path):
+        """Two scans that differ, each called scan.nii.gz."""
+        paths = [tmp_path / name / "pet" / "scan.nii.gz" for name in ("anna", "bert")]
+        for path, scan in zip(paths, small_scans, strict=False):
+            path.parent.mkdir(parents=True)
+            shutil.copy(scan, path)
+        return paths
+
+    def test_each_has_its_own_row_and_files(self, alike, small_export, tmp_path):
+        output = tmp_path / "o"
+        table, document = tmp_path / "all.csv", tmp_path / "all.json"
+        run(alike, Options(model=str(small_export), output=output, csv=table, json=document))
+        names = ["anna_pet_scan", "bert_pet_scan"]
+        rows = json.loads(document.read_text())
+        assert [row["scan"] for row in rows] == names
+        assert [row["scan"] for row in csv.DictReader(io.StringIO(table.read_text()))] == names
+        assert [json.loads((output / f"{name}.json").read_text()) for name in names] == rows
+        assert len(list(output.iterdir())) == 8
+
+
+def test_a_bad_scan_adds_no_line_to_a_table_on_stdout(small_export, small_scans, tmp_path, capsys):
+    (tmp_path / "bad.nii").write_bytes(b"no scan")
+    options = Options(model=str(small_export), output=tmp_path / "o", csv=Path("-"))
+    with pytest.raises(InputError, match="required an answer for each of 2 scans; received 1"):
+        run([small_scans[0], tmp_path / "bad.nii"], options)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(",")[0] for line in lines] == ["scan", "one", "bad"]
+
+
+@pytest.mark.parametrize("output", ["pet", "pet/../pet", "link"])
+def test_a_folder_of_scans_takes_no_answers_which_could_replace_sidecars(
+    output, small_export, small_scans, tmp_path
+):
+    scan, sidecar = tmp_path / "pet" / "sub-01_pet.nii.gz", tmp_path / "pet" / "sub-01_pet.json"
+    scan.parent.mkdir()
+    (tmp_path / "link").symlink_to(scan.parent)
+    shutil.copy(small_scans[0], scan)
+    sidecar.write_text("{}")
+    with pytest.raises(
+        InputError, match=r"required a folder apart from the scans.*sub-01_pet\.nii\.gz"
+    ) as error:
+        run([scan], Options(model=str(small_export), output=tmp_path / output))
+    assert "\n" not in str(error.value)
+    assert sidecar.read_text() == "{}"
+    assert sorted(scan.parent.iterdir()) == [sidecar, scan]
+
+
+def test_a_folder_of_frames_takes_no_answers_which_would_be_frames(small_export, small_scans, tmp_path):
+    shutil.copy(small_scans[0], tmp_path / "frame_1.nii.gz")
+    with pytest.raises(InputError, match="required a folder apart from the scans"):
+        run([tmp_path], Options(model=str(small_export), output=tmp_path, frames=True))
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 class TestModels:

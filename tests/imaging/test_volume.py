@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adpet.errors import InputError
+from adpet.imaging.header import MAX_FRAMES
 from adpet.imaging.volume import (
     Volume,
     natural_key,
@@ -303,6 +304,26 @@ class TestRefusals:
         assert "27000000000000 voxels" in refusal(packed)
         with pytest.raises(InputError, match="27000000000000 voxels"):
             read_header(packed)
+
+    @pytest.mark.parametrize("frames", [2**15, 2**31, 2**40])
+    @pytest.mark.parametrize("read", [read_header, read_volume])
+    def test_a_header_that_claims_millions_of_frames_is_refused_before_memory_is_taken(
+        self, tmp_path, frames, read
+    ):
+        header = nib.Nifti2Header()
+        header.set_data_dtype(np.uint8)
+        header.set_data_shape((8, 8, 8, frames))
+        header.set_sform(AFFINE, code=1)
+        header["vox_offset"] = 544
+        # What a gzip file says of its length is a multiple of 2^32 short of what is claimed.
+        (tmp_path / "scan.nii.gz").write_bytes(gzip.compress(header.binaryblock + bytes(4)))
+        with pytest.raises(InputError, match=f"claims {frames} frames, more than the 32767 allowed: export"):
+            read(tmp_path / "scan.nii.gz")
+
+    def test_as_many_frames_as_nifti_1_can_hold_are_read(self, tmp_path):
+        image = nib.Nifti1Image(np.zeros((8, 8, 8, MAX_FRAMES), dtype=np.uint8), AFFINE)
+        nib.save(image, tmp_path / "scan.nii.gz")
+        assert read_header(tmp_path / "scan.nii.gz").n_frames == MAX_FRAMES
 
     def test_the_limit_of_voxels_can_be_set(self, good):
         assert "more than the 1000 allowed" in refusal(good, max_voxels=1000)

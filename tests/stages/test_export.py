@@ -11,6 +11,7 @@ from adpet.answering.model import open_model, registration_constants, sha256
 from adpet.answering.network import Network
 from adpet.answering.quality import CHECKS, judged
 from adpet.errors import InputError
+from adpet.stages import export
 from adpet.stages.export import APART, calibration, furthest_apart, require_same
 
 EXPORT = "results/export"
@@ -58,6 +59,20 @@ class TestNetwork:
         apart = furthest_apart(trained, Network.read(tmp_path / "other.onnx"), [slices[:8]])
         with pytest.raises(InputError, match=r"other\.onnx: required the probability .* nothing was written"):
             require_same(tmp_path / "other.onnx", apart)
+
+    @pytest.mark.parametrize("broken", ["probability", "cam"])
+    def test_one_that_answers_nan_for_a_slice_is_not_written(self, monkeypatch, tmp_path, broken):
+        answers = {"cam": np.ones((2, 4, 4), np.float32), "probability": np.full(2, 0.5)}
+        monkeypatch.setattr(export, "class_activation_maps", lambda *_: (answers["cam"], None))
+        monkeypatch.setattr(export, "predict_batch", lambda *_: None)
+        monkeypatch.setattr(export, "probability_of_ad", lambda _: answers["probability"])
+        damaged = {name: values.copy() for name, values in answers.items()}
+        damaged[broken][0] = np.nan
+        batches = iter([damaged, answers])
+        batch = np.zeros((2, 8, 8, 1), np.uint8)
+        apart = furthest_apart(None, lambda _: next(batches).values(), [batch, batch])
+        with pytest.raises(InputError, match=f"required the {broken} of the trained network .* nan off"):
+            require_same(tmp_path / "network.onnx", apart)
 
     def test_the_same_network_gives_the_same_bytes(self, trained, finished, tmp_path):
         from adpet.learning.export import write_onnx

@@ -2,6 +2,7 @@
 
 import http.server
 import json
+import socket
 import threading
 
 import pytest
@@ -19,8 +20,7 @@ def store(tmp_path, monkeypatch):
     """A database that is left alone, and a count of how often MLflow is asked about it."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     (tmp_path / "mlflow.db").write_bytes(b"database")
-    (tmp_path / exported.MODELS / DIGEST).mkdir(parents=True)
-    (tmp_path / exported.MODELS / DIGEST / "model.json").write_text("{}")
+    monkeypatch.setattr(exported, "_is_as_fetched", lambda _: True)
     asked = []
 
     def answer(uri, root, experiment):
@@ -63,10 +63,26 @@ def test_each_name_has_an_answer_of_its_own(store):
     assert asked == ["models:/adpet@champion", "models:/adpet/1"]
 
 
-def test_a_damaged_note_is_asked_anew(store):
+def with_found(note, found):
+    return {key: {**one, "found": found} for key, one in note.items()}
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        lambda _: "{",
+        lambda _: "[]",
+        lambda note: json.dumps(dict.fromkeys(note)),
+        lambda note: json.dumps({key: {} for key in note}),
+        lambda note: json.dumps(with_found(note, None)),
+        lambda note: json.dumps(with_found(note, {"name": "adpet", "version": 1})),
+    ],
+)
+def test_a_damaged_note_or_one_of_another_form_is_asked_anew(store, damaged):
     root, _ = store
     numbered(root)
-    (root / exported.MODELS / exported.RESOLVED).write_text("{")
+    notes = root / exported.MODELS / exported.RESOLVED
+    notes.write_text(damaged(json.loads(notes.read_text())))
     assert numbered(root) == 2
 
 
@@ -122,6 +138,37 @@ class TestRest:
 
     def test_where_nobody_answers_mlflow_is_left_to_say_so(self):
         assert asked_over_rest("http://127.0.0.1:9", "models:/adpet/1") is None
+
+    @pytest.mark.parametrize(
+        "reply",
+        [
+            b"no HTTP\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{}",
+            b"HTTP/1.1 200 OK\r\n\r\nno JSON",
+            b"HTTP/1.1 200 OK\r\n\r\n[]",
+            b'HTTP/1.1 200 OK\r\n\r\n{"model_version": []}',
+        ],
+        ids=["no status", "cut off", "no JSON", "a list", "no version"],
+    )
+    def test_what_is_no_plain_answer_is_left_to_mlflow(self, reply):
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+
+            def answer():
+                with listening.accept()[0] as connection:
+                    connection.recv(4096)
+                    connection.sendall(reply)
+
+            thread = threading.Thread(target=answer)
+            thread.start()
+            address = f"http://127.0.0.1:{listening.getsockname()[1]}"
+            assert asked_over_rest(address, "models:/adpet/1") is None
+            thread.join()
+
+    def test_an_address_with_a_password_is_refused_without_telling_it(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://ann:secret@127.0.0.1")
+        with pytest.raises(TrackingError, match="required an address without a user or password") as error:
+            exported_model("models:/adpet/1", root=tmp_path, experiment="adpet")
+        assert "secret" not in str(error.value)
 
     def test_another_way_to_log_in_is_left_to_mlflow(self, server, monkeypatch):
         address, seen = server

@@ -21,6 +21,7 @@ from adpet.answering.answer import answer
 from adpet.answering.model import open_model
 from adpet.errors import InputError, TrackingError
 from adpet.imaging.volume import read_volume
+from adpet.tracking import exported
 from adpet.tracking.exported import exported_model
 from adpet.tracking.models import DIGEST, SERVED, logged_models, ready_models
 from adpet.tracking.registry import load_model, register_version, version_of
@@ -99,6 +100,29 @@ class TestVersion:
         folder, found = exported_model("models:/adpet@challenger", root=project, experiment="adpet")
         assert (found.uri, found.leaky) == ("models:/adpet/1", True)
         assert files(folder) == files(small_export)
+
+    def test_a_copy_that_was_changed_is_fetched_anew_and_no_other(
+        self, register, project, small_export, monkeypatch
+    ):
+        register(small_export)
+        fetched = []
+        fetch = exported.fetch
+        monkeypatch.setattr(exported, "fetch", lambda *given: [fetched.append(given), fetch(*given)])
+
+        def asked():
+            folder, _ = exported_model("models:/adpet/1", root=project, experiment="adpet")
+            assert files(folder) == files(small_export)
+            return folder, len(fetched)
+
+        folder, _ = asked()
+        assert asked() == (folder, 1)
+        document = json.loads((folder / "model.json").read_text())
+        (folder / "model.json").write_text(json.dumps(document | {"threshold": 0.1}))
+        assert asked() == (folder, 2)
+        (folder / "network.onnx").unlink()
+        assert asked() == (folder, 3)
+        (folder.parent / f"{folder.name}.digest").unlink()
+        assert asked() == (folder, 4)
 
     def test_it_brings_the_trained_network_with_its_metadata_and_digest(self, register, log, small_export):
         register(small_export)

@@ -8,6 +8,7 @@ import base64
 import binascii
 import gzip
 import io
+import math
 import os
 import tempfile
 import zlib
@@ -17,10 +18,12 @@ from pathlib import Path
 from threading import BoundedSemaphore
 from typing import Any, Final, TypeVar
 
+import numpy as np
+
 from adpet.answering.answer import answer
 from adpet.answering.model import ExportedModel
 from adpet.errors import InputError
-from adpet.imaging.header import CHUNK_BYTES
+from adpet.imaging.header import CHUNK_BYTES, VolumeHeader
 from adpet.imaging.volume import read_header, read_volume
 
 T = TypeVar("T")
@@ -28,6 +31,10 @@ U = TypeVar("U")
 
 # Twice as many as the largest PET matrices in use have; memory for a scan is bounded by it.
 MAX_VOXELS: Final = 2**25
+# The largest field of view, a PET scanner's bore along half of a body: registration lays a grid of its own
+# over the box around a scan, whose memory does not go by the scan's voxels.
+MAX_VIEW_MM: Final = (700, 700, 1000)
+MM3_OF_A_LITRE: Final = 10**6
 GZIP: Final = b"\x1f\x8b"
 MB: Final = 10**6
 
@@ -141,7 +148,7 @@ def _written(text: str, place: Path, limits: Limits) -> Path:
         _require_unpacked(content, limits)
     path = place / ("scan.nii.gz" if packed else "scan.nii")
     path.write_bytes(content)
-    read_header(path, max_voxels=MAX_VOXELS)
+    _require_field_of_view(read_header(path, max_voxels=MAX_VOXELS))
     return path
 
 
@@ -175,6 +182,21 @@ def _require_unpacked(content: bytes, limits: Limits) -> None:
                     )
     except (EOFError, gzip.BadGzipFile, zlib.error):
         return  # whoever reads the header says what is wrong
+
+
+def _require_field_of_view(header: VolumeHeader) -> None:
+    """Refuse a scan whose box along the axes of the world has more volume than a scanner's view."""
+    sides_mm = (np.abs(header.affine[:3, :3]) @ header.shape).tolist()
+    if math.prod(sides_mm) > math.prod(MAX_VIEW_MM):
+        raise InputError(
+            f"required a field of view of {_volume(MAX_VIEW_MM)} at most; received {_volume(sides_mm)}; "
+            "cut the scan to the head"
+        )
+
+
+def _volume(sides_mm: Sequence[float]) -> str:
+    sides = " x ".join(f"{side:.0f}" for side in sides_mm)
+    return f"{math.prod(sides_mm) / MM3_OF_A_LITRE:.0f} litres ({sides} mm)"
 
 
 def _too_large(limits: Limits) -> InputError:

@@ -2,8 +2,10 @@
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Final
 
@@ -18,7 +20,7 @@ _BIDS_SCAN: Final = re.compile(r"sub-.*_pet\.nii(\.gz)?")
 
 @dataclass(frozen=True)
 class ScanPath:
-    """Where a scan lies, and by what it is called; no two of one call are called the same."""
+    """Where a scan lies, and by what it and its files are called; no two of one call are called the same."""
 
     path: Path
     stem: str
@@ -40,16 +42,10 @@ def scans_at(paths: Iterable[Path], *, frames: bool = False) -> list[ScanPath]:
     InputError
         If a folder holds no scan.
     """
-    found: dict[Path, Path] = {}
+    found: dict[Path, None] = {}
     for path in paths:
-        root = path if path.is_dir() and not frames else path.parent
-        for file in _in_folder(path) if path.is_dir() and not frames else [path]:
-            found.setdefault(file, root)
-    stems = [stem_of(file) for file in found]
-    return [
-        ScanPath(file, stem if stems.count(stem) == 1 else _longer_stem(file, root))
-        for (file, root), stem in zip(found.items(), stems, strict=True)
-    ]
+        found |= dict.fromkeys(_in_folder(path) if path.is_dir() and not frames else [path])
+    return [ScanPath(file, stem) for file, stem in zip(found, _stems(list(found)), strict=True)]
 
 
 def stem_of(path: Path) -> str:
@@ -96,7 +92,31 @@ def _is_scan(file: Path, folder: Path, *, bids: bool) -> bool:
     return bool(NIFTI.fullmatch(file.name))
 
 
-def _longer_stem(file: Path, root: Path) -> str:
-    """Return a name that also tells the folders below `root`."""
-    inner = file.relative_to(root).parts[:-1]
-    return "_".join([*inner, stem_of(file)]) if inner else f"{root.resolve().name}_{file.name}"
+def _stems(files: Sequence[Path]) -> list[str]:
+    """Return each file's stem, after as many of its folders as tell it apart, or else with a number.
+
+    No folder is named that was not named by whoever asked, or found below.
+    """
+    places = [(*_folders(file), stem_of(file)) for file in files]
+    ends = Counter(place[start:] for place in set(places) for start in range(len(place)))
+    wanted = ["_".join(_shortest(place, ends)) for place in places]
+    # In lower case, as some file systems know no other difference.
+    reserved, taken = {stem.casefold() for stem in wanted}, set[str]()
+    stems = []
+    for stem in wanted:
+        numbered = (f"{stem}_{number}" for number in count(2))
+        free = (one for one in numbered if one.casefold() not in reserved)
+        stems.append(next(free) if stem.casefold() in taken else stem)
+        for names in (reserved, taken):
+            names.add(stems[-1].casefold())
+    return stems
+
+
+def _folders(file: Path) -> tuple[str, ...]:
+    return tuple(part for part in file.parts[:-1] if part not in (file.anchor, ".."))
+
+
+def _shortest(place: tuple[str, ...], ends: Counter[tuple[str, ...]]) -> tuple[str, ...]:
+    """Return the shortest end of a place that no other one has; all of it where another ends in all of it."""
+    starts = range(len(place) - 1, -1, -1)
+    return next((place[start:] for start in starts if ends[place[start:]] == 1), place)

@@ -5,7 +5,7 @@ from typing import Any
 
 from adpet.answering.answer import RESEARCH_ONLY, Answer
 from adpet.answering.model import ExportedModel
-from adpet.answering.pictures import TOWARDS_AD, TOWARDS_CN, section_pictures
+from adpet.answering.pictures import HIDE_BELOW, TOWARDS_AD, TOWARDS_CN, section_pictures
 
 TEMPLATES = Path(__file__).parent
 # A region's bar is full at so many standard deviations.
@@ -37,6 +37,8 @@ def answer_html(answer: Answer, model: ExportedModel) -> str:
         performance=model.document["performance"],
         intended_use=model.document["intended_use"],
         research_only=RESEARCH_ONLY,
+        hide_below=HIDE_BELOW,
+        full_bar_z=FULL_BAR_Z,
         ramps={"ad": _gradient(TOWARDS_AD), "cn": _gradient(TOWARDS_CN)},
         style=(TEMPLATES / "page.css").read_text(encoding="utf-8"),
     )

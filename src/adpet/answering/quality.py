@@ -5,6 +5,7 @@ measures the same. Nothing is learned but the ranges: a tracer, species or modal
 told by what makes a scan of FDG in a human head.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -167,13 +168,15 @@ def judged(values: Mapping[str, float], limits: Sequence[Mapping[str, Any]]) -> 
     Returns
     -------
     list of dict
-        `name`, `value`, `verdict` ("ok", "flagged" or "refused") and `reason`, in the order of `limits`.
+        `name`, `value` (None where it is not finite, which JSON cannot hold), `verdict` ("ok", "flagged" or
+        "refused") and `reason`, in the order of `limits`.
     """
     rows = []
     for limit in limits:
         value = values[limit["name"]]
         verdict, reason = _verdict(value, limit)
-        rows.append({"name": limit["name"], "value": round(value, 4), "verdict": verdict, "reason": reason})
+        shown = round(value, 4) if math.isfinite(value) else None
+        rows.append({"name": limit["name"], "value": shown, "verdict": verdict, "reason": reason})
     return rows
 
 
@@ -181,15 +184,15 @@ def _verdict(value: float, limit: Mapping[str, Any]) -> tuple[Verdict, str]:
     verdicts: tuple[tuple[Verdict, str], ...] = (("refused", "refuse"), ("flagged", "flag"))
     for verdict, word in verdicts:
         below, above = limit[f"{word}_below"], limit[f"{word}_above"]
-        if below is not None and value < below:
-            what = f"{value:.3g}, required {below:.3g} or more"
-        elif above is not None and not value <= above:  # also NaN
-            what = f"{value:.3g}, required {above:.3g} or less"
+        # Turned round, so that NaN is beyond every limit.
+        if below is not None and not value >= below:
+            what, cause = f"required {below:.3g} or more", limit["low_means"]
+        elif above is not None and not value <= above:
+            what, cause = f"required {above:.3g} or less", limit["high_means"]
         else:
             continue
-        cause = limit["low_means"] if below is not None and value < below else limit["high_means"]
         seen = f"training scans have {limit['low']:.3g} to {limit['high']:.3g}"
-        return verdict, f"{limit['text']}: {what} ({seen}); {cause}"
+        return verdict, f"{limit['text']}: {value:.3g}, {what} ({seen}); {cause}"
     return "ok", ""
 
 

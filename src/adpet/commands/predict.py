@@ -57,6 +57,7 @@ def run(paths: Sequence[Path], options: Options) -> str:
         Where there is no such registered model.
     """
     scans = scans_at(paths, frames=options.frames)
+    _require_other_folder(options.output, scans)
     # Read first: a wrong path should not wait for the model to load.
     if len(scans) == 1:
         read_header(scans[0].path)
@@ -74,27 +75,33 @@ def run(paths: Sequence[Path], options: Options) -> str:
     return said
 
 
+def _require_other_folder(output: Path | None, scans: Sequence[ScanPath]) -> None:
+    """Refuse a folder that scans lie in: an answer has the name of a scan's sidecar."""
+    for scan in scans:
+        folder = scan.path if scan.path.is_dir() else scan.path.parent
+        if output is not None and output.resolve() == folder.resolve():
+            raise InputError(
+                f"--output {output}: required a folder apart from the scans, whose sidecars answers could "
+                f"replace; received that of {scan.path}; name another, or leave --output out"
+            )
+
+
 def _opened(named: str | None) -> ExportedModel:
-    """Open the model that is named, or the champion; a copy that was damaged is fetched anew."""
+    """Open the model that is named, or the champion."""
     if named is not None and not named.startswith("models:"):
         return open_model(Path(named))
     from adpet.params import load_params
-    from adpet.tracking.exported import exported_model, forget
+    from adpet.tracking.exported import exported_model
 
     tracking = load_params().tracking
     uri = named or f"models:/{tracking.model_name}@champion"
     folder, found = exported_model(uri, root=Path.cwd(), experiment=tracking.experiment)
-    try:
-        return open_model(folder, name=found.uri, leaky=found.leaky)
-    except InputError:
-        forget(folder)
-        folder, found = exported_model(uri, root=Path.cwd(), experiment=tracking.experiment)
-        return open_model(folder, name=found.uri, leaky=found.leaky)
+    return open_model(folder, name=found.uri, leaky=found.leaky)
 
 
 def _attempt(scan: ScanPath, model: ExportedModel, options: Options) -> dict[str, Any]:
     """Answer for one scan and write its files; a failure becomes a document with its reason."""
-    failed: dict[str, Any] = {"scan": scan.path.name, "model": model.name}
+    failed: dict[str, Any] = {"scan": scan.stem, "model": model.name}
     try:
         return _answered(scan, model, options)
     except RefusedError as error:
@@ -114,7 +121,7 @@ def _answered(scan: ScanPath, model: ExportedModel, options: Options) -> dict[st
     found = answer(
         volume,
         model,
-        name=scan.path.name,
+        name=scan.stem,
         shape=header.shape,
         affine=header.affine,
         align=options.align,
@@ -143,7 +150,8 @@ def _report(failed: Sequence[dict[str, Any]], said: str, *, of: int) -> None:
     """Tell every reason, and end with an error."""
     if of == 1:
         raise InputError(failed[0]["error"])
-    print(said)
+    if said:
+        print(said)
     for one in failed:
         print(one["error"], file=sys.stderr)
     raise InputError(

@@ -25,6 +25,8 @@ Affine: TypeAlias = npt.NDArray[np.float64]
 
 SPATIAL_AXES = 3
 MIN_AXIS_VOXELS = 8
+# NIfTI-1 holds no more. A NIfTI-2 header can claim 2^63, whose weights alone would not fit into memory.
+MAX_FRAMES = 2**15 - 1
 # Voxel edges of any PET or atlas image of a head; others mean a wrong unit (metres) or a broken header.
 VOXEL_MM = (0.1, 30.0)
 # Volume that the three axes' unit vectors enclose: 1 at right angles, 0 in one plane.
@@ -107,6 +109,11 @@ def check_header(path: Path, image: AnalyzeImage, max_voxels: int) -> VolumeHead
         raise InputError(
             f"{path}: expected at least {MIN_AXIS_VOXELS} voxels along each axis, received shape {shape}:"
             " give the whole volume, not single slices"
+        )
+    if n_frames > MAX_FRAMES:
+        raise InputError(
+            f"{path}: the header claims {n_frames} frames, more than the {MAX_FRAMES} allowed:"
+            " export the scan again"
         )
     x, y, z = axes
     if x * y * z > max_voxels:

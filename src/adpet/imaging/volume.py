@@ -77,8 +77,8 @@ def read_header(path: Path, *, max_voxels: int = MAX_VOXELS) -> VolumeHeader:
     ------
     InputError
         If the file is not a NIfTI-1, NIfTI-2 or ANALYZE image of 3 or 4 axes, each of at least 8 voxels,
-        with a usable affine, if it claims more than `max_voxels` a frame, or if it is shorter than its
-        header claims; if the files of a folder are not frames of one image.
+        with a usable affine, if it claims more than `max_voxels` a frame or `MAX_FRAMES` frames, or if it is
+        shorter than its header claims; if the files of a folder are not frames of one image.
     """
     frames = _frames(path)
     headers = [_frame_header(path, frame, max_voxels) for frame in frames]

@@ -104,15 +104,17 @@ def furthest_apart(
     Returns
     -------
     dict of str to float
-        `probability`, and `cam` relative to the largest value of all maps, or to 1 where that is larger.
+        `probability`, and `cam` relative to the largest value of all maps, or to 1 where that is larger; NaN
+        where a network answers so.
     """
     apart, largest = {"probability": 0.0, "cam": 0.0}, 1.0
     for batch in slices:
         maps, _ = class_activation_maps(model, batch[..., 0])
         probability = probability_of_ad(predict_batch(model, batch, len(batch)))
         cam, found = network(batch[..., 0])
-        apart["probability"] = max(apart["probability"], float(np.abs(probability - found).max()))
-        apart["cam"] = max(apart["cam"], float(np.abs(maps - cam).max()))
+        for name, distances in (("probability", probability - found), ("cam", maps - cam)):
+            # Not Python's max, which drops NaN.
+            apart[name] = float(np.maximum(apart[name], np.abs(distances).max()))
         largest = max(largest, float(np.abs(maps).max()))
     return apart | {"cam": apart["cam"] / largest}
 

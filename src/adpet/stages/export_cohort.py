@@ -52,7 +52,31 @@ def measured_cohort(
     *,
     min_similarity: float,
 ) -> Cohort:
-    """Measure the scans of everyone who is not tested."""
+    """Measure the scans of everyone who is not tested.
+
+    Parameters
+    ----------
+    split : DataFrame
+        As `read_split` gives it, a row a slice.
+    standard : Standard
+        The space that the scans were brought to.
+    atlas : Atlas
+        Its labels on the standard grid.
+    tissue : (i, j, k) uint8 ndarray
+        1 where a voxel of the standard grid is mostly grey matter, 2 where it is mostly white matter.
+    min_similarity : float
+        Correlation with the template below which `standardize` set scans aside.
+
+    Returns
+    -------
+    Cohort
+        Uptake as a ratio to the reference region.
+
+    Raises
+    ------
+    InputError
+        If a scan, its registered volume or a table of a stage before is not there or cannot be read.
+    """
     scans = _training_scans(split)
     labels = list(atlas.names)
     points = brain_points(standard.brain, standard.template.affine)

@@ -1,4 +1,4 @@
-"""A registered version's exported model as a folder on this machine, fetched once.
+"""A registered version's exported model as a folder on this machine, fetched once, or anew where it changed.
 
 MLflow is loaded only where it must be asked: for files that are not here yet, and for what a name stands for
 where neither the database's own times nor a server's REST API can tell that it is what it was.
@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from adpet.artifacts import WORK, locked, remove, write_json, written_aside
+from adpet.artifacts import WORK, locked, write_json, written_aside
 from adpet.errors import TrackingError
-from adpet.tracking.checked_loading import FILES
+from adpet.tracking.checked_loading import FILES, files_digest
 from adpet.tracking.place import LEAKY, MODEL_URI, SERVER, SQLITE, main_root, shown, store_uri
 from adpet.tracking.rest import asked_over_rest
 
@@ -74,18 +74,13 @@ def exported_model(uri: str, *, root: Path, experiment: str) -> tuple[Path, Regi
     with locked(models):
         found = _resolved(uri, models, root, experiment)
         folder = models / found.digest
-        if not (folder / DOCUMENT).is_file():
+        if not _is_as_fetched(folder):
             fetch(_version(found.uri, root, experiment), folder)
     return folder, found
 
 
-def forget(folder: Path) -> None:
-    """Remove a fetched model, so that it is fetched anew."""
-    remove(folder)
-
-
 def fetch(version: "Version", into: Path) -> None:
-    """Copy the exported model out of a version's files, which are those that were registered.
+    """Copy the exported model out of a version's files, which are those that were registered; note a digest.
 
     Raises
     ------
@@ -104,6 +99,21 @@ def fetch(version: "Version", into: Path) -> None:
             )
         with written_aside(into) as aside:
             shutil.copytree(found[0], aside)
+        with written_aside(_noted_digest(into)) as aside:
+            aside.write_text(files_digest(found[0]), encoding="utf-8")
+
+
+def _is_as_fetched(folder: Path) -> bool:
+    """Say whether a copy is here, with the very files that were fetched."""
+    try:
+        return _noted_digest(folder).read_text(encoding="utf-8") == files_digest(folder)
+    except (OSError, ValueError):
+        return False
+
+
+def _noted_digest(folder: Path) -> Path:
+    """Return the file beside a copy that holds the digest of what was fetched."""
+    return folder.with_name(f"{folder.name}.digest")
 
 
 def _resolved(uri: str, models: Path, root: Path, experiment: str) -> Registered:
@@ -116,8 +126,9 @@ def _resolved(uri: str, models: Path, root: Path, experiment: str) -> Registered
     key = f"{shown(store)} {uri}"
     stamp = _stamp(store)
     noted = _read(notes)
-    if stamp is not None and key in noted and noted[key]["stamp"] == stamp:
-        return Registered(**noted[key]["found"])
+    known = _found_before(noted.get(key), stamp)
+    if known is not None:
+        return known
     answered = _asked_of_mlflow(uri, root, experiment)
     if stamp is not None and stamp == _stamp(store) and _is_settled(stamp):
         write_json(notes, noted | {key: {"stamp": stamp, "found": asdict(answered)}})
@@ -167,6 +178,14 @@ def _stamp(store: str) -> list[Any] | None:
 def _is_settled(stamp: list[Any]) -> bool:
     newest = max(one[0] for one in stamp if one is not None) / 1e9
     return bool(time.time() - newest > _SETTLED_S)
+
+
+def _found_before(note: Any, stamp: list[Any] | None) -> Registered | None:
+    """Return what was noted of a database that has not changed since; None of a note of another form, too."""
+    try:
+        return Registered(**note["found"]) if stamp is not None and note["stamp"] == stamp else None
+    except (KeyError, TypeError):
+        return None
 
 
 def _read(notes: Path) -> dict[str, Any]:

@@ -6,8 +6,8 @@ Whatever is not a plain answer is left to MLflow's own client, which knows other
 import base64
 import json
 import os
+from http.client import HTTPException
 from typing import Any, Final
-from urllib.error import URLError
 from urllib.parse import urlencode
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
@@ -28,7 +28,8 @@ OTHERWISE: Final = (
 def asked_over_rest(server: str, uri: str) -> dict[str, Any] | None:
     """Return `name`, `version` and `tags` of what a name stands for; None where MLflow must be asked."""
     named = MODEL_URI.fullmatch(uri)
-    if named is None or any(os.environ.get(name) for name in OTHERWISE):
+    # With an @ there is a password in the address: connecting refuses it without telling it.
+    if named is None or "@" in server or any(os.environ.get(name) for name in OTHERWISE):
         return None
     if named["alias"] is not None:
         path, query = "registered-models/alias", {"name": named["name"], "alias": named["alias"]}
@@ -41,7 +42,7 @@ def asked_over_rest(server: str, uri: str) -> dict[str, Any] | None:
             found = json.load(reply)["model_version"]
         tags = {tag["key"]: tag.get("value", "") for tag in found.get("tags", [])}
         return {"name": found["name"], "version": int(found["version"]), "tags": tags}
-    except (URLError, OSError, ValueError, KeyError, TypeError):
+    except (OSError, HTTPException, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
