@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from adpet.answering import answer
-from adpet.answering.answer import RefusedError
+from adpet.answering.answer import RefusedError, meaning
 from adpet.answering.model import registration_constants
 from adpet.answering.quality import CHECKS, judged, measures, view_measures
 from adpet.answering.regions import region_table, regional_means
@@ -297,6 +297,50 @@ def test_a_scan_that_finds_no_place_is_refused_in_the_same_words(
         standardize(read_volume(path), standard)
     found = run_port(tmp_path / "out", [("scan", path, {"standardize": True})], model=str(model))
     assert found.scan("scan")["refused"] == str(caught.value)
+
+
+# Halves that double precision holds exactly, and some that it does not.
+NUMBERS = (
+    112.5,
+    117.5,
+    0.03125,
+    4.35,
+    0.5,
+    1.5,
+    2.5,
+    0.125,
+    0.375,
+    2.675,
+    0.005,
+    999.5,
+    9995.0,
+    1125000.0,
+    1.125e-7,
+)
+
+
+def test_numbers_are_written_as_python_writes_them(run_port, tmp_path):
+    numbers = [sign * number for number in NUMBERS for sign in (1, -1)]
+    found = run_port(tmp_path, [], numbers=numbers).report
+    for number, words, roundings in zip(numbers, found["words"], found["roundings"], strict=True):
+        fixed = [f"{number:.{decimals}f}" for decimals in (0, 1, 2, 3, 4)]
+        general = [f"{number:.{digits}g}" for digits in (1, 2, 3, 4, 6)]
+        assert words == [*fixed, *general, f"{number:.0%}"]
+        assert roundings == [round(number, decimals) for decimals in (0, 1, 2, 4)]
+
+
+def test_what_became_of_others_is_told_in_the_same_words(run_port, tmp_path):
+    share = {"subjects": 5, "ad_share": 0.5, "ad_share_low": 0.125, "ad_share_high": 0.625}
+    document = {
+        "calibration": {
+            "bins": [{"low": 0.0, "high": 0.125, **share}, {"low": 0.125, "high": 1.0, **share}],
+            "prevalence": 0.375,
+        },
+        "performance": {"test_subjects": 10},
+    }
+    asked = [{"probability": probability, "document": document} for probability in (0.1, 0.125, 1.0)]
+    found = run_port(tmp_path, [], meanings=asked).report["meanings"]
+    assert found == [meaning(one["probability"], document) for one in asked]
 
 
 def bytes_apart(name, port, expected, standard):

@@ -14,4 +14,5 @@ export { type RegionRow, regionTable } from "./regions";
 export { resample } from "./sampling";
 export { type Standardized, standardize } from "./standard";
 export type { Matrix4, Shape, Vector, Volume } from "./volume";
+export { fixed, percent, rounded } from "./wording";
 export { writeNifti } from "./writing";
