@@ -15,7 +15,6 @@ import {
   readNifti,
   refusal,
   regionTable,
-  resample,
   standardize,
   writeNifti,
 } from "../../web/src/imaging/index.ts";

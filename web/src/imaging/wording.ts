@@ -26,7 +26,7 @@ export function percent(share: number): string {
 
 /** Round to so many decimals, as Python's `round`. */
 export function rounded(value: number, decimals: number): number {
-  return Number.isFinite(value) ? Number(fixed(value, decimals)) : value;
+  return Number(fixed(value, decimals));
 }
 
 /** As Python's tuple of whole numbers. */

@@ -1,6 +1,8 @@
 /** What is known of the scan that is shown. */
 
-import type { Answer, CheckAnswer, SliceAnswer } from "../answer";
+import type { Answer, SliceAnswer } from "../answer";
+import type { CheckRow } from "../imaging";
+import { product } from "../imaging/matrix";
 import type { Picture, Report } from "../messages";
 import type { Overlay } from "./colours";
 import type { CamPicture, Scene } from "./sections";
@@ -18,7 +20,7 @@ export interface Shown {
   standard?: Picture;
   /** Standard world mm -> scan world mm. */
   matrix?: number[][];
-  checks: CheckAnswer[];
+  checks: CheckRow[];
   slices?: Extract<Report, { kind: "slices" }>;
   scored: SliceAnswer[];
   cam?: CamPicture;
@@ -59,11 +61,7 @@ function moved(cam: CamPicture, matrix: number[][]): CamPicture {
   if (known) {
     return known;
   }
-  const affine = matrix.map((row) =>
-    [0, 1, 2, 3].map((column) =>
-      row.reduce((sum, value, n) => sum + value * cam.picture.affine[n]![column]!, 0),
-    ),
-  );
+  const affine = product(matrix, cam.picture.affine);
   const made = { ...cam, picture: { ...cam.picture, affine } };
   movedPictures.set(cam.picture, made);
   return made;

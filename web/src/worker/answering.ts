@@ -14,10 +14,11 @@ import {
   rounded,
   standardize,
   writeNifti,
+  type CheckRow,
   type Model,
   type Volume,
 } from "../imaging";
-import type { Answer, CheckAnswer } from "../answer";
+import type { Answer } from "../answer";
 import type { Picture, Report, Step } from "../messages";
 import type { Network } from "./network";
 
@@ -120,7 +121,7 @@ async function scoreAll(
   return { maps: joined, probabilities };
 }
 
-function refuse(name: string, checks: readonly CheckAnswer[]): void {
+function refuse(name: string, checks: readonly CheckRow[]): void {
   const sentence = refusal(checks);
   if (sentence) {
     throw new InputError(`${name}: ${sentence}`);
@@ -145,7 +146,7 @@ function sendPicture(send: Send, kind: "original", volume: Volume): void {
   send({ kind, picture }, [picture.data.buffer]);
 }
 
-function sendStandard(send: Send, volume: Volume, matrix: number[][], checks: CheckAnswer[]): void {
+function sendStandard(send: Send, volume: Volume, matrix: number[][], checks: CheckRow[]): void {
   const picture = copied(volume);
   send({ kind: "standard", picture, matrix, checks }, [picture.data.buffer]);
 }
