@@ -1,6 +1,7 @@
 """The browser registers, slices and measures scans as Python does: the same numbers, from the same model."""
 
 import json
+import re
 import time
 from dataclasses import dataclass
 
@@ -299,28 +300,43 @@ def test_a_scan_that_finds_no_place_is_refused_in_the_same_words(
     assert found.scan("scan")["refused"] == str(caught.value)
 
 
-# Halves that double precision holds exactly, and some that it does not.
-NUMBERS = (
-    112.5,
-    117.5,
-    0.03125,
-    4.35,
-    0.5,
-    1.5,
-    2.5,
-    0.125,
-    0.375,
-    2.675,
-    0.005,
-    999.5,
-    9995.0,
-    1125000.0,
-    1.125e-7,
-)
+def test_a_value_that_is_no_finite_number_is_told_as_none(run_port, tmp_path):
+    name = "grey_white_contrast"
+    found = judged_by(
+        run_port, tmp_path, name, ["NaN", "Infinity", "-Infinity", "1.5"], limit(name, CHECKS[name])
+    )
+    assert [check["value"] for check in found] == ["null", "null", "null", "1.5"]
+
+
+def test_a_value_that_is_no_finite_number_is_shown_in_words(run_port, tmp_path):
+    found = run_port(tmp_path, [], figures=[None, 1.234, 190.0]).report["figures"]
+    assert found == ["not finite", "1.23", "190"]
+
+
+@pytest.mark.parametrize("name", ["similarity", "negative_share", "grey_white_contrast"])
+def test_what_is_no_number_is_refused_whichever_limits_there_are(run_port, tmp_path, name):
+    limits = limit(name, CHECKS[name])
+    nan, low, high = judged_by(run_port, tmp_path, name, ["NaN", "-Infinity", "Infinity"], limits)
+    assert nan["verdict"] == "refused"
+    low_is_bad, high_is_bad = (limits[side] is not None for side in ("refuse_below", "refuse_above"))
+    way, cause = ("more", limits["low_means"]) if low_is_bad else ("less", limits["high_means"])
+    assert re.search(rf": nan, required \S+ or {way} .*; {re.escape(cause)}$", nan["reason"])
+    assert (low["verdict"] == "refused", high["verdict"] == "refused") == (low_is_bad, high_is_bad)
+
+
+def judged_by(run_port, folder, name, values, limits):
+    """Return what becomes of a measure's values; JSON has no word for some, so all are texts."""
+    asked = [{"values": {name: value}, "limits": [limits]} for value in values]
+    return [rows[0] for rows in run_port(folder, [], judged=asked).report["judged"]]
+
+
+# Halves in double precision, and numbers that only look like halves.
+TIES = (112.5, 117.5, 0.03125, 0.5, 1.5, 2.5, 0.125, 0.375, 999.5, 9995.0, 1125000.0)
+NO_TIES = (4.35, 2.675, 0.005, 1.125e-7)
 
 
 def test_numbers_are_written_as_python_writes_them(run_port, tmp_path):
-    numbers = [sign * number for number in NUMBERS for sign in (1, -1)]
+    numbers = [sign * number for number in TIES + NO_TIES for sign in (1, -1)]
     found = run_port(tmp_path, [], numbers=numbers).report
     for number, words, roundings in zip(numbers, found["words"], found["roundings"], strict=True):
         fixed = [f"{number:.{decimals}f}" for decimals in (0, 1, 2, 3, 4)]

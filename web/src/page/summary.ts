@@ -1,7 +1,7 @@
 /** The answer on one picture: figures, sections with the map, slices, regions and checks. */
 
 import { colourOf } from "./colours";
-import { percent, signed } from "./dom";
+import { figure, percent, signed } from "./dom";
 import type { ModelInfo } from "./model-info";
 import { paintSection, type Axis, type Point, type Scene } from "./sections";
 import type { Shown } from "./state";
@@ -146,7 +146,7 @@ function drawChecks(context: CanvasRenderingContext2D, { checks }: Shown, model:
     const text = model.quality.find((one) => one.name === name)?.text ?? name;
     write(context, verdict === "ok" ? "✓" : "!", left, y, 15, verdict === "ok" ? "#20703f" : AD, "700");
     write(context, text, left + 22, y, 14, INK, "400", "left", WIDTH - MARGIN - left - 84);
-    write(context, signed(value, 2), WIDTH - MARGIN, y, 14, QUIET, "400", "right");
+    write(context, figure(value), WIDTH - MARGIN, y, 14, QUIET, "400", "right");
   });
 }
 

@@ -2,7 +2,7 @@
 
 import type { CheckRow, RegionRow } from "../imaging";
 import type { CheckInfo } from "./model-info";
-import { element, percent, signed } from "./dom";
+import { element, figure, percent, signed } from "./dom";
 
 type Column = "name" | "uptake" | "z" | "cam_share";
 
@@ -99,8 +99,4 @@ export function showChecks(
       );
     });
   list.replaceChildren(...items);
-}
-
-function figure(value: number): string {
-  return signed(value, Math.abs(value) >= 100 ? 0 : 2);
 }
