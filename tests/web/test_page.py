@@ -59,7 +59,7 @@ def expected(built_page, example):
 
 @pytest.fixture(scope="module")
 def asked():
-    """All addresses that the pages of these tests have asked for something."""
+    """The address of each page of these tests with each address that it has asked for something."""
     return set()
 
 
@@ -73,14 +73,14 @@ def complaints():
 def open_page(address, asked, complaints):
     """Open the page in a tab of a browser, with a storage of its own."""
 
-    def open_page(browser, **options):
+    def open_page(browser, at=address, **options):
         context = browser.new_context(**({"viewport": {"width": 1280, "height": 900}} | options))
         context.set_default_timeout(PATIENCE_MS)
-        context.on("request", lambda request: asked.add(request.url))
+        context.on("request", lambda request: asked.add((at, request.url)))
         page = context.new_page()
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
-        page.goto(address)
+        page.goto(at)
         page.wait_for_selector("body[data-ready]")
         return page
 
@@ -410,10 +410,24 @@ def test_it_works_offline_after_the_first_load(plain_page):
     assert plain_page.locator("#probability").is_visible()
 
 
-def test_nothing_is_asked_of_anyone_else_and_the_policy_forbids_it(answered, address, asked):
+def test_it_answers_over_plain_http_too(launch_chromium, open_page, address):
+    port = urlsplit(address).port
+    rules = "MAP lab.example 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
+    browser = launch_chromium(*NO_WEBGL, f"--host-resolver-rules={rules}")
+    page = open_page(browser, f"http://lab.example:{port}/")
+    assert not page.evaluate("isSecureContext")
+    choose(page, "AD")
+    assert page.locator("#problem").is_hidden()
+    assert page.locator("#probability").is_visible()
+    browser.close()
+
+
+def test_nothing_is_asked_of_anyone_else_and_the_policy_forbids_it(answered, asked):
     answered.evaluate("fetch('http://127.0.0.1:9/').catch(() => 0)")
     elsewhere = [
-        one for one in asked if urlsplit(one).scheme not in ("data", "blob") and not one.startswith(address)
+        one
+        for page, one in asked
+        if urlsplit(one).scheme not in ("data", "blob") and not one.startswith(page)
     ]
     assert elsewhere == []
     policy = answered.get_attribute("meta[http-equiv=Content-Security-Policy]", "content")
