@@ -352,6 +352,12 @@ class TestWhoIsLeftOut:
         }
         assert due <= set(reached)
 
+    @pytest.mark.parametrize(
+        "name", ["Opacity", "Threshold", "Left to right", "Back to front", "Low to high"]
+    )
+    def test_a_slider_has_a_name(self, answered, name):
+        assert answered.get_by_role("slider", name=re.compile(f"^{name}")).count() == 1
+
     def test_an_example_is_chosen_by_the_keyboard(self, plain_page):
         plain_page.focus("#examples button[data-kind=AD]")
         plain_page.keyboard.press("Enter")
