@@ -238,6 +238,71 @@ class TestTheViewer:
         assert looks(plain_page) > 50
 
 
+class TestTheSpaceThatWasScanned:
+    def test_a_slice_moves_the_crosshair_to_its_place_there(self, as_scanned, expected):
+        matrix = np.array(expected.document["matrix"])
+        before = np.linalg.inv(matrix) @ [*place(as_scanned), 1]
+        y = expected.document["slices"][0]["y_mm"]
+        as_scanned.click(".slice >> nth=0")
+        due = matrix @ [before[0], y, before[2], 1]
+        np.testing.assert_allclose(place(as_scanned), due[:3], atol=1.2)
+        assert abs(due[1] - y) > 2  # or this would be no test
+        assert marked(as_scanned) == [0]
+
+    def test_the_slice_at_the_crosshair_is_marked(self, as_scanned, expected):
+        matrix = np.array(expected.document["matrix"])
+        places = np.array([one["y_mm"] for one in expected.document["slices"]])
+        shifts = set()
+        for y in range(-60, 40, 5):
+            as_scanned.fill("#y", str(y))
+            here = np.linalg.inv(matrix) @ [*place(as_scanned), 1]
+            nearest = np.abs(places - here[1]).argmin()
+            assert marked(as_scanned) == [nearest]
+            shifts.add(nearest - np.abs(places - y).argmin())
+        assert len(shifts) > 1  # or this would be no test
+
+    def test_the_sliders_span_it_when_the_scan_is_aligned_meanwhile(self, plain_page, expected):
+        plain_page.click("#examples button[data-kind=AD]")
+        plain_page.wait_for_selector("#work:not(.away)")
+        plain_page.check("input[name=space][value=original]")
+        assert plain_page.locator("#checks li").count() == 0  # it is not aligned yet
+        plain_page.wait_for_selector(FINISHED)
+        matrix = np.array(expected.document["matrix"])
+        places = np.array([one["y_mm"] for one in expected.document["slices"]])
+        here = np.linalg.inv(matrix) @ [*place(plain_page), 1]
+        assert marked(plain_page) == [np.abs(places - here[1]).argmin()]
+        found = spans(plain_page)
+        plain_page.check("input[name=space][value=standard]")
+        assert spans(plain_page) != found
+        plain_page.check("input[name=space][value=original]")
+        assert spans(plain_page) == found
+
+
+@pytest.fixture(scope="module")
+def as_scanned(plain_browser, open_page):
+    """The page with the answer for the AD example, seen as it was scanned."""
+    page = open_page(plain_browser)
+    choose(page, "AD")
+    page.check("input[name=space][value=original]")
+    yield page
+    page.context.close()
+
+
+def place(page):
+    """Return where the sliders stand, in mm."""
+    return [float(page.input_value(f"#{axis}")) for axis in "xyz"]
+
+
+def spans(page):
+    return [(page.get_attribute(f"#{axis}", "min"), page.get_attribute(f"#{axis}", "max")) for axis in "xyz"]
+
+
+def marked(page):
+    return page.eval_on_selector_all(
+        ".slice", "all => all.flatMap((one, index) => one.ariaCurrent === 'true' ? [index] : [])"
+    )
+
+
 class TestWhatIsSaved:
     def test_the_map_opens_in_nibabel_and_is_python_s(self, answered, expected, tmp_path):
         path = downloaded(answered, "#save-cam", tmp_path)

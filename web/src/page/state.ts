@@ -2,10 +2,10 @@
 
 import type { Answer, SliceAnswer } from "../answer";
 import type { CheckRow } from "../imaging";
-import { product } from "../imaging/matrix";
+import { apply, inverse, product } from "../imaging/matrix";
 import type { Picture, Report } from "../messages";
 import type { Overlay } from "./colours";
-import type { CamPicture, Scene } from "./sections";
+import type { CamPicture, Point, Scene } from "./sections";
 
 export type Space = "standard" | "original";
 
@@ -43,6 +43,16 @@ export function sceneOf(
     return { base: standard, window: ratioWindow, cam, overlay };
   }
   return original && { base: original, window: originalWindow!, cam: cam && moved(cam, matrix!), overlay };
+}
+
+/** Return where a place of MNI space lies in the space that is shown, in world mm. */
+export function fromStandard({ space, matrix }: Shown, point: Point): Point {
+  return space === "original" && matrix ? apply(matrix, point) : point;
+}
+
+/** Return where a place of the space that is shown lies in MNI space. */
+export function toStandard({ space, matrix }: Shown, point: Point): Point {
+  return space === "original" && matrix ? apply(inverse(matrix), point) : point;
 }
 
 /** Return the window in which uptake of any unit is drawn. */
