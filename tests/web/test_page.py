@@ -223,6 +223,38 @@ class TestTheViewer:
         assert np.abs(viewed(answered) - before).max() > 50
         answered.check("input[name=space][value=standard]")
 
+    def test_what_is_switched_while_it_opens_is_kept(self, browser, open_page):
+        page = open_page(browser)
+        page.evaluate(
+            """() => new MutationObserver(() => {
+              if (document.body.dataset.state === "answered" && !window.switched) {
+                window.switched = true;
+                setTimeout(() => {
+                  window.before = document.getElementById("viewer").dataset.viewer;
+                  document.querySelector("input[name=direction][value=CN]").click();
+                  document.querySelector(".slice").click();
+                });
+              }
+            }).observe(document.body, { attributes: true })"""
+        )
+        choose(page, "AD")
+        page.wait_for_selector("#viewer[data-viewer=niivue]")
+        assert page.evaluate("window.before") == "planes"
+        page.wait_for_timeout(3000)
+        found = viewed(page)
+        assert_same_view(found, switched(page, "AD", "CN"))
+        page.context.close()
+
+    def test_switching_quickly_shows_one_map(self, answered):
+        once = switched(answered, "AD", "CN")
+        answered.evaluate(
+            """() => ["AD", "CN", "AD", "CN"].forEach((direction) =>
+              document.querySelector(`input[name=direction][value=${direction}]`).click())"""
+        )
+        answered.wait_for_timeout(5000)
+        assert_same_view(viewed(answered), once)
+        answered.check("input[name=direction][value=AD]")
+
     def test_a_slice_moves_the_crosshair_to_its_place(self, answered):
         answered.click(".slice >> nth=0")
         place = answered.locator(".slice >> nth=0").get_attribute("aria-label")
@@ -517,6 +549,21 @@ def viewed(page):
     return np.asarray(Image.open(io.BytesIO(page.locator("#viewer").screenshot())).convert("RGB")).astype(
         float
     )
+
+
+def switched(page, *directions):
+    """Return what the viewer shows after each direction has been seen; the last two must differ."""
+    views = []
+    for direction in directions:
+        page.check(f"input[name=direction][value={direction}]")
+        page.wait_for_timeout(3000)
+        views.append(viewed(page))
+    assert np.abs(views[-1] - views[-2]).max() > 50
+    return views[-1]
+
+
+def assert_same_view(found, due):
+    assert np.abs(found - due).max() < 10
 
 
 def looks(page):
