@@ -3,8 +3,10 @@
 import io
 import json
 import re
+import shutil
 import subprocess
 import sys
+from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 import nibabel as nib
@@ -33,7 +35,13 @@ FINISHED = "body:is([data-state=answered], [data-state=refused])"
 @pytest.fixture(scope="module")
 def address(built_page, project_root):
     """Where ``make demo`` would show the page."""
-    command = [sys.executable, "-u", "scripts/demo.py", "--page", str(built_page), "--port", "0"]
+    with served(built_page, project_root) as address:
+        yield address
+
+
+@contextmanager
+def served(folder, project_root):
+    command = [sys.executable, "-u", "scripts/demo.py", "--page", str(folder), "--port", "0"]
     server = subprocess.Popen(command, cwd=project_root, stdout=subprocess.PIPE, text=True)
     try:
         yield re.search(r"http://127\.0\.0\.1:\d+/", server.stdout.readline())[0]
@@ -350,6 +358,31 @@ class TestWhatIsSaved:
         assert picture.format == "PNG"
         assert picture.width >= 1000
         assert len(picture.convert("RGB").getcolors(2**24)) > 100
+
+
+def test_screen_and_summary_say_that_a_model_is_leaky(
+    built_page, project_root, plain_browser, open_page, tmp_path
+):
+    folder = shutil.copytree(built_page, tmp_path / "leaky")
+    document = json.loads((folder / "model/model.json").read_text())
+    (folder / "model/model.json").write_text(json.dumps(document | {"leaky": True}))
+    with served(folder, project_root) as address:
+        page = open_page(plain_browser, address)
+        choose(page, "AD")
+        page.evaluate(
+            """() => {
+              window.written = [];
+              const fillText = CanvasRenderingContext2D.prototype.fillText;
+              CanvasRenderingContext2D.prototype.fillText = function (text, ...rest) {
+                window.written.push(text);
+                return fillText.call(this, text, ...rest);
+              };
+            }"""
+        )
+        downloaded(page, "#save-page", tmp_path)
+        for said in (page.inner_text("#answer"), page.evaluate("window.written")):
+            assert "This model was trained and tested on the same subjects." in said
+        page.context.close()
 
 
 class TestBadFiles:
