@@ -1,5 +1,6 @@
 // Runs the browser's preprocessing in Node on the scans that a job names, and writes what comes out for Python.
-// The job is JSON: {model, out, scans: [{name, file, standardize}], maps, pooled, written: [{name, shape, affine}]}.
+// The job is JSON: {model, out, scans: [{name, file, standardize}], maps, pooled, written: [{name, shape, affine}],
+// judged: [{values, limits}], figures, numbers, meanings}.
 
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import path from "node:path";
@@ -14,10 +15,13 @@ import {
   readNifti,
   refusal,
   regionTable,
-  resample,
   standardize,
   writeNifti,
 } from "../../web/src/imaging/index.ts";
+import { judged } from "../../web/src/imaging/quality.ts";
+import { figure } from "../../web/src/page/dom.ts";
+import { fixed, general, percent, rounded } from "../../web/src/imaging/wording.ts";
+import { meaningOf } from "../../web/src/worker/answering.ts";
 
 const job = JSON.parse(readFileSync(process.argv[2], "utf8"));
 const model = job.model && modelIn(job.model);
@@ -34,8 +38,21 @@ for (const { name, shape, affine } of job.written ?? []) {
 const pooled = (job.pooled ?? []).map(({ slices, ...aggregation }) =>
   pooledProbability(slices, { ...model, constants: { ...model.constants, aggregation } }),
 );
+// JSON has no word for what is not finite, so values come and go as texts.
+const judgements = (job.judged ?? []).map(({ values, limits }) => {
+  const numbers = Object.entries(values).map(([name, text]) => [name, Number(text)]);
+  return judged(Object.fromEntries(numbers), limits).map((row) => ({ ...row, value: String(row.value) }));
+});
+const figures = (job.figures ?? []).map(figure);
+const words = (job.numbers ?? []).map((number) => [
+  ...[0, 1, 2, 3, 4].map((decimals) => fixed(number, decimals)),
+  ...[1, 2, 3, 4, 6].map((digits) => general(number, digits)),
+  percent(number),
+]);
+const roundings = (job.numbers ?? []).map((number) => [0, 1, 2, 4].map((decimals) => rounded(number, decimals)));
+const meanings = (job.meanings ?? []).map(({ probability, document }) => meaningOf(probability, document));
 const scans = Object.fromEntries(job.scans.map((scan) => [scan.name, told(scan)]));
-write("report.json", JSON.stringify({ pooled, scans }));
+write("report.json", JSON.stringify({ pooled, judged: judgements, figures, words, roundings, meanings, scans }));
 
 function told(scan) {
   let begun = process.cpuUsage();

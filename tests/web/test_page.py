@@ -3,8 +3,10 @@
 import io
 import json
 import re
+import shutil
 import subprocess
 import sys
+from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 import nibabel as nib
@@ -33,7 +35,13 @@ FINISHED = "body:is([data-state=answered], [data-state=refused])"
 @pytest.fixture(scope="module")
 def address(built_page, project_root):
     """Where ``make demo`` would show the page."""
-    command = [sys.executable, "-u", "scripts/demo.py", "--page", str(built_page), "--port", "0"]
+    with served(built_page, project_root) as address:
+        yield address
+
+
+@contextmanager
+def served(folder, project_root):
+    command = [sys.executable, "-u", "scripts/demo.py", "--page", str(folder), "--port", "0"]
     server = subprocess.Popen(command, cwd=project_root, stdout=subprocess.PIPE, text=True)
     try:
         yield re.search(r"http://127\.0\.0\.1:\d+/", server.stdout.readline())[0]
@@ -59,7 +67,7 @@ def expected(built_page, example):
 
 @pytest.fixture(scope="module")
 def asked():
-    """All addresses that the pages of these tests have asked for something."""
+    """The address of each page of these tests with each address that it has asked for something."""
     return set()
 
 
@@ -73,14 +81,14 @@ def complaints():
 def open_page(address, asked, complaints):
     """Open the page in a tab of a browser, with a storage of its own."""
 
-    def open_page(browser, **options):
+    def open_page(browser, at=address, **options):
         context = browser.new_context(**({"viewport": {"width": 1280, "height": 900}} | options))
         context.set_default_timeout(PATIENCE_MS)
-        context.on("request", lambda request: asked.add(request.url))
+        context.on("request", lambda request: asked.add((at, request.url)))
         page = context.new_page()
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
-        page.goto(address)
+        page.goto(at)
         page.wait_for_selector("body[data-ready]")
         return page
 
@@ -223,6 +231,38 @@ class TestTheViewer:
         assert np.abs(viewed(answered) - before).max() > 50
         answered.check("input[name=space][value=standard]")
 
+    def test_what_is_switched_while_it_opens_is_kept(self, browser, open_page):
+        page = open_page(browser)
+        page.evaluate(
+            """() => new MutationObserver(() => {
+              if (document.body.dataset.state === "answered" && !window.switched) {
+                window.switched = true;
+                setTimeout(() => {
+                  window.before = document.getElementById("viewer").dataset.viewer;
+                  document.querySelector("input[name=direction][value=CN]").click();
+                  document.querySelector(".slice").click();
+                });
+              }
+            }).observe(document.body, { attributes: true })"""
+        )
+        choose(page, "AD")
+        page.wait_for_selector("#viewer[data-viewer=niivue]")
+        assert page.evaluate("window.before") == "planes"
+        page.wait_for_timeout(3000)
+        found = viewed(page)
+        assert_same_view(found, switched(page, "AD", "CN"))
+        page.context.close()
+
+    def test_switching_quickly_shows_one_map(self, answered):
+        once = switched(answered, "AD", "CN")
+        answered.evaluate(
+            """() => ["AD", "CN", "AD", "CN"].forEach((direction) =>
+              document.querySelector(`input[name=direction][value=${direction}]`).click())"""
+        )
+        answered.wait_for_timeout(5000)
+        assert_same_view(viewed(answered), once)
+        answered.check("input[name=direction][value=AD]")
+
     def test_a_slice_moves_the_crosshair_to_its_place(self, answered):
         answered.click(".slice >> nth=0")
         place = answered.locator(".slice >> nth=0").get_attribute("aria-label")
@@ -236,6 +276,71 @@ class TestTheViewer:
         assert plain_page.locator(".planes canvas").count() == 3
         assert plain_page.locator("#probability").is_visible()
         assert looks(plain_page) > 50
+
+
+class TestTheSpaceThatWasScanned:
+    def test_a_slice_moves_the_crosshair_to_its_place_there(self, as_scanned, expected):
+        matrix = np.array(expected.document["matrix"])
+        before = np.linalg.inv(matrix) @ [*place(as_scanned), 1]
+        y = expected.document["slices"][0]["y_mm"]
+        as_scanned.click(".slice >> nth=0")
+        due = matrix @ [before[0], y, before[2], 1]
+        np.testing.assert_allclose(place(as_scanned), due[:3], atol=1.2)
+        assert abs(due[1] - y) > 2  # or this would be no test
+        assert marked(as_scanned) == [0]
+
+    def test_the_slice_at_the_crosshair_is_marked(self, as_scanned, expected):
+        matrix = np.array(expected.document["matrix"])
+        places = np.array([one["y_mm"] for one in expected.document["slices"]])
+        shifts = set()
+        for y in range(-60, 40, 5):
+            as_scanned.fill("#y", str(y))
+            here = np.linalg.inv(matrix) @ [*place(as_scanned), 1]
+            nearest = np.abs(places - here[1]).argmin()
+            assert marked(as_scanned) == [nearest]
+            shifts.add(nearest - np.abs(places - y).argmin())
+        assert len(shifts) > 1  # or this would be no test
+
+    def test_the_sliders_span_it_when_the_scan_is_aligned_meanwhile(self, plain_page, expected):
+        plain_page.click("#examples button[data-kind=AD]")
+        plain_page.wait_for_selector("#work:not(.away)")
+        plain_page.check("input[name=space][value=original]")
+        assert plain_page.locator("#checks li").count() == 0  # it is not aligned yet
+        plain_page.wait_for_selector(FINISHED)
+        matrix = np.array(expected.document["matrix"])
+        places = np.array([one["y_mm"] for one in expected.document["slices"]])
+        here = np.linalg.inv(matrix) @ [*place(plain_page), 1]
+        assert marked(plain_page) == [np.abs(places - here[1]).argmin()]
+        found = spans(plain_page)
+        plain_page.check("input[name=space][value=standard]")
+        assert spans(plain_page) != found
+        plain_page.check("input[name=space][value=original]")
+        assert spans(plain_page) == found
+
+
+@pytest.fixture(scope="module")
+def as_scanned(plain_browser, open_page):
+    """The page with the answer for the AD example, seen as it was scanned."""
+    page = open_page(plain_browser)
+    choose(page, "AD")
+    page.check("input[name=space][value=original]")
+    yield page
+    page.context.close()
+
+
+def place(page):
+    """Return where the sliders stand, in mm."""
+    return [float(page.input_value(f"#{axis}")) for axis in "xyz"]
+
+
+def spans(page):
+    return [(page.get_attribute(f"#{axis}", "min"), page.get_attribute(f"#{axis}", "max")) for axis in "xyz"]
+
+
+def marked(page):
+    return page.eval_on_selector_all(
+        ".slice", "all => all.flatMap((one, index) => one.ariaCurrent === 'true' ? [index] : [])"
+    )
 
 
 class TestWhatIsSaved:
@@ -253,6 +358,31 @@ class TestWhatIsSaved:
         assert picture.format == "PNG"
         assert picture.width >= 1000
         assert len(picture.convert("RGB").getcolors(2**24)) > 100
+
+
+def test_screen_and_summary_say_that_a_model_is_leaky(
+    built_page, project_root, plain_browser, open_page, tmp_path
+):
+    folder = shutil.copytree(built_page, tmp_path / "leaky")
+    document = json.loads((folder / "model/model.json").read_text())
+    (folder / "model/model.json").write_text(json.dumps(document | {"leaky": True}))
+    with served(folder, project_root) as address:
+        page = open_page(plain_browser, address)
+        choose(page, "AD")
+        page.evaluate(
+            """() => {
+              window.written = [];
+              const fillText = CanvasRenderingContext2D.prototype.fillText;
+              CanvasRenderingContext2D.prototype.fillText = function (text, ...rest) {
+                window.written.push(text);
+                return fillText.call(this, text, ...rest);
+              };
+            }"""
+        )
+        downloaded(page, "#save-page", tmp_path)
+        for said in (page.inner_text("#answer"), page.evaluate("window.written")):
+            assert "This model was trained and tested on the same subjects." in said
+        page.context.close()
 
 
 class TestBadFiles:
@@ -352,6 +482,12 @@ class TestWhoIsLeftOut:
         }
         assert due <= set(reached)
 
+    @pytest.mark.parametrize(
+        "name", ["Opacity", "Threshold", "Left to right", "Back to front", "Low to high"]
+    )
+    def test_a_slider_has_a_name(self, answered, name):
+        assert answered.get_by_role("slider", name=re.compile(f"^{name}")).count() == 1
+
     def test_an_example_is_chosen_by_the_keyboard(self, plain_page):
         plain_page.focus("#examples button[data-kind=AD]")
         plain_page.keyboard.press("Enter")
@@ -410,10 +546,24 @@ def test_it_works_offline_after_the_first_load(plain_page):
     assert plain_page.locator("#probability").is_visible()
 
 
-def test_nothing_is_asked_of_anyone_else_and_the_policy_forbids_it(answered, address, asked):
+def test_it_answers_over_plain_http_too(launch_chromium, open_page, address):
+    port = urlsplit(address).port
+    rules = "MAP lab.example 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
+    browser = launch_chromium(*NO_WEBGL, f"--host-resolver-rules={rules}")
+    page = open_page(browser, f"http://lab.example:{port}/")
+    assert not page.evaluate("isSecureContext")
+    choose(page, "AD")
+    assert page.locator("#problem").is_hidden()
+    assert page.locator("#probability").is_visible()
+    browser.close()
+
+
+def test_nothing_is_asked_of_anyone_else_and_the_policy_forbids_it(answered, asked):
     answered.evaluate("fetch('http://127.0.0.1:9/').catch(() => 0)")
     elsewhere = [
-        one for one in asked if urlsplit(one).scheme not in ("data", "blob") and not one.startswith(address)
+        one
+        for page, one in asked
+        if urlsplit(one).scheme not in ("data", "blob") and not one.startswith(page)
     ]
     assert elsewhere == []
     policy = answered.get_attribute("meta[http-equiv=Content-Security-Policy]", "content")
@@ -432,6 +582,21 @@ def viewed(page):
     return np.asarray(Image.open(io.BytesIO(page.locator("#viewer").screenshot())).convert("RGB")).astype(
         float
     )
+
+
+def switched(page, *directions):
+    """Return what the viewer shows after each direction has been seen; the last two must differ."""
+    views = []
+    for direction in directions:
+        page.check(f"input[name=direction][value={direction}]")
+        page.wait_for_timeout(3000)
+        views.append(viewed(page))
+    assert np.abs(views[-1] - views[-2]).max() > 50
+    return views[-1]
+
+
+def assert_same_view(found, due):
+    assert np.abs(found - due).max() < 10
 
 
 def looks(page):

@@ -280,6 +280,21 @@ def test_what_python_refuses_is_refused_in_the_same_words(bad):
             assert both.browser_says == both.python_says, name
 
 
+def test_more_frames_than_nifti_1_can_count_are_refused(run_port, tmp_path, data):
+    def claimed(frames):
+        path = tmp_path / f"{frames}.nii"
+        change = setting(dim=(4, *SHAPE, frames, 1, 1, 1))
+        path.write_bytes(nifti(data, AFFINE, kind=nib.Nifti2Image, change=change))
+        return path.name, path, {}
+
+    found = run_port(tmp_path / "out", [claimed(frames) for frames in (32767, 32768, 2**53)])
+    assert "truncated" in found.scan("32767.nii")["refused"]
+    for frames in (32768, 2**53):
+        assert found.scan(f"{frames}.nii")["refused"] == (
+            f"{frames}.nii: the header claims {frames} frames, more than the 32767 allowed: export the scan again"
+        )
+
+
 def test_half_a_pair_is_refused(run_port, tmp_path, data):
     nib.save(nib.Nifti1Pair(data, AFFINE), tmp_path / "pair.img")
     for ending in ("img", "hdr"):

@@ -1,6 +1,7 @@
 /** What the page asks of the worker, and what the worker reports; reports of one scan carry its number. */
 
-import type { Answer, CheckAnswer } from "./answer";
+import type { Answer } from "./answer";
+import type { CheckRow } from "./imaging";
 
 /** A volume to be seen: voxels in C order, axes i, j, k; voxel indices -> RAS+ mm. */
 export interface Picture {
@@ -20,7 +21,7 @@ export type Step = "model" | "reading" | "aligning" | "scoring";
 export type Report =
   | { kind: "progress"; scan: number; step: Step; done: number }
   | { kind: "original"; scan: number; picture: Picture }
-  | { kind: "standard"; scan: number; picture: Picture; matrix: number[][]; checks: CheckAnswer[] }
+  | { kind: "standard"; scan: number; picture: Picture; matrix: number[][]; checks: CheckRow[] }
   | { kind: "slices"; scan: number; pixels: Uint8Array<ArrayBuffer>; size: number; yMm: number[] }
   | {
       kind: "slice";

@@ -16,7 +16,7 @@ import type { Level, RegistrationConstants } from "./model";
 import { eroded, type Mask } from "./morphology";
 import { resample } from "./sampling";
 import { type Matrix4, type Shape, type Vector, type Volume, voxelCount } from "./volume";
-import { general, percent } from "./wording";
+import { fixed, general, percent } from "./wording";
 
 export const FWHM_PER_SIGMA = 2 * Math.sqrt(2 * Math.log(2));
 
@@ -129,7 +129,7 @@ function registered(pair: Pair, around: Mask, guess: Matrix4): Matrix4 {
   const [largest, smallest] = [sizes[0]!, sizes[2]!];
   if (!(low <= smallest && largest <= high)) {
     throw new InputError(
-      `the head would have to be ${smallest.toFixed(2)} to ${largest.toFixed(2)} times the standard's ` +
+      `the head would have to be ${fixed(smallest, 2)} to ${fixed(largest, 2)} times the standard's ` +
         `size, ${general(low)} to ${general(high)} are allowed: look at the scan`,
     );
   }

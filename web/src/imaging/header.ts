@@ -8,6 +8,8 @@ import { general, tuple } from "./wording";
 
 /** Voxels of one frame: 512 x 512 x 256. A header that claims more is broken or a trap. */
 export const MAX_VOXELS = 2 ** 26;
+/** As many as NIfTI-1 holds; a NIfTI-2 header can claim 2^63, and each takes memory before one is read. */
+const MAX_FRAMES = 2 ** 15 - 1;
 const MIN_AXIS_VOXELS = 8;
 /** Voxel edges of any PET or atlas image of a head; others mean a wrong unit (metres) or a broken header. */
 const VOXEL_MM = [0.1, 30] as const;
@@ -129,6 +131,11 @@ function checkedShape(stored: number[], name: string, maxVoxels: number): { shap
     throw new InputError(
       `${name}: expected at least ${MIN_AXIS_VOXELS} voxels along each axis, received shape ${tuple(stored)}:` +
         " give the whole volume, not single slices",
+    );
+  }
+  if (frames > MAX_FRAMES) {
+    throw new InputError(
+      `${name}: the header claims ${BigInt(frames)} frames, more than the ${MAX_FRAMES} allowed: export the scan again`,
     );
   }
   const voxels = axes.map(BigInt).reduce((all, n) => all * n, 1n);

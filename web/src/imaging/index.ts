@@ -4,14 +4,13 @@
  */
 
 export { pooledProbability } from "./aggregation";
-export type { Progress } from "./align";
 export { backProject, coronalSlices } from "./coronal";
 export { InputError } from "./errors";
 export { MODEL_IMAGES, type Model, type ModelConstants, openModel } from "./model";
-export { type CheckRow, qualityChecks, refusal, type Verdict } from "./quality";
+export { type CheckRow, qualityChecks, refusal } from "./quality";
 export { readNifti } from "./reading";
 export { type RegionRow, regionTable } from "./regions";
-export { resample } from "./sampling";
-export { type Standardized, standardize } from "./standard";
-export type { Matrix4, Shape, Vector, Volume } from "./volume";
+export { standardize } from "./standard";
+export type { Volume } from "./volume";
+export { fixed, percent, rounded } from "./wording";
 export { writeNifti } from "./writing";

@@ -37,7 +37,7 @@ export function transpose(a: readonly (readonly number[])[]): number[][] {
   return a[0]!.map((_, column) => a.map((row) => row[column]!));
 }
 
-export function apply(matrix: Matrix4, [x, y, z]: Vector): Vector {
+export function apply(matrix: Matrix4, [x, y, z]: Readonly<Vector>): Vector {
   const at = (row: number[]): number => row[0]! * x + row[1]! * y + row[2]! * z + row[3]!;
   return [at(matrix[0]!), at(matrix[1]!), at(matrix[2]!)];
 }

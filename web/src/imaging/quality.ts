@@ -19,7 +19,8 @@ export type Verdict = "ok" | "flagged" | "refused";
 
 export interface CheckRow {
   readonly name: string;
-  readonly value: number;
+  /** Null where it is not finite: JSON has no word for that. */
+  readonly value: number | null;
   readonly verdict: Verdict;
   /** Empty where all is well. */
   readonly reason: string;
@@ -27,11 +28,19 @@ export interface CheckRow {
 
 /** Judge a scan, in the order of the model's checks. */
 export function qualityChecks(scan: Volume, found: Standardized, model: Model): CheckRow[] {
-  const values = measures(scan, found, model);
-  return model.constants.quality.map((limit) => {
+  return judged(measures(scan, found, model), model.constants.quality);
+}
+
+/** Hold measures against limits, in the order of these. */
+export function judged(
+  values: Readonly<Record<string, number>>,
+  limits: readonly QualityConstants[],
+): CheckRow[] {
+  return limits.map((limit) => {
     const value = values[limit.name];
     if (value === undefined) throw new RangeError(`no such quality measure: ${limit.name}`);
-    return { name: limit.name, value: rounded(value, 4), ...verdictOn(value, limit) };
+    const told = Number.isFinite(value) ? rounded(value, 4) : null;
+    return { name: limit.name, value: told, ...verdictOn(value, limit) };
   });
 }
 
@@ -162,8 +171,9 @@ function verdictOn(value: number, limit: QualityConstants): { verdict: Verdict; 
     { verdict: "flagged", below: limit.flag_below, above: limit.flag_above },
   ] as const;
   for (const { verdict, below, above } of levels) {
-    const low = below !== null && value < below;
-    const high = above !== null && !(value <= above); // also NaN
+    // So that NaN is beyond any limit.
+    const low = below !== null && !(value >= below);
+    const high = above !== null && !(value <= above);
     if (!low && !high) continue;
     const what = `${short(value)}, required ${low ? `${short(below)} or more` : `${short(above!)} or less`}`;
     const seen = `training scans have ${short(limit.low)} to ${short(limit.high)}`;

@@ -7,7 +7,7 @@ import { byId, percent } from "./dom";
 import type { ModelInfo } from "./model-info";
 import { save, stemOf } from "./saving";
 import { middleOf, type Point } from "./sections";
-import { begun, sceneOf, windowOf, type Shown } from "./state";
+import { begun, fromStandard, sceneOf, toStandard, windowOf, type Shown } from "./state";
 import { Strip } from "./strip";
 import { summaryPicture } from "./summary";
 import { showChecks, showRegions } from "./tables";
@@ -29,13 +29,8 @@ type Of<Kind extends Report["kind"]> = Extract<Report, { kind: Kind }>;
 export class App {
   private readonly worker = new Worker("worker.js", { type: "module" });
   private readonly controls: Controls;
-  private readonly strip = new Strip(byId("strip"), (yMm) =>
-    this.move([this.controls.point[0], yMm, this.controls.point[2]]),
-  );
-  private readonly viewer = new StagedViewer(byId("viewer"), (point) => {
-    this.controls.point = point;
-    this.strip.mark(point[1]);
-  });
+  private readonly strip = new Strip(byId("strip"), (yMm) => this.moveToSlice(yMm));
+  private readonly viewer = new StagedViewer(byId("viewer"), (point) => this.follow(point));
   private shown: Shown = begun("");
   private scan = 0;
 
@@ -130,7 +125,7 @@ export class App {
     Object.assign(this.shown, { standard: picture, matrix, checks });
     byId("checks").closest("section")!.hidden = false;
     showChecks(byId("checks"), checks, this.model.quality);
-    this.controls.span(picture, START);
+    this.spanSpace();
     void this.draw();
   }
 
@@ -157,7 +152,7 @@ export class App {
     byId<HTMLButtonElement>("save-cam").disabled = false;
     byId<HTMLButtonElement>("save-page").disabled = false;
     this.strip.restyle(this.controls.overlay);
-    this.strip.mark(this.controls.point[1]);
+    this.follow(this.controls.point);
     this.setState("answered");
     byId("progress-text").textContent = `Answered: ${percent(answer.probability_of_ad)} probability of AD`;
     void this.draw();
@@ -197,16 +192,16 @@ export class App {
 
   private async changeSpace(): Promise<void> {
     this.shown.space = this.controls.space;
-    const { original, standard, matrix } = this.shown;
-    const picture = this.shown.space === "standard" ? standard : original;
+    this.spanSpace();
+    await this.draw();
+  }
+
+  /** Let the sliders span the space that is shown. */
+  private spanSpace(): void {
+    const { space, original, standard, matrix } = this.shown;
+    const picture = space === "standard" ? standard : original;
     if (picture) {
-      const [x, y, z] = START;
-      const there = matrix?.slice(0, 3).map((row) => row[0]! * x + row[1]! * y + row[2]! * z + row[3]!);
-      this.controls.span(
-        picture,
-        this.shown.space === "standard" ? START : ((there ?? START) as unknown as Point),
-      );
-      await this.draw();
+      this.controls.span(picture, matrix ? fromStandard(this.shown, START) : middleOf(picture));
     }
   }
 
@@ -219,9 +214,19 @@ export class App {
   }
 
   private move(point: Point): void {
-    this.controls.point = point;
-    this.strip.mark(point[1]);
+    this.follow(point);
     this.viewer.moveTo(point);
+  }
+
+  /** Let sliders and slices say where the viewer is. */
+  private follow(point: Point): void {
+    this.controls.point = point;
+    this.strip.mark(toStandard(this.shown, point)[1]);
+  }
+
+  private moveToSlice(yMm: number): void {
+    const [x, , z] = toStandard(this.shown, this.controls.point);
+    this.move(fromStandard(this.shown, [x, yMm, z]));
   }
 
   private saveCam(): void {
@@ -231,7 +236,7 @@ export class App {
   private async saveSummary(): Promise<void> {
     const { shown, controls, model } = this;
     const scene = sceneOf({ ...shown, space: "standard" }, controls.overlay, model.slices.window)!;
-    const at = shown.space === "standard" ? controls.point : START;
+    const at = toStandard(shown, controls.point);
     save(await summaryPicture(shown, scene, at, model), `${stemOf(shown.name)}_adpet.png`, "image/png");
   }
 }

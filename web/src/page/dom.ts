@@ -54,3 +54,8 @@ export function signed(value: number, digits: number): string {
   const text = value.toFixed(digits);
   return Number(text) === 0 ? text.replace("-", "") : text.replace("-", "−");
 }
+
+/** Write a figure of any size; null stands for what is not finite. */
+export function figure(value: number | null): string {
+  return value === null ? "not finite" : signed(value, Math.abs(value) >= 100 ? 0 : 2);
+}

@@ -32,6 +32,8 @@ export class NiivueViewer implements Viewer {
   private cam: Picture | undefined;
   private direction: Direction | undefined;
   private frame = 0;
+  private queue: Promise<unknown> = Promise.resolve();
+
   private constructor(
     private readonly niivue: Niivue,
     private readonly onMove: OnMove,
@@ -79,7 +81,25 @@ export class NiivueViewer implements Viewer {
     return viewer;
   }
 
-  async show(scene: Scene): Promise<void> {
+  /** Scenes are read one after another: two at once would both lay their map over the scan. */
+  show(scene: Scene): Promise<void> {
+    const shown = this.queue.then(() => this.read(scene));
+    this.queue = shown.catch(() => undefined);
+    return shown;
+  }
+
+  restyle(scene: Scene): void {
+    void this.show(scene);
+  }
+
+  moveTo(point: Point): void {
+    if (this.base) {
+      this.niivue.scene.crosshairPos = this.niivue.mm2frac([...point]);
+      this.niivue.drawScene();
+    }
+  }
+
+  private async read(scene: Scene): Promise<void> {
     const { niivue } = this;
     if (scene.base !== this.base) {
       const image = await imageOf(scene.base, "scan.nii", "gray", 1, scene.window);
@@ -92,13 +112,13 @@ export class NiivueViewer implements Viewer {
     }
     const { cam, overlay } = scene;
     if (cam?.picture === this.cam && overlay.direction === this.direction) {
+      this.restyleSoon(scene);
       return;
     }
+    cancelAnimationFrame(this.frame);
     if (niivue.volumes.length > 1) {
       niivue.removeVolume(niivue.volumes[1]!);
     }
-    this.cam = cam?.picture;
-    this.direction = overlay.direction;
     if (cam) {
       const sign = overlay.direction === "AD" ? 1 : -1;
       const towards = { ...cam.picture, data: cam.picture.data.map((value) => sign * value) };
@@ -107,17 +127,11 @@ export class NiivueViewer implements Viewer {
       image.colormapType = NOTHING_BELOW_LEAST;
       niivue.addVolume(image);
     }
+    this.cam = cam?.picture;
+    this.direction = overlay.direction;
   }
 
-  restyle(scene: Scene): void {
-    if (
-      scene.base !== this.base ||
-      scene.cam?.picture !== this.cam ||
-      scene.overlay.direction !== this.direction
-    ) {
-      void this.show(scene);
-      return;
-    }
+  private restyleSoon(scene: Scene): void {
     cancelAnimationFrame(this.frame);
     this.frame = requestAnimationFrame(() => {
       const image = this.niivue.volumes[1];
@@ -127,13 +141,6 @@ export class NiivueViewer implements Viewer {
         this.niivue.updateGLVolume();
       }
     });
-  }
-
-  moveTo(point: Point): void {
-    if (this.base) {
-      this.niivue.scene.crosshairPos = this.niivue.mm2frac([...point]);
-      this.niivue.drawScene();
-    }
   }
 
   private moved({ mm }: NiiVueLocation): void {

@@ -1,6 +1,7 @@
 /** Sections through volumes in world millimetres, painted on plain canvases: no WebGL is needed. */
 
-import { inverse } from "../imaging/matrix";
+import { apply, inverse } from "../imaging/matrix";
+import { sample } from "../imaging/sampling";
 import type { Picture } from "../messages";
 import { colourOf, type Overlay } from "./colours";
 
@@ -99,33 +100,5 @@ export function paintPixel(
 /** Return a function that samples a volume linearly at a point in world mm; 0 outside. */
 function sampler({ data, shape, affine }: Picture): (point: Point) => number {
   const toIndex = inverse(affine);
-  const [, nj, nk] = shape;
-  const index = [0, 0, 0];
-  const lower = [0, 0, 0];
-  return ([x, y, z]) => {
-    for (let axis = 0; axis < 3; axis++) {
-      const row = toIndex[axis]!;
-      const place = row[0]! * x + row[1]! * y + row[2]! * z + row[3]!;
-      if (!(place >= 0 && place <= shape[axis]! - 1)) {
-        return 0;
-      }
-      index[axis] = place;
-      lower[axis] = Math.min(Math.floor(place), Math.max(shape[axis]! - 2, 0));
-    }
-    let sum = 0;
-    for (let corner = 0; corner < 8; corner++) {
-      let weight = 1;
-      let offset = 0;
-      for (let axis = 0; axis < 3; axis++) {
-        const upper = (corner >> axis) & 1;
-        const part = index[axis]! - lower[axis]!;
-        weight *= upper ? part : 1 - part;
-        offset = offset * (axis === 0 ? 1 : axis === 1 ? nj : nk) + lower[axis]! + upper;
-      }
-      if (weight > 0) {
-        sum += weight * data[offset]!;
-      }
-    }
-    return sum;
-  };
+  return (point) => sample(data, shape, ...apply(toIndex, point));
 }

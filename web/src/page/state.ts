@@ -1,9 +1,11 @@
 /** What is known of the scan that is shown. */
 
-import type { Answer, CheckAnswer, SliceAnswer } from "../answer";
+import type { Answer, SliceAnswer } from "../answer";
+import type { CheckRow } from "../imaging";
+import { apply, inverse, product } from "../imaging/matrix";
 import type { Picture, Report } from "../messages";
 import type { Overlay } from "./colours";
-import type { CamPicture, Scene } from "./sections";
+import type { CamPicture, Point, Scene } from "./sections";
 
 export type Space = "standard" | "original";
 
@@ -18,7 +20,7 @@ export interface Shown {
   standard?: Picture;
   /** Standard world mm -> scan world mm. */
   matrix?: number[][];
-  checks: CheckAnswer[];
+  checks: CheckRow[];
   slices?: Extract<Report, { kind: "slices" }>;
   scored: SliceAnswer[];
   cam?: CamPicture;
@@ -43,6 +45,16 @@ export function sceneOf(
   return original && { base: original, window: originalWindow!, cam: cam && moved(cam, matrix!), overlay };
 }
 
+/** Return where a place of MNI space lies in the space that is shown, in world mm. */
+export function fromStandard({ space, matrix }: Shown, point: Point): Point {
+  return space === "original" && matrix ? apply(matrix, point) : point;
+}
+
+/** Return where a place of the space that is shown lies in MNI space. */
+export function toStandard({ space, matrix }: Shown, point: Point): Point {
+  return space === "original" && matrix ? apply(inverse(matrix), point) : point;
+}
+
 /** Return the window in which uptake of any unit is drawn. */
 export function windowOf(data: Float32Array): readonly [number, number] {
   const step = Math.max(1, Math.floor(data.length / 100_000));
@@ -59,11 +71,7 @@ function moved(cam: CamPicture, matrix: number[][]): CamPicture {
   if (known) {
     return known;
   }
-  const affine = matrix.map((row) =>
-    [0, 1, 2, 3].map((column) =>
-      row.reduce((sum, value, n) => sum + value * cam.picture.affine[n]![column]!, 0),
-    ),
-  );
+  const affine = product(matrix, cam.picture.affine);
   const made = { ...cam, picture: { ...cam.picture, affine } };
   movedPictures.set(cam.picture, made);
   return made;

@@ -1,10 +1,11 @@
 /** The answer on one picture: figures, sections with the map, slices, regions and checks. */
 
 import { colourOf } from "./colours";
-import { percent, signed } from "./dom";
+import { figure, percent, signed } from "./dom";
 import type { ModelInfo } from "./model-info";
 import { paintSection, type Axis, type Point, type Scene } from "./sections";
 import type { Shown } from "./state";
+import { LEAKY } from "./verdict";
 
 const WIDTH = 1200;
 const HEIGHT = 1180;
@@ -23,7 +24,7 @@ export async function summaryPicture(shown: Shown, scene: Scene, at: Point, mode
   const context = canvas.getContext("2d")!;
   context.fillStyle = "#ffffff";
   context.fillRect(0, 0, WIDTH, HEIGHT);
-  drawHead(context, shown, model);
+  drawHead(context, shown);
   drawSections(context, scene, at);
   drawSlices(context, shown);
   drawRegions(context, shown);
@@ -39,7 +40,7 @@ export async function summaryPicture(shown: Shown, scene: Scene, at: Point, mode
   );
 }
 
-function drawHead(context: CanvasRenderingContext2D, { name, answer }: Shown, _: ModelInfo): void {
+function drawHead(context: CanvasRenderingContext2D, { name, answer }: Shown): void {
   const above = answer!.probability_of_ad >= answer!.threshold;
   write(context, percent(answer!.probability_of_ad), MARGIN, 96, 64, above ? AD : CN, "650");
   const figure = context.measureText(percent(answer!.probability_of_ad)).width;
@@ -47,6 +48,9 @@ function drawHead(context: CanvasRenderingContext2D, { name, answer }: Shown, _:
   write(context, name, WIDTH - MARGIN, 72, 18, INK, "600", "right", 560);
   write(context, `threshold ${percent(answer!.threshold)}`, WIDTH - MARGIN, 96, 16, QUIET, "400", "right");
   write(context, answer!.meaning, MARGIN, 130, 16, QUIET, "400", "left", WIDTH - 2 * MARGIN);
+  if (answer!.leaky) {
+    write(context, LEAKY, MARGIN, 150, 16, AD, "600");
+  }
 }
 
 function drawSections(context: CanvasRenderingContext2D, scene: Scene, at: Point): void {
@@ -146,7 +150,7 @@ function drawChecks(context: CanvasRenderingContext2D, { checks }: Shown, model:
     const text = model.quality.find((one) => one.name === name)?.text ?? name;
     write(context, verdict === "ok" ? "✓" : "!", left, y, 15, verdict === "ok" ? "#20703f" : AD, "700");
     write(context, text, left + 22, y, 14, INK, "400", "left", WIDTH - MARGIN - left - 84);
-    write(context, signed(value, 2), WIDTH - MARGIN, y, 14, QUIET, "400", "right");
+    write(context, figure(value), WIDTH - MARGIN, y, 14, QUIET, "400", "right");
   });
 }
 

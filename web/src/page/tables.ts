@@ -1,8 +1,8 @@
 /** The table of regions, which can be sorted, and the quality checks. */
 
-import type { CheckAnswer, RegionAnswer } from "../answer";
+import type { CheckRow, RegionRow } from "../imaging";
 import type { CheckInfo } from "./model-info";
-import { element, percent, signed } from "./dom";
+import { element, figure, percent, signed } from "./dom";
 
 type Column = "name" | "uptake" | "z" | "cam_share";
 
@@ -18,7 +18,7 @@ const MARKS = { ok: "✓", flagged: "!", refused: "×" } as const;
 const WORDS = { ok: "as in training", flagged: "unusual", refused: "refused" } as const;
 
 /** Draw the regions into a table, lowest z first; a click on a heading sorts anew. */
-export function showRegions(table: HTMLTableElement, regions: readonly RegionAnswer[]): void {
+export function showRegions(table: HTMLTableElement, regions: readonly RegionRow[]): void {
   let sorted: { column: Column; ascending: boolean } = { column: "z", ascending: true };
   const draw = () => {
     const direction = sorted.ascending ? 1 : -1;
@@ -45,7 +45,7 @@ function compare(a: string | number, b: string | number): number {
   return typeof a === "string" ? a.localeCompare(String(b)) : a - Number(b);
 }
 
-function regionRow({ name, uptake, z, cam_share, ad_pattern }: RegionAnswer): HTMLTableRowElement {
+function regionRow({ name, uptake, z, cam_share, ad_pattern }: RegionRow): HTMLTableRowElement {
   const bar = element("span", { class: z < 0 ? "bar low" : "bar high", "aria-hidden": "true" });
   bar.style.setProperty("--length", `${Math.min(Math.abs(z) / WIDEST_Z, 1) * 50}%`);
   const title = element("th", { scope: "row" }, name);
@@ -73,7 +73,7 @@ function regionRow({ name, uptake, z, cam_share, ad_pattern }: RegionAnswer): HT
 /** Draw the checks into a list, those that failed first. */
 export function showChecks(
   list: HTMLElement,
-  checks: readonly CheckAnswer[],
+  checks: readonly CheckRow[],
   infos: readonly CheckInfo[],
 ): void {
   const severity = { refused: 0, flagged: 1, ok: 2 } as const;
@@ -99,8 +99,4 @@ export function showChecks(
       );
     });
   list.replaceChildren(...items);
-}
-
-function figure(value: number): string {
-  return signed(value, Math.abs(value) >= 100 ? 0 : 2);
 }

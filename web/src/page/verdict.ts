@@ -4,6 +4,8 @@ import type { Answer } from "../answer";
 import { element, percent } from "./dom";
 import type { ModelInfo } from "./model-info";
 
+export const LEAKY = "This model was trained and tested on the same subjects.";
+
 export function showAnswer(place: HTMLElement, answer: Answer, model: ModelInfo): void {
   const { probability_of_ad: p, threshold } = answer;
   const above = p >= threshold;
@@ -39,9 +41,7 @@ export function showAnswer(place: HTMLElement, answer: Answer, model: ModelInfo)
       { class: "small" },
       `AUC ${auc.value.toFixed(2)} (${auc.low.toFixed(2)} to ${auc.high.toFixed(2)}) on ${subjects} held-out subjects.`,
     ),
-    ...(answer.leaky
-      ? [element("p", { class: "warning" }, "This model was trained and tested on the same subjects.")]
-      : []),
+    ...(answer.leaky ? [element("p", { class: "warning" }, LEAKY)] : []),
     ...flagsOf(answer),
     element("p", { class: "limits" }, "Not for diagnosis. Research use only."),
   );

@@ -25,6 +25,9 @@ export class StagedViewer {
   private full: Promise<Viewer | undefined> | undefined;
   private active: Viewer;
   private turn = 0;
+  /** What was asked for last, which a viewer that opens or reads meanwhile does not know. */
+  private scene: Scene | undefined;
+  private point: Point = [0, 0, 0];
 
   constructor(
     place: HTMLElement,
@@ -38,24 +41,29 @@ export class StagedViewer {
   /** Show a scene at a place; `settled` when the page has nothing else to do. */
   async show(scene: Scene, point: Point, settled: boolean): Promise<void> {
     const turn = ++this.turn;
+    [this.scene, this.point] = [scene, point];
     this.full ??= settled ? this.openFull() : undefined;
     const full = settled ? await this.full : undefined;
     if (turn !== this.turn) {
       return;
     }
     const viewer = full ?? this.planes;
-    await viewer.show(scene);
-    viewer.moveTo(point);
-    if (turn === this.turn) {
-      this.activate(viewer);
+    await viewer.show(this.scene);
+    if (turn !== this.turn) {
+      return;
     }
+    viewer.restyle(this.scene);
+    viewer.moveTo(this.point);
+    this.activate(viewer);
   }
 
   restyle(scene: Scene): void {
+    this.scene = scene;
     this.active.restyle(scene);
   }
 
   moveTo(point: Point): void {
+    this.point = point;
     this.active.moveTo(point);
   }
 
@@ -70,7 +78,10 @@ export class StagedViewer {
     if (hasWebGL2()) {
       try {
         const { NiivueViewer } = await import("./niivue-viewer");
-        return await NiivueViewer.open(this.fullPlace, this.onMove);
+        return await NiivueViewer.open(this.fullPlace, (point) => {
+          this.point = point;
+          this.onMove(point);
+        });
       } catch (error) {
         console.warn(error);
       }

@@ -4,17 +4,21 @@ import {
   InputError,
   backProject,
   coronalSlices,
+  fixed,
+  percent,
   pooledProbability,
   qualityChecks,
   readNifti,
   refusal,
   regionTable,
+  rounded,
   standardize,
   writeNifti,
+  type CheckRow,
   type Model,
   type Volume,
 } from "../imaging";
-import type { Answer, CheckAnswer } from "../answer";
+import type { Answer } from "../answer";
 import type { Picture, Report, Step } from "../messages";
 import type { Network } from "./network";
 
@@ -23,7 +27,7 @@ type Send = (report: Unnumbered<Report>, transfer?: Transferable[]) => void;
 
 /** Voxels of the scan as it came that are sent to be seen; of a larger one, every second along each axis. */
 const MOST_SEEN = 2 ** 24;
-const DIGITS = 1e6;
+const PROBABILITY_DECIMALS = 6;
 
 /** Whether a scan that came later has taken this one's place. */
 export type IsStale = () => boolean;
@@ -67,11 +71,14 @@ export async function answerFor(
     model: constants.name,
     lineage: String(constants.lineage["id"]),
     leaky: constants.leaky,
-    probability_of_ad: rounded(probability),
+    probability_of_ad: rounded(probability, PROBABILITY_DECIMALS),
     threshold: constants.threshold,
     meaning: meaningOf(probability, constants),
-    slices: yMm.map((y, index) => ({ y_mm: y, probability_of_ad: rounded(scored.probabilities[index]!) })),
-    similarity_to_template: Math.round(1e4 * found.similarity) / 1e4,
+    slices: yMm.map((y, index) => ({
+      y_mm: y,
+      probability_of_ad: rounded(scored.probabilities[index]!, PROBABILITY_DECIMALS),
+    })),
+    similarity_to_template: rounded(found.similarity, 4),
     matrix: found.matrix,
     regions: regionTable(found.volume, cam, model),
     checks,
@@ -114,7 +121,7 @@ async function scoreAll(
   return { maps: joined, probabilities };
 }
 
-function refuse(name: string, checks: readonly CheckAnswer[]): void {
+function refuse(name: string, checks: readonly CheckRow[]): void {
   const sentence = refusal(checks);
   if (sentence) {
     throw new InputError(`${name}: ${sentence}`);
@@ -125,20 +132,13 @@ function refuse(name: string, checks: readonly CheckAnswer[]): void {
 export function meaningOf(probability: number, { calibration, performance }: Model["constants"]): string {
   const { bins, prevalence } = calibration;
   const here = bins.find((bin) => probability < bin.high) ?? bins.at(-1)!;
-  const withAd = Math.round(here.ad_share * here.subjects);
-  const interval = `95 % interval ${wholePercent(here.ad_share_low)} to ${wholePercent(here.ad_share_high)}`;
+  const withAd = rounded(here.ad_share * here.subjects, 0);
+  const interval = `95 % interval ${percent(here.ad_share_low)} to ${percent(here.ad_share_high)}`;
   return (
-    `Of the ${here.subjects} test subjects who were given ${here.low.toFixed(2)} to ${here.high.toFixed(2)}, ` +
-    `${withAd} had AD, ${wholePercent(here.ad_share)} (${interval}); ` +
-    `of all ${performance.test_subjects} test subjects ${wholePercent(prevalence)} had.`
+    `Of the ${here.subjects} test subjects who were given ${fixed(here.low, 2)} to ${fixed(here.high, 2)}, ` +
+    `${withAd} had AD, ${percent(here.ad_share)} (${interval}); ` +
+    `of all ${performance.test_subjects} test subjects ${percent(prevalence)} had.`
   );
-}
-
-/** Write a share as Python's `:.0%` does, which rounds a half to the even number. */
-function wholePercent(share: number): string {
-  const exact = 100 * share;
-  const rounded = Math.round(exact);
-  return `${exact % 1 === 0.5 && rounded % 2 === 1 ? rounded - 1 : rounded}%`;
 }
 
 function sendPicture(send: Send, kind: "original", volume: Volume): void {
@@ -146,7 +146,7 @@ function sendPicture(send: Send, kind: "original", volume: Volume): void {
   send({ kind, picture }, [picture.data.buffer]);
 }
 
-function sendStandard(send: Send, volume: Volume, matrix: number[][], checks: CheckAnswer[]): void {
+function sendStandard(send: Send, volume: Volume, matrix: number[][], checks: CheckRow[]): void {
   const picture = copied(volume);
   send({ kind: "standard", picture, matrix, checks }, [picture.data.buffer]);
 }
@@ -176,8 +176,4 @@ function thinned(volume: Volume): Volume {
 
 function largest(data: Float32Array): number {
   return data.reduce((max, value) => Math.max(max, Math.abs(value)), Number.MIN_VALUE);
-}
-
-function rounded(value: number): number {
-  return Math.round(DIGITS * value) / DIGITS;
 }

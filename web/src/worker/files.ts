@@ -1,4 +1,7 @@
-/** Fetch the model that lies beside the page, each file checked against the digest that `model.json` names. */
+/**
+ * Fetch the model that lies beside the page, each file checked against the digest that `model.json` names: over HTTPS
+ * and on loopback, since browsers compute none elsewhere.
+ */
 
 import { InputError, MODEL_IMAGES, openModel, type Model, type ModelConstants } from "../imaging";
 
@@ -17,6 +20,9 @@ export async function fetchModel(): Promise<Opened> {
 
 async function checked(name: string, digest: string | undefined): Promise<Uint8Array<ArrayBuffer>> {
   const content = await fetched(name);
+  if (!isSecureContext) {
+    return content;
+  }
   const found = new Uint8Array(await crypto.subtle.digest("SHA-256", content));
   const hex = Array.from(found, (byte) => byte.toString(16).padStart(2, "0")).join("");
   if (hex !== digest) {
