@@ -45,6 +45,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.handler(options)
         # Here, and not when Python ends, so that a reader who has gone is noticed below.
         sys.stdout.flush()
+        if options.command in STAGES:
+            from adpet.dvc_lock import leave_keeper
+
+            leave_keeper()
     except AdpetError as error:
         sys.exit(f"adpet {options.command}: {error}")
     except BrokenPipeError:

@@ -68,7 +68,8 @@ def _with_maps(model: keras.Model) -> keras.Model:
     maps = difference(features)
     difference.set_weights([(kernel[:, ad] - kernel[:, cn]).reshape(1, 1, -1, 1)])
     outputs = {
-        CAM: keras.layers.Reshape(tuple(maps.shape[1:3]), name=CAM)(maps),
+        # Not Reshape: its shape is computed in the graph, which the converter folds now and then otherwise.
+        CAM: keras.ops.squeeze(maps, axis=-1),
         PROBABILITY: model.output[:, ad],
     }
     exported = keras.Model(model.inputs[0], outputs)

@@ -68,7 +68,7 @@ def _registered(folder: Path) -> Any:
     """
     if not (folder / VERSION_FILE).is_file():
         return None
-    import yaml  # type: ignore[import-untyped]
+    import yaml
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
