@@ -28,9 +28,13 @@ def leave_keeper() -> None:
     if address is None:
         return
     ours = "-m adpet"  # and the shell's, in which DVC runs a stage
-    dvc = next(one for one in psutil.Process().parents() if ours not in " ".join(one.cmdline()))
+    try:
+        dvc = next(one for one in psutil.Process().parents() if ours not in " ".join(one.cmdline()))
+        folder = Path(dvc.cwd())
+    except psutil.Error:  # DVC is gone already, and with it what it would have written
+        return
     file, _, stage = address.rpartition(":")
-    lock = (Path(dvc.cwd()) / file).with_name("dvc.lock") if file else Path(dvc.cwd()) / "dvc.lock"
+    lock = (folder / file).with_name("dvc.lock") if file else folder / "dvc.lock"
     with tempfile.TemporaryFile() as before:
         before.write(_content(lock))
         before.seek(0)
