@@ -42,13 +42,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     keep_freed_memory()
     try:
+        if options.command in STAGES:
+            from adpet.dvc_keeper import leave_keeper
+
+            leave_keeper()
         options.handler(options)
         # Here, and not when Python ends, so that a reader who has gone is noticed below.
         sys.stdout.flush()
-        if options.command in STAGES:
-            from adpet.dvc_lock import leave_keeper
-
-            leave_keeper()
     except AdpetError as error:
         sys.exit(f"adpet {options.command}: {error}")
     except BrokenPipeError:

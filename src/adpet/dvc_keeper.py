@@ -1,0 +1,159 @@
+"""Mend what a killed DVC has left half-written, before the next ``dvc repro`` reads it.
+
+DVC writes its lock files and ``.dvc/tmp/rwlock`` in their place. Killed in such a moment it leaves a part,
+which no DVC reads any more, or which lacks stages, and nothing of this project runs before DVC has read them.
+So the first stage leaves a process behind, which knows the lock files as they were and outlives DVC.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psutil
+import yaml
+
+from adpet.artifacts import PHANTOM_RAW, written_aside
+
+# How often the lock files are looked at, and how long a file must stay as it is when nobody writes it.
+LOOK_S, SETTLED_S = 0.1, 0.25
+
+# The command line of the process, after Python's own.
+KEEPER = ["-m", "adpet.dvc_keeper"]
+
+
+class Content(NamedTuple):
+    """What a file holds, and which one it is: DVC writes a file in its place, git puts another there."""
+
+    inode: int
+    text: bytes
+
+
+Files = dict[Path, Content | None]
+
+
+def leave_keeper() -> None:
+    """Leave the process behind, where this one is a stage that DVC runs, and DVC has none yet."""
+    if "DVC_STAGE" not in os.environ:
+        return
+    ours = "-m adpet"  # and the shell's, in which DVC runs a stage
+    try:
+        dvc = next(one for one in psutil.Process().parents() if ours not in " ".join(one.cmdline()))
+        command = [*KEEPER, str(dvc.pid)]
+        if any((one.info["cmdline"] or [])[1:4] == command for one in psutil.process_iter(["cmdline"])):
+            return
+    except psutil.Error:  # DVC is gone already
+        return
+    subprocess.Popen(
+        [sys.executable, *command, os.environ["DVC_ROOT"]],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def keep(root: Path, dvc: int) -> None:
+    """Wait until DVC has ended; then put back lock files of which a part is left, and remove such an rwlock.
+
+    Parameters
+    ----------
+    root : Path
+        The repository's root.
+    dvc : int
+        DVC's process.
+    """
+    locks = [root / "dvc.lock", root / PHANTOM_RAW.parent / "dvc.lock"]
+    known = _contents(locks)
+    while _runs(dvc):
+        for lock, content in _contents(locks).items():
+            # Others may write them too: another DVC, or git.
+            if content != known[lock] and is_whole(content, than=known[lock]):
+                known[lock] = content
+        time.sleep(LOOK_S)
+    rwlock = root / ".dvc/tmp/rwlock"
+    left = _settled([*locks, rwlock])
+    readers = left[rwlock]
+    for lock in locks:
+        if left[lock] != known[lock] and not is_whole(left[lock], than=known[lock]):
+            _put_back(lock, known[lock])
+    if readers is not None and not _is_json(readers.text):
+        rwlock.unlink(missing_ok=True)
+
+
+def is_whole(content: Content | None, *, than: Content | None) -> bool:
+    """Say whether it is a lock file that DVC reads, with all stages of an earlier one in its place."""
+    from dvc.schema import COMPILED_LOCKFILE_SCHEMA
+    from voluptuous import Invalid
+
+    if content is None:
+        return True
+    try:
+        document = _loaded(content.text)
+        COMPILED_LOCKFILE_SCHEMA(document)
+    except (yaml.YAMLError, Invalid):
+        return False
+    if not content.text.endswith(b"\n"):
+        return False
+    if than is None or than.inode != content.inode:
+        return True
+    return set(_loaded(than.text).get("stages", {})) <= set(document.get("stages", {}))
+
+
+def _loaded(text: bytes) -> Any:
+    # The next `dvc repro` may be on its way: in Python alone this takes half a second.
+    return yaml.load(text, yaml.CSafeLoader)
+
+
+def _is_json(text: bytes) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _put_back(lock: Path, content: Content | None) -> None:
+    if content is None:
+        lock.unlink(missing_ok=True)
+        return
+    with written_aside(lock) as aside:
+        aside.write_bytes(content.text)
+
+
+def _settled(paths: list[Path]) -> Files:
+    """Return what files hold when they have stayed as they are for a moment."""
+    contents = _contents(paths)
+    while True:
+        time.sleep(SETTLED_S)
+        now = _contents(paths)
+        if now == contents:
+            return now
+        contents = now
+
+
+def _contents(paths: Iterable[Path]) -> Files:
+    return {path: _content(path) for path in paths}
+
+
+def _content(path: Path) -> Content | None:
+    try:
+        with path.open("rb") as file:
+            return Content(os.fstat(file.fileno()).st_ino, file.read())
+    except FileNotFoundError:
+        return None
+
+
+def _runs(process: int) -> bool:
+    try:
+        return bool(psutil.Process(process).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+if __name__ == "__main__":
+    keep(Path(sys.argv[2]), int(sys.argv[1]))
