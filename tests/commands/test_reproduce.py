@@ -75,7 +75,7 @@ def refitted(asked_for, tmp_path_factory):
     root = tmp_path_factory.mktemp("refitted") / "project"
     shutil.copytree(asked_for.root, root, symlinks=True)
     workspace = type(asked_for)(root, asked_for.names)
-    for stage in ("evaluate", "register"):
+    for stage in ("evaluate", "export", "register"):
         workspace.adpet(stage)
     assert workspace.read_json("results/register/version.json")["version"] == 2
     return workspace
