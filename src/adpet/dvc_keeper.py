@@ -5,12 +5,14 @@ which no DVC reads any more, or which lacks stages, and nothing of this project 
 So the first stage leaves a process behind, which knows the lock files as they were and outlives DVC.
 """
 
+import fcntl
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,8 +21,7 @@ import yaml
 
 from adpet.artifacts import PHANTOM_RAW, written_aside
 
-# How often the lock files are looked at, and how long a file must stay as it is when nobody writes it.
-LOOK_S, SETTLED_S = 0.1, 0.25
+LOOK_S = 0.05
 
 # The command line of the process, after Python's own.
 KEEPER = ["-m", "adpet.dvc_keeper"]
@@ -69,20 +70,22 @@ def keep(root: Path, dvc: int) -> None:
     """
     locks = [root / "dvc.lock", root / PHANTOM_RAW.parent / "dvc.lock"]
     known = _contents(locks)
+    is_whole(known[locks[0]], than=None)  # loads what it takes now: there is no time later
     while _runs(dvc):
         for lock, content in _contents(locks).items():
             # Others may write them too: another DVC, or git.
             if content != known[lock] and is_whole(content, than=known[lock]):
                 known[lock] = content
         time.sleep(LOOK_S)
-    rwlock = root / ".dvc/tmp/rwlock"
-    left = _settled([*locks, rwlock])
-    readers = left[rwlock]
-    for lock in locks:
-        if left[lock] != known[lock] and not is_whole(left[lock], than=known[lock]):
-            _put_back(lock, known[lock])
-    if readers is not None and not _is_json(readers.text):
-        rwlock.unlink(missing_ok=True)
+    temporary = root / ".dvc/tmp"
+    if not temporary.is_dir():
+        return
+    # As DVC locks them: the next one waits until all is mended.
+    with _locked(temporary / "lock"), _locked(temporary / "rwlock.lock"):
+        for lock, content in _contents(locks).items():
+            if content != known[lock] and not is_whole(content, than=known[lock]):
+                _put_back(lock, known[lock])
+        _remove_unless_json(temporary / "rwlock")
 
 
 def is_whole(content: Content | None, *, than: Content | None) -> bool:
@@ -109,14 +112,6 @@ def _loaded(text: bytes) -> Any:
     return yaml.load(text, yaml.CSafeLoader)
 
 
-def _is_json(text: bytes) -> bool:
-    try:
-        json.loads(text)
-    except ValueError:
-        return False
-    return True
-
-
 def _put_back(lock: Path, content: Content | None) -> None:
     if content is None:
         lock.unlink(missing_ok=True)
@@ -125,15 +120,20 @@ def _put_back(lock: Path, content: Content | None) -> None:
         aside.write_bytes(content.text)
 
 
-def _settled(paths: list[Path]) -> Files:
-    """Return what files hold when they have stayed as they are for a moment."""
-    contents = _contents(paths)
-    while True:
-        time.sleep(SETTLED_S)
-        now = _contents(paths)
-        if now == contents:
-            return now
-        contents = now
+def _remove_unless_json(path: Path) -> None:
+    try:
+        json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return
+    except ValueError:
+        path.unlink()
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _contents(paths: Iterable[Path]) -> Files:
