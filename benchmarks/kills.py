@@ -365,7 +365,8 @@ def _shared(processes: set[int]) -> list[Path]:
 
 def _lock(root: Path) -> dict[str, Any]:
     path = root / "dvc.lock"
-    return dict(YAML(typ="safe").load(path)["stages"]) if path.exists() else {}
+    document = YAML(typ="safe").load(path) if path.exists() else {"stages": {}}
+    return dict(document["stages"]) if document else {"dvc.lock": "empty"}
 
 
 def _trials(study: Path) -> dict[str, Any]:

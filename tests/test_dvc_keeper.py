@@ -47,13 +47,14 @@ class Repository:
         self.root, self.lock, self.rwlock = root, root / "dvc.lock", root / ".dvc/tmp/rwlock"
         self.rwlock.parent.mkdir(parents=True)
         self._dvc = dvc
-        self._keeper = threading.Thread(target=keep, args=(root, dvc.pid))
+        self._ready = threading.Event()
+        self._keeper = threading.Thread(target=keep, args=(root, dvc.pid), kwargs={"ready": self._ready.set})
 
     def begin(self, before):
         if before is not None:
             self.lock.write_bytes(before)
         self._keeper.start()
-        self.wait()
+        assert self._ready.wait(PATIENCE_S)
 
     def wait(self):
         """Until it has looked at the files once more."""

@@ -11,8 +11,9 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,16 +50,21 @@ def leave_keeper() -> None:
             return
     except psutil.Error:  # DVC is gone already
         return
+    # A short stage would be over, and DVC writing, before the process has seen what there was: wait for its word.
+    reading, writing = os.pipe()
     subprocess.Popen(
         [sys.executable, *command, os.environ["DVC_ROOT"]],
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
+        stdout=writing,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
+    os.close(writing)
+    os.read(reading, 1)
+    os.close(reading)
 
 
-def keep(root: Path, dvc: int) -> None:
+def keep(root: Path, dvc: int, *, ready: Callable[[], None] = lambda: None) -> None:
     """Wait until DVC has ended; then put back lock files of which a part is left, and remove such an rwlock.
 
     Parameters
@@ -67,9 +73,12 @@ def keep(root: Path, dvc: int) -> None:
         The repository's root.
     dvc : int
         DVC's process.
+    ready : callable, optional
+        Called when it knows the lock files.
     """
     locks = [root / "dvc.lock", root / PHANTOM_RAW.parent / "dvc.lock"]
     known = _contents(locks)
+    ready()
     is_whole(known[locks[0]], than=None)  # loads what it takes now: there is no time later
     while _runs(dvc):
         for lock, content in _contents(locks).items():
@@ -156,4 +165,4 @@ def _runs(process: int) -> bool:
 
 
 if __name__ == "__main__":
-    keep(Path(sys.argv[2]), int(sys.argv[1]))
+    keep(Path(sys.argv[2]), int(sys.argv[1]), ready=partial(print, "ready", flush=True))
