@@ -50,7 +50,7 @@ def leave_keeper() -> None:
             return
     except psutil.Error:  # DVC is gone already
         return
-    # A short stage would be over, and DVC writing, before the process has seen what there was: wait for its word.
+    # A short stage might be over before the process has seen what there was: wait for its word.
     reading, writing = os.pipe()
     subprocess.Popen(
         [sys.executable, *command, os.environ["DVC_ROOT"]],
