@@ -10,9 +10,10 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -79,22 +80,32 @@ def keep(root: Path, dvc: int, *, ready: Callable[[], None] = lambda: None) -> N
     locks = [root / "dvc.lock", root / PHANTOM_RAW.parent / "dvc.lock"]
     known = _contents(locks)
     ready()
-    is_whole(known[locks[0]], than=None)  # loads what it takes now: there is no time later
-    while _runs(dvc):
-        for lock, content in _contents(locks).items():
-            # Others may write them too: another DVC, or git.
-            if content != known[lock] and is_whole(content, than=known[lock]):
-                known[lock] = content
-        time.sleep(LOOK_S)
-    temporary = root / ".dvc/tmp"
-    if not temporary.is_dir():
-        return
-    # As DVC locks them: the next one waits until all is mended.
-    with _locked(temporary / "lock"), _locked(temporary / "rwlock.lock"):
+    ended = threading.Event()
+    with ExitStack() as locked:
+        # Beside the looking, which takes long on a busy machine: the next DVC is soon there.
+        watcher = threading.Thread(target=_lock_when_ended, args=(root / ".dvc/tmp", dvc, locked, ended))
+        watcher.start()
+        while not ended.wait(LOOK_S):
+            for lock, content in _contents(locks).items():
+                # Others may write them too: another DVC, or git.
+                if content != known[lock] and is_whole(content, than=known[lock]):
+                    known[lock] = content
         for lock, content in _contents(locks).items():
             if content != known[lock] and not is_whole(content, than=known[lock]):
                 _put_back(lock, known[lock])
-        _remove_unless_json(temporary / "rwlock")
+        _remove_unless_json(root / ".dvc/tmp/rwlock")
+
+
+def _lock_when_ended(folder: Path, dvc: int, locked: ExitStack, ended: threading.Event) -> None:
+    """Wait for DVC's end, and then lock as DVC does, so that the next one waits until all is mended."""
+    try:
+        while _runs(dvc):
+            time.sleep(LOOK_S)
+        if folder.is_dir():
+            for name in ("lock", "rwlock.lock"):
+                locked.enter_context(_locked(folder / name))
+    finally:
+        ended.set()
 
 
 def is_whole(content: Content | None, *, than: Content | None) -> bool:
