@@ -143,7 +143,7 @@ environment = os.environ | {"DVC_STAGE": "fold@4", "DVC_ROOT": os.getcwd()}
 for _ in range(2):
     subprocess.run(f"{sys.executable} -m adpet fold 4", shell=True, check=True, env=environment)
 command = ["-m", "adpet.dvc_keeper", str(os.getpid())]
-found = [one.pid for one in psutil.process_iter() if one.cmdline()[1:4] == command]
+found = [one.pid for one in psutil.process_iter(["cmdline"]) if (one.info["cmdline"] or [])[1:4] == command]
 with open("keepers.json", "w") as file:
     json.dump(found, file)
 with open("dvc.lock", "r+") as file:
