@@ -65,7 +65,7 @@ def leave_keeper() -> None:
     os.close(reading)
 
 
-def keep(root: Path, dvc: int, *, ready: Callable[[], None] = lambda: None) -> None:
+def keep(root: Path, dvc: int, *, ready: Callable[[], object] = lambda: None) -> None:
     """Wait until DVC has ended; then put back lock files of which a part is left, and remove such an rwlock.
 
     Parameters
@@ -176,4 +176,4 @@ def _runs(process: int) -> bool:
 
 
 if __name__ == "__main__":
-    keep(Path(sys.argv[2]), int(sys.argv[1]), ready=partial(print, "ready", flush=True))
+    keep(Path(sys.argv[2]), int(sys.argv[1]), ready=partial(os.write, sys.stdout.fileno(), b"\n"))
