@@ -12,6 +12,7 @@ import psutil
 import pytest
 from dvc.utils.serialize import dumps_yaml
 
+from adpet.artifacts import locked
 from adpet.dvc_keeper import keep
 
 PATIENCE_S = 60
@@ -133,6 +134,19 @@ def test_a_part_of_an_rwlock_is_removed(repository, content, stays):
     repository.rwlock.write_bytes(content)
     repository.kill()
     assert repository.rwlock.exists() == stays
+
+
+def test_it_waits_for_another_dvc_that_has_the_lock(repository, dvc):
+    repository.begin(BEFORE)
+    repository.lock.write_bytes(b"schema: '2.")
+    held = repository.rwlock.with_name("lock")
+    held.touch()
+    with locked(held):
+        dvc.kill()
+        repository.wait()
+        assert repository.lock.read_bytes() == b"schema: '2."
+    repository.kill()
+    assert repository.lock.read_bytes() == BEFORE
 
 
 # Runs two stages as DVC does, tells which processes were left, and is killed while it writes.

@@ -207,9 +207,9 @@ def temporary_files() -> Iterator[None]:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Let one process at a time have a folder; the lock goes with the process."""
-    lock = _lock(folder)
+def locked(path: Path) -> Iterator[None]:
+    """Let one process at a time have a folder or file; the lock goes with the process."""
+    lock = _lock(path)
     try:
         yield
     finally:

@@ -5,15 +5,14 @@ which no DVC reads any more, or which lacks stages, and nothing of this project 
 So the first stage leaves a process behind, which knows the lock files as they were and outlives DVC.
 """
 
-import fcntl
 import json
 import os
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +20,7 @@ from typing import Any, NamedTuple
 import psutil
 import yaml
 
-from adpet.artifacts import PHANTOM_RAW, written_aside
+from adpet.artifacts import PHANTOM_RAW, locked, written_aside
 
 LOOK_S = 0.05
 
@@ -81,9 +80,9 @@ def keep(root: Path, dvc: int, *, ready: Callable[[], object] = lambda: None) ->
     known = _contents(locks)
     ready()
     ended = threading.Event()
-    with ExitStack() as locked:
+    with ExitStack() as held:
         # Beside the looking, which takes long on a busy machine: the next DVC is soon there.
-        watcher = threading.Thread(target=_lock_when_ended, args=(root / ".dvc/tmp", dvc, locked, ended))
+        watcher = threading.Thread(target=_lock_when_ended, args=(root / ".dvc/tmp", dvc, held, ended))
         watcher.start()
         while not ended.wait(LOOK_S):
             for lock, content in _contents(locks).items():
@@ -96,14 +95,14 @@ def keep(root: Path, dvc: int, *, ready: Callable[[], object] = lambda: None) ->
         _remove_unless_json(root / ".dvc/tmp/rwlock")
 
 
-def _lock_when_ended(folder: Path, dvc: int, locked: ExitStack, ended: threading.Event) -> None:
+def _lock_when_ended(folder: Path, dvc: int, held: ExitStack, ended: threading.Event) -> None:
     """Wait for DVC's end, and then lock as DVC does, so that the next one waits until all is mended."""
     try:
         while _runs(dvc):
             time.sleep(LOOK_S)
-        if folder.is_dir():
-            for name in ("lock", "rwlock.lock"):
-                locked.enter_context(_locked(folder / name))
+        for file in (folder / "lock", folder / "rwlock.lock"):
+            if file.exists():
+                held.enter_context(locked(file))
     finally:
         ended.set()
 
@@ -147,13 +146,6 @@ def _remove_unless_json(path: Path) -> None:
         return
     except ValueError:
         path.unlink()
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _contents(paths: Iterable[Path]) -> Files:
