@@ -8,12 +8,11 @@ import sys
 import threading
 import time
 
-import psutil
 import pytest
 from dvc.utils.serialize import dumps_yaml
 
-from adpet.artifacts import locked
 from adpet.dvc_keeper import keep
+from adpet.processes import is_running, locked
 
 PATIENCE_S = 60
 DIGEST = "d41d8cd98f00b204e9800998ecf8427e"
@@ -179,10 +178,3 @@ def test_every_dvc_that_runs_stages_has_one_which_ends_after_it(project_root, re
         time.sleep(0.05)
     assert not is_running(keeper)
     assert lock.read_bytes() == BEFORE
-
-
-def is_running(process):
-    try:
-        return psutil.Process(process).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False

@@ -8,10 +8,10 @@ import sys
 import termios
 import time
 
-import psutil
 import pytest
 
-from adpet.artifacts import SHARED, semaphores_of
+from adpet.processes import is_running
+from adpet.temporary import SHARED, semaphores_of
 from adpet.workers import epochs_shown, map_in_processes, progress, workers_ended
 
 
@@ -45,13 +45,6 @@ def busy(number):
 
 list(map_in_processes(busy, range(2), workers=2))
 """
-
-
-def is_running(process):
-    try:
-        return psutil.Process(process).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 def test_workers_end_with_a_process_that_is_killed_whatever_they_are_at():

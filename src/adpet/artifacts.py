@@ -3,15 +3,11 @@
 All paths are relative to the project's root, where ``dvc.yaml`` lies and where stages run.
 """
 
-import fcntl
 import hashlib
 import json
-import os
 import shutil
-import tempfile
-import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -79,15 +75,6 @@ VERSION = Path("results/register/version.json")
 
 # Unfinished work of a stage, by the fingerprint of what it is made from: a killed stage goes on from it.
 WORK = Path(".adpet")
-# Temporary files of running stages, a folder a process.
-TEMPORARY = WORK / "tmp"
-# Where Linux shows the semaphores of processes, which outlive them.
-SHARED = Path("/dev/shm")  # noqa: S108 - nothing is written there
-# States of a process in Linux' /proc that has ended, but was not yet taken note of.
-ENDED = "ZX"
-# The names of the links that DVC tries beside outputs, and the seconds after which none of them is in use.
-DVC_LINK_TRIED = f".{22 * '[A-Za-z0-9_-]'}.tmp"
-DVC_LINK_S = 1.0
 # What ingest has read of every file, so that it reads new and changed ones alone; nothing is lost without it.
 INGEST_NOTES = WORK / "ingest.tsv"
 
@@ -174,53 +161,6 @@ def resumable(stage: str, facts: Mapping[str, Any]) -> Iterator[Path]:
     remove(work)
 
 
-@contextmanager
-def temporary_files() -> Iterator[None]:
-    """Keep what this process, its libraries and its workers put into temporary files in a folder of its own.
-
-    It is locked by the process: a killed one leaves it, and the next one removes it, with the semaphores that
-    joblib's workers shared, and the links that DVC was trying.
-    """
-    for folder in (PHANTOM_RAW.parent, SCANS.parent, SPLIT.parent, TUNE.parent, *TUNE.parent.glob("*/")):
-        _remove_links_tried(folder)
-    TEMPORARY.mkdir(parents=True, exist_ok=True)
-    with locked(TEMPORARY):
-        for left in TEMPORARY.iterdir():
-            _remove_unless_locked(left)
-        own = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=TEMPORARY)).absolute()
-        lock = _lock(own)
-    # joblib has a place of its own for large arrays, which its workers share.
-    variables = ("TMPDIR", "JOBLIB_TEMP_FOLDER")
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(dict.fromkeys(variables, str(own)))
-    tempfile.tempdir = None
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name)
-            if value is not None:
-                os.environ[name] = value
-        tempfile.tempdir = None
-        remove(own)
-        os.close(lock)
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Let one process at a time have a folder or file; the lock goes with the process."""
-    lock = _lock(path)
-    try:
-        yield
-    finally:
-        os.close(lock)
-
-
-def semaphores_of(process: int | str) -> list[Path]:
-    """Return the semaphores that joblib has made for the workers of a process, by its number."""
-    return list(SHARED.glob(f"sem.loky-{process}-*"))
-
-
 def move(source: Path, target: Path) -> None:
     """Put a finished file or folder in the place of `target`."""
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -236,50 +176,3 @@ def code_digest() -> str:
         digest.update(path.relative_to(package).as_posix().encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
-
-
-def _lock(folder: Path, *, wait: bool = True) -> int:
-    """Lock a folder, and return the descriptor that holds the lock.
-
-    Raises
-    ------
-    BlockingIOError
-        Where another process has it and it is not waited for.
-    """
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise
-    return descriptor
-
-
-def _is_at_work(process: str) -> bool:
-    """Say whether a process is at work; a killed one can be listed for some seconds more."""
-    try:
-        state = Path("/proc", process, "stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return False
-    return state not in ENDED
-
-
-def _remove_links_tried(folder: Path) -> None:
-    """Remove the links that a killed DVC left: beside an output it tries, for a moment, which kinds work."""
-    for left in folder.glob(DVC_LINK_TRIED):
-        with suppress(FileNotFoundError):  # DVC has removed it meanwhile
-            if time.time() - left.lstat().st_mtime > DVC_LINK_S:
-                left.unlink()
-
-
-def _remove_unless_locked(folder: Path) -> None:
-    try:
-        lock = _lock(folder, wait=False)
-    except BlockingIOError:  # its process lives
-        return
-    process = folder.name.partition("-")[0]
-    if not _is_at_work(process):  # nor has another one its number
-        for semaphore in semaphores_of(process):
-            remove(semaphore)
-    remove(folder)
-    os.close(lock)

@@ -180,8 +180,8 @@ def _add(
 
 
 def _run_stage(options: argparse.Namespace) -> None:
-    from adpet.artifacts import temporary_files
     from adpet.params import load_params
+    from adpet.temporary import temporary_files
     from adpet.workers import workers_ended
 
     params = load_params()
@@ -190,8 +190,9 @@ def _run_stage(options: argparse.Namespace) -> None:
 
 
 def _fold(options: argparse.Namespace) -> None:
-    from adpet.artifacts import fold_folder, temporary_files, write_json
+    from adpet.artifacts import fold_folder, write_json
     from adpet.params import load_params
+    from adpet.temporary import temporary_files
 
     params = load_params()
     if options.number < params.evaluate.cross_validation:

@@ -20,7 +20,8 @@ from typing import Any, NamedTuple
 import psutil
 import yaml
 
-from adpet.artifacts import PHANTOM_RAW, locked, written_aside
+from adpet.artifacts import PHANTOM_RAW, written_aside
+from adpet.processes import is_running, locked
 
 LOOK_S = 0.05
 
@@ -98,7 +99,7 @@ def keep(root: Path, dvc: int, *, ready: Callable[[], object] = lambda: None) ->
 def _lock_when_ended(folder: Path, dvc: int, held: ExitStack, ended: threading.Event) -> None:
     """Wait for DVC's end, and then lock as DVC does, so that the next one waits until all is mended."""
     try:
-        while _runs(dvc):
+        while is_running(dvc):
             time.sleep(LOOK_S)
         for file in (folder / "lock", folder / "rwlock.lock"):
             if file.exists():
@@ -158,13 +159,6 @@ def _content(path: Path) -> Content | None:
             return Content(os.fstat(file.fileno()).st_ino, file.read())
     except FileNotFoundError:
         return None
-
-
-def _runs(process: int) -> bool:
-    try:
-        return bool(psutil.Process(process).status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
 
 
 if __name__ == "__main__":

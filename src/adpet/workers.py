@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
-from adpet.artifacts import semaphores_of
+from adpet.temporary import semaphores_of
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from adpet.errors import TrackingError
-from adpet.tracking import processes, runs
+from adpet.tracking import runs, writers
 from adpet.tracking.models import DIGEST, model_digest, ready_models
 from adpet.tracking.runs import append_to_run, find_run, open_run
 from adpet.tracking.store import current
@@ -149,8 +149,8 @@ class TestContinuing:
         """One of another machine counts as living: from here nobody can tell."""
         sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
         try:
-            host = "another machine" if elsewhere else processes.owner().rsplit(":", 2)[0]
-            owner = f"{host}:{sleeper.pid}:{processes._started(sleeper.pid)}"
+            host = "another machine" if elsewhere else writers.owner().rsplit(":", 2)[0]
+            owner = f"{host}:{sleeper.pid}:{writers._started(sleeper.pid)}"
             taken = current().client.create_run(
                 current().experiment_id,
                 tags={"adpet.lineage": "a1", "adpet.kind": "train", "adpet.owner": owner},
@@ -167,7 +167,7 @@ class TestContinuing:
     def test_a_run_of_a_process_that_is_gone_is_continued(self, project):
         gone = subprocess.Popen([sys.executable, "-c", ""])
         gone.wait()
-        owner = f"{processes.owner().rsplit(':', 2)[0]}:{gone.pid}:1"
+        owner = f"{writers.owner().rsplit(':', 2)[0]}:{gone.pid}:1"
         tags = {"adpet.lineage": "a1", "adpet.kind": "train", "adpet.owner": owner}
         current().client.create_run(current().experiment_id, tags=tags)
         with open_run(lineage="a1", kind="train", name="x"):

@@ -15,8 +15,8 @@ from typing import Any, Literal
 from mlflow.exceptions import MlflowException
 
 from adpet.errors import TrackingError
-from adpet.tracking.processes import owner, user
 from adpet.tracking.store import current, reported
+from adpet.tracking.writers import owner, user
 
 Kind = Literal["promotion", "rollback", "moved by hand"]
 End = Literal["done", "void"]

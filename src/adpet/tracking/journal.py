@@ -23,7 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from adpet.artifacts import PARTIAL_PREFIX, WORK, locked, remove, written_aside
+from adpet.artifacts import PARTIAL_PREFIX, WORK, remove, written_aside
+from adpet.processes import locked
 
 OUTBOX = WORK / "outbox"
 

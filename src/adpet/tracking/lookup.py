@@ -3,8 +3,8 @@
 from typing import Any
 
 from adpet.tracking.journal import RunKey, Session
-from adpet.tracking.processes import is_alive, is_elsewhere
 from adpet.tracking.store import LINEAGE, Store, reported
+from adpet.tracking.writers import is_alive, is_elsewhere
 
 KIND = "adpet.kind"
 

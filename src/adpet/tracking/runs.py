@@ -20,8 +20,8 @@ from adpet.params import flatten
 from adpet.tracking import lookup, sender
 from adpet.tracking.journal import ADD, OPEN, RunKey, Session
 from adpet.tracking.models import MODEL_FILE, installed_requirements, model_digest, write_model
-from adpet.tracking.processes import owner, user
 from adpet.tracking.store import CHECK, UnreachableError, current, environment, reached, target
+from adpet.tracking.writers import owner, user
 
 Kind = Literal["train", "tune", "trial", "fold"]
 

@@ -13,8 +13,9 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from adpet.artifacts import locked, written_aside
+from adpet.artifacts import written_aside
 from adpet.errors import TrackingError
+from adpet.processes import locked
 from adpet.tracking.pages import experiment_tags
 from adpet.tracking.place import (
     PASSWORD,
@@ -27,7 +28,7 @@ from adpet.tracking.place import (
     shown,
     store_uri,
 )
-from adpet.tracking.processes import user
+from adpet.tracking.writers import user
 
 # Read when MLflow is imported or at each call: it reports nothing about its use, and prints neither
 # the address of a run that ends nor a progress bar for each artifact.

@@ -22,7 +22,7 @@ from adpet.tracking.decisions import (
     write_end,
     write_intent,
 )
-from adpet.tracking.processes import is_alive, is_elsewhere
+from adpet.tracking.writers import is_alive, is_elsewhere
 
 # Seconds that one of another machine is believed to be alive for; a decision takes less than one.
 PATIENCE = 30.0

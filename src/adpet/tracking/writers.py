@@ -5,6 +5,8 @@ import socket
 from getpass import getuser
 from pathlib import Path
 
+from adpet.processes import is_running
+
 
 def owner() -> str:
     """Return this process as HOST:NUMBER:START, as `is_alive` reads it."""
@@ -16,13 +18,7 @@ def is_alive(owner: str) -> bool:
     host, process, started = owner.rsplit(":", 2) if owner.count(":") >= 2 else ("", "", "")
     if host != socket.gethostname() or int(process) == os.getpid():
         return False
-    try:
-        os.kill(int(process), 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # it lives, and belongs to another user
-        pass
-    return _started(int(process)) == started
+    return is_running(int(process)) and _started(int(process)) == started
 
 
 def is_elsewhere(owner: str) -> bool:
