@@ -233,13 +233,14 @@ def _predict(options: argparse.Namespace) -> None:
 
 
 def _promote(options: argparse.Namespace) -> None:
-    if options.force != bool((options.reason or "").strip()):
+    reason = (options.reason or "").strip()
+    if options.force != bool(reason) or (options.reason is not None and not reason):
         raise AdpetError(
             'required --force and --reason together; received one of them; say why in --reason "..."'
         )
     from adpet.commands.promote import run
 
-    table, refusal = run(options.version, forced=options.reason, dry_run=options.dry_run)
+    table, refusal = run(options.version, forced=reason or None, dry_run=options.dry_run)
     print(table)
     if refusal is not None:
         raise AdpetError(refusal)

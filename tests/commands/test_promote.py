@@ -71,7 +71,10 @@ class TestPromote:
         assert asked["forced"] == "for the demo"
         assert "is the champion now, by force: for the demo; there was none" in capsys.readouterr().out
 
-    @pytest.mark.parametrize("arguments", [["--force"], ["--reason", "x"], ["--force", "--reason", " "]])
+    @pytest.mark.parametrize(
+        "arguments",
+        [["--force"], ["--reason", "x"], ["--force", "--reason", " "], ["--reason", ""], ["--reason", " "]],
+    )
     def test_force_needs_a_reason_and_a_reason_force(self, promote, arguments):
         with pytest.raises(SystemExit, match="required --force and --reason together"):
             promote(result(MET), *arguments)
