@@ -109,6 +109,15 @@ class TestTheRule:
         assert len(entry.why) == LONGEST_REASON
         assert any(text.startswith("new subjects: NOT MET: the split leaked") for text in entry.conditions)
 
+    def test_a_version_of_another_model_lends_this_one_nothing(self, version):
+        version("a1", leaky=True)
+        own = current().client.get_model_version("adpet", "1")
+        current().client.create_registered_model("other")
+        current().client.create_model_version("other", own.source, own.run_id, tags=own.tags)
+        with pytest.raises(TrackingError, match="models:/other/1: required a version of adpet"):
+            promote("models:/other/1", **KNOWN)
+        assert champion() is None
+
     def test_who_decided_is_named(self, version, monkeypatch):
         monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "anna")
         promote(version(), **KNOWN)

@@ -64,9 +64,15 @@ def promote(
     Raises
     ------
     TrackingError
-        If there is no such version, or its files are not those that were registered.
+        If there is no such version, it is one of another model, or its files are not those that were
+        registered.
     """
     challenger = named(version, model_name=model_name)
+    if challenger.name != model_name:
+        raise TrackingError(
+            f"models:/{challenger.name}/{challenger.number}: required a version of {model_name}; received "
+            "one of another model; see params.yaml, tracking.model_name"
+        )
     with registered_files(challenger):
         pass
     for _ in range(ATTEMPTS):
