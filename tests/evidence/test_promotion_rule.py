@@ -121,6 +121,23 @@ class TestAgainstAChampion:
         found = common_subjects(evidence(changed), evidence())
         assert (len(found.challenger), found.known, found.relabelled) == (79, 0, 1)
 
+    def test_many_whose_diagnoses_differ_are_other_people_with_the_same_ids(self):
+        other = answers()
+        other.loc[:8, "diagnosis"] = other["diagnosis"].map({"AD": "CN", "CN": "AD"})
+        found = missed(evidence(other), evidence())
+        assert list(found) == ["champion"]
+        assert (
+            "9 left out since their diagnosis differs; so many that these seem to be other people"
+            in (found["champion"])
+        )
+
+    @pytest.mark.parametrize("separation", [2.0, 40.0], ids=["some errors", "none"])
+    def test_the_same_network_again_is_no_loss_also_where_it_errs_in_nobody(self, separation):
+        table = answers(separation, subjects=24)
+        conditions_met = conditions(evidence(table), evidence(table.copy()), RULE)
+        assert conditions_met[-1].met
+        assert "the same answers as the champion's on 24 subjects" in conditions_met[-1].text
+
     @pytest.mark.parametrize("first", [62, 500])
     def test_too_few_in_common_decide_nothing_and_say_so(self, first):
         found = missed(evidence(answers()), evidence(answers(first=first)))

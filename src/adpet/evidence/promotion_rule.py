@@ -42,6 +42,14 @@ class Rule:
     resamples: int
 
 
+# Where more than this share of the subjects in common have two diagnoses, ids name other people.
+MOST_RELABELLED = 0.1
+_OTHER_PEOPLE = (
+    "so many that these seem to be other people with the same ids: required cohorts whose ids differ, or the "
+    "diagnoses that the champion was told"
+)
+
+
 class Condition(NamedTuple):
     """One condition, whether it is met, and the numbers."""
 
@@ -129,8 +137,12 @@ def _champion(challenger: Evidence, champion: Evidence, rule: Rule) -> Condition
         if count
     )
     who = f"{_counted(common.challenger)} that both were tested on{left}"
+    if common.relabelled > MOST_RELABELLED * (common.relabelled + len(common.challenger)):
+        return Condition("champion", met=False, text=f"{who}; {_OTHER_PEOPLE}")
     if _is_small(common.challenger, rule):
         return Condition("champion", met=False, text=f"{who}; {_required(rule)}")
+    if common.challenger["probability"].equals(common.champion["probability"]):
+        return Condition("champion", met=True, text=f"the same answers as the champion's on {who}")
     difference = auc_difference(common.challenger, common.champion, seed=rule.seed, resamples=rule.resamples)
     wanted = f"required: lower end over {_below(rule.champion_margin)}"
     text = f"AUC difference {_interval(difference, sign='+')} on {who}; {wanted}"
