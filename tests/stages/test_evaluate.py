@@ -1,5 +1,7 @@
 """What lies in results/evaluate/ suffices: metrics and figures come out of it again, without the network."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -97,6 +99,25 @@ def test_the_figures_are_drawn_again_from_the_folder_alone(copied, monkeypatch):
     draw()
     assert {path.name: path.read_bytes() for path in folder.glob("*.png")} == before
     assert len(before) == 7
+
+
+def test_results_of_another_training_are_neither_exported_nor_registered(copied):
+    path = copied.root / "results/evaluate/findings.json"
+    known = json.loads(path.read_text())
+    path.write_text(json.dumps({**known, "lineage": "0" * 16}))
+    for stage in ("export", "register"):
+        refused = copied.adpet(stage, status=1).stderr
+        assert (
+            f"required the evaluation of the training {known['lineage']}; received that of {16 * '0'}"
+            in refused
+        )
+        assert "run: dvc repro evaluate" in refused
+    path.write_text(json.dumps(known))
+    path = copied.root / "results/audit/audit.json"
+    path.write_text(path.read_text().replace('"split": "', '"split": "0'))
+    refused = copied.adpet("register", status=1).stderr
+    assert "required the audit of the split" in refused
+    assert "run: dvc repro audit" in refused
 
 
 def test_figures_and_tables_lie_where_mlflow_puts_those_of_two_runs_side_by_side(finished):

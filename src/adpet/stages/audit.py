@@ -71,7 +71,8 @@ def run(params: Params) -> None:
         arms = audit_arms(
             _slices(scans, grid), subjects, test_fraction=params.audit.test_fraction, seed=params.seed
         )
-        _write(_predictions(arms, params, work), subjects, grid, params)
+        audit = _audit(_predictions(arms, params, work), subjects, grid, params)
+        write_json(AUDIT, {"leakage": {"audit": {"split": split_summary["hash"], **audit}}})
 
 
 def _audited(params: Params, *, leaky: bool) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -183,9 +184,10 @@ def _fit_predict(
     return predict(model, refs)
 
 
-def _write(
+def _audit(
     predictions: dict[str, pd.DataFrame], subjects: pd.DataFrame, grid: CoronalGrid, params: Params
-) -> None:
+) -> dict[str, Any]:
+    """Draw and write what the arms said; return what follows from it."""
     audit = leakage_audit(
         predictions,
         dict(zip(subjects["subject"], subjects["diagnosis"], strict=True)),
@@ -198,4 +200,4 @@ def _write(
     with written_aside(AUDIT_PREDICTIONS) as aside:
         whole.to_csv(aside, index=False, lineterminator="\n", float_format="%.9g")
     planes = {"subjects": len(subjects), "planes": len(grid.y_mm), "step_mm": grid.step_mm}
-    write_json(AUDIT, {"leakage": {"audit": {**audit, "cohort": planes}}})
+    return {**audit, "cohort": planes}

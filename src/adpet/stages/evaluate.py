@@ -69,7 +69,7 @@ def run(params: Params) -> None:
     write_json(POSITION_WEIGHTS, {"weights": weights.tolist()})
     _write_baselines(compared)
     _write_tables(subjects, test, metrics, params)
-    write_json(FINDINGS, findings(metrics))
+    write_json(FINDINGS, {"lineage": trained["lineage"]["id"], **findings(metrics)})
     write_json(METRICS, metrics)
     draw()
     _log(metrics, trained["lineage"]["id"], params)

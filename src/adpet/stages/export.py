@@ -52,7 +52,7 @@ from adpet.learning.saving import load_model
 from adpet.learning.training import predict_batch, set_determinism
 from adpet.params import Params
 from adpet.stages.export_cohort import Cohort, measured_cohort
-from adpet.stages.fitting import slice_refs
+from adpet.stages.fitting import require_evaluation_of, slice_refs
 from adpet.stages.slice import coronal_grid
 
 if TYPE_CHECKING:
@@ -164,6 +164,7 @@ def _write_volumes(folder: Path, standard: Standard, atlas: Atlas, tissue: npt.N
 
 def _document(params: Params, standard: Standard, atlas: Atlas, cohort: Cohort) -> dict[str, Any]:
     trained, metrics = read_json(RUN), read_json(METRICS)
+    require_evaluation_of(trained["lineage"]["id"])
     subjects = pd.read_csv(SUBJECTS, dtype={"subject": str})
     settings, grid = params.standardize, coronal_grid(params)
     return {

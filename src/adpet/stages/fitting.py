@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from adpet.artifacts import SLICES
-from adpet.errors import LeakageError
+from adpet.artifacts import EVALUATE, FINDINGS, SLICES, read_json
+from adpet.errors import InputError, LeakageError
 from adpet.learning.augment import Augmentation
 from adpet.learning.dataset import SliceRef
 from adpet.learning.model import build_model
@@ -88,6 +88,22 @@ def refuse_trained_on(trained_on: Iterable[str], evaluated: Iterable[str]) -> No
         With how many it was trained on.
     """
     _refuse(set(trained_on) & set(evaluated), "to be evaluated, but trained on")
+
+
+def require_evaluation_of(lineage_id: str) -> None:
+    """Check that the results of `evaluate` are those of a training.
+
+    Raises
+    ------
+    InputError
+        Where they are of another one.
+    """
+    found = read_json(FINDINGS).get("lineage")
+    if found != lineage_id:
+        raise InputError(
+            f"{EVALUATE}: required the evaluation of the training {lineage_id}; received that of {found}; "
+            "run: dvc repro evaluate"
+        )
 
 
 def network(params: Params) -> "keras.Model":

@@ -23,7 +23,7 @@ from adpet.errors import InputError
 from adpet.evidence.model_card import shortened
 from adpet.evidence.promotion_evidence import Evidence
 from adpet.params import Params, flatten
-from adpet.stages.fitting import hashed
+from adpet.stages.fitting import hashed, require_evaluation_of
 from adpet.tracking import provenance, registry
 from adpet.tracking.evidence import log_evidence
 from adpet.tracking.pages import Origin
@@ -38,6 +38,8 @@ def run(params: Params) -> None:
     metrics, trained = read_json(METRICS), read_json(RUN)
     audit = read_json(AUDIT)["leakage"]["audit"]
     lineage = trained["lineage"]
+    require_evaluation_of(lineage["id"])
+    _require_audit_of(lineage["split"], audit)
     connect(Path.cwd(), **params.tracking.connection)
     run_id, evidence = _delivered(audit, _evidence(trained, audit, metrics), lineage["id"])
     origin = origin_of(run_id, lineage)
@@ -72,6 +74,15 @@ def run(params: Params) -> None:
             "audit": audit["verdict"],
         },
     )
+
+
+def _require_audit_of(split_hash: str, audit: dict[str, Any]) -> None:
+    """Check that the split which was audited is that of the training."""
+    if audit.get("split") != split_hash:
+        raise InputError(
+            f"{AUDIT}: required the audit of the split {split_hash[:16]}, which the training has; received "
+            f"that of {str(audit.get('split'))[:16]}; run: dvc repro audit"
+        )
 
 
 def _weights(params: Params) -> dict[str, str]:
