@@ -9,6 +9,7 @@ import threading
 import time
 
 import pytest
+import yaml
 from dvc.utils.serialize import dumps_yaml
 
 from adpet.dvc_keeper import keep
@@ -133,6 +134,59 @@ def test_a_part_of_an_rwlock_is_removed(repository, content, stays):
     repository.rwlock.write_bytes(content)
     repository.kill()
     assert repository.rwlock.exists() == stays
+
+
+class TestRunCache:
+    """What DVC takes from there brings no stage to run, and so nobody who would keep the lock files."""
+
+    @pytest.fixture(params=[".dvc/cache", "shared"])
+    def keep_run(self, repository, request):
+        if request.param == "shared":
+            (repository.root / ".dvc/config").write_text("[cache]\n    dir = ../shared\n")
+
+        def keep_run(name, command=None):
+            stages = yaml.safe_load(lock_file(name))["stages"]
+            path = repository.root / request.param / "runs/ab/abcd" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(dumps_yaml(stages[name] | ({"cmd": command} if command else {})))
+            return path
+
+        return keep_run
+
+    def test_a_stage_that_stands_in_no_lock_file_yet_is_forgotten(self, repository, keep_run):
+        earlier = keep_run("evaluate")
+        os.utime(earlier, (0, 0))
+        repository.begin(BEFORE)
+        noted, unnoted = keep_run("split"), keep_run("train")
+        others = keep_run("report", "make report")
+        repository.lock.write_bytes(AFTER[:-9])
+        repository.kill()
+        assert repository.lock.read_bytes() == BEFORE
+        assert (earlier.exists(), noted.exists(), others.exists()) == (True, True, True)
+        assert not unnoted.exists()
+
+    def test_a_stage_that_was_noted_stays(self, repository, keep_run):
+        repository.begin(BEFORE)
+        noted = keep_run("train")
+        repository.lock.write_bytes(AFTER)
+        repository.kill()
+        assert noted.exists()
+
+    @pytest.mark.parametrize("keep_run", ["shared"], indirect=True)
+    def test_nothing_is_forgotten_where_the_project_has_gone(self, repository, keep_run):
+        repository.begin(BEFORE)
+        kept = keep_run("train")
+        shutil.rmtree(repository.root / ".dvc")
+        repository.kill()
+        assert kept.exists()
+
+
+def test_it_says_why_it_could_not_do_its_work(repository, dvc):
+    (repository.root / ".dvc/config").write_text("[no config")
+    (repository.root / ".adpet").mkdir()
+    command = [sys.executable, "-m", "adpet.dvc_keeper", str(dvc.pid), str(repository.root)]
+    assert subprocess.run(command, capture_output=True, check=False).returncode != 0
+    assert "ConfigError" in (repository.root / ".adpet/dvc_keeper.log").read_text()
 
 
 def test_it_waits_for_another_dvc_that_has_the_lock(repository, dvc):

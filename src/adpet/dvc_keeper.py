@@ -3,6 +3,9 @@
 DVC writes its lock files and ``.dvc/tmp/rwlock`` in their place. Killed in such a moment it leaves a part,
 which no DVC reads any more, or which lacks stages, and nothing of this project runs before DVC has read them.
 So the first stage leaves a process behind, which knows the lock files as they were and outlives DVC.
+
+A stage that DVC has kept in its run cache, but not yet noted in a lock file, would be taken from there the
+next time: no stage would run, and so nobody would watch over the lock files. It is forgotten, and runs again.
 """
 
 import json
@@ -11,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from functools import partial
@@ -20,10 +24,12 @@ from typing import Any, NamedTuple
 import psutil
 import yaml
 
-from adpet.artifacts import PHANTOM_RAW, written_aside
+from adpet.artifacts import PHANTOM_RAW, WORK, written_aside
 from adpet.processes import is_running, locked
 
 LOOK_S = 0.05
+# Where it says why it could not do its work: nobody reads what it prints.
+COMPLAINTS = WORK / "dvc_keeper.log"
 
 # The command line of the process, after Python's own.
 KEEPER = ["-m", "adpet.dvc_keeper"]
@@ -61,12 +67,15 @@ def leave_keeper() -> None:
         start_new_session=True,
     )
     os.close(writing)
-    os.read(reading, 1)
+    if not os.read(reading, 1):
+        print(f"adpet: nobody keeps dvc.lock whole if DVC is killed now; see {COMPLAINTS}", file=sys.stderr)
     os.close(reading)
 
 
 def keep(root: Path, dvc: int, *, ready: Callable[[], object] = lambda: None) -> None:
     """Wait until DVC has ended; then put back lock files of which a part is left, and remove such an rwlock.
+
+    Stages that DVC has run meanwhile, and not noted in a lock file, are removed from its run cache.
 
     Parameters
     ----------
@@ -78,8 +87,9 @@ def keep(root: Path, dvc: int, *, ready: Callable[[], object] = lambda: None) ->
         Called when it knows the lock files.
     """
     locks = [root / "dvc.lock", root / PHANTOM_RAW.parent / "dvc.lock"]
-    known = _contents(locks)
+    known, begun = _contents(locks), time.time()
     ready()
+    runs = _run_cache(root)
     ended = threading.Event()
     with ExitStack() as held:
         # Beside the looking, which takes long on a busy machine: the next DVC is soon there.
@@ -94,6 +104,8 @@ def keep(root: Path, dvc: int, *, ready: Callable[[], object] = lambda: None) ->
             if content != known[lock] and not is_whole(content, than=known[lock]):
                 _put_back(lock, known[lock])
         _remove_unless_json(root / ".dvc/tmp/rwlock")
+        if (root / ".dvc").exists():  # an experiment's folder is removed when it has ended
+            _forget_unnoted(runs, _contents(locks), since=begun)
 
 
 def _lock_when_ended(folder: Path, dvc: int, held: ExitStack, ended: threading.Event) -> None:
@@ -149,6 +161,38 @@ def _remove_unless_json(path: Path) -> None:
         path.unlink()
 
 
+def _run_cache(root: Path) -> Path:
+    """Return where DVC keeps what stages that ran were made from, and what they made."""
+    from dvc.config import Config
+
+    cache = Config(dvc_dir=str(root / ".dvc"), validate=False)["cache"].get("dir", root / ".dvc/cache")
+    return Path(cache, "runs")
+
+
+def _forget_unnoted(runs: Path, locks: Files, *, since: float) -> None:
+    """Remove the stages that came to the run cache since then and stand in no lock file."""
+    noted = [
+        _made(stage)
+        for content in locks.values()
+        if content is not None
+        for stage in _loaded(content.text).get("stages", {}).values()
+    ]
+    for path in runs.glob("*/*/*"):
+        if path.stat().st_mtime >= since:
+            stage = _loaded(path.read_bytes())
+            if _is_ours(stage) and _made(stage) not in noted:
+                path.unlink()
+
+
+def _is_ours(stage: Any) -> bool:
+    return isinstance(stage, dict) and "-m adpet " in str(stage.get("cmd"))
+
+
+def _made(stage: dict[str, Any]) -> tuple[str, dict[str, str | None]]:
+    """Return a stage's command, and the digests of its outputs."""
+    return stage["cmd"], {out["path"]: out.get("md5") for out in stage.get("outs", [])}
+
+
 def _contents(paths: Iterable[Path]) -> Files:
     return {path: _content(path) for path in paths}
 
@@ -162,4 +206,10 @@ def _content(path: Path) -> Content | None:
 
 
 if __name__ == "__main__":
-    keep(Path(sys.argv[2]), int(sys.argv[1]), ready=partial(os.write, sys.stdout.fileno(), b"\n"))
+    project = Path(sys.argv[2])
+    try:
+        keep(project, int(sys.argv[1]), ready=partial(os.write, sys.stdout.fileno(), b"\n"))
+    except Exception:
+        with (project / COMPLAINTS).open("a", encoding="utf-8") as complaints:
+            traceback.print_exc(file=complaints)
+        raise
