@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from adpet.errors import TrackingError
+from adpet.evidence.promotion_evidence import Evidence
 from adpet.evidence.promotion_rule import Rule
 from adpet.tracking import promotion, turns
 from adpet.tracking.decisions import LONGEST_REASON, read_book
@@ -141,6 +142,16 @@ class TestEvidence:
             file.write_text(content)
         found = promote(number, **KNOWN)
         assert [(one.name, one.met) for one in found.conditions] == [("evidence", False)]
+
+    def test_evidence_of_another_form_decides_nothing_and_names_the_version(self, version, monkeypatch):
+        text = '{"tested": {}, "known": [], "of an older adpet": 1}'
+        monkeypatch.setattr(Evidence, "to_json", lambda _: text)
+        found = promote(version(), **KNOWN)
+        assert [(one.name, one.met) for one in found.conditions] == [("evidence", False)]
+        told = found.conditions[0].text
+        assert told.startswith("models:/adpet/1: required a version's evidence as JSON; received: ")
+        assert told.count("register it anew") == 1
+        assert promote(1, forced="seen", **KNOWN).moved
 
     def test_a_changed_model_file_is_not_even_promoted_by_force(self, version, project):
         number = version()
