@@ -71,6 +71,14 @@ class TestPromote:
         assert asked["forced"] == "for the demo"
         assert "is the champion now, by force: for the demo; there was none" in capsys.readouterr().out
 
+    def test_a_dry_run_by_force_says_that_it_would_become_the_champion_and_refuses_nothing(
+        self, promote, capsys
+    ):
+        promote(result(MISSED), "--dry-run", "--force", "--reason", "for the demo")
+        assert capsys.readouterr().out.splitlines()[-1] == (
+            "adpet version 2 would become the champion, by force: for the demo; nothing was changed"
+        )
+
     @pytest.mark.parametrize("arguments", [["--force"], ["--reason", "x"], ["--force", "--reason", " "]])
     def test_force_needs_a_reason_and_a_reason_force(self, promote, arguments):
         with pytest.raises(SystemExit, match="required --force and --reason together"):

@@ -36,7 +36,7 @@ def run(version: str, *, forced: str | None, dry_run: bool) -> tuple[str, str | 
         return f"{name} version {result.after} is the champion already", None
     verdict = _verdict(result, name, forced=forced, dry_run=dry_run)
     lines = [*map(_line, result.conditions), "", verdict]
-    refused = not result.granted and not result.moved
+    refused = forced is None and not result.granted
     return "\n".join(lines), _refusal(result, name) if refused else None
 
 
@@ -50,12 +50,12 @@ def _line(condition: Condition) -> str:
 
 def _verdict(result: promotion.Promotion, name: str, *, forced: str | None, dry_run: bool) -> str:
     was = f"version {result.before} was it before" if result.before else "there was none before"
+    by = f", by force: {forced}" if forced is not None else ""
     if result.moved:
-        by = f", by force: {forced}" if forced is not None else ""
         return f"{name} version {result.after} is the champion now{by}; {was}"
-    answer = "would become" if result.granted else "would not become"
     if dry_run:
-        return f"{name} version {result.after} {answer} the champion; nothing was changed"
+        answer = "would become" if result.granted or forced is not None else "would not become"
+        return f"{name} version {result.after} {answer} the champion{by}; nothing was changed"
     return f"{name} version {result.after} does not become the champion"
 
 
