@@ -79,6 +79,17 @@ class TestPromote:
             "adpet version 2 would become the champion, by force: for the demo; nothing was changed"
         )
 
+    def test_no_reason_and_no_condition_forges_a_line(self, promote, capsys):
+        promote(
+            result(Condition("AUC", met=False, text="a\nmet b"), moved=True),
+            *("--force", "--reason", "x]\n2026-01-01  7\x1b[2K"),
+        )
+        assert capsys.readouterr().out.splitlines() == [
+            "NOT MET  AUC              a met b",
+            "",
+            "adpet version 2 is the champion now, by force: x] 2026-01-01 7 [2K; there was none before",
+        ]
+
     @pytest.mark.parametrize("arguments", [["--force"], ["--reason", "x"], ["--force", "--reason", " "]])
     def test_force_needs_a_reason_and_a_reason_force(self, promote, arguments):
         with pytest.raises(SystemExit, match="required --force and --reason together"):

@@ -5,6 +5,7 @@ from pathlib import Path
 from adpet.evidence.promotion_rule import Condition, Rule
 from adpet.params import Params, load_params
 from adpet.tracking import promotion
+from adpet.tracking.decisions import printable
 from adpet.tracking.store import connect
 
 
@@ -45,12 +46,12 @@ def _rule(params: Params) -> Rule:
 
 
 def _line(condition: Condition) -> str:
-    return f"{'met' if condition.met else 'NOT MET':<9}{condition.name:<17}{condition.text}"
+    return f"{'met' if condition.met else 'NOT MET':<9}{condition.name:<17}{printable(condition.text)}"
 
 
 def _verdict(result: promotion.Promotion, name: str, *, forced: str | None, dry_run: bool) -> str:
     was = f"version {result.before} was it before" if result.before else "there was none before"
-    by = f", by force: {forced}" if forced is not None else ""
+    by = f", by force: {printable(forced)}" if forced is not None else ""
     if result.moved:
         return f"{name} version {result.after} is the champion now{by}; {was}"
     if dry_run:

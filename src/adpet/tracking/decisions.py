@@ -4,9 +4,12 @@ A decision has a key of its own, ``adpet.decision.NUMBER.ID``, under which its i
 alias moves; ``.done`` behind it says that it moved, ``.void`` that it did not. Nothing is overwritten, since
 no two decisions share an id, and they are ordered by number, then id. A decision that has neither was killed
 half-way, or is being taken just now: `adpet.tracking.turns` tells which.
+
+Whoever may write tags may write anything there: what is told of them is one line of printable characters.
 """
 
 import json
+import re
 import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,6 +27,7 @@ End = Literal["done", "void"]
 CHAMPION = "champion"
 
 _DECISION = "adpet.decision."
+_KEY = re.compile(re.escape(_DECISION) + r"[0-9]{6,}\.[0-9a-f]{12}")
 # Set while a process is about to choose its number; the one thing that is taken away again.
 _CHOOSING = "adpet.choosing."
 # A database holds 5000 characters of a tag.
@@ -132,9 +136,16 @@ def read_book(name: str) -> Book:
     champion = dict(model.aliases).get(CHAMPION)
     tags = dict(model.tags)
     choosing = {
-        key.removeprefix(_CHOOSING): value for key, value in tags.items() if key.startswith(_CHOOSING)
+        key.removeprefix(_CHOOSING): printable(value)
+        for key, value in tags.items()
+        if key.startswith(_CHOOSING)
     }
     return Book(_decisions(tags), None if champion is None else int(champion), choosing)
+
+
+def printable(text: str) -> str:
+    """Return a text as one line of printable characters with single spaces between them."""
+    return " ".join("".join(one if one.isprintable() else " " for one in text).split())
 
 
 def new_id() -> str:
@@ -156,7 +167,7 @@ def withdraw_announcement(name: str, identity: str) -> None:
 def write_intent(name: str, draft: Draft, *, number: int, identity: str) -> Decision:
     """Write down what is to be decided, before it is."""
     decision = Decision(
-        **{**vars(draft), "why": draft.why[:LONGEST_REASON]},
+        **{**vars(draft), "why": printable(draft.why)[:LONGEST_REASON]},
         number=number,
         id=identity,
         who=user(),
@@ -164,26 +175,25 @@ def write_intent(name: str, draft: Draft, *, number: int, identity: str) -> Deci
         owner=owner(),
     )
     document = {key: value for key, value in vars(decision).items() if key not in ("end", "end_why")}
-    _set(name, _key(decision), json.dumps(document, ensure_ascii=False))
+    _set(name, _key(decision), _written(document))
     return decision
 
 
 def write_end(name: str, decision: Decision, end: End, *, why: str = "") -> None:
     """Write down that the alias moved, or that it did not, and why."""
     document = {"at": _now(), "who": user(), "why": why}
-    _set(name, f"{_key(decision)}.{end}", json.dumps(document, ensure_ascii=False))
+    _set(name, f"{_key(decision)}.{end}", _written(document))
 
 
 def _decisions(tags: dict[str, str]) -> tuple[Decision, ...]:
     """Put the decisions together from tags, each with its end."""
-    keys = {key for key in tags if key.startswith(_DECISION) and not key.endswith((".done", ".void"))}
+    keys = [key for key in tags if _KEY.fullmatch(key)]
     return tuple(sorted((_decision(tags, key) for key in keys), key=lambda one: one.order))
 
 
 def _decision(tags: dict[str, str], key: str) -> Decision:
     try:
         document = _read(tags[key])
-        document["conditions"] = tuple(document["conditions"])
         # Where a process that was taken for dead went on, its alias moved after all: done is the last word.
         ends: tuple[End, End] = ("done", "void")
         for end in ends:
@@ -199,8 +209,19 @@ def _decision(tags: dict[str, str], key: str) -> Decision:
         ) from error
 
 
+def _written(document: dict[str, Any]) -> str:
+    return json.dumps({key: _printable(value) for key, value in document.items()}, ensure_ascii=False)
+
+
 def _read(text: str) -> dict[str, Any]:
-    return dict(json.loads(text))
+    return {key: _printable(value) for key, value in dict(json.loads(text)).items()}
+
+
+def _printable(value: Any) -> Any:
+    """Return a value of a document with printable texts, also in lists."""
+    if isinstance(value, str):
+        return printable(value)
+    return tuple(map(_printable, value)) if isinstance(value, list | tuple) else value
 
 
 def _key(decision: Decision) -> str:
