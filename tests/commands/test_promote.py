@@ -7,7 +7,7 @@ from adpet.commands import history as history_command
 from adpet.commands import promote as promote_command
 from adpet.evidence.promotion_rule import Condition
 from adpet.tracking import promotion
-from adpet.tracking.decisions import Decision
+from adpet.tracking.decisions import Book, Decision
 from adpet.tracking.promotion import Promotion
 
 MET = Condition("AUC", met=True, text="0.950 (95 % interval 0.900 to 0.980); required: lower end over 0.8")
@@ -104,7 +104,7 @@ class TestHistory:
     def told(self, monkeypatch, project_root, *decisions):
         monkeypatch.chdir(project_root)
         monkeypatch.setattr(history_command, "connect", lambda *_, **__: None)
-        monkeypatch.setattr(promotion, "history", lambda **_: list(decisions))
+        monkeypatch.setattr(promotion, "history", lambda **_: Book(decisions, 1, {}))
         return history_command.run()
 
     def decision(self, number, **changes):
@@ -133,6 +133,15 @@ class TestHistory:
             "2026-11-25 01:22:03  3          2       anna              promotion by force (not met: AUC): demo",
             "2026-11-25 01:22:03  unchanged  3       anna              promotion [version 4 did not become it: unfinished]",
             "2026-11-25 01:22:03  2          3       anna              rollback",
+        ]
+
+    def test_a_decision_that_was_removed_leaves_a_line_and_an_idle_look_none(self, monkeypatch, project_root):
+        text = self.told(
+            monkeypatch, project_root, self.decision(2), self.decision(3, kind="moved by hand", end="void")
+        )
+        assert text.splitlines()[1:] == [
+            "?                    ?         ?       ?     decision 1 was removed from the registry",
+            "2026-11-25 01:22:03  1         none    anna  promotion: every condition is met",
         ]
 
     def test_none_yet_says_what_to_do(self, monkeypatch, project_root):

@@ -63,3 +63,18 @@ class TestForeignTags:
         for key in ("note", "000002", "000002.anna", f"000002.{'a' * 12}.note", f"two.{'a' * 12}"):
             set_tag(f"adpet.decision.{key}", "to be discussed")
         assert [one.number for one in read_book("adpet").decisions] == [1]
+
+
+class TestRemoved:
+    def test_a_gap_in_the_numbers_is_a_decision_that_was_removed(self, model):
+        gone = [decide(number, after=number) for number in (1, 2, 3, 4)][1]
+        assert read_book("adpet").removed == []
+        key = f"adpet.decision.000002.{gone.id}"
+        for one in (key, f"{key}.done"):
+            current().client.delete_registered_model_tag("adpet", one)
+        assert read_book("adpet").removed == [2]
+
+    def test_two_with_the_same_number_leave_no_gap(self, model):
+        for number in (1, 2, 2, 3):
+            decide(number)
+        assert read_book("adpet").removed == []

@@ -29,9 +29,14 @@ def champion():
     return read_book("adpet").champion
 
 
+def entries():
+    """The history without looks that found nothing."""
+    return [one for one in history(model_name="adpet").decisions if not one.is_idle_look]
+
+
 def told():
     """The history: kind, champion before and after, and how it ended."""
-    return [(one.kind, one.before, one.after, one.end) for one in history(model_name="adpet")]
+    return [(one.kind, one.before, one.after, one.end) for one in entries()]
 
 
 def move_by_hand(version):
@@ -63,7 +68,7 @@ class TestTheRule:
         found = promote(version(), **KNOWN)
         assert (found.before, found.after, found.moved, found.granted) == (None, 1, True, True)
         assert champion() == 1
-        (entry,) = history(model_name="adpet")
+        (entry,) = entries()
         assert (entry.kind, entry.after, entry.why, entry.forced) == (
             "promotion", 1, "every condition is met", False
         )  # fmt: skip
@@ -104,7 +109,7 @@ class TestTheRule:
     def test_by_force_it_is_promoted_with_the_reason_and_what_was_missed(self, version):
         found = promote(version("a1", leaky=True), forced="to show the leak" + "x" * 9999, **KNOWN)
         assert (found.moved, found.granted) == (True, False)
-        (entry,) = history(model_name="adpet")
+        (entry,) = entries()
         assert entry.forced
         assert entry.why.startswith("to show the leak")
         assert len(entry.why) == LONGEST_REASON
@@ -113,7 +118,7 @@ class TestTheRule:
     def test_who_decided_is_named(self, version, monkeypatch):
         monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "anna")
         promote(version(), **KNOWN)
-        assert history(model_name="adpet")[0].who == "anna"
+        assert entries()[0].who == "anna"
 
 
 class TestEvidence:
@@ -170,7 +175,7 @@ class TestRollback:
         assert rollback(model_name="adpet") == (2, 1)
         assert champion() == 1
         assert told()[3:] == [("rollback", 3, 2, "done"), ("rollback", 2, 1, "done")]
-        assert history(model_name="adpet")[3].why == "odd answers"
+        assert entries()[3].why == "odd answers"
         with pytest.raises(TrackingError, match="required a champion before the present one") as refused:
             rollback(model_name="adpet")
         assert "\n" not in str(refused.value)
@@ -201,7 +206,7 @@ class TestByHand:
         expected = [("promotion", None, 1, "done"), ("moved by hand", 1, 2, "done")]
         assert told() == expected
         assert told() == expected
-        assert history(model_name="adpet")[-1].who == "anna"
+        assert entries()[-1].who == "anna"
 
     def test_what_is_promoted_next_is_compared_with_the_one_that_was_put_there(self, version):
         promote(version("a1", 1.0), **KNOWN)
@@ -248,7 +253,7 @@ class TestKilled:
         left = read_book("adpet").decisions[-1]
         assert (left.end, left.after, champion()) == (None, 2, now)
         assert told() == [("promotion", None, 1, "done"), ("promotion", 1, 2, end)]
-        assert "half-way" in history(model_name="adpet")[-1].end_why
+        assert "half-way" in entries()[-1].end_why
         assert rollback(model_name="adpet") == (2, 1) if end == "done" else promote(2, **KNOWN).moved
 
     def test_one_that_was_killed_while_choosing_its_number_holds_nobody_up(self, version, project):
@@ -264,6 +269,7 @@ class TestKilled:
         assert read_book("adpet").choosing
         assert promote(1, **KNOWN).moved
         assert not read_book("adpet").choosing
+        assert not read_book("adpet").removed
 
     def test_a_living_process_of_another_machine_is_waited_for_a_while_only(self, version, monkeypatch):
         promote(version("a1"), **KNOWN)
@@ -301,10 +307,11 @@ class TestRace:
         for one in racing:
             _, said = one.communicate(timeout=300)
             assert one.returncode == 0, said
-        entries = [one for one in history(model_name="adpet") if one.end == "done"]
-        assert all(one.kind == "promotion" for one in entries)
+        done = [one for one in entries() if one.end == "done"]
+        assert all(one.kind == "promotion" for one in done)
         # Each was decided against the champion that the one before it had made.
-        assert [one.before for one in entries[1:]] == [one.after for one in entries[:-1]]
-        assert champion() == entries[-1].after
-        assert sorted(Counter(one.owner for one in entries).values()) == [1, 2, 2]
+        assert [one.before for one in done[1:]] == [one.after for one in done[:-1]]
+        assert champion() == done[-1].after
+        assert not read_book("adpet").removed
+        assert sorted(Counter(one.owner for one in done).values()) == [1, 2, 2]
         assert version_of("models:/adpet@champion").number in (2, 3)

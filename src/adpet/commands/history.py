@@ -4,7 +4,7 @@ from pathlib import Path
 
 from adpet.params import load_params
 from adpet.tracking import promotion
-from adpet.tracking.decisions import Decision
+from adpet.tracking.decisions import Book, Decision
 from adpet.tracking.store import connect
 
 HEADER = ("when (UTC)", "champion", "before", "by", "decision")
@@ -17,13 +17,23 @@ def run() -> str:
     """
     tracking = load_params().tracking
     connect(Path.cwd(), experiment=tracking.experiment)
-    decisions = promotion.history(model_name=tracking.model_name)
-    if not decisions:
+    rows = _rows(promotion.history(model_name=tracking.model_name))
+    if not rows:
         return f"{tracking.model_name} never had a champion; make one with: adpet promote"
-    rows = [HEADER, *map(_row, decisions)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    widths = [max(map(len, column)) for column in zip(HEADER, *rows, strict=True)]
+    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in (HEADER, *rows)]
     return "\n".join(lines)
+
+
+def _rows(book: Book) -> list[tuple[str, ...]]:
+    """Return a row for each decision, and one for each that was removed, in their order."""
+    numbered = [(one.number, _row(one)) for one in book.decisions if not one.is_idle_look]
+    numbered += [(number, _removed(number)) for number in book.removed]
+    return [row for _, row in sorted(numbered, key=lambda one: one[0])]
+
+
+def _removed(number: int) -> tuple[str, ...]:
+    return ("?",) * (len(HEADER) - 1) + (f"decision {number} was removed from the registry",)
 
 
 def _row(decision: Decision) -> tuple[str, ...]:

@@ -78,6 +78,11 @@ class Decision(Draft):
         """Its place among all decisions."""
         return self.number, self.id
 
+    @property
+    def is_idle_look(self) -> bool:
+        """Whether it looked for a move by hand, and found none after all."""
+        return self.kind == "moved by hand" and self.end != "done"
+
 
 @dataclass(frozen=True)
 class Book:
@@ -102,6 +107,15 @@ class Book:
         """The champion by the decisions alone; another one than `champion` was moved by hand."""
         done = [one for one in self.decisions if one.end == "done"]
         return done[-1].after if done else None
+
+    @property
+    def removed(self) -> list[int]:
+        """The numbers of decisions that somebody removed, but for the last ones, of which nothing is left.
+
+        A number is one more than the highest that is written down, and none is ever taken away by adpet.
+        """
+        numbers = {one.number for one in self.decisions}
+        return sorted(set(range(1, max(numbers, default=0))) - numbers)
 
     @property
     def succession(self) -> list[int | None]:

@@ -11,7 +11,7 @@ from adpet.errors import TrackingError
 from adpet.evidence.leakage import INVALID
 from adpet.evidence.promotion_evidence import Evidence
 from adpet.evidence.promotion_rule import Condition, Rule, conditions
-from adpet.tracking.decisions import CHAMPION, Book, Decision, Draft, read_book, write_end
+from adpet.tracking.decisions import CHAMPION, Book, Draft, read_book, write_end
 from adpet.tracking.evidence import NoEvidenceError, evidence_of
 from adpet.tracking.place import LEAKY
 from adpet.tracking.registry import AUDIT, Version, is_marked, named, registered_files, version_of
@@ -131,9 +131,9 @@ def rollback(*, model_name: str, reason: str = "") -> tuple[int | None, int]:
     raise _contended(model_name)
 
 
-def history(*, model_name: str) -> list[Decision]:
+def history(*, model_name: str) -> Book:
     """Return every decision, the earliest first; an alias that was moved by hand is written down before."""
-    return [one for one in _settled(model_name).decisions if not _came_to_nothing(one)]
+    return _settled(model_name)
 
 
 def _settled(name: str) -> Book:
@@ -185,11 +185,6 @@ def _marked(version: Version, evidence: Evidence) -> Evidence:
     if is_marked(version, AUDIT, INVALID):
         evidence = replace(evidence, audit=INVALID)
     return evidence
-
-
-def _came_to_nothing(decision: Decision) -> bool:
-    """Say whether a look that no hand had moved the alias after all is all there was."""
-    return decision.kind == "moved by hand" and decision.end != "done"
 
 
 def _contended(name: str) -> TrackingError:
