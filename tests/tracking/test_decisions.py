@@ -78,3 +78,13 @@ class TestRemoved:
         for number in (1, 2, 2, 3):
             decide(number)
         assert read_book("adpet").removed == []
+
+
+class TestSuccession:
+    def test_a_rollback_takes_all_off_that_came_after_the_one_it_returns_to(self, model):
+        moves = [(None, 1), (1, 2), (2, None), (None, 2)]
+        for number, (before, after) in enumerate(moves, start=1):
+            decide(number, before=before, after=after)
+        assert read_book("adpet").succession == [None, 1, 2, None, 2]
+        decide(5, kind="rollback", before=2, after=1)
+        assert read_book("adpet").succession == [None, 1]

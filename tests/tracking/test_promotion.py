@@ -180,6 +180,15 @@ class TestRollback:
             rollback(model_name="adpet")
         assert "\n" not in str(refused.value)
 
+    def test_it_does_not_swing_back_where_the_alias_was_taken_away_in_between(self, version):
+        for lineage in ("a1", "b2"):
+            promote(version(lineage), **KNOWN)
+        current().client.delete_registered_model_alias("adpet", "champion")
+        promote(2, **KNOWN)
+        assert rollback(model_name="adpet") == (2, 1)
+        with pytest.raises(TrackingError, match="required a champion before the present one"):
+            rollback(model_name="adpet")
+
     def test_after_a_promotion_it_returns_to_what_that_one_replaced(self, version):
         for lineage in ("a1", "b2"):
             promote(version(lineage), **KNOWN)

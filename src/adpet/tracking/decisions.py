@@ -119,14 +119,16 @@ class Book:
 
     @property
     def succession(self) -> list[int | None]:
-        """The champions one after the other up to the present one; a rollback takes its last one off."""
+        """The champions one after the other up to the present one; a rollback takes all after its own off."""
         line: list[int | None] = [None]
         for one in self.decisions:
-            if one.end == "done":
-                if one.kind == "rollback" and len(line) > 1:
+            if one.end != "done":
+                continue
+            if one.kind == "rollback" and one.after in line:
+                while line[-1] != one.after:
                     line.pop()
-                else:
-                    line.append(one.after)
+            else:
+                line.append(one.after)
         return line
 
 
