@@ -265,6 +265,19 @@ class TestKilled:
         assert "half-way" in entries()[-1].end_why
         assert rollback(model_name="adpet") == (2, 1) if end == "done" else promote(2, **KNOWN).moved
 
+    def test_one_whose_parent_takes_no_note_of_its_end_holds_nobody_up(self, version, project, monkeypatch):
+        version("a1")
+        killed = process(
+            project,
+            "current().client.set_registered_model_alias = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+            "promotion.promote(1, model_name='adpet', rule=rule)\n",
+        )
+        os.waitid(os.P_PID, killed.pid, os.WEXITED | os.WNOWAIT)
+        monkeypatch.setattr(turns, "LONGEST_WAIT", 1.0)
+        assert told() == [("promotion", None, 1, "void")]
+        assert promote(1, **KNOWN).moved
+        killed.communicate(timeout=120)
+
     def test_one_that_was_killed_while_choosing_its_number_holds_nobody_up(self, version, project):
         version("a1")
         killed = process(

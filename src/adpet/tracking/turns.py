@@ -30,6 +30,7 @@ PATIENCE = 30.0
 LONGEST_WAIT = 120.0
 _PAUSE = 0.05
 
+NO_TURN = "its turn did not come in time"
 CUT_SHORT = "the process ended half-way, before the alias moved"
 COMPLETED = "the process ended half-way, after the alias had moved"
 
@@ -40,6 +41,11 @@ def turn(name: str, draft: Draft) -> Iterator[tuple[Decision, Book]]:
 
     What others left half-way has been ended by then. Within the block nobody else decides; whoever takes the
     turn ends the decision there with `write_end`. Where it does not, it stands as half-way.
+
+    Raises
+    ------
+    TrackingError
+        If its turn does not come in `LONGEST_WAIT`; the intent has come to nothing then.
     """
     identity = new_id()
     announce(name, identity)
@@ -74,6 +80,7 @@ def _wait(name: str, mine: Decision) -> Book:
         if not alive:
             return book
         if waited > LONGEST_WAIT:
+            write_end(name, mine, "void", why=NO_TURN)
             raise TrackingError(
                 f"models:/{name}: required that others end their promotion; received none in "
                 f"{LONGEST_WAIT:.0f} s from process {alive[0].rsplit(':', 1)[0]}; end it, and try again"
