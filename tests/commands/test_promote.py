@@ -124,14 +124,16 @@ class TestHistory:
                 3, before=2, after=3, forced=True, why="demo", conditions=("AUC: NOT MET: 0.5", "x: met: y")
             ),
             self.decision(4, before=3, after=4, why="", end=None),
-            self.decision(5, kind="rollback", before=3, after=2, why=""),
+            self.decision(5, before=3, after=5, why="", end="unknown", end_why="the process ended half-way"),
+            self.decision(6, kind="rollback", before=3, after=2, why=""),
         )
         assert text.splitlines() == [
             "when (UTC)           champion   before  by                decision",
             "2026-11-25 01:22:03  1          none    anna              promotion: every condition is met",
             "2026-11-25 01:22:03  2          1       ? (seen by anna)  moved by hand: set in the MLflow UI",
             "2026-11-25 01:22:03  3          2       anna              promotion by force (not met: AUC): demo",
-            "2026-11-25 01:22:03  unchanged  3       anna              promotion [version 4 did not become it: unfinished]",
+            "2026-11-25 01:22:03  unchanged  3       anna              promotion [meant for version 4; unfinished]",
+            "2026-11-25 01:22:03  unknown    3       anna              promotion [meant for version 5; the process ended half-way]",
             "2026-11-25 01:22:03  2          3       anna              rollback",
         ]
 

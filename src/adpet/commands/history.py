@@ -37,10 +37,10 @@ def _removed(number: int) -> tuple[str, ...]:
 
 
 def _row(decision: Decision) -> tuple[str, ...]:
-    moved = decision.end == "done"
+    moved = _version(decision.after) if decision.end == "done" else "unchanged"
     return (
         decision.at[:19].replace("T", " "),
-        _version(decision.after) if moved else "unchanged",
+        "unknown" if decision.end == "unknown" else moved,
         _version(decision.before),
         decision.who if decision.kind != "moved by hand" else f"? (seen by {decision.who})",
         _told(decision),
@@ -62,4 +62,4 @@ def _told(decision: Decision) -> str:
     if decision.end == "done":
         return f"{what} [{decision.end_why}]" if decision.end_why else what
     state = "unfinished" if decision.end is None else decision.end_why
-    return f"{what} [version {_version(decision.after)} did not become it: {state}]"
+    return f"{what} [meant for version {_version(decision.after)}; {state}]"

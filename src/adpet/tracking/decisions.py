@@ -1,9 +1,10 @@
 """Who was champion when, why, and by whose decision: tags of the registered model, only ever added to.
 
 A decision has a key of its own, ``adpet.decision.NUMBER.ID``, under which its intent is written before the
-alias moves; ``.done`` behind it says that it moved, ``.void`` that it did not. Nothing is overwritten, since
-no two decisions share an id, and they are ordered by number, then id. A decision that has neither was killed
-half-way, or is being taken just now: `adpet.tracking.turns` tells which.
+alias moves; ``.done`` behind it says that it moved, ``.void`` that it did not, ``.unknown`` that nobody can
+tell any more. Nothing is overwritten, since no two decisions share an id, and they are ordered by number,
+then id. A decision that has no end was killed half-way, or is being taken just now: `adpet.tracking.turns`
+tells which.
 
 Whoever may write tags may write anything there: what is told of them is one line of printable characters.
 """
@@ -13,7 +14,7 @@ import re
 import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from mlflow.exceptions import MlflowException
 
@@ -22,7 +23,7 @@ from adpet.tracking.store import current, reported
 from adpet.tracking.writers import owner, user
 
 Kind = Literal["promotion", "rollback", "moved by hand"]
-End = Literal["done", "void"]
+End = Literal["done", "void", "unknown"]
 
 CHAMPION = "champion"
 
@@ -57,10 +58,10 @@ class Decision(Draft):
         who noticed.
     at : str
         UTC, ISO 8601: when the alias moved, or when it was to be moved.
-    end : {"done", "void"} or None
+    end : {"done", "void", "unknown"} or None
         None where it was killed half-way, or is being taken.
     end_why : str
-        Why it came to nothing, or that somebody else ended it.
+        Why it came to nothing or is not known, or that somebody else ended it.
     owner : str
         The process that took it.
     """
@@ -196,7 +197,7 @@ def write_intent(name: str, draft: Draft, *, number: int, identity: str) -> Deci
 
 
 def write_end(name: str, decision: Decision, end: End, *, why: str = "") -> None:
-    """Write down that the alias moved, or that it did not, and why."""
+    """Write down that the alias moved, that it did not, or that this is not known, and why."""
     document = {"at": _now(), "who": user(), "why": why}
     _set(name, f"{_key(decision)}.{end}", _written(document))
 
@@ -211,8 +212,7 @@ def _decision(tags: dict[str, str], key: str) -> Decision:
     try:
         document = _read(tags[key])
         # Where a process that was taken for dead went on, its alias moved after all: done is the last word.
-        ends: tuple[End, End] = ("done", "void")
-        for end in ends:
+        for end in get_args(End):
             if f"{key}.{end}" in tags:
                 ended = _read(tags[f"{key}.{end}"])
                 at = ended["at"] if end == "done" else document["at"]
