@@ -5,10 +5,11 @@ import pytest
 from adpet import cli
 from adpet.commands import history as history_command
 from adpet.commands import promote as promote_command
+from adpet.commands import rollback as rollback_command
 from adpet.evidence.promotion_rule import Condition
 from adpet.tracking import promotion
 from adpet.tracking.decisions import Book, Decision
-from adpet.tracking.promotion import Promotion
+from adpet.tracking.promotion import Promotion, Rollback
 
 MET = Condition("AUC", met=True, text="0.950 (95 % interval 0.900 to 0.980); required: lower end over 0.8")
 MISSED = Condition("region baseline", met=False, text="AUC difference +0.000")
@@ -98,6 +99,27 @@ class TestPromote:
     def test_the_champion_stays_it(self, promote, capsys):
         promote(result(before=2))
         assert capsys.readouterr().out == "adpet version 2 is the champion already\n"
+
+
+class TestRollback:
+    @pytest.mark.parametrize(
+        ("before", "skipped", "told"),
+        [
+            (3, (), "adpet version 1 is the champion again; version 3 was it before"),
+            (
+                *(None, (3, 2)),
+                "adpet version 1 is the champion again; there was none; skipped, since deleted: versions 3, 2",
+            ),
+        ],
+    )
+    def test_it_tells_who_returns_and_what_was_skipped(
+        self, monkeypatch, project_root, before, skipped, told
+    ):
+        monkeypatch.chdir(project_root)
+        monkeypatch.setattr(rollback_command, "connect", lambda *_, **__: None)
+        found = Rollback(before=before, after=1, skipped=skipped)
+        monkeypatch.setattr(promotion, "rollback", lambda **_: found)
+        assert rollback_command.run(reason="") == told
 
 
 class TestHistory:

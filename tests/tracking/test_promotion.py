@@ -39,6 +39,12 @@ def told():
     return [(one.kind, one.before, one.after, one.end) for one in entries()]
 
 
+def back(reason=""):
+    """Roll back; return the champion before and after."""
+    found = rollback(model_name="adpet", reason=reason)
+    return found.before, found.after
+
+
 def move_by_hand(version):
     current().client.set_registered_model_alias("adpet", "champion", str(version))
 
@@ -171,8 +177,8 @@ class TestRollback:
     def test_it_returns_to_the_champion_before_and_again_to_the_one_before_that(self, version):
         for lineage in ("a1", "b2", "c3"):
             promote(version(lineage), **KNOWN)
-        assert rollback(model_name="adpet", reason="odd answers") == (3, 2)
-        assert rollback(model_name="adpet") == (2, 1)
+        assert back("odd answers") == (3, 2)
+        assert back() == (2, 1)
         assert champion() == 1
         assert told()[3:] == [("rollback", 3, 2, "done"), ("rollback", 2, 1, "done")]
         assert entries()[3].why == "odd answers"
@@ -185,7 +191,7 @@ class TestRollback:
             promote(version(lineage), **KNOWN)
         current().client.delete_registered_model_alias("adpet", "champion")
         promote(2, **KNOWN)
-        assert rollback(model_name="adpet") == (2, 1)
+        assert back() == (2, 1)
         with pytest.raises(TrackingError, match="required a champion before the present one"):
             rollback(model_name="adpet")
 
@@ -194,7 +200,29 @@ class TestRollback:
             promote(version(lineage), **KNOWN)
         rollback(model_name="adpet")
         promote(version("c3"), **KNOWN)
-        assert rollback(model_name="adpet") == (3, 1)
+        assert back() == (3, 1)
+
+    def test_a_version_that_was_deleted_is_skipped_and_told(self, version):
+        for lineage in ("a1", "b2", "c3"):
+            promote(version(lineage), **KNOWN)
+        current().client.delete_model_version("adpet", "2")
+        found = rollback(model_name="adpet", reason="odd answers")
+        assert (found.before, found.after, found.skipped) == (3, 1, (2,))
+        assert entries()[-1].why == "skipped, since deleted: version 2; odd answers"
+        with pytest.raises(
+            TrackingError, match="required a champion before the present one; there was none;"
+        ):
+            rollback(model_name="adpet")
+
+    def test_it_returns_from_a_champion_that_was_deleted_and_says_where_none_is_left(self, version):
+        for lineage in ("a1", "b2"):
+            promote(version(lineage), **KNOWN)
+        current().client.delete_model_version("adpet", "2")
+        found = rollback(model_name="adpet")
+        assert (found.before, found.after, found.skipped) == (None, 1, (2,))
+        current().client.delete_model_version("adpet", "1")
+        with pytest.raises(TrackingError, match=r"required .*; there was none \(skipped, .* version 1\);"):
+            rollback(model_name="adpet")
 
     def test_a_champion_whose_files_have_changed_does_not_return(self, version, project):
         promote(version("a1"), **KNOWN)
@@ -228,7 +256,7 @@ class TestByHand:
     def test_an_alias_that_was_taken_away_is_noticed_and_rolled_back(self, version):
         promote(version("a1"), **KNOWN)
         current().client.delete_registered_model_alias("adpet", "champion")
-        assert rollback(model_name="adpet") == (None, 1)
+        assert back() == (None, 1)
         assert told()[1:] == [("moved by hand", 1, None, "done"), ("rollback", None, 1, "done")]
 
     def test_a_champion_from_before_the_history_is_written_down(self, version):
@@ -263,7 +291,7 @@ class TestKilled:
         assert (left.end, left.after, champion()) == (None, 2, now)
         assert told() == [("promotion", None, 1, "done"), ("promotion", 1, 2, end)]
         assert "half-way" in entries()[-1].end_why
-        assert rollback(model_name="adpet") == (2, 1) if end == "done" else promote(2, **KNOWN).moved
+        assert back() == (2, 1) if end == "done" else promote(2, **KNOWN).moved
 
     def test_one_whose_parent_takes_no_note_of_its_end_holds_nobody_up(self, version, project, monkeypatch):
         version("a1")
@@ -302,7 +330,7 @@ class TestKilled:
             patch.setattr(promotion, "write_end", lambda *_, **__: None)
             promote(2, **KNOWN)
         start = time.monotonic()
-        assert rollback(model_name="adpet") == (2, 1)
+        assert back() == (2, 1)
         assert 0.3 <= time.monotonic() - start < 30
         assert told()[1] == ("promotion", 1, 2, "done")
 
