@@ -123,10 +123,11 @@ class TestRollback:
 
 
 class TestHistory:
-    def told(self, monkeypatch, project_root, *decisions):
+    def told(self, monkeypatch, project_root, *decisions, champion=None):
         monkeypatch.chdir(project_root)
         monkeypatch.setattr(history_command, "connect", lambda *_, **__: None)
-        monkeypatch.setattr(promotion, "history", lambda **_: Book(decisions, 1, {}))
+        book = Book(decisions, champion, {})
+        monkeypatch.setattr(promotion, "history", lambda **_: book)
         return history_command.run()
 
     def decision(self, number, **changes):
@@ -148,6 +149,7 @@ class TestHistory:
             self.decision(4, before=3, after=4, why="", end=None),
             self.decision(5, before=3, after=5, why="", end="unknown", end_why="the process ended half-way"),
             self.decision(6, kind="rollback", before=3, after=2, why=""),
+            champion=2,
         )
         assert text.splitlines() == [
             "when (UTC)           champion   before  by                decision",
@@ -161,12 +163,22 @@ class TestHistory:
 
     def test_a_decision_that_was_removed_leaves_a_line_and_an_idle_look_none(self, monkeypatch, project_root):
         text = self.told(
-            monkeypatch, project_root, self.decision(2), self.decision(3, kind="moved by hand", end="void")
+            *(monkeypatch, project_root, self.decision(2)),
+            self.decision(3, kind="moved by hand", end="void"),
+            champion=1,
         )
         assert text.splitlines()[1:] == [
             "?                    ?         ?       ?     decision 1 was removed from the registry",
             "2026-11-25 01:22:03  1         none    anna  promotion: every condition is met",
         ]
+
+    @pytest.mark.parametrize(("champion", "where"), [(3, "points to version 3 now"), (None, "is gone")])
+    def test_a_move_by_hand_that_could_not_be_written_down_is_told_last(
+        self, monkeypatch, project_root, champion, where
+    ):
+        text = self.told(monkeypatch, project_root, self.decision(1), champion=champion)
+        last = f"the alias {where}, which is not yet written down: that takes EDIT on the model"
+        assert text.splitlines()[2:] == [last]
 
     def test_none_yet_says_what_to_do(self, monkeypatch, project_root):
         assert "make one with: adpet promote" in self.told(monkeypatch, project_root)

@@ -9,6 +9,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
 
 from adpet.errors import TrackingError
 from adpet.evidence.promotion_evidence import Evidence
@@ -17,7 +19,7 @@ from adpet.tracking import promotion, turns
 from adpet.tracking.decisions import LONGEST_REASON, read_book
 from adpet.tracking.promotion import history, promote, rollback
 from adpet.tracking.registry import version_of
-from adpet.tracking.store import current
+from adpet.tracking.store import ForbiddenError, current
 
 RULE = Rule(
     min_auc_lower=0.8, baseline_margin=0.0, champion_margin=0.05, min_subjects=10, seed=1, resamples=300
@@ -244,6 +246,20 @@ class TestByHand:
         assert told() == expected
         assert told() == expected
         assert entries()[-1].who == "anna"
+
+    def test_whoever_may_only_read_sees_the_history_as_it_is(self, version, monkeypatch):
+        def forbidden(*_):
+            raise MlflowException("Permission denied", PERMISSION_DENIED)
+
+        promote(version("a1"), **KNOWN)
+        version("b2")
+        move_by_hand(2)
+        monkeypatch.setattr(current().client, "set_registered_model_tag", forbidden)
+        book = history(model_name="adpet")
+        assert [one.after for one in book.decisions] == [1]
+        assert (book.recorded, book.champion) == (1, 2)
+        with pytest.raises(ForbiddenError, match=r"the server does not let user .* do this"):
+            rollback(model_name="adpet")
 
     def test_what_is_promoted_next_is_compared_with_the_one_that_was_put_there(self, version):
         promote(version("a1", 1.0), **KNOWN)

@@ -13,16 +13,25 @@ HEADER = ("when (UTC)", "champion", "before", "by", "decision")
 def run() -> str:
     """Return every decision on the champion as a table, the earliest first.
 
-    An alias that was moved past adpet is written down in the registry before.
+    An alias that was moved past adpet is written down in the registry before; where the user may only read,
+    a last line tells of it.
     """
     tracking = load_params().tracking
     connect(Path.cwd(), experiment=tracking.experiment)
-    rows = _rows(promotion.history(model_name=tracking.model_name))
-    if not rows:
+    book = promotion.history(model_name=tracking.model_name)
+    rows = _rows(book)
+    if not rows and book.champion is None:
         return f"{tracking.model_name} never had a champion; make one with: adpet promote"
     widths = [max(map(len, column)) for column in zip(HEADER, *rows, strict=True)]
     lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in (HEADER, *rows)]
+    if book.champion != book.recorded:
+        lines.append(_not_written_down(book.champion))
     return "\n".join(lines)
+
+
+def _not_written_down(champion: int | None) -> str:
+    where = "is gone" if champion is None else f"points to version {champion} now"
+    return f"the alias {where}, which is not yet written down: that takes EDIT on the model"
 
 
 def _rows(book: Book) -> list[tuple[str, ...]]:
