@@ -5,10 +5,11 @@ import pytest
 from adpet import cli
 from adpet.commands import history as history_command
 from adpet.commands import promote as promote_command
+from adpet.commands import rollback as rollback_command
 from adpet.evidence.promotion_rule import Condition
 from adpet.tracking import promotion
-from adpet.tracking.decisions import Decision
-from adpet.tracking.promotion import Promotion
+from adpet.tracking.decisions import Book, Decision
+from adpet.tracking.promotion import Promotion, Rollback
 
 MET = Condition("AUC", met=True, text="0.950 (95 % interval 0.900 to 0.980); required: lower end over 0.8")
 MISSED = Condition("region baseline", met=False, text="AUC difference +0.000")
@@ -71,6 +72,25 @@ class TestPromote:
         assert asked["forced"] == "for the demo"
         assert "is the champion now, by force: for the demo; there was none" in capsys.readouterr().out
 
+    def test_a_dry_run_by_force_says_that_it_would_become_the_champion_and_refuses_nothing(
+        self, promote, capsys
+    ):
+        promote(result(MISSED), "--dry-run", "--force", "--reason", "for the demo")
+        assert capsys.readouterr().out.splitlines()[-1] == (
+            "adpet version 2 would become the champion, by force: for the demo; nothing was changed"
+        )
+
+    def test_no_reason_and_no_condition_forges_a_line(self, promote, capsys):
+        promote(
+            result(Condition("AUC", met=False, text="a\nmet b"), moved=True),
+            *("--force", "--reason", "x]\n2026-01-01  7\x1b[2K"),
+        )
+        assert capsys.readouterr().out.splitlines() == [
+            "NOT MET  AUC              a met b",
+            "",
+            "adpet version 2 is the champion now, by force: x] 2026-01-01 7 [2K; there was none before",
+        ]
+
     @pytest.mark.parametrize(
         "arguments",
         [["--force"], ["--reason", "x"], ["--force", "--reason", " "], ["--reason", ""], ["--reason", " "]],
@@ -84,11 +104,33 @@ class TestPromote:
         assert capsys.readouterr().out == "adpet version 2 is the champion already\n"
 
 
+class TestRollback:
+    @pytest.mark.parametrize(
+        ("before", "skipped", "told"),
+        [
+            (3, (), "adpet version 1 is the champion again; version 3 was it before"),
+            (
+                *(None, (3, 2)),
+                "adpet version 1 is the champion again; there was none; skipped, since deleted: versions 3, 2",
+            ),
+        ],
+    )
+    def test_it_tells_who_returns_and_what_was_skipped(
+        self, monkeypatch, project_root, before, skipped, told
+    ):
+        monkeypatch.chdir(project_root)
+        monkeypatch.setattr(rollback_command, "connect", lambda *_, **__: None)
+        found = Rollback(before=before, after=1, skipped=skipped)
+        monkeypatch.setattr(promotion, "rollback", lambda **_: found)
+        assert rollback_command.run(reason="") == told
+
+
 class TestHistory:
-    def told(self, monkeypatch, project_root, *decisions):
+    def told(self, monkeypatch, project_root, *decisions, champion=None):
         monkeypatch.chdir(project_root)
         monkeypatch.setattr(history_command, "connect", lambda *_, **__: None)
-        monkeypatch.setattr(promotion, "history", lambda **_: list(decisions))
+        book = Book(decisions, champion, {})
+        monkeypatch.setattr(promotion, "history", lambda **_: book)
         return history_command.run()
 
     def decision(self, number, **changes):
@@ -108,16 +150,38 @@ class TestHistory:
                 3, before=2, after=3, forced=True, why="demo", conditions=("AUC: NOT MET: 0.5", "x: met: y")
             ),
             self.decision(4, before=3, after=4, why="", end=None),
-            self.decision(5, kind="rollback", before=3, after=2, why=""),
+            self.decision(5, before=3, after=5, why="", end="unknown", end_why="the process ended half-way"),
+            self.decision(6, kind="rollback", before=3, after=2, why=""),
+            champion=2,
         )
         assert text.splitlines() == [
             "when (UTC)           champion   before  by                decision",
             "2026-11-25 01:22:03  1          none    anna              promotion: every condition is met",
             "2026-11-25 01:22:03  2          1       ? (seen by anna)  moved by hand: set in the MLflow UI",
             "2026-11-25 01:22:03  3          2       anna              promotion by force (not met: AUC): demo",
-            "2026-11-25 01:22:03  unchanged  3       anna              promotion [version 4 did not become it: unfinished]",
+            "2026-11-25 01:22:03  unchanged  3       anna              promotion [meant for version 4; unfinished]",
+            "2026-11-25 01:22:03  unknown    3       anna              promotion [meant for version 5; the process ended half-way]",
             "2026-11-25 01:22:03  2          3       anna              rollback",
         ]
+
+    def test_a_decision_that_was_removed_leaves_a_line_and_an_idle_look_none(self, monkeypatch, project_root):
+        text = self.told(
+            *(monkeypatch, project_root, self.decision(2)),
+            self.decision(3, kind="moved by hand", end="void"),
+            champion=1,
+        )
+        assert text.splitlines()[1:] == [
+            "?                    ?         ?       ?     decision 1 was removed from the registry",
+            "2026-11-25 01:22:03  1         none    anna  promotion: every condition is met",
+        ]
+
+    @pytest.mark.parametrize(("champion", "where"), [(3, "points to version 3 now"), (None, "is gone")])
+    def test_a_move_by_hand_that_could_not_be_written_down_is_told_last(
+        self, monkeypatch, project_root, champion, where
+    ):
+        text = self.told(monkeypatch, project_root, self.decision(1), champion=champion)
+        last = f"the alias {where}, which is not yet written down: that takes EDIT on the model"
+        assert text.splitlines()[2:] == [last]
 
     def test_none_yet_says_what_to_do(self, monkeypatch, project_root):
         assert "make one with: adpet promote" in self.told(monkeypatch, project_root)

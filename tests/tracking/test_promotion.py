@@ -9,14 +9,17 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
 
 from adpet.errors import TrackingError
+from adpet.evidence.promotion_evidence import Evidence
 from adpet.evidence.promotion_rule import Rule
 from adpet.tracking import promotion, turns
 from adpet.tracking.decisions import LONGEST_REASON, read_book
 from adpet.tracking.promotion import history, promote, rollback
 from adpet.tracking.registry import version_of
-from adpet.tracking.store import current
+from adpet.tracking.store import ForbiddenError, current
 
 RULE = Rule(
     min_auc_lower=0.8, baseline_margin=0.0, champion_margin=0.05, min_subjects=10, seed=1, resamples=300
@@ -28,9 +31,20 @@ def champion():
     return read_book("adpet").champion
 
 
+def entries():
+    """The history without looks that found nothing."""
+    return [one for one in history(model_name="adpet").decisions if not one.is_idle_look]
+
+
 def told():
     """The history: kind, champion before and after, and how it ended."""
-    return [(one.kind, one.before, one.after, one.end) for one in history(model_name="adpet")]
+    return [(one.kind, one.before, one.after, one.end) for one in entries()]
+
+
+def back(reason=""):
+    """Roll back; return the champion before and after."""
+    found = rollback(model_name="adpet", reason=reason)
+    return found.before, found.after
 
 
 def move_by_hand(version):
@@ -62,7 +76,7 @@ class TestTheRule:
         found = promote(version(), **KNOWN)
         assert (found.before, found.after, found.moved, found.granted) == (None, 1, True, True)
         assert champion() == 1
-        (entry,) = history(model_name="adpet")
+        (entry,) = entries()
         assert (entry.kind, entry.after, entry.why, entry.forced) == (
             "promotion", 1, "every condition is met", False
         )  # fmt: skip
@@ -103,7 +117,7 @@ class TestTheRule:
     def test_by_force_it_is_promoted_with_the_reason_and_what_was_missed(self, version):
         found = promote(version("a1", leaky=True), forced="to show the leak" + "x" * 9999, **KNOWN)
         assert (found.moved, found.granted) == (True, False)
-        (entry,) = history(model_name="adpet")
+        (entry,) = entries()
         assert entry.forced
         assert entry.why.startswith("to show the leak")
         assert len(entry.why) == LONGEST_REASON
@@ -121,7 +135,7 @@ class TestTheRule:
     def test_who_decided_is_named(self, version, monkeypatch):
         monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "anna")
         promote(version(), **KNOWN)
-        assert history(model_name="adpet")[0].who == "anna"
+        assert entries()[0].who == "anna"
 
 
 class TestEvidence:
@@ -151,6 +165,16 @@ class TestEvidence:
         found = promote(number, **KNOWN)
         assert [(one.name, one.met) for one in found.conditions] == [("evidence", False)]
 
+    def test_evidence_of_another_form_decides_nothing_and_names_the_version(self, version, monkeypatch):
+        text = '{"tested": {}, "known": [], "of an older adpet": 1}'
+        monkeypatch.setattr(Evidence, "to_json", lambda _: text)
+        found = promote(version(), **KNOWN)
+        assert [(one.name, one.met) for one in found.conditions] == [("evidence", False)]
+        told = found.conditions[0].text
+        assert told.startswith("models:/adpet/1: required a version's evidence as JSON; received: ")
+        assert told.count("register it anew") == 1
+        assert promote(1, forced="seen", **KNOWN).moved
+
     def test_a_changed_model_file_is_not_even_promoted_by_force(self, version, project):
         number = version()
         with next(project.glob("mlartifacts/**/model.keras")).open("ab") as file:
@@ -164,21 +188,52 @@ class TestRollback:
     def test_it_returns_to_the_champion_before_and_again_to_the_one_before_that(self, version):
         for lineage in ("a1", "b2", "c3"):
             promote(version(lineage), **KNOWN)
-        assert rollback(model_name="adpet", reason="odd answers") == (3, 2)
-        assert rollback(model_name="adpet") == (2, 1)
+        assert back("odd answers") == (3, 2)
+        assert back() == (2, 1)
         assert champion() == 1
         assert told()[3:] == [("rollback", 3, 2, "done"), ("rollback", 2, 1, "done")]
-        assert history(model_name="adpet")[3].why == "odd answers"
+        assert entries()[3].why == "odd answers"
         with pytest.raises(TrackingError, match="required a champion before the present one") as refused:
             rollback(model_name="adpet")
         assert "\n" not in str(refused.value)
+
+    def test_it_does_not_swing_back_where_the_alias_was_taken_away_in_between(self, version):
+        for lineage in ("a1", "b2"):
+            promote(version(lineage), **KNOWN)
+        current().client.delete_registered_model_alias("adpet", "champion")
+        promote(2, **KNOWN)
+        assert back() == (2, 1)
+        with pytest.raises(TrackingError, match="required a champion before the present one"):
+            rollback(model_name="adpet")
 
     def test_after_a_promotion_it_returns_to_what_that_one_replaced(self, version):
         for lineage in ("a1", "b2"):
             promote(version(lineage), **KNOWN)
         rollback(model_name="adpet")
         promote(version("c3"), **KNOWN)
-        assert rollback(model_name="adpet") == (3, 1)
+        assert back() == (3, 1)
+
+    def test_a_version_that_was_deleted_is_skipped_and_told(self, version):
+        for lineage in ("a1", "b2", "c3"):
+            promote(version(lineage), **KNOWN)
+        current().client.delete_model_version("adpet", "2")
+        found = rollback(model_name="adpet", reason="odd answers")
+        assert (found.before, found.after, found.skipped) == (3, 1, (2,))
+        assert entries()[-1].why == "skipped, since deleted: version 2; odd answers"
+        with pytest.raises(
+            TrackingError, match="required a champion before the present one; there was none;"
+        ):
+            rollback(model_name="adpet")
+
+    def test_it_returns_from_a_champion_that_was_deleted_and_says_where_none_is_left(self, version):
+        for lineage in ("a1", "b2"):
+            promote(version(lineage), **KNOWN)
+        current().client.delete_model_version("adpet", "2")
+        found = rollback(model_name="adpet")
+        assert (found.before, found.after, found.skipped) == (None, 1, (2,))
+        current().client.delete_model_version("adpet", "1")
+        with pytest.raises(TrackingError, match=r"required .*; there was none \(skipped, .* version 1\);"):
+            rollback(model_name="adpet")
 
     def test_a_champion_whose_files_have_changed_does_not_return(self, version, project):
         promote(version("a1"), **KNOWN)
@@ -199,7 +254,21 @@ class TestByHand:
         expected = [("promotion", None, 1, "done"), ("moved by hand", 1, 2, "done")]
         assert told() == expected
         assert told() == expected
-        assert history(model_name="adpet")[-1].who == "anna"
+        assert entries()[-1].who == "anna"
+
+    def test_whoever_may_only_read_sees_the_history_as_it_is(self, version, monkeypatch):
+        def forbidden(*_):
+            raise MlflowException("Permission denied", PERMISSION_DENIED)
+
+        promote(version("a1"), **KNOWN)
+        version("b2")
+        move_by_hand(2)
+        monkeypatch.setattr(current().client, "set_registered_model_tag", forbidden)
+        book = history(model_name="adpet")
+        assert [one.after for one in book.decisions] == [1]
+        assert (book.recorded, book.champion) == (1, 2)
+        with pytest.raises(ForbiddenError, match=r"the server does not let user .* do this"):
+            rollback(model_name="adpet")
 
     def test_what_is_promoted_next_is_compared_with_the_one_that_was_put_there(self, version):
         promote(version("a1", 1.0), **KNOWN)
@@ -212,7 +281,7 @@ class TestByHand:
     def test_an_alias_that_was_taken_away_is_noticed_and_rolled_back(self, version):
         promote(version("a1"), **KNOWN)
         current().client.delete_registered_model_alias("adpet", "champion")
-        assert rollback(model_name="adpet") == (None, 1)
+        assert back() == (None, 1)
         assert told()[1:] == [("moved by hand", 1, None, "done"), ("rollback", None, 1, "done")]
 
     def test_a_champion_from_before_the_history_is_written_down(self, version):
@@ -246,8 +315,21 @@ class TestKilled:
         left = read_book("adpet").decisions[-1]
         assert (left.end, left.after, champion()) == (None, 2, now)
         assert told() == [("promotion", None, 1, "done"), ("promotion", 1, 2, end)]
-        assert "half-way" in history(model_name="adpet")[-1].end_why
-        assert rollback(model_name="adpet") == (2, 1) if end == "done" else promote(2, **KNOWN).moved
+        assert "half-way" in entries()[-1].end_why
+        assert back() == (2, 1) if end == "done" else promote(2, **KNOWN).moved
+
+    def test_one_whose_parent_takes_no_note_of_its_end_holds_nobody_up(self, version, project, monkeypatch):
+        version("a1")
+        killed = process(
+            project,
+            "current().client.set_registered_model_alias = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+            "promotion.promote(1, model_name='adpet', rule=rule)\n",
+        )
+        os.waitid(os.P_PID, killed.pid, os.WEXITED | os.WNOWAIT)
+        monkeypatch.setattr(turns, "LONGEST_WAIT", 1.0)
+        assert told() == [("promotion", None, 1, "void")]
+        assert promote(1, **KNOWN).moved
+        killed.communicate(timeout=120)
 
     def test_one_that_was_killed_while_choosing_its_number_holds_nobody_up(self, version, project):
         version("a1")
@@ -262,6 +344,7 @@ class TestKilled:
         assert read_book("adpet").choosing
         assert promote(1, **KNOWN).moved
         assert not read_book("adpet").choosing
+        assert not read_book("adpet").removed
 
     def test_a_living_process_of_another_machine_is_waited_for_a_while_only(self, version, monkeypatch):
         promote(version("a1"), **KNOWN)
@@ -272,7 +355,7 @@ class TestKilled:
             patch.setattr(promotion, "write_end", lambda *_, **__: None)
             promote(2, **KNOWN)
         start = time.monotonic()
-        assert rollback(model_name="adpet") == (2, 1)
+        assert back() == (2, 1)
         assert 0.3 <= time.monotonic() - start < 30
         assert told()[1] == ("promotion", 1, 2, "done")
 
@@ -299,10 +382,11 @@ class TestRace:
         for one in racing:
             _, said = one.communicate(timeout=300)
             assert one.returncode == 0, said
-        entries = [one for one in history(model_name="adpet") if one.end == "done"]
-        assert all(one.kind == "promotion" for one in entries)
+        done = [one for one in entries() if one.end == "done"]
+        assert all(one.kind == "promotion" for one in done)
         # Each was decided against the champion that the one before it had made.
-        assert [one.before for one in entries[1:]] == [one.after for one in entries[:-1]]
-        assert champion() == entries[-1].after
-        assert sorted(Counter(one.owner for one in entries).values()) == [1, 2, 2]
+        assert [one.before for one in done[1:]] == [one.after for one in done[:-1]]
+        assert champion() == done[-1].after
+        assert not read_book("adpet").removed
+        assert sorted(Counter(one.owner for one in done).values()) == [1, 2, 2]
         assert version_of("models:/adpet@champion").number in (2, 3)

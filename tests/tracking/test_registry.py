@@ -74,10 +74,10 @@ class TestLoad:
     @pytest.mark.parametrize(
         ("uri", "said"),
         [
-            ("models:/adpet@champion", "no version was promoted yet .version 1.; run: adpet promote"),
+            ("models:/adpet@champion", "but there is none .version 1.; run: adpet promote VERSION"),
             ("models:/other@champion", "'other' has no version yet; run: dvc repro"),
             ("models:/adpet/9", "required a version that exists; 'adpet' has version 1"),
-            ("models:/adpet@best", "required the alias 'best'; 'adpet' has version 1"),
+            ("models:/adpet@best", "required the alias 'best'; .* version 1; .* run: adpet promote VERSION"),
             ("adpet", "required models:/NAME@ALIAS or models:/NAME/VERSION; received 'adpet'"),
         ],
     )

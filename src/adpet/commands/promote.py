@@ -5,6 +5,7 @@ from pathlib import Path
 from adpet.evidence.promotion_rule import Condition, Rule
 from adpet.params import Params, load_params
 from adpet.tracking import promotion
+from adpet.tracking.decisions import printable
 from adpet.tracking.store import connect
 
 
@@ -36,7 +37,7 @@ def run(version: str, *, forced: str | None, dry_run: bool) -> tuple[str, str | 
         return f"{name} version {result.after} is the champion already", None
     verdict = _verdict(result, name, forced=forced, dry_run=dry_run)
     lines = [*map(_line, result.conditions), "", verdict]
-    refused = not result.granted and not result.moved
+    refused = forced is None and not result.granted
     return "\n".join(lines), _refusal(result, name) if refused else None
 
 
@@ -45,17 +46,17 @@ def _rule(params: Params) -> Rule:
 
 
 def _line(condition: Condition) -> str:
-    return f"{'met' if condition.met else 'NOT MET':<9}{condition.name:<17}{condition.text}"
+    return f"{'met' if condition.met else 'NOT MET':<9}{condition.name:<17}{printable(condition.text)}"
 
 
 def _verdict(result: promotion.Promotion, name: str, *, forced: str | None, dry_run: bool) -> str:
     was = f"version {result.before} was it before" if result.before else "there was none before"
+    by = f", by force: {printable(forced)}" if forced is not None else ""
     if result.moved:
-        by = f", by force: {forced}" if forced is not None else ""
         return f"{name} version {result.after} is the champion now{by}; {was}"
-    answer = "would become" if result.granted else "would not become"
     if dry_run:
-        return f"{name} version {result.after} {answer} the champion; nothing was changed"
+        answer = "would become" if result.granted or forced is not None else "would not become"
+        return f"{name} version {result.after} {answer} the champion{by}; nothing was changed"
     return f"{name} version {result.after} does not become the champion"
 
 

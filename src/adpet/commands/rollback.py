@@ -17,6 +17,7 @@ def run(*, reason: str) -> str:
     """
     tracking = load_params().tracking
     connect(Path.cwd(), experiment=tracking.experiment)
-    before, after = promotion.rollback(model_name=tracking.model_name, reason=reason)
-    was = f"version {before} was it before" if before else "there was none"
-    return f"{tracking.model_name} version {after} is the champion again; {was}"
+    found = promotion.rollback(model_name=tracking.model_name, reason=reason)
+    was = f"version {found.before} was it before" if found.before else "there was none"
+    told = f"{tracking.model_name} version {found.after} is the champion again; {was}"
+    return f"{told}; {promotion.told_skipped(found.skipped)}" if found.skipped else told

@@ -6,7 +6,7 @@ A run has a version for each way of putting slices together, so a file is named 
 import tempfile
 from pathlib import Path
 
-from adpet.errors import TrackingError
+from adpet.errors import InputError, TrackingError
 from adpet.evidence.promotion_evidence import Evidence, evidence_digest
 from adpet.tracking.registry import Version
 from adpet.tracking.runs import RunHandle
@@ -39,7 +39,7 @@ def evidence_of(version: Version) -> Evidence:
     Raises
     ------
     NoEvidenceError
-        Where the version carries none, or the file is not there or was changed.
+        Where the version carries none, or the file is not there, was changed or has another form.
     """
     digest, uri = version.tags.get(EVIDENCE), f"models:/{version.name}/{version.number}"
     if digest is None:
@@ -63,7 +63,10 @@ def evidence_of(version: Version) -> Evidence:
             f"{uri}: required {place} as it was registered; received another content; nothing can be "
             "decided on it: register it anew with: dvc repro --force register"
         )
-    return Evidence.from_json(text)
+    try:
+        return Evidence.from_json(text)
+    except InputError as error:
+        raise NoEvidenceError(f"{uri}: {error}") from error
 
 
 def _name(digest: str) -> str:

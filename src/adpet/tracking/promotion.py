@@ -5,17 +5,26 @@ lets nobody else decide meanwhile (`adpet.tracking.turns`). An alias that was mo
 by the next command, and written down as such.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from adpet.errors import TrackingError
 from adpet.evidence.leakage import INVALID
 from adpet.evidence.promotion_evidence import Evidence
 from adpet.evidence.promotion_rule import Condition, Rule, conditions
-from adpet.tracking.decisions import CHAMPION, Book, Decision, Draft, read_book, write_end
+from adpet.tracking.decisions import CHAMPION, Book, Draft, read_book, write_end
 from adpet.tracking.evidence import NoEvidenceError, evidence_of
 from adpet.tracking.place import LEAKY
-from adpet.tracking.registry import AUDIT, Version, is_marked, named, registered_files, version_of
-from adpet.tracking.store import current, reported
+from adpet.tracking.registry import (
+    AUDIT,
+    Version,
+    is_marked,
+    named,
+    registered_files,
+    version_numbers,
+    version_of,
+)
+from adpet.tracking.store import ForbiddenError, current, reported
 from adpet.tracking.turns import is_at_work, turn, unfinished
 
 # How often a promotion is judged anew since another one was quicker.
@@ -47,6 +56,23 @@ class Promotion:
     def granted(self) -> bool:
         """Whether every condition is met."""
         return all(condition.met for condition in self.conditions)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rollback:
+    """What came of a rollback.
+
+    Attributes
+    ----------
+    before, after : int or None, int
+        The champion that goes, and the one that returns.
+    skipped : tuple of int
+        Champions between them that were deleted, the latest first.
+    """
+
+    before: int | None
+    after: int
+    skipped: tuple[int, ...]
 
 
 def promote(
@@ -107,39 +133,41 @@ def judge(challenger: Version, champion: int | None, rule: Rule) -> list[Conditi
     return conditions(evidence, other, rule)
 
 
-def rollback(*, model_name: str, reason: str = "") -> tuple[int | None, int]:
+def rollback(*, model_name: str, reason: str = "") -> Rollback:
     """Give the alias back to the champion before the present one; again, to the one before that.
 
-    Returns
-    -------
-    before, after : int or None, int
-        The champion that goes, and the one that returns.
+    Versions that were deleted are skipped.
 
     Raises
     ------
     TrackingError
-        If there was none before, or its files are not those that were registered.
+        If there was none before that exists, or its files are not those that were registered.
     """
     for _ in range(ATTEMPTS):
-        book = _settled(model_name)
-        earlier = [number for number in book.succession[:-1] if number not in (None, book.champion)]
-        if not earlier:
-            raise TrackingError(
-                f"models:/{model_name}: required a champion before the present one; there was none; "
-                "promote another version with: adpet promote VERSION"
-            )
-        after = earlier[-1]
-        with registered_files(version_of(f"models:/{model_name}/{after}")):
+        found = _way_back(model_name, _settled(model_name))
+        with registered_files(version_of(f"models:/{model_name}/{found.after}")):
             pass
-        draft = Draft(kind="rollback", before=book.champion, after=after, why=reason)
-        if _move(model_name, draft):
-            return book.champion, after
+        why = "; ".join(filter(None, [told_skipped(found.skipped), reason]))
+        if _move(model_name, Draft(kind="rollback", before=found.before, after=found.after, why=why)):
+            return found
     raise _contended(model_name)
 
 
-def history(*, model_name: str) -> list[Decision]:
-    """Return every decision, the earliest first; an alias that was moved by hand is written down before."""
-    return [one for one in _settled(model_name).decisions if not _came_to_nothing(one)]
+def told_skipped(versions: Sequence[int]) -> str:
+    """Return in words which versions a rollback skipped; nothing where it skipped none."""
+    plural = "s" if len(versions) > 1 else ""
+    return f"skipped, since deleted: version{plural} {', '.join(map(str, versions))}" if versions else ""
+
+
+def history(*, model_name: str) -> Book:
+    """Return every decision, the earliest first; an alias that was moved by hand is written down before.
+
+    Where the server lets the user read only, it is not, and the book's champion is another than `recorded`.
+    """
+    try:
+        return _settled(model_name)
+    except ForbiddenError:
+        return read_book(model_name)
 
 
 def _settled(name: str) -> Book:
@@ -156,6 +184,22 @@ def _settled(name: str) -> Book:
             is_seen = (now.recorded, now.champion) == (seen.before, seen.after)
             write_end(name, mine, "done" if is_so and is_seen else "void")
     raise _contended(name)
+
+
+def _way_back(name: str, book: Book) -> Rollback:
+    """Return the way to the last champion before the present one that still exists."""
+    there = version_numbers(name)
+    skipped: list[int] = []
+    for number in reversed(book.succession[:-1]):
+        if number in there and number != book.champion:
+            return Rollback(before=book.champion, after=number, skipped=tuple(skipped))
+        if number is not None and number not in (book.champion, *skipped):
+            skipped.append(number)
+    none = f"there was none ({told_skipped(skipped)})" if skipped else "there was none"
+    raise TrackingError(
+        f"models:/{name}: required a champion before the present one; {none}; "
+        "promote another version with: adpet promote VERSION"
+    )
 
 
 def _move(name: str, draft: Draft) -> bool:
@@ -191,11 +235,6 @@ def _marked(version: Version, evidence: Evidence) -> Evidence:
     if is_marked(version, AUDIT, INVALID):
         evidence = replace(evidence, audit=INVALID)
     return evidence
-
-
-def _came_to_nothing(decision: Decision) -> bool:
-    """Say whether a look that no hand had moved the alias after all is all there was."""
-    return decision.kind == "moved by hand" and decision.end != "done"
 
 
 def _contended(name: str) -> TrackingError:

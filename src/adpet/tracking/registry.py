@@ -188,6 +188,13 @@ def named(version: int | str, *, model_name: str) -> Version:
     return version_of(f"models:/{model_name}{separator}{version}")
 
 
+def version_numbers(name: str) -> list[int]:
+    """Return the numbers of all versions of a registered model that were not deleted, the lowest first."""
+    with reported():
+        found = current().client.search_model_versions(f"name='{name}'")
+    return sorted(int(one.version) for one in found)
+
+
 def version_of(uri: str) -> Version:
     """Return the version that ``models:/NAME@ALIAS`` or ``models:/NAME/VERSION`` names.
 
@@ -237,14 +244,14 @@ def _is_missing(error: MlflowException, name: str) -> bool:
 
 def _not_there(uri: str, name: str, alias: str | None) -> str:
     """Return what is missing of `uri`, and what to do about it."""
-    versions = sorted(int(one.version) for one in current().client.search_model_versions(f"name='{name}'"))
+    versions = version_numbers(name)
     if not versions:
         return f"{uri}: required a registered model, but '{name}' has no version yet; run: dvc repro"
     there = f"versions {', '.join(map(str, versions))}" if len(versions) > 1 else f"version {versions[0]}"
     if alias == CHAMPION:
-        return f"{uri}: required a champion, but no version was promoted yet ({there}); run: adpet promote"
+        return f"{uri}: required a champion, but there is none ({there}); run: adpet promote VERSION"
     what = f"the alias '{alias}'" if alias else "a version that exists"
-    return f"{uri}: required {what}; '{name}' has {there}; name one of them, or run: adpet promote"
+    return f"{uri}: required {what}; '{name}' has {there}; name one of them, or run: adpet promote VERSION"
 
 
 def _ensure_registered(name: str) -> None:

@@ -83,6 +83,10 @@ class UnreachableError(TrackingError):
         self.silent = silent
 
 
+class ForbiddenError(TrackingError):
+    """The server knows the user, and does not let them do this."""
+
+
 @dataclass(frozen=True)
 class Target:
     """Where this process tells MLflow what it does, whether or not anybody answers there.
@@ -239,13 +243,18 @@ def complete_experiment() -> None:
 
 @contextmanager
 def reported(prefix: str = "MLflow: ") -> Iterator[None]:
-    """Turn an exception of MLflow into a TrackingError of one line; of what may pass, an UnreachableError."""
+    """Turn an exception of MLflow into a TrackingError of one line.
+
+    It is an UnreachableError for what may pass, and a ForbiddenError for what the user may not do.
+    """
     try:
         yield
     except (MlflowException, requests.RequestException) as error:
         text = f"{prefix}{one_line(error)}"
         if _may_pass(error):
             raise UnreachableError(text, silent=_SILENCE in text) from error
+        if _status(error) == HTTPStatus.FORBIDDEN:
+            raise ForbiddenError(text) from error
         raise TrackingError(text) from error
 
 

@@ -15,6 +15,7 @@ from adpet.tracking.decisions import (
     Book,
     Decision,
     Draft,
+    End,
     announce,
     new_id,
     read_book,
@@ -30,7 +31,10 @@ PATIENCE = 30.0
 LONGEST_WAIT = 120.0
 _PAUSE = 0.05
 
+NO_TURN = "its turn did not come in time"
 CUT_SHORT = "the process ended half-way, before the alias moved"
+FOUND_AS_BEFORE = "the process ended half-way, and the alias was found where it had been before"
+NOT_KNOWN = "the process ended half-way; whether the alias had moved by then is not known"
 COMPLETED = "the process ended half-way, after the alias had moved"
 
 
@@ -40,6 +44,11 @@ def turn(name: str, draft: Draft) -> Iterator[tuple[Decision, Book]]:
 
     What others left half-way has been ended by then. Within the block nobody else decides; whoever takes the
     turn ends the decision there with `write_end`. Where it does not, it stands as half-way.
+
+    Raises
+    ------
+    TrackingError
+        If its turn does not come in `LONGEST_WAIT`; the intent has come to nothing then.
     """
     identity = new_id()
     announce(name, identity)
@@ -74,6 +83,7 @@ def _wait(name: str, mine: Decision) -> Book:
         if not alive:
             return book
         if waited > LONGEST_WAIT:
+            write_end(name, mine, "void", why=NO_TURN)
             raise TrackingError(
                 f"models:/{name}: required that others end their promotion; received none in "
                 f"{LONGEST_WAIT:.0f} s from process {alive[0].rsplit(':', 1)[0]}; end it, and try again"
@@ -82,19 +92,34 @@ def _wait(name: str, mine: Decision) -> Book:
 
 
 def _ended(name: str, book: Book, mine: Decision) -> Book:
-    """End what dead processes left half-way: as done, where the alias is where the last of them put it."""
+    """End what dead processes left half-way, and take back that they were choosing."""
     left = unfinished(book, before=mine)
-    if not left and not _chosen_by_the_dead(book, mine):
+    choosing = _chosen_by_the_dead(book, mine)
+    if not left and not choosing:
         return book
-    moved = [one for one in left if one.after == book.champion] if book.champion != book.recorded else []
-    for one in left:
-        if moved and one is moved[-1]:
-            write_end(name, one, "done", why=COMPLETED)
-        else:
-            write_end(name, one, "void", why=CUT_SHORT)
-    for identity in _chosen_by_the_dead(book, mine):
+    # The first one last: were this process killed here, another one would still know which it was.
+    for one in reversed(left):
+        end, why = _end_of(one, book, is_first=one is left[0])
+        write_end(name, one, end, why=why)
+    for identity in choosing:
         withdraw_announcement(name, identity)
     return read_book(name)
+
+
+def _end_of(left: Decision, book: Book, *, is_first: bool) -> tuple[End, str]:
+    """Return what is known of a decision that was left half-way.
+
+    Whoever takes its turn has ended all before it. So of several only the first can have moved the alias, and
+    only if the champion was the one it was decided against; and where one after it is done, its end was there
+    and somebody removed it.
+    """
+    if any(one.end == "done" and one.order > left.order for one in book.decisions):
+        return "unknown", NOT_KNOWN
+    if not is_first or left.before != book.recorded:
+        return "void", CUT_SHORT
+    if book.champion == book.recorded:
+        return "void", FOUND_AS_BEFORE
+    return ("done", COMPLETED) if book.champion == left.after else ("unknown", NOT_KNOWN)
 
 
 def _chosen_by_the_dead(book: Book, mine: Decision) -> list[str]:
