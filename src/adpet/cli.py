@@ -32,6 +32,9 @@ STAGES = {
     "register": "register the model as `challenger`",
 }
 
+# Stages that begin nothing where MLflow does not answer, unless `tracking.offline` is true.
+NEED_MLFLOW = ("tune", "train", "register")
+
 INTERRUPTED = 130
 
 
@@ -186,6 +189,11 @@ def _run_stage(options: argparse.Namespace) -> None:
 
     params = load_params()
     with temporary_files(), workers_ended():
+        if options.command in NEED_MLFLOW and (options.command != "tune" or params.tuned()):
+            # The stage connects as well, but its module loads TensorFlow first, which takes seconds.
+            from adpet.tracking.store import connect
+
+            connect(Path.cwd(), **params.tracking.connection)
         import_module(f"adpet.stages.{options.command}").run(params)
 
 

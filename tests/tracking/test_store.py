@@ -1,7 +1,10 @@
 import os
 import shutil
 import socket
+import sqlite3
+import threading
 import time
+from contextlib import contextmanager
 
 import pytest
 from mlflow.exceptions import MlflowException
@@ -16,6 +19,37 @@ from adpet.tracking.store import connect, current, main_root, store_uri
 @pytest.fixture(autouse=True)
 def no_address(monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+@contextmanager
+def trickling_server():
+    """Answer each request with a byte every 100 ms, without end; yield the address."""
+
+    def trickle(connection):
+        with connection:
+            try:
+                connection.recv(65_536)
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n")
+                while not over.wait(0.1):
+                    connection.sendall(b" ")
+            except OSError:
+                return
+
+    def accept():
+        while not over.is_set():
+            try:
+                connection, _ = listening.accept()
+            except OSError:
+                return
+            threading.Thread(target=trickle, args=(connection,), daemon=True).start()
+
+    over = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        threading.Thread(target=accept, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        finally:
+            over.set()
 
 
 class TestAddress:
@@ -99,6 +133,22 @@ class TestRefusals:
                 "http://ann:se/c@ret@127.0.0.1:1",
                 "without a user or password.* received http://127.0.0.1:1 with",
             ),
+            ("http://[::1", "an MLflow store; received ValueError: Invalid IPv6 URL; correct MLFLOW_"),
+            (
+                "postgresql+psycopg2://u:secret@127.0.0.1:1/runs",
+                "Connection refused.*; mend that, or correct",
+            ),
+            ("postgresql+psycopg2://u:p@secret@127.0.0.1:1/runs", "with %40 for an @ in the password"),
+            ("postgresql://u:secret@db.lab:port/runs", "with %40 for an @ in the password"),
+            ("postgresql+none://u:secret@db.lab/runs", "driver is installed; received .*postgresql.none"),
+            (
+                "mssql+pyodbc://u:secret@db.lab/runs",
+                "driver is installed; received .*No module named 'pyodbc'",
+            ),
+            ("sqlite:///", "required a SQLite file, as in .* received sqlite:///; name one"),
+            ("sqlite://", "required a SQLite file, as in"),
+            ("sqlite:///:memory:", "required a SQLite file, as in"),
+            ("sqlite:////proc/mlflow.db", "received: unable to open database file; mend that, or correct"),
         ],
     )
     def test_an_address_that_cannot_be_used_is_one_line_within_five_seconds(
@@ -112,6 +162,72 @@ class TestRefusals:
         assert "\n" not in str(failure.value)
         assert "secret" not in str(failure.value)
         assert len(str(failure.value)) < 400
+
+    @pytest.mark.parametrize(
+        ("make", "said"),
+        [
+            (lambda place: place.mkdir(), "unable to open database file"),
+            (lambda place: place.write_text("no database\n" * 100), "file is not a database"),
+        ],
+    )
+    def test_what_is_no_sqlite_file_is_said_at_once(self, tmp_path, monkeypatch, make, said):
+        make(tmp_path / "mlflow.db")
+        start = time.monotonic()
+        with pytest.raises(TrackingError, match=f"mlflow.db: required an MLflow store; received: {said}"):
+            connect(tmp_path)
+        assert time.monotonic() - start < 5
+
+    def test_a_database_of_something_else_is_one_line(self, tmp_path):
+        with sqlite3.connect(tmp_path / "mlflow.db") as database:
+            database.execute("CREATE TABLE alembic_version (version_num VARCHAR(32))")
+            database.execute("INSERT INTO alembic_version VALUES ('v3.0.0.d')")
+        database.close()
+        with pytest.raises(
+            TrackingError, match=r"received CommandError: .*v3.0.0.d.*; correct MLFLOW_"
+        ) as failure:
+            connect(tmp_path)
+        assert "\n" not in str(failure.value)
+
+    def test_a_stage_that_adds_results_goes_on_without_the_database(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql+psycopg2://127.0.0.1:1/runs")
+        connect(tmp_path, required=False)
+        assert store.reached() is None
+
+    def test_a_database_that_never_answers_is_given_up_within_five_seconds(self, tmp_path, monkeypatch):
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            port = silent.getsockname()[1]
+            monkeypatch.setenv("MLFLOW_TRACKING_URI", f"postgresql+psycopg2://127.0.0.1:{port}/runs")
+            start = time.monotonic()
+            with pytest.raises(TrackingError, match=r"does not answer \(timed out\)"):
+                connect(tmp_path)
+            assert time.monotonic() - start < 5
+
+    def test_a_server_that_draws_out_its_answer_is_given_up_within_five_seconds(self, tmp_path, monkeypatch):
+        with trickling_server() as uri:
+            monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+            start = time.monotonic()
+            with pytest.raises(TrackingError, match=r"does not answer \(timed out\)"):
+                connect(tmp_path)
+            assert time.monotonic() - start < 5
+        assert store.reached() is None
+
+    def test_an_error_in_sql_is_one_line_and_is_not_logged_besides(self, project, capfd, caplog):
+        connect(project)
+        with sqlite3.connect(project / "mlflow.db") as database:
+            database.execute("DROP TABLE experiment_tags")
+        database.close()
+        with pytest.raises(TrackingError, match=r"no such table: experiment_tags$"), store.reported():
+            current().client.set_experiment_tag(current().experiment_id, "key", "value")
+        assert capfd.readouterr().err == ""
+        assert not caplog.records
+
+    def test_nobody_is_asked_where_tracking_is_offline(self, tmp_path, monkeypatch):
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            server.settimeout(0.2)
+            monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server.getsockname()[1]}")
+            connect(tmp_path, offline=True, writes=True)
+            with pytest.raises(TimeoutError):
+                server.accept()
 
     def test_a_server_that_never_answers_is_given_up_within_five_seconds(self, tmp_path, monkeypatch):
         with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -164,7 +280,25 @@ class TestRefusals:
         [
             ("postgresql+psycopg2://ann:sec/ret@db.lab/runs", "postgresql+psycopg2://db.lab/runs"),
             ("postgresql://db.lab/runs?user=ann&password=secret", "postgresql://db.lab/runs"),
+            ("postgresql+psycopg2://u:s3?cret@127.0.0.1:1/db", "postgresql+psycopg2://127.0.0.1:1/db"),
+            ("postgresql://u:se/c?r#e;t@db.lab/runs", "postgresql://db.lab/runs"),
+            ("postgresql://u:se@cret@db.lab:5432/runs", "postgresql://db.lab:5432/runs"),
+            ("postgresql://u:12/secret@db.lab/runs", "postgresql://db.lab/runs"),
+            ("postgresql:u:secret@db.lab/runs", "postgresql:db.lab/runs"),
+            ("postgresql://db.lab:5432/runs?user=ann@lab&password=s@cret", "postgresql://db.lab:5432/runs"),
+            ("postgresql://db.lab?user=ann@lab&password=secret", "postgresql://db.lab"),
+            ("postgresql://db.lab:5432?user=ann@lab&password=secret", "postgresql://lab"),
+            ("http://mlflow.lab/#secret", "http://mlflow.lab/"),
+            ("postgresql://db.lab/runs;password=secret", "postgresql://db.lab/runs"),
+            ("mssql+pyodbc:///?odbc_connect=PWD%3Dsecret", "mssql+pyodbc:///"),
             ("https://mlflow.lab", "https://mlflow.lab"),
+            ("https://mlflow.lab:8443/team/", "https://mlflow.lab:8443/team/"),
+            ("http://[::1]:5000", "http://[::1]:5000"),
+            ("http://[::1", "http://[::1"),
+            ("postgresql://ann@db.lab:5432/runs", "postgresql://db.lab:5432/runs"),
+            ("file:///tmp/mlruns", "file:///tmp/mlruns"),
+            ("/tmp/mlruns", "/tmp/mlruns"),
+            ("databricks", "databricks"),
             ("sqlite:////home/ann@lab/mlflow.db", "sqlite:////home/ann@lab/mlflow.db"),
         ],
     )

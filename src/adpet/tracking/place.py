@@ -16,6 +16,11 @@ MODEL_URI: Final = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(
 # The tag of a run and a version whose split had subjects on two sides.
 LEAKY: Final = "adpet.leaky"
 
+_SCHEME: Final = re.compile(r"^((?:[\w+.-]+:)?/{0,2})")
+# USER@ or USER:PASSWORD@ up to the last @; digits between : and / are a port.
+_LOGIN: Final = re.compile(r"^(?:[^:/?#;]*|[^:/]*:(?![0-9]+/).*)@", re.DOTALL)
+_OPTIONS: Final = re.compile("[?#;&]")
+
 
 def store_uri(project_root: Path) -> str:
     """Return MLFLOW_TRACKING_URI, or the SQLite file at the main root of the project.
@@ -38,10 +43,15 @@ def own_file_uri(project_root: Path) -> str:
 
 
 def shown(uri: str) -> str:
-    """Return an address without the password that may stand in it, before the host or as an option."""
+    """Return an address without the password that may stand in it, before the host or as an option.
+
+    A password may hold any sign, and an option an @. So what stands before the host goes first.
+    """
     if uri.startswith(SQLITE):
         return uri
-    return re.sub("//.*@", "//", uri.partition("?")[0])
+    _, scheme, rest = _SCHEME.split(uri)
+    place = _OPTIONS.split(_LOGIN.sub("", rest))[0]
+    return f"{scheme}{place.rpartition('@')[2]}"
 
 
 def main_root(project_root: Path) -> Path:

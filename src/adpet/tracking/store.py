@@ -6,16 +6,17 @@ All calls to MLflow go through one connection a process, so that no database is 
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from threading import Thread
+from typing import Any, TypeVar
 
-from adpet.artifacts import written_aside
-from adpet.errors import TrackingError
-from adpet.processes import locked
+from adpet.errors import AdpetError, TrackingError
+from adpet.tracking.database import ask, engine_of, is_database, make_file
 from adpet.tracking.pages import experiment_tags
 from adpet.tracking.place import (
     PASSWORD,
@@ -51,12 +52,15 @@ LINEAGE = "adpet.lineage"
 
 ARTIFACTS = "mlartifacts"
 
-# A server is asked once, and given this many seconds, before work begins. MLflow's own 7 retries of
-# 120 s each would keep one waiting for minutes for an address with a typing error.
-CHECK = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "3", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+# A store is asked once, and given this many seconds for all its answers, before work begins. MLflow's own
+# 7 retries of 120 s each would keep one waiting for minutes for an address with a typing error.
+CHECK_S = 3
+CHECK = {"MLFLOW_HTTP_REQUEST_TIMEOUT": str(CHECK_S), "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
 
 # The experiment's tag that says who began to write to it last.
 WRITER = "adpet.writer"
+
+_Answer = TypeVar("_Answer")
 
 _MAXIMUM_MESSAGE = 300
 _SILENCE = "the server does not answer"
@@ -92,12 +96,14 @@ class Target:
     """Where this process tells MLflow what it does, whether or not anybody answers there.
 
     `offline` is a wish: nothing is sent. `wait_s` is how long the end of a stage waits for what is left.
+    `writes` has a server say at once whether the user may write.
     """
 
     root: Path
     experiment: str
     offline: bool
     wait_s: float
+    writes: bool
 
     @property
     def name(self) -> str | None:
@@ -165,35 +171,31 @@ def connect(
     """
     _silence()
     _Connection.store = None
-    _Connection.target = Target(main_root(project_root), experiment, offline, wait_s)
+    _Connection.target = Target(main_root(project_root), experiment, offline, wait_s, writes)
     if offline:
         return
     try:
         with environment(CHECK):
-            opened = reconnect()
-            if writes and opened.is_server:
-                with reported(f"{opened.shown}: "):
-                    opened.client.set_experiment_tag(opened.experiment_id, WRITER, user())
+            reconnect(seconds=CHECK_S)
     except UnreachableError:
         if required:
             raise
 
 
-def reconnect() -> Store:
-    """Return the store that `connect` was told of, opened now where it did not answer then."""
+def reconnect(*, seconds: float | None = None) -> Store:
+    """Return the store that `connect` was told of, opened now where it did not answer then.
+
+    Parameters
+    ----------
+    seconds : float, optional
+        How long it may take to answer; None: as long as it takes.
+    """
     if _Connection.store is None:
         wish = target()
         uri = store_uri(wish.root)
         _require_no_password(uri)
-        artifacts = None
-        if uri.startswith(SQLITE):
-            database = Path(uri.removeprefix(SQLITE))
-            artifacts = (database.parent / ARTIFACTS).as_uri()
-            _create(database, artifacts)
-        _set_default(uri)
-        with reported(f"{shown(uri)}: required an MLflow store; "):
-            client = mlflow.MlflowClient(tracking_uri=uri)
-            _Connection.store = Store(uri, _experiment_id(client, wish.experiment, artifacts), client)
+        with _opening(uri):
+            _Connection.store = _opened(uri, wish, seconds)
     return _Connection.store
 
 
@@ -259,7 +261,7 @@ def reported(prefix: str = "MLflow: ") -> Iterator[None]:
 
 
 def one_line(error: Exception) -> str:
-    """Return what happened, without the web address of every request and Python's account of it."""
+    """Return what happened, without the web address of every request, SQL, and Python's account of it."""
     uri = os.environ.get(TRACKING_URI, "").strip()
     text = " ".join((str(error).replace(uri, shown(uri)) if uri else str(error)).split())
     status = _status(error)
@@ -270,7 +272,7 @@ def one_line(error: Exception) -> str:
         cause = next((part for part in reason.groups() if part), "") if reason else ""
         why = f" ({cause.lower()})" if cause else ""
         return f"{_SILENCE}{why}; start it, or correct {TRACKING_URI}"
-    return text[:_MAXIMUM_MESSAGE]
+    return re.split(r" \[SQL: | \(Background on this error", text)[0][:_MAXIMUM_MESSAGE]
 
 
 def _may_pass(error: Exception) -> bool:
@@ -314,6 +316,69 @@ def _require_no_password(uri: str) -> None:
         )
 
 
+@contextmanager
+def _opening(uri: str) -> Iterator[None]:
+    """Turn whatever the opening of a store raises into a TrackingError of one line.
+
+    An address can be wrong in more ways than MLflow, SQLAlchemy, its drivers and Alembic have in common.
+    """
+    prefix = f"{shown(uri)}: required an MLflow store; "
+    with reported(prefix):
+        try:
+            yield
+        except (AdpetError, MlflowException, requests.RequestException):
+            raise
+        except TimeoutError as error:
+            text = f"{prefix}{_SILENCE} (timed out); start it, or correct {TRACKING_URI}"
+            raise UnreachableError(text, silent=True) from error
+        except ConnectionError as error:
+            text = f"{prefix}received: {one_line(error)}; mend that, or correct {TRACKING_URI}"
+            raise UnreachableError(text, silent=True) from error
+        except Exception as error:
+            kind = type(error).__name__
+            text = f"{prefix}received {kind}: {one_line(error)}; correct {TRACKING_URI}"
+            raise TrackingError(text) from error
+
+
+def _opened(uri: str, wish: Target, seconds: float | None) -> Store:
+    """Open a store. What goes over the network has so many seconds; a database's tables may take longer."""
+    _set_default(uri)
+    if not is_database(uri):
+        return _within(seconds, lambda: _store(uri, wish))
+    engine = engine_of(uri)
+    if uri.startswith(SQLITE):
+        return _store(uri, wish, make_file(engine, ARTIFACTS))
+    _within(seconds, lambda: ask(engine))
+    return _store(uri, wish)
+
+
+def _within(seconds: float | None, work: Callable[[], _Answer]) -> _Answer:
+    """Return what `work` returns or raise what it raises, in time or never.
+
+    The timeout of a request is one for each piece of an answer that comes: a server can draw it out without
+    end. Nobody waits for the thread that still listens to it then, neither here nor at the end of Python.
+    """
+    answer: Future[_Answer] = Future()
+
+    def listen() -> None:
+        try:
+            answer.set_result(work())
+        except Exception as error:  # noqa: BLE001 - raised where it is waited for
+            answer.set_exception(error)
+
+    Thread(target=listen, name="adpet check", daemon=True).start()
+    return answer.result(seconds)
+
+
+def _store(uri: str, wish: Target, artifacts: str | None = None) -> Store:
+    """Let MLflow's client open a store, and find or make the experiment."""
+    client = mlflow.MlflowClient(tracking_uri=uri)
+    store = Store(uri, _experiment_id(client, wish.experiment, artifacts), client)
+    if wish.writes and store.is_server:
+        client.set_experiment_tag(store.experiment_id, WRITER, user())
+    return store
+
+
 def _experiment_id(client: Any, name: str, artifacts: str | None) -> str:
     found = client.get_experiment_by_name(name)
     if found is None:
@@ -329,30 +394,6 @@ def _experiment_id(client: Any, name: str, artifacts: str | None) -> str:
             f"mlflow experiments restore --experiment-id {found.experiment_id}"
         )
     return str(found.experiment_id)
-
-
-def _create(database: Path, artifacts: str) -> None:
-    """Make the SQLite file, if it is not there: aside first, so that a kill leaves none half migrated.
-
-    Processes that start at the same moment, such as the workers of DVC's queue, wait for one another.
-    """
-    if database.exists():
-        return
-    if not database.parent.is_dir():
-        raise TrackingError(
-            f"{TRACKING_URI}: required a SQLite file in a folder that exists; received {database}; "
-            f"make {database.parent}"
-        )
-    with locked(database.parent):
-        if not database.exists():
-            with reported(f"{database}: "), written_aside(database) as aside:
-                _create_tables(aside, artifacts)
-
-
-def _create_tables(path: Path, artifacts: str) -> None:
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
-    SqlAlchemyStore(f"{SQLITE}{path}", artifacts).engine.dispose()
 
 
 def _set_default(uri: str) -> None:
@@ -385,5 +426,7 @@ def environment(values: dict[str, str]) -> Iterator[None]:
 
 def _silence() -> None:
     """Keep what MLflow and its migrations say about their own progress off the terminal."""
-    for name in ("alembic", "mlflow", "mlflow.store.db.utils"):
+    for name in ("alembic", "mlflow"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # It logs each SQL error with its parameters and a traceback, and raises it too: `reported` says it once.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
