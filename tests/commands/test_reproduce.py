@@ -11,40 +11,60 @@ from adpet.commands import reproduce
 from adpet.commands.reproduce import place_data
 from adpet.errors import InputError
 
+LIST = f"{'c' * 32}.dir"
+FILES = {"a" * 32: ("sub-1/scan.nii", b"one"), "b" * 32: ("participants.tsv", b"two")}
+
+
+def kept(cache, digest):
+    return cache / "files/md5" / digest[:2] / digest[2:]
+
 
 @pytest.fixture
 def cache(tmp_path):
     """DVC's cache of a folder with two files."""
-    files = {"aa11": ("sub-1/scan.nii", b"one"), "bb22": ("participants.tsv", b"two")}
-    folder = tmp_path / "cache" / "files" / "md5"
-    for digest, (_, content) in files.items():
-        (folder / digest[:2]).mkdir(parents=True)
-        (folder / digest[:2] / digest[2:]).write_bytes(content)
-    listing = folder / "cc" / "33.dir"
-    listing.parent.mkdir()
-    listing.write_text(json.dumps([{"md5": md5, "relpath": name} for md5, (name, _) in files.items()]))
-    return listing
+    cache = tmp_path / "cache"
+    listing = json.dumps([{"md5": digest, "relpath": name} for digest, (name, _) in FILES.items()]).encode()
+    for digest, content in {
+        LIST: listing,
+        **{digest: content for digest, (_, content) in FILES.items()},
+    }.items():
+        kept(cache, digest).parent.mkdir(parents=True)
+        kept(cache, digest).write_bytes(content)
+    return cache
+
+
+def placed(cache, project):
+    return place_data(cache, LIST, project, raw="data/raw")
 
 
 def test_the_data_come_out_of_the_cache_by_their_hash(cache, tmp_path):
-    assert place_data(cache, tmp_path / "raw")
-    assert (tmp_path / "raw/sub-1/scan.nii").read_bytes() == b"one"
-    assert (tmp_path / "raw/participants.tsv").read_bytes() == b"two"
+    assert placed(cache, tmp_path)
+    for name, content in FILES.values():
+        assert (tmp_path / "data/raw" / name).read_bytes() == content
 
 
 def test_data_that_are_not_in_the_cache_are_left_to_the_commit(cache, tmp_path):
-    assert not place_data(cache.with_name("44.dir"), tmp_path / "raw")
-    assert not (tmp_path / "raw").exists()
+    kept(cache, LIST).unlink()
+    assert not placed(cache, tmp_path)
+    assert not (tmp_path / "data").exists()
+
+
+def test_data_of_which_the_cache_has_a_part_are_refused_before_any_is_written(cache, tmp_path):
+    kept(cache, "b" * 32).unlink()
+    said = "1 of 2 files are missing in the DVC cache; get them with: dvc fetch --all-commits data/raw"
+    with pytest.raises(InputError, match=said):
+        placed(cache, tmp_path)
+    assert not (tmp_path / "data").exists()
 
 
 @pytest.mark.parametrize("name", ["../outside.nii", "a/../../outside.nii", "/outside.nii"])
 def test_a_list_that_names_a_file_elsewhere_is_refused(cache, tmp_path, name):
-    (entry, *_) = json.loads(cache.read_text())
+    first, second = json.loads(kept(cache, LIST).read_text())
     name = f"{tmp_path}{name}" if name.startswith("/") else name
-    cache.write_text(json.dumps([entry | {"relpath": name}]))
-    with pytest.raises(InputError, match=rf"{cache.name}: required a path inside of raw.*received {name}"):
-        place_data(cache, tmp_path / "raw")
-    assert not (tmp_path / "outside.nii").exists()
+    kept(cache, LIST).write_text(json.dumps([first, second | {"relpath": name}]))
+    with pytest.raises(InputError, match=rf"{LIST}: required a path inside of raw.*received {name}"):
+        placed(cache, tmp_path)
+    assert not (tmp_path / "data").exists()
 
 
 @pytest.mark.slow

@@ -12,14 +12,15 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from adpet.artifacts import MODEL, read_json
+from adpet.artifacts import MODEL
 from adpet.errors import InputError
 from adpet.learning.saving import load_model as load_keras
 from adpet.learning.weights import weights_difference
 from adpet.params import load_params
+from adpet.tracking.dvc_cache import cache_folder, files_in_cache, how_to_get, lacking
 from adpet.tracking.lineage import UNVERSIONED, data_hash, git
 from adpet.tracking.place import TRACKING_URI
-from adpet.tracking.provenance import DIRTY, cache_folder, cached, checks, facts_of
+from adpet.tracking.provenance import DIRTY, checks, facts_of
 from adpet.tracking.registry import load_model, named
 from adpet.tracking.store import connect
 
@@ -53,12 +54,11 @@ def run(wanted: str) -> tuple[str, bool]:
     with _worktree(facts["commit"].removesuffix(DIRTY), uri) as folder:
         _require_code(folder, facts, uri)
         _train(folder, facts, with_data=_settle(folder, facts))
-        made = data_hash(facts["params"]["cohort"]["raw"], lock=folder / "dvc.lock")
+        raw = facts["params"]["cohort"]["raw"]
+        made = data_hash(raw, lock=folder / "dvc.lock")
         if made != facts["data"]:
-            raise InputError(
-                f"{uri}: required the data {facts['data']}; received {made} from its commit; "
-                "get them with: dvc pull"
-            )
+            received = f"received {made} from its commit"
+            raise InputError(f"{uri}: required the data {facts['data']}; {received}; {how_to_get(raw)}")
         difference = weights_difference(registered, load_keras(folder / MODEL))
     said = [f"{uri}, lineage {facts['id']}, was made again from commit {facts['commit']}"]
     # Code and data are the commit's: only what is installed can be other than then.
@@ -109,24 +109,28 @@ def _settle(folder: Path, facts: Mapping[str, Any]) -> bool:
     yaml.dump(document, path)
     cache = cache_folder().resolve()
     _run(folder, {}, sys.executable, "-m", "dvc", "cache", "dir", "--local", str(cache))
-    raw = _inside(folder, facts["params"]["cohort"]["raw"], source="cohort.raw")
-    return place_data(cached(cache, facts["data"]), raw)
+    return place_data(cache, facts["data"], folder, raw=facts["params"]["cohort"]["raw"])
 
 
-def place_data(listing: Path, folder: Path) -> bool:
-    """Copy a folder out of DVC's cache, by the list of its files; say whether it is in there.
+def place_data(cache: Path, digest: str, project: Path, *, raw: str) -> bool:
+    """Copy the raw scans out of DVC's cache, by the list of their files; say whether it is in there.
 
     Raises
     ------
     InputError
-        Where the list names a file outside of the folder.
+        Where not all files are in there, or the list names one outside of the folder; nothing is written.
     """
-    if not listing.exists():
+    folder = _inside(project, raw, source="cohort.raw")
+    files = files_in_cache(cache, digest)
+    if files is None:
         return False
-    for entry in read_json(listing):
-        target = _inside(folder, entry["relpath"], source=str(listing))
+    missing = lacking(files, raw)
+    if missing:
+        raise InputError(f"required the data {digest} ({raw}); received: {missing}")
+    targets = [_inside(folder, name, source=digest) for name in files]
+    for target, kept in zip(targets, files.values(), strict=True):
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(cached(listing.parents[3], entry["md5"]), target)
+        shutil.copyfile(kept, target)
     return True
 
 
