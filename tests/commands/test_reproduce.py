@@ -1,8 +1,13 @@
 """A version is made again from git and the DVC cache alone, and its weights are compared."""
 
 import json
+import os
 import re
 import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +15,8 @@ from adpet.cli import main
 from adpet.commands import reproduce
 from adpet.commands.reproduce import place_data
 from adpet.errors import InputError
+from adpet.temporary import temporary_files
+from adpet.tracking.lineage import git
 
 LIST = f"{'c' * 32}.dir"
 FILES = {"a" * 32: ("sub-1/scan.nii", b"one"), "b" * 32: ("participants.tsv", b"two")}
@@ -65,6 +72,58 @@ def test_a_list_that_names_a_file_elsewhere_is_refused(cache, tmp_path, name):
     with pytest.raises(InputError, match=rf"{LIST}: required a path inside of raw.*received {name}"):
         placed(cache, tmp_path)
     assert not (tmp_path / "data").exists()
+
+
+class TestWorktree:
+    @pytest.fixture(autouse=True)
+    def commit(self, tmp_path, monkeypatch):
+        """A project under git and DVC with one commit."""
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / ".gitignore").write_text("/.adpet/\n")
+        (tmp_path / "dvc.yaml").write_text("stages: {ingest: {cmd: 'true'}}\n")
+        for command in (
+            *("git init --quiet", f"{sys.executable} -m dvc init --quiet", "git add --all"),
+            "git -c user.name=t -c user.email=t@example.org commit --quiet -m begin",
+        ):
+            subprocess.run(command.split(), check=True)
+        return git("rev-parse", "HEAD")
+
+    def test_nothing_of_a_killed_one_stays_once_its_stage_has_ended(self, commit, tmp_path):
+        script = (
+            "import sys; from adpet.commands.reproduce import _run, _worktree\n"
+            "with _worktree(sys.argv[1], 'models:/adpet/1') as folder:\n"
+            "    print(folder, flush=True)\n"
+            "    stage = 'import os, sys, time; print(os.getpid(), file=sys.stderr, flush=True); time.sleep(600)'\n"
+            "    _run(folder, {}, sys.executable, '-c', stage)"
+        )
+        process = subprocess.Popen(
+            [sys.executable, "-c", script, commit], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        left, stage = Path(process.stdout.readline().strip()), int(process.stderr.readline())
+        process.kill()
+        process.wait()
+        with temporary_files():
+            assert (left / "dvc.yaml").is_file()
+        assert left.is_relative_to(tmp_path / ".adpet/tmp")
+        os.kill(stage, signal.SIGKILL)
+        process.communicate()  # its end is that of the stage, too
+        with reproduce._worktree(commit, "models:/adpet/1"):
+            assert not left.exists()
+            assert git("worktree", "list").count("\n") == 1
+        assert "\n" not in git("worktree", "list")
+        assert list((tmp_path / ".adpet/tmp").iterdir()) == []
+
+    def test_dvc_knows_the_stages_of_the_project_and_of_the_worktree_apart(self, commit):
+        command = [sys.executable, "-m", "dvc", "stage", "list", "--all", "--name-only"]
+        with reproduce._worktree(commit, "models:/adpet/1") as folder:
+            here, there = (
+                subprocess.check_output(command, cwd=place, text=True).split() for place in (None, folder)
+            )
+            root = subprocess.check_output(
+                [sys.executable, "-m", "dvc", "root"], cwd=folder, text=True
+            ).strip()
+        assert here == there == ["ingest"]
+        assert root == "."
 
 
 @pytest.mark.slow

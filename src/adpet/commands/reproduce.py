@@ -17,6 +17,7 @@ from adpet.errors import InputError
 from adpet.learning.saving import load_model as load_keras
 from adpet.learning.weights import weights_difference
 from adpet.params import load_params
+from adpet.temporary import temporary_files
 from adpet.tracking.dvc_cache import cache_folder, files_in_cache, how_to_get, lacking
 from adpet.tracking.lineage import UNVERSIONED, data_hash, git
 from adpet.tracking.place import TRACKING_URI
@@ -70,14 +71,17 @@ def run(wanted: str) -> tuple[str, bool]:
 
 @contextmanager
 def _worktree(commit: str, uri: str) -> Iterator[Path]:
-    """Yield a worktree of a commit, which is removed afterwards."""
+    """Yield a worktree of a commit, which is removed afterwards; one that is killed leaves it to the next."""
     if commit == UNVERSIONED or git("cat-file", "-e", f"{commit}^{{commit}}") is None:
         raise InputError(
             f"{uri}: required its commit {commit} in this repository; received none; get it with: "
             "git fetch --all"
         )
-    with tempfile.TemporaryDirectory(prefix="adpet-reproduce-") as scratch:
+    with temporary_files() as lock, tempfile.TemporaryDirectory() as scratch:
+        os.set_inheritable(lock, True)  # a stage that outlives this process works in there
         folder = Path(scratch) / "project"
+        # Of one that was killed, whose folder is gone by now.
+        _run(Path.cwd(), {}, "git", "worktree", "prune")
         _run(Path.cwd(), {}, "git", "worktree", "add", "--quiet", "--detach", str(folder), commit)
         try:
             yield folder
@@ -170,7 +174,13 @@ def _run(folder: Path, environment: Mapping[str, str], *command: str) -> str:
     kept = {name: value for name, value in os.environ.items() if name not in (TRACKING_URI, "PYTHONPATH")}
     kept["PATH"] = f"{binaries}{os.pathsep}{kept.get('PATH', '')}"
     done = subprocess.run(
-        command, cwd=folder, env={**kept, **environment}, stdout=subprocess.PIPE, text=True, check=False
+        command,
+        cwd=folder,
+        env={**kept, **environment},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+        close_fds=False,
     )
     if done.returncode:
         raise InputError(
