@@ -20,11 +20,16 @@ DVC_LINK_S = 1.0
 
 
 @contextmanager
-def temporary_files() -> Iterator[None]:
+def temporary_files() -> Iterator[int]:
     """Keep what this process, its libraries and its workers put into temporary files in a folder of its own.
 
     It is locked by the process: a killed one leaves it, and the next one removes it, with the semaphores that
     joblib's workers shared, and the links that DVC was trying.
+
+    Yields
+    ------
+    own_lock : int
+        The descriptor of the lock: a child that inherits it keeps the folder for as long as it runs.
     """
     for folder in (PHANTOM_RAW.parent, SCANS.parent, SPLIT.parent, TUNE.parent, *TUNE.parent.glob("*/")):
         _remove_links_tried(folder)
@@ -40,7 +45,7 @@ def temporary_files() -> Iterator[None]:
     os.environ.update(dict.fromkeys(variables, str(own)))
     tempfile.tempdir = None
     try:
-        yield
+        yield own_lock
     finally:
         for name, value in before.items():
             os.environ.pop(name)

@@ -1,8 +1,13 @@
 """A version is made again from git and the DVC cache alone, and its weights are compared."""
 
 import json
+import os
 import re
 import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -10,41 +15,115 @@ from adpet.cli import main
 from adpet.commands import reproduce
 from adpet.commands.reproduce import place_data
 from adpet.errors import InputError
+from adpet.temporary import temporary_files
+from adpet.tracking.lineage import git
+
+LIST = f"{'c' * 32}.dir"
+FILES = {"a" * 32: ("sub-1/scan.nii", b"one"), "b" * 32: ("participants.tsv", b"two")}
+
+
+def kept(cache, digest):
+    return cache / "files/md5" / digest[:2] / digest[2:]
 
 
 @pytest.fixture
 def cache(tmp_path):
     """DVC's cache of a folder with two files."""
-    files = {"aa11": ("sub-1/scan.nii", b"one"), "bb22": ("participants.tsv", b"two")}
-    folder = tmp_path / "cache" / "files" / "md5"
-    for digest, (_, content) in files.items():
-        (folder / digest[:2]).mkdir(parents=True)
-        (folder / digest[:2] / digest[2:]).write_bytes(content)
-    listing = folder / "cc" / "33.dir"
-    listing.parent.mkdir()
-    listing.write_text(json.dumps([{"md5": md5, "relpath": name} for md5, (name, _) in files.items()]))
-    return listing
+    cache = tmp_path / "cache"
+    listing = json.dumps([{"md5": digest, "relpath": name} for digest, (name, _) in FILES.items()]).encode()
+    for digest, content in {
+        LIST: listing,
+        **{digest: content for digest, (_, content) in FILES.items()},
+    }.items():
+        kept(cache, digest).parent.mkdir(parents=True)
+        kept(cache, digest).write_bytes(content)
+    return cache
+
+
+def placed(cache, project):
+    return place_data(cache, LIST, project, raw="data/raw")
 
 
 def test_the_data_come_out_of_the_cache_by_their_hash(cache, tmp_path):
-    assert place_data(cache, tmp_path / "raw")
-    assert (tmp_path / "raw/sub-1/scan.nii").read_bytes() == b"one"
-    assert (tmp_path / "raw/participants.tsv").read_bytes() == b"two"
+    assert placed(cache, tmp_path)
+    for name, content in FILES.values():
+        assert (tmp_path / "data/raw" / name).read_bytes() == content
 
 
 def test_data_that_are_not_in_the_cache_are_left_to_the_commit(cache, tmp_path):
-    assert not place_data(cache.with_name("44.dir"), tmp_path / "raw")
-    assert not (tmp_path / "raw").exists()
+    kept(cache, LIST).unlink()
+    assert not placed(cache, tmp_path)
+    assert not (tmp_path / "data").exists()
+
+
+def test_data_of_which_the_cache_has_a_part_are_refused_before_any_is_written(cache, tmp_path):
+    kept(cache, "b" * 32).unlink()
+    said = "1 of 2 files are missing in the DVC cache; get them with: dvc fetch --all-commits data/raw"
+    with pytest.raises(InputError, match=said):
+        placed(cache, tmp_path)
+    assert not (tmp_path / "data").exists()
 
 
 @pytest.mark.parametrize("name", ["../outside.nii", "a/../../outside.nii", "/outside.nii"])
 def test_a_list_that_names_a_file_elsewhere_is_refused(cache, tmp_path, name):
-    (entry, *_) = json.loads(cache.read_text())
+    first, second = json.loads(kept(cache, LIST).read_text())
     name = f"{tmp_path}{name}" if name.startswith("/") else name
-    cache.write_text(json.dumps([entry | {"relpath": name}]))
-    with pytest.raises(InputError, match=rf"{cache.name}: required a path inside of raw.*received {name}"):
-        place_data(cache, tmp_path / "raw")
-    assert not (tmp_path / "outside.nii").exists()
+    kept(cache, LIST).write_text(json.dumps([first, second | {"relpath": name}]))
+    with pytest.raises(InputError, match=rf"{LIST}: required a path inside of raw.*received {name}"):
+        placed(cache, tmp_path)
+    assert not (tmp_path / "data").exists()
+
+
+class TestWorktree:
+    @pytest.fixture(autouse=True)
+    def commit(self, tmp_path, monkeypatch):
+        """A project under git and DVC with one commit."""
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / ".gitignore").write_text("/.adpet/\n")
+        (tmp_path / "dvc.yaml").write_text("stages: {ingest: {cmd: 'true'}}\n")
+        for command in (
+            *("git init --quiet", f"{sys.executable} -m dvc init --quiet", "git add --all"),
+            "git -c user.name=t -c user.email=t@example.org commit --quiet -m begin",
+        ):
+            subprocess.run(command.split(), check=True)
+        return git("rev-parse", "HEAD")
+
+    def test_nothing_of_a_killed_one_stays_once_its_stage_has_ended(self, commit, tmp_path):
+        script = (
+            "import sys; from adpet.commands.reproduce import _run, _worktree\n"
+            "with _worktree(sys.argv[1], 'models:/adpet/1') as folder:\n"
+            "    print(folder, flush=True)\n"
+            "    stage = 'import os, sys, time; print(os.getpid(), file=sys.stderr, flush=True); time.sleep(600)'\n"
+            "    _run(folder, {}, sys.executable, '-c', stage)"
+        )
+        process = subprocess.Popen(
+            [sys.executable, "-c", script, commit], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        left, stage = Path(process.stdout.readline().strip()), int(process.stderr.readline())
+        process.kill()
+        process.wait()
+        with temporary_files():
+            assert (left / "dvc.yaml").is_file()
+        assert left.is_relative_to(tmp_path / ".adpet/tmp")
+        os.kill(stage, signal.SIGKILL)
+        process.communicate()  # its end is that of the stage, too
+        with reproduce._worktree(commit, "models:/adpet/1"):
+            assert not left.exists()
+            assert git("worktree", "list").count("\n") == 1
+        assert "\n" not in git("worktree", "list")
+        assert list((tmp_path / ".adpet/tmp").iterdir()) == []
+
+    def test_dvc_knows_the_stages_of_the_project_and_of_the_worktree_apart(self, commit):
+        command = [sys.executable, "-m", "dvc", "stage", "list", "--all", "--name-only"]
+        with reproduce._worktree(commit, "models:/adpet/1") as folder:
+            here, there = (
+                subprocess.check_output(command, cwd=place, text=True).split() for place in (None, folder)
+            )
+            root = subprocess.check_output(
+                [sys.executable, "-m", "dvc", "root"], cwd=folder, text=True
+            ).strip()
+        assert here == there == ["ingest"]
+        assert root == "."
 
 
 @pytest.mark.slow

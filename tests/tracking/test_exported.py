@@ -13,6 +13,7 @@ from adpet.tracking.exported import Registered, exported_model
 from adpet.tracking.rest import asked_over_rest
 
 DIGEST = "a" * 64
+VERSION_1 = {"name": "adpet", "number": 1, "digest": DIGEST, "leaky": False}
 
 
 @pytest.fixture
@@ -76,6 +77,8 @@ def with_found(note, found):
         lambda note: json.dumps({key: {} for key in note}),
         lambda note: json.dumps(with_found(note, None)),
         lambda note: json.dumps(with_found(note, {"name": "adpet", "version": 1})),
+        lambda note: json.dumps(with_found(note, VERSION_1 | {"digest": "../../victim"})),
+        lambda note: json.dumps(with_found(note, VERSION_1 | {"digest": 1})),
     ],
 )
 def test_a_damaged_note_or_one_of_another_form_is_asked_anew(store, damaged):

@@ -6,6 +6,7 @@ import io
 import os
 import pickle
 import pickletools
+import py_compile
 import subprocess
 import sys
 import zipfile
@@ -21,7 +22,7 @@ from adpet.tracking import model_files
 from adpet.tracking.checked_loading import files_digest
 from adpet.tracking.model_files import read_model
 from adpet.tracking.models import ready_models
-from adpet.tracking.registry import register_version, version_of
+from adpet.tracking.registry import register_version, registered_files, version_of
 from adpet.tracking.served import log_served
 
 # What writes or reads pickles, or code by another name.
@@ -153,6 +154,72 @@ def test_mlflow_itself_refuses_a_version_with_a_changed_file(log, project, small
     assert mlflow.pyfunc.load_model(uri).predict([text]) == answer
 
 
+LOADING = (
+    "import sys, mlflow.pyfunc\n"
+    "from mlflow.exceptions import MlflowException\n"
+    "try:\n    mlflow.pyfunc.load_model('models:/adpet/1')\n"
+    "except MlflowException as error:\n    print(error)\n"
+    "else:\n    print('loaded')\n"
+    "print({name.partition('.')[0] for name in sys.modules if name.startswith('adpet')})\n"
+)
+
+
+def loaded_by_mlflow(project):
+    """Say how a process of its own fares that loads version 1, and which of our packages it has imported."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    return subprocess.run(
+        [sys.executable, "-c", LOADING],
+        cwd=project,
+        env={**kept, "MLFLOW_TRACKING_URI": f"sqlite:///{project}/mlflow.db"},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+
+
+class TestCompiledModules:
+    """Python runs what it finds compiled, and need not look whether it is of the module beside it."""
+
+    @pytest.fixture
+    def code(self, log, project, small_export):
+        registered(log, small_export)
+        (module,) = project.rglob("scan_model.py")
+        return module.parents[2]
+
+    def test_python_leaves_none_where_mlflow_loads_a_model_in_place(self, code, project):
+        before = sorted(code.rglob("*"))
+        for _ in range(2):
+            assert loaded_by_mlflow(project)[0] == "loaded"
+        assert sorted(code.rglob("*")) == before
+        with registered_files(version_of("models:/adpet/1")) as files:
+            assert (files / "MLmodel").is_file()
+
+    def test_one_that_was_planted_is_refused_and_not_run(self, code, project, tmp_path):
+        planted = tmp_path / "planted.py"
+        planted.write_text("raise SystemExit('planted')")
+        place = next(code.rglob("scan_model.py")).with_name("__pycache__")
+        place.unlink(missing_ok=True)
+        place.mkdir()
+        py_compile.compile(
+            str(planted),
+            str(place / f"scan_model.{sys.implementation.cache_tag}.pyc"),
+            invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
+        )
+        said, imported = loaded_by_mlflow(project)
+        assert "models:/adpet/1: required its files as they were registered" in said
+        assert imported == "set()"
+        with (
+            pytest.raises(TrackingError, match="required its files as they were registered"),
+            registered_files(version_of("models:/adpet/1")),
+        ):
+            pass
+
+    def test_a_runs_own_network_is_kept_from_them_too(self, log, project):
+        log()
+        (module,) = project.rglob("checked_loading.py")
+        assert module.with_name("__pycache__").is_file()
+
+
 def test_a_runs_own_network_is_served_by_mlflow_as_it_is(log, project):
     """It is no version, and takes slices."""
     (trained,) = ready_models(log())
@@ -196,9 +263,21 @@ class TestDigest:
     def test_it_does_not_change_with_what_mlflow_adds_to_a_copy(self, folder):
         before = files_digest(folder)
         (folder / "registered_model_meta").write_text("model_name: adpet\n")
-        (folder / "code" / "__pycache__").mkdir(parents=True)
-        (folder / "code" / "__pycache__" / "checked_loading.pyc").touch()
         assert files_digest(folder) == before
+
+    @pytest.mark.parametrize(
+        "name", ["data/registered_model_meta", "__pycache__/a.pyc", "data/__pycache__/model.keras"]
+    )
+    def test_it_changes_with_a_file_of_any_other_place_or_name(self, folder, name):
+        before = files_digest(folder)
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).touch()
+        assert files_digest(folder) != before
+
+    def test_it_changes_with_a_link_to_a_folder(self, folder, tmp_path_factory):
+        before = files_digest(folder)
+        (folder / "data" / "linked").symlink_to(tmp_path_factory.mktemp("elsewhere"))
+        assert files_digest(folder) != before
 
 
 @pytest.mark.slow

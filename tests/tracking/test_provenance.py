@@ -1,12 +1,14 @@
 """What a version was made from is told from its run alone, and held against what is here."""
 
 import json
+import shlex
 import subprocess
 
 import pytest
 
+from adpet.artifacts import fingerprint
 from adpet.commands import lineage as lineage_command
-from adpet.errors import InputError, TrackingError
+from adpet.errors import TrackingError
 from adpet.params import load_params
 from adpet.tracking import provenance
 from adpet.tracking.lineage import lineage
@@ -14,6 +16,7 @@ from adpet.tracking.provenance import changed_settings, checks, facts_of
 from adpet.tracking.registry import register_version, version_of
 from adpet.tracking.runs import append_to_run, delivered_run
 
+DATA = f"{'ab12' * 8}.dir"
 PARAMS = {"seed": 1, "cohort": {"raw": "data/raw"}, "train": {"learning_rate": 0.002}}
 
 
@@ -22,7 +25,7 @@ def repository(project, monkeypatch):
     """A project under git and, but for its cache, DVC."""
     monkeypatch.chdir(project)
     (project / "params.yaml").write_text("seed: 1\ncohort: {raw: data/raw}\ntrain: {learning_rate: tuned}\n")
-    (project / "dvc.lock").write_text("stages: {ingest: {deps: [{path: data/raw, md5: ab12.dir}]}}\n")
+    (project / "dvc.lock").write_text(f"stages: {{ingest: {{deps: [{{path: data/raw, md5: {DATA}}}]}}}}\n")
     for command in (
         "git init --quiet",
         "git add params.yaml dvc.lock",
@@ -42,16 +45,22 @@ def facts(repository):
 def registered(facts, log, tmp_path):
     """A version whose run says what it was made from."""
 
-    def registered(changes=None):
-        log(facts["id"])
+    def registered(changes=None, *, document=None):
+        told = facts | (changes or {})
+        log(told["id"])
         file = tmp_path / "run.json"
-        file.write_text(json.dumps({"lineage": facts | (changes or {})}))
-        with append_to_run(facts["id"]) as run:
+        file.write_text(json.dumps(document or {"lineage": told}))
+        with append_to_run(told["id"]) as run:
             run.log_artifact(file, provenance.FOLDER)
-        register_version(run_id=delivered_run(facts["id"], "train"), tags={"adpet.lineage": facts["id"]})
+        register_version(run_id=delivered_run(told["id"], "train"), tags={"adpet.lineage": told["id"]})
         return version_of("models:/adpet/1")
 
     return registered
+
+
+def with_its_id(facts):
+    rest = {key: value for key, value in facts.items() if key != "id"}
+    return {"id": fingerprint(rest), **rest}
 
 
 class TestFacts:
@@ -63,6 +72,45 @@ class TestFacts:
         with pytest.raises(TrackingError, match="it was changed, so nothing follows from it") as refused:
             facts_of(version)
         assert "\n" not in str(refused.value)
+
+    @pytest.mark.parametrize(
+        "document",
+        [[0], {"lineage": []}, {"lineage": "x"}, {"lineage": {"seed": 1}}, {"line": {}}],
+    )
+    def test_a_document_of_another_form_is_refused_in_one_line(self, registered, document):
+        version = registered(document=document)
+        with pytest.raises(TrackingError, match=r"required lineage/run.json .* received: lineage") as refused:
+            facts_of(version)
+        assert "dvc repro --force register" in str(refused.value)
+        assert "\n" not in str(refused.value)
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"commit": "--output=written"},
+            {"commit": "HEAD; touch written #"},
+            {"commit": f"{'0' * 40}\n"},
+            {"data": "../../../../etc"},
+            {"data": "ab12.dir"},
+            {"versions": ["numpy"]},
+            {"params": {"cohort": {}}},
+        ],
+    )
+    def test_facts_that_git_or_the_cache_would_take_for_something_else_are_refused(
+        self, registered, facts, changes
+    ):
+        """Though they are those of the version's lineage id: whoever fills a registry can write both."""
+        (name,) = changes
+        version = registered(with_its_id(facts | changes))
+        with pytest.raises(TrackingError, match=rf"received: lineage\.{name}") as refused:
+            facts_of(version)
+        assert "\n" not in str(refused.value)
+
+    @pytest.mark.parametrize("commit", ["unversioned", "0" * 40, f"{'0' * 40}-dirty", "0" * 64])
+    @pytest.mark.parametrize("data", ["unversioned", DATA])
+    def test_those_of_any_repository_and_of_none_are_taken(self, registered, facts, commit, data):
+        wanted = with_its_id(facts | {"commit": commit, "data": data})
+        assert facts_of(registered(wanted)) == wanted
 
     def test_a_version_from_before_they_were_kept_says_what_to_do(self, log):
         register_version(run_id=log())
@@ -76,13 +124,23 @@ def found(facts):
 
 class TestChecks:
     def test_what_is_here_is_said_to_be(self, facts, repository):
-        (repository / "cache/files/md5/ab").mkdir(parents=True)
-        (repository / "cache/files/md5/ab/12.dir").touch()
+        folder = repository / "cache/files/md5/ab"
+        folder.mkdir(parents=True)
+        listing, kept = folder / DATA[2:], folder / DATA[2:].removesuffix(".dir")
+        listing.write_text(json.dumps([{"md5": DATA.removesuffix(".dir"), "relpath": "scan.nii"}]))
+        assert found(facts)["data"] == (
+            False,
+            "1 of 1 files are missing in the DVC cache; get them with: dvc fetch --all-commits data/raw",
+        )
+        kept.touch()
         assert all(here for here, _ in found(facts).values())
         assert found(facts)["data"] == (True, "in the DVC cache")
 
     def test_data_may_lie_in_the_workspace_instead(self, facts, repository):
-        assert found(facts)["data"] == (False, "not in the DVC cache; get it with: dvc pull")
+        assert found(facts)["data"] == (
+            False,
+            "not in the DVC cache; get them with: dvc fetch --all-commits data/raw",
+        )
         (repository / "data/raw").mkdir(parents=True)
         assert found(facts)["data"] == (True, "in the workspace")
 
@@ -108,14 +166,12 @@ class TestChecks:
         assert changed_settings(facts | {"commit": "0" * 40})["cohort.raw"] == "data/raw"
 
 
-def test_outside_of_dvc_there_is_no_cache(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match="required a DVC project"):
-        provenance.cache_folder()
-
-
-def test_the_command_tells_everything_and_how_to_make_it_again(registered, facts, monkeypatch, project_root):
+def test_the_command_tells_everything_and_how_to_make_it_again(
+    registered, facts, repository, monkeypatch, project_root
+):
     version = registered()
+    cache = repository / "in a cache of all projects; touch written"
+    monkeypatch.setattr(lineage_command, "cache_folder", lambda: cache)
     monkeypatch.setattr(lineage_command, "connect", lambda *_, **__: None)
     params = load_params(project_root / "params.yaml")
     monkeypatch.setattr(lineage_command, "load_params", lambda: params)
@@ -123,12 +179,14 @@ def test_the_command_tells_everything_and_how_to_make_it_again(registered, facts
     commit = facts["commit"]
     for part in (
         f"adpet version 1, lineage {facts['id']}",
-        "NOT HERE data        ab12.dir (data/raw): not in the DVC cache",
+        f"NOT HERE data        {DATA} (data/raw): not in the DVC cache",
         f"here     commit      {commit}: in this repository",
         "split       cd34",
         "train.learning_rate: 0.002",
         "  adpet reproduce 1",
         f"  git worktree add --detach ../adpet-1 {commit}",
+        "  cd ../adpet-1",
+        f"  dvc cache dir --local {shlex.quote(str(cache))}",
         "  dvc exp run -S train.learning_rate=0.002 train",
     ):
         assert part in text

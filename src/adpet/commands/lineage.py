@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from adpet.params import flatten, load_params
+from adpet.tracking.dvc_cache import cache_folder, dvc_file
+from adpet.tracking.lineage import UNVERSIONED
 from adpet.tracking.provenance import DIRTY, Check, changed_settings, checks, facts_of
 from adpet.tracking.registry import Version, named
 from adpet.tracking.store import connect
@@ -43,15 +45,20 @@ def run(wanted: str) -> str:
 def by_hand(version: Version, facts: Mapping[str, Any]) -> list[str]:
     """Return the commands that make a version again, in a folder beside the project."""
     folder = f"../{version.name}-{version.number}"
-    settings = [shlex.quote(f"{key}={_spelled(value)}") for key, value in changed_settings(facts).items()]
-    raw = facts["params"]["cohort"]["raw"]
-    pull = [f"dvc checkout {raw}.dvc"] if Path(f"{raw}.dvc").exists() else []
-    return [
-        f"git worktree add --detach {folder} {facts['commit'].removesuffix(DIRTY)}",
-        f"cache=$PWD/.dvc/cache; cd {folder}; dvc cache dir --local $cache",
-        *pull,
-        " ".join(["dvc exp run", *(f"-S {setting}" for setting in settings), "train"]),
+    settings = [
+        part for key, value in changed_settings(facts).items() for part in ("-S", f"{key}={_spelled(value)}")
     ]
+    commands = [
+        ["git", "worktree", "add", "--detach", folder, facts["commit"].removesuffix(DIRTY)],
+        ["cd", folder],
+    ]
+    if facts["data"] != UNVERSIONED:
+        commands.append(["dvc", "cache", "dir", "--local", str(cache_folder())])
+    data = dvc_file(facts["params"]["cohort"]["raw"])
+    if data.exists():
+        commands.append(["dvc", "checkout", str(data)])
+    commands.append(["dvc", "exp", "run", *settings, "train"])
+    return [shlex.join(command) for command in commands]
 
 
 def _line(check: Check) -> str:

@@ -12,14 +12,16 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from adpet.artifacts import MODEL, read_json
+from adpet.artifacts import MODEL
 from adpet.errors import InputError
 from adpet.learning.saving import load_model as load_keras
 from adpet.learning.weights import weights_difference
 from adpet.params import load_params
+from adpet.temporary import temporary_files
+from adpet.tracking.dvc_cache import cache_folder, files_in_cache, how_to_get, lacking
 from adpet.tracking.lineage import UNVERSIONED, data_hash, git
 from adpet.tracking.place import TRACKING_URI
-from adpet.tracking.provenance import DIRTY, cache_folder, cached, checks, facts_of
+from adpet.tracking.provenance import DIRTY, checks, facts_of
 from adpet.tracking.registry import load_model, named
 from adpet.tracking.store import connect
 
@@ -53,12 +55,11 @@ def run(wanted: str) -> tuple[str, bool]:
     with _worktree(facts["commit"].removesuffix(DIRTY), uri) as folder:
         _require_code(folder, facts, uri)
         _train(folder, facts, with_data=_settle(folder, facts))
-        made = data_hash(facts["params"]["cohort"]["raw"], lock=folder / "dvc.lock")
+        raw = facts["params"]["cohort"]["raw"]
+        made = data_hash(raw, lock=folder / "dvc.lock")
         if made != facts["data"]:
-            raise InputError(
-                f"{uri}: required the data {facts['data']}; received {made} from its commit; "
-                "get them with: dvc pull"
-            )
+            received = f"received {made} from its commit"
+            raise InputError(f"{uri}: required the data {facts['data']}; {received}; {how_to_get(raw)}")
         difference = weights_difference(registered, load_keras(folder / MODEL))
     said = [f"{uri}, lineage {facts['id']}, was made again from commit {facts['commit']}"]
     # Code and data are the commit's: only what is installed can be other than then.
@@ -70,14 +71,17 @@ def run(wanted: str) -> tuple[str, bool]:
 
 @contextmanager
 def _worktree(commit: str, uri: str) -> Iterator[Path]:
-    """Yield a worktree of a commit, which is removed afterwards."""
+    """Yield a worktree of a commit, which is removed afterwards; one that is killed leaves it to the next."""
     if commit == UNVERSIONED or git("cat-file", "-e", f"{commit}^{{commit}}") is None:
         raise InputError(
             f"{uri}: required its commit {commit} in this repository; received none; get it with: "
             "git fetch --all"
         )
-    with tempfile.TemporaryDirectory(prefix="adpet-reproduce-") as scratch:
+    with temporary_files() as lock, tempfile.TemporaryDirectory() as scratch:
+        os.set_inheritable(lock, True)  # a stage that outlives this process works in there
         folder = Path(scratch) / "project"
+        # Of one that was killed, whose folder is gone by now.
+        _run(Path.cwd(), {}, "git", "worktree", "prune")
         _run(Path.cwd(), {}, "git", "worktree", "add", "--quiet", "--detach", str(folder), commit)
         try:
             yield folder
@@ -109,24 +113,28 @@ def _settle(folder: Path, facts: Mapping[str, Any]) -> bool:
     yaml.dump(document, path)
     cache = cache_folder().resolve()
     _run(folder, {}, sys.executable, "-m", "dvc", "cache", "dir", "--local", str(cache))
-    raw = _inside(folder, facts["params"]["cohort"]["raw"], source="cohort.raw")
-    return place_data(cached(cache, facts["data"]), raw)
+    return place_data(cache, facts["data"], folder, raw=facts["params"]["cohort"]["raw"])
 
 
-def place_data(listing: Path, folder: Path) -> bool:
-    """Copy a folder out of DVC's cache, by the list of its files; say whether it is in there.
+def place_data(cache: Path, digest: str, project: Path, *, raw: str) -> bool:
+    """Copy the raw scans out of DVC's cache, by the list of their files; say whether it is in there.
 
     Raises
     ------
     InputError
-        Where the list names a file outside of the folder.
+        Where not all files are in there, or the list names one outside of the folder; nothing is written.
     """
-    if not listing.exists():
+    folder = _inside(project, raw, source="cohort.raw")
+    files = files_in_cache(cache, digest)
+    if files is None:
         return False
-    for entry in read_json(listing):
-        target = _inside(folder, entry["relpath"], source=str(listing))
+    missing = lacking(files, raw)
+    if missing:
+        raise InputError(f"required the data {digest} ({raw}); received: {missing}")
+    targets = [_inside(folder, name, source=digest) for name in files]
+    for target, kept in zip(targets, files.values(), strict=True):
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(cached(listing.parents[3], entry["md5"]), target)
+        shutil.copyfile(kept, target)
     return True
 
 
@@ -166,7 +174,13 @@ def _run(folder: Path, environment: Mapping[str, str], *command: str) -> str:
     kept = {name: value for name, value in os.environ.items() if name not in (TRACKING_URI, "PYTHONPATH")}
     kept["PATH"] = f"{binaries}{os.pathsep}{kept.get('PATH', '')}"
     done = subprocess.run(
-        command, cwd=folder, env={**kept, **environment}, stdout=subprocess.PIPE, text=True, check=False
+        command,
+        cwd=folder,
+        env={**kept, **environment},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+        close_fds=False,
     )
     if done.returncode:
         raise InputError(

@@ -41,6 +41,7 @@ from adpet.stages.explain_maps import Explainer, Space, slices_of, space_of
 from adpet.stages.explain_sanity import cascade_table, curve_table
 from adpet.stages.explain_truth import truth_scores, truths_of, untrained_explainers
 from adpet.stages.participants import may_log_images, reads_phantom
+from adpet.stages.tables import read_results
 from adpet.tracking.runs import append_to_run
 from adpet.tracking.store import connect
 from adpet.workers import progress
@@ -86,7 +87,7 @@ def run(params: Params) -> None:
 
 def _with_answers(scans: pd.DataFrame, params: Params) -> pd.DataFrame:
     """Return the test scans with the network's probability of each, and whether it was right."""
-    predictions, threshold = pd.read_csv(PREDICTIONS, dtype={"scan": "str"}), read_json(METRICS)["threshold"]
+    predictions, threshold = read_results(PREDICTIONS), read_json(METRICS)["threshold"]
     weights = np.array(read_json(POSITION_WEIGHTS)["weights"])
     aggregation = params.evaluate.aggregation
     probability = {

@@ -54,6 +54,7 @@ from adpet.params import Params
 from adpet.stages.export_cohort import Cohort, measured_cohort
 from adpet.stages.fitting import require_evaluation_of, slice_refs
 from adpet.stages.slice import coronal_grid
+from adpet.stages.tables import read_results
 
 if TYPE_CHECKING:
     import keras
@@ -165,7 +166,7 @@ def _write_volumes(folder: Path, standard: Standard, atlas: Atlas, tissue: npt.N
 def _document(params: Params, standard: Standard, atlas: Atlas, cohort: Cohort) -> dict[str, Any]:
     trained, metrics = read_json(RUN), read_json(METRICS)
     require_evaluation_of(trained["lineage"]["id"])
-    subjects = pd.read_csv(SUBJECTS, dtype={"subject": str})
+    subjects = read_results(SUBJECTS)
     settings, grid = params.standardize, coronal_grid(params)
     return {
         "format": FORMAT,

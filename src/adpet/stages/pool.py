@@ -18,11 +18,9 @@ from adpet.artifacts import (
 from adpet.cohort.splits import read_split
 from adpet.evidence.cross_validation import COLUMNS, fold_subjects, pooled_summary
 from adpet.params import Params
+from adpet.stages.tables import read_results
 from adpet.tracking.runs import append_to_run
 from adpet.tracking.store import connect
-
-# Keys that look like numbers stay text.
-TEXT = dict.fromkeys(("scan", "subject", "session", "diagnosis", "part"), "str")
 
 
 def run(params: Params) -> None:
@@ -31,9 +29,7 @@ def run(params: Params) -> None:
     if not folds:
         _write(pd.DataFrame(columns=list(COLUMNS)), {"folds": 0})
         return
-    predictions = {
-        fold: pd.read_csv(fold_folder(fold) / "predictions.csv", dtype=TEXT) for fold in range(folds)
-    }
+    predictions = {fold: read_results(fold_folder(fold) / "predictions.csv") for fold in range(folds)}
     split = read_split(SPLIT)
     positions = int(split["index"].max()) + 1
     subjects = pd.concat(

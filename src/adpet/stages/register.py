@@ -4,8 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from adpet.artifacts import (
     AUDIT,
     AUDIT_FIGURE,
@@ -24,6 +22,7 @@ from adpet.evidence.model_card import shortened
 from adpet.evidence.promotion_evidence import Evidence
 from adpet.params import Params, flatten
 from adpet.stages.fitting import hashed, require_evaluation_of
+from adpet.stages.tables import read_results
 from adpet.tracking import provenance, registry
 from adpet.tracking.evidence import log_evidence
 from adpet.tracking.pages import Origin
@@ -94,7 +93,7 @@ def _weights(params: Params) -> dict[str, str]:
 
 def _evidence(trained: dict[str, Any], audit: dict[str, Any], metrics: dict[str, Any]) -> Evidence:
     """Return what a decision about the version will need, under hashed ids: whom it knows, what it said."""
-    subjects = pd.read_csv(SUBJECTS, dtype={"subject": str})
+    subjects = read_results(SUBJECTS)
     return Evidence.of(
         subjects.assign(subject=[hashed([subject])[0] for subject in subjects["subject"]]),
         known=[*trained["trained_on"], *trained["validated_on"]],

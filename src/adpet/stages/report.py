@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from adpet.artifacts import (
     AUDIT,
@@ -29,7 +28,6 @@ from adpet.artifacts import (
     read_json,
     written_aside,
 )
-from adpet.errors import InputError
 from adpet.evidence.model_card import model_card
 from adpet.evidence.report.attention import GROUP_MAPS
 from adpet.evidence.report.documents import Documents, Evaluation, Maps, Search
@@ -43,6 +41,7 @@ from adpet.learning.search import TrialRow
 from adpet.params import Params
 from adpet.stages.participants import reads_phantom
 from adpet.stages.searching import search_space
+from adpet.stages.tables import read_results
 from adpet.tracking.runs import append_to_run
 from adpet.tracking.store import connect
 
@@ -70,7 +69,7 @@ def read_documents(params: Params) -> Documents:
         findings=read_json(FINDINGS),
         evaluation=_evaluation(),
         trained=read_json(RUN),
-        history=_table(HISTORY),
+        history=read_results(HISTORY),
         ingest=read_json(INGEST),
         split=read_json(SPLIT_SUMMARY),
         aggregation=params.evaluate.aggregation,
@@ -87,23 +86,16 @@ def _read_if_there(path: Path) -> Any:
     return read_json(path) if path.exists() else None
 
 
-def _table(path: Path) -> pd.DataFrame:
-    """Read a table of results; sites may be named "012" or "NA", and stay so."""
-    if not path.exists():
-        raise InputError(f"{path}: required, but not there; run: dvc repro")
-    return pd.read_csv(path, dtype={"group": "str"}, keep_default_na=False, na_values=[""])
-
-
 def _evaluation() -> Evaluation:
     # Without their names: no figure needs them, and none can show them.
-    subjects = _table(SUBJECTS).drop(columns="subject")
+    subjects = read_results(SUBJECTS).drop(columns="subject")
     return Evaluation(
         subjects=subjects,
-        subgroups=_table(SUBGROUPS),
-        roc=_table(ROC),
-        roc_band=_table(ROC_BAND),
-        precision_recall=_table(PRECISION_RECALL),
-        calibration=_table(CALIBRATION),
+        subgroups=read_results(SUBGROUPS),
+        roc=read_results(ROC),
+        roc_band=read_results(ROC_BAND),
+        precision_recall=read_results(PRECISION_RECALL),
+        calibration=read_results(CALIBRATION),
     )
 
 
@@ -120,9 +112,9 @@ def _maps(params: Params) -> Maps | None:
         underlay=template.data,
         affine=template.affine,
         hide_below=params.explain.hide_below,
-        regions=_table(EXPLAIN / "regions.csv"),
-        cascade=_table(sanity / "cascade.csv") if is_checked else None,
-        curves=_table(sanity / "curves.csv").drop(columns="scan") if is_checked else None,
+        regions=read_results(EXPLAIN / "regions.csv"),
+        cascade=read_results(sanity / "cascade.csv") if is_checked else None,
+        curves=read_results(sanity / "curves.csv").drop(columns="scan") if is_checked else None,
     )
 
 
@@ -130,7 +122,7 @@ def _search(params: Params) -> Search | None:
     """Read the trials, and say how much each parameter explains."""
     if not params.tuned():
         return None
-    trials = _table(TRIALS)
+    trials = read_results(TRIALS)
     columns = [name for name in trials.columns if name.startswith(PARAMETER_PREFIX)]
     rows = [
         TrialRow(

@@ -2,8 +2,9 @@
 
 A copy of this file lies in every model's folder, in `CODE`, and MLflow calls it for ``mlflow models serve``
 and ``mlflow.pyfunc.load_model``, where the package may not be installed: it imports nothing of it. It notices
-a file that was changed or damaged. Whoever may write the store could take the check itself out, which MLflow
-would not notice; ``adpet predict`` looks at all files before any is opened.
+a file that was changed, damaged or added, compiled modules included: Python finds a file where it would keep
+those (`models.without_compiled`). Whoever may write the store could take the check itself out, which MLflow
+would not notice; ``adpet predict`` looks at all files before any is opened, and imports none of them.
 """
 
 import hashlib
@@ -20,20 +21,18 @@ CODE = "code"
 # The folder of the exported model, within the model's data.
 EXPORTED = "export"
 
-# What MLflow adds to every copy that it hands out: which version it is.
+# What MLflow adds to every copy that it hands out, beside MLmodel: which version it is.
 VERSION_FILE = "registered_model_meta"
-
-# What Python leaves beside a module that it imports.
-_COMPILED = "__pycache__"
 
 
 def files_digest(folder: Path) -> str:
-    """Return a hash of the names and contents of all files below `folder`."""
+    """Return a hash of the names and contents of all files below `folder`; a link to a folder is one too."""
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.name != VERSION_FILE and path.parent.name != _COMPILED:
+        is_file = path.is_file()
+        if (is_file or path.is_symlink()) and path != folder / VERSION_FILE:
             digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
-            digest.update(hashlib.sha256(path.read_bytes()).digest())
+            digest.update(hashlib.sha256(path.read_bytes() if is_file else b"").digest())
     return digest.hexdigest()
 
 

@@ -184,7 +184,9 @@ def _is_settled(stamp: list[Any]) -> bool:
 def _found_before(note: Any, stamp: list[Any] | None) -> Registered | None:
     """Return what was noted of a database that has not changed since; None of a note of another form, too."""
     try:
-        return Registered(**note["found"]) if stamp is not None and note["stamp"] == stamp else None
+        found = Registered(**note["found"]) if stamp is not None and note["stamp"] == stamp else None
+        # It names a folder, which is replaced where it is not as it was fetched.
+        return found if found is not None and _DIGEST.fullmatch(found.digest) else None
     except (KeyError, TypeError):
         return None
 

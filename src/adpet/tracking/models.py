@@ -25,6 +25,12 @@ SERVED = "adpet.served_digest"
 # The file of a model's folder that names the logged model, once there is one.
 MODEL_FILE = "MLmodel"
 
+# Where Python would keep what it compiles of a folder's modules, and what a file in that place says.
+_COMPILED = "__pycache__"
+_WHY = (
+    "A file here, where Python would make a folder: nothing compiled is written to a model's code, or run.\n"
+)
+
 
 def write_model(
     model: Any,
@@ -65,6 +71,16 @@ def send_model(run_id: str, folder: Path, *, digest: str, name: str, tag: str = 
     client.log_model_artifacts(entry.model_id, str(folder))
     client.finalize_logged_model(entry.model_id, LoggedModelStatus.READY)
     return _as_output(run_id, entry.model_id)
+
+
+def without_compiled(code: Path) -> None:
+    """Keep Python from writing what it compiles to the folders of a model's code, and from reading it there.
+
+    MLflow imports the code of a local store in place: what Python left there could not be told from what
+    somebody else did, and would be run instead of the module.
+    """
+    for folder in (code, *(path for path in code.rglob("*") if path.is_dir())):
+        (folder / _COMPILED).write_text(_WHY, encoding="utf-8")
 
 
 def ready_models(run_id: str) -> list[Any]:
@@ -147,9 +163,10 @@ def _check_when_loaded(folder: Path) -> None:
     """Let MLflow read a model by `checked_loading`, of which it gets a copy."""
     from mlflow.models import Model
 
-    (folder / checked_loading.CODE).mkdir()
-    module = Path(checked_loading.__file__)
-    (folder / checked_loading.CODE / module.name).write_bytes(module.read_bytes())
+    code, module = folder / checked_loading.CODE, Path(checked_loading.__file__)
+    code.mkdir()
+    (code / module.name).write_bytes(module.read_bytes())
+    without_compiled(code)
     path = folder / MODEL_FILE
     model = Model.load(str(path))
     model.flavors["python_function"] |= {"loader_module": module.stem, "code": checked_loading.CODE}

@@ -2,16 +2,17 @@
 
 import json
 import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from adpet.artifacts import RUN, code_digest, fingerprint
-from adpet.errors import InputError, TrackingError
+from adpet.errors import TrackingError
 from adpet.params import flatten, read_yaml
+from adpet.tracking.dvc_cache import cache_folder, files_in_cache, lacking
 from adpet.tracking.lineage import UNVERSIONED, data_hash, git, installed
 from adpet.tracking.registry import Version
 from adpet.tracking.store import LINEAGE, current, one_line, reported
@@ -20,6 +21,31 @@ from adpet.tracking.store import LINEAGE, current, one_line, reported
 FOLDER = "lineage"
 
 DIRTY = "-dirty"
+
+
+class _Cohort(BaseModel):
+    model_config = ConfigDict(strict=True)
+    raw: str
+
+
+class _Params(BaseModel):
+    model_config = ConfigDict(strict=True)
+    cohort: _Cohort
+
+
+class _Facts(BaseModel):
+    """The form of a version's facts: what others wrote must not be an option of git, or name other files."""
+
+    model_config = ConfigDict(strict=True)
+    id: str
+    data: Annotated[str, Field(pattern=rf"^([0-9a-f]{{32}}(\.dir)?|{UNVERSIONED})$")]
+    split: str
+    params: _Params
+    commit: Annotated[str, Field(pattern=rf"^(([0-9a-f]{{40}}|[0-9a-f]{{64}})({DIRTY})?|{UNVERSIONED})$")]
+    code: str
+    seed: int
+    backend: str
+    versions: dict[str, str]
 
 
 class Check(NamedTuple):
@@ -37,21 +63,21 @@ def facts_of(version: Version) -> dict[str, Any]:
     Raises
     ------
     TrackingError
-        Where its run does not keep them, or they are not those of its lineage id.
+        Where its run does not keep them, they are not of their form, or not those of its lineage id.
     """
     uri, place = f"models:/{version.name}/{version.number}", f"{FOLDER}/{RUN.name}"
     with tempfile.TemporaryDirectory(prefix="adpet-lineage-") as scratch:
         try:
             with reported():
                 file = current().client.download_artifacts(version.run_id, place, scratch)
-            facts: dict[str, Any] = json.loads(Path(file).read_text(encoding="utf-8"))["lineage"]
-        except (OSError, ValueError, KeyError, TrackingError) as error:
+            facts = _read_facts(Path(file))
+            made = fingerprint({key: value for key, value in facts.items() if key != "id"})
+        except (OSError, ValueError, TrackingError) as error:
             raise TrackingError(
-                f"{uri}: required {place} among the artifacts of run {version.run_id}; received: "
-                f"{one_line(error)}; register it anew with: dvc repro --force register"
+                f"{uri}: required {place} among the artifacts of run {version.run_id}, as a training writes "
+                f"it; received: {one_line(error)}; register it anew with: dvc repro --force register"
             ) from error
-    rest = {key: value for key, value in facts.items() if key != "id"}
-    if not fingerprint(rest) == facts["id"] == version.tags.get(LINEAGE):
+    if not made == facts["id"] == version.tags.get(LINEAGE):
         raise TrackingError(
             f"{uri}: required the facts of lineage {version.tags.get(LINEAGE)}; received others in {place} "
             f"of run {version.run_id}; it was changed, so nothing follows from it: register it anew"
@@ -94,25 +120,24 @@ def changed_settings(facts: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in flatten(facts["params"]).items() if there.get(key) != value}
 
 
-def cache_folder() -> Path:
-    """Return where DVC's cache of this project lies.
+def _read_facts(file: Path) -> dict[str, Any]:
+    """Read the facts of a training.
 
     Raises
     ------
-    InputError
-        Outside of a DVC project.
+    ValueError
+        Where they are not of their form.
     """
-    done = subprocess.run(
-        [sys.executable, "-m", "dvc", "cache", "dir"], capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise InputError("required a DVC project in the present folder; received none; run: dvc init")
-    return Path(done.stdout.strip())
-
-
-def cached(cache: Path, digest: str) -> Path:
-    """Return where DVC's cache keeps what has a digest; of a folder, ``.dir``, its list."""
-    return cache / "files" / "md5" / digest[:2] / digest[2:]
+    document = json.loads(file.read_text(encoding="utf-8"))
+    facts: Any = document.get("lineage") if isinstance(document, dict) else None
+    try:
+        _Facts.model_validate(facts)
+    except ValidationError as failure:
+        error = failure.errors(include_url=False)[0]
+        place = ".".join(map(str, ("lineage", *error["loc"])))
+        received = "" if error["type"] == "missing" else f", and not {error['input']!r}"
+        raise ValueError(f"{place}: {error['msg']}{received}") from failure
+    return dict(facts)
 
 
 def _data(facts: Mapping[str, Any]) -> Check:
@@ -120,8 +145,9 @@ def _data(facts: Mapping[str, Any]) -> Check:
     name = f"{wanted} ({raw})"
     if wanted == UNVERSIONED:
         return Check("data", name, here=False, text="was not under DVC, so nobody knows which it was")
-    if cached(cache_folder(), wanted).exists():
+    missing = lacking(files_in_cache(cache_folder(), wanted), raw)
+    if not missing:
         return Check("data", name, here=True, text="in the DVC cache")
     if data_hash(raw) == wanted and Path(raw).is_dir():
         return Check("data", name, here=True, text="in the workspace")
-    return Check("data", name, here=False, text="not in the DVC cache; get it with: dvc pull")
+    return Check("data", name, here=False, text=missing)

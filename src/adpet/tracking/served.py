@@ -20,7 +20,7 @@ from adpet.errors import InputError
 from adpet.tracking import checked_loading
 from adpet.tracking.checked_loading import CODE, EXPORTED, files_digest
 from adpet.tracking.model_files import downloaded
-from adpet.tracking.models import MODEL_FILE, SERVED, send_model, trained_model
+from adpet.tracking.models import MODEL_FILE, SERVED, send_model, trained_model, without_compiled
 from adpet.tracking.store import LINEAGE, current, reported
 
 NAME: Final = "served"
@@ -117,6 +117,7 @@ def write_served(folder: Path, *, network: Path, export: Path) -> str:
                 pip_requirements=requirements,
                 metadata=trained.metadata,
             )
+    without_compiled(folder / CODE)  # here, since MLflow copies nothing of that name
     described = Model.load(str(folder))
     described.flavors["keras"] = trained.flavors["keras"] | {
         "data": described.flavors["python_function"]["data"]

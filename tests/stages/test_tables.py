@@ -1,0 +1,52 @@
+"""What is a word in a table stays one, whatever it looks like."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from adpet.artifacts import SUBJECTS
+from adpet.errors import InputError
+from adpet.stages import register
+from adpet.stages.fitting import hashed
+from adpet.stages.tables import read_results
+
+# As BIDS allows: sub-NA, sub-012.
+NAMES = ["NA", "012", "1e5", "nan", "None"]
+
+
+@pytest.fixture
+def subjects(tmp_path, monkeypatch):
+    """The answers for test subjects of such names, as `evaluate` writes them."""
+    monkeypatch.chdir(tmp_path)
+    SUBJECTS.parent.mkdir(parents=True)
+    table = pd.DataFrame({"subject": NAMES, "diagnosis": "AD", "probability": [0.1, 0.2, 0.3, 0.4, np.nan]})
+    table.to_csv(SUBJECTS, index=False)
+    return table
+
+
+def test_only_an_empty_cell_is_no_value(subjects):
+    pd.testing.assert_frame_equal(read_results(SUBJECTS), subjects)
+
+
+def test_a_table_that_is_not_there_is_told_in_one_line(tmp_path):
+    with pytest.raises(InputError, match=r"subjects.csv: required, but not there; run: dvc repro"):
+        read_results(tmp_path / "subjects.csv")
+
+
+def test_the_evidence_of_a_version_knows_the_tested_by_the_hashes_of_a_training(subjects):
+    evidence = register._evidence(
+        {"trained_on": hashed(["NA"]), "validated_on": [], "leaky": False},
+        {"verdict": "clean", "reason": ""},
+        {"subject": {"auc": {"value": 0.9, "low": 0.8, "high": 1.0}}, "differences": {}},
+    )
+    assert sorted(evidence.tested["subject"]) == hashed(NAMES)
+    assert evidence.known <= set(evidence.tested["subject"])
+
+
+def test_no_stage_reads_a_table_of_words_in_another_way(project_root):
+    readers = {
+        path.name
+        for path in (project_root / "src/adpet/stages").glob("*.py")
+        if "read_csv" in path.read_text()
+    }
+    assert readers == {"tables.py"}
