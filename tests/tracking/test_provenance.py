@@ -5,15 +5,16 @@ import shlex
 import subprocess
 
 import pytest
+from dvc.utils.hydra import apply_overrides
 
 from adpet.artifacts import fingerprint
 from adpet.commands import lineage as lineage_command
 from adpet.errors import TrackingError
-from adpet.params import load_params
+from adpet.params import load_params, read_yaml
 from adpet.tracking import provenance
 from adpet.tracking.lineage import lineage
 from adpet.tracking.provenance import changed_settings, checks, facts_of
-from adpet.tracking.registry import register_version, version_of
+from adpet.tracking.registry import Version, register_version, version_of
 from adpet.tracking.runs import append_to_run, delivered_run
 
 DATA = f"{'ab12' * 8}.dir"
@@ -190,3 +191,29 @@ def test_the_command_tells_everything_and_how_to_make_it_again(
         "  dvc exp run -S train.learning_rate=0.002 train",
     ):
         assert part in text
+
+
+@pytest.mark.parametrize(
+    ("value", "spelled"),
+    [("adamw", "adamw"), ("data/my scans", '"data/my scans"'), ("null", '"null"'), ("12", '"12"'), (None, "null"),
+     (True, "true"), (0.002, "0.002"), ([0.0, 2.0], "[0.0,2.0]"), (["a b"], '["a b"]')],
+)  # fmt: skip
+def test_a_setting_is_spelled_as_dvc_reads_it(facts, monkeypatch, tmp_path, value, spelled):
+    monkeypatch.setattr(lineage_command, "changed_settings", lambda _: {"train.what": value})
+    monkeypatch.setattr(lineage_command, "cache_folder", lambda: tmp_path)
+    *_, last = lineage_command.by_hand(Version("adpet", 1, "", "", (), {}, ""), facts | {"backend": "jax"})
+    words = shlex.split(last)
+    assert words == ["env", "KERAS_BACKEND=jax", "dvc", "exp", "run", "-S", f"train.what={spelled}", "train"]
+    path = tmp_path / "params.yaml"
+    path.write_text("train: {what: 1}")
+    apply_overrides(path, words[6:7])
+    assert read_yaml(path) == {"train": {"what": value}}
+
+
+def test_a_setting_whose_name_dvc_does_not_take_is_left_to_the_editor(facts, monkeypatch, tmp_path):
+    settings = {"cohort.diagnosis_map.Alzheimer's disease": "AD"}
+    monkeypatch.setattr(lineage_command, "changed_settings", lambda _: settings)
+    monkeypatch.setattr(lineage_command, "cache_folder", lambda: tmp_path)
+    *_, edit, last = lineage_command.by_hand(Version("adpet", 1, "", "", (), {}, ""), facts)
+    assert edit == "# write into params.yaml: cohort.diagnosis_map.Alzheimer's disease: AD"
+    assert last == "dvc exp run train"

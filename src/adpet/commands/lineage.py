@@ -1,5 +1,7 @@
 """Tell what a version was made from, whether that is here, and how to make it again."""
 
+import json
+import re
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,10 +9,13 @@ from typing import Any
 
 from adpet.params import flatten, load_params
 from adpet.tracking.dvc_cache import cache_folder, dvc_file
-from adpet.tracking.lineage import UNVERSIONED
+from adpet.tracking.lineage import TENSORFLOW, UNVERSIONED
 from adpet.tracking.provenance import DIRTY, Check, changed_settings, checks, facts_of
 from adpet.tracking.registry import Version, named
 from adpet.tracking.store import connect
+
+# What `-S` takes as a name; and, of values, what needs no quotes there.
+_PLAIN = re.compile(r"(?!(null|true|false|nan|inf)$)[a-z_][\w./-]*", re.IGNORECASE | re.ASCII)
 
 
 def run(wanted: str) -> str:
@@ -45,9 +50,13 @@ def run(wanted: str) -> str:
 def by_hand(version: Version, facts: Mapping[str, Any]) -> list[str]:
     """Return the commands that make a version again, in a folder beside the project."""
     folder = f"../{version.name}-{version.number}"
+    changed = changed_settings(facts)
     settings = [
-        part for key, value in changed_settings(facts).items() for part in ("-S", f"{key}={_spelled(value)}")
+        part
+        for key in filter(_PLAIN.fullmatch, changed)
+        for part in ("-S", f"{key}={_spelled(changed[key])}")
     ]
+    backend = [] if facts["backend"] == TENSORFLOW else ["env", f"KERAS_BACKEND={facts['backend']}"]
     commands = [
         ["git", "worktree", "add", "--detach", folder, facts["commit"].removesuffix(DIRTY)],
         ["cd", folder],
@@ -57,8 +66,13 @@ def by_hand(version: Version, facts: Mapping[str, Any]) -> list[str]:
     data = dvc_file(facts["params"]["cohort"]["raw"])
     if data.exists():
         commands.append(["dvc", "checkout", str(data)])
-    commands.append(["dvc", "exp", "run", *settings, "train"])
-    return [shlex.join(command) for command in commands]
+    by_editor = [
+        f"# write into params.yaml: {key}: {_spelled(value)}"
+        for key, value in changed.items()
+        if not _PLAIN.fullmatch(key)
+    ]
+    last = [*backend, "dvc", "exp", "run", *settings, "train"]
+    return [*map(shlex.join, commands), *by_editor, shlex.join(last)]
 
 
 def _line(check: Check) -> str:
@@ -66,8 +80,7 @@ def _line(check: Check) -> str:
 
 
 def _spelled(value: Any) -> str:
-    """Return a value as DVC's ``-S`` reads it."""
-    words = {None: "null", True: "true", False: "false"}
-    if value is None or isinstance(value, bool):
-        return words[value]
-    return str(value).replace(" ", "")
+    """Return a value as DVC's ``-S`` and YAML read it."""
+    if isinstance(value, str) and _PLAIN.fullmatch(value):
+        return value
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

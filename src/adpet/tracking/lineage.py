@@ -33,6 +33,9 @@ GENERATED = (
 
 UNVERSIONED = "unversioned"
 
+# The backend of Keras where none is asked for.
+TENSORFLOW = "tensorflow"
+
 
 def lineage(*, params: Mapping[str, Any], raw: str, split_hash: str, seed: int) -> dict[str, Any]:
     """Return the facts that a result follows from, and the ``id`` that stands for all of them.
@@ -53,7 +56,7 @@ def lineage(*, params: Mapping[str, Any], raw: str, split_hash: str, seed: int) 
         "commit": commit(),
         "code": code_digest(),
         "seed": seed,
-        "backend": os.environ.get("KERAS_BACKEND", "tensorflow"),
+        "backend": os.environ.get("KERAS_BACKEND", TENSORFLOW),
         "versions": installed(PACKAGES),
     }
     return {"id": fingerprint(facts), **facts}

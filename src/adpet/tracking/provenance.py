@@ -13,7 +13,7 @@ from adpet.artifacts import RUN, code_digest, fingerprint
 from adpet.errors import TrackingError
 from adpet.params import flatten, read_yaml
 from adpet.tracking.dvc_cache import cache_folder, files_in_cache, lacking
-from adpet.tracking.lineage import UNVERSIONED, data_hash, git, installed
+from adpet.tracking.lineage import TENSORFLOW, UNVERSIONED, data_hash, git, installed
 from adpet.tracking.registry import Version
 from adpet.tracking.store import LINEAGE, current, one_line, reported
 
@@ -92,7 +92,7 @@ def checks(facts: Mapping[str, Any]) -> list[Check]:
     commit = facts["commit"].removesuffix(DIRTY)
     has_commit = commit != UNVERSIONED and git("cat-file", "-e", f"{commit}^{{commit}}") is not None
     is_code = code_digest() == facts["code"]
-    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+    backend = os.environ.get("KERAS_BACKEND", TENSORFLOW)
     return [
         _data(facts),
         Check("commit", facts["commit"], has_commit, "in this repository" if has_commit else "not here"),
