@@ -133,7 +133,7 @@ class TestRefusals:
                 "http://ann:se/c@ret@127.0.0.1:1",
                 "without a user or password.* received http://127.0.0.1:1 with",
             ),
-            ("http://[::1", "an MLflow store; received ValueError: Invalid IPv6 URL; correct MLFLOW_"),
+            ("http://[::1", "an MLflow store; received ValueError: Invalid IPv6 URL; mend that"),
             (
                 "postgresql+psycopg2://u:secret@127.0.0.1:1/runs",
                 "Connection refused.*; mend that, or correct",
@@ -183,7 +183,7 @@ class TestRefusals:
             database.execute("INSERT INTO alembic_version VALUES ('v3.0.0.d')")
         database.close()
         with pytest.raises(
-            TrackingError, match=r"received CommandError: .*v3.0.0.d.*; correct MLFLOW_"
+            TrackingError, match=r"received CommandError: .*v3.0.0.d.*; mend that, or correct MLFLOW_"
         ) as failure:
             connect(tmp_path)
         assert "\n" not in str(failure.value)

@@ -52,10 +52,11 @@ LINEAGE = "adpet.lineage"
 
 ARTIFACTS = "mlartifacts"
 
-# A store is asked once, and given this many seconds for all its answers, before work begins. MLflow's own
-# 7 retries of 120 s each would keep one waiting for minutes for an address with a typing error.
-CHECK_S = 3
-CHECK = {"MLFLOW_HTTP_REQUEST_TIMEOUT": str(CHECK_S), "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+# A store is asked once, and given this many seconds for all its answers, before work begins: with the two
+# seconds in which MLflow loads, less than five. Its own 7 retries of 120 s each would keep one waiting for
+# minutes for an address with a typing error.
+CHECK_S = 2.5
+CHECK = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "3", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
 
 # The experiment's tag that says who began to write to it last.
 WRITER = "adpet.writer"
@@ -336,7 +337,7 @@ def _opening(uri: str) -> Iterator[None]:
             raise UnreachableError(text, silent=True) from error
         except Exception as error:
             kind = type(error).__name__
-            text = f"{prefix}received {kind}: {one_line(error)}; correct {TRACKING_URI}"
+            text = f"{prefix}received {kind}: {one_line(error)}; mend that, or correct {TRACKING_URI}"
             raise TrackingError(text) from error
 
 
@@ -363,7 +364,7 @@ def _within(seconds: float | None, work: Callable[[], _Answer]) -> _Answer:
     def listen() -> None:
         try:
             answer.set_result(work())
-        except Exception as error:  # noqa: BLE001 - raised where it is waited for
+        except BaseException as error:  # noqa: BLE001 - raised where it is waited for
             answer.set_exception(error)
 
     Thread(target=listen, name="adpet check", daemon=True).start()
