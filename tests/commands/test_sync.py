@@ -49,3 +49,17 @@ def test_what_is_meant_for_another_store_is_left_or_sent_with_all(project, monke
     assert "2 wait for another store" in run(everything=False)
     assert "2 entries of 1 run(s) sent" in run(everything=True)
     assert find_run("b2", "train")
+
+
+def test_a_damaged_journal_is_named_and_the_others_are_sent(project):
+    connect(project, offline=True)
+    with open_run(lineage="b2", kind="train", name="x"):
+        pass
+    damaged = min((project / ".adpet/outbox").glob("*/journal.jsonl"))
+    damaged.write_bytes(b"\0" + damaged.read_bytes())
+    with pytest.raises(
+        TrackingError, match=rf"^2 entries of 1 run\(s\) sent .*{damaged}: required"
+    ) as failure:
+        run(everything=False)
+    assert "\n" not in str(failure.value)
+    assert find_run("b2", "train")

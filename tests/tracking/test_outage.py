@@ -377,7 +377,7 @@ class TestKilled:
         file = project / journal.OUTBOX / name / "journal.jsonl"
         whole = file.read_bytes()
         file.write_bytes(whole[: whole.rindex(b"end") + 1])
-        assert journal.waiting(project / journal.OUTBOX, name)[1] == 2
+        assert journal.unsent(project / journal.OUTBOX, name) == 2
 
 
 class TestStores:
@@ -420,13 +420,49 @@ class TestRefused:
         assert "one.txt: required the file with the SHA-256" in said
         assert said.count("\n") == 1
 
+    def test_what_no_artifact_can_be_written_for_holds_up_no_other_run(self, project, tmp_path, capsys):
+        (tmp_path / "one.txt").write_text("1")
+        (project / "mlartifacts").write_text("a file where the folder of the artifacts should be")
+        with open_run(lineage="a1", kind="train", name="x") as run:
+            run.log_artifact(tmp_path / "one.txt", "notes")
+        with open_run(lineage="b2", kind="train", name="x"):
+            pass
+        assert find_run("b2", "train")
+        first, second = capsys.readouterr().err.splitlines()
+        assert "Error: [Errno " in first
+        assert "(it stays in" in second
+        (project / "mlartifacts").unlink()
+        sender.deliver(only=None)
+        assert (stored("a1").info.status, unsent()) == ("FINISHED", 0)
+
+    def test_a_journal_that_is_damaged_holds_up_no_other_run(self, project, capsys):
+        connect(project, offline=True)
+        for lineage in ("a1", "b2"):
+            with open_run(lineage=lineage, kind="train", name="x") as run:
+                run.log_metrics({"loss": 1.0}, step=0)
+        first, second = sorted((project / journal.OUTBOX).glob("*/journal.jsonl"))
+        first.write_bytes(first.read_bytes().replace(b'{"do": "metrics', b'{"do": "met{"do": "metrics'))
+        second.write_bytes(b"\0" + second.read_bytes())
+        capsys.readouterr()
+        connect(project)
+        with open_run(lineage="c3", kind="train", name="x"):
+            pass
+        assert find_run("c3", "train")
+        said = capsys.readouterr().err
+        assert f"({first}: required whole lines of JSON" in said
+        assert said.count("\n") == 1
+        assert [problem.text.partition(":")[0] for problem in sender.deliver(only=None).problems] == [
+            str(first),
+            str(second),
+        ]
+
     def test_results_of_a_run_that_is_not_there_wait_for_it(self, project):
         connect(project, offline=True)
         with append_to_run("a1") as results:
             results.log_metrics({"test.auc": 0.9})
         connect(project)
         done = sender.deliver(only=None)
-        assert "dvc repro --force train" in done.problems[0]
+        assert "dvc repro --force train" in done.problems[0].text
         with open_run(lineage="a1", kind="train", name="x"):
             pass
         sender.deliver(only=None)

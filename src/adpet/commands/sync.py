@@ -26,8 +26,9 @@ def run(*, everything: bool) -> str:
     done = sender.deliver(only=None if everything else target().name)
     left, others = sender.waiting(only=target().name), sender.waiting(only=None)
     said = f"{done.sent} entries of {len(done.runs)} run(s) sent to {current().shown}"
-    if left or (everything and others):
-        why = "; ".join(dict.fromkeys(done.problems)) or "a stage that is running sends them"
+    if left or done.problems or (everything and others):
+        problems = "; ".join(dict.fromkeys(problem.text for problem in done.problems))
+        why = problems or "a stage that is running sends them"
         raise TrackingError(f"{said}; {sum(others.values())} wait in {OUTBOX}/: {why}")
     if others:
         return f"{said}; {sum(others.values())} wait for another store: set MLFLOW_TRACKING_URI, or use --all"

@@ -15,7 +15,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunT
 
 from adpet.errors import TrackingError
 from adpet.tracking import lookup
-from adpet.tracking.journal import END, OPEN, OUTBOX, RunKey, Session, State, file_digest
+from adpet.tracking.journal import END, OPEN, RunKey, Session, State, file_digest
 from adpet.tracking.models import ready_models, send_model
 from adpet.tracking.store import Store, reported
 
@@ -39,7 +39,7 @@ class Delivery:
     def __init__(self, session: Session) -> None:
         self.session = session
         self._state = session.state()
-        self._last = _before(session, self._state.position)
+        self._last: Line | None = None
         self.sent = 0
         self._fresh = False
         self._model_id: str | None = None
@@ -61,7 +61,7 @@ class Delivery:
             try:
                 with reported(f"{store.shown}: "):
                     run_id = self._send(store, lines)
-            except TrackingError:
+            except Exception:
                 self._forget()
                 raise
             self._state = State(position, run_id)
@@ -72,13 +72,21 @@ class Delivery:
     @property
     def last(self) -> str:
         """What the last line does that the store has taken."""
-        return str(self._last["do"])
+        return str(self._last_line()["do"])
 
     def close(self, store: Store) -> None:
         """End the run of a process that was killed, and of which everything is sent."""
         if self.session.first["do"] == OPEN and self.last != END:
             with reported(f"{store.shown}: "):
-                store.client.set_terminated(self._state.run_id, "KILLED", self._last["time"])
+                store.client.set_terminated(self._state.run_id, "KILLED", self._last_line()["time"])
+
+    def _last_line(self) -> Line:
+        """Return the last line that the store has taken; the first one for none."""
+        if self._last is None:
+            lines = self.session.lines(0)
+            sent = (line for line, behind in lines if behind == self._state.position)
+            self._last = next(sent, self.session.first)
+        return self._last
 
     def _send(self, store: Store, lines: Sequence[Line]) -> str:
         """Send lines of one kind, and return the id of their run."""
@@ -209,10 +217,7 @@ class Delivery:
 
 def _require_whole(path: Path, digest: str) -> None:
     if not path.exists() or file_digest(path) != digest:
-        raise TrackingError(
-            f"{path}: required the file with the SHA-256 {digest}, but it is damaged or gone; "
-            f"remove the folder of {OUTBOX} that it lies in, and run the stage again"
-        )
+        raise TrackingError(f"{path}: required the file with the SHA-256 {digest}, but it is damaged or gone")
 
 
 def _tags(store: Store, run_id: str, line: Line) -> None:
@@ -231,11 +236,6 @@ def _dataset(store: Store, run_id: str, line: Line) -> None:
 def _end(store: Store, run_id: str, line: Line) -> None:
     if line["status"] is not None:
         store.client.set_terminated(run_id, line["status"], line["time"])
-
-
-def _before(session: Session, position: int) -> Line:
-    """Return the line that ends at a position; the first one for none."""
-    return next((line for line, behind in session.lines(0) if behind == position), session.first)
 
 
 def _bundles(lines: Iterator[tuple[Line, int]]) -> Iterator[tuple[list[Line], int]]:

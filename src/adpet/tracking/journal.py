@@ -12,18 +12,20 @@ session, or sends what a killed writer left, holds the lock of its journal: it g
 
 import fcntl
 import hashlib
+import itertools
 import json
 import os
 import shutil
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from adpet.artifacts import PARTIAL_PREFIX, WORK, remove, written_aside
+from adpet.errors import TrackingError
 from adpet.processes import locked
 
 OUTBOX = WORK / "outbox"
@@ -55,17 +57,26 @@ class State:
     run_id: str | None = None
 
 
+@dataclass(frozen=True)
+class Glance:
+    """What can be seen of a session without owning it: its name, its run and its first line."""
+
+    name: str
+    key: RunKey
+    first: dict[str, Any]
+
+
 class Session:
     """One session in the outbox, locked by this process."""
 
     def __init__(self, folder: Path, journal: BinaryIO) -> None:
         self.folder = folder
         self._journal = journal
+        self._written = _size(journal)
         self._writing = threading.Lock()
         self.ended = False
-        first = next(read_lines(folder, 0))[0]
-        self.first: dict[str, Any] = first
-        self.key = RunKey(first["kind"], first["lineage"])
+        self.first = _first(folder)
+        self.key = _key(self.first)
 
     @property
     def name(self) -> str:
@@ -73,11 +84,16 @@ class Session:
         return self.folder.name
 
     def append(self, operation: str, **facts: Any) -> None:
-        """Write one line; it is on the disk when this returns."""
-        line = json.dumps({"do": operation, "time": _now_ms(), **facts}, ensure_ascii=False)
+        """Write one line; it is on the disk when this returns.
+
+        Raises
+        ------
+        OSError
+            Where the disk does not take all of it, such as a full one; then none of it is in the journal.
+        """
         with self._writing:
-            self._journal.write(f"{line}\n".encode())
-            os.fsync(self._journal.fileno())
+            _write_line(self._journal, {"do": operation, "time": _now_ms(), **facts})
+            self._written = _size(self._journal)
             self.ended = operation == END
 
     def keep(self, path: Path) -> str:
@@ -111,8 +127,12 @@ class Session:
         return self.folder / _FILES / name
 
     def lines(self, position: int) -> Iterator[tuple[dict[str, Any], int]]:
-        """Yield the lines from `position` on, each with the position behind it."""
-        return read_lines(self.folder, position)
+        """Yield the lines on the disk from `position` on, each with the position behind it.
+
+        One that is being written is none yet: it is taken back where the disk does not take it.
+        """
+        written = self._written
+        return itertools.takewhile(lambda line: line[1] <= written, read_lines(self.folder, position))
 
     def state(self) -> State:
         """Return how far the store has taken the session."""
@@ -137,17 +157,17 @@ class Session:
 def begin(outbox: Path, **first: Any) -> Session:
     """Begin a session with its first line, which names `kind` and `lineage`; this process owns it."""
     outbox.mkdir(parents=True, exist_ok=True)
-    with locked(outbox):
+    with locked(outbox), ExitStack() as opened:
         stamp = max(time.time_ns(), *(int(name.partition("-")[0]) + 1 for name in names(outbox)), 0)
         folder = outbox / f"{stamp:020d}-{first['kind']}-{first['lineage'][:20]}"
         with written_aside(folder) as aside:
             aside.mkdir()
-            journal = (aside / _JOURNAL).open("ab", buffering=0)
+            journal = opened.enter_context((aside / _JOURNAL).open("ab", buffering=0))
             fcntl.flock(journal, fcntl.LOCK_EX)
-            journal.write(f"{json.dumps({'time': _now_ms(), **first}, ensure_ascii=False)}\n".encode())
-            os.fsync(journal.fileno())
+            _write_line(journal, {"time": _now_ms(), **first})
             synchronise(aside)
         synchronise(outbox)
+        opened.pop_all()
     return Session(folder, journal)
 
 
@@ -160,28 +180,43 @@ def names(outbox: Path) -> list[str]:
 
 def claim(outbox: Path, name: str) -> Session | None:
     """Return a session whose process has ended, now owned by this one; None where another process has it."""
-    try:
-        journal = (outbox / name / _JOURNAL).open("ab", buffering=0)
-    except FileNotFoundError:  # another process has sent and removed it
-        return None
-    try:
+    with suppress(FileNotFoundError, BlockingIOError), ExitStack() as opened:
+        journal = opened.enter_context((outbox / name / _JOURNAL).open("ab", buffering=0))
         fcntl.flock(journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if (outbox / name / _JOURNAL).exists():
-            return Session(outbox / name, journal)
-    except BlockingIOError:
-        pass
-    journal.close()
+        if (outbox / name / _JOURNAL).exists():  # else another process has sent and removed it
+            session = Session(outbox / name, journal)
+            opened.pop_all()
+            return session
     return None
 
 
-def waiting(outbox: Path, name: str) -> tuple[dict[str, Any], int]:
-    """Return a session's first line, and how many of its lines the store has not taken yet."""
+def glance(outbox: Path, name: str) -> Glance | None:
+    """Return what can be seen of a session; None where it was sent and removed in this moment.
+
+    Raises
+    ------
+    TrackingError
+        If it cannot be read.
+    """
     folder = outbox / name
     try:
-        first = next(read_lines(folder, 0))[0]
-        return first, sum(1 for _ in read_lines(folder, _state(folder).position))
+        first = _first(folder)
+        return Glance(name, _key(first), first)
+    except FileNotFoundError:
+        return None
+    except (OSError, KeyError) as error:
+        raise _damaged(folder, error) from error
+
+
+def unsent(outbox: Path, name: str) -> int:
+    """Return how many lines of a session the store has not taken yet."""
+    folder = outbox / name
+    try:
+        with (folder / _JOURNAL).open("rb") as journal:
+            journal.seek(_state(folder).position)
+            return sum(line.endswith(b"\n") for line in journal)
     except FileNotFoundError:  # sent and removed in this moment
-        return {}, 0
+        return 0
 
 
 def run_id(outbox: Path, name: str) -> str | None:
@@ -190,14 +225,24 @@ def run_id(outbox: Path, name: str) -> str | None:
 
 
 def read_lines(folder: Path, position: int) -> Iterator[tuple[dict[str, Any], int]]:
-    """Yield what a session's journal holds from `position` on; a line that a kill cut off is none."""
+    """Yield what a session's journal holds from `position` on; a line that a kill cut off is none.
+
+    Raises
+    ------
+    TrackingError
+        At a line that is no JSON.
+    """
     with (folder / _JOURNAL).open("rb") as journal:
         journal.seek(position)
         for line in journal:
             if not line.endswith(b"\n"):
                 return
             position += len(line)
-            yield json.loads(line), position
+            try:
+                facts = json.loads(line)
+            except ValueError as error:
+                raise _damaged(folder, error) from error
+            yield facts, position
 
 
 def clean(outbox: Path) -> None:
@@ -224,10 +269,43 @@ def synchronise(path: Path) -> None:
         os.close(descriptor)
 
 
+def _write_line(journal: BinaryIO, facts: Mapping[str, Any]) -> None:
+    """Append one line to an unbuffered file, or nothing: a full disk takes the beginning of a line."""
+    line = f"{json.dumps(facts, ensure_ascii=False)}\n".encode()
+    before = _size(journal)
+    try:
+        while line:
+            line = line[journal.write(line) :]
+        os.fsync(journal.fileno())
+    except OSError:
+        os.ftruncate(journal.fileno(), before)
+        raise
+
+
+def _size(journal: BinaryIO) -> int:
+    return os.fstat(journal.fileno()).st_size
+
+
+def _first(folder: Path) -> dict[str, Any]:
+    """Return a session's first line."""
+    for facts, _ in read_lines(folder, 0):
+        return facts
+    raise _damaged(folder, EOFError("its first line is not whole"))
+
+
+def _key(first: dict[str, Any]) -> RunKey:
+    return RunKey(first["kind"], first["lineage"])
+
+
+def _damaged(folder: Path, error: Exception) -> TrackingError:
+    return TrackingError(f"{folder / _JOURNAL}: required whole lines of JSON, but it is damaged: {error}")
+
+
 def _state(folder: Path) -> State:
+    """Return how far a session is; one that cannot be read is sent again, which changes nothing."""
     try:
         return State(**json.loads((folder / _STATE).read_text()))
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):
         return State()
 
 

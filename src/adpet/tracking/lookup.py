@@ -41,15 +41,17 @@ def newest(store: Store, key: RunKey) -> str | None:
 def to_continue(store: Store, key: RunKey, parent: str | None, *, session: str, reopen: bool) -> Any | None:
     """Return the run that a session may go on with, if there is one.
 
-    A run that is RUNNING belongs to whoever writes to it: another living process of this machine, or a
-    machine that this one cannot look into. What was killed here is ended before anything else is sent.
+    The session's own run may be continued whatever its status, since the session is sent again. Another that
+    is RUNNING belongs to whoever writes to it: another living process of this machine, or a machine that this
+    one cannot look into. What was killed here is ended before anything else is sent.
     """
     for run in search(store, key, parent):
-        running = run.info.status == "RUNNING"
-        tags = run.data.tags
-        if running and tags.get(SESSION) != session and _may_live(tags.get(OWNER, "")):
+        tags, status = run.data.tags, run.info.status
+        if tags.get(SESSION) == session:
+            return run
+        if status == "RUNNING" and _may_live(tags.get(OWNER, "")):
             continue
-        if run.info.status == "FINISHED" and not reopen:
+        if status == "FINISHED" and not reopen:
             continue
         return run
     return None
