@@ -4,7 +4,9 @@ A session is what one process writes to one run between opening and leaving it: 
 
 - ``journal.jsonl``, appended to and never changed; a line counts once its newline is there,
 - ``files/``, what the lines name: an artifact in the folder of its SHA-256, a model in one of its own,
-- ``state.json``, the position up to which the store has taken the lines, and the run's id there.
+- ``state.json``, the position up to which which store has taken the lines, and the run's id there,
+- ``refused.jsonl``, the lines that the store will not take, each with the reason; `REFUSED` keeps such a
+  session when the rest is sent, and moved back to the outbox it is sent again from its beginning.
 
 Names begin with the time, so that sessions are read in the order in which they began. Whoever writes a
 session, or sends what a killed writer left, holds the lock of its journal: it goes with the process.
@@ -18,20 +20,22 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from adpet.artifacts import PARTIAL_PREFIX, WORK, remove, written_aside
+from adpet.artifacts import PARTIAL_PREFIX, WORK, move, remove, written_aside
 from adpet.errors import TrackingError
 from adpet.processes import locked
 
 OUTBOX = WORK / "outbox"
+REFUSED = WORK / "refused"
 
 _JOURNAL = "journal.jsonl"
 _STATE = "state.json"
+_REFUSED = "refused.jsonl"
 _FILES = "files"
 
 # A session's first line begins or continues a run, or adds to one that has finished; its last line ends
@@ -51,19 +55,24 @@ class RunKey:
 
 @dataclass(frozen=True)
 class State:
-    """How far the store has taken a session: a position in the journal, and the run that it went to."""
+    """How far a store has taken a session: a position in the journal, the run that it went to, the store."""
 
     position: int = 0
     run_id: str | None = None
+    store: str | None = None
 
 
 @dataclass(frozen=True)
 class Glance:
-    """What can be seen of a session without owning it: its name, its run and its first line."""
+    """What can be seen of a session without owning it: its name, its run, its first line.
+
+    `store` names the one that has a part of it, or else the one that it was meant for; None stands for any.
+    """
 
     name: str
     key: RunKey
     first: dict[str, Any]
+    store: str | None
 
 
 class Session:
@@ -141,8 +150,32 @@ class Session:
     def confirm(self, state: State) -> None:
         """Note that the store has taken the lines up to a position, before anything else is sent."""
         with written_aside(self.folder / _STATE) as aside:
-            aside.write_text(json.dumps({"position": state.position, "run_id": state.run_id}))
+            aside.write_text(json.dumps(asdict(state)))
             synchronise(aside)
+
+    def refuse(self, lines: Sequence[Mapping[str, Any]], reason: str) -> None:
+        """Note lines that the store will not take, and why."""
+        with (self.folder / _REFUSED).open("ab", buffering=0) as refused:
+            for line in lines:
+                _write_line(refused, {"refused": reason, **line})
+
+    def refused(self) -> list[str]:
+        """Return why the store will not take some lines, a reason for each of them."""
+        if not (self.folder / _REFUSED).exists():
+            return []
+        return [line["refused"] for line, _ in read_lines(self.folder, 0, _REFUSED)]
+
+    def rewind(self) -> None:
+        """Forget what a store has taken and refused, so that all is sent again from the beginning."""
+        for name in (_STATE, _REFUSED):
+            (self.folder / name).unlink(missing_ok=True)
+
+    def set_aside(self, place: Path) -> Path:
+        """Move the session out of the outbox to another folder, and return where it is."""
+        with locked(self.folder.parent):
+            (self.folder / _STATE).unlink(missing_ok=True)  # moved back, it is sent from its beginning
+            move(self.folder, place / self.name)
+        return place / self.name
 
     def remove(self) -> None:
         """Remove the session: out of the outbox first, so that a kill leaves no half of it there."""
@@ -201,7 +234,7 @@ def glance(outbox: Path, name: str) -> Glance | None:
     folder = outbox / name
     try:
         first = _first(folder)
-        return Glance(name, _key(first), first)
+        return Glance(name, _key(first), first, _state(folder).store or first.get("store"))
     except FileNotFoundError:
         return None
     except (OSError, KeyError) as error:
@@ -224,7 +257,7 @@ def run_id(outbox: Path, name: str) -> str | None:
     return _state(outbox / name).run_id
 
 
-def read_lines(folder: Path, position: int) -> Iterator[tuple[dict[str, Any], int]]:
+def read_lines(folder: Path, position: int, name: str = _JOURNAL) -> Iterator[tuple[dict[str, Any], int]]:
     """Yield what a session's journal holds from `position` on; a line that a kill cut off is none.
 
     Raises
@@ -232,7 +265,7 @@ def read_lines(folder: Path, position: int) -> Iterator[tuple[dict[str, Any], in
     TrackingError
         At a line that is no JSON.
     """
-    with (folder / _JOURNAL).open("rb") as journal:
+    with (folder / name).open("rb") as journal:
         journal.seek(position)
         for line in journal:
             if not line.endswith(b"\n"):

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from mlflow.exceptions import MlflowException
+
 from adpet.tracking.journal import RunKey, Session
 from adpet.tracking.store import LINEAGE, Store, reported
 from adpet.tracking.writers import is_alive, is_elsewhere
@@ -36,6 +38,18 @@ def newest(store: Store, key: RunKey) -> str | None:
     """Return the id of the newest run, finished or not, or None."""
     runs = search(store, key)
     return str(runs[0].info.run_id) if runs else None
+
+
+def is_there(store: Store, run_id: str) -> bool:
+    """Say whether the store knows a run, deleted or not: one that was made anew at its address does not."""
+    with reported(f"{store.shown}: "):
+        try:
+            store.client.get_run(run_id)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return False
+    return True
 
 
 def to_continue(store: Store, key: RunKey, parent: str | None, *, session: str, reopen: bool) -> Any | None:

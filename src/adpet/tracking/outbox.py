@@ -1,7 +1,7 @@
 """All that waits for MLflow: sessions in the order in which they began, and one pass of sending them.
 
 A session of a run is not sent before those of the same run that began earlier, nor that of a trial before
-the run of its search is there.
+the run of its search is there. What the store refuses for good is set aside, and holds up nothing.
 """
 
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from pathlib import Path
 from adpet.errors import TrackingError
 from adpet.tracking import journal
 from adpet.tracking.delivery import Delivery, MissingRunError
-from adpet.tracking.journal import END, OPEN, Glance, RunKey, Session
+from adpet.tracking.journal import OPEN, OUTBOX, REFUSED, Glance, RunKey, Session
 from adpet.tracking.store import Store, UnreachableError, one_line
 
 
@@ -44,12 +44,16 @@ class Round:
 
 
 class Outbox:
-    """The project's unsent sessions, as one process sees them; `own` are those that it writes."""
+    """The project's unsent sessions, as one process sees them.
+
+    `own` are those that it writes; `refused` tells of what it has set aside, until somebody says so.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.folder = root / journal.OUTBOX
         self.own: dict[str, Session] = {}
+        self.refused: list[str] = []
         self._deliveries: dict[str, Delivery] = {}
 
     def send(self, store: Store, *, only: str | None) -> Round:
@@ -75,6 +79,10 @@ class Outbox:
             if lines := journal.unsent(self.folder, seen.name):
                 counts[seen.key] = counts.get(seen.key, 0) + lines
         return counts
+
+    def stores(self) -> list[str]:
+        """Return the names of the stores that something waits for."""
+        return sorted({seen.store for seen in self._sessions(None) if seen.store})
 
     def opens(self, key: RunKey, *, only: str | None) -> bool:
         """Say whether a session begins or continues this run."""
@@ -157,26 +165,33 @@ class Outbox:
             return False
         before = delivery.sent
         try:
-            delivery.advance(store)
-            return self._finish(delivery, store)
+            over = seen.name not in self.own or self.own[seen.name].ended
+            delivery.advance(store, over=over)
+            if over:
+                self._finish(delivery.session)
+            return over
         finally:
             if delivery.sent > before:
                 done.sent += delivery.sent - before
                 done.runs.add(seen.key)
 
-    def _finish(self, delivery: Delivery, store: Store) -> bool:
-        """Remove a session of which everything is sent, and to which nobody writes any more."""
-        session = delivery.session
-        if session.name in self.own and not (session.ended and delivery.last == END):
-            return False
-        delivery.close(store)
+    def _finish(self, session: Session) -> None:
+        """Take a session out of the outbox; what was refused of it is kept, and told of."""
+        reasons = session.refused()
+        if reasons:
+            session.set_aside(self.root / REFUSED)
+            self.refused.append(
+                f"{len(reasons)} entries of the {session.key.kind} run {session.key.lineage} were refused "
+                f"({reasons[0]}); they are kept in {REFUSED / session.name}: move this folder to {OUTBOX}/ "
+                "to have it sent again"
+            )
+        else:
+            session.remove()
         self.own.pop(session.name, None)
         self._deliveries.pop(session.name, None)
-        session.remove()
         session.release()
-        return True
 
 
 def _is_for(seen: Glance, only: str | None) -> bool:
     """Say whether a session may go to the store of this name: what was written offline may go to any."""
-    return only is None or seen.first.get("store") in (None, only)
+    return only is None or seen.store in (None, only)

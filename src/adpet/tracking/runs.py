@@ -185,13 +185,16 @@ def find_run(lineage: str, kind: Kind) -> str | None:
 def delivered_run(lineage: str, kind: Kind) -> str | None:
     """Return what `find_run` does, once everything that waits for the run is in the store.
 
+    What the store refuses for good is said on stderr.
+
     Raises
     ------
     TrackingError
-        Where the store does not take it all.
+        Where something waits still.
     """
     key = RunKey(kind, lineage)
     done = sender.deliver(only=target().name)
+    sender.say_refusals()
     left = sender.waiting(only=target().name).get(key, 0)
     if left:
         problem = done.problem_of(key) or Problem("another process is sending it", passes=True)

@@ -69,6 +69,7 @@ def leave(session: Session, status: str | None) -> None:
     else:
         last = _Process.sender.finish(target().wait_s)
         _Process.sender.stop()
+    say_refusals()
     lines = sum(_outbox().waiting(only=target().name).values())
     if lines:
         problem = last.problem_of(session.key)
@@ -109,6 +110,23 @@ def is_to_come(key: RunKey) -> bool:
 def waiting(*, only: str | None) -> dict[RunKey, int]:
     """Return how many lines of which runs the store has not taken."""
     return _outbox().waiting(only=only)
+
+
+def stores() -> list[str]:
+    """Return the names of the stores that something waits for."""
+    return _outbox().stores()
+
+
+def refusals() -> list[str]:
+    """Return a line for each session of which the store has refused something, once."""
+    said, _outbox().refused = _outbox().refused, []
+    return said
+
+
+def say_refusals() -> None:
+    """Say on stderr what the store has refused, once."""
+    for line in refusals():
+        print(f"MLflow: {line}", file=sys.stderr)
 
 
 class Sender(threading.Thread):

@@ -24,8 +24,8 @@ from adpet.tracking.place import (
     TRACKING_URI,
     USERNAME,
     main_root,
-    own_file_uri,
     shown,
+    store_name,
     store_uri,
 )
 from adpet.tracking.writers import user
@@ -68,8 +68,8 @@ SENDING = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "30", "MLFLOW_HTTP_REQUEST_MAX_RETRIES
 # Seconds that the end of a stage waits for the store, where it is not told.
 WAIT_S = 10.0
 
-# The name of the project's own SQLite file, wherever the project lies.
-OWN_FILE = "the project's own store"
+# MLflow's own word for what it will never take: a proxy in between that answers 400 does not say it.
+_REFUSAL = "INVALID_PARAMETER_VALUE"
 
 
 class UnreachableError(TrackingError):
@@ -81,6 +81,10 @@ class UnreachableError(TrackingError):
     def __init__(self, message: str, *, silent: bool) -> None:
         super().__init__(message)
         self.silent = silent
+
+
+class RefusedError(TrackingError):
+    """The store understood what it was told, and will not take it however often it is told again."""
 
 
 @dataclass(frozen=True)
@@ -100,17 +104,17 @@ class Target:
         """By which an unsent session says which store it is for; None where it does not matter."""
         if self.offline:
             return None
-        uri = store_uri(self.root)
-        return OWN_FILE if uri == own_file_uri(self.root) else shown(uri)
+        return store_name(store_uri(self.root), self.root)
 
 
 @dataclass(frozen=True)
 class Store:
-    """An open store: its address, the experiment that runs go to, and the client that reaches both."""
+    """An open store: its address, the experiment that runs go to, the client that reaches both, its name."""
 
     uri: str
     experiment_id: str
     client: Any
+    name: str
 
     @property
     def shown(self) -> str:
@@ -189,7 +193,12 @@ def reconnect() -> Store:
         _set_default(uri)
         with reported(f"{shown(uri)}: required an MLflow store; "):
             client = mlflow.MlflowClient(tracking_uri=uri)
-            _Connection.store = Store(uri, _experiment_id(client, wish.experiment, artifacts), client)
+            _Connection.store = Store(
+                uri,
+                _experiment_id(client, wish.experiment, artifacts),
+                client,
+                store_name(uri, wish.root),
+            )
     return _Connection.store
 
 
@@ -239,13 +248,23 @@ def complete_experiment() -> None:
 
 @contextmanager
 def reported(prefix: str = "MLflow: ") -> Iterator[None]:
-    """Turn an exception of MLflow into a TrackingError of one line; of what may pass, an UnreachableError."""
+    """Turn an exception of MLflow into a TrackingError of one line.
+
+    Raises
+    ------
+    UnreachableError
+        For what may pass.
+    RefusedError
+        For what will not.
+    """
     try:
         yield
     except (MlflowException, requests.RequestException) as error:
         text = f"{prefix}{one_line(error)}"
         if _may_pass(error):
             raise UnreachableError(text, silent=_SILENCE in text) from error
+        if getattr(error, "error_code", None) == _REFUSAL:
+            raise RefusedError(text) from error
         raise TrackingError(text) from error
 
 
