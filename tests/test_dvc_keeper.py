@@ -146,7 +146,7 @@ class TestRunCache:
 
         def keep_run(name, command=None):
             stages = yaml.safe_load(lock_file(name))["stages"]
-            path = repository.root / request.param / "runs/ab/abcd" / name
+            path = repository.root / request.param / "runs/ab" / f"from {name}" / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(dumps_yaml(stages[name] | ({"cmd": command} if command else {})))
             return path
@@ -163,7 +163,7 @@ class TestRunCache:
         repository.kill()
         assert repository.lock.read_bytes() == BEFORE
         assert (earlier.exists(), noted.exists(), others.exists()) == (True, True, True)
-        assert not unnoted.exists()
+        assert not unnoted.parent.exists()  # DVC stumbles over one without runs
 
     def test_a_stage_that_was_noted_stays(self, repository, keep_run):
         repository.begin(BEFORE)

@@ -181,7 +181,14 @@ def _forget_unnoted(runs: Path, locks: Files, *, since: float) -> None:
         if path.stat().st_mtime >= since:
             stage = _loaded(path.read_bytes())
             if _is_ours(stage) and _made(stage) not in noted:
-                path.unlink()
+                _remove_run(path)
+
+
+def _remove_run(path: Path) -> None:
+    """Remove one run of a stage, and with the last one their folder: DVC does not expect it without any."""
+    path.unlink()
+    if not any(path.parent.iterdir()):
+        path.parent.rmdir()
 
 
 def _is_ours(stage: Any) -> bool:

@@ -71,7 +71,7 @@ def test_a_databases_password_is_neither_printed_nor_among_the_arguments(tmp_pat
     )
     monkeypatch.setattr(ui, "connect", lambda *_, **__: None)
     monkeypatch.setattr(ui, "complete_experiment", lambda: None)
-    monkeypatch.setattr(ui, "current", lambda: Store(address, "1", client=None))
+    monkeypatch.setattr(ui, "current", lambda: Store(address, "1", client=None, name=address))
     monkeypatch.setattr(os, "execve", lambda *arguments: started.append(arguments))
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]

@@ -78,8 +78,23 @@ def losses(epochs):
     return [(epoch, 1 / (1 + epoch)) for epoch in range(epochs)]
 
 
+def stored_in_outbox(project):
+    """The store that has a part of the one session that waits."""
+    (name,) = journal.names(project / journal.OUTBOX)
+    return journal.glance(project / journal.OUTBOX, name).store
+
+
 def unsent():
     return sum(sender.waiting(only=None).values())
+
+
+def wait_until_sent():
+    """Wait for the thread that sends beside the work."""
+    for _ in range(200):
+        if not unsent():
+            return
+        time.sleep(0.05)
+    raise TimeoutError
 
 
 class Proxy(ThreadingHTTPServer):
@@ -377,7 +392,7 @@ class TestKilled:
         file = project / journal.OUTBOX / name / "journal.jsonl"
         whole = file.read_bytes()
         file.write_bytes(whole[: whole.rindex(b"end") + 1])
-        assert journal.waiting(project / journal.OUTBOX, name)[1] == 2
+        assert journal.unsent(project / journal.OUTBOX, name) == 2
 
 
 class TestStores:
@@ -403,7 +418,137 @@ class TestStores:
         assert unsent() == 0
 
 
+class TestGone:
+    """The run that something is for has been deleted, or is not known to the store."""
+
+    def test_what_is_left_for_a_run_that_was_deleted_is_set_aside_and_a_new_training_begins_anew(
+        self, project, capsys
+    ):
+        with open_run(lineage="a1", kind="train", name="x") as run:
+            wait_until_sent()
+            deleted = stored().info.run_id
+            current().client.delete_run(deleted)
+            for step in range(3):
+                run.log_metrics({"loss": 1 / (1 + step)}, step=step)
+        said = capsys.readouterr().err
+        assert said.startswith("MLflow: 4 entries of the train run a1 were refused (")
+        assert f"The run {deleted} must be in the 'active' state" in said
+        assert said.count("\n") == 1
+        assert unsent() == 0
+        (kept,) = (project / journal.REFUSED).iterdir()
+        assert f"they are kept in {journal.REFUSED / kept.name}: move this folder" in said
+        assert (kept / "refused.jsonl").read_text().count("must be in the 'active' state") == 4
+        with open_run(lineage="a1", kind="train", name="x", reopen=True) as run:
+            run.log_metrics({"loss": 0.5}, step=0)
+        assert (curve("loss"), stored().info.status) == ([(0, 0.5)], "FINISHED")
+        assert capsys.readouterr().err == ""
+
+    def test_the_run_of_a_killed_process_that_was_deleted_is_set_aside(self, project):
+        process = training(project, epochs=1000)
+        read_to(process, "30")
+        process.kill()
+        process.communicate()
+        current().client.delete_run(stored().info.run_id)
+        sender.deliver(only=None)
+        (line,) = sender.refusals()
+        assert "of the train run a1 were refused" in line
+        assert unsent() == 0
+
+    def test_what_was_set_aside_is_sent_as_a_new_run_when_it_is_moved_back(self, project):
+        with open_run(lineage="a1", kind="train", name="x") as run:
+            run.log_metrics({"loss": 1.0}, step=0)
+            wait_until_sent()
+            current().client.delete_run(stored().info.run_id)
+        (kept,) = (project / journal.REFUSED).iterdir()
+        kept.rename(project / journal.OUTBOX / kept.name)
+        sender.deliver(only=None)
+        assert (curve("loss"), stored().info.status) == ([(0, 1.0)], "FINISHED")
+        assert (sender.refusals(), unsent()) == ([], 0)
+
+    def test_a_store_that_was_made_anew_gets_a_session_from_its_beginning(
+        self, project, empty_store, tmp_path
+    ):
+        connect(project, wait_s=0)
+        (tmp_path / "one.txt").write_text("1")
+        self.sent_in_part(project, tmp_path / "one.txt")
+        shutil.copy(empty_store, project / "mlflow.db")
+        connect(project)
+        done = sender.deliver(only=target().name)
+        assert (done.problems, unsent()) == ([], 0)
+        assert curve("loss") == losses(3)
+        assert (stored().info.status, stored().data.params) == ("FINISHED", {"alpha": "1"})
+        assert len(current().client.list_artifacts(stored().info.run_id, "notes")) == 1
+
+    def sent_in_part(self, project, file):
+        """A run of which the store has the first lines; then no artifact can be written."""
+        (project / "mlartifacts").write_text("in the way")
+        with open_run(lineage="a1", kind="train", name="x", params={"alpha": 1}) as run:
+            for epoch in range(3):
+                run.log_metrics({"loss": 1 / (1 + epoch)}, step=epoch)
+            run.log_artifact(file, "notes")
+        sender.deliver(only=None)
+        assert unsent() == 2
+        (project / "mlartifacts").unlink()
+
+    def test_what_one_store_has_a_part_of_goes_to_that_one_unless_all_is_asked(
+        self, project, empty_store, tmp_path, monkeypatch
+    ):
+        """An offline session may go to any store, but the rest of it only to where its beginning is."""
+        (tmp_path / "one.txt").write_text("1")
+        connect(project, offline=True)
+        self.sent_in_part(project, tmp_path / "one.txt")
+        first_store = stored_in_outbox(project)
+        shutil.copy(empty_store, tmp_path / "other.db")
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/other.db")
+        connect(project)
+        assert target().name != first_store
+        sender.deliver(only=target().name)
+        assert (find_run("a1", "train"), unsent()) == (None, 2)
+        sender.deliver(only=None)
+        assert curve("loss") == losses(3)
+        assert (stored().info.status, unsent()) == ("FINISHED", 0)
+
+
 class TestRefused:
+    def test_a_line_that_mlflow_refuses_is_set_aside_and_the_rest_arrives(self, project, tmp_path, capsys):
+        client = current().client
+        with open_run(lineage="a1", kind="train", name="x", params={"alpha": 1}) as run:
+            run._tell("metrics", values={"loss": 1.0}, step=0)
+            run._tell("metrics", values={"a (bad) name": 1.0}, step=0)
+            run._tell("metrics", values={"loss": 0.5}, step=1)
+        assert curve("loss") == losses(2)
+        assert stored().info.status == "FINISHED"
+        said = capsys.readouterr().err
+        assert said.startswith("MLflow: 1 entries of the train run a1 were refused (")
+        assert "a (bad) name" in said
+        assert said.count("\n") == 1
+        (kept,) = (project / journal.REFUSED).iterdir()
+        assert (kept / "journal.jsonl").read_text().count("\n") == 6
+        with append_to_run("a1") as run:
+            run.log_metrics({"auc": 0.9})
+        assert client.get_run(stored().info.run_id).data.metrics["auc"] == 0.9
+        assert capsys.readouterr().err == ""
+
+    def test_the_trouble_of_the_present_run_is_said_first(self, project, tmp_path, capsys):
+        (tmp_path / "one.txt").write_text("1")
+        (project / "mlartifacts").write_text("in the way")
+        for lineage in ("a1", "b2"):
+            with open_run(lineage=lineage, kind="train", name="x") as run:
+                run.log_artifact(tmp_path / "one.txt")
+        first, second = capsys.readouterr().err.splitlines()
+        assert "-train-a1;" in first
+        assert "-train-b2;" in second
+
+    def test_a_run_that_cannot_be_sent_is_not_called_an_outage(self, project, tmp_path):
+        (tmp_path / "one.txt").write_text("1")
+        (project / "mlartifacts").write_text("in the way")
+        with open_run(lineage="a1", kind="train", name="x") as run:
+            run.log_artifact(tmp_path / "one.txt")
+        with pytest.raises(
+            TrackingError, match=r"2 entries wait \(\w+Error: .*when that is mended, run: dvc repro"
+        ):
+            delivered_run("a1", "train")
+
     def test_a_damaged_file_is_named_and_holds_up_no_other_run(self, project, tmp_path, capsys):
         (tmp_path / "one.txt").write_text("1")
         connect(project, offline=True)
@@ -420,13 +565,49 @@ class TestRefused:
         assert "one.txt: required the file with the SHA-256" in said
         assert said.count("\n") == 1
 
+    def test_what_no_artifact_can_be_written_for_holds_up_no_other_run(self, project, tmp_path, capsys):
+        (tmp_path / "one.txt").write_text("1")
+        (project / "mlartifacts").write_text("a file where the folder of the artifacts should be")
+        with open_run(lineage="a1", kind="train", name="x") as run:
+            run.log_artifact(tmp_path / "one.txt", "notes")
+        with open_run(lineage="b2", kind="train", name="x"):
+            pass
+        assert find_run("b2", "train")
+        first, second = capsys.readouterr().err.splitlines()
+        assert "Error: [Errno " in first
+        assert "(it stays in" in second
+        (project / "mlartifacts").unlink()
+        sender.deliver(only=None)
+        assert (stored("a1").info.status, unsent()) == ("FINISHED", 0)
+
+    def test_a_journal_that_is_damaged_holds_up_no_other_run(self, project, capsys):
+        connect(project, offline=True)
+        for lineage in ("a1", "b2"):
+            with open_run(lineage=lineage, kind="train", name="x") as run:
+                run.log_metrics({"loss": 1.0}, step=0)
+        first, second = sorted((project / journal.OUTBOX).glob("*/journal.jsonl"))
+        first.write_bytes(first.read_bytes().replace(b'{"do": "metrics', b'{"do": "met{"do": "metrics'))
+        second.write_bytes(b"\0" + second.read_bytes())
+        capsys.readouterr()
+        connect(project)
+        with open_run(lineage="c3", kind="train", name="x"):
+            pass
+        assert find_run("c3", "train")
+        said = capsys.readouterr().err
+        assert f"({first}: required whole lines of JSON" in said
+        assert said.count("\n") == 1
+        assert [problem.text.partition(":")[0] for problem in sender.deliver(only=None).problems] == [
+            str(first),
+            str(second),
+        ]
+
     def test_results_of_a_run_that_is_not_there_wait_for_it(self, project):
         connect(project, offline=True)
         with append_to_run("a1") as results:
             results.log_metrics({"test.auc": 0.9})
         connect(project)
         done = sender.deliver(only=None)
-        assert "dvc repro --force train" in done.problems[0]
+        assert "dvc repro --force train" in done.problems[0].text
         with open_run(lineage="a1", kind="train", name="x"):
             pass
         sender.deliver(only=None)

@@ -8,7 +8,15 @@ from contextlib import contextmanager
 
 import pytest
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import PERMISSION_DENIED, UNAUTHENTICATED
+from mlflow.protos.databricks_pb2 import (
+    BAD_REQUEST,
+    INTERNAL_ERROR,
+    INVALID_PARAMETER_VALUE,
+    PERMISSION_DENIED,
+    REQUEST_LIMIT_EXCEEDED,
+    RESOURCE_DOES_NOT_EXIST,
+    UNAUTHENTICATED,
+)
 
 from adpet.errors import TrackingError
 from adpet.tracking import store
@@ -304,6 +312,38 @@ class TestRefusals:
     )
     def test_an_address_is_shown_without_its_password(self, uri, shown):
         assert store.shown(uri) == shown
+
+    @pytest.mark.parametrize(
+        ("error", "kind"),
+        [
+            (MlflowException("Invalid value", INVALID_PARAMETER_VALUE), store.RefusedError),
+            (MlflowException("API request failed with error code 400", BAD_REQUEST), TrackingError),
+            (MlflowException("No such run", RESOURCE_DOES_NOT_EXIST), TrackingError),
+            (MlflowException("Slowly", REQUEST_LIMIT_EXCEEDED), store.UnreachableError),
+            (MlflowException("Out of order", INTERNAL_ERROR), store.UnreachableError),
+        ],
+    )
+    def test_what_mlflow_will_never_take_is_told_from_what_may_pass(self, error, kind):
+        with pytest.raises(TrackingError) as told, store.reported():
+            raise error
+        assert type(told.value) is kind
+
+
+class TestName:
+    @pytest.mark.parametrize(
+        ("address", "name"),
+        [
+            ("http://127.0.0.1:45843/", "http://127.0.0.1:45843"),
+            ("HTTPS://MLflow.Lab/Team/", "https://mlflow.lab/Team"),
+            ("postgresql://ann:secret@DB.lab/Runs", "postgresql://db.lab/Runs"),
+            ("sqlite:////home/Ann/runs.db", "sqlite:////home/Ann/runs.db"),
+            ("http://localhost:5000", "http://localhost:5000"),
+            ("", "the project's own store"),
+        ],
+    )
+    def test_a_store_has_one_name_however_its_address_is_spelled(self, tmp_path, monkeypatch, address, name):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+        assert store.Target(tmp_path, "adpet", offline=False, wait_s=0).name == name
 
 
 class TestServer:

@@ -20,15 +20,22 @@ def run(*, everything: bool) -> str:
     Raises
     ------
     TrackingError
-        Where MLflow does not answer, or something is left.
+        Where MLflow does not answer or refuses something, or something is left.
     """
     connect(Path.cwd(), experiment=load_params().tracking.experiment)
     done = sender.deliver(only=None if everything else target().name)
     left, others = sender.waiting(only=target().name), sender.waiting(only=None)
     said = f"{done.sent} entries of {len(done.runs)} run(s) sent to {current().shown}"
-    if left or (everything and others):
-        why = "; ".join(dict.fromkeys(done.problems)) or "a stage that is running sends them"
-        raise TrackingError(f"{said}; {sum(others.values())} wait in {OUTBOX}/: {why}")
+    refused = "".join(f"; {line}" for line in sender.refusals())
+    if left or done.problems or (everything and others):
+        problems = "; ".join(dict.fromkeys(problem.text for problem in done.problems))
+        why = problems or "a stage that is running sends them"
+        raise TrackingError(f"{said}; {sum(others.values())} wait in {OUTBOX}/: {why}{refused}")
     if others:
-        return f"{said}; {sum(others.values())} wait for another store: set MLFLOW_TRACKING_URI, or use --all"
-    return f"{said}; nothing waits"
+        stores = ", ".join(name for name in sender.stores() if name != target().name)
+        said = f"{said}; {sum(others.values())} wait for {stores}: set MLFLOW_TRACKING_URI, or use --all"
+    else:
+        said = f"{said}; nothing waits"
+    if refused:
+        raise TrackingError(f"{said}{refused}")
+    return said

@@ -2,7 +2,8 @@
 
 What is sent again because an answer was lost changes nothing: a run is found by its session, a step that the
 run has keeps its first value, a result is sent when it differs from the latest, artifacts replace those of
-the same path, and a model that is there whole is recognised by its digest.
+the same path, and a model that is there whole is recognised by its digest. So a session is sent again from
+its beginning where the store does not know its run, or is another one than before.
 """
 
 import json
@@ -15,9 +16,9 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunT
 
 from adpet.errors import TrackingError
 from adpet.tracking import lookup
-from adpet.tracking.journal import END, OPEN, OUTBOX, RunKey, Session, State, file_digest
+from adpet.tracking.journal import END, OPEN, RunKey, Session, State, file_digest
 from adpet.tracking.models import ready_models, send_model
-from adpet.tracking.store import Store, reported
+from adpet.tracking.store import RefusedError, Store, UnreachableError, reported
 
 # MLflow's limits for one request.
 _PARAMS_AT_ONCE = 100
@@ -39,46 +40,92 @@ class Delivery:
     def __init__(self, session: Session) -> None:
         self.session = session
         self._state = session.state()
-        self._last = _before(session, self._state.position)
+        self._last: Line | None = None
         self.sent = 0
-        self._fresh = False
+        self._fresh = self._rewound = False
         self._model_id: str | None = None
         self._steps: dict[str, set[int]] = {}
         self._latest: dict[str, float] | None = None
         self._params: set[str] | None = None
+        if self._state.run_id is None:
+            session.rewind()
 
-    def advance(self, store: Store) -> None:
+    def advance(self, store: Store, *, over: bool) -> None:
         """Send what the session has by now; what the store has taken is confirmed and counted at once.
+
+        A line that the store refuses, such as one for a run that somebody has deleted, is noted in the
+        session.
+
+        Parameters
+        ----------
+        over : bool
+            Nobody writes to the session any more: the run of a process that was killed is ended.
 
         Raises
         ------
         UnreachableError
             If the store does not answer.
         TrackingError
-            If it refuses a line, which stays.
+            If it does not take a line now, which stays.
         """
-        for lines, position in _bundles(self.session.lines(self._state.position)):
-            try:
-                with reported(f"{store.shown}: "):
-                    run_id = self._send(store, lines)
-            except TrackingError:
-                self._forget()
+        if self._state.store not in (None, store.name):
+            self._rewind()
+        try:
+            self._send_rest(store, over=over)
+        except UnreachableError:
+            raise
+        except TrackingError:
+            run_id = self._state.run_id
+            # Once: of two stores that take turns at one address, each would lose what the other was told.
+            if run_id is None or self._rewound or lookup.is_there(store, run_id):
                 raise
-            self._state = State(position, run_id)
+            self._rewound = True
+            self._rewind()
+            self._send_rest(store, over=over)
+
+    def _send_rest(self, store: Store, *, over: bool) -> None:
+        for lines, position in _bundles(self.session.lines(self._state.position)):
+            run_id, refused = self._attempt(store, lines)
+            self._state = State(position, run_id, store.name)
             self.session.confirm(self._state)
-            self.sent += len(lines)
+            self.sent += len(lines) - refused
             self._last = lines[-1]
+        last = self._last_line()
+        if over and self.session.first["do"] == OPEN and last["do"] != END:
+            self._attempt(store, [{"do": END, "status": "KILLED", "time": last["time"]}])
 
-    @property
-    def last(self) -> str:
-        """What the last line does that the store has taken."""
-        return str(self._last["do"])
-
-    def close(self, store: Store) -> None:
-        """End the run of a process that was killed, and of which everything is sent."""
-        if self.session.first["do"] == OPEN and self.last != END:
+    def _attempt(self, store: Store, lines: Sequence[Line]) -> tuple[str, int]:
+        """Send lines, one by one where the store refuses some; return their run, and how many it refused."""
+        try:
             with reported(f"{store.shown}: "):
-                store.client.set_terminated(self._state.run_id, "KILLED", self._last["time"])
+                return self._send(store, lines), 0
+        except RefusedError as error:
+            self._forget()
+            run_id = self._state.run_id
+            if run_id is None:
+                raise
+            if len(lines) == 1:
+                self.session.refuse(lines, str(error))
+                return run_id, 1
+        except Exception:
+            self._forget()
+            raise
+        return run_id, sum(self._attempt(store, [line])[1] for line in lines)
+
+    def _rewind(self) -> None:
+        """Begin anew, for a store that has nothing of the session."""
+        self.session.rewind()
+        self._state = State()
+        self._last = self._model_id = None
+        self._forget()
+
+    def _last_line(self) -> Line:
+        """Return the last line that the store has taken; the first one for none."""
+        if self._last is None:
+            lines = self.session.lines(0)
+            sent = (line for line, behind in lines if behind == self._state.position)
+            self._last = next(sent, self.session.first)
+        return self._last
 
     def _send(self, store: Store, lines: Sequence[Line]) -> str:
         """Send lines of one kind, and return the id of their run."""
@@ -209,10 +256,7 @@ class Delivery:
 
 def _require_whole(path: Path, digest: str) -> None:
     if not path.exists() or file_digest(path) != digest:
-        raise TrackingError(
-            f"{path}: required the file with the SHA-256 {digest}, but it is damaged or gone; "
-            f"remove the folder of {OUTBOX} that it lies in, and run the stage again"
-        )
+        raise TrackingError(f"{path}: required the file with the SHA-256 {digest}, but it is damaged or gone")
 
 
 def _tags(store: Store, run_id: str, line: Line) -> None:
@@ -231,11 +275,6 @@ def _dataset(store: Store, run_id: str, line: Line) -> None:
 def _end(store: Store, run_id: str, line: Line) -> None:
     if line["status"] is not None:
         store.client.set_terminated(run_id, line["status"], line["time"])
-
-
-def _before(session: Session, position: int) -> Line:
-    """Return the line that ends at a position; the first one for none."""
-    return next((line for line, behind in session.lines(0) if behind == position), session.first)
 
 
 def _bundles(lines: Iterator[tuple[Line, int]]) -> Iterator[tuple[list[Line], int]]:

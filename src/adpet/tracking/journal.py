@@ -4,7 +4,9 @@ A session is what one process writes to one run between opening and leaving it: 
 
 - ``journal.jsonl``, appended to and never changed; a line counts once its newline is there,
 - ``files/``, what the lines name: an artifact in the folder of its SHA-256, a model in one of its own,
-- ``state.json``, the position up to which the store has taken the lines, and the run's id there.
+- ``state.json``, the position up to which which store has taken the lines, and the run's id there,
+- ``refused.jsonl``, the lines that the store will not take, each with the reason; `REFUSED` keeps such a
+  session when the rest is sent, and moved back to the outbox it is sent again from its beginning.
 
 Names begin with the time, so that sessions are read in the order in which they began. Whoever writes a
 session, or sends what a killed writer left, holds the lock of its journal: it goes with the process.
@@ -12,24 +14,28 @@ session, or sends what a killed writer left, holds the lock of its journal: it g
 
 import fcntl
 import hashlib
+import itertools
 import json
 import os
 import shutil
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from adpet.artifacts import PARTIAL_PREFIX, WORK, remove, written_aside
+from adpet.artifacts import PARTIAL_PREFIX, WORK, move, remove, written_aside
+from adpet.errors import TrackingError
 from adpet.processes import locked
 
 OUTBOX = WORK / "outbox"
+REFUSED = WORK / "refused"
 
 _JOURNAL = "journal.jsonl"
 _STATE = "state.json"
+_REFUSED = "refused.jsonl"
 _FILES = "files"
 
 # A session's first line begins or continues a run, or adds to one that has finished; its last line ends
@@ -49,10 +55,24 @@ class RunKey:
 
 @dataclass(frozen=True)
 class State:
-    """How far the store has taken a session: a position in the journal, and the run that it went to."""
+    """How far a store has taken a session: a position in the journal, the run that it went to, the store."""
 
     position: int = 0
     run_id: str | None = None
+    store: str | None = None
+
+
+@dataclass(frozen=True)
+class Glance:
+    """What can be seen of a session without owning it: its name, its run, its first line.
+
+    `store` names the one that has a part of it, or else the one that it was meant for; None stands for any.
+    """
+
+    name: str
+    key: RunKey
+    first: dict[str, Any]
+    store: str | None
 
 
 class Session:
@@ -61,11 +81,11 @@ class Session:
     def __init__(self, folder: Path, journal: BinaryIO) -> None:
         self.folder = folder
         self._journal = journal
+        self._written = _size(journal)
         self._writing = threading.Lock()
         self.ended = False
-        first = next(read_lines(folder, 0))[0]
-        self.first: dict[str, Any] = first
-        self.key = RunKey(first["kind"], first["lineage"])
+        self.first = _first(folder)
+        self.key = _key(self.first)
 
     @property
     def name(self) -> str:
@@ -73,11 +93,16 @@ class Session:
         return self.folder.name
 
     def append(self, operation: str, **facts: Any) -> None:
-        """Write one line; it is on the disk when this returns."""
-        line = json.dumps({"do": operation, "time": _now_ms(), **facts}, ensure_ascii=False)
+        """Write one line; it is on the disk when this returns.
+
+        Raises
+        ------
+        OSError
+            Where the disk does not take all of it, such as a full one; then none of it is in the journal.
+        """
         with self._writing:
-            self._journal.write(f"{line}\n".encode())
-            os.fsync(self._journal.fileno())
+            _write_line(self._journal, {"do": operation, "time": _now_ms(), **facts})
+            self._written = _size(self._journal)
             self.ended = operation == END
 
     def keep(self, path: Path) -> str:
@@ -111,8 +136,12 @@ class Session:
         return self.folder / _FILES / name
 
     def lines(self, position: int) -> Iterator[tuple[dict[str, Any], int]]:
-        """Yield the lines from `position` on, each with the position behind it."""
-        return read_lines(self.folder, position)
+        """Yield the lines on the disk from `position` on, each with the position behind it.
+
+        One that is being written is none yet: it is taken back where the disk does not take it.
+        """
+        written = self._written
+        return itertools.takewhile(lambda line: line[1] <= written, read_lines(self.folder, position))
 
     def state(self) -> State:
         """Return how far the store has taken the session."""
@@ -121,8 +150,32 @@ class Session:
     def confirm(self, state: State) -> None:
         """Note that the store has taken the lines up to a position, before anything else is sent."""
         with written_aside(self.folder / _STATE) as aside:
-            aside.write_text(json.dumps({"position": state.position, "run_id": state.run_id}))
+            aside.write_text(json.dumps(asdict(state)))
             synchronise(aside)
+
+    def refuse(self, lines: Sequence[Mapping[str, Any]], reason: str) -> None:
+        """Note lines that the store will not take, and why."""
+        with (self.folder / _REFUSED).open("ab", buffering=0) as refused:
+            for line in lines:
+                _write_line(refused, {"refused": reason, **line})
+
+    def refused(self) -> list[str]:
+        """Return why the store will not take some lines, a reason for each of them."""
+        if not (self.folder / _REFUSED).exists():
+            return []
+        return [line["refused"] for line, _ in read_lines(self.folder, 0, _REFUSED)]
+
+    def rewind(self) -> None:
+        """Forget what a store has taken and refused, so that all is sent again from the beginning."""
+        for name in (_STATE, _REFUSED):
+            (self.folder / name).unlink(missing_ok=True)
+
+    def set_aside(self, place: Path) -> Path:
+        """Move the session out of the outbox to another folder, and return where it is."""
+        with locked(self.folder.parent):
+            (self.folder / _STATE).unlink(missing_ok=True)  # moved back, it is sent from its beginning
+            move(self.folder, place / self.name)
+        return place / self.name
 
     def remove(self) -> None:
         """Remove the session: out of the outbox first, so that a kill leaves no half of it there."""
@@ -137,17 +190,17 @@ class Session:
 def begin(outbox: Path, **first: Any) -> Session:
     """Begin a session with its first line, which names `kind` and `lineage`; this process owns it."""
     outbox.mkdir(parents=True, exist_ok=True)
-    with locked(outbox):
+    with locked(outbox), ExitStack() as opened:
         stamp = max(time.time_ns(), *(int(name.partition("-")[0]) + 1 for name in names(outbox)), 0)
         folder = outbox / f"{stamp:020d}-{first['kind']}-{first['lineage'][:20]}"
         with written_aside(folder) as aside:
             aside.mkdir()
-            journal = (aside / _JOURNAL).open("ab", buffering=0)
+            journal = opened.enter_context((aside / _JOURNAL).open("ab", buffering=0))
             fcntl.flock(journal, fcntl.LOCK_EX)
-            journal.write(f"{json.dumps({'time': _now_ms(), **first}, ensure_ascii=False)}\n".encode())
-            os.fsync(journal.fileno())
+            _write_line(journal, {"time": _now_ms(), **first})
             synchronise(aside)
         synchronise(outbox)
+        opened.pop_all()
     return Session(folder, journal)
 
 
@@ -160,28 +213,43 @@ def names(outbox: Path) -> list[str]:
 
 def claim(outbox: Path, name: str) -> Session | None:
     """Return a session whose process has ended, now owned by this one; None where another process has it."""
-    try:
-        journal = (outbox / name / _JOURNAL).open("ab", buffering=0)
-    except FileNotFoundError:  # another process has sent and removed it
-        return None
-    try:
+    with suppress(FileNotFoundError, BlockingIOError), ExitStack() as opened:
+        journal = opened.enter_context((outbox / name / _JOURNAL).open("ab", buffering=0))
         fcntl.flock(journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if (outbox / name / _JOURNAL).exists():
-            return Session(outbox / name, journal)
-    except BlockingIOError:
-        pass
-    journal.close()
+        if (outbox / name / _JOURNAL).exists():  # else another process has sent and removed it
+            session = Session(outbox / name, journal)
+            opened.pop_all()
+            return session
     return None
 
 
-def waiting(outbox: Path, name: str) -> tuple[dict[str, Any], int]:
-    """Return a session's first line, and how many of its lines the store has not taken yet."""
+def glance(outbox: Path, name: str) -> Glance | None:
+    """Return what can be seen of a session; None where it was sent and removed in this moment.
+
+    Raises
+    ------
+    TrackingError
+        If it cannot be read.
+    """
     folder = outbox / name
     try:
-        first = next(read_lines(folder, 0))[0]
-        return first, sum(1 for _ in read_lines(folder, _state(folder).position))
+        first = _first(folder)
+        return Glance(name, _key(first), first, _state(folder).store or first.get("store"))
+    except FileNotFoundError:
+        return None
+    except (OSError, KeyError) as error:
+        raise _damaged(folder, error) from error
+
+
+def unsent(outbox: Path, name: str) -> int:
+    """Return how many lines of a session the store has not taken yet."""
+    folder = outbox / name
+    try:
+        with (folder / _JOURNAL).open("rb") as journal:
+            journal.seek(_state(folder).position)
+            return sum(line.endswith(b"\n") for line in journal)
     except FileNotFoundError:  # sent and removed in this moment
-        return {}, 0
+        return 0
 
 
 def run_id(outbox: Path, name: str) -> str | None:
@@ -189,15 +257,25 @@ def run_id(outbox: Path, name: str) -> str | None:
     return _state(outbox / name).run_id
 
 
-def read_lines(folder: Path, position: int) -> Iterator[tuple[dict[str, Any], int]]:
-    """Yield what a session's journal holds from `position` on; a line that a kill cut off is none."""
-    with (folder / _JOURNAL).open("rb") as journal:
+def read_lines(folder: Path, position: int, name: str = _JOURNAL) -> Iterator[tuple[dict[str, Any], int]]:
+    """Yield what a session's journal holds from `position` on; a line that a kill cut off is none.
+
+    Raises
+    ------
+    TrackingError
+        At a line that is no JSON.
+    """
+    with (folder / name).open("rb") as journal:
         journal.seek(position)
         for line in journal:
             if not line.endswith(b"\n"):
                 return
             position += len(line)
-            yield json.loads(line), position
+            try:
+                facts = json.loads(line)
+            except ValueError as error:
+                raise _damaged(folder, error) from error
+            yield facts, position
 
 
 def clean(outbox: Path) -> None:
@@ -224,10 +302,43 @@ def synchronise(path: Path) -> None:
         os.close(descriptor)
 
 
+def _write_line(journal: BinaryIO, facts: Mapping[str, Any]) -> None:
+    """Append one line to an unbuffered file, or nothing: a full disk takes the beginning of a line."""
+    line = f"{json.dumps(facts, ensure_ascii=False)}\n".encode()
+    before = _size(journal)
+    try:
+        while line:
+            line = line[journal.write(line) :]
+        os.fsync(journal.fileno())
+    except OSError:
+        os.ftruncate(journal.fileno(), before)
+        raise
+
+
+def _size(journal: BinaryIO) -> int:
+    return os.fstat(journal.fileno()).st_size
+
+
+def _first(folder: Path) -> dict[str, Any]:
+    """Return a session's first line."""
+    for facts, _ in read_lines(folder, 0):
+        return facts
+    raise _damaged(folder, EOFError("its first line is not whole"))
+
+
+def _key(first: dict[str, Any]) -> RunKey:
+    return RunKey(first["kind"], first["lineage"])
+
+
+def _damaged(folder: Path, error: Exception) -> TrackingError:
+    return TrackingError(f"{folder / _JOURNAL}: required whole lines of JSON, but it is damaged: {error}")
+
+
 def _state(folder: Path) -> State:
+    """Return how far a session is; one that cannot be read is sent again, which changes nothing."""
     try:
         return State(**json.loads((folder / _STATE).read_text()))
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):
         return State()
 
 

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from mlflow.exceptions import MlflowException
+
 from adpet.tracking.journal import RunKey, Session
 from adpet.tracking.store import LINEAGE, Store, reported
 from adpet.tracking.writers import is_alive, is_elsewhere
@@ -38,18 +40,32 @@ def newest(store: Store, key: RunKey) -> str | None:
     return str(runs[0].info.run_id) if runs else None
 
 
+def is_there(store: Store, run_id: str) -> bool:
+    """Say whether the store knows a run, deleted or not: one that was made anew at its address does not."""
+    with reported(f"{store.shown}: "):
+        try:
+            store.client.get_run(run_id)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return False
+    return True
+
+
 def to_continue(store: Store, key: RunKey, parent: str | None, *, session: str, reopen: bool) -> Any | None:
     """Return the run that a session may go on with, if there is one.
 
-    A run that is RUNNING belongs to whoever writes to it: another living process of this machine, or a
-    machine that this one cannot look into. What was killed here is ended before anything else is sent.
+    The session's own run may be continued whatever its status, since the session is sent again. Another that
+    is RUNNING belongs to whoever writes to it: another living process of this machine, or a machine that this
+    one cannot look into. What was killed here is ended before anything else is sent.
     """
     for run in search(store, key, parent):
-        running = run.info.status == "RUNNING"
-        tags = run.data.tags
-        if running and tags.get(SESSION) != session and _may_live(tags.get(OWNER, "")):
+        tags, status = run.data.tags, run.info.status
+        if tags.get(SESSION) == session:
+            return run
+        if status == "RUNNING" and _may_live(tags.get(OWNER, "")):
             continue
-        if run.info.status == "FINISHED" and not reopen:
+        if status == "FINISHED" and not reopen:
             continue
         return run
     return None

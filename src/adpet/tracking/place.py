@@ -12,6 +12,9 @@ DATABASE: Final = "mlflow.db"
 SQLITE: Final = "sqlite:///"
 SERVER: Final = ("http://", "https://")
 
+# The name of the project's own SQLite file, wherever the project lies.
+OWN_FILE: Final = "the project's own store"
+
 MODEL_URI: Final = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>[0-9]+))")
 # The tag of a run and a version whose split had subjects on two sides.
 LEAKY: Final = "adpet.leaky"
@@ -52,6 +55,13 @@ def shown(uri: str) -> str:
     _, scheme, rest = _SCHEME.split(uri)
     place = _OPTIONS.split(_LOGIN.sub("", rest))[0]
     return f"{scheme}{place.rpartition('@')[2]}"
+
+
+def store_name(uri: str, project_root: Path) -> str:
+    """Return the one name of a store, however its address is spelled; it may be shown and kept."""
+    if uri == own_file_uri(project_root):
+        return OWN_FILE
+    return re.sub("^[^/]*//[^/]*", lambda host: host[0].lower(), shown(uri).rstrip("/"))
 
 
 def main_root(project_root: Path) -> Path:

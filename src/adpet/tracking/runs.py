@@ -20,6 +20,7 @@ from adpet.params import flatten
 from adpet.tracking import lookup, sender
 from adpet.tracking.journal import ADD, OPEN, RunKey, Session
 from adpet.tracking.models import MODEL_FILE, installed_requirements, model_digest, write_model
+from adpet.tracking.outbox import Problem
 from adpet.tracking.store import CHECK, UnreachableError, current, environment, reached, target
 from adpet.tracking.writers import owner, user
 
@@ -184,18 +185,23 @@ def find_run(lineage: str, kind: Kind) -> str | None:
 def delivered_run(lineage: str, kind: Kind) -> str | None:
     """Return what `find_run` does, once everything that waits for the run is in the store.
 
+    What the store refuses for good is said on stderr.
+
     Raises
     ------
     TrackingError
-        Where the store does not take it all.
+        Where something waits still.
     """
+    key = RunKey(kind, lineage)
     done = sender.deliver(only=target().name)
-    left = sender.waiting(only=target().name).get(RunKey(kind, lineage), 0)
+    sender.say_refusals()
+    left = sender.waiting(only=target().name).get(key, 0)
     if left:
-        why = next(iter(done.problems), "another process is sending it")
+        problem = done.problem_of(key) or Problem("another process is sending it", passes=True)
+        then = "when MLflow is there again" if problem.passes else "when that is mended"
         raise TrackingError(
-            f"required all of the {kind} run in MLflow, but {left} entries wait ({why}); when MLflow is "
-            "there again, run: dvc repro"
+            f"required all of the {kind} run in MLflow, but {left} entries wait ({problem.text}); {then}, "
+            "run: dvc repro"
         )
     return find_run(lineage, kind)
 

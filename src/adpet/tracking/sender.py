@@ -12,8 +12,8 @@ from typing import Any
 from adpet.errors import TrackingError
 from adpet.tracking import journal
 from adpet.tracking.journal import END, OUTBOX, RunKey, Session
-from adpet.tracking.outbox import Outbox, Round
-from adpet.tracking.store import SENDING, environment, one_line, reconnect, target
+from adpet.tracking.outbox import Outbox, Problem, Round
+from adpet.tracking.store import SENDING, UnreachableError, environment, one_line, reconnect, target
 
 # Seconds before a store that failed is asked again: twice as long each time, up to the last.
 _FIRST_PAUSE_S, _LAST_PAUSE_S = 1.0, 60.0
@@ -69,9 +69,12 @@ def leave(session: Session, status: str | None) -> None:
     else:
         last = _Process.sender.finish(target().wait_s)
         _Process.sender.stop()
+    say_refusals()
     lines = sum(_outbox().waiting(only=target().name).values())
     if lines:
-        why = "tracking.offline" if target().offline else next(iter(last.problems), "it takes long")
+        problem = last.problem_of(session.key)
+        said = problem.text if problem else "it takes long"
+        why = "tracking.offline" if target().offline else said
         print(f"MLflow: {lines} entries wait in {OUTBOX}/ ({why}); run: adpet sync", file=sys.stderr)
 
 
@@ -107,6 +110,23 @@ def is_to_come(key: RunKey) -> bool:
 def waiting(*, only: str | None) -> dict[RunKey, int]:
     """Return how many lines of which runs the store has not taken."""
     return _outbox().waiting(only=only)
+
+
+def stores() -> list[str]:
+    """Return the names of the stores that something waits for."""
+    return _outbox().stores()
+
+
+def refusals() -> list[str]:
+    """Return a line for each session of which the store has refused something, once."""
+    said, _outbox().refused = _outbox().refused, []
+    return said
+
+
+def say_refusals() -> None:
+    """Say on stderr what the store has refused, once."""
+    for line in refusals():
+        print(f"MLflow: {line}", file=sys.stderr)
 
 
 class Sender(threading.Thread):
@@ -192,9 +212,9 @@ def _one_round(outbox: Outbox, *, only: str | None) -> Round:
     try:
         return outbox.send(reconnect(), only=only)
     except TrackingError as error:
-        return Round(problems=[str(error)])
+        return Round(problems=[Problem(str(error), passes=isinstance(error, UnreachableError))])
     except Exception as error:  # noqa: BLE001 - whatever it is must not end the stage, which says it at its end
-        return Round(problems=[f"{type(error).__name__}: {one_line(error)}"])
+        return Round(problems=[Problem(f"{type(error).__name__}: {one_line(error)}")])
 
 
 def _outbox() -> Outbox:

@@ -25,8 +25,8 @@ from adpet.tracking.place import (
     TRACKING_URI,
     USERNAME,
     main_root,
-    own_file_uri,
     shown,
+    store_name,
     store_uri,
 )
 from adpet.tracking.writers import user
@@ -73,8 +73,8 @@ SENDING = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "30", "MLFLOW_HTTP_REQUEST_MAX_RETRIES
 # Seconds that the end of a stage waits for the store, where it is not told.
 WAIT_S = 10.0
 
-# The name of the project's own SQLite file, wherever the project lies.
-OWN_FILE = "the project's own store"
+# MLflow's own word for what it will never take: a proxy in between that answers 400 does not say it.
+_REFUSAL = "INVALID_PARAMETER_VALUE"
 
 
 class UnreachableError(TrackingError):
@@ -90,6 +90,10 @@ class UnreachableError(TrackingError):
 
 class ForbiddenError(TrackingError):
     """The server knows the user, and does not let them do this."""
+
+
+class RefusedError(TrackingError):
+    """The store understood what it was told, and will not take it however often it is told again."""
 
 
 @dataclass(frozen=True)
@@ -111,17 +115,17 @@ class Target:
         """By which an unsent session says which store it is for; None where it does not matter."""
         if self.offline:
             return None
-        uri = store_uri(self.root)
-        return OWN_FILE if uri == own_file_uri(self.root) else shown(uri)
+        return store_name(store_uri(self.root), self.root)
 
 
 @dataclass(frozen=True)
 class Store:
-    """An open store: its address, the experiment that runs go to, and the client that reaches both."""
+    """An open store: its address, the experiment that runs go to, the client that reaches both, its name."""
 
     uri: str
     experiment_id: str
     client: Any
+    name: str
 
     @property
     def shown(self) -> str:
@@ -248,7 +252,14 @@ def complete_experiment() -> None:
 def reported(prefix: str = "MLflow: ") -> Iterator[None]:
     """Turn an exception of MLflow into a TrackingError of one line.
 
-    It is an UnreachableError for what may pass, and a ForbiddenError for what the user may not do.
+    Raises
+    ------
+    UnreachableError
+        For what may pass.
+    ForbiddenError
+        For what the user may not do.
+    RefusedError
+        For what the store will never take.
     """
     try:
         yield
@@ -258,6 +269,8 @@ def reported(prefix: str = "MLflow: ") -> Iterator[None]:
             raise UnreachableError(text, silent=_SILENCE in text) from error
         if _status(error) == HTTPStatus.FORBIDDEN:
             raise ForbiddenError(text) from error
+        if getattr(error, "error_code", None) == _REFUSAL:
+            raise RefusedError(text) from error
         raise TrackingError(text) from error
 
 
@@ -374,7 +387,8 @@ def _within(seconds: float | None, work: Callable[[], _Answer]) -> _Answer:
 def _store(uri: str, wish: Target, artifacts: str | None = None) -> Store:
     """Let MLflow's client open a store, and find or make the experiment."""
     client = mlflow.MlflowClient(tracking_uri=uri)
-    store = Store(uri, _experiment_id(client, wish.experiment, artifacts), client)
+    experiment = _experiment_id(client, wish.experiment, artifacts)
+    store = Store(uri, experiment, client, store_name(uri, wish.root))
     if wish.writes and store.is_server:
         client.set_experiment_tag(store.experiment_id, WRITER, user())
     return store
