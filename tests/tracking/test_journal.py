@@ -2,6 +2,7 @@
 
 import json
 import resource
+import subprocess
 from contextlib import contextmanager
 
 import pytest
@@ -83,3 +84,13 @@ class TestUnsent:
         journal.glance(session.folder.parent, session.name)
         assert journal.unsent(session.folder.parent, session.name) == 2
         assert len(parsed) == 1
+
+
+def test_make_clean_keeps_what_waits_and_what_was_refused(project_root, tmp_path):
+    for place in (journal.OUTBOX, journal.REFUSED, journal.WORK / "train"):
+        (tmp_path / place).mkdir(parents=True)
+    subprocess.run(
+        ["make", "--file", project_root / "Makefile", "clean"], cwd=tmp_path, check=True, capture_output=True
+    )
+    kept = {path.relative_to(tmp_path) for path in (tmp_path / journal.WORK).iterdir()}
+    assert kept == {journal.OUTBOX, journal.REFUSED}

@@ -8,6 +8,7 @@ its beginning where the store does not know its run, or is another one than befo
 
 import json
 import math
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -296,4 +297,11 @@ def _bundles(lines: Iterator[tuple[Line, int]]) -> Iterator[tuple[list[Line], in
 
 
 def _same(known: float | None, value: float) -> bool:
-    return known is not None and (known == value or (math.isnan(known) and math.isnan(value)))
+    """Say whether a value is the one that MLflow has, which keeps the largest number in place of infinity."""
+    if known is None or math.isnan(known) or math.isnan(value):
+        return known is not None and math.isnan(known) and math.isnan(value)
+    return _finite(known) == _finite(value)
+
+
+def _finite(value: float) -> float:
+    return max(-sys.float_info.max, min(sys.float_info.max, value))

@@ -3,7 +3,7 @@
 What a run is told is written to the disk first (`journal`) and sent beside the work (`sender`): a store that
 is slow, restarts or is gone neither stops nor slows the work. A run carries the tags ``adpet.lineage`` and
 ``adpet.kind``. Metrics are keyed by name and step: a step that the store has already is not sent again, so
-that curves stay single-valued.
+that curves stay single-valued. A name that MLflow would refuse is changed (`naming`).
 """
 
 import json
@@ -20,6 +20,7 @@ from adpet.params import flatten
 from adpet.tracking import lookup, sender
 from adpet.tracking.journal import ADD, OPEN, RunKey, Session
 from adpet.tracking.models import MODEL_FILE, installed_requirements, model_digest, write_model
+from adpet.tracking.naming import DATASET_DIGEST_LIMIT, DATASET_NAME_LIMIT, safe_name, shortened
 from adpet.tracking.outbox import Problem
 from adpet.tracking.store import CHECK, UnreachableError, current, environment, reached, target
 from adpet.tracking.writers import owner, user
@@ -45,16 +46,17 @@ class RunHandle:
         TrackingError
             If a value is no number.
         """
-        values = {key: _number(key, value) for key, value in flatten(metrics).items() if value is not None}
+        defined = {key: value for key, value in flatten(metrics).items() if value is not None}
+        values = {safe_name(key): _number(key, value) for key, value in defined.items()}
         self._tell("metrics", values=values, step=step)
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Log parameters, nested ones by dotted key; those that the run has already keep their value."""
-        self._tell("params", values={key: str(value) for key, value in flatten(params).items()})
+        self._tell("params", values={safe_name(key): str(value) for key, value in flatten(params).items()})
 
     def set_tags(self, tags: Mapping[str, Any]) -> None:
         """Set tags; a value replaces the one before it."""
-        self._tell("tags", values={key: str(value) for key, value in tags.items()})
+        self._tell("tags", values={safe_name(key): str(value) for key, value in tags.items()})
 
     def log_artifact(self, path: Path, folder: str | None = None) -> None:
         """Copy a file, or all files of a folder, to `folder` among the run's artifacts."""
@@ -74,9 +76,15 @@ class RunHandle:
         context: str = "training",
         counts: Mapping[str, int] | None = None,
     ) -> None:
-        """Say which data went in: name, DVC's md5 (at most 36 characters), where it lies, how much it is."""
-        profile = json.dumps(dict(counts or {}))
-        self._tell("dataset", name=name, digest=digest, source=source, context=context, profile=profile)
+        """Say which data went in: name, DVC's md5, where it lies, how much it is."""
+        self._tell(
+            "dataset",
+            name=shortened(name, DATASET_NAME_LIMIT),
+            digest=shortened(digest, DATASET_DIGEST_LIMIT),
+            source=source,
+            context=context,
+            profile=json.dumps(dict(counts or {})),
+        )
 
     def log_model(
         self,
