@@ -4,7 +4,7 @@ A session is what one process writes to one run between opening and leaving it: 
 
 - ``journal.jsonl``, appended to and never changed; a line counts once its newline is there,
 - ``files/``, what the lines name: an artifact in the folder of its SHA-256, a model in one of its own,
-- ``state.json``, the position up to which which store has taken the lines, and the run's id there,
+- ``state.json``, the store that has a part of it, up to which position, and the run's id there,
 - ``refused.jsonl``, the lines that the store will not take, each with the reason; `REFUSED` keeps such a
   session when the rest is sent, and moved back to the outbox it is sent again from its beginning.
 
