@@ -181,12 +181,15 @@ class TestServerGone:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
         process = training(root, epochs=400, wait_s=60)
         read_to(process, "20")
+        gone = time.monotonic()
         server.kill()
         read_to(process, "40")
         server.start()
+        outage = time.monotonic() - gone
         out, err = process.communicate(timeout=300)
         assert process.returncode == 0, err
-        assert float(out.split("longest ")[1]) < 0.5
+        # A busy disk may take a while for a line, but no call has waited for the server.
+        assert float(out.split("longest ")[1]) < outage / 2
         connect(root)
         assert curve("loss") == losses(400)
         assert stored().info.status == "FINISHED"
