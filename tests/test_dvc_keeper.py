@@ -165,6 +165,18 @@ class TestRunCache:
         assert (earlier.exists(), noted.exists(), others.exists()) == (True, True, True)
         assert not unnoted.parent.exists()  # DVC stumbles over one without runs
 
+    def test_a_part_of_one_is_left_to_dvc_and_keeps_no_other(self, repository, keep_run):
+        repository.begin(BEFORE)
+        parts = [keep_run("part"), keep_run("cut")]
+        for path, content in zip(
+            parts, (b"cmd: python -m adpet part\nouts:\n- pa", b"cmd: [pyth"), strict=True
+        ):
+            path.write_bytes(content)
+        unnoted = keep_run("train")
+        repository.kill()
+        assert all(path.exists() for path in parts)
+        assert not unnoted.exists()
+
     def test_a_stage_that_was_noted_stays(self, repository, keep_run):
         repository.begin(BEFORE)
         noted = keep_run("train")
@@ -183,10 +195,9 @@ class TestRunCache:
 
 def test_it_says_why_it_could_not_do_its_work(repository, dvc):
     (repository.root / ".dvc/config").write_text("[no config")
-    (repository.root / ".adpet").mkdir()
     command = [sys.executable, "-m", "adpet.dvc_keeper", str(dvc.pid), str(repository.root)]
     assert subprocess.run(command, capture_output=True, check=False).returncode != 0
-    assert "ConfigError" in (repository.root / ".adpet/dvc_keeper.log").read_text()
+    assert "required DVC's configuration" in (repository.root / ".adpet/dvc_keeper.log").read_text()
 
 
 def test_it_waits_for_another_dvc_that_has_the_lock(repository, dvc):

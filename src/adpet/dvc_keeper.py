@@ -25,6 +25,7 @@ import psutil
 import yaml
 
 from adpet.artifacts import PHANTOM_RAW, WORK, written_aside
+from adpet.dvc_cache import cache_folder
 from adpet.processes import is_running, locked
 
 LOOK_S = 0.05
@@ -89,7 +90,7 @@ def keep(root: Path, dvc: int, *, ready: Callable[[], object] = lambda: None) ->
     locks = [root / "dvc.lock", root / PHANTOM_RAW.parent / "dvc.lock"]
     known, begun = _contents(locks), time.time()
     ready()
-    runs = _run_cache(root)
+    runs = cache_folder(root) / "runs"
     ended = threading.Event()
     with ExitStack() as held:
         # Beside the looking, which takes long on a busy machine: the next DVC is soon there.
@@ -161,14 +162,6 @@ def _remove_unless_json(path: Path) -> None:
         path.unlink()
 
 
-def _run_cache(root: Path) -> Path:
-    """Return where DVC keeps what stages that ran were made from, and what they made."""
-    from dvc.config import Config
-
-    cache = Config(dvc_dir=str(root / ".dvc"), validate=False)["cache"].get("dir", root / ".dvc/cache")
-    return Path(cache, "runs")
-
-
 def _forget_unnoted(runs: Path, locks: Files, *, since: float) -> None:
     """Remove the stages that came to the run cache since then and stand in no lock file."""
     noted = [
@@ -178,10 +171,22 @@ def _forget_unnoted(runs: Path, locks: Files, *, since: float) -> None:
         for stage in _loaded(content.text).get("stages", {}).values()
     ]
     for path in runs.glob("*/*/*"):
-        if path.stat().st_mtime >= since:
-            stage = _loaded(path.read_bytes())
-            if _is_ours(stage) and _made(stage) not in noted:
-                _remove_run(path)
+        stage = _run(path, since=since)
+        if stage is not None and "-m adpet " in str(stage["cmd"]) and _made(stage) not in noted:
+            _remove_run(path)
+
+
+def _run(path: Path, *, since: float) -> dict[str, Any] | None:
+    """Return a stage of the run cache; None of an earlier one, or of a part, which DVC itself removes."""
+    from dvc.schema import COMPILED_LOCK_FILE_STAGE_SCHEMA
+    from voluptuous import Invalid
+
+    try:
+        if path.stat().st_mtime < since:
+            return None
+        return dict(COMPILED_LOCK_FILE_STAGE_SCHEMA(_loaded(path.read_bytes())))
+    except (FileNotFoundError, yaml.YAMLError, Invalid):
+        return None
 
 
 def _remove_run(path: Path) -> None:
@@ -189,10 +194,6 @@ def _remove_run(path: Path) -> None:
     path.unlink()
     if not any(path.parent.iterdir()):
         path.parent.rmdir()
-
-
-def _is_ours(stage: Any) -> bool:
-    return isinstance(stage, dict) and "-m adpet " in str(stage.get("cmd"))
 
 
 def _made(stage: dict[str, Any]) -> tuple[str, dict[str, str | None]]:
@@ -215,6 +216,7 @@ def _content(path: Path) -> Content | None:
 if __name__ == "__main__":
     project = Path(sys.argv[2])
     try:
+        (project / WORK).mkdir(exist_ok=True)
         keep(project, int(sys.argv[1]), ready=partial(os.write, sys.stdout.fileno(), b"\n"))
     except Exception:
         with (project / COMPLAINTS).open("a", encoding="utf-8") as complaints:

@@ -53,14 +53,10 @@ class Server:
 
 
 @pytest.fixture
-def server(tmp_path, empty_store):
+def server(tmp_path, copy_store):
     """A server on SQLite that has not been started yet."""
-    from mlflow import MlflowClient
-
     (tmp_path / "server").mkdir()
-    shutil.copy(empty_store, tmp_path / "server/server.db")
-    address = f"sqlite:///{tmp_path}/server/server.db"
-    MlflowClient(address).rename_experiment("1", "of the copy")
+    address = copy_store(tmp_path / "server/server.db")
     server = Server(tmp_path / "server", address)
     yield server
     server.kill()
@@ -93,19 +89,29 @@ def empty_store(tmp_path_factory):
     return root / "mlflow.db"
 
 
-@pytest.fixture
-def project(tmp_path, monkeypatch, empty_store):
-    """A project folder whose store is empty and connected."""
+@pytest.fixture(scope="session")
+def copy_store(empty_store):
+    """Copy the new store to a place of one's own, and return its address."""
     from mlflow import MlflowClient
 
+    def copy_store(place):
+        shutil.copy(empty_store, place)
+        # The copied experiment keeps its artifacts where it was made: each copy gets one of its own.
+        MlflowClient(f"sqlite:///{place}").rename_experiment("1", "of the copy")
+        return f"sqlite:///{place}"
+
+    return copy_store
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch, copy_store):
+    """A project folder whose store is empty and connected."""
     from adpet.tracking import store
 
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     root = tmp_path / "a project"
     root.mkdir()
-    shutil.copy(empty_store, root / "mlflow.db")
-    # The copied experiment keeps its artifacts elsewhere: each test has one of its own.
-    MlflowClient(f"sqlite:///{root}/mlflow.db").rename_experiment("1", "of the copy")
+    copy_store(root / "mlflow.db")
     store.connect(root)
     return root
 

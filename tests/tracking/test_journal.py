@@ -59,10 +59,11 @@ class TestDamaged:
         with pytest.raises(TrackingError, match=r"train-a1/journal\.jsonl: required whole lines of JSON"):
             journal.glance(session.folder.parent, session.name)
 
-    def test_a_session_whose_state_is_damaged_is_sent_again(self, session):
+    @pytest.mark.parametrize("content", [b"\0\0", b"[1]", b'{"other": 1}'])
+    def test_a_session_whose_state_is_damaged_is_sent_again(self, session, content):
         session.confirm(journal.State(20, "r1"))
         assert session.state() == journal.State(20, "r1")
-        (session.folder / "state.json").write_bytes(b"\0\0")
+        (session.folder / "state.json").write_bytes(content)
         assert session.state() == journal.State()
 
 

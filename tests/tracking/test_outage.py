@@ -2,7 +2,6 @@
 
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -310,7 +309,7 @@ class TestTrouble:
 
 class TestOffline:
     def test_nothing_is_asked_and_all_is_sent_by_the_first_who_connects(
-        self, root, capsys, monkeypatch, empty_store
+        self, root, capsys, monkeypatch, copy_store
     ):
         monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
         connect(root, offline=True)
@@ -323,7 +322,7 @@ class TestOffline:
         with pytest.raises(TrackingError, match=r"tracking\.offline: required false"):
             find_run("a1", "train")
         monkeypatch.delenv("MLFLOW_TRACKING_URI")
-        shutil.copy(empty_store, root / "mlflow.db")
+        copy_store(root / "mlflow.db")
         connect(root)
         sender.deliver(only=target().name)
         assert curve("loss") == losses(3)
@@ -469,12 +468,12 @@ class TestGone:
         assert (sender.refusals(), unsent()) == ([], 0)
 
     def test_a_store_that_was_made_anew_gets_a_session_from_its_beginning(
-        self, project, empty_store, tmp_path
+        self, project, copy_store, tmp_path
     ):
         connect(project, wait_s=0)
         (tmp_path / "one.txt").write_text("1")
         self.sent_in_part(project, tmp_path / "one.txt")
-        shutil.copy(empty_store, project / "mlflow.db")
+        copy_store(project / "mlflow.db")
         connect(project)
         done = sender.deliver(only=target().name)
         assert (done.problems, unsent()) == ([], 0)
@@ -494,15 +493,14 @@ class TestGone:
         (project / "mlartifacts").unlink()
 
     def test_what_one_store_has_a_part_of_goes_to_that_one_unless_all_is_asked(
-        self, project, empty_store, tmp_path, monkeypatch
+        self, project, copy_store, tmp_path, monkeypatch
     ):
         """An offline session may go to any store, but the rest of it only to where its beginning is."""
         (tmp_path / "one.txt").write_text("1")
         connect(project, offline=True)
         self.sent_in_part(project, tmp_path / "one.txt")
         first_store = stored_in_outbox(project)
-        shutil.copy(empty_store, tmp_path / "other.db")
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/other.db")
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", copy_store(tmp_path / "other.db"))
         connect(project)
         assert target().name != first_store
         sender.deliver(only=target().name)

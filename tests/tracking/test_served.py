@@ -231,18 +231,16 @@ class Service:
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory, empty_store, tiny_model, small_export):
+def service(tmp_path_factory, copy_store, tiny_model, small_export):
     import numpy as np
-    from mlflow import MlflowClient
 
     from adpet.tracking.runs import delivered_run, open_run
     from adpet.tracking.store import connect
 
     root = tmp_path_factory.mktemp("service")
-    shutil.copy(empty_store, root / "mlflow.db")
+    copy_store(root / "mlflow.db")
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        MlflowClient(f"sqlite:///{root}/mlflow.db").rename_experiment("1", "of the copy")
         connect(root)
         with open_run(lineage="a1", kind="train", name="x") as run:
             example = np.zeros((1, 8, 8, 1), dtype=np.uint8)

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from adpet.dvc_cache import cache_folder, dvc_file
 from adpet.params import flatten, load_params
-from adpet.tracking.dvc_cache import cache_folder, dvc_file
 from adpet.tracking.lineage import TENSORFLOW, UNVERSIONED
 from adpet.tracking.provenance import DIRTY, Check, changed_settings, checks, facts_of
 from adpet.tracking.registry import Version, named

@@ -13,12 +13,12 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from adpet.artifacts import MODEL
+from adpet.dvc_cache import cache_folder, files_in_cache, how_to_get, lacking
 from adpet.errors import InputError
 from adpet.learning.saving import load_model as load_keras
 from adpet.learning.weights import weights_difference
 from adpet.params import load_params
 from adpet.temporary import temporary_files
-from adpet.tracking.dvc_cache import cache_folder, files_in_cache, how_to_get, lacking
 from adpet.tracking.lineage import UNVERSIONED, data_hash, git
 from adpet.tracking.place import TRACKING_URI
 from adpet.tracking.provenance import DIRTY, checks, facts_of

@@ -16,6 +16,13 @@ from adpet.evidence.leakage import CLEAN
 from adpet.evidence.metrics import Interval
 from adpet.evidence.promotion_evidence import Evidence
 
+# Where more than this share of the subjects in common have two diagnoses, ids name other people.
+MOST_RELABELLED = 0.1
+_OTHER_PEOPLE = (
+    "so many that these seem to be other people with the same ids: required cohorts whose ids differ, or the "
+    "diagnoses that the champion was told"
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
@@ -40,14 +47,6 @@ class Rule:
     min_subjects: int
     seed: int
     resamples: int
-
-
-# Where more than this share of the subjects in common have two diagnoses, ids name other people.
-MOST_RELABELLED = 0.1
-_OTHER_PEOPLE = (
-    "so many that these seem to be other people with the same ids: required cohorts whose ids differ, or the "
-    "diagnoses that the champion was told"
-)
 
 
 class Condition(NamedTuple):

@@ -338,7 +338,7 @@ def _state(folder: Path) -> State:
     """Return how far a session is; one that cannot be read is sent again, which changes nothing."""
     try:
         return State(**json.loads((folder / _STATE).read_text()))
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, ValueError, TypeError):
         return State()
 
 

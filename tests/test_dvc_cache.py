@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from adpet.dvc_cache import cache_folder, files_in_cache, how_to_get, lacking
 from adpet.errors import InputError
-from adpet.tracking.dvc_cache import cache_folder, files_in_cache, how_to_get, lacking
 
 LIST, ONE, TWO = f"{'c' * 32}.dir", "a" * 32, "b" * 32
 
@@ -68,3 +68,21 @@ def test_outside_of_dvc_there_is_no_cache(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match="required a DVC project"):
         cache_folder()
+
+
+@pytest.mark.parametrize(
+    ("text", "place"), [("", ".dvc/cache"), ("[cache]\n    dir = ../../shared\n", "../shared")]
+)
+def test_it_lies_where_dvc_is_told(tmp_path, text, place):
+    root = tmp_path / "a project"
+    (root / ".dvc").mkdir(parents=True)
+    (root / ".dvc/config").write_text(text)
+    assert cache_folder(root) == (root / place).resolve()
+
+
+def test_a_configuration_that_cannot_be_read_is_one_line(tmp_path):
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / ".dvc/config").write_text("[no config")
+    with pytest.raises(InputError, match="required DVC's configuration; received") as refused:
+        cache_folder(tmp_path)
+    assert "\n" not in str(refused.value)

@@ -1,12 +1,10 @@
-"""What DVC's cache has of the raw scans, and how to get the rest.
+"""DVC's cache: where it lies, what it has of the raw scans, and how to get the rest.
 
 The cache keeps a file by its MD5, and of a folder a list of its files, ``.dir``.
 """
 
 import re
 import shlex
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,20 +15,24 @@ from adpet.errors import InputError
 _MD5 = re.compile(r"[0-9a-f]{32}")
 
 
-def cache_folder() -> Path:
-    """Return where DVC's cache of this project lies.
+def cache_folder(root: Path = Path()) -> Path:
+    """Return where DVC's cache of a project lies.
 
     Raises
     ------
     InputError
-        Outside of a DVC project.
+        Where there is no DVC project, or its configuration cannot be read.
     """
-    done = subprocess.run(
-        [sys.executable, "-m", "dvc", "cache", "dir"], capture_output=True, text=True, check=False
-    )
-    if done.returncode:
+    from dvc.config import Config, ConfigError
+
+    configured = root / ".dvc"
+    if not configured.is_dir():
         raise InputError("required a DVC project in the present folder; received none; run: dvc init")
-    return Path(done.stdout.strip())
+    try:
+        cache = Config(dvc_dir=str(configured))["cache"]
+    except ConfigError as error:
+        raise InputError(f"{configured}: required DVC's configuration; received: {error}; mend it") from error
+    return Path(cache.get("dir", configured / "cache")).resolve()
 
 
 def files_in_cache(cache: Path, digest: str) -> dict[str, Path] | None:
