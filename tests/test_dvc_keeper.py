@@ -70,7 +70,7 @@ class Repository:
 
 @pytest.fixture
 def repository(tmp_path, dvc):
-    return Repository(tmp_path, dvc)
+    return Repository(tmp_path / "project", dvc)
 
 
 @pytest.mark.parametrize("before", [BEFORE, None])
@@ -139,10 +139,10 @@ def test_a_part_of_an_rwlock_is_removed(repository, content, stays):
 class TestRunCache:
     """What DVC takes from there brings no stage to run, and so nobody who would keep the lock files."""
 
-    @pytest.fixture(params=[".dvc/cache", "shared"])
+    @pytest.fixture(params=[".dvc/cache", "../shared"])
     def keep_run(self, repository, request):
-        if request.param == "shared":
-            (repository.root / ".dvc/config").write_text("[cache]\n    dir = ../shared\n")
+        if request.param == "../shared":
+            (repository.root / ".dvc/config").write_text("[cache]\n    dir = ../../shared\n")
 
         def keep_run(name, command=None):
             stages = yaml.safe_load(lock_file(name))["stages"]
@@ -165,17 +165,26 @@ class TestRunCache:
         assert (earlier.exists(), noted.exists(), others.exists()) == (True, True, True)
         assert not unnoted.parent.exists()  # DVC stumbles over one without runs
 
-    def test_a_part_of_one_is_left_to_dvc_and_keeps_no_other(self, repository, keep_run):
+    @pytest.mark.parametrize("length", [0, 9, 60, 10_000])
+    def test_what_dvc_had_begun_to_write_goes_with_its_folder_but_where_it_may_be_of_others(
+        self, repository, keep_run, length
+    ):
         repository.begin(BEFORE)
-        parts = [keep_run("part"), keep_run("cut")]
-        for path, content in zip(
-            parts, (b"cmd: python -m adpet part\nouts:\n- pa", b"cmd: [pyth"), strict=True
-        ):
-            path.write_bytes(content)
+        whole = keep_run("split")
+        part = whole.rename(whole.with_name(".ptnz1gNyFs_bbKouyHP-kw.tmp"))
+        part.write_bytes(part.read_bytes()[:length])
         unnoted = keep_run("train")
         repository.kill()
-        assert all(path.exists() for path in parts)
+        is_shared = "shared" in part.parts
+        assert (part.exists(), part.parent.exists()) == (is_shared, is_shared)
         assert not unnoted.exists()
+
+    def test_a_folder_without_any_run_goes_since_dvc_stumbles_over_it(self, repository, keep_run):
+        repository.begin(BEFORE)
+        run = keep_run("train")
+        run.unlink()
+        repository.kill()
+        assert not run.parent.exists()
 
     def test_a_stage_that_was_noted_stays(self, repository, keep_run):
         repository.begin(BEFORE)
@@ -184,7 +193,7 @@ class TestRunCache:
         repository.kill()
         assert noted.exists()
 
-    @pytest.mark.parametrize("keep_run", ["shared"], indirect=True)
+    @pytest.mark.parametrize("keep_run", ["../shared"], indirect=True)
     def test_nothing_is_forgotten_where_the_project_has_gone(self, repository, keep_run):
         repository.begin(BEFORE)
         kept = keep_run("train")

@@ -17,6 +17,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
+from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,6 +28,7 @@ import yaml
 from adpet.artifacts import PHANTOM_RAW, WORK, written_aside
 from adpet.dvc_cache import cache_folder
 from adpet.processes import is_running, locked
+from adpet.temporary import DVC_TEMPORARY
 
 LOOK_S = 0.05
 # Where it says why it could not do its work: nobody reads what it prints.
@@ -90,7 +92,7 @@ def keep(root: Path, dvc: int, *, ready: Callable[[], object] = lambda: None) ->
     locks = [root / "dvc.lock", root / PHANTOM_RAW.parent / "dvc.lock"]
     known, begun = _contents(locks), time.time()
     ready()
-    runs = cache_folder(root) / "runs"
+    cache = cache_folder(root)
     ended = threading.Event()
     with ExitStack() as held:
         # Beside the looking, which takes long on a busy machine: the next DVC is soon there.
@@ -106,7 +108,8 @@ def keep(root: Path, dvc: int, *, ready: Callable[[], object] = lambda: None) ->
                 _put_back(lock, known[lock])
         _remove_unless_json(root / ".dvc/tmp/rwlock")
         if (root / ".dvc").exists():  # an experiment's folder is removed when it has ended
-            _forget_unnoted(runs, _contents(locks), since=begun)
+            is_own = cache.is_relative_to(root.resolve())
+            _mend_run_cache(cache / "runs", _contents(locks), since=begun, is_own=is_own)
 
 
 def _lock_when_ended(folder: Path, dvc: int, held: ExitStack, ended: threading.Event) -> None:
@@ -162,38 +165,39 @@ def _remove_unless_json(path: Path) -> None:
         path.unlink()
 
 
-def _forget_unnoted(runs: Path, locks: Files, *, since: float) -> None:
-    """Remove the stages that came to the run cache since then and stand in no lock file."""
+def _mend_run_cache(runs: Path, locks: Files, *, since: float, is_own: bool) -> None:
+    """Remove the stages that came to the run cache since then and stand in no lock file.
+
+    And what DVC had begun to write there, with folders in which nothing is left: DVC expects a run in each.
+    Of a cache that others use too, those may be theirs.
+    """
     noted = [
         _made(stage)
         for content in locks.values()
         if content is not None
         for stage in _loaded(content.text).get("stages", {}).values()
     ]
-    for path in runs.glob("*/*/*"):
-        stage = _run(path, since=since)
-        if stage is not None and "-m adpet " in str(stage["cmd"]) and _made(stage) not in noted:
-            _remove_run(path)
+    for folder in runs.glob("*/*"):
+        for path in folder.iterdir():
+            stage = _run(path, since=since)
+            is_ours = stage is not None and "-m adpet " in str(stage["cmd"])
+            if (is_ours and _made(stage) not in noted) or (is_own and fnmatch(path.name, DVC_TEMPORARY)):
+                path.unlink()
+        if not any(folder.iterdir()):
+            folder.rmdir()
 
 
-def _run(path: Path, *, since: float) -> dict[str, Any] | None:
-    """Return a stage of the run cache; None of an earlier one, or of a part, which DVC itself removes."""
+def _run(path: Path, *, since: float) -> Any:
+    """Return a stage of the run cache; None of an earlier one, or of a part."""
     from dvc.schema import COMPILED_LOCK_FILE_STAGE_SCHEMA
     from voluptuous import Invalid
 
     try:
         if path.stat().st_mtime < since:
             return None
-        return dict(COMPILED_LOCK_FILE_STAGE_SCHEMA(_loaded(path.read_bytes())))
+        return COMPILED_LOCK_FILE_STAGE_SCHEMA(_loaded(path.read_bytes()))
     except (FileNotFoundError, yaml.YAMLError, Invalid):
         return None
-
-
-def _remove_run(path: Path) -> None:
-    """Remove one run of a stage, and with the last one their folder: DVC does not expect it without any."""
-    path.unlink()
-    if not any(path.parent.iterdir()):
-        path.parent.rmdir()
 
 
 def _made(stage: dict[str, Any]) -> tuple[str, dict[str, str | None]]:

@@ -14,8 +14,8 @@ from adpet.processes import is_running, lock, locked
 TEMPORARY = WORK / "tmp"
 # Where Linux shows the semaphores of processes, which outlive them.
 SHARED = Path("/dev/shm")  # noqa: S108 - nothing is written there
-# The names of the links that DVC tries beside outputs, and the seconds after which none of them is in use.
-DVC_LINK_TRIED = f".{22 * '[A-Za-z0-9_-]'}.tmp"
+# The names of DVC's temporary files; of those that it tries links by, the seconds after which none is in use.
+DVC_TEMPORARY = f".{22 * '[A-Za-z0-9_-]'}.tmp"
 DVC_LINK_S = 1.0
 
 
@@ -63,7 +63,7 @@ def semaphores_of(process: int | str) -> list[Path]:
 
 def _remove_links_tried(folder: Path) -> None:
     """Remove the links that a killed DVC left: beside an output it tries, for a moment, which kinds work."""
-    for left in folder.glob(DVC_LINK_TRIED):
+    for left in folder.glob(DVC_TEMPORARY):
         with suppress(FileNotFoundError):  # DVC has removed it meanwhile
             if time.time() - left.lstat().st_mtime > DVC_LINK_S:
                 left.unlink()
