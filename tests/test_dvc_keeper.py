@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 
+import psutil
 import pytest
 import yaml
 from dvc.utils.serialize import dumps_yaml
@@ -207,6 +208,23 @@ def test_it_says_why_it_could_not_do_its_work(repository, dvc):
     command = [sys.executable, "-m", "adpet.dvc_keeper", str(dvc.pid), str(repository.root)]
     assert subprocess.run(command, capture_output=True, check=False).returncode != 0
     assert "required DVC's configuration" in (repository.root / ".adpet/dvc_keeper.log").read_text()
+
+
+def test_it_stays_where_the_stage_that_left_it_is_killed_before_it_is_ready(repository, dvc):
+    repository.lock.write_bytes(BEFORE)
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "adpet.dvc_keeper", str(dvc.pid), str(repository.root)]
+    with subprocess.Popen(command, stdout=writing) as keeper:
+        os.close(writing)
+        while (
+            keeper.poll() is None and psutil.Process(keeper.pid).num_threads() == 1
+        ):  # it looks from then on
+            time.sleep(0.05)
+        repository.lock.write_bytes(b"schema: '2.")
+        dvc.kill()
+        assert keeper.wait(PATIENCE_S) == 0
+    assert repository.lock.read_bytes() == BEFORE
 
 
 def test_it_waits_for_another_dvc_that_has_the_lock(repository, dvc):

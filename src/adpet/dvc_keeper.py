@@ -16,9 +16,8 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from fnmatch import fnmatch
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -217,11 +216,16 @@ def _content(path: Path) -> Content | None:
         return None
 
 
+def _say_ready() -> None:
+    with suppress(BrokenPipeError):  # the stage was killed meanwhile, but its DVC lives
+        os.write(sys.stdout.fileno(), b"\n")
+
+
 if __name__ == "__main__":
     project = Path(sys.argv[2])
     try:
         (project / WORK).mkdir(exist_ok=True)
-        keep(project, int(sys.argv[1]), ready=partial(os.write, sys.stdout.fileno(), b"\n"))
+        keep(project, int(sys.argv[1]), ready=_say_ready)
     except Exception:
         with (project / COMPLAINTS).open("a", encoding="utf-8") as complaints:
             traceback.print_exc(file=complaints)
