@@ -147,7 +147,10 @@ def write_exported(folder: Path, *, lineage: str = "a1") -> Path:
         "labels": ["CN", "AD"],
         "network": {"file": model.NETWORK, "input_size": size, "map_size": [size // 8, size // 8]},
         "files": {name: model.sha256(folder / name) for name in model.FILES},
-        "standard": {"align": "none", "smoothing_mm": 8.0},
+        "standard": {
+            "grid_mm": grid_mm, "shape": list(template.data.shape), "affine": template.affine.tolist(),
+            "align": "none", "smoothing_mm": 8.0, "reference": "cerebellum", "min_similarity": 0.5,
+        },
         "registration": model.registration_constants(),
         "slices": {"y_mm": y_mm, "size": size, "field_mm": 192.0, "centre_z_mm": 5.0, "window": [0.0, 2.0]},
         "aggregation": {"method": "mean_logit", "weights": None},
