@@ -4,18 +4,17 @@
  * The same as `adpet.imaging.align`, which says why, function by function.
  */
 
+import type { Level, Registration } from "../model.generated";
 import { climb } from "./climbing";
 import { InputError } from "./errors";
 import { gaussianFilter } from "./filters";
 import { bestGuess } from "./guessing";
 import { MAX_VOXELS } from "./header";
 import type { Target } from "./looking";
-import { coarseIndices, grown, indicesOf, offsetOf, steps } from "./masks";
-import { apply, diagonal, singularValues, voxelSizes } from "./matrix";
-import type { Level, RegistrationConstants } from "./model";
-import { eroded, type Mask } from "./morphology";
+import { coarseIndices, grown, indicesOf, type Mask, offsetOf, shrunk } from "./masks";
+import { apply, boundsOf, diagonal, singularValues, voxelSizes } from "./matrix";
 import { resample } from "./sampling";
-import { type Matrix4, type Shape, type Vector, type Volume, voxelCount } from "./volume";
+import { eachAxis, largest, type Matrix4, type Shape, type Volume, voxelCount } from "./volume";
 import { fixed, general, percent } from "./wording";
 
 export const FWHM_PER_SIGMA = 2 * Math.sqrt(2 * Math.log(2));
@@ -33,7 +32,7 @@ export interface Alignment {
   readonly similarity: number;
 }
 
-/** Told the share of the work that is done, from 0 to 1. */
+/** Receives the share of the work that is done, from 0 to 1. */
 export type Progress = (done: number) => void;
 
 /** What is compared: a view of the scan, how much of its voxels was seen, and the same view of the template. */
@@ -41,8 +40,8 @@ interface Pair {
   readonly scan: Volume;
   readonly seen: Volume;
   readonly template: Volume;
-  readonly constants: RegistrationConstants;
-  /** Told when a level is done. */
+  readonly constants: Registration;
+  /** Called when a level is done. */
   readonly advance: () => void;
 }
 
@@ -56,7 +55,7 @@ export function register(
   moving: Volume,
   template: Volume,
   mask: Mask,
-  constants: RegistrationConstants,
+  constants: Registration,
   progress: Progress = () => undefined,
 ): Alignment {
   const { scan, seen } = prepared(moving, Math.min(...voxelSizes(template.affine)), constants);
@@ -70,7 +69,7 @@ export function register(
   const levels = views.length * (constants.rigid_levels.length + constants.affine_levels.length);
   let level = 0;
   const advance = (): void => progress(GUESSED + ((1 - GUESSED) * ++level) / levels);
-  const found: Alignment[] = [];
+  let best: Alignment | undefined;
   let failure: InputError | undefined;
   for (const view of views) {
     try {
@@ -78,16 +77,15 @@ export function register(
       const matrix = registered(pair, around, guess);
       const aligned = resample(moving, template, matrix);
       const alike = similarity(aligned, template.data, template.shape, mask, constants.similarity_sigma);
-      found.push({ matrix, similarity: alike });
+      if (!best || alike > best.similarity) best = { matrix, similarity: alike };
       if (alike >= constants.convincing) break;
     } catch (error) {
       if (!(error instanceof InputError)) throw error;
       failure = error;
     }
   }
-  const [first, ...others] = found;
-  if (!first) throw new InputError(`registration failed: ${failure!.message}`);
-  return others.reduce((best, other) => (other.similarity > best.similarity ? other : best), first);
+  if (!best) throw new InputError(`registration failed: ${failure!.message}`);
+  return best;
 }
 
 /**
@@ -102,8 +100,7 @@ export function similarity(
   mask: Mask,
   sigma: number,
 ): number {
-  const a = blurred(data, shape, [sigma, sigma, sigma]);
-  const b = blurred(other, shape, [sigma, sigma, sigma]);
+  const [a, b] = [data, other].map((image) => blurred(image, shape, sigma)) as [Float32Array, Float32Array];
   const inside = indicesOf(mask);
   const mean = (image: Float32Array): number =>
     inside.reduce((sum, at) => sum + image[at]!, 0) / inside.length;
@@ -137,22 +134,15 @@ function registered(pair: Pair, around: Mask, guess: Matrix4): Matrix4 {
 }
 
 /** The scan, blurred, on an axis-aligned grid of `spacing` mm, and how much of a voxel was seen. */
-function prepared(
-  moving: Volume,
-  spacing: number,
-  constants: RegistrationConstants,
-): { scan: Volume; seen: Volume } {
+function prepared(moving: Volume, spacing: number, constants: Registration) {
   const sigma = voxelSizes(moving.affine).map((zoom) => constants.blur_fwhm_mm / FWHM_PER_SIGMA / zoom);
-  const smooth = blurred(
-    moving.data.map((value) => Math.max(value, 0)),
-    moving.shape,
-    sigma,
-  );
+  const positive = moving.data.map((value) => Math.max(value, 0));
+  const smooth = blurred(positive, moving.shape, sigma);
   if (!smooth.some((value) => value > 0)) {
     throw new InputError("registration failed: the scan has no positive uptake: look at the scan");
   }
-  const [low, high] = cornersOf(moving);
-  const shape = low.map((value, axis) => Math.ceil((high[axis]! - value) / spacing)) as Vector;
+  const [low, high] = boundsOf(moving, 0.5);
+  const shape = eachAxis((axis) => Math.ceil((high[axis]! - low[axis]!) / spacing));
   if (voxelCount(shape) > MAX_VOXELS) {
     const sides = shape.map((n) => general(n * spacing)).join(" x ");
     throw new InputError(
@@ -169,29 +159,17 @@ function prepared(
   };
 }
 
-/** The lowest and highest world coordinates of a volume's outermost voxel edges. */
-function cornersOf({ shape, affine }: Volume): [Vector, Vector] {
-  const low: Vector = [Infinity, Infinity, Infinity];
-  const high: Vector = [-Infinity, -Infinity, -Infinity];
-  for (let corner = 0; corner < 8; corner++) {
-    const index = [0, 1, 2].map((axis) => ((corner >> axis) & 1 ? shape[axis]! - 0.5 : -0.5)) as Vector;
-    apply(affine, index).forEach((value, axis) => {
-      low[axis] = Math.min(low[axis]!, value);
-      high[axis] = Math.max(high[axis]!, value);
-    });
-  }
-  return [low, high];
-}
-
-function blurred(data: Float32Array, shape: Shape, sigma: readonly number[]): Float32Array {
-  return gaussianFilter(data, shape, sigma, { edge: "nearest", truncate: TRUNCATE });
+/** Blur by sigmas in voxels, one an axis or the same for all. */
+function blurred(data: Float32Array, shape: Shape, sigma: number | number[]): Float32Array {
+  const sigmas = typeof sigma === "number" ? [sigma, sigma, sigma] : sigma;
+  return gaussianFilter(data, shape, sigmas, { edge: "nearest", truncate: TRUNCATE });
 }
 
 /** Divide an axis-aligned volume by its local mean, air apart. */
-function evened(volume: Volume, constants: RegistrationConstants): Volume {
+function evened(volume: Volume, constants: Registration): Volume {
   const sigma = voxelSizes(volume.affine).map((zoom) => constants.local_sigma_mm / zoom);
   const local = blurred(volume.data, volume.shape, sigma);
-  const air = Math.fround(Math.fround(constants.air) * local.reduce((most, value) => Math.max(most, value)));
+  const air = Math.fround(Math.fround(constants.air) * largest(local));
   return { ...volume, data: volume.data.map((value, at) => value / Math.fround(local[at]! + air)) };
 }
 
@@ -199,7 +177,7 @@ function evened(volume: Volume, constants: RegistrationConstants): Volume {
 function wellSeen({ seen, template, constants }: Pair, around: Mask, matrix: Matrix4): Mask {
   const wholly = Math.fround(constants.wholly_seen);
   const inside = Uint8Array.from(resample(seen, template, matrix), (share) => (share > wholly ? 1 : 0));
-  const kept = eroded(inside, template.shape, steps(constants.margin_mm, template));
+  const kept = shrunk(inside, template, constants.margin_mm);
   const well = around.map((value, at) => value & kept[at]!);
   const share = indicesOf(well).length / indicesOf(around).length;
   if (share < constants.min_seen) {
@@ -224,7 +202,7 @@ function optimised(
   let matrix = start;
   for (const level of levels) {
     const target = targetOf(template, around, level);
-    const smooth = blurred(scan.data, scan.shape, [level.blur, level.blur, level.blur]);
+    const smooth = blurred(scan.data, scan.shape, level.blur);
     matrix = climb({ ...scan, data: smooth }, counts, target, matrix, stretches, constants);
     advance();
   }
@@ -234,7 +212,7 @@ function optimised(
 /** The points of a level, and the blurred template there. */
 function targetOf(template: Volume, around: Mask, level: Level): Target {
   const indices = coarseIndices(around, template.shape, level.step, level.every);
-  const smooth = blurred(template.data, template.shape, [level.blur, level.blur, level.blur]);
+  const smooth = blurred(template.data, template.shape, level.blur);
   const pointsMm = new Float64Array(3 * indices.length);
   const values = new Float64Array(indices.length);
   indices.forEach((index, at) => {

@@ -5,13 +5,14 @@
  */
 
 import { toBytes } from "./intensity";
-import { inverse, product } from "./matrix";
-import type { Model, SliceConstants } from "./model";
-import { roundedTransform } from "./sampling";
+import { inverse, product, roundedIndex } from "./matrix";
+import type { Slices } from "../model.generated";
+import type { Model } from "./model";
+import { transformed } from "./sampling";
 import type { Matrix4, Volume } from "./volume";
 
 /** (row, column, plane) -> world x, y, z in mm. */
-function planeAffine({ y_mm: y, size, field_mm: field, centre_z_mm: centreZ }: SliceConstants): Matrix4 {
+function planeAffine({ y_mm: y, size, field_mm: field, centre_z_mm: centreZ }: Slices): Matrix4 {
   const pixel = field / size;
   const step = y.length === 1 ? pixel : (y.at(-1)! - y[0]!) / (y.length - 1);
   const edge = field / 2 - pixel / 2;
@@ -29,20 +30,14 @@ function planeAffine({ y_mm: y, size, field_mm: field, centre_z_mm: centreZ }: S
  * @returns n planes of `size` rows of `size` pixels, one after the other.
  */
 export function coronalSlices(volume: Volume, { constants: { slices } }: Model): Uint8Array {
-  return toBytes(coronalRatios(volume, slices), slices.window);
-}
-
-/** The same planes as ratios. */
-export function coronalRatios(volume: Volume, slices: SliceConstants): Float32Array {
-  const { size } = slices;
-  const n = slices.y_mm.length;
+  const [n, size] = [slices.y_mm.length, slices.size];
   const matrix = product(inverse(volume.affine), planeAffine(slices));
-  const sampled = roundedTransform(volume.data, volume.shape, matrix, [size, size, n]);
+  const sampled = transformed(volume.data, volume.shape, matrix, [size, size, n], roundedIndex);
   const planes = new Float32Array(sampled.length);
   for (let pixel = 0; pixel < size * size; pixel++) {
     for (let plane = 0; plane < n; plane++) planes[plane * size * size + pixel] = sampled[pixel * n + plane]!;
   }
-  return planes;
+  return toBytes(planes, slices.window);
 }
 
 /**
@@ -60,38 +55,28 @@ export function backProject(maps: Float32Array, { constants }: Model): Float32Ar
       `expected one map of ${rows} x ${columns} for each of ${n} planes. Received: ${maps.length}`,
     );
   }
-  const planes = resized(maps, [n, rows, columns], size);
+  const planes = resizeMaps(maps, [n, rows, columns], size);
   const matrix = product(inverse(planeAffine(slices)), standard.affine);
-  return roundedTransform(planes, [size, size, n], matrix, standard.shape);
+  return transformed(planes, [size, size, n], matrix, standard.shape, roundedIndex);
 }
 
 /** Resize maps bilinearly with pixel centres aligned, and bring the planes' index last. */
-function resized(
+export function resizeMaps(
   maps: Float32Array,
-  [n, rows, columns]: [number, number, number],
+  [n, rows, columns]: readonly [number, number, number],
   size: number,
 ): Float32Array {
-  const down = bilinear(size, rows);
-  const across = bilinear(size, columns);
+  const [down, across] = [bilinear(size, rows), bilinear(size, columns)];
   const planes = new Float32Array(size * size * n);
-  const tall = new Float64Array(size * columns);
   for (let plane = 0; plane < n; plane++) {
-    const first = plane * rows * columns;
-    down.forEach(({ low, high, share }, row) => {
-      for (let column = 0; column < columns; column++) {
-        const [above, below] = [
-          maps[first + low * columns + column]!,
-          maps[first + high * columns + column]!,
-        ];
-        tall[row * columns + column] = (1 - share) * above + share * below;
-      }
-    });
-    for (let row = 0; row < size; row++) {
-      across.forEach(({ low, high, share }, column) => {
-        const [left, right] = [tall[row * columns + low]!, tall[row * columns + high]!];
-        planes[(row * size + column) * n + plane] = (1 - share) * left + share * right;
-      });
-    }
+    const at = (row: number, column: number) => maps[(plane * rows + row) * columns + column]!;
+    down.forEach((d, row) =>
+      across.forEach((a, column) => {
+        const left = (1 - d.share) * at(d.low, a.low) + d.share * at(d.high, a.low);
+        const right = (1 - d.share) * at(d.low, a.high) + d.share * at(d.high, a.high);
+        planes[(row * size + column) * n + plane] = (1 - a.share) * left + a.share * right;
+      }),
+    );
   }
   return planes;
 }

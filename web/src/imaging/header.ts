@@ -2,7 +2,7 @@
 
 import { InputError } from "./errors";
 import { Fields, type Layout, NIFTI1, NIFTI2 } from "./fields";
-import { determinant, diagonal, joined, rotationOfQuaternion, upperLeft, voxelSizes } from "./matrix";
+import { determinant, diagonal, joined, rotationOfQuaternion, unitAxes, voxelSizes } from "./matrix";
 import type { Matrix4, Shape, Vector } from "./volume";
 import { general, tuple } from "./wording";
 
@@ -199,6 +199,5 @@ function isUsable(affine: Matrix4): boolean {
   if (!affine.flat().every(Number.isFinite)) return false;
   const zooms = voxelSizes(affine);
   if (Math.min(...zooms) < VOXEL_MM[0] || Math.max(...zooms) > VOXEL_MM[1]) return false;
-  const axes = upperLeft(affine).map((row) => row.map((value, column) => value / zooms[column]!));
-  return Math.abs(determinant(axes)) > MIN_AXES_VOLUME;
+  return Math.abs(determinant(unitAxes(affine))) > MIN_AXES_VOLUME;
 }

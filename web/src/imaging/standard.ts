@@ -4,7 +4,7 @@ import { FWHM_PER_SIGMA, type Progress, register, similarity } from "./align";
 import { InputError } from "./errors";
 import { gaussianFilter } from "./filters";
 import { ratioToReference } from "./intensity";
-import { identity, voxelSizes } from "./matrix";
+import { diagonal, voxelSizes } from "./matrix";
 import type { Model } from "./model";
 import { resample } from "./sampling";
 import type { Matrix4, Volume } from "./volume";
@@ -25,7 +25,7 @@ const TRUNCATE = 4;
  * Register, resample, smooth and normalise one scan.
  *
  * @throws InputError where registration finds no overlap, or the reference region holds no uptake. The text names
- * no file: whoever read the scan does.
+ * no file: the caller knows it.
  */
 export function standardize(scan: Volume, model: Model, progress: Progress = () => undefined): Standardized {
   const { template, constants } = model;
@@ -33,7 +33,7 @@ export function standardize(scan: Volume, model: Model, progress: Progress = () 
   const matrix =
     standard.align === "affine"
       ? register(scan, template, model.brain, registration, (done) => progress(0.9 * done)).matrix
-      : identity();
+      : diagonal(1, 1, 1);
   const data = resample(scan, template, matrix);
   const alike = similarity(data, template.data, template.shape, model.brain, registration.similarity_sigma);
   const sigma = voxelSizes(template.affine).map((zoom) => standard.smoothing_mm / FWHM_PER_SIGMA / zoom);
