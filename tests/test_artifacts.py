@@ -2,14 +2,7 @@
 
 import pytest
 
-from adpet.artifacts import (
-    fingerprint,
-    move,
-    read_json,
-    resumable,
-    write_json,
-    written_aside,
-)
+from adpet.artifacts import fingerprint, move, read_json, resumable, write_json, written_aside
 from adpet.errors import InputError
 
 
@@ -54,18 +47,18 @@ class TestWrittenAside:
 class TestResumable:
     def test_a_stage_that_failed_finds_its_finished_work(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
-        with pytest.raises(KeyboardInterrupt), resumable("standardize", {"grid": 3}) as work:
+        with pytest.raises(KeyboardInterrupt), resumable("normalize", {"grid": 3}) as work:
             (work / "scan.nii").touch()
             raise KeyboardInterrupt
-        with resumable("standardize", {"grid": 3}) as work:
+        with resumable("normalize", {"grid": 3}) as work:
             assert (work / "scan.nii").exists()
         assert not work.exists()
 
     def test_work_for_other_facts_is_not_taken_over(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
-        with pytest.raises(KeyboardInterrupt), resumable("standardize", {"grid": 3}) as other:
+        with pytest.raises(KeyboardInterrupt), resumable("normalize", {"grid": 3}) as other:
             raise KeyboardInterrupt
-        with resumable("standardize", {"grid": 2}) as work:
+        with resumable("normalize", {"grid": 2}) as work:
             assert list(work.iterdir()) == []
         assert not other.exists()
 

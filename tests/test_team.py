@@ -179,7 +179,7 @@ class TestTwoUsers:
 
     def test_only_what_follows_from_a_changed_setting_is_made_again(self, ben):
         assert "Running stage 'train'" in ben.second
-        assert "Running stage 'standardize'" not in ben.second
+        assert "Running stage 'normalize'" not in ben.second
         assert ben.read_json("results/register/version.json")["version"] == 2
 
     def test_the_first_takes_what_the_other_has_added(self, ann, ben):

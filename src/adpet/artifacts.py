@@ -15,8 +15,8 @@ from adpet.errors import InputError
 
 PARAMS = Path("params.yaml")
 
-PHANTOM_RAW = Path("data/phantom/raw")
-PHANTOM_TRUTH = Path("data/phantom/truth")
+SIMULATED_RAW = Path("data/simulated/raw")
+SIMULATED_TRUTH = Path("data/simulated/truth")
 
 SCANS = Path("data/interim/scans.csv")
 REJECTED = Path("data/interim/rejected.csv")
@@ -64,9 +64,9 @@ EXPORT = Path("results/export")
 EXPLAIN = Path("results/explain")
 CAM = EXPLAIN / "cam.json"
 
-AUDIT = Path("results/audit/audit.json")
-AUDIT_PREDICTIONS = AUDIT.with_name("predictions.csv")
-AUDIT_FIGURE = AUDIT.with_name("leak.png")
+AUDIT = Path("results/leakage/leakage.json")
+LEAKAGE_PREDICTIONS = AUDIT.with_name("predictions.csv")
+LEAKAGE_FIGURE = AUDIT.with_name("leak.png")
 
 REPORT = Path("results/report/report.html")
 MODEL_CARD = REPORT.with_name("MODEL_CARD.md")

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import psutil
 import yaml
 
-from adpet.artifacts import PHANTOM_RAW, WORK, written_aside
+from adpet.artifacts import SIMULATED_RAW, WORK, written_aside
 from adpet.dvc_cache import cache_folder
 from adpet.processes import is_running, locked
 from adpet.temporary import DVC_TEMPORARY
@@ -88,7 +88,7 @@ def keep(root: Path, dvc: int, *, ready: Callable[[], object] = lambda: None) ->
     ready : callable, optional
         Called when it knows the lock files.
     """
-    locks = [root / "dvc.lock", root / PHANTOM_RAW.parent / "dvc.lock"]
+    locks = [root / "dvc.lock", root / SIMULATED_RAW.parent / "dvc.lock"]
     known, begun = _contents(locks), time.time()
     ready()
     cache = cache_folder(root)

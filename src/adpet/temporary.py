@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from adpet.artifacts import PHANTOM_RAW, SCANS, SPLIT, TUNE, WORK, remove
+from adpet.artifacts import SCANS, SIMULATED_RAW, SPLIT, TUNE, WORK, remove
 from adpet.processes import is_running, lock, locked
 
 # Temporary files of running stages, a folder a process.
@@ -31,7 +31,7 @@ def temporary_files() -> Iterator[int]:
     own_lock : int
         The descriptor of the lock: a child that inherits it keeps the folder for as long as it runs.
     """
-    for folder in (PHANTOM_RAW.parent, SCANS.parent, SPLIT.parent, TUNE.parent, *TUNE.parent.glob("*/")):
+    for folder in (SIMULATED_RAW.parent, SCANS.parent, SPLIT.parent, TUNE.parent, *TUNE.parent.glob("*/")):
         _remove_links_tried(folder)
     TEMPORARY.mkdir(parents=True, exist_ok=True)
     with locked(TEMPORARY):

@@ -7,7 +7,7 @@ import pytest
 from adpet.artifacts import SUBJECTS
 from adpet.errors import InputError
 from adpet.stages import register
-from adpet.stages.fitting import hashed
+from adpet.stages.common import hashed
 from adpet.stages.tables import read_results
 
 # As BIDS allows: sub-NA, sub-012.

@@ -15,8 +15,8 @@ from ruamel.yaml import YAML
 from adpet.artifacts import MODEL
 from adpet.dvc_cache import cache_folder, files_in_cache, how_to_get, lacking
 from adpet.errors import InputError
-from adpet.learning.saving import load_model as load_keras
-from adpet.learning.weights import weights_difference
+from adpet.learning.checkpoint import load_model as load_keras
+from adpet.learning.checkpoint import weights_difference
 from adpet.params import load_params
 from adpet.temporary import temporary_files
 from adpet.tracking.lineage import UNVERSIONED, data_hash, git
@@ -26,7 +26,7 @@ from adpet.tracking.registry import load_model, named
 from adpet.tracking.store import connect
 
 # Stages whose results may come from DVC's cache; `train` is always run.
-BEFORE = ("ingest", "standardize", "slice", "split", "tune")
+BEFORE = ("ingest", "normalize", "slice", "split", "tune")
 
 
 def run(wanted: str) -> tuple[str, bool]:

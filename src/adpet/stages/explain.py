@@ -23,25 +23,34 @@ from adpet.artifacts import (
     written_aside,
 )
 from adpet.cohort.splits import read_split
-from adpet.evidence.aggregation import pooled_probability
-from adpet.evidence.brain_figures import REFERENCED_UNIT, cam_montage, group_map_figure
-from adpet.evidence.cam_reference import Map, Reference
-from adpet.evidence.cam_regions import alarms_of, pattern_share, region_table, share_outside
-from adpet.evidence.cam_scores import SCORES
-from adpet.evidence.drawing import save_figure
-from adpet.evidence.sanity_figures import sanity_figure
-from adpet.imaging.coronal import coronal_slices, resize_maps
-from adpet.imaging.regions import load_atlas
-from adpet.imaging.volume import Volume, read_volume, write_volume
-from adpet.learning.cam import method_for
-from adpet.learning.saving import load_model
+from adpet.evaluation.aggregation import pooled_probability
+from adpet.evaluation.saliency import (
+    SCORES,
+    Map,
+    Reference,
+    alarms_of,
+    pattern_share,
+    region_table,
+    share_outside,
+)
+from adpet.imaging.atlas import load_atlas
+from adpet.imaging.nifti import Volume, read_volume, write_volume
+from adpet.imaging.slices import coronal_slices, resize_maps
+from adpet.learning.checkpoint import load_model
+from adpet.learning.saliency import method_for
 from adpet.learning.training import set_determinism
 from adpet.params import Params
+from adpet.reporting.brain_figures import REFERENCED_UNIT, cam_montage, group_map_figure, sanity_figure
+from adpet.reporting.style import save_figure
+from adpet.stages.explain_controls import (
+    cascade_table,
+    curve_table,
+    truth_scores,
+    truths_of,
+    untrained_explainers,
+)
 from adpet.stages.explain_maps import Explainer, Space, slices_of, space_of
-from adpet.stages.explain_sanity import cascade_table, curve_table
-from adpet.stages.explain_truth import truth_scores, truths_of, untrained_explainers
-from adpet.stages.participants import may_log_images, reads_phantom
-from adpet.stages.tables import read_results
+from adpet.stages.tables import may_log_images, read_results, reads_simulated
 from adpet.tracking.runs import append_to_run
 from adpet.tracking.store import connect
 from adpet.workers import progress
@@ -185,7 +194,7 @@ def _write_groups(
             volume = Volume(space.filled(reference.mean), affine)
             write_volume(folder / f"reference_{depth}.nii.gz", volume, space="mni")
     uptake = {group.name: _mean_uptake(group.scans) for group in groups if group.name in ("ad", "cn")}
-    atlas = load_atlas(params.explain.atlas, params.standardize.grid_mm)
+    atlas = load_atlas(params.explain.atlas, params.normalize.grid_mm)
     table = region_table(means, uptake, atlas, space.brain)
     _write_table(EXPLAIN / "regions.csv", table)
     return table
@@ -220,7 +229,7 @@ def _write_truth(
     space: Space,
     params: Params,
 ) -> dict[str, Any]:
-    """Score the maps against the phantom's truth; other scans have none, and an empty table.
+    """Score the maps against the simulated cohort's truth; other scans have none, and an empty table.
 
     Parameters
     ----------
@@ -228,7 +237,7 @@ def _write_truth(
         Training scans that the untrained networks' maps are referenced to.
     """
     found = scans[(scans["diagnosis"] == "AD") & scans["correct"]]
-    deficits = truths_of(found, space) if reads_phantom(params) else {}
+    deficits = truths_of(found, space) if reads_simulated(params) else {}
     if deficits:
         table, facts = truth_scores(
             volumes,

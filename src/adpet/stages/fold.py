@@ -21,12 +21,11 @@ from adpet.artifacts import (
     write_json,
     written_aside,
 )
-from adpet.cohort.folds import cross_validation_folds, fold_parts
 from adpet.cohort.scans import read_scans, subject_table
-from adpet.cohort.splits import read_split
+from adpet.cohort.splits import cross_validation_folds, fold_parts, read_split
 from adpet.learning.training import History, predict, set_determinism
 from adpet.params import Params
-from adpet.stages.fitting import fit, hashed, history_table, log_data, refuse_trained_on, slice_refs
+from adpet.stages.common import fit, hashed, history_table, log_data, refuse_trained_on, slice_refs
 from adpet.tracking.journal import RunKey
 from adpet.tracking.lineage import lineage
 from adpet.tracking.place import LEAKY
@@ -37,7 +36,7 @@ from adpet.tracking.store import connect
 SETTINGS: dict[str, Any] = {
     "compute": {"threads"},
     "evaluate": {"cross_validation"},
-    **dict.fromkeys(("seed", "cohort", "standardize", "slice", "model", "augment", "train"), True),
+    **dict.fromkeys(("seed", "cohort", "normalize", "slice", "model", "augment", "train"), True),
 }
 
 

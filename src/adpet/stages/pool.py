@@ -16,7 +16,7 @@ from adpet.artifacts import (
     written_aside,
 )
 from adpet.cohort.splits import read_split
-from adpet.evidence.cross_validation import COLUMNS, fold_subjects, pooled_summary
+from adpet.evaluation.cross_validation import COLUMNS, fold_subjects, pooled_summary
 from adpet.params import Params
 from adpet.stages.tables import read_results
 from adpet.tracking.runs import append_to_run

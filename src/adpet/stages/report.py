@@ -28,20 +28,18 @@ from adpet.artifacts import (
     read_json,
     written_aside,
 )
-from adpet.evidence.model_card import model_card
-from adpet.evidence.report.attention import GROUP_MAPS
-from adpet.evidence.report.documents import Documents, Evaluation, Maps, Search
-from adpet.evidence.report.page import report_html
-from adpet.evidence.training_figures import PARAMETER_PREFIX
+from adpet.imaging.nifti import read_volume
 from adpet.imaging.template import fdg_template
-from adpet.imaging.volume import read_volume
-from adpet.learning.importance import parameter_importance
-from adpet.learning.monitor import RISING
-from adpet.learning.search import TrialRow
+from adpet.learning.search import TrialRow, parameter_importance
+from adpet.learning.training import RISING
 from adpet.params import Params
-from adpet.stages.participants import reads_phantom
-from adpet.stages.searching import search_space
-from adpet.stages.tables import read_results
+from adpet.reporting.components import Documents, Evaluation, Maps, Search
+from adpet.reporting.explainability import GROUP_MAPS
+from adpet.reporting.model_card import model_card
+from adpet.reporting.report import report_html
+from adpet.reporting.training_figures import PARAMETER_PREFIX
+from adpet.stages.common import search_space
+from adpet.stages.tables import read_results, reads_simulated
 from adpet.tracking.runs import append_to_run
 from adpet.tracking.store import connect
 
@@ -73,7 +71,7 @@ def read_documents(params: Params) -> Documents:
         ingest=read_json(INGEST),
         split=read_json(SPLIT_SUMMARY),
         aggregation=params.evaluate.aggregation,
-        is_phantom=reads_phantom(params),
+        is_simulated=reads_simulated(params),
         audit=audit and audit["leakage"]["audit"],
         cam=_read_if_there(CAM),
         maps=_maps(params),
@@ -104,7 +102,7 @@ def _maps(params: Params) -> Maps | None:
     if not CAM.exists():
         return None
     groups, sanity = EXPLAIN / "groups", EXPLAIN / "sanity"
-    template = fdg_template(params.standardize.grid_mm)
+    template = fdg_template(params.normalize.grid_mm)
     volumes = {name: read_volume(groups / f"{name}.nii.gz").data for name in GROUP_MAPS}
     is_checked = (sanity / "cascade.csv").exists()
     return Maps(

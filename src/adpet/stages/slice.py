@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 
 from adpet.artifacts import ALIGNMENT, SLICES, SLICES_TABLE, VOLUMES, written_aside
-from adpet.imaging.coronal import CoronalGrid, coronal_slices
-from adpet.imaging.intensity import to_uint8
-from adpet.imaging.volume import read_volume
+from adpet.imaging.nifti import read_volume
+from adpet.imaging.normalization import to_uint8
+from adpet.imaging.slices import CoronalGrid, coronal_slices
 from adpet.params import Params
 from adpet.stages.tables import SLICE_COLUMNS, read_alignment
 from adpet.workers import progress

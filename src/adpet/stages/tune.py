@@ -22,26 +22,25 @@ from adpet.artifacts import (
     written_aside,
 )
 from adpet.cohort.splits import read_split
-from adpet.evidence.brain_figures import cam_montage
-from adpet.evidence.drawing import save_figure
-from adpet.evidence.training_figures import search_figure
-from adpet.imaging.coronal import resize_maps
-from adpet.learning.cam import class_activation_maps
-from adpet.learning.dataset import SliceRef
-from adpet.learning.monitor import RISING
+from adpet.imaging.slices import resize_maps
+from adpet.learning.data import SliceRef
+from adpet.learning.saliency import class_activation_maps
 from adpet.learning.search import TrialHandle, TrialRow, search
-from adpet.learning.training import set_determinism, train
+from adpet.learning.training import RISING, set_determinism, train
 from adpet.params import Params
-from adpet.stages.fitting import (
+from adpet.reporting.brain_figures import cam_montage
+from adpet.reporting.style import save_figure
+from adpet.reporting.training_figures import search_figure
+from adpet.stages.common import (
     augmentation,
     log_data,
     network,
     optimisation,
+    search_space,
     training_and_validation,
 )
-from adpet.stages.participants import may_log_images
-from adpet.stages.searching import search_space
 from adpet.stages.slice import coronal_grid
+from adpet.stages.tables import may_log_images
 from adpet.tracking.lineage import lineage
 from adpet.tracking.pages import run_name
 from adpet.tracking.place import LEAKY
@@ -53,7 +52,7 @@ from adpet.workers import epochs_shown
 SETTINGS: dict[str, Any] = {
     "compute": {"threads"},
     **dict.fromkeys(
-        ("seed", "cohort", "standardize", "slice", "split", "model", "augment", "train", "tune"), True
+        ("seed", "cohort", "normalize", "slice", "split", "model", "augment", "train", "tune"), True
     ),
 }
 

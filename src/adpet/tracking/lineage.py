@@ -26,8 +26,8 @@ PACKAGES = (
 # What `dvc repro` itself rewrites: a change of these does not make the code another one.
 GENERATED = (
     "dvc.lock",
-    "data/phantom/dvc.lock",
-    "results/audit/audit.json",
+    "data/simulated/dvc.lock",
+    "results/leakage/leakage.json",
     "results/evaluate/metrics.json",
 )
 
