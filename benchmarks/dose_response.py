@@ -18,7 +18,6 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import ndimage
 
-from adpet.artifacts import BEST_TRIAL, SLICES, SPLIT, read_json
 from adpet.cohort.splits import read_split
 from adpet.imaging.nifti import Volume, read_volume
 from adpet.imaging.normalization import load_standard, normalize, ratio_to_reference, to_uint8
@@ -26,10 +25,12 @@ from adpet.imaging.registration import resample
 from adpet.imaging.slices import coronal_slices
 from adpet.learning.training import set_determinism
 from adpet.params import Params, load_params
+from adpet.paths import BEST_TRIAL, SLICES, SPLIT
 from adpet.simulation.anatomy import FWHM_PER_SIGMA, GRID_MM, load_anatomy
 from adpet.simulation.subject import average_person, person_uptake
 from adpet.stages.common import augmentation, network, optimisation, training_and_validation
 from adpet.stages.slice import coronal_grid
+from adpet.storage import read_json
 
 DOSES = (0.0, 0.5, 1.0, 1.5, 2.0)
 # Resolution of the real mean image, as `adpet simulate --check` finds it: deficits are no sharper than it is.

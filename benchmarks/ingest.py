@@ -22,8 +22,8 @@ import nibabel as nib
 import numpy as np
 from ruamel.yaml import YAML
 
-from adpet.artifacts import INGEST_NOTES
 from adpet.params import read_yaml, set_by_key
+from adpet.paths import INGEST_NOTES
 
 PROJECT = Path(__file__).parents[1]
 # Shape, type and name of scans: the simulated cohort's, and ADNI's standardized images, packed and not.

@@ -16,9 +16,9 @@ from scipy import ndimage
 from adpet.cohort.duplicates import MIN_CORRELATION, coarse_brain, find_look_alikes, particular_to
 from adpet.imaging.nifti import Volume, to_ras
 from adpet.imaging.normalization import load_standard, normalize
+from adpet.parallel import map_in_processes
 from adpet.simulation.anatomy import FWHM_PER_SIGMA, load_anatomy
 from adpet.simulation.cohort import SimulationRecipe, draw_cohort, simulate_scan
-from adpet.workers import map_in_processes
 
 ORIGINAL = "original"
 

@@ -183,9 +183,9 @@ def _add(
 
 
 def _run_stage(options: argparse.Namespace) -> None:
+    from adpet.parallel import workers_ended
     from adpet.params import load_params
     from adpet.temporary import temporary_files
-    from adpet.workers import workers_ended
 
     params = load_params()
     with temporary_files(), workers_ended():
@@ -198,8 +198,9 @@ def _run_stage(options: argparse.Namespace) -> None:
 
 
 def _fold(options: argparse.Namespace) -> None:
-    from adpet.artifacts import fold_folder, write_json
     from adpet.params import load_params
+    from adpet.paths import fold_folder
+    from adpet.storage import write_json
     from adpet.temporary import temporary_files
 
     params = load_params()

@@ -24,9 +24,10 @@ from typing import Any, NamedTuple
 import psutil
 import yaml
 
-from adpet.artifacts import SIMULATED_RAW, WORK, written_aside
 from adpet.dvc_cache import cache_folder
+from adpet.paths import SIMULATED_RAW, WORK
 from adpet.processes import is_running, locked
+from adpet.storage import atomic_write
 from adpet.temporary import DVC_TEMPORARY
 
 LOOK_S = 0.05
@@ -151,7 +152,7 @@ def _put_back(lock: Path, content: Content | None) -> None:
     if content is None:
         lock.unlink(missing_ok=True)
         return
-    with written_aside(lock) as aside:
+    with atomic_write(lock) as aside:
         aside.write_bytes(content.text)
 
 

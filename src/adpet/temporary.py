@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from adpet.artifacts import SCANS, SIMULATED_RAW, SPLIT, TUNE, WORK, remove
+from adpet.paths import SCANS, SIMULATED_RAW, SPLIT, TUNE, WORK
 from adpet.processes import is_running, lock, locked
+from adpet.storage import remove
 
 # Temporary files of running stages, a folder a process.
 TEMPORARY = WORK / "tmp"

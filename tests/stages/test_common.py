@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from adpet.artifacts import SLICES
 from adpet.errors import LeakageError
 from adpet.params import load_params, read_yaml, set_by_key, validate_params
+from adpet.paths import SLICES
 from adpet.stages.common import all_training, fit, hashed, refuse_trained_on, training_and_validation
 from adpet.stages.tables import may_log_images
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from adpet.artifacts import ALIGNMENT, SCANS, VOLUMES
 from adpet.cohort.scans import scans_table, write_scans
 from adpet.errors import InputError
 from adpet.imaging.template import fdg_template
 from adpet.params import read_yaml, set_by_key, validate_params
+from adpet.paths import ALIGNMENT, SCANS, VOLUMES
 from adpet.stages import normalize
 from adpet.stages.tables import read_alignment
 

@@ -7,7 +7,7 @@ import re
 import pandas as pd
 import pytest
 
-from adpet.artifacts import remove
+from adpet.storage import remove
 from adpet.tracking.registry import DESCRIPTION_LIMIT
 
 pytestmark = pytest.mark.slow

@@ -19,7 +19,6 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
-from adpet.artifacts import written_aside
 from adpet.cohort import adni, bids, folder
 from adpet.cohort.adni import LEVELS
 from adpet.cohort.scans import (
@@ -34,7 +33,8 @@ from adpet.cohort.tables import SKIPPED, UNUSABLE, Candidate, Findings, Rejectio
 from adpet.errors import InputError
 from adpet.imaging import nifti
 from adpet.imaging.nifti import natural_key, read_header, scan_files
-from adpet.workers import map_in_processes
+from adpet.parallel import map_in_processes
+from adpet.storage import atomic_write
 
 # So many files are handed to a process at once: fewer cost time in handing over, more leave a process idle
 # at the end. Up to so many are read in this process, which is quicker than starting others.
@@ -135,7 +135,7 @@ def _noting(notes: Path | None, still: Mapping[str, Contents]) -> Iterator[Calla
     if notes is None:
         yield lambda _evidence, _contents: None
         return
-    with written_aside(notes) as aside:
+    with atomic_write(notes) as aside:
         lines = "".join(_line(evidence, contents) for evidence, contents in still.items())
         aside.write_text(f"{_code()}\n{lines}", encoding="utf-8")
     # Each line goes to the file when it ends, so that a killed call loses none.

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from adpet.artifacts import written_aside
 from adpet.cohort.scans import DIAGNOSES, read_typed, subject_table
 from adpet.errors import InputError, LeakageError
+from adpet.storage import atomic_write
 
 TEST: Final = "test"
 TRAIN: Final = "train"
@@ -193,7 +193,7 @@ def split_summary(split: pd.DataFrame, scans: pd.DataFrame) -> dict[str, Any]:
 def write_split(path: Path, split: pd.DataFrame) -> None:
     """Write a split; `read_split` gives the same table back."""
     _check_split(split)
-    with written_aside(path) as aside:
+    with atomic_write(path) as aside:
         split.to_csv(aside, index=False, lineterminator="\n", encoding="utf-8")
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 
 from adpet.imaging.nifti import Array, read_volume
 from adpet.imaging.normalization import Standard, load_standard, normalize
+from adpet.parallel import map_in_processes, progress
 from adpet.params import Params, load_params
 from adpet.simulation.anatomy import load_anatomy
 from adpet.simulation.cohort import Row, SimulationRecipe, cohort_rows, draw_cohort
@@ -26,7 +27,6 @@ from adpet.simulation.validation import (
     separability_target,
 )
 from adpet.stages.simulate import simulation_recipe
-from adpet.workers import map_in_processes, progress
 
 # With fewer, an AUC of 0.95 is known to 0.04 only.
 FEWEST_IN_GROUP = 100

@@ -21,8 +21,8 @@ from nibabel.analyze import AnalyzeImage
 from nibabel.imageglobals import LoggingOutputSuppressor
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 
-from adpet.artifacts import written_aside
 from adpet.errors import InputError
+from adpet.storage import atomic_write
 
 Affine: TypeAlias = npt.NDArray[np.float64]
 
@@ -345,7 +345,7 @@ def write_volume(
         raise ValueError(f"a volume's name must end in .nii or .nii.gz. Received: {path}")
     voxels, slope = _encoded(volume.data, np.dtype(dtype))
     header = _fresh_header(voxels, slope, volume.affine, SPACE_CODES[space])
-    with written_aside(path) as aside, aside.open("wb") as file:
+    with atomic_write(path) as aside, aside.open("wb") as file:
         if path.name.endswith(".gz"):
             with gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=file, mtime=0) as compressed:
                 _write_blocks(compressed, header, voxels)

@@ -11,11 +11,11 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from adpet.artifacts import PARTIAL_PREFIX, remove, write_json
 from adpet.imaging.nifti import write_volume
 from adpet.imaging.slices import resize_maps
 from adpet.inference.exported_model import ExportedModel
 from adpet.inference.predictor import RESEARCH_ONLY, Answer
+from adpet.storage import PARTIAL_PREFIX, remove, write_json
 
 Array = npt.NDArray[np.float32]
 

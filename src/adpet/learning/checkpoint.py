@@ -12,9 +12,9 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from adpet.artifacts import fingerprint, written_aside
 from adpet.errors import InputError
 from adpet.learning.data import SliceRef
+from adpet.storage import atomic_write, fingerprint
 
 
 def weights_difference(first: Any, second: Any) -> float | None:
@@ -38,7 +38,7 @@ NO_TIME = (1980, 1, 1, 0, 0, 0)
 
 def save_model(model: keras.Model, path: Path) -> None:
     """Write `model` to `path`, which ends in ``.keras``."""
-    with written_aside(path) as aside:
+    with atomic_write(path) as aside:
         stamped = aside.with_suffix(".stamped.keras")
         try:
             model.save(stamped)
@@ -132,7 +132,7 @@ def write_checkpoint(path: Path, state: State, mark: str) -> None:
     }
     facts = {"mark": mark, "rows": state.rows, "best_epoch": state.best_epoch}
     facts |= {name: len(group) for name, group in groups.items()}
-    with written_aside(path) as aside, aside.open("wb") as file:
+    with atomic_write(path) as aside, aside.open("wb") as file:
         np.savez(file, facts=np.array(json.dumps(facts)), **arrays)
 
 

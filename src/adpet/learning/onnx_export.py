@@ -12,12 +12,12 @@ from typing import Any
 import keras
 import numpy as np
 
-from adpet.artifacts import written_aside
 from adpet.errors import InputError
 from adpet.learning import quietly
 from adpet.learning.checkpoint import values_of
 from adpet.learning.model import CLASSES, HEAD_NAME, POOL_NAME
 from adpet.learning.saliency import has_pooled_head
+from adpet.storage import atomic_write
 
 INPUT, CAM, PROBABILITY = "slices", "cam", "probability"
 # The name of the first axis, whose length is free.
@@ -41,7 +41,7 @@ def write_onnx(model: keras.Model, path: Path) -> None:
             f"{path}: required a network that pools its features before one Dense layer, which has an exact "
             f"class activation map; received {model.name}, which does not; train a network of this project"
         )
-    with written_aside(path) as aside:
+    with atomic_write(path) as aside:
         try:
             with quietly(), warnings.catch_warnings():
                 # Keras asks NumPy for a name that it had before.

@@ -15,8 +15,8 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from adpet.artifacts import written_aside
 from adpet.errors import InputError
+from adpet.storage import atomic_write
 
 Value = float | bool
 Direction = Literal["minimize", "maximize"]
@@ -230,7 +230,7 @@ def _study(
 ) -> Iterator[optuna.Study]:
     """Open the study; the file appears whole, with its tables and settings, or not at all."""
     if not storage.exists():
-        with written_aside(storage) as aside, _database(aside) as database:
+        with atomic_write(storage) as aside, _database(aside) as database:
             study = optuna.create_study(storage=database, study_name=name, direction=direction)
             study.set_user_attr(_SETTINGS, settings)
     with _database(storage) as database:

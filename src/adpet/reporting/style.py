@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, ParamSpec
 
-from adpet.artifacts import written_aside
+from adpet.storage import atomic_write
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -71,5 +71,5 @@ def save_figure(figure: "Figure", path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     FigureCanvasAgg(figure)
-    with written_aside(path) as aside, mpl.rc_context(STYLE):
+    with atomic_write(path) as aside, mpl.rc_context(STYLE):
         figure.savefig(aside, format="png", dpi=DPI, metadata={"Software": None})

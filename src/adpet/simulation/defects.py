@@ -14,10 +14,10 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 
-from adpet.artifacts import written_aside
 from adpet.imaging.nifti import Volume, write_volume
 from adpet.simulation.cohort import Row, cohort_rows
 from adpet.simulation.scanner import SITES
+from adpet.storage import atomic_write
 
 # Where scl_slope lies in a header of NIfTI-1.
 SLOPE_BYTES = slice(112, 116)
@@ -34,7 +34,7 @@ def write_scan(path: Path, volume: Volume, *, pitfall: str = "") -> None:
         write_volume(path, volume, dtype=np.int16)
         return
     content = ENCODINGS[pitfall](volume)
-    with written_aside(path) as aside:
+    with atomic_write(path) as aside:
         aside.write_bytes(gzip.compress(content, 6, mtime=0) if path.name.endswith(".gz") else content)
 
 

@@ -11,9 +11,9 @@ from typing import Any, Final, Literal
 import numpy as np
 import pandas as pd
 
-from adpet.artifacts import write_json, written_aside
 from adpet.cohort.tables import Candidate
 from adpet.imaging.nifti import Volume, write_volume
+from adpet.parallel import map_in_processes
 from adpet.simulation.anatomy import load_anatomy
 from adpet.simulation.cohort import (
     Row,
@@ -37,7 +37,7 @@ from adpet.simulation.defects import (
     write_scan,
 )
 from adpet.simulation.scanner import SCANNERS, SITES
-from adpet.workers import map_in_processes
+from adpet.storage import atomic_write, write_json
 
 AVERAGED: Final = "Co-registered, Averaged"
 DYNAMIC: Final = "Co-registered Dynamic"
@@ -129,7 +129,7 @@ class AdniTree:
         if image.description != RAW:
             write_scan(path, turned(scan.volume, pitfall), pitfall=pitfall)
             return
-        with written_aside(path) as folder:
+        with atomic_write(path) as folder:
             for frame in range(SITES[row["site"]].frames):
                 one = Volume(scan.volume.data[..., frame], scan.volume.affine)
                 write_scan(folder / image.name(frame + 1), one)
@@ -245,7 +245,7 @@ def _visit(row: Row) -> str:
 
 
 def _write_rows(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    with written_aside(path) as aside, aside.open("w", encoding="utf-8", newline="") as file:
+    with atomic_write(path) as aside, aside.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file, quoting=csv.QUOTE_ALL, lineterminator="\n").writerows([columns, *rows])
 
 
@@ -406,7 +406,7 @@ def _write_sessions(folder: Path, cohort: pd.DataFrame, changed: Row | None) -> 
 
 
 def _write_tsv(path: Path, table: pd.DataFrame) -> None:
-    with written_aside(path) as aside:
+    with atomic_write(path) as aside:
         table.to_csv(aside, sep="\t", index=False, lineterminator="\n")
 
 
@@ -485,5 +485,5 @@ def _planted_table(planted: Iterable[Planted]) -> pd.DataFrame:
 
 
 def _write_table(path: Path, table: pd.DataFrame, *, separator: str) -> None:
-    with written_aside(path) as aside:
+    with atomic_write(path) as aside:
         table.to_csv(aside, sep=separator, index=False, lineterminator="\n")

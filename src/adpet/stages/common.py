@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from adpet.artifacts import EVALUATE, FINDINGS, SLICES, read_json
 from adpet.errors import InputError, LeakageError
 from adpet.learning.data import Augmentation, SliceRef
 from adpet.learning.model import build_model
 from adpet.learning.search import Choice, Range
 from adpet.learning.training import History, Optimisation, train
+from adpet.parallel import epochs_shown
 from adpet.params import Params
 from adpet.params import Range as SettingsRange
+from adpet.paths import EVALUATE, FINDINGS, SLICES
+from adpet.storage import read_json
 from adpet.tracking.runs import RunHandle
-from adpet.workers import epochs_shown
 
 if TYPE_CHECKING:
     import keras

@@ -8,29 +8,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from adpet.artifacts import (
-    BASELINE_PREDICTIONS,
-    CALIBRATION,
-    EVALUATE,
-    FINDINGS,
-    METRICS,
-    MODEL,
-    POSITION_WEIGHTS,
-    PRECISION_RECALL,
-    PREDICTIONS,
-    ROC,
-    ROC_BAND,
-    RUN,
-    SCANS,
-    SPLIT,
-    SUBGROUPS,
-    SUBJECTS,
-    VALIDATION,
-    VOLUMES,
-    read_json,
-    write_json,
-    written_aside,
-)
 from adpet.cohort.scans import read_scans
 from adpet.cohort.splits import read_split
 from adpet.evaluation.aggregation import PREDICTION_COLUMNS, learn_position_weights, subject_probabilities
@@ -57,7 +34,28 @@ from adpet.imaging.nifti import read_volume
 from adpet.imaging.template import brain_mask
 from adpet.learning.checkpoint import load_model
 from adpet.learning.training import predict, set_determinism
+from adpet.parallel import progress
 from adpet.params import Params, flatten
+from adpet.paths import (
+    BASELINE_PREDICTIONS,
+    CALIBRATION,
+    EVALUATE,
+    FINDINGS,
+    METRICS,
+    MODEL,
+    POSITION_WEIGHTS,
+    PRECISION_RECALL,
+    PREDICTIONS,
+    ROC,
+    ROC_BAND,
+    RUN,
+    SCANS,
+    SPLIT,
+    SUBGROUPS,
+    SUBJECTS,
+    VALIDATION,
+    VOLUMES,
+)
 from adpet.reporting.performance_figures import (
     baselines_figure,
     calibration_figure,
@@ -70,9 +68,9 @@ from adpet.reporting.performance_figures import (
 from adpet.reporting.style import save_figure
 from adpet.stages.common import hashed, refuse_trained_on, slice_refs
 from adpet.stages.tables import read_results, read_validation
+from adpet.storage import atomic_write, read_json, write_json
 from adpet.tracking.runs import append_to_run
 from adpet.tracking.store import connect
-from adpet.workers import progress
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
@@ -175,7 +173,7 @@ def run(params: Params) -> None:
 
 def write_table(table: pd.DataFrame, path: Path) -> None:
     """Write a table of results as CSV, with digits enough to compute them anew; NaN is an empty cell."""
-    with written_aside(path) as aside:
+    with atomic_write(path) as aside:
         table.to_csv(aside, index=False, lineterminator="\n", float_format="%.9g")
 
 

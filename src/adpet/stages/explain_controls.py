@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from adpet.artifacts import ALIGNMENT, SIMULATED_TRUTH
 from adpet.evaluation.saliency import (
     LEAST_DEFICIT,
     Map,
@@ -30,6 +29,7 @@ from adpet.imaging.registration import resample
 from adpet.imaging.slices import coronal_slices, resize_maps
 from adpet.learning.saliency import cascade, class_activation_maps
 from adpet.params import Params
+from adpet.paths import ALIGNMENT, SIMULATED_TRUTH
 from adpet.stages.common import network
 from adpet.stages.explain_maps import Explainer, Space, slices_of
 from adpet.stages.tables import MATRIX_COLUMNS, read_alignment

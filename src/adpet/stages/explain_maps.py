@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from adpet.artifacts import SLICES
 from adpet.evaluation.saliency import (
     Map,
     Mask,
@@ -21,9 +20,10 @@ from adpet.imaging.nifti import Volume
 from adpet.imaging.slices import CoronalGrid, back_project
 from adpet.imaging.template import brain_mask, fdg_template
 from adpet.learning.saliency import class_activation_maps, integrated_maps
+from adpet.parallel import progress
 from adpet.params import Params
+from adpet.paths import SLICES
 from adpet.stages.slice import coronal_grid
-from adpet.workers import progress
 
 if TYPE_CHECKING:
     import keras

@@ -10,21 +10,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from adpet.artifacts import (
-    ALIGNMENT,
-    EXPORT,
-    METRICS,
-    MODEL,
-    POSITION_WEIGHTS,
-    RUN,
-    SCANS,
-    SPLIT,
-    SUBJECTS,
-    VOLUMES,
-    read_json,
-    write_json,
-    written_aside,
-)
 from adpet.cohort.scans import read_scans
 from adpet.cohort.splits import read_split
 from adpet.errors import InputError
@@ -58,11 +43,24 @@ from adpet.learning.model import CLASSES, POOL_NAME, probability_of_ad
 from adpet.learning.onnx_export import write_onnx
 from adpet.learning.saliency import class_activation_maps
 from adpet.learning.training import predict_batch, set_determinism
+from adpet.parallel import progress
 from adpet.params import Params
+from adpet.paths import (
+    ALIGNMENT,
+    EXPORT,
+    METRICS,
+    MODEL,
+    POSITION_WEIGHTS,
+    RUN,
+    SCANS,
+    SPLIT,
+    SUBJECTS,
+    VOLUMES,
+)
 from adpet.stages.common import require_evaluation_of, slice_refs
 from adpet.stages.slice import coronal_grid
 from adpet.stages.tables import MATRIX_COLUMNS, read_alignment, read_results
-from adpet.workers import progress
+from adpet.storage import atomic_write, read_json, write_json
 
 if TYPE_CHECKING:
     import keras
@@ -188,7 +186,7 @@ def run(params: Params) -> None:
     atlas = load_atlas(params.explain.atlas, settings.grid_mm)
     tissue = tissue_labels(settings.grid_mm)
     cohort = measured_cohort(split, standard, atlas, tissue, min_similarity=settings.min_similarity)
-    with written_aside(EXPORT) as folder:
+    with atomic_write(EXPORT) as folder:
         folder.mkdir()
         _write_volumes(folder, standard, atlas, tissue)
         map_size = _write_network(folder / NETWORK, split[split["part"] == "test"], params)

@@ -11,20 +11,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from adpet.artifacts import (
-    ALIGNMENT,
-    AUDIT,
-    LEAKAGE_FIGURE,
-    LEAKAGE_PREDICTIONS,
-    SCANS,
-    SPLIT,
-    SPLIT_SUMMARY,
-    VOLUMES,
-    read_json,
-    resumable,
-    write_json,
-    written_aside,
-)
 from adpet.cohort.scans import read_scans, subject_table
 from adpet.cohort.splits import TEST, read_split
 from adpet.evaluation.leakage import audit_arms, audit_subjects, leakage_audit
@@ -34,12 +20,23 @@ from adpet.imaging.slices import CoronalGrid, coronal_slices
 from adpet.learning.data import Augmentation, SliceRef
 from adpet.learning.model import build_model
 from adpet.learning.training import Optimisation, predict, set_determinism, train
+from adpet.parallel import map_in_processes, progress
 from adpet.params import Params
+from adpet.paths import (
+    ALIGNMENT,
+    AUDIT,
+    LEAKAGE_FIGURE,
+    LEAKAGE_PREDICTIONS,
+    SCANS,
+    SPLIT,
+    SPLIT_SUMMARY,
+    VOLUMES,
+)
 from adpet.reporting.performance_figures import leakage_figure
 from adpet.reporting.style import save_figure
 from adpet.stages.tables import read_alignment
+from adpet.storage import atomic_write, read_json, work_dir, write_json
 from adpet.tracking.lineage import lineage
-from adpet.workers import map_in_processes, progress
 
 # Everything that the four networks follow from, beside the code.
 SETTINGS: dict[str, Any] = {
@@ -64,7 +61,7 @@ def run(params: Params) -> None:
         split_hash=split_summary["hash"],
         seed=params.seed,
     )
-    with resumable("leakage", facts) as work:
+    with work_dir("leakage", facts) as work:
         grid = _grid(params)
         _cut(scans["scan"], grid, params.slice.window, work)
         arms = audit_arms(
@@ -109,7 +106,7 @@ def _cut(scans: "pd.Series[str]", grid: CoronalGrid, window: tuple[float, float]
         if path.exists():
             continue
         volume = read_volume(VOLUMES / f"{scan}.nii")
-        with written_aside(path) as aside:
+        with atomic_write(path) as aside:
             np.save(aside, to_uint8(coronal_slices(volume.data, volume.affine, grid), window=window))
 
 
@@ -140,7 +137,7 @@ def _fit(name: str, *, arms: dict[str, pd.DataFrame], params: Params, work: Path
     """Train one arm's network and keep its predictions."""
     set_determinism(params.seed, THREADS)
     probability = _fit_predict(arms[name], params, checkpoint=work / f"{name}.npz", planes=work)
-    with written_aside(_kept(name, work)) as aside:
+    with atomic_write(_kept(name, work)) as aside:
         np.save(aside, probability)
 
 
@@ -196,7 +193,7 @@ def _audit(
     )
     save_figure(leakage_figure(audit), LEAKAGE_FIGURE)
     whole = pd.concat([table.assign(arm=name) for name, table in predictions.items()])
-    with written_aside(LEAKAGE_PREDICTIONS) as aside:
+    with atomic_write(LEAKAGE_PREDICTIONS) as aside:
         whole.to_csv(aside, index=False, lineterminator="\n", float_format="%.9g")
     planes = {"subjects": len(subjects), "planes": len(grid.y_mm), "step_mm": grid.step_mm}
     return {**audit, "cohort": planes}

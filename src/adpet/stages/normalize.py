@@ -8,25 +8,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from adpet.artifacts import (
-    ALIGNMENT,
-    SCANS,
-    VOLUMES,
-    move,
-    read_json,
-    remove,
-    resumable,
-    write_json,
-    written_aside,
-)
 from adpet.cohort.duplicates import coarse_brain, find_look_alikes
 from adpet.cohort.scans import read_scans
 from adpet.errors import InputError
 from adpet.imaging.nifti import Array, read_volume, write_volume
 from adpet.imaging.normalization import load_standard, normalize
+from adpet.parallel import map_in_processes, progress
 from adpet.params import Normalize, Params
+from adpet.paths import ALIGNMENT, SCANS, VOLUMES
 from adpet.stages.tables import ALIGNMENT_COLUMNS, MATRIX_COLUMNS
-from adpet.workers import map_in_processes, progress
+from adpet.storage import atomic_write, move, read_json, remove, work_dir, write_json
 
 
 def run(params: Params) -> None:
@@ -34,7 +25,7 @@ def run(params: Params) -> None:
     scans = read_scans(SCANS)
     rows = scans[["scan", "path", "frame_seconds", "content"]].to_dict("records")
     facts = {"normalize": params.normalize.model_dump(), "scans": rows}
-    with resumable("normalize", facts) as work:
+    with work_dir("normalize", facts) as work:
         (work / "volumes").mkdir(exist_ok=True)
         one = partial(_normalize_scan, settings=params.normalize, work=work)
         done = map_in_processes(one, rows, workers=params.compute.workers)
@@ -43,7 +34,7 @@ def run(params: Params) -> None:
         copies = _copies(table, scans, volumes=work / "volumes", workers=params.compute.workers)
         table = _set_aside(table, copies, volumes=work / "volumes")
         _require_enough(table, max_rejected_fraction=params.cohort.max_rejected_fraction)
-        with written_aside(ALIGNMENT) as aside:
+        with atomic_write(ALIGNMENT) as aside:
             table.to_csv(aside, index=False, lineterminator="\n")
         move(work / "volumes", VOLUMES)
 

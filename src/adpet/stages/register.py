@@ -4,7 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from adpet.artifacts import (
+from adpet.errors import InputError
+from adpet.evaluation.promotion import Evidence
+from adpet.params import Params, flatten
+from adpet.paths import (
     AUDIT,
     EXPORT,
     LEAKAGE_FIGURE,
@@ -14,15 +17,11 @@ from adpet.artifacts import (
     RUN,
     SUBJECTS,
     VERSION,
-    read_json,
-    write_json,
 )
-from adpet.errors import InputError
-from adpet.evaluation.promotion import Evidence
-from adpet.params import Params, flatten
 from adpet.reporting.model_card import shortened
 from adpet.stages.common import hashed, require_evaluation_of
 from adpet.stages.tables import read_results
+from adpet.storage import read_json, write_json
 from adpet.tracking import provenance, registry
 from adpet.tracking.evidence import log_evidence
 from adpet.tracking.pages import Origin

@@ -5,7 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from adpet.artifacts import (
+from adpet.imaging.nifti import read_volume
+from adpet.imaging.template import fdg_template
+from adpet.learning.search import TrialRow, parameter_importance
+from adpet.learning.training import RISING
+from adpet.params import Params
+from adpet.paths import (
     AUDIT,
     CALIBRATION,
     CAM,
@@ -25,14 +30,7 @@ from adpet.artifacts import (
     SUBGROUPS,
     SUBJECTS,
     TRIALS,
-    read_json,
-    written_aside,
 )
-from adpet.imaging.nifti import read_volume
-from adpet.imaging.template import fdg_template
-from adpet.learning.search import TrialRow, parameter_importance
-from adpet.learning.training import RISING
-from adpet.params import Params
 from adpet.reporting.components import Documents, Evaluation, Maps, Search
 from adpet.reporting.explainability import GROUP_MAPS
 from adpet.reporting.model_card import model_card
@@ -40,6 +38,7 @@ from adpet.reporting.report import report_html
 from adpet.reporting.training_figures import PARAMETER_PREFIX
 from adpet.stages.common import search_space
 from adpet.stages.tables import read_results, reads_simulated
+from adpet.storage import atomic_write, read_json
 from adpet.tracking.runs import append_to_run
 from adpet.tracking.store import connect
 
@@ -48,7 +47,7 @@ def run(params: Params) -> None:
     """Write ``report.html`` and ``MODEL_CARD.md``, and add them to the training's MLflow run."""
     documents = read_documents(params)
     for path, text in ((REPORT, report_html(documents)), (MODEL_CARD, model_card(documents))):
-        with written_aside(path) as aside:
+        with atomic_write(path) as aside:
             aside.write_text(text, encoding="utf-8")
     _log(documents.lineage["id"], params)
 

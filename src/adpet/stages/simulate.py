@@ -2,11 +2,12 @@
 
 from functools import partial
 
-from adpet.artifacts import SIMULATED_RAW, SIMULATED_TRUTH, move, resumable
+from adpet.parallel import progress
 from adpet.params import Params
+from adpet.paths import SIMULATED_RAW, SIMULATED_TRUTH
 from adpet.simulation.cohort import SimulationRecipe
 from adpet.simulation.layouts import write_cohort
-from adpet.workers import progress
+from adpet.storage import move, work_dir
 
 
 def simulation_recipe(params: Params) -> SimulationRecipe:
@@ -17,7 +18,7 @@ def simulation_recipe(params: Params) -> SimulationRecipe:
 def run(params: Params) -> None:
     """Write the simulated cohort's scans as a collection, and their truth beside it."""
     settings = params.simulation
-    with resumable("simulate", {"seed": params.seed, "simulation": settings.model_dump()}) as work:
+    with work_dir("simulate", {"seed": params.seed, "simulation": settings.model_dump()}) as work:
         write_cohort(
             work / "raw",
             work / "truth",

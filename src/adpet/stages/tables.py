@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from adpet.artifacts import SIMULATED_RAW, written_aside
 from adpet.cohort.scans import read_typed
 from adpet.cohort.splits import SPLIT_COLUMNS
 from adpet.errors import InputError
 from adpet.params import Params
+from adpet.paths import SIMULATED_RAW
+from adpet.storage import atomic_write
 
 MATRIX_COLUMNS = [f"m{row}{column}" for row in range(3) for column in range(4)]
 
@@ -69,7 +70,7 @@ VALIDATION_COLUMNS = {**SPLIT_COLUMNS, "probability": "float64"}
 
 def write_validation(table: pd.DataFrame, path: Path) -> None:
     """Write ``validation.csv`` from rows of the split with the `probability` of AD."""
-    with written_aside(path) as aside:
+    with atomic_write(path) as aside:
         table[list(VALIDATION_COLUMNS)].to_csv(aside, index=False, lineterminator="\n", float_format="%.9g")
 
 

@@ -10,20 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from adpet.artifacts import (
-    BEST_TRIAL,
-    CURVES,
-    HISTORY,
-    MODEL,
-    RUN,
-    SPLIT,
-    SPLIT_SUMMARY,
-    VALIDATION,
-    read_json,
-    resumable,
-    write_json,
-    written_aside,
-)
 from adpet.cohort.splits import fold_name, read_split
 from adpet.imaging.normalization import ratio_to_reference, to_uint8
 from adpet.imaging.slices import coronal_slices
@@ -31,6 +17,7 @@ from adpet.imaging.template import fdg_template, reference_mask
 from adpet.learning.checkpoint import save_model
 from adpet.learning.training import History, predict, set_determinism
 from adpet.params import Params
+from adpet.paths import BEST_TRIAL, CURVES, HISTORY, MODEL, RUN, SPLIT, SPLIT_SUMMARY, VALIDATION
 from adpet.reporting.style import save_figure
 from adpet.reporting.training_figures import learning_curves_figure
 from adpet.stages.common import (
@@ -44,6 +31,7 @@ from adpet.stages.common import (
 )
 from adpet.stages.slice import coronal_grid
 from adpet.stages.tables import write_validation
+from adpet.storage import atomic_write, read_json, work_dir, write_json
 from adpet.tracking.lineage import lineage
 from adpet.tracking.pages import run_name
 from adpet.tracking.runs import RunHandle, open_run
@@ -79,7 +67,7 @@ def run(params: Params) -> None:
     )
     connect(Path.cwd(), **params.tracking.connection)
     with (
-        resumable("train", facts) as work,
+        work_dir("train", facts) as work,
         open_run(
             lineage=facts["id"],
             kind="train",
@@ -195,7 +183,7 @@ def _whom(split: pd.DataFrame, params: Params) -> dict[str, Any]:
 
 def _write(history: History, run_facts: dict[str, Any]) -> None:
     rows = [{"epoch": epoch} | row for epoch, row in enumerate(history.rows)]
-    with written_aside(HISTORY) as aside:
+    with atomic_write(HISTORY) as aside:
         history_table(history).to_csv(aside, index=False, lineterminator="\n")
     figure = learning_curves_figure(rows, best_epoch=history.best_epoch)
     save_figure(figure, CURVES)

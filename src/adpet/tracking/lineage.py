@@ -7,8 +7,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from adpet.artifacts import code_digest, fingerprint
 from adpet.params import read_yaml
+from adpet.storage import code_digest, fingerprint
 
 # The packages whose version can change a result, where they are installed.
 PACKAGES = (

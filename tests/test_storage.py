@@ -2,15 +2,15 @@
 
 import pytest
 
-from adpet.artifacts import fingerprint, move, read_json, resumable, write_json, written_aside
 from adpet.errors import InputError
+from adpet.storage import atomic_write, fingerprint, move, read_json, work_dir, write_json
 
 
 class TestWrittenAside:
     def test_a_failed_write_leaves_the_old_file_and_nothing_else(self, tmp_path):
         path = tmp_path / "scans.csv"
         path.write_text("old")
-        with pytest.raises(RuntimeError), written_aside(path) as aside:
+        with pytest.raises(RuntimeError), atomic_write(path) as aside:
             aside.write_text("ne")
             raise RuntimeError
         assert path.read_text() == "old"
@@ -18,7 +18,7 @@ class TestWrittenAside:
 
     def test_a_finished_write_replaces_the_file(self, tmp_path):
         path = tmp_path / "new" / "scans.csv"
-        with written_aside(path) as aside:
+        with atomic_write(path) as aside:
             aside.write_text("new")
         assert path.read_text() == "new"
 
@@ -26,19 +26,19 @@ class TestWrittenAside:
         path = tmp_path / "volumes"
         path.mkdir()
         (path / "stale.nii").touch()
-        with written_aside(path) as aside:
+        with atomic_write(path) as aside:
             aside.mkdir()
             (aside / "fresh.nii").touch()
         assert [file.name for file in path.iterdir()] == ["fresh.nii"]
 
     def test_what_a_killed_writer_left_is_not_taken_for_the_file(self, tmp_path):
         path = tmp_path / "volumes"
-        with written_aside(path) as aside:
+        with atomic_write(path) as aside:
             aside.mkdir()
             left_over = aside
         left_over.mkdir()
         (left_over / "half.nii").touch()
-        with written_aside(path) as aside:
+        with atomic_write(path) as aside:
             assert not aside.exists()
             aside.mkdir()
         assert list(path.iterdir()) == []
@@ -47,18 +47,18 @@ class TestWrittenAside:
 class TestResumable:
     def test_a_stage_that_failed_finds_its_finished_work(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
-        with pytest.raises(KeyboardInterrupt), resumable("normalize", {"grid": 3}) as work:
+        with pytest.raises(KeyboardInterrupt), work_dir("normalize", {"grid": 3}) as work:
             (work / "scan.nii").touch()
             raise KeyboardInterrupt
-        with resumable("normalize", {"grid": 3}) as work:
+        with work_dir("normalize", {"grid": 3}) as work:
             assert (work / "scan.nii").exists()
         assert not work.exists()
 
     def test_work_for_other_facts_is_not_taken_over(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
-        with pytest.raises(KeyboardInterrupt), resumable("normalize", {"grid": 3}) as other:
+        with pytest.raises(KeyboardInterrupt), work_dir("normalize", {"grid": 3}) as other:
             raise KeyboardInterrupt
-        with resumable("normalize", {"grid": 2}) as work:
+        with work_dir("normalize", {"grid": 2}) as work:
             assert list(work.iterdir()) == []
         assert not other.exists()
 

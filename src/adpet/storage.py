@@ -1,7 +1,4 @@
-"""Where every artifact of the pipeline lies, and how it is written: aside first, then renamed.
-
-All paths are relative to the project's root, where ``dvc.yaml`` lies and where stages run.
-"""
+"""Storage: atomic writes, JSON, hashes, and work folders of unfinished stages."""
 
 import hashlib
 import json
@@ -12,83 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from adpet.errors import InputError
-
-PARAMS = Path("params.yaml")
-
-SIMULATED_RAW = Path("data/simulated/raw")
-SIMULATED_TRUTH = Path("data/simulated/truth")
-
-SCANS = Path("data/interim/scans.csv")
-REJECTED = Path("data/interim/rejected.csv")
-INGEST = Path("data/interim/ingest.json")
-VOLUMES = Path("data/interim/volumes")
-ALIGNMENT = Path("data/interim/alignment.csv")
-
-SLICES = Path("data/processed/slices")
-SLICES_TABLE = Path("data/processed/slices.csv")
-SPLIT = Path("data/processed/split.csv")
-SPLIT_SUMMARY = Path("data/processed/split.json")
-
-TUNE = Path("results/tune")
-BEST_TRIAL = TUNE / "best.json"
-TRIALS = TUNE / "trials.csv"
-SEARCH_FIGURE = TUNE / "search.png"
-
-TRAIN = Path("results/train")
-MODEL = TRAIN / "model.keras"
-HISTORY = TRAIN / "history.csv"
-RUN = TRAIN / "run.json"
-CURVES = TRAIN / "curves.png"
-VALIDATION = TRAIN / "validation.csv"
-
-EVALUATE = Path("results/evaluate")
-METRICS = EVALUATE / "metrics.json"
-PREDICTIONS = EVALUATE / "predictions.csv"
-SUBJECTS = EVALUATE / "subjects.csv"
-BASELINE_PREDICTIONS = EVALUATE / "baselines.csv"
-SUBGROUPS = EVALUATE / "subgroups.csv"
-ROC = EVALUATE / "roc.csv"
-ROC_BAND = EVALUATE / "roc_band.csv"
-PRECISION_RECALL = EVALUATE / "precision_recall.csv"
-CALIBRATION = EVALUATE / "calibration.csv"
-POSITION_WEIGHTS = EVALUATE / "position_weights.json"
-FINDINGS = EVALUATE / "findings.json"
-
-CROSS_VALIDATION = Path("results/cross-validation")
-CROSS_VALIDATION_SUMMARY = CROSS_VALIDATION / "summary.json"
-CROSS_VALIDATION_SUBJECTS = CROSS_VALIDATION / "subjects.csv"
-
-# The model as it is used outside of the pipeline.
-EXPORT = Path("results/export")
-
-EXPLAIN = Path("results/explain")
-CAM = EXPLAIN / "cam.json"
-
-AUDIT = Path("results/leakage/leakage.json")
-LEAKAGE_PREDICTIONS = AUDIT.with_name("predictions.csv")
-LEAKAGE_FIGURE = AUDIT.with_name("leak.png")
-
-REPORT = Path("results/report/report.html")
-MODEL_CARD = REPORT.with_name("MODEL_CARD.md")
-
-VERSION = Path("results/register/version.json")
-
-# Unfinished work of a stage, by the fingerprint of what it is made from: a killed stage goes on from it.
-WORK = Path(".adpet")
-# What ingest has read of every file, so that it reads new and changed ones alone; nothing is lost without it.
-INGEST_NOTES = WORK / "ingest.tsv"
+from adpet.paths import WORK
 
 # Prefix of what is being written: a reader ignores it, the next writer replaces it.
 PARTIAL_PREFIX = ".partial-"
 
 
-def fold_folder(fold: int) -> Path:
-    """Return where one fold of the cross-validation lies."""
-    return CROSS_VALIDATION / f"fold-{fold}"
-
-
 @contextmanager
-def written_aside(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a neighbour of `path` to write a file or folder to; it becomes `path` only on success.
 
     The neighbour keeps the name's suffixes, so that libraries recognise the format.
@@ -132,7 +60,7 @@ def read_json(path: Path) -> Any:
 
 def write_json(path: Path, document: Any) -> None:
     """Write `document` as indented JSON that ends in a newline; NaN is refused."""
-    with written_aside(path) as aside:
+    with atomic_write(path) as aside:
         aside.write_text(
             json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n",
             encoding="utf-8",
@@ -146,7 +74,7 @@ def fingerprint(facts: Mapping[str, Any]) -> str:
 
 
 @contextmanager
-def resumable(stage: str, facts: Mapping[str, Any]) -> Iterator[Path]:
+def work_dir(stage: str, facts: Mapping[str, Any]) -> Iterator[Path]:
     """Yield the work folder of a stage: a killed stage finds there what it had finished.
 
     The folder belongs to `facts`, all that the work follows from beside this package's code; with

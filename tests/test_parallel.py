@@ -10,9 +10,9 @@ import time
 
 import pytest
 
+from adpet.parallel import epochs_shown, map_in_processes, progress, workers_ended
 from adpet.processes import is_running
 from adpet.temporary import SHARED, semaphores_of
-from adpet.workers import epochs_shown, map_in_processes, progress, workers_ended
 
 
 def square(number):
@@ -37,7 +37,7 @@ def test_an_error_in_a_worker_reaches_the_caller(workers):
 
 BUSY = """
 import os, sys, time
-from adpet.workers import map_in_processes
+from adpet.parallel import map_in_processes
 
 def busy(number):
     print(os.getpid(), flush=True)
