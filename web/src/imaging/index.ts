@@ -12,7 +12,7 @@ export { type CheckRow, qualityChecks, refusal } from "./quality";
 export { readNifti } from "./reading";
 export { type RegionRow, regionTable } from "./regions";
 export { sample } from "./sampling";
-export { standardize } from "./standard";
+export { normalize } from "./standard";
 export { eachAxis, largest, type Vector, type Volume } from "./volume";
 export { fixed, percent, rounded } from "./wording";
 export { writeNifti } from "./writing";

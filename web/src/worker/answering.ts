@@ -14,7 +14,7 @@ import {
   refusal,
   regionTable,
   rounded,
-  standardize,
+  normalize,
   writeNifti,
   type Model,
   type Volume,
@@ -49,7 +49,7 @@ export async function answerFor(
   const original = copied(thinned(scan));
   send({ kind: "original", picture: original }, [original.data.buffer as ArrayBuffer]);
   step("aligning", 0);
-  const { volume, matrix, similarity } = standardize(scan, model, (done) => step("aligning", done));
+  const { volume, matrix, similarity } = normalize(scan, model, (done) => step("aligning", done));
   const checks = qualityChecks(scan, { volume, matrix, similarity }, model);
   const picture = copied(volume);
   send({ kind: "standard", picture, matrix, checks }, [picture.data.buffer as ArrayBuffer]);
