@@ -5,7 +5,7 @@ import runpy
 
 import pytest
 
-from adpet.answering.model import open_model
+from adpet.inference.exported_model import open_model
 from adpet.errors import InputError
 
 

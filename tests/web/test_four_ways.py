@@ -3,7 +3,6 @@
 import base64
 import json
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -12,7 +11,6 @@ import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -24,13 +22,10 @@ from adpet.inference.predictor import RefusedError, answer
 from adpet.learning.checkpoint import load_model
 from adpet.learning.saliency import class_activation_maps
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.node, pytest.mark.browser, pytest.mark.server]
 
-WEB = Path(__file__).parents[2] / "web"
 PATIENCE_MS = 180_000
-NO_WEBGL = ("--disable-gpu", "--disable-3d-apis")
-FINISHED = "body:is([data-state=answered], [data-state=refused])"
-# What the export is held to, and what the browser is.
+# Tolerances of the export, and of the browser; the browser's maps correlate at least so.
 SAME, NEARLY, ALIKE = 1e-5, 0.02, 0.98
 REFUSED = "refused"
 
@@ -44,15 +39,8 @@ class Asked:
 
 
 @pytest.fixture(scope="module")
-def project(request):
-    """A project in which ``dvc repro`` has run: that of the tests, or one's own with a network that has learned."""
-    own = os.environ.get("ADPET_FOUR_WAYS")
-    return Path(own) if own else request.getfixturevalue("finished").root
-
-
-@pytest.fixture(scope="module")
 def scans(golden, project):
-    """The golden scans that a network may answer for, and the first scan of the project's AD and CN subjects."""
+    """Golden scans that a network may answer for, and two of the project's scans."""
     found = {name: path for name, path in golden.items() if name not in ("white matter", "NIfTI-2")}
     raw = sorted((project / "data/simulated/raw").rglob("*_pet.nii*"))
     return found | {f"of the project, {number}": raw[number] for number in (0, 1)}
@@ -141,27 +129,18 @@ def posted(address, path):
 
 
 @pytest.fixture(scope="module")
-def folder(project, node, tmp_path_factory):
-    """The page with the project's model."""
-    dist = tmp_path_factory.mktemp("four") / "dist"
-    subprocess.run([node, WEB / "build.mjs", "--project", project, "--out", dist], check=True)
-    return dist
-
-
-@pytest.fixture(scope="module")
-def by_browser(folder, scans, launch_chromium):
-    command = [sys.executable, "-u", "scripts/demo.py", "--page", str(folder), "--port", "0"]
-    server = subprocess.Popen(command, cwd=WEB.parent, stdout=subprocess.PIPE, text=True)
-    browser = launch_chromium(*NO_WEBGL)
+def by_browser(built_page, serve, scans, launch_chromium, tmp_path_factory):
+    browser = launch_chromium("--disable-gpu", "--disable-3d-apis")
+    saved = tmp_path_factory.mktemp("saved") / "map.nii"
     asked = Asked({}, {})
-    try:
+    with serve(built_page) as address:
         page = browser.new_page()
         page.set_default_timeout(PATIENCE_MS)
-        page.goto(re.search(r"http://127\.0\.0\.1:\d+/", server.stdout.readline())[0])
+        page.goto(address)
         page.wait_for_selector("body[data-ready]")
         for name, path in scans.items():
             page.set_input_files("#file", path)
-            page.wait_for_selector(FINISHED)
+            page.wait_for_selector("body:is([data-state=answered], [data-state=refused])")
             if page.get_attribute("body", "data-state") == REFUSED:
                 asked.probability[name] = REFUSED
                 continue
@@ -169,13 +148,9 @@ def by_browser(folder, scans, launch_chromium):
             asked.probability[name] = float(page.evaluate(shown))
             with page.expect_download() as download:
                 page.click("#save-cam")
-            download.value.save_as(folder.parent / "map.nii")
-            asked.maps[name] = np.array(nib.load(folder.parent / "map.nii").dataobj)
-    finally:
-        browser.close()
-        server.terminate()
-        server.wait(timeout=30)
-        server.stdout.close()
+            download.value.save_as(saved)
+            asked.maps[name] = np.array(nib.load(saved).dataobj)
+    browser.close()
     return asked
 
 
