@@ -8,6 +8,8 @@ from adpet.contracts import ModelDocument
 
 TARGET = Path(__file__).parents[1] / "web" / "src" / "model.generated.ts"
 HEAD = "/** Types of `model.json`, written by scripts/page_types.py from adpet.contracts: do not edit. */"
+# Of Prettier, in web/.prettierrc.json.
+WIDTH = 110
 SIMPLE = {"string": "string", "integer": "number", "number": "number", "boolean": "boolean", "null": "null"}
 
 
@@ -15,13 +17,20 @@ def typescript() -> str:
     """Return interfaces of the document and of each of its sections."""
     schema = ModelDocument.model_json_schema()
     sections = {**schema["$defs"], schema["title"]: schema}
-    return "\n\n".join([HEAD, *("\n".join(_interface(*section)) for section in sections.items())]) + "\n"
+    return "\n".join([HEAD, "", *(line for section in sections.items() for line in _declared(*section)), ""])
 
 
-def _interface(name: str, schema: Mapping[str, Any]) -> Iterator[str]:
+def _declared(name: str, schema: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the lines of a section: one where they fit in it and no field needs a comment."""
     yield f"/** {schema['description']} */"
+    fields = schema["properties"]
+    types = "; ".join(f"{field}: {_type(value)}" for field, value in fields.items())
+    short = f"export type {name} = {{ {types} }};"
+    if len(short) <= WIDTH and not any("description" in value for value in fields.values()):
+        yield short
+        return
     yield f"export interface {name} {{"
-    for field, value in schema["properties"].items():
+    for field, value in fields.items():
         if "$ref" not in value and "description" in value:
             yield f"  /** {value['description']} */"
         yield f"  {field}: {_type(value)};"

@@ -13,7 +13,7 @@ const WANTED = [
 /** Choose a scan of each kind: the first session of the test subject whose severity is nearest. */
 export async function chosenExamples(project) {
   const split = await table(path.join(project, "data/processed/split.csv"), ",");
-  const truth = await table(path.join(project, "data/phantom/truth/severity.tsv"), "\t");
+  const truth = await table(path.join(project, "data/simulated/truth/severity.tsv"), "\t");
   const tested = new Set(split.filter((row) => row.part === "test").map((row) => row.subject));
   const candidates = truth
     .filter((row) => row.session === "01" && tested.has(row.subject))
@@ -34,7 +34,7 @@ export async function chosenExamples(project) {
 }
 
 async function scanOf(project, { subject, session }) {
-  const folder = path.join(project, "data/phantom/raw", `sub-${subject}`, `ses-${session}`, "pet");
+  const folder = path.join(project, "data/simulated/raw", `sub-${subject}`, `ses-${session}`, "pet");
   const names = await readdir(folder).catch(() => []);
   const name = names.filter((file) => /\.nii(\.gz)?$/.test(file)).sort()[0];
   return name && path.join(folder, name);

@@ -1,16 +1,12 @@
 // Runs the browser's preprocessing in Node on the scans of a job, and writes the results for Python.
-// The job is JSON: {model, out, scans: [{name, file, normalize}], maps, pooled, written: [{name, shape, affine}],
-// judged: [{values, limits}], numbers, meanings}.
+// The job is JSON: {model, out, scans: [{name, file, normalize}], maps, pooled, written: [{name, shape, affine}]}.
 
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import * as imaging from "../../web/src/imaging/index.ts";
-import { judged } from "../../web/src/imaging/quality.ts";
-import { fixed, general, percent } from "../../web/src/imaging/wording.ts";
-import { meaningOf } from "../../web/src/worker/answering.ts";
 
 const job = JSON.parse(readFileSync(process.argv[2], "utf8"));
-const { pooled = [], written = [], numbers = [], meanings = [], judged: measured = [] } = job;
+const { pooled = [], written = [] } = job;
 const model = job.model && modelIn(job.model);
 const cam = job.maps && imaging.backProject(new Float32Array(new Uint8Array(readFileSync(job.maps)).buffer), model);
 if (cam) {
@@ -26,17 +22,6 @@ const report = {
   pooled: pooled.map(({ slices, ...aggregation }) =>
     imaging.pooledProbability(slices, { ...model, constants: { ...model.constants, aggregation } }),
   ),
-  // JSON has no word for what is not finite: values come and go as texts.
-  judged: measured.map(({ values, limits }) => {
-    const found = Object.entries(values).map(([name, text]) => [name, Number(text)]);
-    return judged(Object.fromEntries(found), limits).map((row) => ({ ...row, value: String(row.value) }));
-  }),
-  words: numbers.map((number) => [
-    ...[0, 1, 2, 3, 4].map((decimals) => fixed(number, decimals)),
-    ...[1, 2, 3, 4, 6].map((digits) => general(number, digits)),
-    percent(number),
-  ]),
-  meanings: meanings.map(({ probability, document }) => meaningOf(probability, document)),
   scans: Object.fromEntries(job.scans.map((scan) => [scan.name, described(scan)])),
 };
 write("report.json", JSON.stringify(report));

@@ -16,7 +16,7 @@ from adpet.imaging.slices import CENTRE_Z_MM, CoronalGrid, back_project, coronal
 from adpet.imaging.template import tissue_labels
 from adpet.inference import predictor
 from adpet.inference.exported_model import registration_constants
-from adpet.inference.predictor import RefusedError, meaning
+from adpet.inference.predictor import RefusedError
 from adpet.inference.quality import CHECKS, judged, measures, view_measures
 from adpet.inference.regions import region_table, regional_means
 
@@ -26,8 +26,6 @@ SIZE, FIELD_MM, WINDOW, MAP_SIZE = 64, 192.0, (0.0, 2.0), (8, 7)
 PLANES = CoronalGrid.spanning(range_mm=(-84.0, 36.0), step_mm=8.0, size=SIZE, field_mm=FIELD_MM)
 # Tolerances: RMS displacement of the brain in mm, SUVR, share of the slices' bytes, similarity.
 MOST_APART_MM, MOST_SUVR, MOST_BYTES, MOST_SIMILARITY = 0.05, 1e-3, 0.005, 1e-4
-# Halves in double precision, and numbers that only look like halves.
-NUMBERS = (112.5, 117.5, 0.03125, 0.5, 2.5, 0.125, 0.375, 999.5, 1125000.0, 4.35, 2.675, 0.005, 1.125e-7)
 
 
 class Exported:
@@ -226,25 +224,3 @@ def test_failed_registration_is_refused_in_python_s_words(run_port, tmp_path, mo
         normalize(read_volume(path), model.standard)
     found = run_port(tmp_path / "out", [("scan", path, {"normalize": True})], model=str(model.folder))
     assert found.scan("scan")["refused"] == str(caught.value)
-
-
-def test_values_that_are_not_finite_are_refused_and_numbers_written_as_in_python(run_port, tmp_path):
-    limits = limit("grey_white_contrast", CHECKS["grey_white_contrast"])
-    asked = [{"values": {limits["name"]: value}, "limits": [limits]} for value in ("NaN", "-Infinity", "1.5")]
-    numbers = [sign * number for number in NUMBERS for sign in (1, -1)]
-    found = run_port(tmp_path, [], judged=asked, numbers=numbers).report
-    nan, low, usual = (rows[0] for rows in found["judged"])
-    assert [row["value"] for row in (nan, low, usual)] == ["null", "null", "1.5"]
-    assert [row["verdict"] for row in (nan, low, usual)] == ["refused", "refused", "ok"]
-    for number, words in zip(numbers, found["words"], strict=True):
-        fixed = [f"{number:.{decimals}f}" for decimals in (0, 1, 2, 3, 4)]
-        assert words == [*fixed, *(f"{number:.{digits}g}" for digits in (1, 2, 3, 4, 6)), f"{number:.0%}"]
-
-
-def test_meaning_of_a_probability_is_told_in_python_s_words(run_port, tmp_path):
-    share = {"subjects": 5, "ad_share": 0.5, "ad_share_low": 0.125, "ad_share_high": 0.625}
-    bins = [{"low": 0.0, "high": 0.125, **share}, {"low": 0.125, "high": 1.0, **share}]
-    document = {"calibration": {"bins": bins, "prevalence": 0.375}, "performance": {"test_subjects": 10}}
-    asked = [{"probability": probability, "document": document} for probability in (0.1, 0.125, 1.0)]
-    found = run_port(tmp_path, [], meanings=asked).report["meanings"]
-    assert found == [meaning(row["probability"], document) for row in asked]

@@ -6,13 +6,8 @@ export interface Aggregation {
   /** Of each plane, for position_weights. */
   weights: number[] | null;
 }
-
 /** Share of AD among test subjects, by probability. */
-export interface Calibration {
-  bins: CalibrationBin[];
-  prevalence: number;
-}
-
+export type Calibration = { bins: CalibrationBin[]; prevalence: number };
 /** Test subjects whose probability lies between two edges. */
 export interface CalibrationBin {
   low: number;
@@ -24,46 +19,22 @@ export interface CalibrationBin {
   /** Upper end of the exact 95 % interval. */
   ad_share_high: number;
 }
-
 /** A value with the ends of its 95 % interval. */
-export interface Estimate {
-  value: number;
-  low: number;
-  high: number;
-}
-
+export type Estimate = { value: number; low: number; high: number };
 /** Pyramid level: subsampling and blur, in voxels. */
-export interface Level {
-  step: number;
-  blur: number;
-  every: number;
-}
-
+export type Level = { step: number; blur: number; every: number };
 /** What the model was trained from; only the identifier is needed here. */
-export interface Lineage {
-  id: string;
-}
-
+export type Lineage = { id: string };
 /** The ONNX file, and the sizes of its input and of its maps in pixels. */
-export interface Network {
-  file: string;
-  input_size: number;
-  map_size: [number, number];
-}
-
+export type Network = { file: string; input_size: number; map_size: [number, number] };
 /** What the model reached on the test subjects. */
-export interface Performance {
-  auc: Estimate;
-  test_subjects: number;
-}
-
+export type Performance = { auc: Estimate; test_subjects: number };
 /** Regional SUVR of the training scans, in the order of the regions. */
 export interface Profile {
   mean: number[];
   /** Inverse covariance, (regions, regions). */
   precision: number[][];
 }
-
 /** Range of a quality measure in the training scans, and the limits that follow. */
 export interface QualityLimit {
   name: string;
@@ -78,7 +49,6 @@ export interface QualityLimit {
   low: number;
   high: number;
 }
-
 /** A region of the atlas, and its SUVR in CN training subjects. */
 export interface Region {
   label: number;
@@ -88,7 +58,6 @@ export interface Region {
   cn_mean: number;
   cn_sd: number;
 }
-
 /** Constants of `adpet.imaging`'s registration, which explains each. */
 export interface Registration {
   max_voxels: number;
@@ -114,7 +83,6 @@ export interface Registration {
   damping_range: [number, number];
   fewest_seen: number;
 }
-
 /** Coronal planes that the network is given. */
 export interface Slices {
   /** MNI y of each plane, ascending, equally spaced. */
@@ -127,7 +95,6 @@ export interface Slices {
   /** SUVR that become byte 0 and byte 255. */
   window: [number, number];
 }
-
 /** Template space that scans are normalized to. */
 export interface StandardSpace {
   grid_mm: number;
@@ -141,7 +108,6 @@ export interface StandardSpace {
   reference: string;
   min_similarity: number;
 }
-
 /** `model.json` of an exported model: all constants that predictions need. */
 export interface ModelDocument {
   format: 1;

@@ -153,8 +153,7 @@ function bestAffine(fields: Fields, shape: Shape, name: string): Matrix4 {
   const { layout } = fields;
   const candidates: Matrix4[] = [];
   if (fields.code("sform")) {
-    const row = (n: number): number[] =>
-      [0, 1, 2, 3].map((column) => fields.real(layout.rows, 4 * n + column));
+    const row = (n: number) => [0, 1, 2, 3].map((column) => fields.real(layout.rows, 4 * n + column));
     candidates.push([row(0), row(1), row(2), [0, 0, 0, 1]]);
   }
   if (fields.code("qform")) {
