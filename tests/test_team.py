@@ -15,9 +15,11 @@ pytestmark = [pytest.mark.server, pytest.mark.dvc, pytest.mark.slow]
 @pytest.fixture(scope="module")
 def team():
     # Not below pytest's folders: PostgreSQL's user must be able to enter the folder.
-    with tempfile.TemporaryDirectory(prefix="adpet-team-", dir="/tmp") as folder:  # noqa: S108
-        with team_servers(Path(folder), ("ann", "ben")) as team:
-            yield team
+    with (
+        tempfile.TemporaryDirectory(prefix="adpet-team-", dir="/tmp") as folder,
+        team_servers(Path(folder), ("ann", "ben")) as team,
+    ):
+        yield team
 
 
 @pytest.fixture(scope="module")
