@@ -5,8 +5,8 @@ import runpy
 
 import pytest
 
-from adpet.inference.exported_model import open_model
 from adpet.errors import InputError
+from adpet.inference.exported_model import open_model
 
 
 @pytest.mark.parametrize(
