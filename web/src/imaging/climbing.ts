@@ -1,7 +1,7 @@
 /**
- * Turn, shift and stretch one image until it correlates best with another: damped Gauss-Newton steps.
+ * Affine registration by damped Gauss-Newton steps on the correlation.
  *
- * The same as `adpet.imaging.climbing`, which names the sources, step by step.
+ * The same as in `adpet.imaging.registration`, which names the sources, step by step.
  */
 
 import type { Registration } from "../model.generated";

@@ -1,4 +1,4 @@
-/** Read and judge a NIfTI header, as nibabel and `adpet.imaging.header` do; a refusal quotes no text of the file. */
+/** Read and judge a NIfTI header, as nibabel and `adpet.imaging.nifti` do; a refusal quotes no text of the file. */
 
 import { InputError } from "./errors";
 import { Fields, type Layout, NIFTI1, NIFTI2 } from "./fields";

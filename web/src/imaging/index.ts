@@ -4,7 +4,7 @@
  */
 
 export { pooledProbability } from "./aggregation";
-export { backProject, coronalSlices, resizeMaps } from "./coronal";
+export { backProject, coronalSlices, resizeMaps } from "./slices";
 export { InputError } from "./errors";
 export { apply, boundsOf, inverse, product } from "./matrix";
 export { MODEL_IMAGES, type Model, openModel } from "./model";
@@ -12,7 +12,7 @@ export { type CheckRow, qualityChecks, refusal } from "./quality";
 export { readNifti } from "./reading";
 export { type RegionRow, regionTable } from "./regions";
 export { sample } from "./sampling";
-export { normalize } from "./standard";
+export { normalize } from "./normalization";
 export { eachAxis, largest, type Vector, type Volume } from "./volume";
 export { fixed, percent, rounded } from "./wording";
 export { writeNifti } from "./writing";

@@ -1,4 +1,4 @@
-/** Intensities as ratios to a reference region (unitless), and as bytes through one fixed window. */
+/** SUVR (ratio to a reference region), and its bytes through one fixed window. */
 
 import { roundHalfEven } from "./matrix";
 import type { Mask } from "./masks";

@@ -109,7 +109,7 @@ export function singularValues(matrix: Rows): number[] {
   return values.map((value) => Math.sqrt(Math.max(value, 0))).sort((a, b) => b - a);
 }
 
-/** The turn (with a mirror where there is one) that is closest to the upper left (3, 3): its polar factor. */
+/** The rotation (with a mirror if there is one) closest to the upper left (3, 3): its polar factor. */
 export function closestRotation(matrix: Rows): number[][] {
   const linear = upperLeft(matrix);
   const { values, vectors } = symmetricEigen(product(transpose(linear), linear));

@@ -43,7 +43,7 @@ export function openModel(constants: ModelDocument, images: Readonly<Record<stri
   const { shape } = constants.standard;
   const [template, brain, reference, regions, tissue] = MODEL_IMAGES.map((name) => {
     const content = images[name];
-    if (!content) throw new InputError(`${name}: not found beside model.json: export the model again`);
+    if (!content) throw new InputError(`${name}: not found next to model.json: export the model again`);
     const volume = readNifti(content, name);
     if (volume.shape.some((n, axis) => n !== shape[axis])) {
       throw new InputError(

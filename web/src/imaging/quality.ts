@@ -1,7 +1,7 @@
 /**
  * Is this scan like those that the model was trained on? A few numbers, held against limits from the training scans.
  *
- * The same as `adpet.answering.quality`, which says what each is for.
+ * The same as `adpet.inference.quality`, which says what each is for.
  */
 
 import type { Profile, QualityLimit } from "../model.generated";
@@ -9,7 +9,7 @@ import type { Mask } from "./masks";
 import { apply, inverse, product, voxelSizes } from "./matrix";
 import type { Model } from "./model";
 import { regionalMeans } from "./regions";
-import type { Standardized } from "./standard";
+import type { Standardized } from "./normalization";
 import type { Shape, Vector, Volume } from "./volume";
 import { general, rounded } from "./wording";
 
@@ -40,8 +40,8 @@ export function judged(
   return limits.map((limit) => {
     const value = values[limit.name];
     if (value === undefined) throw new RangeError(`no such quality measure: ${limit.name}`);
-    const told = Number.isFinite(value) ? rounded(value, 4) : null;
-    return { name: limit.name, value: told, ...verdictOn(value, limit) };
+    const shown = Number.isFinite(value) ? rounded(value, 4) : null;
+    return { name: limit.name, value: shown, ...verdictOn(value, limit) };
   });
 }
 

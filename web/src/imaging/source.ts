@@ -15,8 +15,10 @@ export class SourceError extends Error {}
 export function unpackedLength(bytes: Uint8Array, packed: boolean, expected: number): number {
   if (!packed) return bytes.length;
   const end = bytes.subarray(-4);
-  const told = end.reduceRight((size, byte) => size * 256 + byte, 0);
-  return end.length === 4 && told === expected % 2 ** 32 ? expected : new Source(bytes, true).skip(Infinity);
+  const claimed = end.reduceRight((size, byte) => size * 256 + byte, 0);
+  return end.length === 4 && claimed === expected % 2 ** 32
+    ? expected
+    : new Source(bytes, true).skip(Infinity);
 }
 
 /** Unpacks a gzip file of one piece or several, and checks length and sum of each, which fflate does not. */

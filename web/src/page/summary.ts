@@ -19,7 +19,7 @@ interface Style {
   colour?: string;
   weight?: number;
   align?: CanvasTextAlign;
-  /** Narrower letters keep a text within so many pixels. */
+  /** Most pixels of a text: its letters get narrower. */
   widest?: number;
 }
 

@@ -1,7 +1,7 @@
 /**
  * Register a scan to the standard: a 4 x 4 matrix from standard world mm to the scan's world mm, both RAS+.
  *
- * The same as `adpet.imaging.align`, which says why, function by function.
+ * The same as `adpet.imaging.registration`, which says why, function by function.
  */
 
 import type { Level, Registration } from "../model.generated";

@@ -1,6 +1,6 @@
 /** Bring one scan to the standard: on the MNI grid, as a ratio to a reference. */
 
-import { FWHM_PER_SIGMA, type Progress, register, similarity } from "./align";
+import { FWHM_PER_SIGMA, type Progress, register, similarity } from "./registration";
 import { InputError } from "./errors";
 import { gaussianFilter } from "./filters";
 import { ratioToReference } from "./intensity";
