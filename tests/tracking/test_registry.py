@@ -6,7 +6,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
 
 from adpet.errors import TrackingError
-from adpet.tracking.registry import is_marked, load_model, register_version, version_of
+from adpet.tracking import registry
+from adpet.tracking.registry import exported_model, has_tag, load_model, register_version, version_of
 from adpet.tracking.runs import find_run, open_run
 from adpet.tracking.store import current
 
@@ -52,14 +53,14 @@ class TestRegister:
         with pytest.raises(TrackingError, match="none there; log it again with: dvc repro --force train"):
             register_version(run_id=find_run("a1", "train"))
 
-    def test_the_leaky_mark_cannot_be_washed_off(self, log):
+    def test_the_leaky_tag_is_never_taken_away(self, log):
         run_id = log()
         register_version(run_id=run_id, tags={"adpet.leaky": "true"})
         register_version(run_id=run_id, tags={"adpet.leaky": "false"})
         assert version_of("models:/adpet@challenger").leaky
         register_version(run_id=log("b2", leaky="true"), tags={"adpet.leaky": "false"})
         current().client.delete_model_version_tag("adpet", "2", "adpet.leaky")
-        assert is_marked(version_of("models:/adpet/2"), "adpet.leaky", "true")
+        assert has_tag(version_of("models:/adpet/2"), "adpet.leaky", "true")
 
 
 class TestLoad:
@@ -78,7 +79,7 @@ class TestLoad:
             ("models:/other@champion", "'other' has no version yet; run: dvc repro"),
             ("models:/adpet/9", "required a version that exists; 'adpet' has version 1"),
             ("models:/adpet@best", "required the alias 'best'; .* version 1; .* run: adpet promote VERSION"),
-            ("adpet", "required models:/NAME@ALIAS or models:/NAME/VERSION; received 'adpet'"),
+            ("adpet", "models:/NAME@ALIAS or models:/NAME/VERSION; received 'adpet'"),
         ],
     )
     def test_what_is_not_there_is_named_with_what_to_do(self, log, uri, said):
@@ -153,3 +154,65 @@ class TestFiles:
             load_model("models:/adpet/1")
         register_version(run_id=version_of("models:/adpet/1").run_id)
         load_model("models:/adpet/1")
+
+
+class TestExportedModel:
+    """What `predict` uses of a version, as a folder on this machine."""
+
+    @pytest.fixture
+    def original(self, log, project):
+        """A version whose files have an exported model."""
+        run_id = log()
+        folder = next(project.glob("mlartifacts/**/MLmodel")).parent / "data/export"
+        folder.mkdir()
+        (folder / "model.json").write_text('{"threshold": 0.5}')
+        register_version(run_id=run_id, tags={"adpet.leaky": "true"})
+        return folder
+
+    def fetch(self, project, uri="models:/adpet/1"):
+        return exported_model(uri, root=project, experiment="adpet")
+
+    def test_an_alias_gives_the_folder_and_the_version(self, original, project):
+        folder, version = self.fetch(project, "models:/adpet@challenger")
+        assert (version.uri, version.leaky) == ("models:/adpet/1", True)
+        assert (folder / "model.json").read_bytes() == (original / "model.json").read_bytes()
+        assert folder.is_relative_to(project / ".adpet/models")
+
+    def test_a_version_is_downloaded_once_and_again_where_its_copy_was_changed(
+        self, original, project, monkeypatch
+    ):
+        folder, _ = self.fetch(project)
+        with monkeypatch.context() as patch:
+            patch.setattr(registry, "registered_files", None)
+            assert self.fetch(project)[0] == folder
+        (folder / "model.json").write_text("{}")
+        (folder / "other.json").touch()
+        assert self.fetch(project)[0] == folder
+        assert [path.name for path in folder.iterdir()] == ["model.json"]
+        assert "threshold" in (folder / "model.json").read_text()
+        assert len(list((project / ".adpet/models").iterdir())) == 1
+
+    def test_a_version_with_changed_files_is_not_downloaded(self, original, project):
+        (original / "model.json").write_text("{}")
+        with pytest.raises(TrackingError, match="models:/adpet/1: required its files as they were"):
+            self.fetch(project)
+
+    @pytest.mark.parametrize("digest", ["../../victim", ""])
+    def test_a_forged_digest_names_no_folder(self, original, project, digest):
+        current().client.set_model_version_tag("adpet", "1", "adpet.files_digest", digest)
+        victim = project.parent / "victim"
+        victim.mkdir()
+        with pytest.raises(TrackingError, match="models:/adpet/1: required"):
+            self.fetch(project)
+        assert victim.is_dir()
+
+    def test_a_version_without_an_exported_model_says_what_to_do(self, log, project):
+        register_version(run_id=log())
+        with pytest.raises(
+            TrackingError, match=r"required one exported model .* received none; name another"
+        ):
+            self.fetch(project)
+
+    def test_an_address_of_another_form_is_refused(self, project):
+        with pytest.raises(TrackingError, match="required a folder, models:/NAME@ALIAS"):
+            self.fetch(project, "models:/adpet")

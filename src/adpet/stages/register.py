@@ -23,10 +23,10 @@ from adpet.evidence.promotion_evidence import Evidence
 from adpet.params import Params, flatten
 from adpet.stages.fitting import hashed, require_evaluation_of
 from adpet.stages.tables import read_results
-from adpet.tracking import provenance, registry
-from adpet.tracking.evidence import log_evidence
+from adpet.tracking import registry
+from adpet.tracking.lineage import FOLDER
 from adpet.tracking.pages import Origin
-from adpet.tracking.registry import describe_run, origin_of, register_version
+from adpet.tracking.registry import describe_run, log_evidence, origin_of, register_version
 from adpet.tracking.runs import append_to_run, delivered_run
 from adpet.tracking.served import log_served
 from adpet.tracking.store import connect, current
@@ -117,7 +117,7 @@ def _delivered(
         tracked.set_tags({registry.AUDIT: audit["verdict"]})
         for path in (AUDIT, AUDIT_FIGURE):
             tracked.log_artifact(path, "audit")
-        tracked.log_artifact(RUN, provenance.FOLDER)
+        tracked.log_artifact(RUN, FOLDER)
         tag = log_evidence(tracked, evidence)
     return delivered_run(lineage_id, "train"), tag
 
