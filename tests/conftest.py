@@ -8,14 +8,17 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nib
+import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import settings
 from ruamel.yaml import YAML
 
-from adpet.memory import keep_freed_memory
+from adpet.malloc import keep_freed_memory
 from adpet.params import set_by_key
 
 # Two test processes share two cores: a library that starts a thread a core would halve both.
@@ -28,6 +31,43 @@ keep_freed_memory()
 settings.register_profile("adpet", deadline=None)
 settings.load_profile("adpet")
 
+MakePredictions = Callable[..., pd.DataFrame]
+
+
+def predictions_table(
+    *,
+    subjects: int = 36,
+    slices: int = 16,
+    seed: int = 0,
+    separation: float = 2.0,
+    within: float = 0.5,
+    prefix: str = "sub-",
+    visits: int = 1,
+) -> pd.DataFrame:
+    """Every second subject has AD; `separation` is in standard deviations of the subjects' logits."""
+    rng = np.random.default_rng(seed)
+    has_ad = np.arange(subjects) % 2 == 1
+    logit = rng.normal(size=subjects) + separation * (has_ad - 0.5)
+    logits = logit[:, None, None] + within * rng.normal(size=(subjects, visits, slices))
+    keys = [
+        (f"{prefix}{subject:04d}", f"{visit + 1}", index)
+        for subject in range(subjects)
+        for visit in range(visits)
+        for index in range(slices)
+    ]
+    table = pd.DataFrame(keys, columns=["subject", "session", "index"])
+    table.insert(0, "scan", table["subject"] + "_ses-" + table["session"])
+    table["diagnosis"] = np.where(np.repeat(has_ad, visits * slices), "AD", "CN")
+    table["part"] = "test"
+    table["probability"] = 1 / (1 + np.exp(-logits.ravel()))
+    return table
+
+
+@pytest.fixture(scope="session")
+def make_predictions() -> MakePredictions:
+    return predictions_table
+
+
 ROOT = Path(__file__).parents[1]
 REAL_MEAN_IMAGE = ROOT.parent / "shared" / "real" / "TEMPLATE_FDGPET_100.nii"
 
@@ -37,7 +77,7 @@ PIPELINE_FILES = (
     "tests/test_pipeline.py",
     "tests/test_browser.py",
     "tests/test_privacy.py",
-    "tests/answering/test_odd_scans.py",
+    "tests/inference/test_odd_scans.py",
     "tests/commands/test_predict.py",
     "tests/web/test_build.py",
     "tests/web/test_page.py",
@@ -93,20 +133,20 @@ def write_exported(folder: Path, *, lineage: str = "a1") -> Path:
     import onnx
     from onnx import TensorProto, helper
 
-    from adpet.answering import model
+    from adpet.imaging.nifti import Volume, write_volume
     from adpet.imaging.template import brain_mask, fdg_template, reference_mask, tissue_labels
-    from adpet.imaging.volume import Volume, write_volume
+    from adpet.inference import exported_model
 
     grid_mm, size = 6.0, 32
     template = fdg_template(grid_mm)
     tissue = tissue_labels(grid_mm)
     folder.mkdir(parents=True)
     for name, data, dtype in (
-        (model.TEMPLATE, template.data, np.float32),
-        (model.BRAIN, brain_mask(grid_mm), np.uint8),
-        (model.REFERENCE, reference_mask("cerebellum", grid_mm), np.uint8),
-        (model.REGIONS, tissue, np.int16),
-        (model.TISSUE, tissue, np.uint8),
+        (exported_model.TEMPLATE, template.data, np.float32),
+        (exported_model.BRAIN, brain_mask(grid_mm), np.uint8),
+        (exported_model.REFERENCE, reference_mask("cerebellum", grid_mm), np.uint8),
+        (exported_model.REGIONS, tissue, np.int16),
+        (exported_model.TISSUE, tissue, np.uint8),
     ):
         volume = Volume(np.asarray(data, dtype=np.float32), template.affine)
         write_volume(folder / name, volume, dtype=dtype, space="mni")
@@ -136,19 +176,19 @@ def write_exported(folder: Path, *, lineage: str = "a1") -> Path:
         ],
     )
     network = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    onnx.save(network, folder / model.NETWORK)
+    onnx.save(network, folder / exported_model.NETWORK)
     y_mm = [-60.0, -40.0, -20.0, 0.0]
     document = {
-        "format": model.FORMAT,
+        "format": exported_model.FORMAT,
         "name": "adpet",
         "lineage": {"id": lineage},
         "adpet_version": "0.1.0",
         "intended_use": "tests",
         "labels": ["CN", "AD"],
-        "network": {"file": model.NETWORK, "input_size": size, "map_size": [size // 8, size // 8]},
-        "files": {name: model.sha256(folder / name) for name in model.FILES},
+        "network": {"file": exported_model.NETWORK, "input_size": size, "map_size": [size // 8, size // 8]},
+        "files": {name: exported_model.sha256(folder / name) for name in exported_model.FILES},
         "standard": {"align": "none", "smoothing_mm": 8.0},
-        "registration": model.registration_constants(),
+        "registration": exported_model.registration_constants(),
         "slices": {"y_mm": y_mm, "size": size, "field_mm": 192.0, "centre_z_mm": 5.0, "window": [0.0, 2.0]},
         "aggregation": {"method": "mean_logit", "weights": None},
         "threshold": 0.5,
@@ -171,7 +211,7 @@ def write_exported(folder: Path, *, lineage: str = "a1") -> Path:
             }
         ],
     }  # fmt: skip
-    (folder / model.DOCUMENT).write_text(json.dumps(document))
+    (folder / exported_model.DOCUMENT).write_text(json.dumps(document))
     return folder
 
 
@@ -186,8 +226,8 @@ def small_scans(tmp_path_factory) -> list[Path]:
     """Three scans in MNI space, dimmer and dimmer in front, for `small_export`; the last is not packed."""
     import numpy as np
 
+    from adpet.imaging.nifti import Volume, write_volume
     from adpet.imaging.template import fdg_template
-    from adpet.imaging.volume import Volume, write_volume
 
     template, folder = fdg_template(6.0), tmp_path_factory.mktemp("scans")
     paths = [folder / "one.nii.gz", folder / "two.nii.gz", folder / "three.nii"]
@@ -235,16 +275,16 @@ def launch_chromium(not_installed):
         yield launch
 
 
-PHANTOM_STAGE = "data/phantom/dvc.yaml:phantom"
+SIMULATE_STAGE = "data/simulated/dvc.yaml:simulate"
 
 SMALL = {
-    "phantom.ad_subjects": 8,
-    "phantom.cn_subjects": 8,
+    "simulation.ad_subjects": 8,
+    "simulation.cn_subjects": 8,
     "compute.workers": 2,
     "compute.threads": 1,
     "split.folds": 3,
-    "model.input_size": 32,
-    "model.alpha": 0.35,
+    "exported_model.input_size": 32,
+    "exported_model.alpha": 0.35,
     "slice.step_mm": 24.0,
     "train.epochs": 3,
     "tune.trials": 2,
@@ -252,12 +292,12 @@ SMALL = {
     "tune.epochs": 2,
     "evaluate.resamples": 200,
     "explain.montages": 2,
-    "audit.subjects": 8,
-    "audit.step_mm": 15.0,
-    "audit.alpha": 0.35,
-    "audit.feature_layer": "block_4_expand_relu",  # a third of the time until it is compiled
-    "audit.epochs": 3,
-    "audit.batch_size": 8,
+    "leakage.subjects": 8,
+    "leakage.step_mm": 15.0,
+    "leakage.alpha": 0.35,
+    "leakage.feature_layer": "block_4_expand_relu",  # a third of the time until it is compiled
+    "leakage.epochs": 3,
+    "leakage.batch_size": 8,
 }
 
 
@@ -429,7 +469,7 @@ def planted_with_names(raw: Path) -> dict[str, str]:
 
 def begun(root: Path, project: Path, values: dict, *, phantom: bool = True) -> Workspace:
     """Return a project with a phantom, before any other stage has run; or without one."""
-    for name in ("dvc.yaml", "params.yaml", ".dvcignore", ".gitignore", "data/phantom/dvc.yaml"):
+    for name in ("dvc.yaml", "params.yaml", ".dvcignore", ".gitignore", "data/simulated/dvc.yaml"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(project / name, root / name)
     # The stages name the modules they depend on.
@@ -446,7 +486,7 @@ def begun(root: Path, project: Path, values: dict, *, phantom: bool = True) -> W
     ):
         workspace.run(*command)
     if phantom:
-        workspace.run("dvc", "repro", PHANTOM_STAGE)
+        workspace.run("dvc", "repro", SIMULATE_STAGE)
     return workspace
 
 
@@ -460,8 +500,8 @@ def begin(project_root):
 def finished(tmp_path_factory, project_root) -> Workspace:
     """A workspace in which ``dvc repro`` has run, on a phantom with names in it."""
     workspace = begun(tmp_path_factory.mktemp("project"), project_root, {})
-    workspace.names = planted_with_names(workspace.root / "data/phantom/raw")
-    workspace.run("dvc", "commit", "--force", PHANTOM_STAGE)
+    workspace.names = planted_with_names(workspace.root / "data/simulated/raw")
+    workspace.run("dvc", "commit", "--force", SIMULATE_STAGE)
     workspace.run("dvc", "repro")
     return workspace
 
@@ -488,15 +528,15 @@ def asked_for(finished, tmp_path_factory) -> Workspace:
 def messy(tmp_path_factory, project_root) -> Workspace:
     """A workspace in which ``dvc repro`` has run on a folder of one's own: a messy download of ADNI."""
     mess = {
-        "phantom.layout": "adni",
-        "phantom.messy": True,
+        "simulation.layout": "adni",
+        "simulation.messy": True,
         # One of HRRT's sites delivers six frames a scan, which are six files here.
-        "phantom.scanners": {"HRRT": 0.4, "D690": 0.2, "TruePoint": 0.2, "HRplus": 0.2},
+        "simulation.scanners": {"HRRT": 0.4, "D690": 0.2, "TruePoint": 0.2, "HRplus": 0.2},
     }
     workspace = begun(tmp_path_factory.mktemp("messy"), project_root, mess)
     workspace.phantom = tmp_path_factory.mktemp("messy-phantom")
-    shutil.move(workspace.root / "data/phantom/truth", workspace.phantom / "truth")
-    shutil.move(workspace.root / "data/phantom/raw", workspace.root / "data/raw")
+    shutil.move(workspace.root / "data/simulated/truth", workspace.phantom / "truth")
+    shutil.move(workspace.root / "data/simulated/raw", workspace.root / "data/raw")
     workspace.names = planted_with_names(workspace.root / "data/raw")
     workspace.run("dvc", "add", "data/raw")
     with (workspace.root / "data/raw.dvc").open("a") as file:

@@ -6,7 +6,7 @@ import grimp
 import pytest
 from ruamel.yaml import YAML
 
-FILES = (Path("data/phantom/dvc.yaml"), Path("dvc.yaml"))
+FILES = (Path("data/simulated/dvc.yaml"), Path("dvc.yaml"))
 
 # What a stage's result may follow from. Figures and MLflow are not worth a new training.
 COMPUTES = ("adpet.imaging", "adpet.cohort", "adpet.learning")
@@ -18,7 +18,7 @@ LAYERS = {
     "explain": SCORES,
     "register": ("adpet.tracking.registry",),
     "pool": SCORES,
-    "audit": SCORES,
+    "leakage": SCORES,
     "report": SCORES,
 }
 
@@ -52,9 +52,9 @@ def used(graph, stage):
 @pytest.mark.parametrize(
     "stage",
     [
-        "phantom",
+        "simulate",
         "ingest",
-        "standardize",
+        "normalize",
         "slice",
         "split",
         "tune",
@@ -62,7 +62,7 @@ def used(graph, stage):
         "evaluate",
         "export",
         "explain",
-        "audit",
+        "leakage",
         "register",
         "fold",
         "pool",

@@ -1,4 +1,4 @@
-"""The whole pipeline on a handful of phantom subjects, as a user runs it: DVC, real files, real processes."""
+"""The whole pipeline on a handful of simulated subjects, as a user runs it: DVC, real files, real processes."""
 
 import json
 import os
@@ -13,13 +13,13 @@ import pandas as pd
 import pytest
 from ruamel.yaml import YAML
 
-from adpet.imaging.volume import read_volume
+from adpet.imaging.nifti import read_volume
 
 pytestmark = pytest.mark.slow
 
 # What a killed and an undisturbed run must agree in, byte by byte.
 OUTPUTS = {
-    "standardize": ["data/interim/volumes", "data/interim/alignment.csv"],
+    "normalize": ["data/interim/volumes", "data/interim/alignment.csv"],
     "tune": ["results/tune/best.json", "results/tune/trials.csv", "results/tune/search.png"],
     "train": ["results/train/model.keras", "results/train/history.csv", "results/train/run.json"],
 }
@@ -91,12 +91,12 @@ class TestTheRun:
 
     def test_the_audit_leaves_the_test_subjects_alone(self, finished):
         split = pd.read_csv(finished.root / "data/processed/split.csv")
-        audited = pd.read_csv(finished.root / "results/audit/predictions.csv")
+        audited = pd.read_csv(finished.root / "results/leakage/predictions.csv")
         assert not set(audited["subject"]) & set(split.loc[split["part"] == "test", "subject"])
         assert audited["arm"].nunique() == 4
 
     def test_so_small_an_audit_says_that_it_proves_nothing(self, finished):
-        audit = finished.read_json("results/audit/audit.json")["leakage"]["audit"]
+        audit = finished.read_json("results/leakage/leakage.json")["leakage"]["audit"]
         assert (audit["verdict"], audit["valid"], audit["conclusive"]) == ("inconclusive", 1, 0)
         assert finished.read_json("results/register/version.json")["audit"] == "inconclusive"
 
@@ -142,7 +142,7 @@ class TestTheStore:
         (used,) = run.inputs.dataset_inputs
         lock = YAML(typ="safe").load(finished.root / "dvc.lock")
         md5 = next(
-            dep["md5"] for dep in lock["stages"]["ingest"]["deps"] if dep["path"] == "data/phantom/raw"
+            dep["md5"] for dep in lock["stages"]["ingest"]["deps"] if dep["path"] == "data/simulated/raw"
         )
         assert used.dataset.digest == md5
         head = finished.run("git", "rev-parse", "HEAD").stdout.strip()
@@ -199,7 +199,7 @@ class TestTheStore:
 
 class TestPredict:
     def test_without_a_champion_it_says_what_to_do(self, copied):
-        scan = next((copied.root / "data/phantom/raw").rglob("*_pet.nii.gz"))
+        scan = next((copied.root / "data/simulated/raw").rglob("*_pet.nii.gz"))
         from mlflow import MlflowClient
 
         client = MlflowClient(tracking_uri=f"sqlite:///{copied.root}/mlflow.db")
@@ -242,9 +242,9 @@ class TestBadParameters:
     def test_a_typing_error_is_one_line_without_a_traceback(self, copied):
         text = (copied.root / "params.yaml").read_text()
         (copied.root / "params.yaml").write_text(text.replace("align: affine", "align: afine"))
-        done = copied.adpet("standardize", status=1)
+        done = copied.adpet("normalize", status=1)
         assert done.stderr == (
-            "adpet standardize: params.yaml: standardize.align: required 'affine' or 'none'; received 'afine'\n"
+            "adpet normalize: params.yaml: normalize.align: required 'affine' or 'none'; received 'afine'\n"
         )
 
     def test_a_leak_put_in_by_hand_stops_the_training(self, copied):
@@ -298,13 +298,13 @@ class TestKilled:
         return sorted((*(run.data.tags[key] for key in keys), run.info.status) for run in runs)
 
     @pytest.mark.long
-    def test_standardize_goes_on_with_the_scans_it_lacks(self, finished, copied):
+    def test_normalize_goes_on_with_the_scans_it_lacks(self, finished, copied):
         def reports():
-            return sorted((copied.root / ".adpet").glob("standardize/*/*.json"))
+            return sorted((copied.root / ".adpet").glob("normalize/*/*.json"))
 
-        self.kill_when(copied, "standardize", lambda: len(reports()) >= 4)
+        self.kill_when(copied, "normalize", lambda: len(reports()) >= 4)
         assert 4 <= len(reports()) < len(pd.read_csv(finished.root / "data/interim/scans.csv"))
-        self.assert_repro_leads_to_the_same("standardize", copied, finished)
+        self.assert_repro_leads_to_the_same("normalize", copied, finished)
 
     @pytest.mark.long
     def test_tune_runs_the_lost_trial_again_and_no_trial_twice(self, finished, copied):
@@ -327,14 +327,14 @@ class TestKilled:
     def test_ctrl_c_is_one_line_and_the_status_of_an_interrupt(self, copied):
         # Tests that run in the background ignore interrupts, and would hand that on.
         earlier = signal.signal(signal.SIGINT, signal.default_int_handler)
-        process = copied.start(sys.executable, "-m", "adpet", "standardize")
+        process = copied.start(sys.executable, "-m", "adpet", "normalize")
         signal.signal(signal.SIGINT, earlier)
-        while not list((copied.root / ".adpet").glob("standardize/*/*.json")):
+        while not list((copied.root / ".adpet").glob("normalize/*/*.json")):
             assert process.poll() is None
             time.sleep(0.005)
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate()
-        assert errors == "adpet standardize: interrupted; run it again to go on\n"
+        assert errors == "adpet normalize: interrupted; run it again to go on\n"
         assert process.returncode == 130
         assert list(copied.root.rglob(".partial-*")) == []
 
@@ -366,7 +366,7 @@ def test_a_messy_adni_cohort_runs_through(messy):
     assert messy.read_json("results/register/version.json")["version"] == 1
     assert pd.read_csv(messy.root / "data/interim/alignment.csv")["passed"].all()
     assert "Data and pipelines are up to date" in messy.run("dvc", "repro").stdout
-    assert not (messy.root / "data/phantom/raw").exists()
+    assert not (messy.root / "data/simulated/raw").exists()
 
 
 @pytest.mark.long
@@ -400,5 +400,5 @@ def test_the_2019_protocol_in_small_is_marked_as_leaky_for_ever(copied):
     refused = copied.adpet("promote", str(version["version"]), status=1)
     assert "NOT MET  new subjects     the split leaked subjects" in refused.stdout
     copied.adpet("promote", str(version["version"]), "--force", "--reason", "to show the leak")
-    scan = next((copied.root / "data/phantom/raw").rglob("*_pet.nii.gz"))
+    scan = next((copied.root / "data/simulated/raw").rglob("*_pet.nii.gz"))
     assert "LEAKY" in copied.adpet("predict", str(scan), "--output", "answer").stdout

@@ -10,7 +10,7 @@ import pytest
 pytestmark = pytest.mark.slow
 
 # Where the names stand by right: the collection, and DVC's copies of it.
-SOURCES = ("data/raw", "data/phantom/raw", ".dvc/cache", ".git")
+SOURCES = ("data/raw", "data/simulated/raw", ".dvc/cache", ".git")
 
 
 @pytest.fixture(params=["finished", pytest.param("messy", marks=pytest.mark.long)])

@@ -7,7 +7,7 @@ from adpet.commands import history as history_command
 from adpet.commands import promote as promote_command
 from adpet.commands import rollback as rollback_command
 from adpet.errors import TrackingError
-from adpet.evidence.promotion_rule import Condition
+from adpet.evaluation.promotion import Condition
 from adpet.tracking import promotion
 from adpet.tracking.promotion import Decision, History, Promotion, Rollback
 

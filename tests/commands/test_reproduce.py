@@ -164,7 +164,7 @@ def refitted(asked_for, tmp_path_factory):
     return workspace
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.dvc
 class TestARefittedModel:
     """Another setting than the commit's made it so, which the version has to remember."""
@@ -182,7 +182,7 @@ class TestARefittedModel:
         assert done.stdout.endswith("the weights are the same, bit by bit\n")
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.dvc
 def test_weights_that_differ_are_printed_with_how_far_and_exit_status_1(
     finished, asked_for, monkeypatch, capsys

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from adpet.artifacts import RUN
 from adpet.commands import lineage as lineage_command
 from adpet.errors import InputError, TrackingError
 from adpet.params import load_params, read_yaml
+from adpet.paths import RUN
 from adpet.tracking.lineage import (
     FOLDER,
     UNVERSIONED,
@@ -94,7 +94,7 @@ class TestId:
         ("fact", "section", "name"),
         [
             ("weights_digest", "model", "weights"),
-            ("template_digest", "standardize", "template"),
+            ("template_digest", "normalize", "template"),
             ("atlas_digest", "explain", "atlas"),
         ],
     )

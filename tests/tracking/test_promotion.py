@@ -9,8 +9,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
 
 from adpet.errors import TrackingError
-from adpet.evidence.promotion_evidence import Evidence
-from adpet.evidence.promotion_rule import Rule
+from adpet.evaluation.promotion import Evidence, Rule
 from adpet.tracking import promotion
 from adpet.tracking.promotion import LONGEST_REASON, printable, promote, read_history, rollback
 from adpet.tracking.store import current

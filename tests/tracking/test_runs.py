@@ -255,11 +255,11 @@ class TestInputsAndModels:
         with open_run(lineage="a1", kind="train", name="x") as run:
             for _ in range(2):
                 run.log_dataset(
-                    "raw", "d41d8cd98f00b204e9800998ecf8427e.dir", "data/phantom/raw", counts={"scans": 24}
+                    "raw", "d41d8cd98f00b204e9800998ecf8427e.dir", "data/simulated/raw", counts={"scans": 24}
                 )
         (used,) = stored().inputs.dataset_inputs
         assert (used.dataset.name, used.dataset.digest) == ("raw", "d41d8cd98f00b204e9800998ecf8427e.dir")
-        assert used.dataset.source == '{"uri": "data/phantom/raw"}'
+        assert used.dataset.source == '{"uri": "data/simulated/raw"}'
         assert used.dataset.profile == '{"scans": 24}'
         assert [(tag.key, tag.value) for tag in used.tags] == [("mlflow.data.context", "training")]
 

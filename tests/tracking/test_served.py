@@ -17,10 +17,10 @@ import grimp
 import pytest
 from mlflow.entities import LoggedModelStatus
 
-from adpet.answering.answer import answer
-from adpet.answering.model import open_model
 from adpet.errors import InputError, TrackingError
-from adpet.imaging.volume import read_volume
+from adpet.imaging.nifti import read_volume
+from adpet.inference.exported_model import open_model
+from adpet.inference.predictor import answer
 from adpet.tracking import exported
 from adpet.tracking.exported import exported_model
 from adpet.tracking.models import DIGEST, SERVED, logged_models, ready_models

@@ -13,11 +13,11 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from adpet.artifacts import MODEL
 from adpet.errors import InputError
-from adpet.learning.saving import load_model as load_keras
-from adpet.learning.weights import weights_difference
+from adpet.learning.checkpoint import load_model as load_keras
+from adpet.learning.checkpoint import weights_difference
 from adpet.params import load_params, read_yaml, set_by_key
+from adpet.paths import MODEL
 from adpet.tracking.lineage import (
     DIRTY,
     PARAMETER_FILES,

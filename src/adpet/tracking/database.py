@@ -6,9 +6,9 @@ Of one that is not there, MLflow's client says after 105 seconds what SQLAlchemy
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from adpet.artifacts import written_aside
 from adpet.errors import TrackingError
 from adpet.processes import locked
+from adpet.storage import atomic_write
 from adpet.tracking.place import TRACKING_URI, shown
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def make_file(engine: "Engine", artifacts: str) -> str:
         )
     with locked(database.parent):
         if not database.exists():
-            with written_aside(database) as aside:
+            with atomic_write(database) as aside:
                 _create_tables(engine.url.set(database=str(aside)), location)
     return location
 

@@ -26,9 +26,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from adpet.artifacts import PARTIAL_PREFIX, WORK, move, remove, written_aside
 from adpet.errors import TrackingError
+from adpet.paths import WORK
 from adpet.processes import locked
+from adpet.storage import PARTIAL_PREFIX, atomic_write, move, remove
 
 OUTBOX = WORK / "outbox"
 REFUSED = WORK / "refused"
@@ -108,7 +109,7 @@ class Session:
     def keep(self, path: Path) -> str:
         """Copy a file into the session's folder of its SHA-256, and return that."""
         digest = file_digest(path)
-        with self._writing, written_aside(self.kept(digest) / path.name) as aside:
+        with self._writing, atomic_write(self.kept(digest) / path.name) as aside:
             shutil.copyfile(path, aside)
             synchronise(aside)
         for folder in (self.kept(digest), self.kept("")):
@@ -118,7 +119,7 @@ class Session:
     @contextmanager
     def folder_kept(self, name: str) -> Iterator[Path]:
         """Yield a folder to write to, which becomes one of the session's when it is whole."""
-        with written_aside(self.kept(name)) as aside:
+        with atomic_write(self.kept(name)) as aside:
             aside.mkdir()
             yield aside
             for path in (*aside.rglob("*"), aside):
@@ -149,7 +150,7 @@ class Session:
 
     def confirm(self, state: State) -> None:
         """Note that the store has taken the lines up to a position, before anything else is sent."""
-        with written_aside(self.folder / _STATE) as aside:
+        with atomic_write(self.folder / _STATE) as aside:
             aside.write_text(json.dumps(asdict(state)))
             synchronise(aside)
 
@@ -193,7 +194,7 @@ def begin(outbox: Path, **first: Any) -> Session:
     with locked(outbox), ExitStack() as opened:
         stamp = max(time.time_ns(), *(int(name.partition("-")[0]) + 1 for name in names(outbox)), 0)
         folder = outbox / f"{stamp:020d}-{first['kind']}-{first['lineage'][:20]}"
-        with written_aside(folder) as aside:
+        with atomic_write(folder) as aside:
             aside.mkdir()
             journal = opened.enter_context((aside / _JOURNAL).open("ab", buffering=0))
             fcntl.flock(journal, fcntl.LOCK_EX)

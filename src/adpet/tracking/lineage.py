@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from adpet.artifacts import RUN, fingerprint
 from adpet.errors import InputError, TrackingError
 from adpet.params import flatten, read_yaml
+from adpet.paths import RUN
+from adpet.storage import fingerprint
 
 if TYPE_CHECKING:
     from adpet.tracking.registry import Version
@@ -41,15 +42,15 @@ PACKAGES: Final = (
 # What `dvc repro` itself rewrites: a change of these does not make a commit dirty.
 GENERATED: Final = (
     "dvc.lock",
-    "data/phantom/dvc.lock",
-    "results/audit/audit.json",
+    "data/simulated/dvc.lock",
+    "results/leakage/leakage.json",
     "results/evaluate/metrics.json",
 )
 
 # Facts that are digests of files, and the parameter that may name one.
 PARAMETER_FILES: Final = {
     "weights_digest": "model.weights",
-    "template_digest": "standardize.template",
+    "template_digest": "normalize.template",
     "atlas_digest": "explain.atlas",
 }
 NOT_IN_ID: Final = ("id", "commit", "code_folders")

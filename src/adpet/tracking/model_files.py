@@ -71,7 +71,7 @@ def read_model(folder: Path, *, uri: str) -> tuple[Any, dict[str, Any]]:
     """
     from mlflow.models import Model
 
-    from adpet.learning.saving import load_model
+    from adpet.learning.checkpoint import load_model
 
     try:
         with reported(f"{uri}: "):

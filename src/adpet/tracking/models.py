@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 
-from adpet.artifacts import written_aside
 from adpet.errors import TrackingError
+from adpet.storage import atomic_write
 from adpet.tracking import checked_loading
 from adpet.tracking.store import LINEAGE, current, reported
 
@@ -182,5 +182,5 @@ def _claim(folder: Path, entry: Any) -> None:
     model.artifact_path = entry.artifact_location
     model.model_uuid = model.model_id = entry.model_id
     model.run_id = entry.source_run_id
-    with written_aside(path) as aside:
+    with atomic_write(path) as aside:
         model.save(str(aside))

@@ -17,8 +17,8 @@ from typing import Any
 from mlflow.exceptions import MlflowException
 
 from adpet.errors import TrackingError
-from adpet.evidence.leakage import INVALID
-from adpet.evidence.promotion_rule import Condition, Rule, conditions
+from adpet.evaluation.leakage import INVALID
+from adpet.evaluation.promotion import Condition, Rule, conditions
 from adpet.tracking.registry import (
     AUDIT,
     CHAMPION,

@@ -16,9 +16,10 @@ from typing import Any, Final
 
 from mlflow.exceptions import MlflowException
 
-from adpet.artifacts import PARTIAL_PREFIX, WORK, move
 from adpet.errors import InputError, TrackingError
-from adpet.evidence.promotion_evidence import Evidence, evidence_digest
+from adpet.evaluation.promotion import Evidence, evidence_digest
+from adpet.paths import WORK
+from adpet.storage import PARTIAL_PREFIX, move
 from adpet.tracking.checked_loading import FILES, files_digest
 from adpet.tracking.model_files import downloaded, read_model, require_digest
 from adpet.tracking.models import DIGEST, SERVED, trained_model

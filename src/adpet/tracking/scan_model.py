@@ -9,9 +9,9 @@ from typing import Any
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import BAD_REQUEST, INTERNAL_ERROR
 
-from adpet.answering.encoded import Limits, answer_encoded
-from adpet.answering.model import open_model
 from adpet.errors import InputError
+from adpet.inference.exported_model import open_model
+from adpet.inference.http import Limits, answer_encoded
 
 
 class ScanError(MlflowException):  # type: ignore[misc]

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import adpet
-from adpet.answering.model import open_model
 from adpet.errors import InputError
+from adpet.inference.exported_model import open_model
 from adpet.tracking import checked_loading
 from adpet.tracking.checked_loading import CODE, EXPORTED, files_digest
 from adpet.tracking.model_files import downloaded
@@ -31,25 +31,25 @@ PARTS: Final = (
     "artifacts.py",
     "errors.py",
     "answering/__init__.py",
-    "answering/answer.py",
-    "answering/encoded.py",
-    "answering/model.py",
-    "answering/network.py",
-    "answering/quality.py",
-    "answering/regions.py",
+    "inference/predictor.py",
+    "inference/http.py",
+    "inference/exported_model.py",
+    "inference/exported_model.py",
+    "inference/quality.py",
+    "inference/regions.py",
     "evidence/__init__.py",
-    "evidence/aggregation.py",
-    "evidence/binning.py",
-    "evidence/resampling.py",
+    "evaluation/aggregation.py",
+    "evaluation/bootstrap.py",
+    "evaluation/bootstrap.py",
     "imaging/__init__.py",
-    "imaging/align.py",
-    "imaging/climbing.py",
-    "imaging/coronal.py",
-    "imaging/header.py",
-    "imaging/intensity.py",
-    "imaging/standard.py",
+    "imaging/registration.py",
+    "imaging/registration.py",
+    "imaging/slices.py",
+    "imaging/nifti.py",
+    "imaging/normalization.py",
+    "imaging/normalization.py",
     "imaging/template.py",
-    "imaging/volume.py",
+    "imaging/nifti.py",
     "tracking/__init__.py",
     "tracking/scan_model.py",
 )
