@@ -24,6 +24,7 @@ from adpet.tracking.lineage import (
     how_to_get,
     lineage,
     lineage_id,
+    read_facts,
 )
 from adpet.tracking.registry import register_version, version_of
 from adpet.tracking.runs import append_to_run, delivered_run
@@ -122,31 +123,22 @@ class TestId:
         assert make_facts(code_folders=["net"])["id"] != before["id"]
 
 
-class TestCodeDigest:
-    @pytest.fixture
-    def code(self, tmp_path):
-        for name in ("one/net/a.py", "one/net/deep/b.py", "one/cli.py"):
-            path = tmp_path / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(name)
-        return tmp_path / "one"
-
-    def test_digest_is_the_same_in_another_place_and_order(self, code, tmp_path):
-        before = code_digest([code / "net", code / "cli.py"])
-        there = code.rename(tmp_path / "two")
-        assert code_digest([there / "cli.py", there / "net"]) == before
-
-    def test_digest_changes_with_names_and_bytes_of_modules_alone(self, code):
-        digests = [code_digest([code])]
-        (code / "net/notes.txt").touch()
-        assert code_digest([code]) == digests[0]
-        (code / "net/c.py").touch()
-        digests.append(code_digest([code]))
-        (code / "net/c.py").rename(code / "net/d.py")
-        digests.append(code_digest([code]))
-        (code / "net/d.py").write_text("x")
-        digests.append(code_digest([code]))
-        assert len(set(digests)) == 4
+def test_code_digest_follows_from_names_and_bytes_of_modules_wherever_they_lie(tmp_path):
+    for name in ("one/net/a.py", "one/net/deep/b.py", "one/cli.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    code = tmp_path / "one"
+    digests = [code_digest([code / "net", code / "cli.py"])]
+    (code / "net/notes.txt").touch()
+    code = code.rename(tmp_path / "two")
+    assert code_digest([code / "cli.py", code / "net"]) == digests[0]
+    (code / "net/c.py").touch()
+    digests.append(code_digest([code / "net", code / "cli.py"]))
+    (code / "net/c.py").rename(code / "net/d.py")
+    digests.append(code_digest([code / "net", code / "cli.py"]))
+    (code / "net/d.py").write_text("x")
+    digests.append(code_digest([code / "net", code / "cli.py"]))
+    assert len(set(digests)) == 4
 
 
 class TestVersions:
@@ -164,9 +156,8 @@ class TestVersions:
         with pytest.raises(InputError, match=r"required a DVC project here; received: .*; run: dvc init"):
             cache_folder()
 
-    @pytest.mark.parametrize("spelled", ["data/raw", "data/raw/", "./data/raw"])
-    def test_data_hash_is_the_one_that_dvc_locked_however_the_folder_is_spelled(self, repository, spelled):
-        assert data_hash(spelled) == DATA
+    def test_data_hash_is_the_one_that_dvc_locked_however_the_folder_is_spelled(self, repository):
+        assert {data_hash(raw) for raw in ("data/raw", "data/raw/", "./data/raw")} == {DATA}
         assert data_hash("data/other") == UNVERSIONED
 
     def test_cache_lies_where_dvc_is_configured(self, repository):
@@ -193,8 +184,12 @@ def registered(facts, log, tmp_path):
 
 
 class TestFactsOfAVersion:
-    def test_facts_are_those_of_the_training(self, registered, facts):
-        assert facts_of(registered()) == facts
+    @pytest.mark.parametrize(
+        "changes", [{}, {"commit": UNVERSIONED, "data": UNVERSIONED}, {"commit": f"{'0' * 64}-dirty"}]
+    )
+    def test_facts_are_those_of_the_training(self, registered, facts, changes):
+        wanted = with_id(facts | changes)
+        assert facts_of(registered(wanted)) == wanted
 
     def test_changed_facts_are_refused(self, registered):
         version = registered({"seed": 2})
@@ -204,7 +199,7 @@ class TestFactsOfAVersion:
             facts_of(version)
         assert "\n" not in str(refused.value)
 
-    @pytest.mark.parametrize("document", [[0], {"lineage": []}, {"lineage": {"seed": 1}}, {"line": {}}])
+    @pytest.mark.parametrize("document", [[0], {"lineage": []}, {"lineage": {"seed": 1}}])
     def test_a_malformed_document_is_refused_in_one_line(self, registered, document):
         version = registered(document=document)
         with pytest.raises(TrackingError, match=r"required lineage/run.json .* received: lineage") as refused:
@@ -216,29 +211,20 @@ class TestFactsOfAVersion:
         "changes",
         [
             {"commit": "--output=written"},
-            {"commit": "HEAD; touch written #"},
             {"commit": f"{'0' * 40}\n"},
             {"data": "../../../../etc"},
-            {"data": "ab12.dir"},
             {"versions": ["numpy"]},
             {"weights_digest": "../x"},
             {"params": {"cohort": {}}},
         ],
     )
-    def test_facts_that_git_or_dvc_could_misread_are_refused(self, registered, facts, changes):
-        """Though they are those of the version's lineage id: who fills a registry can write both."""
+    def test_facts_that_git_or_dvc_could_misread_are_refused(self, facts, tmp_path, changes):
+        """Though they may be those of a lineage id: who fills a registry can write both."""
         (name,) = changes
-        version = registered(with_id(facts | changes))
-        with pytest.raises(TrackingError, match=rf"received: lineage\.{name}") as refused:
-            facts_of(version)
-        assert "\n" not in str(refused.value)
-
-    @pytest.mark.parametrize(
-        "changes", [{"commit": UNVERSIONED, "data": UNVERSIONED}, {"commit": f"{'0' * 64}-dirty"}]
-    )
-    def test_facts_outside_of_git_and_of_a_dirty_commit_are_valid(self, registered, facts, changes):
-        wanted = with_id(facts | changes)
-        assert facts_of(registered(wanted)) == wanted
+        file = tmp_path / RUN.name
+        file.write_text(json.dumps({"lineage": with_id(facts | changes)}))
+        with pytest.raises(ValueError, match=rf"^lineage\.{name}"):
+            read_facts(file)
 
     def test_a_version_without_facts_says_what_to_do(self, log):
         register_version(run_id=log())

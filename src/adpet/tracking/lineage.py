@@ -222,7 +222,7 @@ def facts_of(version: "Version") -> dict[str, Any]:
         try:
             with reported():
                 file = current().client.download_artifacts(version.run_id, place, scratch)
-            facts = _read_facts(Path(file))
+            facts = read_facts(Path(file))
         except (OSError, ValueError, TrackingError) as error:
             raise TrackingError(
                 f"{version.uri}: required {place} among the artifacts of run {version.run_id}, as a training "
@@ -349,7 +349,7 @@ def how_to_get(raw: str) -> str:
     return f"{fetch}; or, if no remote has them, copy them to {raw} and run: dvc add {shlex.quote(raw)}"
 
 
-def _read_facts(file: Path) -> dict[str, Any]:
+def read_facts(file: Path) -> dict[str, Any]:
     """Read the facts of a training.
 
     Raises
