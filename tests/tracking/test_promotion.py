@@ -282,6 +282,13 @@ class TestSimultaneous:
             promote(2, **KNOWN)
         assert outline()[1:] == [("promotion", 1, 2, "overtaken"), ("moved by hand", 1, 3, "done")]
 
+    def test_of_two_promotions_of_one_version_the_second_is_overtaken(self, monkeypatch):
+        write = promotion._set_tag
+        monkeypatch.setattr(promotion, "_set_tag", lambda *arguments: [write(*arguments), move_by_hand(2)])
+        with pytest.raises(TrackingError, match="received version 2, set meanwhile"):
+            promote(2, **KNOWN)
+        assert outline()[1:] == [("promotion", 1, 2, "overtaken"), ("moved by hand", 1, 2, "done")]
+
     def test_an_alias_that_is_another_when_read_back_is_overtaken(self, monkeypatch):
         monkeypatch.setattr(current().client, "set_registered_model_alias", lambda *_: None)
         with pytest.raises(TrackingError, match="received version 1, set meanwhile"):

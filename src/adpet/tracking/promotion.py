@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import takewhile
 from typing import Any
 
 from mlflow.exceptions import MlflowException
@@ -231,8 +232,8 @@ def rollback(*, model_name: str, reason: str = "") -> Rollback:
     history = read_history(model_name)
     existing, now = version_numbers(model_name), history.champion
     earlier = [number for number in reversed(history.champions[:-1]) if number not in (None, now)]
-    after = next((number for number in earlier if number in existing), None)
-    gone = earlier if after is None else earlier[: earlier.index(after)]
+    gone = list(takewhile(lambda number: number not in existing, earlier))
+    after = earlier[len(gone)] if len(gone) < len(earlier) else None
     skipped = tuple(number for number in dict.fromkeys(gone) if number is not None)
     if after is None:
         none = f"there was none ({skipped_text(skipped)})" if skipped else "there was none"
@@ -300,12 +301,12 @@ def _decide(name: str, decision: Decision) -> None:
         at=_now(),
     )
     _set_tag(name, mine.key, {field: getattr(mine, field) for field in FIELDS})
-    champion = read_history(name).champion
+    end, champion = OVERTAKEN, read_history(name).champion
     if champion == mine.before:
         with reported():
             current().client.set_registered_model_alias(name, CHAMPION, str(mine.after))
         champion = _settled(name, besides={mine.id, *earlier.pending}).champion
-    end = DONE if champion == mine.after else OVERTAKEN
+        end = DONE if champion == mine.after else OVERTAKEN
     _set_tag(name, f"{mine.key}.{end}", {"at": _now()})
     if end == OVERTAKEN:
         received = "none" if champion is None else f"version {champion}"
@@ -316,7 +317,7 @@ def _decide(name: str, decision: Decision) -> None:
 
 
 def _settled(name: str, *, besides: set[str]) -> History:
-    """Read the history once no other decision is being taken; a killed one is waited for in vain."""
+    """Read the history when no other decision is pending, or after `SETTLE_S`: its process was killed."""
     deadline = time.monotonic() + SETTLE_S
     while (history := read_history(name)).pending - besides and time.monotonic() < deadline:
         time.sleep(_PAUSE_S)
