@@ -175,8 +175,7 @@ def made_up_evidence(separation, **changes):
 @pytest.fixture
 def version(log):
     """Register a version with made-up results, and return its number."""
-    from adpet.tracking.evidence import log_evidence
-    from adpet.tracking.registry import register_version
+    from adpet.tracking.registry import log_evidence, register_version
     from adpet.tracking.runs import append_to_run, delivered_run
 
     def version(lineage="a1", separation=2.0, tags=None, **changes):

@@ -91,7 +91,7 @@ def _opened(named: str | None) -> ExportedModel:
     if named is not None and not named.startswith("models:"):
         return open_model(Path(named))
     from adpet.params import load_params
-    from adpet.tracking.exported import exported_model
+    from adpet.tracking.registry import exported_model
 
     tracking = load_params().tracking
     uri = named or f"models:/{tracking.model_name}@champion"

@@ -22,10 +22,10 @@ from adpet.reporting.model_card import shortened
 from adpet.stages.common import hashed, require_evaluation_of
 from adpet.stages.tables import read_results
 from adpet.storage import read_json, write_json
-from adpet.tracking import provenance, registry
-from adpet.tracking.evidence import log_evidence
+from adpet.tracking import registry
+from adpet.tracking.lineage import FOLDER
 from adpet.tracking.pages import Origin
-from adpet.tracking.registry import describe_run, origin_of, register_version
+from adpet.tracking.registry import describe_run, log_evidence, origin_of, register_version
 from adpet.tracking.runs import append_to_run, delivered_run
 from adpet.tracking.served import log_served
 from adpet.tracking.store import connect, current
@@ -116,7 +116,7 @@ def _delivered(
         tracked.set_tags({registry.AUDIT: audit["verdict"]})
         for path in (AUDIT, LEAKAGE_FIGURE):
             tracked.log_artifact(path, "audit")
-        tracked.log_artifact(RUN, provenance.FOLDER)
+        tracked.log_artifact(RUN, FOLDER)
         tag = log_evidence(tracked, evidence)
     return delivered_run(lineage_id, "train"), tag
 
