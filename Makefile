@@ -81,6 +81,6 @@ lock: ## resolve the requirements anew (needs uv)
 	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --upgrade \
 		--no-annotate --no-header --quiet --output-file requirements.lock
 
-clean: ## remove the environment, the built page and every unfinished piece of work, but not what MLflow lacks
+clean: ## remove the environment, the built page and every unfinished piece of work
 	rm -rf $(VENV) web/node_modules web/dist
-	test ! -d .adpet || find .adpet -mindepth 1 -maxdepth 1 ! -name outbox ! -name refused -exec rm -rf {} +
+	rm -rf .adpet

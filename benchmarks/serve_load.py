@@ -39,7 +39,7 @@ from adpet.errors import InputError
 from adpet.imaging.volume import Volume, read_header, read_volume, write_volume
 from adpet.params import load_params
 from adpet.tracking.exported import exported_model
-from adpet.tracking.place import TRACKING_URI, store_uri
+from adpet.tracking.store import TRACKING_URI, store_uri
 
 CLIENTS = 8
 START_S, LOOK_S = 120, 1.0

@@ -43,7 +43,6 @@ PIPELINE_FILES = (
     "tests/web/test_page.py",
     "tests/web/test_four_ways.py",
     "tests/commands/test_reproduce.py",
-    "tests/tracking/test_model_files.py",
     "tests/stages/test_evaluate.py",
     "tests/stages/test_export.py",
     "tests/stages/test_fold.py",

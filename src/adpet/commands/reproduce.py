@@ -20,10 +20,9 @@ from adpet.learning.weights import weights_difference
 from adpet.params import load_params
 from adpet.temporary import temporary_files
 from adpet.tracking.lineage import UNVERSIONED, data_hash, git
-from adpet.tracking.place import TRACKING_URI
 from adpet.tracking.provenance import DIRTY, checks, facts_of
 from adpet.tracking.registry import load_model, named
-from adpet.tracking.store import connect
+from adpet.tracking.store import TRACKING_URI, connect
 
 # Stages whose results may come from DVC's cache; `train` is always run.
 BEFORE = ("ingest", "standardize", "slice", "split", "tune")

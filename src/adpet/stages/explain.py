@@ -43,7 +43,7 @@ from adpet.stages.explain_truth import truth_scores, truths_of, untrained_explai
 from adpet.stages.participants import may_log_images, reads_phantom
 from adpet.stages.tables import read_results
 from adpet.tracking.runs import append_to_run
-from adpet.tracking.store import connect
+from adpet.tracking.sync import start_tracking
 from adpet.workers import progress
 
 # The two maps of every scan, the suffix of their files, and the unit of their values.
@@ -270,7 +270,7 @@ def _write_table(path: Path, table: pd.DataFrame) -> None:
 
 
 def _log(params: Params) -> None:
-    connect(Path.cwd(), required=False, **params.tracking.connection)
+    start_tracking(Path.cwd(), experiment=params.tracking.experiment)
     with append_to_run(read_json(RUN)["lineage"]["id"]) as tracked:
         for path in (CAM, EXPLAIN / "regions.csv", *sorted((EXPLAIN / "groups").iterdir())):
             tracked.log_artifact(path, "explain/groups")

@@ -20,7 +20,7 @@ from adpet.evidence.cross_validation import COLUMNS, fold_subjects, pooled_summa
 from adpet.params import Params
 from adpet.stages.tables import read_results
 from adpet.tracking.runs import append_to_run
-from adpet.tracking.store import connect
+from adpet.tracking.sync import start_tracking
 
 
 def run(params: Params) -> None:
@@ -43,7 +43,7 @@ def run(params: Params) -> None:
     subjects["searched"] = subjects["subject"].isin(searched)
     summary = pooled_summary(subjects, seed=params.seed, resamples=params.evaluate.resamples)
     _write(subjects[list(COLUMNS)], summary)
-    connect(Path.cwd(), required=False, **params.tracking.connection)
+    start_tracking(Path.cwd(), experiment=params.tracking.experiment)
     with append_to_run(read_json(RUN)["lineage"]["id"]) as tracked:
         tracked.log_metrics({"cross_validation": summary})
         tracked.log_artifact(CROSS_VALIDATION_SUMMARY, "cross-validation")

@@ -43,7 +43,7 @@ from adpet.stages.participants import reads_phantom
 from adpet.stages.searching import search_space
 from adpet.stages.tables import read_results
 from adpet.tracking.runs import append_to_run
-from adpet.tracking.store import connect
+from adpet.tracking.sync import start_tracking
 
 
 def run(params: Params) -> None:
@@ -143,7 +143,7 @@ def _search(params: Params) -> Search | None:
 
 
 def _log(lineage_id: str, params: Params) -> None:
-    connect(Path.cwd(), required=False, **params.tracking.connection)
+    start_tracking(Path.cwd(), experiment=params.tracking.experiment)
     with append_to_run(lineage_id) as tracked:
         for path in (REPORT, MODEL_CARD):
             tracked.log_artifact(path, "report")

@@ -12,12 +12,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from adpet.artifacts import WORK, write_json, written_aside
+from adpet.artifacts import FILES, WORK, files_digest, write_json, written_aside
 from adpet.errors import TrackingError
 from adpet.processes import locked
-from adpet.tracking.checked_loading import FILES, files_digest
-from adpet.tracking.place import LEAKY, MODEL_URI, SERVER, SQLITE, main_root, shown, store_uri
 from adpet.tracking.rest import asked_over_rest
+from adpet.tracking.store import LEAKY, MODEL_URI, SERVER, SQLITE, main_root, shown, store_uri
 
 if TYPE_CHECKING:
     from adpet.tracking.registry import Version

@@ -14,7 +14,6 @@ from adpet.evidence.promotion_evidence import Evidence
 from adpet.evidence.promotion_rule import Condition, Rule, conditions
 from adpet.tracking.decisions import CHAMPION, Book, Draft, read_book, write_end
 from adpet.tracking.evidence import NoEvidenceError, evidence_of
-from adpet.tracking.place import LEAKY
 from adpet.tracking.registry import (
     AUDIT,
     Version,
@@ -24,7 +23,7 @@ from adpet.tracking.registry import (
     version_numbers,
     version_of,
 )
-from adpet.tracking.store import ForbiddenError, current, reported
+from adpet.tracking.store import LEAKY, ForbiddenError, current, reported
 from adpet.tracking.turns import is_at_work, turn, unfinished
 
 # How often a promotion is judged anew since another one was quicker.

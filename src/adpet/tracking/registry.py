@@ -12,13 +12,11 @@ from typing import Any
 
 from mlflow.exceptions import MlflowException
 
+from adpet.artifacts import FILES, files_digest
 from adpet.errors import TrackingError
-from adpet.tracking.checked_loading import FILES, files_digest
-from adpet.tracking.model_files import downloaded, read_model, require_digest
-from adpet.tracking.models import DIGEST, SERVED, trained_model
-from adpet.tracking.pages import NOTE, Origin
-from adpet.tracking.place import LEAKY, MODEL_URI
-from adpet.tracking.store import current, reported
+from adpet.tracking.models import DIGEST, SERVED, downloaded, read_model, require_digest, trained_model
+from adpet.tracking.store import LEAKY, MODEL_URI, current, reported
+from adpet.tracking.ui_notes import NOTE, Origin
 
 AGGREGATION = "adpet.aggregation"
 AUDIT = "adpet.audit"

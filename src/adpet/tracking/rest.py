@@ -11,7 +11,7 @@ from typing import Any, Final
 from urllib.parse import urlencode
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
-from adpet.tracking.place import MODEL_URI, PASSWORD, USERNAME
+from adpet.tracking.store import MODEL_URI, PASSWORD, USERNAME
 
 TIMEOUT_S: Final = 5.0
 # How else MLflow's client can be told to log in or to connect.
