@@ -15,7 +15,8 @@ from adpet.tracking import provenance
 from adpet.tracking.lineage import lineage
 from adpet.tracking.provenance import changed_settings, checks, facts_of
 from adpet.tracking.registry import Version, register_version, version_of
-from adpet.tracking.runs import append_to_run, delivered_run
+from adpet.tracking.runs import append_to_run
+from adpet.tracking.sync import shared_run
 
 DATA = f"{'ab12' * 8}.dir"
 PARAMS = {"seed": 1, "cohort": {"raw": "data/raw"}, "train": {"learning_rate": 0.002}}
@@ -53,7 +54,7 @@ def registered(facts, log, tmp_path):
         file.write_text(json.dumps(document or {"lineage": told}))
         with append_to_run(told["id"]) as run:
             run.log_artifact(file, provenance.FOLDER)
-        register_version(run_id=delivered_run(told["id"], "train"), tags={"adpet.lineage": told["id"]})
+        register_version(run_id=shared_run(told["id"]), tags={"adpet.lineage": told["id"]})
         return version_of("models:/adpet/1")
 
     return registered

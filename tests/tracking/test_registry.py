@@ -149,7 +149,7 @@ class TestFiles:
 
     def test_a_version_that_does_not_say_which_files_it_had_is_refused(self, folder):
         current().client.delete_model_version_tag("adpet", "1", "adpet.files_digest")
-        with pytest.raises(TrackingError, match="a version without it; register it anew"):
+        with pytest.raises(TrackingError, match="a version without it; register it again"):
             load_model("models:/adpet/1")
         register_version(run_id=version_of("models:/adpet/1").run_id)
         load_model("models:/adpet/1")
