@@ -1,12 +1,12 @@
-"""Show whether what a network learns on the phantom holds on a real image.
+"""Show whether what a network learns on the simulated cohort holds on a real image.
 
     make repro
     python benchmarks/dose_response.py REAL_MEAN.nii
 
-Trains the network of the project folder anew for each seed, on the phantom's training subjects. It is then
+Trains the project's network again for each seed, on the training subjects of the simulated cohort. It is then
 given a real mean image of patients and controls, as it is (dose 0) and with the average patient's deficits of
 severity 0.5 to 2 multiplied in. The probability of AD must rise with every dose, and at dose 0 the logit must
-lie between those of the phantom's CN and AD test subjects. Exits with status 1 where it does not.
+lie between those of the simulated cohort's CN and AD test subjects. Exits with status 1 where it does not.
 """
 
 import argparse
@@ -18,22 +18,22 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import ndimage
 
-from adpet.artifacts import BEST_TRIAL, SLICES, SPLIT, read_json
-from adpet.cohort.individual import average_person, person_uptake
 from adpet.cohort.splits import read_split
-from adpet.cohort.uptake import FWHM_PER_SIGMA, GRID_MM, load_anatomy
-from adpet.imaging.align import resample
-from adpet.imaging.coronal import coronal_slices
-from adpet.imaging.intensity import ratio_to_reference, to_uint8
-from adpet.imaging.standard import load_standard, standardize
-from adpet.imaging.volume import Volume, read_volume
+from adpet.imaging.nifti import Volume, read_volume
+from adpet.imaging.normalization import load_standard, normalize, ratio_to_reference, to_uint8
+from adpet.imaging.registration import resample
+from adpet.imaging.slices import coronal_slices
 from adpet.learning.training import set_determinism
 from adpet.params import Params, load_params
-from adpet.stages.fitting import augmentation, network, optimisation, training_and_validation
+from adpet.paths import BEST_TRIAL, SLICES, SPLIT
+from adpet.simulation.anatomy import FWHM_PER_SIGMA, GRID_MM, load_anatomy
+from adpet.simulation.subject import average_person, person_uptake
+from adpet.stages.common import augmentation, network, optimisation, training_and_validation
 from adpet.stages.slice import coronal_grid
+from adpet.storage import read_json
 
 DOSES = (0.0, 0.5, 1.0, 1.5, 2.0)
-# Resolution of the real mean image, as `adpet phantom --check` finds it: deficits are no sharper than it is.
+# Resolution of the real mean image, as `adpet simulate --check` finds it: deficits are no sharper than it is.
 REAL_FWHM_MM = 12.0
 # Where there is less uptake than this, pons = 1, there is none to lose.
 LEAST_UPTAKE = 0.3
@@ -61,13 +61,13 @@ def main() -> None:
 def real_slices(path: Path, params: Params) -> list[npt.NDArray[np.uint8]]:
     """Return the slices of the real image at each dose, made as those of any scan."""
     standard = load_standard(
-        grid_mm=params.standardize.grid_mm,
-        reference=params.standardize.reference,
-        template=params.standardize.template,
-        align=params.standardize.align,
-        smoothing_mm=params.standardize.smoothing_mm,
+        grid_mm=params.normalize.grid_mm,
+        reference=params.normalize.reference,
+        template=params.normalize.template,
+        align=params.normalize.align,
+        smoothing_mm=params.normalize.smoothing_mm,
     )
-    volume = standardize(read_volume(path), standard)[0]
+    volume = normalize(read_volume(path), standard)[0]
     slices = []
     for dose in DOSES:
         dosed = volume.data * resample(spared(dose), shape=volume.data.shape, affine=volume.affine)
@@ -92,7 +92,7 @@ def judged(seed: int, split: pd.DataFrame, dosed: list[npt.NDArray[np.uint8]], p
     """Train with one seed, print its row, and say whether it holds."""
     from sklearn.metrics import roc_auc_score
 
-    from adpet.learning.cam import class_activation_maps
+    from adpet.learning.saliency import class_activation_maps
     from adpet.learning.training import train
 
     params = params.with_values({"seed": seed})

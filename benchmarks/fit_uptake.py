@@ -3,8 +3,8 @@
     python benchmarks/fit_uptake.py REAL_MEAN.nii
 
 The mean of a group that is half AD, half CN is linear in the regions' values. Least squares over the brain's
-voxels finds those in `adpet.cohort.uptake.BETWEEN` and white matter's, while heavy rows hold the table's
-regions at their means. What is printed was copied into `adpet.cohort.uptake`.
+voxels finds those in `adpet.simulation.anatomy.BETWEEN` and white matter's, while heavy rows hold the table's
+regions at their means. What is printed was copied into `adpet.simulation.anatomy`.
 """
 
 import argparse
@@ -16,8 +16,9 @@ import numpy.typing as npt
 from scipy import ndimage
 from scipy.optimize import lsq_linear
 
-from adpet.cohort.individual import average_person, person_uptake
-from adpet.cohort.uptake import (
+from adpet.imaging.nifti import read_volume
+from adpet.imaging.normalization import load_standard, normalize
+from adpet.simulation.anatomy import (
     BETWEEN,
     FAR_VALUE,
     FWHM_PER_SIGMA,
@@ -31,12 +32,11 @@ from adpet.cohort.uptake import (
     load_anatomy,
     region_masks,
 )
-from adpet.imaging.standard import load_standard, standardize
-from adpet.imaging.volume import read_volume
+from adpet.simulation.subject import average_person, person_uptake
 
 # Severities whose mean is the group that the image shows: CN, some of them ill already, and AD.
 SEVERITIES = (0.06, 1.0)
-# Resolution at which a mean of many registered people is most alike (`adpet phantom --check` finds it).
+# Resolution at which a mean of many registered people is most alike (`adpet simulate --check` finds it).
 REAL_FWHM_MM = 12.0
 # Weight of the table against all voxels together.
 TABLE_WEIGHT = 1.0
@@ -51,7 +51,7 @@ def main() -> None:
     )
     anatomy = load_anatomy()
     standard = load_standard(grid_mm=GRID_MM, reference="global", align="affine")
-    real = standardize(read_volume(parser.parse_args().real), standard)[0].data[standard.brain]
+    real = normalize(read_volume(parser.parse_args().real), standard)[0].data[standard.brain]
     names = list(REGIONS)
     group = sum(parts(anatomy, severity) for severity in SEVERITIES) / len(SEVERITIES)
     voxels = np.stack([blurred(image, REAL_FWHM_MM)[standard.brain] for image in group], axis=1)

@@ -22,11 +22,11 @@ import nibabel as nib
 import numpy as np
 from ruamel.yaml import YAML
 
-from adpet.artifacts import INGEST_NOTES
 from adpet.params import read_yaml, set_by_key
+from adpet.paths import INGEST_NOTES
 
 PROJECT = Path(__file__).parents[1]
-# Shape, type and name of scans: the phantom's, and ADNI's standardized images, packed and not.
+# Shape, type and name of scans: the simulated cohort's, and ADNI's standardized images, packed and not.
 KINDS = {
     "small, .nii.gz": ((88, 106, 86), "<i2", ".nii.gz"),
     "160x160x96, .nii.gz": ((160, 160, 96), "<i2", ".nii.gz"),

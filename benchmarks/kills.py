@@ -1,6 +1,6 @@
 """Kill every stage at random moments: ``python benchmarks/kills.py [--kills 10] [--stages train ...]``.
 
-On the tests' handful of phantom subjects, each stage runs undisturbed first. Then the workspace is put back
+On the tests' handful of simulated subjects, each stage runs undisturbed first. Then the workspace is put back
 to what it was before the stage, and ``kill -9`` hits at random moments, again and again, until the stage ends
 before its moment; then all is compared and put back once more, until all moments are used. Half of the
 moments are spread over the stage's whole duration, the other half over its end: from its first output to the
@@ -39,7 +39,7 @@ import psutil
 from ruamel.yaml import YAML
 
 PROJECT = Path(__file__).parents[1]
-PHANTOM = "data/phantom/dvc.yaml:phantom"
+SIMULATED = "data/simulated/dvc.yaml:simulate"
 LOOK_S = 0.2
 SHARED = Path("/dev/shm")  # noqa: S108 - nothing is written there
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -47,7 +47,7 @@ TICKS = os.sysconf("SC_CLK_TCK")
 # Which stages keep unfinished work, and what is counted of it.
 KEPT = {
     "phantom": "scans",
-    "standardize": "scans",
+    "normalize": "scans",
     "tune": "trials",
     "train": "epochs",
     "fold": "epochs",
@@ -56,11 +56,11 @@ KEPT = {
 
 # So that folds and pool have work to do, and every way of training is taken.
 VALUES = {
-    "phantom.ad_subjects": 6,
-    "phantom.cn_subjects": 6,
+    "simulation.ad_subjects": 6,
+    "simulation.cn_subjects": 6,
     "split.folds": 2,
-    "phantom.followup_fraction": 0.0,
-    "standardize.grid_mm": 6.0,
+    "simulation.followup_fraction": 0.0,
+    "normalize.grid_mm": 6.0,
     "evaluate.cross_validation": 3,
     "train.mix": 0.5,
 }
@@ -322,7 +322,7 @@ def _kept(root: Path) -> int:
     for study in work.glob("tune/*/study.db"):
         with closing(sqlite3.connect(study)) as database:
             trials += database.execute("select count(*) from trials").fetchone()[0]
-    scans = len([*work.glob("standardize/*/*.json"), *work.glob("phantom/*/raw/**/*.nii.gz")])
+    scans = len([*work.glob("normalize/*/*.json"), *work.glob("phantom/*/raw/**/*.nii.gz")])
     return epochs + trials + scans
 
 
@@ -482,7 +482,7 @@ def _short(value: Any) -> str:
 def _stages(root: Path) -> list[tuple[str, list[str]]]:
     """Return the stages in the order in which they run, each with its outputs."""
     found = []
-    for prefix, file in (("data/phantom/dvc.yaml:", "data/phantom/dvc.yaml"), ("", "dvc.yaml")):
+    for prefix, file in (("data/simulated/dvc.yaml:", "data/simulated/dvc.yaml"), ("", "dvc.yaml")):
         for name, stage in YAML(typ="safe").load(root / file)["stages"].items():
             outs = [*stage.get("outs", []), *stage.get("metrics", [])]
             paths = [out if isinstance(out, str) else next(iter(out)) for out in outs]

@@ -1,7 +1,7 @@
 """How alike are different subjects, two visits, and copies? ``python benchmarks/look_alikes.py``.
 
-Simulates a phantom cohort and altered copies of some of its scans, registers all of them as the pipeline
-does, and prints lowest, median and highest of the correlations that `adpet.cohort.look_alikes` judges by.
+Simulates a simulated cohort and altered copies of some of its scans, registers all of them as the pipeline
+does, and prints lowest, median and highest of the correlations that `adpet.cohort.duplicates` judges by.
 Takes about two seconds a scan and core.
 """
 
@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from adpet.cohort.look_alikes import MIN_CORRELATION, coarse_brain, find_look_alikes, particular_to
-from adpet.cohort.phantom import PhantomRecipe, draw_cohort, simulate_scan
-from adpet.cohort.uptake import FWHM_PER_SIGMA, load_anatomy
-from adpet.imaging.standard import load_standard, standardize
-from adpet.imaging.volume import Volume, to_ras
-from adpet.workers import map_in_processes
+from adpet.cohort.duplicates import MIN_CORRELATION, coarse_brain, find_look_alikes, particular_to
+from adpet.imaging.nifti import Volume, to_ras
+from adpet.imaging.normalization import load_standard, normalize
+from adpet.parallel import map_in_processes
+from adpet.simulation.anatomy import FWHM_PER_SIGMA, load_anatomy
+from adpet.simulation.cohort import SimulationRecipe, draw_cohort, simulate_scan
 
 ORIGINAL = "original"
 
@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--copied", type=int, default=14, help="scans of which every kind of copy is made")
     options = parser.parse_args()
     half = options.subjects // 2
-    recipe = PhantomRecipe(ad_subjects=half, cn_subjects=half, followup_fraction=0.25, seed=5)
+    recipe = SimulationRecipe(ad_subjects=half, cn_subjects=half, followup_fraction=0.25, seed=5)
     scans = draw_cohort(recipe).to_dict("records")
     copied = [row for row in scans if row["session"] == "01"][: options.copied]
     work = [(recipe, row, ORIGINAL) for row in scans]
@@ -45,7 +45,7 @@ def main() -> None:
     print(f"two scans of different subjects are set aside at {MIN_CORRELATION}")
 
 
-def standard_brain(item: tuple[PhantomRecipe, Mapping[str, Any], str]) -> np.ndarray:
+def standard_brain(item: tuple[SimulationRecipe, Mapping[str, Any], str]) -> np.ndarray:
     """Simulate, alter and register one scan."""
     recipe, row, kind = item
     volume = simulate_scan(row, recipe, load_anatomy()).volume
@@ -54,7 +54,7 @@ def standard_brain(item: tuple[PhantomRecipe, Mapping[str, Any], str]) -> np.nda
     if kind != ORIGINAL:
         volume = COPIES[kind](volume)
     standard = load_standard(grid_mm=3.0, reference="global", align="affine")
-    return coarse_brain(standardize(volume, standard)[0])
+    return coarse_brain(normalize(volume, standard)[0])
 
 
 def compared(brains: np.ndarray, subjects: np.ndarray) -> None:

@@ -18,11 +18,11 @@ TRAINING = """
 import resource, sys, tempfile
 from pathlib import Path
 import numpy as np
-from adpet.memory import keep_freed_memory
+from adpet.malloc import keep_freed_memory
 if sys.argv[1] == "kept":
     keep_freed_memory()
-from adpet.learning.augment import Augmentation
-from adpet.learning.dataset import SliceRef
+from adpet.learning.data import Augmentation
+from adpet.learning.data import SliceRef
 from adpet.learning.model import build_model
 from adpet.learning.training import Optimisation, set_determinism, train
 from adpet.params import load_params

@@ -1,6 +1,6 @@
-"""Time the phantom: seconds a scan on one core, and the peak of memory after 20 and after 200 scans.
+"""Time the simulated cohort: seconds a scan on one core, and the peak of memory after 20 and after 200 scans.
 
-Run it in the project's root: ``python benchmarks/phantom.py [--layout adni] [--messy] [--scans 20 200]``.
+Run it in the project's root: ``python benchmarks/simulation.py [--layout adni] [--messy] [--scans 20 200]``.
 Each number of scans is written by a process of its own into a temporary folder.
 """
 
@@ -43,11 +43,11 @@ def main() -> None:
 
 def measure(scans: int, *, layout: Literal["bids", "adni"], messy: bool) -> tuple[int, float, float, int]:
     """Write a cohort; return scans, mean and longest seconds of processor time a scan, and peak MiB."""
-    from adpet.cohort.phantom import PhantomRecipe
-    from adpet.cohort.phantom_tree import write_cohort
-    from adpet.cohort.uptake import load_anatomy
+    from adpet.simulation.anatomy import load_anatomy
+    from adpet.simulation.cohort import SimulationRecipe
+    from adpet.simulation.layouts import write_cohort
 
-    recipe = PhantomRecipe(ad_subjects=scans // 2, cn_subjects=scans // 2, followup_fraction=0)
+    recipe = SimulationRecipe(ad_subjects=scans // 2, cn_subjects=scans // 2, followup_fraction=0)
     load_anatomy()
     times = [time.process_time()]
 

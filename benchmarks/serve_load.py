@@ -33,10 +33,10 @@ from typing import Any
 import numpy as np
 import psutil
 
-from adpet.answering.answer import answer
-from adpet.answering.model import open_model
 from adpet.errors import InputError
-from adpet.imaging.volume import Volume, read_header, read_volume, write_volume
+from adpet.imaging.nifti import Volume, read_header, read_volume, write_volume
+from adpet.inference.exported_model import open_model
+from adpet.inference.predictor import answer
 from adpet.params import load_params
 from adpet.tracking.exported import exported_model
 from adpet.tracking.store import TRACKING_URI, store_uri

@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.browser, pytest.mark.server]
 
-# A page of MLflow's asks a busy machine for some patience.
+# A busy machine takes its time to show a page of MLflow.
 PATIENCE_MS = 180_000
 
 
@@ -114,7 +114,7 @@ def target(page, name):
 class TestTheListOfRuns:
     def test_it_shows_the_figures_that_matter_beside_names_and_data(self, open_page, run_list, training):
         page = open_page(run_list[run_list.index("#") :])
-        for text in ("At a glance", training.info.run_name, "data/phantom/raw"):
+        for text in ("At a glance", training.info.run_name, "data/simulated/raw"):
             seen(page, text)
         for column in ("test.subject.auc.value", "test.subject.auc.low", "adpet.audit", "Dataset"):
             seen(page, column)
@@ -135,7 +135,7 @@ class TestTheRun:
     def test_its_description_leads_to_version_data_and_back(self, open_page, training):
         page = open_page(f"#/experiments/{training.info.experiment_id}/runs/{training.info.run_id}")
         seen(page, "Registered as")
-        data, version = (target(page, name) for name in ("data/phantom/raw", "adpet version 1"))
+        data, version = (target(page, name) for name in ("data/simulated/raw", "adpet version 1"))
         seen(open_page(data), re.compile(r"^search "))
         seen(open_page(version), "Model card")
         seen(open_page(target(page, training.info.run_name)), "Registered as")

@@ -101,7 +101,7 @@ def test_what_was_written_since_is_not_lost(repository):
 
 
 def test_the_phantoms_lock_file_is_mended_too(repository):
-    lock = repository.root / "data/phantom/dvc.lock"
+    lock = repository.root / "data/simulated/dvc.lock"
     lock.parent.mkdir(parents=True)
     lock.write_bytes(lock_file("phantom"))
     repository.begin(BEFORE)

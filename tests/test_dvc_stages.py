@@ -6,7 +6,7 @@ import grimp
 import pytest
 from ruamel.yaml import YAML
 
-FILES = (Path("data/phantom/dvc.yaml"), Path("dvc.yaml"))
+FILES = (Path("data/simulated/dvc.yaml"), Path("dvc.yaml"))
 
 # What a stage's result may follow from. Figures and MLflow are not worth a new training.
 COMPUTES = ("adpet.imaging", "adpet.cohort", "adpet.learning")
@@ -18,7 +18,7 @@ LAYERS = {
     "explain": SCORES,
     "register": ("adpet.tracking.registry",),
     "pool": SCORES,
-    "audit": SCORES,
+    "leakage": SCORES,
     "report": SCORES,
 }
 
@@ -52,9 +52,9 @@ def used(graph, stage):
 @pytest.mark.parametrize(
     "stage",
     [
-        "phantom",
+        "simulate",
         "ingest",
-        "standardize",
+        "normalize",
         "slice",
         "split",
         "tune",
@@ -62,7 +62,7 @@ def used(graph, stage):
         "evaluate",
         "export",
         "explain",
-        "audit",
+        "leakage",
         "register",
         "fold",
         "pool",
@@ -79,9 +79,9 @@ def test_a_version_is_registered_anew_when_the_code_that_goes_with_it_has_change
     from adpet.tracking.models import _copy_modules
 
     _copy_modules(tmp_path)
-    copied = (path for path in tmp_path.rglob("*.py") if path.name != "__init__.py")
-    parts = {f"src/{path.relative_to(tmp_path)}" for path in copied}
-    assert parts <= set(stages["register"]["deps"])
+    copied = (path.relative_to(tmp_path) for path in tmp_path.rglob("*.py") if path.name != "__init__.py")
+    packages = {f"src/{path.parent}" for path in copied if path.parent.name != "adpet"}
+    assert packages <= set(stages["register"]["deps"])
 
 
 def test_no_stage_depends_on_code_that_is_not_there(stages, project_root):

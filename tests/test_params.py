@@ -7,7 +7,7 @@ from typing import get_args
 import pytest
 from dvc.utils.hydra import apply_overrides
 
-from adpet.cohort.adni_levels import LEVELS
+from adpet.cohort.adni import LEVELS
 from adpet.errors import ParameterError
 from adpet.params import AdniLevel, Params, flatten, load_params, read_yaml, set_by_key, validate_params
 
@@ -99,9 +99,9 @@ class TestRefusals:
             ("model.input_size", 50, "model.input_size: required a multiple of 32; received 50"),
             ("tracking.model_name", "a/b", "tracking.model_name: required a name without / : and @"),
             (
-                "phantom.ad_subjects",
+                "simulation.ad_subjects",
                 1,
-                "phantom.ad_subjects: required greater than or equal to 2; received 1",
+                "simulation.ad_subjects: required greater than or equal to 2; received 1",
             ),
             (
                 "evaluate.cross_validation",
@@ -110,14 +110,22 @@ class TestRefusals:
             ),
             ("evaluate.cross_validation", 6, "required less than or equal to 5; received 6"),
             ("evaluate.aggregation", "median", "'mean_logit' or 'position_weights'; received 'median'"),
-            ("phantom.max_visits", 6, "phantom.max_visits: required less than or equal to 5; received 6"),
-            ("phantom.layout", "folder", "phantom.layout: required 'bids' or 'adni'; received 'folder'"),
             (
-                "phantom.scanners.HRRT",
-                0.5,
-                "phantom.scanners: required shares of HRRT, D690, TruePoint, HRplus",
+                "simulation.max_visits",
+                6,
+                "simulation.max_visits: required less than or equal to 5; received 6",
             ),
-            ("phantom.scanners", {"PETMR": 1.0}, "with the sum 1; received {'PETMR': 1.0} with the sum 1"),
+            (
+                "simulation.layout",
+                "folder",
+                "simulation.layout: required 'bids' or 'adni'; received 'folder'",
+            ),
+            (
+                "simulation.scanners.HRRT",
+                0.5,
+                "simulation.scanners: required shares of HRRT, D690, TruePoint, HRplus",
+            ),
+            ("simulation.scanners", {"PETMR": 1.0}, "with the sum 1; received {'PETMR': 1.0} with the sum 1"),
         ],
     )
     def test_a_value_is_refused_with_key_what_is_allowed_and_what_was_given(
@@ -228,7 +236,7 @@ class TestPresets:
 
 def test_the_stages_name_only_parameters_that_exist(project_root, document):
     known = set(flatten(document)) | _sections(document)
-    for file in (Path("dvc.yaml"), Path("data/phantom/dvc.yaml")):
+    for file in (Path("dvc.yaml"), Path("data/simulated/dvc.yaml")):
         for stage in read_yaml(project_root / file)["stages"].values():
             assert set(stage.get("params", [])) <= known
 

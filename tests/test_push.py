@@ -31,7 +31,7 @@ SHARED = {
     "results/explain/groups",
     "results/explain/regions.csv",
     "results/explain/cam.json",
-    "results/audit/leak.png",
+    "results/leakage/leak.png",
     "results/report/report.html",
     "results/report/MODEL_CARD.md",
     "results/register/version.json",

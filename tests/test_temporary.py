@@ -12,7 +12,7 @@ import pytest
 from adpet.temporary import SHARED, temporary_files
 
 SUMS = (
-    "import numpy; from adpet.temporary import temporary_files; from adpet.workers import map_in_processes\n"
+    "import numpy; from adpet.temporary import temporary_files; from adpet.parallel import map_in_processes\n"
     "with temporary_files():\n"
     "    print(list(map_in_processes(numpy.sum, [numpy.ones(300_000)] * 3, workers=2)))\n"
 )

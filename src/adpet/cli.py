@@ -12,12 +12,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from adpet.errors import AdpetError
-from adpet.memory import keep_freed_memory
+from adpet.malloc import keep_freed_memory
 
 STAGES = {
-    "phantom": "simulate the built-in cohort",
+    "simulate": "simulate the built-in cohort",
     "ingest": "list the scans of the collection",
-    "standardize": "register and normalise every scan",
+    "normalize": "register and normalise every scan",
     "slice": "cut the coronal planes",
     "split": "deal subjects out to test set and folds",
     "tune": "search the hyperparameters that are `tuned`",
@@ -25,7 +25,7 @@ STAGES = {
     "evaluate": "score the held-out test subjects",
     "export": "write the model as ONNX with all that it takes to ask it",
     "explain": "draw class activation maps",
-    "audit": "measure how much a slice split would leak",
+    "leakage": "measure how much a slice split would leak",
     "fold": "train and predict one fold of the cross-validation",
     "pool": "bring the folds' results together",
     "report": "write the report and the model card from the results",
@@ -76,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     stages = {name: _add(commands, name, f"stage: {summary}", _run_stage) for name, summary in STAGES.items()}
     stages["fold"].add_argument("number", type=int, help="from 0; beyond evaluate.cross_validation: nothing")
     stages["fold"].set_defaults(handler=_fold)
-    check = stages["phantom"].add_argument_group("checking")
+    check = stages["simulate"].add_argument_group("checking")
     check.add_argument(
         "--check",
         action="store_true",
@@ -88,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
         default=None,
         help="with --check: a mean FDG-PET image of patients and controls, in MNI space, to be compared with",
     )
-    stages["phantom"].set_defaults(handler=_phantom)
+    stages["simulate"].set_defaults(handler=_simulation)
 
     _add(commands, "summary", "say how good the model is, and what to do next", _summary)
     _add_predict(commands)
@@ -177,9 +177,9 @@ def _add(
 
 
 def _run_stage(options: argparse.Namespace) -> None:
+    from adpet.parallel import workers_ended
     from adpet.params import load_params
     from adpet.temporary import temporary_files
-    from adpet.workers import workers_ended
 
     params = load_params()
     with temporary_files(), workers_ended():
@@ -187,8 +187,9 @@ def _run_stage(options: argparse.Namespace) -> None:
 
 
 def _fold(options: argparse.Namespace) -> None:
-    from adpet.artifacts import fold_folder, write_json
     from adpet.params import load_params
+    from adpet.paths import fold_folder
+    from adpet.storage import write_json
     from adpet.temporary import temporary_files
 
     params = load_params()
@@ -200,17 +201,17 @@ def _fold(options: argparse.Namespace) -> None:
     write_json(fold_folder(options.number) / "fold.json", {"fold": options.number, "used": False})
 
 
-def _phantom(options: argparse.Namespace) -> None:
+def _simulation(options: argparse.Namespace) -> None:
     if not options.check:
         _run_stage(options)
         return
-    from adpet.commands.check_phantom import run
+    from adpet.commands.check_simulation import run
 
     table, missed = run(real=options.real)
     print(table)
     if missed:
         raise AdpetError(
-            f"{missed} of the targets above are missed; mend the phantom's settings or its model"
+            f"{missed} of the targets above are missed; mend the simulated cohort's settings or its model"
         )
 
 

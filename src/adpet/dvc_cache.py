@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from adpet.artifacts import read_json
 from adpet.errors import InputError
+from adpet.storage import read_json
 
 _MD5 = re.compile(r"[0-9a-f]{32}")
 

@@ -24,9 +24,10 @@ from typing import Any, NamedTuple
 import psutil
 import yaml
 
-from adpet.artifacts import PHANTOM_RAW, WORK, written_aside
 from adpet.dvc_cache import cache_folder
+from adpet.paths import SIMULATED_RAW, WORK
 from adpet.processes import is_running, locked
+from adpet.storage import atomic_write
 from adpet.temporary import DVC_TEMPORARY
 
 LOOK_S = 0.05
@@ -88,7 +89,7 @@ def keep(root: Path, dvc: int, *, ready: Callable[[], object] = lambda: None) ->
     ready : callable, optional
         Called when it knows the lock files.
     """
-    locks = [root / "dvc.lock", root / PHANTOM_RAW.parent / "dvc.lock"]
+    locks = [root / "dvc.lock", root / SIMULATED_RAW.parent / "dvc.lock"]
     known, begun = _contents(locks), time.time()
     ready()
     cache = cache_folder(root)
@@ -151,7 +152,7 @@ def _put_back(lock: Path, content: Content | None) -> None:
     if content is None:
         lock.unlink(missing_ok=True)
         return
-    with written_aside(lock) as aside:
+    with atomic_write(lock) as aside:
         aside.write_bytes(content.text)
 
 

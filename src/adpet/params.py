@@ -30,7 +30,7 @@ TUNED = "tuned"
 # The widths for which ImageNet weights of MobileNetV2 are published (Keras' documentation).
 IMAGENET_ALPHAS = (0.35, 0.5, 0.75, 1.0, 1.3, 1.4)
 
-# Processing levels of ADNI's FDG images, as `adpet.cohort.adni_levels` describes them.
+# Processing levels of ADNI's FDG images, as `adpet.cohort.adni` describes them.
 AdniLevel = Literal["uniform-8mm", "uniform-6mm", "standardized", "averaged", "dynamic", "raw"]
 
 # Where features are taken from MobileNetV2, as `adpet.learning.model` describes it.
@@ -43,8 +43,8 @@ FeatureLayer = Literal[
     "block_4_expand_relu",
 ]
 
-# The scanners of adpet.cohort.scanner, and how far from 1 the sum of their shares may be: thirds are rounded.
-PHANTOM_SCANNERS = ("HRRT", "D690", "TruePoint", "HRplus")
+# Scanners of adpet.simulation.scanner, and the tolerance for the sum of their shares: thirds are rounded.
+SIMULATED_SCANNERS = ("HRRT", "D690", "TruePoint", "HRplus")
 SHARES_TOLERANCE = 0.02
 
 # Folds that dvc.yaml has stages for.
@@ -87,7 +87,7 @@ class Compute(Section):
     threads: Count
 
 
-class Phantom(Section):
+class Simulation(Section):
     """The built-in synthetic cohort: who is in it, how they are scanned and their scans delivered."""
 
     layout: Literal["bids", "adni"]
@@ -108,9 +108,9 @@ class Phantom(Section):
     @model_validator(mode="after")
     def _scanners_share_the_cohort(self) -> Self:
         total = sum(self.scanners.values())
-        if not set(self.scanners) <= set(PHANTOM_SCANNERS) or abs(total - 1) > SHARES_TOLERANCE:
+        if not set(self.scanners) <= set(SIMULATED_SCANNERS) or abs(total - 1) > SHARES_TOLERANCE:
             raise ValueError(
-                f"scanners: required shares of {', '.join(PHANTOM_SCANNERS)} with the sum 1; "
+                f"scanners: required shares of {', '.join(SIMULATED_SCANNERS)} with the sum 1; "
                 f"received {self.scanners} with the sum {total:g}"
             )
         return self
@@ -137,7 +137,7 @@ class Cohort(Section):
         return levels
 
 
-class Standardize(Section):
+class Normalize(Section):
     """From a scan as stored to a ratio image on the MNI grid."""
 
     align: Literal["affine", "none"]
@@ -325,7 +325,7 @@ class Explain(Section):
     hide_below: Fraction
 
 
-class Audit(Section):
+class Leakage(Section):
     """The leakage audit: whose planes, and a network of its own that must be able to memorise them."""
 
     subjects: Annotated[int, Field(ge=4)]
@@ -368,9 +368,9 @@ class Params(Section):
 
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     compute: Compute
-    phantom: Phantom
+    simulation: Simulation
     cohort: Cohort
-    standardize: Standardize
+    normalize: Normalize
     slice: Slice
     split: Split
     model: Model
@@ -379,7 +379,7 @@ class Params(Section):
     tune: Tune
     evaluate: Evaluate
     explain: Explain
-    audit: Audit
+    leakage: Leakage
     promotion: Promotion
     tracking: Tracking
 

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from adpet.artifacts import PHANTOM_RAW, SCANS, SPLIT, TUNE, WORK, remove
+from adpet.paths import SCANS, SIMULATED_RAW, SPLIT, TUNE, WORK
 from adpet.processes import is_running, lock, locked
+from adpet.storage import remove
 
 # Temporary files of running stages, a folder a process.
 TEMPORARY = WORK / "tmp"
@@ -31,7 +32,7 @@ def temporary_files() -> Iterator[int]:
     own_lock : int
         The descriptor of the lock: a child that inherits it keeps the folder for as long as it runs.
     """
-    for folder in (PHANTOM_RAW.parent, SCANS.parent, SPLIT.parent, TUNE.parent, *TUNE.parent.glob("*/")):
+    for folder in (SIMULATED_RAW.parent, SCANS.parent, SPLIT.parent, TUNE.parent, *TUNE.parent.glob("*/")):
         _remove_links_tried(folder)
     TEMPORARY.mkdir(parents=True, exist_ok=True)
     with locked(TEMPORARY):

@@ -1,8 +1,7 @@
 import pytest
 
-from adpet.cohort.adni import find_adni, has_adni_folders
-from adpet.cohort.adni_levels import LEVELS
-from adpet.cohort.adni_table import is_collection_table
+from adpet.cohort.adni import LEVELS, find_adni, has_adni_folders
+from adpet.cohort.adni_metadata import is_collection_table
 from adpet.errors import InputError
 
 UNIFORM, SIX_MM, STANDARD, AVERAGED, DYNAMIC, RAW = LEVELS.values()

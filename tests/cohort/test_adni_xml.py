@@ -2,7 +2,7 @@ import codecs
 
 import pytest
 
-from adpet.cohort.adni_xml import MAX_BYTES, read_xml_files
+from adpet.cohort.adni_metadata import MAX_BYTES, read_xml_files
 
 BOMB = """<!DOCTYPE idaxs [<!ENTITY a "JANE DOE "><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;&a;&a;">
 <!ENTITY c "&b;&b;&b;&b;&b;&b;&b;&b;&b;&b;">]><idaxs>&c;</idaxs>"""

@@ -15,15 +15,14 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from adpet.cohort.collection import read_collection
-from adpet.cohort.phantom import PhantomRecipe, draw_cohort, simulate_scan
-from adpet.cohort.scanner import HEAD_CENTRE
+from adpet.cohort.reader import read_collection
 from adpet.cohort.scans import write_rejected, write_scans
-from adpet.cohort.uptake import load_anatomy
 from adpet.errors import InputError
-from adpet.imaging.intensity import ratio_to_reference
-from adpet.imaging.standard import load_standard, standardize
-from adpet.imaging.volume import Volume, read_volume, write_volume
+from adpet.imaging.nifti import Volume, read_volume, write_volume
+from adpet.imaging.normalization import load_standard, normalize, ratio_to_reference
+from adpet.simulation.anatomy import load_anatomy
+from adpet.simulation.cohort import SimulationRecipe, draw_cohort, simulate_scan
+from adpet.simulation.scanner import HEAD_CENTRE
 
 SHAPE = (10, 12, 9)
 AFFINE = np.array([[2.0, 0, 0, -9], [0, 2.0, 0, -20], [0, 0, 3.27, -11], [0, 0, 0, 1]])
@@ -359,7 +358,7 @@ def test_the_unit_falls_out(collection, unit):
 @pytest.fixture(scope="module")
 def head():
     """A phantom in MNI space."""
-    recipe = PhantomRecipe(pose=0)
+    recipe = SimulationRecipe(pose=0)
     row = draw_cohort(recipe).query("site == 'S03'").iloc[0].to_dict()
     volume = simulate_scan(row, recipe, load_anatomy()).volume
     affine = volume.affine.copy()
@@ -372,7 +371,7 @@ class TestPartialHead:
 
     def similarity(self, path):
         standard = load_standard(grid_mm=3.0, reference="global", align="affine")
-        return standardize(read_volume(path), standard)[1].similarity
+        return normalize(read_volume(path), standard)[1].similarity
 
     def part(self, head, path, first, last):
         affine = head.affine.copy()
@@ -386,7 +385,7 @@ class TestPartialHead:
         assert self.similarity(path) > 0.6
 
     def test_half_a_head_is_told_by_its_likeness_to_the_template(self, collection, head):
-        """Below 0.5, standardize.min_similarity, the stage sets it aside."""
+        """Below 0.5, normalize.min_similarity, the stage sets it aside."""
         path = self.part(head, collection.place("scan.nii"), 25, 63)
         collection.read_specimen()
         assert self.similarity(path) < 0.5
@@ -424,9 +423,9 @@ class TestNames:
 READ_COLLECTION = """
 import re, sys
 from pathlib import Path
-from adpet.cohort.collection import read_collection
+from adpet.cohort.reader import read_collection
 from adpet.errors import InputError
-from adpet.imaging.volume import read_volume
+from adpet.imaging.nifti import read_volume
 found = read_collection(Path(sys.argv[1]), layout="folder", table=None, diagnosis_column="",
                         diagnosis_map={"AD": "AD", "CN": "CN"})
 for path in sorted(Path(sys.argv[1]).glob("*.nii*")):

@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from adpet.answering.inputs import stem_of
 from adpet.commands.predict import Options, run
 from adpet.errors import InputError
+from adpet.inference.inputs import stem_of
 
 EXPORT = "results/export"
 

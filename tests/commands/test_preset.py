@@ -27,7 +27,7 @@ def test_comments_and_other_values_stay(project):
     run("protocol-2019")
     text = (project / "params.yaml").read_text()
     assert "# the built-in synthetic cohort" in text
-    assert load_params().phantom.ad_subjects == 120
+    assert load_params().simulation.ad_subjects == 120
 
 
 def test_a_second_time_changes_nothing(project):

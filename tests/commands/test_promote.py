@@ -6,7 +6,7 @@ from adpet import cli
 from adpet.commands import history as history_command
 from adpet.commands import promote as promote_command
 from adpet.commands import rollback as rollback_command
-from adpet.evidence.promotion_rule import Condition
+from adpet.evaluation.promotion import Condition
 from adpet.tracking import promotion
 from adpet.tracking.decisions import Book, Decision
 from adpet.tracking.promotion import Promotion, Rollback

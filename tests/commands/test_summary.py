@@ -2,9 +2,10 @@
 
 import pytest
 
-from adpet.artifacts import AUDIT, CROSS_VALIDATION_SUMMARY, FINDINGS, METRICS, VERSION, write_json
 from adpet.commands.summary import SHOWN, run
 from adpet.errors import InputError
+from adpet.paths import AUDIT, CROSS_VALIDATION_SUMMARY, FINDINGS, METRICS, VERSION
+from adpet.storage import write_json
 
 INTERVAL = {"value": 0.95, "low": 0.88, "high": 0.99}
 

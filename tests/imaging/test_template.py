@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from adpet.errors import InputError
-from adpet.imaging.align import brain_points, similarity
+from adpet.imaging.nifti import Volume, write_volume
+from adpet.imaging.registration import brain_points, similarity
 from adpet.imaging.template import (
     brain_mask,
     fdg_template,
@@ -16,7 +17,6 @@ from adpet.imaging.template import (
     standard_grid,
     tissue_map,
 )
-from adpet.imaging.volume import Volume, write_volume
 
 
 def value_at(data, affine, world):

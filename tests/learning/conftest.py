@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from adpet.learning.dataset import SliceRef
+from adpet.learning.data import SliceRef
 from adpet.learning.model import build_model
 from adpet.learning.training import Optimisation
 

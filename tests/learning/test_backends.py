@@ -33,9 +33,9 @@ import tempfile
 from pathlib import Path
 import keras
 import numpy as np
-from adpet.learning.augment import Augmentation
-from adpet.learning.cam import class_activation_maps, head_bias
-from adpet.learning.dataset import SliceRef
+from adpet.learning.data import Augmentation
+from adpet.learning.saliency import class_activation_maps, head_bias
+from adpet.learning.data import SliceRef
 from adpet.learning.model import build_model
 from adpet.learning.training import Optimisation, set_determinism, train
 

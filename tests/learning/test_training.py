@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 from adpet.errors import InputError
-from adpet.learning.augment import Augmentation
-from adpet.learning.monitor import validation_metrics
-from adpet.learning.training import COLUMNS, _optimizer, predict, train
+from adpet.learning.data import Augmentation
+from adpet.learning.training import COLUMNS, _optimizer, predict, train, validation_metrics
 
 AUGMENTATION = Augmentation(rotation_degrees=5, zoom=0.05, shift=0.03, intensity=0.05)
 
@@ -21,8 +20,8 @@ import hashlib, json, os, signal, sys
 from pathlib import Path
 from adpet.learning.training import Optimisation, set_determinism, train
 set_determinism(7, 1)
-from adpet.learning.augment import Augmentation
-from adpet.learning.dataset import SliceDataset, SliceRef
+from adpet.learning.data import Augmentation
+from adpet.learning.data import SliceDataset, SliceRef
 from adpet.learning.model import build_model
 
 refs = [SliceRef(Path(path), index, label, subject) for path, index, label, subject in json.loads(sys.argv[1])]

@@ -94,7 +94,7 @@ def test_the_figures_are_drawn_again_from_the_folder_alone(copied, monkeypatch):
     (copied.root / "data").rename(copied.root / "elsewhere")
     (copied.root / "results/train").rename(copied.root / "elsewhere/train")
     monkeypatch.chdir(copied.root)
-    from adpet.stages.evaluation_figures import draw
+    from adpet.stages.evaluate import draw
 
     draw()
     assert {path.name: path.read_bytes() for path in folder.glob("*.png")} == before
@@ -113,11 +113,11 @@ def test_results_of_another_training_are_neither_exported_nor_registered(copied)
         )
         assert "run: dvc repro evaluate" in refused
     path.write_text(json.dumps(known))
-    path = copied.root / "results/audit/audit.json"
+    path = copied.root / "results/leakage/leakage.json"
     path.write_text(path.read_text().replace('"split": "', '"split": "0'))
     refused = copied.adpet("register", status=1).stderr
     assert "required the audit of the split" in refused
-    assert "run: dvc repro audit" in refused
+    assert "run: dvc repro leakage" in refused
 
 
 def test_figures_and_tables_lie_where_mlflow_puts_those_of_two_runs_side_by_side(finished):

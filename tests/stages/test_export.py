@@ -7,10 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from adpet.answering.model import open_model, registration_constants, sha256
-from adpet.answering.network import Network
-from adpet.answering.quality import CHECKS, judged
 from adpet.errors import InputError
+from adpet.inference.exported_model import Network, open_model, registration_constants, sha256
+from adpet.inference.quality import CHECKS, judged
 from adpet.stages import export
 from adpet.stages.export import APART, calibration, furthest_apart, require_same
 
@@ -30,7 +29,7 @@ def slices(finished):
 
 @pytest.fixture(scope="module")
 def trained(finished):
-    from adpet.learning.saving import load_model
+    from adpet.learning.checkpoint import load_model
 
     return load_model(finished.root / "results/train/model.keras")
 
@@ -52,7 +51,7 @@ class TestNetwork:
         np.testing.assert_allclose(probability, rows["probability"], atol=APART)
 
     def test_one_that_answers_otherwise_is_not_written(self, trained, slices, finished, tmp_path):
-        from adpet.learning.export import write_onnx
+        from adpet.learning.onnx_export import write_onnx
 
         other = trained.__class__.from_config(trained.get_config())
         write_onnx(other, tmp_path / "other.onnx")
@@ -75,7 +74,7 @@ class TestNetwork:
             require_same(tmp_path / "network.onnx", apart)
 
     def test_the_same_network_gives_the_same_bytes(self, trained, finished, tmp_path):
-        from adpet.learning.export import write_onnx
+        from adpet.learning.onnx_export import write_onnx
 
         for name in ("one.onnx", "two.onnx"):
             write_onnx(trained, tmp_path / name)
@@ -104,8 +103,8 @@ class TestDocument:
             assert {row["verdict"] for row in judged(values, model.document["quality"])} == {"ok"}
 
     def test_regions_have_the_uptake_of_the_healthy_training_subjects(self, finished, model):
-        from adpet.answering.regions import regional_means
-        from adpet.imaging.volume import read_volume
+        from adpet.imaging.nifti import read_volume
+        from adpet.inference.regions import regional_means
 
         split = pd.read_csv(finished.root / "data/processed/split.csv").drop_duplicates("subject")
         healthy = split[(split["part"] != "test") & (split["diagnosis"] == "CN")]

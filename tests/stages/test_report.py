@@ -7,7 +7,7 @@ import re
 import pandas as pd
 import pytest
 
-from adpet.artifacts import remove
+from adpet.storage import remove
 from adpet.tracking.registry import DESCRIPTION_LIMIT
 
 pytestmark = pytest.mark.slow
@@ -24,7 +24,7 @@ def client(finished):
 
 def test_without_the_model_and_the_scans_it_is_the_same_again(copied):
     before = copied.content(list(FILES))
-    for name in ("results/train/model.keras", "data/phantom/raw", "data/interim/volumes", *FILES):
+    for name in ("results/train/model.keras", "data/simulated/raw", "data/interim/volumes", *FILES):
         remove(copied.root / name)
     copied.adpet("report")
     assert copied.content(list(FILES)) == before
@@ -38,11 +38,11 @@ def test_it_tells_the_figures_of_the_evaluation(finished):
 
 
 def test_a_stage_that_was_not_run_leaves_its_chapter_with_a_sentence(copied):
-    for name in ("results/audit/audit.json", "results/explain"):
+    for name in ("results/leakage/leakage.json", "results/explain"):
         remove(copied.root / name)
     copied.adpet("report")
     text = (copied.root / FILES[0]).read_text()
-    assert "dvc repro audit" in text
+    assert "dvc repro leakage" in text
     assert "dvc repro explain" in text
 
 

@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from adpet.artifacts import SUBJECTS
 from adpet.errors import InputError
+from adpet.paths import SUBJECTS
 from adpet.stages import register
-from adpet.stages.fitting import hashed
+from adpet.stages.common import hashed
 from adpet.stages.tables import read_results
 
 # As BIDS allows: sub-NA, sub-012.

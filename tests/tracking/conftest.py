@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from adpet.evidence.promotion_evidence import Evidence
+from adpet.evaluation.promotion import Evidence
 
 
 class Server:

@@ -13,8 +13,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
 
 from adpet.errors import TrackingError
-from adpet.evidence.promotion_evidence import Evidence
-from adpet.evidence.promotion_rule import Rule
+from adpet.evaluation.promotion import Evidence, Rule
 from adpet.tracking import promotion, turns
 from adpet.tracking.decisions import LONGEST_REASON, read_book
 from adpet.tracking.promotion import history, promote, rollback
@@ -55,7 +54,7 @@ def process(project, code):
     """Start a process that takes decisions on the project's store."""
     head = (
         "import os, signal, sys; from pathlib import Path\n"
-        "from adpet.evidence.promotion_rule import Rule\n"
+        "from adpet.evaluation.promotion import Rule\n"
         "from adpet.tracking import promotion\n"
         "from adpet.tracking.store import connect, current\n"
         f"connect(Path({str(project)!r})); rule = {RULE!r}\n"

@@ -7,10 +7,10 @@ import subprocess
 import pytest
 from dvc.utils.hydra import apply_overrides
 
-from adpet.artifacts import fingerprint
 from adpet.commands import lineage as lineage_command
 from adpet.errors import TrackingError
 from adpet.params import load_params, read_yaml
+from adpet.storage import fingerprint
 from adpet.tracking import provenance
 from adpet.tracking.lineage import lineage
 from adpet.tracking.provenance import changed_settings, checks, facts_of

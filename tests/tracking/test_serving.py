@@ -21,11 +21,11 @@ import pytest
 from mlflow.entities import LoggedModelStatus
 from mlflow.exceptions import MlflowException
 
-from adpet.answering.answer import answer
-from adpet.answering.model import open_model
-from adpet.artifacts import files_digest
 from adpet.errors import InputError, TrackingError
-from adpet.imaging.volume import read_volume
+from adpet.imaging.nifti import read_volume
+from adpet.inference.exported_model import open_model
+from adpet.inference.predictor import answer
+from adpet.storage import files_digest
 from adpet.tracking.models import SERVED, log_served, logged_models, read_model, ready_models
 from adpet.tracking.registry import load_model, register_version, registered_files, version_of
 from adpet.tracking.store import current
@@ -105,7 +105,7 @@ def is_pickle(content):
 
 
 class TestChangedFiles:
-    @pytest.mark.parametrize("name", ["model.keras", "network.onnx", "answer.py"])
+    @pytest.mark.parametrize("name", ["model.keras", "network.onnx", "predictor.py"])
     def test_a_version_with_a_changed_file_is_refused_and_answers_once_it_is_back(
         self, register, project, small_export, small_scans, name
     ):

@@ -13,11 +13,11 @@ from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, 
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from adpet.cohort.phantom import PhantomRecipe, draw_cohort, simulate_scan
-from adpet.cohort.uptake import load_anatomy
-from adpet.imaging.align import resample
+from adpet.imaging.nifti import Volume
+from adpet.imaging.registration import resample
 from adpet.imaging.template import tissue_map
-from adpet.imaging.volume import Volume
+from adpet.simulation.anatomy import load_anatomy
+from adpet.simulation.cohort import SimulationRecipe, draw_cohort, simulate_scan
 
 WEB = Path(__file__).parents[2] / "web"
 ESBUILD = WEB / "node_modules" / "esbuild" / "bin" / "esbuild"
@@ -84,8 +84,8 @@ def run_port(tmp_path_factory, node):
 
 @pytest.fixture(scope="session")
 def phantom():
-    """Return a phantom scan as its scanner stores it, from right to left and from front to back."""
-    recipe = PhantomRecipe(ad_subjects=1, cn_subjects=1, followup_fraction=0)
+    """Return a simulated scans as its scanner stores it, from right to left and from front to back."""
+    recipe = SimulationRecipe(ad_subjects=1, cn_subjects=1, followup_fraction=0)
     row = draw_cohort(recipe).to_dict("records")[0]
     return simulate_scan(row, recipe, load_anatomy()).volume
 

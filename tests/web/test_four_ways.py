@@ -18,11 +18,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from adpet.answering.answer import RefusedError, answer
-from adpet.answering.model import open_model
-from adpet.imaging.volume import read_volume
-from adpet.learning.cam import class_activation_maps
-from adpet.learning.saving import load_model
+from adpet.imaging.nifti import read_volume
+from adpet.inference.exported_model import open_model
+from adpet.inference.predictor import RefusedError, answer
+from adpet.learning.checkpoint import load_model
+from adpet.learning.saliency import class_activation_maps
 
 pytestmark = pytest.mark.slow
 
@@ -54,7 +54,7 @@ def project(request):
 def scans(golden, project):
     """The golden scans that a network may answer for, and the first scan of the project's AD and CN subjects."""
     found = {name: path for name, path in golden.items() if name not in ("white matter", "NIfTI-2")}
-    raw = sorted((project / "data/phantom/raw").rglob("*_pet.nii*"))
+    raw = sorted((project / "data/simulated/raw").rglob("*_pet.nii*"))
     return found | {f"of the project, {number}": raw[number] for number in (0, 1)}
 
 

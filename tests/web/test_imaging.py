@@ -9,20 +9,19 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from adpet.answering import answer
-from adpet.answering.answer import RefusedError, meaning
-from adpet.answering.model import registration_constants
-from adpet.answering.quality import CHECKS, judged, measures, view_measures
-from adpet.answering.regions import region_table, regional_means
 from adpet.errors import InputError
-from adpet.evidence.aggregation import pooled_probability
-from adpet.imaging.align import brain_points, rms_displacement
-from adpet.imaging.coronal import CENTRE_Z_MM, CoronalGrid, back_project, coronal_slices
-from adpet.imaging.intensity import to_uint8
-from adpet.imaging.regions import load_atlas
-from adpet.imaging.standard import load_standard, standardize
+from adpet.evaluation.aggregation import pooled_probability
+from adpet.imaging.atlas import load_atlas
+from adpet.imaging.nifti import Volume, read_volume, write_volume
+from adpet.imaging.normalization import load_standard, normalize, to_uint8
+from adpet.imaging.registration import brain_points, rms_displacement
+from adpet.imaging.slices import CENTRE_Z_MM, CoronalGrid, back_project, coronal_slices
 from adpet.imaging.template import tissue_labels
-from adpet.imaging.volume import Volume, read_volume, write_volume
+from adpet.inference import predictor
+from adpet.inference.exported_model import registration_constants
+from adpet.inference.predictor import RefusedError, meaning
+from adpet.inference.quality import CHECKS, judged, measures, view_measures
+from adpet.inference.regions import region_table, regional_means
 
 pytestmark = pytest.mark.slow
 
@@ -151,7 +150,7 @@ def expected(golden, standard):
     for name, path in golden.items():
         scan = read_volume(path)
         begun = time.process_time()
-        volume, alignment = standardize(scan, standard)
+        volume, alignment = normalize(scan, standard)
         found[name] = Expected(scan, volume.data, alignment, time.process_time() - begun)
     return found
 
@@ -165,7 +164,7 @@ def maps():
 def port(run_port, tmp_path_factory, model, golden, maps):
     folder = tmp_path_factory.mktemp("found")
     maps.tofile(folder / "maps.f32")
-    scans = [(name, path, {"standardize": True}) for name, path in golden.items()]
+    scans = [(name, path, {"normalize": True}) for name, path in golden.items()]
     return run_port(folder, scans, model=str(model), maps=str(folder / "maps.f32"))
 
 
@@ -245,7 +244,7 @@ class TestAnswers:
     def test_a_scan_unlike_the_training_scans_is_refused_in_the_same_sentence(self, name, port):
         refused = port.scan(name)
         with pytest.raises(RefusedError) as caught:
-            answer._refuse(refused["checks"])
+            predictor._refuse(refused["checks"])
         assert refused["refusal"] == str(caught.value)
 
     @pytest.mark.parametrize("aggregation", ["mean_probability", "mean_logit", "position_weights"])
@@ -274,8 +273,8 @@ def test_other_standards_are_kept_too(run_port, tmp_path, golden, *, grid_mm, re
     atlas = load_atlas("built-in", grid_mm)
     model = exported(tmp_path, described(standard, atlas), standard, atlas, tissue_labels(grid_mm))
     path = golden["turned"]
-    found = run_port(tmp_path / "out", [("scan", path, {"standardize": True})], model=str(model))
-    expected, alignment = standardize(read_volume(path), standard)
+    found = run_port(tmp_path / "out", [("scan", path, {"normalize": True})], model=str(model))
+    expected, alignment = normalize(read_volume(path), standard)
     points = brain_points(standard.brain, standard.template.affine)
     assert rms_displacement(np.array(found.scan("scan")["matrix"]), alignment.matrix, points) < MOST_APART_MM
     assert found.scan("scan")["similarity"] == pytest.approx(alignment.similarity, abs=MOST_SIMILARITY)
@@ -297,8 +296,8 @@ def test_a_scan_that_finds_no_place_is_refused_in_the_same_words(
     path = tmp_path / "scan.nii"
     nib.save(nib.Nifti1Image(data.astype(np.float32), np.diag([3.0, 3.0, 3.0, 1.0])), path)
     with pytest.raises(InputError, match=sentence) as caught:
-        standardize(read_volume(path), standard)
-    found = run_port(tmp_path / "out", [("scan", path, {"standardize": True})], model=str(model))
+        normalize(read_volume(path), standard)
+    found = run_port(tmp_path / "out", [("scan", path, {"normalize": True})], model=str(model))
     assert found.scan("scan")["refused"] == str(caught.value)
 
 

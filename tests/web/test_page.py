@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from adpet.answering.answer import answer
-from adpet.answering.model import open_model
-from adpet.imaging.volume import read_volume
+from adpet.imaging.nifti import read_volume
+from adpet.inference.exported_model import open_model
+from adpet.inference.predictor import answer
 
 pytestmark = pytest.mark.slow
 

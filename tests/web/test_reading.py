@@ -9,7 +9,7 @@ from nibabel.orientations import axcodes2ornt, inv_ornt_aff
 from scipy.spatial.transform import Rotation
 
 from adpet.errors import InputError
-from adpet.imaging.volume import Volume, read_volume, write_volume
+from adpet.imaging.nifti import Volume, read_volume, write_volume
 
 SHAPE = (10, 12, 9)
 AFFINE = np.array([[2.0, 0, 0, -9], [0, 2.5, 0, -20], [0, 0, 3.0, -11], [0, 0, 0, 1]])

@@ -24,7 +24,7 @@ export interface Answer {
   checks: CheckRow[];
 }
 
-/** One phantom scan that the build has chosen. */
+/** One simulated scans that the build has chosen. */
 export interface Example {
   kind: string;
   title: string;

@@ -1,1 +1,1 @@
-"""Who was scanned: collections of scans, the phantom cohort, and who is trained, validated and tested on."""
+"""Cohort: collections of scans, their metadata, and splits by subject."""

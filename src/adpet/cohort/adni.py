@@ -1,7 +1,6 @@
-"""Find the FDG scans of an ADNI download: a tree of images that a collection CSV or XML files describe.
+"""Read a download of ADNI's Image and Data Archive.
 
-Files are ``.../<PTID>/<description>/<acquisition>/<I image or S series>/*_S<series>_I<image>.nii[.gz]``,
-parsed from the end. What the CSV or the XML says decides on what an image is.
+Of each scan one processing level is taken, in the order of `cohort.adni_level`.
 """
 
 import re
@@ -11,16 +10,133 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from adpet.cohort.adni_diagnoses import VisitDiagnoses, read_visit_diagnoses
-from adpet.cohort.adni_facts import PTID, ImageFacts, Listing
-from adpet.cohort.adni_files import files_by_image, shared_folder
-from adpet.cohort.adni_levels import LEVELS, PET, WITH_FRAMES, level_of, tracer_of
-from adpet.cohort.adni_table import REQUIRED, is_collection_table, read_collection_table
-from adpet.cohort.adni_xml import read_xml_files
-from adpet.cohort.candidates import SKIPPED, UNUSABLE, Candidate, Findings, Kind
-from adpet.cohort.tables import parse_age, parse_date, parse_sex, require_inside
-from adpet.cohort.tracers import FDG
+from adpet.cohort.adni_metadata import (
+    PTID,
+    REQUIRED,
+    ImageFacts,
+    Listing,
+    VisitDiagnoses,
+    files_under,
+    is_collection_table,
+    read_collection_table,
+    read_visit_diagnoses,
+    read_xml_files,
+)
+from adpet.cohort.tables import (
+    FDG,
+    SKIPPED,
+    UNKNOWN,
+    UNUSABLE,
+    Candidate,
+    Findings,
+    Kind,
+    parse_age,
+    parse_date,
+    parse_sex,
+    require_inside,
+    tracer_name,
+)
 from adpet.errors import InputError
+from adpet.imaging.nifti import NIFTI, scan_files
+
+# ADNI's descriptions of FDG images by our names of their levels, in the default order of preference: the
+# most processed first, as it is the most alike over scanners (8 mm before 6 mm, because every phase of ADNI
+# has it). Other tracers have the same descriptions with their name before.
+LEVELS: Final = {
+    "uniform-8mm": "Coreg, Avg, Std Img and Vox Siz, Uniform Resolution",
+    "uniform-6mm": "Coreg, Avg, Std Img and Vox Siz, Uniform 6mm Res",
+    "standardized": "Coreg, Avg, Standardized Image and Voxel Size",
+    "averaged": "Co-registered, Averaged",
+    "dynamic": "Co-registered Dynamic",
+    "raw": "ADNI Brain PET: Raw FDG",
+}
+# Levels whose images have frames, which may be files of their own.
+WITH_FRAMES: Final = ("dynamic", "raw")
+
+RAW: Final = re.compile(r"ADNI Brain PET: Raw (.+)", re.IGNORECASE)
+PET: Final = "PET"
+
+
+def level_of(description: str) -> str:
+    """Return the processing level of an FDG image, ``""`` for a description of anything else."""
+    wanted = description.casefold()
+    return next((level for level, text in LEVELS.items() if text.casefold() == wanted), "")
+
+
+def tracer_of(facts: ImageFacts) -> str:
+    """Return the tracer of a PET image, the modality of another one, ``unknown`` where nothing tells."""
+    if facts.modality and facts.modality.upper() != PET:
+        return facts.modality
+    stated = tracer_name(facts.tracer)
+    if level_of(facts.description):
+        return stated or FDG
+    return _named_before(facts.description) or stated or UNKNOWN
+
+
+def _named_before(description: str) -> str:
+    """Return what is said beside a level's description: ``AV45`` of ``AV45 Co-registered, Averaged``."""
+    if raw := RAW.fullmatch(description):
+        return raw[1]
+    texts = (" " + text.casefold() for text in LEVELS.values())
+    found = (description[: -len(text)] for text in texts if description.casefold().endswith(text))
+    return next(found, "")
+
+
+IMAGE_IN_NAME: Final = re.compile(r"_S\d+_I(\d+)\.nii(\.gz)?$", re.IGNORECASE)
+IMAGE_IN_FOLDER: Final = re.compile(r"I(\d+)")
+
+
+def files_by_image(root: Path, listing: Listing, findings: Findings) -> dict[str, list[Path]]:
+    """Return the files of every image that the listing knows, of copies the first; report the others."""
+    files: dict[str, list[Path]] = defaultdict(list)
+    for file in files_under(root, NIFTI):
+        try:
+            number = _known_number(file, listing)
+        except InputError as error:
+            findings.reject(file, str(error))
+            continue
+        if number in listing.images:
+            findings.tracers[tracer_of(listing.images[number])] += 1
+        if copied := _copied(file, files[number]):
+            where = "beside it" if file.parent == copied.parent else "in another folder"
+            findings.reject(file, f"a copy of {copied.name} {where}", SKIPPED)
+        else:
+            files[number].append(file)
+    return files
+
+
+def shared_folder(files: Sequence[Path]) -> Path | None:
+    """Return the folder of several files of one image if it holds no other image, else None."""
+    if len(files) > 1 and set(scan_files(files[0].parent)) == set(files):
+        return files[0].parent
+    return None
+
+
+def _known_number(file: Path, listing: Listing) -> str:
+    """Return the image's number that name and folder give; raise InputError where none or two are there."""
+    matches = (IMAGE_IN_NAME.search(file.name), IMAGE_IN_FOLDER.fullmatch(file.parent.name))
+    numbers = {str(int(match[1])) for match in matches if match}
+    if not numbers:
+        raise InputError("neither name (_S<series>_I<image>.nii) nor folder (I<image>) tells its image")
+    if len(numbers) > 1:
+        raise InputError("its name and its folder give different images; rename what is wrong")
+    number = numbers.pop()
+    if number not in listing.images and number not in listing.problems:
+        raise InputError(f"image I{number} is not described in {listing.source}; add it, or remove the file")
+    return number
+
+
+def _copied(file: Path, earlier: Sequence[Path]) -> Path | None:
+    """Return the file of the same image that this one repeats: in another folder, or packed beside it."""
+    for other in earlier:
+        if other.parent != file.parent or _unpacked(other) == _unpacked(file):
+            return other
+    return None
+
+
+def _unpacked(file: Path) -> str:
+    return file.name.lower().removesuffix(".gz")
+
 
 ACQUISITION: Final = re.compile(r"(\d{4}-\d{2}-\d{2})_\d{2}_\d{2}_\d{2}.*")
 

@@ -11,8 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from adpet.cohort.candidates import SKIPPED, Candidate, Findings
 from adpet.cohort.tables import (
+    FDG,
+    SKIPPED,
+    UNKNOWN,
+    Candidate,
+    Findings,
     Table,
     column_key,
     parse_age,
@@ -22,8 +26,8 @@ from adpet.cohort.tables import (
     read_table,
     require_columns,
     require_inside,
+    tracer_name,
 )
-from adpet.cohort.tracers import FDG, UNKNOWN, tracer_name
 from adpet.errors import InputError
 
 PARTICIPANTS = "participants.tsv"

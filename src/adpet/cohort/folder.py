@@ -6,8 +6,9 @@ may name a folder that holds the frames of one image, each in a file of its own.
 
 from pathlib import Path
 
-from adpet.cohort.candidates import Candidate, Findings
 from adpet.cohort.tables import (
+    Candidate,
+    Findings,
     parse_age,
     parse_date,
     parse_sex,

@@ -11,8 +11,8 @@ from typing import Any, Final
 
 import pandas as pd
 
-from adpet.artifacts import written_aside
 from adpet.errors import InputError
+from adpet.storage import atomic_write
 
 DIAGNOSES: Final = ("AD", "CN")
 SEXES: Final = ("F", "M", "")
@@ -313,5 +313,5 @@ def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _write(path: Path, table: pd.DataFrame) -> None:
-    with written_aside(path) as aside:
+    with atomic_write(path) as aside:
         table.to_csv(aside, index=False, lineterminator="\n", encoding="utf-8")

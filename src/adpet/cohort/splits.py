@@ -1,7 +1,6 @@
-"""Who is tested, who validates, who trains: one row a slice, with the part that it belongs to.
+"""Assign subjects to the test set and to validation folds.
 
-Parts are ``test``, and ``fold-0`` .. ``fold-<k-1>``, or ``train`` where there are no folds. Splits follow
-from the rows and the seed alone, never from the order of the rows.
+Folds are stratified by diagnosis and balanced in age and sex; no subject is on two sides.
 """
 
 import hashlib
@@ -14,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from adpet.artifacts import written_aside
 from adpet.cohort.scans import DIAGNOSES, read_typed, subject_table
 from adpet.errors import InputError, LeakageError
+from adpet.storage import atomic_write
 
 TEST: Final = "test"
 TRAIN: Final = "train"
@@ -194,7 +193,7 @@ def split_summary(split: pd.DataFrame, scans: pd.DataFrame) -> dict[str, Any]:
 def write_split(path: Path, split: pd.DataFrame) -> None:
     """Write a split; `read_split` gives the same table back."""
     _check_split(split)
-    with written_aside(path) as aside:
+    with atomic_write(path) as aside:
         split.to_csv(aside, index=False, lineterminator="\n", encoding="utf-8")
 
 
@@ -304,3 +303,45 @@ def _describe(rows: pd.DataFrame, people: pd.DataFrame) -> dict[str, Any]:
         "women": round(float((known == "F").mean()), 4) if len(known) else None,
         "sites": {str(site): int(n) for site, n in sites.items()},
     }
+
+
+def cross_validation_folds(subjects: pd.DataFrame, *, folds: int, seed: int) -> pd.DataFrame:
+    """Deal all subjects out to equal folds, balanced as `split_by_subject` balances.
+
+    Parameters
+    ----------
+    subjects : DataFrame
+        One row a subject: subject, diagnosis, age (years, NaN if unknown), sex.
+    folds : int
+        3 or more: of each fold's rest one part validates, the others train.
+    seed : int
+
+    Returns
+    -------
+    DataFrame
+        subject, diagnosis, fold (0 to `folds` - 1); ordered by subject.
+
+    Raises
+    ------
+    InputError
+        If a fold gets no subject of a diagnosis.
+    """
+    # A test set as large as each of the other folds is the last of them.
+    dealt = split_by_subject(subjects, test_fraction=1 / folds, folds=folds - 1, seed=seed)
+    numbers = {fold_name(number): number for number in range(folds - 1)} | {TEST: folds - 1}
+    return dealt.assign(fold=dealt["part"].map(numbers))[["subject", "diagnosis", "fold"]]
+
+
+def fold_parts(folds: pd.DataFrame, *, fold: int) -> pd.DataFrame:
+    """Return the part of each subject when `fold` is tested: the one after it validates, the rest train.
+
+    Returns
+    -------
+    DataFrame
+        subject, part ("test", "validation" or "train").
+    """
+    count = int(folds["fold"].max()) + 1
+    parts = {fold: "test", (fold + 1) % count: "validation"}
+    return folds.assign(part=folds["fold"].map(lambda number: parts.get(number, "train")))[
+        ["subject", "part"]
+    ]

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from adpet.answering.answer import RESEARCH_ONLY, RefusedError, answer
-from adpet.answering.files import answers_as_csv, answers_as_json, write_answer
-from adpet.answering.inputs import ScanPath, frame_seconds, scans_at
-from adpet.answering.model import ExportedModel, open_model
-from adpet.artifacts import written_aside
 from adpet.errors import AdpetError, InputError
-from adpet.imaging.volume import read_header, read_volume
-from adpet.workers import progress
+from adpet.imaging.nifti import read_header, read_volume
+from adpet.inference.exported_model import ExportedModel, open_model
+from adpet.inference.inputs import ScanPath, frame_seconds, scans_at
+from adpet.inference.outputs import answers_as_csv, answers_as_json, write_answer
+from adpet.inference.predictor import RESEARCH_ONLY, RefusedError, answer
+from adpet.parallel import progress
+from adpet.storage import atomic_write
 
 Align = Literal["affine", "none"]
 
@@ -142,7 +142,7 @@ def _write(path: Path, text: str) -> None:
     if path == STDOUT:
         print(text, end="")
         return
-    with written_aside(path) as aside:
+    with atomic_write(path) as aside:
         aside.write_text(text, encoding="utf-8")
 
 

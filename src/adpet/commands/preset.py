@@ -5,9 +5,10 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from adpet.artifacts import PARAMS, written_aside
 from adpet.errors import ParameterError
 from adpet.params import flatten, load_params, read_yaml, set_by_key, validate_params
+from adpet.paths import PARAMS
+from adpet.storage import atomic_write
 
 PRESETS = Path("presets")
 
@@ -40,7 +41,7 @@ def run(name: str | None) -> str:
     validate_params(document, source=str(path))
     text = StringIO()
     yaml.dump(document, text)
-    with written_aside(PARAMS) as aside:
+    with atomic_write(PARAMS) as aside:
         aside.write_text(text.getvalue(), encoding="utf-8")
     return _changes(before, load_params().flat()) + "\nNow run: dvc repro"
 

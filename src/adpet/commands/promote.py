@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from adpet.evidence.promotion_rule import Condition, Rule
+from adpet.evaluation.promotion import Condition, Rule
 from adpet.params import Params, load_params
 from adpet.tracking import promotion
 from adpet.tracking.decisions import printable

@@ -12,12 +12,12 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from adpet.artifacts import MODEL
 from adpet.dvc_cache import cache_folder, files_in_cache, how_to_get, lacking
 from adpet.errors import InputError
-from adpet.learning.saving import load_model as load_keras
-from adpet.learning.weights import weights_difference
+from adpet.learning.checkpoint import load_model as load_keras
+from adpet.learning.checkpoint import weights_difference
 from adpet.params import load_params
+from adpet.paths import MODEL
 from adpet.temporary import temporary_files
 from adpet.tracking.lineage import UNVERSIONED, data_hash, git
 from adpet.tracking.provenance import DIRTY, checks, facts_of
@@ -25,7 +25,7 @@ from adpet.tracking.registry import load_model, named
 from adpet.tracking.store import TRACKING_URI, connect
 
 # Stages whose results may come from DVC's cache; `train` is always run.
-BEFORE = ("ingest", "standardize", "slice", "split", "tune")
+BEFORE = ("ingest", "normalize", "slice", "split", "tune")
 
 
 def run(wanted: str) -> tuple[str, bool]:
@@ -90,7 +90,7 @@ def _worktree(commit: str, uri: str) -> Iterator[Path]:
 
 def _require_code(folder: Path, facts: Mapping[str, Any], uri: str) -> None:
     """Check that the commit has the code that the model was trained by; a dirty one need not."""
-    script = "from adpet.artifacts import code_digest; print(code_digest())"
+    script = "from adpet.paths import code_digest; print(code_digest())"
     found = _run(folder, {"PYTHONPATH": "src"}, sys.executable, "-c", script).strip()
     if found != facts["code"]:
         raise InputError(

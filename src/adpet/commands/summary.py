@@ -2,18 +2,9 @@
 
 from typing import Any
 
-from adpet.artifacts import (
-    AUDIT,
-    CROSS_VALIDATION_SUMMARY,
-    EVALUATE,
-    EXPLAIN,
-    FINDINGS,
-    METRICS,
-    REPORT,
-    VERSION,
-    read_json,
-)
 from adpet.errors import InputError
+from adpet.paths import AUDIT, CROSS_VALIDATION_SUMMARY, EVALUATE, EXPLAIN, FINDINGS, METRICS, REPORT, VERSION
+from adpet.storage import read_json
 
 NEXT = (
     "next:  . .venv/bin/activate             the commands below live there",

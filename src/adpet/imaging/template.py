@@ -13,8 +13,8 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from adpet.errors import InputError
-from adpet.imaging.align import FWHM_PER_SIGMA, resample
-from adpet.imaging.volume import Affine, Array, Volume, read_volume
+from adpet.imaging.nifti import Affine, Array, Volume, read_volume
+from adpet.imaging.registration import FWHM_PER_SIGMA, resample
 
 Mask: TypeAlias = npt.NDArray[np.bool_]
 Reference: TypeAlias = Literal["global", "cerebellum", "pons"]

@@ -1,9 +1,4 @@
-"""The state of an unfinished training, in one ``.npz`` without pickle.
-
-It holds all that the next epoch depends on: the network's variables with Dropout's random state,
-the optimizer's variables, the best weights so far and the history. It goes with a fingerprint of
-what the training is made from, and another training ignores it.
-"""
+"""Save and restore networks, training state and pretrained weights."""
 
 import hashlib
 import json
@@ -17,8 +12,87 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from adpet.artifacts import fingerprint, written_aside
-from adpet.learning.dataset import SliceRef
+from adpet.errors import InputError
+from adpet.learning.data import SliceRef
+from adpet.storage import atomic_write, fingerprint
+
+
+def weights_difference(first: Any, second: Any) -> float | None:
+    """Return the largest difference between the weights of two Keras models; None for the same bits.
+
+    Networks whose weights have other shapes are infinitely far apart. What is compared with NaN gives NaN.
+    """
+    ours, theirs = first.get_weights(), second.get_weights()
+    if [one.shape for one in ours] != [one.shape for one in theirs]:
+        return float("inf")
+    pairs = list(zip(ours, theirs, strict=True))
+    if all(one.dtype == two.dtype and one.tobytes() == two.tobytes() for one, two in pairs):
+        return None
+    apart = [np.abs(one.astype(np.float64) - two.astype(np.float64)).max(initial=0.0) for one, two in pairs]
+    return float(np.max(apart))
+
+
+# The earliest time that a ZIP archive can hold.
+NO_TIME = (1980, 1, 1, 0, 0, 0)
+
+
+def save_model(model: keras.Model, path: Path) -> None:
+    """Write `model` to `path`, which ends in ``.keras``."""
+    with atomic_write(path) as aside:
+        stamped = aside.with_suffix(".stamped.keras")
+        try:
+            model.save(stamped)
+            _without_traces(stamped, aside)
+        finally:
+            stamped.unlink(missing_ok=True)
+
+
+def load_model(path: Path) -> keras.Model:
+    """Read a network that `save_model` wrote.
+
+    Raises
+    ------
+    InputError
+        Where there is no such file, or it is not one.
+    """
+    try:
+        return keras.saving.load_model(path, compile=False, safe_mode=True)
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"{path}: required a saved Keras model; received: {reason}; run: dvc repro"
+        ) from error
+
+
+def _without_traces(source: Path, target: Path) -> None:
+    """Copy an archive without the time and the memory addresses of the process that wrote it."""
+    with zipfile.ZipFile(source) as traced, zipfile.ZipFile(target, "w") as plain:
+        for name in sorted(traced.namelist()):
+            content = traced.read(name)
+            if name == "metadata.json":
+                content = _json(json.loads(content) | {"date_saved": None})
+            elif name == "config.json":
+                content = _json(_renumbered(json.loads(content), {}))
+            plain.writestr(zipfile.ZipInfo(name, NO_TIME), content)
+
+
+def _renumbered(config: Any, numbers: dict[int, int]) -> Any:
+    """Return `config` with its shared objects counted from 1, where Keras has their addresses."""
+    if isinstance(config, list):
+        return [_renumbered(item, numbers) for item in config]
+    if not isinstance(config, dict):
+        return config
+    return {
+        key: numbers.setdefault(value, len(numbers) + 1)
+        if key == "shared_object_id"
+        else _renumbered(value, numbers)
+        for key, value in config.items()
+    }
+
+
+def _json(document: Any) -> bytes:
+    return json.dumps(document).encode()
+
 
 # Raised when the meaning of a checkpoint's content changes, so that older ones are ignored.
 FORMAT = 1
@@ -58,7 +132,7 @@ def write_checkpoint(path: Path, state: State, mark: str) -> None:
     }
     facts = {"mark": mark, "rows": state.rows, "best_epoch": state.best_epoch}
     facts |= {name: len(group) for name, group in groups.items()}
-    with written_aside(path) as aside, aside.open("wb") as file:
+    with atomic_write(path) as aside, aside.open("wb") as file:
         np.savez(file, facts=np.array(json.dumps(facts)), **arrays)
 
 

@@ -1,11 +1,42 @@
-"""Score the held-out test subjects, with baselines on the same subjects beside the network."""
+"""Score the held-out test subjects, with intervals, baselines and figures."""
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
-from adpet.artifacts import (
+from adpet.cohort.scans import read_scans
+from adpet.cohort.splits import read_split
+from adpet.evaluation.aggregation import PREDICTION_COLUMNS, learn_position_weights, subject_probabilities
+from adpet.evaluation.baselines import (
+    FACTS,
+    baseline_predictions,
+    fact_model,
+    is_known,
+    region_means,
+    region_model,
+    voxel_features,
+)
+from adpet.evaluation.bootstrap import FloatArray
+from adpet.evaluation.comparison import auc_difference, findings, subgroup_table, subject_facts
+from adpet.evaluation.metrics import (
+    calibration_points,
+    evaluation,
+    precision_recall_curves,
+    roc_band,
+    roc_curves,
+)
+from adpet.imaging.atlas import BUILT_IN, load_atlas
+from adpet.imaging.nifti import read_volume
+from adpet.imaging.template import brain_mask
+from adpet.learning.checkpoint import load_model
+from adpet.learning.training import predict, set_determinism
+from adpet.parallel import progress
+from adpet.params import Params, flatten
+from adpet.paths import (
     BASELINE_PREDICTIONS,
     CALIBRATION,
     EVALUATE,
@@ -23,27 +54,92 @@ from adpet.artifacts import (
     SUBGROUPS,
     SUBJECTS,
     VALIDATION,
-    read_json,
-    write_json,
-    written_aside,
+    VOLUMES,
 )
-from adpet.cohort.scans import read_scans
-from adpet.cohort.splits import read_split
-from adpet.evidence.aggregation import PREDICTION_COLUMNS, learn_position_weights, subject_probabilities
-from adpet.evidence.curves import calibration_points, precision_recall_curves, roc_band, roc_curves
-from adpet.evidence.differences import auc_difference, findings
-from adpet.evidence.metrics import evaluation
-from adpet.evidence.resampling import FloatArray
-from adpet.evidence.subgroups import subgroup_table, subject_facts
-from adpet.learning.saving import load_model
-from adpet.learning.training import predict, set_determinism
-from adpet.params import Params, flatten
-from adpet.stages.comparison import Baseline, baselines
-from adpet.stages.evaluation_figures import draw
-from adpet.stages.fitting import hashed, refuse_trained_on, slice_refs
-from adpet.stages.validation import read_validation
+from adpet.reporting.performance_figures import (
+    baselines_figure,
+    calibration_figure,
+    confusion_figure,
+    precision_recall_figure,
+    probability_figure,
+    roc_figure,
+    subgroups_figure,
+)
+from adpet.reporting.style import save_figure
+from adpet.stages.common import hashed, refuse_trained_on, slice_refs
+from adpet.stages.tables import read_results, read_validation
+from adpet.storage import atomic_write, read_json, write_json
 from adpet.tracking.runs import append_to_run
 from adpet.tracking.sync import start_tracking
+
+if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
+
+# Edge of the cubes, in mm, that the linear baseline averages voxels over.
+BLOCK_MM = 9.0
+
+
+class Baseline(NamedTuple):
+    """Predictions of the test scans, and of the training scans by models that had not seen their subjects."""
+
+    test: pd.DataFrame
+    out_of_fold: pd.DataFrame
+
+
+def baselines(split: pd.DataFrame, *, grid_mm: float) -> dict[str, Baseline]:
+    """Fit every baseline to all training subjects, and predict the test subjects; by name.
+
+    A fact that no scan has, such as the site of a single hospital's cohort, gives no baseline.
+    """
+    facts = read_scans(SCANS)[["scan", "session", "age", "sex", "site", "scanner"]]
+    scans = split.drop_duplicates("scan")[["scan", "subject", "diagnosis", "part"]]
+    scans = scans.merge(facts, on="scan", how="left", validate="one_to_one")
+    voxels, regions = _of_volumes(scans["scan"], grid_mm)
+    wanted: dict[str, tuple[npt.NDArray[np.float32] | pd.DataFrame, Pipeline | None]] = {
+        "regions": (regions, region_model()),
+        "voxels": (voxels, None),
+    }
+    for name, columns in FACTS.items():
+        if is_known(scans, columns):
+            wanted[name] = scans[list(columns)], fact_model(columns)
+    training = (scans["part"] != "test").to_numpy()
+    return {
+        name: Baseline(*baseline_predictions(features, scans, training=training, model=model))
+        for name, (features, model) in wanted.items()
+    }
+
+
+def _of_volumes(
+    scans: "pd.Series[str]", grid_mm: float
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Read each standard volume once: (scans, blocks) and (scans, regions) features."""
+    atlas = load_atlas(BUILT_IN, grid_mm)
+    regions: list[npt.NDArray[np.float32]] = []
+
+    def volumes() -> Iterator[npt.NDArray[np.float32]]:
+        for scan in progress(scans, label="baselines", unit="scan", total=len(scans)):
+            volume = read_volume(VOLUMES / f"{scan}.nii").data
+            regions.append(region_means(volume, atlas.labels, list(atlas.names)))
+            yield volume
+
+    voxels = voxel_features(volumes(), brain_mask(grid_mm), block=max(1, round(BLOCK_MM / grid_mm)))
+    return voxels, np.array(regions)
+
+
+def draw() -> None:
+    """Draw every figure anew."""
+    metrics = read_json(METRICS)
+    figures = {
+        "roc": roc_figure(read_results(ROC), read_results(ROC_BAND), metrics=metrics),
+        "precision_recall": precision_recall_figure(read_results(PRECISION_RECALL), metrics=metrics),
+        "calibration": calibration_figure(read_results(CALIBRATION), metrics=metrics),
+        "confusion": confusion_figure(metrics),
+        "probabilities": probability_figure(read_results(SUBJECTS), threshold=metrics["threshold"]),
+        "baselines": baselines_figure(metrics),
+        "subgroups": subgroups_figure(read_results(SUBGROUPS)),
+    }
+    for name, figure in figures.items():
+        save_figure(figure, EVALUATE / f"{name}.png")
 
 
 def run(params: Params) -> None:
@@ -63,7 +159,7 @@ def run(params: Params) -> None:
     weights = learn_position_weights(validation, positions=int(split["index"].max()) + 1).round(9)
     metrics = _evaluation(test, validation, params, weights=weights, leaky=leaky)
     subjects = subject_probabilities(test, aggregation=params.evaluate.aggregation, weights=weights)
-    compared = {} if leaky else baselines(split, grid_mm=params.standardize.grid_mm)
+    compared = {} if leaky else baselines(split, grid_mm=params.normalize.grid_mm)
     metrics |= {**_compared(subjects, compared, params), "leakage": {"leaky": int(leaky)}}
     write_table(predictions, PREDICTIONS)
     write_json(POSITION_WEIGHTS, {"weights": weights.tolist()})
@@ -77,7 +173,7 @@ def run(params: Params) -> None:
 
 def write_table(table: pd.DataFrame, path: Path) -> None:
     """Write a table of results as CSV, with digits enough to compute them anew; NaN is an empty cell."""
-    with written_aside(path) as aside:
+    with atomic_write(path) as aside:
         table.to_csv(aside, index=False, lineterminator="\n", float_format="%.9g")
 
 

@@ -8,43 +8,40 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from adpet.artifacts import (
-    CAM,
-    EXPLAIN,
-    METRICS,
-    MODEL,
-    POSITION_WEIGHTS,
-    PREDICTIONS,
-    RUN,
-    SPLIT,
-    VOLUMES,
-    read_json,
-    write_json,
-    written_aside,
-)
 from adpet.cohort.splits import read_split
-from adpet.evidence.aggregation import pooled_probability
-from adpet.evidence.brain_figures import REFERENCED_UNIT, cam_montage, group_map_figure
-from adpet.evidence.cam_reference import Map, Reference
-from adpet.evidence.cam_regions import alarms_of, pattern_share, region_table, share_outside
-from adpet.evidence.cam_scores import SCORES
-from adpet.evidence.drawing import save_figure
-from adpet.evidence.sanity_figures import sanity_figure
-from adpet.imaging.coronal import coronal_slices, resize_maps
-from adpet.imaging.regions import load_atlas
-from adpet.imaging.volume import Volume, read_volume, write_volume
-from adpet.learning.cam import method_for
-from adpet.learning.saving import load_model
+from adpet.evaluation.aggregation import pooled_probability
+from adpet.evaluation.saliency import (
+    SCORES,
+    Map,
+    Reference,
+    alarms_of,
+    pattern_share,
+    region_table,
+    share_outside,
+)
+from adpet.imaging.atlas import load_atlas
+from adpet.imaging.nifti import Volume, read_volume, write_volume
+from adpet.imaging.slices import coronal_slices, resize_maps
+from adpet.learning.checkpoint import load_model
+from adpet.learning.saliency import method_for
 from adpet.learning.training import set_determinism
+from adpet.parallel import progress
 from adpet.params import Params
+from adpet.paths import CAM, EXPLAIN, METRICS, MODEL, POSITION_WEIGHTS, PREDICTIONS, RUN, SPLIT, VOLUMES
+from adpet.reporting.brain_figures import REFERENCED_UNIT, cam_montage, group_map_figure, sanity_figure
+from adpet.reporting.style import save_figure
+from adpet.stages.explain_controls import (
+    cascade_table,
+    curve_table,
+    truth_scores,
+    truths_of,
+    untrained_explainers,
+)
 from adpet.stages.explain_maps import Explainer, Space, slices_of, space_of
-from adpet.stages.explain_sanity import cascade_table, curve_table
-from adpet.stages.explain_truth import truth_scores, truths_of, untrained_explainers
-from adpet.stages.participants import may_log_images, reads_phantom
-from adpet.stages.tables import read_results
+from adpet.stages.tables import may_log_images, read_results, reads_simulated
+from adpet.storage import atomic_write, read_json, write_json
 from adpet.tracking.runs import append_to_run
 from adpet.tracking.sync import start_tracking
-from adpet.workers import progress
 
 # The two maps of every scan, the suffix of their files, and the unit of their values.
 KINDS = {"exact": ("cam", "logit"), "referenced": ("referenced", "SD")}
@@ -103,9 +100,9 @@ def _write_scans(explainer: Explainer, scans: pd.DataFrame, space: Space, params
     drawn = _balanced(scans, params.explain.montages)
     made: Volumes = {kind: {} for kind in KINDS}
     with (
-        written_aside(EXPLAIN / "volumes") as folder,
-        written_aside(EXPLAIN / "montages") as montages,
-        written_aside(EXPLAIN / "montages_referenced") as montages_referenced,
+        atomic_write(EXPLAIN / "volumes") as folder,
+        atomic_write(EXPLAIN / "montages") as montages,
+        atomic_write(EXPLAIN / "montages_referenced") as montages_referenced,
     ):
         for one in (folder, montages, montages_referenced):
             one.mkdir()
@@ -167,7 +164,7 @@ def _write_groups(
     """Write the groups' mean maps, their figures and the table of regions; return the table."""
     affine = space.template.affine
     means: dict[str, Map] = {}
-    with written_aside(EXPLAIN / "groups") as folder:
+    with atomic_write(EXPLAIN / "groups") as folder:
         folder.mkdir()
         for kind, (suffix, unit) in KINDS.items():
             found = {group.name: _mean(volumes[kind], group.scans) for group in groups}
@@ -185,7 +182,7 @@ def _write_groups(
             volume = Volume(space.filled(reference.mean), affine)
             write_volume(folder / f"reference_{depth}.nii.gz", volume, space="mni")
     uptake = {group.name: _mean_uptake(group.scans) for group in groups if group.name in ("ad", "cn")}
-    atlas = load_atlas(params.explain.atlas, params.standardize.grid_mm)
+    atlas = load_atlas(params.explain.atlas, params.normalize.grid_mm)
     table = region_table(means, uptake, atlas, space.brain)
     _write_table(EXPLAIN / "regions.csv", table)
     return table
@@ -220,7 +217,7 @@ def _write_truth(
     space: Space,
     params: Params,
 ) -> dict[str, Any]:
-    """Score the maps against the phantom's truth; other scans have none, and an empty table.
+    """Score the maps against the simulated cohort's truth; other scans have none, and an empty table.
 
     Parameters
     ----------
@@ -228,7 +225,7 @@ def _write_truth(
         Training scans that the untrained networks' maps are referenced to.
     """
     found = scans[(scans["diagnosis"] == "AD") & scans["correct"]]
-    deficits = truths_of(found, space) if reads_phantom(params) else {}
+    deficits = truths_of(found, space) if reads_simulated(params) else {}
     if deficits:
         table, facts = truth_scores(
             volumes,
@@ -251,7 +248,7 @@ def _write_sanity(
     """Write the tables and the figure of the sanity checks."""
     patients = scans.loc[(scans["diagnosis"] == "AD"), "scan"]
     chosen = patients.head(params.explain.sanity_scans).tolist()
-    with written_aside(EXPLAIN / "sanity") as folder:
+    with atomic_write(EXPLAIN / "sanity") as folder:
         folder.mkdir()
         if not chosen:
             return {"scans": 0}
@@ -265,7 +262,7 @@ def _write_sanity(
 
 
 def _write_table(path: Path, table: pd.DataFrame) -> None:
-    with written_aside(path) as aside:
+    with atomic_write(path) as aside:
         table.to_csv(aside, index=False, lineterminator="\n", float_format="%.9g")
 
 

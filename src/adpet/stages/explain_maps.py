@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from adpet.artifacts import SLICES
-from adpet.evidence.cam_reference import (
+from adpet.evaluation.saliency import (
     Map,
     Mask,
     Reference,
@@ -17,14 +16,14 @@ from adpet.evidence.cam_reference import (
     require_healthy,
     smoothed,
 )
-from adpet.imaging.coronal import CoronalGrid, back_project
+from adpet.imaging.nifti import Volume
+from adpet.imaging.slices import CoronalGrid, back_project
 from adpet.imaging.template import brain_mask, fdg_template
-from adpet.imaging.volume import Volume
-from adpet.learning.cam import class_activation_maps
-from adpet.learning.integrated import integrated_maps
+from adpet.learning.saliency import class_activation_maps, integrated_maps
+from adpet.parallel import progress
 from adpet.params import Params
+from adpet.paths import SLICES
 from adpet.stages.slice import coronal_grid
-from adpet.workers import progress
 
 if TYPE_CHECKING:
     import keras
@@ -55,8 +54,8 @@ class Space:
 
 def space_of(params: Params) -> Space:
     """Return the space that the parameters describe."""
-    template, grid = fdg_template(params.standardize.grid_mm), coronal_grid(params)
-    brain = brain_mask(params.standardize.grid_mm)
+    template, grid = fdg_template(params.normalize.grid_mm), coronal_grid(params)
+    brain = brain_mask(params.normalize.grid_mm)
     y_mm = template.affine[1, 1] * np.arange(brain.shape[1]) + template.affine[1, 3]
     between = (y_mm >= grid.y_mm[0]) & (y_mm <= grid.y_mm[-1])
     return Space(template, grid, brain, brain & between[None, :, None])
@@ -126,7 +125,7 @@ class Explainer:
             self.exact(slices)[0],
             integrated_maps(self.model, slices, self.healthy, steps=explain.path_steps),
         )
-        grid_mm = self._params.standardize.grid_mm
+        grid_mm = self._params.normalize.grid_mm
         return np.stack(
             [
                 smoothed(

@@ -1,6 +1,7 @@
-"""Write the model as it is used outside of the pipeline: ONNX, the standard space, and every constant."""
+"""Export the model as ONNX with the constants that inference needs."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,18 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from adpet.answering.model import (
+from adpet.cohort.scans import read_scans
+from adpet.cohort.splits import read_split
+from adpet.errors import InputError
+from adpet.evaluation.bootstrap import bins_for, equal_mass_bins, exact_interval
+from adpet.imaging.atlas import AD_PATTERN, Atlas, load_atlas
+from adpet.imaging.nifti import Volume, read_header, read_volume, write_volume
+from adpet.imaging.normalization import Standard, load_standard
+from adpet.imaging.registration import brain_points
+from adpet.imaging.slices import CENTRE_Z_MM
+from adpet.imaging.template import tissue_labels
+from adpet.inference.exported_model import (
+    BATCH,
     BRAIN,
     DOCUMENT,
     FILES,
@@ -19,45 +31,138 @@ from adpet.answering.model import (
     REGIONS,
     TEMPLATE,
     TISSUE,
+    Network,
     registration_constants,
     sha256,
 )
-from adpet.answering.network import BATCH, Network
-from adpet.artifacts import (
+from adpet.inference.quality import CHECKS, limits_of, measures, profile_distances, profile_of, view_measures
+from adpet.inference.regions import regional_means
+from adpet.learning.checkpoint import load_model
+from adpet.learning.data import SliceReader
+from adpet.learning.model import CLASSES, POOL_NAME, probability_of_ad
+from adpet.learning.onnx_export import write_onnx
+from adpet.learning.saliency import class_activation_maps
+from adpet.learning.training import predict_batch, set_determinism
+from adpet.parallel import progress
+from adpet.params import Params
+from adpet.paths import (
+    ALIGNMENT,
     EXPORT,
     METRICS,
     MODEL,
     POSITION_WEIGHTS,
     RUN,
+    SCANS,
     SPLIT,
     SUBJECTS,
-    read_json,
-    write_json,
-    written_aside,
+    VOLUMES,
 )
-from adpet.cohort.splits import read_split
-from adpet.errors import InputError
-from adpet.evidence.binning import bins_for, equal_mass_bins
-from adpet.evidence.intervals import exact_interval
-from adpet.imaging.coronal import CENTRE_Z_MM
-from adpet.imaging.regions import AD_PATTERN, Atlas, load_atlas
-from adpet.imaging.standard import Standard, load_standard
-from adpet.imaging.template import tissue_labels
-from adpet.imaging.volume import Volume, write_volume
-from adpet.learning.cam import class_activation_maps
-from adpet.learning.dataset import SliceReader
-from adpet.learning.export import write_onnx
-from adpet.learning.model import CLASSES, POOL_NAME, probability_of_ad
-from adpet.learning.saving import load_model
-from adpet.learning.training import predict_batch, set_determinism
-from adpet.params import Params
-from adpet.stages.export_cohort import Cohort, measured_cohort
-from adpet.stages.fitting import require_evaluation_of, slice_refs
+from adpet.stages.common import require_evaluation_of, slice_refs
 from adpet.stages.slice import coronal_grid
-from adpet.stages.tables import read_results
+from adpet.stages.tables import MATRIX_COLUMNS, read_alignment, read_results
+from adpet.storage import atomic_write, read_json, write_json
 
 if TYPE_CHECKING:
     import keras
+
+# An SD of two like subjects is 0, and nobody can be compared with it.
+SMALLEST_SD = 0.01
+
+
+@dataclass(frozen=True, eq=False)
+class Cohort:
+    """The training scans in numbers.
+
+    Attributes
+    ----------
+    cn_mean, cn_sd : list of float
+        Uptake of the atlas' regions in cognitively normal training subjects, one scan each.
+    profile : dict
+        As `profile_of` gives it, of all training scans.
+    limits : list of dict
+        As `limits_of` gives them.
+    """
+
+    cn_mean: list[float]
+    cn_sd: list[float]
+    profile: dict[str, Any]
+    limits: list[dict[str, Any]]
+
+
+def measured_cohort(
+    split: pd.DataFrame,
+    standard: Standard,
+    atlas: Atlas,
+    tissue: npt.NDArray[np.uint8],
+    *,
+    min_similarity: float,
+) -> Cohort:
+    """Measure the scans of everyone who is not tested.
+
+    Parameters
+    ----------
+    split : DataFrame
+        As `read_split` gives it, a row a slice.
+    standard : Standard
+        The space that the scans were brought to.
+    atlas : Atlas
+        Its labels on the standard grid.
+    tissue : (i, j, k) uint8 ndarray
+        1 where a voxel of the standard grid is mostly grey matter, 2 where it is mostly white matter.
+    min_similarity : float
+        Correlation with the template below which `normalize` set scans aside.
+
+    Returns
+    -------
+    Cohort
+        Uptake as a ratio to the reference region.
+
+    Raises
+    ------
+    InputError
+        If a scan, its registered volume or a table of a stage before is not there or cannot be read.
+    """
+    scans = _training_scans(split)
+    labels = list(atlas.names)
+    points = brain_points(standard.brain, standard.template.affine)
+    uptakes: list[npt.NDArray[np.float64]] = []
+    rows: list[dict[str, float]] = []
+    for scan in progress(scans.to_dict("records"), label="export", unit="scan", total=len(scans)):
+        volume = read_volume(VOLUMES / f"{scan['scan']}.nii")
+        header = read_header(Path(scan["path"]))
+        matrix = np.eye(4)
+        matrix[:3] = np.reshape([scan[column] for column in MATRIX_COLUMNS], (3, 4))
+        uptakes.append(np.nan_to_num(regional_means(volume.data, atlas.labels, labels)))
+        no_profile = {"mean": uptakes[-1], "precision": np.zeros((len(labels), len(labels)))}
+        rows.append(
+            measures(
+                volume.data,
+                brain=standard.brain,
+                tissue=tissue,
+                uptake=uptakes[-1],
+                profile=no_profile,
+                similarity=scan["similarity"],
+            )
+            | view_measures(header.shape, header.affine, matrix, points)
+        )
+    uptake = np.stack(uptakes)
+    measured = {name: np.array([row[name] for row in rows]) for name in CHECKS}
+    measured["profile_distance"] = profile_distances(uptake, scans["subject"].to_numpy())
+    normal = uptake[((scans["diagnosis"] == "CN") & ~scans.duplicated("subject")).to_numpy()]
+    return Cohort(
+        cn_mean=normal.mean(axis=0).round(6).tolist(),
+        cn_sd=np.maximum(normal.std(axis=0, ddof=1), SMALLEST_SD).round(6).tolist(),
+        profile=profile_of(uptake),
+        limits=limits_of(measured, min_similarity=min_similarity),
+    )
+
+
+def _training_scans(split: pd.DataFrame) -> pd.DataFrame:
+    """Return one row a training scan: `scan`, `subject`, `diagnosis`, `path`, `similarity` and the matrix."""
+    training = split.loc[split["part"] != "test", ["scan", "subject", "diagnosis"]].drop_duplicates("scan")
+    paths = read_scans(SCANS)[["scan", "path"]]
+    return training.merge(paths, on="scan").merge(read_alignment(ALIGNMENT), on="scan")
+
 
 INTENDED_USE = (
     "Tells AD dementia from cognitively normal people in FDG-PET of the brain; research use only, not for "
@@ -70,7 +175,7 @@ APART = 1e-5
 def run(params: Params) -> None:
     """Write ``results/export``, whole or not at all."""
     split = read_split(SPLIT)
-    settings = params.standardize
+    settings = params.normalize
     standard = load_standard(
         grid_mm=settings.grid_mm,
         reference=settings.reference,
@@ -81,7 +186,7 @@ def run(params: Params) -> None:
     atlas = load_atlas(params.explain.atlas, settings.grid_mm)
     tissue = tissue_labels(settings.grid_mm)
     cohort = measured_cohort(split, standard, atlas, tissue, min_similarity=settings.min_similarity)
-    with written_aside(EXPORT) as folder:
+    with atomic_write(EXPORT) as folder:
         folder.mkdir()
         _write_volumes(folder, standard, atlas, tissue)
         map_size = _write_network(folder / NETWORK, split[split["part"] == "test"], params)
@@ -167,7 +272,7 @@ def _document(params: Params, standard: Standard, atlas: Atlas, cohort: Cohort) 
     trained, metrics = read_json(RUN), read_json(METRICS)
     require_evaluation_of(trained["lineage"]["id"])
     subjects = read_results(SUBJECTS)
-    settings, grid = params.standardize, coronal_grid(params)
+    settings, grid = params.normalize, coronal_grid(params)
     return {
         "format": FORMAT,
         "name": params.tracking.model_name,

@@ -9,24 +9,13 @@ from typing import Any
 
 import pandas as pd
 
-from adpet.artifacts import (
-    BEST_TRIAL,
-    RUN,
-    SCANS,
-    SPLIT,
-    fingerprint,
-    fold_folder,
-    read_json,
-    resumable,
-    write_json,
-    written_aside,
-)
-from adpet.cohort.folds import cross_validation_folds, fold_parts
 from adpet.cohort.scans import read_scans, subject_table
-from adpet.cohort.splits import read_split
+from adpet.cohort.splits import cross_validation_folds, fold_parts, read_split
 from adpet.learning.training import History, predict, set_determinism
 from adpet.params import Params
-from adpet.stages.fitting import fit, hashed, history_table, log_data, refuse_trained_on, slice_refs
+from adpet.paths import BEST_TRIAL, RUN, SCANS, SPLIT, fold_folder
+from adpet.stages.common import fit, hashed, history_table, log_data, refuse_trained_on, slice_refs
+from adpet.storage import atomic_write, fingerprint, read_json, work_dir, write_json
 from adpet.tracking.lineage import lineage
 from adpet.tracking.runs import find_run, open_run
 from adpet.tracking.store import LEAKY
@@ -36,7 +25,7 @@ from adpet.tracking.sync import start_tracking
 SETTINGS: dict[str, Any] = {
     "compute": {"threads"},
     "evaluate": {"cross_validation"},
-    **dict.fromkeys(("seed", "cohort", "standardize", "slice", "model", "augment", "train"), True),
+    **dict.fromkeys(("seed", "cohort", "normalize", "slice", "model", "augment", "train"), True),
 }
 
 
@@ -53,7 +42,7 @@ def run(params: Params, *, fold: int) -> None:
     )
     start_tracking(Path.cwd(), experiment=params.tracking.experiment)
     with (
-        resumable(f"fold-{fold}", facts) as work,
+        work_dir(f"fold-{fold}", facts) as work,
         open_run(
             lineage=f"{facts['id']}.{fold}",
             kind="fold",
@@ -95,7 +84,7 @@ def dealt(params: Params, *, fold: int) -> tuple[pd.DataFrame, str]:
 
 
 def _write(fold: int, predictions: pd.DataFrame, history: History, *, trained_on: list[str]) -> None:
-    with written_aside(fold_folder(fold)) as aside:
+    with atomic_write(fold_folder(fold)) as aside:
         aside.mkdir()
         tables = {"predictions": predictions, "history": history_table(history)}
         for name, table in tables.items():

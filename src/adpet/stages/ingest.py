@@ -3,13 +3,14 @@
 from functools import partial
 from pathlib import Path
 
-from adpet.artifacts import INGEST, INGEST_NOTES, REJECTED, SCANS, write_json
-from adpet.cohort.collection import read_collection
-from adpet.cohort.report import ingest_report, report_text
+from adpet.cohort.reader import read_collection
 from adpet.cohort.scans import require_usable, write_rejected, write_scans
+from adpet.cohort.summary import ingest_report, report_text
 from adpet.errors import InputError
+from adpet.parallel import progress
 from adpet.params import Params, read_yaml
-from adpet.workers import progress
+from adpet.paths import INGEST, INGEST_NOTES, REJECTED, SCANS
+from adpet.storage import write_json
 
 
 def run(params: Params) -> None:

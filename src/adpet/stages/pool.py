@@ -5,20 +5,12 @@ from typing import Any
 
 import pandas as pd
 
-from adpet.artifacts import (
-    CROSS_VALIDATION_SUBJECTS,
-    CROSS_VALIDATION_SUMMARY,
-    RUN,
-    SPLIT,
-    fold_folder,
-    read_json,
-    write_json,
-    written_aside,
-)
 from adpet.cohort.splits import read_split
-from adpet.evidence.cross_validation import COLUMNS, fold_subjects, pooled_summary
+from adpet.evaluation.cross_validation import COLUMNS, fold_subjects, pooled_summary
 from adpet.params import Params
+from adpet.paths import CROSS_VALIDATION_SUBJECTS, CROSS_VALIDATION_SUMMARY, RUN, SPLIT, fold_folder
 from adpet.stages.tables import read_results
+from adpet.storage import atomic_write, read_json, write_json
 from adpet.tracking.runs import append_to_run
 from adpet.tracking.sync import start_tracking
 
@@ -50,6 +42,6 @@ def run(params: Params) -> None:
 
 
 def _write(subjects: pd.DataFrame, summary: dict[str, Any]) -> None:
-    with written_aside(CROSS_VALIDATION_SUBJECTS) as aside:
+    with atomic_write(CROSS_VALIDATION_SUBJECTS) as aside:
         subjects.to_csv(aside, index=False, lineterminator="\n", float_format="%.9g")
     write_json(CROSS_VALIDATION_SUMMARY, summary)

@@ -4,25 +4,24 @@ import json
 from pathlib import Path
 from typing import Any
 
-from adpet.artifacts import (
+from adpet.errors import InputError
+from adpet.evaluation.promotion import Evidence
+from adpet.params import Params, flatten
+from adpet.paths import (
     AUDIT,
-    AUDIT_FIGURE,
     EXPORT,
+    LEAKAGE_FIGURE,
     METRICS,
     MODEL_CARD,
     POSITION_WEIGHTS,
     RUN,
     SUBJECTS,
     VERSION,
-    read_json,
-    write_json,
 )
-from adpet.errors import InputError
-from adpet.evidence.model_card import shortened
-from adpet.evidence.promotion_evidence import Evidence
-from adpet.params import Params, flatten
-from adpet.stages.fitting import hashed, require_evaluation_of
+from adpet.reporting.model_card import shortened
+from adpet.stages.common import hashed, require_evaluation_of
 from adpet.stages.tables import read_results
+from adpet.storage import read_json, write_json
 from adpet.tracking import provenance, registry
 from adpet.tracking.evidence import log_evidence
 from adpet.tracking.models import log_served
@@ -80,7 +79,7 @@ def _require_audit_of(split_hash: str, audit: dict[str, Any]) -> None:
     if audit.get("split") != split_hash:
         raise InputError(
             f"{AUDIT}: required the audit of the split {split_hash[:16]}, which the training has; received "
-            f"that of {str(audit.get('split'))[:16]}; run: dvc repro audit"
+            f"that of {str(audit.get('split'))[:16]}; run: dvc repro leakage"
         )
 
 
@@ -114,7 +113,7 @@ def _delivered(
     with append_to_run(lineage_id) as tracked:
         tracked.log_metrics({f"audit.{key}": value for key, value in numbers.items()})
         tracked.set_tags({registry.AUDIT: audit["verdict"]})
-        for path in (AUDIT, AUDIT_FIGURE):
+        for path in (AUDIT, LEAKAGE_FIGURE):
             tracked.log_artifact(path, "audit")
         tracked.log_artifact(RUN, provenance.FOLDER)
         tag = log_evidence(tracked, evidence)

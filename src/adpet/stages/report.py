@@ -5,7 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from adpet.artifacts import (
+from adpet.imaging.nifti import read_volume
+from adpet.imaging.template import fdg_template
+from adpet.learning.search import TrialRow, parameter_importance
+from adpet.learning.training import RISING
+from adpet.params import Params
+from adpet.paths import (
     AUDIT,
     CALIBRATION,
     CAM,
@@ -25,23 +30,15 @@ from adpet.artifacts import (
     SUBGROUPS,
     SUBJECTS,
     TRIALS,
-    read_json,
-    written_aside,
 )
-from adpet.evidence.model_card import model_card
-from adpet.evidence.report.attention import GROUP_MAPS
-from adpet.evidence.report.documents import Documents, Evaluation, Maps, Search
-from adpet.evidence.report.page import report_html
-from adpet.evidence.training_figures import PARAMETER_PREFIX
-from adpet.imaging.template import fdg_template
-from adpet.imaging.volume import read_volume
-from adpet.learning.importance import parameter_importance
-from adpet.learning.monitor import RISING
-from adpet.learning.search import TrialRow
-from adpet.params import Params
-from adpet.stages.participants import reads_phantom
-from adpet.stages.searching import search_space
-from adpet.stages.tables import read_results
+from adpet.reporting.components import Documents, Evaluation, Maps, Search
+from adpet.reporting.explainability import GROUP_MAPS
+from adpet.reporting.model_card import model_card
+from adpet.reporting.report import report_html
+from adpet.reporting.training_figures import PARAMETER_PREFIX
+from adpet.stages.common import search_space
+from adpet.stages.tables import read_results, reads_simulated
+from adpet.storage import atomic_write, read_json
 from adpet.tracking.runs import append_to_run
 from adpet.tracking.sync import start_tracking
 
@@ -50,7 +47,7 @@ def run(params: Params) -> None:
     """Write ``report.html`` and ``MODEL_CARD.md``, and add them to the training's MLflow run."""
     documents = read_documents(params)
     for path, text in ((REPORT, report_html(documents)), (MODEL_CARD, model_card(documents))):
-        with written_aside(path) as aside:
+        with atomic_write(path) as aside:
             aside.write_text(text, encoding="utf-8")
     _log(documents.lineage["id"], params)
 
@@ -73,7 +70,7 @@ def read_documents(params: Params) -> Documents:
         ingest=read_json(INGEST),
         split=read_json(SPLIT_SUMMARY),
         aggregation=params.evaluate.aggregation,
-        is_phantom=reads_phantom(params),
+        is_simulated=reads_simulated(params),
         audit=audit and audit["leakage"]["audit"],
         cam=_read_if_there(CAM),
         maps=_maps(params),
@@ -104,7 +101,7 @@ def _maps(params: Params) -> Maps | None:
     if not CAM.exists():
         return None
     groups, sanity = EXPLAIN / "groups", EXPLAIN / "sanity"
-    template = fdg_template(params.standardize.grid_mm)
+    template = fdg_template(params.normalize.grid_mm)
     volumes = {name: read_volume(groups / f"{name}.nii.gz").data for name in GROUP_MAPS}
     is_checked = (sanity / "cascade.csv").exists()
     return Maps(

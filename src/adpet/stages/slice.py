@@ -3,13 +3,14 @@
 import numpy as np
 import pandas as pd
 
-from adpet.artifacts import ALIGNMENT, SLICES, SLICES_TABLE, VOLUMES, written_aside
-from adpet.imaging.coronal import CoronalGrid, coronal_slices
-from adpet.imaging.intensity import to_uint8
-from adpet.imaging.volume import read_volume
+from adpet.imaging.nifti import read_volume
+from adpet.imaging.normalization import to_uint8
+from adpet.imaging.slices import CoronalGrid, coronal_slices
+from adpet.parallel import progress
 from adpet.params import Params
+from adpet.paths import ALIGNMENT, SLICES, SLICES_TABLE, VOLUMES
 from adpet.stages.tables import SLICE_COLUMNS, read_alignment
-from adpet.workers import progress
+from adpet.storage import atomic_write
 
 
 def coronal_grid(params: Params) -> CoronalGrid:
@@ -27,7 +28,7 @@ def run(params: Params) -> None:
     alignment = read_alignment(ALIGNMENT)
     scans = alignment.loc[alignment["passed"], "scan"]
     grid = coronal_grid(params)
-    with written_aside(SLICES) as aside:
+    with atomic_write(SLICES) as aside:
         aside.mkdir()
         for scan in progress(scans, label="slice", unit="scan", total=len(scans)):
             volume = read_volume(VOLUMES / f"{scan}.nii")
@@ -35,5 +36,5 @@ def run(params: Params) -> None:
             np.save(aside / f"{scan}.npy", to_uint8(planes, window=params.slice.window))
     rows = [(scan, index, y_mm) for scan in scans for index, y_mm in enumerate(grid.y_mm)]
     table = pd.DataFrame(rows, columns=list(SLICE_COLUMNS))
-    with written_aside(SLICES_TABLE) as aside:
+    with atomic_write(SLICES_TABLE) as aside:
         table.to_csv(aside, index=False, lineterminator="\n")

@@ -1,6 +1,5 @@
 """Deal the subjects out to the test set and the validation folds."""
 
-from adpet.artifacts import SCANS, SLICES_TABLE, SPLIT, SPLIT_SUMMARY, write_json
 from adpet.cohort.scans import read_scans, subject_table
 from adpet.cohort.splits import (
     assign_slices,
@@ -11,7 +10,9 @@ from adpet.cohort.splits import (
     write_split,
 )
 from adpet.params import Params
+from adpet.paths import SCANS, SLICES_TABLE, SPLIT, SPLIT_SUMMARY
 from adpet.stages.tables import read_slices_table
+from adpet.storage import write_json
 
 
 def run(params: Params) -> None:

@@ -10,30 +10,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from adpet.artifacts import (
-    BEST_TRIAL,
-    CURVES,
-    HISTORY,
-    MODEL,
-    RUN,
-    SPLIT,
-    SPLIT_SUMMARY,
-    VALIDATION,
-    read_json,
-    resumable,
-    write_json,
-    written_aside,
-)
 from adpet.cohort.splits import fold_name, read_split
-from adpet.evidence.drawing import save_figure
-from adpet.evidence.training_figures import learning_curves_figure
-from adpet.imaging.coronal import coronal_slices
-from adpet.imaging.intensity import ratio_to_reference, to_uint8
+from adpet.imaging.normalization import ratio_to_reference, to_uint8
+from adpet.imaging.slices import coronal_slices
 from adpet.imaging.template import fdg_template, reference_mask
-from adpet.learning.saving import save_model
+from adpet.learning.checkpoint import save_model
 from adpet.learning.training import History, predict, set_determinism
 from adpet.params import Params
-from adpet.stages.fitting import (
+from adpet.paths import BEST_TRIAL, CURVES, HISTORY, MODEL, RUN, SPLIT, SPLIT_SUMMARY, VALIDATION
+from adpet.reporting.style import save_figure
+from adpet.reporting.training_figures import learning_curves_figure
+from adpet.stages.common import (
     all_training,
     fit,
     hashed,
@@ -43,7 +30,8 @@ from adpet.stages.fitting import (
     training_and_validation,
 )
 from adpet.stages.slice import coronal_grid
-from adpet.stages.validation import write_validation
+from adpet.stages.tables import write_validation
+from adpet.storage import atomic_write, read_json, work_dir, write_json
 from adpet.tracking.lineage import lineage
 from adpet.tracking.runs import RunHandle, open_run
 from adpet.tracking.sync import start_tracking
@@ -55,7 +43,7 @@ if TYPE_CHECKING:
 # Everything that the trained weights follow from.
 SETTINGS: dict[str, Any] = {
     "compute": {"threads"},
-    **dict.fromkeys(("seed", "cohort", "standardize", "slice", "split", "model", "augment", "train"), True),
+    **dict.fromkeys(("seed", "cohort", "normalize", "slice", "split", "model", "augment", "train"), True),
 }
 
 # What whoever loads a refitted model should know of how its epochs and its threshold were found.
@@ -79,7 +67,7 @@ def run(params: Params) -> None:
     )
     start_tracking(Path.cwd(), experiment=params.tracking.experiment)
     with (
-        resumable("train", facts) as work,
+        work_dir("train", facts) as work,
         open_run(
             lineage=facts["id"],
             kind="train",
@@ -104,7 +92,7 @@ def preprocessing(params: Params, facts: dict[str, Any]) -> dict[str, Any]:
     """Return what turns a scan into this network's input and its output into an answer."""
     refit = {"training": REFITTED} if params.refits() else {}
     return {
-        "standardize": params.standardize.model_dump(mode="json"),
+        "normalize": params.normalize.model_dump(mode="json"),
         "slice": params.slice.model_dump(mode="json"),
         "input_size": params.model.input_size,
         "lineage": facts["id"],
@@ -194,7 +182,7 @@ def _whom(split: pd.DataFrame, params: Params) -> dict[str, Any]:
 
 def _write(history: History, run_facts: dict[str, Any]) -> None:
     rows = [{"epoch": epoch} | row for epoch, row in enumerate(history.rows)]
-    with written_aside(HISTORY) as aside:
+    with atomic_write(HISTORY) as aside:
         history_table(history).to_csv(aside, index=False, lineterminator="\n")
     figure = learning_curves_figure(rows, best_epoch=history.best_epoch)
     save_figure(figure, CURVES)
@@ -203,8 +191,8 @@ def _write(history: History, run_facts: dict[str, Any]) -> None:
 
 def _example(params: Params) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """Return the template's own slices, (n, height, width, 1): an example that is nobody's brain."""
-    grid_mm = params.standardize.grid_mm
+    grid_mm = params.normalize.grid_mm
     template = fdg_template(grid_mm)
-    ratio = ratio_to_reference(template.data, reference_mask(params.standardize.reference, grid_mm))
+    ratio = ratio_to_reference(template.data, reference_mask(params.normalize.reference, grid_mm))
     planes = coronal_slices(ratio, template.affine, coronal_grid(params))
     return to_uint8(planes, window=params.slice.window)[..., np.newaxis]

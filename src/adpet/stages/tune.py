@@ -8,52 +8,40 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from adpet.artifacts import (
-    BEST_TRIAL,
-    SEARCH_FIGURE,
-    SPLIT,
-    SPLIT_SUMMARY,
-    TRIALS,
-    TUNE,
-    move,
-    read_json,
-    resumable,
-    write_json,
-    written_aside,
-)
 from adpet.cohort.splits import read_split
-from adpet.evidence.brain_figures import cam_montage
-from adpet.evidence.drawing import save_figure
-from adpet.evidence.training_figures import search_figure
-from adpet.imaging.coronal import resize_maps
-from adpet.learning.cam import class_activation_maps
-from adpet.learning.dataset import SliceRef
-from adpet.learning.monitor import RISING
+from adpet.imaging.slices import resize_maps
+from adpet.learning.data import SliceRef
+from adpet.learning.saliency import class_activation_maps
 from adpet.learning.search import TrialHandle, TrialRow, search
-from adpet.learning.training import set_determinism, train
+from adpet.learning.training import RISING, set_determinism, train
+from adpet.parallel import epochs_shown
 from adpet.params import Params
-from adpet.stages.fitting import (
+from adpet.paths import BEST_TRIAL, SEARCH_FIGURE, SPLIT, SPLIT_SUMMARY, TRIALS, TUNE
+from adpet.reporting.brain_figures import cam_montage
+from adpet.reporting.style import save_figure
+from adpet.reporting.training_figures import search_figure
+from adpet.stages.common import (
     augmentation,
     log_data,
     network,
     optimisation,
+    search_space,
     training_and_validation,
 )
-from adpet.stages.participants import may_log_images
-from adpet.stages.searching import search_space
 from adpet.stages.slice import coronal_grid
+from adpet.stages.tables import may_log_images
+from adpet.storage import atomic_write, move, read_json, work_dir, write_json
 from adpet.tracking.lineage import lineage
 from adpet.tracking.runs import RunHandle, open_run
 from adpet.tracking.store import LEAKY
 from adpet.tracking.sync import start_tracking
 from adpet.tracking.ui_notes import run_name
-from adpet.workers import epochs_shown
 
 # Everything that a trial's value follows from; how long the final training is does not matter to it.
 SETTINGS: dict[str, Any] = {
     "compute": {"threads"},
     **dict.fromkeys(
-        ("seed", "cohort", "standardize", "slice", "split", "model", "augment", "train", "tune"), True
+        ("seed", "cohort", "normalize", "slice", "split", "model", "augment", "train", "tune"), True
     ),
 }
 
@@ -78,7 +66,7 @@ def run(params: Params) -> None:
     )
     start_tracking(Path.cwd(), experiment=params.tracking.experiment)
     with (
-        resumable("tune", facts) as work,
+        work_dir("tune", facts) as work,
         open_run(
             lineage=facts["id"],
             kind="tune",
@@ -212,6 +200,6 @@ def _write(trials: list[TrialRow], best: dict[str, Any], params: Params) -> None
         table, direction="maximize" if rising else "minimize", value_name=params.train.monitor
     )
     save_figure(figure, SEARCH_FIGURE)
-    with written_aside(TRIALS) as aside:
+    with atomic_write(TRIALS) as aside:
         table.to_csv(aside, index=False, lineterminator="\n")
     write_json(BEST_TRIAL, best)

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 from adpet.errors import InputError, TrackingError
-from adpet.evidence.promotion_evidence import Evidence, evidence_digest
+from adpet.evaluation.promotion import Evidence, evidence_digest
 from adpet.tracking.registry import Version
 from adpet.tracking.runs import RunHandle
 from adpet.tracking.store import current, one_line, reported

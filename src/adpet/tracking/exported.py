@@ -12,9 +12,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from adpet.artifacts import FILES, WORK, files_digest, write_json, written_aside
 from adpet.errors import TrackingError
+from adpet.paths import WORK
 from adpet.processes import locked
+from adpet.storage import FILES, atomic_write, files_digest, write_json
 from adpet.tracking.rest import asked_over_rest
 from adpet.tracking.store import LEAKY, MODEL_URI, SERVER, SQLITE, main_root, shown, store_uri
 
@@ -97,9 +98,9 @@ def fetch(version: "Version", into: Path) -> None:
                 f"received {len(found) or 'none'}; name another version, or register it anew with: "
                 "dvc repro --force register"
             )
-        with written_aside(into) as aside:
+        with atomic_write(into) as aside:
             shutil.copytree(found[0], aside)
-        with written_aside(_noted_digest(into)) as aside:
+        with atomic_write(_noted_digest(into)) as aside:
             aside.write_text(files_digest(found[0]), encoding="utf-8")
 
 

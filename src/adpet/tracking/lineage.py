@@ -7,8 +7,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from adpet.artifacts import code_digest, fingerprint
 from adpet.params import read_yaml
+from adpet.storage import code_digest, fingerprint
 
 # The packages whose version can change a result, where they are installed.
 PACKAGES = (
@@ -26,8 +26,8 @@ PACKAGES = (
 # What `dvc repro` itself rewrites: a change of these does not make the code another one.
 GENERATED = (
     "dvc.lock",
-    "data/phantom/dvc.lock",
-    "results/audit/audit.json",
+    "data/simulated/dvc.lock",
+    "results/leakage/leakage.json",
     "results/evaluate/metrics.json",
 )
 

@@ -25,9 +25,9 @@ from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 from mlflow.models import Model, ModelSignature, infer_signature
 from mlflow.types import ColSpec, DataType, Schema
 
-from adpet.answering.model import open_model
-from adpet.artifacts import files_digest
 from adpet.errors import InputError, TrackingError
+from adpet.inference.exported_model import open_model
+from adpet.storage import files_digest
 from adpet.tracking import serving
 from adpet.tracking.serving import EXPORTED
 from adpet.tracking.store import LINEAGE, Store, current, one_line, reported
@@ -233,7 +233,7 @@ def read_model(folder: Path, *, uri: str) -> tuple[Any, dict[str, Any]]:
     TrackingError
         If there is no Keras model in the folder.
     """
-    from adpet.learning.saving import load_model
+    from adpet.learning.checkpoint import load_model
 
     try:
         with reported(f"{uri}: "):

@@ -9,9 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from adpet.errors import TrackingError
-from adpet.evidence.leakage import INVALID
-from adpet.evidence.promotion_evidence import Evidence
-from adpet.evidence.promotion_rule import Condition, Rule, conditions
+from adpet.evaluation.leakage import INVALID
+from adpet.evaluation.promotion import Condition, Evidence, Rule, conditions
 from adpet.tracking.decisions import CHAMPION, Book, Draft, read_book, write_end
 from adpet.tracking.evidence import NoEvidenceError, evidence_of
 from adpet.tracking.registry import (

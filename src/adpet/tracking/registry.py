@@ -12,8 +12,8 @@ from typing import Any
 
 from mlflow.exceptions import MlflowException
 
-from adpet.artifacts import FILES, files_digest
 from adpet.errors import TrackingError
+from adpet.storage import FILES, files_digest
 from adpet.tracking.models import DIGEST, SERVED, downloaded, read_model, require_digest, trained_model
 from adpet.tracking.store import LEAKY, MODEL_URI, current, reported
 from adpet.tracking.ui_notes import NOTE, Origin

@@ -12,10 +12,10 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import BAD_REQUEST, INTERNAL_ERROR
 
-from adpet.answering.encoded import Limits, answer_encoded
-from adpet.answering.model import open_model
-from adpet.artifacts import FILES, VERSION_FILE, files_digest
 from adpet.errors import InputError
+from adpet.inference.exported_model import open_model
+from adpet.inference.http import Limits, answer_encoded
+from adpet.storage import FILES, VERSION_FILE, files_digest
 
 # The folder of the exported model within the model's data.
 EXPORTED: Final = "export"

@@ -10,7 +10,7 @@ export { MODEL_IMAGES, type Model, type ModelConstants, openModel } from "./mode
 export { type CheckRow, qualityChecks, refusal } from "./quality";
 export { readNifti } from "./reading";
 export { type RegionRow, regionTable } from "./regions";
-export { standardize } from "./standard";
+export { normalize } from "./standard";
 export type { Volume } from "./volume";
 export { fixed, percent, rounded } from "./wording";
 export { writeNifti } from "./writing";

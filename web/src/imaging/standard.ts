@@ -27,7 +27,7 @@ const TRUNCATE = 4;
  * @throws InputError where registration finds no overlap, or the reference region holds no uptake. The text names
  * no file: whoever read the scan does.
  */
-export function standardize(scan: Volume, model: Model, progress: Progress = () => undefined): Standardized {
+export function normalize(scan: Volume, model: Model, progress: Progress = () => undefined): Standardized {
   const { template, constants } = model;
   const { standard, registration } = constants;
   const matrix =
@@ -42,7 +42,7 @@ export function standardize(scan: Volume, model: Model, progress: Progress = () 
   if (!ratio) {
     throw new InputError(
       "required uptake in the reference region; received none there after registration; look at the " +
-        "scan, or choose another standardize.reference",
+        "scan, or choose another normalize.reference",
     );
   }
   progress(1);

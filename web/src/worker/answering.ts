@@ -12,7 +12,7 @@ import {
   refusal,
   regionTable,
   rounded,
-  standardize,
+  normalize,
   writeNifti,
   type CheckRow,
   type Model,
@@ -49,7 +49,7 @@ export async function answerFor(
   const scan = readNifti(bytes, name);
   sendPicture(send, "original", thinned(scan));
   step("aligning", 0);
-  const found = standardize(scan, model, (done) => step("aligning", done));
+  const found = normalize(scan, model, (done) => step("aligning", done));
   const checks = qualityChecks(scan, found, model);
   sendStandard(send, found.volume, found.matrix, checks);
   refuse(name, checks);

@@ -1,0 +1,1 @@
+"""Evaluation: metrics per subject with uncertainty, baselines, and leakage."""

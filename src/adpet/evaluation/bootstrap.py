@@ -1,0 +1,309 @@
+"""Cluster bootstrap over subjects, and confidence intervals."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+# A bin of fewer subjects says little about their share of AD; more bins than these say no more.
+SUBJECTS_A_BIN = 10
+MIN_BINS, MAX_BINS = 2, 10
+
+
+def bins_for(subjects: int) -> int:
+    """Return how many bins so many subjects can fill: one for each ten of them, from 2 to 10."""
+    return min(max(subjects // SUBJECTS_A_BIN, MIN_BINS), MAX_BINS)
+
+
+def equal_mass_bins(probability: npt.NDArray[np.float64], *, bins: int) -> npt.NDArray[np.intp]:
+    """Return the bin of each score, from 0 to `bins` - 1; equal scores share one, so some may stay empty."""
+    edges = np.quantile(probability, np.arange(1, bins) / bins)
+    return np.asarray(np.searchsorted(edges, probability, side="right"), dtype=np.intp)
+
+
+FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+MetricName = Literal[
+    "auc",
+    "average_precision",
+    "accuracy",
+    "balanced_accuracy",
+    "sensitivity",
+    "specificity",
+    "brier",
+    "calibration_error",
+]
+
+# Of more distinct scores than these, resampled precision and recall are taken at so many alone; on 20,000
+# slices that changes an average precision by less than 0.001.
+LEVELS = 512
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubjectSums:
+    """All that the metrics of any resample of subjects depend on, summed within subjects.
+
+    Attributes
+    ----------
+    truth : (subjects,) bool ndarray
+        True for AD.
+    size : (subjects,) float64 ndarray
+        Scores of the subject: 1 at the subject level, its slices at the slice level.
+    called_ad : (subjects,) float64 ndarray
+        Scores of the subject at or above the threshold.
+    squared_error : (subjects,) float64 ndarray
+        Sum of (probability - truth) squared.
+    pairs_won : (AD subjects, CN subjects) float64 ndarray
+        Of all pairs of one score from each, those that AD wins; a tie counts one half.
+    at_or_above : (subjects, levels) float64 ndarray
+        Scores of the subject at or above each level, levels falling; the last holds all.
+    bin_excess : (subjects, bins) float64 ndarray
+        Sum of (probability - truth) of the subject's scores in each bin of equal mass of the whole sample.
+    """
+
+    truth: BoolArray
+    size: FloatArray
+    called_ad: FloatArray
+    squared_error: FloatArray
+    pairs_won: FloatArray
+    at_or_above: FloatArray
+    bin_excess: FloatArray
+
+
+def subject_resamples(truth: BoolArray, *, resamples: int, seed: int) -> FloatArray:
+    """Draw subjects with replacement within each diagnosis.
+
+    The counts depend on the order and diagnosis of the subjects alone, so that two models scored on the same
+    subjects with the same seed meet the same resamples: their differences are then paired.
+
+    Parameters
+    ----------
+    truth : (subjects,) bool ndarray
+        True for AD.
+    resamples : int
+    seed : int
+
+    Returns
+    -------
+    (resamples, subjects) float64 ndarray
+        How often each subject was drawn: 8 bytes a subject and resample.
+    """
+    rng = np.random.default_rng(seed)
+    counts = np.zeros((resamples, truth.size), dtype=np.float64)
+    for diagnosis in (True, False):
+        members = np.flatnonzero(truth == diagnosis)
+        even = np.full(members.size, 1 / members.size)
+        counts[:, members] = rng.multinomial(members.size, even, size=resamples)
+    return counts
+
+
+def subject_sums(
+    truth: BoolArray, codes: npt.NDArray[np.intp], probability: FloatArray, *, threshold: float | FloatArray
+) -> SubjectSums:
+    """Sum within subjects what `resampled_metrics` needs; afterwards slices cost nothing more.
+
+    The area under the ROC curve is the share of AD-CN pairs of scores that AD wins (Mann-Whitney), and pairs
+    can be counted per pair of subjects once for all. A resample is then a product with an (AD subjects, CN
+    subjects) matrix, however many slices there are. Counting takes O(CN subjects x scores) time and O(scores)
+    memory.
+
+    Parameters
+    ----------
+    truth : (subjects,) bool ndarray
+        True for AD.
+    codes : (scores,) int ndarray
+        Position in `truth` of the subject that each score belongs to.
+    probability : (scores,) float64 ndarray
+        Of AD.
+    threshold : float or (scores,) float64 ndarray
+        A score at or above it is called AD.
+    """
+    n, bins = truth.size, bins_for(truth.size)
+    excess = probability - truth[codes]
+    places = codes * bins + equal_mass_bins(probability, bins=bins)
+    return SubjectSums(
+        truth=truth,
+        size=np.bincount(codes, minlength=n).astype(np.float64),
+        called_ad=_summed(codes, probability >= threshold, n),
+        squared_error=_summed(codes, excess**2, n),
+        pairs_won=_pairs_won(truth, codes, probability),
+        at_or_above=_at_or_above(codes, probability, n),
+        bin_excess=_summed(places, excess, n * bins).reshape(n, bins),
+    )
+
+
+def resampled_metrics(sums: SubjectSums, counts: FloatArray) -> dict[MetricName, FloatArray]:
+    """Return every metric for every resample.
+
+    Parameters
+    ----------
+    sums : SubjectSums
+    counts : (resamples, subjects) float64 ndarray
+        How often each subject was drawn; a row of ones gives the metrics of the sample itself.
+
+    Returns
+    -------
+    dict of (resamples,) float64 ndarray
+    """
+    ad, cn = counts[:, sums.truth], counts[:, ~sums.truth]
+    size_ad, size_cn = ad @ sums.size[sums.truth], cn @ sums.size[~sums.truth]
+    true_positive = ad @ sums.called_ad[sums.truth]
+    true_negative = size_cn - cn @ sums.called_ad[~sums.truth]
+    sensitivity, specificity = true_positive / size_ad, true_negative / size_cn
+    size = size_ad + size_cn
+    return {
+        "auc": np.einsum("bi,bi->b", ad @ sums.pairs_won, cn) / (size_ad * size_cn),
+        "average_precision": _average_precision(
+            ad @ sums.at_or_above[sums.truth], cn @ sums.at_or_above[~sums.truth]
+        ),
+        "accuracy": (true_positive + true_negative) / size,
+        "balanced_accuracy": (sensitivity + specificity) / 2,
+        "sensitivity": sensitivity,
+        "specificity": specificity,
+        "brier": counts @ sums.squared_error / size,
+        "calibration_error": np.abs(counts @ sums.bin_excess).sum(axis=1) / size,
+    }
+
+
+def _summed(codes: npt.NDArray[np.intp], weights: npt.NDArray[Any], n: int) -> FloatArray:
+    """Sum `weights` by code."""
+    return np.asarray(np.bincount(codes, weights=weights, minlength=n), dtype=np.float64)
+
+
+def _pairs_won(truth: BoolArray, codes: npt.NDArray[np.intp], probability: FloatArray) -> FloatArray:
+    """Count, for each AD and each CN subject, the pairs of their scores that AD wins."""
+    scores, ranks = np.unique(probability, return_inverse=True)
+    order = np.argsort(codes, kind="stable")
+    order = order[truth[codes[order]]]
+    ranks_ad = ranks[order]
+    starts = np.flatnonzero(np.diff(codes[order], prepend=-1))
+    won = np.empty((int(truth.sum()), int((~truth).sum())), dtype=np.float64)
+    for column, subject in enumerate(np.flatnonzero(~truth)):
+        here = np.bincount(ranks[codes == subject], minlength=scores.size)
+        below = np.cumsum(here) - here / 2
+        won[:, column] = np.add.reduceat(below[ranks_ad], starts)
+    return won
+
+
+def _at_or_above(codes: npt.NDArray[np.intp], probability: FloatArray, n: int) -> FloatArray:
+    """Count each subject's scores at or above at most `LEVELS` of the scores, the lowest among them."""
+    scores = np.unique(probability)
+    kept = np.unique(np.linspace(0, scores.size - 1, min(scores.size, LEVELS)).round().astype(np.intp))
+    levels = scores[kept]
+    # The highest level at or below a score, in an order that falls.
+    place = levels.size - np.searchsorted(levels, probability, side="right")
+    counted = np.bincount(codes * levels.size + place, minlength=n * levels.size)
+    return np.asarray(np.cumsum(counted.reshape(n, levels.size), axis=1), dtype=np.float64)
+
+
+def _average_precision(hits: FloatArray, false_alarms: FloatArray) -> FloatArray:
+    """Return the sum of precision times gain in recall over falling levels, scikit-learn's definition."""
+    called = hits + false_alarms
+    precision = np.divide(hits, called, out=np.zeros_like(hits), where=called > 0)
+    gains = np.diff(hits, axis=1, prepend=0.0) / hits[:, -1:]
+    # Rounding may lead past 1.
+    return np.asarray((gains * precision).sum(axis=1).clip(max=1.0), dtype=np.float64)
+
+
+# Two-sided, as in the clinical literature.
+CONFIDENCE = 0.95
+# A quantile of resamples is at 0 or 1 when it is nearer to it than rounding can tell.
+NEAR_END = 1e-9
+
+
+def metric_intervals(sums: SubjectSums, counts: FloatArray) -> dict[MetricName, tuple[float, float]]:
+    """Return the 95 % interval of every metric, from resamples of subjects.
+
+    The interval is the central 95 % of the resamples (percentile bootstrap, Efron and Tibshirani 1993,
+    chapter 13). Where a metric is at or near its end, resamples cannot show errors that the sample happens to
+    lack: with 18 + 18 subjects and a true AUC of 0.98 such an interval holds it in only 74 % of simulated
+    studies, and at an AUC of 1 it shrinks to a point. So wherever the interval touches 0 or 1, it is widened
+    to hold the analytic interval too (then 95 % or more in the same simulation): `score_interval_auc` for the
+    AUC, `exact_interval` for proportions (the average precision as one of the AD subjects, after Boyd 2013,
+    ECML PKDD), two of them combined for balanced accuracy. The analytic ones count subjects, never slices.
+    Brier scores are left alone: their bounds are not where studies end. Resampling adds to a calibration
+    error, which is a sum of distances: its interval reaches down to that of the basic bootstrap, which
+    takes as much off (chapter 13 as well), and up to the percentiles.
+    """
+    samples = resampled_metrics(sums, counts)
+    ones = np.ones((1, sums.truth.size))
+    value = {name: float(row[0]) for name, row in resampled_metrics(sums, ones).items()}
+    analytic = analytic_intervals(value, n_ad=int(sums.truth.sum()), n_cn=int((~sums.truth).sum()))
+    intervals: dict[MetricName, tuple[float, float]] = {}
+    for name, row in samples.items():
+        low, high = percentile_interval(row)
+        if name in analytic and (low <= NEAR_END or high >= 1 - NEAR_END):
+            low, high = min(low, analytic[name][0]), max(high, analytic[name][1])
+        if name == "calibration_error":
+            low = min(low, max(0.0, 2 * value[name] - high))
+        intervals[name] = min(low, value[name]), max(high, value[name])
+    return intervals
+
+
+def percentile_interval(samples: FloatArray) -> tuple[float, float]:
+    """Return the central 95 % of `samples`."""
+    low, high = np.quantile(samples, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return float(low), float(high)
+
+
+def score_interval_auc(auc: float, *, n_ad: int, n_cn: int) -> tuple[float, float]:
+    """Interval of an area under the ROC curve that stays honest at 1.0, where resampling sees no spread.
+
+    Newcombe's method 5: all areas theta with (auc - theta)^2 <= z^2 V(theta), V being the variance of Hanley
+    and McNeil with both group sizes replaced by their mean where they stand for a degree of freedom.
+
+    References
+    ----------
+    Newcombe 2006, Statistics in Medicine 25:559-573; Hanley and McNeil 1982, Radiology 143:29-36.
+    """
+    from scipy.optimize import brentq
+    from scipy.stats import norm
+
+    z_squared = norm.ppf((1 + CONFIDENCE) / 2) ** 2
+    freedom = (n_ad + n_cn) / 2 - 1
+
+    def excess(theta: float) -> float:
+        spread = 1 + freedom * (1 - theta) / (2 - theta) + freedom * theta / (1 + theta)
+        return float((auc - theta) ** 2 - z_squared * theta * (1 - theta) * spread / (n_ad * n_cn))
+
+    # At theta = 0 and 1 the variance is nought, at theta = auc the distance: one root lies on each side.
+    # Where auc is itself 0 or 1, that end is the bound, and the other root is sought just inside it.
+    low = 0.0 if auc <= NEAR_END else brentq(excess, 0.0, min(auc, 1 - NEAR_END))
+    high = 1.0 if auc >= 1 - NEAR_END else brentq(excess, max(auc, NEAR_END), 1.0)
+    return float(low), float(high)
+
+
+def exact_interval(proportion: float, *, n: int) -> tuple[float, float]:
+    """Return the exact binomial interval (Clopper and Pearson 1934, Biometrika 26:404-413).
+
+    `proportion` need not be a multiple of 1/n: slices are counted as shares of their subjects.
+    """
+    from scipy.stats import beta
+
+    hits, tail = proportion * n, (1 - CONFIDENCE) / 2
+    low = 0.0 if hits <= 0 else float(beta.ppf(tail, hits, n - hits + 1))
+    high = 1.0 if hits >= n else float(beta.ppf(1 - tail, hits + 1, n - hits))
+    return low, high
+
+
+def analytic_intervals(
+    value: dict[MetricName, float], *, n_ad: int, n_cn: int
+) -> dict[MetricName, tuple[float, float]]:
+    """Return the intervals that need no resampling, for the metrics that have one; `n` counts subjects."""
+    intervals: dict[MetricName, tuple[float, float]] = {
+        "auc": score_interval_auc(value["auc"], n_ad=n_ad, n_cn=n_cn),
+        "average_precision": exact_interval(value["average_precision"], n=n_ad),
+        "accuracy": exact_interval(value["accuracy"], n=n_ad + n_cn),
+        "sensitivity": exact_interval(value["sensitivity"], n=n_ad),
+        "specificity": exact_interval(value["specificity"], n=n_cn),
+    }
+    # The mean of two independent proportions: distances to their bounds add in squares
+    # (MOVER; Zou and Donner 2008, Statistics in Medicine 27:1693-1702).
+    distances = np.asarray(
+        [np.abs(np.subtract(intervals[name], value[name])) for name in ("sensitivity", "specificity")]
+    )
+    below, above = np.hypot(*distances) / 2
+    middle = value["balanced_accuracy"]
+    intervals["balanced_accuracy"] = float(middle - below), float(middle + above)
+    return intervals

@@ -1,0 +1,305 @@
+"""The size of a leak: one learner in four arms, by two ways of splitting and with true and shuffled labels.
+
+A slice split lets a learner recognise the subject. With true labels, part of its lead over the subject split
+is honest; with labels shuffled among subjects nothing but recognition is left to learn, and new subjects must
+be at chance. An arm's table has one row a slice: `scan`, `index`, `subject`, `diagnosis` (the label that the
+arm teaches and asks for) and `part` ("train" or "test").
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from adpet.cohort.scans import DIAGNOSES
+from adpet.cohort.splits import TEST, assign_slices, check_disjoint, split_by_slice, split_by_subject
+from adpet.evaluation.aggregation import POSITIVE, Aggregation
+from adpet.evaluation.bootstrap import (
+    FloatArray,
+    percentile_interval,
+    resampled_metrics,
+    subject_resamples,
+    subject_sums,
+)
+from adpet.evaluation.metrics import DEFAULT_THRESHOLD, bootstrap_intervals
+
+SUBJECT_SPLIT: Final = "subject_split"
+SLICE_SPLIT: Final = "slice_split"
+SUBJECT_SPLIT_SHUFFLED: Final = "subject_split_shuffled"
+SLICE_SPLIT_SHUFFLED: Final = "slice_split_shuffled"
+ARMS: Final = (SUBJECT_SPLIT, SLICE_SPLIT, SUBJECT_SPLIT_SHUFFLED, SLICE_SPLIT_SHUFFLED)
+
+# What the slice split adds, by the labels that are learnt.
+GAPS: Final = {
+    "true_labels": (SLICE_SPLIT, SUBJECT_SPLIT),
+    "shuffled_labels": (SLICE_SPLIT_SHUFFLED, SUBJECT_SPLIT_SHUFFLED),
+}
+
+CLEAN, INVALID, INCONCLUSIVE = "clean", "invalid", "inconclusive"
+
+# A network that cannot fit shuffled labels cannot remember subjects, and shows no leak where there is one.
+MIN_FITTED: Final = 0.95
+# An accuracy on shuffled labels that relabelled subjects reach less often than this is no chance: one
+# honest audit in a hundred is called invalid.
+CHANCE_LEVEL: Final = 0.01
+RELABELLINGS: Final = 10_000
+
+# Takes an arm's table; returns the probability of AD of every row, having learnt from those in "train" alone.
+FitPredict = Callable[[pd.DataFrame], npt.NDArray[np.floating]]
+
+
+def audit_subjects(subjects: pd.DataFrame, *, most: int, seed: int) -> pd.DataFrame:
+    """Draw at most `most` subjects, of each diagnosis equally many.
+
+    Parameters
+    ----------
+    subjects : DataFrame
+        One row a subject: `subject`, `diagnosis`; further columns are kept.
+
+    Returns
+    -------
+    DataFrame
+        Ordered by subject.
+    """
+    rng = np.random.default_rng(seed)
+    ordered = subjects.sort_values("subject", ignore_index=True)
+    groups = [np.flatnonzero(ordered["diagnosis"] == diagnosis) for diagnosis in DIAGNOSES]
+    count = min(most // len(groups), *(group.size for group in groups))
+    drawn = np.concatenate([rng.permutation(group)[:count] for group in groups])
+    return ordered.iloc[np.sort(drawn)].reset_index(drop=True)
+
+
+def shuffled_labels(subjects: pd.DataFrame, *, seed: int) -> dict[str, str]:
+    """Return a new label for each subject, which says nothing of the true one.
+
+    Of each diagnosis in each part, one half is called AD and the other CN, by chance; where the number is
+    odd, the one left over is called so that the part stays balanced. A plain permutation would agree with
+    the truth in small groups by chance, and what is truly in the images would then help or harm.
+
+    Parameters
+    ----------
+    subjects : DataFrame
+        One row a subject: `subject`, `diagnosis`, `part`.
+    """
+    rng = np.random.default_rng(seed)
+    labels: dict[str, str] = {}
+    for _, part in subjects.sort_values("subject").groupby("part", sort=True):
+        turn = int(rng.integers(2))
+        for _, group in part.groupby("diagnosis", sort=True):
+            calls = [DIAGNOSES[(turn + place) % 2] for place in range(len(group))]
+            labels |= dict(zip(rng.permutation(group["subject"].to_numpy()), calls, strict=True))
+            turn += len(group)
+    return labels
+
+
+def audit_arms(
+    slices: pd.DataFrame, subjects: pd.DataFrame, *, test_fraction: float, seed: int
+) -> dict[str, pd.DataFrame]:
+    """Return the four arms, split by the code that splits the cohort; both splits test the same share.
+
+    Parameters
+    ----------
+    slices : DataFrame
+        `scan`, `index`, `subject`, `diagnosis`.
+    subjects : DataFrame
+        One row a subject: `subject`, `diagnosis`, `age`, `sex`.
+
+    Returns
+    -------
+    dict of DataFrame
+        By name, as in `ARMS`. The shuffled arms share their labels, one a subject.
+    """
+    parts = split_by_subject(subjects, test_fraction=test_fraction, folds=0, seed=seed)
+    by_subject = assign_slices(slices, slices.drop_duplicates("scan"), parts)
+    check_disjoint(by_subject)
+    by_slice = split_by_slice(slices, test_fraction=test_fraction, folds=0, seed=seed)
+    labels = shuffled_labels(parts, seed=seed)
+    return {
+        SUBJECT_SPLIT: by_subject,
+        SLICE_SPLIT: by_slice,
+        SUBJECT_SPLIT_SHUFFLED: by_subject.assign(diagnosis=by_subject["subject"].map(labels)),
+        SLICE_SPLIT_SHUFFLED: by_slice.assign(diagnosis=by_slice["subject"].map(labels)),
+    }
+
+
+def run_arms(arms: Mapping[str, pd.DataFrame], fit_predict: FitPredict) -> dict[str, pd.DataFrame]:
+    """Return each arm's table with the `probability` that a learner fitted to it gives every slice."""
+    return {name: table.assign(probability=fit_predict(table)) for name, table in arms.items()}
+
+
+def leakage_audit(
+    predictions: Mapping[str, pd.DataFrame],
+    truth: Mapping[str, str],
+    *,
+    aggregation: Aggregation,
+    seed: int,
+    resamples: int,
+) -> dict[str, Any]:
+    """Return the audit's document: the four arms, the gaps between them, and the verdict.
+
+    Parameters
+    ----------
+    predictions : mapping of DataFrame
+        By the names in `ARMS`, an arm's table with `probability`.
+    truth : mapping of str to str
+        The true diagnosis of each subject.
+    aggregation, seed, resamples
+        As of `metrics.bootstrap_intervals`; intervals are over subjects.
+
+    Returns
+    -------
+    dict
+        `verdict`, `valid`, `conclusive`, `reason`; `arms.<name>.{slice,subject}.{accuracy,auc}` with
+        interval, `arms.<name>.training_accuracy`, ...; `gap.<labels>` of the accuracy per slice with
+        interval; `chance.{p,smallest_p,level}`.
+    """
+    options = {"seed": seed, "resamples": resamples}
+    arms = {name: _arm(predictions[name], aggregation=aggregation, **options) for name in ARMS}
+    held_out = _tested(predictions[SUBJECT_SPLIT_SHUFFLED])
+    p, smallest = chance_test(held_out, truth, seed=seed)
+    fitted = min(arms[name]["training_accuracy"] for name in GAPS["shuffled_labels"])
+    return {
+        **verdict(p=p, smallest_p=smallest, fitted=fitted),
+        "chance": {"p": p, "smallest_p": smallest, "level": CHANCE_LEVEL},
+        "gap": {
+            labels: accuracy_gap(_tested(predictions[leaky]), _tested(predictions[honest]), **options)
+            for labels, (leaky, honest) in GAPS.items()
+        },
+        "arms": arms,
+    }
+
+
+def verdict(*, p: float, smallest_p: float, fitted: float) -> dict[str, Any]:
+    """Say whether the audit found a leak, found none, or could not have found one.
+
+    Parameters
+    ----------
+    p : float
+        Of `chance_test`, for new subjects with shuffled labels.
+    smallest_p : float
+        The least that `p` could have been with so few subjects.
+    fitted : float
+        The lower training accuracy of the two arms with shuffled labels.
+
+    Returns
+    -------
+    dict
+        `verdict` ("clean", "invalid" or "inconclusive"), `valid` and `conclusive` (0 or 1), `reason`.
+    """
+    valid = p >= CHANCE_LEVEL
+    doubts = []
+    if fitted < MIN_FITTED:
+        doubts.append(
+            f"the network never fitted the shuffled labels (training accuracy {fitted:.2f}, required "
+            f"{MIN_FITTED}); raise audit.epochs or audit.alpha, or lower audit.subjects"
+        )
+    if smallest_p >= CHANCE_LEVEL:
+        doubts.append(
+            f"too few subjects were tested to tell from chance (p cannot be below {smallest_p:.2g}, required "
+            f"{CHANCE_LEVEL}); raise audit.subjects or audit.test_fraction"
+        )
+    if not valid:
+        name = INVALID
+        reason = (
+            f"with shuffled labels new subjects are above chance (p = {p:.2g}): something tells the "
+            "network their labels, or some subjects are the same person"
+        )
+    elif doubts:
+        name, reason = INCONCLUSIVE, "; ".join(doubts)
+    else:
+        name, reason = CLEAN, f"with shuffled labels new subjects are at chance (p = {p:.2g})"
+    return {"verdict": name, "valid": int(valid), "conclusive": int(not doubts), "reason": reason}
+
+
+def chance_test(
+    predictions: pd.DataFrame, truth: Mapping[str, str], *, seed: int, relabellings: int = RELABELLINGS
+) -> tuple[float, float]:
+    """Return how often chance alone reaches the accuracy per slice of new subjects with shuffled labels.
+
+    Labels that were dealt out by chance could have been dealt out otherwise: the test subjects' labels are
+    dealt again and again as `shuffled_labels` does, and the same probabilities held against them. Where the
+    network cannot know them, every deal is equally likely, and p is exact however much the slices of a
+    subject are alike (randomisation test; Phipson and Smyth 2010, Stat Appl Genet Mol Biol 9:39).
+
+    Parameters
+    ----------
+    predictions : DataFrame
+        Of the test slices: `subject`, `diagnosis` (shuffled), `probability`.
+    truth : mapping of str to str
+        The true diagnosis of each subject.
+
+    Returns
+    -------
+    p, smallest_p : float, float
+        One-sided, and the least that it could be.
+    """
+    called = predictions.assign(called=predictions["probability"] >= DEFAULT_THRESHOLD)
+    grouped = called.groupby("subject", sort=True)
+    labelled = grouped["diagnosis"].first().to_numpy() == POSITIVE
+    # What a subject adds to the number of right slices when labelled AD, over what it adds as CN.
+    gain = (2 * grouped["called"].sum() - grouped.size()).to_numpy(np.int64)
+    true = np.array([truth[subject] == POSITIVE for subject in grouped.size().index])
+    rng = np.random.default_rng(seed)
+    dealt = np.zeros(relabellings, dtype=np.int64)
+    deals = 1
+    for group in (true, ~true):
+        positives = int(labelled[group].sum())
+        deals *= math.comb(int(group.sum()), positives)
+        order = rng.permuted(np.tile(gain[group], (relabellings, 1)), axis=1)
+        dealt += order[:, :positives].sum(axis=1)
+    reached = int((dealt >= gain[labelled].sum()).sum())
+    return (reached + 1) / (relabellings + 1), max(1 / deals, 1 / (relabellings + 1))
+
+
+def accuracy_gap(leaky: pd.DataFrame, honest: pd.DataFrame, *, seed: int, resamples: int) -> dict[str, float]:
+    """Return the lead of one arm over another in accuracy per slice, with its 95 % interval over subjects.
+
+    The arms are resampled on their own. Some subjects are in both, which would only make it narrower.
+    """
+    first = _accuracies(leaky, seed=seed, resamples=resamples)
+    second = _accuracies(honest, seed=seed + 1, resamples=resamples)
+    value = first[0] - second[0]
+    low, high = percentile_interval(first[1:] - second[1:])
+    return {"value": float(value), "low": min(low, float(value)), "high": max(high, float(value))}
+
+
+def _arm(predictions: pd.DataFrame, *, aggregation: Aggregation, seed: int, resamples: int) -> dict[str, Any]:
+    tested = _tested(predictions)
+    training = predictions[predictions["part"] != TEST]
+    right = (training["probability"] >= DEFAULT_THRESHOLD) == (training["diagnosis"] == POSITIVE)
+    # One scan a subject, so that no session is needed to tell scans apart.
+    levels = bootstrap_intervals(
+        tested.assign(session=""),
+        aggregation=aggregation,
+        threshold=DEFAULT_THRESHOLD,
+        seed=seed,
+        resamples=resamples,
+    )
+    return {
+        **{level: {name: levels[level][name] for name in ("accuracy", "auc")} for level in levels},
+        "training_accuracy": float(right.mean()),
+        "training_subjects": int(training["subject"].nunique()),
+        "training_slices": len(training),
+        "test_subjects": int(tested["subject"].nunique()),
+        "test_slices": len(tested),
+        "shared_subjects": len(set(training["subject"]) & set(tested["subject"])),
+    }
+
+
+def _accuracies(predictions: pd.DataFrame, *, seed: int, resamples: int) -> FloatArray:
+    """Return the accuracy per slice, first of the sample and then of each resample."""
+    subjects = predictions.groupby("subject", sort=True)["diagnosis"].first()
+    truth = subjects.to_numpy() == POSITIVE
+    codes = subjects.index.get_indexer(pd.Index(predictions["subject"]))
+    probability = predictions["probability"].to_numpy(np.float64)
+    sums = subject_sums(truth, codes, probability, threshold=DEFAULT_THRESHOLD)
+    drawn = subject_resamples(truth, resamples=resamples, seed=seed)
+    counts = np.concatenate([np.ones((1, truth.size)), drawn])
+    return resampled_metrics(sums, counts)["accuracy"]
+
+
+def _tested(predictions: pd.DataFrame) -> pd.DataFrame:
+    return predictions[predictions["part"] == TEST]

@@ -1,0 +1,418 @@
+"""Metrics per subject and per slice, calibration, ROC and precision-recall curves."""
+
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from adpet.errors import InputError, LeakageError
+from adpet.evaluation.aggregation import NEGATIVE, POSITIVE, Aggregation, subject_probabilities
+from adpet.evaluation.bootstrap import (
+    BoolArray,
+    FloatArray,
+    MetricName,
+    bins_for,
+    equal_mass_bins,
+    exact_interval,
+    metric_intervals,
+    percentile_interval,
+    subject_resamples,
+    subject_sums,
+)
+
+Interval = dict[Literal["value", "low", "high"], float]
+
+DEFAULT_RESAMPLES = 2_000
+# What a validation set that cannot tell the groups apart falls back to.
+DEFAULT_THRESHOLD = 0.5
+
+
+def classification_metrics(
+    truth: BoolArray, probability: FloatArray, *, threshold: float | FloatArray, bins: int | None = None
+) -> dict[MetricName, float]:
+    """Score probabilities of AD as scikit-learn does, and their calibration in bins of equal mass.
+
+    Parameters
+    ----------
+    truth : (n,) bool ndarray
+        True for AD; both classes must occur.
+    probability : (n,) float64 ndarray
+    threshold : float or (n,) float64 ndarray
+        A probability at or above it is called AD.
+    bins : int, optional
+        Of the calibration error; as many as n subjects can fill by default.
+
+    Raises
+    ------
+    InputError
+        Only one class occurs.
+    """
+    from sklearn import metrics as sk
+
+    require_both_classes(truth)
+    called = probability >= threshold
+    sensitivity, specificity = (sk.recall_score(truth, called, pos_label=label) for label in (True, False))
+    return {
+        "auc": float(sk.roc_auc_score(truth, probability)),
+        "average_precision": float(sk.average_precision_score(truth, probability)),
+        "accuracy": float(sk.accuracy_score(truth, called)),
+        "balanced_accuracy": float(sk.balanced_accuracy_score(truth, called)),
+        "sensitivity": float(sensitivity),
+        "specificity": float(specificity),
+        "brier": float(sk.brier_score_loss(truth, probability)),
+        "calibration_error": calibration_error(
+            truth, probability, bins=bins_for(truth.size) if bins is None else bins
+        ),
+    }
+
+
+def require_both_classes(truth: BoolArray) -> None:
+    """Refuse scores of one diagnosis alone: no metric that compares the two exists for them."""
+    if truth.all() or not truth.any():
+        raise InputError(
+            f"metrics need subjects with AD and with CN; received {truth.size} scores of one class: "
+            "choose another split or a larger test set"
+        )
+
+
+def choose_threshold(subjects: pd.DataFrame) -> float:
+    """Return the threshold with the largest sensitivity + specificity (Youden 1950, Cancer 3:32-35).
+
+    To be chosen on validation subjects, never on the subjects that are then reported.
+
+    Parameters
+    ----------
+    subjects : DataFrame
+        `diagnosis` and `probability`, one row a subject.
+
+    Returns
+    -------
+    float
+        Midway between two neighbouring scores; of several equally good ones that nearest to 0.5; 0.5 itself
+        where no threshold is better than chance (no subjects, one class, equal or reversed scores).
+    """
+    truth = subjects["diagnosis"].to_numpy() == POSITIVE
+    probability = subjects["probability"].to_numpy(np.float64)
+    n_ad, n_cn = int(truth.sum()), int((~truth).sum())
+    scores = np.unique(probability)
+    if scores.size <= 1 or n_ad == 0 or n_cn == 0:
+        return DEFAULT_THRESHOLD
+    middles = (scores[1:] + scores[:-1]) / 2
+    hits = n_ad - np.searchsorted(np.sort(probability[truth]), middles)
+    false_alarms = n_cn - np.searchsorted(np.sort(probability[~truth]), middles)
+    # Youden's index times n_ad n_cn: whole numbers, so that equals are equal.
+    index = hits * n_cn - false_alarms * n_ad
+    if index.max() <= 0:
+        return DEFAULT_THRESHOLD
+    best = middles[index == index.max()]
+    return float(best[np.argmin(np.abs(best - DEFAULT_THRESHOLD))])
+
+
+def level_intervals(
+    truth: BoolArray,
+    codes: npt.NDArray[np.intp],
+    probability: FloatArray,
+    *,
+    threshold: float | FloatArray,
+    counts: FloatArray,
+) -> dict[MetricName, Interval]:
+    """Return every metric of some scores with its 95 % interval over subjects.
+
+    Parameters
+    ----------
+    truth : (subjects,) bool ndarray
+    codes : (scores,) int ndarray
+        Position in `truth` of the subject that each score belongs to.
+    probability : (scores,) float64 ndarray
+    threshold : float or (scores,) float64 ndarray
+    counts : (resamples, subjects) float64 ndarray
+        As of `resampling.subject_resamples`.
+    """
+    values = classification_metrics(truth[codes], probability, threshold=threshold, bins=bins_for(truth.size))
+    intervals = metric_intervals(subject_sums(truth, codes, probability, threshold=threshold), counts)
+    # Sums in another order may differ in the last digit, and an interval must hold its value.
+    return {
+        name: {
+            "value": value,
+            "low": min(intervals[name][0], value),
+            "high": max(intervals[name][1], value),
+        }
+        for name, value in values.items()
+    }
+
+
+def bootstrap_intervals(
+    predictions: pd.DataFrame,
+    *,
+    aggregation: Aggregation,
+    threshold: float,
+    seed: int,
+    resamples: int = DEFAULT_RESAMPLES,
+    weights: FloatArray | None = None,
+) -> dict[Literal["subject", "slice"], dict[MetricName, Interval]]:
+    """Return every metric with its 95 % interval, per subject and per slice.
+
+    Subjects are drawn, within each diagnosis, and bring all their scans and slices along: slices of one
+    subject are near copies, and drawn singly would make the interval several times too narrow. Slices are
+    summed within subjects once (`resampling.subject_sums`), so the cost of a resample does not depend on how
+    many there are. Both levels meet the same resamples.
+
+    Parameters
+    ----------
+    predictions : DataFrame
+    aggregation : {"mean_probability", "mean_logit", "position_weights"}
+    threshold : float
+        Used at both levels.
+    seed : int
+    resamples : int
+    weights : (positions,) float64 ndarray, optional
+        For "position_weights".
+
+    Returns
+    -------
+    dict
+        Level -> metric -> `value`, `low`, `high`.
+    """
+    subjects = subject_probabilities(predictions, aggregation=aggregation, weights=weights)
+    truth = subjects["diagnosis"].to_numpy() == POSITIVE
+    codes = pd.Index(subjects["subject"]).get_indexer(pd.Index(predictions["subject"]))
+    of_subject = subjects["probability"].to_numpy(np.float64)
+    of_slice = predictions["probability"].to_numpy(np.float64)
+    require_both_classes(truth)
+    counts = subject_resamples(truth, resamples=resamples, seed=seed)
+    options: dict[str, Any] = {"threshold": threshold, "counts": counts}
+    return {
+        "subject": level_intervals(truth, np.arange(truth.size), of_subject, **options),
+        "slice": level_intervals(truth, codes, of_slice, **options),
+    }
+
+
+def evaluation(
+    predictions: pd.DataFrame,
+    validation_predictions: pd.DataFrame,
+    *,
+    aggregation: Aggregation,
+    seed: int,
+    resamples: int = DEFAULT_RESAMPLES,
+    allow_shared_subjects: bool = False,
+    weights: FloatArray | None = None,
+) -> dict[str, Any]:
+    """Return the document of ``metrics.json``: nested, every leaf a finite number.
+
+    Parameters
+    ----------
+    predictions : DataFrame
+        Of the test subjects.
+    validation_predictions : DataFrame
+        Of the subjects that the threshold is chosen on; may be empty, then it is 0.5.
+    aggregation : {"mean_probability", "mean_logit", "position_weights"}
+    seed : int
+    resamples : int
+    allow_shared_subjects : bool
+        For the slice split of 2019 alone, whose results are leaky by design and marked so elsewhere.
+    weights : (positions,) float64 ndarray, optional
+        For "position_weights"; learned on the validation subjects as well.
+
+    Returns
+    -------
+    dict
+        `subject.<metric>.{value,low,high}`, `subject.confusion.*`, the same under `slice`, `counts.*`,
+        `threshold`.
+
+    Raises
+    ------
+    LeakageError
+        A subject is in both tables.
+    InputError
+        As `subject_probabilities` and `classification_metrics`.
+    """
+    pooling: dict[str, Any] = {"aggregation": aggregation, "weights": weights}
+    threshold = DEFAULT_THRESHOLD
+    if not validation_predictions.empty:
+        threshold = choose_threshold(subject_probabilities(validation_predictions, **pooling))
+    subjects = subject_probabilities(predictions, **pooling)
+    shared = sorted(set(subjects["subject"]) & set(validation_predictions["subject"]))
+    if shared and not allow_shared_subjects:
+        raise LeakageError(
+            f"the threshold must be chosen on other subjects than those it is tested on; {len(shared)} are "
+            f"in both tables, the first is {shared[0]}: run the split again"
+        )
+    levels = bootstrap_intervals(predictions, threshold=threshold, seed=seed, resamples=resamples, **pooling)
+    return {
+        "subject": {**levels["subject"], "confusion": _confusion(subjects, threshold)},
+        "slice": {**levels["slice"], "confusion": _confusion(predictions, threshold)},
+        "threshold": threshold,
+        "counts": _counts(predictions, subjects)
+        | {"validation_subjects": int(validation_predictions["subject"].nunique())},
+    }
+
+
+def _confusion(table: pd.DataFrame, threshold: float) -> dict[str, int]:
+    """Count right and wrong calls."""
+    truth: npt.NDArray[np.bool_] = table["diagnosis"].to_numpy() == POSITIVE
+    called = table["probability"].to_numpy(np.float64) >= threshold
+    return {
+        "true_positive": int((truth & called).sum()),
+        "false_negative": int((truth & ~called).sum()),
+        "false_positive": int((~truth & called).sum()),
+        "true_negative": int((~truth & ~called).sum()),
+    }
+
+
+def _counts(predictions: pd.DataFrame, subjects: pd.DataFrame) -> dict[str, int]:
+    """Count what was tested."""
+    return {
+        "subjects": len(subjects),
+        "subjects_ad": int((subjects["diagnosis"] == POSITIVE).sum()),
+        "subjects_cn": int((subjects["diagnosis"] == NEGATIVE).sum()),
+        "scans": int(predictions["scan"].nunique()),
+        "slices": len(predictions),
+    }
+
+
+def calibration_error(truth: BoolArray, probability: FloatArray, *, bins: int) -> float:
+    """Return the expected calibration error (Naeini 2015, AAAI) in bins of equal mass.
+
+    The mean distance of a bin's mean probability from its share of AD, bins counting by their scores. Few
+    subjects push it up: even true probabilities have some.
+    """
+    codes = equal_mass_bins(probability, bins=bins)
+    gaps = np.bincount(codes, weights=probability - truth, minlength=bins)
+    return float(np.abs(gaps).sum() / truth.size)
+
+
+def calibration_table(
+    truth: BoolArray, probability: FloatArray, *, bins: int, independent: bool
+) -> pd.DataFrame:
+    """Return the reliability diagram's points.
+
+    Parameters
+    ----------
+    truth : (n,) bool ndarray
+        True for AD.
+    probability : (n,) float64 ndarray
+    bins : int
+    independent : bool
+        Whether scores are of different subjects: slices of one are near copies and get no interval.
+
+    Returns
+    -------
+    DataFrame
+        A row a bin that holds scores: `n`, `probability` (mean), `observed` (share of AD), `low` and `high`
+        of its exact 95 % interval, or NaN.
+    """
+    codes: npt.NDArray[np.intp] = equal_mass_bins(probability, bins=bins)
+    rows = []
+    for code in np.unique(codes):
+        here = codes == code
+        observed = float(truth[here].mean())
+        low, high = exact_interval(observed, n=int(here.sum())) if independent else (np.nan, np.nan)
+        rows.append((int(here.sum()), float(probability[here].mean()), observed, low, high))
+    return pd.DataFrame(rows, columns=["n", "probability", "observed", "low", "high"])
+
+
+# A curve of 100,000 slices is drawn with this many points.
+CURVE_POINTS = 500
+
+
+def roc_curves(subjects: pd.DataFrame, slices: pd.DataFrame) -> pd.DataFrame:
+    """Return the ROC curves per subject and per slice.
+
+    Parameters
+    ----------
+    subjects, slices : DataFrame
+        `diagnosis` and `probability`, one row a subject, and one a slice.
+
+    Returns
+    -------
+    DataFrame
+        `level` ("subject" or "slice"), `false_positive_rate`, `sensitivity`; at most about 500 points a
+        level.
+    """
+    from sklearn.metrics import roc_curve
+
+    parts = []
+    for level, table in (("subject", subjects), ("slice", slices)):
+        rate, sensitivity, _ = roc_curve(table["diagnosis"] == POSITIVE, table["probability"])
+        kept = _spread(rate.size)
+        columns = {"level": level, "false_positive_rate": rate[kept], "sensitivity": sensitivity[kept]}
+        parts.append(pd.DataFrame(columns))
+    return pd.concat(parts, ignore_index=True)
+
+
+def precision_recall_curves(subjects: pd.DataFrame, slices: pd.DataFrame) -> pd.DataFrame:
+    """Return precision over recall (sensitivity), per subject and per slice.
+
+    Parameters
+    ----------
+    subjects, slices : DataFrame
+        `diagnosis` and `probability`, one row a subject, and one a slice.
+
+    Returns
+    -------
+    DataFrame
+        `level`, `recall` (rising from 0), `precision`; to be drawn in steps, a precision holding from the
+        recall before it, and the area below them is the average precision.
+    """
+    from sklearn.metrics import precision_recall_curve
+
+    parts = []
+    for level, table in (("subject", subjects), ("slice", slices)):
+        precision, recall, _ = precision_recall_curve(table["diagnosis"] == POSITIVE, table["probability"])
+        curve = pd.DataFrame({"recall": recall, "precision": precision})
+        # Of equal recalls the first that is reached counts; scikit-learn's point at no recall is made up.
+        curve = curve[curve["recall"] > 0].groupby("recall", sort=True)["precision"].max().reset_index()
+        start = pd.DataFrame({"recall": [0.0], "precision": curve["precision"].head(1)})
+        curve = pd.concat([start, curve], ignore_index=True)
+        parts.append(curve.iloc[_spread(len(curve))].assign(level=level))
+    return pd.concat(parts, ignore_index=True)[["level", "recall", "precision"]]
+
+
+def calibration_points(subjects: pd.DataFrame, slices: pd.DataFrame) -> pd.DataFrame:
+    """Return the reliability diagram per subject and per slice: `level`, and the columns of its table."""
+    bins = bins_for(len(subjects))
+    parts = [
+        calibration_table(
+            table["diagnosis"].to_numpy() == POSITIVE,
+            table["probability"].to_numpy(np.float64),
+            bins=bins,
+            independent=level == "subject",
+        ).assign(level=level)
+        for level, table in (("subject", subjects), ("slice", slices))
+    ]
+    return pd.concat(parts, ignore_index=True)[["level", *parts[0].columns.drop("level")]]
+
+
+def roc_band(
+    subjects: pd.DataFrame, *, seed: int, resamples: int = DEFAULT_RESAMPLES, points: int = 101
+) -> pd.DataFrame:
+    """Return the pointwise 95 % bootstrap band of the subjects' ROC curve, from the resamples of `seed`.
+
+    The band is vertical: sensitivities at a fixed false positive rate.
+
+    Returns
+    -------
+    DataFrame
+        `false_positive_rate` (evenly from 0 to 1), `low`, `high`.
+    """
+    truth = subjects["diagnosis"].to_numpy() == POSITIVE
+    counts = subject_resamples(truth, resamples=resamples, seed=seed)
+    scores = subjects["probability"].to_numpy(np.float64)
+    falling = np.argsort(-scores, kind="stable")
+    scores, truth, counts = scores[falling], truth[falling], counts[:, falling]
+    # A curve has a point where the score changes: equal scores are called together.
+    last = np.flatnonzero(np.diff(scores, append=-1.0))
+    sensitivity = np.cumsum(counts * truth, axis=1)[:, last] / truth.sum()
+    rate = np.cumsum(counts * ~truth, axis=1)[:, last] / (~truth).sum()
+    grid = np.linspace(0, 1, points)
+    curves = [
+        np.interp(grid, np.append(0.0, x), np.append(0.0, y)) for x, y in zip(rate, sensitivity, strict=True)
+    ]
+    limits = np.array([percentile_interval(column) for column in np.array(curves).T])
+    return pd.DataFrame({"false_positive_rate": grid, "low": limits[:, 0], "high": limits[:, 1]})
+
+
+def _spread(size: int) -> npt.NDArray[np.intp]:
+    """Return at most `CURVE_POINTS` places of `size`, both ends among them."""
+    return np.unique(np.linspace(0, size - 1, min(size, CURVE_POINTS)).round().astype(np.intp))

@@ -1,0 +1,268 @@
+"""Promotion rule: may a challenger replace the champion, and why.
+
+Pure functions on the evidence that a registered version carries under hashed subject ids.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self
+
+import pandas as pd
+
+from adpet.errors import InputError
+from adpet.evaluation.aggregation import NEGATIVE, POSITIVE
+from adpet.evaluation.comparison import auc_difference
+from adpet.evaluation.leakage import CLEAN
+from adpet.evaluation.metrics import Interval
+
+COLUMNS = ["subject", "diagnosis", "probability"]
+# The baseline that a network must beat: what a reader sees without one.
+REGIONS = "regions"
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """A version's results, for a decision about it.
+
+    Attributes
+    ----------
+    tested : DataFrame
+        `subject` (hashed), `diagnosis`, `probability`: one row a test subject, ordered by hash.
+    known : frozenset of str
+        Hashed subjects that the network was trained on, or that epochs, thresholds, weights of slices or
+        hyperparameters were chosen on.
+    leaky : bool
+        Whether its split had subjects on two sides.
+    audit, audit_reason : str
+        Verdict of the leakage audit, and why.
+    auc : Interval
+        Per test subject.
+    region_lead : Interval or None
+        Its AUC minus that of the region baseline, paired; None where none was scored.
+    """
+
+    tested: pd.DataFrame
+    known: frozenset[str]
+    leaky: bool
+    audit: str
+    audit_reason: str
+    auc: Interval
+    region_lead: Interval | None
+
+    @classmethod
+    def of(
+        cls,
+        subjects: pd.DataFrame,
+        *,
+        known: Iterable[str],
+        leaky: bool,
+        audit: Mapping[str, Any],
+        metrics: Mapping[str, Any],
+    ) -> Self:
+        """Take what matters from the results of a run; the ids of `subjects` and `known` are hashed."""
+        return cls(
+            tested=subjects[COLUMNS].sort_values("subject", ignore_index=True),
+            known=frozenset(known),
+            leaky=leaky,
+            audit=audit["verdict"],
+            audit_reason=audit["reason"],
+            auc=metrics["subject"]["auc"],
+            region_lead=metrics["differences"].get(REGIONS),
+        )
+
+    def to_json(self) -> str:
+        """Return the same text for the same evidence."""
+        document = {
+            "tested": self.tested.to_dict(orient="list"),
+            "known": sorted(self.known),
+            "leaky": self.leaky,
+            "audit": self.audit,
+            "audit_reason": self.audit_reason,
+            "auc": self.auc,
+            "region_lead": self.region_lead,
+        }
+        return json.dumps(document, indent=1, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read what `to_json` wrote.
+
+        Raises
+        ------
+        InputError
+            Where it is something else.
+        """
+        try:
+            document = json.loads(text)
+            tested = pd.DataFrame(document.pop("tested"), columns=COLUMNS)
+            return cls(tested=tested, known=frozenset(document.pop("known")), **document)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(
+                f"required a version's evidence as JSON; received: {' '.join(str(error).split())[:200]}; "
+                "register it anew with: dvc repro --force register"
+            ) from error
+
+
+def evidence_digest(text: str) -> str:
+    """Return the hash by which a version knows its evidence from any other."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+# Where more than this share of the subjects in common have two diagnoses, ids name other people.
+MOST_RELABELLED = 0.1
+_OTHER_PEOPLE = (
+    "so many that these seem to be other people with the same ids: required cohorts whose ids differ, or the "
+    "diagnoses that the champion was told"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """What is asked of a version.
+
+    Attributes
+    ----------
+    min_auc_lower : float
+        What the lower end of its AUC must exceed.
+    baseline_margin, champion_margin : float
+        How much AUC it may lose to the region baseline and to the champion, at the lower end of the paired
+        difference. Nought asks for a win.
+    min_subjects : int
+        Subjects of each diagnosis without which nothing is decided.
+    seed, resamples : int
+        Of the paired bootstrap.
+    """
+
+    min_auc_lower: float
+    baseline_margin: float
+    champion_margin: float
+    min_subjects: int
+    seed: int
+    resamples: int
+
+
+class Condition(NamedTuple):
+    """One condition, whether it is met, and the numbers."""
+
+    name: str
+    met: bool
+    text: str
+
+
+class Common(NamedTuple):
+    """The subjects that two versions are compared on, and how many tested ones were left out, by why."""
+
+    challenger: pd.DataFrame
+    champion: pd.DataFrame
+    known: int
+    relabelled: int
+
+
+def conditions(challenger: Evidence, champion: Evidence | None, rule: Rule) -> list[Condition]:
+    """Return every condition for `challenger` to follow `champion`; None where there is no champion yet."""
+    return [
+        _new_subjects(challenger, rule),
+        Condition(
+            "leakage audit", challenger.audit == CLEAN, f"{challenger.audit}: {challenger.audit_reason}"
+        ),
+        _auc(challenger.auc, rule),
+        _baseline(challenger.region_lead, rule),
+        Condition("champion", met=True, text="there is none to compare with")
+        if champion is None
+        else _champion(challenger, champion, rule),
+    ]
+
+
+def common_subjects(challenger: Evidence, champion: Evidence) -> Common:
+    """Return whom both were tested on and neither was trained or tuned on, in the same order.
+
+    A subject whose diagnosis the two were told differently is left out as well.
+    """
+    both = challenger.tested.merge(champion.tested, on="subject", suffixes=("", "_champion"))
+    known = both["subject"].isin(challenger.known | champion.known)
+    relabelled = ~known & (both["diagnosis"] != both["diagnosis_champion"])
+    kept = both[~known & ~relabelled].sort_values("subject", ignore_index=True)
+    other = kept[["subject", "diagnosis", "probability_champion"]]
+    return Common(
+        kept[["subject", "diagnosis", "probability"]],
+        other.rename(columns={"probability_champion": "probability"}),
+        int(known.sum()),
+        int(relabelled.sum()),
+    )
+
+
+def _new_subjects(challenger: Evidence, rule: Rule) -> Condition:
+    tested = challenger.tested
+    known = int(tested["subject"].isin(challenger.known).sum())
+    text = f"tested on {_counted(tested)}; trained or tuned on {known} of them"
+    if challenger.leaky:
+        return Condition("new subjects", met=False, text=f"the split leaked subjects; {text}")
+    if _is_small(tested, rule):
+        return Condition("new subjects", met=False, text=f"{text}; {_required(rule)}")
+    return Condition("new subjects", known == 0, text)
+
+
+def _auc(auc: Interval, rule: Rule) -> Condition:
+    text = f"{_interval(auc)}; required: lower end over {rule.min_auc_lower:g}"
+    return Condition("AUC", auc["low"] > rule.min_auc_lower, text)
+
+
+def _baseline(lead: Interval | None, rule: Rule) -> Condition:
+    if lead is None:
+        return Condition("region baseline", met=False, text="it was not scored on the test subjects")
+    wanted = f"required: lower end over {_below(rule.baseline_margin)}"
+    if rule.baseline_margin == 0:
+        wanted += ", a win"
+    text = f"AUC difference {_interval(lead, sign='+')}; {wanted}"
+    return Condition("region baseline", lead["low"] > -rule.baseline_margin, text)
+
+
+def _champion(challenger: Evidence, champion: Evidence, rule: Rule) -> Condition:
+    common = common_subjects(challenger, champion)
+    left = "".join(
+        f", {count} left out since {why}"
+        for count, why in (
+            (common.known, "one of the two was trained or tuned on them"),
+            (common.relabelled, "their diagnosis differs"),
+        )
+        if count
+    )
+    who = f"{_counted(common.challenger)} that both were tested on{left}"
+    if common.relabelled > MOST_RELABELLED * (common.relabelled + len(common.challenger)):
+        return Condition("champion", met=False, text=f"{who}; {_OTHER_PEOPLE}")
+    if _is_small(common.challenger, rule):
+        return Condition("champion", met=False, text=f"{who}; {_required(rule)}")
+    if common.challenger["probability"].equals(common.champion["probability"]):
+        return Condition("champion", met=True, text=f"the same answers as the champion's on {who}")
+    difference = auc_difference(common.challenger, common.champion, seed=rule.seed, resamples=rule.resamples)
+    wanted = f"required: lower end over {_below(rule.champion_margin)}"
+    text = f"AUC difference {_interval(difference, sign='+')} on {who}; {wanted}"
+    return Condition("champion", difference["low"] > -rule.champion_margin, text)
+
+
+def _numbers(subjects: pd.DataFrame) -> Mapping[str, int]:
+    return {name: int((subjects["diagnosis"] == name).sum()) for name in (POSITIVE, NEGATIVE)}
+
+
+def _counted(subjects: pd.DataFrame) -> str:
+    numbers = ", ".join(f"{count} {name}" for name, count in _numbers(subjects).items())
+    return f"{len(subjects)} subjects ({numbers})"
+
+
+def _is_small(subjects: pd.DataFrame, rule: Rule) -> bool:
+    return min(_numbers(subjects).values()) < rule.min_subjects
+
+
+def _required(rule: Rule) -> str:
+    return f"required: {rule.min_subjects} or more of each diagnosis"
+
+
+def _below(margin: float) -> str:
+    return f"{-margin:g}" if margin else "0"
+
+
+def _interval(value: Interval, *, sign: str = "") -> str:
+    """Return an interval in words."""
+    return f"{value['value']:{sign}.3f} (95 % interval {value['low']:{sign}.3f} to {value['high']:{sign}.3f})"

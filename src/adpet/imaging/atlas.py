@@ -1,0 +1,167 @@
+"""Named regions of the brain on the standard grid: our own, in MNI mm, or any label atlas from a file.
+
+Own regions are ellipsoids of grey matter on both sides, after the centres that MNI atlases give; a voxel in
+several belongs to the one whose centre is nearest, in radii. They are coarse by design.
+"""
+
+import csv
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Final, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from adpet.errors import InputError
+from adpet.imaging.nifti import Volume, read_volume
+from adpet.imaging.registration import FWHM_PER_SIGMA, resample
+from adpet.imaging.template import standard_grid, tissue_map
+
+Labels: TypeAlias = npt.NDArray[np.int16]
+Vector: TypeAlias = tuple[float, float, float]
+
+BUILT_IN: Final = "built-in"
+
+# Centre on the right side, and radii, in MNI mm.
+ELLIPSOIDS: Final[dict[str, tuple[Vector, Vector]]] = {
+    "precuneus": ((8, -60, 46), (10, 16, 16)),
+    "posterior cingulate": ((6, -45, 26), (8, 12, 12)),
+    "angular gyrus": ((46, -61, 36), (14, 14, 15)),
+    "supramarginal gyrus": ((56, -36, 34), (13, 14, 14)),
+    "middle temporal gyrus": ((58, -40, -2), (12, 26, 11)),
+    "inferior temporal gyrus": ((52, -36, -22), (13, 26, 10)),
+    "medial temporal lobe": ((25, -21, -15), (11, 18, 10)),
+    "temporal pole": ((40, 10, -32), (13, 13, 13)),
+    "superior temporal gyrus": ((56, -14, 4), (11, 24, 9)),
+    "dorsolateral prefrontal": ((40, 33, 30), (15, 22, 18)),
+    "superior frontal": ((14, 32, 48), (13, 26, 15)),
+    "medial prefrontal": ((6, 50, 18), (9, 14, 22)),
+    "orbitofrontal": ((24, 36, -14), (18, 18, 9)),
+    "inferior frontal": ((50, 20, 12), (10, 16, 14)),
+    "anterior cingulate": ((5, 34, 16), (8, 14, 14)),
+    "middle cingulate": ((6, -6, 42), (8, 20, 11)),
+    "insula": ((38, 4, 2), (7, 18, 14)),
+    "precentral gyrus": ((40, -8, 52), (16, 10, 16)),
+    "postcentral gyrus": ((46, -26, 50), (16, 11, 16)),
+    "paracentral lobule": ((6, -24, 60), (8, 18, 14)),
+    "superior parietal": ((22, -58, 62), (16, 16, 12)),
+    "cuneus": ((8, -84, 24), (10, 12, 11)),
+    "pericalcarine": ((9, -82, 6), (11, 14, 9)),
+    "lingual gyrus": ((14, -68, -5), (11, 17, 8)),
+    "lateral occipital": ((38, -82, 4), (15, 14, 18)),
+    "fusiform gyrus": ((36, -52, -18), (11, 20, 8)),
+    "thalamus": ((11, -18, 8), (9, 13, 9)),
+    "caudate": ((13, 12, 10), (6, 12, 10)),
+    "putamen": ((26, 4, 0), (7, 14, 9)),
+    "cerebellum": ((28, -64, -38), (30, 26, 20)),
+    "pons": ((0, -27, -34), (12, 9, 12)),
+}
+# What Alzheimer's disease takes uptake from first (PMC4539420; Kuhl 1985), and what it spares.
+AD_PATTERN: Final = (
+    "precuneus",
+    "posterior cingulate",
+    "angular gyrus",
+    "supramarginal gyrus",
+    "middle temporal gyrus",
+    "inferior temporal gyrus",
+    "medial temporal lobe",
+)
+# Share of tissue, blurred to a scan's resolution, from which on a voxel belongs to a region.
+LEAST_TISSUE: Final = 0.35
+TISSUE_FWHM_MM: Final = 4.0
+LARGEST: Final = 32767
+
+
+@dataclass(frozen=True, eq=False)
+class Atlas:
+    """Regions on the standard grid.
+
+    Attributes
+    ----------
+    labels : (i, j, k) int16 ndarray
+        0 where there is no region; read-only.
+    names : dict of int to str
+        The name of each label that occurs.
+    """
+
+    labels: Labels
+    names: dict[int, str]
+
+
+@cache
+def load_atlas(atlas: str, grid_mm: float) -> Atlas:
+    """Return the regions of `atlas` on the standard grid: ``built-in``, or the path of a label image.
+
+    A label image is a NIfTI of whole numbers in MNI space. A table of the same name ending in ``.tsv`` or
+    ``.csv``, with the columns ``index`` and ``name`` as BIDS has them, names its labels.
+
+    Raises
+    ------
+    InputError
+        Where the file is no image of labels, or lies outside the standard grid.
+    """
+    return _own(grid_mm) if atlas == BUILT_IN else _from_file(Path(atlas), grid_mm)
+
+
+def _own(grid_mm: float) -> Atlas:
+    shape, affine = standard_grid(grid_mm)
+    axes = [affine[n, 3] + grid_mm * np.arange(shape[n]) for n in range(3)]
+    x, y, z = np.meshgrid(*axes, indexing="ij", sparse=True)
+    distances = []
+    for centre, radii in ELLIPSOIDS.values():
+        off = (np.abs(x) - centre[0]) / radii[0], (y - centre[1]) / radii[1], (z - centre[2]) / radii[2]
+        distances.append(off[0] ** 2 + off[1] ** 2 + off[2] ** 2)
+    nearest = np.argmin(distances, axis=0)
+    inside = (np.min(distances, axis=0) < 1) & (_tissue(grid_mm) > LEAST_TISSUE)
+    labels = np.where(inside, nearest + 1, 0).astype(np.int16)
+    labels.setflags(write=False)
+    return Atlas(labels, {number + 1: name for number, name in enumerate(ELLIPSOIDS)})
+
+
+def _tissue(grid_mm: float) -> npt.NDArray[np.float32]:
+    """Return the share of grey and white matter, blurred a little, on the standard grid."""
+    tissue = tissue_map("gm").data + tissue_map("wm").data
+    blurred = ndimage.gaussian_filter(tissue, TISSUE_FWHM_MM / FWHM_PER_SIGMA)
+    shape, affine = standard_grid(grid_mm)
+    return resample(Volume(blurred, tissue_map("gm").affine), shape=shape, affine=affine)
+
+
+def _from_file(path: Path, grid_mm: float) -> Atlas:
+    volume = read_volume(path)
+    shape, affine = standard_grid(grid_mm)
+    indices = np.linalg.inv(volume.affine) @ affine
+    # A label is a name, not a quantity: the nearest voxel's, never a mean.
+    nearest = ndimage.affine_transform(
+        volume.data, indices[:3, :3], indices[:3, 3], output_shape=shape, order=0, mode="constant"
+    )
+    if not np.array_equal(nearest, np.round(nearest)) or not 0 <= nearest.min() <= nearest.max() <= LARGEST:
+        raise InputError(
+            f"{path}: required an image of labels, whole numbers from 0 to {LARGEST}; received "
+            f"{nearest.min():g} to {nearest.max():g}; give a label atlas in MNI space, or `{BUILT_IN}`"
+        )
+    labels = nearest.astype(np.int16)
+    found = [int(label) for label in np.unique(labels) if label]
+    if not found:
+        raise InputError(f"{path}: required labels in MNI space; received none on the standard grid")
+    labels.setflags(write=False)
+    names = _names_beside(path)
+    return Atlas(labels, {label: names.get(label, f"label {label}") for label in found})
+
+
+def _names_beside(path: Path) -> dict[int, str]:
+    """Return the names in the table beside a label image; none where there is no table."""
+    stem = path.name.removesuffix(".gz").removesuffix(".nii")
+    for suffix, delimiter in ((".tsv", "\t"), (".csv", ",")):
+        table = path.with_name(stem + suffix)
+        if not table.is_file():
+            continue
+        try:
+            with table.open(encoding="utf-8-sig", newline="") as file:
+                return {int(row["index"]): row["name"] for row in csv.DictReader(file, delimiter=delimiter)}
+        except (KeyError, ValueError, TypeError) as error:
+            raise InputError(
+                f"{table}: required the columns index (a whole number) and name; mend it, or remove it"
+            ) from error
+    return {}

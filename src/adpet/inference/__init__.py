@@ -1,0 +1,1 @@
+"""Inference: one scan in, one answer out, without Keras or MLflow."""

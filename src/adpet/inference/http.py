@@ -1,0 +1,225 @@
+"""Answer for scans that are sent as text: a NIfTI file in base64, or a list of them.
+
+All are answered, or none: an answer that is missing among others is easily overlooked. What can be told from
+the files is looked at before anything is computed. A scan lies on the disk only until it has been read.
+"""
+
+import base64
+import binascii
+import gzip
+import io
+import math
+import os
+import tempfile
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from threading import BoundedSemaphore
+from typing import Any, Final, TypeVar
+
+import numpy as np
+
+from adpet.errors import InputError
+from adpet.imaging.nifti import CHUNK_BYTES, VolumeHeader, read_header, read_volume
+from adpet.inference.exported_model import ExportedModel
+from adpet.inference.predictor import answer
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+# Twice as many as the largest PET matrices in use have; memory for a scan is bounded by it.
+MAX_VOXELS: Final = 2**25
+# The largest field of view, a PET scanner's bore along half of a body: registration lays a grid of its own
+# over the box around a scan, whose memory does not go by the scan's voxels.
+MAX_VIEW_MM: Final = (700, 700, 1000)
+MM3_OF_A_LITRE: Final = 10**6
+GZIP: Final = b"\x1f\x8b"
+MB: Final = 10**6
+
+# Scans that are computed at the same time; the others wait.
+_AT_ONCE: Final = BoundedSemaphore(os.cpu_count() or 1)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much is taken at once; each can be set by the variable that `VARIABLES` names."""
+
+    scans: int = 8
+    megabytes: int = 64
+    unpacked_megabytes: int = 512
+
+    @classmethod
+    def from_environment(cls) -> "Limits":
+        """Return the limits that are set.
+
+        Raises
+        ------
+        InputError
+            If one is no whole number above 0.
+        """
+        return cls(
+            **{name: _whole(variable) for name, variable in VARIABLES.items() if variable in os.environ}
+        )
+
+
+VARIABLES: Final = {
+    "scans": "ADPET_SERVE_MAX_SCANS",
+    "megabytes": "ADPET_SERVE_MAX_MB",
+    "unpacked_megabytes": "ADPET_SERVE_MAX_UNPACKED_MB",
+}
+
+
+def answer_encoded(sent: Any, model: ExportedModel, limits: Limits) -> list[dict[str, Any]]:
+    """Answer for scans that were sent.
+
+    Parameters
+    ----------
+    sent : str or list of str
+        NIfTI files in base64, gzipped or not; white space does not matter.
+    model : ExportedModel
+    limits : Limits
+
+    Returns
+    -------
+    list of dict
+        As `adpet predict --json` writes them, in the order of the scans, which are named "scan 1" and so on.
+
+    Raises
+    ------
+    InputError
+        Where they are too many, or one cannot be read or is refused by the quality checks: one line with the
+        reason of each.
+    """
+    texts = _texts(sent, limits)
+    with _AT_ONCE, tempfile.TemporaryDirectory(prefix="adpet-scans-") as folder:
+        places = [Path(folder, str(number)) for number in range(len(texts))]
+        for place in places:
+            place.mkdir()
+        paths = _each(
+            lambda pair: _written(pair[0], pair[1], limits), list(zip(texts, places, strict=True)), places
+        )
+        return _each(lambda path: _answered(path, model, places), paths, places)
+
+
+def _each(work: Callable[[T], U], items: Sequence[T], places: Sequence[Path]) -> list[U]:
+    """Do something for every scan; where one fails, tell the reasons of all that do."""
+    done, reasons = [], []
+    for number, item in enumerate(items):
+        try:
+            done.append(work(item))
+        except InputError as error:
+            reasons.append(f"{_name(number)}: {_without_path(str(error), places[number])}")
+    if reasons:
+        raise InputError(" | ".join(reasons))
+    return done
+
+
+def _answered(path: Path, model: ExportedModel, places: Sequence[Path]) -> dict[str, Any]:
+    header = read_header(path, max_voxels=MAX_VOXELS)
+    scan = read_volume(path, max_voxels=MAX_VOXELS)
+    path.unlink()
+    name = _name(places.index(path.parent))
+    return answer(scan, model, name=name, shape=header.shape, affine=header.affine).document
+
+
+def _texts(sent: Any, limits: Limits) -> list[str]:
+    texts = [sent] if isinstance(sent, str) else sent
+    if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
+        raise InputError(
+            "required a NIfTI file in base64, or a list of them; received "
+            f"{'an empty list' if isinstance(texts, list) and not texts else 'something else'}; send "
+            '{"inputs": ["..."]}'
+        )
+    if len(texts) > limits.scans:
+        raise InputError(
+            f"required {limits.scans} scans at most; received {len(texts)}; send fewer at once, or set "
+            f"{VARIABLES['scans']} where the model is served"
+        )
+    return texts
+
+
+def _written(text: str, place: Path, limits: Limits) -> Path:
+    """Write a scan to its own folder as the file that it is, if its header can be right."""
+    content = _decoded(text, limits)
+    packed = content.startswith(GZIP)
+    if packed:
+        _require_unpacked(content, limits)
+    path = place / ("scan.nii.gz" if packed else "scan.nii")
+    path.write_bytes(content)
+    _require_field_of_view(read_header(path, max_voxels=MAX_VOXELS))
+    return path
+
+
+def _decoded(text: str, limits: Limits) -> bytes:
+    if len(text) * 3 / 4 > limits.megabytes * MB * 1.05:  # with line breaks
+        raise _too_large(limits)
+    try:
+        content = base64.b64decode("".join(text.split()), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise InputError(
+            "required a NIfTI file in base64; received other text; encode the file with: "
+            "base64 -w 0 SCAN.nii.gz"
+        ) from error
+    if len(content) > limits.megabytes * MB:
+        raise _too_large(limits)
+    return content
+
+
+def _require_unpacked(content: bytes, limits: Limits) -> None:
+    """Refuse a small file that becomes a large one, before anything is made of it."""
+    length = 0
+    try:
+        with gzip.GzipFile(fileobj=io.BytesIO(content)) as stream:
+            while block := stream.read(CHUNK_BYTES):
+                length += len(block)
+                if length > limits.unpacked_megabytes * MB:
+                    raise InputError(
+                        f"required {limits.unpacked_megabytes} MB at most when unpacked; received more; send "
+                        f"the mean of the frames, or set {VARIABLES['unpacked_megabytes']} where the model "
+                        "is served"
+                    )
+    except (EOFError, gzip.BadGzipFile, zlib.error):
+        return  # whoever reads the header says what is wrong
+
+
+def _require_field_of_view(header: VolumeHeader) -> None:
+    """Refuse a scan whose box along the axes of the world has more volume than a scanner's view."""
+    sides_mm = (np.abs(header.affine[:3, :3]) @ header.shape).tolist()
+    if math.prod(sides_mm) > math.prod(MAX_VIEW_MM):
+        raise InputError(
+            f"required a field of view of {_volume(MAX_VIEW_MM)} at most; received {_volume(sides_mm)}; "
+            "cut the scan to the head"
+        )
+
+
+def _volume(sides_mm: Sequence[float]) -> str:
+    sides = " x ".join(f"{side:.0f}" for side in sides_mm)
+    return f"{math.prod(sides_mm) / MM3_OF_A_LITRE:.0f} litres ({sides} mm)"
+
+
+def _too_large(limits: Limits) -> InputError:
+    return InputError(
+        f"required {limits.megabytes} MB at most; received more; gzip the scan, or set "
+        f"{VARIABLES['megabytes']} where the model is served"
+    )
+
+
+def _name(number: int) -> str:
+    return f"scan {number + 1}"
+
+
+def _without_path(reason: str, place: Path) -> str:
+    """Return a reason without the name of a file that whoever sent it does not know."""
+    for path in place.parent.glob(f"{place.name}/*"):
+        reason = reason.removeprefix(f"{path}: ").replace(f"{path}", "the scan")
+    return reason.replace(f"{place}/", "")
+
+
+def _whole(variable: str) -> int:
+    text = os.environ[variable].strip()
+    if not text.isdecimal() or int(text) < 1:
+        raise InputError(
+            f"{variable}: required a whole number above 0; received {text!r}; correct or unset it"
+        )
+    return int(text)

@@ -1,0 +1,122 @@
+"""Which scans a path means: a file, a folder of scans, or a BIDS-PET tree."""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Final
+
+from adpet.errors import InputError
+from adpet.imaging.nifti import NIFTI, PAIR, natural_key, scan_files
+
+SUFFIXES: Final = (".nii.gz", ".nii", ".hdr.gz", ".img.gz", ".hdr", ".img")
+# What is written for a scan, and no scan itself.
+OURS: Final = re.compile(r".*_(space-scan_)?cam\.nii\.gz")
+_BIDS_SCAN: Final = re.compile(r"sub-.*_pet\.nii(\.gz)?")
+
+
+@dataclass(frozen=True)
+class ScanPath:
+    """Where a scan lies, and by what it and its files are called; no two of one call are called the same."""
+
+    path: Path
+    stem: str
+
+
+def scans_at(paths: Iterable[Path], *, frames: bool = False) -> list[ScanPath]:
+    """Return the scans that paths mean, each once, in natural order within a folder.
+
+    Parameters
+    ----------
+    paths : iterable of Path
+        Of a folder all NIfTI and ANALYZE images in it and below count; of a BIDS tree those that end in
+        ``_pet``, outside of ``derivatives`` and ``sourcedata``.
+    frames : bool
+        Whether a folder is one scan, whose files are its frames.
+
+    Raises
+    ------
+    InputError
+        If a folder holds no scan.
+    """
+    found: dict[Path, None] = {}
+    for path in paths:
+        found |= dict.fromkeys(_in_folder(path) if path.is_dir() and not frames else [path])
+    return [ScanPath(file, stem) for file, stem in zip(found, _stems(list(found)), strict=True)]
+
+
+def stem_of(path: Path) -> str:
+    """Return a scan's name without the suffixes of images."""
+    name = path.name.casefold()
+    suffix = next((one for one in SUFFIXES if name.endswith(one)), "")
+    return path.name[: len(path.name) - len(suffix)] or path.name
+
+
+def frame_seconds(path: Path, n_frames: int) -> Sequence[float] | None:
+    """Return the durations that weight a scan's frames, where a BIDS sidecar beside it tells them."""
+    if n_frames == 1 or path.is_dir():
+        return None
+    try:
+        sidecar = json.loads(path.with_name(f"{stem_of(path)}.json").read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    seconds = sidecar.get("FrameDuration") if isinstance(sidecar, dict) else None
+    if not isinstance(seconds, list) or not all(isinstance(one, int | float) for one in seconds):
+        return None
+    return [float(one) for one in seconds]
+
+
+def _in_folder(folder: Path) -> list[Path]:
+    bids = (folder / "dataset_description.json").is_file() or any(folder.glob("sub-*/"))
+    files = [file for file in folder.rglob("*") if _is_scan(file, folder, bids=bids)]
+    if not files:
+        what = "images named sub-*_pet.nii in a BIDS tree" if bids else "a folder with NIfTI images"
+        raise InputError(f"{folder}: required {what}; received one without any; name a scan, or its folder")
+    return sorted(files, key=lambda file: natural_key(str(file)))
+
+
+def _is_scan(file: Path, folder: Path, *, bids: bool) -> bool:
+    inner = file.relative_to(folder).parts
+    if any(part.startswith(".") for part in inner) or OURS.fullmatch(file.name) or not file.is_file():
+        return False
+    if bids:
+        away = {"derivatives", "sourcedata"} & set(inner[:-1])
+        return bool(_BIDS_SCAN.fullmatch(file.name)) and not away
+    pair = PAIR.fullmatch(file.name)
+    if pair:
+        # Of a pair the header stands for both.
+        return pair[2].lower() == "hdr" or not scan_files(file)[0].is_file()
+    return bool(NIFTI.fullmatch(file.name))
+
+
+def _stems(files: Sequence[Path]) -> list[str]:
+    """Return each file's stem, after as many of its folders as tell it apart, or else with a number.
+
+    No folder is named that was not named by whoever asked, or found below.
+    """
+    places = [(*_folders(file), stem_of(file)) for file in files]
+    ends = Counter(place[start:] for place in set(places) for start in range(len(place)))
+    wanted = ["_".join(_shortest(place, ends)) for place in places]
+    # In lower case, as some file systems know no other difference.
+    reserved, taken = {stem.casefold() for stem in wanted}, set[str]()
+    stems = []
+    for stem in wanted:
+        numbered = (f"{stem}_{number}" for number in count(2))
+        free = (one for one in numbered if one.casefold() not in reserved)
+        stems.append(next(free) if stem.casefold() in taken else stem)
+        for names in (reserved, taken):
+            names.add(stems[-1].casefold())
+    return stems
+
+
+def _folders(file: Path) -> tuple[str, ...]:
+    return tuple(part for part in file.parts[:-1] if part not in (file.anchor, ".."))
+
+
+def _shortest(place: tuple[str, ...], ends: Counter[tuple[str, ...]]) -> tuple[str, ...]:
+    """Return the shortest end of a place that no other one has; all of it where another ends in all of it."""
+    starts = range(len(place) - 1, -1, -1)
+    return next((place[start:] for start in starts if ends[place[start:]] == 1), place)

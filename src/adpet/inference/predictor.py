@@ -1,0 +1,192 @@
+"""Answer for one scan: the probability of AD, where the network looked, and whether it can judge the scan."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from adpet.errors import InputError
+from adpet.evaluation.aggregation import pooled_probability
+from adpet.imaging.nifti import Affine, Volume
+from adpet.imaging.normalization import normalize, to_uint8
+from adpet.imaging.registration import resample
+from adpet.imaging.slices import back_project, coronal_slices
+from adpet.inference.exported_model import ExportedModel
+from adpet.inference.quality import judged, measures, view_measures
+from adpet.inference.regions import region_table, regional_means
+
+RESEARCH_ONLY = "Research use only, not for diagnosis."
+
+
+class RefusedError(InputError):
+    """A scan that the model cannot judge; `checks` has the verdict of each check."""
+
+    def __init__(self, message: str, checks: list[dict[str, Any]]) -> None:
+        super().__init__(message)
+        self.checks = checks
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What is answered for a scan.
+
+    Attributes
+    ----------
+    document : dict
+        What `adpet predict --json` writes.
+    standard : Volume
+        The scan on the standard grid, ratio to the reference region.
+    cam : Volume
+        The map on the standard grid, AD minus CN in units of the logit.
+    scan_cam : Volume
+        The map on the scan's own grid, in the order of its voxels.
+    slices, maps : (n, size, size) uint8 ndarray, (n, h, w) float32 ndarray
+        What the network was given, and its maps.
+    """
+
+    document: dict[str, Any]
+    standard: Volume
+    cam: Volume
+    scan_cam: Volume
+    slices: npt.NDArray[np.uint8]
+    maps: npt.NDArray[np.float32]
+
+
+def answer(
+    scan: Volume,
+    model: ExportedModel,
+    *,
+    name: str,
+    shape: Sequence[int] | None = None,
+    affine: Affine | None = None,
+    align: Literal["affine", "none"] | None = None,
+) -> Answer:
+    """Answer for one scan.
+
+    Parameters
+    ----------
+    scan : Volume
+        As `read_volume` gives it.
+    model : ExportedModel
+    name : str
+        Of the scan, for the answer.
+    shape, affine : optional
+        The grid of the scan's file, where its voxels have another order than RAS+ (default: the scan's own).
+    align : {"affine", "none"}, optional
+        Whether the scan is registered, or in MNI space already (default: as in training).
+
+    Raises
+    ------
+    RefusedError
+        Where the scan is too unlike those that the model was trained on. The text names no file.
+    InputError
+        Where registration finds no place for it.
+    """
+    found, alignment = normalize(scan, replace(model.standard, align=align or model.standard.align))
+    grid = tuple(shape or scan.data.shape), scan.affine if affine is None else affine
+    checks = _checks(found, model, alignment.matrix, alignment.similarity, grid)
+    _refuse(checks)
+    planes = coronal_slices(found.data, found.affine, model.grid)
+    slices = to_uint8(planes, window=_pair(model.document["slices"]["window"]))
+    maps, per_slice = model.network(slices)
+    cam = Volume(
+        back_project(maps, model.grid, shape=_triple(found.data.shape), affine=found.affine), found.affine
+    )
+    document = {
+        "scan": name,
+        "model": model.name,
+        "lineage": model.document["lineage"]["id"],
+        "leaky": model.leaky,
+        **_probabilities(per_slice, model),
+        "similarity_to_template": round(alignment.similarity, 4),
+        "matrix": alignment.matrix.tolist(),
+        "regions": region_table(
+            found.data,
+            cam.data,
+            labels=model.regions,
+            brain=model.standard.brain,
+            regions=model.document["regions"],
+        ),
+        "checks": checks,
+    }
+    inverse = np.asarray(np.linalg.inv(alignment.matrix), dtype=np.float64)
+    back = resample(cam, shape=grid[0], affine=grid[1], matrix=inverse)
+    return Answer(document, found, cam, Volume(back, grid[1]), slices, maps)
+
+
+def meaning(probability: float, document: Mapping[str, Any]) -> str:
+    """Return in one sentence what became of the test subjects who were given a probability like this one."""
+    bins = document["calibration"]["bins"]
+    here = next((one for one in bins if probability < one["high"]), bins[-1])
+    subjects = here["subjects"]
+    with_ad = round(here["ad_share"] * subjects)
+    low, high = here["ad_share_low"], here["ad_share_high"]
+    everyone = document["performance"]["test_subjects"]
+    given = f"{here['low']:.2f} to {here['high']:.2f}"
+    return (
+        f"Of the {subjects} test subjects who were given {given}, {with_ad} had AD, {here['ad_share']:.0%} "
+        f"(95 % interval {low:.0%} to {high:.0%}); of all {everyone} test subjects "
+        f"{document['calibration']['prevalence']:.0%} had."
+    )
+
+
+def _probabilities(per_slice: npt.NDArray[np.float32], model: ExportedModel) -> dict[str, Any]:
+    aggregation = model.document["aggregation"]
+    weights = aggregation["weights"]
+    pooled = pooled_probability(
+        per_slice.astype(np.float64),
+        aggregation=aggregation["method"],
+        weights=None if weights is None else np.array(weights, dtype=np.float64),
+    )
+    return {
+        "probability_of_ad": round(pooled, 6),
+        "threshold": model.document["threshold"],
+        "meaning": meaning(pooled, model.document),
+        "slices": [
+            {"y_mm": y_mm, "probability_of_ad": round(float(one), 6)}
+            for y_mm, one in zip(model.grid.y_mm, per_slice, strict=True)
+        ],
+    }
+
+
+def _checks(
+    found: Volume,
+    model: ExportedModel,
+    matrix: Affine,
+    similarity: float,
+    grid: tuple[Sequence[int], Affine],
+) -> list[dict[str, Any]]:
+    wanted = [int(region["label"]) for region in model.document["regions"]]
+    values = measures(
+        found.data,
+        brain=model.standard.brain,
+        tissue=model.tissue,
+        uptake=regional_means(found.data, model.regions, wanted),
+        profile=model.document["profile"],
+        similarity=similarity,
+    )
+    values |= view_measures(grid[0], grid[1], matrix, model.brain_points_mm)
+    return judged(values, model.document["quality"])
+
+
+def _refuse(checks: list[dict[str, Any]]) -> None:
+    refused = [check for check in checks if check["verdict"] == "refused"]
+    if refused:
+        reasons = "; ".join(check["reason"] for check in refused)
+        raise RefusedError(
+            "required FDG-PET of a whole human brain, like the training scans; received a scan with "
+            f"{reasons}; look at it",
+            checks,
+        )
+
+
+def _pair(values: Sequence[float]) -> tuple[float, float]:
+    low, high = values
+    return low, high
+
+
+def _triple(shape: Sequence[int]) -> tuple[int, int, int]:
+    i, j, k = shape
+    return i, j, k

@@ -1,0 +1,294 @@
+"""Quality checks that flag or refuse scans out of distribution."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+from nibabel.affines import apply_affine, voxel_sizes
+
+from adpet.imaging.template import GREY_LABEL, WHITE_LABEL
+
+Vector = npt.NDArray[np.float64]
+
+# Beyond the range of the training scans, in spreads: where a scan is flagged, and where it is refused. All
+# training scans pass; 1 spread leaves room for what some hundred scans have not shown, 4 for other scanners'.
+FLAGGED, REFUSED = 1.0, 4.0
+# The middle 95 % of a normal distribution are so many standard deviations wide.
+MIDDLE_SDS: Final = 2 * 1.96
+# How much of the regions' covariance is taken for none: with some hundred scans and thirty regions, the
+# smallest variances are underestimated, and a distance made of them is large for anyone new.
+SHRINKAGE: Final = 0.2
+FOLDS: Final = 10
+
+
+def profile_of(uptakes: Vector) -> dict[str, Any]:
+    """Return the mean and the regularised precision of regional profiles.
+
+    The covariance is shrunk towards its own diagonal (Friedman 1989, doi:10.1080/01621459.1989.10478752), so
+    that each region keeps its variance.
+
+    Parameters
+    ----------
+    uptakes : (scans, regions) float64 ndarray
+
+    Returns
+    -------
+    dict
+        `mean`, (regions,), and `precision`, (regions, regions), as lists.
+    """
+    covariance = np.cov(uptakes, rowvar=False).reshape(uptakes.shape[1], -1)
+    variances = np.diag(covariance)
+    floor = np.where(variances > 0, variances, max(float(variances.max()), 1e-6))
+    shrunk = (1 - SHRINKAGE) * covariance + SHRINKAGE * np.diag(floor)
+    return {"mean": uptakes.mean(axis=0).tolist(), "precision": np.linalg.inv(shrunk).tolist()}
+
+
+def profile_distances(uptakes: Vector, subjects: npt.NDArray[Any]) -> Vector:
+    """Return how far each scan is from the scans of other subjects, as a new subject's would be: (scans,)."""
+    _, codes = np.unique(subjects, return_inverse=True)
+    folds = codes % FOLDS
+    distances = np.empty(len(uptakes))
+    for fold in np.unique(folds):
+        profile = profile_of(uptakes[folds != fold]) if (folds != fold).sum() > 1 else profile_of(uptakes)
+        distances[folds == fold] = [profile_distance(one, profile) for one in uptakes[folds == fold]]
+    return distances
+
+
+def limits_of(measured: Mapping[str, Vector], *, min_similarity: float) -> list[dict[str, Any]]:
+    """Return the limits by which `judged` judges, from the training scans' measures.
+
+    Parameters
+    ----------
+    measured : mapping of str to (scans,) float64 ndarray
+        By the names of `CHECKS`.
+    min_similarity : float
+        Below which `normalize` sets scans aside; a scan to be answered is refused there, too.
+    """
+    rows = []
+    for name, check in CHECKS.items():
+        values = measured[name]
+        low, high = float(values.min()), float(values.max())
+        middle = np.quantile(values, [0.025, 0.975])
+        spread = max(float(np.ptp(middle)) / MIDDLE_SDS, check.least_spread)
+        row: dict[str, Any] = {
+            "name": name,
+            "text": check.text,
+            "low_means": check.low,
+            "high_means": check.high,
+            "flag_below": low - FLAGGED * spread if check.low else None,
+            "flag_above": high + FLAGGED * spread if check.high else None,
+            "refuse_below": low - REFUSED * spread if check.low else None,
+            "refuse_above": high + REFUSED * spread if check.high else None,
+            "median": float(np.median(values)),
+            "low": low,
+            "high": high,
+        }
+        if name == "similarity":
+            row |= {
+                "refuse_below": min_similarity,
+                "flag_below": max(min_similarity, row["flag_below"]),
+            }
+        rows.append(
+            {key: round(value, 6) if isinstance(value, float) else value for key, value in row.items()}
+        )
+    return rows
+
+
+Array = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.bool_]
+Verdict = Literal["ok", "flagged", "refused"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """What is measured, which way is bad, and what a scan beyond the limit may be.
+
+    `least_spread` is the smallest spread between scans that is believed, in the unit of what is measured: a
+    training cohort of one kind must not make the limits narrower than another scanner's scans.
+    """
+
+    text: str
+    low: str = ""
+    high: str = ""
+    least_spread: float = 0.0
+
+
+CHECKS: Final[dict[str, Check]] = {
+    "similarity": Check(
+        "correlation with the template in the brain, after registration",
+        low="not FDG-PET of a whole brain, or registration failed",
+        least_spread=0.02,
+    ),
+    "brain_in_view": Check(
+        "share of the brain that lies in the scanner's field of view",
+        low="part of the head is not in the image",
+        least_spread=0.03,
+    ),
+    "field_of_view_mm": Check(
+        "shortest side of the field of view, in mm",
+        low="a field of view too small for a human head: part of a head, or an animal",
+        least_spread=30.0,
+    ),
+    "profile_distance": Check(
+        "distance of the regions' uptake from the training scans, in standard deviations",
+        high="a regional uptake unlike all training scans: another tracer or another disease",
+        least_spread=0.25,
+    ),
+    "grey_white_contrast": Check(
+        "uptake of grey matter over that of white matter",
+        low="too little contrast for FDG: another tracer (amyloid binds white matter), an MRI, or a map",
+        high="too much contrast for FDG: a tissue map, or not PET",
+        least_spread=0.08,
+    ),
+    "outside_share": Check(
+        "share of the uptake that lies outside the brain",
+        low="nothing outside the brain: a stripped or simulated image",
+        high="much uptake outside the brain: another tracer, an MRI, or a failed registration",
+        least_spread=0.04,
+    ),
+    "asymmetry": Check(
+        "mean difference of left and right, relative to the mean uptake",
+        high="one side differs: a cut image, a focal disease, or a failed registration",
+        least_spread=0.01,
+    ),
+    "roughness": Check(
+        "difference of neighbouring voxels, relative to the mean uptake",
+        high="noise, or edges sharper than PET resolves",
+        least_spread=0.005,
+    ),
+    "negative_share": Check(
+        "share of negative values in the image",
+        high="negative values, which uptake does not have: a difference or statistical map",
+        least_spread=0.01,
+    ),
+}
+
+
+def measures(
+    ratio: Array,
+    *,
+    brain: Mask,
+    tissue: npt.NDArray[np.uint8],
+    uptake: Vector,
+    profile: Mapping[str, Any],
+    similarity: float,
+) -> dict[str, float]:
+    """Measure what can be told from a standard volume.
+
+    Parameters
+    ----------
+    ratio : (i, j, k) float32 ndarray
+        Ratio to the reference region, on the standard grid, whose middle plane of i is x = 0.
+    brain : (i, j, k) bool ndarray
+    tissue : (i, j, k) uint8 ndarray
+        1 where a voxel is mostly grey matter, 2 where it is mostly white matter, else 0.
+    uptake : (regions,) float64 ndarray
+        As `regional_means` gives it.
+    profile : mapping
+        `mean` (regions) and `precision` (regions, regions) of the training scans.
+    similarity : float
+        To the template.
+
+    Returns
+    -------
+    dict of str to float
+        By the names of `CHECKS`, but for those of `view_measures`.
+    """
+    data = ratio.astype(np.float64)
+    mean = float(data[brain].mean())
+    positive = np.clip(data, 0, None)
+    white = float(data[tissue == WHITE_LABEL].mean())
+    both = brain & brain[::-1]
+    return {
+        "similarity": similarity,
+        "profile_distance": profile_distance(uptake, profile),
+        "grey_white_contrast": _over(float(data[tissue == GREY_LABEL].mean()), white),
+        "outside_share": _over(float(positive[~brain].sum()), float(positive.sum())),
+        "asymmetry": _over(float(np.abs(data - data[::-1])[both].mean()), mean),
+        "roughness": _over(_roughness(data, brain), mean),
+        "negative_share": _over(float((positive - data).sum()), float(np.abs(data).sum())),
+    }
+
+
+def view_measures(
+    shape: Sequence[int], affine: Vector, matrix: Vector, points_mm: Vector
+) -> dict[str, float]:
+    """Measure how a scan's field of view holds the brain.
+
+    Parameters
+    ----------
+    shape, affine : (int, int, int), (4, 4) float64 ndarray
+        The scan's own grid; voxel indices -> world mm.
+    matrix : (4, 4) float64 ndarray
+        Standard world mm -> the scan's world mm.
+    points_mm : (n, 3) float64 ndarray
+        The brain's voxels in standard world mm.
+    """
+    index = apply_affine(np.linalg.inv(affine) @ matrix, points_mm)
+    inside = ((index >= -0.5) & (index <= np.array(shape) - 0.5)).all(axis=1)
+    return {
+        "brain_in_view": float(inside.mean()),
+        "field_of_view_mm": float((voxel_sizes(affine) * shape).min()),
+    }
+
+
+def profile_distance(uptake: Vector, profile: Mapping[str, Any]) -> float:
+    """Return the Mahalanobis distance of a profile, over the root of its length; up to 1 is usual."""
+    away = uptake - np.asarray(profile["mean"], dtype=np.float64)
+    squared = float(np.einsum("p,pq,q->", away, np.asarray(profile["precision"], dtype=np.float64), away))
+    return float(np.sqrt(max(squared, 0.0) / len(away)))
+
+
+def judged(values: Mapping[str, float], limits: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Hold measures against a model's limits.
+
+    Returns
+    -------
+    list of dict
+        `name`, `value` (None where it is not finite, which JSON cannot hold), `verdict` ("ok", "flagged" or
+        "refused") and `reason`, in the order of `limits`.
+    """
+    rows = []
+    for limit in limits:
+        value = values[limit["name"]]
+        verdict, reason = _verdict(value, limit)
+        shown = round(value, 4) if math.isfinite(value) else None
+        rows.append({"name": limit["name"], "value": shown, "verdict": verdict, "reason": reason})
+    return rows
+
+
+def _verdict(value: float, limit: Mapping[str, Any]) -> tuple[Verdict, str]:
+    verdicts: tuple[tuple[Verdict, str], ...] = (("refused", "refuse"), ("flagged", "flag"))
+    for verdict, word in verdicts:
+        below, above = limit[f"{word}_below"], limit[f"{word}_above"]
+        # Turned round, so that NaN is beyond every limit.
+        if below is not None and not value >= below:
+            what, cause = f"required {below:.3g} or more", limit["low_means"]
+        elif above is not None and not value <= above:
+            what, cause = f"required {above:.3g} or less", limit["high_means"]
+        else:
+            continue
+        seen = f"training scans have {limit['low']:.3g} to {limit['high']:.3g}"
+        return verdict, f"{limit['text']}: {value:.3g}, {what} ({seen}); {cause}"
+    return "ok", ""
+
+
+def _roughness(data: Vector, brain: Mask) -> float:
+    """Root mean square difference of a brain's voxels from the mean of their six neighbours."""
+    inner = (slice(1, -1),) * 3
+    around = np.zeros(tuple(n - 2 for n in data.shape))
+    for axis in range(3):
+        for end in (slice(None, -2), slice(2, None)):
+            place = list(inner)
+            place[axis] = end
+            around += data[tuple(place)]
+    away = (data[inner] - around / 6)[brain[inner]]
+    return float(np.sqrt(np.mean(away**2)))
+
+
+def _over(part: float, whole: float) -> float:
+    """Divide; what has nothing to be compared with is infinitely far away."""
+    return part / whole if whole > 0 else float("inf")

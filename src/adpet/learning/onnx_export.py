@@ -1,0 +1,106 @@
+"""Write a network as ONNX, with its class activation map and its probability as named outputs.
+
+The graph takes `slices`, uint8 (n, height, width, 1), and gives `cam`, float32 (n, h, w), AD minus CN in
+units of the logit, and `probability`, float32 (n,), of AD. It runs wherever ONNX does, also in a browser.
+"""
+
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from adpet.errors import InputError
+from adpet.learning import quietly
+from adpet.learning.checkpoint import values_of
+from adpet.learning.model import CLASSES, HEAD_NAME, POOL_NAME
+from adpet.learning.saliency import has_pooled_head
+from adpet.storage import atomic_write
+
+INPUT, CAM, PROBABILITY = "slices", "cam", "probability"
+# The name of the first axis, whose length is free.
+COUNT = "n"
+# Of ONNX's operators; onnxruntime and onnxruntime-web have run it for years.
+OPSET = 17
+
+
+def write_onnx(model: keras.Model, path: Path) -> None:
+    """Write `model` to `path`, which ends in ``.onnx``; the same network gives the same bytes.
+
+    Raises
+    ------
+    InputError
+        Where the head has no exact map, or Keras' backend cannot write ONNX.
+    """
+    import onnx
+
+    if not has_pooled_head(model):
+        raise InputError(
+            f"{path}: required a network that pools its features before one Dense layer, which has an exact "
+            f"class activation map; received {model.name}, which does not; train a network of this project"
+        )
+    with atomic_write(path) as aside:
+        try:
+            with quietly(), warnings.catch_warnings():
+                # Keras asks NumPy for a name that it had before.
+                warnings.filterwarnings("ignore", message="In the future `np.object`")
+                _with_maps(model).export(aside, format="onnx", verbose=False, opset_version=OPSET)
+        except (ImportError, NotImplementedError, RuntimeError) as error:
+            raise InputError(
+                f"{path}: required a Keras backend that writes ONNX, as TensorFlow does; received "
+                f"{keras.backend.backend()} ({' '.join(str(error).split())[:200]}); "
+                "set KERAS_BACKEND=tensorflow"
+            ) from error
+        graph = onnx.load(aside)
+        _rename(graph.graph)
+        onnx.checker.check_model(graph, full_check=True)
+        aside.write_bytes(graph.SerializeToString(deterministic=True))
+
+
+def _with_maps(model: keras.Model) -> keras.Model:
+    """Return the network with a map and a probability as outputs; it has been called once."""
+    (kernel,) = values_of([model.get_layer(HEAD_NAME).kernel])
+    ad, cn = CLASSES.index("AD"), CLASSES.index("CN")
+    features = model.get_layer(POOL_NAME).input
+    difference = keras.layers.Conv2D(1, 1, use_bias=False, name="difference")
+    maps = difference(features)
+    difference.set_weights([(kernel[:, ad] - kernel[:, cn]).reshape(1, 1, -1, 1)])
+    outputs = {
+        # Not Reshape: its shape is computed in the graph, which the converter folds now and then otherwise.
+        CAM: keras.ops.squeeze(maps, axis=-1),
+        PROBABILITY: model.output[:, ad],
+    }
+    exported = keras.Model(model.inputs[0], outputs)
+    exported(np.zeros((1, *model.input_shape[1:]), dtype=np.uint8))
+    return exported
+
+
+def _rename(graph: Any) -> None:
+    """Name what the graph holds by its order; the converter counts on from whatever it has done before."""
+    names = {graph.input[0].name: INPUT}
+    names |= {one.name: one.name for one in graph.output}
+    if set(names.values()) != {INPUT, CAM, PROBABILITY}:
+        raise ValueError(f"the graph has other outputs than it was given: {sorted(names.values())}")
+    for number, node in enumerate(graph.node):
+        node.name = f"{number}:{node.op_type}"
+        for values in (node.input, node.output):
+            for place, name in enumerate(values):
+                values[place] = names.setdefault(name, f"v{len(names)}") if name else ""
+    for constant in graph.initializer:
+        constant.name = names[constant.name]
+    constants = sorted(graph.initializer, key=lambda constant: int(constant.name.removeprefix("v")))
+    del graph.initializer[:]
+    graph.initializer.extend(constants)
+    graph.name = "adpet"
+    graph.doc_string = ""
+    del graph.value_info[:]
+    _name_axes(graph.input, names)
+    _name_axes(graph.output, names)
+
+
+def _name_axes(values: Iterable[Any], names: dict[str, str]) -> None:
+    for value in values:
+        value.name = names[value.name]
+        value.type.tensor_type.shape.dim[0].dim_param = COUNT

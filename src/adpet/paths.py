@@ -1,0 +1,73 @@
+"""Paths of every input and output, relative to the project's root."""
+
+from pathlib import Path
+
+PARAMS = Path("params.yaml")
+
+SIMULATED_RAW = Path("data/simulated/raw")
+SIMULATED_TRUTH = Path("data/simulated/truth")
+
+SCANS = Path("data/interim/scans.csv")
+REJECTED = Path("data/interim/rejected.csv")
+INGEST = Path("data/interim/ingest.json")
+VOLUMES = Path("data/interim/volumes")
+ALIGNMENT = Path("data/interim/alignment.csv")
+
+SLICES = Path("data/processed/slices")
+SLICES_TABLE = Path("data/processed/slices.csv")
+SPLIT = Path("data/processed/split.csv")
+SPLIT_SUMMARY = Path("data/processed/split.json")
+
+TUNE = Path("results/tune")
+BEST_TRIAL = TUNE / "best.json"
+TRIALS = TUNE / "trials.csv"
+SEARCH_FIGURE = TUNE / "search.png"
+
+TRAIN = Path("results/train")
+MODEL = TRAIN / "model.keras"
+HISTORY = TRAIN / "history.csv"
+RUN = TRAIN / "run.json"
+CURVES = TRAIN / "curves.png"
+VALIDATION = TRAIN / "validation.csv"
+
+EVALUATE = Path("results/evaluate")
+METRICS = EVALUATE / "metrics.json"
+PREDICTIONS = EVALUATE / "predictions.csv"
+SUBJECTS = EVALUATE / "subjects.csv"
+BASELINE_PREDICTIONS = EVALUATE / "baselines.csv"
+SUBGROUPS = EVALUATE / "subgroups.csv"
+ROC = EVALUATE / "roc.csv"
+ROC_BAND = EVALUATE / "roc_band.csv"
+PRECISION_RECALL = EVALUATE / "precision_recall.csv"
+CALIBRATION = EVALUATE / "calibration.csv"
+POSITION_WEIGHTS = EVALUATE / "position_weights.json"
+FINDINGS = EVALUATE / "findings.json"
+
+CROSS_VALIDATION = Path("results/cross-validation")
+CROSS_VALIDATION_SUMMARY = CROSS_VALIDATION / "summary.json"
+CROSS_VALIDATION_SUBJECTS = CROSS_VALIDATION / "subjects.csv"
+
+# The model as it is used outside of the pipeline.
+EXPORT = Path("results/export")
+
+EXPLAIN = Path("results/explain")
+CAM = EXPLAIN / "cam.json"
+
+AUDIT = Path("results/leakage/leakage.json")
+LEAKAGE_PREDICTIONS = AUDIT.with_name("predictions.csv")
+LEAKAGE_FIGURE = AUDIT.with_name("leak.png")
+
+REPORT = Path("results/report/report.html")
+MODEL_CARD = REPORT.with_name("MODEL_CARD.md")
+
+VERSION = Path("results/register/version.json")
+
+# Unfinished work of a stage, by the fingerprint of what it is made from: a killed stage goes on from it.
+WORK = Path(".adpet")
+# What ingest has read of every file, so that it reads new and changed ones alone; nothing is lost without it.
+INGEST_NOTES = WORK / "ingest.tsv"
+
+
+def fold_folder(fold: int) -> Path:
+    """Return where one fold of the cross-validation lies."""
+    return CROSS_VALIDATION / f"fold-{fold}"

@@ -1,0 +1,318 @@
+"""Figures of brains: CAM montages, group maps, sanity checks."""
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from adpet.reporting.style import AD_COLOUR, CN_COLOUR, GREY, LIGHT_GREY, MINUS, new_figure, styled
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Colormap, Normalize
+    from matplotlib.figure import Figure
+
+Floats = npt.NDArray[np.floating]
+
+# More panels than this are too small to read: evenly chosen ones are shown.
+MAX_PANELS = 12
+# From so many panels on, so many columns.
+COLUMNS = ((9, 6), (0, 4))
+# Below this share of the largest absolute value a map is not drawn, as in the 2019 work.
+HIDE_BELOW = 0.2
+# How opaque a map is where it begins to show, and where it is strongest.
+FAINTEST, STRONGEST = 0.35, 0.85
+UNIT = "Class activation (logit)"
+SIGNED_UNIT = f"Class activation (logit; + for AD, {MINUS} for CN)"
+REFERENCED_UNIT = "Class activation (SD from healthy training scans; + towards AD)"
+# Of the underlay: the quantile that is shown white, and the share of it that counts as head.
+WHITE_QUANTILE, HEAD_SHARE = 0.995, 0.15
+
+
+class _Overlay(NamedTuple):
+    """How a map's values become colours."""
+
+    colours: "Colormap"
+    norm: "Normalize"
+    hide_below: float
+
+
+@styled
+def cam_montage(
+    slices: npt.NDArray[np.uint8],
+    maps: Floats,
+    *,
+    y_mm: Floats,
+    title: str,
+    left_right: bool = True,
+    hide_below: float = HIDE_BELOW,
+    limit: float | None = None,
+    unit: str | None = None,
+) -> "Figure":
+    """Lay one scan's activation maps over its coronal slices.
+
+    Where any map value is negative the scale is signed: warm colours speak for AD, cold ones for CN.
+
+    Parameters
+    ----------
+    slices : (n, h, w) uint8 ndarray
+    maps : (n, h, w) float ndarray
+        Class activation, on the pixels of `slices`.
+    y_mm : (n,) float ndarray
+        MNI y of each slice.
+    title : str
+    left_right : bool
+        Whether to mark the patient's left and right.
+    hide_below : float
+        Share of `limit` below which the slice shows through alone.
+    limit : float, optional
+        End of the colour scale, to compare scans; else the largest absolute value of this one.
+    unit : str, optional
+        What the colours mean; else class activation in logits.
+
+    Returns
+    -------
+    Figure
+        At most 12 panels, evenly chosen.
+    """
+    shown = _evenly(0, len(slices) - 1, MAX_PANELS)
+    overlay = _overlay(maps, limit=limit, hide_below=hide_below)
+    columns = next(most for panels, most in COLUMNS if len(shown) >= panels)
+    columns = min(columns, len(shown))
+    rows = -(-len(shown) // columns)
+    height = 1.5 * slices.shape[1] / slices.shape[2]
+    figure = new_figure(max(1.5 * columns, 4.6), (height + 0.26) * rows + 0.62, layout="compressed")
+    panels = figure.subplots(rows, columns, squeeze=False)
+    for axes in panels.flat:
+        axes.set_axis_off()
+    for axes, index in zip(panels.flat, shown, strict=False):
+        axes.imshow(slices[index], cmap="gray", vmin=0, vmax=255, interpolation="bilinear")
+        axes.imshow(_painted(maps[index], overlay), interpolation="bilinear")
+        axes.set_title(f"y = {_millimetres(y_mm[index])}", fontsize=9, pad=3)
+        if left_right:
+            _mark_sides(axes)
+    figure.suptitle(title, fontsize=11)
+    label = SIGNED_UNIT if overlay.norm(0.0) > 0 else UNIT
+    bar = figure.colorbar(_legend(overlay), ax=panels, location="bottom", shrink=0.5, aspect=40, pad=0.03)
+    bar.set_label(unit or label)
+    return figure
+
+
+@styled
+def group_map_figure(
+    mean_ad: Floats,
+    mean_cn: Floats,
+    difference: Floats,
+    underlay: Floats,
+    affine: npt.NDArray[np.float64],
+    *,
+    n_ad: int | None = None,
+    n_cn: int | None = None,
+    sections: int = 8,
+    hide_below: float = HIDE_BELOW,
+    unit: str = "logit",
+) -> "Figure":
+    """Lay the groups' mean activation maps and their difference over coronal sections of the template.
+
+    Parameters
+    ----------
+    mean_ad, mean_cn, difference : (i, j, k) float ndarray
+        Class activation on the standard grid; both means share one colour scale.
+    underlay : (i, j, k) float ndarray
+        The template on the same grid.
+    affine : (4, 4) float64 ndarray
+        Voxel indices -> RAS+ mm, axis-aligned.
+    n_ad, n_cn : int, optional
+        Scans behind each mean, for the labels.
+    sections : int
+        How many planes, evenly over the planes that hold activation.
+    hide_below : float
+        Share of the largest absolute value below which the template shows through alone.
+    unit : str
+        Of the values, for the colour bars.
+
+    Raises
+    ------
+    ValueError
+        The affine is not axis-aligned RAS+.
+    """
+    if not np.allclose(affine[:3, :3], np.diag(np.abs(np.diag(affine)[:3]))):
+        raise ValueError(f"`affine` must be axis-aligned RAS+. Received: affine={affine.tolist()}")
+    planes = _planes_with_activation(np.abs(mean_ad) + np.abs(mean_cn), sections)
+    crop = _head(underlay)
+    means = _overlay(np.stack([mean_ad, mean_cn]), limit=None, hide_below=hide_below)
+    contrast = _overlay(difference, limit=None, hide_below=hide_below, signed=True)
+    rows = [
+        (f"AD{_group_size(n_ad)}", mean_ad, means),
+        (f"CN{_group_size(n_cn)}", mean_cn, means),
+        (f"AD {MINUS} CN", difference, contrast),
+    ]
+    zooms = np.diag(affine)[:3]
+    height, width = _plane(underlay, planes[0], crop).shape
+    ratio = height * zooms[2] / (width * zooms[0])
+    figure = new_figure(1.3 * len(planes) + 1.4, 3 * 1.3 * ratio + 0.4, layout="compressed")
+    panels = figure.subplots(3, len(planes), squeeze=False)
+    white = float(np.quantile(underlay[underlay > 0], WHITE_QUANTILE))
+    for row, (name, volume, overlay) in enumerate(rows):
+        for axes, plane in zip(panels[row], planes, strict=True):
+            axes.imshow(
+                _plane(underlay, plane, crop), cmap="gray", vmin=0, vmax=white, interpolation="bilinear",
+                aspect=zooms[2] / zooms[0],
+            )  # fmt: skip
+            painted = _painted(_plane(volume, plane, crop), overlay)
+            axes.imshow(painted, interpolation="bilinear", aspect=zooms[2] / zooms[0])
+            axes.set(xticks=[], yticks=[])
+            axes.spines[:].set_visible(False)
+            _mark_sides(axes)
+            if row == 0:
+                axes.set_title(f"y = {_millimetres(affine[1, 1] * plane + affine[1, 3])}", fontsize=9, pad=3)
+        panels[row, 0].set_ylabel(name, fontsize=10)
+    for where, overlay, name in (
+        (panels[:2], means, "Mean activation"),
+        (panels[2:], contrast, "Difference"),
+    ):
+        bar = figure.colorbar(_legend(overlay), ax=where, location="right", shrink=0.9, pad=0.01)
+        bar.set_label(f"{name} ({unit})")
+    return figure
+
+
+def _overlay(maps: Floats, *, limit: float | None, hide_below: float, signed: bool | None = None) -> _Overlay:
+    """Choose a perceptually even colour map: one-sided for maps without negative values, else diverging."""
+    import matplotlib as mpl
+    from matplotlib.colors import ListedColormap, Normalize
+
+    end = limit if limit is not None else float(np.abs(maps).max())
+    # A map of zeros still needs a scale.
+    end = end if end > 0 else 1.0
+    if signed if signed is not None else bool((maps < 0).any()):
+        # The middle third is as grey as the slice below it; values that small are mostly hidden anyway.
+        ends = np.r_[np.linspace(0, 0.34, 128), np.linspace(0.66, 1, 128)]
+        return _Overlay(ListedColormap(mpl.colormaps["coolwarm"](ends)), Normalize(-end, end), hide_below)
+    # The darkest third could not be told from the slice either.
+    bright = mpl.colormaps["inferno"](np.linspace(0.33, 1, 256))
+    return _Overlay(ListedColormap(bright), Normalize(0, end), hide_below)
+
+
+def _painted(plane: Floats, overlay: _Overlay) -> Floats:
+    """Return (h, w, 4) colours that grow opaque away from zero; nothing below the hiding share."""
+    painted = overlay.colours(overlay.norm(plane))
+    painted[..., 3] = _opacity(np.abs(plane) / overlay.norm.vmax, overlay.hide_below)
+    return np.asarray(painted)
+
+
+def _opacity(strength: Floats, hide_below: float) -> Floats:
+    """Return how opaque a value is at a share `strength` of the scale's end."""
+    ramp = np.clip((strength - hide_below) / max(1 - hide_below, 1e-6), 0, 1)
+    return np.where(strength < hide_below, 0, FAINTEST + (STRONGEST - FAINTEST) * ramp)
+
+
+def _legend(overlay: _Overlay) -> "ScalarMappable":
+    """Return what a colour bar shows: the map's colours over mid grey, as opaque as in the panels."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import ListedColormap
+
+    high = float(overlay.norm.vmax or 1)
+    values = np.linspace(float(overlay.norm.vmin or 0), high, 256)
+    colours = overlay.colours(overlay.norm(values))
+    opacity = _opacity(np.abs(values) / high, overlay.hide_below)[:, None]
+    colours[:, :3] = colours[:, :3] * opacity + 0.5 * (1 - opacity)
+    return ScalarMappable(norm=overlay.norm, cmap=ListedColormap(colours))
+
+
+def _mark_sides(axes: "Axes") -> None:
+    """Write L at the patient's left and R at the right."""
+    for place, side in ((0.03, "L"), (0.97, "R")):
+        axes.text(
+            place,
+            0.97,
+            side,
+            transform=axes.transAxes,
+            ha="left" if side == "L" else "right",
+            va="top",
+            fontsize=8,
+            color="white",
+        )
+
+
+def _millimetres(value: float) -> str:
+    """Return a position with its sign, as printed."""
+    return f"{value:+.0f} mm".replace("-", MINUS) if round(value) else "0 mm"
+
+
+def _group_size(count: int | None) -> str:
+    """Return how many scans a mean is made of."""
+    return "" if count is None else f" (n = {count})"
+
+
+def _plane(volume: Floats, index: int, crop: tuple[slice, slice]) -> Floats:
+    """Cut a coronal plane of an RAS+ volume: row 0 superior, column 0 the patient's left."""
+    return volume[crop[0], index, crop[1]].T[::-1]
+
+
+def _planes_with_activation(strength: Floats, sections: int) -> list[int]:
+    """Return evenly spaced planes between the first and the last that hold anything."""
+    held = np.flatnonzero(strength.any(axis=(0, 2)))
+    first, last = (held[0], held[-1]) if held.size else (0, strength.shape[1] - 1)
+    return _evenly(int(first), int(last), sections)
+
+
+def _evenly(first: int, last: int, most: int) -> list[int]:
+    """Return at most `most` indices from `first` to `last` at equal steps, centred."""
+    step = max(1, -(-(last - first + 1) // most))
+    return list(range(first + (last - first) % step // 2, last + 1, step))
+
+
+def _head(underlay: Floats) -> tuple[slice, slice]:
+    """Return the extent of the head from left to right and from below to above, with a margin."""
+    inside = underlay > HEAD_SHARE * np.quantile(underlay, WHITE_QUANTILE)
+    extents = []
+    for axis in (0, 2):
+        held = np.flatnonzero(inside.any(axis=tuple({0, 1, 2} - {axis})))
+        extents.append(slice(max(held[0] - 2, 0), held[-1] + 3) if held.size else slice(None))
+    return extents[0], extents[1]
+
+
+STYLES = {"referenced": (AD_COLOUR, "-"), "exact": (CN_COLOUR, "--"), "random": (GREY, ":")}
+
+
+@styled
+def sanity_figure(cascade: pd.DataFrame, curves: pd.DataFrame) -> "Figure":
+    """Draw how maps change when weights are drawn anew, and how the answer changes with the tissue.
+
+    Parameters
+    ----------
+    cascade : DataFrame
+        `layer`, `similarity`, `lowest`, `highest`, as `cascade_rows` gives them.
+    curves : DataFrame
+        `scan`, `map`, `share`, `deletion`, `insertion`; the mean over scans is drawn.
+    """
+    figure = new_figure(11, 3.6)
+    left, *others = figure.subplots(1, 3, width_ratios=(1.4, 1, 1))
+    _draw_cascade(left, cascade)
+    for axes, (name, title) in zip(
+        others,
+        (("deletion", "Deletion: healthy tissue put in"), ("insertion", "Insertion: into a healthy scan")),
+        strict=True,
+    ):
+        means = curves.groupby(["map", "share"], sort=True)[name].mean()
+        for order, (colour, dashes) in STYLES.items():
+            line = means[order]
+            axes.plot(100 * line.index.to_numpy(), line.to_numpy(), dashes, color=colour, label=order)
+        axes.set(title=title, xlabel="Brain replaced (%)", ylabel="Log-odds of AD")
+        axes.legend(title="highest first by")
+    return figure
+
+
+def _draw_cascade(axes: "Axes", cascade: pd.DataFrame) -> None:
+    places = range(len(cascade))
+    axes.axhline(0, color=LIGHT_GREY, linewidth=0.8, zorder=0)
+    axes.fill_between(places, cascade["lowest"], cascade["highest"], color=CN_COLOUR, alpha=0.2, linewidth=0)
+    axes.plot(places, cascade["similarity"], "o-", color=CN_COLOUR, markersize=4)
+    axes.set_xticks(list(places), cascade["layer"], rotation=60, ha="right", rotation_mode="anchor")
+    axes.set(
+        title="Weights permuted from the head down to ...",
+        ylabel="Similarity (Spearman)",
+        ylim=(min(-0.5, float(cascade["lowest"].min()) - 0.05), 1.05),
+    )

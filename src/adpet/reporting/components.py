@@ -1,0 +1,330 @@
+"""Components of the report: text, tables, figures, and the files they show."""
+
+import base64
+import io
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from adpet.reporting.style import CN_COLOUR, DPI, MINUS, STYLE, new_figure, styled
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+DIGITS = 3
+
+
+@dataclass(frozen=True)
+class Text:
+    """A paragraph."""
+
+    text: str
+    kind: ClassVar[str] = "text"
+
+
+@dataclass(frozen=True)
+class Items:
+    """Sentences that stand side by side."""
+
+    items: tuple[str, ...]
+    kind: ClassVar[str] = "items"
+
+
+@dataclass(frozen=True)
+class Heading:
+    """The title of a part of a section."""
+
+    title: str
+    kind: ClassVar[str] = "heading"
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A figure: `uri` holds the image itself, `alt` says what it shows; `wide` ones scroll on a phone."""
+
+    uri: str
+    alt: str
+    caption: str
+    wide: bool = False
+    kind: ClassVar[str] = "chart"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text; the first column names the row, and the others are set to the right."""
+
+    caption: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    numeric: bool = True
+    kind: ClassVar[str] = "table"
+
+
+# The measures of an evaluation, as they are printed.
+MEASURES = {
+    "auc": "AUC",
+    "average_precision": "Average precision",
+    "accuracy": "Accuracy",
+    "balanced_accuracy": "Balanced accuracy",
+    "sensitivity": "Sensitivity",
+    "specificity": "Specificity",
+    "brier": "Brier score (0 is best)",
+    "calibration_error": "Calibration error (0 is best)",
+}
+
+Block = Text | Items | Heading | Chart | Table
+
+
+@dataclass(frozen=True)
+class Section:
+    """A chapter of the report; `anchor` is its name in the page's address."""
+
+    title: str
+    anchor: str
+    blocks: tuple[Block, ...]
+
+
+def table(caption: str, columns: Iterable[str], rows: Iterable[Iterable[str]], **options: bool) -> Table:
+    """Return a table of rows and columns that may be of any kind of sequence."""
+    return Table(caption, tuple(columns), tuple(tuple(row) for row in rows), **options)
+
+
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return one mapping a row, by column."""
+    return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
+
+
+def number(value: float | None, digits: int = DIGITS) -> str:
+    """Return a number with so many decimals; a dash where there is none."""
+    if value is None or value != value:  # noqa: PLR0124 - NaN alone differs from itself
+        return "-"
+    text = f"{value:.{digits}f}"
+    return text.replace("-", MINUS) if float(text) else text.removeprefix("-")
+
+
+def reach(metric: Mapping[str, Any], digits: int = DIGITS) -> str:
+    """Return an interval's ends."""
+    return f"{number(metric['low'], digits)} to {number(metric['high'], digits)}"
+
+
+def interval(metric: Mapping[str, Any], digits: int = DIGITS) -> str:
+    """Return a value with its 95 % interval, in words."""
+    return f"{number(metric['value'], digits)} (95 % interval {reach(metric, digits)})"
+
+
+def with_reach(metric: Mapping[str, Any]) -> tuple[str, str]:
+    """Return a value and its interval's ends, for two cells of a table."""
+    return number(metric["value"]), reach(metric)
+
+
+def difference(metric: Mapping[str, Any]) -> str:
+    """Return a difference with its 95 % interval, to stand in brackets."""
+    return f"{number(metric['value'])}, 95 % interval {reach(metric)}"
+
+
+def typeset(sentence: str) -> str:
+    """Return a sentence of another document with a full stop, and its numbers with signs as printed."""
+    return re.sub(r"(?<![\w-])-(?=\d)", MINUS, sentence).rstrip(".") + "."
+
+
+def percent(share: float) -> str:
+    """Return a share in per cent."""
+    return f"{100 * share:.0f} %"
+
+
+def points(gap: Mapping[str, Any]) -> str:
+    """Return a difference of shares in percentage points, with its interval."""
+    low, high = (number(100 * gap[end], 0) for end in ("low", "high"))
+    return f"{number(100 * gap['value'], 0)} points (95 % interval {low} to {high})"
+
+
+def plural(count: int, noun: str) -> str:
+    """Return a count with its noun."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def words(name: str) -> str:
+    """Return a column's or key's name as words, the first letter large."""
+    text = name.replace("val_", "validation_").replace("_", " ")
+    return text[:1].upper() + text[1:]
+
+
+Document = dict[str, Any]
+Map = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """Tables of an evaluation, as in ``results/evaluate/``; no table names a subject."""
+
+    subjects: pd.DataFrame
+    subgroups: pd.DataFrame
+    roc: pd.DataFrame
+    roc_band: pd.DataFrame
+    precision_recall: pd.DataFrame
+    calibration: pd.DataFrame
+
+
+@dataclass(frozen=True, eq=False)
+class Search:
+    """Trials of the hyperparameters' search, and how much of their variance each parameter explains."""
+
+    trials: pd.DataFrame
+    monitor: str
+    rising: bool
+    importance: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Maps:
+    """The group maps, (i, j, k) on the standard grid, by the names of their files; tables; the threshold."""
+
+    volumes: Mapping[str, Map]
+    underlay: Map
+    affine: npt.NDArray[np.float64]
+    hide_below: float
+    regions: pd.DataFrame
+    cascade: pd.DataFrame | None = None
+    curves: pd.DataFrame | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Documents:
+    """All that a report tells; what is None has not been made, and the report says so.
+
+    Attributes
+    ----------
+    metrics, findings : dict
+        ``metrics.json`` and ``findings.json`` of the evaluation.
+    evaluation : Evaluation
+    trained : dict
+        ``run.json`` of the training; whom it was trained on is not told.
+    history : DataFrame
+        Epochs of the training.
+    ingest, split : dict
+        ``ingest.json`` and ``split.json``.
+    aggregation : str
+        How slices become a subject.
+    is_simulated : bool
+        Whether the scans are simulated.
+    audit, cam, cross_validation : dict, optional
+        The leakage audit, ``cam.json`` and the pooled folds.
+    maps : Maps, optional
+    search : Search, optional
+    """
+
+    metrics: Document
+    findings: Document
+    evaluation: Evaluation
+    trained: Document
+    history: pd.DataFrame
+    ingest: Document
+    split: Document
+    aggregation: str
+    is_simulated: bool
+    audit: Document | None = None
+    cam: Document | None = None
+    maps: Maps | None = None
+    search: Search | None = None
+    cross_validation: Document | None = None
+
+    @property
+    def leaky(self) -> bool:
+        """Whether subjects stand on both sides of the split."""
+        return bool(self.metrics["leakage"]["leaky"])
+
+    @property
+    def refitted(self) -> bool:
+        """Whether the model was trained on all training subjects after another had been validated."""
+        return bool(self.trained["before_refit"])
+
+    @property
+    def lineage(self) -> Document:
+        """What the model was made from."""
+        facts: Document = self.trained["lineage"]
+        return facts
+
+
+# Names of SVG's parts are drawn from this instead of from chance.
+SVG_SALT = "adpet"
+# Inches a bar, and for axes.
+BAR_HEIGHT, FRAME_HEIGHT = 0.3, 0.8
+
+
+def svg_uri(figure: "Figure") -> str:
+    """Return a figure as a data URI of SVG; equal figures give equal text, letters are drawn as paths."""
+    return _uri(figure, "svg", {"Date": None, "Creator": None})
+
+
+def png_uri(figure: "Figure") -> str:
+    """Return a figure of images as a data URI of PNG at 150 dpi."""
+    return _uri(figure, "png", {"Software": None})
+
+
+@styled
+def importance_figure(importance: Mapping[str, float]) -> "Figure":
+    """Draw the share of the trials' variance that each parameter explains, the largest at the top."""
+    names = sorted(importance, key=lambda name: importance[name])
+    figure = new_figure(4.6, FRAME_HEIGHT + BAR_HEIGHT * len(names))
+    axes = figure.add_subplot()
+    values = [importance[name] for name in names]
+    labels = [name.rpartition(".")[2].replace("_", " ") for name in names]
+    bars = axes.barh(labels, values, color=CN_COLOUR, height=0.65)
+    axes.bar_label(bars, [f"{value:.2f}" for value in values], padding=3, fontsize=8)
+    axes.set(xlim=(0, 1.12), xticks=np.linspace(0, 1, 5), xlabel="Share of the variance explained (fANOVA)")
+    axes.tick_params(axis="y", length=0)
+    return figure
+
+
+@styled
+def glass_brain_figure(
+    data: npt.NDArray[np.float32],
+    affine: npt.NDArray[np.float64],
+    *,
+    hide_below: float,
+) -> "Figure":
+    """Draw a signed map through a brain of glass: the strongest value along each line of sight.
+
+    Parameters
+    ----------
+    data : (i, j, k) float32 ndarray
+    affine : (4, 4) float64 ndarray
+        Voxel indices -> MNI mm.
+    hide_below : float
+        Share of the largest absolute value below which nothing is drawn.
+    """
+    import nibabel as nib
+    from nilearn.plotting import plot_glass_brain
+
+    end = float(np.abs(data).max()) or 1.0
+    figure = new_figure(7.6, 2.6, layout=None)
+    plot_glass_brain(
+        nib.Nifti1Image(data, affine),
+        display_mode="lyrz",
+        figure=figure,
+        colorbar=True,
+        cmap="coolwarm",
+        plot_abs=False,
+        symmetric_cbar=True,
+        threshold=hide_below * end,
+        vmax=end,
+        annotate=True,
+    )
+    return figure
+
+
+def _uri(figure: "Figure", kind: str, metadata: dict[str, None]) -> str:
+    import matplotlib as mpl
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    FigureCanvasAgg(figure)
+    content = io.BytesIO()
+    with mpl.rc_context({**STYLE, "svg.hashsalt": SVG_SALT, "svg.fonttype": "path"}):
+        figure.savefig(content, format=kind, dpi=DPI, metadata=metadata)
+    media = "image/svg+xml" if kind == "svg" else "image/png"
+    return f"data:{media};base64,{base64.b64encode(content.getvalue()).decode()}"

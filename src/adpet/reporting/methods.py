@@ -1,0 +1,290 @@
+"""Chapters on how the model came about: data, split, search, training, lineage, and what limits it."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+from adpet.cohort.scans import DIAGNOSES
+from adpet.evaluation.bootstrap import exact_interval
+from adpet.reporting.components import (
+    Block,
+    Chart,
+    Documents,
+    Heading,
+    Items,
+    Search,
+    Section,
+    Table,
+    Text,
+    importance_figure,
+    number,
+    percent,
+    plural,
+    reach,
+    records,
+    svg_uri,
+    table,
+    typeset,
+    words,
+)
+from adpet.reporting.training_figures import PARAMETER_PREFIX, learning_curves_figure, search_figure
+
+# With fewer complete trials the importance of parameters is a guess.
+FEW_TRIALS = 20
+
+
+def data(documents: Documents) -> Section:
+    """Return whose scans these are, what was set aside, and how subjects were dealt out."""
+    ingest, split = documents.ingest, documents.split
+    source = (
+        "The scans are simulated by the project's own phantom: no patient stands behind any figure."
+        if documents.is_simulated
+        else "The scans are of the collection that the pipeline was given."
+    )
+    return Section(
+        "Data and split",
+        "data",
+        (
+            Text(f"{source} {ingest['scans']} scans of {plural(ingest['subjects'], 'subject')} are used."),
+            Text(set_aside(ingest)),
+            *(Text(typeset(f"Warning: {warning}")) for warning in ingest["warnings"]),
+            groups_table(ingest),
+            origins_table(ingest),
+            Text(split_sentence(split)),
+            split_table(split),
+        ),
+    )
+
+
+def groups_table(ingest: Mapping[str, Any]) -> Table:
+    """Return age and sex of the groups."""
+    rows = []
+    for name in DIAGNOSES:
+        group = ingest["diagnosis"][name]
+        age, sex = group["age"], group["sex"]
+        spread = f"{number(age['mean'], 1)} (SD {number(age['sd'], 1)}), {age['known']} known"
+        rows.append(
+            (
+                name,
+                str(group["subjects"]),
+                str(group["scans"]),
+                spread if age["known"] else "not known",
+                " / ".join(str(sex.get(one, 0)) for one in ("F", "M", "unknown")),
+            )
+        )
+    columns = ("Diagnosis", "Subjects", "Scans", "Age at first scan", "F / M / unknown")
+    return table("Who was scanned", columns, rows)
+
+
+def origins_table(ingest: Mapping[str, Any]) -> Table:
+    """Return scans by site and by scanner."""
+    rows = [
+        (f"{title}: {name or 'unknown'}", str(count))
+        for title, key in (("Site", "sites"), ("Scanner", "scanners"))
+        for name, count in ingest[key].items()
+    ]
+    return table("Scans by site and scanner", ("Origin", "Scans"), rows)
+
+
+def set_aside(ingest: Mapping[str, Any]) -> str:
+    """Return how many files were not used; reasons may name a subject, and stay in ``rejected.csv``."""
+    unusable, skipped = (ingest["rejected"][kind]["files"] for kind in ("unusable", "skipped"))
+    if not unusable + skipped:
+        return "No file was set aside."
+    return (
+        f"{plural(unusable, 'unusable file')} and {plural(skipped, 'file')} of another kind were set aside; "
+        "data/interim/rejected.csv tells why."
+    )
+
+
+def split_sentence(split: Mapping[str, Any]) -> str:
+    """Return what is dealt out, and whether it leaks."""
+    leak = "LEAKY: subjects stand on both sides. " if split["leaky"] else "No subject is on two sides. "
+    return f"{leak}The split deals out by {split['unit']}; its hash is {split['hash'][:16]}."
+
+
+def split_table(split: Mapping[str, Any]) -> Table:
+    """Return the parts of the split."""
+    rows = [
+        (
+            words(name),
+            *(str(part[key]) for key in ("subjects", "AD", "CN", "scans", "slices")),
+            number(part.get("age_mean"), 1),
+            percent(part["women"]) if part.get("women") is not None else "-",
+        )
+        for name, part in split["parts"].items()
+    ]
+    columns = ("Part", "Subjects", "AD", "CN", "Scans", "Slices", "Mean age", "Women")
+    return table("Parts of the split", columns, rows)
+
+
+def making(documents: Documents) -> Section:
+    """Return the search and the training."""
+    final = documents.trained["final"]
+    history, best = documents.history, documents.trained["best_epoch"]
+    blocks: list[Block] = [
+        *_search(documents.search),
+        Heading("Training"),
+        Text(
+            f"{plural(len(history), 'epoch')} were trained; epoch {best} was kept, with on the validation "
+            "fold "
+            + ", ".join(f"{words(name).lower()} {number(value)}" for name, value in final.items())
+            + "."
+        ),
+        *([Text(refit_sentence(documents))] if documents.refitted else []),
+        Chart(
+            svg_uri(learning_curves_figure(records(history), best_epoch=best)),
+            f"Training and validation measures over {plural(len(history), 'epoch')}; epoch {best} was kept.",
+            "Learning curves.",
+            wide=True,
+        ),
+    ]
+    return Section("Search and training", "training", tuple(blocks))
+
+
+def refit_sentence(documents: Documents) -> str:
+    """Return which network the model is, where it is not the one that was validated."""
+    epochs = documents.trained["best_epoch"] + 1
+    return (
+        "The model is another network, trained anew in the same way on all training subjects, those of the "
+        f"validation fold with them, and stopped after {plural(epochs, 'epoch')}, where the kept one ended; "
+        "number of epochs and threshold come from the network before it."
+    )
+
+
+def _search(search: Search | None) -> Iterator[Block]:
+    yield Heading("Hyperparameter search")
+    if search is None or search.trials.empty:
+        yield Text("Nothing was searched: every hyperparameter has a fixed value, see the parameters.")
+        return
+    states = search.trials["state"].value_counts()
+    complete = int(states.get("COMPLETE", 0))
+    sense = "highest" if search.rising else "lowest"
+    yield Text(
+        f"{plural(len(search.trials), 'trial')}, {complete} of them complete; the one with the {sense} "
+        f"{words(search.monitor).lower()} was taken. No test subject was looked at."
+    )
+    yield trials_table(search)
+    direction: Literal["minimize", "maximize"] = "maximize" if search.rising else "minimize"
+    yield Chart(
+        svg_uri(search_figure(search.trials, direction=direction, value_name=search.monitor)),
+        "Value of each trial in order with the best so far, and a slice for each parameter; the numbers "
+        "are in the table.",
+        "History of the search, and each parameter against the value.",
+        wide=True,
+    )
+    if not search.importance:
+        yield Text("The complete trials are too few, or too alike, to tell how much a parameter matters.")
+        return
+    first = next(iter(search.importance))
+    few = f" From {complete} trials this is a guess." if complete < FEW_TRIALS else ""
+    yield Chart(
+        svg_uri(importance_figure(search.importance)),
+        f"Share of the variance over trials that each parameter explains; most does {first}: "
+        f"{number(search.importance[first], 2)}.",
+        f"Importance of the parameters by fANOVA over the complete trials.{few}",
+    )
+
+
+def trials_table(search: Search) -> Table:
+    """Return every trial with its value and parameters."""
+    names = [name for name in search.trials.columns if name.startswith(PARAMETER_PREFIX)]
+    rows = [
+        (
+            str(row["number"]),
+            str(row["state"]).lower(),
+            number(row["value"]),
+            *(_value(row[name], digits=3) for name in names),
+        )
+        for row in records(search.trials)
+    ]
+    columns = ("Trial", "State", "Value", *(name.rpartition(".")[2].replace("_", " ") for name in names))
+    return table(f"Trials; value: {words(search.monitor).lower()}", columns, rows)
+
+
+def lineage(documents: Documents) -> Section:
+    """Return what the model was made from, versions, and all parameters that matter."""
+    facts = documents.lineage
+    rows = [
+        (words(key), str(facts[key]))
+        for key in ("id", "data", "split", "commit", "code", "seed", "backend")
+        if key in facts
+    ]
+    parameters = [(key, _value(value)) for key, value in _flat(facts["params"])]
+    return Section(
+        "Lineage, versions and parameters",
+        "lineage",
+        (
+            Text("The same data, split, parameters, code, seed and versions give the same model again."),
+            table("What the model was made from", ("Fact", "Value"), rows, numeric=False),
+            table("Versions", ("Package", "Version"), facts["versions"].items(), numeric=False),
+            table("Parameters of the training", ("Parameter", "Value"), parameters, numeric=False),
+        ),
+    )
+
+
+def limits(documents: Documents) -> Section:
+    """Return what the figures cannot show."""
+    return Section("Limits", "limits", (Items(tuple(limit_sentences(documents))),))
+
+
+def limit_sentences(documents: Documents) -> list[str]:
+    """Return what limits the model, the general after what these figures say."""
+    metrics = documents.metrics
+    counts = metrics["counts"]
+    least = min(counts["subjects_ad"], counts["subjects_cn"])
+    low, high = exact_interval(1.0, n=least)
+    sentences = [
+        (
+            f"Even a flawless result on {plural(least, 'subject')} of a diagnosis leaves a sensitivity or "
+            f"specificity anywhere from {number(low, 2)} to {number(high, 2)} (95 % interval)."
+        ),
+        "One network was tested on one split: intervals are over subjects, and do not hold how much "
+        "networks differ."
+        if not (documents.cross_validation or {}).get("folds")
+        else "Intervals are over subjects; how much networks differ is seen in the spread over folds.",
+        (
+            "Calibration was not corrected; its error is "
+            f"{number(metrics['subject']['calibration_error']['value'])} "
+            f"({reach(metrics['subject']['calibration_error'])}), and few subjects push it up."
+        ),
+        (
+            "Test, validation and training subjects are of one collection: another hospital's scans may do "
+            "worse."
+        ),
+        (
+            "AD was told from CN alone. MCI, other dementias and healthy scans of another age were never "
+            "seen, and would be called one of the two."
+        ),
+        "The diagnosis of the collection is taken for the truth; it is no pathology.",
+        "A map shows what moved the network, not what is ill.",
+    ]
+    if documents.refitted:
+        sentences.insert(
+            1,
+            "The number of epochs and the threshold were chosen for a network that was trained without the "
+            "validation fold; the model was trained on that fold too, and may be differently sure of itself.",
+        )
+    if documents.is_simulated:
+        sentences.insert(
+            0,
+            "All scans are simulated: the figures show that the pipeline works, and nothing about patients.",
+        )
+    return sentences
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield nested values by dotted key."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _value(value: Any, *, digits: int = 6) -> str:
+    """Return a parameter as it would stand in ``params.yaml``, numbers to so many digits."""
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "null"}[value]
+    if isinstance(value, float):
+        return f"{value:.{digits}g}"
+    return ", ".join(map(_value, value)) if isinstance(value, list | tuple) else str(value)

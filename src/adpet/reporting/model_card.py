@@ -1,0 +1,231 @@
+"""The model card: the report's facts under the headings of TRIPOD+AI and CLAIM, as short Markdown.
+
+TRIPOD+AI: Collins et al. 2024, BMJ 385:e078378. CLAIM: Tejani et al. 2024, Radiology: AI 6:e240300.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from adpet.cohort.scans import DIAGNOSES
+from adpet.reporting.components import Documents, Table, interval, number, percent, plural, points, words
+from adpet.reporting.explainability import truth_sentence
+from adpet.reporting.methods import limit_sentences, refit_sentence, set_aside, split_sentence, split_table
+from adpet.reporting.performance import (
+    baselines_table,
+    confusion_table,
+    fold_spread,
+    measures_table,
+    subgroups_table,
+    wrong_calls,
+)
+from adpet.reporting.summary import PURPOSE, origins, verdict
+
+# What Markdown or HTML would take for its own.
+SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~])")
+INTENDED = (
+    f"Telling AD from CN in one FDG-PET scan of the head, for research on methods. {PURPOSE} Not for MCI, "
+    "other dementias, screening, or scans unlike those below."
+)
+ELSEWHERE = "\n\n_The whole card is in the training run's artifacts: report/MODEL_CARD.md._\n"
+
+
+def model_card(documents: Documents) -> str:
+    """Return the card; what comes from tables of the collection is escaped."""
+    parts = [f"# Model card: adpet {documents.lineage['id']}"]
+    for title, content in _chapters(documents):
+        parts += [f"## {title}", *content]
+    return "\n\n".join(parts) + "\n"
+
+
+def shortened(card: str, *, most: int) -> str:
+    """Return as many whole chapters of a card, from the first on, as `most` characters hold.
+
+    Where the first alone is longer it is cut at the end of a line.
+    """
+    if len(card) <= most:
+        return card
+    room = most - len(ELSEWHERE)
+    end = card.rfind("\n\n## ", 0, room + 1)
+    if end <= card.find("\n\n## "):
+        end = max(card.rfind("\n", 0, room + 1), 0)
+    return card[:end].rstrip() + ELSEWHERE
+
+
+def _chapters(documents: Documents) -> Iterator[tuple[str, list[str]]]:
+    """Yield title and paragraphs of each chapter."""
+    metrics, params = documents.metrics, documents.lineage["params"]
+    subjects = documents.evaluation.subjects
+    yield "Summary", [_listed(f"**{line.label}.** {_plain(line.text)}" for line in verdict(documents))]
+    yield "Intended use", [INTENDED]
+    yield "Source of data and eligibility", _source(documents.ingest, is_simulated=documents.is_simulated)
+    yield "Preprocessing", [_preprocessing(params)]
+    yield "Predictors and model", [_model(params, documents.aggregation)]
+    yield "Outcome", [_outcome(metrics["threshold"])]
+    yield "Sample size", [_size(documents.ingest["subjects"], metrics["counts"])]
+    yield "Missing data", [_missing(documents.ingest)]
+    yield "Training and tuning", [_training(documents)]
+    yield "Partitions and validation", _partitions(documents.split)
+    yield "Performance", _performance(documents)
+    yield "Subgroups and fairness", [_table(subgroups_table(documents.evaluation.subgroups))]
+    yield "Leakage audit", [_leakage(documents.audit)]
+    yield "Explainability", [_explained(documents.cam)]
+    yield "Failure analysis", [_listed(map(_plain, wrong_calls(subjects, metrics["threshold"])))]
+    yield "Limitations", [_listed(map(_plain, limit_sentences(documents)))]
+    yield "Reproducibility", [_reproducible(documents.lineage)]
+
+
+def _outcome(threshold: float) -> str:
+    return (
+        "The collection's diagnosis of a scan's subject, AD or CN, taken as it is; no pathology. Its score "
+        f"is from 0 to 1; {number(threshold)} and above is called AD."
+    )
+
+
+def _size(subjects: int, counts: Mapping[str, int]) -> str:
+    return (
+        f"{plural(subjects, 'subject')} in all, {counts['subjects']} of them held out "
+        f"({counts['subjects_ad']} AD, {counts['subjects_cn']} CN); it was what there was, not computed "
+        "before."
+    )
+
+
+def _partitions(split: Mapping[str, Any]) -> list[str]:
+    return [_plain(split_sentence(split)), _table(split_table(split))]
+
+
+def _source(ingest: Mapping[str, Any], *, is_simulated: bool) -> list[str]:
+    what = (
+        "Simulated by the project's phantom" if is_simulated else "The collection that the pipeline was given"
+    )
+    groups = []
+    for name in DIAGNOSES:
+        group = ingest["diagnosis"][name]
+        age = group["age"]
+        years = f", age {number(age['mean'], 1)} (SD {number(age['sd'], 1)})" if age["known"] else ""
+        groups.append(
+            f"{plural(group['subjects'], f'{name} subject')}, {plural(group['scans'], 'scan')}{years}"
+        )
+    return [
+        (
+            f"{what}: {'; '.join(groups)}; from {origins(ingest)}. Eligible: scans with FDG that can be "
+            f"read, of subjects with AD or CN. {set_aside(ingest)}"
+        ),
+        *(_plain(f"Warning: {warning}.") for warning in ingest["warnings"]),
+    ]
+
+
+def _preprocessing(params: Mapping[str, Any]) -> str:
+    standard, cut = params["normalize"], params["slice"]
+    blur = f", evened out to {number(standard['smoothing_mm'], 0)} mm" if standard.get("smoothing_mm") else ""
+    return (
+        f"Frames averaged; registered to the template ({_plain(standard['align'])}), "
+        f"{standard['grid_mm']:g} mm MNI grid{blur}; ratio to the {_plain(standard['reference'])} "
+        f"reference; coronal planes from y = {number(cut['range_mm'][0], 0)} to "
+        f"{number(cut['range_mm'][1], 0)} mm every {cut['step_mm']:g} mm. The same for every scan, and "
+        "learned from none."
+    )
+
+
+def _model(params: Mapping[str, Any], aggregation: str) -> str:
+    model = params["model"]
+    return (
+        f"A coronal slice of {model['input_size']} x {model['input_size']} pixels into MobileNetV2 (width "
+        f"{model['alpha']:g}, features of {_plain(model['feature_layer'])}, initial weights: "
+        f"{_plain(str(model['weights']))}), global average pooling and one dense layer. Slices become a "
+        f"subject by {aggregation.replace('_', ' ')}. Age, sex and site are not used."
+    )
+
+
+def _missing(ingest: Mapping[str, Any]) -> str:
+    unknown = sum(
+        ingest["diagnosis"][name]["subjects"] - ingest["diagnosis"][name]["age"]["known"]
+        for name in DIAGNOSES
+    )
+    return (
+        f"Age is not known of {plural(unknown, 'subject')}; it is used for subgroups and baselines alone. "
+        "Scans without diagnosis are left out; nothing is filled in."
+    )
+
+
+def _training(documents: Documents) -> str:
+    params, search = documents.lineage["params"]["train"], documents.search
+    refit = f" {refit_sentence(documents)}" if documents.refitted else ""
+    searched = (
+        f"{plural(len(search.trials), 'trial')} of a TPE search on validation folds of the training "
+        f"subjects, by {words(search.monitor).lower()}"
+        if search is not None and len(search.trials)
+        else "no search"
+    )
+    return (
+        f"Tuning: {searched}. Training: {params['optimizer']}, {params['epochs']} epochs, batches of "
+        f"{params['batch_size']}; epoch {documents.trained['best_epoch']} was kept, chosen on the "
+        f"validation fold.{refit}"
+    )
+
+
+def _performance(documents: Documents) -> list[str]:
+    metrics = documents.metrics
+    parts = [_table(measures_table(metrics)), _table(confusion_table(metrics))]
+    if metrics["baselines"]:
+        parts.append(_table(baselines_table(metrics)))
+    folds = documents.cross_validation
+    if folds and folds["folds"]:
+        parts.append(
+            f"Cross-validation of all {folds['counts']['subjects']} subjects: AUC "
+            f"{interval(folds['pooled']['auc'])}, and {fold_spread(folds)}."
+        )
+    return parts
+
+
+def _leakage(audit: Mapping[str, Any] | None) -> str:
+    if audit is None:
+        return "Not made."
+    gap = audit["gap"]
+    return _plain(
+        f"{audit['verdict']}: {audit['reason']}. A slice split would gain {points(gap['true_labels'])} with "
+        f"true labels and {points(gap['shuffled_labels'])} with shuffled ones."
+    )
+
+
+def _explained(cam: Mapping[str, Any] | None) -> str:
+    if cam is None:
+        return "No maps were made."
+    pattern = cam["referenced"]["ad"]["ad_pattern"]
+    found = (
+        f"Against the simulated deficit: {truth_sentence(cam['truth'])}."
+        if cam["truth"]["scans"]
+        else "No truth is known to score them against."
+    )
+    alarms = f" {plural(len(cam['alarms']), 'alarm')}: mass outside of the brain." if cam["alarms"] else ""
+    return (
+        f"Exact and referenced class activation maps of every test scan. {percent(pattern['mass'])} of the "
+        "AD group's referenced map lies where Alzheimer's disease begins, "
+        f"{number(pattern['over_volume'], 1)} times its share of the brain. {found}{alarms}"
+    )
+
+
+def _reproducible(facts: Mapping[str, Any]) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
+    return (
+        f"Lineage {facts['id']}: data {facts['data']}, split {facts['split'][:16]}, commit "
+        f"{facts['commit']}, code {facts['code']}, seed {facts['seed']}, {_plain(facts['backend'])}; "
+        f"{versions}. `dvc repro` gives the same weights for the same number of threads."
+    )
+
+
+def _plain(text: str) -> str:
+    """Return text that Markdown shows as it is."""
+    return SPECIAL.sub(r"\\\1", " ".join(text.split()))
+
+
+def _listed(lines: Iterable[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _table(table: Table) -> str:
+    """Return a table as Markdown, its caption above it."""
+    lines = [table.columns, ["---"] + ["---:" if table.numeric else "---"] * (len(table.columns) - 1)]
+    body = [tuple(map(_plain, row)) for row in table.rows]
+    rows = "\n".join(f"| {' | '.join(row)} |" for row in [*lines, *body])
+    return f"{_plain(table.caption)}:\n\n{rows}"

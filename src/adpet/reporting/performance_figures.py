@@ -1,0 +1,498 @@
+"""Figures of performance: curves, calibration, comparisons, leakage."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from adpet.evaluation.comparison import BASELINES, CHANCE
+from adpet.evaluation.leakage import GAPS, INCONCLUSIVE, INVALID
+from adpet.reporting.style import AD_COLOUR, CN_COLOUR, EN_DASH, GREY, LIGHT_GREY, MINUS, new_figure, styled
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# From this share on a cell is so dark that its text is white.
+DARK_SHARE = 0.55
+# A dot's size in probability and in places across, how far dots may spread from their place, and the largest
+# group that is drawn with dots of full size.
+DOT_HEIGHT, DOT_WIDTH, DOT_SPREAD, DOT_CROWD = 0.024, 0.045, 0.42, 60
+DOT_POINTS = 26.0
+
+
+@styled
+def roc_figure(curves: pd.DataFrame, band: pd.DataFrame, *, metrics: Mapping[str, Any]) -> "Figure":
+    """Draw the ROC curve per subject with its bootstrap band, and the slices' curve thin behind it.
+
+    Parameters
+    ----------
+    curves, band : DataFrame
+        As `curves.roc_curves` and `curves.roc_band` return them.
+    metrics : mapping
+        The document of `metrics.evaluation`.
+    """
+    figure = new_figure(4.6, 4.6)
+    axes = figure.add_subplot()
+    axes.plot([0, 1], [0, 1], color=LIGHT_GREY, linewidth=1, linestyle=(0, (4, 3)))
+    axes.fill_between(
+        band["false_positive_rate"],
+        band["low"],
+        band["high"],
+        color=CN_COLOUR,
+        alpha=0.18,
+        linewidth=0,
+        label="95 % band over subjects",
+    )
+    looks = {"slice": (GREY, 0.9, "Per slice"), "subject": (CN_COLOUR, 2.0, "Per subject")}
+    for level, (colour, width, name) in looks.items():
+        curve = curves[curves["level"] == level]
+        label = f"{name}: AUC {_with_interval(metrics[level]['auc'])}"
+        axes.plot(
+            curve["false_positive_rate"], curve["sensitivity"], color=colour, linewidth=width, label=label
+        )
+    subject = metrics["subject"]
+    axes.plot(
+        1 - subject["specificity"]["value"],
+        subject["sensitivity"]["value"],
+        "o",
+        color=AD_COLOUR,
+        markersize=7,
+        markeredgecolor="white",
+        label=f"Operating point (threshold {metrics['threshold']:.2f})",
+        clip_on=False,
+        zorder=5,
+    )
+    axes.set(
+        xlim=(-0.02, 1.02),
+        ylim=(-0.02, 1.02),
+        aspect="equal",
+        xlabel=f"False positive rate (1 {MINUS} specificity)",
+        ylabel="Sensitivity to AD",
+    )
+    handles, labels = axes.get_legend_handles_labels()
+    order = [2, 0, 3, 1]
+    axes.legend([handles[i] for i in order], [labels[i] for i in order], loc="lower right", borderaxespad=0.8)
+    return figure
+
+
+@styled
+def precision_recall_figure(curves: pd.DataFrame, *, metrics: Mapping[str, Any]) -> "Figure":
+    """Draw precision over recall per subject, the slices' thin behind it, and what chance would give.
+
+    Parameters
+    ----------
+    curves : DataFrame
+        As `curves.precision_recall_curves` returns them.
+    metrics : mapping
+        The document of `metrics.evaluation`.
+    """
+    figure = new_figure(4.6, 4.6)
+    axes = figure.add_subplot()
+    share = metrics["counts"]["subjects_ad"] / metrics["counts"]["subjects"]
+    looks = {"subject": (CN_COLOUR, 2.0, "Per subject", 3), "slice": (GREY, 0.9, "Per slice", 2)}
+    for level, (colour, width, name, order) in looks.items():
+        curve = curves[curves["level"] == level]
+        label = f"{name}: AP {_with_interval(metrics[level]['average_precision'])}"
+        # A precision holds from the recall before it: areas are then average precisions.
+        axes.plot(
+            curve["recall"],
+            curve["precision"],
+            color=colour,
+            linewidth=width,
+            label=label,
+            drawstyle="steps-pre",
+            zorder=order,
+        )
+    axes.axhline(
+        share,
+        color=LIGHT_GREY,
+        linewidth=1,
+        linestyle=(0, (4, 3)),
+        label=f"Chance: {share:.2f}, the share of AD subjects",
+    )
+    axes.set(
+        xlim=(-0.02, 1.02),
+        ylim=(-0.02, 1.02),
+        aspect="equal",
+        xlabel="Recall (sensitivity to AD)",
+        ylabel="Precision (positive predictive value)",
+    )
+    axes.legend(loc="lower left", borderaxespad=0.8)
+    return figure
+
+
+@styled
+def calibration_figure(points: pd.DataFrame, *, metrics: Mapping[str, Any]) -> "Figure":
+    """Draw the reliability diagram: how many have AD among those with like probabilities.
+
+    Parameters
+    ----------
+    points : DataFrame
+        As `curves.calibration_points` returns them.
+    metrics : mapping
+        The document of `metrics.evaluation`.
+    """
+    figure = new_figure(4.6, 4.6)
+    axes = figure.add_subplot()
+    axes.plot(
+        [0, 1], [0, 1], color=LIGHT_GREY, linewidth=1, linestyle=(0, (4, 3)), label="True probabilities"
+    )
+    looks = {"slice": (GREY, "s", 4, "Per slice"), "subject": (CN_COLOUR, "o", 7, "Per subject")}
+    for level, (colour, marker, size, name) in looks.items():
+        rows = points[points["level"] == level]
+        error = _with_interval(metrics[level]["calibration_error"])
+        if level == "subject":
+            axes.vlines(rows["probability"], rows["low"], rows["high"], color=colour, linewidth=1.4)
+        axes.plot(
+            rows["probability"],
+            rows["observed"],
+            marker,
+            linestyle="-",
+            linewidth=0.8,
+            color=colour,
+            markersize=size,
+            markeredgecolor="white",
+            label=f"{name}: error {error}",
+            clip_on=False,
+        )
+    subjects = points.loc[points["level"] == "subject", "n"]
+    each = f"{subjects.min()} to {subjects.max()}" if subjects.min() < subjects.max() else f"{subjects.max()}"
+    axes.set(
+        xlim=(-0.02, 1.02),
+        ylim=(-0.02, 1.02),
+        aspect="equal",
+        xlabel=f"Mean probability of AD, in {len(subjects)} bins of {each} subjects",
+        ylabel="Share with AD (bars: exact 95 % CI)",
+    )
+    figure.legend(loc="outside upper center", ncols=1)
+    return figure
+
+
+@styled
+def confusion_figure(metrics: Mapping[str, Any]) -> "Figure":
+    """Draw the confusion matrices per subject and per slice: counts, and their share of the diagnosis.
+
+    Parameters
+    ----------
+    metrics : mapping
+        The document of `metrics.evaluation`.
+    """
+    figure = new_figure(6.4, 3.1)
+    for axes, level in zip(figure.subplots(1, 2), ("subject", "slice"), strict=True):
+        cells = metrics[level]["confusion"]
+        counts = np.array(
+            [
+                [cells["true_positive"], cells["false_negative"]],
+                [cells["false_positive"], cells["true_negative"]],
+            ]
+        )
+        shares = counts / counts.sum(axis=1, keepdims=True)
+        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        for row, column in np.ndindex(2, 2):
+            axes.text(
+                column,
+                row,
+                f"{counts[row, column]:,}\n{shares[row, column]:.0%}",
+                ha="center",
+                va="center",
+                fontsize=11,
+                color="white" if shares[row, column] > DARK_SHARE else "black",
+            )
+        axes.set(
+            title=f"Per {level} (n = {counts.sum():,})",
+            xticks=[0, 1],
+            xticklabels=["AD", "CN"],
+            yticks=[0, 1],
+            yticklabels=["AD", "CN"],
+            xlabel="Called",
+            ylabel="Diagnosis",
+        )
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
+    return figure
+
+
+@styled
+def probability_figure(subjects: pd.DataFrame, *, threshold: float) -> "Figure":
+    """Draw one dot a subject by diagnosis, with the threshold; the wrongly called ones are ringed.
+
+    Parameters
+    ----------
+    subjects : DataFrame
+        `diagnosis` and `probability`, as `metrics.subject_probabilities` returns them.
+    threshold : float
+    """
+    figure = new_figure(4.2, 4.4)
+    axes = figure.add_subplot()
+    names, wrong_drawn = [], False
+    looks = (("CN", CN_COLOUR, "o"), ("AD", AD_COLOUR, "^"))
+    for centre, (diagnosis, colour, marker) in enumerate(looks):
+        values = subjects.loc[subjects["diagnosis"] == diagnosis, "probability"].to_numpy(np.float64)
+        wrong = (values >= threshold) != (diagnosis == "AD")
+        scale = min(1.0, math.sqrt(DOT_CROWD / max(values.size, 1)))
+        across = centre + _side_by_side(values, scale)
+        axes.scatter(
+            across, values, s=DOT_POINTS * scale**2, c=colour, marker=marker, alpha=0.85, linewidths=0
+        )
+        if wrong.any():
+            axes.scatter(
+                across[wrong],
+                values[wrong],
+                s=95,
+                facecolors="none",
+                edgecolors="black",
+                linewidths=1.0,
+                label=None if wrong_drawn else "Wrongly called",
+            )
+            wrong_drawn = True
+        names.append(f"{diagnosis}\n{(~wrong).sum()} of {values.size} right")
+    axes.axhline(
+        threshold, color="black", linewidth=1, linestyle=(0, (4, 3)), label=f"Threshold {threshold:.2f}"
+    )
+    axes.set(xlim=(-0.5, 1.5), ylim=(-0.03, 1.03), xticks=[0, 1], ylabel="Probability of AD, per subject")
+    axes.set_xticklabels(names)
+    axes.tick_params(axis="x", length=0)
+    figure.legend(loc="outside upper center", ncols=2)
+    return figure
+
+
+def _with_interval(metric: Mapping[str, float]) -> str:
+    """Return the value and its interval, as papers print them."""
+    return f"{metric['value']:.2f} (95 % CI {metric['low']:.2f}{EN_DASH}{metric['high']:.2f})"
+
+
+def _side_by_side(values: npt.NDArray[np.float64], scale: float) -> npt.NDArray[np.float64]:
+    """Return horizontal offsets that keep dots apart: each takes the free place nearest to the middle.
+
+    Where none is free, dots lie on one another.
+    """
+    steps = int(DOT_SPREAD / (DOT_WIDTH * scale))
+    places = np.array(sorted(range(-steps, steps + 1), key=lambda step: (abs(step), -step)))
+    taken = np.full(values.size, steps + 1)
+    for dot in np.argsort(values, kind="stable"):
+        near = taken[np.abs(values - values[dot]) < DOT_HEIGHT * scale]
+        free = places[~np.isin(places, near)]
+        taken[dot] = free[0] if free.size else 0
+    return taken * (DOT_WIDTH * scale)
+
+
+# Inches a row, and for titles and axes.
+ROW_HEIGHT, FRAME_HEIGHT = 0.27, 1.0
+
+
+class Row(NamedTuple):
+    """One line of a forest plot; `value` is None where there is none to draw."""
+
+    label: str
+    value: float | None
+    low: float
+    high: float
+    colour: str = CN_COLOUR
+    heading: bool = False
+    note: str = ""
+
+
+@styled
+def baselines_figure(metrics: Mapping[str, Any]) -> "Figure":
+    """Draw the AUC of network and baselines, and the network's lead over each of them.
+
+    Parameters
+    ----------
+    metrics : mapping
+        The document ``metrics.json``.
+    """
+    names = [name for name in BASELINES if name in metrics["baselines"]]
+    areas = [("network", metrics["subject"]["auc"], AD_COLOUR)]
+    areas += [(BASELINES[name], metrics["baselines"][name]["auc"], CN_COLOUR) for name in names]
+    figure = new_figure(7.6, FRAME_HEIGHT + ROW_HEIGHT * (len(names) + 1))
+    left, right = figure.subplots(1, 2, sharey=True)
+    rows = [
+        Row(label[0].upper() + label[1:], auc["value"], auc["low"], auc["high"], colour)
+        for label, auc, colour in areas
+    ]
+    leads = [metrics["differences"][name] for name in names]
+    lead_rows = [Row("", None, 0, 0), *(Row("", lead["value"], lead["low"], lead["high"]) for lead in leads)]
+    _forest(left, rows)
+    left.axvline(CHANCE, color=LIGHT_GREY, linewidth=1, linestyle=(0, (4, 3)), zorder=0)
+    left.set(xlabel="AUC per subject (95 % CI)", xlim=(min(0.4, *(row.low - 0.03 for row in rows)), 1.02))
+    _forest(right, lead_rows)
+    right.axvline(0, color=LIGHT_GREY, linewidth=1, linestyle=(0, (4, 3)), zorder=0)
+    right.set(xlabel=f"Network {MINUS} baseline, AUC (95 % CI)")
+    _labelled(left, rows)
+    return figure
+
+
+@styled
+def subgroups_figure(table: pd.DataFrame) -> "Figure":
+    """Draw AUC and balanced accuracy in every subgroup; where a diagnosis lacks there is nothing to draw.
+
+    Parameters
+    ----------
+    table : DataFrame
+        As `subgroups.subgroup_table` returns it.
+    """
+    panels = {"auc": "AUC (95 % CI)", "balanced_accuracy": "Balanced accuracy (95 % CI)"}
+    figure = new_figure(7.6, FRAME_HEIGHT + ROW_HEIGHT * (len(table) + table["fact"].nunique() - 1))
+    both = figure.subplots(1, 2, sharey=True)
+    for axes, (name, label) in zip(both, panels.items(), strict=True):
+        rows = _subgroup_rows(table, name)
+        _forest(axes, rows)
+        axes.axvline(CHANCE, color=LIGHT_GREY, linewidth=1, linestyle=(0, (4, 3)), zorder=0)
+        overall = float(table[name].iloc[0])
+        axes.axvline(overall, color=AD_COLOUR, linewidth=0.8, zorder=0)
+        axes.set(xlabel=label, xlim=(-0.02, 1.02))
+    _labelled(both[0], rows)
+    return figure
+
+
+@styled
+def folds_figure(summary: Mapping[str, Any]) -> "Figure":
+    """Draw the AUC of all subjects of a cross-validation, and that of each fold.
+
+    Parameters
+    ----------
+    summary : mapping
+        As `cross_validation.pooled_summary` returns it.
+    """
+    counts = summary["counts"]
+    pooled = (f"All subjects  ({counts['subjects']})", summary["pooled"]["auc"], AD_COLOUR)
+    folds = [
+        (
+            f"Fold {name}  ({counts['fold'][name]['ad']} AD, {counts['fold'][name]['cn']} CN)",
+            fold["auc"],
+            CN_COLOUR,
+        )
+        for name, fold in summary["fold"].items()
+    ]
+    rows = [
+        Row(label, auc["value"], auc["low"], auc["high"], colour) for label, auc, colour in [pooled, *folds]
+    ]
+    figure = new_figure(7.6, FRAME_HEIGHT + ROW_HEIGHT * len(rows))
+    axes = figure.subplots()
+    _forest(axes, rows)
+    axes.axvline(CHANCE, color=LIGHT_GREY, linewidth=1, linestyle=(0, (4, 3)), zorder=0)
+    axes.set(xlabel="AUC per subject (95 % CI)", xlim=(min(0.4, *(row.low - 0.03 for row in rows)), 1.02))
+    _labelled(axes, rows)
+    return figure
+
+
+def _subgroup_rows(table: pd.DataFrame, name: str) -> list[Row]:
+    rows: list[Row] = []
+    for fact, groups in table.groupby("fact", sort=False):
+        if fact != "all":
+            rows.append(Row(str(fact).capitalize(), None, 0, 0, heading=True))
+        for group in groups.to_dict("records"):
+            value = None if np.isnan(group[name]) else group[name]
+            note = "" if value is not None else "one diagnosis only"
+            title = "All subjects" if fact == "all" else f"{group['group']}"
+            label = f"{title}  ({group['n_ad']} AD, {group['n_cn']} CN)"
+            colour = AD_COLOUR if fact == "all" else CN_COLOUR
+            rows.append(Row(label, value, group[f"{name}_low"], group[f"{name}_high"], colour, note=note))
+    return rows
+
+
+def _forest(axes: "Axes", rows: Sequence[Row]) -> None:
+    """Draw one marker with its interval a row, the first at the top, and its numbers beside it."""
+    for place, row in enumerate(rows):
+        if row.value is None:
+            _beside(axes, place, row.note)
+            continue
+        axes.hlines(place, row.low, row.high, color=row.colour, linewidth=1.4)
+        axes.plot(row.value, place, "s", color=row.colour, markersize=5.5, markeredgecolor="white")
+        numbers = f"{row.value:.2f} ({row.low:.2f} to {row.high:.2f})"
+        _beside(axes, place, numbers.replace("-", MINUS))
+    axes.spines["left"].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+
+
+def _beside(axes: "Axes", place: int, text: str) -> None:
+    axes.text(1.02, place, text, transform=axes.get_yaxis_transform(), va="center", fontsize=7.5, color=GREY)
+
+
+def _labelled(axes: "Axes", rows: Sequence[Row]) -> None:
+    """Name the rows; shared by all panels."""
+    axes.set_yticks(range(len(rows)), [row.label for row in rows])
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    for label, row in zip(axes.get_yticklabels(), rows, strict=True):
+        label.set_fontweight("bold" if row.heading else "normal")
+
+
+# Where the arms of a pair stand beside the middle of the pair.
+BESIDE = 0.2
+# Where their gap stands, so that its number fits before the second arm.
+GAP_BESIDE = -0.13
+TITLES = {"true_labels": "True labels", "shuffled_labels": "Labels shuffled among subjects"}
+HONEST = {"colour": CN_COLOUR, "marker": "o", "name": "Subject split: tested on new subjects"}
+LEAKY = {"colour": AD_COLOUR, "marker": "s", "name": "Slice split, as in 2019: tested on known subjects"}
+NOTES = {
+    INVALID: "INVALID: with shuffled labels new subjects are above chance",
+    INCONCLUSIVE: "INCONCLUSIVE: this audit could not have shown a leak",
+}
+
+
+@styled
+def leakage_figure(audit: Mapping[str, Any]) -> "Figure":
+    """Draw the accuracy per slice of the four arms with their intervals, chance, and the leak as the gap.
+
+    Parameters
+    ----------
+    audit : mapping
+        The document of `leakage.leakage_audit`.
+    """
+    figure = new_figure(6.4, 4.2)
+    axes = figure.add_subplot()
+    axes.axhline(CHANCE, color=GREY, linewidth=1, linestyle=(0, (4, 3)))
+    axes.annotate(
+        "Chance", (1, CHANCE), xycoords=("axes fraction", "data"), xytext=(-2, 3),
+        textcoords="offset points", ha="right", color=GREY,
+    )  # fmt: skip
+    for middle, (labels, (leaky, honest)) in enumerate(GAPS.items()):
+        arms = audit["arms"]
+        _point(axes, middle - BESIDE, arms[honest], **HONEST)
+        _point(axes, middle + BESIDE, arms[leaky], **LEAKY)
+        _gap(axes, middle, arms[honest], arms[leaky], audit["gap"][labels])
+    axes.set(xlim=(-0.55, 1.6), ylim=(0, 1.04), xticks=[0, 1], ylabel="Accuracy per test slice")
+    axes.set_xticklabels([TITLES[labels] for labels in GAPS])
+    axes.tick_params(axis="x", length=0)
+    handles, names = axes.get_legend_handles_labels()
+    figure.legend(handles[:2], names[:2], loc="outside upper center", ncols=2)
+    if audit["verdict"] in NOTES:
+        axes.set_title(NOTES[audit["verdict"]], color=AD_COLOUR)
+    return figure
+
+
+def _point(axes: "Axes", x: float, arm: Mapping[str, Any], *, colour: str, marker: str, name: str) -> None:
+    accuracy, auc = arm["slice"]["accuracy"], arm["slice"]["auc"]
+    value = accuracy["value"]
+    reach = [[value - accuracy["low"]], [accuracy["high"] - value]]
+    axes.errorbar(x, value, yerr=reach, fmt=marker, color=colour, markersize=7, capsize=4, label=name)
+    text = (
+        f"{value:.2f} ({accuracy['low']:.2f}{EN_DASH}{accuracy['high']:.2f})\n"
+        f"AUC {auc['value']:.2f}\n{arm['test_subjects']} subjects"
+    )
+    axes.annotate(text, (x, 0.03), ha="center", va="bottom", fontsize=7.5, color=colour)
+
+
+def _gap(
+    axes: "Axes", middle: float, honest: Mapping[str, Any], leaky: Mapping[str, Any], gap: Mapping[str, float]
+) -> None:
+    """Draw an arrow from the honest accuracy to the leaky one, with what lies between."""
+    ends = [arm["slice"]["accuracy"]["value"] for arm in (honest, leaky)]
+    x = middle + GAP_BESIDE
+    for end, side in zip(ends, (-1, 1), strict=True):
+        axes.plot([middle + side * BESIDE, x], [end, end], color=GREY, linewidth=0.8, linestyle=":")
+    axes.annotate(
+        "", (x, ends[1]), xytext=(x, ends[0]),
+        arrowprops={"arrowstyle": "->", "color": "black", "shrinkA": 0, "shrinkB": 0},
+    )  # fmt: skip
+    points = 100 * gap["value"]
+    sign = "+" if points >= 0 else MINUS
+    text = f"{sign}{abs(points):.0f} points"
+    axes.annotate(
+        text, (x, sum(ends) / 2), xytext=(5, 0), textcoords="offset points", va="center",
+        ha="left", fontsize=8.5, fontweight="bold",
+    )  # fmt: skip

@@ -1,0 +1,194 @@
+"""Figures of how a model came about: its training, epoch by epoch, and the search before it."""
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from adpet.reporting.style import AD_COLOUR, CN_COLOUR, GREY, HIGHLIGHT_COLOUR, new_figure, styled
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Columns of a training history that say when, not how well.
+NOT_CURVES = ("epoch", "step", "seconds")
+# What a search's trials table calls a parameter's column, as Optuna does.
+PARAMETER_PREFIX = "params_"
+
+
+@styled
+def learning_curves_figure(
+    history: Sequence[Mapping[str, Any]], *, best_epoch: int | None = None
+) -> "Figure":
+    """Draw every number of a training history over epochs, training and validation in one panel.
+
+    Parameters
+    ----------
+    history : sequence of mappings
+        One an epoch; `val_loss` is the validation's `loss`. Epochs are numbered by `epoch`, else from 1.
+    best_epoch : int, optional
+        Marked: the epoch that was kept.
+    """
+    table = pd.DataFrame([dict(row) for row in history])
+    epochs = table["epoch"] if "epoch" in table else pd.Series(np.arange(1, len(table) + 1))
+    curves = [name for name in table.columns if name not in NOT_CURVES and table[name].dtype.kind in "fiu"]
+    names = sorted({name.removeprefix("val_") for name in curves}, key=_curve_order)
+    columns = 2 if len(names) in (2, 4) else min(len(names), 3)
+    rows = math.ceil(len(names) / columns)
+    figure = new_figure(0.6 + 2.9 * columns, 0.5 + 2.4 * rows)
+    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
+    looks = (("", "Training", CN_COLOUR, "-"), ("val_", "Validation", AD_COLOUR, "--"))
+    labelled: dict[str, Any] = {}
+    for axes, name in zip(panels, names, strict=False):
+        for prefix, label, colour, line in looks:
+            if prefix + name in curves:
+                marker = "o" if len(table) == 1 else ""
+                (drawn,) = axes.plot(
+                    epochs, table[prefix + name], color=colour, linestyle=line, marker=marker
+                )
+                labelled.setdefault(label, drawn)
+        if best_epoch is not None:
+            kept = axes.axvline(best_epoch, color=GREY, linewidth=0.9, linestyle=":")
+            labelled["Epoch kept"] = kept
+        axes.set(title=_spelled(name), xlabel="Epoch")
+        _whole_ticks(axes)
+    for axes in panels[len(names) :]:
+        axes.set_visible(False)
+    figure.legend(list(labelled.values()), list(labelled), loc="outside upper center", ncols=len(labelled))
+    return figure
+
+
+@styled
+def search_figure(
+    trials: pd.DataFrame,
+    *,
+    direction: Literal["minimize", "maximize"],
+    value_name: str = "Value",
+    logarithmic: Collection[str] = ("learning_rate",),
+) -> "Figure":
+    """Draw a search: the value of every trial with the best so far, and each parameter against the value.
+
+    Parameters
+    ----------
+    trials : DataFrame
+        As Optuna's ``Study.trials_dataframe``: `number`, `value`, `state` (COMPLETE, PRUNED, FAIL) and a
+        column ``params_<name>`` a parameter, of whose dotted name the last part is shown.
+    direction : {"minimize", "maximize"}
+    value_name : str
+        What the value is, for the axes.
+    logarithmic : collection of str
+        Parameters that were searched on a logarithmic scale.
+    """
+    shown = trials[np.isfinite(trials["value"].astype(np.float64))].sort_values("number")
+    complete = shown[shown["state"] == "COMPLETE"]
+    parameters = [name for name in trials.columns if name.startswith(PARAMETER_PREFIX)]
+    columns = min(4, max(1, len(parameters)))
+    rows = math.ceil(len(parameters) / columns)
+    figure = new_figure(max(5.0, 2.35 * columns), 2.7 + 2.1 * rows)
+    grid = figure.add_gridspec(1 + rows, columns, height_ratios=[1.25] + [1] * rows)
+    top = figure.add_subplot(grid[0, :])
+    value = complete["value"].to_numpy(np.float64)
+    extreme = np.minimum if direction == "minimize" else np.maximum
+    best = (
+        complete.iloc[[int(value.argmin() if direction == "minimize" else value.argmax())]]
+        if value.size
+        else complete
+    )
+    _trial_dots(top, shown["number"], shown, best["number"], best)
+    if value.size:
+        top.step(
+            complete["number"],
+            extreme.accumulate(value),
+            where="post",
+            color=HIGHLIGHT_COLOUR,
+            linewidth=1.4,
+            label="Best so far",
+            zorder=1,
+        )
+    top.set(xlabel="Trial", ylabel=_spelled(value_name))
+    _whole_ticks(top)
+    for position, name in enumerate(parameters):
+        axes = figure.add_subplot(grid[1 + position // columns, position % columns])
+        _parameter_panel(axes, name, shown, best)
+        if _parameter(name) in logarithmic and len(shown):
+            axes.set_xscale("log")
+        if position % columns == 0:
+            axes.set_ylabel(_spelled(value_name))
+        else:
+            axes.tick_params(labelleft=False)
+        axes.set_ylim(top.get_ylim())
+    figure.align_xlabels()
+    figure.legend(loc="outside upper center", ncols=4)
+    return figure
+
+
+def _curve_order(name: str) -> tuple[int, str]:
+    """Sort losses first, the learning rate last, the rest by name."""
+    return (0 if name == "loss" else 2 if name == "learning_rate" else 1, name)
+
+
+def _spelled(name: str) -> str:
+    """Return a column's name as words."""
+    words = name.replace("val_", "validation_").replace("_", " ")
+    return words[:1].upper() + words[1:].replace("auc", "AUC")
+
+
+def _whole_ticks(axes: "Axes") -> None:
+    """Count epochs and trials in whole numbers."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
+    low, high = axes.dataLim.intervalx
+    if np.isfinite([low, high]).all():
+        margin = max(0.5, 0.03 * (high - low))
+        axes.set_xlim(low - margin, high + margin)
+
+
+def _trial_dots(
+    axes: "Axes", across: pd.Series, trials: pd.DataFrame, at: pd.Series, best: pd.DataFrame
+) -> None:
+    """Draw complete trials full, others hollow, the best as a star."""
+    complete = (trials["state"] == "COMPLETE").to_numpy()
+    value = trials["value"].to_numpy(np.float64)
+    place = across.to_numpy()
+    axes.scatter(place[complete], value[complete], s=22, color=CN_COLOUR, linewidths=0, label="Complete")
+    if not complete.all():
+        axes.scatter(
+            place[~complete],
+            value[~complete],
+            s=20,
+            facecolors="none",
+            edgecolors=GREY,
+            linewidths=0.9,
+            label="Stopped early",
+        )
+    axes.scatter(
+        at, best["value"], s=110, marker="*", color=AD_COLOUR, edgecolors="white", linewidths=0.6,
+        zorder=5, label="Best",
+    )  # fmt: skip
+
+
+def _parameter_panel(axes: "Axes", name: str, trials: pd.DataFrame, best: pd.DataFrame) -> None:
+    """Draw one parameter against the value: numbers as they are, categories side by side."""
+    column = trials[name].dropna()
+    trials = trials.loc[column.index]
+    is_number = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
+    if is_number:
+        _trial_dots(axes, column, trials, best[name], best)
+    else:
+        levels = sorted({str(value) for value in column})
+        places = {level: place for place, level in enumerate(levels)}
+        _trial_dots(axes, column.astype(str).map(places), trials, best[name].astype(str).map(places), best)
+        axes.set_xticks(range(len(levels)), levels)
+        axes.set_xlim(-0.6, len(levels) - 0.4)
+    for collection in axes.collections:
+        collection.set_label("")
+    axes.set_xlabel(_spelled(_parameter(name)))
+
+
+def _parameter(column: str) -> str:
+    """Return a parameter's own name: ``params_train.learning_rate`` is the learning rate."""
+    return column.removeprefix(PARAMETER_PREFIX).rpartition(".")[2]

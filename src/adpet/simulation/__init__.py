@@ -1,0 +1,1 @@
+"""Simulated cohort: anatomy, scanners, layouts, planted defects, validation."""

@@ -1,0 +1,292 @@
+"""Plant the defects of real downloads in a simulated cohort.
+
+`truth/planted.csv` lists each with the verdict that is due.
+"""
+
+import gzip
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import cycle
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+
+from adpet.imaging.nifti import Volume, write_volume
+from adpet.simulation.cohort import Row, cohort_rows
+from adpet.simulation.scanner import SITES
+from adpet.storage import atomic_write
+
+# Where scl_slope lies in a header of NIfTI-1.
+SLOPE_BYTES = slice(112, 116)
+# NIfTI's codes of extensions that may hold text: DICOM, AFNI, comment, unknown to most.
+TEXT_EXTENSIONS = (2, 4, 6, 32)
+# Nobody's name, in every place of a header that real ones stand in.
+NAME = b"ROE^JANE^1931"
+OBLIQUE_DEGREES = 12.0
+
+
+def write_scan(path: Path, volume: Volume, *, pitfall: str = "") -> None:
+    """Write a scan of whole Bq/mL as int16 NIfTI-1, or in the way that `pitfall` (of `ENCODINGS`) says."""
+    if pitfall not in ENCODINGS:
+        write_volume(path, volume, dtype=np.int16)
+        return
+    content = ENCODINGS[pitfall](volume)
+    with atomic_write(path) as aside:
+        aside.write_bytes(gzip.compress(content, 6, mtime=0) if path.name.endswith(".gz") else content)
+
+
+def turned(volume: Volume, pitfall: str) -> Volume:
+    """Return the volume in the geometry that `pitfall` (of `GEOMETRIES`) says; as it is for all others."""
+    return GEOMETRIES[pitfall](volume) if pitfall in GEOMETRIES else volume
+
+
+def _flipped(volume: Volume) -> Volume:
+    """Store the first axis backwards; no voxel moves in the world."""
+    affine = volume.affine.copy()
+    affine[:3, 3] += affine[:3, 0] * (volume.data.shape[0] - 1)
+    affine[:3, 0] *= -1
+    return Volume(volume.data[::-1], affine)
+
+
+def _oblique(volume: Volume) -> Volume:
+    """Turn the head about the vertical axis."""
+    angle = np.radians(OBLIQUE_DEGREES)
+    turn = np.eye(4)
+    turn[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    return Volume(volume.data, turn @ volume.affine)
+
+
+def _thick(volume: Volume) -> Volume:
+    """Average neighbouring slices: voxels are twice as long in z as they were."""
+    data = volume.data[:, :, : volume.data.shape[2] // 2 * 2]
+    affine = volume.affine.copy()
+    affine[:3, 3] += affine[:3, 2] / 2
+    affine[:3, 2] *= 2
+    return Volume(np.asarray((data[:, :, ::2] + data[:, :, 1::2]) / 2, dtype=np.float32), affine)
+
+
+def _image(volume: Volume) -> nib.Nifti1Image:
+    image = nib.Nifti1Image(np.round(volume.data).astype(np.int16), volume.affine)
+    image.header.set_xyzt_units("mm")
+    return image
+
+
+def _big_endian(volume: Volume) -> bytes:
+    header = nib.Nifti1Header(endianness=">")
+    header.set_data_dtype(">i2")
+    image = nib.Nifti1Image(np.round(volume.data).astype(">i2"), volume.affine, header)
+    return bytes(image.to_bytes())
+
+
+def _nifti_2(volume: Volume) -> bytes:
+    return bytes(nib.Nifti2Image(np.round(volume.data).astype(np.int16), volume.affine).to_bytes())
+
+
+def _trailing_axis(volume: Volume) -> bytes:
+    return bytes(_image(Volume(volume.data[..., None], volume.affine)).to_bytes())
+
+
+def _slope_nan(volume: Volume) -> bytes:
+    content = bytearray(_image(volume).to_bytes())
+    content[SLOPE_BYTES] = np.array(np.nan, dtype="<f4").tobytes()
+    return bytes(content)
+
+
+def _nan_voxels(volume: Volume) -> bytes:
+    """Mark the first slice as outside of the field of view."""
+    data = volume.data.copy()
+    data[0] = np.nan
+    return bytes(nib.Nifti1Image(data, volume.affine).to_bytes())
+
+
+def _names(volume: Volume) -> bytes:
+    image = _image(volume)
+    for name in ("descrip", "db_name", "aux_file", "intent_name"):
+        image.header[name] = NAME
+    for code in TEXT_EXTENSIONS:
+        image.header.extensions.append(nib.nifti1.Nifti1Extension(code, b"PatientName " + NAME))
+    return bytes(image.to_bytes())
+
+
+GEOMETRIES: Final[dict[str, Callable[[Volume], Volume]]] = {
+    "left-right flipped storage": _flipped,
+    "oblique affine": _oblique,
+    "anisotropic voxels": _thick,
+}
+ENCODINGS: Final[dict[str, Callable[[Volume], bytes]]] = {
+    "big-endian": _big_endian,
+    "NIfTI-2": _nifti_2,
+    "trailing axis of 1": _trailing_axis,
+    "scl_slope NaN": _slope_nan,
+    "NaN voxels": _nan_voxels,
+    "names in header and extensions": _names,
+}
+ODD_NAME = "file name with comma, space and umlaut"
+# All of these are read, and read right.
+READABLE: Final = (*ENCODINGS, *GEOMETRIES, ODD_NAME)
+
+
+# "ignored": what no table names, since no reader takes it for a scan.
+Verdict = Literal["read", "skipped", "unusable", "ignored"]
+
+# Of the cohort's scans so many are stored in an unusual way,
+STORED_SHARE = 2 / 3
+# and for each of them so many cannot be used, below the usual cohort.max_rejected_fraction of 0.1.
+UNUSABLE_SHARE = 0.08
+
+# So many scans with nothing planted in their files may have something planted beside them.
+PLAIN = 4
+
+# What archives call people who are neither AD nor CN.
+OTHER_GROUPS: Final = ("MCI", "EMCI", "LMCI", "SMC", "Patient")
+SHARED = "the same image under two subjects"
+CHANGED = "a diagnosis that changed between visits"
+
+
+@dataclass(frozen=True)
+class Planted:
+    """One line of ``planted.csv``: `file` is POSIX, relative to the collection's folder."""
+
+    file: str
+    pitfall: str
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Guest:
+    """A person beside the cohort.
+
+    Attributes
+    ----------
+    row : Row
+        As of `draw_cohort`; `diagnosis` in the archive's words.
+    source : Row
+        The cohort's scan whose file is copied.
+    damage : callable or None
+        Makes of the copied bytes what is stored; None where there is no file.
+    listed : bool
+        Whether the tables have a row for the person.
+    """
+
+    row: Row
+    source: Row
+    pitfall: str
+    verdict: Verdict
+    damage: Callable[[bytes], bytes] | None
+    listed: bool = True
+
+
+@dataclass(frozen=True)
+class Mess:
+    """What is planted.
+
+    Attributes
+    ----------
+    stored : dict of (str, str) to str
+        The pitfall of `READABLE` by subject and session; others are stored as they should be.
+    guests : tuple of Guest
+        People beside the cohort.
+    shared : Row or None
+        The scan that another subject has too, which makes both unusable.
+    changed : Row or None
+        The scan of a subject with the disease from before it was diagnosed.
+    plain : tuple of Row
+        Scans with nothing of all this, in an order of chance.
+    """
+
+    stored: dict[tuple[str, str], str]
+    guests: tuple[Guest, ...]
+    shared: Row | None
+    changed: Row | None
+    plain: tuple[Row, ...]
+
+    def pitfall(self, row: Row) -> str:
+        """Return how a scan is stored, ``""`` for as it should be."""
+        return self.stored.get((row["subject"], row["session"]), "")
+
+
+NO_MESS: Final = Mess({}, (), None, None, ())
+
+
+def plan_mess(cohort: pd.DataFrame, seed: int) -> Mess:
+    """Plan what is planted in a cohort of `draw_cohort`."""
+    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(4,)))
+    rows = cohort_rows(cohort.iloc[rng.permutation(len(cohort))])
+    visits = cohort["subject"].value_counts()
+    changed = next((row for row in rows if _first_of_several(row, visits) and row["diagnosis"] == "AD"), None)
+    # Frames are a pitfall of their own.
+    free = [row for row in rows if row is not changed and SITES[row["site"]].frames == 1]
+    number = int(STORED_SHARE * len(free))
+    stored = dict(zip(map(_scan, free[:number]), cycle(READABLE), strict=False))
+    plain = free[number:]
+    shared = next((row for row in plain[1:] if visits[row["subject"]] == 1), None)
+    sources = [row for row in plain if row is not shared]
+    guests = _guests(cohort, sources, shared)
+    if SHARED not in {guest.pitfall for guest in guests}:
+        shared = None
+    return Mess(stored, guests, shared, changed, tuple(sources[:PLAIN]))
+
+
+def as_it_is(content: bytes) -> bytes:
+    """Return an undamaged file."""
+    return content
+
+
+def _first_of_several(row: Row, visits: "pd.Series[int]") -> bool:
+    return row["session"] == "01" and visits[row["subject"]] > 1
+
+
+def _guests(cohort: pd.DataFrame, sources: Sequence[Row], shared: Row | None) -> tuple[Guest, ...]:
+    """Return people of other diagnoses, and as many with unusable files as the cohort bears."""
+    last = int(cohort["subject"].iloc[-1][1:])
+    chosen = [*_others(), *_unusable(int(UNUSABLE_SHARE * len(cohort)), shared)]
+    guests = []
+    for number, (source, (pitfall, group, facts)) in enumerate(zip(cycle(sources), chosen, strict=False)):
+        original = shared if pitfall == SHARED and shared else source
+        own = {"subject": f"P{last + 1 + number:04d}", "session": "01", "diagnosis": group}
+        guests.append(Guest({**original, **own}, original, pitfall, **facts))
+    return tuple(guests)
+
+
+def _others() -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for group in OTHER_GROUPS:
+        yield f"diagnosis {group}", group, {"verdict": "skipped", "damage": as_it_is}
+
+
+def _unusable(budget: int, shared: Row | None) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Yield pitfall, group and facts, the most frequent faults first, while `budget` lasts."""
+    for number, (pitfall, facts) in enumerate(UNUSABLE.items()):
+        # Of a shared image both scans are lost.
+        cost = 2 if pitfall == SHARED else 1
+        if cost <= budget and (shared or pitfall != SHARED):
+            budget -= cost
+            yield pitfall, ("AD", "CN")[number % 2], {"verdict": "unusable", **facts}
+
+
+def _scan(row: Row) -> tuple[str, str]:
+    return row["subject"], row["session"]
+
+
+def _truncated(content: bytes) -> bytes:
+    return content[: len(content) // 3]
+
+
+def _emptied(_: bytes) -> bytes:
+    return b""
+
+
+def _text(_: bytes) -> bytes:
+    return b"Dear colleague, the images are on the disc that we sent to you. " * 40
+
+
+UNUSABLE: Final[dict[str, dict[str, Any]]] = {
+    "truncated file": {"damage": _truncated},
+    "row without file": {"damage": None},
+    SHARED: {"damage": as_it_is},
+    "zero-byte file": {"damage": _emptied},
+    "text called .nii": {"damage": _text},
+    "file without row": {"damage": as_it_is, "listed": False},
+}

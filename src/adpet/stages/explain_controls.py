@@ -1,0 +1,251 @@
+"""Controls of the explain stage: randomized networks and the simulated truth."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from adpet.evaluation.saliency import (
+    LEAST_DEFICIT,
+    Map,
+    Mask,
+    area_share,
+    cascade_rows,
+    centre_map,
+    deletion_insertion,
+    gains,
+    highest_first,
+    in_blocks_at_random,
+    map_similarity,
+    network_ranges,
+    score_rows,
+    score_summary,
+    truth_mask,
+)
+from adpet.imaging.nifti import read_volume
+from adpet.imaging.registration import resample
+from adpet.imaging.slices import coronal_slices, resize_maps
+from adpet.learning.saliency import cascade, class_activation_maps
+from adpet.params import Params
+from adpet.paths import ALIGNMENT, SIMULATED_TRUTH
+from adpet.stages.common import network
+from adpet.stages.explain_maps import Explainer, Space, slices_of
+from adpet.stages.tables import MATRIX_COLUMNS, read_alignment
+
+if TYPE_CHECKING:
+    import keras
+
+# Points of a curve beside its first, and random orders that a map's order is compared with.
+STEPS, RANDOM_ORDERS = 8, 2
+
+
+def cascade_table(model: "keras.Model", scans: Sequence[str], params: Params) -> pd.DataFrame:
+    """Return how alike the scans' exact maps stay to themselves, while layers lose what they learned."""
+    slices = [slices_of(scan) for scan in scans]
+
+    def maps_of(examined: "keras.Model") -> list[Map]:
+        return [class_activation_maps(examined, one, method=params.explain.method)[0] for one in slices]
+
+    def randomised() -> Iterator[tuple[str, list[Map]]]:
+        for layer, randomised_model in cascade(model, seed=params.seed):
+            yield layer, maps_of(randomised_model)
+
+    original = maps_of(model)
+    return pd.DataFrame(cascade_rows(original, randomised(), np.ones(original[0].shape, dtype=bool)))
+
+
+def similarity_to(
+    model: "keras.Model", other: "keras.Model", scans: Sequence[str], params: Params
+) -> dict[str, float]:
+    """Return how alike the maps of two networks are, such as one that was trained on shuffled labels.
+
+    Returns
+    -------
+    dict
+        ``similarity``: Spearman's correlation of the exact maps, mean over scans; ``lowest``, ``highest``.
+    """
+    alike = []
+    for scan in scans:
+        slices = slices_of(scan)
+        ours, theirs = (
+            class_activation_maps(network, slices, method=params.explain.method)[0]
+            for network in (model, other)
+        )
+        alike.append(map_similarity(ours, theirs, np.ones(ours.shape, dtype=bool)))
+    return {"similarity": float(np.mean(alike)), "lowest": min(alike), "highest": max(alike)}
+
+
+def curve_table(
+    explainer: Explainer, referenced: Mapping[str, Map], scans: Sequence[str], space: Space, params: Params
+) -> tuple[pd.DataFrame, dict[str, dict[str, float]]]:
+    """Replace what maps point at by healthy tissue, step by step, and put it into healthy scans.
+
+    Parameters
+    ----------
+    referenced : mapping of str to (i, j, k) ndarray
+        Referenced volumes by scan.
+
+    Returns
+    -------
+    table : DataFrame
+        `scan`, `map` (``exact``, ``referenced`` or ``random``), `share`,
+        and the log-odds after `deletion` and `insertion`.
+    facts : dict
+        By map, the mean area between its curves and the random ones, in logits; positive is better.
+    """
+    inside = coronal_slices(space.inside.astype(np.float32), space.template.affine, space.grid) > 0.5
+    rows: list[dict[str, Any]] = []
+    areas: dict[str, list[dict[str, float]]] = {"exact": [], "referenced": []}
+    for number, scan in enumerate(scans):
+        curves = _curves(explainer, referenced[scan], scan, inside, space, seed=params.seed + number)
+        rows += [
+            {"scan": scan, "map": name, **dict(zip(curve, values, strict=True))}
+            for name, curve in curves.items()
+            for values in zip(*curve.values(), strict=True)
+        ]
+        for name, found in areas.items():
+            found.append(gains(curves[name], curves["random"]))
+    means = {
+        name: {
+            key: round(float(np.mean([one[key] for one in found])), 6) for key in ("deletion", "insertion")
+        }
+        for name, found in areas.items()
+    }
+    return pd.DataFrame(rows), means
+
+
+def _curves(
+    explainer: Explainer, referenced: Map, scan: str, inside: Any, space: Space, *, seed: int
+) -> dict[str, dict[str, list[float]]]:
+    slices, rng = slices_of(scan), np.random.default_rng(seed)
+
+    def log_odds(changed: Any) -> float:
+        return float(explainer.exact(changed)[1].mean())
+
+    def curve(order: Any) -> dict[str, list[float]]:
+        return deletion_insertion(slices, explainer.healthy, order, log_odds, steps=STEPS)
+
+    exact = explainer.exact(slices)[0]
+    found = {
+        "exact": resize_maps(exact, space.grid.size),
+        "referenced": coronal_slices(referenced, space.template.affine, space.grid),
+    }
+    curves = {name: curve(highest_first(maps, inside)) for name, maps in found.items()}
+    stride = space.grid.size // exact.shape[1]
+    drawn = [curve(in_blocks_at_random(inside, rng, block=stride)) for _ in range(RANDOM_ORDERS)]
+    curves["random"] = {key: np.mean([one[key] for one in drawn], axis=0).tolist() for key in drawn[0]}
+    return curves
+
+
+# Networks that have learned nothing, and healthy training scans that they are referenced to.
+UNTRAINED, UNTRAINED_SCANS = 6, 16
+
+
+def truths_of(scans: pd.DataFrame, space: Space) -> dict[str, Map]:
+    """Return each scan's true relative deficit in MNI space; scans without one are left out.
+
+    Parameters
+    ----------
+    scans : DataFrame
+        With the column `scan`.
+    """
+    alignment = read_alignment(ALIGNMENT).set_index("scan")
+    deficits = {}
+    for scan in scans["scan"]:
+        path = SIMULATED_TRUTH / f"{scan}_deficit.nii.gz"
+        if path.exists():
+            deficits[str(scan)] = _in_mni(path, alignment.loc[scan, MATRIX_COLUMNS], space)
+    return deficits
+
+
+def truth_scores(
+    explained: Mapping[str, Mapping[str, Map]],
+    deficits: Mapping[str, Map],
+    scans: pd.DataFrame,
+    untrained: Sequence[Explainer],
+    space: Space,
+    *,
+    seed: int,
+    resamples: int,
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Score the exact and referenced maps, and their controls.
+
+    Parameters
+    ----------
+    explained : mapping of str to mapping of str to (i, j, k) ndarray
+        Volumes by map (``exact``, ``referenced``) and scan.
+    deficits : mapping of str to (i, j, k) ndarray
+        The truth by scan.
+    scans : DataFrame
+        Correctly classified AD test scans: `scan`, `subject`.
+    untrained : sequence of Explainer
+        Of networks of the same shape that have learned nothing.
+    seed, resamples : int
+        Of the bootstrap over subjects.
+
+    Returns
+    -------
+    table : DataFrame
+        One row a scan and map; of untrained networks' maps one a network, with its number as `network`.
+    facts : dict
+        Mean scores by map with their intervals, and what they were taken from.
+    """
+    masks = {scan: truth_mask(deficit, space.inside) for scan, deficit in deficits.items()}
+    # A deficit of 5 % nowhere, or everywhere, leaves nothing to be found.
+    scored = [scan for scan in scans["scan"] if scan in masks and _can_be_missed(masks[scan], space.inside)]
+    if not scored:
+        return pd.DataFrame(columns=["scan", "subject", "map"]), {"scans": 0}
+    subjects = scans.set_index("scan")["subject"]
+    group = {name: np.mean([volumes[scan] for scan in scored], axis=0) for name, volumes in explained.items()}
+    centre = centre_map(space.inside)
+    rows = []
+    for scan in scored:
+        slices = slices_of(scan)
+        maps = {
+            **{name: volumes[scan] for name, volumes in explained.items()},
+            **{f"group mean {name}": data for name, data in group.items()},
+            "centre": centre,
+        }
+        rows += score_rows(maps, masks[scan], space.inside, scan=scan, subject=subjects[scan])
+        for number, blank in enumerate(untrained, start=1):
+            maps = {
+                "untrained exact": space.volume_of(blank.exact(slices)[0]),
+                "untrained referenced": blank.referenced(slices),
+            }
+            facts = {"scan": scan, "subject": subjects[scan], "network": number}
+            rows += score_rows(maps, masks[scan], space.inside, **facts)
+    table = pd.DataFrame(rows)
+    summary = score_summary(table, seed=seed, resamples=resamples)
+    return table, {
+        "scans": len(scored),
+        "left_out": len(scans) - len(scored),
+        "least_deficit": LEAST_DEFICIT,
+        "area_share": round(area_share([masks[scan] for scan in scored], space.inside), 6),
+        "scores": summary,
+        "untrained": network_ranges(table),
+    }
+
+
+def _can_be_missed(mask: Mask, inside: Mask) -> bool:
+    return bool(mask.any()) and int(mask.sum()) < int(inside.sum())
+
+
+def _in_mni(path: Path, matrix: "pd.Series[float]", space: Space) -> Map:
+    to_scan = np.vstack([matrix.to_numpy(np.float64).reshape(3, 4), [0, 0, 0, 1]])
+    template = space.template
+    return resample(read_volume(path), shape=template.data.shape, affine=template.affine, matrix=to_scan)
+
+
+def untrained_explainers(healthy: Sequence[str], space: Space, params: Params) -> list[Explainer]:
+    """Return explainers of networks of the same shape that have learned nothing.
+
+    One such network is as likely to call dark bright as the other way round: only several are at chance.
+    """
+    model = params.model.model_copy(update={"weights": "none"})
+    networks = [
+        network(params.model_copy(update={"model": model, "seed": params.seed + number}))
+        for number in range(1, UNTRAINED + 1)
+    ]
+    return [Explainer(blank, healthy[:UNTRAINED_SCANS], space, params) for blank in networks]

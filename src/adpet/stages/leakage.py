@@ -1,0 +1,199 @@
+"""Measure how much a slice split would leak, and check that shuffled labels cannot be learnt.
+
+It cuts planes of its own, densely as in 2019, from subjects outside of the test set, which stays untouched.
+"""
+
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from adpet.cohort.scans import read_scans, subject_table
+from adpet.cohort.splits import TEST, read_split
+from adpet.evaluation.leakage import audit_arms, audit_subjects, leakage_audit
+from adpet.imaging.nifti import read_volume
+from adpet.imaging.normalization import to_uint8
+from adpet.imaging.slices import CoronalGrid, coronal_slices
+from adpet.learning.data import Augmentation, SliceRef
+from adpet.learning.model import build_model
+from adpet.learning.training import Optimisation, predict, set_determinism, train
+from adpet.parallel import map_in_processes, progress
+from adpet.params import Params
+from adpet.paths import (
+    ALIGNMENT,
+    AUDIT,
+    LEAKAGE_FIGURE,
+    LEAKAGE_PREDICTIONS,
+    SCANS,
+    SPLIT,
+    SPLIT_SUMMARY,
+    VOLUMES,
+)
+from adpet.reporting.performance_figures import leakage_figure
+from adpet.reporting.style import save_figure
+from adpet.stages.tables import read_alignment
+from adpet.storage import atomic_write, read_json, work_dir, write_json
+from adpet.tracking.lineage import lineage
+
+# Everything that the four networks follow from, beside the code.
+SETTINGS: dict[str, Any] = {
+    "slice": {"field_mm", "window"},
+    **dict.fromkeys(("seed", "cohort", "normalize", "split", "leakage"), True),
+}
+
+# Of each network, so that several are trained side by side; what one learns does not depend on how many.
+THREADS: Final = 1
+
+# Its planes are others than the model's, which may have learned weights for its own.
+AGGREGATION: Final = "mean_logit"
+
+
+def run(params: Params) -> None:
+    """Write ``audit.json``, the predictions of the four arms and their figure; `register` logs them."""
+    split_summary = read_json(SPLIT_SUMMARY)
+    subjects, scans = _audited(params, leaky=split_summary["leaky"])
+    facts = lineage(
+        params=params.model_dump(include=SETTINGS, mode="json"),
+        raw=params.cohort.raw,
+        split_hash=split_summary["hash"],
+        seed=params.seed,
+    )
+    with work_dir("leakage", facts) as work:
+        grid = _grid(params)
+        _cut(scans["scan"], grid, params.slice.window, work)
+        arms = audit_arms(
+            _slices(scans, grid), subjects, test_fraction=params.leakage.test_fraction, seed=params.seed
+        )
+        audit = _audit(_predictions(arms, params, work), subjects, grid, params)
+        write_json(AUDIT, {"leakage": {"audit": {"split": split_summary["hash"], **audit}}})
+
+
+def _audited(params: Params, *, leaky: bool) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the subjects of the audit and one scan of each: the tested ones stay out.
+
+    A slice split has no subject outside of its test set, and nothing to keep untouched.
+    """
+    split = read_split(SPLIT)
+    tested = set() if leaky else set(split.loc[split["part"] == TEST, "subject"])
+    alignment = read_alignment(ALIGNMENT)
+    scans = read_scans(SCANS)
+    scans = scans[scans["scan"].isin(alignment.loc[alignment["passed"], "scan"])]
+    people = subject_table(scans[~scans["subject"].isin(tested)])
+    subjects = audit_subjects(people, most=params.leakage.subjects, seed=params.seed)
+    first = scans.sort_values("scan").drop_duplicates("subject")
+    return subjects, first[first["subject"].isin(subjects["subject"])]
+
+
+def _grid(params: Params) -> CoronalGrid:
+    return CoronalGrid.spanning(
+        range_mm=params.leakage.range_mm,
+        step_mm=params.leakage.step_mm,
+        size=params.leakage.input_size,
+        field_mm=params.slice.field_mm,
+    )
+
+
+def _cut(scans: "pd.Series[str]", grid: CoronalGrid, window: tuple[float, float], work: Path) -> None:
+    """Write the planes of each scan, but for those that a killed audit has cut.
+
+    A checkpoint goes with the files it was made from, so they are not written twice.
+    """
+    for scan in progress(scans, label="leakage: planes", unit="scan", total=len(scans)):
+        path = work / f"{scan}.npy"
+        if path.exists():
+            continue
+        volume = read_volume(VOLUMES / f"{scan}.nii")
+        with atomic_write(path) as aside:
+            np.save(aside, to_uint8(coronal_slices(volume.data, volume.affine, grid), window=window))
+
+
+def _slices(scans: pd.DataFrame, grid: CoronalGrid) -> pd.DataFrame:
+    rows = [
+        (scan, index, subject, diagnosis)
+        for scan, subject, diagnosis in zip(scans["scan"], scans["subject"], scans["diagnosis"], strict=True)
+        for index in range(len(grid.y_mm))
+    ]
+    return pd.DataFrame(rows, columns=["scan", "index", "subject", "diagnosis"])
+
+
+def _predictions(arms: dict[str, pd.DataFrame], params: Params, work: Path) -> dict[str, pd.DataFrame]:
+    """Return each arm's table with `probability`: that of a killed audit, or of a network trained now."""
+    missing = [name for name in arms if not _kept(name, work).exists()]
+    fit = partial(_fit, arms=arms, params=params, work=work)
+    fitted = map_in_processes(fit, missing, workers=params.compute.workers)
+    for _ in progress(fitted, label="leakage", unit="network", total=len(missing)):
+        pass
+    return {name: table.assign(probability=np.load(_kept(name, work))) for name, table in arms.items()}
+
+
+def _kept(name: str, work: Path) -> Path:
+    return work / f"{name}.npy"
+
+
+def _fit(name: str, *, arms: dict[str, pd.DataFrame], params: Params, work: Path) -> None:
+    """Train one arm's network and keep its predictions."""
+    set_determinism(params.seed, THREADS)
+    probability = _fit_predict(arms[name], params, checkpoint=work / f"{name}.npz", planes=work)
+    with atomic_write(_kept(name, work)) as aside:
+        np.save(aside, probability)
+
+
+def _fit_predict(
+    table: pd.DataFrame, params: Params, *, checkpoint: Path, planes: Path
+) -> npt.NDArray[np.float32]:
+    """Train on the arm's training slices; return the probability of AD of all its slices.
+
+    Nothing holds the network back from memorising: no augmentation, Dropout or weight decay. The last
+    epoch is kept, since one chosen on the test slices would be better than chance at chance.
+    """
+    settings = params.leakage
+    columns = zip(table["scan"], table["index"], table["diagnosis"], table["subject"], strict=True)
+    refs = [SliceRef(planes / f"{scan}.npy", int(index), *rest) for scan, index, *rest in columns]
+    training = [ref for ref, part in zip(refs, table["part"], strict=True) if part != TEST]
+    model = build_model(
+        input_size=settings.input_size,
+        alpha=settings.alpha,
+        feature_layer=settings.feature_layer,
+        dropout=0.0,
+        seed=params.seed,
+    )
+    train(
+        model,
+        training,
+        (),
+        optimisation=Optimisation(
+            optimizer="adamw",
+            learning_rate=settings.learning_rate,
+            schedule="cosine",
+            epochs=settings.epochs,
+            batch_size=settings.batch_size,
+        ),
+        augmentation=Augmentation(),
+        monitor="val_loss",
+        seed=params.seed,
+        checkpoint=checkpoint,
+        on_epoch=lambda *_: None,
+    )
+    return predict(model, refs)
+
+
+def _audit(
+    predictions: dict[str, pd.DataFrame], subjects: pd.DataFrame, grid: CoronalGrid, params: Params
+) -> dict[str, Any]:
+    """Draw and write what the arms said; return what follows from it."""
+    audit = leakage_audit(
+        predictions,
+        dict(zip(subjects["subject"], subjects["diagnosis"], strict=True)),
+        aggregation=AGGREGATION,
+        seed=params.seed,
+        resamples=params.evaluate.resamples,
+    )
+    save_figure(leakage_figure(audit), LEAKAGE_FIGURE)
+    whole = pd.concat([table.assign(arm=name) for name, table in predictions.items()])
+    with atomic_write(LEAKAGE_PREDICTIONS) as aside:
+        whole.to_csv(aside, index=False, lineterminator="\n", float_format="%.9g")
+    planes = {"subjects": len(subjects), "planes": len(grid.y_mm), "step_mm": grid.step_mm}
+    return {**audit, "cohort": planes}

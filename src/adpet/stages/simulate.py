@@ -1,0 +1,32 @@
+"""Simulate the built-in cohort."""
+
+from functools import partial
+
+from adpet.parallel import progress
+from adpet.params import Params
+from adpet.paths import SIMULATED_RAW, SIMULATED_TRUTH
+from adpet.simulation.cohort import SimulationRecipe
+from adpet.simulation.layouts import write_cohort
+from adpet.storage import move, work_dir
+
+
+def simulation_recipe(params: Params) -> SimulationRecipe:
+    """Return what the parameters want the cohort to be drawn from."""
+    return SimulationRecipe(seed=params.seed, **params.simulation.model_dump(exclude={"layout", "messy"}))
+
+
+def run(params: Params) -> None:
+    """Write the simulated cohort's scans as a collection, and their truth beside it."""
+    settings = params.simulation
+    with work_dir("simulate", {"seed": params.seed, "simulation": settings.model_dump()}) as work:
+        write_cohort(
+            work / "raw",
+            work / "truth",
+            simulation_recipe(params),
+            layout=settings.layout,
+            messy=settings.messy,
+            workers=params.compute.workers,
+            progress=partial(progress, label="simulate", unit="scan"),
+        )
+        move(work / "raw", SIMULATED_RAW)
+        move(work / "truth", SIMULATED_TRUTH)

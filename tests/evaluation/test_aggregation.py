@@ -1,0 +1,151 @@
+"""From slices to a subject: every scan counts once, and a position counts as it has earned."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import roc_auc_score
+
+from adpet.errors import InputError
+from adpet.evaluation.aggregation import learn_position_weights, pooled_probability, subject_probabilities
+
+
+class TestSubjectProbabilities:
+    def test_a_scan_counts_once_however_many_slices_it_has(self, make_predictions):
+        table = make_predictions(subjects=2, slices=4, visits=2)
+        table = table.drop(index=table.index[1:4])  # the first subject's first scan keeps one slice
+        table["probability"] = np.r_[0.8, [0.2] * 4, [0.5] * 8]
+        first = subject_probabilities(table, aggregation="mean_probability")["probability"].iloc[0]
+        assert first == pytest.approx((0.8 + 0.2) / 2)
+
+    def test_mean_logit_is_a_geometric_mean_of_odds(self, make_predictions):
+        table = make_predictions(subjects=2, slices=2)
+        table["probability"] = [0.9, 0.5, 0.5, 0.5]
+        first = subject_probabilities(table, aggregation="mean_logit")["probability"].iloc[0]
+        assert first / (1 - first) == pytest.approx(math.sqrt(9 * 1))
+
+    @pytest.mark.parametrize("aggregation", ["mean_probability", "mean_logit", "position_weights"])
+    def test_one_scan_alone_is_pooled_as_in_a_cohort(self, make_predictions, aggregation):
+        table = make_predictions(subjects=3)
+        weights = np.arange(16.0) / 120
+        cohort = subject_probabilities(table, aggregation=aggregation, weights=weights)["probability"]
+        for subject, (_, scan) in enumerate(table.groupby("scan")):
+            alone = pooled_probability(
+                scan["probability"].to_numpy(), aggregation=aggregation, weights=weights
+            )
+            assert alone == pytest.approx(cohort[subject])
+
+    @pytest.mark.parametrize("aggregation", ["mean_probability", "mean_logit"])
+    def test_certain_slices_stay_finite(self, make_predictions, aggregation):
+        table = make_predictions(subjects=4).assign(probability=lambda t: (t["diagnosis"] == "AD") * 1.0)
+        result = subject_probabilities(table, aggregation=aggregation)
+        assert np.isfinite(result["probability"]).all()
+        assert ((result["probability"] > 0.5) == (result["diagnosis"] == "AD")).all()
+
+    def test_does_not_depend_on_the_order_of_rows(self, make_predictions):
+        table = make_predictions()
+        shuffled = table.sample(frac=1, random_state=1)
+        results = [subject_probabilities(t, aggregation="mean_logit") for t in (table, shuffled)]
+        pd.testing.assert_frame_equal(*results)
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            (lambda t: t.drop(columns="probability"), "needs the columns probability"),
+            (lambda t: t.head(0), "at least one row"),
+            (lambda t: t.assign(probability=np.nan), "0 to 1; scan sub-0000_ses-1"),
+            (lambda t: t.assign(probability=1.5), "0 to 1"),
+            (lambda t: t.assign(diagnosis="MCI"), "AD or CN; received MCI"),
+            (lambda t: t.assign(subject="one"), "one has two"),
+        ],
+    )
+    def test_a_table_that_cannot_be_scored_is_refused(self, make_predictions, change, message):
+        with pytest.raises(InputError, match=message) as refusal:
+            subject_probabilities(change(make_predictions(subjects=4)), aggregation="mean_logit")
+        assert "\n" not in str(refusal.value)
+
+
+class TestWeightedPositions:
+    def test_equal_weights_are_the_mean_logit(self, make_predictions):
+        table = make_predictions(visits=2)
+        even = subject_probabilities(table, aggregation="position_weights", weights=np.full(16, 1 / 16))
+        plain = subject_probabilities(table, aggregation="mean_logit")
+        pd.testing.assert_frame_equal(even, plain)
+
+    def test_the_positions_that_are_there_share_the_weight_of_one_that_lacks(self, make_predictions):
+        table = make_predictions(subjects=2, slices=3)
+        table["probability"] = [0.9, 0.5, 0.5, 0.5, 0.5, 0.5]
+        table = table.drop(index=2)
+        weights = np.array([0.25, 0.25, 0.5])
+        found = subject_probabilities(table, aggregation="position_weights", weights=weights)
+        odds = found["probability"].iloc[0] / (1 - found["probability"].iloc[0])
+        assert odds == pytest.approx(math.sqrt(9))
+
+    def test_a_scan_of_worthless_positions_alone_is_averaged(self, make_predictions):
+        table = make_predictions(subjects=2, slices=2)
+        found = subject_probabilities(
+            table, aggregation="position_weights", weights=np.array([0.0, 0.0, 1.0])
+        )
+        plain = subject_probabilities(table, aggregation="mean_logit")
+        np.testing.assert_allclose(found["probability"], plain["probability"])
+
+    def test_a_position_without_a_weight_is_refused(self, make_predictions):
+        with pytest.raises(InputError, match="each of 16 positions; received 3"):
+            subject_probabilities(
+                make_predictions(), aggregation="position_weights", weights=np.full(3, 1 / 3)
+            )
+
+
+class TestLearningWeights:
+    def _blind_at(self, make_predictions, blind, **options):
+        """Predictions of which the slices at `blind` positions say nothing."""
+        table = make_predictions(slices=8, **options)
+        rng = np.random.default_rng(5)
+        worthless = table["index"].isin(blind)
+        logits = rng.normal(scale=2.0, size=int(worthless.sum()))
+        table.loc[worthless, "probability"] = 1 / (1 + np.exp(-logits))
+        return table
+
+    def test_a_position_that_says_nothing_loses_weight(self, make_predictions):
+        table = self._blind_at(make_predictions, [0, 7], subjects=200, within=0.3)
+        weights = learn_position_weights(table, positions=8)
+        assert weights[[0, 7]].max() < 0.5 * weights[1:7].min()
+
+    def test_the_gain_is_seen_on_other_subjects(self, make_predictions):
+        blind = [0, 1, 2, 7]
+        table = self._blind_at(make_predictions, blind, subjects=200, seed=1, separation=1.5)
+        other = self._blind_at(make_predictions, blind, subjects=400, seed=2, separation=1.5)
+        weights = learn_position_weights(table, positions=8)
+        learned = subject_probabilities(other, aggregation="position_weights", weights=weights)
+        plain = subject_probabilities(other, aggregation="mean_logit")
+        auc = [roc_auc_score(t["diagnosis"] == "AD", t["probability"]) for t in (learned, plain)]
+        assert auc[0] > auc[1]
+
+    @settings(max_examples=20)
+    @given(seed=st.integers(0, 1_000), subjects=st.integers(2, 12), separation=st.floats(-3, 30))
+    def test_a_handful_of_subjects_gives_weights_near_the_equal_ones(
+        self, make_predictions, seed, subjects, separation
+    ):
+        table = make_predictions(subjects=subjects, slices=5, seed=seed, separation=separation)
+        weights = learn_position_weights(table, positions=5)
+        assert (weights >= 0).all()
+        assert weights.sum() == pytest.approx(1)
+        assert np.abs(weights - 0.2).max() < 0.2
+
+    def test_without_subjects_or_with_one_diagnosis_all_count_the_same(self, make_predictions):
+        table = make_predictions(slices=4)
+        for some in (table.head(0), table[table["diagnosis"] == "AD"]):
+            assert learn_position_weights(some, positions=4).tolist() == [0.25] * 4
+
+    def test_does_not_depend_on_the_order_of_rows(self, make_predictions):
+        table = make_predictions(slices=4)
+        shuffled = table.sample(frac=1, random_state=1)
+        first, again = (learn_position_weights(t, positions=4) for t in (table, shuffled))
+        np.testing.assert_allclose(first, again, atol=1e-6)
+
+    def test_a_scan_that_lacks_positions_still_counts(self, make_predictions):
+        table = make_predictions(slices=4, visits=2)
+        assert np.isfinite(learn_position_weights(table.drop(index=[0, 1, 4]), positions=4)).all()

@@ -1,0 +1,151 @@
+"""Differences: paired, honest at the ends, and in words that follow from the numbers."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import roc_auc_score
+
+from adpet.errors import InputError
+from adpet.evaluation.aggregation import subject_probabilities
+from adpet.evaluation.baselines import FACTS, baseline_predictions, fact_model, is_known
+from adpet.evaluation.comparison import auc_difference, findings
+from adpet.evaluation.metrics import evaluation
+
+
+def _subjects(scores, *, truth=None):
+    count = len(scores)
+    truth = np.arange(count) % 2 == 1 if truth is None else truth
+    return pd.DataFrame(
+        {
+            "subject": [f"sub-{number:03d}" for number in range(count)],
+            "diagnosis": np.where(truth, "AD", "CN"),
+            "probability": 1 / (1 + np.exp(-np.asarray(scores, dtype=float))),
+        }
+    )
+
+
+def _scores(separation, *, seed, subjects=120):
+    return np.random.default_rng(seed).normal(size=subjects) + separation * (np.arange(subjects) % 2)
+
+
+def _difference(network, baseline):
+    return auc_difference(network, baseline, seed=0, resamples=500)
+
+
+class TestDifference:
+    def test_is_that_of_the_two_areas(self):
+        network, baseline = _subjects(_scores(2.0, seed=0)), _subjects(_scores(1.0, seed=1))
+        areas = [roc_auc_score(t["diagnosis"] == "AD", t["probability"]) for t in (network, baseline)]
+        found = _difference(network, baseline)
+        assert found["value"] == pytest.approx(areas[0] - areas[1])
+        assert found["low"] < found["value"] < found["high"]
+
+    def test_of_a_model_and_itself_is_nought_and_certain(self):
+        network = _subjects(_scores(1.0, seed=0))
+        assert _difference(network, network) == {"value": 0, "low": 0, "high": 0}
+
+    def test_is_paired_so_that_like_models_differ_with_more_certainty(self):
+        scores = _scores(1.5, seed=0)
+        near = scores + 0.3 * np.random.default_rng(9).normal(size=scores.size)
+        width = {}
+        for name, other in (("like", near), ("unlike", _scores(1.5, seed=1))):
+            found = _difference(_subjects(scores), _subjects(other))
+            width[name] = found["high"] - found["low"]
+        assert width["like"] < 0.5 * width["unlike"]
+
+    def test_two_perfect_models_on_a_few_subjects_may_still_differ(self):
+        perfect = _subjects(_scores(40.0, seed=0, subjects=12))
+        found = _difference(perfect, perfect)
+        assert found["value"] == 0
+        assert found["low"] < -0.1
+        assert found["high"] > 0.1
+
+    def test_turns_its_sign_when_the_two_are_exchanged(self):
+        one, other = _subjects(_scores(2.0, seed=0)), _subjects(_scores(1.0, seed=1))
+        there, back = _difference(one, other), _difference(other, one)
+        assert there["low"] == pytest.approx(-back["high"])
+        assert there["high"] == pytest.approx(-back["low"])
+
+    def test_needs_the_same_subjects(self):
+        with pytest.raises(InputError, match="the same subjects in both tables; received 120 and 119"):
+            _difference(_subjects(_scores(1.0, seed=0)), _subjects(_scores(1.0, seed=0)).iloc[1:])
+
+
+def _metrics(**leads):
+    areas = {"value": 0.6, "low": 0.45, "high": 0.7}
+    return {
+        "baselines": {name: {"auc": areas} for name in leads},
+        "differences": {
+            name: dict(zip(("value", "low", "high"), lead, strict=True)) for name, lead in leads.items()
+        },
+    }
+
+
+class TestFindings:
+    def test_a_network_that_does_not_beat_the_regions_says_so_with_its_numbers(self):
+        found = findings(_metrics(regions=(-0.01, -0.06, 0.03), scanner=(0.4, 0.2, 0.5)))
+        assert "\n".join(found["not_beaten"]) == (
+            "The network does not beat the region baseline "
+            "(AUC difference -0.01, 95 % interval -0.06 to 0.03)"
+        )
+        assert found["beaten"][0].startswith("The network beats the scanner baseline")
+        assert found["warnings"] == []
+
+    def test_a_worse_network_is_called_worse(self):
+        found = findings(_metrics(voxels=(-0.2, -0.3, -0.1)))
+        assert found["not_beaten"][0].startswith("The network is worse than the voxel baseline")
+
+    @given(st.floats(-1, 1), st.floats(0, 1), st.floats(0, 1))
+    def test_beats_is_said_only_where_the_whole_interval_is_above_nought(self, value, below, above):
+        found = findings(_metrics(regions=(value, value - below, value + above)))
+        assert bool(found["beaten"]) == (value - below > 0)
+        assert len(found["beaten"]) + len(found["not_beaten"]) == 1
+
+
+class TestPlantedLeak:
+    """Who has AD was scanned on another scanner: no brain is needed to tell."""
+
+    def _scans(self, *, agreement, subjects=120):
+        rng = np.random.default_rng(0)
+        truth = np.arange(subjects) % 2 == 1
+        table = pd.DataFrame({"subject": [f"sub-{number:03d}" for number in range(subjects)]})
+        table["scan"], table["session"] = table["subject"], ""
+        table["diagnosis"] = np.where(truth, "AD", "CN")
+        table["part"] = np.where(np.arange(subjects) < 80, "fold-0", "test")
+        told = np.where(rng.random(subjects) < agreement, truth, rng.random(subjects) < 0.5)
+        table["scanner"] = np.where(told, "HRRT", "D690")
+        table["site"] = ""
+        table["age"] = np.where(rng.random(subjects) < 0.2, np.nan, rng.normal(75, 7, subjects))
+        table["sex"] = rng.choice(["F", "M", ""], subjects)
+        return table
+
+    def _document(self, scans):
+        document = {"baselines": {}, "differences": {}}
+        training = (scans["part"] != "test").to_numpy()
+        network = _subjects(np.zeros(len(scans)), truth=(scans["diagnosis"] == "AD").to_numpy())[~training]
+        for name, facts in FACTS.items():
+            if not is_known(scans, facts):
+                continue
+            model = fact_model(facts)
+            test, held_out = baseline_predictions(scans[list(facts)], scans, training=training, model=model)
+            scored = evaluation(test, held_out, aggregation="mean_logit", seed=0, resamples=200)
+            document["baselines"][name] = scored["subject"]
+            other = subject_probabilities(test, aggregation="mean_logit")
+            document["differences"][name] = _difference(network, other)
+        return document
+
+    def test_the_scanner_baseline_finds_it_and_a_warning_says_so(self):
+        document = self._document(self._scans(agreement=1.0))
+        assert document["baselines"]["scanner"]["auc"]["value"] > 0.99
+        (warning,) = findings(document)["warnings"]
+        assert warning.startswith("Scanner alone tells AD from CN (AUC 1.00, 95 % interval")
+
+    def test_scanners_that_are_the_same_mix_in_both_groups_give_no_warning(self):
+        document = self._document(self._scans(agreement=0.0))
+        assert findings(document)["warnings"] == []
+
+    def test_a_fact_that_nobody_knows_is_no_baseline(self):
+        document = self._document(self._scans(agreement=0.0))
+        assert set(document["baselines"]) == {"age_sex", "scanner"}

@@ -1,0 +1,187 @@
+"""A version becomes the champion when five conditions are met, and each says its numbers."""
+
+import json
+import re
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adpet.errors import InputError
+from adpet.evaluation.promotion import Evidence, Rule, common_subjects, conditions, evidence_digest
+
+RULE = Rule(
+    min_auc_lower=0.8, baseline_margin=0.0, champion_margin=0.05, min_subjects=10, seed=1, resamples=500
+)
+AUC = {"value": 0.95, "low": 0.9, "high": 0.98}
+LEAD = {"value": 0.05, "low": 0.01, "high": 0.09}
+
+
+def answers(separation=2.0, *, noise=0.0, subjects=80, first=0, seed=3):
+    """Subjects by turns AD and CN; `separation` tells the groups apart, `noise` is the network's own."""
+    rng = np.random.default_rng(seed)
+    truth = np.arange(subjects) % 2 == 0
+    score = rng.normal(size=subjects) + separation * truth
+    score += noise * np.random.default_rng(seed + 1).normal(size=subjects)
+    return pd.DataFrame(
+        {
+            "subject": [f"{first + number:016x}" for number in range(subjects)],
+            "diagnosis": np.where(truth, "AD", "CN"),
+            "probability": 1 / (1 + np.exp(-score)),
+        }
+    )
+
+
+def evidence(table=None, **changes):
+    whole = Evidence(
+        tested=answers() if table is None else table,
+        known=frozenset({"f" * 16}),
+        leaky=False,
+        audit="clean",
+        audit_reason="with shuffled labels new subjects are at chance (p = 0.4)",
+        auc=AUC,
+        region_lead=LEAD,
+    )
+    return replace(whole, **changes)
+
+
+def missed(challenger, champion=None, rule=RULE):
+    return {one.name: one.text for one in conditions(challenger, champion, rule) if not one.met}
+
+
+class TestWithoutAChampion:
+    def test_a_good_version_meets_every_condition(self):
+        found = conditions(evidence(), None, RULE)
+        assert all(condition.met for condition in found)
+        assert [condition.name for condition in found] == [
+            "new subjects", "leakage audit", "AUC", "region baseline", "champion"
+        ]  # fmt: skip
+
+    @pytest.mark.parametrize(
+        ("changes", "name", "text"),
+        [
+            ({"leaky": True}, "new subjects", "the split leaked subjects"),
+            ({"known": frozenset({f"{0:016x}"})}, "new subjects", "trained or tuned on 1 of them"),
+            ({"table": answers(subjects=18)}, "new subjects", "required: 10 or more of each diagnosis"),
+            ({"audit": "invalid"}, "leakage audit", "invalid: with shuffled labels"),
+            ({"audit": "inconclusive"}, "leakage audit", "inconclusive: "),
+            ({"auc": AUC | {"low": 0.8}}, "AUC", "0.950 .95 % interval 0.800 to 0.980.; required: lower end over 0.8"),
+            ({"region_lead": LEAD | {"low": 0.0}}, "region baseline", "required: lower end over 0, a win"),
+            ({"region_lead": None}, "region baseline", "it was not scored"),
+        ],
+    )  # fmt: skip
+    def test_what_is_missed_is_the_only_thing_and_says_why(self, changes, name, text):
+        found = missed(evidence(**changes))
+        assert list(found) == [name]
+        assert re.search(text, found[name])
+
+    def test_a_margin_lets_a_tie_with_the_region_baseline_pass_and_a_clear_loss_not(self):
+        rule = replace(RULE, baseline_margin=0.05)
+        assert not missed(evidence(region_lead={"value": 0.0, "low": -0.04, "high": 0.04}), rule=rule)
+        found = missed(evidence(region_lead={"value": -0.03, "low": -0.06, "high": 0.0}), rule=rule)
+        assert "required: lower end over -0.05" in found["region baseline"]
+
+
+class TestAgainstAChampion:
+    def test_a_better_one_an_equal_one_and_one_that_is_hardly_worse_are_let_through(self):
+        champion = evidence(answers(2.0))
+        assert not missed(evidence(answers(3.0)), champion)
+        assert not missed(evidence(answers(2.0)), champion)
+        assert not missed(evidence(answers(2.0, noise=0.1)), champion)
+
+    def test_a_worse_one_is_not(self):
+        found = missed(evidence(answers(2.0, noise=2.5)), evidence(answers(2.0)))
+        assert list(found) == ["champion"]
+        assert "AUC difference -0." in found["champion"]
+        assert (
+            "on 80 subjects (40 AD, 40 CN) that both were tested on; required: lower end over -0.05"
+            in (found["champion"])
+        )
+
+    def test_only_subjects_that_both_were_tested_on_count(self):
+        champion = evidence(answers(first=40, subjects=80))
+        found = common_subjects(evidence(answers(subjects=80)), champion)
+        assert list(found.challenger["subject"]) == [f"{number:016x}" for number in range(40, 80)]
+        assert list(found.challenger["subject"]) == list(found.champion["subject"])
+        assert list(found.champion["probability"]) == list(champion.tested["probability"][:40])
+
+    def test_subjects_that_the_champion_was_trained_on_are_left_out(self):
+        table = answers(subjects=80)
+        champion = evidence(table, known=frozenset(table["subject"][:30]))
+        text = next(one.text for one in conditions(evidence(table), champion, RULE) if one.name == "champion")
+        assert "on 50 subjects (25 AD, 25 CN) that both were tested on, 30 left out since" in text
+
+    def test_a_subject_whose_diagnosis_has_changed_is_left_out(self):
+        changed = answers()
+        changed.loc[0, "diagnosis"] = "CN"
+        found = common_subjects(evidence(changed), evidence())
+        assert (len(found.challenger), found.known, found.relabelled) == (79, 0, 1)
+
+    def test_many_whose_diagnoses_differ_are_other_people_with_the_same_ids(self):
+        other = answers()
+        other.loc[:8, "diagnosis"] = other["diagnosis"].map({"AD": "CN", "CN": "AD"})
+        found = missed(evidence(other), evidence())
+        assert list(found) == ["champion"]
+        assert (
+            "9 left out since their diagnosis differs; so many that these seem to be other people"
+            in (found["champion"])
+        )
+
+    @pytest.mark.parametrize("separation", [2.0, 40.0], ids=["some errors", "none"])
+    def test_the_same_network_again_is_no_loss_also_where_it_errs_in_nobody(self, separation):
+        table = answers(separation, subjects=24)
+        conditions_met = conditions(evidence(table), evidence(table.copy()), RULE)
+        assert conditions_met[-1].met
+        assert "the same answers as the champion's on 24 subjects" in conditions_met[-1].text
+
+    @pytest.mark.parametrize("first", [62, 500])
+    def test_too_few_in_common_decide_nothing_and_say_so(self, first):
+        found = missed(evidence(answers()), evidence(answers(first=first)))
+        assert list(found) == ["champion"]
+        assert found["champion"].endswith("required: 10 or more of each diagnosis")
+
+    @given(st.lists(st.integers(0, 79), unique=True), st.lists(st.integers(0, 79), unique=True))
+    def test_nobody_counts_whom_either_knows(self, first, second):
+        known = [frozenset(f"{number:016x}" for number in numbers) for numbers in (first, second)]
+        found = common_subjects(evidence(known=known[0]), evidence(known=known[1]))
+        kept = set(found.challenger["subject"])
+        assert not kept & (known[0] | known[1])
+        assert len(kept) + found.known == 80
+
+
+class TestEvidence:
+    def test_it_is_read_back_as_it_was_written_and_the_same_has_the_same_digest(self):
+        one = evidence()
+        text = one.to_json()
+        other = Evidence.from_json(text)
+        assert other.to_json() == text
+        assert evidence_digest(text) == evidence_digest(evidence().to_json())
+        assert not missed(other, one)
+
+    def test_it_takes_the_least_from_a_runs_results(self):
+        table = answers().assign(called="AD", session="20090811", age=75)
+        metrics = {"subject": {"auc": AUC}, "differences": {"regions": LEAD, "voxels": LEAD}}
+        found = Evidence.of(
+            table, known=["b", "a"], leaky=False, audit={"verdict": "clean", "reason": "so"}, metrics=metrics
+        )
+        document = json.loads(found.to_json())
+        assert set(document["tested"]) == {"subject", "diagnosis", "probability"}
+        assert (document["known"], document["region_lead"]) == (["a", "b"], LEAD)
+
+    def test_subjects_do_not_stand_in_the_order_of_the_cohort(self):
+        shuffled = answers().sample(frac=1, random_state=1)
+        metrics = {"subject": {"auc": AUC}, "differences": {}}
+        found = Evidence.of(
+            shuffled, known=[], leaky=True, audit={"verdict": "clean", "reason": "so"}, metrics=metrics
+        )
+        assert list(found.tested["subject"]) == sorted(shuffled["subject"])
+        assert found.region_lead is None
+
+    @pytest.mark.parametrize("text", ["", "[]", "{}", '{"tested": {}, "known": 3}'])
+    def test_what_is_no_evidence_is_refused_in_one_line(self, text):
+        with pytest.raises(InputError, match="required a version's evidence as JSON") as refused:
+            Evidence.from_json(text)
+        assert "\n" not in str(refused.value)

@@ -1,0 +1,458 @@
+"""Reading and writing scans: world coordinates survive, bad files get one clear line."""
+
+import gzip
+
+import nibabel as nib
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from adpet.errors import InputError
+from adpet.imaging.nifti import (
+    MAX_FRAMES,
+    Volume,
+    natural_key,
+    read_header,
+    read_volume,
+    scan_files,
+    to_ras,
+    write_volume,
+)
+
+SHAPE = (10, 12, 9)
+AFFINE = np.array([[2.0, 0, 0, -9], [0, 2.5, 0, -20], [0, 0, 3.0, -11], [0, 0, 0, 1]])
+ANGLE = np.radians(20)
+OBLIQUE = np.array(
+    [[np.cos(ANGLE), -np.sin(ANGLE), 0, 0], [np.sin(ANGLE), np.cos(ANGLE), 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
+)
+ORIENTATIONS = ["RAS", "LAS", "LPS", "PIR", "SLA"]
+
+
+@pytest.fixture
+def data(rng_seed=0):
+    return np.random.default_rng(rng_seed).uniform(0, 50, SHAPE).astype(np.float32)
+
+
+def stored_as(codes, data, affine):
+    """Return the same image with its axes stored in another order."""
+    start = nib.orientations.io_orientation(affine)
+    turn = nib.orientations.ornt_transform(start, nib.orientations.axcodes2ornt(codes))
+    turned = nib.orientations.apply_orientation(data, turn)
+    return turned, affine @ nib.orientations.inv_ornt_aff(turn, data.shape)
+
+
+def refusal(path, **options):
+    """Return the one line that reading the file ends in."""
+    with pytest.raises(InputError) as caught:
+        read_volume(path, **options)
+    line = str(caught.value)
+    assert "\n" not in line
+    assert line.startswith(f"{path}: ")
+    return line
+
+
+class TestRead:
+    @pytest.mark.parametrize("codes", ORIENTATIONS)
+    @pytest.mark.parametrize("affine", [AFFINE, OBLIQUE @ AFFINE], ids=["straight", "oblique"])
+    def test_storage_order_does_not_matter(self, tmp_path, data, codes, affine):
+        turned, turned_affine = stored_as(codes, data, affine)
+        nib.save(nib.Nifti1Image(turned, turned_affine), tmp_path / "scan.nii.gz")
+        volume = read_volume(tmp_path / "scan.nii.gz")
+        assert volume.data.dtype == np.float32
+        np.testing.assert_array_equal(volume.data, data)
+        np.testing.assert_allclose(volume.affine, affine, atol=1e-5)
+
+    @pytest.mark.parametrize(
+        "name", ["a.nii", "a.nii.gz", "pair.img", "pair.img.gz", "ümlaut, with comma.nii"]
+    )
+    @pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
+    def test_every_flavour_of_nifti_reads_alike(self, tmp_path, data, name, kind):
+        if ".img" in name:
+            kind = {nib.Nifti1Image: nib.Nifti1Pair, nib.Nifti2Image: nib.Nifti2Pair}[kind]
+        nib.save(kind(data, AFFINE), tmp_path / name)
+        volume = read_volume(tmp_path / name)
+        np.testing.assert_array_equal(volume.data, data)
+        np.testing.assert_allclose(volume.affine, AFFINE)
+        assert read_header(tmp_path / name).oriented
+
+    def test_analyze_is_read_and_said_to_have_no_orientation(self, tmp_path, data):
+        nib.save(nib.AnalyzeImage(data, np.diag([-2.0, 2.5, 3, 1])), tmp_path / "old.img")
+        header = read_header(tmp_path / "old.img")
+        assert not header.oriented
+        assert header.zooms == (2.0, 2.5, 3.0)
+        assert read_volume(tmp_path / "old.img").data.shape == SHAPE
+
+    def test_big_endian_integers_with_a_scale_factor_are_read(self, tmp_path):
+        header = nib.Nifti1Header(endianness=">")
+        header.set_data_dtype(">i2")
+        stored = np.arange(np.prod(SHAPE)).reshape(SHAPE)
+        header.set_data_shape(SHAPE)
+        header.set_sform(AFFINE, code=1)
+        header.set_slope_inter(0.5, 3)
+        header["vox_offset"] = 352
+        content = header.binaryblock + bytes(4) + stored.astype(">i2").tobytes(order="F")
+        (tmp_path / "big.nii").write_bytes(content)
+        np.testing.assert_array_equal(read_volume(tmp_path / "big.nii").data, stored * 0.5 + 3)
+
+    @pytest.mark.parametrize("slope", [0.0, np.nan])
+    def test_a_scale_factor_of_zero_or_nan_means_none(self, tmp_path, slope):
+        image = nib.Nifti1Image(np.arange(np.prod(SHAPE), dtype=np.int16).reshape(SHAPE), AFFINE)
+        nib.save(image, tmp_path / "scan.nii")
+        content = bytearray((tmp_path / "scan.nii").read_bytes())
+        content[112:116] = np.float32(slope).tobytes()
+        (tmp_path / "scan.nii").write_bytes(content)
+        assert read_volume(tmp_path / "scan.nii").data.max() == np.prod(SHAPE) - 1
+
+    def test_voxels_that_are_not_finite_become_zero(self, tmp_path, data):
+        data[1, 2, 3], data[4, 5, 6], data[7, 8, 0] = np.nan, np.inf, -np.inf
+        nib.save(nib.Nifti1Image(data, AFFINE), tmp_path / "scan.nii")
+        read = read_volume(tmp_path / "scan.nii").data
+        assert read[1, 2, 3] == read[4, 5, 6] == read[7, 8, 0] == 0
+        assert read[0, 0, 0] == data[0, 0, 0]
+
+    def test_the_sform_wins_over_a_qform_that_disagrees(self, tmp_path, data):
+        image = nib.Nifti1Image(data, AFFINE)
+        image.set_qform(np.diag([1.0, 1, 1, 1]), code=1)
+        image.set_sform(AFFINE, code=2)
+        nib.save(image, tmp_path / "scan.nii")
+        np.testing.assert_allclose(read_volume(tmp_path / "scan.nii").affine, AFFINE)
+
+    def test_a_good_qform_saves_a_scan_with_a_broken_sform(self, tmp_path, data):
+        image = nib.Nifti1Image(data, AFFINE)
+        image.set_qform(AFFINE, code=1)
+        image.header["srow_x"], image.header["sform_code"] = 0, 1
+        image.header["srow_y"] = 0
+        content = image.header.binaryblock
+        nib.save(image, tmp_path / "scan.nii")
+        whole = bytearray((tmp_path / "scan.nii").read_bytes())
+        whole[252:328] = content[252:328]
+        whole[280:312] = bytes(32)
+        (tmp_path / "scan.nii").write_bytes(whole)
+        np.testing.assert_allclose(read_volume(tmp_path / "scan.nii").affine, AFFINE, atol=1e-5)
+
+
+class TestFrames:
+    @pytest.fixture
+    def dynamic(self, tmp_path, data):
+        frames = np.stack([data, data + 10, data + 40], axis=-1)
+        nib.save(nib.Nifti1Image(frames, AFFINE), tmp_path / "dynamic.nii.gz")
+        return tmp_path / "dynamic.nii.gz"
+
+    def test_frames_are_averaged(self, dynamic, data):
+        np.testing.assert_allclose(read_volume(dynamic).data, data + 50 / 3, rtol=1e-6)
+        assert read_header(dynamic).n_frames == 3
+
+    def test_durations_weight_the_frames(self, dynamic, data):
+        averaged = read_volume(dynamic, frame_seconds=[300, 300, 600]).data
+        np.testing.assert_allclose(averaged, data + 22.5, rtol=1e-6)
+
+    @pytest.mark.parametrize("seconds", [[300, 300], [300, 300, -1], [0, 0, 0], [300, 300, np.nan]])
+    def test_durations_that_do_not_fit_are_refused(self, dynamic, seconds):
+        assert "expected 3 frame durations" in refusal(dynamic, frame_seconds=seconds)
+
+    @pytest.mark.parametrize("trailing", [(1,), (1, 1), (1, 1, 1)])
+    def test_trailing_axes_of_one_are_dropped(self, tmp_path, data, trailing):
+        nib.save(nib.Nifti1Image(data.reshape(SHAPE + trailing), AFFINE), tmp_path / "scan.nii")
+        np.testing.assert_array_equal(read_volume(tmp_path / "scan.nii", frame_seconds=[300, 9]).data, data)
+
+    def test_frames_with_a_trailing_axis_are_averaged_too(self, tmp_path, data):
+        frames = np.stack([data, data + 10], axis=-1)[..., None]
+        nib.save(nib.Nifti1Image(frames, AFFINE), tmp_path / "scan.nii")
+        np.testing.assert_allclose(read_volume(tmp_path / "scan.nii").data, data + 5, rtol=1e-6)
+
+
+class TestFramesInAFolder:
+    @pytest.fixture
+    def folder(self, tmp_path, data):
+        """Three frames; the names of all but the first sort wrongly as text."""
+        for number, offset in ((1, 0), (2, 10), (10, 40)):
+            write_volume(tmp_path / "I7" / f"scan_{number}.nii", Volume(data + offset, AFFINE))
+        return tmp_path / "I7"
+
+    def test_frames_are_averaged_like_those_of_one_file(self, folder, data):
+        np.testing.assert_allclose(read_volume(folder).data, data + 50 / 3, rtol=1e-6)
+        header = read_header(folder)
+        assert (header.n_frames, header.shape) == (3, SHAPE)
+
+    def test_durations_follow_the_natural_order_of_the_names(self, folder, data):
+        averaged = read_volume(folder, frame_seconds=[300, 300, 600]).data
+        np.testing.assert_allclose(averaged, data + 22.5, rtol=1e-6)
+        assert [file.name for file in scan_files(folder)] == ["scan_1.nii", "scan_2.nii", "scan_10.nii"]
+
+    def test_what_is_no_nifti_beside_them_is_left_alone(self, folder):
+        before = read_volume(folder).data
+        (folder / "scan.xml").write_text("<idaxs/>")
+        (folder / "._scan_1.nii").write_bytes(b"macOS")
+        np.testing.assert_array_equal(read_volume(folder).data, before)
+
+    def test_a_folder_with_one_dynamic_file_is_that_file(self, tmp_path, data):
+        frames = np.stack([data, data + 10], axis=-1)
+        (tmp_path / "I7").mkdir()
+        nib.save(nib.Nifti1Image(frames, AFFINE), tmp_path / "I7" / "scan.nii")
+        np.testing.assert_allclose(read_volume(tmp_path / "I7").data, data + 5, rtol=1e-6)
+
+    @pytest.mark.parametrize("read", [read_header, read_volume])
+    @pytest.mark.parametrize(
+        ("shape", "affine"), [(SHAPE, OBLIQUE @ AFFINE), ((10, 12, 8), AFFINE)], ids=["affine", "shape"]
+    )
+    def test_frames_that_lie_elsewhere_are_refused(self, folder, read, shape, affine):
+        write_volume(folder / "scan_3.nii", Volume(np.ones(shape, dtype=np.float32), affine))
+        with pytest.raises(InputError, match=r"I7: required frames of one shape .*scan_3\.nii unlike scan_1"):
+            read(folder)
+
+    def test_several_dynamic_files_are_refused(self, folder, data):
+        frames = np.stack([data, data], axis=-1)
+        nib.save(nib.Nifti1Image(frames, AFFINE), folder / "scan_3.nii")
+        assert "required one frame a file" in refusal(folder)
+
+    def test_a_damaged_frame_is_named(self, folder):
+        frame = folder / "scan_2.nii"
+        frame.write_bytes(frame.read_bytes()[:1000])
+        assert refusal(folder).startswith(f"{folder}: scan_2.nii: truncated")
+
+    def test_a_folder_without_frames_is_refused(self, tmp_path):
+        assert "received a folder without any" in refusal(tmp_path)
+
+
+class TestNaturalOrder:
+    def test_numbers_count_by_their_value(self):
+        assert sorted(["m12", "M6", "bl", "m108"], key=natural_key) == ["bl", "M6", "m12", "m108"]
+
+    @given(st.lists(st.text(max_size=8)))
+    def test_any_names_can_be_ordered(self, names):
+        once = sorted(names, key=natural_key)
+        assert sorted(once, key=natural_key) == once
+
+
+class TestRefusals:
+    @pytest.fixture
+    def good(self, tmp_path, data):
+        nib.save(nib.Nifti1Image(data, AFFINE), tmp_path / "good.nii")
+        return tmp_path / "good.nii"
+
+    @pytest.mark.parametrize(
+        "content",
+        [b"", b"subject,diagnosis\n", b"\0" * 400, bytes(128) + b"DICM" + bytes(5000), b"\x1f\x8b garbage"],
+        ids=["zero bytes", "text", "zeros", "DICOM", "half a gzip"],
+    )
+    @pytest.mark.parametrize("name", ["scan.nii", "scan.nii.gz", "scan.img", "scan.hdr"])
+    def test_what_is_no_nifti_is_named_and_refused(self, tmp_path, content, name):
+        (tmp_path / name).write_bytes(content)
+        refusal(tmp_path / name)
+
+    def test_a_missing_file_and_a_folder_are_refused(self, tmp_path):
+        assert "not found" in refusal(tmp_path / "none.nii")
+        refusal(tmp_path)
+
+    def test_a_refusal_quotes_no_extension(self, tmp_path, data):
+        image = nib.Nifti2Image(data, AFFINE)
+        # Code 32 is CIFTI's XML, which nibabel reads at once.
+        image.header.extensions.append(nib.nifti1.Nifti1Extension(32, b'<CIFTI Version="DOE^JANE"/>'))
+        image.header["intent_code"] = 3001
+        nib.save(image, tmp_path / "scan.nii")
+        assert "DOE" not in refusal(tmp_path / "scan.nii")
+
+    def test_a_pair_without_its_voxels_is_refused(self, tmp_path, data):
+        nib.save(nib.Nifti1Pair(data, AFFINE), tmp_path / "pair.img")
+        (tmp_path / "pair.img").unlink()
+        refusal(tmp_path / "pair.hdr")
+
+    @pytest.mark.parametrize("keep", [100, 352, 2000])
+    def test_a_truncated_file_is_refused_by_its_header_already(self, good, keep):
+        good.write_bytes(good.read_bytes()[:keep])
+        refusal(good)
+        with pytest.raises(InputError, match=r"good\.nii"):
+            read_header(good)
+
+    @pytest.mark.parametrize("keep", [5, 200, 900, -9, -1])
+    @pytest.mark.parametrize("read", [read_header, read_volume])
+    def test_a_truncated_gzip_is_refused_by_its_length_already(self, good, keep, read):
+        packed = good.with_suffix(".nii.gz")
+        packed.write_bytes(gzip.compress(good.read_bytes())[:keep])
+        with pytest.raises(InputError, match=r"^.*good\.nii\.gz: .*: copy[^\n]*$"):
+            read(packed)
+
+    def test_a_gzip_of_too_few_voxels_is_refused_by_its_length_already(self, good):
+        packed = good.with_suffix(".nii.gz")
+        packed.write_bytes(gzip.compress(good.read_bytes()[:-1]))
+        with pytest.raises(InputError, match="claims 4320 bytes of voxels, 4319 are there"):
+            read_header(packed)
+
+    def test_what_is_called_a_gzip_and_is_none_is_refused(self, good):
+        refusal(good.rename(good.with_suffix(".nii.gz")))
+
+    def test_a_gzip_of_several_pieces_is_whole(self, good, data):
+        content = good.read_bytes()
+        packed = good.with_suffix(".nii.gz")
+        packed.write_bytes(gzip.compress(content[:1000]) + gzip.compress(content[1000:]))
+        assert read_header(packed).shape == SHAPE
+        np.testing.assert_array_equal(read_volume(packed).data, data)
+
+    def test_damaged_bytes_inside_a_gzip_are_refused(self, good):
+        content = bytearray(gzip.compress(good.read_bytes()))
+        content[600:700] = bytes(100)
+        packed = good.with_suffix(".nii.gz")
+        packed.write_bytes(content)
+        refusal(packed)
+
+    def test_a_header_that_claims_gigabytes_is_refused_before_memory_is_taken(self, good):
+        content = bytearray(good.read_bytes())
+        content[42:48] = np.array([30000, 30000, 30000], dtype="<i2").tobytes()
+        packed = good.with_suffix(".nii.gz")
+        packed.write_bytes(gzip.compress(bytes(content)))
+        assert "27000000000000 voxels" in refusal(packed)
+        with pytest.raises(InputError, match="27000000000000 voxels"):
+            read_header(packed)
+
+    @pytest.mark.parametrize("frames", [2**15, 2**31, 2**40])
+    @pytest.mark.parametrize("read", [read_header, read_volume])
+    def test_a_header_that_claims_millions_of_frames_is_refused_before_memory_is_taken(
+        self, tmp_path, frames, read
+    ):
+        header = nib.Nifti2Header()
+        header.set_data_dtype(np.uint8)
+        header.set_data_shape((8, 8, 8, frames))
+        header.set_sform(AFFINE, code=1)
+        header["vox_offset"] = 544
+        # What a gzip file says of its length is a multiple of 2^32 short of what is claimed.
+        (tmp_path / "scan.nii.gz").write_bytes(gzip.compress(header.binaryblock + bytes(4)))
+        with pytest.raises(InputError, match=f"claims {frames} frames, more than the 32767 allowed: export"):
+            read(tmp_path / "scan.nii.gz")
+
+    def test_as_many_frames_as_nifti_1_can_hold_are_read(self, tmp_path):
+        image = nib.Nifti1Image(np.zeros((8, 8, 8, MAX_FRAMES), dtype=np.uint8), AFFINE)
+        nib.save(image, tmp_path / "scan.nii.gz")
+        assert read_header(tmp_path / "scan.nii.gz").n_frames == MAX_FRAMES
+
+    def test_the_limit_of_voxels_can_be_set(self, good):
+        assert "more than the 1000 allowed" in refusal(good, max_voxels=1000)
+
+    @pytest.mark.parametrize("shape", [(10, 12), (10, 12, 7), (10, 12, 1, 20), (10, 12, 9, 2, 3)])
+    def test_slices_and_vector_images_are_refused(self, tmp_path, shape):
+        image = nib.Nifti1Image(np.random.default_rng(0).random(shape, dtype=np.float32), AFFINE)
+        nib.save(image, tmp_path / "scan.nii")
+        assert "received shape" in refusal(tmp_path / "scan.nii")
+
+    @pytest.mark.parametrize("value", [0.0, 7.5, np.nan])
+    def test_a_constant_image_is_refused(self, tmp_path, value):
+        nib.save(nib.Nifti1Image(np.full(SHAPE, value, dtype=np.float32), AFFINE), tmp_path / "scan.nii")
+        assert "constant" in refusal(tmp_path / "scan.nii")
+
+    @pytest.mark.parametrize("dtype", [np.complex64, np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])])
+    def test_voxels_that_are_not_real_numbers_are_refused(self, tmp_path, dtype):
+        nib.save(nib.Nifti1Image(np.zeros(SHAPE, dtype=dtype), AFFINE), tmp_path / "scan.nii")
+        assert "expected real voxels" in refusal(tmp_path / "scan.nii")
+
+    @pytest.mark.parametrize(
+        "affine",
+        [
+            np.diag([2.0, 0, 2, 1]),
+            np.array([[2.0, 2, 0, 0], [0, 0, 0, 0], [0, 0, 2, 0], [0, 0, 0, 1]]),
+            np.diag([2.0, np.nan, 2, 1]),
+            np.diag([0.002, 0.002, 0.002, 1]),
+        ],
+        ids=["no second axis", "two axes alike", "not finite", "metres"],
+    )
+    def test_an_affine_that_places_no_voxel_is_refused(self, good, affine):
+        content = bytearray(good.read_bytes())
+        content[252:256] = np.array([0, 1], dtype="<i2").tobytes()
+        content[280:328] = affine[:3].astype("<f4").tobytes()
+        good.write_bytes(content)
+        assert "no usable affine" in refusal(good)
+
+    @settings(max_examples=60)
+    @given(st.lists(st.tuples(st.integers(0, 347), st.integers(0, 255)), min_size=1, max_size=8))
+    def test_no_damaged_header_raises_anything_but_a_refusal(self, tmp_path_factory, damage):
+        path = tmp_path_factory.mktemp("damaged") / "scan.nii"
+        write_volume(path, Volume(np.arange(1080, dtype=np.float32).reshape(SHAPE), AFFINE))
+        content = bytearray(path.read_bytes())
+        for where, byte in damage:
+            content[where] = byte
+        path.write_bytes(content)
+        try:
+            assert np.isfinite(read_volume(path).data).all()
+        except InputError as refused:
+            assert "\n" not in str(refused)  # noqa: PT017 - either end is right
+
+
+class TestWrite:
+    @pytest.mark.parametrize("name", ["v.nii", "v.nii.gz"])
+    def test_float_voxels_and_affine_come_back_exactly(self, tmp_path, data, name):
+        write_volume(tmp_path / name, Volume(data, AFFINE))
+        back = read_volume(tmp_path / name)
+        np.testing.assert_array_equal(back.data, data)
+        np.testing.assert_array_equal(back.affine, AFFINE)
+
+    @pytest.mark.parametrize(("dtype", "levels"), [(np.int16, 32767), (np.uint8, 255)])
+    def test_integers_keep_voxels_to_half_a_step(self, tmp_path, data, dtype, levels):
+        write_volume(tmp_path / "v.nii", Volume(data, AFFINE), dtype=dtype)
+        back = read_volume(tmp_path / "v.nii").data
+        assert np.abs(back - data).max() <= 0.501 * data.max() / levels
+        assert nib.load(tmp_path / "v.nii").get_data_dtype() == dtype
+        assert nib.load(tmp_path / "v.nii").dataobj.inter == 0
+
+    def test_whole_numbers_are_stored_as_they_are(self, tmp_path, data):
+        mask = (data > 20).astype(np.float32)
+        write_volume(tmp_path / "v.nii", Volume(mask, AFFINE), dtype=np.uint8)
+        assert nib.load(tmp_path / "v.nii").dataobj.slope == 1
+        np.testing.assert_array_equal(read_volume(tmp_path / "v.nii").data, mask)
+
+    @pytest.mark.parametrize("name", ["v.nii", "v.nii.gz"])
+    def test_the_same_volume_gives_the_same_bytes_under_any_name(self, tmp_path, data, name):
+        for folder in ("one", "two"):
+            write_volume(tmp_path / folder / name, Volume(data, AFFINE), dtype=np.int16)
+        write_volume(tmp_path / f"other-{name}", Volume(np.asfortranarray(data), AFFINE), dtype=np.int16)
+        first = (tmp_path / "one" / name).read_bytes()
+        assert first == (tmp_path / "two" / name).read_bytes()
+        assert first == (tmp_path / f"other-{name}").read_bytes()
+
+    @pytest.mark.parametrize(("space", "code"), [("scanner", 1), ("mni", 4)])
+    def test_both_forms_say_which_space_it_is(self, tmp_path, data, space, code):
+        write_volume(tmp_path / "v.nii", Volume(data, OBLIQUE @ AFFINE), space=space)
+        header = nib.load(tmp_path / "v.nii").header
+        assert header["sform_code"] == header["qform_code"] == code
+        np.testing.assert_allclose(header.get_qform(), OBLIQUE @ AFFINE, atol=1e-4)
+        assert header.get_xyzt_units()[0] == "mm"
+
+    def test_shears_are_left_to_the_sform(self, tmp_path, data):
+        sheared = AFFINE.copy()
+        sheared[0, 1] = 0.4
+        write_volume(tmp_path / "v.nii", Volume(data, sheared))
+        assert nib.load(tmp_path / "v.nii").header["qform_code"] == 0
+        np.testing.assert_allclose(read_volume(tmp_path / "v.nii").affine, sheared, atol=1e-6)
+
+    def test_a_patients_name_in_a_header_is_not_carried_on(self, tmp_path, data):
+        image = nib.Nifti1Image(data, AFFINE)
+        image.header["descrip"], image.header["aux_file"] = b"DOE^JANE", b"DOE^JANE"
+        image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"DOE^JANE"))
+        nib.save(image, tmp_path / "in.nii")
+        assert b"DOE^JANE" in (tmp_path / "in.nii").read_bytes()
+        write_volume(tmp_path / "out.nii", read_volume(tmp_path / "in.nii"))
+        assert b"DOE" not in (tmp_path / "out.nii").read_bytes()
+
+    @pytest.mark.parametrize(
+        ("name", "dtype", "value", "text"),
+        [
+            ("v.img", np.float32, 1, "must end in"),
+            ("v.nii", np.float64, 1, "`dtype` must be"),
+            ("v.nii", np.uint8, -1, "no negative"),
+            ("v.nii", np.float32, np.nan, "finite"),
+        ],
+    )
+    def test_what_cannot_be_written_leaves_nothing_behind(self, tmp_path, *, name, dtype, value, text):
+        data = np.arange(1080, dtype=np.float32).reshape(SHAPE)
+        data[0, 0, 0] = value
+        with pytest.raises(ValueError, match=text):
+            write_volume(tmp_path / name, Volume(data, AFFINE), dtype=dtype)
+        assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("codes", ORIENTATIONS)
+def test_turning_to_ras_moves_no_voxel_in_the_world(codes, data):
+    turned, affine = stored_as(codes, data, AFFINE)
+    volume = to_ras(turned, affine)
+    assert nib.aff2axcodes(volume.affine) == ("R", "A", "S")
+    index = np.array([3, 4, 5, 1])
+    before = np.linalg.inv(affine) @ volume.affine @ index
+    assert turned[tuple(np.round(before[:3]).astype(int))] == volume.data[3, 4, 5]

@@ -1,0 +1,80 @@
+"""A scan comes out on the MNI grid as a ratio, wherever and in whatever unit it was stored."""
+
+import numpy as np
+import pytest
+
+from adpet.errors import InputError
+from adpet.imaging.nifti import Volume
+from adpet.imaging.normalization import load_standard, normalize
+from adpet.imaging.registration import brain_points, rms_displacement
+from adpet.imaging.template import fdg_template
+
+GRID_MM = 4.0
+
+
+def standard(**options):
+    return load_standard(**{"grid_mm": GRID_MM, "reference": "global", "align": "affine"} | options)
+
+
+@pytest.fixture(scope="module")
+def moved():
+    """The template as a scanner might store it: turned by 10 degrees, shifted, in Bq/mL."""
+    template = fdg_template(GRID_MM)
+    angle = np.deg2rad(10)
+    motion = np.eye(4)
+    motion[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    motion[:3, 3] = [8, -12, 5]
+    return Volume(template.data * 5000, motion @ template.affine), motion
+
+
+def test_head_pose_and_unit_fall_out(moved):
+    scan, motion = moved
+    volume, alignment = normalize(scan, standard())
+    points = brain_points(standard().brain, volume.affine)
+    assert rms_displacement(alignment.matrix, motion, points) < 1.0
+    assert alignment.similarity > 0.98
+    assert volume.data[standard().brain].mean() == pytest.approx(1.0, abs=0.01)
+    np.testing.assert_array_equal(volume.affine, standard().template.affine)
+
+
+def test_a_scan_in_mni_space_can_be_taken_as_it_lies(moved):
+    scan, _ = moved
+    _, alignment = normalize(scan, standard(align="none"))
+    np.testing.assert_array_equal(alignment.matrix, np.eye(4))
+    assert alignment.similarity < 0.8
+
+
+@pytest.mark.parametrize("reference", ["global", "cerebellum", "pons"])
+def test_the_reference_region_has_a_mean_of_one(reference):
+    template = fdg_template(GRID_MM)
+    chosen = standard(reference=reference, align="none")
+    volume, _ = normalize(Volume(template.data * 3, template.affine), chosen)
+    assert volume.data[chosen.reference].mean() == pytest.approx(1.0, abs=1e-5)
+
+
+def test_a_scan_without_uptake_in_the_reference_is_refused():
+    template = fdg_template(GRID_MM)
+    chosen = standard(reference="pons", align="none")
+    empty = np.where(chosen.reference, 0, template.data)
+    with pytest.raises(InputError, match="required uptake in the reference region"):
+        normalize(Volume(empty.astype(np.float32), template.affine), chosen)
+
+
+class TestSmoothing:
+    def test_gives_a_point_the_width_that_was_asked_for(self):
+        template = fdg_template(GRID_MM)
+        chosen = standard(align="none", smoothing_mm=12.0)
+        point = np.where(chosen.brain, 1e-6, 0)
+        point[24, 27, 23] = 1000
+        volume, _ = normalize(Volume(point.astype(np.float32), template.affine), chosen)
+        row = volume.data[:, 27, 23]
+        half = np.interp(0.5, row[24:][::-1] / row[24], np.arange(row[24:].size)[::-1])
+        assert 2 * half * GRID_MM == pytest.approx(12.0, rel=0.08)
+
+    def test_leaves_mean_and_similarity_as_they_are(self, moved):
+        scan, _ = moved
+        sharp, judged_sharp = normalize(scan, standard())
+        smooth, judged_smooth = normalize(scan, standard(smoothing_mm=8.0))
+        assert judged_smooth.similarity == judged_sharp.similarity
+        assert smooth.data[standard().brain].mean() == pytest.approx(1.0, abs=1e-4)
+        assert smooth.data.std() < sharp.data.std()

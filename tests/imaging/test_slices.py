@@ -1,0 +1,194 @@
+"""Cutting planes and putting maps back are one geometry, seen from both sides."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from adpet.imaging.nifti import Volume, to_ras
+from adpet.imaging.slices import CENTRE_Z_MM, CoronalGrid, back_project, coronal_slices, resize_maps
+from adpet.imaging.template import brain_mask, standard_grid
+
+GRID = CoronalGrid.spanning(range_mm=(-20, 22), step_mm=6, size=16, field_mm=64)
+SHAPE = (40, 38, 42)
+AFFINE = np.array([[2.0, 0, 0, -39], [0, 2.0, 0, -36], [0, 0, 2.0, CENTRE_Z_MM - 41], [0, 0, 0, 1]])
+
+
+def ramp(shape, affine, slope):
+    """Return a field that is linear in world coordinates."""
+    index = np.indices(shape).reshape(3, -1)
+    world = affine[:3, :3] @ index + affine[:3, 3:]
+    return (np.asarray(slope) @ world).reshape(shape).astype(np.float32)
+
+
+class TestGrid:
+    def test_planes_span_both_ends(self):
+        assert GRID.y_mm == (-20, -14, -8, -2, 4, 10, 16, 22)
+        assert GRID.step_mm == 6
+
+    def test_the_last_position_is_left_out_where_no_step_meets_it(self):
+        grid = CoronalGrid.spanning(range_mm=(-20, 23), step_mm=6, size=16, field_mm=64)
+        assert grid.y_mm[-1] == 22
+
+    def test_a_step_that_is_no_binary_fraction_still_meets_the_end(self):
+        grid = CoronalGrid.spanning(range_mm=(0, 0.9), step_mm=0.1, size=4, field_mm=8)
+        assert len(grid.y_mm) == 10
+
+    def test_row_0_is_superior_column_0_left_plane_0_posterior(self):
+        first = GRID.affine @ [0, 0, 0, 1]
+        np.testing.assert_allclose(first[:3], [-30, -20, CENTRE_Z_MM + 30])
+        last = GRID.affine @ [15, 15, 7, 1]
+        np.testing.assert_allclose(last[:3], [30, 22, CENTRE_Z_MM - 30])
+
+    @pytest.mark.parametrize(
+        ("size", "field", "y_mm"),
+        [(0, 64, (0, 1)), (16, 0, (0, 1)), (16, 64, ()), (16, 64, (0, 1, 3)), (16, 64, (1, 0))],
+        ids=["no pixels", "no field", "no planes", "unequal steps", "descending"],
+    )
+    def test_grids_without_one_geometry_are_refused(self, size, field, y_mm):
+        with pytest.raises(ValueError, match="Received"):
+            CoronalGrid(size, field, y_mm)
+
+    @pytest.mark.parametrize(("range_mm", "step"), [((10, -10), 2), ((-10, 10), 0), ((-10, 10), -1)])
+    def test_ranges_that_do_not_ascend_are_refused(self, range_mm, step):
+        with pytest.raises(ValueError, match="must ascend"):
+            CoronalGrid.spanning(range_mm=range_mm, step_mm=step, size=4, field_mm=8)
+
+    @pytest.mark.parametrize("grid_mm", [2.0, 3.0])
+    def test_192_mm_hold_the_brain_and_its_cerebellum(self, grid_mm):
+        mask = brain_mask(grid_mm).astype(np.float32)
+        _, affine = standard_grid(grid_mm)
+        grid = CoronalGrid.spanning(range_mm=(-126, 90), step_mm=grid_mm, size=96, field_mm=192)
+        slices = coronal_slices(mask, affine, grid)
+        for edge in (slices[:, 0], slices[:, -1], slices[:, :, 0], slices[:, :, -1]):
+            assert edge.max() == 0
+        assert slices.sum() * 4 * grid_mm == pytest.approx(mask.sum() * grid_mm**3, rel=0.01)
+
+
+class TestMarkers:
+    """One bright voxel at a known place in the world lands where a reader of the picture expects it."""
+
+    @pytest.mark.parametrize("storage", ["RAS", "LAS"])
+    @pytest.mark.parametrize(
+        ("world", "pixel"),
+        [
+            ((-30, -20, CENTRE_Z_MM + 30), (0, 0, 0)),
+            ((30, -20, CENTRE_Z_MM + 30), (0, 0, 15)),
+            ((-30, -20, CENTRE_Z_MM - 30), (0, 15, 0)),
+            ((-30, 22, CENTRE_Z_MM + 30), (7, 0, 0)),
+        ],
+        ids=["left superior posterior", "right", "inferior", "anterior"],
+    )
+    def test_a_marker_is_cut_where_it_lies(self, storage, world, pixel):
+        affine = AFFINE.copy()
+        affine[:3, 3] += [1, 0, 1]
+        data = np.zeros(SHAPE, dtype=np.float32)
+        if storage == "LAS":
+            affine[0] = [-2, 0, 0, 40]
+        index = np.linalg.inv(affine) @ [*world, 1]
+        data[tuple(np.round(index[:3]).astype(int))] = 1
+        volume = to_ras(data, affine)
+        slices = coronal_slices(volume.data, volume.affine, GRID)
+        assert np.unravel_index(slices.argmax(), slices.shape) == pixel
+        assert slices.max() == pytest.approx(1, abs=1e-6)
+
+    @pytest.mark.parametrize("plane", [0, 3, 7])
+    def test_a_marked_pixel_is_put_back_where_it_was_cut(self, plane):
+        maps = np.zeros((8, 16, 16), dtype=np.float32)
+        maps[plane, 2, 13] = 1
+        expected = GRID.affine @ [2, 13, plane, 1]
+        affine = AFFINE.copy()
+        affine[:3, 3] += [1, 0, 1]
+        volume = back_project(maps, GRID, shape=SHAPE, affine=affine)
+        found = affine @ [*np.unravel_index(volume.argmax(), SHAPE), 1]
+        np.testing.assert_allclose(found, expected)
+
+
+class TestInverse:
+    def test_a_coinciding_grid_is_reproduced_bit_by_bit(self):
+        affine = np.array([[4.0, 0, 0, -30], [0, 6, 0, -20], [0, 0, 4, CENTRE_Z_MM - 30], [0, 0, 0, 1]])
+        data = np.random.default_rng(0).normal(size=(16, 8, 16)).astype(np.float32)
+        slices = coronal_slices(data, affine, GRID)
+        np.testing.assert_array_equal(slices[3], data[:, 3, ::-1].T)
+        np.testing.assert_array_equal(back_project(slices, GRID, shape=data.shape, affine=affine), data)
+
+    @settings(max_examples=40)
+    @given(
+        shift=st.tuples(*[st.floats(-6, 6)] * 3),
+        zooms=st.tuples(*[st.floats(1.4, 3.5)] * 3),
+        turn=st.floats(-0.2, 0.2),
+        slope=st.tuples(*[st.floats(-2, 2)] * 3),
+    )
+    def test_a_linear_field_survives_cutting_and_putting_back(self, shift, zooms, turn, slope):
+        rotation = np.array([[np.cos(turn), -np.sin(turn), 0], [np.sin(turn), np.cos(turn), 0], [0, 0, 1]])
+        affine = np.eye(4)
+        affine[:3, :3] = rotation @ np.diag(zooms)
+        affine[:3, 3] = np.array([0, 0, CENTRE_Z_MM]) + shift - affine[:3, :3] @ [34, 34, 34]
+        shape = (69, 69, 69)
+        field = ramp(shape, affine, slope)
+        back = back_project(coronal_slices(field, affine, GRID), GRID, shape=shape, affine=affine)
+        index = np.linalg.inv(GRID.affine) @ affine
+        where = np.tensordot(index[:3, :3], np.indices(shape), 1) + index[:3, 3].reshape(3, 1, 1, 1)
+        limits = np.array([15.0, 15.0, 7.0]).reshape(3, 1, 1, 1)
+        inside = ((where >= 0) & (where <= limits)).all(axis=0)
+        assert inside.any()
+        np.testing.assert_allclose(back[inside], field[inside], atol=1e-4)
+        outside = ((where < -1e-6) | (where > limits + 1e-6)).any(axis=0)
+        assert (back[outside] == 0).all()
+
+    def test_voxels_on_the_last_plane_are_filled_in_spite_of_rounding(self):
+        grid = CoronalGrid.spanning(range_mm=(-0.3, 0.3), step_mm=0.1, size=8, field_mm=0.8)
+        affine = np.diag([0.1, 0.1, 0.1, 1.0])
+        affine[:3, 3] = [-0.35, -0.3, CENTRE_Z_MM - 0.35]
+        volume = back_project(np.ones((7, 8, 8), np.float32), grid, shape=(8, 7, 8), affine=affine)
+        assert volume.min() == 1
+
+    def test_a_plane_beyond_the_volume_is_zero(self):
+        far = CoronalGrid.spanning(range_mm=(200, 210), step_mm=5, size=8, field_mm=64)
+        assert not coronal_slices(np.ones(SHAPE, np.float32), AFFINE, far).any()
+
+    def test_one_plane_can_be_cut_alone(self):
+        grid = CoronalGrid.spanning(range_mm=(4, 4), step_mm=6, size=16, field_mm=64)
+        field = ramp(SHAPE, AFFINE, (1, 2, 3))
+        np.testing.assert_allclose(
+            coronal_slices(field, AFFINE, grid)[0], coronal_slices(field, AFFINE, GRID)[4], rtol=1e-5
+        )
+
+    @pytest.mark.parametrize("shape", [(7, 16, 16), (16, 16), (8, 16, 16, 1)])
+    def test_other_than_one_map_a_plane_is_refused(self, shape):
+        with pytest.raises(ValueError, match="one map for each of 8 planes"):
+            back_project(np.zeros(shape, np.float32), GRID, shape=SHAPE, affine=AFFINE)
+
+
+class TestResize:
+    def test_the_same_size_is_left_alone(self):
+        maps = np.random.default_rng(0).random((3, 8, 8), dtype=np.float32)
+        np.testing.assert_array_equal(resize_maps(maps, 8), maps)
+
+    @pytest.mark.parametrize(("source", "target"), [(4, 16), (2, 64), (7, 56), (16, 8), (5, 12)])
+    def test_a_ramp_over_the_field_keeps_its_place(self, source, target):
+        centres = (np.arange(source, dtype=np.float32) + 0.5) / source
+        maps = np.broadcast_to(centres, (1, source, source)) + 10 * centres[:, None]
+        wanted = np.clip((np.arange(target) + 0.5) / target, centres[0], centres[-1])
+        expected = wanted + 10 * wanted[:, None]
+        np.testing.assert_allclose(resize_maps(maps, target)[0], expected, rtol=1e-6)
+
+    def test_a_constant_stays_constant_also_from_a_single_pixel(self):
+        assert (resize_maps(np.full((2, 1, 1), 3, np.float32), 8) == 3).all()
+
+    def test_a_coarse_maps_bright_cell_lands_on_its_own_part_of_the_volume(self):
+        maps = np.zeros((8, 4, 4), dtype=np.float32)
+        maps[:, 0, 3] = 1
+        volume = back_project(maps, GRID, shape=SHAPE, affine=AFFINE)
+        x, y, z = AFFINE[:3, :3] @ np.argwhere(volume > 0.99).T + AFFINE[:3, 3:]
+        assert (x > 16).all()
+        assert (z > CENTRE_Z_MM + 16).all()
+        assert len(x) > 0
+        assert y.min() >= -20
+        assert y.max() <= 22
+
+
+def test_cutting_leaves_the_volume_alone():
+    volume = Volume(np.ones(SHAPE, np.float32), AFFINE)
+    volume.data.setflags(write=False)
+    assert coronal_slices(volume.data, volume.affine, GRID).flags.writeable

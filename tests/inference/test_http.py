@@ -1,0 +1,165 @@
+"""A scan may be sent as text: all that are sent are answered, or none, with each one's reason."""
+
+import base64
+import gzip
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from adpet.errors import InputError
+from adpet.imaging.nifti import Volume, read_volume, write_volume
+from adpet.inference import http
+from adpet.inference.exported_model import open_model
+from adpet.inference.http import Limits, answer_encoded
+from adpet.inference.predictor import answer
+
+
+@pytest.fixture(scope="module")
+def model(small_export):
+    return open_model(small_export)
+
+
+@pytest.fixture(scope="module")
+def sent(small_scans):
+    return [base64.b64encode(path.read_bytes()).decode() for path in small_scans]
+
+
+@pytest.fixture(scope="module")
+def known(small_scans, model):
+    """What the same code answers for the files."""
+    return [
+        answer(read_volume(path), model, name=f"scan {number}").document
+        for number, path in enumerate(small_scans, 1)
+    ]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """Where temporary files go; none may stay."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    yield tmp_path
+    assert list(tmp_path.iterdir()) == []
+
+
+def as_text(content):
+    return base64.b64encode(content).decode()
+
+
+def test_the_scans_differ_so_that_mixed_answers_would_show(known):
+    assert len({one["probability_of_ad"] for one in known}) == 3
+
+
+def test_one_scan_is_answered_as_predict_does(sent, model, known):
+    assert answer_encoded(sent[0], model, Limits()) == known[:1]
+
+
+def test_a_list_is_answered_in_its_order_packed_or_not_and_with_line_breaks(sent, model, known):
+    broken = "\n".join(sent[1][at : at + 76] for at in range(0, len(sent[1]), 76))
+    assert answer_encoded([sent[0], broken, sent[2]], model, Limits()) == known
+
+
+def test_answers_of_many_threads_are_not_mixed_up(sent, model, known):
+    numbers = [0, 1, 2] * 6
+    with ThreadPoolExecutor(6) as pool:
+        found = list(pool.map(lambda number: answer_encoded(sent[number], model, Limits()), numbers))
+    wanted = [known[number]["probability_of_ad"] for number in numbers]
+    assert [one["probability_of_ad"] for (one,) in found] == wanted
+
+
+def giant(content):
+    """The same file with a header that claims 2,700 gigavoxels."""
+    changed = bytearray(content)
+    changed[42:48] = np.array([30000, 30000, 3000], dtype="<i2").tobytes()
+    return bytes(changed)
+
+
+def placed(content, affine):
+    """The same file with another affine, as its sform has it."""
+    changed = bytearray(content)
+    changed[280:328] = affine[:3].astype("<f4").tobytes()
+    return bytes(changed)
+
+
+# Voxels of 8 mm by 8 mm by 30 mm that lie across the axes of the world.
+ACROSS = np.eye(4)
+ACROSS[:3, :3] = ([[2, -2, 1], [1, 2, 2], [-2, -1, 2]] @ np.diag([8, 8, 30])) / 3
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda _: "no base64 !", "required a NIfTI file in base64; received other text"),
+        (lambda _: "AAAA\u00e9", "required a NIfTI file in base64; received other text"),
+        (lambda _: "", "cannot be read as a NIfTI image"),
+        (lambda _: as_text(b"hello" * 200), "cannot be read as a NIfTI image"),
+        (lambda plain: as_text(plain[: len(plain) // 2]), "truncated: the header claims"),
+        (lambda plain: as_text(gzip.compress(plain)[:-500]), "cannot be read as a NIfTI image"),
+        (lambda plain: as_text(giant(plain)), "the header claims 2700000000000 voxels a frame, more than"),
+        (
+            lambda plain: as_text(placed(plain, np.diag([30.0, 30.0, 30.0, 1]))),
+            "required a field of view of 490 litres (700 x 700 x 1000 mm) at most; received 1055 litres (990 x 1110 x 960 mm); cut",
+        ),
+        (lambda plain: as_text(placed(plain, ACROSS)), "required a field of view of 490 litres"),
+        (lambda plain: as_text(plain[:352] + bytes(len(plain) - 352)), "the image is constant"),
+    ],
+)
+def test_what_is_no_scan_is_refused_in_one_line_without_the_name_of_a_file(make, reason, small_scans, model):
+    with pytest.raises(InputError) as refused:
+        answer_encoded(make(small_scans[2].read_bytes()), model, Limits())
+    said = str(refused.value)
+    assert said.startswith(f"scan 1: {reason}")
+    assert "\n" not in said
+    assert "/" not in said.replace("scan.nii", "")
+
+
+def test_a_scan_unlike_the_training_scans_is_refused_with_the_reason(tmp_path_factory, model):
+    path = tmp_path_factory.mktemp("noise") / "noise.nii"
+    noise = np.random.default_rng(0).random((40, 40, 30), dtype=np.float32)
+    affine = np.diag([5.0, 5.0, 5.0, 1.0])
+    affine[:3, 3] = -100, -120, -70
+    write_volume(path, Volume(noise, affine))
+    with pytest.raises(InputError, match=r"scan 1: required FDG-PET of a whole human brain.*not FDG-PET"):
+        answer_encoded(as_text(path.read_bytes()), model, Limits())
+
+
+def test_one_bad_scan_refuses_all_and_each_bad_one_has_its_reason(sent, model, monkeypatch):
+    monkeypatch.setattr(http, "answer", lambda *_, **__: pytest.fail("computed before all were looked at"))
+    with pytest.raises(InputError) as refused:
+        answer_encoded([sent[0], "no", sent[1], as_text(b"x" * 400)], model, Limits())
+    assert "scan 2: required a NIfTI file in base64" in str(refused.value)
+    assert " | scan 4: cannot be read" in str(refused.value)
+    assert "scan 1" not in str(refused.value)
+
+
+@pytest.mark.parametrize("other", [None, 5, [], [1], {"scan": "x"}, ["x", None]])
+def test_anything_but_texts_is_refused(other, model):
+    with pytest.raises(InputError, match="required a NIfTI file in base64, or a list of them"):
+        answer_encoded(other, model, Limits())
+
+
+class TestLimits:
+    def test_too_many_scans_and_too_large_ones_are_refused_before_they_are_decoded(self, model, sent):
+        with pytest.raises(
+            InputError, match=r"required 2 scans at most; received 3; .*ADPET_SERVE_MAX_SCANS"
+        ):
+            answer_encoded(["x"] * 3, model, Limits(scans=2))
+        with pytest.raises(InputError, match=r"scan 1: required 1 MB at most; received more; .*MAX_MB"):
+            answer_encoded("x" * 1_500_000, model, Limits(megabytes=1))
+
+    def test_a_small_file_that_becomes_a_large_one_is_refused(self, model):
+        bomb = as_text(gzip.compress(bytes(3_000_000)))
+        with pytest.raises(InputError, match=r"required 2 MB at most when unpacked; .*MAX_UNPACKED_MB"):
+            answer_encoded(bomb, model, Limits(unpacked_megabytes=2))
+
+    def test_they_are_set_by_the_environment(self, monkeypatch):
+        monkeypatch.setenv("ADPET_SERVE_MAX_SCANS", "3")
+        monkeypatch.setenv("ADPET_SERVE_MAX_MB", " 5 ")
+        assert Limits.from_environment() == Limits(scans=3, megabytes=5)
+
+    @pytest.mark.parametrize("wrong", ["0", "-1", "many", ""])
+    def test_a_wrong_one_is_refused_by_name(self, monkeypatch, wrong):
+        monkeypatch.setenv("ADPET_SERVE_MAX_MB", wrong)
+        with pytest.raises(InputError, match="ADPET_SERVE_MAX_MB: required a whole number above 0"):
+            Limits.from_environment()

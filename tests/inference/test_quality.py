@@ -1,0 +1,177 @@
+"""Measures say what they mean, and limits come from the training scans."""
+
+import json
+
+import numpy as np
+import pytest
+
+from adpet.inference.outputs import answers_as_csv, answers_as_json
+from adpet.inference.quality import (
+    CHECKS,
+    judged,
+    limits_of,
+    measures,
+    profile_distance,
+    profile_distances,
+    profile_of,
+    view_measures,
+)
+from adpet.inference.regions import region_table
+
+SHAPE = (9, 8, 8)
+
+
+@pytest.fixture
+def brain():
+    mask = np.zeros(SHAPE, dtype=bool)
+    mask[2:7, 2:6, 2:6] = True
+    return mask
+
+
+@pytest.fixture
+def tissue(brain):
+    labels = brain.astype(np.uint8)
+    labels[4] *= 2
+    return labels
+
+
+def measured(ratio, brain, tissue):
+    profile = {"mean": [1.0], "precision": [[4.0]]}
+    return measures(
+        ratio.astype(np.float32),
+        brain=brain,
+        tissue=tissue,
+        uptake=np.array([2.0]),
+        profile=profile,
+        similarity=0.6,
+    )
+
+
+def training(scans=60):
+    rng = np.random.default_rng(0)
+    return {name: rng.normal(0.5, 0.05, scans) for name in CHECKS}
+
+
+class TestMeasures:
+    def test_contrast_is_grey_over_white(self, brain, tissue):
+        ratio = np.where(tissue == 2, 1.0, np.where(tissue == 1, 1.5, 0.0))
+        assert measured(ratio, brain, tissue)["grey_white_contrast"] == pytest.approx(1.5)
+
+    def test_what_lies_outside_is_counted(self, brain, tissue):
+        ratio = brain.astype(float)
+        ratio[0, 0, 0] = brain.sum() / 3
+        assert measured(ratio, brain, tissue)["outside_share"] == pytest.approx(0.25)
+
+    def test_a_mirrored_image_has_no_asymmetry_and_half_an_image_all_of_it(self, brain, tissue):
+        assert measured(brain.astype(float), brain, tissue)["asymmetry"] == 0
+        half = brain.astype(float)
+        half[:4] = 0
+        assert measured(half, brain, tissue)["asymmetry"] > 0.5
+
+    def test_a_flat_image_is_smooth_and_negative_values_are_counted(self, brain, tissue):
+        flat = measured(np.ones(SHAPE), brain, tissue)
+        assert flat["roughness"] == pytest.approx(0)
+        assert flat["negative_share"] == 0
+        assert measured(np.where(brain, 1.0, -1.0), brain, tissue)["negative_share"] > 0.5
+
+    def test_a_view_that_holds_half_the_brain_says_so(self):
+        points = np.array([[0.0, 0, 0], [0, 0, 5], [0, 0, 15], [0, 0, 25]])
+        found = view_measures((10, 10, 11), np.eye(4), np.eye(4), points)
+        assert found == {"brain_in_view": 0.5, "field_of_view_mm": 10.0}
+
+
+class TestLimits:
+    def test_the_training_scans_pass(self):
+        values = training()
+        limits = limits_of(values, min_similarity=0.1)
+        for scan in range(60):
+            rows = judged({name: float(values[name][scan]) for name in CHECKS}, limits)
+            assert {row["verdict"] for row in rows} == {"ok"}
+
+    def test_further_away_is_flagged_and_far_away_refused_with_the_reason(self):
+        values = training()
+        limits = limits_of(values, min_similarity=0.1)
+        usual = {name: float(np.median(values[name])) for name in CHECKS}
+        limit = next(one for one in limits if one["name"] == "asymmetry")
+        for value, verdict in (
+            (limit["flag_above"] + 0.001, "flagged"),
+            (limit["refuse_above"] + 0.001, "refused"),
+        ):
+            row = next(
+                one for one in judged(usual | {"asymmetry": value}, limits) if one["name"] == "asymmetry"
+            )
+            assert row["verdict"] == verdict
+            assert "one side differs" in row["reason"]
+            assert "training scans have" in row["reason"]
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            *((name, float("nan")) for name in CHECKS),
+            *((name, float("inf")) for name, check in CHECKS.items() if check.high),
+        ],
+    )
+    def test_what_is_not_a_number_is_refused_with_a_cause(self, name, value):
+        values = training()
+        usual = {name: float(np.median(values[name])) for name in CHECKS} | {name: value}
+        rows = judged(usual, limits_of(values, min_similarity=0.1))
+        (refused,) = [row for row in rows if row["verdict"] != "ok"]
+        assert (refused["name"], refused["verdict"]) == (name, "refused")
+        check = CHECKS[name]
+        assert refused["reason"].endswith(
+            f"; {check.high}" if value == np.inf else f"; {check.low or check.high}"
+        )
+
+    def test_a_map_without_uptake_has_values_that_json_and_csv_can_hold(self, brain, tissue):
+        usual = {name: float(np.median(values)) for name, values in training().items()}
+        values = usual | measured(-brain.astype(float), brain, tissue)
+        assert values["roughness"] == float("inf")
+        rows = judged(values, limits_of(training(), min_similarity=0.1))
+        failure = {"scan": "map", "model": "m", "checks": rows, "error": "refused"}
+        (found,) = json.loads(answers_as_json([failure]))
+        assert found["checks"] == rows
+        by_name = {row["name"]: row for row in rows}
+        assert (by_name["roughness"]["value"], by_name["roughness"]["verdict"]) == (None, "refused")
+        assert by_name["similarity"]["value"] == 0.6
+        assert " roughness " in answers_as_csv([failure])
+
+    def test_the_least_similarity_of_the_pipeline_refuses_here_too(self):
+        (limit,) = [one for one in limits_of(training(), min_similarity=0.3) if one["name"] == "similarity"]
+        assert limit["refuse_below"] == 0.3
+
+
+class TestProfile:
+    def test_a_scan_of_the_same_kind_is_near_and_a_broken_pattern_far(self):
+        rng = np.random.default_rng(0)
+        common = rng.normal(0, 0.1, (100, 1))
+        uptakes = 1 + common + rng.normal(0, 0.02, (100, 5))
+        distances = profile_distances(uptakes, np.arange(100))
+        assert 0.3 < np.median(distances) < 1.3
+        # No region is beyond what the common factor makes of it, but never two of them apart.
+        broken = 1 + np.array([0.15, -0.15, 0.15, -0.15, 0.15])
+        assert profile_distance(broken, profile_of(uptakes)) > distances.max()
+
+    def test_visits_of_one_subject_do_not_judge_one_another(self):
+        uptakes = np.random.default_rng(0).normal(1, 0.1, (40, 3))
+        twice = np.concatenate([uptakes, uptakes[:20]])
+        subjects = np.concatenate([np.arange(40), np.arange(20)])
+        distances = profile_distances(twice, subjects)
+        np.testing.assert_allclose(distances[:20], distances[40:])
+
+
+def test_a_region_is_told_beside_healthy_people_and_by_its_share_of_the_map(brain):
+    labels = np.where(brain, 1, 0).astype(np.int16)
+    labels[5:] *= 2
+    cam = np.where(labels == 2, 3.0, np.where(labels == 1, 1.0, -5.0)).astype(np.float32)
+    healthy = {"ad_pattern": True, "cn_mean": 1.2, "cn_sd": 0.1}
+    rows = region_table(
+        np.ones(SHAPE, dtype=np.float32),
+        cam,
+        labels=labels,
+        brain=brain,
+        regions=[{"label": 1, "name": "one"} | healthy, {"label": 2, "name": "two"} | healthy],
+    )
+    assert [row["name"] for row in rows] == ["one", "two"]
+    assert rows[0]["z"] == pytest.approx(-2)
+    assert rows[0]["cam_share"] == pytest.approx(1 / 3, abs=1e-4)
+    assert rows[1]["cam_share"] == pytest.approx(2 / 3, abs=1e-4)

@@ -1,0 +1,183 @@
+"""Documents as the stages write them, for the report and the model card."""
+
+import pandas as pd
+import pytest
+
+from adpet.evaluation.saliency import SCORES
+
+AGES, PEOPLE = {"known": 18, "mean": 74.0, "sd": 7.0}, {"F": 9, "M": 9, "unknown": 0}
+
+
+def ingest_document(**changes) -> dict:
+    group = {"scans": 18, "subjects": 18, "age": AGES, "sex": PEOPLE}
+    nothing = {"files": 0, "reasons": {}}
+    return {
+        "scans": 36,
+        "subjects": 36,
+        "diagnosis": {"AD": group, "CN": group},
+        "sites": {"S01": 20, "S02": 16},
+        "scanners": {"HR+": 36},
+        "rejected": {"unusable": nothing, "skipped": nothing},
+        "warnings": [],
+    } | changes
+
+
+def audit_document(verdict: str = "clean", reason: str = "new subjects are at chance") -> dict:
+    from adpet.evaluation.leakage import ARMS
+
+    measure = {"value": 0.75, "low": 0.6, "high": 0.9}
+    arm = {
+        "slice": {"accuracy": measure, "auc": measure},
+        "training_accuracy": 1.0,
+        "test_subjects": 15,
+        "shared_subjects": 0,
+    }
+    return {
+        "verdict": verdict,
+        "reason": reason,
+        "gap": {
+            "true_labels": {"value": 0.18, "low": 0.06, "high": 0.3},
+            "shuffled_labels": {"value": 0.4, "low": 0.27, "high": 0.52},
+        },
+        "arms": dict.fromkeys(ARMS, arm),
+        "cohort": {"subjects": 60, "planes": 16, "step_mm": 3.0},
+    }
+
+
+def cam_document(**changes) -> dict:
+    group = {"scans": 18, "share_inside_brain": 0.97, "ad_pattern": {"mass": 0.2, "over_volume": 2.5}}
+    score = {"value": 0.7, "low": 0.6, "high": 0.8}
+    areas = {"deletion": 0.5, "insertion": 0.4}
+    return {
+        "exact": {"ad": group, "cn": group},
+        "referenced": {"ad": group, "cn": group},
+        "alarms": [],
+        "method": "cam",
+        "reference_scans": 60,
+        "truth": {
+            "scans": 12,
+            "untrained": {
+                "networks": 2,
+                "untrained referenced": {score: {"lowest": 0.4, "highest": 0.6} for score in SCORES},
+            },
+            "area_share": 0.4,
+            "scores": {
+                "referenced": dict.fromkeys(SCORES, score),
+                "untrained referenced": dict.fromkeys(SCORES, score | {"value": 0.5}),
+            },
+        },
+        "sanity": {
+            "scans": 2,
+            "cascade": [{"layer": "none", "similarity": 1.0}, {"layer": "head", "similarity": -0.1}],
+            "area_over_random": {"exact": areas, "referenced": areas},
+        },
+    } | changes
+
+
+def trained_document() -> dict:
+    params = {
+        "seed": 1,
+        "normalize": {"align": "affine", "grid_mm": 8.0, "smoothing_mm": 8.0, "reference": "global"},
+        "slice": {"range_mm": [-84.0, 36.0], "step_mm": 8.0},
+        "model": {"input_size": 64, "alpha": 0.5, "feature_layer": "block_6_expand_relu", "weights": "none"},
+        "train": {"optimizer": "adamw", "epochs": 3, "batch_size": 32, "learning_rate": 0.001},
+    }
+    lineage = {
+        "id": "0123456789abcdef",
+        "data": "d41d8cd98f00b204e9800998ecf8427e.dir",
+        "split": "38d180545e60015b12c972b8bd928afcbbb673835b03ae26745df2cbf0e29ee0",
+        "params": params,
+        "commit": "d11ab7cc2a6ac69682b673b6ce48c40922de57a1",
+        "code": "211fc0a27a661ccc",
+        "seed": 1,
+        "backend": "tensorflow",
+        "versions": {"keras": "3.15.1", "numpy": "2.4.6"},
+    }
+    return {"lineage": lineage, "best_epoch": 1, "final": {"val_loss": 0.4}, "before_refit": None}
+
+
+def split_document(**changes) -> dict:
+    part = {"subjects": 36, "scans": 36, "slices": 576, "AD": 18, "CN": 18, "age_mean": 74.2, "women": 0.5}
+    return {"hash": "f" * 64, "unit": "subject", "leaky": False, "parts": {"test": part}} | changes
+
+
+@pytest.fixture(scope="session")
+def evaluated(make_predictions):
+    """The evaluation of a fair network: its document, and its tables."""
+    from adpet.evaluation.aggregation import subject_probabilities
+    from adpet.evaluation.comparison import subgroup_table
+    from adpet.evaluation.metrics import (
+        calibration_points,
+        evaluation,
+        precision_recall_curves,
+        roc_band,
+        roc_curves,
+    )
+    from adpet.reporting.components import Evaluation
+
+    test, validation = make_predictions(), make_predictions(prefix="val-", seed=1)
+    metrics = evaluation(test, validation, aggregation="mean_logit", seed=0, resamples=100)
+    lead = {"value": 0.1, "low": 0.02, "high": 0.2}
+    names = ("regions", "voxels", "site")
+    metrics |= {
+        "baselines": {key: {"auc": {"value": 0.7, "low": 0.5, "high": 0.85}} for key in names},
+        "differences": dict.fromkeys(names, lead),
+        "leakage": {"leaky": 0},
+    }
+    subjects = subject_probabilities(test, aggregation="mean_logit")
+    facts = subjects[["subject"]].assign(age="65 to 74", sex="F", site="S01", scanner="HR+")
+    tables = Evaluation(
+        subjects=subjects.drop(columns="subject"),
+        subgroups=subgroup_table(subjects, facts, threshold=metrics["threshold"]),
+        roc=roc_curves(subjects, test),
+        roc_band=roc_band(subjects, seed=0, resamples=100),
+        precision_recall=precision_recall_curves(subjects, test),
+        calibration=calibration_points(subjects, test),
+    )
+    return metrics, tables
+
+
+@pytest.fixture(scope="session")
+def make_documents(evaluated):
+    """Documents of a report: a network that beats its baselines, a clean audit, maps that find the truth."""
+    from adpet.evaluation.comparison import findings
+    from adpet.reporting.components import Documents
+
+    def make(*, lead=None, leaky=False, **changes):
+        metrics, tables = evaluated
+        if lead is not None:
+            metrics = metrics | {"differences": {"regions": lead, "voxels": lead, "site": lead}}
+        if leaky:
+            metrics = metrics | {"baselines": {}, "differences": {}, "leakage": {"leaky": 1}}
+        history = pd.DataFrame({"epoch": [0, 1, 2], "loss": [0.7, 0.5, 0.4], "val_loss": [0.7, 0.5, 0.6]})
+        standard = {
+            "metrics": metrics,
+            "findings": findings(metrics),
+            "evaluation": tables,
+            "trained": trained_document(),
+            "history": history,
+            "ingest": ingest_document(),
+            "split": split_document(),
+            "aggregation": "mean_logit",
+            "is_simulated": True,
+            "audit": audit_document(),
+            "cam": cam_document(),
+        }
+        return Documents(**standard | changes)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_ingest():
+    return ingest_document
+
+
+@pytest.fixture(scope="session")
+def make_audit():
+    return audit_document
+
+
+@pytest.fixture(scope="session")
+def make_cam():
+    return cam_document

@@ -1,0 +1,177 @@
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from adpet.imaging.nifti import Volume, read_volume, to_ras, write_volume
+from adpet.imaging.registration import resample
+from adpet.simulation.anatomy import load_anatomy, region_masks
+from adpet.simulation.cohort import SimulationRecipe, draw_cohort, simulate_scan
+from adpet.simulation.scanner import HEAD_CENTRE, SCANNERS, SITES
+
+RECIPE = SimulationRecipe()
+# A quick scanner for group statistics: 4 mm voxels, in MNI space when the pose is 0.
+COARSE = replace(SCANNERS["TruePoint"], matrix=(48, 56, 48), zooms=(4.0, 4.0, 4.0), axes="RAS")
+
+
+@pytest.fixture(scope="module")
+def anatomy():
+    return load_anatomy()
+
+
+class TestCohort:
+    def test_half_of_the_subjects_have_the_disease(self):
+        first = draw_cohort(RECIPE).drop_duplicates("subject")
+        assert first["diagnosis"].value_counts().to_dict() == {"AD": 90, "CN": 90}
+
+    def test_groups_agree_in_site_sex_and_visits(self):
+        cohort = draw_cohort(RECIPE)
+        for column in ("site", "sex", "session"):
+            table = pd.crosstab(cohort[column], cohort["diagnosis"])
+            assert (table["AD"] == table["CN"]).all(), column
+
+    def test_groups_agree_in_age(self):
+        age = draw_cohort(RECIPE).groupby("diagnosis")["age"].mean()
+        assert abs(age["AD"] - age["CN"]) < 0.6
+
+    def test_subject_numbers_do_not_tell_the_diagnosis(self):
+        first = draw_cohort(RECIPE).drop_duplicates("subject")
+        parity = first["subject"].str[1:].astype(int) % 2
+        assert 0.3 < (first["diagnosis"] == "AD")[parity == 1].mean() < 0.7
+
+    def test_scanners_have_their_shares(self):
+        share = draw_cohort(RECIPE)["site"].value_counts(normalize=True)
+        for name, site in SITES.items():
+            assert share[name] == pytest.approx(site.share, abs=0.03), name
+
+    def test_other_shares_of_scanners_are_kept_and_their_sites_follow(self):
+        cohort = draw_cohort(replace(RECIPE, scanners={"HRRT": 0.75, "HRplus": 0.25}))
+        first = cohort.drop_duplicates("subject")
+        assert (first["scanner"] == "HRRT").mean() == pytest.approx(0.75, abs=0.03)
+        assert set(first["site"]) == {"S01", "S02", "S07", "S08"}
+        table = pd.crosstab(cohort["site"], cohort["diagnosis"])
+        assert (table["AD"] == table["CN"]).all()
+
+    def test_severity_has_the_recipes_moments(self):
+        first = draw_cohort(replace(RECIPE, ad_subjects=300, cn_subjects=300)).drop_duplicates("subject")
+        ill = first.loc[first["diagnosis"] == "AD", "severity"]
+        assert ill.mean() == pytest.approx(1.0, abs=0.1)
+        assert ill.std() == pytest.approx(0.55, abs=0.08)
+        preclinical = first.loc[(first["diagnosis"] == "CN") & (first["severity"] > 0), "severity"]
+        assert len(preclinical) / 300 == pytest.approx(0.2, abs=0.08)
+        assert preclinical.between(0.1, 0.5).all()
+
+    def test_follow_up_is_the_same_person_older_and_no_better(self):
+        cohort = draw_cohort(RECIPE).pivot_table(
+            index="subject", columns="session", values=["age", "severity", "person_seed"]
+        )
+        both = cohort.dropna()
+        assert len(both) / 180 == pytest.approx(0.2, abs=0.04)
+        assert (both["person_seed"]["01"] == both["person_seed"]["02"]).all()
+        assert (both["age"]["02"] - both["age"]["01"]).between(0.9, 3.1).all()
+        assert (both["severity"]["02"] >= both["severity"]["01"]).all()
+
+    def test_subjects_come_as_often_as_they_may(self):
+        recipe = replace(RECIPE, followup_fraction=0.6, max_visits=4)
+        visits = draw_cohort(recipe)["subject"].value_counts()
+        assert set(visits) == {1, 2, 3, 4}
+        assert (visits > 1).mean() == pytest.approx(0.6, abs=0.04)
+        once = draw_cohort(replace(recipe, max_visits=1))
+        assert not once["subject"].duplicated().any()
+
+    def test_visits_are_dated_as_far_apart_as_ages_are(self):
+        cohort = draw_cohort(replace(RECIPE, followup_fraction=1))
+        dates = pd.to_datetime(cohort["date"]).groupby(cohort["subject"]).agg(["min", "max"])
+        years = (dates["max"] - dates["min"]).dt.days / 365.25
+        ages = cohort.groupby("subject")["age"].agg(lambda age: age.max() - age.min())
+        assert (years - ages).abs().max() < 0.11
+
+    def test_a_subject_does_not_depend_on_how_many_there_are(self):
+        few, many = draw_cohort(replace(RECIPE, ad_subjects=3, cn_subjects=3)), draw_cohort(RECIPE)
+        pd.testing.assert_frame_equal(few, many.head(len(few)))
+
+    def test_groups_of_unequal_size_are_the_same_people_without_some_partners(self):
+        every = draw_cohort(RECIPE)
+        fewer = draw_cohort(replace(RECIPE, ad_subjects=20))
+        first = fewer.drop_duplicates("subject")
+        assert first["diagnosis"].value_counts().to_dict() == {"CN": 90, "AD": 20}
+        kept = every[every["subject"].isin(fewer["subject"])].reset_index(drop=True)
+        pd.testing.assert_frame_equal(fewer, kept)
+
+    def test_another_seed_gives_other_subjects(self):
+        one, other = draw_cohort(RECIPE), draw_cohort(replace(RECIPE, seed=1))
+        assert not set(one["person_seed"]) & set(other["person_seed"])
+
+    def test_mean_severity_0_gives_two_healthy_groups(self):
+        null = draw_cohort(replace(RECIPE, ad_severity_mean=0, preclinical_fraction=0))
+        assert (null["severity"] == 0).all()
+
+
+class TestScan:
+    def test_lies_on_its_scanners_grid(self, anatomy):
+        row = draw_cohort(RECIPE).query("site == 'S03'").iloc[0].to_dict()
+        scan = simulate_scan(row, RECIPE, anatomy)
+        assert scan.volume.data.shape == SCANNERS["D690"].matrix
+        np.testing.assert_array_equal(scan.volume.affine, SCANNERS["D690"].affine)
+
+    def test_one_site_delivers_frames_whose_mean_our_reader_reads(self, anatomy, tmp_path):
+        row = draw_cohort(RECIPE).query("site == 'S02'").iloc[0].to_dict()
+        scan = simulate_scan(row, RECIPE, anatomy).volume
+        assert scan.data.shape == (*SCANNERS["HRRT"].matrix, 6)
+        path = tmp_path / "frames.nii"
+        write_volume(path, scan, dtype=np.int16)
+        mean = to_ras(scan.data.mean(axis=-1), scan.affine)
+        np.testing.assert_allclose(read_volume(path).data, mean.data, atol=0.01)
+
+    def test_truth_lies_where_the_disease_does(self, anatomy):
+        recipe = replace(RECIPE, pose=0)
+        row = draw_cohort(recipe).query("severity > 1.2").iloc[0].to_dict()
+        deficit = simulate_scan(row, recipe, anatomy, scanner=COARSE).deficit
+        lost = regional_means(deficit, anatomy)
+        assert lost["posterior cingulate"] > 0.15
+        assert lost["cerebellar cortex"] < 0.03
+        assert lost["pons"] < 0.03
+        assert 0 <= deficit.data.min() <= deficit.data.max() < 0.8
+
+    def test_without_disease_there_is_no_truth_to_show(self, anatomy):
+        row = draw_cohort(RECIPE).query("severity == 0").iloc[0].to_dict()
+        assert simulate_scan(row, RECIPE, anatomy, scanner=COARSE).deficit is None
+
+    def test_pose_moves_the_head(self, anatomy):
+        row = draw_cohort(RECIPE).iloc[0].to_dict()
+        moved = simulate_scan(row, RECIPE, anatomy, scanner=COARSE).volume.data
+        still = simulate_scan(row, replace(RECIPE, pose=0), anatomy, scanner=COARSE).volume.data
+        assert np.corrcoef(moved.ravel(), still.ravel())[0, 1] < 0.98
+
+
+class TestGroups:
+    def test_controls_have_the_tables_means_and_patients_lower_parietal_ones(self, anatomy):
+        recipe = replace(
+            RECIPE, ad_subjects=12, cn_subjects=12, followup_fraction=0, pose=0, preclinical_fraction=0
+        )
+        cohort = draw_cohort(recipe)
+        means = pd.DataFrame(
+            regional_means(simulate_scan(row, recipe, anatomy, scanner=COARSE).volume, anatomy)
+            for row in cohort.to_dict("records")
+        )
+        controls = (cohort["diagnosis"] == "CN").to_numpy()
+        ratio = means.div(means["pons"], axis=0)[controls].mean()
+        # Twelve controls: the common factor alone moves their mean by 2 %.
+        assert ratio["precuneus"] == pytest.approx(1.49, rel=0.10)
+        assert ratio["putamen"] == pytest.approx(1.50, rel=0.10)
+        assert ratio["lateral temporal"] == pytest.approx(1.18, rel=0.10)
+        assert ratio["hippocampus"] == pytest.approx(0.96, rel=0.10)
+        steady = means.div(means["cerebellar cortex"], axis=0)
+        change = steady[~controls].mean() / steady[controls].mean() - 1
+        assert change["posterior cingulate"] < -0.12
+        assert change["precuneus"] < -0.10
+        assert abs(change["putamen"]) < 0.06
+        assert abs(change["precentral"]) < 0.06
+
+
+def regional_means(volume, anatomy):
+    in_mni = volume.affine.copy()
+    in_mni[:3, 3] += HEAD_CENTRE
+    there = resample(Volume(volume.data, in_mni), shape=anatomy.tissue.shape, affine=anatomy.affine)
+    return {name: float(there[mask].mean()) for name, mask in region_masks(anatomy).items()}

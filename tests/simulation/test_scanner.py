@@ -1,0 +1,135 @@
+import nibabel as nib
+import numpy as np
+import pytest
+
+from adpet.simulation.anatomy import FWHM_PER_SIGMA, GRID_MM, load_anatomy
+from adpet.simulation.scanner import (
+    HEAD_CENTRE,
+    NOISE,
+    PONS_BQ_ML,
+    SCANNERS,
+    SITES,
+    blur,
+    count,
+    draw_pose,
+    sample,
+    sample_points,
+)
+from adpet.simulation.subject import draw_person
+
+
+@pytest.fixture(scope="module")
+def anatomy():
+    return load_anatomy()
+
+
+@pytest.fixture(scope="module")
+def person(anatomy):
+    return draw_person(np.random.default_rng(5), anatomy)
+
+
+def counted(*, noise=1.0, frames=1, seed=0, uptake=None):
+    scanner = SCANNERS["HRplus"]
+    uptake = np.full((24, 24, 24), 1.3, dtype=np.float32) if uptake is None else uptake
+    return count(
+        np.random.default_rng(seed),
+        uptake,
+        scanner,
+        zooms=np.array(scanner.zooms),
+        noise=noise,
+        frames=frames,
+    )
+
+
+class TestScanners:
+    @pytest.mark.parametrize("name", SCANNERS)
+    def test_affine_has_the_scanners_axes_zooms_and_its_middle_at_the_origin(self, name):
+        scanner = SCANNERS[name]
+        assert "".join(nib.aff2axcodes(scanner.affine)) == scanner.axes
+        np.testing.assert_allclose(nib.affines.voxel_sizes(scanner.affine), scanner.zooms)
+        middle = scanner.affine @ [*((np.array(scanner.matrix) - 1) / 2), 1]
+        np.testing.assert_allclose(middle[:3], 0, atol=1e-9)
+
+    @pytest.mark.parametrize("name", SCANNERS)
+    def test_field_of_view_holds_a_head(self, name):
+        scanner = SCANNERS[name]
+        assert (np.array(scanner.matrix) * scanner.zooms >= [205, 240, 195]).all()
+
+    def test_storage_orders_differ(self):
+        assert len({scanner.axes for scanner in SCANNERS.values()}) >= 3
+
+    def test_sites_share_the_cohort_out(self):
+        assert sum(site.share for site in SITES.values()) == pytest.approx(1)
+
+
+class TestPose:
+    def test_scale_0_lies_upright_in_the_middle(self, person):
+        pose = draw_pose(np.random.default_rng(0), person, scale=0)
+        np.testing.assert_allclose(pose[:3, :3], np.eye(3), atol=1e-12)
+        np.testing.assert_allclose(pose[:3, 3], HEAD_CENTRE)
+
+    def test_turns_and_scales_without_shear_or_mirror(self, person):
+        pose = draw_pose(np.random.default_rng(1), person, scale=1)[:3, :3]
+        size = np.cbrt(np.linalg.det(pose))
+        assert 0.8 < size < 1.25
+        np.testing.assert_allclose(pose @ pose.T, size**2 * np.eye(3), atol=1e-9)
+
+    def test_spreads_by_about_ten_millimetres_and_degrees(self, person):
+        rng = np.random.default_rng(2)
+        poses = [draw_pose(rng, person, scale=1) for _ in range(60)]
+        angles = [np.degrees(np.arccos((np.trace(p[:3, :3]) / np.cbrt(np.linalg.det(p[:3, :3])) - 1) / 2))
+                  for p in poses]  # fmt: skip
+        assert 5 < np.mean(angles) < 14
+
+    def test_without_pose_and_warp_a_grid_in_mni_space_is_met_voxel_by_voxel(self, person, anatomy):
+        still = type(person)(**{**vars(person), "warp_mm": np.zeros_like(person.warp_mm)})
+        points = sample_points(anatomy, still, np.eye(4), affine=anatomy.affine, shape=anatomy.tissue.shape)
+        np.testing.assert_allclose(points, np.indices(anatomy.tissue.shape), atol=1e-3)
+
+    def test_warp_moves_voxels_by_about_two_millimetres(self, anatomy):
+        moves = []
+        for seed in range(6):
+            other = draw_person(np.random.default_rng(seed), anatomy)
+            points = sample_points(
+                anatomy, other, np.eye(4), affine=anatomy.affine, shape=anatomy.tissue.shape
+            )
+            moves.append((points - np.indices(anatomy.tissue.shape)) * GRID_MM)
+        assert np.std(moves) == pytest.approx(2, abs=0.5)
+
+
+class TestResolution:
+    @pytest.mark.parametrize("fwhm_mm", [4.2, 5.2, 6.2, 6.8])
+    def test_blur_and_interpolation_together_have_the_scanners_resolution(self, fwhm_mm):
+        point = np.zeros((21, 21, 21), dtype=np.float32)
+        point[10, 10, 10] = 1
+        fine = np.arange(0, 20.01, 1 / 3)
+        line = np.stack(np.meshgrid(fine, [10.0], [10.0], indexing="ij")).astype(np.float32)
+        profile = sample(blur(point, fwhm_mm), line)[:, 0, 0]
+        variance = (profile * (fine - 10) ** 2).sum() / profile.sum() * GRID_MM**2
+        # The average over the voxel, which the tissue maps have undergone, is missing here.
+        variance += GRID_MM**2 / 12
+        assert FWHM_PER_SIGMA * np.sqrt(variance) == pytest.approx(fwhm_mm, rel=0.05)
+
+
+class TestCounts:
+    def test_are_whole_not_negative_and_fit_int16(self):
+        image = counted(uptake=np.linspace(0, 3, 24**3, dtype=np.float32).reshape(24, 24, 24))
+        assert (image == np.round(image)).all()
+        assert image.min() >= 0
+        assert image.max() < 2**15
+
+    def test_noise_is_that_of_the_recipe(self):
+        image = counted()
+        assert image.std() / image.mean() == pytest.approx(NOISE, rel=0.5)
+        assert counted(noise=0).std() / counted(noise=0).mean() < 0.035
+
+    def test_scale_differs_from_scan_to_scan(self):
+        scales = [counted(seed=seed).mean() / 1.3 / PONS_BQ_ML for seed in range(20)]
+        assert 0.1 < np.std(np.log(scales)) < 0.4
+
+    def test_frames_are_noisier_each_and_alike_on_average(self):
+        frames, whole = counted(frames=6), counted()
+        assert frames.shape == (24, 24, 24, 6)
+        one, mean = frames[..., 0].std(), frames.mean(axis=-1).std()
+        assert one > 1.8 * mean
+        assert mean / frames.mean() == pytest.approx(whole.std() / whole.mean(), rel=0.3)

@@ -1,0 +1,150 @@
+"""The audit as a stage: whom it uses, the same bytes after a kill, and what register makes of it."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+
+from adpet.cohort.scans import scans_table, write_scans
+from adpet.imaging.template import fdg_template
+from adpet.params import load_params, read_yaml, set_by_key, validate_params
+from adpet.stages import leakage, split
+from adpet.stages.tables import ALIGNMENT_COLUMNS
+from adpet.storage import read_json
+from adpet.tracking.lineage import lineage
+
+SMALL = {
+    "compute.threads": 1,
+    "split.folds": 2,
+    "leakage.subjects": 12,
+    "leakage.step_mm": 15.0,
+    "leakage.alpha": 0.35,
+    "leakage.feature_layer": "block_4_expand_relu",
+    "leakage.epochs": 3,
+    "leakage.batch_size": 8,
+}
+OUTPUTS = ("leakage.json", "predictions.csv", "leak.png")
+
+
+def scan_row(number, visit):
+    return {
+        "scan": f"sub-{number:02d}_ses-{visit}", "subject": f"{number:02d}", "session": str(visit),
+        "diagnosis": ("AD", "CN")[number % 2], "age": 60.0 + number, "sex": "FM"[number // 2 % 2],
+        "path": f"data/raw/{number}-{visit}.nii", "content": f"{number * 10 + visit:064x}",
+    }  # fmt: skip
+
+
+@pytest.fixture
+def workspace(project_root, tmp_path, monkeypatch):
+    """Sixteen subjects of noise, the first of whom came twice, split as in the pipeline."""
+    from ruamel.yaml import YAML
+
+    monkeypatch.chdir(tmp_path)
+    document = read_yaml(project_root / "params.yaml")
+    for key, value in SMALL.items():
+        set_by_key(document, key, value)
+    YAML().dump(document, tmp_path / "params.yaml")
+    (tmp_path / "data/interim/volumes").mkdir(parents=True)
+    (tmp_path / "data/processed").mkdir()
+    template, rng = fdg_template(3.0), np.random.default_rng(0)
+    rows = [scan_row(number, visit) for number in range(16) for visit in (1, 2) if visit == 1 or number == 0]
+    for row in rows:
+        noisy = template.data * rng.uniform(0.8, 1.2, template.data.shape)
+        image = nib.Nifti1Image(noisy.astype(np.float32), template.affine)
+        nib.save(image, tmp_path / "data/interim/volumes" / f"{row['scan']}.nii")
+    blank = dict.fromkeys(("site", "scanner", "level", "frame_seconds"), "")
+    scans = scans_table([{**blank, **row} for row in rows])
+    write_scans(tmp_path / "data/interim/scans.csv", scans)
+    alignment = pd.DataFrame({"scan": scans["scan"], "passed": True, "reason": ""})
+    alignment = alignment.reindex(columns=list(ALIGNMENT_COLUMNS)).fillna(0.5)
+    alignment.to_csv(tmp_path / "data/interim/alignment.csv", index=False)
+    slices = pd.DataFrame([(scan, 0, 0.0) for scan in scans["scan"]], columns=["scan", "index", "y_mm"])
+    slices.to_csv(tmp_path / "data/processed/slices.csv", index=False)
+    split.run(load_params())
+    return tmp_path
+
+
+def held_out():
+    rows = pd.read_csv("data/processed/split.csv", dtype=str)
+    return set(rows.loc[rows["part"] == "test", "subject"])
+
+
+def test_no_subject_of_the_test_set_is_in_it_and_each_comes_with_one_scan(workspace):
+    subjects, scans = leakage._audited(load_params(), leaky=False)
+    assert len(held_out()) == 4
+    assert not held_out() & set(subjects["subject"])
+    assert list(subjects["subject"]) == sorted(scans["subject"])
+    assert dict(subjects["diagnosis"].value_counts()) == {"AD": 6, "CN": 6}
+
+
+def test_a_leaky_split_has_no_untouched_subject_so_all_may_be_used(workspace):
+    assert len(leakage._audited(load_params(), leaky=True)[0]) == 12
+    assert held_out() <= set(pd.read_csv("data/interim/scans.csv", dtype=str)["subject"])
+
+
+def test_the_audit_follows_from_its_own_settings_and_not_from_the_training(project_root, tmp_path):
+    def facts(values):
+        document = read_yaml(project_root / "params.yaml")
+        for key, value in values.items():
+            set_by_key(document, key, value)
+        params = validate_params(document, source="params.yaml")
+        settings = params.model_dump(include=leakage.SETTINGS, mode="json")
+        return lineage(params=settings, raw="data/raw", split_hash="", seed=0)["id"]
+
+    assert facts({}) == facts({"train.epochs": 3, "model.alpha": 1.0})
+    assert facts({}) != facts({"leakage.epochs": 3})
+    assert facts({}) != facts({"slice.window": [0.0, 3.0]})
+
+
+@pytest.mark.long
+def test_an_audit_killed_between_two_epochs_ends_with_the_bytes_of_an_undisturbed_one(
+    workspace, project_root
+):
+    def start():
+        environment = os.environ | {"PYTHONPATH": str(project_root / "src")}
+        return subprocess.Popen(
+            [sys.executable, "-m", "adpet", "leakage"], env=environment, text=True, stderr=subprocess.PIPE
+        )
+
+    def finish(process):
+        _, errors = process.communicate()
+        assert process.returncode == 0, errors
+
+    def wait_for(name, process):
+        while not list((workspace / ".adpet").glob(f"audit/*/{name}")):
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.005)
+
+    def content():
+        return {name: (workspace / "results/leakage" / name).read_bytes() for name in OUTPUTS}
+
+    finish(start())
+    expected = content()
+    shutil.rmtree(workspace / "results")
+
+    killed = start()
+    wait_for("subject_split_shuffled.npz", killed)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    finished = list((workspace / ".adpet").glob("audit/*/s*_split.npy"))
+    assert finished
+    written = [arm.stat().st_mtime_ns for arm in finished]
+    assert not (workspace / "results").exists()
+
+    resumed = start()
+    wait_for("slice_split_shuffled.npz", resumed)
+    assert [arm.stat().st_mtime_ns for arm in finished] == written
+    finish(resumed)
+    assert content() == expected
+    assert not [path for path in (workspace / ".adpet").rglob("*") if path.is_file()]
+
+    document = read_json(workspace / "results/leakage/leakage.json")["leakage"]["audit"]
+    assert document["verdict"] == "inconclusive"
+    assert document["cohort"] == {"subjects": 12, "planes": 4, "step_mm": 15.0}

@@ -1,0 +1,131 @@
+"""A finished scan is not registered again after a kill; one image under two subjects' names is set aside."""
+
+import hashlib
+
+import nibabel as nib
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from adpet.cohort.scans import scans_table, write_scans
+from adpet.errors import InputError
+from adpet.imaging.template import fdg_template
+from adpet.params import read_yaml, set_by_key, validate_params
+from adpet.paths import ALIGNMENT, SCANS, VOLUMES
+from adpet.stages import normalize
+from adpet.stages.tables import read_alignment
+
+
+@pytest.fixture
+def attempts(tmp_path, monkeypatch):
+    """Count the scans that are standardized, without the registration."""
+    (tmp_path / "volumes").mkdir()
+    made = []
+
+    def attempt(scan, *, settings, volumes):
+        made.append(scan["scan"])
+        (volumes / f"{scan['scan']}.nii").touch()
+        return {"scan": scan["scan"], "passed": scan["scan"] != "sub-bad"}
+
+    monkeypatch.setattr(normalize, "_attempt", attempt)
+    return made
+
+
+def run(scan, work):
+    return normalize._normalize_scan({"scan": scan}, settings=None, work=work)
+
+
+@pytest.mark.parametrize("scan", ["sub-1", "sub-bad"])
+def test_a_finished_scan_is_believed(attempts, tmp_path, scan):
+    first = run(scan, tmp_path)
+    assert run(scan, tmp_path) == first
+    assert attempts == [scan]
+
+
+def test_a_report_whose_volume_was_moved_away_before_the_kill_is_not_believed(attempts, tmp_path):
+    run("sub-1", tmp_path)
+    (tmp_path / "volumes" / "sub-1.nii").unlink()
+    run("sub-1", tmp_path)
+    assert attempts == ["sub-1", "sub-1"]
+    assert (tmp_path / "volumes" / "sub-1.nii").exists()
+
+
+def test_a_scan_that_failed_has_no_volume_and_is_not_tried_again(attempts, tmp_path):
+    run("sub-bad", tmp_path)
+    (tmp_path / "volumes" / "sub-bad.nii").unlink()
+    run("sub-bad", tmp_path)
+    assert attempts == ["sub-bad"]
+
+
+GRID_MM = 3.0
+
+
+def save_person(path, seed, change=lambda data: data, *, axes="RAS"):
+    """Write a head in MNI space with a pattern of its own."""
+    template = fdg_template(GRID_MM)
+    pattern = np.random.default_rng(seed).normal(size=template.data.shape)
+    pattern = ndimage.gaussian_filter(pattern, 12 / 2.355 / GRID_MM)
+    data = change(template.data * (1 + 0.1 * pattern / pattern.std())).astype(np.float32)
+    nib.save(nib.Nifti1Image(data, template.affine).as_reoriented(nib.orientations.axcodes2ornt(axes)), path)
+
+
+@pytest.fixture
+def cohort(tmp_path, monkeypatch, project_root):
+    """Twelve people in MNI space; the scans of 3 and 7 are one image, which 3 was scanned beside once more."""
+    monkeypatch.chdir(tmp_path)
+    rows = []
+    for number in range(12):
+        save_person(f"{number}.nii", number)
+    save_person("again.nii", 20)
+    save_person(
+        "7.nii.gz", 3, lambda data: ndimage.gaussian_filter(data, 1) * 900,
+        axes="LIP",
+    )  # fmt: skip
+    files = {f"{number}.nii": number for number in range(12) if number != 7} | {"again.nii": 3, "7.nii.gz": 7}
+    for file, subject in files.items():
+        rows.append(
+            {
+                "scan": f"sub-{file.partition('.')[0]}",
+                "subject": f"{subject}",
+                "session": file,
+                "diagnosis": "AD" if subject % 2 else "CN",
+                "age": 70.0,
+                "sex": "F",
+                "site": "",
+                "scanner": "",
+                "level": "",
+                "path": file,
+                "frame_seconds": "",
+                "content": hashlib.sha256(file.encode()).hexdigest(),
+            }
+        )
+    write_scans(SCANS, scans_table(rows))
+    document = read_yaml(project_root / "params.yaml")
+
+    def params(**values):
+        for key, value in ({"normalize.align": "none", "compute.workers": 1} | values).items():
+            set_by_key(document, key, value)
+        return validate_params(document, source="params.yaml")
+
+    return params
+
+
+class TestOneImageUnderTwoNames:
+    def test_both_scans_are_set_aside_with_the_reason_and_said_so(self, cohort, capsys):
+        normalize.run(cohort(**{"cohort.max_rejected_fraction": 0.2}))
+        table = read_alignment(ALIGNMENT).set_index("scan")
+        failed = table[~table["passed"]]
+        assert list(failed.index) == ["sub-3", "sub-7"]
+        assert failed.loc["sub-3", "reason"].startswith("the same image as sub-7 of another subject")
+        assert failed.loc["sub-7", "reason"].startswith("the same image as sub-3 of another subject")
+        assert "sub-3 and sub-7: one image under two subjects' names" in capsys.readouterr().out
+
+    def test_their_volumes_go_and_those_of_all_others_stay(self, cohort):
+        normalize.run(cohort(**{"cohort.max_rejected_fraction": 0.2}))
+        table = read_alignment(ALIGNMENT)
+        assert {path.stem for path in VOLUMES.iterdir()} == set(table.loc[table["passed"], "scan"])
+        assert table["passed"].sum() == 11
+
+    def test_they_count_as_unusable(self, cohort):
+        with pytest.raises(InputError, match=r"2 of 13 scans .* the same image as"):
+            normalize.run(cohort(**{"cohort.max_rejected_fraction": 0.1}))
