@@ -27,7 +27,8 @@ from adpet.tracking.lineage import (
     read_facts,
 )
 from adpet.tracking.registry import register_version, version_of
-from adpet.tracking.runs import append_to_run, delivered_run
+from adpet.tracking.runs import append_to_run
+from adpet.tracking.sync import shared_run
 
 DATA = f"{'ab12' * 8}.dir"
 PARAMS = {"seed": 1, "cohort": {"raw": "data/raw"}, "train": {"learning_rate": 0.002}}
@@ -177,7 +178,7 @@ def registered(facts, log, tmp_path):
         file.write_text(json.dumps(document or {"lineage": changed}))
         with append_to_run(changed["id"]) as run:
             run.log_artifact(file, FOLDER)
-        register_version(run_id=delivered_run(changed["id"], "train"), tags={"adpet.lineage": changed["id"]})
+        register_version(run_id=shared_run(changed["id"]), tags={"adpet.lineage": changed["id"]})
         return version_of("models:/adpet/1")
 
     return registered

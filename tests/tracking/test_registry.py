@@ -110,7 +110,7 @@ class TestFiles:
 
     def test_a_version_without_a_digest_is_registered_again(self, folder):
         current().client.delete_model_version_tag("adpet", "1", "adpet.files_digest")
-        with pytest.raises(TrackingError, match="a version without it; register it"):
+        with pytest.raises(TrackingError, match="a version without it; register it again"):
             load_model("models:/adpet/1")
         register_version(run_id=version_of("models:/adpet/1").run_id)
         load_model("models:/adpet/1")

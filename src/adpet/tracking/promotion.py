@@ -23,7 +23,6 @@ from adpet.evaluation.promotion import Condition, Rule, conditions
 from adpet.tracking.registry import (
     AUDIT,
     CHAMPION,
-    LEAKY,
     NoEvidenceError,
     Version,
     evidence_of,
@@ -33,7 +32,7 @@ from adpet.tracking.registry import (
     version_numbers,
     version_of,
 )
-from adpet.tracking.store import current, reported, user
+from adpet.tracking.store import LEAKY, current, reported, user
 
 # Kinds of decisions, and how they end; without an end, one is being taken, or its process was killed.
 PROMOTION, ROLLBACK, BY_HAND = "promotion", "rollback", "moved by hand"

@@ -19,21 +19,17 @@ from mlflow.exceptions import MlflowException
 from adpet.errors import InputError, TrackingError
 from adpet.evaluation.promotion import Evidence, evidence_digest
 from adpet.paths import WORK
-from adpet.storage import PARTIAL_PREFIX, move
-from adpet.tracking.checked_loading import FILES, files_digest
-from adpet.tracking.model_files import downloaded, read_model, require_digest
-from adpet.tracking.models import DIGEST, SERVED, trained_model
-from adpet.tracking.pages import NOTE, Origin
+from adpet.storage import FILES, PARTIAL_PREFIX, files_digest, move
+from adpet.tracking.models import DIGEST, SERVED, downloaded, read_model, require_digest, trained_model
 from adpet.tracking.runs import RunHandle
-from adpet.tracking.store import connect, current, one_line, reported
+from adpet.tracking.store import LEAKY, MODEL_URI, connect, current, one_line, reported
+from adpet.tracking.ui_notes import NOTE, Origin
 
 CHAMPION: Final = "champion"
 CHALLENGER: Final = "challenger"
 MODEL_NAME: Final = "adpet"
-MODEL_URI: Final = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>[0-9]+))")
 
-# Tags of a version and its run: a split with subjects on two sides, and the verdict of the leakage test.
-LEAKY: Final = "adpet.leaky"
+# Tag of a version and its run: the verdict of the leakage test.
 AUDIT: Final = "adpet.audit"
 AGGREGATION: Final = "adpet.aggregation"
 # The tag of a version with the digest of its test results, and their folder among the run's artifacts.

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from adpet.tracking.pages import NOTE, VIEW_NAME, Origin, experiment_tags, run_list, run_name
 from adpet.tracking.registry import describe_run, origin_of, register_version
 from adpet.tracking.store import complete_experiment, current
+from adpet.tracking.ui_notes import NOTE, VIEW_NAME, Origin, experiment_tags, run_list, run_name
 
 FACTS = {"params": {"cohort": {"raw": "data/raw"}}, "data": "d41d8cd98f00b204e9800998ecf8427e.dir"}
 
