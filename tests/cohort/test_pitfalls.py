@@ -19,7 +19,7 @@ from adpet.cohort.reader import read_collection
 from adpet.cohort.scans import write_rejected, write_scans
 from adpet.errors import InputError
 from adpet.imaging.nifti import Volume, read_volume, write_volume
-from adpet.imaging.normalization import load_standard, normalize, ratio_to_reference
+from adpet.imaging.normalization import load_standard, normalize, to_suvr
 from adpet.simulation.anatomy import load_anatomy
 from adpet.simulation.cohort import SimulationRecipe, draw_cohort, simulate_scan
 from adpet.simulation.scanner import HEAD_CENTRE
@@ -351,7 +351,7 @@ class TestLabels:
 def test_the_unit_falls_out(collection, unit):
     nib.save(image(DATA * np.float32(unit)), collection.place("scan.nii"))
     everywhere = np.ones(SHAPE, dtype=bool)
-    ratio = ratio_to_reference(collection.read_specimen().data, everywhere)
+    ratio = to_suvr(collection.read_specimen().data, everywhere)
     np.testing.assert_allclose(ratio, DATA / DATA.mean(), rtol=1e-5)
 
 

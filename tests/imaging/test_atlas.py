@@ -4,7 +4,7 @@ import pytest
 
 from adpet.errors import InputError
 from adpet.imaging.atlas import AD_PATTERN, BUILT_IN, ELLIPSOIDS, load_atlas
-from adpet.imaging.template import brain_mask, standard_grid
+from adpet.imaging.template import brain_mask, template_grid
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ class TestOwnRegions:
     @pytest.mark.parametrize("grid_mm", [2.0, 3.0, 4.0])
     def test_every_region_is_there_on_both_sides(self, grid_mm):
         atlas = load_atlas(BUILT_IN, grid_mm)
-        shape, affine = standard_grid(grid_mm)
+        shape, affine = template_grid(grid_mm)
         x = affine[0, 3] + grid_mm * np.arange(shape[0])
         for label, name in atlas.names.items():
             where = atlas.labels == label
@@ -42,7 +42,7 @@ class TestAnAtlasFile:
         (label_file.parent / "labels.tsv").write_text("index\tname\n3\tleft half\n")
         atlas = load_atlas(str(label_file), 3.0)
         assert atlas.names == {3: "left half", 7: "label 7"}
-        x = standard_grid(3.0)[1][0, 3] + 3 * np.arange(atlas.labels.shape[0])
+        x = template_grid(3.0)[1][0, 3] + 3 * np.arange(atlas.labels.shape[0])
         assert not (atlas.labels[x > 1] == 3).any()
         assert (atlas.labels[x < -12] == 3).any()
 

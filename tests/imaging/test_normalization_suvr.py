@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from adpet.imaging.normalization import ratio_to_reference, to_uint8
+from adpet.imaging.normalization import to_suvr, to_uint8
 
 WINDOW = (0.0, 2.5)
 
@@ -13,7 +13,7 @@ class TestRatio:
         data = np.random.default_rng(0).uniform(1000, 9000, (5, 6, 7)).astype(np.float32)
         mask = np.zeros(data.shape, dtype=bool)
         mask[2:4] = True
-        ratio = ratio_to_reference(data, mask)
+        ratio = to_suvr(data, mask)
         assert ratio.dtype == np.float32
         assert ratio[mask].mean() == pytest.approx(1, rel=1e-6)
 
@@ -21,19 +21,19 @@ class TestRatio:
         data = np.random.default_rng(0).uniform(1, 9, (5, 6, 7)).astype(np.float32)
         mask = data > 2
         np.testing.assert_allclose(
-            ratio_to_reference(data, mask), ratio_to_reference(data * 1000, mask), rtol=1e-6
+            to_suvr(data, mask), to_suvr(data * 1000, mask), rtol=1e-6
         )
 
     def test_voxels_outside_the_scanners_view_do_not_count(self):
         data = np.array([[[4.0, 8.0, 0.0, -3.0, np.nan]]], dtype=np.float32)
-        ratio = ratio_to_reference(data, np.ones(data.shape, dtype=bool))
+        ratio = to_suvr(data, np.ones(data.shape, dtype=bool))
         np.testing.assert_allclose(ratio[0, 0, :2], [4 / 6, 8 / 6], rtol=1e-6)
 
     @pytest.mark.parametrize("value", [0.0, -2.0, np.nan])
     def test_a_reference_without_uptake_is_refused(self, value):
         data = np.full((2, 2, 2), value, dtype=np.float32)
         with pytest.raises(ValueError, match=r"reference region \(8 voxels\) must hold positive uptake"):
-            ratio_to_reference(data, np.ones(data.shape, dtype=bool))
+            to_suvr(data, np.ones(data.shape, dtype=bool))
 
 
 class TestBytes:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from adpet.imaging.nifti import Volume, to_ras
 from adpet.imaging.slices import CENTRE_Z_MM, CoronalGrid, back_project, coronal_slices, resize_maps
-from adpet.imaging.template import brain_mask, standard_grid
+from adpet.imaging.template import brain_mask, template_grid
 
 GRID = CoronalGrid.spanning(range_mm=(-20, 22), step_mm=6, size=16, field_mm=64)
 SHAPE = (40, 38, 42)
@@ -57,7 +57,7 @@ class TestGrid:
     @pytest.mark.parametrize("grid_mm", [2.0, 3.0])
     def test_192_mm_hold_the_brain_and_its_cerebellum(self, grid_mm):
         mask = brain_mask(grid_mm).astype(np.float32)
-        _, affine = standard_grid(grid_mm)
+        _, affine = template_grid(grid_mm)
         grid = CoronalGrid.spanning(range_mm=(-126, 90), step_mm=grid_mm, size=96, field_mm=192)
         slices = coronal_slices(mask, affine, grid)
         for edge in (slices[:, 0], slices[:, -1], slices[:, :, 0], slices[:, :, -1]):

@@ -19,7 +19,7 @@ from scipy import ndimage
 
 from adpet.imaging.nifti import Array, Volume
 from adpet.imaging.registration import FWHM_PER_SIGMA, resample
-from adpet.imaging.template import Mask, brain_mask, fdg_template, standard_grid
+from adpet.imaging.template import Mask, brain_mask, fdg_template, template_grid
 
 Matrix: TypeAlias = npt.NDArray[np.float32]
 
@@ -63,7 +63,7 @@ def coarse_brain(volume: Volume) -> Array:
     """
     sigma = FWHM_MM / FWHM_PER_SIGMA / voxel_sizes(volume.affine)
     blurred = Volume(ndimage.gaussian_filter(volume.data, sigma), volume.affine)
-    shape, affine = standard_grid(GRID_MM)
+    shape, affine = template_grid(GRID_MM)
     values = resample(blurred, shape=shape, affine=affine)[_coarse_mask()]
     mean = values.mean(dtype=np.float64)
     return np.asarray(values / mean if mean > 0 else values, dtype=np.float32)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from adpet.imaging.nifti import Affine, Array
-from adpet.imaging.template import standard_grid, tissue_map
+from adpet.imaging.template import template_grid, tissue_map
 
 Mask: TypeAlias = npt.NDArray[np.bool_]
 Vector: TypeAlias = tuple[float, float, float]
@@ -198,7 +198,7 @@ class Anatomy:
 @cache
 def load_anatomy() -> Anatomy:
     """Make the anatomy and fit its regional uptake; about two seconds, once a process."""
-    _, affine = standard_grid(GRID_MM)
+    _, affine = template_grid(GRID_MM)
     grey, white = _coarse("gm"), _coarse("wm")
     tissue = grey + white > LEAST_TISSUE
     position = np.argwhere(tissue).T.astype(np.float32) * np.float32(GRID_MM)
@@ -298,7 +298,7 @@ def _fitted_values(anatomy: Anatomy) -> npt.NDArray[np.float64]:
 def _coarse(name: Literal["gm", "wm"]) -> Array:
     """Average a 1 mm tissue map over the voxels of the 3 mm grid."""
     volume = tissue_map(name)
-    shape, affine = standard_grid(GRID_MM)
+    shape, affine = template_grid(GRID_MM)
     averaged = ndimage.uniform_filter(volume.data, size=round(GRID_MM), mode="constant")
     start = np.round(affine[:3, 3] - volume.affine[:3, 3]).astype(int)
     coarse = np.zeros(shape, dtype=np.float32)
