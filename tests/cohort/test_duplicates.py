@@ -5,7 +5,7 @@ import pytest
 from scipy import ndimage
 
 from adpet.cohort import duplicates
-from adpet.cohort.duplicates import coarse_brain, find_look_alikes, particular_to
+from adpet.cohort.duplicates import coarse_brain, find_duplicates, residual_patterns
 from adpet.imaging.nifti import Volume
 from adpet.imaging.template import fdg_template
 
@@ -50,7 +50,7 @@ COPIES = {
 
 
 def pairs(brains, subjects):
-    return [(found.first, found.second) for found in find_look_alikes(brains, subjects)]
+    return [(found.first, found.second) for found in find_duplicates(brains, subjects)]
 
 
 def names(number):
@@ -59,7 +59,7 @@ def names(number):
 
 def test_different_people_are_no_look_alikes(brains):
     assert pairs(brains, names(14)) == []
-    correlations = particular_to(brains) @ particular_to(brains).T
+    correlations = residual_patterns(brains) @ residual_patterns(brains).T
     assert np.abs(correlations[~np.eye(14, dtype=bool)]).max() < 0.6
 
 
@@ -83,9 +83,9 @@ def test_a_few_people_are_no_look_alikes_but_copies_are(brains, number):
 
 def test_blocks_change_nothing(brains, monkeypatch):
     copies = np.vstack([brains, brains[[3, 12]]])
-    whole = find_look_alikes(copies, names(16))
+    whole = find_duplicates(copies, names(16))
     monkeypatch.setattr(duplicates, "BLOCK_SCANS", 3)
-    assert find_look_alikes(copies, names(16)) == whole
+    assert find_duplicates(copies, names(16)) == whole
     assert [(found.first, found.second) for found in whole] == [(3, 14), (12, 15)]
     assert [found.correlation for found in whole] == [1.0, 1.0]
 

@@ -12,7 +12,7 @@ from adpet.imaging.nifti import Volume, read_header, read_volume
 from adpet.params import read_yaml, set_by_key, validate_params
 from adpet.simulation import layouts
 from adpet.simulation.cohort import SimulatedScan, SimulationRecipe, draw_cohort
-from adpet.simulation.defects import CHANGED, OTHER_GROUPS, READABLE, UNUSABLE, plan_mess
+from adpet.simulation.defects import CHANGED, OTHER_GROUPS, READABLE, UNUSABLE, plan_defects
 from adpet.simulation.layouts import DIAGNOSES, FRAMES, AdniTree, BidsTree, write_cohort
 from adpet.simulation.scanner import SITES
 from adpet.stages.ingest import run
@@ -160,7 +160,7 @@ class TestTheWholeMess:
         clean, _ = ingest(kind.removeprefix("messy-"))
         messy, _ = ingest(kind, **cohort)
         everybody = draw_cohort(MANY)
-        tree = {"messy-bids": BidsTree, "messy-adni": AdniTree}[kind](Path(), plan_mess(everybody, MANY.seed))
+        tree = {"messy-bids": BidsTree, "messy-adni": AdniTree}[kind](Path(), plan_defects(everybody, MANY.seed))
         table = planted(trees(kind))
         lost = set(table.loc[table["verdict"] != "read", "file"])
         kept = {
@@ -229,13 +229,13 @@ def test_unusual_storage_changes_no_voxel_in_the_world(trees, ingest, layout):
 
 
 def test_another_seed_plants_elsewhere():
-    one, other = (plan_mess(draw_cohort(replace(FEW, seed=seed)), seed) for seed in (0, 1))
+    one, other = (plan_defects(draw_cohort(replace(FEW, seed=seed)), seed) for seed in (0, 1))
     assert one.stored != other.stored
-    assert one == plan_mess(draw_cohort(FEW), 0)
+    assert one == plan_defects(draw_cohort(FEW), 0)
 
 
 def test_the_smallest_cohort_keeps_all_its_scans():
     cohort = draw_cohort(replace(FEW, ad_subjects=2, cn_subjects=2, followup_fraction=0))
-    mess = plan_mess(cohort, 0)
-    assert mess.shared is mess.changed is None
-    assert {guest.verdict for guest in mess.guests} == {"skipped"}
+    defects = plan_defects(cohort, 0)
+    assert defects.shared is defects.changed is None
+    assert {extra.verdict for extra in defects.extra} == {"skipped"}

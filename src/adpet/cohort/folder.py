@@ -1,7 +1,7 @@
-"""Read a flat folder of scans that a ``scans.csv`` describes: the door for every other collection.
+"""Read a flat folder of scans described by a ``scans.csv``.
 
-Paths in the CSV are relative to the collection's folder, with ``/`` between folders, and never leave it; one
-may name a folder that holds the frames of one image, each in a file of its own.
+Paths in the CSV are relative to the collection's folder, with ``/`` between folders, and never leave it; a
+path may name a folder with the frames of one image, each in a file of its own.
 """
 
 from pathlib import Path
@@ -23,9 +23,10 @@ REQUIRED = ("path", "subject", "session", "diagnosis")
 
 
 def find_folder(root: Path, *, table: Path | None = None) -> Findings:
-    """List the scans of a CSV with the columns path, subject, session, diagnosis and a few optional ones.
+    """List the scans of a flat folder's CSV.
 
-    These are age, sex, site, scanner, and date, which orders a subject's scans.
+    Its columns are path, subject, session and diagnosis; optional are age, sex, site, scanner, and date,
+    which orders a subject's scans.
 
     Parameters
     ----------
@@ -37,7 +38,7 @@ def find_folder(root: Path, *, table: Path | None = None) -> Findings:
     Raises
     ------
     InputError
-        If the CSV is missing or unreadable, or lacks a required column.
+        If the CSV is missing or unreadable, or has not all required columns.
     """
     if table is None:
         require_inside(root / TABLE, root)

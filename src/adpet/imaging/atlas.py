@@ -1,4 +1,4 @@
-"""Brain regions on the MNI grid, built-in or from a file.
+"""Brain regions on the MNI grid, built-in or loaded.
 
 Built-in regions are ellipsoids of grey matter on both sides, after the centres that MNI atlases give; a voxel
 in several belongs to the one with the nearest centre, in radii. They are coarse by design.

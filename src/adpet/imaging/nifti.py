@@ -53,7 +53,7 @@ PAIR: Final = re.compile(r"(.*\.)(hdr|img)(\.\w+)?", re.IGNORECASE | re.DOTALL)
 
 @dataclass(frozen=True, eq=False)
 class Volume:
-    """Image: `data`, (i, j, k), and its `affine` to RAS+ mm."""
+    """Image: `data`, (i, j, k), and `affine` to RAS+ mm."""
 
     data: Array
     affine: Affine

@@ -115,7 +115,7 @@ def reference_mask(reference: Reference, grid_mm: float) -> Mask:
 
 @cache
 def tissue_labels(grid_mm: float) -> npt.NDArray[np.uint8]:
-    """Return tissue labels, (i, j, k) uint8: 1 grey, 2 white."""
+    """Return tissue labels, uint8: 1 grey, 2 white."""
     grey = _on_grid(tissue_map("gm").data, grid_mm, GREY_FWHM_MM) > MIN_GREY
     white = _on_grid(tissue_map("wm").data, grid_mm, WHITE_FWHM_MM) > MIN_WHITE
     return _frozen(np.where(white, WHITE_LABEL, np.where(grey, GREY_LABEL, 0)).astype(np.uint8))
