@@ -2,7 +2,7 @@
 
 Every specimen lies beside two good scans in a collection, which must come whatever the specimen is. It is read
 right, or it is set aside with its path and a reason that a technician understands. The finer points of a pitfall
-are proved where it is dealt with: tests/imaging/test_volume.py, test_collection.py, test_adni.py, test_bids.py.
+are tested with the module: test_nifti.py, test_reader.py, test_adni.py, test_bids.py.
 """
 
 import gzip
@@ -348,16 +348,16 @@ class TestLabels:
 
 
 @pytest.mark.parametrize("unit", [1.0, 1e-3, 3e-7, 55000.0], ids=["Bq/mL", "kBq/mL", "SUV", "counts"])
-def test_the_unit_falls_out(collection, unit):
+def test_unit_cancels_out_of_suvr(collection, unit):
     nib.save(image(DATA * np.float32(unit)), collection.place("scan.nii"))
     everywhere = np.ones(SHAPE, dtype=bool)
-    ratio = to_suvr(collection.read_specimen().data, everywhere)
-    np.testing.assert_allclose(ratio, DATA / DATA.mean(), rtol=1e-5)
+    suvr = to_suvr(collection.read_specimen().data, everywhere)
+    np.testing.assert_allclose(suvr, DATA / DATA.mean(), rtol=1e-5)
 
 
 @pytest.fixture(scope="module")
 def head():
-    """A phantom in MNI space."""
+    """A simulated head in MNI space."""
     recipe = SimulationRecipe(pose=0)
     row = draw_cohort(recipe).query("site == 'S03'").iloc[0].to_dict()
     volume = simulate_scan(row, recipe, load_anatomy()).volume
@@ -367,7 +367,7 @@ def head():
 
 
 class TestPartialHead:
-    """A scanner's field of view that ends in the head, on a phantom whose place is known."""
+    """A scanner's field of view that ends in the head, on a simulated head whose place is known."""
 
     def similarity(self, path):
         standard = load_standard(grid_mm=3.0, reference="global", align="affine")

@@ -1,8 +1,22 @@
+"""Metadata tables are read in all their spellings; keys are safe file names."""
+
 import math
+from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from adpet.cohort.tables import parse_age, parse_date, parse_sex, plain, read_table, require_columns
+from adpet.cohort.tables import (
+    Candidate,
+    parse_age,
+    parse_date,
+    parse_sex,
+    plain,
+    read_table,
+    require_columns,
+    safe_label,
+)
 from adpet.errors import InputError
 
 
@@ -81,3 +95,27 @@ class TestDates:
     @pytest.mark.parametrize("text", ["", "August", "8/9/21", "20210809", "13/9/2021", "2021-02-30"])
     def test_what_is_no_date_is_not_guessed(self, text):
         assert parse_date(text) == ""
+
+
+def key(**labels):
+    return Candidate(Path("a.nii"), **labels).key
+
+
+def test_a_key_is_made_of_subject_session_and_run():
+    assert key(subject="01", session="02", run="1") == "sub-01_ses-02_run-1"
+    assert key(subject="01") == "sub-01"
+
+
+@pytest.mark.parametrize("pair", [("Jürgen", "Jurgen"), ("a/b", "ab"), ("Ω", "Φ"), ("../x", "x")])
+def test_labels_that_lose_letters_stay_apart(pair):
+    first, second = map(safe_label, pair)
+    assert first != second
+
+
+@settings(max_examples=100)
+@given(st.text(min_size=1, max_size=20).filter(lambda text: text.strip()))
+def test_every_key_is_a_safe_file_name(label):
+    name = key(subject=label, session=label)
+    assert name.isascii()
+    assert set(name) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_")
+    assert safe_label(label)
