@@ -120,10 +120,7 @@ def level_of(description: str) -> str:
 
 
 def tracer_of(facts: ImageFacts) -> str:
-    """Return the tracer of a PET image, or ``unknown``.
-
-    Of an image of another modality the modality.
-    """
+    """Return the tracer, or the modality if not PET."""
     if facts.modality and facts.modality.upper() != PET:
         return facts.modality
     stated = tracer_name(facts.tracer)
@@ -133,10 +130,7 @@ def tracer_of(facts: ImageFacts) -> str:
 
 
 def files_by_image(root: Path, listing: Listing, findings: Findings) -> dict[str, list[Path]]:
-    """Return the files of every listed image, without copies.
-
-    Copies and files of unknown images are rejected.
-    """
+    """Return the files by listed image; reject copies and others."""
     files: dict[str, list[Path]] = defaultdict(list)
     for file in files_under(root, NIFTI):
         try:
@@ -155,10 +149,7 @@ def files_by_image(root: Path, listing: Listing, findings: Findings) -> dict[str
 
 
 def shared_folder(files: Sequence[Path]) -> Path | None:
-    """Return the folder that several files have to themselves.
-
-    None if it holds other images, or for a single file.
-    """
+    """Return the folder of several files if theirs alone."""
     if len(files) > 1 and set(scan_files(files[0].parent)) == set(files):
         return files[0].parent
     return None
@@ -306,10 +297,7 @@ def _scan_path(files: Sequence[Path]) -> Path | None:
 
 
 def _with_sessions(images: Iterable[_Image]) -> Iterator[tuple[_Image, str]]:
-    """Yield each image with its session.
-
-    The session is the visit if that separates a subject's scans, else the date.
-    """
+    """Yield images with their visit, or date if visits repeat."""
     subjects: dict[str, list[_Image]] = defaultdict(list)
     for image in images:
         subjects[image.facts.subject].append(image)

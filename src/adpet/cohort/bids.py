@@ -236,9 +236,6 @@ def _scanner(metadata: Mapping[str, Any]) -> str:
 
 
 def _frame_seconds(durations: Any) -> str:
-    """Return durations as text, unchanged if not numbers.
-
-    Where frames need durations, they are checked.
-    """
+    """Return durations as text, to be checked with the frames."""
     listed = durations if isinstance(durations, list) else [] if durations is None else [durations]
     return " ".join(f"{value:.10g}" if isinstance(value, int | float) else str(value) for value in listed)

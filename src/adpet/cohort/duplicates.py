@@ -49,17 +49,9 @@ class Duplicate:
 
 
 def coarse_brain(volume: Volume) -> Array:
-    """Return a normalized brain on a coarse grid.
+    """Return a normalized brain on a coarse grid, (n,) float32.
 
-    Parameters
-    ----------
-    volume : Volume
-        In MNI space, on any grid.
-
-    Returns
-    -------
-    (n,) float32 ndarray
-        Blurred and sampled at the voxels of `_coarse_mask`, relative to their mean.
+    It is blurred and sampled at the voxels of `_coarse_mask`, relative to their mean.
     """
     sigma = FWHM_MM / FWHM_PER_SIGMA / voxel_sizes(volume.affine)
     blurred = Volume(ndimage.gaussian_filter(volume.data, sigma), volume.affine)
@@ -70,7 +62,7 @@ def coarse_brain(volume: Volume) -> Array:
 
 
 def find_duplicates(brains: Matrix, subjects: Sequence[str]) -> list[Duplicate]:
-    """Find copies among scans of different subjects.
+    """Find copies among scans of different subjects, ordered.
 
     Parameters
     ----------
@@ -78,11 +70,6 @@ def find_duplicates(brains: Matrix, subjects: Sequence[str]) -> list[Duplicate]:
         Of `coarse_brain`.
     subjects : sequence of str
         The subject of each scan.
-
-    Returns
-    -------
-    list of Duplicate
-        Ordered by position.
     """
     few = len(brains) < FEW_SCANS
     limit = MIN_CORRELATION_OF_FEW if few else MIN_CORRELATION
@@ -103,7 +90,7 @@ def find_duplicates(brains: Matrix, subjects: Sequence[str]) -> list[Duplicate]:
 
 
 def residual_patterns(brains: Matrix) -> Matrix:
-    """Return each scan without what heads have in common.
+    """Return each brain without what heads have in common.
 
     Parameters
     ----------

@@ -25,15 +25,8 @@ REQUIRED = ("path", "subject", "session", "diagnosis")
 def find_folder(root: Path, *, table: Path | None = None) -> Findings:
     """List the scans of a flat folder's CSV.
 
-    Its columns are path, subject, session and diagnosis; optional are age, sex, site, scanner, and date,
-    which orders a subject's scans.
-
-    Parameters
-    ----------
-    root : Path
-        The collection's folder, to which paths are relative.
-    table : Path, optional
-        The CSV; ``scans.csv`` in `root` without it.
+    Columns are path, subject, session, diagnosis; optional are age, sex, site, scanner, and date, which
+    orders a subject's scans. Without `table` the CSV is ``scans.csv`` in `root`.
 
     Raises
     ------

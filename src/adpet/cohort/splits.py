@@ -86,12 +86,8 @@ def assign_slices(slices: pd.DataFrame, scans: pd.DataFrame, subject_parts: pd.D
 
     Parameters
     ----------
-    slices : DataFrame
-        scan, index; other columns are ignored.
-    scans : DataFrame
-        scan, subject, diagnosis; other columns are ignored.
-    subject_parts : DataFrame
-        subject, part; of `split_by_subject`.
+    slices, scans, subject_parts : DataFrame
+        scan, index; scan, subject, diagnosis; subject, part. Other columns are ignored.
 
     Returns
     -------
@@ -117,15 +113,13 @@ def assign_slices(slices: pd.DataFrame, scans: pd.DataFrame, subject_parts: pd.D
 def split_by_slice(slices: pd.DataFrame, *, test_fraction: float, folds: int, seed: int) -> pd.DataFrame:
     """Split single slices, as in 2019: LEAKY, for comparison only.
 
-    Of each diagnosis a fraction of the images is tested and the folds share the rest, in random order; slices
-    of one subject fall in several parts, and a network can score by recognising the subject.
+    As `split_by_subject`, but of slices in random order within each diagnosis: slices of one subject fall in
+    several parts, and a network can score by recognising the subject.
 
     Parameters
     ----------
     slices : DataFrame
         scan, index, subject, diagnosis.
-    test_fraction, folds, seed
-        As in `split_by_subject`, but of slices.
 
     Returns
     -------
@@ -144,25 +138,19 @@ def split_by_slice(slices: pd.DataFrame, *, test_fraction: float, folds: int, se
 
 
 def cross_validation_folds(subjects: pd.DataFrame, *, folds: int, seed: int) -> pd.DataFrame:
-    """Assign all subjects to equal folds, as in `split_by_subject`.
+    """Assign all subjects to equal folds, as `split_by_subject` does.
 
     Parameters
     ----------
     subjects : DataFrame
-        One row a subject: subject, diagnosis, age (years, NaN if unknown), sex.
+        As of `split_by_subject`.
     folds : int
         3 or more: of each fold's rest one part validates, the others train.
-    seed : int
 
     Returns
     -------
     DataFrame
         subject, diagnosis, fold (0 to `folds` - 1); ordered by subject.
-
-    Raises
-    ------
-    InputError
-        If a fold gets no subject of a diagnosis.
     """
     # A test set as large as each of the other folds is the last of them.
     assigned = split_by_subject(subjects, test_fraction=1 / folds, folds=folds - 1, seed=seed)
@@ -173,12 +161,7 @@ def cross_validation_folds(subjects: pd.DataFrame, *, folds: int, seed: int) -> 
 def fold_parts(folds: pd.DataFrame, *, fold: int) -> pd.DataFrame:
     """Return the part of each subject when `fold` is tested.
 
-    The next fold validates, the rest train.
-
-    Returns
-    -------
-    DataFrame
-        subject, part ("test", "validation" or "train").
+    The next fold is the part "validation", the others are "train".
     """
     count = int(folds["fold"].max()) + 1
     parts = {fold: "test", (fold + 1) % count: "validation"}
@@ -220,7 +203,7 @@ def split_summary(split: pd.DataFrame, scans: pd.DataFrame) -> dict[str, Any]:
     Ages are years at a subject's first scan; the share of women is of those with known sex; sites count
     subjects.
     """
-    leaky = _is_leaky(split)
+    leaky = bool(split[["subject", "part"]].drop_duplicates()["subject"].duplicated().any())
     people = subject_table(scans)
     return {
         "hash": split_hash(split),
@@ -304,10 +287,6 @@ def _require_both_diagnoses(assigned: pd.DataFrame, parts: Sequence[str]) -> Non
                 f"split: required {diagnosis} in each of {len(parts)} parts; received {count} of it, none in "
                 f"{missing[0]}; add subjects, lower split.folds or change split.test_fraction"
             )
-
-
-def _is_leaky(split: pd.DataFrame) -> bool:
-    return bool(split[["subject", "part"]].drop_duplicates()["subject"].duplicated().any())
 
 
 def _ordered(split: pd.DataFrame) -> pd.DataFrame:

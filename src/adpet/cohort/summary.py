@@ -91,13 +91,7 @@ def first_visits(scans: pd.DataFrame) -> pd.DataFrame:
 
 
 def measure_confounds(subjects: pd.DataFrame) -> list[Factor]:
-    """Measure every factor on which subjects differ.
-
-    Parameters
-    ----------
-    subjects : DataFrame
-        Of `first_visits`.
-    """
+    """Measure each factor of `first_visits` on which subjects differ."""
     is_ad = (subjects["diagnosis"] == DIAGNOSES[0]).to_numpy()
     if is_ad.all() or not is_ad.any():
         return []

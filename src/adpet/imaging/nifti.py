@@ -253,11 +253,9 @@ def _open_image(path: Path) -> Iterator[AnalyzeImage]:
 
 
 def _error_kind(error: Exception) -> str:
-    """Return the kind of error, without text from the file.
-
-    Only the messages of zlib and of the system are known to quote no header.
-    """
+    """Return the kind of error, without text from the file."""
     match error:
+        # Of these alone the messages quote no header.
         case EOFError() | zlib.error():
             return " ".join(str(error).split())
         case gzip.BadGzipFile():
@@ -366,10 +364,7 @@ def _unpack(voxels: Path) -> int:
 
 
 def _best_affine(path: Path, image: AnalyzeImage) -> tuple[Affine, bool]:
-    """Return the first usable affine, and whether it was stored.
-
-    Of sform, qform, and the voxel sizes without either.
-    """
+    """Return the first usable affine, and whether it was stored."""
     candidates: list[Any] = []
     if isinstance(image, nib.Nifti1Pair):
         candidates = [found for found in (image.get_sform(coded=True)[0], _qform(image)) if found is not None]

@@ -149,7 +149,7 @@ def register(moving: Volume, template: Volume, mask: Mask) -> Alignment:
 
 
 def resample(volume: Volume, *, shape: Sequence[int], affine: Affine, matrix: Affine = IDENTITY) -> Array:
-    """Resample a volume linearly on another grid.
+    """Resample a volume linearly on another grid, 0 outside.
 
     Parameters
     ----------
@@ -158,11 +158,6 @@ def resample(volume: Volume, *, shape: Sequence[int], affine: Affine, matrix: Af
         The grid; voxel indices -> RAS+ mm.
     matrix : (4, 4) float64 ndarray
         The grid's world mm -> the volume's world mm.
-
-    Returns
-    -------
-    (i, j, k) float32 ndarray
-        0 outside the volume.
     """
     indices = np.linalg.inv(volume.affine) @ matrix @ affine
     # Rounded so that a grid that coincides with the volume's own is not thrown off its edge by the last bits.
@@ -403,10 +398,7 @@ def _well_inside_view(coverage: Volume, template: Volume, around: Mask, matrix: 
 
 
 def _prepare(moving: Volume, spacing: float) -> tuple[Volume, Volume]:
-    """Blur the scan, on an axis-aligned grid, with its coverage.
-
-    Coverage is the share of each voxel that lies in the field of view, 0 to 1.
-    """
+    """Blur the scan on an axis-aligned grid; return its coverage."""
     blurred = _blur(np.clip(moving.data, 0, None), BLUR_FWHM_MM / FWHM_PER_SIGMA / voxel_sizes(moving.affine))
     if not blurred.max() > 0:
         raise InputError("registration failed: the scan has no positive uptake: look at the scan")
@@ -429,10 +421,7 @@ def _prepare(moving: Volume, spacing: float) -> tuple[Volume, Volume]:
 
 
 def _best_guess(scan: Volume, template: Volume, mask: Mask) -> Affine:
-    """Return the most similar of coarse rotations and shifts.
-
-    They are tried about the centres of mass, on a coarse grid of points.
-    """
+    """Return the most similar of coarse rotations and shifts."""
     step = max(1, round(GUESS_SPACING_MM / template.affine[0, 0]))
     coarse = (slice(None, None, step),) * 3
     around = _dilate(mask, template.affine, 2 * MARGIN_MM)[coarse]

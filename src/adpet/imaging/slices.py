@@ -156,10 +156,7 @@ def _bilinear_weights(target: int, source: int) -> npt.NDArray[np.float64]:
 
 
 def _sampled(data: Array, matrix: Affine, shape: tuple[int, int, int]) -> Array:
-    """Sample linearly at `matrix` times each index of `shape`.
-
-    0 outside the outermost voxel centres.
-    """
+    """Sample linearly at `matrix` times each index, 0 outside."""
     indices = np.indices(shape, dtype=np.float64, sparse=True)
     where = np.empty((3, *shape))
     for axis in range(3):

@@ -33,14 +33,9 @@ SCALP_MM = (3.0, 17.0)
 
 @dataclass(frozen=True)
 class Region:
-    """Soft ellipsoid on both sides of the head.
+    """Soft ellipsoid on both sides of the head, MNI mm.
 
-    Attributes
-    ----------
-    centre, radii : (x, y, z)
-        MNI mm; x is given for the right side.
-    mean : float
-        Uptake of healthy people relative to the pons, at `TABLE_FWHM_MM`.
+    x is given for the right side; `mean` is healthy uptake relative to the pons, at `TABLE_FWHM_MM`.
     """
 
     centre: Vector
@@ -222,10 +217,7 @@ def load_anatomy() -> Anatomy:
 
 
 def near(position: Array, regions: Sequence[Region]) -> Array:
-    """Return nearness to regions, (n,) float32.
-
-    It is the union of soft ellipsoids 1 / (1 + q^2), q the squared distance in radii.
-    """
+    """Return nearness to regions, a union of soft ellipsoids."""
     found = np.zeros(position.shape[1], dtype=np.float32)
     for region in regions:
         np.maximum(found, 1 / (1 + squared_distance(position, region) ** 2), out=found)
@@ -233,10 +225,7 @@ def near(position: Array, regions: Sequence[Region]) -> Array:
 
 
 def squared_distance(position: Array, region: Region) -> Array:
-    """Return squared distances from a region, in radii, (n,) float32.
-
-    They are measured on the nearer side.
-    """
+    """Return squared distances from a region in radii, (n,)."""
     off_centre = np.abs(position[0]) - np.float32(region.centre[0])
     squares = (off_centre / np.float32(region.radii[0])) ** 2
     for axis in (1, 2):
@@ -245,10 +234,7 @@ def squared_distance(position: Array, region: Region) -> Array:
 
 
 def grey_matter(anatomy: Anatomy, thinning: float | Array) -> Array:
-    """Return the share of active grey matter, (n,) float32.
-
-    `thinning` is lost from the map's probability.
-    """
+    """Return the share of active grey matter, (n,) float32."""
     cortex = np.clip((anatomy.grey_map - 0.08 - thinning) * 1.25, 0, 1.05)
     return np.asarray(np.maximum(cortex, anatomy.deep_grey), dtype=np.float32)
 
@@ -271,10 +257,6 @@ def brain_uptake(
         Values of the regions in each hemisphere.
     white : float
         Value of white matter.
-
-    Returns
-    -------
-    grey, white : (n,) float32 ndarray
     """
     sides = np.stack([left, right]).astype(np.float32) @ anatomy.share
     regional = sides[0] + (sides[1] - sides[0]) * anatomy.right + np.float32(FAR_VALUE) * anatomy.far
@@ -282,10 +264,7 @@ def brain_uptake(
 
 
 def region_masks(anatomy: Anatomy) -> dict[str, Mask]:
-    """Return each region's voxels, (i, j, k) bool.
-
-    These are mostly grey ones inside its ellipsoid.
-    """
+    """Return mostly grey voxels by region, (i, j, k) bool."""
     masks = {}
     for name, region in REGIONS.items():
         inside = squared_distance(anatomy.position, region) < 1
@@ -296,10 +275,7 @@ def region_masks(anatomy: Anatomy) -> dict[str, Mask]:
 
 
 def _fitted_values(anatomy: Anatomy) -> npt.NDArray[np.float64]:
-    """Fit the regions' values to their means, in twelve steps.
-
-    Each multiplies by the ratio of wanted to found.
-    """
+    """Fit the regions' values to their means, in twelve steps."""
     masks = region_masks(anatomy)
     wanted = np.array([region.mean for region in REGIONS.values()])
     values = wanted * 1.3
@@ -335,10 +311,7 @@ def _deep_grey(position: Array, tissue: Array) -> Array:
 
 
 def _ventricles(tissue: Array) -> Array:
-    """Return nearness to the lateral and third ventricles.
-
-    They are the deep space without tissue, blurred.
-    """
+    """Return nearness to the lateral and third ventricles."""
     deep = near(_grid_positions(), [Region((10, -12, 12), (24, 46, 24), 0)]).reshape(tissue.shape)
     empty = np.clip(1 - tissue, 0, 1) * (deep > MOSTLY)
     blurred = ndimage.gaussian_filter(empty, 10 / FWHM_PER_SIGMA / GRID_MM)

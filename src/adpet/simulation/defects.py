@@ -172,10 +172,7 @@ UNUSABLE: Final[dict[str, dict[str, Any]]] = {
 
 
 def write_scan(path: Path, volume: Volume, *, pitfall: str = "") -> None:
-    """Write a scan of whole Bq/mL as int16 NIfTI-1.
-
-    A `pitfall` of `ENCODINGS` makes another file of it.
-    """
+    """Write a scan as int16 NIfTI-1, or as `pitfall` says."""
     if pitfall not in ENCODINGS:
         write_volume(path, volume, dtype=np.int16)
         return

@@ -384,10 +384,7 @@ def _deficit_name(tree: Tree, row: Row) -> str:
 
 
 def _further_images(plain: Sequence[Row]) -> Iterator[Image]:
-    """Yield other levels, tracers and modalities of plain scans.
-
-    The last one was not downloaded.
-    """
+    """Yield other levels, tracers and modalities of plain scans."""
     versions = (
         (DYNAMIC, "PET"),
         (RAW, "PET"),

@@ -103,10 +103,7 @@ SCANNER_SHARES = {
 
 
 def site_shares(scanners: Mapping[str, float]) -> dict[str, float]:
-    """Return the share of each site in a cohort.
-
-    `scanners` gives the shares of scanners, on any scale, 0 if not named.
-    """
+    """Return the share of each site, given those of scanners."""
     total = sum(scanners.values())
     return {
         name: scanners.get(site.scanner, 0) / total * site.share / SCANNER_SHARES[site.scanner]
@@ -115,10 +112,7 @@ def site_shares(scanners: Mapping[str, float]) -> dict[str, float]:
 
 
 def draw_pose(rng: np.random.Generator, person: Person, *, scale: float) -> Affine:
-    """Draw a head's pose, scanner mm -> MNI mm.
-
-    `scale` 0 centres it upright.
-    """
+    """Draw a head's pose, scanner mm -> MNI mm."""
     degrees = scale * np.array(PITCH_ROLL_YAW_SD) * rng.standard_normal(3)
     shift = scale * SHIFT_SD_MM * rng.standard_normal(3)
     turn = np.eye(3)
@@ -154,12 +148,7 @@ def blur(uptake: Array, fwhm_mm: float) -> Array:
 def sample_points(
     anatomy: Anatomy, person: Person, pose: Affine, *, affine: Affine, shape: tuple[int, int, int]
 ) -> Array:
-    """Return a scan's voxels in the anatomy's grid, voxel indices.
-
-    Returns
-    -------
-    (3, i, j, k) float32 ndarray
-    """
+    """Return a scan's voxels in the anatomy, (3, i, j, k)."""
     to_grid = (np.linalg.inv(anatomy.affine) @ pose @ affine).astype(np.float32)
     stride = 8
     lattice = np.indices([(size - 1) // stride + 2 for size in shape], dtype=np.float32) * stride
@@ -178,10 +167,7 @@ def sample_points(
 
 
 def sample(image: Array, points: Array) -> Array:
-    """Interpolate an image on the 3 mm grid at `points`.
-
-    Beyond the grid is air, and below it more neck.
-    """
+    """Interpolate an image on the 3 mm grid at `points`."""
     return np.asarray(ndimage.map_coordinates(image, points, order=1, mode="nearest"))
 
 
@@ -196,6 +182,8 @@ def count(
 ) -> Array:
     """Return one scan in whole Bq/mL, not negative.
 
+    It has a further axis of frames if there are several.
+
     Parameters
     ----------
     uptake : (i, j, k) float32 ndarray
@@ -204,10 +192,6 @@ def count(
         Factor on the usual noise.
     frames : int
         A frame of n has n times the noise variance.
-
-    Returns
-    -------
-    (i, j, k) or (i, j, k, frames) float32 ndarray
     """
     lattice = [int(size * zoom / LATTICE_MM) + 3 for size, zoom in zip(uptake.shape, zooms, strict=True)]
     slow = unit_noise(rng, lattice, [SHADING_FWHM_MM / LATTICE_MM] * 3)

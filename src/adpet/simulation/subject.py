@@ -154,15 +154,10 @@ def average_person(anatomy: Anatomy) -> Person:
 
 
 def person_uptake(person: Person, anatomy: Anatomy, *, age: float, severity: float) -> tuple[Array, Array]:
-    """Return a person's uptake, and that at severity 0.
+    """Return a person's uptake and that at severity 0.
 
-    Both have the same ventricles and the same shape, so that their ratio shows lost metabolism and lost
-    cortex only.
-
-    Returns
-    -------
-    uptake, healthy : (i, j, k) float32 ndarray
-        One and the same array at severity 0.
+    Both have the same ventricles and shape, so that their ratio shows lost metabolism and lost cortex only.
+    At severity 0 they are one and the same array.
     """
     decades = (age - TABLE_AGE) / 10
     ageing = _ageing(decades)
@@ -186,20 +181,14 @@ def person_uptake(person: Person, anatomy: Anatomy, *, age: float, severity: flo
 
 
 def smooth_lattice(rng: np.random.Generator, shape: tuple[int, ...], fwhm_mm: float) -> Array:
-    """Draw a smooth random field of unit variance.
-
-    It lies on a 12 mm lattice that covers a 3 mm grid of `shape`.
-    """
+    """Draw a smooth field of unit variance on a lattice."""
     step = LATTICE_MM / GRID_MM
     lattice = [int(np.ceil((size - 1) / step)) + 2 for size in shape]
     return unit_noise(rng, lattice, [fwhm_mm / LATTICE_MM] * 3)
 
 
 def unit_noise(rng: np.random.Generator, shape: list[int], fwhm_voxels: list[float]) -> Array:
-    """Draw Gaussian noise of unit variance.
-
-    It is correlated over `fwhm_voxels` along each axis.
-    """
+    """Draw noise of unit variance, correlated over `fwhm_voxels`."""
     noise = rng.standard_normal(shape, dtype=np.float32)
     for axis, fwhm in enumerate(fwhm_voxels):
         sigma = fwhm / FWHM_PER_SIGMA
@@ -214,14 +203,12 @@ def unit_noise(rng: np.random.Generator, shape: list[int], fwhm_voxels: list[flo
 def on_lattice(lattice: Array, shape: tuple[int, ...], step: npt.ArrayLike = LATTICE_MM / GRID_MM) -> Array:
     """Interpolate a lattice linearly at every voxel of `shape`.
 
-    Beyond its last point the value continues. Axis by axis, which is six times as fast as looking up every
-    voxel's eight neighbours.
+    Beyond its last point the value continues. Axis by axis is six times as fast as by eight neighbours.
 
     Parameters
     ----------
     lattice : (l, m, n) float32 ndarray
         Its first point lies at the first voxel.
-    shape : (int, int, int)
     step : float, or one an axis
         Voxels from one point of the lattice to the next.
     """

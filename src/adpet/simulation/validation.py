@@ -1,6 +1,6 @@
 """Validate the simulated cohort against published figures and real data."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -82,18 +82,14 @@ class Target:
 
 
 def measure_scan(row: Row, recipe: SimulationRecipe, *, anatomy: Anatomy, standard: Standard) -> ScanMeasures:
-    """Simulate, normalize and measure a scan; about 1.5 s.
-
-    Raises
-    ------
-    InputError
-        If the scan cannot be registered.
-    """
+    """Simulate, normalize and measure a scan; about 1.5 s."""
     scan = simulate_scan(row, recipe, anatomy)
     data = scan.volume.data if scan.volume.data.ndim == 3 else scan.volume.data.mean(axis=-1)
     left, right, brain = region_means(data, scan.points, anatomy)
     found, alignment = normalize(to_ras(data, scan.volume.affine), standard)
     blocks = voxel_features([found.data], standard.brain, block=BLOCK_VOXELS)[0]
+    fine = found.data - ndimage.gaussian_filter(found.data, NOISE_SIGMA_VOXELS)
+    cerebellum = reference_mask("cerebellum", float(found.affine[0, 0]))
     return ScanMeasures(
         left=left,
         right=right,
@@ -101,14 +97,14 @@ def measure_scan(row: Row, recipe: SimulationRecipe, *, anatomy: Anatomy, standa
         volume=found.data.astype(np.float16),
         blocks=blocks,
         pose=alignment.matrix[:3].ravel(),
-        noise=_noise(found.data, reference_mask("cerebellum", float(found.affine[0, 0]))),
+        noise=float(fine[cerebellum].std() / found.data[cerebellum].mean()),
     )
 
 
 def region_means(
     data: npt.NDArray[np.float32], points: npt.NDArray[np.float32], anatomy: Anatomy
 ) -> tuple[dict[str, float], dict[str, float], float]:
-    """Return each region's mean in a person's own anatomy.
+    """Return regional means in a person's own anatomy.
 
     Parameters
     ----------
@@ -116,7 +112,6 @@ def region_means(
         A scan.
     points : (3, i, j, k) float32 ndarray
         Origin of each voxel, of `simulate_scan`.
-    anatomy : Anatomy
 
     Returns
     -------
@@ -139,21 +134,16 @@ def region_means(
 
 
 def regional_targets(cohort: pd.DataFrame, measures: Sequence[ScanMeasures]) -> list[Target]:
-    """Judge means, spread, asymmetry and loss by region.
+    """Judge means, spread, asymmetry and loss by region."""
+    from sklearn.metrics import roc_auc_score
 
-    Parameters
-    ----------
-    cohort : DataFrame
-        A row of `draw_cohort` for each of `measures`, one scan a subject.
-    measures : sequence of ScanMeasures
-    """
     regions = pd.DataFrame(
         [{name: (scan.left[name] + scan.right[name]) / 2 for name in REGIONS} for scan in measures]
     )
     patients = (cohort["diagnosis"] == "AD").to_numpy()
     to_pons = regions.div(regions["pons"], axis=0)[~patients]
     error = {name: float(to_pons[name].mean() / region.mean - 1) for name, region in NORMATIVE.items()}
-    worst = _largest(error)
+    worst = max(error, key=lambda name: abs(error[name]))
     meta = regions[list(META_REGION)].mean(axis="columns")
     brain = pd.Series([scan.brain for scan in measures])
     return [
@@ -181,7 +171,7 @@ def regional_targets(cohort: pd.DataFrame, measures: Sequence[ScanMeasures]) -> 
         *_losses(regions.div(regions["cerebellar cortex"], axis=0), patients),
         _between(
             "AUC of the meta-region, relative to the cerebellum",
-            area_under_curve(patients, -(meta / regions["cerebellar cortex"]).to_numpy()),
+            float(roc_auc_score(patients, -(meta / regions["cerebellar cortex"]))),
             META_AUC,
             percent=False,
         ),
@@ -195,13 +185,10 @@ def likeness(mean: Array, real: Array, brain: Mask, *, grid_mm: float) -> tuple[
     ----------
     mean, real : (i, j, k) float32 ndarray
         On one grid; `mean` is blurred, `real` is not.
-    brain : (i, j, k) bool ndarray
-    grid_mm : float
 
     Returns
     -------
-    correlation : float
-    fwhm_mm : float
+    correlation, fwhm_mm : float
         Of the blur among `LIKENESS_FWHM_MM` that makes them most alike.
     """
     found = []
@@ -223,15 +210,13 @@ def likeness_target(correlation: float, fwhm_mm: float) -> Target:
 
 def separability_target(cohort: pd.DataFrame, measures: Sequence[ScanMeasures]) -> Target:
     """Judge a linear SVM's separation of the groups."""
-    patients = (cohort["diagnosis"] == "AD").to_numpy()
-    area = _svm_area(cohort, measures)
-    name = f"AUC of a linear SVM on voxels, {patients.size} subjects"
-    return _between(name, area, SVM_AUC, percent=False)
+    name = f"AUC of a linear SVM on voxels, {len(cohort)} subjects"
+    return _between(name, _svm_auc(cohort, measures), SVM_AUC, percent=False)
 
 
 def null_target(cohort: pd.DataFrame, measures: Sequence[ScanMeasures]) -> Target:
     """Judge whether the SVM is at chance among healthy people."""
-    return _at_chance("AUC of the SVM where both groups are healthy", _svm_area(cohort, measures), cohort)
+    return _at_chance("AUC of the SVM where both groups are healthy", _svm_auc(cohort, measures), cohort)
 
 
 def nuisance_targets(cohort: pd.DataFrame, measures: Sequence[ScanMeasures]) -> list[Target]:
@@ -251,25 +236,14 @@ def nuisance_targets(cohort: pd.DataFrame, measures: Sequence[ScanMeasures]) -> 
     ]
 
 
-def area_under_curve(truth: Mask, score: npt.NDArray[np.floating]) -> float:
-    """Return the area under the ROC curve."""
-    from sklearn.metrics import roc_auc_score
-
-    return float(roc_auc_score(truth, score))
-
-
-def _noise(data: npt.NDArray[np.float32], mask: npt.NDArray[np.bool_]) -> float:
-    fine = data - ndimage.gaussian_filter(data, NOISE_SIGMA_VOXELS)
-    return float(fine[mask].std() / data[mask].mean())
-
-
-def _svm_area(cohort: pd.DataFrame, measures: Sequence[ScanMeasures]) -> float:
+def _svm_auc(cohort: pd.DataFrame, measures: Sequence[ScanMeasures]) -> float:
     return _cross_validated(cohort, np.stack([scan.blocks for scan in measures]), linear_svm=True)
 
 
 def _cross_validated(cohort: pd.DataFrame, features: npt.NDArray[np.floating], *, linear_svm: bool) -> float:
     """Return the AUC of left-out pairs."""
     from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import roc_auc_score
     from sklearn.model_selection import GroupKFold, cross_val_predict
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
@@ -282,7 +256,7 @@ def _cross_validated(cohort: pd.DataFrame, features: npt.NDArray[np.floating], *
     score = cross_val_predict(
         model, features, truth, groups=cohort["pair"], cv=GroupKFold(FOLDS), method="decision_function"
     )
-    return area_under_curve(truth, score)
+    return float(roc_auc_score(truth, score))
 
 
 def _at_chance(name: str, area: float, cohort: pd.DataFrame) -> Target:
@@ -298,10 +272,6 @@ def _between(name: str, value: float, bounds: tuple[float, float], *, percent: b
     if percent:
         return Target(name, f"{low:.0%} to {high:.0%}", f"{value:.1%}", low <= value <= high)
     return Target(name, f"{low:.2f} to {high:.2f}", f"{value:.3f}", low <= value <= high)
-
-
-def _largest(deviations: Mapping[str, float]) -> str:
-    return max(deviations, key=lambda name: abs(deviations[name]))
 
 
 def _spread(values: "pd.Series[float]", members: Mask) -> float:
@@ -322,7 +292,7 @@ def _losses(to_cerebellum: pd.DataFrame, patients: Mask) -> list[Target]:
         name: float(to_cerebellum.loc[patients, name].mean() / to_cerebellum.loc[~patients, name].mean() - 1)
         for name in (*LOST_IN_AD, *SPARED_IN_AD)
     }
-    worst = _largest({name: change[name] for name in SPARED_IN_AD})
+    worst = max(SPARED_IN_AD, key=lambda name: abs(change[name]))
     return [
         *(
             _between(f"{name} in AD against CN", change[name], (lost - CHANGE_WITHIN, lost + CHANGE_WITHIN))
