@@ -158,13 +158,6 @@ class TestFrames:
         assert kind == "unusable"
         assert reason.startswith("2 files for one image of level averaged, which has no frames")
 
-    def test_a_packed_copy_is_no_second_frame(self, adni_tree):
-        (file,) = self.frames(adni_tree, number=1)
-        adni_tree.file("I1", "941_S_6962", name=file.name + ".gz", description=RAW)
-        candidates, rejected = find(adni_tree)
-        assert [scan.file for scan in candidates] == [file]
-        assert rejected[file.name + ".gz"] == ("skipped", f"a copy of {file.name} beside it")
-
 
 class TestSessions:
     def test_the_date_stands_in_where_visits_repeat(self, adni_tree):
@@ -222,13 +215,6 @@ class TestContradictions:
         assert len(candidates) == 1
         assert "'see below', which is no number" in rejected[adni_tree.table.name][1]
 
-    def test_a_name_and_a_folder_of_two_images_are_set_aside(self, adni_tree):
-        adni_tree.row("I1", "941_S_6962")
-        adni_tree.row("I2", "941_S_6962")
-        file = adni_tree.file("I1", "941_S_6962", leaf="I2")
-        _, rejected = find(adni_tree)
-        assert "different images" in rejected[file.name][1]
-
 
 class TestCollectionTable:
     def test_other_tables_are_left_alone(self, adni_tree):
@@ -244,11 +230,6 @@ class TestCollectionTable:
         with pytest.raises(InputError, match=r"received FDG_1_02_2024\.csv, other\.csv; set cohort\.table"):
             find(adni_tree)
         assert len(find(adni_tree, table=twin)[0]) == 1
-
-    def test_missing_columns_are_named(self, adni_tree):
-        adni_tree.table.write_text("Image Data ID,Subject\n1,941_S_6962\n")
-        with pytest.raises(InputError, match="required the columns Group, Description"):
-            find(adni_tree, table=adni_tree.table)
 
 
 class TestXml:
@@ -267,11 +248,6 @@ class TestXml:
         assert not rejected
         assert (scan.subject, scan.session, scan.date) == ("941_S_6962", "ADNI2 Year 1 Visit", "20210810")
         assert (scan.diagnosis, scan.age, scan.sex, scan.level) == ("AD", 75.38, "F", "uniform-8mm")
-
-    def test_the_csv_decides_where_there_is_one(self, adni_tree):
-        adni_tree.image("I1", "941_S_6962", "CN")
-        adni_tree.xml(["1"], "941_S_6962", "AD")
-        assert [scan.diagnosis for scan in find(adni_tree)[0]] == ["CN"]
 
     @pytest.mark.parametrize(
         "folder", [".", "ADNI", "metadata/deep", f"ADNI/941_S_6962/{UNIFORM.replace(' ', '_')}"]
@@ -299,15 +275,6 @@ class TestXml:
         assert [*rejected] == [files[1].name]
         assert rejected[files[1].name][0] == "unusable"
         assert rejected[files[1].name][1].startswith(f"{broken.name}: is not XML (")
-
-    def test_a_broken_file_of_an_image_that_another_describes_is_reported_alone(self, tree):
-        tree.xml(["1"], "941_S_6962", folder="metadata")
-        broken = tree.xml(["1"], "941_S_6962")
-        broken.write_text("")
-        tree.file("I1", "941_S_6962")
-        candidates, rejected = find(tree)
-        assert len(candidates) == 1
-        assert [*rejected] == [broken.name]
 
 
 class TestDiagnosesByVisit:

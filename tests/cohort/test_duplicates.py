@@ -90,10 +90,6 @@ def test_blocks_change_nothing(brains, monkeypatch):
     assert [found.correlation for found in whole] == [1.0, 1.0]
 
 
-def test_three_names_of_one_image_are_three_pairs(brains):
-    assert pairs(np.vstack([brains, brains[[3, 3]]]), names(16)) == [(3, 14), (3, 15), (14, 15)]
-
-
 def test_an_image_without_uptake_is_like_no_other(brains):
     empty = np.vstack([brains, np.zeros((2, brains.shape[1]), np.float32)])
     assert pairs(empty, names(16)) == []

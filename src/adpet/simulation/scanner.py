@@ -148,7 +148,7 @@ def blur(uptake: Array, fwhm_mm: float) -> Array:
 def sample_points(
     anatomy: Anatomy, person: Person, pose: Affine, *, affine: Affine, shape: tuple[int, int, int]
 ) -> Array:
-    """Return a scan's voxels in the anatomy, (3, i, j, k)."""
+    """Return where voxels lie in the anatomy, voxel indices."""
     to_grid = (np.linalg.inv(anatomy.affine) @ pose @ affine).astype(np.float32)
     stride = 8
     lattice = np.indices([(size - 1) // stride + 2 for size in shape], dtype=np.float32) * stride
