@@ -21,12 +21,12 @@ from scipy import ndimage
 from adpet.cohort.splits import read_split
 from adpet.imaging.nifti import Volume, read_volume
 from adpet.imaging.normalization import load_standard, normalize, to_suvr, to_uint8
-from adpet.imaging.registration import resample
+from adpet.imaging.registration import FWHM_PER_SIGMA, resample
 from adpet.imaging.slices import coronal_slices
 from adpet.learning.training import set_determinism
 from adpet.params import Params, load_params
 from adpet.paths import BEST_TRIAL, SLICES, SPLIT
-from adpet.simulation.anatomy import FWHM_PER_SIGMA, GRID_MM, load_anatomy
+from adpet.simulation.anatomy import GRID_MM, load_anatomy
 from adpet.simulation.subject import average_person, person_uptake
 from adpet.stages.common import augmentation, network, optimisation, training_and_validation
 from adpet.stages.slice import coronal_grid

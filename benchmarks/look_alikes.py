@@ -16,8 +16,9 @@ from scipy import ndimage
 from adpet.cohort.duplicates import MIN_CORRELATION, coarse_brain, find_duplicates, residual_patterns
 from adpet.imaging.nifti import Volume, to_ras
 from adpet.imaging.normalization import load_standard, normalize
+from adpet.imaging.registration import FWHM_PER_SIGMA
 from adpet.parallel import map_in_processes
-from adpet.simulation.anatomy import FWHM_PER_SIGMA, load_anatomy
+from adpet.simulation.anatomy import load_anatomy
 from adpet.simulation.cohort import SimulationRecipe, draw_cohort, simulate_scan
 
 ORIGINAL = "original"

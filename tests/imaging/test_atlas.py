@@ -1,3 +1,5 @@
+"""Atlas regions lie in the brain; label images are read in any orientation."""
+
 import nibabel as nib
 import numpy as np
 import pytest

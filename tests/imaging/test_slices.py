@@ -88,17 +88,6 @@ class TestMarkers:
         assert np.unravel_index(slices.argmax(), slices.shape) == pixel
         assert slices.max() == pytest.approx(1, abs=1e-6)
 
-    @pytest.mark.parametrize("plane", [0, 3, 7])
-    def test_a_marked_pixel_is_put_back_where_it_was_cut(self, plane):
-        maps = np.zeros((8, 16, 16), dtype=np.float32)
-        maps[plane, 2, 13] = 1
-        expected = GRID.affine @ [2, 13, plane, 1]
-        affine = AFFINE.copy()
-        affine[:3, 3] += [1, 0, 1]
-        volume = back_project(maps, GRID, shape=SHAPE, affine=affine)
-        found = affine @ [*np.unravel_index(volume.argmax(), SHAPE), 1]
-        np.testing.assert_allclose(found, expected)
-
 
 class TestInverse:
     def test_a_coinciding_grid_is_reproduced_bit_by_bit(self):

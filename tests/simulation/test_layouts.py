@@ -60,12 +60,6 @@ class TestBids:
             assert len(sidecar["FrameTimesStart"]) == len(sidecar["FrameDuration"])
         assert json.loads((raw / "dataset_description.json").read_text())["BIDSVersion"]
 
-    def test_follow_up_visits_are_listed(self, trees):
-        visits = draw_cohort(RECIPE)["subject"].value_counts()
-        listed = {path.parent.name[4:] for path in (trees("bids") / "raw").rglob("*_sessions.tsv")}
-        assert listed == set(visits[visits > 1].index)
-        assert listed
-
 
 class TestAdni:
     def test_every_scan_lies_as_the_archive_delivers_it(self, trees):

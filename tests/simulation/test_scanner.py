@@ -4,7 +4,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from adpet.simulation.anatomy import FWHM_PER_SIGMA, GRID_MM, load_anatomy
+from adpet.imaging.registration import FWHM_PER_SIGMA
+from adpet.simulation.anatomy import GRID_MM, load_anatomy
 from adpet.simulation.scanner import (
     HEAD_CENTRE,
     NOISE,
@@ -50,11 +51,6 @@ class TestScanners:
         middle = scanner.affine @ [*((np.array(scanner.matrix) - 1) / 2), 1]
         np.testing.assert_allclose(middle[:3], 0, atol=1e-9)
 
-    @pytest.mark.parametrize("name", SCANNERS)
-    def test_field_of_view_holds_a_head(self, name):
-        scanner = SCANNERS[name]
-        assert (np.array(scanner.matrix) * scanner.zooms >= [205, 240, 195]).all()
-
 
 class TestPose:
     def test_scale_0_lies_upright_in_the_middle(self, person):
@@ -72,16 +68,6 @@ class TestPose:
         still = type(person)(**{**vars(person), "warp_mm": np.zeros_like(person.warp_mm)})
         points = sample_points(anatomy, still, np.eye(4), affine=anatomy.affine, shape=anatomy.tissue.shape)
         np.testing.assert_allclose(points, np.indices(anatomy.tissue.shape), atol=1e-3)
-
-    def test_warp_moves_voxels_by_about_two_millimetres(self, anatomy):
-        moves = []
-        for seed in range(6):
-            other = draw_person(np.random.default_rng(seed), anatomy)
-            points = sample_points(
-                anatomy, other, np.eye(4), affine=anatomy.affine, shape=anatomy.tissue.shape
-            )
-            moves.append((points - np.indices(anatomy.tissue.shape)) * GRID_MM)
-        assert np.std(moves) == pytest.approx(2, abs=0.5)
 
 
 class TestResolution:
