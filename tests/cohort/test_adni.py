@@ -12,7 +12,7 @@ def find(tree, **options):
     return found.candidates, {item.file.name: (item.kind, item.reason) for item in found.rejected}
 
 
-def test_a_row_and_its_file_are_a_scan(adni_tree):
+def test_row_and_its_file_are_a_scan(adni_tree):
     file = adni_tree.image("I1480670", "941_S_6962", "AD")
     candidates, rejected = find(adni_tree)
     (scan,) = candidates
@@ -49,7 +49,7 @@ def test_other_headers_of_the_archive_are_understood(adni_tree):
 
 
 class TestLevels:
-    def test_the_most_processed_level_of_an_acquisition_is_used(self, adni_tree):
+    def test_most_processed_level_of_an_acquisition_is_used(self, adni_tree):
         for number, description in enumerate((AVERAGED, UNIFORM, STANDARD, DYNAMIC)):
             adni_tree.image(f"I{number}", "941_S_6962", description=description)
         candidates, rejected = find(adni_tree)
@@ -57,7 +57,7 @@ class TestLevels:
         assert [kind for kind, _ in rejected.values()] == ["skipped"] * 3
         assert {reason for _, reason in rejected.values()} == {"another processing level or copy of image I1"}
 
-    def test_a_level_that_was_not_downloaded_gives_way(self, adni_tree):
+    def test_level_that_was_not_downloaded_gives_way(self, adni_tree):
         adni_tree.row("I1", "941_S_6962", description=UNIFORM)
         adni_tree.image("I2", "941_S_6962", description=AVERAGED)
         candidates, rejected = find(adni_tree)
@@ -85,20 +85,20 @@ class TestLevels:
         assert not candidates
         assert [*rejected.values()] == [("skipped", reason)]
 
-    def test_an_image_without_a_description_is_incomplete(self, adni_tree):
+    def test_image_without_a_description_is_incomplete(self, adni_tree):
         adni_tree.image("I1", "941_S_6962", description="")
         _, rejected = find(adni_tree)
         assert [kind for kind, _ in rejected.values()] == ["unusable"]
 
 
 class TestWantedLevels:
-    def test_the_order_of_preference_is_the_users(self, adni_tree):
+    def test_order_of_preference_is_the_users(self, adni_tree):
         adni_tree.image("I1", "941_S_6962", description=UNIFORM)
         adni_tree.image("I2", "941_S_6962", description=AVERAGED)
         candidates, _ = find(adni_tree, levels=["averaged", "uniform-8mm"])
         assert [(scan.file.parent.name, scan.level) for scan in candidates] == [("I2", "averaged")]
 
-    def test_a_level_that_is_not_listed_is_never_used(self, adni_tree):
+    def test_level_that_is_not_listed_is_never_used(self, adni_tree):
         adni_tree.image("I1", "941_S_6962", description=UNIFORM)
         adni_tree.image("I2", "002_S_0001", description=AVERAGED)
         candidates, rejected = find(adni_tree, levels=["averaged"])
@@ -150,7 +150,7 @@ class TestFrames:
         assert kind == "unusable"
         assert reason == "6 frames lie in one folder with other images; give them a folder of their own"
 
-    def test_an_averaged_image_has_no_frames_to_join(self, adni_tree):
+    def test_averaged_image_has_no_frames_to_join(self, adni_tree):
         self.frames(adni_tree, number=2, description=AVERAGED)
         candidates, rejected = find(adni_tree)
         assert not candidates
@@ -160,7 +160,7 @@ class TestFrames:
 
 
 class TestSessions:
-    def test_the_date_stands_in_where_visits_repeat(self, adni_tree):
+    def test_date_stands_in_where_visits_repeat(self, adni_tree):
         adni_tree.image("I1", "941_S_6962", visit="2", date="2010-01-05")
         adni_tree.image("I2", "941_S_6962", visit="2", date="2011-01-09")
         candidates, _ = find(adni_tree)
@@ -195,20 +195,20 @@ class TestContradictions:
         assert kind == "unusable"
         assert "described in FDG_1_02_2024.csv, but not there" in reason
 
-    def test_a_file_that_tells_no_image_is_set_aside(self, adni_tree, scan_file):
+    def test_file_that_tells_no_image_is_set_aside(self, adni_tree, scan_file):
         adni_tree.image("I1", "941_S_6962")
         scan_file(adni_tree.root / "stray.nii")
         _, rejected = find(adni_tree)
         assert rejected["stray.nii"][0] == "unusable"
 
-    def test_a_copy_in_another_folder_is_skipped(self, adni_tree):
+    def test_copy_in_another_folder_is_skipped(self, adni_tree):
         adni_tree.image("I1", "941_S_6962")
         adni_tree.file("I1", "941_S_6962", leaf="copy")
         candidates, rejected = find(adni_tree)
         assert len(candidates) == 1
         assert [kind for kind, _ in rejected.values()] == ["skipped"]
 
-    def test_a_row_whose_image_is_no_number_is_reported(self, adni_tree):
+    def test_row_whose_image_is_no_number_is_reported(self, adni_tree):
         adni_tree.image("I1", "941_S_6962")
         adni_tree.row("see below", "002_S_0001")
         candidates, rejected = find(adni_tree)
@@ -240,7 +240,7 @@ class TestXml:
         adni_tree.table.unlink()
         return adni_tree
 
-    def test_it_tells_the_same_facts_as_the_csv(self, tree):
+    def test_xml_gives_the_same_facts_as_the_csv(self, tree):
         tree.xml(["1480670"], "941_S_6962", "AD")
         tree.file("I1480670", "941_S_6962")
         candidates, rejected = find(tree)
@@ -252,12 +252,12 @@ class TestXml:
     @pytest.mark.parametrize(
         "folder", [".", "ADNI", "metadata/deep", f"ADNI/941_S_6962/{UNIFORM.replace(' ', '_')}"]
     )
-    def test_it_may_lie_anywhere_in_the_collection(self, tree, folder):
+    def test_xml_may_lie_anywhere_in_the_collection(self, tree, folder):
         tree.xml(["1"], "941_S_6962", folder=folder, name="any name.XML")
         tree.file("I1", "941_S_6962")
         assert len(find(tree)[0]) == 1
 
-    def test_a_tracer_that_contradicts_the_description_is_not_trusted(self, tree):
+    def test_tracer_that_contradicts_the_description_is_not_trusted(self, tree):
         tree.xml(["1"], "941_S_6962", tracer="18F-AV45")
         file = tree.file("I1", "941_S_6962")
         found = find_adni(tree.root)
@@ -265,7 +265,7 @@ class TestXml:
         assert [(item.file, item.kind) for item in found.rejected] == [(file, "unusable")]
         assert found.tracers == {"18F-AV45": 1}
 
-    def test_a_broken_file_is_told_of_its_own_image_and_stops_no_other(self, tree):
+    def test_broken_file_rejects_its_own_image_alone(self, tree):
         tree.xml(["1"], "941_S_6962")
         broken = tree.xml(["2"], "002_S_0001")
         broken.write_text(broken.read_text()[:-5])
@@ -290,11 +290,11 @@ class TestDiagnosesByVisit:
 
         return find_with
 
-    def test_they_override_the_group(self, visits):
+    def test_diagnosis_by_visit_overrides_the_group(self, visits):
         candidates, _ = visits("RID,VISCODE,DIAGNOSIS\n6962,bl,2\n6962,m24,3\n")
         assert [scan.diagnosis for scan in candidates] == ["MCI", "Dementia"]
 
-    def test_all_that_the_subject_ever_had_is_handed_on(self, adni_tree, visits):
+    def test_all_diagnoses_of_the_subject_are_kept(self, adni_tree, visits):
         visits("RID,VISCODE,DIAGNOSIS\n6962,bl,1\n6962,m24,1\n6962,m36,2\n")
         found = find_adni(adni_tree.root, diagnosis_table=adni_tree.root / "DXSUM.csv")
         assert found.diagnoses == {"941_S_6962": {"CN", "MCI"}}

@@ -43,7 +43,7 @@ class TestMatching:
     def test_either_code_of_a_visit_matches(self, read, visit):
         assert at(read(TABLE), visit) == "MCI"
 
-    def test_the_code_wins_over_a_nearer_date(self, read):
+    def test_code_wins_over_a_nearer_date(self, read):
         assert at(read(TABLE), "m24", "20061102") == "Dementia"
 
     @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ class TestMatching:
         assert at(read(TABLE), "7", day) == diagnosis
 
     @pytest.mark.parametrize(("day", "found"), [("20090530", True), ("20090531", False)])
-    def test_an_exam_half_a_year_away_is_another_visit(self, read, day, found):
+    def test_exam_half_a_year_away_is_another_visit(self, read, day, found):
         table = read(TABLE)
         assert MAX_DAYS == 180
         if found:
@@ -64,7 +64,7 @@ class TestMatching:
             ):
                 at(table, day=day)
 
-    def test_a_code_that_two_phases_use_is_told_apart_by_the_date(self, read):
+    def test_code_of_two_phases_is_resolved_by_the_date(self, read):
         table = read("RID,VISCODE,EXAMDATE,DIAGNOSIS\n295,bl,2006-11-02,1\n295,bl,2018-01-05,3\n")
         assert at(table, "bl", "20180203") == "Dementia"
         with pytest.raises(InputError, match="says CN and Dementia of 002_S_0295"):
@@ -96,14 +96,14 @@ class TestTable:
     def test_subject_and_diagnosis_are_read_in_their_variants(self, read, text):
         assert at(read(text), "bl") == "Dementia"
 
-    def test_a_row_without_a_diagnosis_is_no_visit(self, read):
+    def test_row_without_a_diagnosis_is_no_visit(self, read):
         table = read(
             "RID,VISCODE,EXAMDATE,DIAGNOSIS\n295,m06,2008-01-01,\n295,m12,2008-03-01,-4\n295,m18,2008-04-01,1\n"
         )
         assert at(table, "m06", "20080101") == "CN"
         assert table.known("002_S_0295") == {"CN"}
 
-    def test_a_number_that_is_no_diagnosis_is_refused(self, read):
+    def test_number_that_is_no_diagnosis_is_refused(self, read):
         with pytest.raises(
             InputError,
             match=r"required as diagnosis 1 \(CN\), 2 \(MCI\), 3 \(Dementia\) or a word; received 7",
@@ -153,7 +153,7 @@ class TestXmlSafety:
         assert "required XML without a document type" in found
         assert "JANE" not in found
 
-    def test_a_file_too_large_for_metadata_is_refused(self, reason):
+    def test_file_too_large_for_metadata_is_refused(self, reason):
         assert f"at most {MAX_BYTES} bytes" in reason(b"<idaxs>" + b" " * MAX_BYTES + b"</idaxs>")
 
     def test_no_depth_of_nesting_is_too_deep(self, tmp_path):
@@ -161,7 +161,7 @@ class TestXmlSafety:
         (tmp_path / "a.xml").write_text("<a>" * depth + "</a>" * depth)
         assert not read_xml_files(tmp_path).images
 
-    def test_a_link_out_of_the_collection_is_not_followed(self, adni_tree):
+    def test_link_out_of_the_collection_is_not_followed(self, adni_tree):
         outside = adni_tree.xml(["7"], "941_S_6962", folder="..", name="outside.xml")
         (adni_tree.root / "scan_I7.xml").symlink_to(outside)
         listing = read_xml_files(adni_tree.root)
@@ -177,13 +177,13 @@ class TestBrokenXml:
             b'<?xml version="1.0" encoding="DOE"?><idaxs/>', b'<idaxs DOE="1" DOE="2"/>', codecs.BOM_UTF16 + b"DOE",
         ],
     )  # fmt: skip
-    def test_it_is_refused_in_one_line_that_quotes_nothing(self, reason, content):
+    def test_broken_xml_is_refused_without_quoting_it(self, reason, content):
         found = reason(content)
         assert found.startswith("scan_S1_I7.xml: ")
         assert "\n" not in found
         assert "DOE" not in found
 
-    def test_without_an_image_in_its_name_it_is_reported_itself(self, tmp_path):
+    def test_broken_xml_without_an_image_in_its_name_is_reported_itself(self, tmp_path):
         path = tmp_path / "metadata.xml"
         path.write_text("<idaxs>")
         assert [file for file, _ in read_xml_files(tmp_path).strays] == [path]
@@ -198,7 +198,7 @@ class TestXmlFacts:
             assert read_xml_files(adni_tree.root).images == expected
         assert [*expected] == ["7"]
 
-    def test_of_two_visits_none_is_guessed(self, adni_tree):
+    def test_visit_is_unknown_if_there_are_two(self, adni_tree):
         path = adni_tree.xml(["7"], "941_S_6962")
         visit = "<visit><visitIdentifier>ADNI2 Year 2 Visit</visitIdentifier></visit>"
         path.write_text(path.read_text().replace("<study>", visit + "<study>"))

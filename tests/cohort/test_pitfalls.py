@@ -160,7 +160,7 @@ READ = {
 
 
 @pytest.mark.parametrize("pitfall", READ)
-def test_is_read_right(collection, pitfall):
+def test_pitfall_is_read_right(collection, pitfall):
     name, build, data, affine = READ[pitfall]
     build(collection.row(name))
     volume = read_specimen(collection)
@@ -181,7 +181,7 @@ def test_anisotropic_voxels_keep_their_edges(collection, zooms):
 @pytest.mark.parametrize(
     "matrix", [(128, 128, 63), (256, 256, 207), (400, 400, 109), (336, 336, 109), (168, 168, 81)]
 )
-def test_the_matrices_of_all_scanners_are_read(collection, matrix):
+def test_matrices_of_all_scanners_are_read(collection, matrix):
     data = np.zeros(matrix, dtype=np.uint8)
     data[60:70, 60:70, 30:40] = 9
     path = collection.row("scan.nii")
@@ -287,7 +287,7 @@ SET_ASIDE = {
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has neither pipes nor links for everybody")
 @pytest.mark.parametrize("pitfall", SET_ASIDE)
-def test_is_set_aside_with_its_path_and_the_reason(collection, pitfall):
+def test_pitfall_is_rejected_with_path_and_reason(collection, pitfall):
     name, build, words = SET_ASIDE[pitfall]
     path = collection.row(name)
     build(path)
@@ -297,7 +297,7 @@ def test_is_set_aside_with_its_path_and_the_reason(collection, pitfall):
 
 
 @pytest.mark.parametrize("value", [0, 7, np.nan], ids=["empty", "constant", "NaN everywhere"])
-def test_a_constant_image_is_set_aside_when_its_voxels_are_read(collection, value):
+def test_constant_image_is_set_aside_when_its_voxels_are_read(collection, value):
     """Ingest reads headers alone; the next stage sets such a scan aside by this error."""
     path = collection.row("scan.nii")
     nib.save(image(np.full(SHAPE, value, np.float32)), path)
@@ -342,13 +342,13 @@ class TestPartialHead:
         read_specimen(collection)
         assert self.similarity(path) > 0.6
 
-    def test_half_a_head_is_told_by_its_likeness_to_the_template(self, collection, head):
+    def test_half_a_head_has_a_low_similarity(self, collection, head):
         """Below 0.5, normalize.min_similarity, the stage sets it aside."""
         path = self.part(head, collection.row("scan.nii"), 25, 63)
         read_specimen(collection)
         assert self.similarity(path) < 0.5
 
-    def test_less_is_refused_by_the_part_of_the_brain_that_is_seen(self, collection, head):
+    def test_less_than_half_a_head_is_refused_with_the_share_in_view(self, collection, head):
         path = self.part(head, collection.row("scan.nii"), 0, 18)
         read_specimen(collection)
         with pytest.raises(InputError, match=r"\d+% of the brain lies in the scanner's view"):

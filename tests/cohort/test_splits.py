@@ -134,12 +134,12 @@ class TestSplitBySubject:
 
     @settings(max_examples=20)
     @given(options=SETTINGS, order=st.integers(0, 99))
-    def test_the_order_of_rows_does_not_matter(self, options, order):
+    def test_order_of_rows_does_not_matter(self, options, order):
         subjects = cohort(7, unknown_ages=10)
         shuffled = subjects.sample(frac=1, random_state=order)
         assert_frame_equal(split_by_subject(subjects, **options), split_by_subject(shuffled, **options))
 
-    def test_the_seed_decides(self):
+    def test_seed_decides(self):
         first, again, other = (
             split_by_subject(cohort(1), test_fraction=0.25, folds=5, seed=seed)["part"] for seed in (1, 1, 2)
         )
@@ -152,7 +152,7 @@ class TestSplitBySubject:
         ):
             split_by_subject(cohort(1, ad=3), test_fraction=0.25, folds=5, seed=1)
 
-    def test_a_subject_with_two_rows_is_refused(self):
+    def test_subject_with_two_rows_is_refused(self):
         subjects = pd.concat([cohort(1), cohort(1).head(1)])
         with pytest.raises(InputError, match="one row a subject; received two of"):
             split_by_subject(subjects, test_fraction=0.25, folds=5, seed=1)
@@ -186,14 +186,14 @@ class TestAssignSlices:
 class TestSplitBySlice:
     options = {"test_fraction": 0.2, "folds": 4, "seed": 1}
 
-    def test_a_fraction_of_the_images_of_each_class_is_tested(self):
+    def test_fraction_of_the_images_of_each_class_is_tested(self):
         split = split_by_slice(labelled_slices(cohort(1, ad=50, cn=30)), **self.options)
         counts = split.groupby(["diagnosis", "part"]).size()
         assert counts["AD", "test"] == 40
         assert counts["CN", "test"] == 24
         assert set(counts["AD"]) == {40}
 
-    def test_it_leaks_subjects(self):
+    def test_split_by_slice_leaks_subjects(self):
         split = split_by_slice(labelled_slices(cohort(1)), **self.options)
         assert (parts_a_subject(split) > 1).mean() > 0.9
         with pytest.raises(LeakageError):
@@ -205,7 +205,7 @@ class TestSplitBySlice:
 
     @settings(max_examples=10)
     @given(order=st.integers(0, 99))
-    def test_the_order_of_rows_does_not_matter(self, order):
+    def test_order_of_rows_does_not_matter(self, order):
         slices = labelled_slices(cohort(1))
         shuffled = slices.sample(frac=1, random_state=order)
         assert_frame_equal(split_by_slice(slices, **self.options), split_by_slice(shuffled, **self.options))
@@ -223,7 +223,7 @@ class TestCheckDisjoint:
 
 
 class TestSummary:
-    def test_a_split_by_subject_is_described(self):
+    def test_split_by_subject_is_described(self):
         subjects = cohort(1, ad=60, cn=40)
         split = split_of(subjects, visits=2, planes=3)
         summary = split_summary(split, scans_of(subjects, 2))
@@ -237,18 +237,18 @@ class TestSummary:
         assert test["women"] == pytest.approx((own["sex"] == "F").mean(), abs=1e-4)
         assert json.loads(json.dumps(summary, allow_nan=False)) == summary
 
-    def test_a_leak_is_seen_in_the_rows(self):
+    def test_leak_is_seen_in_the_rows(self):
         split = split_by_slice(labelled_slices(cohort(1)), test_fraction=0.2, folds=0, seed=1)
         summary = split_summary(split, scans_of(cohort(1)))
         assert (summary["unit"], summary["leaky"]) == ("slice", True)
 
-    def test_the_hash_is_of_the_rows_not_of_their_order(self):
+    def test_hash_is_of_the_rows_not_of_their_order(self):
         split = split_of(cohort(1))
         shuffled = split.sample(frac=1, random_state=1)
         assert split_hash(split) == split_hash(shuffled) == split_summary(split, scans_of(cohort(1)))["hash"]
 
     @pytest.mark.parametrize("column", ["scan", "subject", "part"])
-    def test_the_hash_changes_with_any_cell(self, column):
+    def test_hash_changes_with_any_cell(self, column):
         split = split_of(cohort(1))
         changed = split.copy()
         changed.loc[0, column] = "other"
@@ -256,7 +256,7 @@ class TestSummary:
 
 
 class TestFiles:
-    def test_a_split_comes_back_exactly(self, tmp_path):
+    def test_split_comes_back_exactly(self, tmp_path):
         split = split_of(cohort(1).replace({"subject": {"0001": "NA", "0002": "ä,b"}}))
         write_split(tmp_path / "split.csv", split)
         back = read_split(tmp_path / "split.csv")
@@ -273,7 +273,7 @@ class TestFiles:
             ("index", -1, "required a slice that occurs once"),
         ],
     )
-    def test_a_bad_cell_is_named_on_reading(self, tmp_path, column, value, required):
+    def test_bad_cell_is_named_on_reading(self, tmp_path, column, value, required):
         split = split_of(cohort(1))
         split.loc[0, column] = value
         split.to_csv(tmp_path / "split.csv", index=False)

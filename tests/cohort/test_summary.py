@@ -46,13 +46,13 @@ def scanner_of_the_group(_, diagnosis):
 
 
 class TestReport:
-    def test_the_groups_are_compared_per_subject_at_the_first_scan(self, report):
+    def test_groups_are_compared_per_subject_at_the_first_scan(self, report):
         assert report["balance"]["sex"]["AD"] == {"F": 10, "M": 10}
         assert report["balance"]["age"]["AD"] == {"known": 20, "unknown": 0, "mean": 69.0, "sd": 5.9}
         assert "scanner" not in report["balance"]
         assert report["warnings"] == []
 
-    def test_a_scanner_that_gives_the_diagnosis_away_is_warned_of(self):
+    def test_scanner_that_gives_the_diagnosis_away_is_warned_of(self):
         first, *others = ingest_report(collection(scanner_of_the_group))["warnings"]
         assert "told apart by scanner alone (AUC 1.00 beyond chance, p <0.001)" in first
         assert [text.partition(" has subjects of one group alone")[0] for text in others] == [
@@ -60,13 +60,13 @@ class TestReport:
             "scanner Siemens Biograph 64 TruePoint",
         ]
 
-    def test_it_is_json_and_the_same_each_time(self, report):
+    def test_report_is_json(self, report):
         assert json.loads(json.dumps(report, allow_nan=False)) == report
         json.dumps(ingest_report(Collection(scans_table([]), rejected_table([]))), allow_nan=False)
 
 
 class TestText:
-    def test_it_says_what_was_found(self, report):
+    def test_text_says_what_was_found(self, report):
         text = report_text(report)
         for part in (
             "43 used, of 40 subjects (20 AD, 20 CN)",
@@ -95,7 +95,7 @@ class TestText:
         assert age.index("70.0") == header.index("CN")
         assert header.index("AUC") == age.index(age.split()[-2])
 
-    def test_an_empty_collection_has_a_text_too(self):
+    def test_empty_collection_has_a_text_too(self):
         text = report_text(ingest_report(Collection(scans_table([]), rejected_table([]))))
         assert "0 used, of 0 subjects (0 AD, 0 CN)" in text
 
@@ -150,7 +150,7 @@ class TestFalseAlarms:
 
 
 class TestWarnings:
-    def test_a_diagnosis_made_of_the_scanner(self):
+    def test_diagnosis_made_of_the_scanner(self):
         subjects = cohort(60)
         subjects["scanner"] = np.where(is_ad(subjects), "HR+", "HRRT")
         factor = factor_of(subjects, "scanner")
@@ -158,7 +158,7 @@ class TestWarnings:
         assert factor.p < 0.001
         assert factor.one_group == ("HR+", "HRRT")
 
-    def test_a_scanner_that_most_of_one_group_has(self):
+    def test_scanner_that_most_of_one_group_has(self):
         subjects = cohort(120)
         often = np.random.default_rng(1).random(120) < np.where(is_ad(subjects), 0.85, 0.2)
         factor = factor_of(subjects.assign(scanner=np.where(often, "HR+", "HRRT")), "scanner")
@@ -170,7 +170,7 @@ class TestWarnings:
         subjects = cohort(100)
         assert "age" in suspicious(subjects.assign(age=subjects["age"] + change * is_ad(subjects)))
 
-    def test_an_age_that_one_group_lacks(self):
+    def test_age_that_one_group_lacks(self):
         subjects = cohort(60)
         factor = factor_of(subjects.assign(age=subjects["age"].where(is_ad(subjects))), "age")
         assert factor.tells_apart
@@ -184,7 +184,7 @@ class TestWarnings:
 
 
 class TestWhatCannotBeJudged:
-    def test_a_factor_that_is_the_same_for_all_is_left_out(self):
+    def test_factor_that_is_the_same_for_all_is_left_out(self):
         names = {factor.name for factor in measure_confounds(cohort(20).assign(site="", age=math.nan))}
         assert names == set(FACTORS) - {"site", "age", "level"}
 
@@ -193,7 +193,7 @@ class TestWhatCannotBeJudged:
         assert measure_confounds(cohort(20).query("diagnosis == 'AD'").head(number)) == []
 
 
-def test_the_first_scan_of_a_subject_counts():
+def test_first_scan_of_a_subject_counts():
     rows = [
         {"scan": f"s{visit}", "subject": "1", "session": visit, "diagnosis": "AD", "age": 70.0 + int(visit),
          "sex": "F", "site": "A", "scanner": f"scanner {visit}", "level": visit, "path": visit,

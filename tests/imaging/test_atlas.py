@@ -35,7 +35,7 @@ class TestOwnRegions:
         atlas = load_atlas(BUILT_IN, 3.0)
         assert brain_mask(3.0)[atlas.labels > 0].mean() > 0.98
 
-    def test_the_pattern_of_the_disease_is_made_of_regions(self):
+    def test_pattern_of_the_disease_is_made_of_regions(self):
         assert set(AD_PATTERN) <= set(ELLIPSOIDS)
 
 
@@ -48,13 +48,13 @@ class TestAnAtlasFile:
         assert not (atlas.labels[x > 1] == 3).any()
         assert (atlas.labels[x < -12] == 3).any()
 
-    def test_what_is_no_image_of_labels_is_refused(self, label_file):
+    def test_image_without_labels_is_refused(self, label_file):
         image = nib.load(label_file)
         nib.save(nib.Nifti1Image(image.get_fdata().astype(np.float32) + 0.5, image.affine), label_file)
         with pytest.raises(InputError, match="required an image of labels"):
             load_atlas(str(label_file), 4.0)
 
-    def test_a_table_without_names_is_refused(self, label_file):
+    def test_table_without_names_is_refused(self, label_file):
         (label_file.parent / "labels.csv").write_text("id,label\n3,left\n")
         with pytest.raises(InputError, match="columns index"):
             load_atlas(str(label_file), 6.0)

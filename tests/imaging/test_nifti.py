@@ -157,7 +157,7 @@ class TestFramesInAFolder:
         (folder / "._scan_1.nii").write_bytes(b"macOS")
         np.testing.assert_array_equal(read_volume(folder).data, before)
 
-    def test_a_folder_with_one_dynamic_file_is_that_file(self, tmp_path, data):
+    def test_folder_with_one_dynamic_file_is_that_file(self, tmp_path, data):
         frames = np.stack([data, data + 10], axis=-1)
         (tmp_path / "I7").mkdir()
         nib.save(nib.Nifti1Image(frames, AFFINE), tmp_path / "I7" / "scan.nii")
@@ -177,7 +177,7 @@ class TestFramesInAFolder:
         nib.save(nib.Nifti1Image(frames, AFFINE), folder / "scan_3.nii")
         assert "required one frame a file" in refusal(folder)
 
-    def test_a_damaged_frame_is_named(self, folder):
+    def test_damaged_frame_is_named(self, folder):
         frame = folder / "scan_2.nii"
         frame.write_bytes(frame.read_bytes()[:1000])
         assert refusal(folder).startswith(f"{folder}: scan_2.nii: truncated")
@@ -237,7 +237,7 @@ class TestRefusals:
         with pytest.raises(InputError, match="claims 4320 bytes of voxels, 4319 are there"):
             read_header(packed)
 
-    def test_a_gzip_of_several_pieces_is_whole(self, good, data):
+    def test_gzip_of_several_pieces_is_whole(self, good, data):
         content = good.read_bytes()
         packed = good.with_suffix(".nii.gz")
         packed.write_bytes(gzip.compress(content[:1000]) + gzip.compress(content[1000:]))
@@ -325,7 +325,7 @@ class TestWrite:
         np.testing.assert_array_equal(read_volume(tmp_path / "v.nii").data, mask)
 
     @pytest.mark.parametrize("name", ["v.nii", "v.nii.gz"])
-    def test_the_same_volume_gives_the_same_bytes_under_any_name(self, tmp_path, data, name):
+    def test_same_volume_gives_the_same_bytes_under_any_name(self, tmp_path, data, name):
         for folder in ("one", "two"):
             write_volume(tmp_path / folder / name, Volume(data, AFFINE), dtype=np.int16)
         write_volume(tmp_path / f"other-{name}", Volume(np.asfortranarray(data), AFFINE), dtype=np.int16)

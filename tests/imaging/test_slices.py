@@ -26,7 +26,7 @@ class TestGrid:
         assert GRID.y_mm == (-20, -14, -8, -2, 4, 10, 16, 22)
         assert GRID.step_mm == 6
 
-    def test_the_last_position_is_left_out_where_no_step_meets_it(self):
+    def test_last_position_is_left_out_where_no_step_meets_it(self):
         grid = CoronalGrid.spanning(range_mm=(-20, 23), step_mm=6, size=16, field_mm=64)
         assert grid.y_mm[-1] == 22
 
@@ -75,7 +75,7 @@ class TestMarkers:
         ],
         ids=["left superior posterior", "right", "inferior", "anterior"],
     )
-    def test_a_marker_is_cut_where_it_lies(self, storage, world, pixel):
+    def test_marker_is_cut_where_it_lies(self, storage, world, pixel):
         affine = AFFINE.copy()
         affine[:3, 3] += [1, 0, 1]
         data = np.zeros(SHAPE, dtype=np.float32)
@@ -90,7 +90,7 @@ class TestMarkers:
 
 
 class TestInverse:
-    def test_a_coinciding_grid_is_reproduced_bit_by_bit(self):
+    def test_coinciding_grid_is_reproduced_bit_by_bit(self):
         affine = np.array([[4.0, 0, 0, -30], [0, 6, 0, -20], [0, 0, 4, CENTRE_Z_MM - 30], [0, 0, 0, 1]])
         data = np.random.default_rng(0).normal(size=(16, 8, 16)).astype(np.float32)
         slices = coronal_slices(data, affine, GRID)
@@ -104,7 +104,7 @@ class TestInverse:
         turn=st.floats(-0.2, 0.2),
         slope=st.tuples(*[st.floats(-2, 2)] * 3),
     )
-    def test_a_linear_field_survives_cutting_and_putting_back(self, shift, zooms, turn, slope):
+    def test_linear_field_survives_cutting_and_putting_back(self, shift, zooms, turn, slope):
         rotation = np.array([[np.cos(turn), -np.sin(turn), 0], [np.sin(turn), np.cos(turn), 0], [0, 0, 1]])
         affine = np.eye(4)
         affine[:3, :3] = rotation @ np.diag(zooms)
@@ -128,7 +128,7 @@ class TestInverse:
         volume = back_project(np.ones((7, 8, 8), np.float32), grid, shape=(8, 7, 8), affine=affine)
         assert volume.min() == 1
 
-    def test_a_plane_beyond_the_volume_is_zero(self):
+    def test_plane_beyond_the_volume_is_zero(self):
         far = CoronalGrid.spanning(range_mm=(200, 210), step_mm=5, size=8, field_mm=64)
         assert not coronal_slices(np.ones(SHAPE, np.float32), AFFINE, far).any()
 
@@ -140,14 +140,14 @@ class TestInverse:
 
 class TestResize:
     @pytest.mark.parametrize(("source", "target"), [(4, 16), (2, 64), (7, 56), (16, 8), (5, 12)])
-    def test_a_ramp_over_the_field_keeps_its_place(self, source, target):
+    def test_ramp_over_the_field_keeps_its_place(self, source, target):
         centres = (np.arange(source, dtype=np.float32) + 0.5) / source
         maps = np.broadcast_to(centres, (1, source, source)) + 10 * centres[:, None]
         wanted = np.clip((np.arange(target) + 0.5) / target, centres[0], centres[-1])
         expected = wanted + 10 * wanted[:, None]
         np.testing.assert_allclose(resize_maps(maps, target)[0], expected, rtol=1e-6)
 
-    def test_a_coarse_maps_bright_cell_lands_on_its_own_part_of_the_volume(self):
+    def test_coarse_maps_bright_cell_lands_on_its_own_part_of_the_volume(self):
         maps = np.zeros((8, 4, 4), dtype=np.float32)
         maps[:, 0, 3] = 1
         volume = back_project(maps, GRID, shape=SHAPE, affine=AFFINE)

@@ -25,7 +25,7 @@ def value_at(data, affine, world):
 
 @pytest.mark.parametrize("grid_mm", [2.0, 3.0])
 class TestStandard:
-    def test_the_grid_holds_the_whole_brain_with_a_margin(self, grid_mm):
+    def test_grid_holds_the_whole_brain_with_a_margin(self, grid_mm):
         mask = brain_mask(grid_mm)
         assert mask.shape == template_grid(grid_mm)[0]
         for axis in range(3):
@@ -33,12 +33,12 @@ class TestStandard:
             assert extent.min() * grid_mm >= 10
             assert (mask.shape[axis] - 1 - extent.max()) * grid_mm >= 10
 
-    def test_the_brain_has_a_brains_volume_and_place(self, grid_mm):
+    def test_brain_has_a_brains_volume_and_place(self, grid_mm):
         mask, affine = brain_mask(grid_mm), template_grid(grid_mm)[1]
         assert 1.7e6 < mask.sum() * grid_mm**3 < 2.0e6
         np.testing.assert_allclose(brain_points(mask, affine).mean(axis=0), [0, -22, 9], atol=3)
 
-    def test_the_mask_is_one_piece_with_ventricles_cerebellum_and_brain_stem(self, grid_mm):
+    def test_mask_is_one_piece_with_ventricles_cerebellum_and_brain_stem(self, grid_mm):
         mask, affine = brain_mask(grid_mm), template_grid(grid_mm)[1]
         for world in [(8, 10, 14), (0, -60, -50), (0, -28, -34), (0, -35, -60)]:
             assert value_at(mask, affine, world)
@@ -55,7 +55,7 @@ class TestStandard:
         assert white > 0.8
         assert air == 0
 
-    def test_the_cerebellar_reference_is_behind_and_below(self, grid_mm):
+    def test_cerebellar_reference_is_behind_and_below(self, grid_mm):
         mask, affine = reference_mask("cerebellum", grid_mm), template_grid(grid_mm)[1]
         points = brain_points(mask, affine)
         assert 3e4 < mask.sum() * grid_mm**3 < 1.2e5
@@ -63,7 +63,7 @@ class TestStandard:
         assert points[:, 2].max() <= -25
         assert (brain_mask(grid_mm) | ~mask).all()
 
-    def test_the_pontine_reference_lies_in_the_midline(self, grid_mm):
+    def test_pontine_reference_lies_in_the_midline(self, grid_mm):
         mask, affine = reference_mask("pons", grid_mm), template_grid(grid_mm)[1]
         assert 3e3 < mask.sum() * grid_mm**3 < 1.5e4
         np.testing.assert_allclose(brain_points(mask, affine).mean(axis=0), [0, -26, -32], atol=3)

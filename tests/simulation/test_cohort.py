@@ -80,7 +80,7 @@ class TestCohort:
         ages = cohort.groupby("subject")["age"].agg(lambda age: age.max() - age.min())
         assert (years - ages).abs().max() < 0.11
 
-    def test_a_subject_does_not_depend_on_how_many_there_are(self):
+    def test_subject_does_not_depend_on_how_many_there_are(self):
         few, many = draw_cohort(replace(RECIPE, ad_subjects=3, cn_subjects=3)), draw_cohort(RECIPE)
         pd.testing.assert_frame_equal(few, many.head(len(few)))
 

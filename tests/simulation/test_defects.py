@@ -108,13 +108,13 @@ class TestPlanted:
         assert set(UNUSABLE) - there <= {"row without file"}
         assert (FRAMES in there) == ("row without file" in there) == (kind == "messy-adni")
 
-    def test_a_small_cohort_bears_no_more_faults_than_the_pipeline_allows(self, trees, kind):
+    def test_small_cohort_bears_no_more_faults_than_the_pipeline_allows(self, trees, kind):
         table = planted(trees(kind, FEW))
         assert 1 <= (table["verdict"] == "unusable").sum() <= 0.1 * len(draw_cohort(FEW))
         assert set(READABLE) <= set(table["pitfall"])
 
 
-def test_a_diagnosis_that_changed_is_the_visits_own(trees, ingest):
+def test_diagnosis_that_changed_is_the_visits_own(trees, ingest):
     """In BIDS sessions.tsv has it, in ADNI the table of diagnoses; without that the subject's group stands in."""
     tables = {"bids": ingest("messy-bids"), "adni": ingest("messy-adni", diagnosis_table=DIAGNOSES)}
     for layout, found in tables.items():
@@ -140,7 +140,7 @@ class TestIngest:
         assert {file: found.get(file, "ignored") for file in wanted} == wanted
         assert {file for file, verdict in found.items() if verdict != "read"} <= set(wanted)
 
-    def test_the_good_scans_of_the_clean_cohort_all_survive(self, trees, ingest, kind, cohort):
+    def test_good_scans_of_the_clean_cohort_all_survive(self, trees, ingest, kind, cohort):
         clean, _ = ingest(kind.removeprefix("messy-"))
         messy, _ = ingest(kind, **cohort)
         everybody = draw_cohort(MANY)
@@ -171,7 +171,7 @@ class TestTruth:
             assert known.loc[scan, "deficit"] == f"{scan}_deficit.nii.gz"
             assert (trees(kind) / "truth" / f"{scan}_deficit.nii.gz").is_file()
 
-    def test_the_deficit_lies_on_the_scans_own_grid(self, trees, ingest, kind):
+    def test_deficit_lies_on_the_scans_own_grid(self, trees, ingest, kind):
         tree = trees(kind)
         known = truth(tree)
         for row in ingest(kind)[0].itertuples():
@@ -210,7 +210,7 @@ def test_unusual_storage_changes_no_voxel_in_the_world(trees, ingest, layout):
     assert {*READABLE, ""} <= seen
 
 
-def test_the_smallest_cohort_keeps_all_its_scans():
+def test_smallest_cohort_keeps_all_its_scans():
     cohort = draw_cohort(replace(FEW, ad_subjects=2, cn_subjects=2, followup_fraction=0))
     defects = plan_defects(cohort, 0)
     assert defects.shared is defects.changed is None

@@ -122,7 +122,7 @@ class TestEveryKind:
     def test_has_the_same_bytes_whatever_the_number_of_workers(self, trees, tmp_path, kind):
         assert contents(write(tmp_path, kind, workers=2)) == contents(trees(kind))
 
-    def test_a_killed_run_goes_on_with_the_scans_it_lacks(self, trees, tmp_path, kind):
+    def test_killed_run_goes_on_with_the_scans_it_lacks(self, trees, tmp_path, kind):
         write(tmp_path, kind)
         planted = tmp_path / "truth" / "planted.csv"
         beside = set(pd.read_csv(planted)["file"]) if planted.exists() else set()

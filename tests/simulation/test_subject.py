@@ -74,7 +74,7 @@ class TestSmoothNoise:
         assert noise.std() == pytest.approx(1, abs=0.15)
 
     @pytest.mark.parametrize("step", [4.0, (2.7, 4.9, 6.1)])
-    def test_a_lattice_is_interpolated_as_scipy_does_also_beyond_its_last_point(self, step):
+    def test_lattice_is_interpolated_as_scipy_does_also_beyond_its_last_point(self, step):
         lattice = np.random.default_rng(0).standard_normal((7, 9, 8), dtype=np.float32)
         expected = ndimage.affine_transform(
             lattice, 1 / np.broadcast_to(step, 3), output_shape=(20, 30, 50), order=1, mode="nearest"

@@ -110,7 +110,7 @@ class TestSimulatedCohort:
         np.testing.assert_allclose(found / np.median(found / wanted), wanted, rtol=0.05)
         np.testing.assert_allclose(found, wanted, rtol=0.12)
 
-    def test_the_average_group_is_as_like_a_real_one_as_real_ones_are_alike(self, real_mean_image):
+    def test_average_group_is_as_like_a_real_one_as_real_ones_are_alike(self, real_mean_image):
         anatomy = load_anatomy()
         standard = load_standard(grid_mm=GRID_MM, reference="global", align="affine")
         real = normalize(read_volume(real_mean_image), standard)[0].data
