@@ -153,7 +153,7 @@ class _Sidecars:
     def _in(self, folder: Path) -> list[tuple[Path, Entities]]:
         """Return the sidecars of a folder, most specific last."""
         if folder not in self.read:
-            paths = [path for path in sorted(folder.glob("*pet.json")) if _is_pet(path)]
+            paths = sorted({*folder.glob("*_pet.json"), *folder.glob("pet.json")})
             pairs = [(path, _entities(path.name)) for path in paths]
             self.read[folder] = sorted(pairs, key=lambda pair: len(pair[1]))
         return self.read[folder]
@@ -202,10 +202,6 @@ def _entities(name: str) -> Entities:
     """Return ``{"sub": "01", "trc": "18FFDG"}`` of ``sub-01_trc-18FFDG_pet.nii.gz``."""
     parts = name.split(".", maxsplit=1)[0].split("_")[:-1]
     return dict(part.split("-", 1) for part in parts if "-" in part)
-
-
-def _is_pet(sidecar: Path) -> bool:
-    return sidecar.name == "pet.json" or sidecar.name.endswith("_pet.json")
 
 
 def _read_object(path: Path) -> dict[str, Any]:

@@ -165,13 +165,7 @@ def write_scans(path: Path, table: pd.DataFrame) -> None:
 
 
 def read_scans(path: Path) -> pd.DataFrame:
-    """Read and check a scans table.
-
-    Raises
-    ------
-    InputError
-        If there is no such table, or a check of `check_scans` fails.
-    """
+    """Read and check a scans table."""
     table = read_typed(path, SCAN_COLUMNS)
     try:
         check_scans(table)

@@ -224,13 +224,7 @@ def write_split(path: Path, split: pd.DataFrame) -> None:
 
 
 def read_split(path: Path) -> pd.DataFrame:
-    """Read and check a split; a leaky one is allowed.
-
-    Raises
-    ------
-    InputError
-        If there is no such table, or a row is not as declared.
-    """
+    """Read and check a split; a leaky one is allowed."""
     split = read_typed(path, SPLIT_COLUMNS)
     try:
         _check_split(split)

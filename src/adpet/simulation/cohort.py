@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from adpet.imaging.nifti import Affine, Array, Volume
+from adpet.imaging.nifti import Array, Volume
 from adpet.simulation.anatomy import Anatomy
 from adpet.simulation.scanner import (
     SCANNER_SHARES,
@@ -156,12 +156,15 @@ def simulate_scan(
     seen, deficit = _blurred(uptake, scanner, anatomy)
     affine = scanner.affine
     points = sample_points(anatomy, person, pose, affine=affine, shape=scanner.matrix)
+    if deficit is not None:
+        deficit = sample(deficit, points)
+        deficit = np.where(deficit < SMALLEST_DEFICIT, np.float32(0), deficit)
     data = count(
         rng, sample(seen, points), scanner, zooms=np.array(scanner.zooms), noise=recipe.noise, frames=frames
     )
     return SimulatedScan(
         volume=Volume(data, affine),
-        deficit=None if deficit is None else _deficit_volume(sample(deficit, points), affine),
+        deficit=None if deficit is None else Volume(deficit, affine),
         injected_mbq=round(float(rng.normal(*INJECTED_MBQ_SD)), 1),
         points=points,
     )
@@ -249,7 +252,3 @@ def _blurred(uptake: tuple[Array, Array], scanner: Scanner, anatomy: Anatomy) ->
     brain = anatomy.tissue & (whole > LEAST_UPTAKE)
     spared = seen / np.maximum(whole, np.float32(LEAST_UPTAKE))
     return seen, np.where(brain, np.clip(1 - spared, 0, 1), np.float32(0))
-
-
-def _deficit_volume(deficit: Array, affine: Affine) -> Volume:
-    return Volume(np.where(deficit < SMALLEST_DEFICIT, np.float32(0), deficit), affine)
