@@ -20,13 +20,13 @@ from scipy import ndimage
 
 from adpet.cohort.splits import read_split
 from adpet.imaging.nifti import Volume, read_volume
-from adpet.imaging.normalization import load_standard, normalize, ratio_to_reference, to_uint8
-from adpet.imaging.registration import resample
+from adpet.imaging.normalization import load_standard, normalize, to_suvr, to_uint8
+from adpet.imaging.registration import FWHM_PER_SIGMA, resample
 from adpet.imaging.slices import coronal_slices
 from adpet.learning.training import set_determinism
 from adpet.params import Params, load_params
 from adpet.paths import BEST_TRIAL, SLICES, SPLIT
-from adpet.simulation.anatomy import FWHM_PER_SIGMA, GRID_MM, load_anatomy
+from adpet.simulation.anatomy import GRID_MM, load_anatomy
 from adpet.simulation.subject import average_person, person_uptake
 from adpet.stages.common import augmentation, network, optimisation, training_and_validation
 from adpet.stages.slice import coronal_grid
@@ -71,7 +71,7 @@ def real_slices(path: Path, params: Params) -> list[npt.NDArray[np.uint8]]:
     slices = []
     for dose in DOSES:
         dosed = volume.data * resample(spared(dose), shape=volume.data.shape, affine=volume.affine)
-        ratio = ratio_to_reference(dosed, standard.reference)
+        ratio = to_suvr(dosed, standard.reference)
         planes = coronal_slices(ratio, volume.affine, coronal_grid(params))
         slices.append(to_uint8(planes, window=params.slice.window))
     return slices

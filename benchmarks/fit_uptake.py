@@ -18,10 +18,10 @@ from scipy.optimize import lsq_linear
 
 from adpet.imaging.nifti import read_volume
 from adpet.imaging.normalization import load_standard, normalize
+from adpet.imaging.registration import FWHM_PER_SIGMA
 from adpet.simulation.anatomy import (
     BETWEEN,
     FAR_VALUE,
-    FWHM_PER_SIGMA,
     GRID_MM,
     NORMATIVE,
     REGIONS,

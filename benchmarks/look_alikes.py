@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from adpet.cohort.duplicates import MIN_CORRELATION, coarse_brain, find_look_alikes, particular_to
+from adpet.cohort.duplicates import MIN_CORRELATION, coarse_brain, find_duplicates, residual_patterns
 from adpet.imaging.nifti import Volume, to_ras
 from adpet.imaging.normalization import load_standard, normalize
+from adpet.imaging.registration import FWHM_PER_SIGMA
 from adpet.parallel import map_in_processes
-from adpet.simulation.anatomy import FWHM_PER_SIGMA, load_anatomy
+from adpet.simulation.anatomy import load_anatomy
 from adpet.simulation.cohort import SimulationRecipe, draw_cohort, simulate_scan
 
 ORIGINAL = "original"
@@ -58,7 +59,7 @@ def standard_brain(item: tuple[SimulationRecipe, Mapping[str, Any], str]) -> np.
 
 
 def compared(brains: np.ndarray, subjects: np.ndarray) -> None:
-    particular = particular_to(brains)
+    particular = residual_patterns(brains)
     correlation = particular @ particular.T
     upper = np.triu(np.ones_like(correlation, dtype=bool), 1)
     same = subjects[:, None] == subjects[None]
@@ -72,9 +73,9 @@ def compare_copies(kind: str, brains: np.ndarray, copies: np.ndarray, origins: l
     values, found = [], 0
     for copy, origin in zip(copies, origins, strict=True):
         both = np.vstack([brains, copy])
-        pairs = {(pair.first, pair.second) for pair in find_look_alikes(both, names)}
+        pairs = {(pair.first, pair.second) for pair in find_duplicates(both, names)}
         found += (origin, len(brains)) in pairs
-        particular = particular_to(both)
+        particular = residual_patterns(both)
         values.append(float(particular[origin] @ particular[-1]))
     shown(kind, np.array(values), f"found {found} of {len(copies)}")
 

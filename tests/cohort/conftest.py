@@ -72,7 +72,7 @@ class AdniTree:
         self, image, subject, group="AD", *, visit="2", date="8/10/2021", description=UNIFORM, modality="PET",
         age="75", sex="F",
     ):  # fmt: skip
-        cells = (
+        cells = [
             image,
             subject,
             group,
@@ -85,7 +85,7 @@ class AdniTree:
             date,
             "NiFTI",
             "",
-        )
+        ]
         with self.table.open("a", encoding="utf-8") as file:
             file.write(",".join(f'"{cell}"' for cell in cells) + "\n")
 
@@ -128,14 +128,8 @@ class AdniTree:
         self, image, subject, group="AD", *, visit="2", date="2021-08-10", description=UNIFORM, **options
     ):
         year, month, day = date.split("-")
-        self.row(
-            image,
-            subject,
-            group,
-            visit=visit,
-            date=f"{int(month)}/{int(day)}/{year}",
-            description=description,
-        )
+        shown = f"{int(month)}/{int(day)}/{year}"
+        self.row(image, subject, group, visit=visit, date=shown, description=description)
         return self.file(image, subject, date=date, description=description, **options)
 
 
@@ -152,3 +146,29 @@ def bids_tree(tmp_path):
 @pytest.fixture
 def adni_tree(tmp_path):
     return AdniTree(tmp_path / "download")
+
+
+class FlatFolder:
+    """A flat folder that grows row by row; one sound scan of each diagnosis is there."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        root.mkdir()
+        (root / "scans.csv").write_text("path,subject,session,diagnosis\n", encoding="utf-8")
+        self.sound("ad.nii", "1", "AD", seed=1)
+        self.sound("cn.nii.gz", "2", "CN", seed=2)
+
+    def row(self, path, subject="specimen", diagnosis="AD", session="1"):
+        """Add a row and return the path that it names."""
+        with (self.root / "scans.csv").open("a", encoding="utf-8") as file:
+            file.write(f'"{path}",{subject},{session},{diagnosis}\n')
+        (self.root / path).parent.mkdir(parents=True, exist_ok=True)
+        return self.root / path
+
+    def sound(self, path, subject, diagnosis, session="1", **options):
+        return save_scan(self.row(path, subject, diagnosis, session), **options)
+
+
+@pytest.fixture
+def flat(tmp_path):
+    return FlatFolder(tmp_path / "collection")

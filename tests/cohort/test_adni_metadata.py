@@ -1,10 +1,20 @@
+"""Diagnoses match visits by code and date; XML files are read safely."""
+
+import codecs
 from datetime import date
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adpet.cohort.adni_metadata import MAX_DAYS, Exam, VisitDiagnoses, read_visit_diagnoses
+from adpet.cohort.adni_metadata import (
+    MAX_BYTES,
+    MAX_DAYS,
+    Exam,
+    VisitDiagnoses,
+    read_visit_diagnoses,
+    read_xml_files,
+)
 from adpet.errors import InputError
 
 TABLE = """PTID,RID,VISCODE,VISCODE2,EXAMDATE,DIAGNOSIS
@@ -33,7 +43,7 @@ class TestMatching:
     def test_either_code_of_a_visit_matches(self, read, visit):
         assert at(read(TABLE), visit) == "MCI"
 
-    def test_the_code_wins_over_a_nearer_date(self, read):
+    def test_code_wins_over_a_nearer_date(self, read):
         assert at(read(TABLE), "m24", "20061102") == "Dementia"
 
     @pytest.mark.parametrize(
@@ -43,7 +53,7 @@ class TestMatching:
         assert at(read(TABLE), "7", day) == diagnosis
 
     @pytest.mark.parametrize(("day", "found"), [("20090530", True), ("20090531", False)])
-    def test_an_exam_half_a_year_away_is_another_visit(self, read, day, found):
+    def test_exam_half_a_year_away_is_another_visit(self, read, day, found):
         table = read(TABLE)
         assert MAX_DAYS == 180
         if found:
@@ -54,20 +64,11 @@ class TestMatching:
             ):
                 at(table, day=day)
 
-    def test_a_code_that_two_phases_use_is_told_apart_by_the_date(self, read):
+    def test_code_of_two_phases_is_resolved_by_the_date(self, read):
         table = read("RID,VISCODE,EXAMDATE,DIAGNOSIS\n295,bl,2006-11-02,1\n295,bl,2018-01-05,3\n")
         assert at(table, "bl", "20180203") == "Dementia"
         with pytest.raises(InputError, match="says CN and Dementia of 002_S_0295"):
             at(table, "bl")
-
-    def test_of_two_exams_equally_near_the_earlier_one_counts(self, read):
-        table = read("RID,EXAMDATE,DIAGNOSIS\n295,2008-01-11,3\n295,2008-01-01,1\n")
-        assert at(table, day="20080106") == "CN"
-
-    def test_two_diagnoses_of_one_day_are_a_contradiction(self, read):
-        table = read("RID,EXAMDATE,DIAGNOSIS\n295,2008-01-01,3\n295,2008-01-01,1\n")
-        with pytest.raises(InputError, match="says CN and Dementia"):
-            at(table, day="20080106")
 
     @given(st.dates(min_value=date(1990, 1, 1)))
     def test_no_diagnosis_comes_from_farther_away_than_is_stated(self, day):
@@ -95,18 +96,14 @@ class TestTable:
     def test_subject_and_diagnosis_are_read_in_their_variants(self, read, text):
         assert at(read(text), "bl") == "Dementia"
 
-    def test_a_row_without_a_diagnosis_is_no_visit(self, read):
+    def test_row_without_a_diagnosis_is_no_visit(self, read):
         table = read(
             "RID,VISCODE,EXAMDATE,DIAGNOSIS\n295,m06,2008-01-01,\n295,m12,2008-03-01,-4\n295,m18,2008-04-01,1\n"
         )
         assert at(table, "m06", "20080101") == "CN"
         assert table.known("002_S_0295") == {"CN"}
 
-    def test_a_subject_without_visits_is_told(self, read):
-        with pytest.raises(InputError, match=r"DXSUM\.csv has no diagnosis of 941_S_6962; add one"):
-            read(TABLE).at("941_S_6962", visit="bl", day="")
-
-    def test_a_number_that_is_no_diagnosis_is_refused(self, read):
+    def test_number_that_is_no_diagnosis_is_refused(self, read):
         with pytest.raises(
             InputError,
             match=r"required as diagnosis 1 \(CN\), 2 \(MCI\), 3 \(Dementia\) or a word; received 7",
@@ -123,3 +120,94 @@ class TestTable:
 
 def _table(exams):
     return VisitDiagnoses("DXSUM.csv", {"295": [Exam(frozenset(), day, word) for day, word in exams.items()]})
+
+
+BOMB = """<!DOCTYPE idaxs [<!ENTITY a "JANE DOE "><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;&a;&a;">
+<!ENTITY c "&b;&b;&b;&b;&b;&b;&b;&b;&b;&b;">]><idaxs>&c;</idaxs>"""
+
+
+@pytest.fixture
+def reason(tmp_path):
+    """Return why an XML file of some content is set aside."""
+
+    def of(content, name="scan_S1_I7.xml"):
+        path = tmp_path / name
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        listing = read_xml_files(tmp_path)
+        assert not listing.images
+        (found,) = listing.problems.values()
+        return found
+
+    return of
+
+
+class TestXmlSafety:
+    @pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+    def test_entities_are_refused_before_they_are_declared(self, reason, encoding):
+        assert "required XML without a document type" in reason(BOMB.encode(encoding))
+
+    def test_external_entities_are_not_opened(self, reason, tmp_path):
+        (tmp_path / "secret.txt").write_text("JANE DOE")
+        url = (tmp_path / "secret.txt").as_uri()
+        found = reason(f'<!DOCTYPE idaxs [<!ENTITY x SYSTEM "{url}">]><idaxs>&x;</idaxs>')
+        assert "required XML without a document type" in found
+        assert "JANE" not in found
+
+    def test_file_too_large_for_metadata_is_refused(self, reason):
+        assert f"at most {MAX_BYTES} bytes" in reason(b"<idaxs>" + b" " * MAX_BYTES + b"</idaxs>")
+
+    def test_no_depth_of_nesting_is_too_deep(self, tmp_path):
+        depth = MAX_BYTES // 8
+        (tmp_path / "a.xml").write_text("<a>" * depth + "</a>" * depth)
+        assert not read_xml_files(tmp_path).images
+
+    def test_link_out_of_the_collection_is_not_followed(self, adni_tree):
+        outside = adni_tree.xml(["7"], "941_S_6962", folder="..", name="outside.xml")
+        (adni_tree.root / "scan_I7.xml").symlink_to(outside)
+        listing = read_xml_files(adni_tree.root)
+        assert not listing.images
+        assert "leads out of" in listing.problems["7"]
+
+
+class TestBrokenXml:
+    @pytest.mark.parametrize(
+        "content",
+        [
+            b"", b"DOE^JANE", b"<idaxs>DOE", b"<idaxs>&DOE;</idaxs>", b"<DOE></JANE>", b"\x00DOE\xff",
+            b'<?xml version="1.0" encoding="DOE"?><idaxs/>', b'<idaxs DOE="1" DOE="2"/>', codecs.BOM_UTF16 + b"DOE",
+        ],
+    )  # fmt: skip
+    def test_broken_xml_is_refused_without_quoting_it(self, reason, content):
+        found = reason(content)
+        assert found.startswith("scan_S1_I7.xml: ")
+        assert "\n" not in found
+        assert "DOE" not in found
+
+    def test_broken_xml_without_an_image_in_its_name_is_reported_itself(self, tmp_path):
+        path = tmp_path / "metadata.xml"
+        path.write_text("<idaxs>")
+        assert [file for file, _ in read_xml_files(tmp_path).strays] == [path]
+
+
+class TestXmlFacts:
+    def test_elements_may_have_a_namespace_or_none(self, adni_tree):
+        path = adni_tree.xml(["7"], "941_S_6962")
+        expected = read_xml_files(adni_tree.root).images
+        for text in (' xmlns=""', ' xmlns="http://ida.loni.usc.edu"'):
+            path.write_text(path.read_text().replace(text, ""))
+            assert read_xml_files(adni_tree.root).images == expected
+        assert [*expected] == ["7"]
+
+    def test_visit_is_unknown_if_there_are_two(self, adni_tree):
+        path = adni_tree.xml(["7"], "941_S_6962")
+        visit = "<visit><visitIdentifier>ADNI2 Year 2 Visit</visitIdentifier></visit>"
+        path.write_text(path.read_text().replace("<study>", visit + "<study>"))
+        assert read_xml_files(adni_tree.root).images["7"].visit == ""
+
+    def test_two_files_that_disagree_on_an_image_are_a_problem_of_it(self, adni_tree):
+        adni_tree.xml(["7"], "941_S_6962", "AD")
+        adni_tree.xml(["7"], "941_S_6962", "CN", name="again.xml")
+        adni_tree.xml(["8"], "941_S_6962", "CN")
+        problems = read_xml_files(adni_tree.root).problems
+        assert [*problems] == ["7"]
+        assert "described twice, with another group" in problems["7"]

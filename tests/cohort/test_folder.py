@@ -6,7 +6,7 @@ from adpet.cohort.folder import find_folder
 from adpet.errors import InputError
 
 
-def test_a_row_is_a_scan(tmp_path):
+def test_row_is_a_scan(tmp_path):
     (tmp_path / "scans.csv").write_text(
         "path,subject,session,diagnosis,age,sex,site,scanner,date\n"
         '"über all, 1/a  b.nii",P 7,m12,AD,81,M,Turku,GE Advance,2019-05-01\n',
@@ -27,7 +27,7 @@ def test_optional_columns_may_be_left_out(tmp_path):
     assert (scan.session, scan.sex, scan.site, scan.scanner) == ("", "", "", "")
 
 
-def test_the_csv_may_lie_elsewhere(tmp_path):
+def test_csv_may_lie_elsewhere(tmp_path):
     table = tmp_path / "tables" / "mine.csv"
     table.parent.mkdir()
     table.write_text("path,subject,session,diagnosis\na.nii,1,1,CN\n")
@@ -35,7 +35,7 @@ def test_the_csv_may_lie_elsewhere(tmp_path):
     assert scan.file == tmp_path / "images" / "a.nii"
 
 
-def test_rows_that_name_no_file_or_nobody_are_set_aside(tmp_path):
+def test_rows_without_path_or_subject_are_rejected(tmp_path):
     (tmp_path / "scans.csv").write_text("path,subject,session,diagnosis\n,1,1,CN\na.nii,n/a,1,CN\n")
     found = find_folder(tmp_path)
     assert not found.candidates

@@ -1,5 +1,6 @@
+"""Scans tables are typed, checked, and come back as they were written."""
+
 import hashlib
-import json
 
 import pandas as pd
 import pytest
@@ -49,11 +50,8 @@ def collection(*rows, **counts):
 
 
 class TestCheckScans:
-    def test_a_sound_table_passes(self):
+    def test_sound_table_passes(self):
         check_scans(scans_table([row("1"), row("1", "2"), row("2", diagnosis="CN", sex="", site="")]))
-
-    def test_an_empty_table_passes(self):
-        check_scans(scans_table([]))
 
     @pytest.mark.parametrize(
         ("change", "message"),
@@ -66,25 +64,13 @@ class TestCheckScans:
             ({"content": "abc"}, "column content: required 64 hexadecimal digits; received 'abc'"),
         ],
     )
-    def test_a_bad_cell_is_named_with_its_scan_and_column(self, change, message):
+    def test_bad_cell_is_named_with_its_scan_and_column(self, change, message):
         with pytest.raises(InputError, match=message):
             check_scans(scans_table([row("1"), {**row("2"), **change}]))
 
-    def test_a_missing_column_is_named(self):
-        with pytest.raises(InputError, match=r"required the columns scan, .*; received scan"):
-            check_scans(scans_table([row("1")]).drop(columns="site"))
-
-    def test_a_column_of_another_type_is_named(self):
+    def test_column_of_another_type_is_named(self):
         with pytest.raises(InputError, match="column age: required float64; received int64"):
             check_scans(scans_table([row("1")]).astype({"age": "int64"}))
-
-    def test_a_subject_of_both_diagnoses_does_not_pass(self):
-        with pytest.raises(InputError, match="subject 1 is AD in one scan and CN in another"):
-            check_scans(scans_table([row("1"), row("1", "2", "CN")]))
-
-    def test_an_image_of_two_subjects_does_not_pass(self):
-        with pytest.raises(InputError, match="has the same image as another subject"):
-            check_scans(scans_table([row("1"), row("2", content=row("1")["content"])]))
 
 
 class TestSetAsideConflicts:
@@ -102,16 +88,12 @@ class TestSetAsideConflicts:
         assert len(kept.rejected) == 3
         assert set(kept.rejected["kind"]) == {"unusable"}
 
-    def test_an_image_that_one_subject_has_twice_is_kept_once(self):
+    def test_image_that_one_subject_has_twice_is_kept_once(self):
         kept = set_aside_conflicts(collection(row("1"), row("1", "2", content=row("1")["content"])))
         assert list(kept.scans["session"]) == ["1"]
         assert list(kept.rejected["file"]) == ["data/raw/sub-1_ses-2.nii"]
 
-    def test_what_agrees_stays_as_it_is(self):
-        before = collection(row("1"), row("2", diagnosis="CN"))
-        assert set_aside_conflicts(before) is before
-
-    def test_the_outcome_passes_the_check(self):
+    def test_outcome_passes_the_check(self):
         kept = set_aside_conflicts(
             collection(row("1"), row("1", "2", "CN", content=row("2")["content"]), row("2"), row("3"))
         )
@@ -132,7 +114,7 @@ class TestRequireUsable:
         with pytest.raises(InputError, match=r"3 of 5 scans.*0\.5.*0\.nii: unusable indeed.*rejected\.csv"):
             require_usable(collection(*self.sound, unusable=3), max_rejected_fraction=0.5)
 
-    def test_a_diagnosis_without_scans_stops(self):
+    def test_diagnosis_without_scans_stops(self):
         with pytest.raises(InputError, match=r"received 1 AD, 0 CN.*skipped indeed.*cohort\.diagnosis_map"):
             require_usable(collection(row("1"), skipped=1), max_rejected_fraction=1)
 
@@ -147,29 +129,18 @@ class TestFiles:
         subject=st.sampled_from(["NA", "007", "null", "1e5", 'ä, "b"', " x "]),
         age=st.one_of(st.floats(0, 120), st.just(float("nan"))),
     )
-    def test_a_scans_table_comes_back_exactly(self, tmp_path_factory, texts, subject, age):
+    def test_scans_table_comes_back_exactly(self, tmp_path_factory, texts, subject, age):
         path = tmp_path_factory.mktemp("round") / "scans.csv"
         table = scans_table([row("1"), {**row("2"), **texts, "subject": subject, "age": age}])
         write_scans(path, table)
         assert_frame_equal(read_scans(path), table, check_exact=True)
-
-    def test_an_empty_table_comes_back(self, tmp_path):
-        write_scans(tmp_path / "scans.csv", scans_table([]))
-        assert_frame_equal(read_scans(tmp_path / "scans.csv"), scans_table([]))
-
-    def test_lines_end_the_same_everywhere(self, tmp_path):
-        write_scans(tmp_path / "scans.csv", scans_table([row("ä")]))
-        content = (tmp_path / "scans.csv").read_bytes()
-        assert b"\r" not in content
-        assert "ä".encode() in content
-        assert content.decode().splitlines()[0] == ",".join(SCAN_COLUMNS)
 
     def test_rejected_files_come_back(self, tmp_path):
         table = rejected(unusable=2, skipped=1)
         write_rejected(tmp_path / "rejected.csv", table)
         assert_frame_equal(read_rejected(tmp_path / "rejected.csv"), table)
 
-    def test_a_table_is_checked_on_reading(self, tmp_path):
+    def test_table_is_checked_on_reading(self, tmp_path):
         path = tmp_path / "scans.csv"
         scans_table([row("1", diagnosis="MCI")]).to_csv(path, index=False)
         with pytest.raises(InputError, match=r"scans\.csv: .*required AD or CN; received 'MCI'"):
@@ -178,15 +149,11 @@ class TestFiles:
     @pytest.mark.parametrize(
         "content", ["", "a,b\n1,2\n", "\0\0", ",".join(SCAN_COLUMNS) + "\n1,1,1,AD,old,F,,,p,,c\n"]
     )
-    def test_what_is_no_scans_table_is_refused(self, tmp_path, content):
+    def test_other_tables_are_refused(self, tmp_path, content):
         path = tmp_path / "scans.csv"
         path.write_text(content)
         with pytest.raises(InputError, match=r"scans\.csv: required"):
             read_scans(path)
-
-    def test_a_missing_table_tells_what_to_do(self, tmp_path):
-        with pytest.raises(InputError, match=r"scans\.csv: required, but not there; run `dvc repro`"):
-            read_scans(tmp_path / "scans.csv")
 
 
 class TestSubjectTable:
@@ -201,9 +168,6 @@ class TestSubjectTable:
         (subject,) = subject_table(scans_table(rows)).to_dict("records")
         assert (subject["age"], subject["sex"], subject["site"]) == (71.0, "F", "A")
 
-    def test_no_scans_are_no_subjects(self):
-        assert len(subject_table(scans_table([]))) == 0
-
 
 class TestSummary:
     def summary(self):
@@ -215,7 +179,7 @@ class TestSummary:
         )
         return ingest_summary(collection(*rows, unusable=1, skipped=3))
 
-    def test_it_counts_scans_subjects_and_visits(self):
+    def test_summary_counts_scans_subjects_and_visits(self):
         summary = self.summary()
         assert (summary["scans"], summary["subjects"]) == (4, 3)
         assert summary["subjects_by_visits"] == {"1": 2, "2": 1}
@@ -235,11 +199,7 @@ class TestSummary:
             "skipped": {"files": 3, "reasons": {"skipped indeed": 3}},
         }
 
-    def test_it_is_json(self):
-        assert json.loads(json.dumps(self.summary(), allow_nan=False)) == self.summary()
-        json.dumps(ingest_summary(collection()), allow_nan=False)
-
-    def test_the_same_images_have_the_same_content_whatever_they_are_called(self):
+    def test_same_images_have_the_same_content_whatever_they_are_called(self):
         first, second = row("1")["content"], row("2")["content"]
         one = ingest_summary(collection(row("1"), row("2")))["content"]
         swapped = ingest_summary(collection(row("8", content=second), row("9", content=first)))["content"]
@@ -247,15 +207,8 @@ class TestSummary:
         assert one != ingest_summary(collection(row("1")))["content"]
 
 
-def test_tables_are_ordered_by_key_and_typed():
-    table = scans_table([row("2"), row("1")])
-    assert list(table["subject"]) == ["1", "2"]
-    assert {column: str(dtype) for column, dtype in table.dtypes.items()} == SCAN_COLUMNS
-    assert isinstance(table, pd.DataFrame)
-
-
 @pytest.mark.parametrize("scan", ["../sub-1", "sub-1/../../x", "/sub-1", "a\\b", "", ".."])
-def test_a_key_that_would_lead_its_files_elsewhere_is_refused(tmp_path, scan):
+def test_key_that_would_lead_its_files_elsewhere_is_refused(tmp_path, scan):
     """The tables may have come with ``dvc pull``; stages name files by their keys."""
     for name, columns in (
         ("scans", SCAN_COLUMNS),

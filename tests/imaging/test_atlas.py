@@ -1,10 +1,12 @@
+"""Atlas regions lie in the brain; label images are read in any orientation."""
+
 import nibabel as nib
 import numpy as np
 import pytest
 
 from adpet.errors import InputError
 from adpet.imaging.atlas import AD_PATTERN, BUILT_IN, ELLIPSOIDS, load_atlas
-from adpet.imaging.template import brain_mask, standard_grid
+from adpet.imaging.template import brain_mask, template_grid
 
 
 @pytest.fixture
@@ -22,7 +24,7 @@ class TestOwnRegions:
     @pytest.mark.parametrize("grid_mm", [2.0, 3.0, 4.0])
     def test_every_region_is_there_on_both_sides(self, grid_mm):
         atlas = load_atlas(BUILT_IN, grid_mm)
-        shape, affine = standard_grid(grid_mm)
+        shape, affine = template_grid(grid_mm)
         x = affine[0, 3] + grid_mm * np.arange(shape[0])
         for label, name in atlas.names.items():
             where = atlas.labels == label
@@ -33,7 +35,7 @@ class TestOwnRegions:
         atlas = load_atlas(BUILT_IN, 3.0)
         assert brain_mask(3.0)[atlas.labels > 0].mean() > 0.98
 
-    def test_the_pattern_of_the_disease_is_made_of_regions(self):
+    def test_pattern_of_the_disease_is_made_of_regions(self):
         assert set(AD_PATTERN) <= set(ELLIPSOIDS)
 
 
@@ -42,17 +44,17 @@ class TestAnAtlasFile:
         (label_file.parent / "labels.tsv").write_text("index\tname\n3\tleft half\n")
         atlas = load_atlas(str(label_file), 3.0)
         assert atlas.names == {3: "left half", 7: "label 7"}
-        x = standard_grid(3.0)[1][0, 3] + 3 * np.arange(atlas.labels.shape[0])
+        x = template_grid(3.0)[1][0, 3] + 3 * np.arange(atlas.labels.shape[0])
         assert not (atlas.labels[x > 1] == 3).any()
         assert (atlas.labels[x < -12] == 3).any()
 
-    def test_what_is_no_image_of_labels_is_refused(self, label_file):
+    def test_image_without_labels_is_refused(self, label_file):
         image = nib.load(label_file)
         nib.save(nib.Nifti1Image(image.get_fdata().astype(np.float32) + 0.5, image.affine), label_file)
         with pytest.raises(InputError, match="required an image of labels"):
             load_atlas(str(label_file), 4.0)
 
-    def test_a_table_without_names_is_refused(self, label_file):
+    def test_table_without_names_is_refused(self, label_file):
         (label_file.parent / "labels.csv").write_text("id,label\n3,left\n")
         with pytest.raises(InputError, match="columns index"):
             load_atlas(str(label_file), 6.0)

@@ -1,4 +1,4 @@
-"""Reading and writing scans: world coordinates survive, bad files get one clear line."""
+"""Scans keep their world coordinates; bad files give one clear line."""
 
 import gzip
 
@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from adpet.errors import InputError
 from adpet.imaging.nifti import (
-    MAX_FRAMES,
     Volume,
     natural_key,
     read_header,
@@ -67,7 +66,7 @@ class TestRead:
         "name", ["a.nii", "a.nii.gz", "pair.img", "pair.img.gz", "ümlaut, with comma.nii"]
     )
     @pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
-    def test_every_flavour_of_nifti_reads_alike(self, tmp_path, data, name, kind):
+    def test_nifti_1_and_2_single_or_pair_packed_or_not_are_read(self, tmp_path, data, name, kind):
         if ".img" in name:
             kind = {nib.Nifti1Image: nib.Nifti1Pair, nib.Nifti2Image: nib.Nifti2Pair}[kind]
         nib.save(kind(data, AFFINE), tmp_path / name)
@@ -76,7 +75,7 @@ class TestRead:
         np.testing.assert_allclose(volume.affine, AFFINE)
         assert read_header(tmp_path / name).oriented
 
-    def test_analyze_is_read_and_said_to_have_no_orientation(self, tmp_path, data):
+    def test_analyze_is_read_without_orientation(self, tmp_path, data):
         nib.save(nib.AnalyzeImage(data, np.diag([-2.0, 2.5, 3, 1])), tmp_path / "old.img")
         header = read_header(tmp_path / "old.img")
         assert not header.oriented
@@ -95,30 +94,7 @@ class TestRead:
         (tmp_path / "big.nii").write_bytes(content)
         np.testing.assert_array_equal(read_volume(tmp_path / "big.nii").data, stored * 0.5 + 3)
 
-    @pytest.mark.parametrize("slope", [0.0, np.nan])
-    def test_a_scale_factor_of_zero_or_nan_means_none(self, tmp_path, slope):
-        image = nib.Nifti1Image(np.arange(np.prod(SHAPE), dtype=np.int16).reshape(SHAPE), AFFINE)
-        nib.save(image, tmp_path / "scan.nii")
-        content = bytearray((tmp_path / "scan.nii").read_bytes())
-        content[112:116] = np.float32(slope).tobytes()
-        (tmp_path / "scan.nii").write_bytes(content)
-        assert read_volume(tmp_path / "scan.nii").data.max() == np.prod(SHAPE) - 1
-
-    def test_voxels_that_are_not_finite_become_zero(self, tmp_path, data):
-        data[1, 2, 3], data[4, 5, 6], data[7, 8, 0] = np.nan, np.inf, -np.inf
-        nib.save(nib.Nifti1Image(data, AFFINE), tmp_path / "scan.nii")
-        read = read_volume(tmp_path / "scan.nii").data
-        assert read[1, 2, 3] == read[4, 5, 6] == read[7, 8, 0] == 0
-        assert read[0, 0, 0] == data[0, 0, 0]
-
-    def test_the_sform_wins_over_a_qform_that_disagrees(self, tmp_path, data):
-        image = nib.Nifti1Image(data, AFFINE)
-        image.set_qform(np.diag([1.0, 1, 1, 1]), code=1)
-        image.set_sform(AFFINE, code=2)
-        nib.save(image, tmp_path / "scan.nii")
-        np.testing.assert_allclose(read_volume(tmp_path / "scan.nii").affine, AFFINE)
-
-    def test_a_good_qform_saves_a_scan_with_a_broken_sform(self, tmp_path, data):
+    def test_qform_replaces_a_broken_sform(self, tmp_path, data):
         image = nib.Nifti1Image(data, AFFINE)
         image.set_qform(AFFINE, code=1)
         image.header["srow_x"], image.header["sform_code"] = 0, 1
@@ -156,11 +132,6 @@ class TestFrames:
         nib.save(nib.Nifti1Image(data.reshape(SHAPE + trailing), AFFINE), tmp_path / "scan.nii")
         np.testing.assert_array_equal(read_volume(tmp_path / "scan.nii", frame_seconds=[300, 9]).data, data)
 
-    def test_frames_with_a_trailing_axis_are_averaged_too(self, tmp_path, data):
-        frames = np.stack([data, data + 10], axis=-1)[..., None]
-        nib.save(nib.Nifti1Image(frames, AFFINE), tmp_path / "scan.nii")
-        np.testing.assert_allclose(read_volume(tmp_path / "scan.nii").data, data + 5, rtol=1e-6)
-
 
 class TestFramesInAFolder:
     @pytest.fixture
@@ -170,7 +141,7 @@ class TestFramesInAFolder:
             write_volume(tmp_path / "I7" / f"scan_{number}.nii", Volume(data + offset, AFFINE))
         return tmp_path / "I7"
 
-    def test_frames_are_averaged_like_those_of_one_file(self, folder, data):
+    def test_frames_are_averaged(self, folder, data):
         np.testing.assert_allclose(read_volume(folder).data, data + 50 / 3, rtol=1e-6)
         header = read_header(folder)
         assert (header.n_frames, header.shape) == (3, SHAPE)
@@ -180,13 +151,13 @@ class TestFramesInAFolder:
         np.testing.assert_allclose(averaged, data + 22.5, rtol=1e-6)
         assert [file.name for file in scan_files(folder)] == ["scan_1.nii", "scan_2.nii", "scan_10.nii"]
 
-    def test_what_is_no_nifti_beside_them_is_left_alone(self, folder):
+    def test_other_files_in_the_folder_are_ignored(self, folder):
         before = read_volume(folder).data
         (folder / "scan.xml").write_text("<idaxs/>")
         (folder / "._scan_1.nii").write_bytes(b"macOS")
         np.testing.assert_array_equal(read_volume(folder).data, before)
 
-    def test_a_folder_with_one_dynamic_file_is_that_file(self, tmp_path, data):
+    def test_folder_with_one_dynamic_file_is_that_file(self, tmp_path, data):
         frames = np.stack([data, data + 10], axis=-1)
         (tmp_path / "I7").mkdir()
         nib.save(nib.Nifti1Image(frames, AFFINE), tmp_path / "I7" / "scan.nii")
@@ -196,7 +167,7 @@ class TestFramesInAFolder:
     @pytest.mark.parametrize(
         ("shape", "affine"), [(SHAPE, OBLIQUE @ AFFINE), ((10, 12, 8), AFFINE)], ids=["affine", "shape"]
     )
-    def test_frames_that_lie_elsewhere_are_refused(self, folder, read, shape, affine):
+    def test_frames_of_another_affine_or_shape_are_refused(self, folder, read, shape, affine):
         write_volume(folder / "scan_3.nii", Volume(np.ones(shape, dtype=np.float32), affine))
         with pytest.raises(InputError, match=r"I7: required frames of one shape .*scan_3\.nii unlike scan_1"):
             read(folder)
@@ -206,21 +177,18 @@ class TestFramesInAFolder:
         nib.save(nib.Nifti1Image(frames, AFFINE), folder / "scan_3.nii")
         assert "required one frame a file" in refusal(folder)
 
-    def test_a_damaged_frame_is_named(self, folder):
+    def test_damaged_frame_is_named(self, folder):
         frame = folder / "scan_2.nii"
         frame.write_bytes(frame.read_bytes()[:1000])
         assert refusal(folder).startswith(f"{folder}: scan_2.nii: truncated")
 
-    def test_a_folder_without_frames_is_refused(self, tmp_path):
-        assert "received a folder without any" in refusal(tmp_path)
-
 
 class TestNaturalOrder:
-    def test_numbers_count_by_their_value(self):
+    def test_natural_key_orders_numbers_by_value(self):
         assert sorted(["m12", "M6", "bl", "m108"], key=natural_key) == ["bl", "M6", "m12", "m108"]
 
     @given(st.lists(st.text(max_size=8)))
-    def test_any_names_can_be_ordered(self, names):
+    def test_natural_key_orders_any_names(self, names):
         once = sorted(names, key=natural_key)
         assert sorted(once, key=natural_key) == once
 
@@ -237,15 +205,11 @@ class TestRefusals:
         ids=["zero bytes", "text", "zeros", "DICOM", "half a gzip"],
     )
     @pytest.mark.parametrize("name", ["scan.nii", "scan.nii.gz", "scan.img", "scan.hdr"])
-    def test_what_is_no_nifti_is_named_and_refused(self, tmp_path, content, name):
+    def test_other_files_are_refused_by_name(self, tmp_path, content, name):
         (tmp_path / name).write_bytes(content)
         refusal(tmp_path / name)
 
-    def test_a_missing_file_and_a_folder_are_refused(self, tmp_path):
-        assert "not found" in refusal(tmp_path / "none.nii")
-        refusal(tmp_path)
-
-    def test_a_refusal_quotes_no_extension(self, tmp_path, data):
+    def test_refusal_quotes_no_header_extension(self, tmp_path, data):
         image = nib.Nifti2Image(data, AFFINE)
         # Code 32 is CIFTI's XML, which nibabel reads at once.
         image.header.extensions.append(nib.nifti1.Nifti1Extension(32, b'<CIFTI Version="DOE^JANE"/>'))
@@ -253,36 +217,27 @@ class TestRefusals:
         nib.save(image, tmp_path / "scan.nii")
         assert "DOE" not in refusal(tmp_path / "scan.nii")
 
-    def test_a_pair_without_its_voxels_is_refused(self, tmp_path, data):
-        nib.save(nib.Nifti1Pair(data, AFFINE), tmp_path / "pair.img")
-        (tmp_path / "pair.img").unlink()
-        refusal(tmp_path / "pair.hdr")
-
     @pytest.mark.parametrize("keep", [100, 352, 2000])
-    def test_a_truncated_file_is_refused_by_its_header_already(self, good, keep):
+    def test_truncated_file_is_refused_by_its_header_already(self, good, keep):
         good.write_bytes(good.read_bytes()[:keep])
-        refusal(good)
         with pytest.raises(InputError, match=r"good\.nii"):
             read_header(good)
 
     @pytest.mark.parametrize("keep", [5, 200, 900, -9, -1])
     @pytest.mark.parametrize("read", [read_header, read_volume])
-    def test_a_truncated_gzip_is_refused_by_its_length_already(self, good, keep, read):
+    def test_truncated_gzip_is_refused_by_its_header_already(self, good, keep, read):
         packed = good.with_suffix(".nii.gz")
         packed.write_bytes(gzip.compress(good.read_bytes())[:keep])
         with pytest.raises(InputError, match=r"^.*good\.nii\.gz: .*: copy[^\n]*$"):
             read(packed)
 
-    def test_a_gzip_of_too_few_voxels_is_refused_by_its_length_already(self, good):
+    def test_gzip_with_too_few_voxels_is_refused_by_its_length(self, good):
         packed = good.with_suffix(".nii.gz")
         packed.write_bytes(gzip.compress(good.read_bytes()[:-1]))
         with pytest.raises(InputError, match="claims 4320 bytes of voxels, 4319 are there"):
             read_header(packed)
 
-    def test_what_is_called_a_gzip_and_is_none_is_refused(self, good):
-        refusal(good.rename(good.with_suffix(".nii.gz")))
-
-    def test_a_gzip_of_several_pieces_is_whole(self, good, data):
+    def test_gzip_of_several_pieces_is_whole(self, good, data):
         content = good.read_bytes()
         packed = good.with_suffix(".nii.gz")
         packed.write_bytes(gzip.compress(content[:1000]) + gzip.compress(content[1000:]))
@@ -296,20 +251,9 @@ class TestRefusals:
         packed.write_bytes(content)
         refusal(packed)
 
-    def test_a_header_that_claims_gigabytes_is_refused_before_memory_is_taken(self, good):
-        content = bytearray(good.read_bytes())
-        content[42:48] = np.array([30000, 30000, 30000], dtype="<i2").tobytes()
-        packed = good.with_suffix(".nii.gz")
-        packed.write_bytes(gzip.compress(bytes(content)))
-        assert "27000000000000 voxels" in refusal(packed)
-        with pytest.raises(InputError, match="27000000000000 voxels"):
-            read_header(packed)
-
     @pytest.mark.parametrize("frames", [2**15, 2**31, 2**40])
     @pytest.mark.parametrize("read", [read_header, read_volume])
-    def test_a_header_that_claims_millions_of_frames_is_refused_before_memory_is_taken(
-        self, tmp_path, frames, read
-    ):
+    def test_header_that_claims_millions_of_frames_takes_no_memory(self, tmp_path, frames, read):
         header = nib.Nifti2Header()
         header.set_data_dtype(np.uint8)
         header.set_data_shape((8, 8, 8, frames))
@@ -320,29 +264,11 @@ class TestRefusals:
         with pytest.raises(InputError, match=f"claims {frames} frames, more than the 32767 allowed: export"):
             read(tmp_path / "scan.nii.gz")
 
-    def test_as_many_frames_as_nifti_1_can_hold_are_read(self, tmp_path):
-        image = nib.Nifti1Image(np.zeros((8, 8, 8, MAX_FRAMES), dtype=np.uint8), AFFINE)
-        nib.save(image, tmp_path / "scan.nii.gz")
-        assert read_header(tmp_path / "scan.nii.gz").n_frames == MAX_FRAMES
-
-    def test_the_limit_of_voxels_can_be_set(self, good):
-        assert "more than the 1000 allowed" in refusal(good, max_voxels=1000)
-
     @pytest.mark.parametrize("shape", [(10, 12), (10, 12, 7), (10, 12, 1, 20), (10, 12, 9, 2, 3)])
     def test_slices_and_vector_images_are_refused(self, tmp_path, shape):
         image = nib.Nifti1Image(np.random.default_rng(0).random(shape, dtype=np.float32), AFFINE)
         nib.save(image, tmp_path / "scan.nii")
         assert "received shape" in refusal(tmp_path / "scan.nii")
-
-    @pytest.mark.parametrize("value", [0.0, 7.5, np.nan])
-    def test_a_constant_image_is_refused(self, tmp_path, value):
-        nib.save(nib.Nifti1Image(np.full(SHAPE, value, dtype=np.float32), AFFINE), tmp_path / "scan.nii")
-        assert "constant" in refusal(tmp_path / "scan.nii")
-
-    @pytest.mark.parametrize("dtype", [np.complex64, np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])])
-    def test_voxels_that_are_not_real_numbers_are_refused(self, tmp_path, dtype):
-        nib.save(nib.Nifti1Image(np.zeros(SHAPE, dtype=dtype), AFFINE), tmp_path / "scan.nii")
-        assert "expected real voxels" in refusal(tmp_path / "scan.nii")
 
     @pytest.mark.parametrize(
         "affine",
@@ -354,7 +280,7 @@ class TestRefusals:
         ],
         ids=["no second axis", "two axes alike", "not finite", "metres"],
     )
-    def test_an_affine_that_places_no_voxel_is_refused(self, good, affine):
+    def test_unusable_affine_is_refused(self, good, affine):
         content = bytearray(good.read_bytes())
         content[252:256] = np.array([0, 1], dtype="<i2").tobytes()
         content[280:328] = affine[:3].astype("<f4").tobytes()
@@ -363,7 +289,7 @@ class TestRefusals:
 
     @settings(max_examples=60)
     @given(st.lists(st.tuples(st.integers(0, 347), st.integers(0, 255)), min_size=1, max_size=8))
-    def test_no_damaged_header_raises_anything_but_a_refusal(self, tmp_path_factory, damage):
+    def test_damaged_header_raises_input_error_alone(self, tmp_path_factory, damage):
         path = tmp_path_factory.mktemp("damaged") / "scan.nii"
         write_volume(path, Volume(np.arange(1080, dtype=np.float32).reshape(SHAPE), AFFINE))
         content = bytearray(path.read_bytes())
@@ -399,7 +325,7 @@ class TestWrite:
         np.testing.assert_array_equal(read_volume(tmp_path / "v.nii").data, mask)
 
     @pytest.mark.parametrize("name", ["v.nii", "v.nii.gz"])
-    def test_the_same_volume_gives_the_same_bytes_under_any_name(self, tmp_path, data, name):
+    def test_same_volume_gives_the_same_bytes_under_any_name(self, tmp_path, data, name):
         for folder in ("one", "two"):
             write_volume(tmp_path / folder / name, Volume(data, AFFINE), dtype=np.int16)
         write_volume(tmp_path / f"other-{name}", Volume(np.asfortranarray(data), AFFINE), dtype=np.int16)
@@ -408,28 +334,12 @@ class TestWrite:
         assert first == (tmp_path / f"other-{name}").read_bytes()
 
     @pytest.mark.parametrize(("space", "code"), [("scanner", 1), ("mni", 4)])
-    def test_both_forms_say_which_space_it_is(self, tmp_path, data, space, code):
+    def test_sform_and_qform_have_the_code_of_the_space(self, tmp_path, data, space, code):
         write_volume(tmp_path / "v.nii", Volume(data, OBLIQUE @ AFFINE), space=space)
         header = nib.load(tmp_path / "v.nii").header
         assert header["sform_code"] == header["qform_code"] == code
         np.testing.assert_allclose(header.get_qform(), OBLIQUE @ AFFINE, atol=1e-4)
         assert header.get_xyzt_units()[0] == "mm"
-
-    def test_shears_are_left_to_the_sform(self, tmp_path, data):
-        sheared = AFFINE.copy()
-        sheared[0, 1] = 0.4
-        write_volume(tmp_path / "v.nii", Volume(data, sheared))
-        assert nib.load(tmp_path / "v.nii").header["qform_code"] == 0
-        np.testing.assert_allclose(read_volume(tmp_path / "v.nii").affine, sheared, atol=1e-6)
-
-    def test_a_patients_name_in_a_header_is_not_carried_on(self, tmp_path, data):
-        image = nib.Nifti1Image(data, AFFINE)
-        image.header["descrip"], image.header["aux_file"] = b"DOE^JANE", b"DOE^JANE"
-        image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"DOE^JANE"))
-        nib.save(image, tmp_path / "in.nii")
-        assert b"DOE^JANE" in (tmp_path / "in.nii").read_bytes()
-        write_volume(tmp_path / "out.nii", read_volume(tmp_path / "in.nii"))
-        assert b"DOE" not in (tmp_path / "out.nii").read_bytes()
 
     @pytest.mark.parametrize(
         ("name", "dtype", "value", "text"),
@@ -440,7 +350,7 @@ class TestWrite:
             ("v.nii", np.float32, np.nan, "finite"),
         ],
     )
-    def test_what_cannot_be_written_leaves_nothing_behind(self, tmp_path, *, name, dtype, value, text):
+    def test_refused_write_leaves_no_file(self, tmp_path, *, name, dtype, value, text):
         data = np.arange(1080, dtype=np.float32).reshape(SHAPE)
         data[0, 0, 0] = value
         with pytest.raises(ValueError, match=text):
@@ -449,7 +359,7 @@ class TestWrite:
 
 
 @pytest.mark.parametrize("codes", ORIENTATIONS)
-def test_turning_to_ras_moves_no_voxel_in_the_world(codes, data):
+def test_to_ras_moves_no_voxel_in_the_world(codes, data):
     turned, affine = stored_as(codes, data, AFFINE)
     volume = to_ras(turned, affine)
     assert nib.aff2axcodes(volume.affine) == ("R", "A", "S")

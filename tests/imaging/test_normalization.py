@@ -1,11 +1,11 @@
-"""A scan comes out on the MNI grid as a ratio, wherever and in whatever unit it was stored."""
+"""Scans become SUVR on the MNI grid, whatever their pose and unit."""
 
 import numpy as np
 import pytest
 
 from adpet.errors import InputError
 from adpet.imaging.nifti import Volume
-from adpet.imaging.normalization import load_standard, normalize
+from adpet.imaging.normalization import load_standard, normalize, to_suvr, to_uint8
 from adpet.imaging.registration import brain_points, rms_displacement
 from adpet.imaging.template import fdg_template
 
@@ -27,7 +27,7 @@ def moved():
     return Volume(template.data * 5000, motion @ template.affine), motion
 
 
-def test_head_pose_and_unit_fall_out(moved):
+def test_pose_and_unit_cancel_out(moved):
     scan, motion = moved
     volume, alignment = normalize(scan, standard())
     points = brain_points(standard().brain, volume.affine)
@@ -37,7 +37,7 @@ def test_head_pose_and_unit_fall_out(moved):
     np.testing.assert_array_equal(volume.affine, standard().template.affine)
 
 
-def test_a_scan_in_mni_space_can_be_taken_as_it_lies(moved):
+def test_scan_in_mni_space_is_not_registered(moved):
     scan, _ = moved
     _, alignment = normalize(scan, standard(align="none"))
     np.testing.assert_array_equal(alignment.matrix, np.eye(4))
@@ -45,14 +45,14 @@ def test_a_scan_in_mni_space_can_be_taken_as_it_lies(moved):
 
 
 @pytest.mark.parametrize("reference", ["global", "cerebellum", "pons"])
-def test_the_reference_region_has_a_mean_of_one(reference):
+def test_reference_region_has_a_mean_of_one(reference):
     template = fdg_template(GRID_MM)
     chosen = standard(reference=reference, align="none")
     volume, _ = normalize(Volume(template.data * 3, template.affine), chosen)
     assert volume.data[chosen.reference].mean() == pytest.approx(1.0, abs=1e-5)
 
 
-def test_a_scan_without_uptake_in_the_reference_is_refused():
+def test_scan_without_uptake_in_the_reference_is_refused():
     template = fdg_template(GRID_MM)
     chosen = standard(reference="pons", align="none")
     empty = np.where(chosen.reference, 0, template.data)
@@ -61,7 +61,7 @@ def test_a_scan_without_uptake_in_the_reference_is_refused():
 
 
 class TestSmoothing:
-    def test_gives_a_point_the_width_that_was_asked_for(self):
+    def test_smoothed_point_has_the_fwhm(self):
         template = fdg_template(GRID_MM)
         chosen = standard(align="none", smoothing_mm=12.0)
         point = np.where(chosen.brain, 1e-6, 0)
@@ -78,3 +78,39 @@ class TestSmoothing:
         assert judged_smooth.similarity == judged_sharp.similarity
         assert smooth.data[standard().brain].mean() == pytest.approx(1.0, abs=1e-4)
         assert smooth.data.std() < sharp.data.std()
+
+
+WINDOW = (0.0, 2.5)
+
+
+class TestToSuvr:
+    def test_reference_region_has_suvr_one(self):
+        data = np.random.default_rng(0).uniform(1000, 9000, (5, 6, 7)).astype(np.float32)
+        mask = np.zeros(data.shape, dtype=bool)
+        mask[2:4] = True
+        suvr = to_suvr(data, mask)
+        assert suvr.dtype == np.float32
+        assert suvr[mask].mean() == pytest.approx(1, rel=1e-6)
+
+    def test_voxels_outside_the_field_of_view_do_not_count(self):
+        data = np.array([[[4.0, 8.0, 0.0, -3.0, np.nan]]], dtype=np.float32)
+        suvr = to_suvr(data, np.ones(data.shape, dtype=bool))
+        np.testing.assert_allclose(suvr[0, 0, :2], [4 / 6, 8 / 6], rtol=1e-6)
+
+    @pytest.mark.parametrize("value", [0.0, -2.0, np.nan])
+    def test_reference_without_uptake_is_refused(self, value):
+        data = np.full((2, 2, 2), value, dtype=np.float32)
+        with pytest.raises(ValueError, match=r"reference region \(8 voxels\) must hold positive uptake"):
+            to_suvr(data, np.ones(data.shape, dtype=bool))
+
+
+class TestToUint8:
+    def test_windows_ends_are_0_and_255_and_beyond_is_clipped(self):
+        levels = to_uint8(np.array([-1.0, 0.0, 1.25, 2.5, 9.0], np.float32), window=WINDOW)
+        assert levels.dtype == np.uint8
+        assert levels.tolist() == [0, 0, 128, 255, 255]
+
+    @pytest.mark.parametrize("window", [(1.0, 1.0), (2.0, 1.0), (0.0, float("nan"))])
+    def test_window_that_does_not_ascend_is_refused(self, window):
+        with pytest.raises(ValueError, match="`window` must ascend"):
+            to_uint8(np.zeros(3, np.float32), window=window)

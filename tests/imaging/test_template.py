@@ -1,4 +1,4 @@
-"""The standard is anatomical, made from what nilearn ships, and the same on every grid."""
+"""Template space is anatomical, made from nilearn's maps, alike on every grid."""
 
 import subprocess
 import sys
@@ -14,8 +14,7 @@ from adpet.imaging.template import (
     fdg_template,
     load_template,
     reference_mask,
-    standard_grid,
-    tissue_map,
+    template_grid,
 )
 
 
@@ -26,21 +25,21 @@ def value_at(data, affine, world):
 
 @pytest.mark.parametrize("grid_mm", [2.0, 3.0])
 class TestStandard:
-    def test_the_grid_holds_the_whole_brain_with_a_margin(self, grid_mm):
+    def test_grid_holds_the_whole_brain_with_a_margin(self, grid_mm):
         mask = brain_mask(grid_mm)
-        assert mask.shape == standard_grid(grid_mm)[0]
+        assert mask.shape == template_grid(grid_mm)[0]
         for axis in range(3):
             extent = np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis})))
             assert extent.min() * grid_mm >= 10
             assert (mask.shape[axis] - 1 - extent.max()) * grid_mm >= 10
 
-    def test_the_brain_has_a_brains_volume_and_place(self, grid_mm):
-        mask, affine = brain_mask(grid_mm), standard_grid(grid_mm)[1]
+    def test_brain_has_a_brains_volume_and_place(self, grid_mm):
+        mask, affine = brain_mask(grid_mm), template_grid(grid_mm)[1]
         assert 1.7e6 < mask.sum() * grid_mm**3 < 2.0e6
         np.testing.assert_allclose(brain_points(mask, affine).mean(axis=0), [0, -22, 9], atol=3)
 
-    def test_the_mask_is_one_piece_with_ventricles_cerebellum_and_brain_stem(self, grid_mm):
-        mask, affine = brain_mask(grid_mm), standard_grid(grid_mm)[1]
+    def test_mask_is_one_piece_with_ventricles_cerebellum_and_brain_stem(self, grid_mm):
+        mask, affine = brain_mask(grid_mm), template_grid(grid_mm)[1]
         for world in [(8, 10, 14), (0, -60, -50), (0, -28, -34), (0, -35, -60)]:
             assert value_at(mask, affine, world)
         for world in [(0, 60, -40), (80, 0, 0), (0, -70, 75)]:
@@ -56,50 +55,31 @@ class TestStandard:
         assert white > 0.8
         assert air == 0
 
-    def test_the_cerebellar_reference_is_behind_and_below(self, grid_mm):
-        mask, affine = reference_mask("cerebellum", grid_mm), standard_grid(grid_mm)[1]
+    def test_cerebellar_reference_is_behind_and_below(self, grid_mm):
+        mask, affine = reference_mask("cerebellum", grid_mm), template_grid(grid_mm)[1]
         points = brain_points(mask, affine)
         assert 3e4 < mask.sum() * grid_mm**3 < 1.2e5
         assert points[:, 1].max() <= -45
         assert points[:, 2].max() <= -25
         assert (brain_mask(grid_mm) | ~mask).all()
 
-    def test_the_pontine_reference_lies_in_the_midline(self, grid_mm):
-        mask, affine = reference_mask("pons", grid_mm), standard_grid(grid_mm)[1]
+    def test_pontine_reference_lies_in_the_midline(self, grid_mm):
+        mask, affine = reference_mask("pons", grid_mm), template_grid(grid_mm)[1]
         assert 3e3 < mask.sum() * grid_mm**3 < 1.5e4
         np.testing.assert_allclose(brain_points(mask, affine).mean(axis=0), [0, -26, -32], atol=3)
 
-    def test_the_global_reference_is_the_brain(self, grid_mm):
-        assert reference_mask("global", grid_mm) is brain_mask(grid_mm)
-
 
 class TestShared:
-    def test_grids_of_2_and_3_mm_share_their_corners(self):
-        for index in (np.zeros(3), None):
-            corners = []
-            for grid_mm in (2.0, 3.0):
-                shape, affine = standard_grid(grid_mm)
-                at = np.array(shape) - 1 if index is None else index
-                corners.append(affine[:3, :3] @ at + affine[:3, 3])
-            np.testing.assert_array_equal(*corners)
-
     def test_left_and_right_are_alike(self):
         template = fdg_template(3.0)
         np.testing.assert_allclose(template.data, template.data[::-1], atol=0.02)
 
-    def test_what_is_shared_cannot_be_changed(self):
-        for shared in (fdg_template(3.0).data, brain_mask(3.0), reference_mask("pons", 3.0)):
-            with pytest.raises(ValueError, match="read-only"):
-                shared[0, 0, 0] = 1
-        assert fdg_template(3.0) is fdg_template(3.0)
-        assert tissue_map("gm").data.max() == 1
-
     @pytest.mark.parametrize("grid_mm", [0.5, 9.0, float("nan")])
-    def test_a_grid_that_is_none_is_refused(self, grid_mm):
+    def test_grid_beyond_the_limits_is_refused(self, grid_mm):
         with pytest.raises(ValueError, match="`grid_mm` must lie between"):
-            standard_grid(grid_mm)
+            template_grid(grid_mm)
 
-    def test_making_it_prints_nothing_and_downloads_nothing(self):
+    def test_template_is_made_without_output_or_download(self):
         code = (
             "import socket; socket.socket.connect = None\n"
             "from adpet.imaging.template import fdg_template, brain_mask\n"
@@ -112,14 +92,14 @@ class TestShared:
 
 
 class TestOwnTemplate:
-    def test_it_is_brought_to_the_grid(self, tmp_path):
+    def test_template_file_is_resampled_to_the_grid(self, tmp_path):
         fine = fdg_template(2.0)
         write_volume(tmp_path / "own.nii.gz", fine, space="mni")
         own = load_template(tmp_path / "own.nii.gz", 3.0)
-        assert own.data.shape == standard_grid(3.0)[0]
+        assert own.data.shape == template_grid(3.0)[0]
         assert similarity(own.data, fdg_template(3.0).data, brain_mask(3.0)) > 0.99
 
-    def test_one_that_is_not_in_mni_space_is_refused(self, tmp_path):
+    def test_template_file_outside_mni_space_is_refused(self, tmp_path):
         fine = fdg_template(3.0)
         moved = fine.affine.copy()
         moved[1, 3] += 90

@@ -1,12 +1,11 @@
-from pathlib import Path
+"""The healthy head has the published regional uptake."""
 
-import nibabel as nib
 import numpy as np
 import pytest
 from scipy import ndimage
 
+from adpet.imaging.registration import FWHM_PER_SIGMA
 from adpet.simulation.anatomy import (
-    FWHM_PER_SIGMA,
     GRID_MM,
     NORMATIVE,
     REGIONS,
@@ -17,8 +16,6 @@ from adpet.simulation.anatomy import (
     load_anatomy,
     region_masks,
 )
-
-REAL_MEAN = Path(__file__).parents[3] / "shared" / "real" / "TEMPLATE_FDGPET_100.nii"
 
 
 @pytest.fixture(scope="module")
@@ -50,10 +47,6 @@ class TestAnatomy:
             left, right = mask[:middle].sum(), mask[middle + 1 :].sum()
             assert min(left, right) > 0.35 * max(left, right), name
 
-    def test_scalp_and_face_are_dark_and_outside_the_brain(self, anatomy):
-        assert 0.1 < anatomy.scalp.max() < 0.4
-        assert anatomy.scalp[anatomy.tissue].mean() < 0.02
-
 
 class TestHealthyUptake:
     @pytest.mark.parametrize("name", NORMATIVE)
@@ -61,37 +54,9 @@ class TestHealthyUptake:
         mask = region_masks(anatomy)[name]
         assert blurred(healthy, TABLE_FWHM_MM)[mask].mean() == pytest.approx(REGIONS[name].mean, rel=0.02)
 
-    def test_grey_matter_of_cortex_takes_up_about_four_times_what_white_matter_does(self, anatomy):
-        ratio = np.median(anatomy.values) / WHITE_UPTAKE
-        assert 2.5 < ratio < 5
-
-    def test_is_nearly_the_same_on_both_sides(self, healthy):
-        assert np.corrcoef(healthy.ravel(), healthy[::-1].ravel())[0, 1] > 0.98
-
     def test_thinning_takes_uptake_from_cortex_and_leaves_deep_grey_and_pons(self, anatomy):
         thick, thin = grey_matter(anatomy, 0.0), grey_matter(anatomy, 0.1)
         masks = region_masks(anatomy)
         lost = anatomy.on_grid(thick - thin)
         assert lost[masks["lateral parietal"]].mean() > 0.05
         assert lost[masks["pons"]].mean() < 0.02
-
-    @pytest.mark.skipif(not REAL_MEAN.exists(), reason="the real FDG mean image is not beside this checkout")
-    def test_looks_more_like_real_fdg_than_the_plain_tissue_map_does(self, anatomy, healthy):
-        real = nib.as_closest_canonical(nib.load(REAL_MEAN))
-        move = np.linalg.inv(real.affine) @ anatomy.affine
-        there = ndimage.affine_transform(
-            np.asarray(real.dataobj, dtype=np.float32),
-            move[:3, :3],
-            move[:3, 3],
-            output_shape=healthy.shape,
-            order=1,
-        )
-        brain = anatomy.on_grid(anatomy.grey_map + anatomy.white) > 0.5
-        plain = anatomy.on_grid(4 * anatomy.grey_map + anatomy.white)
-
-        def alike(image):
-            return np.corrcoef(blurred(image, 12)[brain], there[brain])[0, 1]
-
-        # Neither is registered here, which costs about 0.06.
-        assert alike(healthy) > 0.78
-        assert alike(healthy) > alike(plain) + 0.15

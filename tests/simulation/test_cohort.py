@@ -1,3 +1,5 @@
+"""Simulated groups agree in all but the disease, which the truth shows."""
+
 from dataclasses import replace
 
 import numpy as np
@@ -21,10 +23,6 @@ def anatomy():
 
 
 class TestCohort:
-    def test_half_of_the_subjects_have_the_disease(self):
-        first = draw_cohort(RECIPE).drop_duplicates("subject")
-        assert first["diagnosis"].value_counts().to_dict() == {"AD": 90, "CN": 90}
-
     def test_groups_agree_in_site_sex_and_visits(self):
         cohort = draw_cohort(RECIPE)
         for column in ("site", "sex", "session"):
@@ -34,11 +32,6 @@ class TestCohort:
     def test_groups_agree_in_age(self):
         age = draw_cohort(RECIPE).groupby("diagnosis")["age"].mean()
         assert abs(age["AD"] - age["CN"]) < 0.6
-
-    def test_subject_numbers_do_not_tell_the_diagnosis(self):
-        first = draw_cohort(RECIPE).drop_duplicates("subject")
-        parity = first["subject"].str[1:].astype(int) % 2
-        assert 0.3 < (first["diagnosis"] == "AD")[parity == 1].mean() < 0.7
 
     def test_scanners_have_their_shares(self):
         share = draw_cohort(RECIPE)["site"].value_counts(normalize=True)
@@ -87,7 +80,7 @@ class TestCohort:
         ages = cohort.groupby("subject")["age"].agg(lambda age: age.max() - age.min())
         assert (years - ages).abs().max() < 0.11
 
-    def test_a_subject_does_not_depend_on_how_many_there_are(self):
+    def test_subject_does_not_depend_on_how_many_there_are(self):
         few, many = draw_cohort(replace(RECIPE, ad_subjects=3, cn_subjects=3)), draw_cohort(RECIPE)
         pd.testing.assert_frame_equal(few, many.head(len(few)))
 
@@ -99,22 +92,8 @@ class TestCohort:
         kept = every[every["subject"].isin(fewer["subject"])].reset_index(drop=True)
         pd.testing.assert_frame_equal(fewer, kept)
 
-    def test_another_seed_gives_other_subjects(self):
-        one, other = draw_cohort(RECIPE), draw_cohort(replace(RECIPE, seed=1))
-        assert not set(one["person_seed"]) & set(other["person_seed"])
-
-    def test_mean_severity_0_gives_two_healthy_groups(self):
-        null = draw_cohort(replace(RECIPE, ad_severity_mean=0, preclinical_fraction=0))
-        assert (null["severity"] == 0).all()
-
 
 class TestScan:
-    def test_lies_on_its_scanners_grid(self, anatomy):
-        row = draw_cohort(RECIPE).query("site == 'S03'").iloc[0].to_dict()
-        scan = simulate_scan(row, RECIPE, anatomy)
-        assert scan.volume.data.shape == SCANNERS["D690"].matrix
-        np.testing.assert_array_equal(scan.volume.affine, SCANNERS["D690"].affine)
-
     def test_one_site_delivers_frames_whose_mean_our_reader_reads(self, anatomy, tmp_path):
         row = draw_cohort(RECIPE).query("site == 'S02'").iloc[0].to_dict()
         scan = simulate_scan(row, RECIPE, anatomy).volume
@@ -137,37 +116,6 @@ class TestScan:
     def test_without_disease_there_is_no_truth_to_show(self, anatomy):
         row = draw_cohort(RECIPE).query("severity == 0").iloc[0].to_dict()
         assert simulate_scan(row, RECIPE, anatomy, scanner=COARSE).deficit is None
-
-    def test_pose_moves_the_head(self, anatomy):
-        row = draw_cohort(RECIPE).iloc[0].to_dict()
-        moved = simulate_scan(row, RECIPE, anatomy, scanner=COARSE).volume.data
-        still = simulate_scan(row, replace(RECIPE, pose=0), anatomy, scanner=COARSE).volume.data
-        assert np.corrcoef(moved.ravel(), still.ravel())[0, 1] < 0.98
-
-
-class TestGroups:
-    def test_controls_have_the_tables_means_and_patients_lower_parietal_ones(self, anatomy):
-        recipe = replace(
-            RECIPE, ad_subjects=12, cn_subjects=12, followup_fraction=0, pose=0, preclinical_fraction=0
-        )
-        cohort = draw_cohort(recipe)
-        means = pd.DataFrame(
-            regional_means(simulate_scan(row, recipe, anatomy, scanner=COARSE).volume, anatomy)
-            for row in cohort.to_dict("records")
-        )
-        controls = (cohort["diagnosis"] == "CN").to_numpy()
-        ratio = means.div(means["pons"], axis=0)[controls].mean()
-        # Twelve controls: the common factor alone moves their mean by 2 %.
-        assert ratio["precuneus"] == pytest.approx(1.49, rel=0.10)
-        assert ratio["putamen"] == pytest.approx(1.50, rel=0.10)
-        assert ratio["lateral temporal"] == pytest.approx(1.18, rel=0.10)
-        assert ratio["hippocampus"] == pytest.approx(0.96, rel=0.10)
-        steady = means.div(means["cerebellar cortex"], axis=0)
-        change = steady[~controls].mean() / steady[controls].mean() - 1
-        assert change["posterior cingulate"] < -0.12
-        assert change["precuneus"] < -0.10
-        assert abs(change["putamen"]) < 0.06
-        assert abs(change["precentral"]) < 0.06
 
 
 def regional_means(volume, anatomy):

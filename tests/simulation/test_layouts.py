@@ -1,4 +1,4 @@
-"""The simulated cohort on disk, in either layout, clean or messy: real scans of a few subjects."""
+"""Simulated cohorts on disk, in either layout, with and without defects."""
 
 import json
 from dataclasses import replace
@@ -60,19 +60,6 @@ class TestBids:
             assert len(sidecar["FrameTimesStart"]) == len(sidecar["FrameDuration"])
         assert json.loads((raw / "dataset_description.json").read_text())["BIDSVersion"]
 
-    def test_scans_are_whole_numbers_that_our_reader_reads(self, trees):
-        path = min((trees("bids") / "raw").rglob("*.nii.gz"))
-        assert nib.load(path).get_data_dtype() == np.int16
-        volume = read_volume(path)
-        assert volume.data.min() >= 0
-        assert volume.data.max() > 1000
-
-    def test_follow_up_visits_are_listed(self, trees):
-        visits = draw_cohort(RECIPE)["subject"].value_counts()
-        listed = {path.parent.name[4:] for path in (trees("bids") / "raw").rglob("*_sessions.tsv")}
-        assert listed == set(visits[visits > 1].index)
-        assert listed
-
 
 class TestAdni:
     def test_every_scan_lies_as_the_archive_delivers_it(self, trees):
@@ -109,8 +96,8 @@ class TestAdni:
                 truths = [tree / "truth" / row["deficit"] for tree, row in ((bids, one), (adni, other))]
                 assert truths[0].read_bytes() == truths[1].read_bytes()
 
-    def test_frames_are_one_file_of_four_axes_and_six_files_in_a_mess(self, tmp_path):
-        # Another process must come to the same verdict on what a mess is.
+    def test_frames_are_one_file_or_six_with_defects(self, tmp_path):
+        # Another process must know the defects as well.
         recipe = replace(
             RECIPE, scanners={"HRRT": 1.0}, ad_subjects=3, cn_subjects=3, followup_fraction=0, seed=0
         )
@@ -132,20 +119,10 @@ class TestAdni:
 
 @pytest.mark.parametrize("kind", KINDS)
 class TestEveryKind:
-    def test_truth_names_every_severity_and_each_deficit_map(self, trees, kind):
-        folder = trees(kind) / "truth"
-        truth = pd.read_csv(folder / "severity.tsv", sep="\t", dtype={"session": str})
-        cohort = draw_cohort(RECIPE)
-        np.testing.assert_allclose(truth["severity"], cohort["severity"])
-        maps = {path.name for path in folder.glob("*.nii.gz")}
-        assert maps == set(truth["deficit"].dropna())
-        assert maps == {f"{scan}_deficit.nii.gz" for scan in truth.loc[truth["severity"] > 0, "scan"]}
-        assert maps
-
     def test_has_the_same_bytes_whatever_the_number_of_workers(self, trees, tmp_path, kind):
         assert contents(write(tmp_path, kind, workers=2)) == contents(trees(kind))
 
-    def test_a_killed_run_goes_on_with_the_scans_it_lacks(self, trees, tmp_path, kind):
+    def test_killed_run_goes_on_with_the_scans_it_lacks(self, trees, tmp_path, kind):
         write(tmp_path, kind)
         planted = tmp_path / "truth" / "planted.csv"
         beside = set(pd.read_csv(planted)["file"]) if planted.exists() else set()

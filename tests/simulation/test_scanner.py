@@ -1,14 +1,15 @@
+"""Scanners place, blur and count heads as their figures say."""
+
 import nibabel as nib
 import numpy as np
 import pytest
 
-from adpet.simulation.anatomy import FWHM_PER_SIGMA, GRID_MM, load_anatomy
+from adpet.imaging.registration import FWHM_PER_SIGMA
+from adpet.simulation.anatomy import GRID_MM, load_anatomy
 from adpet.simulation.scanner import (
     HEAD_CENTRE,
     NOISE,
-    PONS_BQ_ML,
     SCANNERS,
-    SITES,
     blur,
     count,
     draw_pose,
@@ -50,17 +51,6 @@ class TestScanners:
         middle = scanner.affine @ [*((np.array(scanner.matrix) - 1) / 2), 1]
         np.testing.assert_allclose(middle[:3], 0, atol=1e-9)
 
-    @pytest.mark.parametrize("name", SCANNERS)
-    def test_field_of_view_holds_a_head(self, name):
-        scanner = SCANNERS[name]
-        assert (np.array(scanner.matrix) * scanner.zooms >= [205, 240, 195]).all()
-
-    def test_storage_orders_differ(self):
-        assert len({scanner.axes for scanner in SCANNERS.values()}) >= 3
-
-    def test_sites_share_the_cohort_out(self):
-        assert sum(site.share for site in SITES.values()) == pytest.approx(1)
-
 
 class TestPose:
     def test_scale_0_lies_upright_in_the_middle(self, person):
@@ -74,27 +64,10 @@ class TestPose:
         assert 0.8 < size < 1.25
         np.testing.assert_allclose(pose @ pose.T, size**2 * np.eye(3), atol=1e-9)
 
-    def test_spreads_by_about_ten_millimetres_and_degrees(self, person):
-        rng = np.random.default_rng(2)
-        poses = [draw_pose(rng, person, scale=1) for _ in range(60)]
-        angles = [np.degrees(np.arccos((np.trace(p[:3, :3]) / np.cbrt(np.linalg.det(p[:3, :3])) - 1) / 2))
-                  for p in poses]  # fmt: skip
-        assert 5 < np.mean(angles) < 14
-
     def test_without_pose_and_warp_a_grid_in_mni_space_is_met_voxel_by_voxel(self, person, anatomy):
         still = type(person)(**{**vars(person), "warp_mm": np.zeros_like(person.warp_mm)})
         points = sample_points(anatomy, still, np.eye(4), affine=anatomy.affine, shape=anatomy.tissue.shape)
         np.testing.assert_allclose(points, np.indices(anatomy.tissue.shape), atol=1e-3)
-
-    def test_warp_moves_voxels_by_about_two_millimetres(self, anatomy):
-        moves = []
-        for seed in range(6):
-            other = draw_person(np.random.default_rng(seed), anatomy)
-            points = sample_points(
-                anatomy, other, np.eye(4), affine=anatomy.affine, shape=anatomy.tissue.shape
-            )
-            moves.append((points - np.indices(anatomy.tissue.shape)) * GRID_MM)
-        assert np.std(moves) == pytest.approx(2, abs=0.5)
 
 
 class TestResolution:
@@ -122,10 +95,6 @@ class TestCounts:
         image = counted()
         assert image.std() / image.mean() == pytest.approx(NOISE, rel=0.5)
         assert counted(noise=0).std() / counted(noise=0).mean() < 0.035
-
-    def test_scale_differs_from_scan_to_scan(self):
-        scales = [counted(seed=seed).mean() / 1.3 / PONS_BQ_ML for seed in range(20)]
-        assert 0.1 < np.std(np.log(scales)) < 0.4
 
     def test_frames_are_noisier_each_and_alike_on_average(self):
         frames, whole = counted(frames=6), counted()

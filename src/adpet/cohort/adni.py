@@ -56,87 +56,8 @@ WITH_FRAMES: Final = ("dynamic", "raw")
 RAW: Final = re.compile(r"ADNI Brain PET: Raw (.+)", re.IGNORECASE)
 PET: Final = "PET"
 
-
-def level_of(description: str) -> str:
-    """Return the processing level of an FDG image, ``""`` for a description of anything else."""
-    wanted = description.casefold()
-    return next((level for level, text in LEVELS.items() if text.casefold() == wanted), "")
-
-
-def tracer_of(facts: ImageFacts) -> str:
-    """Return the tracer of a PET image, the modality of another one, ``unknown`` where nothing tells."""
-    if facts.modality and facts.modality.upper() != PET:
-        return facts.modality
-    stated = tracer_name(facts.tracer)
-    if level_of(facts.description):
-        return stated or FDG
-    return _named_before(facts.description) or stated or UNKNOWN
-
-
-def _named_before(description: str) -> str:
-    """Return what is said beside a level's description: ``AV45`` of ``AV45 Co-registered, Averaged``."""
-    if raw := RAW.fullmatch(description):
-        return raw[1]
-    texts = (" " + text.casefold() for text in LEVELS.values())
-    found = (description[: -len(text)] for text in texts if description.casefold().endswith(text))
-    return next(found, "")
-
-
 IMAGE_IN_NAME: Final = re.compile(r"_S\d+_I(\d+)\.nii(\.gz)?$", re.IGNORECASE)
 IMAGE_IN_FOLDER: Final = re.compile(r"I(\d+)")
-
-
-def files_by_image(root: Path, listing: Listing, findings: Findings) -> dict[str, list[Path]]:
-    """Return the files of every image that the listing knows, of copies the first; report the others."""
-    files: dict[str, list[Path]] = defaultdict(list)
-    for file in files_under(root, NIFTI):
-        try:
-            number = _known_number(file, listing)
-        except InputError as error:
-            findings.reject(file, str(error))
-            continue
-        if number in listing.images:
-            findings.tracers[tracer_of(listing.images[number])] += 1
-        if copied := _copied(file, files[number]):
-            where = "beside it" if file.parent == copied.parent else "in another folder"
-            findings.reject(file, f"a copy of {copied.name} {where}", SKIPPED)
-        else:
-            files[number].append(file)
-    return files
-
-
-def shared_folder(files: Sequence[Path]) -> Path | None:
-    """Return the folder of several files of one image if it holds no other image, else None."""
-    if len(files) > 1 and set(scan_files(files[0].parent)) == set(files):
-        return files[0].parent
-    return None
-
-
-def _known_number(file: Path, listing: Listing) -> str:
-    """Return the image's number that name and folder give; raise InputError where none or two are there."""
-    matches = (IMAGE_IN_NAME.search(file.name), IMAGE_IN_FOLDER.fullmatch(file.parent.name))
-    numbers = {str(int(match[1])) for match in matches if match}
-    if not numbers:
-        raise InputError("neither name (_S<series>_I<image>.nii) nor folder (I<image>) tells its image")
-    if len(numbers) > 1:
-        raise InputError("its name and its folder give different images; rename what is wrong")
-    number = numbers.pop()
-    if number not in listing.images and number not in listing.problems:
-        raise InputError(f"image I{number} is not described in {listing.source}; add it, or remove the file")
-    return number
-
-
-def _copied(file: Path, earlier: Sequence[Path]) -> Path | None:
-    """Return the file of the same image that this one repeats: in another folder, or packed beside it."""
-    for other in earlier:
-        if other.parent != file.parent or _unpacked(other) == _unpacked(file):
-            return other
-    return None
-
-
-def _unpacked(file: Path) -> str:
-    return file.name.lower().removesuffix(".gz")
-
 
 ACQUISITION: Final = re.compile(r"(\d{4}-\d{2}-\d{2})_\d{2}_\d{2}_\d{2}.*")
 
@@ -148,12 +69,14 @@ def find_adni(
     diagnosis_table: Path | None = None,
     levels: Sequence[str] = tuple(LEVELS),
 ) -> Findings:
-    """List the FDG scans of an ADNI download, one processing level a scan.
+    """List the FDG scans of an ADNI download.
+
+    Of each acquisition one processing level is a scan.
 
     Parameters
     ----------
     root : Path
-        The unpacked folder; ``ADNI/`` or what holds it.
+        The unpacked folder; ``ADNI/`` or its parent.
     table : Path, optional
         The collection CSV; without it the only one in `root` itself, else the XML files anywhere in it.
     diagnosis_table : Path, optional
@@ -164,7 +87,7 @@ def find_adni(
     Raises
     ------
     InputError
-        If neither CSV nor XML is there, or a CSV is ambiguous, unreadable, or lacks a required column.
+        If neither CSV nor XML is there, or a CSV is ambiguous, unreadable, or has not all required columns.
     """
     listing = _listing(root, table)
     diagnoses = read_visit_diagnoses(diagnosis_table) if diagnosis_table else None
@@ -186,40 +109,62 @@ def find_adni(
 
 
 def has_adni_folders(root: Path) -> bool:
-    """Say whether a folder named by an ADNI subject lies in `root` or one folder deeper."""
+    """True if `root` has folders named by subjects."""
     return any(PTID.fullmatch(path.name) for pattern in ("*/", "*/*/") for path in root.glob(pattern))
 
 
-def _listing(root: Path, table: Path | None) -> Listing:
-    """Read what describes the images: in `root`, where DVC versions it with the scans."""
-    if table is not None:
-        return read_collection_table(table)
-    found = [path for path in sorted(root.glob("*.csv")) if is_collection_table(path)]
-    if len(found) > 1:
-        names = ", ".join(path.name for path in found)
-        raise InputError(f"{root}: required one collection CSV; received {names}; set cohort.table")
-    if found:
-        require_inside(found[0], root)
-        return read_collection_table(found[0])
-    listing = read_xml_files(root)
-    if not listing.images and not listing.problems:
-        raise InputError(
-            f"{root}: required ADNI's collection CSV (with {', '.join(REQUIRED)}) in it, or its XML files; "
-            "received neither; download the CSV from the archive's collection page, or set cohort.table"
-        )
-    return listing
+def level_of(description: str) -> str:
+    """Return the processing level of an FDG image, or ``""``."""
+    wanted = description.casefold()
+    return next((level for level, text in LEVELS.items() if text.casefold() == wanted), "")
+
+
+def tracer_of(facts: ImageFacts) -> str:
+    """Return the tracer, or the modality if not PET."""
+    if facts.modality and facts.modality.upper() != PET:
+        return facts.modality
+    stated = tracer_name(facts.tracer)
+    if level_of(facts.description):
+        return stated or FDG
+    return _named_before(facts.description) or stated or UNKNOWN
+
+
+def files_by_image(root: Path, listing: Listing, findings: Findings) -> dict[str, list[Path]]:
+    """Return the files by listed image; reject copies and others."""
+    files: dict[str, list[Path]] = defaultdict(list)
+    for file in files_under(root, NIFTI):
+        try:
+            number = _known_number(file, listing)
+        except InputError as error:
+            findings.reject(file, str(error))
+            continue
+        if number in listing.images:
+            findings.tracers[tracer_of(listing.images[number])] += 1
+        if copied := _copied(file, files[number]):
+            where = "beside it" if file.parent == copied.parent else "in another folder"
+            findings.reject(file, f"a copy of {copied.name} {where}", SKIPPED)
+        else:
+            files[number].append(file)
+    return files
+
+
+def shared_folder(files: Sequence[Path]) -> Path | None:
+    """Return the folder of several files if theirs alone."""
+    if len(files) > 1 and set(scan_files(files[0].parent)) == set(files):
+        return files[0].parent
+    return None
 
 
 @dataclass(frozen=True)
 class _Image:
-    """One image as it is described, with its files."""
+    """Described image, with its files."""
 
     facts: ImageFacts
     files: Sequence[Path]
 
     @property
     def date(self) -> str:
-        """The acquisition's date as YYYYMMDD, as described or else from the folder; ``""`` if unknown."""
+        """Acquisition date, YYYYMMDD, of description or folder."""
         found = (ACQUISITION.fullmatch(part) for file in self.files for part in file.parts)
         return self.facts.date or next((parse_date(match[1]) for match in found if match), "")
 
@@ -229,13 +174,13 @@ class _Image:
 
     @property
     def path(self) -> Path:
-        """The scan, for who uses it or mends it; only where there are files."""
+        """The scan; only if there are files."""
         return _scan_path(self.files) or Path()
 
 
 @dataclass(frozen=True)
 class _Choice:
-    """Chooses the FDG scans, one image an acquisition, and reports why the others are not used."""
+    """Choice of one FDG image an acquisition; rejects the others."""
 
     root: Path
     listing: Listing
@@ -265,7 +210,7 @@ class _Choice:
         return verdict is None
 
     def _why_no_fdg(self, facts: ImageFacts) -> tuple[str, Kind] | None:
-        """Return why an image is no FDG scan, None where it is one."""
+        """Return why an image is not an FDG scan."""
         source = self.listing.source
         if facts.modality and facts.modality.upper() != PET:
             return f"modality {facts.modality} is not PET", SKIPPED
@@ -279,7 +224,7 @@ class _Choice:
         return None
 
     def _why_unwanted(self, image: _Image) -> tuple[str, Kind] | None:
-        """Return why an FDG scan is not used, None where it may be."""
+        """Return why an FDG scan is not used."""
         subject, source = image.facts.subject, self.listing.source
         if image.level not in self.levels:
             return f"processing level {image.level} is not in cohort.adni_level", SKIPPED
@@ -293,9 +238,10 @@ class _Choice:
         return None
 
     def _best(self, same: Sequence[_Image]) -> _Image | None:
-        """Return what has a file, is of the preferred level, and is the newest, in this order."""
+        """Return the image with a file, preferred level, newest."""
         best, *others = sorted(
-            same, key=lambda one: (not one.files, self.levels.index(one.level), -int(one.facts.number))
+            same,
+            key=lambda image: (not image.files, self.levels.index(image.level), -int(image.facts.number)),
         )
         number = best.facts.number
         for other in others:
@@ -313,8 +259,28 @@ class _Choice:
         return best
 
 
+def _listing(root: Path, table: Path | None) -> Listing:
+    """Read the CSV or XML files in `root`."""
+    if table is not None:
+        return read_collection_table(table)
+    found = [path for path in sorted(root.glob("*.csv")) if is_collection_table(path)]
+    if len(found) > 1:
+        names = ", ".join(path.name for path in found)
+        raise InputError(f"{root}: required one collection CSV; received {names}; set cohort.table")
+    if found:
+        require_inside(found[0], root)
+        return read_collection_table(found[0])
+    listing = read_xml_files(root)
+    if not listing.images and not listing.problems:
+        raise InputError(
+            f"{root}: required ADNI's collection CSV (with {', '.join(REQUIRED)}) in it, or its XML files; "
+            "received neither; download the CSV from the archive's collection page, or set cohort.table"
+        )
+    return listing
+
+
 def _problem_with_frames(image: _Image) -> str:
-    """Say why the files of one image cannot be its frames, ``""`` where they can or it has one file."""
+    """Return why an image's files cannot be frames, or ``""``."""
     number = len(image.files)
     if number == 1:
         return ""
@@ -326,12 +292,12 @@ def _problem_with_frames(image: _Image) -> str:
 
 
 def _scan_path(files: Sequence[Path]) -> Path | None:
-    """Return what stands for an image: its file, else the folder of its files, else the first of them."""
+    """Return the file or the folder of an image."""
     return shared_folder(files) or next(iter(files), None)
 
 
 def _with_sessions(images: Iterable[_Image]) -> Iterator[tuple[_Image, str]]:
-    """Yield each image with its session: the visit where it tells a subject's scans apart, else the date."""
+    """Yield images with their visit, or date if visits repeat."""
     subjects: dict[str, list[_Image]] = defaultdict(list)
     for image in images:
         subjects[image.facts.subject].append(image)
@@ -342,7 +308,7 @@ def _with_sessions(images: Iterable[_Image]) -> Iterator[tuple[_Image, str]]:
 
 
 def _diagnosis(image: _Image, diagnoses: VisitDiagnoses | None, findings: Findings) -> str:
-    """Return the diagnosis of a scan's visit, or the subject's group where no table tells the former."""
+    """Return the diagnosis of a scan's visit, or the group."""
     facts = image.facts
     if diagnoses is None:
         return facts.group
@@ -362,3 +328,38 @@ def _candidate(image: _Image, session: str, diagnosis: str) -> Candidate:
         level=image.level,
         date=image.date,
     )
+
+
+def _named_before(description: str) -> str:
+    """Return the tracer before a description: ``AV45 Co-registered, Averaged``."""
+    if raw := RAW.fullmatch(description):
+        return raw[1]
+    texts = (" " + text.casefold() for text in LEVELS.values())
+    found = (description[: -len(text)] for text in texts if description.casefold().endswith(text))
+    return next(found, "")
+
+
+def _known_number(file: Path, listing: Listing) -> str:
+    """Return the image number of a file, or raise InputError."""
+    matches = (IMAGE_IN_NAME.search(file.name), IMAGE_IN_FOLDER.fullmatch(file.parent.name))
+    numbers = {str(int(match[1])) for match in matches if match}
+    if not numbers:
+        raise InputError("neither name (_S<series>_I<image>.nii) nor folder (I<image>) tells its image")
+    if len(numbers) > 1:
+        raise InputError("its name and its folder give different images; rename what is wrong")
+    number = numbers.pop()
+    if number not in listing.images and number not in listing.problems:
+        raise InputError(f"image I{number} is not described in {listing.source}; add it, or remove the file")
+    return number
+
+
+def _copied(file: Path, earlier: Sequence[Path]) -> Path | None:
+    """Return the earlier file that this one repeats."""
+    for other in earlier:
+        if other.parent != file.parent or _unpacked(other) == _unpacked(file):
+            return other
+    return None
+
+
+def _unpacked(file: Path) -> str:
+    return file.name.lower().removesuffix(".gz")

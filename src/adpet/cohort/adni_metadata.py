@@ -17,13 +17,51 @@ from adpet.errors import InputError
 PTID: Final = re.compile(r"(?<!\d)\d{3}_S_\d{4,5}(?!\d)")
 IMAGE_ID: Final = re.compile(r"[ID]?(\d+)", re.IGNORECASE)
 
-# Two descriptions of one image must not differ in these: label, scan and time follow from them.
+# Two descriptions of one image must agree in these: label, scan and time follow from them.
 DECIDING: Final = ("subject", "group", "modality", "description", "date", "tracer")
+
+# The columns' names in today's exports, and as keys those of other exports.
+IMAGE, SUBJECT, GROUP, DESCRIPTION = "Image Data ID", "Subject", "Group", "Description"
+COLUMN_VARIANTS: Final = {
+    IMAGE: ("imagedataid", "imageid", "imageuid", "image"),
+    SUBJECT: ("subject", "subjectid", "ptid"),
+    GROUP: ("group", "researchgroup"),
+    DESCRIPTION: ("description", "imagedescription"),
+    "Sex": ("sex", "gender"),
+    "Age": ("age",),
+    "Visit": ("visit", "viscode"),
+    "Modality": ("modality",),
+    "Acq Date": ("acqdate", "acquisitiondate", "studydate"),
+}
+REQUIRED: Final = (IMAGE, SUBJECT, GROUP, DESCRIPTION)
+
+# DIAGNOSIS in DXSUM, in words that cohort.diagnosis_map knows; a negative number is a missing one.
+NUMBERS: Final = {1: "CN", 2: "MCI", 3: "Dementia"}
+NUMBER: Final = re.compile(r"(-?\d+)(?:\.0*)?")
+# The number at a PTID's end, which other tables call RID.
+RID: Final = re.compile(r"(?:\d{3}_S_)?0*(\d+)(?:\.0*)?")
+
+DIAGNOSIS_COLUMNS: Final = {
+    "PTID": ("ptid", "subjectid", "subject"),
+    "RID": ("rid",),
+    "VISCODE": ("viscode",),
+    "VISCODE2": ("viscode2",),
+    "EXAMDATE": ("examdate", "visdate"),
+    "DIAGNOSIS": ("diagnosis", "dx", "dxcurren"),
+}
+# Half a year: exams are a year apart, and of two diagnoses the nearer one holds.
+MAX_DAYS: Final = 180
+
+XML: Final = re.compile(r".*\.xml", re.IGNORECASE | re.DOTALL)
+IMAGE_IN_NAME: Final = re.compile(r".*_I(\d+)\.xml", re.IGNORECASE | re.DOTALL)
+ROOT: Final = "idaxs"
+# The archive's files have some ten thousand bytes.
+MAX_BYTES: Final = 2**20
 
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """One image as the archive describes it, as text; `date` is YYYYMMDD, and unknown is ``""``."""
+    """Image in the words of the archive; `date` is YYYYMMDD."""
 
     number: str
     subject: str
@@ -39,18 +77,18 @@ class ImageFacts:
 
 @dataclass(frozen=True)
 class Listing:
-    """All images that one source describes.
+    """Images that one source describes.
 
     Attributes
     ----------
     source : str
-        The source's name, for people.
+        The source's name.
     images : dict of str to ImageFacts
         By image number.
     problems : dict of str to str
-        By image number, why what is said of it cannot be used.
+        By image number, why its description cannot be used.
     strays : list of (Path, str)
-        Files and reasons that concern no certain image.
+        Files and reasons without a known image.
     """
 
     source: str
@@ -59,7 +97,7 @@ class Listing:
     strays: list[tuple[Path, str]] = field(default_factory=list)
 
     def add(self, facts: ImageFacts) -> None:
-        """Add an image; what is said twice must agree."""
+        """Add an image; repeated descriptions must agree."""
         first = self.images.setdefault(facts.number, facts)
         pairs = {name: {getattr(first, name), getattr(facts, name)} - {""} for name in DECIDING}
         differing = [name for name, values in pairs.items() if len(values) > 1]
@@ -70,40 +108,9 @@ class Listing:
             )
 
 
-def image_number(text: str) -> str:
-    """Return ``1480670`` for ``I1480670``, ``1480670`` and ``D1480670``, else ``""``."""
-    match = IMAGE_ID.fullmatch(text.strip())
-    return str(int(match[1])) if match else ""
-
-
-def files_under(root: Path, names: re.Pattern[str]) -> Iterator[Path]:
-    """Yield files whose names match, in a fixed order, without hidden ones (macOS leaves ``._`` twins)."""
-    for folder, folders, files in os.walk(root):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(folder, name) for name in sorted(files) if names.fullmatch(name) and name[0] != ".")
-
-
-# DIAGNOSIS in DXSUM, in words that cohort.diagnosis_map knows; a negative number stands for none.
-NUMBERS: Final = {1: "CN", 2: "MCI", 3: "Dementia"}
-NUMBER: Final = re.compile(r"(-?\d+)(?:\.0*)?")
-# The number at a PTID's end, which other tables call RID.
-RID: Final = re.compile(r"(?:\d{3}_S_)?0*(\d+)(?:\.0*)?")
-
-COLUMNS: Final = {
-    "PTID": ("ptid", "subjectid", "subject"),
-    "RID": ("rid",),
-    "VISCODE": ("viscode",),
-    "VISCODE2": ("viscode2",),
-    "EXAMDATE": ("examdate", "visdate"),
-    "DIAGNOSIS": ("diagnosis", "dx", "dxcurren"),
-}
-# Half a year: exams are a year apart, and of two diagnoses the nearer one holds.
-MAX_DAYS: Final = 180
-
-
 @dataclass(frozen=True)
 class Exam:
-    """One visit: its codes without case, its day as YYYYMMDD or ``""``, and the diagnosis in words."""
+    """Visit: codes (casefolded), day (YYYYMMDD or ``""``), diagnosis."""
 
     codes: frozenset[str]
     day: str
@@ -112,13 +119,13 @@ class Exam:
 
 @dataclass(frozen=True)
 class VisitDiagnoses:
-    """The exams of all subjects, by RID."""
+    """Exams of all subjects, by RID."""
 
     name: str
     exams: Mapping[str, Sequence[Exam]]
 
     def known(self, subject: str) -> set[str]:
-        """Return all diagnoses that a subject (PTID) ever had."""
+        """Return all diagnoses of a subject (PTID)."""
         return {exam.diagnosis for exam in self.exams.get(_rid(subject), ())}
 
     def at(self, subject: str, *, visit: str, day: str) -> str:
@@ -129,7 +136,7 @@ class VisitDiagnoses:
         subject : str
             PTID.
         visit, day : str
-            The scan's visit code and its day as YYYYMMDD, ``""`` where they are not known.
+            The scan's visit code and its day as YYYYMMDD, ``""`` if unknown.
 
         Raises
         ------
@@ -153,17 +160,73 @@ class VisitDiagnoses:
         return diagnoses[0]
 
 
-def read_visit_diagnoses(path: Path) -> VisitDiagnoses:
-    """Read a table of diagnoses by visit; rows without a diagnosis are no visits.
+def read_collection_table(path: Path) -> Listing:
+    """Read the images of a collection CSV.
 
     Raises
     ------
     InputError
-        If the table is unreadable, lacks the columns that tell subject, visit and diagnosis, or has a
-        diagnosis that is no word and none of 1, 2, 3.
+        If the CSV is unreadable or has not all required columns.
     """
     table = read_table(path)
-    keys = {column: next(filter(table.has, variants), "") for column, variants in COLUMNS.items()}
+    spellings = {column: _spelling(table, column) for column in COLUMN_VARIANTS}
+    missing = [column for column in REQUIRED if not spellings[column]]
+    require_columns(table, missing, hint="download the CSV of the collection from the archive")
+    listing = Listing(path.name)
+    for cells in table.rows:
+        row = {column: plain(cells.get(key, "")) for column, key in spellings.items()}
+        if image_number(row[IMAGE]):
+            listing.add(_facts(row))
+        else:
+            reason = f"a row has the image id '{row[IMAGE]}', which is no number; mend it"
+            listing.strays.append((path, reason))
+    return listing
+
+
+def is_collection_table(path: Path) -> bool:
+    """True if a CSV has the archive's columns."""
+    try:
+        table = read_table(path)
+    except InputError:
+        return False
+    return all(_spelling(table, column) for column in REQUIRED)
+
+
+def read_xml_files(root: Path) -> Listing:
+    """Read all XML files; broken ones affect their own image."""
+    listing = Listing("the XML files")
+    broken: list[tuple[Path, str]] = []
+    for path in files_under(root, XML):
+        try:
+            _require_inside(path, root)
+            for facts in _described(_parse(path)):
+                listing.add(facts)
+        except InputError as error:
+            broken.append((path, str(error)))
+    for path, reason in broken:
+        name = IMAGE_IN_NAME.fullmatch(path.name)
+        number = str(int(name[1])) if name else ""
+        # An image that another file describes as well can be used.
+        if number and number not in listing.images:
+            listing.problems[number] = f"{path.name}: {reason}"
+        else:
+            listing.strays.append((path, reason))
+    return listing
+
+
+def read_visit_diagnoses(path: Path) -> VisitDiagnoses:
+    """Read a table of diagnoses by visit.
+
+    Rows without a diagnosis are ignored.
+
+    Raises
+    ------
+    InputError
+        If the table is unreadable, has no columns for subject, visit or diagnosis, or a number as a diagnosis
+        that is not 1, 2 or 3.
+    """
+    table = read_table(path)
+    keys = {column: next(filter(table.has, variants), "") for column, variants in DIAGNOSIS_COLUMNS.items()}
     _require_columns(table, keys)
     exams: dict[str, list[Exam]] = {}
     for cells in table.rows:
@@ -175,8 +238,123 @@ def read_visit_diagnoses(path: Path) -> VisitDiagnoses:
     return VisitDiagnoses(path.name, exams)
 
 
+def image_number(text: str) -> str:
+    """Return ``1480670`` for ``I1480670``, else ``""``."""
+    match = IMAGE_ID.fullmatch(text.strip())
+    return str(int(match[1])) if match else ""
+
+
+def files_under(root: Path, names: re.Pattern[str]) -> Iterator[Path]:
+    """Yield files by name, ordered, without hidden ones (``._``)."""
+    for folder, folders, files in os.walk(root):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (Path(folder, name) for name in sorted(files) if names.fullmatch(name) and name[0] != ".")
+
+
+def _facts(row: dict[str, str]) -> ImageFacts:
+    return ImageFacts(
+        number=image_number(row[IMAGE]),
+        subject=row[SUBJECT],
+        group=row[GROUP],
+        description=row[DESCRIPTION],
+        sex=row["Sex"],
+        age=row["Age"],
+        visit=row["Visit"],
+        modality=row["Modality"],
+        date=parse_date(row["Acq Date"]),
+    )
+
+
+def _spelling(table: Table, column: str) -> str:
+    """Return the table's key of a column, or ``""``."""
+    return next((key for key in COLUMN_VARIANTS[column] if table.has(key)), "")
+
+
+class _NoDoctype(TreeBuilder):
+    """Builder that refuses document types, hence entities and bombs."""
+
+    def doctype(self, name: str, pubid: str | None, system: str | None) -> None:  # noqa: ARG002
+        raise InputError("required XML without a document type; received one; download the file again")
+
+
+def _require_inside(path: Path, root: Path) -> None:
+    if not path.resolve().is_relative_to(root.resolve()):
+        raise InputError(f"leads out of {root} by a link; put the file itself there")
+
+
+def _parse(path: Path) -> Element:
+    """Parse a file of bounded size."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror}); check its permissions") from error
+    if len(content) > MAX_BYTES:
+        raise InputError(f"required XML of at most {MAX_BYTES} bytes; received more; download the file again")
+    parser = XMLParser(target=_NoDoctype())  # noqa: S314 - see `_NoDoctype`
+    try:
+        parser.feed(content)
+        document: Element = parser.close()
+    except ParseError as error:
+        # The parser's own message may quote the file; its number and place do not.
+        line, column = error.position
+        raise InputError(
+            f"is not XML ({ErrorString(error.code)}, line {line}, column {column}); download the file again"
+        ) from error
+    except (ValueError, LookupError) as error:
+        raise InputError("declares an encoding that is none; download the file again") from error
+    return document
+
+
+def _described(document: Element) -> Iterator[ImageFacts]:
+    """Yield the images of one file; other XML has none.
+
+    The root has a namespace and its children have none, which ``{*}`` does not mind.
+    """
+    if document.tag.rpartition("}")[2] != ROOT:
+        return
+    for subject in document.iterfind("{*}project/{*}subject"):
+        visits = [plain(visit.text or "") for visit in subject.iterfind("{*}visit/{*}visitIdentifier")]
+        for study in subject.iterfind("{*}study"):
+            for series in study.iterfind("{*}series"):
+                # A series does not tell which of several visits it is of.
+                yield from _in_series(subject, study, series, visit=visits[0] if len(visits) == 1 else "")
+
+
+def _in_series(subject: Element, study: Element, series: Element, *, visit: str) -> Iterator[ImageFacts]:
+    """Yield the images of a series, derived and original.
+
+    The tracer is known if the series names one only.
+    """
+    terms = (protocol for protocol in series.iterfind(".//{*}protocol") if protocol.text)
+    tracers = {plain(term.text or "") for term in terms if term.get("term") == "Radiopharmaceutical"} - {""}
+    tracer = tracers.pop() if len(tracers) == 1 else ""
+    images = chain(
+        ((image, "processedDataLabel") for image in series.iterfind("{*}seriesLevelMeta/{*}derivedProduct")),
+        ((image, "description") for image in series.iterfind("{*}imagingProtocol")),
+    )
+    for image, label in images:
+        if number := image_number(_text(image, "imageUID")):
+            yield ImageFacts(
+                number=number,
+                subject=_text(subject, "subjectIdentifier"),
+                group=_text(subject, "researchGroup"),
+                description=_text(image, label),
+                sex=_text(subject, "subjectSex"),
+                age=_text(study, "subjectAge"),
+                visit=visit,
+                modality=_text(series, "modality"),
+                date=parse_date(_text(series, "dateAcquired")),
+                tracer=tracer,
+            )
+
+
+def _text(element: Element, name: str) -> str:
+    return plain(element.findtext(f"{{*}}{name}") or "")
+
+
 def _nearest(exams: Sequence[Exam], day: str, *, most: int | None = None) -> list[Exam]:
-    """Return the exams of the nearest day, the earlier of two that are equally near."""
+    """Return the exams of the nearest day, preferably earlier."""
     dated = [exam for exam in exams if exam.day] if day else []
     if not dated:
         return []
@@ -215,185 +393,3 @@ def _require_columns(table: Table, keys: Mapping[str, str]) -> None:
             f"{table.path}: required the columns {', '.join(missing)}; received {', '.join(table.columns)}; "
             "set cohort.diagnosis_table to ADNI's DXSUM"
         )
-
-
-# The columns' names in today's exports, and as keys those of other exports.
-IMAGE, SUBJECT, GROUP, DESCRIPTION = "Image Data ID", "Subject", "Group", "Description"
-COLUMN_VARIANTS: Final = {
-    IMAGE: ("imagedataid", "imageid", "imageuid", "image"),
-    SUBJECT: ("subject", "subjectid", "ptid"),
-    GROUP: ("group", "researchgroup"),
-    DESCRIPTION: ("description", "imagedescription"),
-    "Sex": ("sex", "gender"),
-    "Age": ("age",),
-    "Visit": ("visit", "viscode"),
-    "Modality": ("modality",),
-    "Acq Date": ("acqdate", "acquisitiondate", "studydate"),
-}
-REQUIRED: Final = (IMAGE, SUBJECT, GROUP, DESCRIPTION)
-
-
-def read_collection_table(path: Path) -> Listing:
-    """Read the images that a collection CSV describes.
-
-    Raises
-    ------
-    InputError
-        If the CSV is unreadable or lacks a required column.
-    """
-    table = read_table(path)
-    spellings = {column: _spelling(table, column) for column in COLUMN_VARIANTS}
-    missing = [column for column in REQUIRED if not spellings[column]]
-    require_columns(table, missing, hint="download the CSV of the collection from the archive")
-    listing = Listing(path.name)
-    for cells in table.rows:
-        row = {column: plain(cells.get(key, "")) for column, key in spellings.items()}
-        if image_number(row[IMAGE]):
-            listing.add(_facts(row))
-        else:
-            reason = f"a row has the image id '{row[IMAGE]}', which is no number; mend it"
-            listing.strays.append((path, reason))
-    return listing
-
-
-def is_collection_table(path: Path) -> bool:
-    """Say whether a CSV has the columns of the archive's collection CSV."""
-    try:
-        table = read_table(path)
-    except InputError:
-        return False
-    return all(_spelling(table, column) for column in REQUIRED)
-
-
-def _facts(row: dict[str, str]) -> ImageFacts:
-    return ImageFacts(
-        number=image_number(row[IMAGE]),
-        subject=row[SUBJECT],
-        group=row[GROUP],
-        description=row[DESCRIPTION],
-        sex=row["Sex"],
-        age=row["Age"],
-        visit=row["Visit"],
-        modality=row["Modality"],
-        date=parse_date(row["Acq Date"]),
-    )
-
-
-def _spelling(table: Table, column: str) -> str:
-    """Return the key under which the rows have a column, ``""`` where they have it not."""
-    return next((key for key in COLUMN_VARIANTS[column] if table.has(key)), "")
-
-
-# An XML file with a document type is refused before an entity can be declared: see `_NoDoctype`.
-
-
-XML: Final = re.compile(r".*\.xml", re.IGNORECASE | re.DOTALL)
-IMAGE_IN_NAME: Final = re.compile(r".*_I(\d+)\.xml", re.IGNORECASE | re.DOTALL)
-ROOT: Final = "idaxs"
-# The archive's files have some ten thousand bytes.
-MAX_BYTES: Final = 2**20
-
-
-def read_xml_files(root: Path) -> Listing:
-    """Read all XML files under `root`; one that is broken is a problem of its own image alone."""
-    listing = Listing("the XML files")
-    broken: list[tuple[Path, str]] = []
-    for path in files_under(root, XML):
-        try:
-            _require_inside(path, root)
-            for facts in _described(_parse(path)):
-                listing.add(facts)
-        except InputError as error:
-            broken.append((path, str(error)))
-    for path, reason in broken:
-        name = IMAGE_IN_NAME.fullmatch(path.name)
-        number = str(int(name[1])) if name else ""
-        # An image that another file describes as well can be used.
-        if number and number not in listing.images:
-            listing.problems[number] = f"{path.name}: {reason}"
-        else:
-            listing.strays.append((path, reason))
-    return listing
-
-
-class _NoDoctype(TreeBuilder):
-    """Stops at a document type: without one there are no entities, neither external ones nor bombs."""
-
-    def doctype(self, name: str, pubid: str | None, system: str | None) -> None:  # noqa: ARG002
-        raise InputError("required XML without a document type; received one; download the file again")
-
-
-def _require_inside(path: Path, root: Path) -> None:
-    if not path.resolve().is_relative_to(root.resolve()):
-        raise InputError(f"leads out of {root} by a link; put the file itself there")
-
-
-def _parse(path: Path) -> Element:
-    """Parse a file of bounded size."""
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise InputError(f"cannot be read ({error.strerror}); check its permissions") from error
-    if len(content) > MAX_BYTES:
-        raise InputError(f"required XML of at most {MAX_BYTES} bytes; received more; download the file again")
-    parser = XMLParser(target=_NoDoctype())  # noqa: S314 - see `_NoDoctype`
-    try:
-        parser.feed(content)
-        document: Element = parser.close()
-    except ParseError as error:
-        # The parser's own message may quote the file; its number and place do not.
-        line, column = error.position
-        raise InputError(
-            f"is not XML ({ErrorString(error.code)}, line {line}, column {column}); download the file again"
-        ) from error
-    except (ValueError, LookupError) as error:
-        raise InputError("declares an encoding that is none; download the file again") from error
-    return document
-
-
-def _described(document: Element) -> Iterator[ImageFacts]:
-    """Yield the images of one file; XML of another kind describes none.
-
-    The root has a namespace and its children have none, which ``{*}`` does not mind.
-    """
-    if document.tag.rpartition("}")[2] != ROOT:
-        return
-    for subject in document.iterfind("{*}project/{*}subject"):
-        visits = [plain(visit.text or "") for visit in subject.iterfind("{*}visit/{*}visitIdentifier")]
-        for study in subject.iterfind("{*}study"):
-            for series in study.iterfind("{*}series"):
-                # Of several visits it is not said which one a series is of.
-                yield from _in_series(subject, study, series, visit=visits[0] if len(visits) == 1 else "")
-
-
-def _in_series(subject: Element, study: Element, series: Element, *, visit: str) -> Iterator[ImageFacts]:
-    """Yield the images of a series: derived ones, and the original one, described by its protocol.
-
-    The tracer is known where the series names one only.
-    """
-    terms = (protocol for protocol in series.iterfind(".//{*}protocol") if protocol.text)
-    tracers = {plain(term.text or "") for term in terms if term.get("term") == "Radiopharmaceutical"} - {""}
-    tracer = tracers.pop() if len(tracers) == 1 else ""
-    images = chain(
-        ((image, "processedDataLabel") for image in series.iterfind("{*}seriesLevelMeta/{*}derivedProduct")),
-        ((image, "description") for image in series.iterfind("{*}imagingProtocol")),
-    )
-    for image, label in images:
-        if number := image_number(_text(image, "imageUID")):
-            yield ImageFacts(
-                number=number,
-                subject=_text(subject, "subjectIdentifier"),
-                group=_text(subject, "researchGroup"),
-                description=_text(image, label),
-                sex=_text(subject, "subjectSex"),
-                age=_text(study, "subjectAge"),
-                visit=visit,
-                modality=_text(series, "modality"),
-                date=parse_date(_text(series, "dateAcquired")),
-                tracer=tracer,
-            )
-
-
-def _text(element: Element, name: str) -> str:
-    return plain(element.findtext(f"{{*}}{name}") or "")

@@ -1,4 +1,4 @@
-"""Read a BIDS-PET dataset: FDG scans in ``sub-*/[ses-*/]pet/``, facts from sidecars and tables.
+"""Read a BIDS-PET dataset with its sidecars and tables.
 
 pathlib does it: pybids takes seconds to start and indexes files that are not needed here.
 Metadata are inherited from the top down: of two ``*_pet.json`` the one nearer to the scan wins.
@@ -38,10 +38,10 @@ Entities = dict[str, str]
 def find_bids(root: Path, *, diagnosis_column: str) -> Findings:
     """List the PET scans of a BIDS dataset.
 
-    A scan is FDG by its TracerName, else by its ``trc-`` entity. A scan with neither is set aside: a network
-    that learns from a mixture of tracers is wrong without anybody noticing, and one ``pet.json`` with a
-    TracerName at the root of the dataset mends it for all scans. Of several reconstructions of one
-    session and run the first by name is used.
+    A scan is FDG by its TracerName, else by its ``trc-`` entity. A scan with neither is rejected, since a
+    network that learns from a mixture of tracers is wrong unnoticed; one ``pet.json`` with a TracerName at
+    the root of the dataset mends it for all scans. Of several reconstructions of one session and run the
+    first by name is used.
 
     Parameters
     ----------
@@ -71,7 +71,7 @@ def find_bids(root: Path, *, diagnosis_column: str) -> Findings:
 
 
 class _Reader:
-    """Judges the files of one dataset, one after the other."""
+    """Reader of one dataset, file by file."""
 
     def __init__(self, root: Path, people: Mapping[str, dict[str, str]], diagnosis_key: str) -> None:
         self.root = root
@@ -83,7 +83,7 @@ class _Reader:
         self.taken: dict[tuple[str, str, str], Path] = {}
 
     def judge(self, file: Path) -> None:
-        """Add one file to the candidates or to the rejected; raise InputError for what is wrong with it."""
+        """Add one file to candidates or rejections, or raise InputError."""
         entities = _entities(file.name)
         folders = dict(folder.split("-", 1) for folder in file.relative_to(self.root).parts[:-2])
         if {name: entities[name] for name in ("sub", "ses") if name in entities} != folders:
@@ -134,14 +134,14 @@ class _Reader:
 
 @dataclass
 class _Sidecars:
-    """The ``*_pet.json`` of each folder between the root and a scan, read once."""
+    """``*_pet.json`` files by folder, each read once."""
 
     root: Path
     read: dict[Path, list[tuple[Path, Entities]]] = field(default_factory=dict)
     contents: dict[Path, dict[str, Any]] = field(default_factory=dict)
 
     def of(self, file: Path, entities: Entities) -> dict[str, Any]:
-        """Return the metadata that apply to `file`; raise InputError where one of them is not JSON."""
+        """Return the metadata that apply to `file`."""
         metadata: dict[str, Any] = {}
         folders = [folder for folder in reversed(file.parents) if folder.is_relative_to(self.root)]
         for folder in folders:
@@ -151,9 +151,9 @@ class _Sidecars:
         return metadata
 
     def _in(self, folder: Path) -> list[tuple[Path, Entities]]:
-        """Return the sidecars of one folder, the more specific ones last."""
+        """Return the sidecars of a folder, most specific last."""
         if folder not in self.read:
-            paths = [path for path in sorted(folder.glob("*pet.json")) if _is_pet(path)]
+            paths = sorted({*folder.glob("*_pet.json"), *folder.glob("pet.json")})
             pairs = [(path, _entities(path.name)) for path in paths]
             self.read[folder] = sorted(pairs, key=lambda pair: len(pair[1]))
         return self.read[folder]
@@ -167,14 +167,14 @@ class _Sidecars:
 
 @dataclass
 class _SessionTables:
-    """The ``sub-*_sessions.tsv`` of each subject, read once."""
+    """``sub-*_sessions.tsv`` of each subject, read once."""
 
     root: Path
     rows: dict[Path, dict[str, dict[str, str]]] = field(default_factory=dict)
     columns: set[str] = field(default_factory=set)
 
     def of(self, file: Path, subject: str) -> Mapping[str, Mapping[str, str]]:
-        """Return the rows of a subject by session, none where its scans are in no sessions."""
+        """Return a subject's rows by session, if it has sessions."""
         if not file.parent.parent.name.startswith("ses-"):
             return {}
         path = file.parents[2] / f"sub-{subject}_sessions.tsv"
@@ -204,10 +204,6 @@ def _entities(name: str) -> Entities:
     return dict(part.split("-", 1) for part in parts if "-" in part)
 
 
-def _is_pet(sidecar: Path) -> bool:
-    return sidecar.name == "pet.json" or sidecar.name.endswith("_pet.json")
-
-
 def _read_object(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
@@ -219,7 +215,7 @@ def _read_object(path: Path) -> dict[str, Any]:
 
 
 def _by_label(table: Table, key: str, *, prefix: str) -> dict[str, dict[str, str]]:
-    """Return the rows by label, whether it is written with its prefix or without."""
+    """Return the rows by label, with or without prefix."""
     rows: dict[str, dict[str, str]] = {}
     for row in table.rows:
         label = row.get(key, "").removeprefix(prefix)
@@ -236,6 +232,6 @@ def _scanner(metadata: Mapping[str, Any]) -> str:
 
 
 def _frame_seconds(durations: Any) -> str:
-    """Return durations as text; what is no number stays as it is, for whoever needs the frames to refuse."""
+    """Return durations as text, to be checked with the frames."""
     listed = durations if isinstance(durations, list) else [] if durations is None else [durations]
     return " ".join(f"{value:.10g}" if isinstance(value, int | float) else str(value) for value in listed)

@@ -1,10 +1,10 @@
-"""Find one image under two subjects' names, by what is particular to each standard volume.
+"""Find copies of one image under two subjects' names.
 
-Heads are alike, and copies are not: what all scans share is taken out before they are compared. That is
-the cohort's mean, and what gain, blur and a slightly other registration make of it. What is left of two
-subjects has hardly any correlation; of two copies of one scan it has nearly all, whatever was done to
-the unit, the type, the storage, the head's position, the noise, or the resolution. A copy whose left and
-right were swapped is found as well. ``benchmarks/look_alikes.py`` measures all of this.
+Heads are alike, and copies are not: what all scans share is removed before they are compared. That is
+the cohort's mean, and its changes by gain, blur and a slightly other registration. The residuals of two
+subjects have hardly any correlation; those of two copies of one scan have nearly all, whatever was done to
+the unit, the type, the storage, the head's position, the noise, or the resolution. A copy with left and
+right swapped is found as well. ``benchmarks/look_alikes.py`` measures all of this.
 """
 
 from collections.abc import Sequence
@@ -18,8 +18,8 @@ from nibabel.affines import voxel_sizes
 from scipy import ndimage
 
 from adpet.imaging.nifti import Array, Volume
-from adpet.imaging.registration import FWHM_PER_SIGMA, resample
-from adpet.imaging.template import Mask, brain_mask, fdg_template, standard_grid
+from adpet.imaging.registration import FWHM_PER_SIGMA, Mask, resample
+from adpet.imaging.template import brain_mask, fdg_template, template_grid
 
 Matrix: TypeAlias = npt.NDArray[np.float32]
 
@@ -32,16 +32,16 @@ FURTHER_FWHM_MM = (6.0, 12.0)
 # visits of one subject have 0.78 to 0.95, scans smoothed to 8 mm 0.86 or more with their originals, all other
 # copies 0.95 or more. A copy whose registration fails is missed: 1 of the 14 that were smoothed to 8 mm.
 MIN_CORRELATION = 0.8
-# Fewer scans have no mean that could be trusted. The template stands for it: what all scans have in common
-# against it stays, different subjects reach 0.81, and copies have 0.95 or more.
+# Fewer scans have no reliable mean; the template replaces it. Then different subjects reach 0.81, and copies
+# have 0.95 or more.
 FEW_SCANS = 10
 MIN_CORRELATION_OF_FEW = 0.9
 BLOCK_SCANS = 512
 
 
 @dataclass(frozen=True)
-class LookAlike:
-    """Two scans of different subjects, by position, and the correlation of what is particular to them."""
+class Duplicate:
+    """Two scans, by position, and their residuals' correlation."""
 
     first: int
     second: int
@@ -49,56 +49,48 @@ class LookAlike:
 
 
 def coarse_brain(volume: Volume) -> Array:
-    """Return a standard volume's brain on a coarse grid.
+    """Return a normalized brain on a coarse grid, (n,) float32.
 
-    Parameters
-    ----------
-    volume : Volume
-        In MNI space, on any grid.
-
-    Returns
-    -------
-    (n,) float32 ndarray
-        Blurred and sampled at the voxels of `_coarse_mask`, relative to their mean.
+    It is blurred and sampled at the voxels of `_coarse_mask`, relative to their mean.
     """
     sigma = FWHM_MM / FWHM_PER_SIGMA / voxel_sizes(volume.affine)
     blurred = Volume(ndimage.gaussian_filter(volume.data, sigma), volume.affine)
-    shape, affine = standard_grid(GRID_MM)
+    shape, affine = template_grid(GRID_MM)
     values = resample(blurred, shape=shape, affine=affine)[_coarse_mask()]
     mean = values.mean(dtype=np.float64)
     return np.asarray(values / mean if mean > 0 else values, dtype=np.float32)
 
 
-def find_look_alikes(brains: Matrix, subjects: Sequence[str]) -> list[LookAlike]:
-    """Return the pairs of scans of different subjects that are copies of one image, in order.
+def find_duplicates(brains: Matrix, subjects: Sequence[str]) -> list[Duplicate]:
+    """Find copies among scans of different subjects, ordered.
 
     Parameters
     ----------
     brains : (scans, n) float32 ndarray
         Of `coarse_brain`.
     subjects : sequence of str
-        Whose scans they are.
+        The subject of each scan.
     """
     few = len(brains) < FEW_SCANS
     limit = MIN_CORRELATION_OF_FEW if few else MIN_CORRELATION
-    particular = particular_to(brains)
-    mirrored = particular_to(brains[:, _mirror()])
+    residuals = residual_patterns(brains)
+    mirrored = residual_patterns(brains[:, _mirror()])
     owners = np.unique(np.asarray(subjects, dtype=object), return_inverse=True)[1]
     found: dict[tuple[int, int], float] = {}
     for start in range(0, len(brains), BLOCK_SCANS):
         rows = slice(start, start + BLOCK_SCANS)
-        for others in (particular, mirrored):
+        for others in (residuals, mirrored):
             # Rounded: the last digits of a product change with the number of threads.
-            correlation = np.round(particular[rows] @ others.T, 3)
+            correlation = np.round(residuals[rows] @ others.T, 3)
             correlation[owners[rows, None] == owners[None]] = 0
             for row, j in np.argwhere(correlation >= limit).tolist():
                 pair = min(start + row, j), max(start + row, j)
                 found[pair] = max(found.get(pair, 0.0), float(correlation[row, j]))
-    return [LookAlike(*pair, round(found[pair], 3)) for pair in sorted(found)]
+    return [Duplicate(*pair, round(found[pair], 3)) for pair in sorted(found)]
 
 
-def particular_to(brains: Matrix) -> Matrix:
-    """Return what is particular to each scan, as rows of length 1, so that products are correlations.
+def residual_patterns(brains: Matrix) -> Matrix:
+    """Return each brain without what heads have in common.
 
     Parameters
     ----------
@@ -108,10 +100,11 @@ def particular_to(brains: Matrix) -> Matrix:
     Returns
     -------
     (scans, n) float32 ndarray
+        Rows of length 1: their products are correlations.
     """
     few = len(brains) < FEW_SCANS
     common = coarse_brain(fdg_template(GRID_MM)) if few else brains.mean(axis=0, dtype=np.float64)
-    basis = _shared_patterns(np.asarray(common, dtype=np.float32))
+    basis = _common_patterns(np.asarray(common, dtype=np.float32))
     rest = np.array(brains, dtype=np.float32)
     for start in range(0, len(rest), BLOCK_SCANS):
         block = rest[start : start + BLOCK_SCANS]
@@ -121,11 +114,11 @@ def particular_to(brains: Matrix) -> Matrix:
     return rest
 
 
-def _shared_patterns(common: Array) -> Matrix:
-    """Return an orthonormal basis, (n, patterns), of what heads have in common.
+def _common_patterns(common: Array) -> Matrix:
+    """Return an orthonormal basis, (n, patterns), of common patterns.
 
-    These are the common image itself, a constant, blurred ones, and what it changes by when it is shifted,
-    turned, stretched or sheared a little.
+    These are the common image itself, a constant, blurred ones, and its changes when it is shifted, turned,
+    stretched or sheared a little.
     """
     mask = _coarse_mask()
     image = np.zeros(mask.shape, dtype=np.float64)
@@ -140,7 +133,7 @@ def _shared_patterns(common: Array) -> Matrix:
 
 
 def _blurred_inside(image: npt.NDArray[np.float64], mask: Mask, fwhm_mm: float) -> npt.NDArray[np.float64]:
-    """Blur a mask's voxels with each other, and continue them around it."""
+    """Blur a mask's voxels alone, and continue them outwards."""
     sigma = fwhm_mm / FWHM_PER_SIGMA / GRID_MM
     weight = ndimage.gaussian_filter(mask.astype(np.float64), sigma)
     blurred = ndimage.gaussian_filter(np.where(mask, image, 0), sigma)
@@ -149,14 +142,14 @@ def _blurred_inside(image: npt.NDArray[np.float64], mask: Mask, fwhm_mm: float) 
 
 @cache
 def _coarse_mask() -> Mask:
-    """Return the brain that lies on both sides of the middle, on the coarse grid."""
+    """Return the brain, as far as it is left-right symmetric."""
     mask = brain_mask(GRID_MM)
     return np.asarray(mask & mask[::-1])
 
 
 @cache
 def _mirror() -> npt.NDArray[np.int64]:
-    """Return where each voxel of a coarse brain lies when left and right are swapped."""
+    """Return the index of each voxel in the mirrored brain."""
     mask = _coarse_mask()
     number = np.zeros(mask.shape, dtype=np.int64)
     number[mask] = np.arange(mask.sum())

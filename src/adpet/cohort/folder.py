@@ -1,7 +1,7 @@
-"""Read a flat folder of scans that a ``scans.csv`` describes: the door for every other collection.
+"""Read a flat folder of scans described by a ``scans.csv``.
 
-Paths in the CSV are relative to the collection's folder, with ``/`` between folders, and never leave it; one
-may name a folder that holds the frames of one image, each in a file of its own.
+Paths in the CSV are relative to the collection's folder, with ``/`` between folders, and never leave it; a
+path may name a folder with the frames of one image, each in a file of its own.
 """
 
 from pathlib import Path
@@ -23,21 +23,15 @@ REQUIRED = ("path", "subject", "session", "diagnosis")
 
 
 def find_folder(root: Path, *, table: Path | None = None) -> Findings:
-    """List the scans of a CSV with the columns path, subject, session, diagnosis and a few optional ones.
+    """List the scans of a flat folder's CSV.
 
-    These are age, sex, site, scanner, and date, which orders a subject's scans.
-
-    Parameters
-    ----------
-    root : Path
-        The collection's folder, to which paths are relative.
-    table : Path, optional
-        The CSV; ``scans.csv`` in `root` without it.
+    Columns are path, subject, session, diagnosis; optional are age, sex, site, scanner, and date, which
+    orders a subject's scans. Without `table` the CSV is ``scans.csv`` in `root`.
 
     Raises
     ------
     InputError
-        If the CSV is missing or unreadable, or lacks a required column.
+        If the CSV is missing or unreadable, or has not all required columns.
     """
     if table is None:
         require_inside(root / TABLE, root)

@@ -1,7 +1,8 @@
-"""Read a collection of any layout into one table of scans.
+"""Read a collection of any layout into a scans table.
 
-Each file is opened once, checked, and hashed; an unusable one is set aside with its reason. Diagnoses that
-change between visits are settled here.
+Each file is opened once, checked, and indexed with its checksum; an unusable one is rejected with its reason.
+A subject whose diagnosis changes between visits follows a policy: ``visit`` keeps each scan's own,
+``baseline`` takes that of the first scan, ``stable-only`` skips the subject.
 """
 
 import hashlib
@@ -11,13 +12,13 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TextIO, TypeAlias
 
 from adpet.cohort import adni, bids, folder
 from adpet.cohort.adni import LEVELS
@@ -36,230 +37,26 @@ from adpet.imaging.nifti import natural_key, read_header, scan_files
 from adpet.parallel import map_in_processes
 from adpet.storage import atomic_write
 
-# So many files are handed to a process at once: fewer cost time in handing over, more leave a process idle
-# at the end. Up to so many are read in this process, which is quicker than starting others.
+Layout: TypeAlias = Literal["bids", "adni", "folder"]
+Policy: TypeAlias = Literal["visit", "baseline", "stable-only"]
+
+# Sessions with these names are the first ones, in this order (ADNI's sc comes before bl).
+FIRST_SESSIONS: Final = ("sc", "screening", "init", "initial", "bl", "baseline")
+# Files that a process gets at once: fewer cost time in handing over, more leave a process idle at the end.
 BATCH_FILES = 32
 # Blocks that stay in a processor's cache between being read and being hashed.
 BLOCK_BYTES = 2**18
-SHA256 = re.compile("[0-9a-f]{64}")
+# A line of the index on disk: stamp (JSON, which holds no tabs), frames, checksum.
+INDEX_LINE = re.compile(r"(.+)\t(\d+)\t([0-9a-f]{64})")
 
 
 @dataclass(frozen=True)
-class Contents:
-    """What is in a scan's file: the number of frames, and the SHA-256 of its bytes (see `content_hash`)."""
+class FileEntry:
+    """Frames and checksum of a scan's file, or its `problem`."""
 
-    n_frames: int
-    sha256: str
-
-
-@dataclass(frozen=True)
-class Unreadable:
-    """Why a scan's file cannot be used, in words for who keeps the scans."""
-
-    reason: str
-
-
-def read_contents(
-    files: Sequence[Path], *, workers: int = 1, notes: Path | None = None
-) -> Iterator[Contents | Unreadable]:
-    """Open and hash every file, and yield what is in it, in order.
-
-    Parameters
-    ----------
-    files : sequence of Path
-        Scans as `read_header` takes them.
-    workers : int
-        Processes; they do not change any result.
-    notes : Path, optional
-        Where earlier calls have noted what they read, and this one does. A line is added as soon as a scan
-        is read, so that a killed call continues. What other code has noted, and what cannot be understood,
-        counts for nothing, and is forgotten as are other files.
-    """
-    evidence = [_evidence(file) for file in files]
-    noted = {} if notes is None else _read_notes(notes)
-    known = [noted.get(now) for now in evidence]
-    unknown = [file for file, contents in zip(files, known, strict=True) if contents is None]
-    batches = [unknown[start : start + BATCH_FILES] for start in range(0, len(unknown), BATCH_FILES)]
-    fresh = chain.from_iterable(map_in_processes(_read_batch, batches, workers=workers))
-    still = {now: contents for now, contents in zip(evidence, known, strict=True) if contents}
-    with _noting(notes, still) as note:
-        for now, contents in zip(evidence, known, strict=True):
-            outcome = contents or next(fresh)
-            # Damage is looked at again each time: it may have been the disk's or the network's.
-            if contents is None and now and isinstance(outcome, Contents):
-                note(now, outcome)
-            yield outcome
-
-
-def content_hash(file: Path) -> str:
-    """Return the SHA-256 of a scan's bytes: of a file, both of a pair, or all frames of a folder."""
-    digest = hashlib.sha256()
-    block = memoryview(bytearray(BLOCK_BYTES))
-    for part in scan_files(file):
-        with part.open("rb", buffering=0) as stream:
-            while size := stream.readinto(block):
-                digest.update(block[:size])
-    return digest.hexdigest()
-
-
-def _read_batch(files: Sequence[Path]) -> list[Contents | Unreadable]:
-    return [_read(file) for file in files]
-
-
-def _read(file: Path) -> Contents | Unreadable:
-    """Open and hash one file."""
-    try:
-        return Contents(read_header(file).n_frames, content_hash(file))
-    except InputError as error:
-        return Unreadable(str(error).removeprefix(f"{file}: "))
-    except (OSError, RuntimeError, ValueError) as error:
-        # No permission, a link that leads to itself, a disk that fails.
-        return Unreadable(" ".join(f"cannot be read: {error}".split()))
-
-
-def _evidence(file: Path) -> str:
-    """Return what changes with a scan's files: path, and name, size, time of change and inode of each.
-
-    Nothing where a file is not there.
-    """
-    try:
-        found = [(part.name, os.stat(part)) for part in scan_files(file)]  # noqa: PTH116 - half Path's time
-    except OSError:
-        return ""
-    return json.dumps([str(file), *([name, st.st_size, st.st_mtime_ns, st.st_ino] for name, st in found)])
-
-
-@contextmanager
-def _noting(notes: Path | None, still: Mapping[str, Contents]) -> Iterator[Callable[[str, Contents], object]]:
-    """Let only what is known `still` stand in the notes, and yield what adds a scan to them at once."""
-    if notes is None:
-        yield lambda _evidence, _contents: None
-        return
-    with atomic_write(notes) as aside:
-        lines = "".join(_line(evidence, contents) for evidence, contents in still.items())
-        aside.write_text(f"{_code()}\n{lines}", encoding="utf-8")
-    # Each line goes to the file when it ends, so that a killed call loses none.
-    with notes.open("a", encoding="utf-8", buffering=1) as stream:
-        yield lambda evidence, contents: stream.write(_line(evidence, contents))
-
-
-def _read_notes(notes: Path) -> dict[str, Contents]:
-    """Return what was noted by evidence; nothing where other code has noted it."""
-    try:
-        code, *lines = notes.read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError):
-        return {}
-    return {} if code != _code() else dict(filter(None, map(_noted, lines)))
-
-
-def _noted(line: str) -> tuple[str, Contents] | None:
-    """Return what a line says; nothing where it is no whole one."""
-    match line.split("\t"):
-        case [evidence, n_frames, sha256] if n_frames.isdecimal() and SHA256.fullmatch(sha256):
-            return evidence, Contents(int(n_frames), sha256)
-    return None
-
-
-def _line(evidence: str, contents: Contents) -> str:
-    # JSON in ASCII holds neither tabs nor ends of lines.
-    return f"{evidence}\t{contents.n_frames}\t{contents.sha256}\n"
-
-
-@cache
-def _code() -> str:
-    """Return a hash of all that decides what a file is taken for: this module, imaging, and nibabel."""
-    digest = hashlib.sha256(version("nibabel").encode())
-    for source in (__file__, str(nifti.__file__)):
-        digest.update(Path(source).read_bytes())
-    return digest.hexdigest()
-
-
-Policy: TypeAlias = Literal["visit", "baseline", "stable-only"]
-
-# Sessions with these names are the first ones, wherever the alphabet puts them (ADNI's sc comes before bl).
-FIRST_SESSIONS: Final = ("sc", "screening", "init", "initial", "bl", "baseline")
-
-
-def follow_policy(found: Findings, *, policy: Policy, diagnosis_map: Mapping[str, str]) -> list[Candidate]:
-    """Return the candidates with the diagnoses that `policy` gives them; those left out become rejections.
-
-    Parameters
-    ----------
-    found : Findings
-        `candidates` and, for ``stable-only``, what else is known of the subjects: `diagnoses`.
-    policy : "visit", "baseline" or "stable-only"
-        See the module.
-    diagnosis_map : mapping of str to str
-        Words of one class are one diagnosis: from ``AD`` to ``Dementia`` is no change.
-    """
-    if policy == "visit":
-        return found.candidates
-    subjects: dict[str, list[Candidate]] = defaultdict(list)
-    for candidate in found.candidates:
-        subjects[candidate.subject].append(candidate)
-    kept = []
-    for subject, scans in subjects.items():
-        if policy == "baseline":
-            kept += _as_at_first(scans, found)
-        else:
-            kept += _if_stable(subject, scans, found, diagnosis_map)
-    return kept
-
-
-def in_order_of_time(scans: Sequence[Candidate]) -> list[Candidate]:
-    """Order one subject's scans: by dates or else by ages if all scans have them, then by session's label.
-
-    Labels are in natural order (``m6`` before ``m12``), names of a first session before all others.
-    """
-    dated = all(scan.date for scan in scans)
-    aged = all(scan.age > 0 for scan in scans)
-
-    def key(scan: Candidate) -> tuple[str, float, int, tuple[str | int, ...], tuple[str | int, ...]]:
-        label = scan.session.casefold()
-        rank = FIRST_SESSIONS.index(label) if label in FIRST_SESSIONS else len(FIRST_SESSIONS)
-        age = scan.age if aged and not dated else 0.0
-        return scan.date if dated else "", age, rank, natural_key(label), natural_key(scan.run)
-
-    return sorted(scans, key=key)
-
-
-def _as_at_first(scans: Sequence[Candidate], found: Findings) -> list[Candidate]:
-    """Give all scans the diagnosis of the first; where it is not known, no later one stands in for it."""
-    first = in_order_of_time(scans)[0]
-    if first.diagnosis:
-        return [replace(scan, diagnosis=first.diagnosis) for scan in scans]
-    for scan in scans:
-        reason = "no diagnosis of the subject's first scan, which cohort.diagnosis baseline takes; fill it in"
-        found.reject(scan.file, reason)
-    return []
-
-
-def _if_stable(
-    subject: str, scans: Sequence[Candidate], found: Findings, diagnosis_map: Mapping[str, str]
-) -> list[Candidate]:
-    """Return all scans or none: other visits count as well, and what is not known is no change."""
-    words = {word.casefold(): diagnosis for word, diagnosis in diagnosis_map.items()}
-    known = {scan.diagnosis for scan in scans} | found.diagnoses.get(subject, set())
-    by_class = {words.get(word.casefold(), word.casefold()): word for word in sorted(known - {""})}
-    if len(by_class) <= 1:
-        return list(scans)
-    listed = ", ".join(sorted(by_class.values()))
-    for scan in scans:
-        reason = f"the subject's diagnosis changes ({listed}), and cohort.diagnosis is stable-only"
-        found.reject(scan.file, reason, SKIPPED)
-    return []
-
-
-Layout = Literal["bids", "adni", "folder"]
-
-
-@dataclass(frozen=True)
-class _Usable:
-    """A scan whose file was opened and hashed."""
-
-    candidate: Candidate
-    frame_seconds: str
-    content: str
+    n_frames: int = 0
+    sha256: str = ""
+    problem: str = ""
 
 
 def read_collection(
@@ -276,22 +73,22 @@ def read_collection(
     notes: Path | None = None,
     progress: Callable[..., Iterable[Any]] = lambda items, **_: items,
 ) -> Collection:
-    """Read all scans of a collection, and all reasons why a file is not one of them.
+    """Read all scans of a collection, and reject unusable files.
 
     Parameters
     ----------
     root : Path
         The collection's folder. Paths under the working directory are given relative to it.
     layout : "auto", "bids", "adni" or "folder"
-        How the folder is laid out; ``auto`` looks.
+        ``auto`` detects it.
     table : Path or None
-        The CSV of an ADNI download or of a flat folder, where it is not in `root`.
+        The CSV of an ADNI download or of a flat folder, unless it is in `root`.
     diagnosis_column : str
         Where a BIDS dataset has the diagnosis.
     diagnosis_map : mapping of str to "AD" or "CN"
         What the collection calls them, in any case; other diagnoses are skipped.
     diagnosis : "visit", "baseline" or "stable-only"
-        What happens to a subject whose diagnosis changes: see `adpet.cohort.reader`.
+        Policy for a subject whose diagnosis changes.
     diagnosis_table : Path, optional
         ADNI's diagnoses by visit.
     adni_level : sequence of str
@@ -299,9 +96,9 @@ def read_collection(
     workers : int
         Processes that open and hash files; they do not change any result.
     notes : Path, optional
-        Where it is noted what was read, so that the next call reads new and changed files alone.
+        The file index on disk, so that the next call reads new and changed files alone.
     progress : callable, optional
-        Wraps the iterable of opened scans, to show how far it is; called with it and ``total=``.
+        Wraps the iterable of opened scans; called with it and ``total=``.
 
     Returns
     -------
@@ -311,7 +108,7 @@ def read_collection(
     Raises
     ------
     InputError
-        If the folder is missing, its layout cannot be told, or it holds no scans at all.
+        If the folder is missing, its layout cannot be detected, or it holds no scans at all.
     """
     if not root.is_dir():
         raise InputError(
@@ -333,21 +130,20 @@ def read_collection(
         raise InputError(
             f"{root}: required scans (.nii or .nii.gz); received none; check cohort.raw and cohort.layout"
         )
-    settled = follow_policy(found, policy=diagnosis, diagnosis_map=diagnosis_map)
-    named = [_with_diagnosis(candidate, diagnosis_map) for candidate in settled]
-    to_open = _keyed(named, found)
-    rejected = [*found.rejected, *(item for item in named if isinstance(item, Rejection))]
-    usable = []
-    opened = _opened(to_open, root, workers=workers, notes=notes)
-    for outcome in progress(opened, total=len(to_open)):
-        if isinstance(outcome, Rejection):
-            rejected.append(outcome)
+    settled = apply_policy(found, policy=diagnosis, diagnosis_map=diagnosis_map)
+    to_open = _without_repeats(_with_diagnoses(settled, diagnosis_map, found), found)
+    rows = []
+    outcomes = _index_inside(to_open, root, workers=workers, notes=notes)
+    for candidate, entry in zip(to_open, progress(outcomes, total=len(to_open)), strict=True):
+        problem = entry.problem or _problem_with_durations(candidate.frame_seconds, entry.n_frames)
+        if problem:
+            found.reject(candidate.file, problem)
         else:
-            usable.append(outcome)
+            rows.append(_scan_row(candidate, entry))
     collection = set_aside_conflicts(
         Collection(
-            scans_table([_scan_row(scan) for scan in usable]),
-            rejected_table([_rejected_row(rejection) for rejection in rejected]),
+            scans_table(rows),
+            rejected_table([_rejected_row(rejection) for rejection in found.rejected]),
             tracers=dict(found.tracers),
             levels=dict(found.levels),
         )
@@ -357,7 +153,7 @@ def read_collection(
 
 
 def detect_layout(root: Path, *, table: Path | None = None) -> Layout:
-    """Tell the layout by what lies at the top of a collection, or by the columns of its table.
+    """Detect the layout of a collection, or of its table.
 
     Raises
     ------
@@ -380,24 +176,182 @@ def detect_layout(root: Path, *, table: Path | None = None) -> Layout:
     )
 
 
-def _with_diagnosis(candidate: Candidate, diagnosis_map: Mapping[str, str]) -> Candidate | Rejection:
-    """Translate a diagnosis to AD or CN, or reject the scan."""
+def apply_policy(found: Findings, *, policy: Policy, diagnosis_map: Mapping[str, str]) -> list[Candidate]:
+    """Return the candidates with diagnoses by `policy`; reject the others.
+
+    Parameters
+    ----------
+    found : Findings
+        `candidates` and, for ``stable-only``, the `diagnoses` of visits without a scan.
+    policy : "visit", "baseline" or "stable-only"
+    diagnosis_map : mapping of str to str
+        Words of one class are one diagnosis: from ``AD`` to ``Dementia`` is no change.
+    """
+    if policy == "visit":
+        return found.candidates
+    subjects: dict[str, list[Candidate]] = defaultdict(list)
+    for candidate in found.candidates:
+        subjects[candidate.subject].append(candidate)
     words = {word.casefold(): diagnosis for word, diagnosis in diagnosis_map.items()}
-    diagnosis = words.get(candidate.diagnosis.casefold())
-    if diagnosis in DIAGNOSES:
-        return replace(candidate, diagnosis=diagnosis)
-    if not candidate.diagnosis:
-        return Rejection(candidate.file, "no diagnosis is given; fill it in", UNUSABLE)
-    return Rejection(candidate.file, f"diagnosis '{candidate.diagnosis}' is neither AD nor CN", SKIPPED)
+    kept = []
+    for subject, scans in subjects.items():
+        if policy == "baseline":
+            # An unknown diagnosis of the first scan is not replaced by a later one.
+            diagnosis = chronological(scans)[0].diagnosis
+            kept += [replace(scan, diagnosis=diagnosis) for scan in scans if diagnosis]
+            reason = (
+                "no diagnosis of the subject's first scan, which cohort.diagnosis baseline takes; fill it in"
+            )
+            kind, rejected = UNUSABLE, not diagnosis
+        else:
+            # Visits without a scan count too; an unknown diagnosis is no change.
+            known = {scan.diagnosis for scan in scans} | found.diagnoses.get(subject, set())
+            by_class = {words.get(word.casefold(), word.casefold()): word for word in sorted(known - {""})}
+            listed = ", ".join(sorted(by_class.values()))
+            reason = f"the subject's diagnosis changes ({listed}), and cohort.diagnosis is stable-only"
+            kind, rejected = SKIPPED, len(by_class) > 1
+            kept += [] if rejected else scans
+        for scan in scans if rejected else ():
+            found.reject(scan.file, reason, kind)
+    return kept
 
 
-def _keyed(named: Iterable[Candidate | Rejection], found: Findings) -> list[Candidate]:
-    """Return the candidates, without those whose key or file an earlier one has; these are rejected."""
+def chronological(scans: Sequence[Candidate]) -> list[Candidate]:
+    """Order one subject's scans by date, age or session.
+
+    By dates or else by ages if all scans have them, then by labels in natural order (``m6`` before ``m12``),
+    names of a first session before all others.
+    """
+    dated = all(scan.date for scan in scans)
+    aged = all(scan.age > 0 for scan in scans)
+
+    def key(scan: Candidate) -> tuple[str, float, int, tuple[str | int, ...], tuple[str | int, ...]]:
+        label = scan.session.casefold()
+        rank = FIRST_SESSIONS.index(label) if label in FIRST_SESSIONS else len(FIRST_SESSIONS)
+        age = scan.age if aged and not dated else 0.0
+        return scan.date if dated else "", age, rank, natural_key(label), natural_key(scan.run)
+
+    return sorted(scans, key=key)
+
+
+def index_files(files: Sequence[Path], *, workers: int = 1, notes: Path | None = None) -> Iterator[FileEntry]:
+    """Index files with checksums: yield an entry each, in order.
+
+    Parameters
+    ----------
+    files : sequence of Path
+        Scans as `read_header` takes them.
+    workers : int
+        Processes; they do not change any result.
+    notes : Path, optional
+        The index on disk. A line is added as soon as a scan is read, so that a killed call continues; lines
+        of other code, of other files and damaged ones are dropped.
+    """
+    stamps = [_stamp(file) for file in files]
+    noted = _read_notes(notes) if notes else {}
+    known = [noted.get(stamp) for stamp in stamps]
+    unknown = [file for file, entry in zip(files, known, strict=True) if entry is None]
+    batches = [unknown[start : start + BATCH_FILES] for start in range(0, len(unknown), BATCH_FILES)]
+    fresh = chain.from_iterable(map_in_processes(_index_batch, batches, workers=workers))
+    with _begin_notes(notes, zip(stamps, known, strict=True)) if notes else nullcontext() as stream:
+        for stamp, entry in zip(stamps, known, strict=True):
+            current = entry or next(fresh)
+            # Damage is looked at again each time: it may have been the disk's or the network's.
+            if stream and entry is None and stamp and not current.problem:
+                stream.write(_note(stamp, current))
+            yield current
+
+
+def content_hash(file: Path) -> str:
+    """Return the SHA-256 of all files of a scan."""
+    digest = hashlib.sha256()
+    block = memoryview(bytearray(BLOCK_BYTES))
+    for part in scan_files(file):
+        with part.open("rb", buffering=0) as stream:
+            while size := stream.readinto(block):
+                digest.update(block[:size])
+    return digest.hexdigest()
+
+
+def _index_batch(files: Sequence[Path]) -> list[FileEntry]:
+    return [_index_file(file) for file in files]
+
+
+def _index_file(file: Path) -> FileEntry:
+    """Open and hash one file."""
+    try:
+        return FileEntry(read_header(file).n_frames, content_hash(file))
+    except InputError as error:
+        return FileEntry(problem=str(error).removeprefix(f"{file}: "))
+    except (OSError, RuntimeError, ValueError) as error:
+        # No permission, a link that leads to itself, a disk that fails.
+        return FileEntry(problem=" ".join(f"cannot be read: {error}".split()))
+
+
+def _stamp(file: Path) -> str:
+    """Return path, names, sizes, times and inodes, ``""`` if missing."""
+    try:
+        found = [(part.name, os.stat(part)) for part in scan_files(file)]  # noqa: PTH116 - half Path's time
+    except OSError:
+        return ""
+    return json.dumps([str(file), *([name, st.st_size, st.st_mtime_ns, st.st_ino] for name, st in found)])
+
+
+def _begin_notes(notes: Path, known: Iterable[tuple[str, FileEntry | None]]) -> TextIO:
+    """Write the known entries; return the file, to append lines."""
+    lines = "".join(_note(stamp, entry) for stamp, entry in dict(known).items() if entry)
+    with atomic_write(notes) as aside:
+        aside.write_text(f"{_code()}\n{lines}", encoding="utf-8")
+    # Each line goes to the file when it ends, so that a killed call loses none.
+    return notes.open("a", encoding="utf-8", buffering=1)
+
+
+def _read_notes(notes: Path) -> dict[str, FileEntry]:
+    """Return the entries by stamp, none of other code's."""
+    try:
+        code, *lines = notes.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError):
+        return {}
+    matches = map(INDEX_LINE.fullmatch, lines if code == _code() else ())
+    return {match[1]: FileEntry(int(match[2]), match[3]) for match in matches if match}
+
+
+def _note(stamp: str, entry: FileEntry) -> str:
+    return f"{stamp}\t{entry.n_frames}\t{entry.sha256}\n"
+
+
+@cache
+def _code() -> str:
+    """Return a hash of the code that reads files."""
+    digest = hashlib.sha256(version("nibabel").encode())
+    for source in (__file__, str(nifti.__file__)):
+        digest.update(Path(source).read_bytes())
+    return digest.hexdigest()
+
+
+def _with_diagnoses(
+    candidates: Iterable[Candidate], diagnosis_map: Mapping[str, str], found: Findings
+) -> list[Candidate]:
+    """Translate diagnoses to AD or CN; reject other scans."""
+    words = {word.casefold(): diagnosis for word, diagnosis in diagnosis_map.items()}
+    kept = []
+    for candidate in candidates:
+        diagnosis = words.get(candidate.diagnosis.casefold())
+        if diagnosis in DIAGNOSES:
+            kept.append(replace(candidate, diagnosis=diagnosis))
+        elif candidate.diagnosis:
+            reason = f"diagnosis '{candidate.diagnosis}' is neither AD nor CN"
+            found.reject(candidate.file, reason, SKIPPED)
+        else:
+            found.reject(candidate.file, "no diagnosis is given; fill it in")
+    return kept
+
+
+def _without_repeats(candidates: Iterable[Candidate], found: Findings) -> list[Candidate]:
+    """Order candidates by key; reject repeated keys and files."""
     first: dict[str, Candidate] = {}
     files: set[Path] = set()
-    for candidate in named:
-        if isinstance(candidate, Rejection):
-            continue
+    for candidate in candidates:
         if candidate.file in files:
             found.reject(candidate.file, "listed twice; remove one of the rows")
             continue
@@ -410,31 +364,23 @@ def _keyed(named: Iterable[Candidate | Rejection], found: Findings) -> list[Cand
     return sorted(first.values(), key=lambda candidate: candidate.key)
 
 
-def _opened(
+def _index_inside(
     candidates: Sequence[Candidate], root: Path, *, workers: int, notes: Path | None
-) -> Iterator[_Usable | Rejection]:
-    """Open and hash the candidates' files; yield one outcome each, in order."""
+) -> Iterator[FileEntry]:
+    """Index the candidates' files, those outside of `root` unopened."""
     real_root = root.resolve()
-    outside = [_why_outside(candidate.file, root, real_root) for candidate in candidates]
-    inside = [one.file for one, reason in zip(candidates, outside, strict=True) if not reason]
-    found = read_contents(inside, workers=workers, notes=notes)
-    for candidate, reason in zip(candidates, outside, strict=True):
-        yield _judged(candidate, Unreadable(reason) if reason else next(found))
+    problems = [_problem_with_place(candidate.file, root, real_root) for candidate in candidates]
+    inside = [candidate.file for candidate, problem in zip(candidates, problems, strict=True) if not problem]
+    entries = index_files(inside, workers=workers, notes=notes)
+    for problem in problems:
+        yield FileEntry(problem=problem) if problem else next(entries)
 
 
-def _judged(candidate: Candidate, found: Contents | Unreadable) -> _Usable | Rejection:
-    if isinstance(found, Unreadable):
-        return Rejection(candidate.file, found.reason, UNUSABLE)
+def _problem_with_place(file: Path, root: Path, real_root: Path) -> str:
+    """Return why a file is outside the collection, or ``""``."""
     try:
-        seconds = _checked_seconds(candidate.frame_seconds, found.n_frames)
-    except InputError as error:
-        return Rejection(candidate.file, str(error), UNUSABLE)
-    return _Usable(candidate, seconds, found.sha256)
-
-
-def _why_outside(file: Path, root: Path, real_root: Path) -> str:
-    """Return why a file is none of the collection; nothing where it lies in it."""
-    if not _is_utf8(file):
+        str(file).encode()
+    except UnicodeEncodeError:
         return "its name is not valid UTF-8; rename it"
     if not all(Path(os.path.realpath(part)).is_relative_to(real_root) for part in (file, *scan_files(file))):
         return f"leads out of {root}, by its path or a link; put the file itself there"
@@ -443,24 +389,20 @@ def _why_outside(file: Path, root: Path, real_root: Path) -> str:
     return ""
 
 
-def _checked_seconds(durations: str, n_frames: int) -> str:
-    """Return durations that fit the frames; one frame needs none."""
+def _problem_with_durations(durations: str, n_frames: int) -> str:
+    """Return why durations do not fit the frames, or ``""``."""
     values = durations.split()
     if n_frames == 1 or not values:
         return ""
     try:
-        fits = len(values) == n_frames and all(0 < float(value) < math.inf for value in values)
+        if len(values) == n_frames and all(0 < float(value) < math.inf for value in values):
+            return ""
     except ValueError:
-        fits = False
-    if not fits:
-        raise InputError(
-            f"required FrameDuration in s for {n_frames} frames; received '{durations}'; mend it"
-        )
-    return durations
+        pass
+    return f"required FrameDuration in s for {n_frames} frames; received '{durations}'; mend it"
 
 
-def _scan_row(scan: _Usable) -> dict[str, str | float]:
-    candidate = scan.candidate
+def _scan_row(candidate: Candidate, entry: FileEntry) -> dict[str, str | float]:
     return {
         "scan": candidate.key,
         "subject": candidate.subject,
@@ -472,8 +414,8 @@ def _scan_row(scan: _Usable) -> dict[str, str | float]:
         "scanner": candidate.scanner,
         "level": candidate.level,
         "path": _shown(candidate.file),
-        "frame_seconds": scan.frame_seconds,
-        "content": scan.content,
+        "frame_seconds": candidate.frame_seconds if entry.n_frames > 1 else "",
+        "content": entry.sha256,
     }
 
 
@@ -483,16 +425,8 @@ def _rejected_row(rejection: Rejection) -> dict[str, str]:
 
 
 def _shown(file: Path) -> str:
-    """Return a POSIX path, relative to the working directory where it lies under it."""
+    """Return a POSIX path, relative inside the working directory."""
     path = Path(os.path.normpath(file.absolute()))
     if path.is_relative_to(Path.cwd()):
         path = path.relative_to(Path.cwd())
     return path.as_posix().encode(errors="backslashreplace").decode()
-
-
-def _is_utf8(file: Path) -> bool:
-    try:
-        str(file).encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -1,6 +1,7 @@
-"""The scans table: one row a scan, keyed ``sub-<subject>[_ses-<session>][_run-<run>]``, and its checks.
+"""Scans table: one row a scan, and its checks.
 
-``AD`` is the positive class. A cell of text that is not known is ``""``, an age that is not known NaN.
+The key is ``sub-<subject>[_ses-<session>][_run-<run>]``; ``AD`` is the positive class. Unknown text is
+``""``, an unknown age NaN.
 """
 
 import hashlib
@@ -40,13 +41,13 @@ REJECTED_COLUMNS: Final[dict[str, str]] = {"file": "str", "reason": "str", "kind
 # A scan's key is the name of its files: no separator of folders, nothing that leads out of one.
 SCAN_KEY: Final = r"[^./\\][^/\\]*"
 
-# Of reasons that are all different, the summary counts so many.
+# Most reasons that the summary counts one by one.
 REASONS_LISTED = 30
 
 
 @dataclass(frozen=True)
 class Collection:
-    """The scans that are used (`SCAN_COLUMNS`) and the files that are not (`REJECTED_COLUMNS`).
+    """Used scans (`SCAN_COLUMNS`) and rejected files (`REJECTED_COLUMNS`).
 
     `tracers` and `levels` count the files of each tracer and processing level, used or not.
     """
@@ -64,13 +65,16 @@ def scans_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def rejected_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """Return rows as a table of rejected files, ordered by file."""
+    """Return rows as a table of rejections, ordered by file."""
     table = pd.DataFrame(list(rows), columns=list(REJECTED_COLUMNS)).astype(REJECTED_COLUMNS)
     return table.sort_values(["file", "reason"], ignore_index=True)
 
 
 def subject_table(scans: pd.DataFrame) -> pd.DataFrame:
-    """Return one row a subject: subject, diagnosis, age at the first scan (years), sex, site."""
+    """Return one row a subject, ordered by subject.
+
+    Columns are subject, diagnosis, age at the first scan (years), sex and site.
+    """
     first = scans.sort_values(["subject", "age", "scan"]).groupby("subject", sort=True)
     table = first[["diagnosis", "age"]].first()
     for column in ("sex", "site"):
@@ -85,8 +89,8 @@ def check_scans(table: pd.DataFrame) -> None:
     Raises
     ------
     InputError
-        Names the column and the first scan where a column is missing or has another type, a key or file
-        occurs twice, a value is not allowed, or subjects contradict each other (see `set_aside_conflicts`).
+        With the column and the first scan: a column is missing or of another type, a key or file occurs
+        twice, a value is not allowed, or subjects contradict each other (see `set_aside_conflicts`).
     """
     if list(table.columns) != list(SCAN_COLUMNS):
         raise InputError(f"scans: required the columns {', '.join(SCAN_COLUMNS)}; received {_names(table)}")
@@ -105,11 +109,11 @@ def check_scans(table: pd.DataFrame) -> None:
 
 
 def set_aside_conflicts(collection: Collection) -> Collection:
-    """Move scans that contradict each other to the rejected ones.
+    """Reject scans that contradict each other.
 
-    These are all scans of a subject with both diagnoses, and all scans of subjects that share the same
-    image: which label or name is right cannot be known, and either would leak over a split. An image that
-    the same subject has twice is kept once.
+    These are all scans of a subject with both diagnoses, and all scans of subjects that share an image: which
+    label or name is right cannot be known, and either would leak over a split. An image that the same subject
+    has twice is kept once.
     """
     scans = collection.scans
     again = scans.loc[scans.duplicated(["subject", "content"]), "scan"]
@@ -127,7 +131,9 @@ def set_aside_conflicts(collection: Collection) -> Collection:
 
 
 def require_usable(collection: Collection, *, max_rejected_fraction: float) -> None:
-    """Check that enough of a collection can be used; what was skipped by design does not count.
+    """Check that enough of a collection can be used.
+
+    What was skipped by design does not count.
 
     Raises
     ------
@@ -159,13 +165,7 @@ def write_scans(path: Path, table: pd.DataFrame) -> None:
 
 
 def read_scans(path: Path) -> pd.DataFrame:
-    """Read and check a scans table.
-
-    Raises
-    ------
-    InputError
-        If there is no such table, or a check of `check_scans` fails.
-    """
+    """Read and check a scans table."""
     table = read_typed(path, SCAN_COLUMNS)
     try:
         check_scans(table)
@@ -185,13 +185,12 @@ def read_rejected(path: Path) -> pd.DataFrame:
 
 
 def read_typed(path: Path, columns: Mapping[str, str]) -> pd.DataFrame:
-    """Read a CSV that this package wrote, with exactly these columns and dtypes.
+    """Read a CSV of this package with exactly these columns.
 
     Raises
     ------
     InputError
-        If there is no such file, or a column or value is not as declared, or a scan's key would lead the
-        files that are named after it elsewhere.
+        If there is no such file, a column or value is not as declared, or a scan's key could not name a file.
     """
     dtypes: dict[Any, str] = dict(columns)
     numbers: dict[Any, list[str]] = {column: [""] for column, dtype in columns.items() if dtype != "str"}
@@ -219,9 +218,10 @@ def read_typed(path: Path, columns: Mapping[str, str]) -> pd.DataFrame:
 
 
 def ingest_summary(collection: Collection) -> dict[str, Any]:
-    """Count a collection, as JSON values; ages are years at a subject's first scan, with the sample SD.
+    """Count a collection, as JSON values.
 
-    ``content`` is one SHA-256 over all scans' contents: the same images give the same hash.
+    Ages are years at a subject's first scan, with the sample SD. ``content`` is a SHA-256 over all scans'
+    checksums: the same images give the same hash.
     """
     scans, rejected = collection.scans, collection.rejected
     subjects = subject_table(scans)
@@ -251,7 +251,7 @@ def ingest_summary(collection: Collection) -> dict[str, Any]:
 
 
 def _conflicts(scans: pd.DataFrame) -> dict[str, str]:
-    """Return the reason by scan for subjects with both diagnoses and subjects that share an image."""
+    """Return the reason by scan for subjects in conflict."""
     owners = scans.groupby("content")["subject"].transform("nunique")
     shared = set(scans.loc[owners > 1, "subject"])
     labels = scans.groupby("subject")["diagnosis"].transform("nunique")
@@ -289,7 +289,7 @@ def _describe(subjects: pd.DataFrame) -> dict[str, Any]:
 
 
 def _counts(values: "pd.Series[str]", *, most: int | None = None) -> dict[str, int]:
-    """Count values, most frequent first; what is not known is ``unknown``."""
+    """Count values, most frequent first; unknown ones as ``unknown``."""
     counted = values.replace("", "unknown").value_counts()
     pairs = sorted(
         ((str(value), int(n)) for value, n in counted.items()), key=lambda pair: (-pair[1], pair[0])

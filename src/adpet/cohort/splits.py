@@ -1,6 +1,6 @@
 """Assign subjects to the test set and to validation folds.
 
-Folds are stratified by diagnosis and balanced in age and sex; no subject is on two sides.
+Folds are stratified by diagnosis and balanced in age and sex; no subject is in two parts.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ SPLIT_COLUMNS: Final[dict[str, str]] = {
 }
 PART = re.compile(r"test|train|fold-(0|[1-9]\d*)")
 
-# Of subjects on two sides, an error names so many.
+# Most subjects in two parts that an error names.
 SUBJECTS_NAMED = 3
 
 
@@ -39,11 +39,11 @@ def fold_name(number: int) -> str:
 
 
 def split_by_subject(subjects: pd.DataFrame, *, test_fraction: float, folds: int, seed: int) -> pd.DataFrame:
-    """Deal subjects out to the test set and folds, stratified by diagnosis, balanced in sex and age.
+    """Assign subjects to the test set and folds.
 
     Seats are given to the parts by Webster's method over diagnosis and sex, so that each part's share of any
     of these groups is right to two or three subjects. In a group, a part's seats lie one in each of equally
-    many stretches of age, at random inside of it (stratified sampling), so that ages agree as well.
+    many stretches of age, at random within it (stratified sampling), so that ages agree as well.
 
     Parameters
     ----------
@@ -54,7 +54,6 @@ def split_by_subject(subjects: pd.DataFrame, *, test_fraction: float, folds: int
     folds : int
         Number of folds; 0 puts the rest in ``train``.
     seed : int
-        Decides on everything that chance decides on.
 
     Returns
     -------
@@ -64,7 +63,7 @@ def split_by_subject(subjects: pd.DataFrame, *, test_fraction: float, folds: int
     Raises
     ------
     InputError
-        If a subject has two rows, or a part gets no subject of a diagnosis that is there.
+        If a subject has two rows, or a part gets no subject of a diagnosis.
     """
     if subjects["subject"].duplicated().any():
         twice = subjects.loc[subjects["subject"].duplicated(), "subject"].iloc[0]
@@ -74,10 +73,10 @@ def split_by_subject(subjects: pd.DataFrame, *, test_fraction: float, folds: int
     # By subject in the end, so that the order of the rows does not matter.
     ordered = subjects.sort_values(["diagnosis", "sex", "age", "subject"], ignore_index=True)
     seats = _webster_seats(len(ordered), weights, rng)
-    dealt = np.empty(len(ordered), dtype=np.int64)
+    assigned = np.empty(len(ordered), dtype=np.int64)
     for rows in ordered.groupby(["diagnosis", "sex"], sort=True).indices.values():
-        dealt[rows] = _spread(seats[rows], rng)
-    ordered["part"] = pd.Series(dealt).map(dict(enumerate(parts))).astype("str")
+        assigned[rows] = _spread(seats[rows], rng)
+    ordered["part"] = pd.Series(assigned).map(dict(enumerate(parts))).astype("str")
     _require_both_diagnoses(ordered, parts)
     return ordered[["subject", "diagnosis", "part"]].sort_values("subject", ignore_index=True)
 
@@ -87,12 +86,8 @@ def assign_slices(slices: pd.DataFrame, scans: pd.DataFrame, subject_parts: pd.D
 
     Parameters
     ----------
-    slices : DataFrame
-        scan, index; further columns are left out.
-    scans : DataFrame
-        scan, subject, diagnosis; further columns are left out.
-    subject_parts : DataFrame
-        subject, part; as of `split_by_subject`.
+    slices, scans, subject_parts : DataFrame
+        scan, index; scan, subject, diagnosis; subject, part. Other columns are ignored.
 
     Returns
     -------
@@ -102,7 +97,7 @@ def assign_slices(slices: pd.DataFrame, scans: pd.DataFrame, subject_parts: pd.D
     Raises
     ------
     InputError
-        If a slice is of no scan of the table, or a scan of no subject with a part.
+        If a slice has no scan in the table, or a scan no subject with a part.
     """
     split = slices[["scan", "index"]].merge(
         scans[["scan", "subject", "diagnosis"]], on="scan", how="left", validate="many_to_one"
@@ -116,17 +111,15 @@ def assign_slices(slices: pd.DataFrame, scans: pd.DataFrame, subject_parts: pd.D
 
 
 def split_by_slice(slices: pd.DataFrame, *, test_fraction: float, folds: int, seed: int) -> pd.DataFrame:
-    """Deal single slices out, as the 2019 protocol did: LEAKY, for comparison only.
+    """Split single slices, as in 2019: LEAKY, for comparison only.
 
-    Of each diagnosis a fraction of the images is tested and the folds share the rest, in an arbitrary order;
-    slices of one subject fall on both sides, and a network can score by recognising the subject.
+    As `split_by_subject`, but of slices in random order within each diagnosis: slices of one subject fall in
+    several parts, and a network can score by recognising the subject.
 
     Parameters
     ----------
     slices : DataFrame
         scan, index, subject, diagnosis.
-    test_fraction, folds, seed
-        As in `split_by_subject`, but of slices.
 
     Returns
     -------
@@ -136,12 +129,45 @@ def split_by_slice(slices: pd.DataFrame, *, test_fraction: float, folds: int, se
     parts, weights = _parts(test_fraction, folds)
     rng = np.random.default_rng(seed)
     split = slices.sort_values(["scan", "index"], ignore_index=True)
-    dealt = np.empty(len(split), dtype=np.int64)
+    assigned = np.empty(len(split), dtype=np.int64)
     for rows in split.groupby("diagnosis", sort=True).indices.values():
-        dealt[rows] = rng.permutation(_webster_seats(len(rows), weights, rng))
-    split["part"] = pd.Series(dealt).map(dict(enumerate(parts))).astype("str")
+        assigned[rows] = rng.permutation(_webster_seats(len(rows), weights, rng))
+    split["part"] = pd.Series(assigned).map(dict(enumerate(parts))).astype("str")
     _require_both_diagnoses(split, parts)
     return _ordered(split)
+
+
+def cross_validation_folds(subjects: pd.DataFrame, *, folds: int, seed: int) -> pd.DataFrame:
+    """Assign all subjects to equal folds, as `split_by_subject` does.
+
+    Parameters
+    ----------
+    subjects : DataFrame
+        As of `split_by_subject`.
+    folds : int
+        3 or more: of each fold's rest one part validates, the others train.
+
+    Returns
+    -------
+    DataFrame
+        subject, diagnosis, fold (0 to `folds` - 1); ordered by subject.
+    """
+    # A test set as large as each of the other folds is the last of them.
+    assigned = split_by_subject(subjects, test_fraction=1 / folds, folds=folds - 1, seed=seed)
+    numbers = {fold_name(number): number for number in range(folds - 1)} | {TEST: folds - 1}
+    return assigned.assign(fold=assigned["part"].map(numbers))[["subject", "diagnosis", "fold"]]
+
+
+def fold_parts(folds: pd.DataFrame, *, fold: int) -> pd.DataFrame:
+    """Return the part of each subject when `fold` is tested.
+
+    The next fold is the part "validation", the others are "train".
+    """
+    count = int(folds["fold"].max()) + 1
+    parts = {fold: "test", (fold + 1) % count: "validation"}
+    return folds.assign(part=folds["fold"].map(lambda number: parts.get(number, "train")))[
+        ["subject", "part"]
+    ]
 
 
 def check_disjoint(split: pd.DataFrame) -> None:
@@ -150,7 +176,7 @@ def check_disjoint(split: pd.DataFrame) -> None:
     Raises
     ------
     LeakageError
-        Names the first subjects on two sides, and the parts.
+        Names the first subjects in two parts.
     """
     pairs = split[["subject", "part"]].drop_duplicates().sort_values(["subject", "part"])
     torn = pairs[pairs["subject"].duplicated(keep=False)].groupby("subject")["part"].agg(" and ".join)
@@ -165,19 +191,19 @@ def check_disjoint(split: pd.DataFrame) -> None:
 
 
 def split_hash(split: pd.DataFrame) -> str:
-    """Return the SHA-256 of the split's rows in their canonical order."""
+    """Return the SHA-256 of the rows in canonical order."""
     rows = _ordered(split).to_csv(index=False, header=False, lineterminator="\n")
     return hashlib.sha256(rows.encode()).hexdigest()
 
 
 def split_summary(split: pd.DataFrame, scans: pd.DataFrame) -> dict[str, Any]:
-    """Describe a split, as JSON values: its hash, whether it leaks, and the balance of its parts.
+    """Summarize a split as JSON values: hash, leakage, parts.
 
-    ``leaky`` is found in the rows, not believed: it is true where any subject is in two parts, and ``unit``
-    is then ``slice``. Ages are years at a subject's first scan; the share of women is of those whose sex
-    is known; sites are counted in subjects.
+    ``leaky`` is found in the rows: true where any subject is in two parts, and ``unit`` is then ``slice``.
+    Ages are years at a subject's first scan; the share of women is of those with known sex; sites count
+    subjects.
     """
-    leaky = _is_leaky(split)
+    leaky = bool(split[["subject", "part"]].drop_duplicates()["subject"].duplicated().any())
     people = subject_table(scans)
     return {
         "hash": split_hash(split),
@@ -198,13 +224,7 @@ def write_split(path: Path, split: pd.DataFrame) -> None:
 
 
 def read_split(path: Path) -> pd.DataFrame:
-    """Read and check a split.
-
-    Raises
-    ------
-    InputError
-        If there is no such table, or a row is not as declared; a leaky split is no error here.
-    """
+    """Read and check a split; a leaky one is allowed."""
     split = read_typed(path, SPLIT_COLUMNS)
     try:
         _check_split(split)
@@ -214,7 +234,7 @@ def read_split(path: Path) -> pd.DataFrame:
 
 
 def _parts(test_fraction: float, folds: int) -> tuple[list[str], npt.NDArray[np.float64]]:
-    """Return the names of the parts, the test set first, and the share of each."""
+    """Return the parts, the test set first, and their shares."""
     if not 0 < test_fraction < 1 or folds < 0:
         raise ValueError(
             "`test_fraction` must be in (0, 1) and `folds` 0 or more. "
@@ -227,10 +247,10 @@ def _parts(test_fraction: float, folds: int) -> tuple[list[str], npt.NDArray[np.
 def _webster_seats(
     count: int, weights: npt.NDArray[np.float64], rng: np.random.Generator
 ) -> npt.NDArray[np.int64]:
-    """Return the part of each of `count` seats in turn, so that any first n of them are shared by `weights`.
+    """Return the part of each seat, in turn.
 
-    The next seat goes to the part with the largest weight / (2 seats + 1) (Webster, Sainte-Lague); chance
-    decides between equals.
+    Any first n seats are shared by `weights`: the next one goes to the part with the largest
+    weight / (2 seats + 1) (Webster, Sainte-Lague); chance decides between equals.
     """
     order = rng.permutation(len(weights))
     taken = np.zeros(len(weights))
@@ -244,27 +264,23 @@ def _webster_seats(
 
 
 def _spread(seats: npt.NDArray[np.int64], rng: np.random.Generator) -> npt.NDArray[np.int64]:
-    """Reorder seats so that each part's are spread evenly from first to last."""
+    """Reorder seats to spread each part's evenly."""
     parts, counts = np.unique(seats, return_counts=True)
     owners = np.repeat(parts, counts)
     positions = np.concatenate([(np.arange(count) + rng.random(count)) / count for count in counts])
     return owners[np.argsort(positions)]
 
 
-def _require_both_diagnoses(dealt: pd.DataFrame, parts: Sequence[str]) -> None:
-    held = set(zip(dealt["part"], dealt["diagnosis"], strict=True))
-    for diagnosis in sorted(set(dealt["diagnosis"])):
-        lacking = [part for part in parts if (part, diagnosis) not in held]
-        if lacking:
-            count = int((dealt["diagnosis"] == diagnosis).sum())
+def _require_both_diagnoses(assigned: pd.DataFrame, parts: Sequence[str]) -> None:
+    held = set(zip(assigned["part"], assigned["diagnosis"], strict=True))
+    for diagnosis in sorted(set(assigned["diagnosis"])):
+        missing = [part for part in parts if (part, diagnosis) not in held]
+        if missing:
+            count = int((assigned["diagnosis"] == diagnosis).sum())
             raise InputError(
                 f"split: required {diagnosis} in each of {len(parts)} parts; received {count} of it, none in "
-                f"{lacking[0]}; add subjects, lower split.folds or change split.test_fraction"
+                f"{missing[0]}; add subjects, lower split.folds or change split.test_fraction"
             )
-
-
-def _is_leaky(split: pd.DataFrame) -> bool:
-    return bool(split[["subject", "part"]].drop_duplicates()["subject"].duplicated().any())
 
 
 def _ordered(split: pd.DataFrame) -> pd.DataFrame:
@@ -303,45 +319,3 @@ def _describe(rows: pd.DataFrame, people: pd.DataFrame) -> dict[str, Any]:
         "women": round(float((known == "F").mean()), 4) if len(known) else None,
         "sites": {str(site): int(n) for site, n in sites.items()},
     }
-
-
-def cross_validation_folds(subjects: pd.DataFrame, *, folds: int, seed: int) -> pd.DataFrame:
-    """Deal all subjects out to equal folds, balanced as `split_by_subject` balances.
-
-    Parameters
-    ----------
-    subjects : DataFrame
-        One row a subject: subject, diagnosis, age (years, NaN if unknown), sex.
-    folds : int
-        3 or more: of each fold's rest one part validates, the others train.
-    seed : int
-
-    Returns
-    -------
-    DataFrame
-        subject, diagnosis, fold (0 to `folds` - 1); ordered by subject.
-
-    Raises
-    ------
-    InputError
-        If a fold gets no subject of a diagnosis.
-    """
-    # A test set as large as each of the other folds is the last of them.
-    dealt = split_by_subject(subjects, test_fraction=1 / folds, folds=folds - 1, seed=seed)
-    numbers = {fold_name(number): number for number in range(folds - 1)} | {TEST: folds - 1}
-    return dealt.assign(fold=dealt["part"].map(numbers))[["subject", "diagnosis", "fold"]]
-
-
-def fold_parts(folds: pd.DataFrame, *, fold: int) -> pd.DataFrame:
-    """Return the part of each subject when `fold` is tested: the one after it validates, the rest train.
-
-    Returns
-    -------
-    DataFrame
-        subject, part ("test", "validation" or "train").
-    """
-    count = int(folds["fold"].max()) + 1
-    parts = {fold: "test", (fold + 1) % count: "validation"}
-    return folds.assign(part=folds["fold"].map(lambda number: parts.get(number, "train")))[
-        ["subject", "part"]
-    ]

@@ -1,4 +1,4 @@
-"""Summarize a cohort: scans used and rejected, confounds between AD and CN."""
+"""Summarize a cohort: scans, rejections, confounds of the diagnosis."""
 
 import textwrap
 from collections.abc import Iterator, Mapping
@@ -20,19 +20,24 @@ MIN_AUC = 0.65
 MAX_P = 0.01
 SHUFFLES = 5000
 
+COLUMNS = 100
+# Most sites, scanners or levels that a line shows; widths of the columns.
+MOST_SHOWN = 4
+LABEL, GROUP = 9, 36
+
 
 @dataclass(frozen=True)
 class Factor:
-    """How well one factor alone tells AD from CN.
+    """How well one factor alone separates AD from CN.
 
     Attributes
     ----------
     auc : float
-        Beyond chance: 0.5 as good as shuffled diagnoses, 1 tells all subjects apart.
+        Beyond chance: 0.5 as good as shuffled diagnoses, 1 separates all subjects.
     p : float
-        Share of shuffled diagnoses that are told apart as well.
+        Share of shuffled diagnoses that are separated as well.
     one_group : tuple of str
-        Categories that hold one group alone and more subjects than chance would leave so.
+        Categories with one group alone and more subjects than chance would leave so.
     """
 
     name: str
@@ -42,98 +47,17 @@ class Factor:
 
     @property
     def tells_apart(self) -> bool:
-        """Whether a network could live on this factor."""
+        """True if a network could live on this factor."""
         return self.auc > MIN_AUC and self.p < MAX_P
 
 
-def first_visits(scans: pd.DataFrame) -> pd.DataFrame:
-    """Return one row a subject: `subject_table`, with scanner and level of the first scan."""
-    first = scans.sort_values(["subject", "age", "scan"]).drop_duplicates("subject")
-    return subject_table(scans).merge(first[["subject", "scanner", "level"]], on="subject")
-
-
-def judge_factors(subjects: pd.DataFrame) -> list[Factor]:
-    """Judge every factor on which subjects differ.
-
-    Parameters
-    ----------
-    subjects : DataFrame
-        Of `first_visits`.
-    """
-    is_ad = (subjects["diagnosis"] == DIAGNOSES[0]).to_numpy()
-    if is_ad.all() or not is_ad.any():
-        return []
-    categories = {name: _categories(subjects, name) for name in FACTORS}
-    return [
-        _judged(name, values, is_ad) for name, values in categories.items() if len(set(values.tolist())) > 1
-    ]
-
-
-def _categories(subjects: pd.DataFrame, name: str) -> npt.NDArray[np.object_]:
-    if name != "age":
-        return subjects[name].replace("", UNKNOWN).to_numpy(dtype=object)
-    # Ranks, so that fifths are equal in size wherever ages lie.
-    ranks = subjects["age"].rank(method="average", pct=True)
-    parts = [UNKNOWN if np.isnan(rank) else f"fifth {np.ceil(rank * AGE_PARTS):.0f}" for rank in ranks]
-    return np.array(parts, dtype=object)
-
-
-def _judged(name: str, values: npt.NDArray[np.object_], is_ad: npt.NDArray[np.bool_]) -> Factor:
-    names, codes = np.unique(values.astype(str), return_inverse=True)
-    sizes = np.bincount(codes)
-    ad = np.bincount(codes[is_ad], minlength=len(sizes))
-    # Shuffled diagnoses give each category a number of AD that follows this law.
-    rng = np.random.default_rng(len(values))
-    shuffled = rng.multivariate_hypergeometric(sizes, int(is_ad.sum()), size=SHUFFLES, method="marginals")
-    (reached,), by_chance = _aucs(ad[None], sizes), _aucs(shuffled, sizes)
-    expected = min(float(by_chance.mean()), 1 - 1e-9)
-    auc = 0.5 + 0.5 * (float(reached) - expected) / (1 - expected)
-    p = (1 + int((by_chance >= reached - 1e-12).sum())) / (1 + SHUFFLES)
-    return Factor(name, round(auc, 3), round(p, 4), _one_group(names, ad, sizes, shuffled))
-
-
-def _aucs(ad: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """Return the AUC, (n,), of guessing by each category's share of AD, for (n, categories) numbers of AD."""
-    order = np.argsort(ad / sizes, axis=1, kind="stable")
-    cases = np.take_along_axis(ad, order, axis=1).astype(np.float64)
-    controls = np.take_along_axis(sizes - ad, order, axis=1).astype(np.float64)
-    below = np.cumsum(controls, axis=1) - controls
-    # Pairs within a category are ties, and those of categories with equal shares count the same either way.
-    right = (cases * (below + controls / 2)).sum(axis=1)
-    return np.asarray(right / (cases.sum(axis=1) * controls.sum(axis=1)))
-
-
-def _one_group(
-    names: npt.NDArray[np.str_],
-    ad: npt.NDArray[np.int64],
-    sizes: npt.NDArray[np.int64],
-    shuffled: npt.NDArray[np.int64],
-) -> tuple[str, ...]:
-    """Return the categories of one group alone that are larger than any such one of shuffled diagnoses.
-
-    Of sound cohorts a share of `MAX_P` has such a category, however many categories there are.
-    """
-    pure = np.where((shuffled == 0) | (shuffled == sizes), sizes, 0)
-    allowed = np.quantile(pure.max(axis=1), 1 - MAX_P, method="higher")
-    alone = ((ad == 0) | (ad == sizes)) & (sizes > allowed)
-    return tuple(str(name) for name in names[alone])
-
-
-COLUMNS = 100
-# Of sites, scanners or reasons that are many, the table shows so many.
-MOST_SHOWN = 4
-LABEL, GROUP = 9, 36
-
-
 def ingest_report(collection: Collection) -> dict[str, Any]:
-    """Return the summary of a collection, with levels, tracers, and how balanced the groups are.
+    """Summarize a collection with levels, tracers and confounds.
 
-    Notes
-    -----
-    ``balance`` has, by factor, ``auc`` and ``p`` of `adpet.cohort.summary.Factor`, and each group's values.
+    ``balance`` has, by factor, ``auc`` and ``p`` of `Factor`, and each group's values.
     """
     subjects = first_visits(collection.scans)
-    factors = judge_factors(subjects)
+    factors = measure_confounds(subjects)
     used = collection.scans["level"].replace("", UNKNOWN).value_counts()
     return {
         **ingest_summary(collection),
@@ -156,12 +80,83 @@ def ingest_report(collection: Collection) -> dict[str, Any]:
 
 
 def report_text(report: Mapping[str, Any]) -> str:
-    """Return a report as text: aligned, and not wider than `COLUMNS`."""
-    return "\n".join([*_found(report), *_set_aside(report), *_balance(report), *_warned(report)])
+    """Return a report as aligned text, `COLUMNS` wide."""
+    return "\n".join([*_found(report), *_set_aside(report), *_confounds(report), *_warned(report)])
+
+
+def first_visits(scans: pd.DataFrame) -> pd.DataFrame:
+    """Return `subject_table` with the first scan's scanner and level."""
+    first = scans.sort_values(["subject", "age", "scan"]).drop_duplicates("subject")
+    return subject_table(scans).merge(first[["subject", "scanner", "level"]], on="subject")
+
+
+def measure_confounds(subjects: pd.DataFrame) -> list[Factor]:
+    """Measure each factor of `first_visits` on which subjects differ."""
+    is_ad = (subjects["diagnosis"] == DIAGNOSES[0]).to_numpy()
+    if is_ad.all() or not is_ad.any():
+        return []
+    categories = {name: _categories(subjects, name) for name in FACTORS}
+    return [
+        _measure(name, values, is_ad) for name, values in categories.items() if len(set(values.tolist())) > 1
+    ]
+
+
+def _categories(subjects: pd.DataFrame, name: str) -> npt.NDArray[np.object_]:
+    if name != "age":
+        return subjects[name].replace("", UNKNOWN).to_numpy(dtype=object)
+    # Ranks, so that fifths are equal in size wherever ages lie.
+    ranks = subjects["age"].rank(method="average", pct=True)
+    parts = [UNKNOWN if np.isnan(rank) else f"fifth {np.ceil(rank * AGE_PARTS):.0f}" for rank in ranks]
+    return np.array(parts, dtype=object)
+
+
+def _measure(name: str, values: npt.NDArray[np.object_], is_ad: npt.NDArray[np.bool_]) -> Factor:
+    names, codes = np.unique(values.astype(str), return_inverse=True)
+    sizes = np.bincount(codes)
+    ad = np.bincount(codes[is_ad], minlength=len(sizes))
+    # Shuffled diagnoses give each category a number of AD that follows this law.
+    rng = np.random.default_rng(len(values))
+    shuffled = rng.multivariate_hypergeometric(sizes, int(is_ad.sum()), size=SHUFFLES, method="marginals")
+    (reached,), by_chance = _aucs(ad[None], sizes), _aucs(shuffled, sizes)
+    expected = min(float(by_chance.mean()), 1 - 1e-9)
+    auc = 0.5 + 0.5 * (float(reached) - expected) / (1 - expected)
+    p = (1 + int((by_chance >= reached - 1e-12).sum())) / (1 + SHUFFLES)
+    return Factor(name, round(auc, 3), round(p, 4), _one_group(names, ad, sizes, shuffled))
+
+
+def _aucs(ad: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """Return the AUC, (n,), of guessing by each category's share.
+
+    `ad` has the number of AD in each category, (n, categories), `sizes` that of all subjects.
+    """
+    order = np.argsort(ad / sizes, axis=1, kind="stable")
+    cases = np.take_along_axis(ad, order, axis=1).astype(np.float64)
+    controls = np.take_along_axis(sizes - ad, order, axis=1).astype(np.float64)
+    below = np.cumsum(controls, axis=1) - controls
+    # Pairs within a category are ties, and those of categories with equal shares count the same either way.
+    right = (cases * (below + controls / 2)).sum(axis=1)
+    return np.asarray(right / (cases.sum(axis=1) * controls.sum(axis=1)))
+
+
+def _one_group(
+    names: npt.NDArray[np.str_],
+    ad: npt.NDArray[np.int64],
+    sizes: npt.NDArray[np.int64],
+    shuffled: npt.NDArray[np.int64],
+) -> tuple[str, ...]:
+    """Return large categories of one group alone.
+
+    They are larger than any such category of shuffled diagnoses, in all but a share of `MAX_P` of sound
+    cohorts.
+    """
+    pure = np.where((shuffled == 0) | (shuffled == sizes), sizes, 0)
+    allowed = np.quantile(pure.max(axis=1), 1 - MAX_P, method="higher")
+    alone = ((ad == 0) | (ad == sizes)) & (sizes > allowed)
+    return tuple(str(name) for name in names[alone])
 
 
 def _values(subjects: pd.DataFrame, factor: str, group: str) -> dict[str, Any]:
-    """Return one group's mean age, or its subjects by category."""
+    """Return a group's mean age, or subjects by category."""
     values = subjects.loc[subjects["diagnosis"] == group, factor]
     if factor == "age":
         known = values.dropna()
@@ -187,17 +182,14 @@ def _warnings(factor: Factor) -> Iterator[str]:
 
 def _found(report: Mapping[str, Any]) -> Iterator[str]:
     groups = ", ".join(f"{report['diagnosis'][name]['subjects']} {name}" for name in DIAGNOSES)
-    visits = ", ".join(f"{n} with {number}" for number, n in _by_visits(report["subjects_by_visits"]))
+    by_visits = sorted(report["subjects_by_visits"].items(), key=lambda pair: int(pair[0]))
+    visits = ", ".join(f"{n} with {number}" for number, n in by_visits)
     used, seen = report["levels"]["used"], report["levels"]["seen"]
     yield from _line("scans", f"{report['scans']} used, of {report['subjects']} subjects ({groups})")
     yield from _line("visits", visits or "none")
     yield from _line("levels", _listed(used) + (f" (there are: {_listed(seen)})" if seen else ""))
     if report["tracers"]:
         yield from _line("tracers", _listed(report["tracers"]))
-
-
-def _by_visits(counts: Mapping[str, int]) -> list[tuple[str, int]]:
-    return sorted(counts.items(), key=lambda pair: int(pair[0]))
 
 
 def _set_aside(report: Mapping[str, Any]) -> Iterator[str]:
@@ -213,16 +205,16 @@ def _set_aside(report: Mapping[str, Any]) -> Iterator[str]:
             yield start + textwrap.shorten(reason, COLUMNS - len(start), placeholder=" ...")
 
 
-def _balance(report: Mapping[str, Any]) -> Iterator[str]:
+def _confounds(report: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     yield f"{'subjects':<{LABEL}}  " + "".join(f"{name:<{GROUP}}" for name in DIAGNOSES) + "AUC   p"
     for name in FACTORS:
-        judged = report["balance"].get(name)
-        if judged is None:
+        confound = report["balance"].get(name)
+        if confound is None:
             yield f"{name:<{LABEL}}  the same for all, or not known"
             continue
-        values = "".join(f"{_cell(judged[group]):<{GROUP}}" for group in DIAGNOSES)
-        yield f"{name:<{LABEL}}  {values}{judged['auc']:.2f}  {_shown_p(judged['p'])}"
+        values = "".join(f"{_cell(confound[group]):<{GROUP}}" for group in DIAGNOSES)
+        yield f"{name:<{LABEL}}  {values}{confound['auc']:.2f}  {_shown_p(confound['p'])}"
 
 
 def _warned(report: Mapping[str, Any]) -> Iterator[str]:
@@ -246,7 +238,7 @@ def _cell(values: Mapping[str, Any]) -> str:
 
 
 def _listed(counts: Mapping[str, int]) -> str:
-    """Return the first few counts as text: ``4 A, 2 B, 3 in 2 others``."""
+    """Return ``4 A, 2 B, 3 in 2 others``."""
     shown = [f"{number} {name}" for name, number in list(counts.items())[:MOST_SHOWN]]
     rest = list(counts.values())[MOST_SHOWN:]
     return ", ".join([*shown, f"{sum(rest)} in {len(rest)} others"] if rest else shown) or "none"

@@ -1,1 +1,1 @@
-"""What was measured: arrays, affines and NIfTI files, in RAS+ world millimetres; no subjects here."""
+"""Imaging: arrays, affines and NIfTI files, in RAS+ world millimetres."""

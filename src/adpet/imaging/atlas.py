@@ -1,7 +1,7 @@
-"""Named regions of the brain on the standard grid: our own, in MNI mm, or any label atlas from a file.
+"""Brain regions on the MNI grid, built-in or loaded.
 
-Own regions are ellipsoids of grey matter on both sides, after the centres that MNI atlases give; a voxel in
-several belongs to the one whose centre is nearest, in radii. They are coarse by design.
+Built-in regions are ellipsoids of grey matter on both sides, after the centres that MNI atlases give; a voxel
+in several belongs to the one with the nearest centre, in radii. They are coarse by design.
 """
 
 import csv
@@ -17,7 +17,7 @@ from scipy import ndimage
 from adpet.errors import InputError
 from adpet.imaging.nifti import Volume, read_volume
 from adpet.imaging.registration import FWHM_PER_SIGMA, resample
-from adpet.imaging.template import standard_grid, tissue_map
+from adpet.imaging.template import grid_axes, template_grid, tissue_map
 
 Labels: TypeAlias = npt.NDArray[np.int16]
 Vector: TypeAlias = tuple[float, float, float]
@@ -76,12 +76,12 @@ LARGEST: Final = 32767
 
 @dataclass(frozen=True, eq=False)
 class Atlas:
-    """Regions on the standard grid.
+    """Regions on the MNI grid.
 
     Attributes
     ----------
     labels : (i, j, k) int16 ndarray
-        0 where there is no region; read-only.
+        0 outside all regions; read-only.
     names : dict of int to str
         The name of each label that occurs.
     """
@@ -92,7 +92,9 @@ class Atlas:
 
 @cache
 def load_atlas(atlas: str, grid_mm: float) -> Atlas:
-    """Return the regions of `atlas` on the standard grid: ``built-in``, or the path of a label image.
+    """Load an atlas on the MNI grid.
+
+    `atlas` is ``built-in`` or the path of a label image.
 
     A label image is a NIfTI of whole numbers in MNI space. A table of the same name ending in ``.tsv`` or
     ``.csv``, with the columns ``index`` and ``name`` as BIDS has them, names its labels.
@@ -100,15 +102,13 @@ def load_atlas(atlas: str, grid_mm: float) -> Atlas:
     Raises
     ------
     InputError
-        Where the file is no image of labels, or lies outside the standard grid.
+        If the file is no label image, or lies outside the grid.
     """
-    return _own(grid_mm) if atlas == BUILT_IN else _from_file(Path(atlas), grid_mm)
+    return _built_in(grid_mm) if atlas == BUILT_IN else _from_file(Path(atlas), grid_mm)
 
 
-def _own(grid_mm: float) -> Atlas:
-    shape, affine = standard_grid(grid_mm)
-    axes = [affine[n, 3] + grid_mm * np.arange(shape[n]) for n in range(3)]
-    x, y, z = np.meshgrid(*axes, indexing="ij", sparse=True)
+def _built_in(grid_mm: float) -> Atlas:
+    x, y, z = np.meshgrid(*grid_axes(grid_mm), indexing="ij", sparse=True)
     distances = []
     for centre, radii in ELLIPSOIDS.values():
         off = (np.abs(x) - centre[0]) / radii[0], (y - centre[1]) / radii[1], (z - centre[2]) / radii[2]
@@ -121,16 +121,16 @@ def _own(grid_mm: float) -> Atlas:
 
 
 def _tissue(grid_mm: float) -> npt.NDArray[np.float32]:
-    """Return the share of grey and white matter, blurred a little, on the standard grid."""
+    """Return the share of grey and white matter, blurred."""
     tissue = tissue_map("gm").data + tissue_map("wm").data
     blurred = ndimage.gaussian_filter(tissue, TISSUE_FWHM_MM / FWHM_PER_SIGMA)
-    shape, affine = standard_grid(grid_mm)
+    shape, affine = template_grid(grid_mm)
     return resample(Volume(blurred, tissue_map("gm").affine), shape=shape, affine=affine)
 
 
 def _from_file(path: Path, grid_mm: float) -> Atlas:
     volume = read_volume(path)
-    shape, affine = standard_grid(grid_mm)
+    shape, affine = template_grid(grid_mm)
     indices = np.linalg.inv(volume.affine) @ affine
     # A label is a name, not a quantity: the nearest voxel's, never a mean.
     nearest = ndimage.affine_transform(
@@ -144,14 +144,14 @@ def _from_file(path: Path, grid_mm: float) -> Atlas:
     labels = nearest.astype(np.int16)
     found = [int(label) for label in np.unique(labels) if label]
     if not found:
-        raise InputError(f"{path}: required labels in MNI space; received none on the standard grid")
+        raise InputError(f"{path}: required labels in MNI space; received none on the MNI grid")
     labels.setflags(write=False)
-    names = _names_beside(path)
+    names = _label_names(path)
     return Atlas(labels, {label: names.get(label, f"label {label}") for label in found})
 
 
-def _names_beside(path: Path) -> dict[int, str]:
-    """Return the names in the table beside a label image; none where there is no table."""
+def _label_names(path: Path) -> dict[int, str]:
+    """Return the names in the label image's table, if any."""
     stem = path.name.removesuffix(".gz").removesuffix(".nii")
     for suffix, delimiter in ((".tsv", "\t"), (".csv", ",")):
         table = path.with_name(stem + suffix)

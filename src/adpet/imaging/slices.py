@@ -1,18 +1,17 @@
-"""Cut coronal planes out of a volume, and put maps of those planes back: one geometry, both ways.
+"""Cut coronal planes, and project their maps back.
 
 Planes run from posterior to anterior; in a plane, row 0 is superior and column 0 the patient's left.
 A pixel's value belongs to its centre. World coordinates are RAS+ mm.
 """
 
 from dataclasses import dataclass
-from typing import Self, TypeAlias
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-Array: TypeAlias = npt.NDArray[np.float32]
-Affine: TypeAlias = npt.NDArray[np.float64]
+from adpet.imaging.nifti import Affine, Array
 
 # Height of the square field's centre, MNI z in mm: midway between the lowest cerebellum (-72) and the
 # vertex (+82), so that 192 mm holds the brain with a margin on all sides.
@@ -56,7 +55,7 @@ class CoronalGrid:
 
     @classmethod
     def spanning(cls, *, range_mm: tuple[float, float], step_mm: float, size: int, field_mm: float) -> Self:
-        """Return planes from the first y every `step_mm`, the last y included where a step meets it."""
+        """Return planes every `step_mm`, the last y included if met."""
         first, last = range_mm
         if not step_mm > 0 or last < first:
             raise ValueError(f"planes must ascend. Received: range_mm={range_mm}, step_mm={step_mm}")
@@ -70,14 +69,14 @@ class CoronalGrid:
 
     @property
     def step_mm(self) -> float:
-        """Distance between planes in mm; one pixel where there is only one plane."""
+        """Distance between planes in mm; a pixel for one plane."""
         if len(self.y_mm) == 1:
             return self.pixel_mm
         return (self.y_mm[-1] - self.y_mm[0]) / (len(self.y_mm) - 1)
 
     @property
     def affine(self) -> Affine:
-        """(4, 4): (row, column, plane index) -> world x, y, z in mm."""
+        """(4, 4) affine: row, column, plane -> RAS+ mm."""
         pixel = self.pixel_mm
         edge = self.field_mm / 2 - pixel / 2
         return np.array(
@@ -92,13 +91,14 @@ class CoronalGrid:
 
 
 def coronal_slices(data: Array, affine: Affine, grid: CoronalGrid) -> Array:
-    """Cut the planes of `grid` out of a volume by linear interpolation.
+    """Cut coronal planes by linear interpolation.
 
     Parameters
     ----------
     data : (i, j, k) float32 ndarray
     affine : (4, 4) float64 ndarray
         Voxel indices -> RAS+ mm.
+    grid : CoronalGrid
 
     Returns
     -------
@@ -111,12 +111,13 @@ def coronal_slices(data: Array, affine: Affine, grid: CoronalGrid) -> Array:
 
 
 def back_project(maps: Array, grid: CoronalGrid, *, shape: tuple[int, int, int], affine: Affine) -> Array:
-    """Put maps of the planes of `grid` back into a volume: the inverse geometry of `coronal_slices`.
+    """Project maps of planes back into a volume.
 
     Parameters
     ----------
     maps : (n, h, w) float32 ndarray
         One map a plane over the plane's whole field, of any resolution.
+    grid : CoronalGrid
     shape, affine : (int, int, int), (4, 4) float64 ndarray
         Grid of the volume; voxel indices -> RAS+ mm.
 
@@ -137,9 +138,9 @@ def back_project(maps: Array, grid: CoronalGrid, *, shape: tuple[int, int, int],
 
 
 def resize_maps(maps: Array, size: int) -> Array:
-    """Resize (n, h, w) maps to (n, size, size) bilinearly with pixel centres aligned (half-pixel rule).
+    """Resize maps bilinearly, (n, h, w) to (n, size, size).
 
-    Both cover the same field; beyond the outermost pixel centres the edge value continues.
+    Both cover the same field (half-pixel rule); beyond the outermost pixel centres the edge value continues.
     """
     if maps.shape[1:] == (size, size):
         return maps
@@ -148,14 +149,14 @@ def resize_maps(maps: Array, size: int) -> Array:
 
 
 def _bilinear_weights(target: int, source: int) -> npt.NDArray[np.float64]:
-    """(target, source) matrix that interpolates `source` pixels over the same extent at `target` centres."""
+    """Return (target, source) weights of bilinear interpolation."""
     centres = np.clip((np.arange(target) + 0.5) * source / target - 0.5, 0, source - 1)
     distance = np.abs(centres[:, None] - np.arange(source))
     return np.asarray(np.clip(1 - distance, 0, None))
 
 
 def _sampled(data: Array, matrix: Affine, shape: tuple[int, int, int]) -> Array:
-    """Sample `data` linearly at `matrix` times each index of `shape`; 0 outside its outermost centres."""
+    """Sample linearly at `matrix` times each index, 0 outside."""
     indices = np.indices(shape, dtype=np.float64, sparse=True)
     where = np.empty((3, *shape))
     for axis in range(3):

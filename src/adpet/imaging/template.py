@@ -1,6 +1,7 @@
-"""The standard: an MNI grid in RAS+ mm, an FDG-like template and masks on it, from nilearn's tissue maps.
+"""MNI template space: grid, FDG-like template and masks.
 
-The maps (grey, white, skull-stripped T1; MNI ICBM152 2009a, 1 mm) come inside nilearn: nothing is downloaded.
+Made from nilearn's tissue maps (grey, white, skull-stripped T1; MNI ICBM152 2009a, 1 mm), which come inside
+nilearn: nothing is downloaded. What is returned is read-only.
 """
 
 from functools import cache
@@ -14,9 +15,8 @@ from scipy import ndimage
 
 from adpet.errors import InputError
 from adpet.imaging.nifti import Affine, Array, Volume, read_volume
-from adpet.imaging.registration import FWHM_PER_SIGMA, resample
+from adpet.imaging.registration import FWHM_PER_SIGMA, Mask, resample
 
-Mask: TypeAlias = npt.NDArray[np.bool_]
 Reference: TypeAlias = Literal["global", "cerebellum", "pons"]
 
 # Outermost voxel centres in MNI mm. The brain reaches from (-71, -106, -72) to (71, 73, 82); the edges are
@@ -38,12 +38,12 @@ MIN_CEREBELLAR_GREY, MIN_PONS_TISSUE = 0.65, 0.9
 GREY_FWHM_MM, WHITE_FWHM_MM = 4.0, 8.0
 MIN_GREY, MIN_WHITE = 0.6, 0.8
 GREY_LABEL, WHITE_LABEL = 1, 2
-# Share of the brain that a template of one's own must cover.
+# Share of the brain that a template file must cover.
 MIN_COVERAGE = 0.9
 
 
-def standard_grid(grid_mm: float) -> tuple[tuple[int, int, int], Affine]:
-    """Return shape and affine of the RAS+ MNI grid of cubic voxels with edges of `grid_mm`."""
+def template_grid(grid_mm: float) -> tuple[tuple[int, int, int], Affine]:
+    """Return shape and affine of an MNI grid."""
     low, high = GRID_LIMITS_MM
     if not low <= grid_mm <= high:
         raise ValueError(f"`grid_mm` must lie between {low:g} and {high:g}. Received: grid_mm={grid_mm}")
@@ -53,15 +53,21 @@ def standard_grid(grid_mm: float) -> tuple[tuple[int, int, int], Affine]:
     return (counts[0], counts[1], counts[2]), affine
 
 
+def grid_axes(grid_mm: float) -> list[npt.NDArray[np.float64]]:
+    """Return the MNI mm of voxel centres, by axis."""
+    shape, affine = template_grid(grid_mm)
+    return [affine[axis, 3] + grid_mm * np.arange(shape[axis]) for axis in range(3)]
+
+
 @cache
 def fdg_template(grid_mm: float) -> Volume:
-    """Return an FDG-like image of a standard head: grey 4, white 1, blurred to 8 mm FWHM; read-only."""
+    """Return the FDG-like template: grey 4, white 1."""
     uptake = GREY_UPTAKE * tissue_map("gm").data + WHITE_UPTAKE * tissue_map("wm").data
-    return Volume(_frozen(_on_grid(uptake, grid_mm, TEMPLATE_FWHM_MM)), standard_grid(grid_mm)[1])
+    return Volume(_frozen(_on_grid(uptake, grid_mm, TEMPLATE_FWHM_MM)), template_grid(grid_mm)[1])
 
 
 def load_template(path: Path | str, grid_mm: float) -> Volume:
-    """Read a template of one's own, in MNI space, onto the standard grid.
+    """Load a template file onto the MNI grid.
 
     Raises
     ------
@@ -69,7 +75,7 @@ def load_template(path: Path | str, grid_mm: float) -> Volume:
         If the file cannot be read or does not cover the brain.
     """
     volume = read_volume(Path(path))
-    shape, affine = standard_grid(grid_mm)
+    shape, affine = template_grid(grid_mm)
     data = resample(volume, shape=shape, affine=affine)
     covered = float((data[brain_mask(grid_mm)] > 0).mean())
     if covered < MIN_COVERAGE:
@@ -82,8 +88,8 @@ def load_template(path: Path | str, grid_mm: float) -> Volume:
 
 @cache
 def brain_mask(grid_mm: float) -> Mask:
-    """Return the brain with its ventricles and brain stem, (i, j, k) bool on the standard grid; read-only."""
-    # The T1 map is skull-stripped: whatever is not 0 is brain, but for the stumps of the optic nerves.
+    """Return the brain, (i, j, k) bool, ventricles included."""
+    # The T1 map is skull-stripped: all that is not 0 is brain, but for the stumps of the optic nerves.
     present = (tissue_map("t1").data > 0).astype(np.float32)
     labels, _ = ndimage.label(np.round(_on_grid(present, grid_mm, grid_mm)))
     return _frozen(labels == np.bincount(labels[labels > 0]).argmax())
@@ -91,10 +97,10 @@ def brain_mask(grid_mm: float) -> Mask:
 
 @cache
 def reference_mask(reference: Reference, grid_mm: float) -> Mask:
-    """Return where a scan's reference uptake is taken, (i, j, k) bool on the standard grid; read-only.
+    """Return the reference region, (i, j, k) bool.
 
     ``global`` is the brain, ``cerebellum`` its grey matter, ``pons`` the inner pons; the latter two stay away
-    from their surfaces, where a scan's blur mixes in what lies beside them.
+    from their surfaces, where a scan's blur mixes in the neighbouring tissue.
     """
     if reference == "global":
         return brain_mask(grid_mm)
@@ -109,7 +115,7 @@ def reference_mask(reference: Reference, grid_mm: float) -> Mask:
 
 @cache
 def tissue_labels(grid_mm: float) -> npt.NDArray[np.uint8]:
-    """Return 1 where a voxel is mostly grey matter, 2 where white, else 0; (i, j, k) uint8 on the grid."""
+    """Return tissue labels, uint8: 1 grey, 2 white."""
     grey = _on_grid(tissue_map("gm").data, grid_mm, GREY_FWHM_MM) > MIN_GREY
     white = _on_grid(tissue_map("wm").data, grid_mm, WHITE_FWHM_MM) > MIN_WHITE
     return _frozen(np.where(white, WHITE_LABEL, np.where(grey, GREY_LABEL, 0)).astype(np.uint8))
@@ -117,7 +123,7 @@ def tissue_labels(grid_mm: float) -> npt.NDArray[np.uint8]:
 
 @cache
 def tissue_map(name: Literal["gm", "wm", "t1"]) -> Volume:
-    """Return one of nilearn's maps, 1 mm, RAS+, from 0 to 1; read-only.
+    """Return a tissue map of 1 mm, 0 to 1.
 
     ``gm`` and ``wm`` are probabilities of grey and white matter, ``t1`` is the skull-stripped T1 image.
     """
@@ -128,16 +134,16 @@ def tissue_map(name: Literal["gm", "wm", "t1"]) -> Volume:
 
 
 def _on_grid(image: Array, grid_mm: float, fwhm_mm: float) -> Array:
-    """Blur a 1 mm tissue map and sample it on the standard grid."""
+    """Blur a 1 mm tissue map and resample it."""
     blurred = ndimage.gaussian_filter(image, fwhm_mm / FWHM_PER_SIGMA, mode="constant", truncate=3)
-    shape, affine = standard_grid(grid_mm)
+    shape, affine = template_grid(grid_mm)
     return resample(Volume(blurred, tissue_map("t1").affine), shape=shape, affine=affine)
 
 
 def _box(box: tuple[tuple[float, ...], tuple[float, ...]], grid_mm: float) -> Mask:
-    shape, affine = standard_grid(grid_mm)
-    axes = [affine[n, 3] + grid_mm * np.arange(shape[n]) for n in range(3)]
-    x, y, z = ((axis >= low) & (axis <= high) for axis, low, high in zip(axes, *box, strict=True))
+    x, y, z = (
+        (axis >= low) & (axis <= high) for axis, low, high in zip(grid_axes(grid_mm), *box, strict=True)
+    )
     return np.asarray(x[:, None, None] & y[None, :, None] & z[None, None, :])
 
 

@@ -1,8 +1,8 @@
-"""Anatomy of the simulated cohort: FDG uptake by region, grey and white matter.
+"""Anatomy of the simulated cohort: FDG uptake by region.
 
 The tissue maps are nilearn's (MNI ICBM152 2009a). A region is a soft ellipsoid on both sides; every voxel of
-grey matter takes up a weighted mean of the regions around it, and the regions' values are fitted so that the
-blurred image has the published regional means.
+grey matter has a weighted mean of the uptake of the regions around it, and the regions' values are fitted so
+that the blurred image has the published regional means.
 """
 
 from collections.abc import Sequence
@@ -15,14 +15,13 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from adpet.imaging.nifti import Affine, Array
-from adpet.imaging.template import standard_grid, tissue_map
+from adpet.imaging.registration import FWHM_PER_SIGMA, Mask
+from adpet.imaging.template import grid_axes, template_grid, tissue_map
 
-Mask: TypeAlias = npt.NDArray[np.bool_]
 Vector: TypeAlias = tuple[float, float, float]
 
 # Fine enough for the 4.2 mm of the best scanner, coarse enough for a third of a second a scan.
 GRID_MM = 3.0
-FWHM_PER_SIGMA = 2 * np.sqrt(2 * np.log(2))
 # Regional means are fitted at this resolution; a group of scans of 4 to 7 mm then meets them best.
 TABLE_FWHM_MM = 5.0
 # White matter takes up a third of what cortex does; by the same fit.
@@ -34,14 +33,9 @@ SCALP_MM = (3.0, 17.0)
 
 @dataclass(frozen=True)
 class Region:
-    """A soft ellipsoid on both sides of the head.
+    """Soft ellipsoid on both sides of the head, MNI mm.
 
-    Attributes
-    ----------
-    centre, radii : (x, y, z)
-        MNI mm; x is given for the right side.
-    mean : float
-        Uptake of healthy people relative to the pons, at `TABLE_FWHM_MM`.
+    x is given for the right side; `mean` is healthy uptake relative to the pons, at `TABLE_FWHM_MM`.
     """
 
     centre: Vector
@@ -74,7 +68,7 @@ NORMATIVE = {
     "pons": Region((0, -27, -34), (12, 9, 12), 1.00),
 }
 
-# What the table does not name, and where within a region uptake is another than the region's. Centres and
+# Regions that the table does not name, and parts of regions with another uptake. Centres and
 # radii follow the anatomy's names; means are fitted by benchmarks/fit_uptake.py (least squares to the voxels
 # of a public mean of 100 scans, half of them of patients: Della Rosa et al. 2014, with the table held):
 # likeness to that image is a fit, not a validation.
@@ -117,7 +111,7 @@ BETWEEN = {
 }
 REGIONS = {**NORMATIVE, **BETWEEN}
 
-# The grey map knows little grey matter here, though it is there: at least this share of the tissue is grey.
+# Here the grey map has too little grey matter: at least this share of the tissue is grey.
 DEEP_GREY = {"thalamus": 0.8, "putamen": 0.95, "caudate": 0.9, "pons": 0.75, "midbrain": 0.7, "medulla": 0.6}
 
 # Regions that ageing of the cortex and the common physiological factor leave alone.
@@ -136,7 +130,7 @@ NOT_CORTEX = (
 
 # Shares of tissue below which a voxel is not simulated, and from which on it counts as tissue.
 LEAST_TISSUE, MOSTLY = 0.02, 0.5
-# Voxels that a regional mean is taken over at least.
+# Fewest voxels of a regional mean.
 FEWEST_VOXELS = 60
 
 # How gradually the left hemisphere's values become the right one's.
@@ -149,18 +143,18 @@ FAR_WEIGHT, FAR_VALUE = 0.02, 1.01
 
 @dataclass(frozen=True, eq=False)
 class Anatomy:
-    """A healthy head on the 3 mm grid; arrays of (n,) hold the n voxels of brain tissue only.
+    """Healthy head on the 3 mm grid.
 
     Attributes
     ----------
     affine : (4, 4) float64 ndarray
         Voxel indices -> RAS+ MNI mm.
     tissue : (i, j, k) bool ndarray
-        The n voxels, in C order.
+        The n voxels of brain tissue, in C order.
     position : (3, n) float32 ndarray
         Their centres in MNI mm.
     grey_map, deep_grey, white : (n,) float32 ndarray
-        Probability of grey matter, floor of it in deep nuclei, probability of white matter.
+        Probability of grey matter, its floor in deep nuclei, probability of white matter.
     ventricles : (n,) float32 ndarray
         Nearness to the ventricles, 0 to 1.
     right : (n,) float32 ndarray
@@ -168,7 +162,7 @@ class Anatomy:
     share : (regions, n) float32 ndarray
         Weight of each of `REGIONS`; with `FAR_WEIGHT` they sum to 1.
     far : (n,) float32 ndarray
-        The weight that is left.
+        The remaining weight.
     scalp : (i, j, k) float32 ndarray
         Uptake outside the brain.
     values : (regions,) float64 ndarray
@@ -189,7 +183,7 @@ class Anatomy:
     values: npt.NDArray[np.float64]
 
     def on_grid(self, values: npt.NDArray[np.floating | np.bool_]) -> Array:
-        """Put (n,) values back on the (i, j, k) grid, 0 elsewhere."""
+        """Put (n,) values on the grid, else 0."""
         volume = np.zeros(self.tissue.shape, dtype=np.float32)
         volume[self.tissue] = values
         return volume
@@ -197,8 +191,8 @@ class Anatomy:
 
 @cache
 def load_anatomy() -> Anatomy:
-    """Make the anatomy and fit its regional uptake; about two seconds, once a process."""
-    _, affine = standard_grid(GRID_MM)
+    """Make the anatomy, two seconds, once a process."""
+    _, affine = template_grid(GRID_MM)
     grey, white = _coarse("gm"), _coarse("wm")
     tissue = grey + white > LEAST_TISSUE
     position = np.argwhere(tissue).T.astype(np.float32) * np.float32(GRID_MM)
@@ -212,18 +206,18 @@ def load_anatomy() -> Anatomy:
         grey_map=grey[tissue],
         deep_grey=_deep_grey(position, (grey + white)[tissue]),
         white=white[tissue],
-        ventricles=_ventricles(grey + white, affine)[tissue],
+        ventricles=_ventricles(grey + white)[tissue],
         right=1 / (1 + np.exp(-position[0] / MIDLINE_MM)),
         share=weights / total,
         far=FAR_WEIGHT / total,
-        scalp=_scalp(grey + white > MOSTLY, affine),
+        scalp=_scalp(grey + white > MOSTLY),
         values=np.ones(len(REGIONS)),
     )
     return Anatomy(**{**vars(unfitted), "values": _fitted_values(unfitted)})
 
 
 def near(position: Array, regions: Sequence[Region]) -> Array:
-    """Return the union of soft ellipsoids 1 / (1 + q^2), q the squared distance in radii: (n,) float32."""
+    """Return nearness to regions, a union of soft ellipsoids."""
     found = np.zeros(position.shape[1], dtype=np.float32)
     for region in regions:
         np.maximum(found, 1 / (1 + squared_distance(position, region) ** 2), out=found)
@@ -231,7 +225,7 @@ def near(position: Array, regions: Sequence[Region]) -> Array:
 
 
 def squared_distance(position: Array, region: Region) -> Array:
-    """Return the squared distance from a region's centre in radii, on the nearer side: (n,) float32."""
+    """Return squared distances from a region in radii, (n,)."""
     off_centre = np.abs(position[0]) - np.float32(region.centre[0])
     squares = (off_centre / np.float32(region.radii[0])) ** 2
     for axis in (1, 2):
@@ -240,7 +234,7 @@ def squared_distance(position: Array, region: Region) -> Array:
 
 
 def grey_matter(anatomy: Anatomy, thinning: float | Array) -> Array:
-    """Return the share of active grey matter, (n,) float32; `thinning` is lost from the map's probability."""
+    """Return the share of active grey matter, (n,) float32."""
     cortex = np.clip((anatomy.grey_map - 0.08 - thinning) * 1.25, 0, 1.05)
     return np.asarray(np.maximum(cortex, anatomy.deep_grey), dtype=np.float32)
 
@@ -253,7 +247,7 @@ def brain_uptake(
     right: npt.NDArray[np.float64],
     white: float,
 ) -> tuple[Array, Array]:
-    """Return the uptake of grey and of white matter, two (n,) float32, before blur.
+    """Return the uptake of grey and white matter, before blur.
 
     Parameters
     ----------
@@ -270,7 +264,7 @@ def brain_uptake(
 
 
 def region_masks(anatomy: Anatomy) -> dict[str, Mask]:
-    """Return where each region's mean is taken, (i, j, k) bool: mostly grey voxels inside its ellipsoid."""
+    """Return mostly grey voxels by region, (i, j, k) bool."""
     masks = {}
     for name, region in REGIONS.items():
         inside = squared_distance(anatomy.position, region) < 1
@@ -281,7 +275,7 @@ def region_masks(anatomy: Anatomy) -> dict[str, Mask]:
 
 
 def _fitted_values(anatomy: Anatomy) -> npt.NDArray[np.float64]:
-    """Fit the regions' values to their means, each by the ratio of wanted to found, a dozen times over."""
+    """Fit the regions' values to their means, in twelve steps."""
     masks = region_masks(anatomy)
     wanted = np.array([region.mean for region in REGIONS.values()])
     values = wanted * 1.3
@@ -296,9 +290,9 @@ def _fitted_values(anatomy: Anatomy) -> npt.NDArray[np.float64]:
 
 
 def _coarse(name: Literal["gm", "wm"]) -> Array:
-    """Average a 1 mm tissue map over the voxels of the 3 mm grid."""
+    """Average a tissue map on the 3 mm grid."""
     volume = tissue_map(name)
-    shape, affine = standard_grid(GRID_MM)
+    shape, affine = template_grid(GRID_MM)
     averaged = ndimage.uniform_filter(volume.data, size=round(GRID_MM), mode="constant")
     start = np.round(affine[:3, 3] - volume.affine[:3, 3]).astype(int)
     coarse = np.zeros(shape, dtype=np.float32)
@@ -316,26 +310,27 @@ def _deep_grey(position: Array, tissue: Array) -> Array:
     return floor
 
 
-def _ventricles(tissue: Array, affine: Affine) -> Array:
-    """Return nearness to the lateral and third ventricles: the deep space without tissue, blurred."""
-    position = np.stack(np.meshgrid(*_axes(tissue.shape, affine), indexing="ij")).reshape(3, -1)
-    deep = near(position, [Region((10, -12, 12), (24, 46, 24), 0)]).reshape(tissue.shape)
+def _ventricles(tissue: Array) -> Array:
+    """Return nearness to the lateral and third ventricles."""
+    deep = near(_grid_positions(), [Region((10, -12, 12), (24, 46, 24), 0)]).reshape(tissue.shape)
     empty = np.clip(1 - tissue, 0, 1) * (deep > MOSTLY)
     blurred = ndimage.gaussian_filter(empty, 10 / FWHM_PER_SIGMA / GRID_MM)
     return np.asarray(np.clip(2 * blurred, 0, 1), dtype=np.float32)
 
 
-def _scalp(brain: Mask, affine: Affine) -> Array:
-    """Return the uptake of a layer around the brain, and of face and neck below it."""
+def _scalp(brain: Mask) -> Array:
+    """Return the uptake of scalp, face and neck."""
     hull = ndimage.binary_closing(np.pad(brain, 8), iterations=6)[8:-8, 8:-8, 8:-8]
     outside = ndimage.distance_transform_edt(~hull) * GRID_MM
     layer = np.clip((SCALP_MM[1] - outside) / 4, 0, 1) * np.clip((outside - SCALP_MM[0]) / 3, 0, 1)
-    position = np.stack(np.meshgrid(*_axes(brain.shape, affine), indexing="ij")).reshape(3, -1)
+    position = _grid_positions()
     soft = [Region((0, 42, -62), (56, 42, 44), 0), Region((0, -35, -95), (58, 52, 50), 0)]
     inside = [squared_distance(position, part).reshape(brain.shape) for part in soft]
     below = np.clip((1 - np.minimum(*inside)) * 6, 0, 1) * np.clip((outside - SCALP_MM[0]) / 3, 0, 1)
     return np.asarray(SCALP_UPTAKE * np.maximum(layer, 0.8 * below), dtype=np.float32)
 
 
-def _axes(shape: tuple[int, ...], affine: Affine) -> list[Array]:
-    return [(affine[n, 3] + GRID_MM * np.arange(shape[n])).astype(np.float32) for n in range(3)]
+def _grid_positions() -> Array:
+    """Return the MNI mm of all voxels, (3, ijk)."""
+    axes = [axis.astype(np.float32) for axis in grid_axes(GRID_MM)]
+    return np.stack(np.meshgrid(*axes, indexing="ij")).reshape(3, -1)

@@ -1,4 +1,4 @@
-"""The built-in simulated cohort: who is in it, and how a scan is simulated.
+"""Simulated cohort: its subjects and visits, and their scans.
 
 Every person and every scan has a random stream of its own, spawned from the seed and the subject's number:
 the bytes of a scan depend neither on the other subjects nor on the number of workers.
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from adpet.imaging.nifti import Affine, Array, Volume
+from adpet.imaging.nifti import Array, Volume
 from adpet.simulation.anatomy import Anatomy
 from adpet.simulation.scanner import (
     SCANNER_SHARES,
@@ -30,7 +30,7 @@ from adpet.simulation.subject import draw_person, person_uptake
 
 Row = Mapping[str, Any]
 
-# Severity of people who are still well but ill already, and how much it grows in a year.
+# Severity in the preclinical stage, and its growth a year.
 PRECLINICAL_SEVERITY = (0.1, 0.5)
 SEVERITY_YEAR = {"AD": 0.15, "CN": 0.05}
 AGE_LIMITS = (50.0, 95.0)
@@ -42,7 +42,7 @@ FOLLOWUP_YEARS = (1.0, 3.0)
 SITE_STEP, SEX_STEP, FOLLOWUP_STEP = (np.sqrt(5) - 1) / 2, np.sqrt(2), np.sqrt(3)
 # Relative deficits below this are rounding, and stored as 0.
 SMALLEST_DEFICIT = 0.004
-# Nor is there a deficit to be seen in voxels with less blurred uptake than this (CSF), pons = 1.
+# Voxels with less blurred uptake than this (CSF), pons = 1, show no deficit.
 LEAST_UPTAKE = 0.4
 # First visits lie in this many days from this day on.
 FIRST_DAY, FIRST_DAYS, DAYS_A_YEAR = date(2006, 1, 9), 2000, 365.25
@@ -51,18 +51,18 @@ INJECTED_MBQ_SD = (185.0, 15.0)
 
 @dataclass(frozen=True)
 class SimulationRecipe:
-    """What a cohort is drawn from.
+    """Parameters of a cohort.
 
     Attributes
     ----------
     ad_subjects, cn_subjects : int
-        Of each group; whoever has no partner in the smaller group stands alone.
+        Subjects of each group; those without a partner in the smaller group stand alone.
     followup_fraction : float
         Share of subjects who come again.
     max_visits : int
         Of those who come again, who have 2 visits or more, evenly.
     scanners : mapping of str to float
-        The part of each of `SCANNERS` in both groups, on any scale; sites follow from it.
+        Share of each of `SCANNERS` in both groups, on any scale; sites follow from it.
     seed : int
         The same seed gives the same bytes.
     ad_severity_mean, ad_severity_sd : float
@@ -92,19 +92,19 @@ class SimulationRecipe:
 
 @dataclass(frozen=True, eq=False)
 class SimulatedScan:
-    """One simulated scan.
+    """Simulated scan.
 
     Attributes
     ----------
     volume : Volume
-        Whole Bq/mL on the scanner's grid, (i, j, k), or (i, j, k, frames) where the site delivers frames.
+        Whole Bq/mL on the scanner's grid, (i, j, k), or (i, j, k, frames) if the site delivers frames.
     deficit : Volume or None
         Relative loss of blurred uptake against the same person at severity 0, from 0 to 1, on the same grid,
         without noise; None at severity 0.
     injected_mbq : float
         Injected activity.
     points : (3, i, j, k) float32 ndarray
-        Where each voxel comes from: voxel indices on the anatomy's grid.
+        Origin of each voxel: voxel indices on the anatomy's grid.
     """
 
     volume: Volume
@@ -114,10 +114,10 @@ class SimulatedScan:
 
 
 def draw_cohort(recipe: SimulationRecipe) -> pd.DataFrame:
-    """Draw who is scanned: one row a scan, by subject and session.
+    """Draw a cohort, one row a scan.
 
     Subjects come in pairs, AD and CN in random order, of the same sex, scanned at the same site, of nearly
-    the same age and with as many visits. Where groups differ in size, the numbers of missing partners are
+    the same age and with as many visits. In groups of different size, the numbers of missing partners are
     left out.
 
     Returns
@@ -131,20 +131,21 @@ def draw_cohort(recipe: SimulationRecipe) -> pd.DataFrame:
 
 
 def cohort_rows(cohort: pd.DataFrame) -> list[Row]:
-    """Return the rows of `draw_cohort` as mappings of plain values."""
+    """Return the rows as mappings of plain values."""
     return [{str(column): value for column, value in row.items()} for row in cohort.to_dict("records")]
 
 
 def simulate_scan(
     row: Row, recipe: SimulationRecipe, anatomy: Anatomy, *, scanner: Scanner | None = None
 ) -> SimulatedScan:
-    """Simulate the scan of one row of `draw_cohort`; a third of a second on one core.
+    """Simulate the scan of one row of `draw_cohort`.
+
+    It takes a third of a second on one core.
 
     Parameters
     ----------
     scanner : Scanner, optional
-        Another scanner than the row's site has. With ``recipe.pose`` 0, the origin of its grid is
-        `adpet.simulation.scanner.HEAD_CENTRE` in MNI mm.
+        Instead of the row's own. With ``recipe.pose`` 0, the origin of its grid is `HEAD_CENTRE` in MNI mm.
     """
     frames = 1 if scanner else SITES[row["site"]].frames
     scanner = scanner or SCANNERS[row["scanner"]]
@@ -155,19 +156,22 @@ def simulate_scan(
     seen, deficit = _blurred(uptake, scanner, anatomy)
     affine = scanner.affine
     points = sample_points(anatomy, person, pose, affine=affine, shape=scanner.matrix)
+    if deficit is not None:
+        deficit = sample(deficit, points)
+        deficit = np.where(deficit < SMALLEST_DEFICIT, np.float32(0), deficit)
     data = count(
         rng, sample(seen, points), scanner, zooms=np.array(scanner.zooms), noise=recipe.noise, frames=frames
     )
     return SimulatedScan(
         volume=Volume(data, affine),
-        deficit=None if deficit is None else _deficit_volume(sample(deficit, points), affine),
+        deficit=None if deficit is None else Volume(deficit, affine),
         injected_mbq=round(float(rng.normal(*INJECTED_MBQ_SD)), 1),
         points=points,
     )
 
 
 def _visits(recipe: SimulationRecipe, number: int) -> list[dict[str, Any]]:
-    """Draw one subject's rows; none where the subject's group is full."""
+    """Draw one subject's rows, none beyond its group's size."""
     pair = _pair(recipe, number // 2)
     diagnosis = "AD" if (number % 2 == 0) == pair["first_is_ad"] else "CN"
     if number // 2 >= {"AD": recipe.ad_subjects, "CN": recipe.cn_subjects}[diagnosis]:
@@ -239,7 +243,7 @@ def _stream(seed: int, *key: int) -> np.random.Generator:
 
 
 def _blurred(uptake: tuple[Array, Array], scanner: Scanner, anatomy: Anatomy) -> tuple[Array, Array | None]:
-    """Return what the scanner sees and the relative deficit in it, on the anatomy's grid."""
+    """Return the blurred uptake and relative deficit."""
     ill, healthy = uptake
     seen = blur(ill, scanner.fwhm_mm)
     if ill is healthy:
@@ -248,7 +252,3 @@ def _blurred(uptake: tuple[Array, Array], scanner: Scanner, anatomy: Anatomy) ->
     brain = anatomy.tissue & (whole > LEAST_UPTAKE)
     spared = seen / np.maximum(whole, np.float32(LEAST_UPTAKE))
     return seen, np.where(brain, np.clip(1 - spared, 0, 1), np.float32(0))
-
-
-def _deficit_volume(deficit: Array, affine: Affine) -> Volume:
-    return Volume(np.where(deficit < SMALLEST_DEFICIT, np.float32(0), deficit), affine)

@@ -1,6 +1,6 @@
 """Plant the defects of real downloads in a simulated cohort.
 
-`truth/planted.csv` lists each with the verdict that is due.
+``truth/planted.csv`` lists each with the verdict that ingest must come to.
 """
 
 import gzip
@@ -19,17 +19,160 @@ from adpet.simulation.cohort import Row, cohort_rows
 from adpet.simulation.scanner import SITES
 from adpet.storage import atomic_write
 
+# "ignored": what no table names, since no reader takes it for a scan.
+Verdict = Literal["read", "skipped", "unusable", "ignored"]
+
 # Where scl_slope lies in a header of NIfTI-1.
 SLOPE_BYTES = slice(112, 116)
 # NIfTI's codes of extensions that may hold text: DICOM, AFNI, comment, unknown to most.
 TEXT_EXTENSIONS = (2, 4, 6, 32)
-# Nobody's name, in every place of a header that real ones stand in.
+# An invented name, for every place of a header that holds real ones.
 NAME = b"ROE^JANE^1931"
 OBLIQUE_DEGREES = 12.0
 
+TEXT = b"Dear colleague, the images are on the disc that we sent to you. " * 40
+
+# Share of the cohort's scans that are stored in an unusual way.
+STORED_SHARE = 2 / 3
+# Unusable files for each scan, below the usual cohort.max_rejected_fraction of 0.1.
+UNUSABLE_SHARE = 0.08
+# Scans with intact files that may get further files.
+PLAIN = 4
+
+# What archives call people who are neither AD nor CN.
+OTHER_GROUPS: Final = ("MCI", "EMCI", "LMCI", "SMC", "Patient")
+SHARED = "the same image under two subjects"
+CHANGED = "a diagnosis that changed between visits"
+
+
+@dataclass(frozen=True)
+class Planted:
+    """Line of ``planted.csv``; `file` is POSIX, relative to the collection."""
+
+    file: str
+    pitfall: str
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class ExtraSubject:
+    """Person in addition to the cohort.
+
+    Attributes
+    ----------
+    row : Row
+        As of `draw_cohort`; `diagnosis` in the archive's words.
+    source : Row
+        The cohort's scan whose file is copied.
+    damage : callable or None
+        From the copied bytes to the stored ones; None without a file.
+    listed : bool
+        Whether the tables have a row for the person.
+    """
+
+    row: Row
+    source: Row
+    pitfall: str
+    verdict: Verdict
+    damage: Callable[[bytes], bytes] | None
+    listed: bool = True
+
+
+@dataclass(frozen=True)
+class PlantedDefects:
+    """Plan of the defects of a cohort.
+
+    Attributes
+    ----------
+    stored : dict of (str, str) to str
+        The pitfall of `READABLE` by subject and session.
+    extra_subjects : tuple of ExtraSubject
+    shared : Row or None
+        The scan that another subject has too, which makes both unusable.
+    changed : Row or None
+        The scan of a subject with the disease from before it was diagnosed.
+    plain : tuple of Row
+        Scans without any of this, in random order.
+    """
+
+    stored: dict[tuple[str, str], str]
+    extra_subjects: tuple[ExtraSubject, ...]
+    shared: Row | None
+    changed: Row | None
+    plain: tuple[Row, ...]
+
+    def pitfall(self, row: Row) -> str:
+        """Return how a scan is stored, ``""`` if as usual."""
+        return self.stored.get((row["subject"], row["session"]), "")
+
+
+NO_DEFECTS: Final = PlantedDefects({}, (), None, None, ())
+
+
+def plan_defects(cohort: pd.DataFrame, seed: int) -> PlantedDefects:
+    """Plan the defects of a cohort of `draw_cohort`."""
+    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(4,)))
+    rows = cohort_rows(cohort.iloc[rng.permutation(len(cohort))])
+    visits = cohort["subject"].value_counts()
+    first_of_several = (row for row in rows if row["session"] == "01" and visits[row["subject"]] > 1)
+    changed = next((row for row in first_of_several if row["diagnosis"] == "AD"), None)
+    # Frames are a pitfall of their own.
+    free = [row for row in rows if row is not changed and SITES[row["site"]].frames == 1]
+    number = int(STORED_SHARE * len(free))
+    scans = [(row["subject"], row["session"]) for row in free[:number]]
+    stored = dict(zip(scans, cycle(READABLE), strict=False))
+    plain = free[number:]
+    shared = next((row for row in plain[1:] if visits[row["subject"]] == 1), None)
+    sources = [row for row in plain if row is not shared]
+    extra_subjects = _extra_subjects(cohort, sources, shared)
+    if SHARED not in {subject.pitfall for subject in extra_subjects}:
+        shared = None
+    return PlantedDefects(stored, extra_subjects, shared, changed, tuple(sources[:PLAIN]))
+
+
+def as_it_is(content: bytes) -> bytes:
+    """Return an undamaged file."""
+    return content
+
+
+def _extra_subjects(
+    cohort: pd.DataFrame, sources: Sequence[Row], shared: Row | None
+) -> tuple[ExtraSubject, ...]:
+    """Return people of other diagnoses and with unusable files."""
+    last = int(cohort["subject"].iloc[-1][1:])
+    other = {"verdict": "skipped", "damage": as_it_is}
+    others = [(f"diagnosis {group}", group, other) for group in OTHER_GROUPS]
+    chosen = [*others, *_unusable(int(UNUSABLE_SHARE * len(cohort)), shared)]
+    subjects = []
+    for number, (source, (pitfall, group, facts)) in enumerate(zip(cycle(sources), chosen, strict=False)):
+        original = shared if pitfall == SHARED and shared else source
+        own = {"subject": f"P{last + 1 + number:04d}", "session": "01", "diagnosis": group}
+        subjects.append(ExtraSubject({**original, **own}, original, pitfall, **facts))
+    return tuple(subjects)
+
+
+def _unusable(budget: int, shared: Row | None) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Yield faults, most frequent first, within `budget`."""
+    for number, (pitfall, facts) in enumerate(UNUSABLE.items()):
+        # Of a shared image both scans are lost.
+        cost = 2 if pitfall == SHARED else 1
+        if cost <= budget and (shared or pitfall != SHARED):
+            budget -= cost
+            yield pitfall, ("AD", "CN")[number % 2], {"verdict": "unusable", **facts}
+
+
+UNUSABLE: Final[dict[str, dict[str, Any]]] = {
+    "truncated file": {"damage": lambda content: content[: len(content) // 3]},
+    "row without file": {"damage": None},
+    SHARED: {"damage": as_it_is},
+    "zero-byte file": {"damage": lambda _: b""},
+    "text called .nii": {"damage": lambda _: TEXT},
+    "file without row": {"damage": as_it_is, "listed": False},
+}
+
 
 def write_scan(path: Path, volume: Volume, *, pitfall: str = "") -> None:
-    """Write a scan of whole Bq/mL as int16 NIfTI-1, or in the way that `pitfall` (of `ENCODINGS`) says."""
+    """Write a scan as int16 NIfTI-1, or as `pitfall` says."""
     if pitfall not in ENCODINGS:
         write_volume(path, volume, dtype=np.int16)
         return
@@ -39,12 +182,12 @@ def write_scan(path: Path, volume: Volume, *, pitfall: str = "") -> None:
 
 
 def turned(volume: Volume, pitfall: str) -> Volume:
-    """Return the volume in the geometry that `pitfall` (of `GEOMETRIES`) says; as it is for all others."""
+    """Return the volume in the geometry of `pitfall`, if any."""
     return GEOMETRIES[pitfall](volume) if pitfall in GEOMETRIES else volume
 
 
 def _flipped(volume: Volume) -> Volume:
-    """Store the first axis backwards; no voxel moves in the world."""
+    """Store the first axis backwards, at the same place."""
     affine = volume.affine.copy()
     affine[:3, 3] += affine[:3, 0] * (volume.data.shape[0] - 1)
     affine[:3, 0] *= -1
@@ -60,7 +203,7 @@ def _oblique(volume: Volume) -> Volume:
 
 
 def _thick(volume: Volume) -> Volume:
-    """Average neighbouring slices: voxels are twice as long in z as they were."""
+    """Average pairs of slices: voxels twice as long in z."""
     data = volume.data[:, :, : volume.data.shape[2] // 2 * 2]
     affine = volume.affine.copy()
     affine[:3, 3] += affine[:3, 2] / 2
@@ -96,7 +239,7 @@ def _slope_nan(volume: Volume) -> bytes:
 
 
 def _nan_voxels(volume: Volume) -> bytes:
-    """Mark the first slice as outside of the field of view."""
+    """Mark the first slice as outside the field of view."""
     data = volume.data.copy()
     data[0] = np.nan
     return bytes(nib.Nifti1Image(data, volume.affine).to_bytes())
@@ -127,166 +270,3 @@ ENCODINGS: Final[dict[str, Callable[[Volume], bytes]]] = {
 ODD_NAME = "file name with comma, space and umlaut"
 # All of these are read, and read right.
 READABLE: Final = (*ENCODINGS, *GEOMETRIES, ODD_NAME)
-
-
-# "ignored": what no table names, since no reader takes it for a scan.
-Verdict = Literal["read", "skipped", "unusable", "ignored"]
-
-# Of the cohort's scans so many are stored in an unusual way,
-STORED_SHARE = 2 / 3
-# and for each of them so many cannot be used, below the usual cohort.max_rejected_fraction of 0.1.
-UNUSABLE_SHARE = 0.08
-
-# So many scans with nothing planted in their files may have something planted beside them.
-PLAIN = 4
-
-# What archives call people who are neither AD nor CN.
-OTHER_GROUPS: Final = ("MCI", "EMCI", "LMCI", "SMC", "Patient")
-SHARED = "the same image under two subjects"
-CHANGED = "a diagnosis that changed between visits"
-
-
-@dataclass(frozen=True)
-class Planted:
-    """One line of ``planted.csv``: `file` is POSIX, relative to the collection's folder."""
-
-    file: str
-    pitfall: str
-    verdict: Verdict
-
-
-@dataclass(frozen=True)
-class Guest:
-    """A person beside the cohort.
-
-    Attributes
-    ----------
-    row : Row
-        As of `draw_cohort`; `diagnosis` in the archive's words.
-    source : Row
-        The cohort's scan whose file is copied.
-    damage : callable or None
-        Makes of the copied bytes what is stored; None where there is no file.
-    listed : bool
-        Whether the tables have a row for the person.
-    """
-
-    row: Row
-    source: Row
-    pitfall: str
-    verdict: Verdict
-    damage: Callable[[bytes], bytes] | None
-    listed: bool = True
-
-
-@dataclass(frozen=True)
-class Mess:
-    """What is planted.
-
-    Attributes
-    ----------
-    stored : dict of (str, str) to str
-        The pitfall of `READABLE` by subject and session; others are stored as they should be.
-    guests : tuple of Guest
-        People beside the cohort.
-    shared : Row or None
-        The scan that another subject has too, which makes both unusable.
-    changed : Row or None
-        The scan of a subject with the disease from before it was diagnosed.
-    plain : tuple of Row
-        Scans with nothing of all this, in an order of chance.
-    """
-
-    stored: dict[tuple[str, str], str]
-    guests: tuple[Guest, ...]
-    shared: Row | None
-    changed: Row | None
-    plain: tuple[Row, ...]
-
-    def pitfall(self, row: Row) -> str:
-        """Return how a scan is stored, ``""`` for as it should be."""
-        return self.stored.get((row["subject"], row["session"]), "")
-
-
-NO_MESS: Final = Mess({}, (), None, None, ())
-
-
-def plan_mess(cohort: pd.DataFrame, seed: int) -> Mess:
-    """Plan what is planted in a cohort of `draw_cohort`."""
-    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(4,)))
-    rows = cohort_rows(cohort.iloc[rng.permutation(len(cohort))])
-    visits = cohort["subject"].value_counts()
-    changed = next((row for row in rows if _first_of_several(row, visits) and row["diagnosis"] == "AD"), None)
-    # Frames are a pitfall of their own.
-    free = [row for row in rows if row is not changed and SITES[row["site"]].frames == 1]
-    number = int(STORED_SHARE * len(free))
-    stored = dict(zip(map(_scan, free[:number]), cycle(READABLE), strict=False))
-    plain = free[number:]
-    shared = next((row for row in plain[1:] if visits[row["subject"]] == 1), None)
-    sources = [row for row in plain if row is not shared]
-    guests = _guests(cohort, sources, shared)
-    if SHARED not in {guest.pitfall for guest in guests}:
-        shared = None
-    return Mess(stored, guests, shared, changed, tuple(sources[:PLAIN]))
-
-
-def as_it_is(content: bytes) -> bytes:
-    """Return an undamaged file."""
-    return content
-
-
-def _first_of_several(row: Row, visits: "pd.Series[int]") -> bool:
-    return row["session"] == "01" and visits[row["subject"]] > 1
-
-
-def _guests(cohort: pd.DataFrame, sources: Sequence[Row], shared: Row | None) -> tuple[Guest, ...]:
-    """Return people of other diagnoses, and as many with unusable files as the cohort bears."""
-    last = int(cohort["subject"].iloc[-1][1:])
-    chosen = [*_others(), *_unusable(int(UNUSABLE_SHARE * len(cohort)), shared)]
-    guests = []
-    for number, (source, (pitfall, group, facts)) in enumerate(zip(cycle(sources), chosen, strict=False)):
-        original = shared if pitfall == SHARED and shared else source
-        own = {"subject": f"P{last + 1 + number:04d}", "session": "01", "diagnosis": group}
-        guests.append(Guest({**original, **own}, original, pitfall, **facts))
-    return tuple(guests)
-
-
-def _others() -> Iterator[tuple[str, str, dict[str, Any]]]:
-    for group in OTHER_GROUPS:
-        yield f"diagnosis {group}", group, {"verdict": "skipped", "damage": as_it_is}
-
-
-def _unusable(budget: int, shared: Row | None) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Yield pitfall, group and facts, the most frequent faults first, while `budget` lasts."""
-    for number, (pitfall, facts) in enumerate(UNUSABLE.items()):
-        # Of a shared image both scans are lost.
-        cost = 2 if pitfall == SHARED else 1
-        if cost <= budget and (shared or pitfall != SHARED):
-            budget -= cost
-            yield pitfall, ("AD", "CN")[number % 2], {"verdict": "unusable", **facts}
-
-
-def _scan(row: Row) -> tuple[str, str]:
-    return row["subject"], row["session"]
-
-
-def _truncated(content: bytes) -> bytes:
-    return content[: len(content) // 3]
-
-
-def _emptied(_: bytes) -> bytes:
-    return b""
-
-
-def _text(_: bytes) -> bytes:
-    return b"Dear colleague, the images are on the disc that we sent to you. " * 40
-
-
-UNUSABLE: Final[dict[str, dict[str, Any]]] = {
-    "truncated file": {"damage": _truncated},
-    "row without file": {"damage": None},
-    SHARED: {"damage": as_it_is},
-    "zero-byte file": {"damage": _emptied},
-    "text called .nii": {"damage": _text},
-    "file without row": {"damage": as_it_is, "listed": False},
-}

@@ -1,12 +1,12 @@
-"""Write a simulated cohort as a BIDS-PET tree or an ADNI download."""
+"""Write a simulated cohort in BIDS or as ADNI download."""
 
 import csv
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import date, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -25,26 +25,27 @@ from adpet.simulation.cohort import (
 )
 from adpet.simulation.defects import (
     CHANGED,
-    NO_MESS,
+    NO_DEFECTS,
     ODD_NAME,
     SHARED,
-    Guest,
-    Mess,
+    ExtraSubject,
     Planted,
+    PlantedDefects,
     Verdict,
-    plan_mess,
+    plan_defects,
     turned,
     write_scan,
 )
 from adpet.simulation.scanner import SCANNERS, SITES
 from adpet.storage import atomic_write, write_json
 
+# ADNI: descriptions of processing levels.
 AVERAGED: Final = "Co-registered, Averaged"
 DYNAMIC: Final = "Co-registered Dynamic"
 RAW: Final = "ADNI Brain PET: Raw FDG"
 STANDARDIZED: Final = "Coreg, Avg, Standardized Image and Voxel Size"
 FRAMES = "six frames, each in a file of its own"
-
+# ADNI: its tables.
 COLLECTION = "FDG_PET_1_15_2024.csv"
 COLLECTION_COLUMNS: Final = (
     "Image Data ID", "Subject", "Group", "Sex", "Age", "Visit", "Modality", "Description", "Type", "Acq Date",
@@ -56,16 +57,20 @@ DIAGNOSIS_CODES: Final = {"CN": 1, "AD": 3}
 MCI_CODE = 2
 # The examination is some days after the scan.
 EXAM_DELAY = timedelta(days=9)
-
-# Image numbers: a subject has a hundred, a visit ten.
+# ADNI: image numbers; a subject has a hundred, a visit ten.
 FIRST_IMAGE, IMAGES_A_SUBJECT, IMAGES_A_VISIT = 1_000_000, 100, 10
 # Every third subject's leaf folders are named by the series; every third site numbers its visits.
 SERIES_LEAVES, NUMBERED_VISITS = 3, 3
 
+# BIDS: the tracer's entity, a label that BIDS does not allow and people give, duration of a scan in s.
+FDG: Final = "trc-18FFDG"
+ODD_LABEL = "rec-Größe, neu 1"
+SECONDS = 1800
+
 
 @dataclass(frozen=True)
 class Image:
-    """One row of the collection CSV; `version` counts the images of a scan, 0 being the one to be read."""
+    """Row of the collection CSV; `version` 0 is the scan."""
 
     row: Row
     description: str = AVERAGED
@@ -93,7 +98,7 @@ class Image:
 
     @property
     def ending(self) -> str:
-        """What a file's name ends in."""
+        """The end of a file's name."""
         return f"S{self.number}_I{self.number}.nii"
 
     @property
@@ -102,97 +107,107 @@ class Image:
 
 
 @dataclass(frozen=True)
-class AdniTree:
-    """A download that is filled: `root` is its folder."""
+class _Tree:
+    """Folder tree in one layout."""
 
     root: Path
-    mess: Mess = NO_MESS
+    defects: PlantedDefects = NO_DEFECTS
+
+    def _planted(self, path: Path, pitfall: str, verdict: Verdict) -> Planted:
+        return Planted(path.relative_to(self.root).as_posix(), pitfall, verdict)
+
+    def _macos_twin(self, path: Path) -> Planted:
+        twin = path.with_name(f"._{path.name}")
+        twin.write_bytes(b"\0\5\x16\7Mac OS X")
+        return self._planted(twin, "twin that macOS leaves", "ignored")
+
+
+@dataclass(frozen=True)
+class AdniTree(_Tree):
+    """ADNI download below `root`."""
 
     def key(self, row: Row) -> str:
         """Return the key that ingest gives a scan."""
         return Candidate(self.root, _ptid(row), _visit(row)).key
 
     def path(self, row: Row) -> Path:
-        """Return where the scan of a row lies: a file, or the folder of its frames."""
+        """Return a scan's file, or the folder of its frames."""
         image = self._image(row)
         folder = self.root / image.folder
         if image.description == RAW:
             return folder
-        if self.mess.pitfall(row) == ODD_NAME:
+        if self.defects.pitfall(row) == ODD_NAME:
             return folder / f"Aufnahme, größer als 1_{image.ending}"
         return folder / image.name()
 
     def write(self, row: Row, scan: SimulatedScan) -> None:
-        """Write a scan; frames in a folder of their own all at once."""
-        pitfall, path = self.mess.pitfall(row), self.path(row)
+        """Write a scan; frames in a folder all at once."""
+        pitfall, path = self.defects.pitfall(row), self.path(row)
         image = self._image(row)
         if image.description != RAW:
             write_scan(path, turned(scan.volume, pitfall), pitfall=pitfall)
             return
         with atomic_write(path) as folder:
             for frame in range(SITES[row["site"]].frames):
-                one = Volume(scan.volume.data[..., frame], scan.volume.affine)
-                write_scan(folder / image.name(frame + 1), one)
+                volume = Volume(scan.volume.data[..., frame], scan.volume.affine)
+                write_scan(folder / image.name(frame + 1), volume)
 
     def finish(self, cohort: pd.DataFrame) -> list[Planted]:
-        """Write the tables and whatever is planted beside the scans; return what was planted."""
+        """Write tables and defects; return what was planted."""
         rows = cohort_rows(cohort)
-        guests = self.mess.guests
-        listed = [*rows, *(guest.row for guest in guests if guest.listed)]
-        beside = list(_beside(self.mess.plain))
-        images = [*map(self._image, listed), *beside]
+        extra_subjects = self.defects.extra_subjects
+        listed = [*rows, *(subject.row for subject in extra_subjects if subject.listed)]
+        versions = list(_further_images(self.defects.plain))
+        images = [*map(self._image, listed), *versions]
         _write_rows(self.root / COLLECTION, COLLECTION_COLUMNS, map(self._collection_row, images))
-        if self.mess == NO_MESS:
+        if self.defects == NO_DEFECTS:
             return []
         _write_rows(self.root / DIAGNOSES, DIAGNOSIS_COLUMNS, map(self._diagnosis_row, listed))
-        return [*self._stored(rows), *map(self._guest, guests), *self._versions(beside)]
+        return [*self._stored(rows), *map(self._extra_subject, extra_subjects), *self._versions(versions)]
 
     def _image(self, row: Row) -> Image:
         if SITES[row["site"]].frames == 1:
             return Image(row)
-        return Image(row, DYNAMIC if self.mess == NO_MESS else RAW)
+        return Image(row, DYNAMIC if self.defects == NO_DEFECTS else RAW)
 
     def _stored(self, rows: Sequence[Row]) -> Iterator[Planted]:
         for row in rows:
-            if row == self.mess.changed:
+            if row == self.defects.changed:
                 yield self._planted(self.path(row), CHANGED, "skipped")
-            elif row == self.mess.shared:
+            elif row == self.defects.shared:
                 yield self._planted(self.path(row), SHARED, "unusable")
             elif self._image(row).description == RAW:
                 yield self._planted(self.path(row), FRAMES, "read")
-            elif pitfall := self.mess.pitfall(row):
+            elif pitfall := self.defects.pitfall(row):
                 yield self._planted(self.path(row), pitfall, "read")
 
-    def _guest(self, guest: Guest) -> Planted:
-        if not guest.damage:
-            return Planted(f"I{Image(guest.row).number}", guest.pitfall, guest.verdict)
-        path = self.path(guest.row)
-        _write_bytes(path, guest.damage(self.path(guest.source).read_bytes()))
-        return self._planted(path, guest.pitfall, guest.verdict)
+    def _extra_subject(self, subject: ExtraSubject) -> Planted:
+        if not subject.damage:
+            return Planted(f"I{Image(subject.row).number}", subject.pitfall, subject.verdict)
+        path = self.path(subject.row)
+        _write_bytes(path, subject.damage(self.path(subject.source).read_bytes()))
+        return self._planted(path, subject.pitfall, subject.verdict)
 
     def _versions(self, images: Iterable[Image]) -> Iterator[Planted]:
-        """Write the files of further images of plain scans, a copy of one, and what macOS leaves."""
+        """Write further images, a copy, and a macOS twin."""
         for image in images:
             if image.description != STANDARDIZED:
                 path = self.root / image.folder / image.name()
                 _write_bytes(path, self.path(image.row).read_bytes())
-                yield self._planted(
-                    path, f"{image.modality} '{image.description}' of the same visit", "skipped"
-                )
-        for row in self.mess.plain[-1:]:
+                pitfall = f"{image.modality} '{image.description}' of the same visit"
+                yield self._planted(path, pitfall, "skipped")
+        for row in self.defects.plain[-1:]:
             path = self.path(row)
             # After its original in the order of names, whichever of the two forms that has.
             copy = path.parent.with_name("copy") / path.name
             _write_bytes(copy, path.read_bytes())
             yield self._planted(copy, "copy in another folder", "skipped")
-            twin = path.with_name(f"._{path.name}")
-            twin.write_bytes(b"\0\5\x16\7Mac OS X")
-            yield self._planted(twin, "twin that macOS leaves", "ignored")
+            yield self._macos_twin(path)
 
     def _collection_row(self, image: Image) -> list[Any]:
-        """Return one row as one of the archive's exports spells it."""
+        """Return one row in the spelling of an export."""
         row, day = image.row, date.fromisoformat(image.row["date"])
-        messy = self.mess != NO_MESS
+        messy = self.defects != NO_DEFECTS
         padded = f"{day.month:02d}/{day.day:02d}/{day.year}"
         short = f"{day.month}/{day.day}/{day.year}"
         return [
@@ -203,26 +218,183 @@ class AdniTree:
         ]  # fmt: skip
 
     def _diagnosis_row(self, row: Row) -> list[Any]:
-        code = MCI_CODE if row == self.mess.changed else DIAGNOSIS_CODES.get(row["diagnosis"], MCI_CODE)
+        code = MCI_CODE if row == self.defects.changed else DIAGNOSIS_CODES.get(row["diagnosis"], MCI_CODE)
         exam = date.fromisoformat(row["date"]) + EXAM_DELAY
         return [_ptid(row), _rid(row), _viscode(row), exam.isoformat(), code]
 
-    def _planted(self, path: Path, pitfall: str, verdict: Verdict) -> Planted:
-        return Planted(path.relative_to(self.root).as_posix(), pitfall, verdict)
+
+@dataclass(frozen=True)
+class BidsTree(_Tree):
+    """BIDS-PET dataset below `root`."""
+
+    def key(self, row: Row) -> str:
+        """Return the key that ingest gives a scan."""
+        return Candidate(self.root, row["subject"], row["session"]).key
+
+    def path(self, row: Row) -> Path:
+        """Return a scan's file."""
+        label = f"{FDG}_{ODD_LABEL}" if self.defects.pitfall(row) == ODD_NAME else FDG
+        # Noise hardly compresses: six frames are not worth the time.
+        suffix = ".nii.gz" if SITES[row["site"]].frames == 1 else ".nii"
+        return self._file(row, f"{label}_pet{suffix}")
+
+    def write(self, row: Row, scan: SimulatedScan) -> None:
+        """Write a scan after its sidecar: it stands for both."""
+        pitfall, path = self.defects.pitfall(row), self.path(row)
+        write_json(_sidecar_path(path), _sidecar(row, scan.injected_mbq))
+        write_scan(path, turned(scan.volume, pitfall), pitfall=pitfall)
+
+    def finish(self, cohort: pd.DataFrame) -> list[Planted]:
+        """Write tables and defects; return what was planted."""
+        extra = pd.DataFrame([subject.row for subject in self.defects.extra_subjects if subject.listed])
+        write_json(
+            self.root / "dataset_description.json",
+            {
+                "Name": "adpet simulate: simulated FDG-PET of people with and without Alzheimer's disease",
+                "BIDSVersion": "1.9.0",
+                "DatasetType": "raw",
+                "License": "MIT",
+                "GeneratedBy": [{"Name": "adpet", "Description": "adpet.simulation.cohort"}],
+            },
+        )
+        people = pd.concat([cohort, extra], ignore_index=True).drop_duplicates("subject")
+        people = people.assign(participant_id=people["subject"].radd("sub-"))
+        columns = ["participant_id", "age", "sex", "diagnosis", "site"]
+        _write_table(self.root / "participants.tsv", people[columns])
+        self._write_sessions(cohort)
+        return [*self._stored(cohort_rows(cohort)), *self._extra_subjects(), *self._further_files()]
+
+    def _write_sessions(self, cohort: pd.DataFrame) -> None:
+        changed = self.defects.changed
+        for subject, visits in cohort.groupby("subject"):
+            if len(visits) > 1:
+                table = visits.assign(session_id=visits["session"].radd("ses-"))
+                if changed and changed["subject"] == subject:
+                    table.loc[table["session"] == changed["session"], "diagnosis"] = "MCI"
+                path = self.root / f"sub-{subject}" / f"sub-{subject}_sessions.tsv"
+                _write_table(path, table[["session_id", "age", "diagnosis"]])
+
+    def _stored(self, rows: list[Row]) -> Iterator[Planted]:
+        for row in rows:
+            if pitfall := self.defects.pitfall(row):
+                yield self._planted(self.path(row), pitfall, "read")
+        if self.defects.shared:
+            yield self._planted(self.path(self.defects.shared), SHARED, "unusable")
+        if self.defects.changed:
+            yield self._planted(self.path(self.defects.changed), CHANGED, "skipped")
+
+    def _extra_subjects(self) -> Iterator[Planted]:
+        for subject in self.defects.extra_subjects:
+            # A participant without files is no fault in BIDS.
+            if subject.damage:
+                path = self.path(subject.row)
+                self._copy(subject.source, path, {})
+                path.write_bytes(subject.damage(path.read_bytes()))
+                yield self._planted(path, subject.pitfall, subject.verdict)
+
+    def _further_files(self) -> Iterator[Planted]:
+        """Write another tracer and reconstruction, MRI, and a macOS twin."""
+        if not self.defects.plain:
+            return
+        row = self.defects.plain[0]
+        session, suffix = self.path(row).parents[1], "".join(self.path(row).suffixes)
+        tracer = self._file(row, f"trc-18FAV45_pet{suffix}")
+        self._copy(row, tracer, {"TracerName": "AV45"})
+        yield self._planted(tracer, "another tracer", "skipped")
+        again = self._file(row, f"{FDG}_rec-late_pet{suffix}")
+        self._copy(row, again, {"ReconMethodName": "FBP"})
+        yield self._planted(again, "another reconstruction", "skipped")
+        anatomy = session / "anat" / self._file(row, f"T1w{suffix}").name
+        _write_bytes(anatomy, self.path(row).read_bytes())
+        yield self._planted(anatomy, "MRI", "ignored")
+        yield self._macos_twin(self.path(row))
+
+    def _file(self, row: Row, ending: str) -> Path:
+        subject, session = f"sub-{row['subject']}", f"ses-{row['session']}"
+        return self.root / subject / session / "pet" / f"{subject}_{session}_{ending}"
+
+    def _copy(self, row: Row, path: Path, facts: dict[str, Any]) -> None:
+        write_json(_sidecar_path(path), _sidecar(row, 185.0) | facts)
+        path.write_bytes(self.path(row).read_bytes())
 
 
-def _beside(plain: Sequence[Row]) -> Iterator[Image]:
-    """Yield further images of plain scans: levels, tracers and modalities; the last was not downloaded."""
+Tree: TypeAlias = BidsTree | AdniTree
+
+
+def write_cohort(
+    folder_raw: Path,
+    folder_truth: Path,
+    recipe: SimulationRecipe,
+    *,
+    layout: Literal["bids", "adni"] = "bids",
+    messy: bool = False,
+    workers: int = 1,
+    progress: Callable[..., Iterable[Any]] = lambda items, **_: items,
+) -> None:
+    """Simulate a cohort; write the collection and its truth.
+
+    The truth is ``severity.tsv``, one row a scan, and ``<scan>_deficit.nii.gz`` for each scan whose severity
+    is not 0, where ``<scan>`` is the key that ingest gives it. A scan that exists already is whole and not
+    made again, so that a killed call continues; the folders must have been begun with the same arguments.
+
+    Parameters
+    ----------
+    layout : "bids" or "adni"
+        A BIDS-PET dataset, or a download of ADNI's archive with its CSV.
+    messy : bool
+        Plant the pitfalls of real collections, and list them in ``planted.csv`` with the truth: the file or
+        folder, relative to `folder_raw`; the pitfall; and the verdict that ingest must come to: ``read``,
+        ``skipped``, ``unusable``, or ``ignored`` if no table of ingest names it. In ADNI's layout it must
+        know ``cohort.diagnosis_table``.
+    workers : int
+        Processes; each holds one scan at a time.
+    progress : callable
+        Wraps the iterable of finished scans; called with it and ``total=``.
+    """
+    cohort = draw_cohort(recipe)
+    defects = plan_defects(cohort, recipe.seed) if messy else NO_DEFECTS
+    tree: Tree = BidsTree(folder_raw, defects) if layout == "bids" else AdniTree(folder_raw, defects)
+    rows = cohort_rows(cohort)
+    write = partial(_write_scan, tree=tree, folder_truth=folder_truth, recipe=recipe)
+    for _ in progress(map_in_processes(write, rows, workers=workers), total=len(rows)):
+        pass
+    planted = tree.finish(cohort)
+    truth = cohort[["subject", "session", "diagnosis", "severity"]].copy()
+    truth.insert(0, "scan", [tree.key(row) for row in rows])
+    truth["deficit"] = [_deficit_name(tree, row) if row["severity"] > 0 else "n/a" for row in rows]
+    _write_table(folder_truth / "severity.tsv", truth)
+    if messy:
+        table = pd.DataFrame(map(asdict, planted), columns=["file", "pitfall", "verdict"])
+        _write_table(folder_truth / "planted.csv", table.sort_values("file"), separator=",")
+
+
+def _write_scan(row: Row, *, tree: Tree, folder_truth: Path, recipe: SimulationRecipe) -> None:
+    """Write a scan after its truth: it stands for both."""
+    if tree.path(row).exists():
+        return
+    scan = simulate_scan(row, recipe, load_anatomy())
+    if scan.deficit is not None:
+        deficit = turned(scan.deficit, tree.defects.pitfall(row))
+        write_volume(folder_truth / _deficit_name(tree, row), deficit, dtype=np.uint8)
+    tree.write(row, scan)
+
+
+def _deficit_name(tree: Tree, row: Row) -> str:
+    return f"{tree.key(row)}_deficit.nii.gz"
+
+
+def _further_images(plain: Sequence[Row]) -> Iterator[Image]:
+    """Yield other levels, tracers and modalities of plain scans."""
     versions = (
-        partial(Image, description=DYNAMIC),
-        partial(Image, description=RAW),
-        partial(Image, description=f"AV45 {AVERAGED}"),
-        partial(Image, description="MPRAGE", modality="MRI"),
-        partial(Image, description=STANDARDIZED),
+        (DYNAMIC, "PET"),
+        (RAW, "PET"),
+        (f"AV45 {AVERAGED}", "PET"),
+        ("MPRAGE", "MRI"),
+        (STANDARDIZED, "PET"),
     )
-    for version, image in enumerate(versions, start=1):
+    for version, (description, modality) in enumerate(versions, start=1):
         if plain:
-            yield replace(image(plain[version % len(plain)]), version=version)
+            yield Image(plain[version % len(plain)], description, version, modality)
 
 
 def _rid(row: Row) -> int:
@@ -234,7 +406,7 @@ def _ptid(row: Row) -> str:
 
 
 def _viscode(row: Row) -> str:
-    """Return ``bl``, or the month of a follow-up as ADNI plans them, every six."""
+    """Return ``bl``, or the month of a six-monthly follow-up."""
     return f"m{6 * round(row['years'] * 2):02d}" if row["years"] else "bl"
 
 
@@ -242,104 +414,6 @@ def _visit(row: Row) -> str:
     """Return the visit as the collection CSV names it."""
     numbered = int(row["site"][1:]) % NUMBERED_VISITS == 0
     return str(int(row["session"])) if numbered else _viscode(row)
-
-
-def _write_rows(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    with atomic_write(path) as aside, aside.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file, quoting=csv.QUOTE_ALL, lineterminator="\n").writerows([columns, *rows])
-
-
-def _write_bytes(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
-
-
-FDG: Final = "trc-18FFDG"
-# A label that BIDS does not allow and people give.
-ODD_LABEL = "rec-Größe, neu 1"
-SECONDS = 1800
-
-
-@dataclass(frozen=True)
-class BidsTree:
-    """A dataset that is filled: `root` is its folder."""
-
-    root: Path
-    mess: Mess = NO_MESS
-
-    def key(self, row: Row) -> str:
-        """Return the key that ingest gives a scan."""
-        return Candidate(self.root, row["subject"], row["session"]).key
-
-    def path(self, row: Row) -> Path:
-        """Return where the scan of a row lies."""
-        label = f"{FDG}_{ODD_LABEL}" if self.mess.pitfall(row) == ODD_NAME else FDG
-        # Noise hardly compresses: six frames are not worth the time.
-        suffix = ".nii.gz" if SITES[row["site"]].frames == 1 else ".nii"
-        return self._file(row, f"{label}_pet{suffix}")
-
-    def write(self, row: Row, scan: SimulatedScan) -> None:
-        """Write a scan and its sidecar; the scan comes last and stands for both."""
-        pitfall, path = self.mess.pitfall(row), self.path(row)
-        write_json(_sidecar_path(path), _sidecar(row, scan.injected_mbq))
-        write_scan(path, turned(scan.volume, pitfall), pitfall=pitfall)
-
-    def finish(self, cohort: pd.DataFrame) -> list[Planted]:
-        """Write the tables and whatever is planted beside the scans; return what was planted."""
-        guests = pd.DataFrame([guest.row for guest in self.mess.guests if guest.listed])
-        _write_description(self.root)
-        _write_people(self.root, pd.concat([cohort, guests], ignore_index=True))
-        _write_sessions(self.root, cohort, self.mess.changed)
-        return [*self._stored(cohort_rows(cohort)), *self._guests(), *self._beside()]
-
-    def _stored(self, rows: list[Row]) -> Iterator[Planted]:
-        for row in rows:
-            if pitfall := self.mess.pitfall(row):
-                yield self._planted(self.path(row), pitfall, "read")
-        if self.mess.shared:
-            yield self._planted(self.path(self.mess.shared), SHARED, "unusable")
-        if self.mess.changed:
-            yield self._planted(self.path(self.mess.changed), CHANGED, "skipped")
-
-    def _guests(self) -> Iterator[Planted]:
-        for guest in self.mess.guests:
-            # Nobody misses the files of a participant.
-            if guest.damage:
-                path = self.path(guest.row)
-                self._copy(guest.source, path, {})
-                path.write_bytes(guest.damage(path.read_bytes()))
-                yield self._planted(path, guest.pitfall, guest.verdict)
-
-    def _beside(self) -> Iterator[Planted]:
-        """Write what lies beside a plain scan: other tracers, reconstructions, MRI, and what macOS leaves."""
-        if not self.mess.plain:
-            return
-        row = self.mess.plain[0]
-        session, suffix = self.path(row).parents[1], "".join(self.path(row).suffixes)
-        tracer = self._file(row, f"trc-18FAV45_pet{suffix}")
-        self._copy(row, tracer, {"TracerName": "AV45"})
-        yield self._planted(tracer, "another tracer", "skipped")
-        again = self._file(row, f"{FDG}_rec-late_pet{suffix}")
-        self._copy(row, again, {"ReconMethodName": "FBP"})
-        yield self._planted(again, "another reconstruction", "skipped")
-        anatomy = session / "anat" / self._file(row, f"T1w{suffix}").name
-        anatomy.parent.mkdir(parents=True, exist_ok=True)
-        anatomy.write_bytes(self.path(row).read_bytes())
-        yield self._planted(anatomy, "MRI", "ignored")
-        twin = self.path(row).with_name(f"._{self.path(row).name}")
-        twin.write_bytes(b"\0\5\x16\7Mac OS X")
-        yield self._planted(twin, "twin that macOS leaves", "ignored")
-
-    def _file(self, row: Row, ending: str) -> Path:
-        subject, session = f"sub-{row['subject']}", f"ses-{row['session']}"
-        return self.root / subject / session / "pet" / f"{subject}_{session}_{ending}"
-
-    def _copy(self, row: Row, path: Path, facts: dict[str, Any]) -> None:
-        write_json(_sidecar_path(path), _sidecar(row, 185.0) | facts)
-        path.write_bytes(self.path(row).read_bytes())
-
-    def _planted(self, path: Path, pitfall: str, verdict: Verdict) -> Planted:
-        return Planted(path.relative_to(self.root).as_posix(), pitfall, verdict)
 
 
 def _sidecar_path(path: Path) -> Path:
@@ -376,114 +450,16 @@ def _sidecar(row: Row, injected_mbq: float) -> dict[str, Any]:
     }
 
 
-def _write_description(folder: Path) -> None:
-    write_json(
-        folder / "dataset_description.json",
-        {
-            "Name": "adpet simulate: simulated FDG-PET of people with and without Alzheimer's disease",
-            "BIDSVersion": "1.9.0",
-            "DatasetType": "raw",
-            "License": "MIT",
-            "GeneratedBy": [{"Name": "adpet", "Description": "adpet.simulation.cohort"}],
-        },
-    )
+def _write_rows(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    with atomic_write(path) as aside, aside.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, quoting=csv.QUOTE_ALL, lineterminator="\n").writerows([columns, *rows])
 
 
-def _write_people(folder: Path, people: pd.DataFrame) -> None:
-    first = people.drop_duplicates("subject").copy()
-    first["participant_id"] = first["subject"].radd("sub-")
-    _write_tsv(folder / "participants.tsv", first[["participant_id", "age", "sex", "diagnosis", "site"]])
-
-
-def _write_sessions(folder: Path, cohort: pd.DataFrame, changed: Row | None) -> None:
-    for subject, visits in cohort.groupby("subject"):
-        if len(visits) > 1:
-            table = visits.assign(session_id=visits["session"].radd("ses-"))
-            if changed and changed["subject"] == subject:
-                table.loc[table["session"] == changed["session"], "diagnosis"] = "MCI"
-            path = folder / f"sub-{subject}" / f"sub-{subject}_sessions.tsv"
-            _write_tsv(path, table[["session_id", "age", "diagnosis"]])
-
-
-def _write_tsv(path: Path, table: pd.DataFrame) -> None:
-    with atomic_write(path) as aside:
-        table.to_csv(aside, sep="\t", index=False, lineterminator="\n")
-
-
-Tree = BidsTree | AdniTree
-
-
-def write_cohort(
-    folder_raw: Path,
-    folder_truth: Path,
-    recipe: SimulationRecipe,
-    *,
-    layout: Literal["bids", "adni"] = "bids",
-    messy: bool = False,
-    workers: int = 1,
-    progress: Callable[..., Iterable[Any]] = lambda items, **_: items,
-) -> None:
-    """Simulate a cohort and write it as a collection, its truth into another folder.
-
-    The truth is ``severity.tsv``, one row a scan, and ``<scan>_deficit.nii.gz`` for each scan whose severity
-    is not 0, where ``<scan>`` is the key that ingest gives it. A scan that is there already is whole and not
-    made again, so that a killed call continues; the folders must have been begun with the same arguments.
-
-    Parameters
-    ----------
-    layout : "bids" or "adni"
-        A BIDS-PET dataset, or a download of ADNI's archive with its CSV.
-    messy : bool
-        Plant the pitfalls of real collections, and list them in ``planted.csv`` beside the truth: the file or
-        folder, relative to `folder_raw`; the pitfall; and the verdict that ingest must come to: ``read``,
-        ``skipped``, ``unusable``, or ``ignored`` where no table of ingest names it. In ADNI's layout it must
-        know ``cohort.diagnosis_table``.
-    workers : int
-        Processes; each holds one scan at a time.
-    progress : callable
-        Wraps the iterable of finished scans; called with it and ``total=``.
-    """
-    cohort = draw_cohort(recipe)
-    mess = plan_mess(cohort, recipe.seed) if messy else NO_MESS
-    tree: Tree = BidsTree(folder_raw, mess) if layout == "bids" else AdniTree(folder_raw, mess)
-    rows = cohort_rows(cohort)
-    one = partial(_write_scan, tree=tree, folder_truth=folder_truth, recipe=recipe)
-    for _ in progress(map_in_processes(one, rows, workers=workers), total=len(rows)):
-        pass
-    planted = tree.finish(cohort)
-    _write_truth(folder_truth, tree, cohort)
-    if messy:
-        _write_table(folder_truth / "planted.csv", _planted_table(planted), separator=",")
-
-
-def _write_scan(row: Row, *, tree: Tree, folder_truth: Path, recipe: SimulationRecipe) -> None:
-    """Write a scan and its truth; the scan comes last and stands for both."""
-    if tree.path(row).exists():
-        return
-    scan = simulate_scan(row, recipe, load_anatomy())
-    if scan.deficit is not None:
-        deficit = turned(scan.deficit, tree.mess.pitfall(row))
-        write_volume(folder_truth / _deficit_name(tree, row), deficit, dtype=np.uint8)
-    tree.write(row, scan)
-
-
-def _deficit_name(tree: Tree, row: Row) -> str:
-    return f"{tree.key(row)}_deficit.nii.gz"
-
-
-def _write_truth(folder: Path, tree: Tree, cohort: pd.DataFrame) -> None:
-    truth = cohort[["subject", "session", "diagnosis", "severity"]].copy()
-    rows = cohort_rows(cohort)
-    truth.insert(0, "scan", [tree.key(row) for row in rows])
-    truth["deficit"] = [_deficit_name(tree, row) if row["severity"] > 0 else "n/a" for row in rows]
-    _write_table(folder / "severity.tsv", truth, separator="\t")
-
-
-def _planted_table(planted: Iterable[Planted]) -> pd.DataFrame:
-    table = pd.DataFrame(map(asdict, planted), columns=["file", "pitfall", "verdict"])
-    return table.sort_values("file", ignore_index=True)
-
-
-def _write_table(path: Path, table: pd.DataFrame, *, separator: str) -> None:
+def _write_table(path: Path, table: pd.DataFrame, *, separator: str = "\t") -> None:
     with atomic_write(path) as aside:
         table.to_csv(aside, sep=separator, index=False, lineterminator="\n")
+
+
+def _write_bytes(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)

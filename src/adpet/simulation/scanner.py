@@ -1,6 +1,7 @@
-"""What a scanner makes of a head: pose, resolution, noise, shading and its own grid, in scanner RAS+ mm.
+"""Scanner of the simulated cohort: pose, resolution, noise, shading, grid.
 
-The scanner's isocentre is the origin and the middle of the field of view. Voxels are activity in Bq/mL.
+The scanner's isocentre is the origin and the middle of the field of view, in scanner RAS+ mm. Voxels are
+activity in Bq/mL.
 """
 
 from collections.abc import Mapping
@@ -12,13 +13,14 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from adpet.imaging.nifti import Affine, Array
-from adpet.simulation.anatomy import FWHM_PER_SIGMA, GRID_MM, Anatomy
+from adpet.imaging.registration import FWHM_PER_SIGMA
+from adpet.simulation.anatomy import GRID_MM, Anatomy
 from adpet.simulation.subject import LATTICE_MM, Person, on_lattice, unit_noise
 
 # Standard deviations of a head's pose: turns about x (pitch), y (roll) and z (yaw) in degrees, shift in mm.
 PITCH_ROLL_YAW_SD = (7.0, 5.0, 4.0)
 SHIFT_SD_MM = 8.0
-# What a technician puts into the middle of the field of view, MNI mm.
+# Point that lies in the middle of the field of view, MNI mm.
 HEAD_CENTRE = np.array([0.0, -18.0, 8.0])
 # Noise relative to sqrt(uptake + 0.03), uptake of the mean cortex being 1: as counting statistics demand, and
 # a floor for scatter and randoms.
@@ -33,7 +35,7 @@ WIDE_VARIANCE = 0.5
 
 @dataclass(frozen=True)
 class Scanner:
-    """A scanner and how it reconstructs.
+    """Scanner with its reconstruction.
 
     Attributes
     ----------
@@ -42,7 +44,7 @@ class Scanner:
     matrix, zooms : (int, int, int), (float, float, float)
         Voxels and their edges in mm, in storage order.
     axes : str
-        Where the storage axes point, as nibabel's axis codes.
+        Directions of the storage axes, as nibabel's axis codes.
     """
 
     manufacturer: str
@@ -55,7 +57,7 @@ class Scanner:
 
     @property
     def affine(self) -> Affine:
-        """(4, 4) float64: voxel indices -> scanner RAS+ mm, the origin in the middle."""
+        """(4, 4) affine: voxel indices -> RAS+ mm, centred."""
         turn = nib.orientations.axcodes2ornt(tuple(self.axes))
         affine = np.eye(4)
         affine[:3, :3] = np.diag(np.array(self.zooms) * turn[:, 1])
@@ -76,7 +78,7 @@ SCANNERS = {
 
 @dataclass(frozen=True)
 class Site:
-    """Where people are scanned: its scanner, its usual part of the cohort, the frames that it delivers."""
+    """Site: its scanner, share of the cohort, and frames."""
 
     scanner: str
     share: float
@@ -101,7 +103,7 @@ SCANNER_SHARES = {
 
 
 def site_shares(scanners: Mapping[str, float]) -> dict[str, float]:
-    """Return the part of each site in a cohort with these parts of scanners (any scale, 0 if not named)."""
+    """Return the share of each site, given those of scanners."""
     total = sum(scanners.values())
     return {
         name: scanners.get(site.scanner, 0) / total * site.share / SCANNER_SHARES[site.scanner]
@@ -110,17 +112,17 @@ def site_shares(scanners: Mapping[str, float]) -> dict[str, float]:
 
 
 def draw_pose(rng: np.random.Generator, person: Person, *, scale: float) -> Affine:
-    """Draw how a head lies in the scanner: (4, 4), scanner mm -> MNI mm; `scale` 0 centres it upright."""
+    """Draw a head's pose, scanner mm -> MNI mm."""
     degrees = scale * np.array(PITCH_ROLL_YAW_SD) * rng.standard_normal(3)
     shift = scale * SHIFT_SD_MM * rng.standard_normal(3)
     turn = np.eye(3)
     for axis, angle in enumerate(np.radians(degrees)):
         first, second = (axis + 1) % 3, (axis + 2) % 3
-        one = np.eye(3)
-        one[[first, second], [first, second]] = np.cos(angle)
-        one[second, first] = np.sin(angle)
-        one[first, second] = -np.sin(angle)
-        turn = turn @ one
+        about_axis = np.eye(3)
+        about_axis[[first, second], [first, second]] = np.cos(angle)
+        about_axis[second, first] = np.sin(angle)
+        about_axis[first, second] = -np.sin(angle)
+        turn = turn @ about_axis
     pose = np.eye(4)
     pose[:3, :3] = turn.T / (1 + scale * person.size)
     pose[:3, 3] = HEAD_CENTRE - pose[:3, :3] @ shift
@@ -128,10 +130,10 @@ def draw_pose(rng: np.random.Generator, person: Person, *, scale: float) -> Affi
 
 
 def blur(uptake: Array, fwhm_mm: float) -> Array:
-    """Blur an image on the 3 mm grid so that it has `fwhm_mm` once it is resampled.
+    """Blur an image on the 3 mm grid to `fwhm_mm`.
 
-    Averaging over 3 mm voxels and linear interpolation blur too: their variances, h^2 / 12 and on average
-    h^2 / 6 for voxels of h, are left out here.
+    It has that resolution once it is resampled. Averaging over 3 mm voxels and linear interpolation blur too:
+    their variances, h^2 / 12 and on average h^2 / 6 for voxels of h, are left out here.
     """
     variance = max((fwhm_mm / FWHM_PER_SIGMA / GRID_MM) ** 2 - 1 / 4, 0.0)
     if variance > WIDE_VARIANCE:
@@ -146,7 +148,7 @@ def blur(uptake: Array, fwhm_mm: float) -> Array:
 def sample_points(
     anatomy: Anatomy, person: Person, pose: Affine, *, affine: Affine, shape: tuple[int, int, int]
 ) -> Array:
-    """Return where the voxels of an image lie in the anatomy's grid: (3, i, j, k) float32 voxel indices."""
+    """Return where voxels lie in the anatomy, voxel indices."""
     to_grid = (np.linalg.inv(anatomy.affine) @ pose @ affine).astype(np.float32)
     stride = 8
     lattice = np.indices([(size - 1) // stride + 2 for size in shape], dtype=np.float32) * stride
@@ -165,7 +167,7 @@ def sample_points(
 
 
 def sample(image: Array, points: Array) -> Array:
-    """Interpolate an image on the 3 mm grid at `points`; beyond the grid is air, and below it more neck."""
+    """Interpolate an image on the 3 mm grid at `points`."""
     return np.asarray(ndimage.map_coordinates(image, points, order=1, mode="nearest"))
 
 
@@ -178,12 +180,14 @@ def count(
     noise: float,
     frames: int,
 ) -> Array:
-    """Return one scan as whole Bq/mL, none negative: (i, j, k), or (i, j, k, frames), float32.
+    """Return one scan in whole Bq/mL, not negative.
+
+    It has a further axis of frames if there are several.
 
     Parameters
     ----------
     uptake : (i, j, k) float32 ndarray
-        What an ideal scanner of the same resolution would see, pons = 1.
+        As an ideal scanner of the same resolution would see it, pons = 1.
     noise : float
         Factor on the usual noise.
     frames : int

@@ -1,4 +1,4 @@
-"""One person's brain: physiology that everybody varies in, ageing, and what Alzheimer's disease takes away.
+"""Subject of the simulated cohort: physiology, ageing, Alzheimer's disease.
 
 Uptake is relative to the pons of the average healthy brain, on the anatomy's 3 mm MNI grid, before blur.
 """
@@ -11,9 +11,9 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from adpet.imaging.nifti import Array
+from adpet.imaging.registration import FWHM_PER_SIGMA
 from adpet.simulation.anatomy import (
     BRAIN_STEM,
-    FWHM_PER_SIGMA,
     GRID_MM,
     NOT_CORTEX,
     REGIONS,
@@ -75,7 +75,7 @@ LATTICE_MM = 12.0
 
 @dataclass(frozen=True, eq=False)
 class Person:
-    """Everything about a person that does not change between visits.
+    """Traits of a person that do not change between visits.
 
     Attributes
     ----------
@@ -107,7 +107,7 @@ class Person:
 
 
 def draw_person(rng: np.random.Generator, anatomy: Anatomy) -> Person:
-    """Draw a person; the same generator gives the same one, healthy or not."""
+    """Draw a person, the same for the same generator."""
     regional = np.exp(REGIONAL_SPREAD * rng.standard_normal(len(REGIONS)))
     stem = np.isin(list(REGIONS), BRAIN_STEM)
     common = np.exp(COMMON_SPREAD * rng.standard_normal())
@@ -136,7 +136,7 @@ def draw_person(rng: np.random.Generator, anatomy: Anatomy) -> Person:
 
 
 def average_person(anatomy: Anatomy) -> Person:
-    """Return the person in the middle of all those that `draw_person` draws."""
+    """Return the average of the people of `draw_person`."""
     regions, lesions = np.ones(len(REGIONS)), np.array([lesion[2] for lesion in LESIONS.values()])
     return Person(
         left=regions,
@@ -154,10 +154,10 @@ def average_person(anatomy: Anatomy) -> Person:
 
 
 def person_uptake(person: Person, anatomy: Anatomy, *, age: float, severity: float) -> tuple[Array, Array]:
-    """Return a person's uptake and what it would be at severity 0, two (i, j, k) float32.
+    """Return a person's uptake and that at severity 0.
 
-    Both have the same ventricles and the same shape, so that their ratio shows lost metabolism and lost
-    cortex only. At severity 0 they are one and the same array.
+    Both have the same ventricles and shape, so that their ratio shows lost metabolism and lost cortex only.
+    At severity 0 they are one and the same array.
     """
     decades = (age - TABLE_AGE) / 10
     ageing = _ageing(decades)
@@ -181,14 +181,14 @@ def person_uptake(person: Person, anatomy: Anatomy, *, age: float, severity: flo
 
 
 def smooth_lattice(rng: np.random.Generator, shape: tuple[int, ...], fwhm_mm: float) -> Array:
-    """Draw a smooth random field of unit variance on a 12 mm lattice that covers a 3 mm grid of `shape`."""
+    """Draw a smooth field of unit variance on a lattice."""
     step = LATTICE_MM / GRID_MM
     lattice = [int(np.ceil((size - 1) / step)) + 2 for size in shape]
     return unit_noise(rng, lattice, [fwhm_mm / LATTICE_MM] * 3)
 
 
 def unit_noise(rng: np.random.Generator, shape: list[int], fwhm_voxels: list[float]) -> Array:
-    """Draw Gaussian noise of unit variance that is correlated over `fwhm_voxels` along each axis."""
+    """Draw noise of unit variance, correlated over `fwhm_voxels`."""
     noise = rng.standard_normal(shape, dtype=np.float32)
     for axis, fwhm in enumerate(fwhm_voxels):
         sigma = fwhm / FWHM_PER_SIGMA
@@ -201,15 +201,14 @@ def unit_noise(rng: np.random.Generator, shape: list[int], fwhm_voxels: list[flo
 
 
 def on_lattice(lattice: Array, shape: tuple[int, ...], step: npt.ArrayLike = LATTICE_MM / GRID_MM) -> Array:
-    """Interpolate a lattice linearly at every voxel of `shape`; beyond its last point it goes on as there.
+    """Interpolate a lattice linearly at every voxel of `shape`.
 
-    Axis by axis, which is six times as fast as looking up every voxel's eight neighbours.
+    Beyond its last point the value continues. Axis by axis is six times as fast as by eight neighbours.
 
     Parameters
     ----------
     lattice : (l, m, n) float32 ndarray
         Its first point lies at the first voxel.
-    shape : (int, int, int)
     step : float, or one an axis
         Voxels from one point of the lattice to the next.
     """
@@ -230,7 +229,7 @@ def _ageing(decades: float) -> npt.NDArray[np.float64]:
 
 
 def _spared(person: Person, anatomy: Anatomy, severity: float) -> Array:
-    """Return the share of grey uptake that the disease leaves, (n,) float32."""
+    """Return the share of grey uptake left, (n,) float32."""
     spared = []
     for lost in (person.lost_left, person.lost_right):
         share = np.ones_like(anatomy.right)

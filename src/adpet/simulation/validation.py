@@ -1,6 +1,6 @@
-"""Hold the simulated cohort against published figures and a real mean image."""
+"""Validate the simulated cohort against published figures and real data."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,108 +11,15 @@ from scipy import ndimage
 from adpet.evaluation.baselines import voxel_features
 from adpet.imaging.nifti import Array, to_ras
 from adpet.imaging.normalization import Standard, normalize
+from adpet.imaging.registration import FWHM_PER_SIGMA, Mask
 from adpet.imaging.template import reference_mask
-from adpet.simulation.anatomy import FWHM_PER_SIGMA, NORMATIVE, REGIONS, Anatomy, region_masks
+from adpet.simulation.anatomy import NORMATIVE, REGIONS, Anatomy, region_masks
 from adpet.simulation.cohort import Row, SimulationRecipe, simulate_scan
 
 # Noise is what a blur of one voxel takes away.
 NOISE_SIGMA_VOXELS = 1.0
 # Voxels are averaged in blocks of this edge before a linear model reads them: 6 mm, as scanners resolve.
 BLOCK_VOXELS = 2
-
-
-@dataclass(frozen=True, eq=False)
-class ScanMeasures:
-    """One scan, measured.
-
-    Attributes
-    ----------
-    left, right : dict of str to float
-        Mean of each region of `adpet.simulation.anatomy.REGIONS`, Bq/mL.
-    brain : float
-        Mean of the whole brain, Bq/mL.
-    volume : (i, j, k) float16 ndarray
-        The standard volume: ratio to the brain's mean on the MNI grid.
-    blocks : (n,) float32 ndarray
-        The same, averaged over blocks of the brain.
-    pose : (12,) float64 ndarray
-        The alignment that was found: the first three rows of its matrix.
-    noise : float
-        Relative standard deviation of what is finer than a voxel's blur, in the cerebellum.
-    """
-
-    left: dict[str, float]
-    right: dict[str, float]
-    brain: float
-    volume: npt.NDArray[np.float16]
-    blocks: npt.NDArray[np.float32]
-    pose: npt.NDArray[np.float64]
-    noise: float
-
-
-def measure_scan(row: Row, recipe: SimulationRecipe, *, anatomy: Anatomy, standard: Standard) -> ScanMeasures:
-    """Simulate the scan of one row of `draw_cohort`, normalize and measure it; about 1.5 s.
-
-    Raises
-    ------
-    InputError
-        Where the scan cannot be aligned.
-    """
-    scan = simulate_scan(row, recipe, anatomy)
-    data = scan.volume.data if scan.volume.data.ndim == 3 else scan.volume.data.mean(axis=-1)
-    left, right, brain = region_means(data, scan.points, anatomy)
-    found, alignment = normalize(to_ras(data, scan.volume.affine), standard)
-    blocks = voxel_features([found.data], standard.brain, block=BLOCK_VOXELS)[0]
-    return ScanMeasures(
-        left=left,
-        right=right,
-        brain=brain,
-        volume=found.data.astype(np.float16),
-        blocks=blocks,
-        pose=alignment.matrix[:3].ravel(),
-        noise=_noise(found.data, reference_mask("cerebellum", float(found.affine[0, 0]))),
-    )
-
-
-def region_means(
-    data: npt.NDArray[np.float32], points: npt.NDArray[np.float32], anatomy: Anatomy
-) -> tuple[dict[str, float], dict[str, float], float]:
-    """Take each region's mean in a person's own anatomy.
-
-    Parameters
-    ----------
-    data : (i, j, k) float32 ndarray
-        A scan.
-    points : (3, i, j, k) float32 ndarray
-        Where each voxel comes from, as `simulate_scan` gives it.
-    anatomy : Anatomy
-
-    Returns
-    -------
-    left, right : dict of str to float
-        By region of `adpet.simulation.anatomy.REGIONS`, in the scan's unit.
-    brain : float
-        Mean of all its tissue.
-    """
-    i, j, k = np.round(points).astype(np.intp)
-    shape = anatomy.tissue.shape
-    inside = (i >= 0) & (i < shape[0]) & (j >= 0) & (j < shape[1]) & (k >= 0) & (k < shape[2])
-    voxels, i, j, k = data[inside], i[inside], j[inside], k[inside]
-    middle = (shape[0] - 1) // 2
-    left, right = {}, {}
-    for name, mask in region_masks(anatomy).items():
-        members = mask[i, j, k]
-        values, side = voxels[members], i[members] - middle
-        left[name], right[name] = float(values[side < 0].mean()), float(values[side > 0].mean())
-    return left, right, float(voxels[anatomy.tissue[i, j, k]].mean())
-
-
-def _noise(data: npt.NDArray[np.float32], mask: npt.NDArray[np.bool_]) -> float:
-    fine = data - ndimage.gaussian_filter(data, NOISE_SIGMA_VOXELS)
-    return float(fine[mask].std() / data[mask].mean())
-
-
-Mask = npt.NDArray[np.bool_]
 
 LIKENESS = 0.90
 MEANS_WITHIN = 0.05
@@ -135,9 +42,38 @@ FOLDS = 10
 LIKENESS_FWHM_MM = tuple(np.arange(0.0, 16.5, 0.5).tolist())
 
 
+@dataclass(frozen=True, eq=False)
+class ScanMeasures:
+    """Measurements of one scan.
+
+    Attributes
+    ----------
+    left, right : dict of str to float
+        Mean of each region of `adpet.simulation.anatomy.REGIONS`, Bq/mL.
+    brain : float
+        Mean of the whole brain, Bq/mL.
+    volume : (i, j, k) float16 ndarray
+        SUVR, whole brain as the reference region, on the MNI grid.
+    blocks : (n,) float32 ndarray
+        The same, averaged over blocks of the brain.
+    pose : (12,) float64 ndarray
+        The first three rows of the registration's matrix.
+    noise : float
+        Relative standard deviation in the cerebellum after a high-pass of a voxel.
+    """
+
+    left: dict[str, float]
+    right: dict[str, float]
+    brain: float
+    volume: npt.NDArray[np.float16]
+    blocks: npt.NDArray[np.float32]
+    pose: npt.NDArray[np.float64]
+    noise: float
+
+
 @dataclass(frozen=True)
 class Target:
-    """One figure: what it must be, what it is, and whether that will do; None where it was not measured."""
+    """Required and measured figure; `met` is None if not measured."""
 
     name: str
     required: str
@@ -145,24 +81,71 @@ class Target:
     met: bool | None
 
 
-def regional_targets(cohort: pd.DataFrame, measures: Sequence[ScanMeasures]) -> list[Target]:
-    """Judge means, spread, asymmetry and loss by region.
+def measure_scan(row: Row, recipe: SimulationRecipe, *, anatomy: Anatomy, standard: Standard) -> ScanMeasures:
+    """Simulate, normalize and measure a scan; about 1.5 s."""
+    scan = simulate_scan(row, recipe, anatomy)
+    data = scan.volume.data if scan.volume.data.ndim == 3 else scan.volume.data.mean(axis=-1)
+    left, right, brain = region_means(data, scan.points, anatomy)
+    found, alignment = normalize(to_ras(data, scan.volume.affine), standard)
+    blocks = voxel_features([found.data], standard.brain, block=BLOCK_VOXELS)[0]
+    fine = found.data - ndimage.gaussian_filter(found.data, NOISE_SIGMA_VOXELS)
+    cerebellum = reference_mask("cerebellum", float(found.affine[0, 0]))
+    return ScanMeasures(
+        left=left,
+        right=right,
+        brain=brain,
+        volume=found.data.astype(np.float16),
+        blocks=blocks,
+        pose=alignment.matrix[:3].ravel(),
+        noise=float(fine[cerebellum].std() / found.data[cerebellum].mean()),
+    )
+
+
+def region_means(
+    data: npt.NDArray[np.float32], points: npt.NDArray[np.float32], anatomy: Anatomy
+) -> tuple[dict[str, float], dict[str, float], float]:
+    """Return regional means in a person's own anatomy.
 
     Parameters
     ----------
-    cohort : DataFrame
-        A row of `draw_cohort` for each of `measures`, one scan a subject.
-    measures : sequence of ScanMeasures
+    data : (i, j, k) float32 ndarray
+        A scan.
+    points : (3, i, j, k) float32 ndarray
+        Origin of each voxel, of `simulate_scan`.
+
+    Returns
+    -------
+    left, right : dict of str to float
+        By region of `adpet.simulation.anatomy.REGIONS`, in the scan's unit.
+    brain : float
+        Mean of all its tissue.
     """
+    i, j, k = np.round(points).astype(np.intp)
+    shape = anatomy.tissue.shape
+    inside = (i >= 0) & (i < shape[0]) & (j >= 0) & (j < shape[1]) & (k >= 0) & (k < shape[2])
+    voxels, i, j, k = data[inside], i[inside], j[inside], k[inside]
+    middle = (shape[0] - 1) // 2
+    left, right = {}, {}
+    for name, mask in region_masks(anatomy).items():
+        members = mask[i, j, k]
+        values, side = voxels[members], i[members] - middle
+        left[name], right[name] = float(values[side < 0].mean()), float(values[side > 0].mean())
+    return left, right, float(voxels[anatomy.tissue[i, j, k]].mean())
+
+
+def regional_targets(cohort: pd.DataFrame, measures: Sequence[ScanMeasures]) -> list[Target]:
+    """Judge means, spread, asymmetry and loss by region."""
+    from sklearn.metrics import roc_auc_score
+
     regions = pd.DataFrame(
-        [{name: (one.left[name] + one.right[name]) / 2 for name in REGIONS} for one in measures]
+        [{name: (scan.left[name] + scan.right[name]) / 2 for name in REGIONS} for scan in measures]
     )
     patients = (cohort["diagnosis"] == "AD").to_numpy()
     to_pons = regions.div(regions["pons"], axis=0)[~patients]
     error = {name: float(to_pons[name].mean() / region.mean - 1) for name, region in NORMATIVE.items()}
-    worst = _largest(error)
+    worst = max(error, key=lambda name: abs(error[name]))
     meta = regions[list(META_REGION)].mean(axis="columns")
-    brain = pd.Series([one.brain for one in measures])
+    brain = pd.Series([scan.brain for scan in measures])
     return [
         Target(
             f"means of {len(NORMATIVE)} regions in CN against the table, pons = 1",
@@ -188,7 +171,7 @@ def regional_targets(cohort: pd.DataFrame, measures: Sequence[ScanMeasures]) -> 
         *_losses(regions.div(regions["cerebellar cortex"], axis=0), patients),
         _between(
             "AUC of the meta-region, relative to the cerebellum",
-            area_under_curve(patients, -(meta / regions["cerebellar cortex"]).to_numpy()),
+            float(roc_auc_score(patients, -(meta / regions["cerebellar cortex"]))),
             META_AUC,
             percent=False,
         ),
@@ -196,19 +179,16 @@ def regional_targets(cohort: pd.DataFrame, measures: Sequence[ScanMeasures]) -> 
 
 
 def likeness(mean: Array, real: Array, brain: Mask, *, grid_mm: float) -> tuple[float, float]:
-    """Return the voxel correlation of two group means in the brain, and the blur of `mean` that it takes.
+    """Return the best voxel correlation of two group means.
 
     Parameters
     ----------
     mean, real : (i, j, k) float32 ndarray
-        On one grid; `real` stays as it is.
-    brain : (i, j, k) bool ndarray
-    grid_mm : float
+        On one grid; `mean` is blurred, `real` is not.
 
     Returns
     -------
-    correlation : float
-    fwhm_mm : float
+    correlation, fwhm_mm : float
         Of the blur among `LIKENESS_FWHM_MM` that makes them most alike.
     """
     found = []
@@ -229,28 +209,26 @@ def likeness_target(correlation: float, fwhm_mm: float) -> Target:
 
 
 def separability_target(cohort: pd.DataFrame, measures: Sequence[ScanMeasures]) -> Target:
-    """Judge how well a linear SVM tells the groups apart by their voxels."""
-    patients = (cohort["diagnosis"] == "AD").to_numpy()
-    area = _svm_area(cohort, measures)
-    name = f"AUC of a linear SVM on voxels, {patients.size} subjects"
-    return _between(name, area, SVM_AUC, percent=False)
+    """Judge a linear SVM's separation of the groups."""
+    name = f"AUC of a linear SVM on voxels, {len(cohort)} subjects"
+    return _between(name, _svm_auc(cohort, measures), SVM_AUC, percent=False)
 
 
 def null_target(cohort: pd.DataFrame, measures: Sequence[ScanMeasures]) -> Target:
-    """Judge whether the same SVM is at chance in a cohort of healthy people with arbitrary labels."""
-    return _at_chance("AUC of the SVM where both groups are healthy", _svm_area(cohort, measures), cohort)
+    """Judge whether the SVM is at chance among healthy people."""
+    return _at_chance("AUC of the SVM where both groups are healthy", _svm_auc(cohort, measures), cohort)
 
 
 def nuisance_targets(cohort: pd.DataFrame, measures: Sequence[ScanMeasures]) -> list[Target]:
-    """Judge whether the groups can be told apart by what is not the disease."""
+    """Judge the separation by factors other than the disease."""
     factors = {
         "scanner": pd.get_dummies(cohort["scanner"]).to_numpy(np.float64),
         "site": pd.get_dummies(cohort["site"]).to_numpy(np.float64),
         "age": cohort[["age"]].to_numpy(np.float64),
         "sex": (cohort[["sex"]] == "F").to_numpy(np.float64),
-        "pose and size of the head": np.stack([one.pose for one in measures]),
-        "noise": np.array([[one.noise] for one in measures]),
-        "dose and calibration": np.log([[one.left["pons"] + one.right["pons"]] for one in measures]),
+        "pose and size of the head": np.stack([scan.pose for scan in measures]),
+        "noise": np.array([[scan.noise] for scan in measures]),
+        "dose and calibration": np.log([[scan.left["pons"] + scan.right["pons"]] for scan in measures]),
     }
     return [
         _at_chance(f"AUC of {name} alone", _cross_validated(cohort, features, linear_svm=False), cohort)
@@ -258,20 +236,14 @@ def nuisance_targets(cohort: pd.DataFrame, measures: Sequence[ScanMeasures]) -> 
     ]
 
 
-def area_under_curve(truth: Mask, score: npt.NDArray[np.floating]) -> float:
-    """Return the area under the ROC curve."""
-    from sklearn.metrics import roc_auc_score
-
-    return float(roc_auc_score(truth, score))
-
-
-def _svm_area(cohort: pd.DataFrame, measures: Sequence[ScanMeasures]) -> float:
-    return _cross_validated(cohort, np.stack([one.blocks for one in measures]), linear_svm=True)
+def _svm_auc(cohort: pd.DataFrame, measures: Sequence[ScanMeasures]) -> float:
+    return _cross_validated(cohort, np.stack([scan.blocks for scan in measures]), linear_svm=True)
 
 
 def _cross_validated(cohort: pd.DataFrame, features: npt.NDArray[np.floating], *, linear_svm: bool) -> float:
-    """Return the AUC of scores of people of whom neither they nor their match were fitted on."""
+    """Return the AUC of left-out pairs."""
     from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import roc_auc_score
     from sklearn.model_selection import GroupKFold, cross_val_predict
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
@@ -284,7 +256,7 @@ def _cross_validated(cohort: pd.DataFrame, features: npt.NDArray[np.floating], *
     score = cross_val_predict(
         model, features, truth, groups=cohort["pair"], cv=GroupKFold(FOLDS), method="decision_function"
     )
-    return area_under_curve(truth, score)
+    return float(roc_auc_score(truth, score))
 
 
 def _at_chance(name: str, area: float, cohort: pd.DataFrame) -> Target:
@@ -302,18 +274,14 @@ def _between(name: str, value: float, bounds: tuple[float, float], *, percent: b
     return Target(name, f"{low:.2f} to {high:.2f}", f"{value:.3f}", low <= value <= high)
 
 
-def _largest(deviations: Mapping[str, float]) -> str:
-    return max(deviations, key=lambda name: abs(deviations[name]))
-
-
 def _spread(values: "pd.Series[float]", members: Mask) -> float:
     return float(values[members].std() / values[members].mean())
 
 
 def _asymmetry(measures: Sequence[ScanMeasures], members: Mask) -> float:
-    """Return the SD over people of (L - R) / mean, the median of the table's regions."""
+    """Return the SD of asymmetry, median over regions."""
     left, right = (
-        pd.DataFrame([getattr(one, side) for one in measures])[list(NORMATIVE)][members]
+        pd.DataFrame([getattr(scan, side) for scan in measures])[list(NORMATIVE)][members]
         for side in ("left", "right")
     )
     return float((2 * (left - right) / (left + right)).std().median())
@@ -324,7 +292,7 @@ def _losses(to_cerebellum: pd.DataFrame, patients: Mask) -> list[Target]:
         name: float(to_cerebellum.loc[patients, name].mean() / to_cerebellum.loc[~patients, name].mean() - 1)
         for name in (*LOST_IN_AD, *SPARED_IN_AD)
     }
-    worst = _largest({name: change[name] for name in SPARED_IN_AD})
+    worst = max(SPARED_IN_AD, key=lambda name: abs(change[name]))
     return [
         *(
             _between(f"{name} in AD against CN", change[name], (lost - CHANGE_WITHIN, lost + CHANGE_WITHIN))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from adpet.cohort.duplicates import coarse_brain, find_look_alikes
+from adpet.cohort.duplicates import coarse_brain, find_duplicates
 from adpet.cohort.scans import read_scans
 from adpet.errors import InputError
 from adpet.imaging.nifti import Array, read_volume, write_volume
@@ -80,7 +80,7 @@ def _copies(table: pd.DataFrame, scans: pd.DataFrame, *, volumes: Path, workers:
     passed = table.loc[table["passed"], "scan"].tolist()
     subjects = scans.set_index("scan")["subject"]
     brains = list(map_in_processes(partial(_coarse_brain, volumes=volumes), passed, workers=workers))
-    pairs = find_look_alikes(np.stack(brains), subjects[passed].tolist()) if brains else []
+    pairs = find_duplicates(np.stack(brains), subjects[passed].tolist()) if brains else []
     reasons: dict[str, str] = {}
     for pair in pairs:
         one, other = passed[pair.first], passed[pair.second]

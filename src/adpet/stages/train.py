@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from adpet.cohort.splits import fold_name, read_split
-from adpet.imaging.normalization import ratio_to_reference, to_uint8
+from adpet.imaging.normalization import to_suvr, to_uint8
 from adpet.imaging.slices import coronal_slices
 from adpet.imaging.template import fdg_template, reference_mask
 from adpet.learning.checkpoint import save_model
@@ -193,6 +193,6 @@ def _example(params: Params) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """Return the template's own slices, (n, height, width, 1): an example that is nobody's brain."""
     grid_mm = params.normalize.grid_mm
     template = fdg_template(grid_mm)
-    ratio = ratio_to_reference(template.data, reference_mask(params.normalize.reference, grid_mm))
+    ratio = to_suvr(template.data, reference_mask(params.normalize.reference, grid_mm))
     planes = coronal_slices(ratio, template.affine, coronal_grid(params))
     return to_uint8(planes, window=params.slice.window)[..., np.newaxis]
