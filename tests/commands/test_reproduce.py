@@ -15,7 +15,7 @@ from adpet.cli import main
 from adpet.commands import reproduce
 from adpet.commands.reproduce import place_data
 from adpet.errors import InputError
-from adpet.temporary import temporary_files
+from adpet.storage import temporary_files
 from adpet.tracking.lineage import git
 
 LIST = f"{'c' * 32}.dir"

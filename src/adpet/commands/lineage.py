@@ -1,5 +1,6 @@
 """Tell what a version was made from, whether that is here, and how to make it again."""
 
+import argparse
 import json
 import re
 import shlex
@@ -16,6 +17,21 @@ from adpet.tracking.store import connect
 
 # What `-S` takes as a name; and, of values, what needs no quotes there.
 _PLAIN = re.compile(r"(?!(null|true|false|nan|inf)$)[a-z_][\w./-]*", re.IGNORECASE | re.ASCII)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument(
+        "version",
+        nargs="?",
+        default="champion",
+        help="a version number, an alias or models:/NAME@ALIAS (default: champion)",
+    )
+
+
+def main(options: argparse.Namespace) -> None:
+    """Print the lineage of a version."""
+    print(run(options.version))
 
 
 def run(wanted: str) -> str:

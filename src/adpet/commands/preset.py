@@ -1,27 +1,38 @@
-"""Write a preset's values into ``params.yaml``, and say what changed."""
+"""Preset: write its values into ``params.yaml``."""
 
+import argparse
 from io import StringIO
 from pathlib import Path
 
 from ruamel.yaml import YAML
 
 from adpet.errors import ParameterError
-from adpet.params import flatten, load_params, read_yaml, set_by_key, validate_params
+from adpet.params import flatten, load_params, rename_sections, set_by_key, validate_params
 from adpet.paths import PARAMS
-from adpet.storage import atomic_write
+from adpet.storage import atomic_write, read_yaml
 
 PRESETS = Path("presets")
 
 
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("name", nargs="?", default=None, help="the preset (default: list them)")
+
+
+def main(options: argparse.Namespace) -> None:
+    """Apply a preset, or list them."""
+    print(run(options.name))
+
+
 def run(name: str | None) -> str:
-    """Apply the preset `name` and return what changed, or return the names there are.
+    """Apply a preset and return the changes, or return all names.
 
     The comments and the other values of ``params.yaml`` stay as they are.
 
     Raises
     ------
     ParameterError
-        Where there is no such preset, or its values are refused.
+        If there is no such preset, or its values are refused.
     """
     names = sorted(path.stem for path in PRESETS.glob("*.yaml"))
     if name is None:
@@ -34,6 +45,7 @@ def run(name: str | None) -> str:
     yaml = YAML()
     yaml.width = 200
     document = yaml.load(PARAMS)
+    rename_sections(document, source=str(PARAMS))
     for key, value in values.items():
         if key not in before:
             raise ParameterError(f"{path}: {key}: unknown key; compare with params.yaml")

@@ -1,5 +1,6 @@
 """Make a version again from git and the DVC cache, and hold its weights against the registered ones."""
 
+import argparse
 import os
 import shutil
 import subprocess
@@ -13,12 +14,12 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from adpet.dvc_cache import cache_folder, files_in_cache, how_to_get, lacking
-from adpet.errors import InputError
+from adpet.errors import AdpetError, InputError
 from adpet.learning.checkpoint import load_model as load_keras
 from adpet.learning.checkpoint import weights_difference
 from adpet.params import load_params
 from adpet.paths import MODEL
-from adpet.temporary import temporary_files
+from adpet.storage import temporary_files
 from adpet.tracking.lineage import UNVERSIONED, data_hash, git
 from adpet.tracking.place import TRACKING_URI
 from adpet.tracking.provenance import DIRTY, checks, facts_of
@@ -27,6 +28,24 @@ from adpet.tracking.store import connect
 
 # Stages whose results may come from DVC's cache; `train` is always run.
 BEFORE = ("ingest", "normalize", "slice", "split", "tune")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument(
+        "version",
+        nargs="?",
+        default="champion",
+        help="a version number, an alias or models:/NAME@ALIAS (default: champion)",
+    )
+
+
+def main(options: argparse.Namespace) -> None:
+    """Train a version again; fail if its weights differ."""
+    message, same = run(options.version)
+    print(message)
+    if not same:
+        raise AdpetError("required the same weights as those registered; received others, as said above")
 
 
 def run(wanted: str) -> tuple[str, bool]:
@@ -77,8 +96,7 @@ def _worktree(commit: str, uri: str) -> Iterator[Path]:
             f"{uri}: required its commit {commit} in this repository; received none; get it with: "
             "git fetch --all"
         )
-    with temporary_files() as lock, tempfile.TemporaryDirectory() as scratch:
-        os.set_inheritable(lock, True)  # a stage that outlives this process works in there
+    with temporary_files(), tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "project"
         # Of one that was killed, whose folder is gone by now.
         _run(Path.cwd(), {}, "git", "worktree", "prune")
@@ -91,7 +109,7 @@ def _worktree(commit: str, uri: str) -> Iterator[Path]:
 
 def _require_code(folder: Path, facts: Mapping[str, Any], uri: str) -> None:
     """Check that the commit has the code that the model was trained by; a dirty one need not."""
-    script = "from adpet.paths import code_digest; print(code_digest())"
+    script = "from adpet.storage import code_digest; print(code_digest())"
     found = _run(folder, {"PYTHONPATH": "src"}, sys.executable, "-c", script).strip()
     if found != facts["code"]:
         raise InputError(

@@ -1,5 +1,6 @@
 """Say in a few lines how good the model is, where everything lies, and what comes next."""
 
+import argparse
 from typing import Any
 
 from adpet.errors import InputError
@@ -15,6 +16,11 @@ NEXT = (
 )
 
 SHOWN = ("accuracy", "balanced_accuracy", "sensitivity", "specificity", "calibration_error")
+
+
+def main(_: argparse.Namespace) -> None:
+    """Print the summary."""
+    print(run())
 
 
 def run() -> str:

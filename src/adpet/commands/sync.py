@@ -1,5 +1,6 @@
 """Send to MLflow what waits in the outbox, since it was away when a stage said it."""
 
+import argparse
 from pathlib import Path
 
 from adpet.errors import TrackingError
@@ -7,6 +8,16 @@ from adpet.params import load_params
 from adpet.tracking import sender
 from adpet.tracking.journal import OUTBOX
 from adpet.tracking.store import connect, current, target
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("--all", action="store_true", help="also what was meant for another store")
+
+
+def main(options: argparse.Namespace) -> None:
+    """Synchronize and print the outcome."""
+    print(run(everything=options.all))
 
 
 def run(*, everything: bool) -> str:

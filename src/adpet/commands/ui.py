@@ -1,5 +1,6 @@
 """Open the MLflow UI on the project's runs, on loopback."""
 
+import argparse
 import os
 import socket
 import sys
@@ -14,6 +15,16 @@ from adpet.tracking.store import complete_experiment, connect, current
 ENVIRONMENT = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 
 LAST_PORT = 65_535
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("--port", type=int, default=5000)
+
+
+def main(options: argparse.Namespace) -> None:
+    """Serve the UI until it is interrupted."""
+    run(port=options.port)
 
 
 def run(*, port: int) -> None:

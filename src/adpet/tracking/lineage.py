@@ -7,8 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from adpet.params import read_yaml
-from adpet.storage import code_digest, fingerprint
+from adpet.storage import code_digest, fingerprint, read_yaml
 
 # The packages whose version can change a result, where they are installed.
 PACKAGES = (

@@ -11,9 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from adpet.dvc_cache import cache_folder, files_in_cache, lacking
 from adpet.errors import TrackingError
-from adpet.params import flatten, read_yaml
+from adpet.params import flatten
 from adpet.paths import RUN
-from adpet.storage import code_digest, fingerprint
+from adpet.storage import code_digest, fingerprint, read_yaml
 from adpet.tracking.lineage import TENSORFLOW, UNVERSIONED, data_hash, git, installed
 from adpet.tracking.registry import Version
 from adpet.tracking.store import LINEAGE, current, one_line, reported
