@@ -103,9 +103,9 @@ def run(paths: Sequence[Path], options: Options) -> str:
     model = _opened(options.model)
     shown = progress(scans, label="predict", unit="scan", total=len(scans))
     answers = [_attempt(scan, model, options) for scan in shown]
-    for path, text in ((options.json, answers_as_json), (options.csv, answers_as_csv)):
+    for path, render in ((options.json, answers_as_json), (options.csv, answers_as_csv)):
         if path is not None:
-            _write(path, text(answers))
+            _write(path, render(answers))
     quiet = STDOUT in (options.json, options.csv)
     text = "" if quiet else _summary(answers, scans, options)
     failed = [row for row in answers if "error" in row]
