@@ -86,7 +86,7 @@ def test_version_without_an_installation_says_so(monkeypatch, capsys):
     assert capsys.readouterr().out == "adpet (not installed)\n"
 
 
-@pytest.mark.parametrize("stage", ["evaluate", "explain", "register", "train"])
+@pytest.mark.parametrize("stage", ["evaluate", "train"])
 def test_stage_before_its_turn_says_what_to_run(stage, tmp_path, monkeypatch):
     (tmp_path / "params.yaml").write_text("seed: 1\n")
     monkeypatch.chdir(tmp_path)

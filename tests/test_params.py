@@ -96,9 +96,11 @@ class TestTheFile:
         return file
 
     def test_experiment_overrides_every_key(self, file):
-        for key, value in load_params(file).flat().items():
-            spelled = str(value).replace(" ", "").replace("(", "[").replace(")", "]")
-            apply_overrides(file, [f"{key}={'null' if value is None else spelled}"])
+        spelled = {
+            key: "null" if value is None else str(value).replace(" ", "").replace("(", "[").replace(")", "]")
+            for key, value in load_params(file).flat().items()
+        }
+        apply_overrides(file, [f"{key}={value}" for key, value in spelled.items()])
         assert load_params(file) == Params()
 
     def test_override_reaches_the_typed_value(self, file):

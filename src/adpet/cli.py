@@ -60,7 +60,7 @@ INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a command; print a user's error as one line, status 1."""
+    """Run a command; print a user's error as one line."""
     called = list(sys.argv[1:] if arguments is None else arguments)
     if called and called[0] in OLD_STAGES:
         new = OLD_STAGES[called[0]]

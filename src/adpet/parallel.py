@@ -1,4 +1,4 @@
-"""Map a function over many items in parallel processes, and show progress.
+"""Parallel processes over many items, and progress bars.
 
 joblib starts the processes, so that ``joblib.parallel_config(backend="dask")`` moves the same
 work to a cluster.
@@ -25,13 +25,13 @@ PR_SET_PDEATHSIG = 1
 
 
 def progress(items: Iterable[Item], *, label: str, unit: str, total: int | None = None) -> Iterator[Item]:
-    """Yield `items` with a progress bar, unless stderr is no terminal."""
+    """Yield `items` with a progress bar on a terminal."""
     yield from tqdm(items, desc=label, unit=unit, total=total, disable=None, dynamic_ncols=True)
 
 
 @contextmanager
 def epochs_shown(epochs: int, *, label: str, on_epoch: OnEpoch) -> Iterator[OnEpoch]:
-    """Yield `on_epoch` with a progress bar of epochs, time left and losses."""
+    """Yield `on_epoch` with a progress bar of epochs and losses."""
     with tqdm(desc=label, unit="epoch", total=epochs, disable=None, dynamic_ncols=True) as bar:
 
         def shown(epoch: int, row: dict[str, float]) -> bool | None:
@@ -62,7 +62,7 @@ def map_in_processes(
 
 
 def _call(function: Callable[[Item], Result], item: Item, *, parent: int) -> Result:
-    """Call a function in a worker that Linux ends when its parent is killed."""
+    """Call a function in a worker, ended with its parent."""
     if sys.platform == "linux" and os.getppid() == parent:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     return function(item)

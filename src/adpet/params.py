@@ -1,4 +1,4 @@
-"""Settings of the pipeline: the types, limits and defaults of ``params.yaml``.
+"""Settings: types, limits and defaults of ``params.yaml``.
 
 A key that the file lacks takes its default; an unknown key is refused. A hyperparameter that may be searched
 is a value or the word ``tuned``: ``tuned`` takes the best trial's value, a value takes it out of the search.
@@ -159,7 +159,7 @@ class Cohort(Section):
 
 
 class Normalize(Section):
-    """Spatial and intensity normalization, from stored scan to SUVR in MNI."""
+    """Spatial and intensity normalization: SUVR in template space (MNI)."""
 
     align: Literal["affine", "none"] = "affine"
     template: str = "built-in"
@@ -271,7 +271,7 @@ class Range(Section):
 
 
 class Choice(Section):
-    """Choices of a searched switch; the first trial takes the first."""
+    """Choices of a searched switch, the first trial's first."""
 
     choices: list[bool] = Field(min_length=1)
 
@@ -349,7 +349,7 @@ class Explain(Section):
 
 
 class Leakage(Section):
-    """Leakage test: its planes, and a network able to memorize them."""
+    """Leakage test: its planes and a network to memorize them."""
 
     subjects: Annotated[int, Field(ge=4)] = 60
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.25
@@ -437,7 +437,7 @@ class Params(Section):
         )
 
     def refits(self) -> bool:
-        """True if the final network also trains on the validation fold.
+        """True if the final network trains on the validation fold.
 
         Without folds, as in 2019, no part was left out of the training for validation.
         """
@@ -525,7 +525,7 @@ def set_by_key(document: dict[str, Any], key: str, value: Any) -> None:
 
 
 def _messages(errors: Sequence[ErrorDetails], document: Any) -> list[str]:
-    """Return a message a key, a union's alternatives joined by 'or'."""
+    """Return a message a key; 'or' joins a union's alternatives."""
     required: dict[tuple[str, str], list[str]] = {}
     for error in errors:
         key = _key_path(error["loc"], document)

@@ -1,4 +1,4 @@
-"""Paths of every input and output, relative to the project's root."""
+"""Paths of inputs and outputs, relative to the project's root."""
 
 from pathlib import Path
 

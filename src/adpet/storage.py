@@ -1,4 +1,4 @@
-"""Storage: atomic writes, JSON and YAML, and folders for unfinished work and temporary files."""
+"""Storage: atomic files, unfinished work and temporary files."""
 
 import hashlib
 import json
@@ -83,7 +83,7 @@ def write_json(path: Path, document: Any) -> None:
 
 
 def read_yaml(path: Path) -> Any:
-    """Read YAML 1.2, as DVC does (so that ``1e-3`` is a number).
+    """Read YAML 1.2 as DVC does (``1e-3`` is a number).
 
     Raises
     ------
@@ -119,7 +119,7 @@ def move(source: Path, target: Path) -> None:
 
 @contextmanager
 def work_dir(stage: str, facts: Mapping[str, Any]) -> Iterator[Path]:
-    """Yield the work folder of a stage, where a killed one left its finished parts.
+    """Yield a stage's work folder, with its unfinished work.
 
     Its key is made of what the result follows from: `facts` and the stage's own code. The folder is removed
     when the block succeeds; those of other facts when nothing has touched them for `KEEP_DAYS`.
@@ -159,7 +159,7 @@ def code_folders(stage: str) -> list[Path]:
 
 
 def code_digest(folders: Iterable[Path] = (PACKAGE,)) -> str:
-    """Return a hash of all Python files in folders, 16 hexadecimal digits."""
+    """Return a hash of all Python files in folders."""
     digest = hashlib.sha256()
     for folder in sorted(folders):
         for path in [folder] if folder.is_file() else sorted(folder.rglob("*.py")):
@@ -170,7 +170,7 @@ def code_digest(folders: Iterable[Path] = (PACKAGE,)) -> str:
 
 @contextmanager
 def temporary_files() -> Iterator[Path]:
-    """Keep temporary files of this process and its children in ``.adpet/tmp``.
+    """Keep temporary files of this process in ``.adpet/tmp``.
 
     Each process has a folder of its own, named after its number and machine. The next start removes those
     whose process has ended on this machine; those of other machines go after `KEEP_DAYS`.

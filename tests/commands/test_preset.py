@@ -6,7 +6,8 @@ import pytest
 
 from adpet.commands.preset import run
 from adpet.errors import ParameterError
-from adpet.params import load_params
+from adpet.params import Params, load_params, validate_params
+from adpet.storage import read_yaml
 
 
 @pytest.fixture
@@ -38,7 +39,9 @@ def test_a_second_time_changes_nothing(project):
 
 
 def test_an_unknown_preset_is_refused_with_those_there_are(project):
-    with pytest.raises(ParameterError, match="required one of protocol-2019; received 'protocol-2020'"):
+    with pytest.raises(
+        ParameterError, match="required one of defaults, protocol-2019; received 'protocol-2020'"
+    ):
         run("protocol-2020")
 
 
@@ -51,4 +54,18 @@ def test_a_preset_with_an_unknown_key_changes_nothing(project):
 
 
 def test_without_a_name_the_presets_are_listed(project):
-    assert run(None) == "protocol-2019"
+    assert run(None).splitlines() == ["defaults", "protocol-2019"]
+
+
+def test_defaults_add_missing_keys_and_rename_old_sections_after_an_upgrade(project):
+    (project / "params.yaml").write_text(
+        "seed: 7\nstandardize: {grid_mm: 4.0}\ncohort: {diagnosis_map: {P: AD}}\n"
+    )
+    run("defaults")
+    written = read_yaml(project / "params.yaml")
+    assert written.keys() == Params().model_dump().keys()
+    assert load_params() == validate_params(
+        {"seed": 7, "normalize": {"grid_mm": 4.0}, "cohort": {"diagnosis_map": {"P": "AD"}}},
+        source="expected",
+    )
+    assert set(written["train"]) == set(Params().train.model_dump())

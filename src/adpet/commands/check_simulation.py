@@ -1,4 +1,4 @@
-"""Compare the simulated cohort with published figures and a real image."""
+"""Compare the simulated cohort with published figures and real scans."""
 
 import argparse
 from collections.abc import Sequence

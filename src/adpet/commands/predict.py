@@ -1,4 +1,4 @@
-"""Predict the probability of AD for scans, with maps and quality checks."""
+"""Predict the probability of AD, with maps and quality checks."""
 
 import argparse
 import sys
@@ -86,7 +86,7 @@ def main(options: argparse.Namespace) -> None:
 
 
 def run(paths: Sequence[Path], options: Options) -> str:
-    """Predict all scans, write the files, and return the printed text.
+    """Predict all scans, write their files, return the printed text.
 
     Raises
     ------
@@ -139,7 +139,7 @@ def _opened(named: str | None) -> ExportedModel:
 
 
 def _attempt(scan: ScanPath, model: ExportedModel, options: Options) -> dict[str, Any]:
-    """Predict one scan and write its files, or document the failure."""
+    """Predict one scan and write its files, or its failure."""
     failed: dict[str, Any] = {"scan": scan.stem, "model": model.name}
     try:
         return _answered(scan, model, options)
