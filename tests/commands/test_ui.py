@@ -1,4 +1,4 @@
-"""The UI is served on loopback, on a port that is free, or refused in one line."""
+"""MLflow UI: loopback only, on a free port, without a password in sight."""
 
 import os
 import shutil
@@ -20,7 +20,7 @@ from adpet.errors import TrackingError
 from adpet.tracking.store import Store
 
 
-def test_a_port_that_is_taken_is_refused():
+def test_port_in_use_is_refused():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(TrackingError, match=rf"port {port} cannot be used .*try another --port"):
@@ -28,13 +28,13 @@ def test_a_port_that_is_taken_is_refused():
     _require_free(port)
 
 
-def test_a_number_that_is_no_port_is_refused():
+def test_number_beyond_ports_is_refused():
     with pytest.raises(TrackingError, match="required 1 to 65535; received 99999"):
         _require_free(99999)
 
 
-def test_it_listens_on_loopback_alone(tmp_path, project_root):
-    """What the operating system says of the sockets, not what the command line says."""
+def test_ui_listens_on_loopback_alone(tmp_path, project_root):
+    """The operating system's list of sockets decides."""
     shutil.copy(project_root / "params.yaml", tmp_path)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -63,7 +63,7 @@ def test_it_listens_on_loopback_alone(tmp_path, project_root):
         ui.wait()
 
 
-def test_a_databases_password_is_neither_printed_nor_among_the_arguments(tmp_path, monkeypatch, capsys):
+def test_database_password_is_neither_printed_nor_an_argument(tmp_path, monkeypatch, capsys):
     address = "postgresql://ann:secret@db.lab/runs"
     started = []
     monkeypatch.setattr(
