@@ -1,4 +1,4 @@
-"""What goes wrong on the command line is one line on stderr, without a traceback."""
+"""Command line: quick help, old names, and errors of the user in one line."""
 
 import errno
 import os
@@ -11,55 +11,71 @@ from adpet import cli
 from adpet.commands import summary
 
 
-@pytest.fixture
-def command(monkeypatch):
-    """Run ``adpet summary``, whose work is what the test makes of it."""
-
-    def run(work):
-        monkeypatch.setattr(summary, "run", work)
-        cli.main(["summary"])
-
-    return run
-
-
-def raising(error):
-    def work():
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "No space left on device"),
+        (PermissionError(errno.EACCES, "Permission denied", "scans.csv"), "scans.csv: Permission denied"),
+    ],
+)
+def test_error_of_the_system_is_one_line(monkeypatch, error, message):
+    def run():
         raise error
 
-    return work
+    monkeypatch.setattr(summary, "run", run)
+    with pytest.raises(SystemExit, match=rf"^adpet summary: {message}$"):
+        cli.main(["summary"])
 
 
-def test_a_full_disk_is_one_line(command):
-    with pytest.raises(SystemExit, match=r"^adpet summary: No space left on device$"):
-        command(raising(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))))
+def test_defect_of_the_program_keeps_its_traceback(monkeypatch):
+    def run():
+        raise OSError("no number, so not the system's")
 
-
-def test_a_file_that_cannot_be_read_is_named(command):
-    with pytest.raises(SystemExit, match=r"^adpet summary: scans.csv: Permission denied$"):
-        command(raising(PermissionError(errno.EACCES, "Permission denied", "scans.csv")))
-
-
-def test_a_defect_of_the_program_is_not_hidden(command):
+    monkeypatch.setattr(summary, "run", run)
     with pytest.raises(OSError, match="no number"):
-        command(raising(OSError("no number, so not the system's")))
+        cli.main(["summary"])
 
 
-def test_a_reader_that_has_gone_is_no_error_message(project_root):
+def test_closed_pipe_ends_without_a_message(project_root):
     reading, writing = os.pipe()
     os.close(reading)
     done = subprocess.run(
         [sys.executable, "-m", "adpet", "preset"],
-        cwd=project_root,
-        stdout=writing,
-        stderr=subprocess.PIPE,
-        text=True,
-        check=False,
-    )
+        cwd=project_root, stdout=writing, stderr=subprocess.PIPE, text=True, check=False,
+    )  # fmt: skip
     os.close(writing)
     assert (done.returncode, done.stderr) == (1, "")
 
 
-def test_a_stage_that_is_not_installed_says_its_version_all_the_same(monkeypatch, capsys):
+def test_help_loads_no_library():
+    code = (
+        "import sys\nfrom adpet.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
+        "loaded = {'numpy', 'pydantic', 'mlflow', 'keras', 'joblib'} & set(sys.modules)\n"
+        "sys.exit(f'loaded: {loaded}' if loaded else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "stage: simulate the built-in cohort" in done.stdout
+
+
+@pytest.mark.parametrize("command", [*cli.STAGES, *cli.COMMANDS])
+def test_every_command_has_its_own_help(command, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main([command, "--help"])
+    assert ended.value.code == 0
+    assert f"usage: adpet {command}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("old", "new"), cli.OLD_STAGES.items())
+def test_old_name_of_a_stage_is_accepted_with_a_warning(old, new, capsys):
+    with pytest.raises(SystemExit):
+        cli.main([old, "--help"])
+    shown = capsys.readouterr()
+    assert f"adpet {old} is now named adpet {new}" in shown.err
+    assert f"usage: adpet {new}" in shown.out
+
+
+def test_version_without_an_installation_says_so(monkeypatch, capsys):
     def not_installed(_):
         raise cli.PackageNotFoundError
 
@@ -69,10 +85,9 @@ def test_a_stage_that_is_not_installed_says_its_version_all_the_same(monkeypatch
     assert capsys.readouterr().out == "adpet (not installed)\n"
 
 
-@pytest.mark.parametrize("stage", ["evaluate", "explain", "register", "train"])
-def test_a_stage_before_its_turn_says_what_to_run(stage, project_root, tmp_path, monkeypatch):
-    (tmp_path / "params.yaml").write_text((project_root / "params.yaml").read_text())
+@pytest.mark.parametrize("stage", ["evaluate", "train"])
+def test_stage_before_its_turn_says_what_to_run(stage, tmp_path, monkeypatch):
+    (tmp_path / "params.yaml").write_text("seed: 1\n")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit, match=rf"^adpet {stage}: results/.*: required") as refused:
+    with pytest.raises(SystemExit, match=rf"^adpet {stage}: results/.*: required.* dvc repro"):
         cli.main([stage])
-    assert "dvc repro" in str(refused.value)

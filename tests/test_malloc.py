@@ -1,4 +1,4 @@
-"""Large arrays are taken from memory that was freed before, not from the system."""
+"""Freed memory is kept for the next array."""
 
 import os
 import platform
@@ -24,25 +24,25 @@ print(faults() - before, os.environ.get("MALLOC_MMAP_MAX_"))
 
 
 def pages(how, **variables):
-    """The pages that five arrays of 64 MB, one after the other, are handed by the system."""
+    """Return the pages that the system hands out for five arrays of 64 MB, and the variable set."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
     ran = subprocess.run(
         [sys.executable, "-c", PAGES, how], env=clean | variables, capture_output=True, text=True, check=True
     )
-    faults, told = ran.stdout.split()
-    return int(faults), told
+    faults, variable = ran.stdout.split()
+    return int(faults), variable
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has these settings")
-def test_an_array_takes_the_pages_of_the_one_that_was_freed():
+def test_array_takes_the_pages_of_a_freed_one():
     given_back, _ = pages("given back")
-    kept, told = pages("kept")
+    kept, variable = pages("kept")
     assert given_back > 100
     assert kept < given_back / 10
-    assert told == "0", "processes that are started later are told by the environment"
+    assert variable == "0", "processes that are started later are variable by the environment"
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has these settings")
-def test_what_the_user_has_set_stays():
-    _, told = pages("kept", MALLOC_MMAP_MAX_="7")
-    assert told == "7"
+def test_variable_of_the_user_stays():
+    _, variable = pages("kept", MALLOC_MMAP_MAX_="7")
+    assert variable == "7"

@@ -1,12 +1,12 @@
-"""The few errors that a user can mend; the text of each is the one line that they see."""
+"""Errors that a user can mend, one line each."""
 
 
 class AdpetError(Exception):
-    """What was required, what was received, in which file, and what to do next."""
+    """What is wrong, where, and what to do next."""
 
 
 class ParameterError(AdpetError):
-    """A key of ``params.yaml`` is unknown, has the wrong type or contradicts another."""
+    """A key of ``params.yaml`` is unknown, mistyped or contradictory."""
 
 
 class InputError(AdpetError):
@@ -14,8 +14,8 @@ class InputError(AdpetError):
 
 
 class LeakageError(AdpetError):
-    """A subject stands on two sides of a split."""
+    """A subject is on two sides of a split."""
 
 
 class TrackingError(AdpetError):
-    """The tracking server or the model registry cannot do what was asked."""
+    """The tracking server or model registry cannot do it."""

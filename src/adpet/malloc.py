@@ -1,15 +1,15 @@
-"""Memory that is freed is kept for the next array, instead of being given back and asked for anew.
+"""Memory: keep freed memory for the next array.
 
 A network frees and takes its arrays at every step. glibc gives each large one back to the system, which hands
-out empty pages again and again: more than half of the processor time of a training on two cores
-(`benchmarks/memory.py`). What is computed does not change by a bit.
+out empty pages again: more than half of the processor time of a training on two cores
+(`benchmarks/memory.py`). Results do not change by a bit.
 """
 
 import ctypes
 import os
 import platform
 
-# By glibc's numbers of `mallopt`, and the names by which processes that are started later are told.
+# glibc's numbers of `mallopt`, and the environment variables that processes started later read.
 _SETTINGS = {
     "MALLOC_MMAP_MAX_": (-4, 0),  # no array has pages of its own
     "MALLOC_TRIM_THRESHOLD_": (-1, 2**31 - 1),  # what is free at the end of the heap stays
@@ -17,9 +17,9 @@ _SETTINGS = {
 
 
 def keep_freed_memory() -> None:
-    """Set this process, and those that it starts, to keep what they free; nothing happens without glibc.
+    """Keep freed memory in this process and those it starts.
 
-    A variable of the environment that is set already is left as it is.
+    Without glibc nothing happens; an environment variable that is set already stays as it is.
     """
     if platform.libc_ver()[0] != "glibc":
         return

@@ -1,10 +1,11 @@
-"""Every setting of the pipeline: ``params.yaml``, typed, validated and refused in one clear line.
+"""Settings: types, limits and defaults of ``params.yaml``.
 
-A hyperparameter that may be searched is a value or the word ``tuned``: ``tuned`` takes the best
-trial's value, a value fixes it and takes it out of the search.
+A key that the file lacks takes its default; an unknown key is refused. A hyperparameter that may be searched
+is a value or the word ``tuned``: ``tuned`` takes the best trial's value, a value takes it out of the search.
 """
 
 import difflib
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -15,17 +16,20 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    ValidationInfo,
     WrapValidator,
     field_validator,
     model_validator,
 )
 from pydantic_core import ErrorDetails
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from adpet.errors import ParameterError
+from adpet.storage import read_yaml
 
 TUNED = "tuned"
+
+# Sections by their names before this release, which are accepted until the next one.
+OLD_SECTIONS = {"phantom": "simulation", "standardize": "normalize", "audit": "leakage"}
 
 # The widths for which ImageNet weights of MobileNetV2 are published (Keras' documentation).
 IMAGENET_ALPHAS = (0.35, 0.5, 0.75, 1.0, 1.3, 1.4)
@@ -60,6 +64,12 @@ def _value_or_tuned(value: Any, check: Any) -> Any:
     return value if value == TUNED else check(value)
 
 
+def _ascending(pair: tuple[float, float]) -> tuple[float, float]:
+    if pair[0] >= pair[1]:
+        raise ValueError(f"required the first less than the last; received {list(pair)}")
+    return pair
+
+
 def _model_name(name: str) -> str:
     # MLflow's models:/NAME@ALIAS and models:/NAME/VERSION are taken apart at these marks.
     if not name or set(name) & set("/:@"):
@@ -67,6 +77,7 @@ def _model_name(name: str) -> str:
     return name
 
 
+Interval = Annotated[tuple[float, float], Field(strict=False), AfterValidator(_ascending)]
 _OR_TUNED = WrapValidator(_value_or_tuned)
 TunablePositive = Annotated[Positive | Literal["tuned"], _OR_TUNED]
 TunableNonNegative = Annotated[NonNegative | Literal["tuned"], _OR_TUNED]
@@ -75,35 +86,35 @@ TunableBool = Annotated[bool | Literal["tuned"], _OR_TUNED]
 
 
 class Section(BaseModel):
-    """A mapping of ``params.yaml``: no unknown keys, no silent conversions, never changed."""
+    """Mapping of ``params.yaml``: no unknown keys, strict types, frozen."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Compute(Section):
-    """What the machine gives: processes for scans, threads for the network."""
+    """Processes for scans and threads for the network."""
 
-    workers: Count
-    threads: Count
+    workers: Count = 2
+    threads: Count = 2
 
 
 class Simulation(Section):
-    """The built-in synthetic cohort: who is in it, how they are scanned and their scans delivered."""
+    """Simulated cohort: its subjects, scanners and file layout."""
 
-    layout: Literal["bids", "adni"]
-    messy: bool
-    ad_subjects: Annotated[int, Field(ge=2)]
-    cn_subjects: Annotated[int, Field(ge=2)]
-    followup_fraction: Fraction
-    max_visits: Annotated[int, Field(ge=1, le=5)]
-    scanners: dict[str, Fraction]
-    ad_severity_mean: NonNegative
-    ad_severity_sd: NonNegative
-    preclinical_fraction: Fraction
-    age_mean: Positive
-    age_sd: NonNegative
-    pose: NonNegative
-    noise: NonNegative
+    layout: Literal["bids", "adni"] = "bids"
+    messy: bool = False
+    ad_subjects: Annotated[int, Field(ge=2)] = 120
+    cn_subjects: Annotated[int, Field(ge=2)] = 120
+    followup_fraction: Fraction = 0.2
+    max_visits: Annotated[int, Field(ge=1, le=5)] = 2
+    scanners: dict[str, Fraction] = {"HRRT": 0.12, "D690": 0.3, "TruePoint": 0.33, "HRplus": 0.25}
+    ad_severity_mean: NonNegative = 1.0
+    ad_severity_sd: NonNegative = 0.55
+    preclinical_fraction: Fraction = 0.2
+    age_mean: Positive = 75.0
+    age_sd: NonNegative = 7.0
+    pose: NonNegative = 1.0
+    noise: NonNegative = 1.0
 
     @model_validator(mode="after")
     def _scanners_share_the_cohort(self) -> Self:
@@ -117,17 +128,27 @@ class Simulation(Section):
 
 
 class Cohort(Section):
-    """Where the scans are and how their collection is laid out."""
+    """Folder of scans, its layout and diagnoses."""
 
-    raw: str
-    layout: Literal["auto", "bids", "adni", "folder"]
-    table: str | None
-    diagnosis_column: str
-    diagnosis_map: dict[str, Literal["AD", "CN"]]
-    diagnosis: Literal["visit", "baseline", "stable-only"]
-    diagnosis_table: str | None
-    adni_level: tuple[AdniLevel, ...] = Field(strict=False, min_length=1)
-    max_rejected_fraction: Fraction
+    raw: str = "data/simulated/raw"
+    layout: Literal["auto", "bids", "adni", "folder"] = "auto"
+    table: str | None = None
+    diagnosis_column: str = "diagnosis"
+    diagnosis_map: dict[str, Literal["AD", "CN"]] = {
+        "AD": "AD",
+        "Dementia": "AD",
+        "CN": "CN",
+        "NC": "CN",
+        "HC": "CN",
+    }
+    diagnosis: Literal["visit", "baseline", "stable-only"] = "visit"
+    diagnosis_table: str | None = None
+    adni_level: tuple[AdniLevel, ...] = Field(
+        default=("uniform-8mm", "uniform-6mm", "standardized", "averaged", "dynamic", "raw"),
+        strict=False,
+        min_length=1,
+    )
+    max_rejected_fraction: Fraction = 0.1
 
     @field_validator("adni_level")
     @classmethod
@@ -138,38 +159,32 @@ class Cohort(Section):
 
 
 class Normalize(Section):
-    """From a scan as stored to a ratio image on the MNI grid."""
+    """Spatial and intensity normalization: SUVR in template space (MNI)."""
 
-    align: Literal["affine", "none"]
-    template: str
-    grid_mm: Annotated[float, Field(ge=1, le=6)]
-    smoothing_mm: Annotated[float, Field(ge=0, le=20)]
-    reference: Literal["global", "cerebellum", "pons"]
-    min_similarity: Annotated[float, Field(ge=-1, le=1)]
+    align: Literal["affine", "none"] = "affine"
+    template: str = "built-in"
+    grid_mm: Annotated[float, Field(ge=1, le=6)] = 3.0
+    smoothing_mm: Annotated[float, Field(ge=0, le=20)] = 8.0
+    reference: Literal["global", "cerebellum", "pons"] = "cerebellum"
+    min_similarity: Annotated[float, Field(ge=-1, le=1)] = 0.5
 
 
 class Slice(Section):
-    """Which coronal planes are cut, and the intensities that uint8 spans."""
+    """Coronal planes, and the SUVR window that uint8 spans."""
 
-    range_mm: tuple[float, float] = Field(strict=False)
-    step_mm: Positive
-    field_mm: Positive
-    window: tuple[float, float] = Field(strict=False)
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        _require_ascending("range_mm", self.range_mm)
-        _require_ascending("window", self.window)
-        return self
+    range_mm: Interval = (-84.0, 36.0)
+    step_mm: Positive = 8.0
+    field_mm: Positive = 192.0
+    window: Interval = (0.0, 2.0)
 
 
 class Split(Section):
-    """Who is tested, who validates, who trains."""
+    """Test set and validation folds."""
 
-    unit: Literal["subject", "slice"]
-    test_fraction: Annotated[float, Field(gt=0, lt=1)]
-    folds: Annotated[int, Field(ge=0)]
-    validation_fold: Annotated[int, Field(ge=0)]
+    unit: Literal["subject", "slice"] = "subject"
+    test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.25
+    folds: Annotated[int, Field(ge=0)] = 5
+    validation_fold: Annotated[int, Field(ge=0)] = 0
 
     @model_validator(mode="after")
     def _folds_suffice(self) -> Self:
@@ -189,13 +204,13 @@ class Split(Section):
 
 
 class Model(Section):
-    """The network: MobileNetV2 up to a feature layer, global average pooling, Dropout, Dense."""
+    """MobileNetV2 up to a feature layer, average pooling, Dropout, Dense."""
 
-    input_size: Annotated[int, Field(ge=32, multiple_of=32)]
-    alpha: Positive
-    feature_layer: FeatureLayer
-    weights: str
-    dropout: Annotated[float, Field(ge=0, lt=1)]
+    input_size: Annotated[int, Field(ge=32, multiple_of=32)] = 64
+    alpha: Positive = 0.5
+    feature_layer: FeatureLayer = "block_4_expand_relu"
+    weights: str = "none"
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
 
     @model_validator(mode="after")
     def _imagenet_has_the_width(self) -> Self:
@@ -208,33 +223,35 @@ class Model(Section):
 
 
 class Augment(Section):
-    """Random changes of the training slices; fractions are of the slice's width."""
+    """Augmentation of training slices, in fractions of their width."""
 
-    rotation_degrees: TunableNonNegative
-    zoom: TunableFraction
-    shift: TunableFraction
-    shear: TunableFraction
-    flip: TunableBool
-    intensity: TunableFraction
-    fill: Literal["nearest", "constant"]
+    rotation_degrees: TunableNonNegative = "tuned"
+    zoom: TunableFraction = "tuned"
+    shift: TunableFraction = "tuned"
+    shear: TunableFraction = "tuned"
+    flip: TunableBool = "tuned"
+    intensity: TunableFraction = "tuned"
+    fill: Literal["nearest", "constant"] = "nearest"
 
 
 class Train(Section):
-    """How the network is fitted, and by what the best epoch is chosen."""
+    """Optimizer, schedule and the choice of the best epoch."""
 
-    optimizer: Literal["adamw", "sgd"]
-    learning_rate: TunablePositive
-    schedule: Literal["cosine", "linear", "constant"]
-    weight_decay: NonNegative
-    momentum: Annotated[float, Field(ge=0, lt=1)]
-    epochs: Count
-    batch_size: Count
-    mix: Fraction
-    monitor: Literal["val_loss", "val_accuracy", "val_subject_log_loss", "val_subject_auc"]
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    learning_rate: TunablePositive = "tuned"
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    weight_decay: NonNegative = 0.0001
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    epochs: Count = 18
+    batch_size: Count = 32
+    mix: Fraction = 0.5
+    monitor: Literal["val_loss", "val_accuracy", "val_subject_log_loss", "val_subject_auc"] = (
+        "val_subject_log_loss"
+    )
 
 
 class Range(Section):
-    """Where a number is searched, and the value that the first trial tries."""
+    """Range of a searched number, and the first trial's value."""
 
     low: float
     high: float
@@ -254,55 +271,61 @@ class Range(Section):
 
 
 class Choice(Section):
-    """Which values are tried, the first one by the first trial."""
+    """Choices of a searched switch, the first trial's first."""
 
     choices: list[bool] = Field(min_length=1)
 
 
-class Space(Section):
-    """The search space of the hyperparameters that are ``tuned``."""
+class SearchSpace(Section):
+    """Search space of the hyperparameters that are ``tuned``."""
 
-    learning_rate: Range
-    rotation_degrees: Range
-    zoom: Range
-    shift: Range
-    shear: Range
-    flip: Choice
-    intensity: Range
+    learning_rate: Range = Range(low=0.0005, high=0.005, log=True, first=0.003)
+    rotation_degrees: Range = Range(low=0.0, high=20.0, log=False, first=5.0)
+    zoom: Range = Range(low=0.0, high=0.15, log=False, first=0.1)
+    shift: Range = Range(low=0.0, high=0.1, log=False, first=0.02)
+    shear: Range = Range(low=0.0, high=0.1, log=False, first=0.0)
+    flip: Choice = Choice(choices=[True, False])
+    intensity: Range = Range(low=0.0, high=0.2, log=False, first=0.1)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _defaults_fill_a_range(cls, value: Any, info: ValidationInfo) -> Any:
+        default = cls.model_fields[str(info.field_name)].default
+        return {**default.model_dump(), **value} if isinstance(value, dict) else value
 
     @model_validator(mode="after")
     def _values_are_allowed(self) -> Self:
-        """Refuse before the search what a trial would be refused for in the middle of it."""
-        for name, one in self:
-            if not isinstance(one, Range):
+        """Refuse ranges in which a trial would be refused."""
+        for name, searched in self:
+            if not isinstance(searched, Range):
                 continue
             highest = 1.0 if name in ("zoom", "shift", "shear", "intensity") else float("inf")
-            if one.low < 0 or one.high > highest or (name == "learning_rate" and one.low == 0):
+            if searched.low < 0 or searched.high > highest or (name == "learning_rate" and searched.low == 0):
                 lowest = "more than 0" if name == "learning_rate" else "0 or more"
                 raise ValueError(
                     f"{name}: required low of {lowest}{' and high of at most 1' if highest == 1 else ''}; "
-                    f"received low {one.low}, high {one.high}"
+                    f"received low {searched.low}, high {searched.high}"
                 )
         return self
 
 
 class Tune(Section):
-    """The hyperparameter search."""
+    """Hyperparameter search."""
 
-    trials: Annotated[int, Field(ge=0)]
-    startup_trials: Count
-    epochs: Count
-    folds: Count
-    pruner: Literal["median", "none"]
-    space: Space
+    trials: Annotated[int, Field(ge=0)] = 3
+    startup_trials: Count = 2
+    epochs: Count = 3
+    folds: Count = 1
+    pruner: Literal["median", "none"] = "median"
+    space: SearchSpace = SearchSpace()
 
 
 class Evaluate(Section):
-    """How slices become a subject's result, and how its uncertainty is found."""
+    """Aggregation over slices, bootstrap and cross-validation."""
 
-    aggregation: Literal["mean_probability", "mean_logit", "position_weights"]
-    resamples: Annotated[int, Field(ge=100)]
-    cross_validation: Annotated[int, Field(ge=0, le=MAX_CROSS_VALIDATION)]
+    aggregation: Literal["mean_probability", "mean_logit", "position_weights"] = "mean_logit"
+    resamples: Annotated[int, Field(ge=100)] = 2000
+    cross_validation: Annotated[int, Field(ge=0, le=MAX_CROSS_VALIDATION)] = 0
 
     @field_validator("cross_validation")
     @classmethod
@@ -314,74 +337,69 @@ class Evaluate(Section):
 
 
 class Explain(Section):
-    """How class activation maps are made, scored and drawn."""
+    """Saliency maps: method, scores and figures."""
 
-    method: Literal["auto", "cam", "grad-cam"]
-    path_steps: Annotated[int, Field(ge=1, le=64)]
-    smooth_mm: NonNegative
-    atlas: str
-    sanity_scans: Annotated[int, Field(ge=0)]
-    montages: Annotated[int, Field(ge=0)]
-    hide_below: Fraction
+    method: Literal["auto", "cam", "grad-cam"] = "auto"
+    path_steps: Annotated[int, Field(ge=1, le=64)] = 4
+    smooth_mm: NonNegative = 16.0
+    atlas: str = "built-in"
+    sanity_scans: Annotated[int, Field(ge=0)] = 6
+    montages: Annotated[int, Field(ge=0)] = 8
+    hide_below: Fraction = 0.2
 
 
 class Leakage(Section):
-    """The leakage audit: whose planes, and a network of its own that must be able to memorise them."""
+    """Leakage test: its planes and a network to memorize them."""
 
-    subjects: Annotated[int, Field(ge=4)]
-    test_fraction: Annotated[float, Field(gt=0, lt=1)]
-    range_mm: tuple[float, float] = Field(strict=False)
-    step_mm: Positive
-    input_size: Annotated[int, Field(ge=32, multiple_of=32)]
-    alpha: Positive
-    feature_layer: FeatureLayer
-    epochs: Count
-    batch_size: Count
-    learning_rate: Positive
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        _require_ascending("range_mm", self.range_mm)
-        return self
+    subjects: Annotated[int, Field(ge=4)] = 60
+    test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.25
+    range_mm: Interval = (-69.0, -24.0)
+    step_mm: Positive = 3.0
+    input_size: Annotated[int, Field(ge=32, multiple_of=32)] = 32
+    alpha: Positive = 0.5
+    feature_layer: FeatureLayer = "block_13_expand_relu"
+    epochs: Count = 10
+    batch_size: Count = 32
+    learning_rate: Positive = 0.003
 
 
 class Promotion(Section):
-    """What `adpet promote` asks of a version before it becomes the champion."""
+    """Conditions of `adpet promote`."""
 
-    min_auc_lower: Fraction
-    baseline_margin: Fraction
-    champion_margin: Fraction
-    min_subjects: Annotated[int, Field(ge=2)]
+    min_auc_lower: Fraction = 0.8
+    baseline_margin: Fraction = 0.0
+    champion_margin: Fraction = 0.05
+    min_subjects: Annotated[int, Field(ge=2)] = 10
 
 
 class Tracking(Section):
-    """What goes to MLflow, and whether DVC may send scans away."""
+    """MLflow: names, images, and reach of the server."""
 
-    experiment: str
-    model_name: Annotated[str, AfterValidator(_model_name)]
-    log_images: bool
-    push_scans: bool
+    experiment: str = "adpet"
+    model_name: Annotated[str, AfterValidator(_model_name)] = "adpet"
+    log_images: bool = False
+    push_scans: bool = False
 
 
 class Params(Section):
-    """The whole of ``params.yaml``."""
+    """All of ``params.yaml``."""
 
-    seed: Annotated[int, Field(ge=0, lt=2**32)]
-    compute: Compute
-    simulation: Simulation
-    cohort: Cohort
-    normalize: Normalize
-    slice: Slice
-    split: Split
-    model: Model
-    augment: Augment
-    train: Train
-    tune: Tune
-    evaluate: Evaluate
-    explain: Explain
-    leakage: Leakage
-    promotion: Promotion
-    tracking: Tracking
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 2019
+    compute: Compute = Compute()
+    simulation: Simulation = Simulation()
+    cohort: Cohort = Cohort()
+    normalize: Normalize = Normalize()
+    slice: Slice = Slice()
+    split: Split = Split()
+    model: Model = Model()
+    augment: Augment = Augment()
+    train: Train = Train()
+    tune: Tune = Tune()
+    evaluate: Evaluate = Evaluate()
+    explain: Explain = Explain()
+    leakage: Leakage = Leakage()
+    promotion: Promotion = Promotion()
+    tracking: Tracking = Tracking()
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
@@ -402,7 +420,7 @@ class Params(Section):
         return self
 
     def tuned(self) -> tuple[str, ...]:
-        """Return the keys, such as ``train.learning_rate``, that the search decides."""
+        """Return the keys that are ``tuned``, such as ``train.learning_rate``."""
         sections = {"train": self.train, "augment": self.augment}
         return tuple(
             f"{section}.{key}"
@@ -412,14 +430,14 @@ class Params(Section):
         )
 
     def refits(self) -> bool:
-        """Say whether the final network is trained on all training subjects, the validation fold with them.
+        """True if the final network trains on the validation fold.
 
-        Without folds, as in 2019, there is no part that was left out of the training for validation.
+        Without folds, as in 2019, no part was left out of the training for validation.
         """
         return self.evaluate.cross_validation > 0 and self.split.folds > 0
 
     def with_values(self, values: Mapping[str, Any]) -> "Params":
-        """Return these parameters with `values` by dotted key, validated anew."""
+        """Return validated parameters with `values` by dotted key."""
         document = self.model_dump()
         for key, value in values.items():
             set_by_key(document, key, value)
@@ -436,44 +454,48 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
     Raises
     ------
     ParameterError
-        Where the file is missing, is not YAML, or holds a key or value that is not allowed.
+        If the file is missing, is not YAML, or holds a key or value that is not allowed.
     """
-    return validate_params(read_yaml(path), source=str(path))
-
-
-def read_yaml(path: Path) -> Any:
-    """Read YAML 1.2, as DVC does (so that ``1e-3`` is a number).
-
-    Raises
-    ------
-    ParameterError
-        Where there is no such file or it is not YAML.
-    """
-    try:
-        return YAML(typ="safe", pure=True).load(path)
-    except FileNotFoundError as error:
-        raise ParameterError(
-            f"{path}: required, but not there; run this in the project's root, where dvc.yaml lies"
-        ) from error
-    except (YAMLError, UnicodeDecodeError) as error:
-        place = " ".join(str(error).split())
-        raise ParameterError(f"{path}: required YAML; received: {place}") from error
+    document = read_yaml(path)
+    for old, new in OLD_SECTIONS.items():
+        if old in (document or {}):
+            print(f"{path}: {old} is now named {new}; rename it before the next release", file=sys.stderr)
+    return validate_params(document, source=str(path))
 
 
 def validate_params(document: Any, *, source: str) -> Params:
-    """Check a parameter document, and name the first key that is not as required.
+    """Validate a parameter document; name the first wrong key.
 
     Raises
     ------
     ParameterError
         ``source: key: required ...; received ...``, and how many more there are.
     """
+    if isinstance(document, dict):
+        document = dict(document)
+        rename_sections(document, source=source)
     try:
         return Params.model_validate(document)
     except ValidationError as failure:
         messages = _messages(failure.errors(include_url=False), document)
         more = f" (and {len(messages) - 1} more)" if len(messages) > 1 else ""
         raise ParameterError(f"{source}: {messages[0]}{more}") from failure
+
+
+def rename_sections(document: dict[str, Any], *, source: str) -> None:
+    """Give old sections their present names.
+
+    Raises
+    ------
+    ParameterError
+        If a section is there under both names.
+    """
+    for old, new in OLD_SECTIONS.items():
+        if old not in document:
+            continue
+        if new in document:
+            raise ParameterError(f"{source}: {old}: required once; it is the old name of {new}; remove it")
+        document[new] = document.pop(old)
 
 
 def flatten(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -488,20 +510,15 @@ def flatten(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def set_by_key(document: dict[str, Any], key: str, value: Any) -> None:
-    """Set one leaf of nested mappings by its dotted key."""
+    """Set a leaf of nested mappings by its dotted key."""
     *sections, leaf = key.split(".")
     for section in sections:
-        document = document[section]
+        document = document.setdefault(section, {})
     document[leaf] = value
 
 
-def _require_ascending(key: str, pair: tuple[float, float]) -> None:
-    if pair[0] >= pair[1]:
-        raise ValueError(f"{key}: required the first less than the last; received {list(pair)}")
-
-
 def _messages(errors: Sequence[ErrorDetails], document: Any) -> list[str]:
-    """Return one message a key: a union's alternatives are joined with 'or'."""
+    """Return a message a key; 'or' joins a union's alternatives."""
     required: dict[tuple[str, str], list[str]] = {}
     for error in errors:
         key = _key_path(error["loc"], document)
@@ -525,7 +542,7 @@ def _messages(errors: Sequence[ErrorDetails], document: Any) -> list[str]:
 
 
 def _key_path(location: tuple[int | str, ...], document: Any) -> str:
-    """Return the dotted key that `location` stands for, without pydantic's names of union branches."""
+    """Return the dotted key of a location, without union branches."""
     names = []
     for name in location:
         try:

@@ -1,8 +1,9 @@
-"""Paths of every input and output, relative to the project's root."""
+"""Paths of inputs and outputs, relative to the project's root."""
 
 from pathlib import Path
 
 PARAMS = Path("params.yaml")
+PIPELINES = (Path("dvc.yaml"), Path("data/simulated/dvc.yaml"))
 
 SIMULATED_RAW = Path("data/simulated/raw")
 SIMULATED_TRUTH = Path("data/simulated/truth")
@@ -62,12 +63,12 @@ MODEL_CARD = REPORT.with_name("MODEL_CARD.md")
 
 VERSION = Path("results/register/version.json")
 
-# Unfinished work of a stage, by the fingerprint of what it is made from: a killed stage goes on from it.
+# Unfinished work of each stage, by a hash of what the result follows from: a killed stage goes on from it.
 WORK = Path(".adpet")
-# What ingest has read of every file, so that it reads new and changed ones alone; nothing is lost without it.
+# File index of ingest, so that only new and changed files are read; nothing is lost without it.
 INGEST_NOTES = WORK / "ingest.tsv"
 
 
 def fold_folder(fold: int) -> Path:
-    """Return where one fold of the cross-validation lies."""
+    """Return the folder of one cross-validation fold."""
     return CROSS_VALIDATION / f"fold-{fold}"

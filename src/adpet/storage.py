@@ -1,15 +1,19 @@
-"""Storage: atomic writes, JSON, hashes, and work folders of unfinished stages."""
+"""Storage: atomic files, unfinished work and temporary files."""
 
 import hashlib
 import json
+import os
+import platform
 import shutil
-from collections.abc import Iterator, Mapping
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from adpet.errors import InputError
-from adpet.paths import WORK
+from adpet.errors import InputError, ParameterError
+from adpet.paths import PIPELINES, WORK
 
 # The tag of a registered version with the digest of its files, and the file that MLflow adds to their copies.
 FILES = "adpet.files_digest"
@@ -18,12 +22,23 @@ VERSION_FILE = "registered_model_meta"
 # Prefix of what is being written: a reader ignores it, the next writer replaces it.
 PARTIAL_PREFIX = ".partial-"
 
+# Temporary files of running stages, a folder a process.
+TEMPORARY = WORK / "tmp"
+
+# Days after which unfinished work is given up.
+KEEP_DAYS = 14
+
+# Facts of a lineage that change without the result; the key of unfinished work has the stage's own code.
+NOT_IN_KEY = frozenset({"id", "commit", "code", "code_folders"})
+
+PACKAGE = Path(__file__).parent
+
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Yield a neighbour of `path` to write a file or folder to; it becomes `path` only on success.
+    """Yield a neighbour of `path` that replaces it on success.
 
-    The neighbour keeps the name's suffixes, so that libraries recognise the format.
+    The neighbour, a file or folder, keeps the name's suffixes, so that libraries recognise the format.
     What an earlier, killed writer left there is removed first.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -52,7 +67,7 @@ def read_json(path: Path) -> Any:
     Raises
     ------
     InputError
-        Where there is no such file, or it is not JSON.
+        If there is no such file, or it is not JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -63,7 +78,7 @@ def read_json(path: Path) -> Any:
 
 
 def write_json(path: Path, document: Any) -> None:
-    """Write `document` as indented JSON that ends in a newline; NaN is refused."""
+    """Write indented JSON that ends in a newline; refuse NaN."""
     with atomic_write(path) as aside:
         aside.write_text(
             json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n",
@@ -71,8 +86,30 @@ def write_json(path: Path, document: Any) -> None:
         )
 
 
+def read_yaml(path: Path) -> Any:
+    """Read YAML 1.2 as DVC does (``1e-3`` is a number).
+
+    Raises
+    ------
+    ParameterError
+        If there is no such file or it is not YAML.
+    """
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        return YAML(typ="safe", pure=True).load(path)
+    except FileNotFoundError as error:
+        raise ParameterError(
+            f"{path}: required, but not there; run this in the project's root, where dvc.yaml lies"
+        ) from error
+    except (YAMLError, UnicodeDecodeError) as error:
+        place = " ".join(str(error).split())
+        raise ParameterError(f"{path}: required YAML; received: {place}") from error
+
+
 def fingerprint(facts: Mapping[str, Any]) -> str:
-    """Return 16 hexadecimal digits that change with any of `facts` (JSON values)."""
+    """Return a hash of facts (JSON values), 16 hexadecimal digits."""
     canonical = json.dumps(facts, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
@@ -88,34 +125,101 @@ def files_digest(folder: Path) -> str:
     return digest.hexdigest()
 
 
-@contextmanager
-def work_dir(stage: str, facts: Mapping[str, Any]) -> Iterator[Path]:
-    """Yield the work folder of a stage: a killed stage finds there what it had finished.
-
-    The folder belongs to `facts`, all that the work follows from beside this package's code; with
-    other facts a new one is begun and the old ones are removed. It is removed when the block succeeds.
-    """
-    work = WORK / stage / fingerprint({**facts, "code": code_digest()})
-    for other in WORK.glob(f"{stage}/*"):
-        if other != work:
-            remove(other)
-    work.mkdir(parents=True, exist_ok=True)
-    yield work
-    remove(work)
-
-
 def move(source: Path, target: Path) -> None:
-    """Put a finished file or folder in the place of `target`."""
+    """Replace `target` by a finished file or folder."""
     target.parent.mkdir(parents=True, exist_ok=True)
     remove(target)
     source.replace(target)
 
 
-def code_digest() -> str:
-    """Return a hash of this package's source files, so that uncommitted changes count too."""
-    package = Path(__file__).parent
+@contextmanager
+def work_dir(stage: str, facts: Mapping[str, Any]) -> Iterator[Path]:
+    """Yield a stage's work folder, with its unfinished work.
+
+    Its key is made of what the result follows from: `facts` and the stage's own code. The folder is removed
+    when the block succeeds; those of other facts when nothing has touched them for `KEEP_DAYS`.
+
+    Parameters
+    ----------
+    stage : str
+        Stage in ``dvc.yaml``; a suffix after a hyphen, as in ``fold-0``, names a part of it.
+    facts : mapping
+        Data and parameters; a lineage may be given whole, its commit is left out of the key.
+    """
+    code = code_digest(code_folders(stage.partition("-")[0]))
+    kept = {name: value for name, value in facts.items() if name not in NOT_IN_KEY}
+    work = WORK / stage / fingerprint({**kept, "code": code})
+    work.mkdir(parents=True, exist_ok=True)
+    os.utime(work)
+    for other in work.parent.iterdir():
+        if _is_old(other):
+            remove(other)
+    yield work
+    remove(work)
+
+
+def code_folders(stage: str) -> list[Path]:
+    """Return folders and modules that a stage declares in ``dvc.yaml``.
+
+    For a stage that none declares, as outside of a project, it is the whole package.
+    """
+    for pipeline in filter(Path.exists, PIPELINES):
+        declared = read_yaml(pipeline)["stages"].get(stage)
+        if declared is not None:
+            paths = [
+                next(iter(path)) if isinstance(path, dict) else path for path in declared.get("deps", ())
+            ]
+            return [Path(path) for path in paths if path.startswith("src/")]
+    return [PACKAGE]
+
+
+def code_digest(folders: Iterable[Path] = (PACKAGE,)) -> str:
+    """Return a hash of all Python files in folders."""
     digest = hashlib.sha256()
-    for path in sorted(package.rglob("*.py")):
-        digest.update(path.relative_to(package).as_posix().encode())
-        digest.update(path.read_bytes())
+    for folder in sorted(folders):
+        for path in [folder] if folder.is_file() else sorted(folder.rglob("*.py")):
+            digest.update(f"{folder.name}/{path.relative_to(folder).as_posix()}".encode())
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()[:16]
+
+
+@contextmanager
+def temporary_files() -> Iterator[Path]:
+    """Keep temporary files of this process in ``.adpet/tmp``.
+
+    Each process has a folder of its own, named after its number and machine. The next start removes those
+    whose process has ended on this machine; those of other machines go after `KEEP_DAYS`.
+    """
+    TEMPORARY.mkdir(parents=True, exist_ok=True)
+    for folder in TEMPORARY.iterdir():
+        if _is_left_over(folder):
+            remove(folder)
+    prefix = f"{os.getpid()}-{platform.node()}-"
+    own = Path(tempfile.mkdtemp(prefix=prefix, dir=TEMPORARY)).absolute()
+    before = os.environ.get("TMPDIR")
+    os.environ["TMPDIR"], tempfile.tempdir = str(own), None
+    try:
+        yield own
+    finally:
+        os.environ.pop("TMPDIR")
+        if before is not None:
+            os.environ["TMPDIR"] = before
+        tempfile.tempdir = None
+        remove(own)
+
+
+def _is_left_over(folder: Path) -> bool:
+    process, _, rest = folder.name.partition("-")
+    if rest.rpartition("-")[0] != platform.node():
+        return _is_old(folder)
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:  # it runs, for another user
+        return False
+    return False
+
+
+def _is_old(path: Path) -> bool:
+    return time.time() - path.stat().st_mtime > KEEP_DAYS * 24 * 3600

@@ -1,4 +1,4 @@
-"""Scans go in, answers come out: quickly, one by one or many at once, and no bad one stops the others."""
+"""Predict: one scan or many, and a bad one stops no other."""
 
 import csv
 import io
@@ -41,7 +41,7 @@ def only(folder, pattern):
     return found
 
 
-def test_a_folder_is_asked_without_tensorflow_mlflow_and_tables(finished, paths, tmp_path):
+def test_exported_model_needs_no_tensorflow_mlflow_or_tables(finished, paths, tmp_path):
     code = (
         "import sys\nfrom adpet.cli import main\n"
         f"main(['predict', {str(paths[0])!r}, '--model', {EXPORT!r}, '--output', {str(tmp_path)!r}])\n"
@@ -60,7 +60,7 @@ def test_a_folder_is_asked_without_tensorflow_mlflow_and_tables(finished, paths,
 
 
 class TestOneScan:
-    def test_the_answer_has_every_key_and_what_was_evaluated(self, answered, finished, paths):
+    def test_answer_has_every_key_and_the_evaluated_probabilities(self, answered, finished, paths):
         said, folder = answered
         found = json.loads(only(folder, "*.json").read_text())
         assert set(found) == {
@@ -72,16 +72,13 @@ class TestOneScan:
         assert f"{found['probability_of_ad']:.3f}" in said
         assert "not for diagnosis" in said
         predictions = pd.read_csv(finished.root / "results/evaluate/predictions.csv")
-        rows = predictions[predictions["scan"] == predictions["scan"].iloc[0]]
-        names = pd.read_csv(finished.root / "data/interim/scans.csv")
-        name = names.loc[[str(finished.root / path) == str(paths[0]) for path in names["path"]], "scan"].iloc[
-            0
-        ]
+        scans = pd.read_csv(finished.root / "data/interim/scans.csv").set_index("path")
+        name = scans.loc[str(paths[0].relative_to(finished.root)), "scan"]
         rows = predictions[predictions["scan"] == name].sort_values("index")
         per_slice = [row["probability_of_ad"] for row in found["slices"]]
         np.testing.assert_allclose(per_slice, rows["probability"], atol=2e-5)
 
-    def test_the_map_lies_in_mni_space_and_on_the_scans_own_grid(self, answered, finished, paths):
+    def test_map_is_written_in_mni_space_and_on_the_scans_grid(self, answered, finished, paths):
         _, folder = answered
         mni = nib.load(next(path for path in folder.glob("*_cam.nii.gz") if "space-scan" not in path.name))
         assert mni.shape == nib.load(next((finished.root / "data/interim/volumes").iterdir())).shape
@@ -95,7 +92,7 @@ class TestOneScan:
         near = np.abs(own.get_fdata()[i - 1 : i + 2, j - 1 : j + 2, k - 1 : k + 2]).max()
         assert near == pytest.approx(np.abs(mni.get_fdata()).max(), rel=0.2)
 
-    def test_the_page_holds_all_it_shows(self, answered):
+    def test_page_is_self_contained(self, answered):
         page = only(answered[1], "*.html").read_text()
         assert "not for diagnosis" in page
         assert "test subjects who were given" in page
@@ -119,7 +116,7 @@ class TestOneScan:
         assert own.shape == turned.shape
         np.testing.assert_allclose(own.affine, turned.affine, atol=1e-4)
 
-    def test_what_is_no_scan_is_one_line_and_leaves_nothing(self, finished, tmp_path):
+    def test_broken_scan_is_one_line_and_leaves_nothing(self, finished, tmp_path):
         (tmp_path / "scan.nii.gz").write_bytes(b"no scan")
         done = finished.adpet(
             "predict",
@@ -145,7 +142,7 @@ def folder(paths, tmp_path_factory):
 
 
 class TestMany:
-    def test_a_bad_scan_stops_no_other_and_is_told_at_the_end(self, finished, folder, tmp_path):
+    def test_broken_scan_stops_no_other_and_is_reported_at_the_end(self, finished, folder, tmp_path):
         done = finished.adpet(
             "predict", str(folder), "--model", EXPORT, "--output", str(tmp_path / "o"),
             "--json", str(tmp_path / "all.json"), status=1,
@@ -158,14 +155,14 @@ class TestMany:
         assert [("error" in one) for one in found] == [False, False, True]
         assert len(list((tmp_path / "o").iterdir())) == 8
 
-    def test_a_table_on_stdout_is_nothing_but_the_table(self, finished, folder, tmp_path):
+    def test_csv_on_stdout_is_nothing_but_the_table(self, finished, folder, tmp_path):
         scan = str(folder / "scan_0.nii.gz")
         done = finished.adpet("predict", scan, "--model", EXPORT, "--output", str(tmp_path), "--csv", "-")
         (row,) = csv.DictReader(io.StringIO(done.stdout))
         assert row["scan"] == "scan_0"
         assert 0 < float(row["probability_of_ad"]) < 1
 
-    def test_a_bids_tree_is_asked_for_its_scans_alone(self, finished, paths, tmp_path):
+    def test_bids_tree_gives_its_pet_scans_alone(self, finished, paths, tmp_path):
         pet = tmp_path / "tree" / "sub-01" / "pet"
         pet.mkdir(parents=True)
         (pet / "sub-01_pet.nii.gz").write_bytes(paths[0].read_bytes())
@@ -188,7 +185,7 @@ class TestOfOneName:
             shutil.copy(scan, path)
         return paths
 
-    def test_each_has_its_own_row_and_files(self, alike, small_export, tmp_path):
+    def test_scans_of_one_name_have_their_own_rows_and_files(self, alike, small_export, tmp_path):
         output = tmp_path / "o"
         table, document = tmp_path / "all.csv", tmp_path / "all.json"
         run(alike, Options(model=str(small_export), output=output, csv=table, json=document))
@@ -200,7 +197,7 @@ class TestOfOneName:
         assert len(list(output.iterdir())) == 8
 
 
-def test_a_bad_scan_adds_no_line_to_a_table_on_stdout(small_export, small_scans, tmp_path, capsys):
+def test_broken_scan_adds_only_its_row_to_csv_on_stdout(small_export, small_scans, tmp_path, capsys):
     (tmp_path / "bad.nii").write_bytes(b"no scan")
     options = Options(model=str(small_export), output=tmp_path / "o", csv=Path("-"))
     with pytest.raises(InputError, match="required an answer for each of 2 scans; received 1"):
@@ -210,9 +207,7 @@ def test_a_bad_scan_adds_no_line_to_a_table_on_stdout(small_export, small_scans,
 
 
 @pytest.mark.parametrize("output", ["pet", "pet/../pet", "link"])
-def test_a_folder_of_scans_takes_no_answers_which_could_replace_sidecars(
-    output, small_export, small_scans, tmp_path
-):
+def test_output_in_a_folder_of_scans_is_refused(output, small_export, small_scans, tmp_path):
     scan, sidecar = tmp_path / "pet" / "sub-01_pet.nii.gz", tmp_path / "pet" / "sub-01_pet.json"
     scan.parent.mkdir()
     (tmp_path / "link").symlink_to(scan.parent)
@@ -227,7 +222,7 @@ def test_a_folder_of_scans_takes_no_answers_which_could_replace_sidecars(
     assert sorted(scan.parent.iterdir()) == [sidecar, scan]
 
 
-def test_a_folder_of_frames_takes_no_answers_which_would_be_frames(small_export, small_scans, tmp_path):
+def test_output_in_a_folder_of_frames_is_refused(small_export, small_scans, tmp_path):
     shutil.copy(small_scans[0], tmp_path / "frame_1.nii.gz")
     with pytest.raises(InputError, match="required a folder apart from the scans"):
         run([tmp_path], Options(model=str(small_export), output=tmp_path, frames=True))
@@ -235,12 +230,12 @@ def test_a_folder_of_frames_takes_no_answers_which_would_be_frames(small_export,
 
 
 class TestModels:
-    def test_a_folder_that_is_none_is_told_in_one_line(self, finished, paths):
+    def test_folder_without_a_model_is_refused_in_one_line(self, finished, paths):
         done = finished.adpet("predict", str(paths[0]), "--model", "results/train", status=1)
         assert "required an exported model" in done.stderr
         assert done.stderr.count("\n") == 1
 
-    def test_a_name_of_another_form_is_told_in_one_line(self, finished, paths):
+    def test_model_name_of_another_form_is_refused_in_one_line(self, finished, paths):
         done = finished.adpet("predict", str(paths[0]), "--model", "models:/adpet/x/y", status=1)
         assert "required a folder, models:/NAME@ALIAS or models:/NAME/VERSION" in done.stderr
         assert Path(finished.root / "mlflow.db").exists()

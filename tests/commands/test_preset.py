@@ -1,4 +1,4 @@
-"""A preset changes params.yaml, and nothing else in it."""
+"""Preset: its values in params.yaml, comments and all else untouched."""
 
 import shutil
 
@@ -6,7 +6,8 @@ import pytest
 
 from adpet.commands.preset import run
 from adpet.errors import ParameterError
-from adpet.params import load_params
+from adpet.params import Params, load_params, validate_params
+from adpet.storage import read_yaml
 
 
 @pytest.fixture
@@ -17,7 +18,7 @@ def project(project_root, tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_the_2019_protocol_is_one_command_away(project):
+def test_2019_protocol_is_one_command_away(project):
     assert "model.alpha: 0.5 -> 1.5" in run("protocol-2019")
     params = load_params()
     assert (params.model.alpha, params.split.unit, params.tuned()) == (1.5, "slice", ())
@@ -30,19 +31,21 @@ def test_comments_and_other_values_stay(project):
     assert load_params().simulation.ad_subjects == 120
 
 
-def test_a_second_time_changes_nothing(project):
+def test_preset_applied_twice_changes_nothing(project):
     run("protocol-2019")
     before = (project / "params.yaml").read_text()
     assert "holds these values already" in run("protocol-2019")
     assert (project / "params.yaml").read_text() == before
 
 
-def test_an_unknown_preset_is_refused_with_those_there_are(project):
-    with pytest.raises(ParameterError, match="required one of protocol-2019; received 'protocol-2020'"):
+def test_unknown_preset_is_refused_with_the_known_ones(project):
+    with pytest.raises(
+        ParameterError, match="required one of defaults, protocol-2019; received 'protocol-2020'"
+    ):
         run("protocol-2020")
 
 
-def test_a_preset_with_an_unknown_key_changes_nothing(project):
+def test_preset_with_an_unknown_key_changes_nothing(project):
     before = (project / "params.yaml").read_text()
     (project / "presets" / "typo.yaml").write_text("train: {epoch: 3}\n")
     with pytest.raises(ParameterError, match=r"train.epoch: unknown key"):
@@ -50,5 +53,19 @@ def test_a_preset_with_an_unknown_key_changes_nothing(project):
     assert (project / "params.yaml").read_text() == before
 
 
-def test_without_a_name_the_presets_are_listed(project):
-    assert run(None) == "protocol-2019"
+def test_no_name_lists_the_presets(project):
+    assert run(None).splitlines() == ["defaults", "protocol-2019"]
+
+
+def test_defaults_add_missing_keys_and_rename_old_sections_after_an_upgrade(project):
+    (project / "params.yaml").write_text(
+        "seed: 7\nstandardize: {grid_mm: 4.0}\ncohort: {diagnosis_map: {P: AD}}\n"
+    )
+    run("defaults")
+    written = read_yaml(project / "params.yaml")
+    assert written.keys() == Params().model_dump().keys()
+    assert load_params() == validate_params(
+        {"seed": 7, "normalize": {"grid_mm": 4.0}, "cohort": {"diagnosis_map": {"P": "AD"}}},
+        source="expected",
+    )
+    assert set(written["train"]) == set(Params().train.model_dump())

@@ -10,7 +10,7 @@ from adpet.cli import main
 from adpet.commands import reproduce
 from adpet.commands.reproduce import place_data
 from adpet.errors import InputError
-from adpet.params import read_yaml
+from adpet.storage import read_yaml
 from adpet.tracking.lineage import file_digest, git
 
 FILES = {"sub-1/scan.nii": "one", "participants.tsv": "two"}

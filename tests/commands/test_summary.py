@@ -1,4 +1,4 @@
-"""The summary says how good the model is, and never hides a leak."""
+"""Summary: figures, warnings first, and the next commands."""
 
 import pytest
 
@@ -32,7 +32,7 @@ def results(tmp_path, monkeypatch):
     return write
 
 
-def test_auc_interval_version_figures_and_next_commands(results):
+def test_summary_has_auc_interval_version_and_next_commands(results):
     results(leaky=False)
     text = run()
     assert "0.950 (95 % interval 0.880 to 0.990) on 44 held-out subjects" in text
@@ -45,20 +45,20 @@ def test_auc_interval_version_figures_and_next_commands(results):
     assert "LEAKY" not in text
 
 
-def test_a_leaky_result_says_so_first(results):
+def test_leaky_result_says_so_first(results):
     results(leaky=True)
     assert run().strip().startswith("LEAKY")
 
 
 @pytest.mark.parametrize("kind", ["warnings", "not_beaten"])
-def test_what_speaks_against_the_network_is_said_before_its_figures(results, kind):
+def test_warnings_come_before_the_figures(results, kind):
     results(**{kind: ["The scanner is as good"]}, beaten=["The network beats the site baseline"])
     text = run()
     assert text.index("The scanner is as good") < text.index("AUC per subject")
     assert text.index("The network beats the site baseline") > text.index("AUC per subject")
 
 
-def test_a_cross_validation_is_told_with_the_subjects_that_were_not_searched_on(results):
+def test_cross_validation_is_shown_with_the_subjects_outside_the_search(results):
     results()
     assert "cross-validation" not in run()
     folds = {
@@ -75,7 +75,7 @@ def test_a_cross_validation_is_told_with_the_subjects_that_were_not_searched_on(
     assert "cross-validation" not in run()
 
 
-def test_before_the_first_run_it_says_what_to_run(tmp_path, monkeypatch):
+def test_summary_before_the_first_run_says_what_to_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match="run: dvc repro"):
         run()

@@ -1,4 +1,4 @@
-"""The UI is served on loopback, on a port that is free, or refused in one line."""
+"""MLflow UI: loopback only, on a free port, without a password in sight."""
 
 import os
 import shutil
@@ -17,7 +17,7 @@ from adpet.commands.ui import _require_free
 from adpet.errors import TrackingError
 
 
-def test_a_port_that_is_taken_is_refused():
+def test_port_in_use_is_refused():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(TrackingError, match=rf"port {port} cannot be used .*try another --port"):
@@ -25,13 +25,13 @@ def test_a_port_that_is_taken_is_refused():
     _require_free(port)
 
 
-def test_a_number_that_is_no_port_is_refused():
+def test_number_beyond_ports_is_refused():
     with pytest.raises(TrackingError, match="required 1 to 65535; received 99999"):
         _require_free(99999)
 
 
-def test_it_listens_on_loopback_alone(tmp_path, project_root):
-    """What the operating system says of the sockets, not what the command line says."""
+def test_ui_listens_on_loopback_alone(tmp_path, project_root):
+    """The operating system's list of sockets decides."""
     shutil.copy(project_root / "params.yaml", tmp_path)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]

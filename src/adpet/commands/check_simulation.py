@@ -1,5 +1,6 @@
-"""Hold the simulated cohort against published figures and, where there is one, a real mean image."""
+"""Compare the simulated cohort with published figures and real scans."""
 
+import argparse
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from adpet.errors import AdpetError
 from adpet.imaging.nifti import Array, read_volume
 from adpet.imaging.normalization import Standard, load_standard, normalize
 from adpet.parallel import map_in_processes, progress
@@ -34,8 +36,36 @@ GRID_MM = 3.0
 VERDICTS = {True: "pass", False: "FAIL", None: "not measured"}
 
 
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``adpet simulate --check``."""
+    group = parser.add_argument_group("checking")
+    group.add_argument(
+        "--check",
+        action="store_true",
+        help="simulate 400 subjects more, compare them with published figures, and write nothing",
+    )
+    group.add_argument(
+        "--real",
+        type=Path,
+        default=None,
+        help="with --check: a mean FDG-PET image of patients and controls, in MNI space, to be compared with",
+    )
+
+
+def main(options: argparse.Namespace) -> None:
+    """Print the targets; fail if the simulated cohort misses any."""
+    table, missed = run(real=options.real)
+    print(table)
+    if missed:
+        raise AdpetError(
+            f"{missed} of the targets above are missed; change the simulated cohort's settings or its model"
+        )
+
+
 def run(*, real: Path | None) -> tuple[str, int]:
-    """Simulate a cohort by `params.yaml` and a healthy one; return the table, and how many are missed.
+    """Simulate two cohorts; return the table of targets and misses.
+
+    One follows `params.yaml`, one is healthy.
 
     Parameters
     ----------
@@ -45,7 +75,7 @@ def run(*, real: Path | None) -> tuple[str, int]:
     Raises
     ------
     InputError
-        Where the image cannot be read or aligned.
+        If the image cannot be read or aligned.
     """
     params = load_params()
     # Read first: a wrong path should not wait for the cohorts.
@@ -60,11 +90,11 @@ def run(*, real: Path | None) -> tuple[str, int]:
         *nuisance_targets(cohort, measures),
         null_target(*_measured(healthy, params, label="healthy cohort")),
     ]
-    return _in_words(targets, subjects=len(cohort)), sum(target.met is False for target in targets)
+    return _table(targets, subjects=len(cohort)), sum(target.met is False for target in targets)
 
 
 def _large_enough(recipe: SimulationRecipe) -> SimulationRecipe:
-    """Return the recipe with one visit each and enough subjects in either group."""
+    """Return the recipe with one visit each and enough subjects."""
     sizes = {name: max(getattr(recipe, name), FEWEST_IN_GROUP) for name in ("ad_subjects", "cn_subjects")}
     return replace(recipe, **sizes, followup_fraction=0.0)
 
@@ -73,8 +103,8 @@ def _measured(
     recipe: SimulationRecipe, params: Params, *, label: str
 ) -> tuple[pd.DataFrame, list[ScanMeasures]]:
     cohort = draw_cohort(recipe)
-    one = partial(_measure, recipe=recipe)
-    done = map_in_processes(one, cohort_rows(cohort), workers=params.compute.workers)
+    measure = partial(_measure, recipe=recipe)
+    done = map_in_processes(measure, cohort_rows(cohort), workers=params.compute.workers)
     return cohort, list(progress(done, label=label, unit="scan", total=len(cohort)))
 
 
@@ -87,7 +117,7 @@ def _standard() -> Standard:
 
 
 def _on_grid(real: Path) -> Array:
-    """Return the real mean image on the standard grid, registered as any scan."""
+    """Return the real mean image, registered to the standard grid."""
     return normalize(read_volume(real), _standard())[0].data
 
 
@@ -95,11 +125,11 @@ def _likeness(measures: Sequence[ScanMeasures], real: Array | None) -> Target:
     if real is None:
         name = likeness_target(1.0, 0.0).name
         return Target(name, f">= {LIKENESS:.2f}", "give one by --real FILE.nii", None)
-    mean = np.asarray(np.mean([one.volume for one in measures], axis=0, dtype=np.float32))
+    mean = np.asarray(np.mean([measure.volume for measure in measures], axis=0, dtype=np.float32))
     return likeness_target(*likeness(mean, real, _standard().brain, grid_mm=GRID_MM))
 
 
-def _in_words(targets: Sequence[Target], *, subjects: int) -> str:
+def _table(targets: Sequence[Target], *, subjects: int) -> str:
     rows = [(VERDICTS[target.met], target.measured, target.required, target.name) for target in targets]
     rows = [("", "measured", "required", f"target, on {subjects} subjects"), *rows]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]

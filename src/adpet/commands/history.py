@@ -1,5 +1,6 @@
 """Print who was champion when, why, and by whose decision."""
 
+import argparse
 from pathlib import Path
 
 from adpet.params import load_params
@@ -8,6 +9,11 @@ from adpet.tracking.promotion import BY_HAND, DONE, Decision, History
 from adpet.tracking.store import connect
 
 HEADER = ("when (UTC)", "champion", "before", "by", "decision")
+
+
+def main(_: argparse.Namespace) -> None:
+    """Print the history."""
+    print(run())
 
 
 def run() -> str:

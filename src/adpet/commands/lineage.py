@@ -1,11 +1,27 @@
 """Print what a version was made from, and which of it is here."""
 
+import argparse
 from pathlib import Path
 
 from adpet.params import flatten, load_params
 from adpet.tracking.lineage import Check, changed_settings, checks, facts_of
 from adpet.tracking.registry import named
 from adpet.tracking.store import connect
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument(
+        "version",
+        nargs="?",
+        default="champion",
+        help="a version number, an alias or models:/NAME@ALIAS (default: champion)",
+    )
+
+
+def main(options: argparse.Namespace) -> None:
+    """Print the lineage of a version."""
+    print(run(options.version))
 
 
 def run(wanted: str) -> str:

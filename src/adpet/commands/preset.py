@@ -1,41 +1,57 @@
-"""Write a preset's values into ``params.yaml``, and say what changed."""
+"""Preset: write its values into ``params.yaml``."""
 
+import argparse
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 from ruamel.yaml import YAML
 
 from adpet.errors import ParameterError
-from adpet.params import flatten, load_params, read_yaml, set_by_key, validate_params
+from adpet.params import Params, flatten, load_params, rename_sections, set_by_key, validate_params
 from adpet.paths import PARAMS
-from adpet.storage import atomic_write
+from adpet.storage import atomic_write, read_yaml
 
 PRESETS = Path("presets")
 
+# The preset that adds missing keys and renames old sections, as DVC wants them after an upgrade.
+DEFAULTS = "defaults"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("name", nargs="?", default=None, help="the preset (default: list them)")
+
+
+def main(options: argparse.Namespace) -> None:
+    """Apply a preset, or list them."""
+    print(run(options.name))
+
 
 def run(name: str | None) -> str:
-    """Apply the preset `name` and return what changed, or return the names there are.
+    """Apply a preset and return the changes, or all names.
 
     The comments and the other values of ``params.yaml`` stay as they are.
 
     Raises
     ------
     ParameterError
-        Where there is no such preset, or its values are refused.
+        If there is no such preset, or its values are refused.
     """
-    names = sorted(path.stem for path in PRESETS.glob("*.yaml"))
+    names = [DEFAULTS, *sorted(path.stem for path in PRESETS.glob("*.yaml"))]
     if name is None:
         return "\n".join(names)
     if name not in names:
         raise ParameterError(f"presets/: required one of {', '.join(names)}; received {name!r}")
     before = load_params().flat()
-    path = PRESETS / f"{name}.yaml"
-    values = flatten(read_yaml(path))
     yaml = YAML()
     yaml.width = 200
     document = yaml.load(PARAMS)
+    rename_sections(document, source=str(PARAMS))
+    path = PRESETS / f"{name}.yaml"
+    values = _missing(document) if name == DEFAULTS else flatten(read_yaml(path))
     for key, value in values.items():
-        if key not in before:
+        if name != DEFAULTS and key not in before:
             raise ParameterError(f"{path}: {key}: unknown key; compare with params.yaml")
         set_by_key(document, key, value)
     validate_params(document, source=str(path))
@@ -43,7 +59,19 @@ def run(name: str | None) -> str:
     yaml.dump(document, text)
     with atomic_write(PARAMS) as aside:
         aside.write_text(text.getvalue(), encoding="utf-8")
-    return _changes(before, load_params().flat()) + "\nNow run: dvc repro"
+    changes = "\n".join(f"{key}: added" for key in values) if name == DEFAULTS else ""
+    return (changes or _changes(before, load_params().flat())) + "\nNow run: dvc repro"
+
+
+def _missing(document: dict[str, Any]) -> dict[str, Any]:
+    """Return the defaults of missing keys, by dotted key."""
+    missing: dict[str, Any] = {}
+    for section, values in Params().model_dump(mode="json").items():
+        if isinstance(values, dict) and section in document:
+            missing |= {f"{section}.{key}": values[key] for key in values if key not in document[section]}
+        elif section not in document:
+            missing[section] = values
+    return missing
 
 
 def _changes(before: dict[str, object], after: dict[str, object]) -> str:

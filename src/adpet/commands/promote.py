@@ -1,12 +1,39 @@
 """Make a version of the registered model the champion, if it meets every condition."""
 
+import argparse
 from pathlib import Path
 
+from adpet.errors import AdpetError
 from adpet.evaluation.promotion import Condition, Rule
 from adpet.params import Params, load_params
 from adpet.tracking import promotion
 from adpet.tracking.promotion import printable
 from adpet.tracking.store import connect
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument(
+        "version", nargs="?", default="challenger", help="a version number or alias (default: challenger)"
+    )
+    parser.add_argument(
+        "--force", action="store_true", help="promote it whatever the conditions say; needs --reason"
+    )
+    parser.add_argument("--reason", default=None, help="why; it is written down in the registry")
+    parser.add_argument("--dry-run", action="store_true", help="show the conditions, and change nothing")
+
+
+def main(options: argparse.Namespace) -> None:
+    """Promote a version and print the conditions; fail on a refusal."""
+    reason = (options.reason or "").strip()
+    if options.force != bool(reason) or (options.reason is not None and not reason):
+        raise AdpetError(
+            'required --force and --reason together; received one of them; say why in --reason "..."'
+        )
+    table, refusal = run(options.version, forced=reason or None, dry_run=options.dry_run)
+    print(table)
+    if refusal is not None:
+        raise AdpetError(refusal)
 
 
 def run(version: str, *, forced: str | None, dry_run: bool) -> tuple[str, str | None]:

@@ -1,5 +1,6 @@
 """Train a version again in a git worktree of its commit, and compare its weights."""
 
+import argparse
 import os
 import shutil
 import subprocess
@@ -13,11 +14,12 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from adpet.errors import InputError
+from adpet.errors import AdpetError, InputError
 from adpet.learning.checkpoint import load_model as load_keras
 from adpet.learning.checkpoint import weights_difference
-from adpet.params import load_params, read_yaml, set_by_key
+from adpet.params import load_params, set_by_key
 from adpet.paths import MODEL
+from adpet.storage import read_yaml, temporary_files
 from adpet.tracking.lineage import (
     DIRTY,
     PARAMETER_FILES,
@@ -39,6 +41,24 @@ from adpet.tracking.registry import load_model, named
 from adpet.tracking.store import connect
 
 TRAIN = "train"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument(
+        "version",
+        nargs="?",
+        default="champion",
+        help="a version number, an alias or models:/NAME@ALIAS (default: champion)",
+    )
+
+
+def main(options: argparse.Namespace) -> None:
+    """Train a version again; fail if its weights differ."""
+    message, same = run(options.version)
+    print(message)
+    if not same:
+        raise AdpetError("required the same weights as those registered; received others, as said above")
 
 
 def run(wanted: str) -> tuple[str, bool]:
@@ -93,7 +113,7 @@ def _worktree(commit: str, uri: str) -> Iterator[Path]:
             f"{uri}: required its commit {commit} in this repository; received none; get it with: "
             "git fetch --all"
         )
-    with tempfile.TemporaryDirectory(prefix="adpet-reproduce-") as scratch:
+    with temporary_files(), tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "project"
         _run(Path.cwd(), {}, "git", "worktree", "prune")
         _run(Path.cwd(), {}, "git", "worktree", "add", "--quiet", "--detach", str(folder), commit)

@@ -1,10 +1,21 @@
 """Return to the champion before the present one."""
 
+import argparse
 from pathlib import Path
 
 from adpet.params import load_params
 from adpet.tracking import promotion
 from adpet.tracking.store import connect
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("--reason", default="", help="why; it is written down in the registry")
+
+
+def main(options: argparse.Namespace) -> None:
+    """Roll back and print the outcome."""
+    print(run(reason=options.reason))
 
 
 def run(*, reason: str) -> str:

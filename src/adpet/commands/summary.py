@@ -1,5 +1,6 @@
-"""Say in a few lines how good the model is, where everything lies, and what comes next."""
+"""Summary of the results, and the next commands."""
 
+import argparse
 from typing import Any
 
 from adpet.errors import InputError
@@ -17,13 +18,18 @@ NEXT = (
 SHOWN = ("accuracy", "balanced_accuracy", "sensitivity", "specificity", "calibration_error")
 
 
+def main(_: argparse.Namespace) -> None:
+    """Print the summary."""
+    print(run())
+
+
 def run() -> str:
-    """Return the summary of the results that lie in the workspace.
+    """Return the summary of the project's results.
 
     Raises
     ------
     InputError
-        Where the pipeline has not been run.
+        If the pipeline has not been run.
     """
     for path in (METRICS, FINDINGS, VERSION, AUDIT):
         if not path.exists():
@@ -38,7 +44,7 @@ def run() -> str:
 
 
 def _doubts(metrics: dict[str, Any], found: dict[str, list[str]]) -> list[tuple[str, str]]:
-    """Return what is said before any figure: a leak, a label that needs no brain, a baseline as good."""
+    """Return warnings: a leak, a confound, an equal baseline."""
     leak = [("LEAKY", "subjects stand on both sides of this split: these figures are no result")]
     return [
         *(leak if metrics["leakage"]["leaky"] else []),
@@ -67,7 +73,7 @@ def _facts(metrics: dict[str, Any], version: dict[str, Any], audit: dict[str, An
 
 
 def _cross_validation() -> list[tuple[str, str]]:
-    """Return the pooled AUC, and that of the subjects on whom nothing was chosen, where there are folds."""
+    """Return the pooled AUC, and that outside the search."""
     if not CROSS_VALIDATION_SUMMARY.exists():
         return []
     summary = read_json(CROSS_VALIDATION_SUMMARY)

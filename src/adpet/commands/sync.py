@@ -1,11 +1,17 @@
 """Send the runs of the project's own MLflow store to the server."""
 
+import argparse
 from pathlib import Path
 
 from adpet.errors import TrackingError
 from adpet.params import load_params
 from adpet.tracking.store import TRACKING_URI, connect, current
 from adpet.tracking.sync import sync_all
+
+
+def main(_: argparse.Namespace) -> None:
+    """Synchronize and print the outcome."""
+    print(run())
 
 
 def run() -> str:

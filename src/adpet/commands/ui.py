@@ -1,5 +1,6 @@
-"""Open the MLflow UI on the project's runs, on loopback."""
+"""MLflow UI of the project's runs, on loopback."""
 
+import argparse
 import os
 import socket
 import sys
@@ -10,10 +11,20 @@ from adpet.params import load_params
 from adpet.tracking.store import complete_experiment, connect, current
 from adpet.tracking.ui_notes import run_list
 
-# Reports nothing about its use, and starts no workers for jobs that this project does not have.
+# No telemetry, and no workers for jobs that this project does not have.
 ENVIRONMENT = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 
 LAST_PORT = 65_535
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("--port", type=int, default=5000)
+
+
+def main(options: argparse.Namespace) -> None:
+    """Serve the UI until it is interrupted."""
+    run(port=options.port)
 
 
 def run(*, port: int) -> None:
@@ -22,9 +33,9 @@ def run(*, port: int) -> None:
     Raises
     ------
     TrackingError
-        Where the port is taken, or the runs are on a server that has a UI already.
+        If the port is taken, or the runs are on a server that has a UI already.
     """
-    # Connects first, so that a store that is not there yet is made with its folder of artifacts.
+    # First: a missing store is made with its folder of artifacts.
     connect(Path.cwd(), experiment=load_params().tracking.experiment)
     opened = current()
     if opened.is_server:
@@ -38,12 +49,12 @@ def run(*, port: int) -> None:
     server += ["--workers", "1"]
     # Every user of the machine sees arguments, and a database's address may have its password in it.
     environment = os.environ | ENVIRONMENT | {"MLFLOW_BACKEND_STORE_URI": opened.uri}
-    # In this process's place, so that whoever stops it stops the server.
+    # In this process's place, so that stopping it stops the server.
     os.execve(sys.executable, server, environment)
 
 
 def _require_free(port: int) -> None:
-    """Refuse a port that is taken in one line, where the server would say it in ten."""
+    """Refuse a port in use, in one line."""
     if not 0 < port <= LAST_PORT:
         raise TrackingError(f"--port: required 1 to {LAST_PORT}; received {port}")
     try:

@@ -8,9 +8,9 @@ from adpet.cohort.scans import require_usable, write_rejected, write_scans
 from adpet.cohort.summary import ingest_report, report_text
 from adpet.errors import InputError
 from adpet.parallel import progress
-from adpet.params import Params, read_yaml
+from adpet.params import Params
 from adpet.paths import INGEST, INGEST_NOTES, REJECTED, SCANS
-from adpet.storage import write_json
+from adpet.storage import read_yaml, write_json
 
 
 def run(params: Params) -> None:

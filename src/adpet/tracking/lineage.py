@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from adpet.errors import InputError, TrackingError
-from adpet.params import flatten, read_yaml
+from adpet.params import flatten
 from adpet.paths import RUN
-from adpet.storage import fingerprint
+from adpet.storage import code_digest, fingerprint, read_yaml
 
 if TYPE_CHECKING:
     from adpet.tracking.registry import Version
@@ -143,16 +143,6 @@ def lineage(
 def lineage_id(facts: Mapping[str, Any]) -> str:
     """Return 16 hexadecimal digits that change with any fact a result follows from."""
     return fingerprint({name: value for name, value in facts.items() if name not in NOT_IN_ID})
-
-
-def code_digest(folders: Iterable[Path]) -> str:
-    """Return a hash of the names and bytes of all ``*.py`` in folders, wherever these lie."""
-    digest = hashlib.sha256()
-    for folder in sorted(folders):
-        for path in [folder] if folder.is_file() else sorted(folder.rglob("*.py")):
-            digest.update(f"{folder.name}/{path.relative_to(folder).as_posix()}".encode())
-            digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()[:16]
 
 
 def file_digest(named: Any) -> str | None:
