@@ -5,12 +5,13 @@ Pure functions on the evidence that a registered version carries under hashed su
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import pandas as pd
 
+from adpet.contracts import Estimate, LeakageTest, Metrics, TrainingRun
 from adpet.errors import InputError
 from adpet.evaluation.aggregation import NEGATIVE, POSITIVE
 from adpet.evaluation.comparison import auc_difference
@@ -56,20 +57,20 @@ class Evidence:
         cls,
         subjects: pd.DataFrame,
         *,
-        known: Iterable[str],
-        leaky: bool,
-        audit: Mapping[str, Any],
-        metrics: Mapping[str, Any],
+        trained: TrainingRun,
+        audit: LeakageTest,
+        metrics: Metrics,
     ) -> Self:
-        """Take what matters from the results of a run; the ids of `subjects` and `known` are hashed."""
+        """Collect the evidence of a run; subject ids are hashed."""
+        lead = metrics.differences.get(REGIONS)
         return cls(
             tested=subjects[COLUMNS].sort_values("subject", ignore_index=True),
-            known=frozenset(known),
-            leaky=leaky,
-            audit=audit["verdict"],
-            audit_reason=audit["reason"],
-            auc=metrics["subject"]["auc"],
-            region_lead=metrics["differences"].get(REGIONS),
+            known=frozenset([*trained.trained_on, *trained.validated_on]),
+            leaky=trained.leaky,
+            audit=audit.verdict,
+            audit_reason=audit.reason,
+            auc=_interval_of(metrics.subject.auc),
+            region_lead=None if lead is None else _interval_of(lead),
         )
 
     def to_json(self) -> str:
@@ -103,6 +104,10 @@ class Evidence:
                 f"required a version's evidence as JSON; received: {' '.join(str(error).split())[:200]}; "
                 "register it anew with: dvc repro --force register"
             ) from error
+
+
+def _interval_of(estimate: Estimate) -> Interval:
+    return {"value": estimate.value, "low": estimate.low, "high": estimate.high}
 
 
 def evidence_digest(text: str) -> str:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from adpet.cohort.scans import read_scans, subject_table
 from adpet.cohort.splits import cross_validation_folds, fold_parts, read_split
+from adpet.contracts import TrainingRun, read_contract
 from adpet.learning.training import History, predict, set_determinism
 from adpet.params import Params
 from adpet.paths import BEST_TRIAL, RUN, SCANS, SPLIT, fold_folder
@@ -48,7 +49,7 @@ def run(params: Params, *, fold: int) -> None:
             lineage=f"{facts['id']}.{fold}",
             kind="fold",
             name=f"fold {fold}",
-            parent=RunKey("train", read_json(RUN)["lineage"]["id"]),
+            parent=RunKey("train", read_contract(RUN, TrainingRun).lineage.id),
             tags={LEAKY: "false"},
             params=params.flat(),
         ) as tracked,
