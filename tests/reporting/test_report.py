@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from adpet.reporting.components import MEASURES, Maps, Search, number, svg_uri, typeset
-from adpet.reporting.explainability import GROUP_MAPS, attention
+from adpet.reporting.explainability import GROUP_MAPS, saliency
 from adpet.reporting.report import report_html
 
 HOSTILE = "<script>alert('site')</script>"
@@ -181,7 +181,7 @@ class TestWhatItSays:
     def test_the_map_of_one_subject_is_not_shown(self, documents, make_documents):
         counts = documents.metrics["counts"] | {"subjects_ad": 1}
         alone = make_documents(metrics=documents.metrics | {"counts": counts}, maps=documents.maps)
-        kinds = [block.kind for block in attention(alone).blocks]
+        kinds = [block.kind for block in saliency(alone).blocks]
         # The sanity checks are no image of anybody.
         assert kinds.count("chart") == 1
 

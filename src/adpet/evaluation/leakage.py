@@ -1,8 +1,8 @@
 """Leakage test by label permutation, in four arms.
 
-The arms are two splits (by subject, by slice) with true and with shuffled labels. A slice split lets a network
-recognise subjects. With true labels part of its lead over the subject split is honest; with shuffled labels
-only recognition is left to learn, and new subjects must be at chance. An arm's table has one row a slice:
+The arms are two splits (by subject, by slice) with true and with shuffled labels. A slice split lets the
+network recognise subjects. With true labels part of its lead over the subject split is honest; with
+shuffled labels only recognition is left to learn, and new subjects must be at chance. An arm's table has one row a slice:
 `scan`, `index`, `subject`, `diagnosis` (the label of the arm) and `part` ("train" or "test").
 """
 
@@ -183,12 +183,12 @@ def verdict(*, p: float, smallest_p: float, fitted: float) -> dict[str, Any]:
     if fitted < MIN_FITTED:
         doubts.append(
             f"the network never fitted the shuffled labels (training accuracy {fitted:.2f}, required "
-            f"{MIN_FITTED}); raise audit.epochs or audit.alpha, or lower audit.subjects"
+            f"{MIN_FITTED}); raise leakage.epochs or leakage.alpha, or lower leakage.subjects"
         )
     if smallest_p >= CHANCE_LEVEL:
         doubts.append(
             f"too few subjects were tested to tell from chance (p cannot be below {smallest_p:.2g}, required "
-            f"{CHANCE_LEVEL}); raise audit.subjects or audit.test_fraction"
+            f"{CHANCE_LEVEL}); raise leakage.subjects or leakage.test_fraction"
         )
     if not valid:
         name = INVALID

@@ -1,4 +1,4 @@
-"""Figures of how a model came about: its training, epoch by epoch, and the search before it."""
+"""Figures of training curves and hyperparameter search."""
 
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Columns of a training history that say when, not how well.
+# Columns of a training history that are no metrics.
 NOT_CURVES = ("epoch", "step", "seconds")
-# What a search's trials table calls a parameter's column, as Optuna does.
+# Prefix of a parameter's column in Optuna's table of trials.
 PARAMETER_PREFIX = "params_"
 
 
@@ -23,14 +23,14 @@ PARAMETER_PREFIX = "params_"
 def learning_curves_figure(
     history: Sequence[Mapping[str, Any]], *, best_epoch: int | None = None
 ) -> "Figure":
-    """Draw every number of a training history over epochs, training and validation in one panel.
+    """Draw training and validation curves, one panel a metric.
 
     Parameters
     ----------
     history : sequence of mappings
         One an epoch; `val_loss` is the validation's `loss`. Epochs are numbered by `epoch`, else from 1.
     best_epoch : int, optional
-        Marked: the epoch that was kept.
+        The epoch that was kept, to be marked.
     """
     table = pd.DataFrame([dict(row) for row in history])
     epochs = table["epoch"] if "epoch" in table else pd.Series(np.arange(1, len(table) + 1))
@@ -69,16 +69,16 @@ def search_figure(
     value_name: str = "Value",
     logarithmic: Collection[str] = ("learning_rate",),
 ) -> "Figure":
-    """Draw a search: the value of every trial with the best so far, and each parameter against the value.
+    """Draw the trials' history, and each parameter against the value.
 
     Parameters
     ----------
     trials : DataFrame
         As Optuna's ``Study.trials_dataframe``: `number`, `value`, `state` (COMPLETE, PRUNED, FAIL) and a
-        column ``params_<name>`` a parameter, of whose dotted name the last part is shown.
+        column ``params_<name>`` a parameter.
     direction : {"minimize", "maximize"}
     value_name : str
-        What the value is, for the axes.
+        Label of the value.
     logarithmic : collection of str
         Parameters that were searched on a logarithmic scale.
     """
@@ -126,7 +126,7 @@ def search_figure(
 
 
 def _curve_order(name: str) -> tuple[int, str]:
-    """Sort losses first, the learning rate last, the rest by name."""
+    """Sort losses first and the learning rate last."""
     return (0 if name == "loss" else 2 if name == "learning_rate" else 1, name)
 
 
@@ -137,7 +137,7 @@ def _spelled(name: str) -> str:
 
 
 def _whole_ticks(axes: "Axes") -> None:
-    """Count epochs and trials in whole numbers."""
+    """Set integer ticks for epochs and trials."""
     from matplotlib.ticker import MaxNLocator
 
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
@@ -150,7 +150,7 @@ def _whole_ticks(axes: "Axes") -> None:
 def _trial_dots(
     axes: "Axes", across: pd.Series, trials: pd.DataFrame, at: pd.Series, best: pd.DataFrame
 ) -> None:
-    """Draw complete trials full, others hollow, the best as a star."""
+    """Draw complete trials filled, others hollow, the best starred."""
     complete = (trials["state"] == "COMPLETE").to_numpy()
     value = trials["value"].to_numpy(np.float64)
     place = across.to_numpy()
@@ -172,7 +172,7 @@ def _trial_dots(
 
 
 def _parameter_panel(axes: "Axes", name: str, trials: pd.DataFrame, best: pd.DataFrame) -> None:
-    """Draw one parameter against the value: numbers as they are, categories side by side."""
+    """Draw one parameter against the value."""
     column = trials[name].dropna()
     trials = trials.loc[column.index]
     is_number = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
@@ -190,5 +190,5 @@ def _parameter_panel(axes: "Axes", name: str, trials: pd.DataFrame, best: pd.Dat
 
 
 def _parameter(column: str) -> str:
-    """Return a parameter's own name: ``params_train.learning_rate`` is the learning rate."""
+    """Return the last part of a parameter's dotted name."""
     return column.removeprefix(PARAMETER_PREFIX).rpartition(".")[2]
