@@ -43,7 +43,7 @@ def training(client):
 def champion(finished):
     """The finished workspace, its version promoted by force: 3 epochs on 4 test subjects prove nothing."""
     refused = finished.adpet("promote", status=1)
-    assert "NOT MET  leakage audit    inconclusive" in refused.stdout
+    assert "NOT MET  leakage test     inconclusive" in refused.stdout
     assert refused.stderr.count("\n") == 1
     finished.adpet("promote", "--force", "--reason", "to try it out")
     assert "promotion by force (not met: " in finished.adpet("history").stdout

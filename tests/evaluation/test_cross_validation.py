@@ -1,4 +1,4 @@
-"""Cross-validation: each fold by its own threshold, all subjects once, and the searched ones told apart."""
+"""Cross-validation: a threshold a fold, every subject once."""
 
 import json
 

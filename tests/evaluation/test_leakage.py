@@ -1,4 +1,4 @@
-"""The leakage audit: honest arms, labels that say nothing, and a verdict that can be relied on."""
+"""Leakage test: honest arms, uninformative labels, a reliable verdict."""
 
 import numpy as np
 import pandas as pd
@@ -10,17 +10,14 @@ from adpet.cohort.splits import check_disjoint
 from adpet.evaluation.leakage import (
     ARMS,
     CHANCE_LEVEL,
-    RELABELLINGS,
     SLICE_SPLIT,
     SLICE_SPLIT_SHUFFLED,
     SUBJECT_SPLIT,
     SUBJECT_SPLIT_SHUFFLED,
-    accuracy_gap,
     audit_arms,
     audit_subjects,
     chance_test,
     leakage_audit,
-    run_arms,
     shuffled_labels,
     verdict,
 )
@@ -93,18 +90,6 @@ class TestTheArms:
             for _, group in part.groupby("diagnosis"):
                 assert abs((group["label"] == "AD").sum() - (group["label"] == "CN").sum()) <= 1
 
-    def test_who_gets_which_label_is_chance(self):
-        subjects = people().assign(part="train")
-        draws = [shuffled_labels(subjects, seed=seed) for seed in range(400)]
-        share = pd.DataFrame(draws).eq("AD").mean()
-        assert share.between(0.4, 0.6).all()
-
-    def test_the_order_of_rows_does_not_matter(self):
-        subjects = people()
-        turned = subjects.sample(frac=1, random_state=1)
-        for name, table in arms_of(subjects).items():
-            pd.testing.assert_frame_equal(table, arms_of(turned)[name])
-
     def test_subjects_are_drawn_equally_from_both_diagnoses_as_far_as_they_go(self):
         counts = audit_subjects(people(30, 9), most=40, seed=0)["diagnosis"].value_counts()
         assert dict(counts) == {"AD": 9, "CN": 9}
@@ -166,12 +151,6 @@ class TestChance:
         assert np.mean(np.array(ps) < CHANCE_LEVEL) < 0.025
         assert 0.1 < np.mean(np.array(ps) < 0.3) < 0.35
 
-    def test_the_smallest_p_is_bounded_by_how_often_was_dealt(self):
-        subjects = people(20, 20)
-        labels = shuffled_labels(subjects.assign(part="test"), seed=0)
-        table = self.predictions(subjects, labels, dict.fromkeys(labels, 0.4))
-        assert chance_test(table, truth_of(subjects), seed=0)[1] == 1 / (RELABELLINGS + 1)
-
 
 class TestALearner:
     """The audit of learners whose leak is known: one recognises subjects, the other sees the disease alone."""
@@ -201,7 +180,8 @@ class TestALearner:
             return fit(images, (table["diagnosis"] == "AD").to_numpy(), training)
 
         # Not 0, one of the seeds in a hundred at which chance alone is called invalid.
-        predictions = run_arms(arms_of(subjects, seed=1), fit_predict)
+        arms = arms_of(subjects, seed=1)
+        predictions = {name: arm.assign(probability=fit_predict(arm)) for name, arm in arms.items()}
         return leakage_audit(predictions, truth_of(subjects), aggregation="mean_logit", seed=0, resamples=200)
 
     @staticmethod
@@ -252,11 +232,3 @@ class TestALearner:
         assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
         titles = [axes.get_title() for axes in leakage_figure(found).axes]
         assert (titles == [""]) == (note == "clean")
-
-
-def test_a_gap_of_an_arm_to_itself_is_nought_within_an_interval_that_holds_it():
-    table = slices_of(people())
-    table["probability"] = np.random.default_rng(0).random(len(table))
-    gap = accuracy_gap(table, table, seed=0, resamples=200)
-    assert gap["value"] == 0
-    assert gap["low"] < 0 < gap["high"]

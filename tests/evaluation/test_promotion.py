@@ -1,4 +1,4 @@
-"""A version becomes the champion when five conditions are met, and each says its numbers."""
+"""Promotion: five conditions, each with its numbers."""
 
 import json
 import re
@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from adpet.contracts import Estimate, LeakageTest, Metrics, Scores, TrainingRun
 from adpet.errors import InputError
 from adpet.evaluation.promotion import Evidence, Rule, common_subjects, conditions, evidence_digest
 
@@ -57,7 +58,7 @@ class TestWithoutAChampion:
         found = conditions(evidence(), None, RULE)
         assert all(condition.met for condition in found)
         assert [condition.name for condition in found] == [
-            "new subjects", "leakage audit", "AUC", "region baseline", "champion"
+            "new subjects", "leakage test", "AUC", "region baseline", "champion"
         ]  # fmt: skip
 
     @pytest.mark.parametrize(
@@ -66,8 +67,8 @@ class TestWithoutAChampion:
             ({"leaky": True}, "new subjects", "the split leaked subjects"),
             ({"known": frozenset({f"{0:016x}"})}, "new subjects", "trained or tuned on 1 of them"),
             ({"table": answers(subjects=18)}, "new subjects", "required: 10 or more of each diagnosis"),
-            ({"audit": "invalid"}, "leakage audit", "invalid: with shuffled labels"),
-            ({"audit": "inconclusive"}, "leakage audit", "inconclusive: "),
+            ({"audit": "invalid"}, "leakage test", "invalid: with shuffled labels"),
+            ({"audit": "inconclusive"}, "leakage test", "inconclusive: "),
             ({"auc": AUC | {"low": 0.8}}, "AUC", "0.950 .95 % interval 0.800 to 0.980.; required: lower end over 0.8"),
             ({"region_lead": LEAD | {"low": 0.0}}, "region baseline", "required: lower end over 0, a win"),
             ({"region_lead": None}, "region baseline", "it was not scored"),
@@ -101,18 +102,11 @@ class TestAgainstAChampion:
             in (found["champion"])
         )
 
-    def test_only_subjects_that_both_were_tested_on_count(self):
-        champion = evidence(answers(first=40, subjects=80))
-        found = common_subjects(evidence(answers(subjects=80)), champion)
-        assert list(found.challenger["subject"]) == [f"{number:016x}" for number in range(40, 80)]
-        assert list(found.challenger["subject"]) == list(found.champion["subject"])
-        assert list(found.champion["probability"]) == list(champion.tested["probability"][:40])
-
     def test_subjects_that_the_champion_was_trained_on_are_left_out(self):
         table = answers(subjects=80)
         champion = evidence(table, known=frozenset(table["subject"][:30]))
         text = next(one.text for one in conditions(evidence(table), champion, RULE) if one.name == "champion")
-        assert "on 50 subjects (25 AD, 25 CN) that both were tested on, 30 left out since" in text
+        assert "on 50 subjects (25 AD, 25 CN) that both were tested on, 30 excluded since" in text
 
     def test_a_subject_whose_diagnosis_has_changed_is_left_out(self):
         changed = answers()
@@ -126,7 +120,7 @@ class TestAgainstAChampion:
         found = missed(evidence(other), evidence())
         assert list(found) == ["champion"]
         assert (
-            "9 left out since their diagnosis differs; so many that these seem to be other people"
+            "9 excluded since their diagnosis differs; too many: these seem to be other people"
             in (found["champion"])
         )
 
@@ -135,7 +129,7 @@ class TestAgainstAChampion:
         table = answers(separation, subjects=24)
         conditions_met = conditions(evidence(table), evidence(table.copy()), RULE)
         assert conditions_met[-1].met
-        assert "the same answers as the champion's on 24 subjects" in conditions_met[-1].text
+        assert "the same predictions as the champion's on 24 subjects" in conditions_met[-1].text
 
     @pytest.mark.parametrize("first", [62, 500])
     def test_too_few_in_common_decide_nothing_and_say_so(self, first):
@@ -161,24 +155,21 @@ class TestEvidence:
         assert evidence_digest(text) == evidence_digest(evidence().to_json())
         assert not missed(other, one)
 
-    def test_it_takes_the_least_from_a_runs_results(self):
-        table = answers().assign(called="AD", session="20090811", age=75)
-        metrics = {"subject": {"auc": AUC}, "differences": {"regions": LEAD, "voxels": LEAD}}
+    def test_results_of_a_run_keep_hashed_subjects_in_hash_order_and_nothing_else(self):
+        table = answers().assign(called="AD", session="20090811", age=75).sample(frac=1, random_state=1)
+        estimate = Estimate(**AUC)
         found = Evidence.of(
-            table, known=["b", "a"], leaky=False, audit={"verdict": "clean", "reason": "so"}, metrics=metrics
+            table,
+            trained=TrainingRun.model_construct(trained_on=["b", "a"], validated_on=["a"], leaky=False),
+            audit=LeakageTest.model_construct(verdict="clean", reason="so"),
+            metrics=Metrics.model_construct(
+                subject=Scores.model_construct(auc=estimate), differences={"voxels": estimate}
+            ),
         )
         document = json.loads(found.to_json())
         assert set(document["tested"]) == {"subject", "diagnosis", "probability"}
-        assert (document["known"], document["region_lead"]) == (["a", "b"], LEAD)
-
-    def test_subjects_do_not_stand_in_the_order_of_the_cohort(self):
-        shuffled = answers().sample(frac=1, random_state=1)
-        metrics = {"subject": {"auc": AUC}, "differences": {}}
-        found = Evidence.of(
-            shuffled, known=[], leaky=True, audit={"verdict": "clean", "reason": "so"}, metrics=metrics
-        )
-        assert list(found.tested["subject"]) == sorted(shuffled["subject"])
-        assert found.region_lead is None
+        assert document["tested"]["subject"] == sorted(table["subject"])
+        assert (document["known"], document["auc"], document["region_lead"]) == (["a", "b"], AUC, None)
 
     @pytest.mark.parametrize("text", ["", "[]", "{}", '{"tested": {}, "known": 3}'])
     def test_what_is_no_evidence_is_refused_in_one_line(self, text):

@@ -98,7 +98,7 @@ class TestTheRule:
     def test_a_mark_on_the_version_counts_beside_its_evidence(self, version):
         number = version("a1", tags={"adpet.leaky": "true", "adpet.audit": "invalid"})
         found = promote(number, **KNOWN)
-        assert [one.name for one in found.conditions if not one.met] == ["new subjects", "leakage audit"]
+        assert [one.name for one in found.conditions if not one.met] == ["new subjects", "leakage test"]
 
     def test_a_dry_run_says_the_same_and_writes_nothing(self, version):
         version()
