@@ -92,7 +92,7 @@ class BaselineScores(Scores):
 
 
 class Counts(Contract):
-    """Size of the test set, and of the set that chose the threshold."""
+    """Sizes of the test set, and validation subjects."""
 
     subjects: int
     subjects_ad: int
@@ -103,7 +103,7 @@ class Counts(Contract):
 
 
 class SplitLeakage(Contract):
-    """``leaky`` is 1 if the split has subjects on both sides."""
+    """Leakage of the split: 1 if subjects are shared."""
 
     leaky: int
 
@@ -123,7 +123,7 @@ class Metrics(Contract):
 
 
 class Lineage(Contract):
-    """Everything that a model follows from, and the id made of it."""
+    """Everything that a model follows from."""
 
     id: str
     data: str
@@ -157,14 +157,14 @@ class TrainingRun(Contract):
 
 
 class PatternShare(Contract):
-    """Map mass in the AD pattern, absolute and over the pattern's volume."""
+    """Map mass in the AD pattern."""
 
     mass: float
     over_volume: float
 
 
 class GroupMap(Contract):
-    """Facts of the mean map of one group of test scans."""
+    """Facts of the mean map of one group."""
 
     scans: int
     share_inside_brain: float
@@ -188,7 +188,7 @@ class UntrainedRanges(Contract):
 
 
 class TruthScores(Contract):
-    """Scores of the maps against the simulated deficit, by map and score."""
+    """Scores against the simulated deficit, by map and score."""
 
     scans: int
     left_out: int
@@ -205,7 +205,7 @@ class NoScans(Contract):
 
 
 class CascadeLayer(Contract):
-    """Similarity to the original maps with weights randomized down to a layer."""
+    """Similarity of maps with weights randomized to a layer."""
 
     layer: str
     similarity: float

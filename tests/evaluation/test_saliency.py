@@ -12,7 +12,6 @@ from adpet.evaluation.saliency import (
     ELSEWHERE,
     SCORES,
     alarms_of,
-    area_share,
     cam_score,
     deletion_insertion,
     gains,
@@ -43,43 +42,39 @@ def noise(seed):
 
 
 class TestOneMap:
-    def test_the_truth_itself_has_all_scores_perfect(self):
+    def test_truth_itself_has_perfect_scores(self):
         found = cam_score(TRUTH.astype(np.float32), TRUTH, INSIDE)
         assert found["pointing"] == found["mass"] == found["auroc"] == found["iou"] == 1
         assert found["mass_ratio"] == pytest.approx(INSIDE.sum() / TRUTH.sum())
 
-    def test_a_map_that_is_the_same_everywhere_is_at_chance(self):
+    def test_constant_map_is_at_chance(self):
         found = cam_score(np.ones(INSIDE.shape, np.float32), TRUTH, INSIDE)
         assert found["auroc"] == 0.5
         assert found["mass_ratio"] == pytest.approx(1)
 
-    def test_what_lies_outside_does_not_count(self):
+    def test_voxels_outside_the_mask_do_not_count(self):
         found = np.where(INSIDE, noise(0), 1e6).astype(np.float32)
         assert cam_score(found, TRUTH, INSIDE) == cam_score(noise(0), TRUTH, INSIDE)
 
     @given(st.integers(0, 1000))
-    def test_auroc_is_that_of_scikit_learn(self, seed):
+    def test_auroc_matches_scikit_learn(self, seed):
         found = np.round(noise(seed), 1)
         expected = roc_auc_score(TRUTH[INSIDE], found[INSIDE])
         assert cam_score(found, TRUTH, INSIDE)["auroc"] == pytest.approx(expected)
 
     @pytest.mark.parametrize("truth", [np.zeros_like(INSIDE), INSIDE])
-    def test_a_truth_that_cannot_be_missed_or_found_is_refused(self, truth):
+    def test_empty_or_full_truth_is_refused(self, truth):
         with pytest.raises(ValueError, match="part of `inside`"):
             cam_score(noise(0), truth, INSIDE)
 
 
-def test_the_truth_is_what_has_lost_more_than_a_twentieth_inside():
+def test_truth_is_a_deficit_above_five_percent():
     deficit = np.full(INSIDE.shape, 0.2, np.float32)
     deficit[3] = 0.05
     mask = truth_mask(deficit, INSIDE)
     assert not mask[3].any()
     assert mask[4, 4, 4]
     assert not mask[0, 0, 0]
-
-
-def test_the_area_share_is_what_a_blind_map_gets():
-    assert area_share([TRUTH, TRUTH], INSIDE) == pytest.approx(8 / 216)
 
 
 class TestSummary:
@@ -90,18 +85,18 @@ class TestSummary:
             rows += score_rows(maps, TRUTH, INSIDE, scan=f"s{number}", subject=f"p{number // 2}")
         return pd.DataFrame(rows)
 
-    def test_a_map_that_finds_the_truth_is_above_one_that_does_not(self):
+    def test_map_that_finds_the_truth_scores_higher(self):
         found = score_summary(self.table(), seed=0, resamples=200)
         assert found["good"]["auroc"]["low"] > found["blind"]["auroc"]["high"]
         assert set(found["good"]) == set(SCORES)
 
-    def test_subjects_count_once_however_often_they_were_scanned(self):
+    def test_subjects_count_once_regardless_of_scans(self):
         table = self.table()
         again = pd.concat([table, table[table["subject"] == "p0"]])
         assert score_summary(again, seed=0, resamples=200) == score_summary(table, seed=0, resamples=200)
 
 
-def test_untrained_networks_are_told_apart_and_maps_of_trained_ones_left_out():
+def test_ranges_are_over_untrained_networks_only():
     scores = dict.fromkeys(SCORES, 0.0)
     rows = [
         {"map": "untrained", "network": network, **scores, "auroc": auroc}
@@ -126,14 +121,14 @@ def healthy(n, seed=0):
 
 class TestReference:
     @given(st.integers(3, 12), st.integers(0, 50))
-    def test_mean_and_spread_are_numpys(self, n, seed):
+    def test_mean_and_spread_match_numpy(self, n, seed):
         maps = healthy(n, seed)
         reference = healthy_reference(maps)
         np.testing.assert_allclose(reference.mean, np.mean(maps, axis=0), atol=1e-4)
         spread = np.std(maps, axis=0, ddof=1, dtype=np.float64)
         np.testing.assert_allclose(reference.spread, np.sqrt(np.mean(spread**2)), rtol=1e-5)
 
-    def test_what_every_healthy_map_has_is_not_unusual(self):
+    def test_common_features_of_healthy_maps_are_not_unusual(self):
         maps = healthy(20)
         odd = maps[-1].copy()
         odd[33] += 10
@@ -141,7 +136,7 @@ class TestReference:
         assert distance.argmax() == 33
         assert abs(np.delete(distance, 33).mean()) < 0.3
 
-    def test_what_lifts_a_map_everywhere_says_nothing_of_where(self):
+    def test_global_offset_does_not_change_z_scores(self):
         maps = healthy(20)
         reference = healthy_reference(maps)
         np.testing.assert_allclose(reference.distance(maps + 7), reference.distance(maps), atol=1e-4)
@@ -164,7 +159,7 @@ class TestPatterns:
         along = self.rng.normal(size=(n, 3)) @ self.ways
         return along.astype(np.float32), (noise * self.rng.normal(size=(n, VOXELS))).astype(np.float32)
 
-    def test_what_lies_along_the_ways_in_which_maps_differ_stays_and_noise_goes(self):
+    def test_filter_keeps_components_and_removes_noise(self):
         patterns = healthy_patterns(np.add(*self.people(60)))
         along, noise = self.people(20)
         np.testing.assert_array_less(np.abs(patterns.kept(noise)).mean(), 0.2 * np.abs(noise).mean())
@@ -182,14 +177,10 @@ class TestPatterns:
 
 
 class TestSmoothing:
-    def test_it_stays_inside_and_keeps_what_is_constant(self):
+    def test_smoothing_stays_inside_and_keeps_constants(self):
         found = smoothed(np.ones(MASK.shape, np.float32), fwhm_mm=9, grid_mm=3, inside=MASK)
         np.testing.assert_allclose(found[MASK], 1, rtol=1e-5)
         assert (found[~MASK] == 0).all()
-
-    def test_none_leaves_the_map_as_it_is_inside(self):
-        data = np.random.default_rng(0).normal(size=MASK.shape).astype(np.float32)
-        np.testing.assert_array_equal(smoothed(data, fwhm_mm=0, grid_mm=3, inside=MASK)[MASK], data[MASK])
 
 
 BRAIN = np.zeros((6, 6, 6), bool)
@@ -204,26 +195,20 @@ def table(data):
     return region_table({"ad": data}, {"ad": 2 * EVEN}, ATLAS, BRAIN).set_index("region")
 
 
-def test_shares_of_all_rows_are_the_whole():
+def test_region_shares_add_up_to_one():
     found = table(np.random.default_rng(0).random(BRAIN.shape).astype(np.float32))
     assert found["ad_mass"].sum() == pytest.approx(1)
     assert found["volume_share"].sum() == pytest.approx(1)
     assert list(found.index) == ["precuneus", "cerebellum", ELSEWHERE]
 
 
-def test_an_even_map_is_nowhere_denser_than_elsewhere():
-    found = table(EVEN)
-    np.testing.assert_allclose(found["ad_density"], 1)
-    np.testing.assert_allclose(found["ad_uptake"], 2)
-
-
-def test_a_map_on_the_precuneus_lies_in_the_diseases_pattern():
+def test_map_on_the_precuneus_is_in_the_ad_pattern():
     found = table((LABELS == 1).astype(np.float32))
     assert found.loc["precuneus", "ad_pattern"]
     assert pattern_share(found.reset_index(), "ad") == {"mass": 1.0, "over_volume": 4.0}
 
 
-def test_mass_outside_the_brain_is_an_alarm_above_a_tenth():
+def test_mass_outside_the_brain_above_ten_percent_is_an_alarm():
     data = np.where(BRAIN, 1, 0.1).astype(np.float32)
     assert alarms_of({"ad": share_outside(data, BRAIN)}) == []
     (line,) = alarms_of({"ad": share_outside(EVEN, BRAIN), "cn": 0.0})
@@ -247,32 +232,20 @@ def curves(order):
 
 
 class TestSimilarity:
-    def test_only_ranks_inside_matter(self):
+    def test_similarity_depends_on_ranks_inside_only(self):
         a = np.random.default_rng(0).normal(size=PIXELS.shape)
         assert map_similarity(a, np.where(PIXELS, np.exp(a), 99), PIXELS) == pytest.approx(1)
         assert map_similarity(a, -a, PIXELS) == pytest.approx(-1)
 
-    def test_a_constant_map_is_like_nothing(self):
-        a = np.random.default_rng(0).normal(size=PIXELS.shape)
-        assert map_similarity(a, np.ones(PIXELS.shape), PIXELS) == 0
-
 
 class TestReplacing:
-    def test_begins_with_one_scan_and_ends_with_the_other(self):
+    def test_curves_go_from_one_scan_to_the_other(self):
         found = curves(highest_first(200.0 - ILL, PIXELS))
         assert (found["share"][0], found["share"][-1]) == (0, 1)
         assert found["deletion"][0] == found["insertion"][-1] == log_odds(ILL)
         assert found["deletion"][-1] == found["insertion"][0] == log_odds(HEALTHY)
 
-    def test_a_map_that_knows_where_it_is_beats_a_random_order(self):
+    def test_informative_map_beats_a_random_order(self):
         random = curves(in_blocks_at_random(PIXELS, np.random.default_rng(0), block=2))
         found = gains(curves(highest_first(200.0 - ILL, PIXELS)), random)
         assert min(found.values()) > 20
-
-    def test_a_random_order_takes_every_pixel_once_and_blocks_whole(self):
-        order = in_blocks_at_random(PIXELS, np.random.default_rng(0), block=4)
-        np.testing.assert_array_equal(np.sort(order), np.flatnonzero(PIXELS))
-        planes, rows, columns = np.unravel_index(order, PIXELS.shape)
-        blocks = list(zip(planes, rows // 4, columns // 4, strict=True))
-        changes = sum(a != b for a, b in zip(blocks[1:], blocks[:-1], strict=True))
-        assert changes == len(set(blocks)) - 1

@@ -105,13 +105,16 @@ def findings(metrics: Mapping[str, Any]) -> dict[str, list[str]]:
             _warning(name, metrics["baselines"][name]["auc"]) for name in names if _warns(name, metrics)
         ],
         "not_beaten": [
-            _comparison(name, differences[name]) for name in names if differences[name]["low"] <= 0
+            comparison_sentence(name, differences[name]) for name in names if differences[name]["low"] <= 0
         ],
-        "beaten": [_comparison(name, differences[name]) for name in names if differences[name]["low"] > 0],
+        "beaten": [
+            comparison_sentence(name, differences[name]) for name in names if differences[name]["low"] > 0
+        ],
     }
 
 
-def _comparison(name: str, difference: Mapping[str, float]) -> str:
+def comparison_sentence(name: str, difference: Mapping[str, float]) -> str:
+    """Return whether the network beats a baseline."""
     verb = "does not beat"
     if difference["low"] > 0:
         verb = "beats"

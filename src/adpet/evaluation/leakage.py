@@ -4,7 +4,8 @@ The arms are two splits (by subject, by slice) with true and with shuffled label
 network recognise subjects. With true labels part of its lead over the subject split is honest; with
 shuffled labels only recognition is left to learn, and new subjects must be at chance.
 
-An arm's table has one row a slice: `scan`, `index`, `subject`, `diagnosis` (the label of the arm) and `part` ("train" or "test").
+An arm's table has one row a slice: `scan`, `index`, `subject`, `diagnosis` (the label of the arm) and `part`
+("train" or "test").
 """
 
 import math

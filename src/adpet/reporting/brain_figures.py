@@ -26,7 +26,7 @@ HIDE_BELOW = 0.2
 FAINTEST, STRONGEST = 0.35, 0.85
 UNIT = "Class activation (logit)"
 SIGNED_UNIT = f"Class activation (logit; + for AD, {MINUS} for CN)"
-REFERENCED_UNIT = "Class activation (SD from healthy training scans; + towards AD)"
+REFERENCED_UNIT = "Attribution (SD from healthy training scans; + towards AD)"
 # Quantile of the underlay that is white, and the share of it that delimits the head.
 WHITE_QUANTILE, HEAD_SHARE = 0.995, 0.15
 
@@ -178,6 +178,43 @@ def group_map_figure(
     return figure
 
 
+@styled
+def glass_brain_figure(
+    data: npt.NDArray[np.float32],
+    affine: npt.NDArray[np.float64],
+    *,
+    hide_below: float,
+) -> "Figure":
+    """Draw a signed map in a glass brain.
+
+    Parameters
+    ----------
+    data : (i, j, k) float32 ndarray
+    affine : (4, 4) float64 ndarray
+        Voxel indices -> MNI mm.
+    hide_below : float
+        Share of the largest absolute value below which nothing is drawn.
+    """
+    import nibabel as nib
+    from nilearn.plotting import plot_glass_brain
+
+    end = float(np.abs(data).max()) or 1.0
+    figure = new_figure(7.6, 2.6, layout=None)
+    plot_glass_brain(
+        nib.Nifti1Image(data, affine),
+        display_mode="lyrz",
+        figure=figure,
+        colorbar=True,
+        cmap="coolwarm",
+        plot_abs=False,
+        symmetric_cbar=True,
+        threshold=hide_below * end,
+        vmax=end,
+        annotate=True,
+    )
+    return figure
+
+
 def _overlay(maps: Floats, *, limit: float | None, hide_below: float, signed: bool | None = None) -> _Overlay:
     """Choose a perceptually uniform colour map, diverging for signed maps."""
     import matplotlib as mpl
@@ -274,7 +311,11 @@ def _head(underlay: Floats) -> tuple[slice, slice]:
     return extents[0], extents[1]
 
 
-STYLES = {"referenced": (AD_COLOUR, "-"), "exact": (CN_COLOUR, "--"), "random": (GREY, ":")}
+STYLES = {
+    "referenced": (AD_COLOUR, "-", "Z-scored map"),
+    "exact": (CN_COLOUR, "--", "CAM"),
+    "random": (GREY, ":", "Random"),
+}
 
 
 @styled
@@ -293,15 +334,15 @@ def sanity_figure(cascade: pd.DataFrame, curves: pd.DataFrame) -> "Figure":
     _draw_cascade(left, cascade)
     for axes, (name, title) in zip(
         others,
-        (("deletion", "Deletion: healthy tissue put in"), ("insertion", "Insertion: into a healthy scan")),
+        (("deletion", "Deletion: healthy tissue inserted"), ("insertion", "Insertion into a healthy scan")),
         strict=True,
     ):
         means = curves.groupby(["map", "share"], sort=True)[name].mean()
-        for order, (colour, dashes) in STYLES.items():
+        for order, (colour, dashes, label) in STYLES.items():
             line = means[order]
-            axes.plot(100 * line.index.to_numpy(), line.to_numpy(), dashes, color=colour, label=order)
+            axes.plot(100 * line.index.to_numpy(), line.to_numpy(), dashes, color=colour, label=label)
         axes.set(title=title, xlabel="Brain replaced (%)", ylabel="Log-odds of AD")
-        axes.legend(title="highest first by")
+        axes.legend(title="Highest first by")
     return figure
 
 
@@ -312,7 +353,7 @@ def _draw_cascade(axes: "Axes", cascade: pd.DataFrame) -> None:
     axes.plot(places, cascade["similarity"], "o-", color=CN_COLOUR, markersize=4)
     axes.set_xticks(list(places), cascade["layer"], rotation=60, ha="right", rotation_mode="anchor")
     axes.set(
-        title="Weights permuted from the head down to ...",
+        title="Weights randomized from the head down to ...",
         ylabel="Similarity (Spearman)",
         ylim=(min(-0.5, float(cascade["lowest"].min()) - 0.05), 1.05),
     )

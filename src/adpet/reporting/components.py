@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from adpet.reporting.style import CN_COLOUR, DPI, MINUS, STYLE, new_figure, styled
+from adpet.reporting.style import DPI, MINUS, STYLE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -125,11 +125,6 @@ def value_and_ci(metric: Mapping[str, Any]) -> tuple[str, str]:
     return number(metric["value"]), format_ci(metric)
 
 
-def difference(metric: Mapping[str, Any]) -> str:
-    """Format a difference with its interval, for use in brackets."""
-    return f"{number(metric['value'])}, 95 % interval {format_ci(metric)}"
-
-
 def typeset(sentence: str) -> str:
     """Set minus signs and a full stop."""
     return re.sub(r"(?<![\w-])-(?=\d)", MINUS, sentence).rstrip(".") + "."
@@ -153,7 +148,7 @@ def plural(count: int, noun: str) -> str:
 
 def humanize(name: str) -> str:
     """Return a column or key as words, capitalized."""
-    text = name.replace("val_", "validation_").replace("_", " ")
+    text = name.replace("val_", "validation_").replace("_", " ").replace("auc", "AUC")
     return text[:1].upper() + text[1:]
 
 
@@ -255,8 +250,6 @@ class Documents:
 
 # Makes the ids of SVG elements deterministic.
 SVG_SALT = "adpet"
-# Inches of a bar, and of the axes.
-BAR_HEIGHT, FRAME_HEIGHT = 0.3, 0.8
 
 
 def svg_uri(figure: "Figure") -> str:
@@ -267,58 +260,6 @@ def svg_uri(figure: "Figure") -> str:
 def png_uri(figure: "Figure") -> str:
     """Return a figure as a data URI of PNG."""
     return _uri(figure, "png", {"Software": None})
-
-
-@styled
-def importance_figure(importance: Mapping[str, float]) -> "Figure":
-    """Draw the importance of each parameter, largest at the top."""
-    names = sorted(importance, key=lambda name: importance[name])
-    figure = new_figure(4.6, FRAME_HEIGHT + BAR_HEIGHT * len(names))
-    axes = figure.add_subplot()
-    values = [importance[name] for name in names]
-    labels = [name.rpartition(".")[2].replace("_", " ") for name in names]
-    bars = axes.barh(labels, values, color=CN_COLOUR, height=0.65)
-    axes.bar_label(bars, [f"{value:.2f}" for value in values], padding=3, fontsize=8)
-    axes.set(xlim=(0, 1.12), xticks=np.linspace(0, 1, 5), xlabel="Share of the variance explained (fANOVA)")
-    axes.tick_params(axis="y", length=0)
-    return figure
-
-
-@styled
-def glass_brain_figure(
-    data: npt.NDArray[np.float32],
-    affine: npt.NDArray[np.float64],
-    *,
-    hide_below: float,
-) -> "Figure":
-    """Draw a signed map in a glass brain.
-
-    Parameters
-    ----------
-    data : (i, j, k) float32 ndarray
-    affine : (4, 4) float64 ndarray
-        Voxel indices -> MNI mm.
-    hide_below : float
-        Share of the largest absolute value below which nothing is drawn.
-    """
-    import nibabel as nib
-    from nilearn.plotting import plot_glass_brain
-
-    end = float(np.abs(data).max()) or 1.0
-    figure = new_figure(7.6, 2.6, layout=None)
-    plot_glass_brain(
-        nib.Nifti1Image(data, affine),
-        display_mode="lyrz",
-        figure=figure,
-        colorbar=True,
-        cmap="coolwarm",
-        plot_abs=False,
-        symmetric_cbar=True,
-        threshold=hide_below * end,
-        vmax=end,
-        annotate=True,
-    )
-    return figure
 
 
 def _uri(figure: "Figure", kind: str, metadata: dict[str, None]) -> str:

@@ -7,7 +7,7 @@ import pandas as pd
 
 from adpet.evaluation.leakage import ARMS
 from adpet.evaluation.saliency import MOST_OUTSIDE
-from adpet.reporting.brain_figures import group_map_figure, sanity_figure
+from adpet.reporting.brain_figures import glass_brain_figure, group_map_figure, sanity_figure
 from adpet.reporting.components import (
     Block,
     Chart,
@@ -18,7 +18,6 @@ from adpet.reporting.components import (
     Table,
     Text,
     format_ci,
-    glass_brain_figure,
     humanize,
     interval,
     number,

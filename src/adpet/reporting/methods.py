@@ -17,7 +17,6 @@ from adpet.reporting.components import (
     Text,
     format_ci,
     humanize,
-    importance_figure,
     number,
     percent,
     plural,
@@ -26,7 +25,12 @@ from adpet.reporting.components import (
     table,
     typeset,
 )
-from adpet.reporting.training_figures import PARAMETER_PREFIX, learning_curves_figure, search_figure
+from adpet.reporting.training_figures import (
+    PARAMETER_PREFIX,
+    importance_figure,
+    learning_curves_figure,
+    search_figure,
+)
 
 # With fewer complete trials parameter importances are rough.
 FEW_TRIALS = 20

@@ -123,7 +123,7 @@ def _preprocessing(params: Mapping[str, Any]) -> str:
         f"{standard['grid_mm']:g} mm MNI grid{blur}; SUVR with the {_plain(standard['reference'])} "
         f"reference region; coronal planes from y = {number(cut['range_mm'][0], 0)} to "
         f"{number(cut['range_mm'][1], 0)} mm every {cut['step_mm']:g} mm. The same for every scan, without "
-        "fitted parameters."
+        "parameters learned from the data."
     )
 
 

@@ -21,6 +21,8 @@ DARK_SHARE = 0.55
 # Size of a dot in data units, largest spread, and largest group drawn with dots of full size.
 DOT_HEIGHT, DOT_WIDTH, DOT_SPREAD, DOT_CROWD = 0.024, 0.045, 0.42, 60
 DOT_POINTS = 26.0
+# Chance, and other lines of reference.
+DASHED: dict[str, Any] = {"color": LIGHT_GREY, "linewidth": 1, "linestyle": (0, (4, 3))}
 
 
 @styled
@@ -36,7 +38,7 @@ def roc_figure(curves: pd.DataFrame, band: pd.DataFrame, *, metrics: Mapping[str
     """
     figure = new_figure(4.6, 4.6)
     axes = figure.add_subplot()
-    axes.plot([0, 1], [0, 1], color=LIGHT_GREY, linewidth=1, linestyle=(0, (4, 3)))
+    axes.plot([0, 1], [0, 1], **DASHED)
     axes.fill_between(
         band["false_positive_rate"],
         band["low"],
@@ -65,13 +67,7 @@ def roc_figure(curves: pd.DataFrame, band: pd.DataFrame, *, metrics: Mapping[str
         clip_on=False,
         zorder=5,
     )
-    axes.set(
-        xlim=(-0.02, 1.02),
-        ylim=(-0.02, 1.02),
-        aspect="equal",
-        xlabel=f"False positive rate (1 {MINUS} specificity)",
-        ylabel="Sensitivity to AD",
-    )
+    _unit_square(axes, xlabel=f"False positive rate (1 {MINUS} specificity)", ylabel="Sensitivity to AD")
     handles, labels = axes.get_legend_handles_labels()
     order = [2, 0, 3, 1]
     axes.legend([handles[i] for i in order], [labels[i] for i in order], loc="lower right", borderaxespad=0.8)
@@ -100,18 +96,10 @@ def precision_recall_figure(curves: pd.DataFrame, *, metrics: Mapping[str, Any])
         )
     axes.axhline(
         share,
-        color=LIGHT_GREY,
-        linewidth=1,
-        linestyle=(0, (4, 3)),
+        **DASHED,
         label=f"Chance: {share:.2f}, the share of AD subjects",
     )
-    axes.set(
-        xlim=(-0.02, 1.02),
-        ylim=(-0.02, 1.02),
-        aspect="equal",
-        xlabel="Recall (sensitivity to AD)",
-        ylabel="Precision (positive predictive value)",
-    )
+    _unit_square(axes, xlabel="Recall (sensitivity to AD)", ylabel="Precision (positive predictive value)")
     axes.legend(loc="lower left", borderaxespad=0.8)
     return figure
 
@@ -121,9 +109,7 @@ def calibration_figure(points: pd.DataFrame, *, metrics: Mapping[str, Any]) -> "
     """Draw the reliability diagrams of `metrics.calibration_points`."""
     figure = new_figure(4.6, 4.6)
     axes = figure.add_subplot()
-    axes.plot(
-        [0, 1], [0, 1], color=LIGHT_GREY, linewidth=1, linestyle=(0, (4, 3)), label="Perfect calibration"
-    )
+    axes.plot([0, 1], [0, 1], **DASHED, label="Perfect calibration")
     looks = {"slice": (GREY, "s", 4, "Per slice"), "subject": (CN_COLOUR, "o", 7, "Per subject")}
     for level, (colour, marker, size, name) in looks.items():
         rows = points[points["level"] == level]
@@ -144,10 +130,8 @@ def calibration_figure(points: pd.DataFrame, *, metrics: Mapping[str, Any]) -> "
         )
     subjects = points.loc[points["level"] == "subject", "n"]
     each = f"{subjects.min()} to {subjects.max()}" if subjects.min() < subjects.max() else f"{subjects.max()}"
-    axes.set(
-        xlim=(-0.02, 1.02),
-        ylim=(-0.02, 1.02),
-        aspect="equal",
+    _unit_square(
+        axes,
         xlabel=f"Mean probability of AD, in {len(subjects)} bins of {each} subjects",
         ylabel="Share with AD (bars: exact 95 % CI)",
     )
@@ -237,6 +221,10 @@ def probability_figure(subjects: pd.DataFrame, *, threshold: float) -> "Figure":
     return figure
 
 
+def _unit_square(axes: "Axes", *, xlabel: str, ylabel: str) -> None:
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal", xlabel=xlabel, ylabel=ylabel)
+
+
 def _with_interval(metric: Mapping[str, float]) -> str:
     """Format a value and its interval as in papers."""
     return f"{metric['value']:.2f} (95 % CI {metric['low']:.2f}{EN_DASH}{metric['high']:.2f})"
@@ -288,10 +276,10 @@ def baselines_figure(metrics: Mapping[str, Any]) -> "Figure":
     leads = [metrics["differences"][name] for name in names]
     lead_rows = [Row("", None, 0, 0), *(Row("", lead["value"], lead["low"], lead["high"]) for lead in leads)]
     _forest(left, rows)
-    left.axvline(CHANCE, color=LIGHT_GREY, linewidth=1, linestyle=(0, (4, 3)), zorder=0)
+    left.axvline(CHANCE, **DASHED, zorder=0)
     left.set(xlabel="AUC per subject (95 % CI)", xlim=(min(0.4, *(row.low - 0.03 for row in rows)), 1.02))
     _forest(right, lead_rows)
-    right.axvline(0, color=LIGHT_GREY, linewidth=1, linestyle=(0, (4, 3)), zorder=0)
+    right.axvline(0, **DASHED, zorder=0)
     right.set(xlabel=f"Network {MINUS} baseline, AUC (95 % CI)")
     _labelled(left, rows)
     return figure
@@ -306,7 +294,7 @@ def subgroups_figure(table: pd.DataFrame) -> "Figure":
     for axes, (name, label) in zip(both, panels.items(), strict=True):
         rows = _subgroup_rows(table, name)
         _forest(axes, rows)
-        axes.axvline(CHANCE, color=LIGHT_GREY, linewidth=1, linestyle=(0, (4, 3)), zorder=0)
+        axes.axvline(CHANCE, **DASHED, zorder=0)
         overall = float(table[name].iloc[0])
         axes.axvline(overall, color=AD_COLOUR, linewidth=0.8, zorder=0)
         axes.set(xlabel=label, xlim=(-0.02, 1.02))
@@ -333,7 +321,7 @@ def folds_figure(summary: Mapping[str, Any]) -> "Figure":
     figure = new_figure(7.6, FRAME_HEIGHT + ROW_HEIGHT * len(rows))
     axes = figure.subplots()
     _forest(axes, rows)
-    axes.axvline(CHANCE, color=LIGHT_GREY, linewidth=1, linestyle=(0, (4, 3)), zorder=0)
+    axes.axvline(CHANCE, **DASHED, zorder=0)
     axes.set(xlabel="AUC per subject (95 % CI)", xlim=(min(0.4, *(row.low - 0.03 for row in rows)), 1.02))
     _labelled(axes, rows)
     return figure
@@ -398,7 +386,7 @@ def leakage_figure(audit: Mapping[str, Any]) -> "Figure":
     """Draw accuracy per slice of the four arms, with gaps."""
     figure = new_figure(6.4, 4.2)
     axes = figure.add_subplot()
-    axes.axhline(CHANCE, color=GREY, linewidth=1, linestyle=(0, (4, 3)))
+    axes.axhline(CHANCE, **DASHED | {"color": GREY})
     axes.annotate(
         "Chance", (1, CHANCE), xycoords=("axes fraction", "data"), xytext=(-2, 3),
         textcoords="offset points", ha="right", color=GREY,

@@ -4,10 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from adpet.evaluation.comparison import BASELINES, CHANCE
+from adpet.evaluation.comparison import CHANCE, comparison_sentence
 from adpet.evaluation.leakage import CLEAN, INVALID
 from adpet.reporting.components import Documents, interval, number, percent, plural, points, typeset
-from adpet.reporting.components import difference as gap
 
 Tone = Literal["bad", "doubt", "good", "plain"]
 
@@ -70,16 +69,12 @@ def _baseline(documents: Documents) -> Line:
         why = ", since a leaky split allows no fair comparison" if documents.leaky else ""
         return Line("doubt", "Baselines", f"The network was not compared with any baseline{why}.")
     behind = [name for name in compared if differences[name]["low"] <= 0]
-    sentences = [*map(typeset, found["warnings"]), *(_lead(name, differences[name]) for name in compared)]
+    sentences = [
+        *map(typeset, found["warnings"]),
+        *(typeset(comparison_sentence(name, differences[name])) for name in compared),
+    ]
     tone: Tone = "doubt" if behind or found["warnings"] else "good"
     return Line(tone, "Baselines", " ".join(sentences))
-
-
-def _lead(name: str, difference: dict[str, float]) -> str:
-    verb = "does not beat" if difference["low"] <= 0 else "beats"
-    if difference["high"] < 0:
-        verb = "is worse than"
-    return f"The network {verb} the {BASELINES[name]} baseline (AUC difference {gap(difference)})."
 
 
 def _leakage(documents: Documents) -> Line:

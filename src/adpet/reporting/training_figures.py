@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
+from adpet.reporting.components import humanize
 from adpet.reporting.style import AD_COLOUR, CN_COLOUR, GREY, HIGHLIGHT_COLOUR, new_figure, styled
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 NOT_CURVES = ("epoch", "step", "seconds")
 # Prefix of a parameter's column in Optuna's table of trials.
 PARAMETER_PREFIX = "params_"
+# Inches of a bar, and of the axes.
+BAR_HEIGHT, FRAME_HEIGHT = 0.3, 0.8
 
 
 @styled
@@ -53,7 +56,7 @@ def learning_curves_figure(
         if best_epoch is not None:
             kept = axes.axvline(best_epoch, color=GREY, linewidth=0.9, linestyle=":")
             labelled["Epoch kept"] = kept
-        axes.set(title=_spelled(name), xlabel="Epoch")
+        axes.set(title=humanize(name), xlabel="Epoch")
         _whole_ticks(axes)
     for axes in panels[len(names) :]:
         axes.set_visible(False)
@@ -108,7 +111,7 @@ def search_figure(
             label="Best so far",
             zorder=1,
         )
-    top.set(xlabel="Trial", ylabel=_spelled(value_name))
+    top.set(xlabel="Trial", ylabel=humanize(value_name))
     _whole_ticks(top)
     for position, name in enumerate(parameters):
         axes = figure.add_subplot(grid[1 + position // columns, position % columns])
@@ -116,7 +119,7 @@ def search_figure(
         if _parameter(name) in logarithmic and len(shown):
             axes.set_xscale("log")
         if position % columns == 0:
-            axes.set_ylabel(_spelled(value_name))
+            axes.set_ylabel(humanize(value_name))
         else:
             axes.tick_params(labelleft=False)
         axes.set_ylim(top.get_ylim())
@@ -125,15 +128,24 @@ def search_figure(
     return figure
 
 
+@styled
+def importance_figure(importance: Mapping[str, float]) -> "Figure":
+    """Draw the importance of each parameter, largest at the top."""
+    names = sorted(importance, key=lambda name: importance[name])
+    figure = new_figure(4.6, FRAME_HEIGHT + BAR_HEIGHT * len(names))
+    axes = figure.add_subplot()
+    values = [importance[name] for name in names]
+    labels = [name.rpartition(".")[2].replace("_", " ") for name in names]
+    bars = axes.barh(labels, values, color=CN_COLOUR, height=0.65)
+    axes.bar_label(bars, [f"{value:.2f}" for value in values], padding=3, fontsize=8)
+    axes.set(xlim=(0, 1.12), xticks=np.linspace(0, 1, 5), xlabel="Share of the variance explained (fANOVA)")
+    axes.tick_params(axis="y", length=0)
+    return figure
+
+
 def _curve_order(name: str) -> tuple[int, str]:
     """Sort losses first and the learning rate last."""
     return (0 if name == "loss" else 2 if name == "learning_rate" else 1, name)
-
-
-def _spelled(name: str) -> str:
-    """Return a column's name as words."""
-    words = name.replace("val_", "validation_").replace("_", " ")
-    return words[:1].upper() + words[1:].replace("auc", "AUC")
 
 
 def _whole_ticks(axes: "Axes") -> None:
@@ -186,7 +198,7 @@ def _parameter_panel(axes: "Axes", name: str, trials: pd.DataFrame, best: pd.Dat
         axes.set_xlim(-0.6, len(levels) - 0.4)
     for collection in axes.collections:
         collection.set_label("")
-    axes.set_xlabel(_spelled(_parameter(name)))
+    axes.set_xlabel(humanize(_parameter(name)))
 
 
 def _parameter(column: str) -> str:
