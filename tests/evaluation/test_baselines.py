@@ -87,7 +87,7 @@ class TestBaselinePredictions:
         assert found["counts"]["validation_subjects"] == 60
 
     def test_out_of_fold_probabilities_come_from_models_new_to_the_subject(self):
-        # Labels at random: seen subjects would be called right, unseen ones are at chance.
+        # Labels at random: seen subjects would be classified correctly, unseen ones are at chance.
         values, labels = _cohort(effect=0.0, subjects=150, features=400)
         scans = self._scans(labels)
         training = np.arange(150) < 120

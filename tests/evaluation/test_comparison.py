@@ -101,8 +101,8 @@ class TestPlantedLeak:
         table["scan"], table["session"] = table["subject"], ""
         table["diagnosis"] = np.where(truth, "AD", "CN")
         table["part"] = np.where(np.arange(subjects) < 80, "fold-0", "test")
-        told = np.where(rng.random(subjects) < agreement, truth, rng.random(subjects) < 0.5)
-        table["scanner"] = np.where(told, "HRRT", "D690")
+        confounded = np.where(rng.random(subjects) < agreement, truth, rng.random(subjects) < 0.5)
+        table["scanner"] = np.where(confounded, "HRRT", "D690")
         table["site"] = ""
         table["age"] = np.where(rng.random(subjects) < 0.2, np.nan, rng.normal(75, 7, subjects))
         table["sex"] = rng.choice(["F", "M", ""], subjects)
@@ -182,7 +182,7 @@ class TestTable:
 
     def test_tiny_subgroup_has_a_wide_interval(self, subjects):
         facts = subject_facts(_scans(subjects)).assign(sex=["rare", "rare", *["F"] * 38])
-        told = subjects.assign(probability=(subjects["diagnosis"] == "AD") * 0.8 + 0.1)
-        table = subgroup_table(told, facts, threshold=0.5).set_index("group")
+        separated = subjects.assign(probability=(subjects["diagnosis"] == "AD") * 0.8 + 0.1)
+        table = subgroup_table(separated, facts, threshold=0.5).set_index("group")
         assert table.loc["rare", "auc"] == 1
         assert table.loc["rare", "auc_low"] < 0.5

@@ -69,5 +69,5 @@ def test_subjects_new_to_the_search_are_reported_separately(fold_predictions):
     rest = subjects[~subjects["searched"]]
     found = pooled_summary(subjects, seed=0, resamples=100)["unsearched"]["auc"]["value"]
     assert found == pytest.approx(roc_auc_score(rest["diagnosis"] == "AD", rest["probability"]))
-    nobody = pooled_summary(subjects.assign(searched=False), seed=0, resamples=100)
-    assert "unsearched" not in nobody
+    unsearched = pooled_summary(subjects.assign(searched=False), seed=0, resamples=100)
+    assert "unsearched" not in unsearched

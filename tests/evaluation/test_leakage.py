@@ -146,7 +146,7 @@ class TestChance:
 
 
 class TestLearners:
-    """The audit of learners whose leak is known: one recognises subjects, the other sees the disease alone."""
+    """Learners with a known leak."""
 
     @staticmethod
     def pixels(table, subjects, *, individual, disease):

@@ -49,12 +49,12 @@ class TestClassificationMetrics:
         truth = np.r_[True, False, rng.random(30) > 0.4]
         probability = rng.random(32).round(1)
         found = classification_metrics(truth, probability, threshold=threshold)
-        called = probability >= threshold
+        predicted = probability >= threshold
         difference = np.sign(probability[truth][:, None] - probability[~truth])
         assert found["auc"] == pytest.approx((difference.mean() + 1) / 2)
-        assert found["sensitivity"] == pytest.approx(called[truth].mean())
-        assert found["specificity"] == pytest.approx((~called[~truth]).mean())
-        assert found["accuracy"] == pytest.approx((called == truth).mean())
+        assert found["sensitivity"] == pytest.approx(predicted[truth].mean())
+        assert found["specificity"] == pytest.approx((~predicted[~truth]).mean())
+        assert found["accuracy"] == pytest.approx((predicted == truth).mean())
         mean = (found["sensitivity"] + found["specificity"]) / 2
         assert found["balanced_accuracy"] == pytest.approx(mean)
         assert found["brier"] == pytest.approx(np.mean((probability - truth) ** 2))
@@ -76,8 +76,8 @@ class TestThreshold:
         probability = np.clip(rng.normal(0.5, 0.2, 60) + 0.15 * (diagnosis == "AD"), 0, 1)
         best = choose_threshold(_subjects(diagnosis, probability))
         rate, sensitivity, _ = sk.roc_curve(diagnosis == "AD", probability)
-        called = probability >= best
-        index = called[diagnosis == "AD"].mean() - called[diagnosis == "CN"].mean()
+        predicted = probability >= best
+        index = predicted[diagnosis == "AD"].mean() - predicted[diagnosis == "CN"].mean()
         assert index == pytest.approx((sensitivity - rate).max())
 
     @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ class TestThreshold:
             _subjects(["AD", "CN"], [0.7, 0.7]),
             _subjects(["CN", "AD"], [0.9, 0.1]),
         ],
-        ids=["nobody", "one class", "equal scores", "reversed scores"],
+        ids=["no subjects", "one class", "equal scores", "reversed scores"],
     )
     def test_threshold_is_one_half_if_none_beats_chance(self, table):
         assert choose_threshold(table) == 0.5

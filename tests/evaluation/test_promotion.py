@@ -50,7 +50,7 @@ def evidence(table=None, **changes):
 
 
 def missed(challenger, champion=None, rule=RULE):
-    return {one.name: one.text for one in conditions(challenger, champion, rule) if not one.met}
+    return {item.name: item.text for item in conditions(challenger, champion, rule) if not item.met}
 
 
 class TestWithoutAChampion:

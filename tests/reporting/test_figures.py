@@ -5,16 +5,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from adpet.evaluation.aggregation import subject_probabilities
-from adpet.evaluation.comparison import subgroup_table
 from adpet.evaluation.cross_validation import pooled_summary
-from adpet.evaluation.metrics import (
-    calibration_points,
-    evaluation,
-    precision_recall_curves,
-    roc_band,
-    roc_curves,
-)
 from adpet.reporting.brain_figures import cam_montage, group_map_figure, sanity_figure
 from adpet.reporting.performance_figures import (
     baselines_figure,
@@ -30,34 +21,6 @@ from adpet.reporting.style import save_figure
 from adpet.reporting.training_figures import learning_curves_figure, search_figure
 
 Y_MM = np.arange(-80, 30, 7.0)
-
-
-@pytest.fixture
-def performance(make_predictions):
-    table = make_predictions(slices=4)
-    metrics = evaluation(
-        table, make_predictions(prefix="val-", seed=1), aggregation="mean_logit", seed=0, resamples=100
-    )
-    return table, metrics
-
-
-def _with_baselines(metrics):
-    """The network's own results, and a lead of nothing over three baselines."""
-    names = ("regions", "age_sex", "scanner")
-    lead = {"value": -0.02, "low": -0.1, "high": 0.05}
-    return metrics | {
-        "baselines": {name: {"auc": metrics["subject"]["auc"]} for name in names},
-        "differences": dict.fromkeys(names, lead),
-    }
-
-
-def _subgroups(table):
-    subjects = subject_probabilities(table, aggregation="mean_logit")
-    facts = subjects[["subject"]].assign(
-        age="65 to 74", sex=["F", "F", "M", "M"] * 9, site="S1", scanner="HRRT"
-    )
-    facts.loc[0, "site"] = "S2"
-    return subgroup_table(subjects, facts, threshold=0.5)
 
 
 def _folds(subjects):
@@ -121,20 +84,18 @@ def _sanity():
     return cascade, pd.DataFrame(curves)
 
 
-def _drawings(table, metrics):
+def _drawings(metrics, tables):
     slices, maps = _brain()
     mean_ad, mean_cn, underlay, affine = _volumes()
-    subjects = subject_probabilities(table, aggregation="mean_logit")
-    band = roc_band(subjects, seed=0, resamples=50)
     return {
-        "roc": roc_figure(roc_curves(subjects, table), band, metrics=metrics),
-        "precision": precision_recall_figure(precision_recall_curves(subjects, table), metrics=metrics),
-        "calibration": calibration_figure(calibration_points(subjects, table), metrics=metrics),
-        "baselines": baselines_figure(_with_baselines(metrics)),
-        "subgroups": subgroups_figure(_subgroups(table)),
-        "folds": folds_figure(_folds(subjects)),
+        "roc": roc_figure(tables.roc, tables.roc_band, metrics=metrics),
+        "precision": precision_recall_figure(tables.precision_recall, metrics=metrics),
+        "calibration": calibration_figure(tables.calibration, metrics=metrics),
+        "baselines": baselines_figure(metrics),
+        "subgroups": subgroups_figure(tables.subgroups),
+        "folds": folds_figure(_folds(tables.subjects)),
         "confusion": confusion_figure(metrics),
-        "probability": probability_figure(subjects, threshold=0.5),
+        "probability": probability_figure(tables.subjects, threshold=0.5),
         "curves": learning_curves_figure(_history(), best_epoch=5),
         "montage": cam_montage(slices, maps, y_mm=Y_MM, title="sub-0001, AD"),
         "group": group_map_figure(mean_ad, mean_cn, mean_ad - mean_cn, underlay, affine, n_ad=9, n_cn=8),
@@ -149,10 +110,10 @@ def _texts(figure):
     return [text.get_text() for text in figure.findobj(Text)]
 
 
-def test_figures_are_deterministic(performance, tmp_path):
-    for name, first in _drawings(*performance).items():
+def test_figures_are_deterministic(evaluated, tmp_path):
+    for name, first in _drawings(*evaluated).items():
         save_figure(first, tmp_path / f"{name}.png")
-    for name, again in _drawings(*performance).items():
+    for name, again in _drawings(*evaluated).items():
         save_figure(again, tmp_path / f"{name}-again.png")
         written = (tmp_path / f"{name}.png").read_bytes()
         assert written == (tmp_path / f"{name}-again.png").read_bytes()
@@ -210,17 +171,17 @@ class TestGroupMaps:
 
 
 class TestPerformance:
-    def test_baselines_are_listed_with_auc_differences(self, performance):
-        _, metrics = performance
-        figure = baselines_figure(_with_baselines(metrics))
+    def test_baselines_are_listed_with_auc_differences(self, evaluated):
+        metrics, _ = evaluated
+        lead = {"value": -0.02, "low": -0.1, "high": 0.05}
+        figure = baselines_figure(metrics | {"differences": dict.fromkeys(metrics["differences"], lead)})
         texts, names = _texts(figure), [label.get_text() for label in figure.axes[0].get_yticklabels()]
-        assert names == ["Network", "Region", "Age and sex", "Scanner"]
+        assert names == ["Network", "Region", "Voxel", "Site"]
         assert texts.count("\N{MINUS SIGN}0.02 (\N{MINUS SIGN}0.10 to 0.05)") == 3
 
-    def test_subgroup_of_one_diagnosis_is_named_without_marker(self, performance):
-        table, _ = performance
-        texts = _texts(subgroups_figure(_subgroups(table)))
-        assert "S2  (0 AD, 1 CN)" in texts
+    def test_subgroup_of_one_diagnosis_is_named_without_marker(self, evaluated):
+        texts = _texts(subgroups_figure(evaluated[1].subgroups))
+        assert "S02  (0 AD, 1 CN)" in texts
         assert texts.count("one diagnosis only") == 2
 
     def test_dots_of_subjects_do_not_overlap(self):

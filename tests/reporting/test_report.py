@@ -200,8 +200,8 @@ def cross_validated(searched=8):
     subjects = pd.DataFrame({"subject": [f"s{number:02}" for number in range(24)], "threshold": 0.5})
     subjects["diagnosis"] = ["AD", "CN"] * 12
     subjects["fold"] = np.repeat([0, 1, 2], 8)
-    told = np.where(subjects["fold"] == 2, 0.0, 0.4) * np.where(subjects["diagnosis"] == "AD", 1, -1)
-    subjects["probability"] = 0.5 + told + rng.uniform(-0.05, 0.05, 24)
+    shifted = np.where(subjects["fold"] == 2, 0.0, 0.4) * np.where(subjects["diagnosis"] == "AD", 1, -1)
+    subjects["probability"] = 0.5 + shifted + rng.uniform(-0.05, 0.05, 24)
     subjects["searched"] = np.arange(24) < searched
     return pooled_summary(subjects[list(COLUMNS)], seed=0, resamples=100)
 

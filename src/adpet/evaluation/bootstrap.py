@@ -198,8 +198,8 @@ def _at_or_above(codes: npt.NDArray[np.intp], probability: FloatArray, n: int) -
 
 def _average_precision(hits: FloatArray, false_alarms: FloatArray) -> FloatArray:
     """Sum precision times gain in recall, as scikit-learn defines it."""
-    called = hits + false_alarms
-    precision = np.divide(hits, called, out=np.zeros_like(hits), where=called > 0)
+    predicted = hits + false_alarms
+    precision = np.divide(hits, predicted, out=np.zeros_like(hits), where=predicted > 0)
     gains = np.diff(hits, axis=1, prepend=0.0) / hits[:, -1:]
     # Rounding may lead past 1.
     return np.asarray((gains * precision).sum(axis=1).clip(max=1.0), dtype=np.float64)

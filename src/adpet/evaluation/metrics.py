@@ -51,13 +51,13 @@ def classification_metrics(
     from sklearn import metrics as sk
 
     require_both_classes(truth)
-    called = probability >= threshold
-    sensitivity, specificity = (sk.recall_score(truth, called, pos_label=label) for label in (True, False))
+    predicted = probability >= threshold
+    sensitivity, specificity = (sk.recall_score(truth, predicted, pos_label=label) for label in (True, False))
     return {
         "auc": float(sk.roc_auc_score(truth, probability)),
         "average_precision": float(sk.average_precision_score(truth, probability)),
-        "accuracy": float(sk.accuracy_score(truth, called)),
-        "balanced_accuracy": float(sk.balanced_accuracy_score(truth, called)),
+        "accuracy": float(sk.accuracy_score(truth, predicted)),
+        "balanced_accuracy": float(sk.balanced_accuracy_score(truth, predicted)),
         "sensitivity": float(sensitivity),
         "specificity": float(specificity),
         "brier": float(sk.brier_score_loss(truth, probability)),
@@ -251,12 +251,12 @@ def evaluation(
 def _confusion(table: pd.DataFrame, threshold: float) -> dict[str, int]:
     """Count the cells of the confusion matrix."""
     truth: npt.NDArray[np.bool_] = table["diagnosis"].to_numpy() == POSITIVE
-    called = table["probability"].to_numpy(np.float64) >= threshold
+    predicted = table["probability"].to_numpy(np.float64) >= threshold
     return {
-        "true_positive": int((truth & called).sum()),
-        "false_negative": int((truth & ~called).sum()),
-        "false_positive": int((~truth & called).sum()),
-        "true_negative": int((~truth & ~called).sum()),
+        "true_positive": int((truth & predicted).sum()),
+        "false_negative": int((truth & ~predicted).sum()),
+        "false_positive": int((~truth & predicted).sum()),
+        "true_negative": int((~truth & ~predicted).sum()),
     }
 
 

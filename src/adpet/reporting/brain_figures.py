@@ -227,7 +227,7 @@ def _overlay(maps: Floats, *, limit: float | None, hide_below: float, signed: bo
         # The middle third is as grey as the slice below it; values that small are mostly hidden anyway.
         ends = np.r_[np.linspace(0, 0.34, 128), np.linspace(0.66, 1, 128)]
         return _Overlay(ListedColormap(mpl.colormaps["coolwarm"](ends)), Normalize(-end, end), hide_below)
-    # The darkest third could not be told from the slice either.
+    # The darkest third could not be distinguished from the slice either.
     bright = mpl.colormaps["inferno"](np.linspace(0.33, 1, 256))
     return _Overlay(ListedColormap(bright), Normalize(0, end), hide_below)
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 Options = ParamSpec("Options")
 
-# Okabe and Ito's colours, told apart with every common form of colour blindness (jfly.uni-koeln.de/color).
+# Okabe and Ito's colours, distinct with every common form of colour blindness (jfly.uni-koeln.de/color).
 AD_COLOUR = "#D55E00"
 CN_COLOUR = "#0072B2"
 HIGHLIGHT_COLOUR = "#009E73"
