@@ -171,7 +171,7 @@ class TestEvidence:
         assert [(one.name, one.met) for one in found.conditions] == [("evidence", False)]
         told = found.conditions[0].text
         assert told.startswith("models:/adpet/1: required a version's evidence as JSON; received: ")
-        assert told.count("register it anew") == 1
+        assert told.count("dvc repro --force register") == 1
         assert promote(1, forced="seen", **KNOWN).moved
 
     def test_a_changed_model_file_is_not_even_promoted_by_force(self, version, project):
