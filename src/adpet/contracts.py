@@ -1,40 +1,336 @@
-"""JSON files that stages hand on, as strict models: whatever reads one validates it here first."""
+"""Contracts: the JSON documents that stages hand to each other.
 
-from typing import Annotated, Literal
+A document is checked when it is written and when it is read. Keys keep the order of the fields.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from adpet.errors import InputError
+from adpet.storage import read_json, write_json
+
+
+class Contract(BaseModel):
+    """Part of a document: typed, immutable, without unknown keys."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
+
+    # The stage that writes the document.
+    stage: ClassVar[str] = ""
+
+    def document(self) -> dict[str, Any]:
+        """Return the content as JSON values."""
+        return self.model_dump(mode="json", exclude_unset=True)
+
+
+Model = TypeVar("Model", bound=Contract)
 
 Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 
 
-class Document(BaseModel):
-    """Base of every model here: exact types, no unknown keys, finite numbers."""
+def read_contract(path: Path, model: type[Model]) -> Model:
+    """Read a JSON document and check its form.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    Raises
+    ------
+    InputError
+        If the file is missing, is not JSON, or has another form.
+    """
+    try:
+        return model.model_validate(read_json(path))
+    except ValidationError as error:
+        raise InputError(
+            f"{path}: not the form that this version of adpet reads: {first_problem(error)}; "
+            f"run: dvc repro --force {model.stage}"
+        ) from error
 
 
 def first_problem(error: ValidationError) -> str:
     """Name the first wrong field, and how many others there are."""
     first, *others = error.errors(include_url=False)
-    field = ".".join(map(str, first["loc"])) or "the file"
+    field = ".".join(map(str, first["loc"])) or "top level"
     more = f" (and {len(others)} more)" if others else ""
-    return f"{field}: {first['msg'][:1].lower()}{first['msg'][1:]}{more}"
+    message = " ".join(first["msg"].split())
+    return f"{field}: {message[:1].lower()}{message[1:]}{more}"
+
+
+def write_contract(path: Path, document: Mapping[str, Any], model: type[Contract]) -> None:
+    """Check a document and write it as JSON."""
+    write_json(path, model.model_validate(document).document())
+
+
+class Estimate(Contract):
+    """A value with its 95 % confidence interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Confusion(Contract):
+    """Counts of the confusion matrix; AD is positive."""
+
+    true_positive: int
+    false_negative: int
+    false_positive: int
+    true_negative: int
+
+
+class Scores(Contract):
+    """Metrics of one level: per subject or per slice."""
+
+    auc: Estimate
+    average_precision: Estimate
+    accuracy: Estimate
+    balanced_accuracy: Estimate
+    sensitivity: Estimate
+    specificity: Estimate
+    brier: Estimate
+    calibration_error: Estimate
+    confusion: Confusion
+
+
+class BaselineScores(Scores):
+    """Metrics of a baseline per subject, at its own threshold."""
+
+    threshold: float
+
+
+class Counts(Contract):
+    """Sizes of the test set, and validation subjects."""
+
+    subjects: int
+    subjects_ad: int
+    subjects_cn: int
+    scans: int
+    slices: int
+    validation_subjects: int
+
+
+class SplitLeakage(Contract):
+    """Leakage of the split: 1 if subjects are shared."""
+
+    leaky: int
+
+
+class Metrics(Contract):
+    """``results/evaluate/metrics.json``; ``differences`` are paired AUC differences."""
+
+    stage: ClassVar[str] = "evaluate"
+
+    subject: Scores
+    slice: Scores
+    threshold: float
+    counts: Counts
+    baselines: dict[str, BaselineScores]
+    differences: dict[str, Estimate]
+    leakage: SplitLeakage
+
+
+class Lineage(Contract):
+    """Everything that a model follows from."""
+
+    id: str
+    data: str
+    split: str
+    params: dict[str, Any]
+    weights_digest: str | None
+    template_digest: str | None
+    atlas_digest: str | None
+    code: str
+    seed: int
+    backend: str
+    versions: dict[str, str]
+    commit: str
+    code_folders: list[str]
+
+
+class BeforeRefit(Contract):
+    """Hashed subjects of the validated network, before the refit."""
+
+    trained_on: list[str]
+
+
+class TrainingRun(Contract):
+    """``results/train/run.json``; subjects are hashed."""
+
+    stage: ClassVar[str] = "train"
+
+    lineage: Lineage
+    leaky: bool
+    trained_on: list[str]
+    validated_on: list[str]
+    before_refit: BeforeRefit | None
+    best_epoch: int
+    final: dict[str, float]
+
+
+class PatternShare(Contract):
+    """Map mass in the AD pattern."""
+
+    mass: float
+    over_volume: float
+
+
+class GroupMap(Contract):
+    """Facts of the mean map of one group."""
+
+    scans: int
+    share_inside_brain: float
+    ad_pattern: PatternShare
+
+
+class Range(Contract):
+    """Lowest and highest mean score over untrained networks."""
+
+    lowest: float
+    highest: float
+
+
+class UntrainedRanges(Contract):
+    """Score ranges of untrained networks, by map and score."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, dict[str, Range]]
+
+    networks: int
+
+
+class TruthScores(Contract):
+    """Scores against the simulated deficit, by map and score."""
+
+    scans: int
+    left_out: int
+    least_deficit: float
+    area_share: float
+    scores: dict[str, dict[str, Estimate]]
+    untrained: UntrainedRanges
+
+
+class NoScans(Contract):
+    """Stands for results that need scans that the cohort lacks."""
+
+    scans: Literal[0]
+
+
+class CascadeLayer(Contract):
+    """Similarity of maps with weights randomized to a layer."""
+
+    layer: str
+    similarity: float
+
+
+class CurveGains(Contract):
+    """Area between a map's curves and random ones, in logits."""
+
+    deletion: float
+    insertion: float
+
+
+class SanityChecks(Contract):
+    """Results of weight randomization, deletion and insertion."""
+
+    scans: int
+    cascade: list[CascadeLayer]
+    area_over_random: dict[str, CurveGains]
+
+
+class Saliency(Contract):
+    """``results/explain/cam.json``: ``exact`` are CAMs, ``referenced`` z-scored attribution maps."""
+
+    stage: ClassVar[str] = "explain"
+
+    exact: dict[str, GroupMap]
+    referenced: dict[str, GroupMap]
+    alarms: list[str]
+    method: Literal["cam", "grad-cam"]
+    planes: int
+    reference_scans: int
+    truth: TruthScores | NoScans
+    sanity: SanityChecks | NoScans
+
+
+class Chance(Contract):
+    """Randomization test of new subjects with shuffled labels."""
+
+    p: float
+    smallest_p: float
+    level: float
+
+
+class ArmLevel(Contract):
+    """Accuracy and AUC of one arm at one level."""
+
+    accuracy: Estimate
+    auc: Estimate
+
+
+class Arm(Contract):
+    """One network of the leakage test."""
+
+    subject: ArmLevel
+    slice: ArmLevel
+    training_accuracy: float
+    training_subjects: int
+    training_slices: int
+    test_subjects: int
+    test_slices: int
+    shared_subjects: int
+
+
+class LeakageCohort(Contract):
+    """Subjects and planes of the leakage test."""
+
+    subjects: int
+    planes: int
+    step_mm: float
+
+
+class LeakageTest(Contract):
+    """Result of the label permutation test for leakage."""
+
+    split: str
+    verdict: Literal["clean", "invalid", "inconclusive"]
+    valid: int
+    conclusive: int
+    reason: str
+    chance: Chance
+    gap: dict[str, Estimate]
+    arms: dict[str, Arm]
+    cohort: LeakageCohort
+
+
+class LeakageAudit(Contract):
+    """The leakage test under its key."""
+
+    audit: LeakageTest
+
+
+class LeakageDocument(Contract):
+    """``results/leakage/leakage.json``."""
+
+    stage: ClassVar[str] = "leakage"
+
+    leakage: LeakageAudit
 
 
 # results/export/model.json
 
 
-class Lineage(Document):
-    """What the model was trained from; only the identifier is needed here."""
+class ModelLineage(Contract):
+    """Lineage of an exported model; inference needs the id alone."""
 
     model_config = ConfigDict(extra="allow")
 
     id: str
 
 
-class Network(Document):
+class Network(Contract):
     """The ONNX file, and the sizes of its input and of its maps in pixels."""
 
     file: str
@@ -42,7 +338,7 @@ class Network(Document):
     map_size: tuple[Count, Count]
 
 
-class StandardSpace(Document):
+class StandardSpace(Contract):
     """Template space that scans are normalized to."""
 
     grid_mm: Positive
@@ -56,7 +352,7 @@ class StandardSpace(Document):
     min_similarity: Annotated[float, Field(ge=-1, le=1)]
 
 
-class Level(Document):
+class Level(Contract):
     """Pyramid level: subsampling and blur, in voxels."""
 
     step: Count
@@ -64,7 +360,7 @@ class Level(Document):
     every: Count
 
 
-class Registration(Document):
+class Registration(Contract):
     """Constants of `adpet.imaging`'s registration, which explains each."""
 
     max_voxels: Count
@@ -91,7 +387,7 @@ class Registration(Document):
     fewest_seen: float
 
 
-class Slices(Document):
+class Slices(Contract):
     """Coronal planes that the network is given."""
 
     y_mm: Annotated[list[float], Field(description="MNI y of each plane, ascending, equally spaced.")]
@@ -101,14 +397,14 @@ class Slices(Document):
     window: Annotated[tuple[float, float], Field(description="SUVR that become byte 0 and byte 255.")]
 
 
-class Aggregation(Document):
-    """How the slices' probabilities become that of the scan."""
+class Aggregation(Contract):
+    """From slices to a scan."""
 
     method: Literal["mean_probability", "mean_logit", "position_weights"]
     weights: Annotated[list[float] | None, Field(description="Of each plane, for position_weights.")]
 
 
-class CalibrationBin(Document):
+class CalibrationBin(Contract):
     """Test subjects whose probability lies between two edges."""
 
     low: Share
@@ -119,29 +415,21 @@ class CalibrationBin(Document):
     ad_share_high: Annotated[Share, Field(description="Upper end of the exact 95 % interval.")]
 
 
-class Calibration(Document):
+class Calibration(Contract):
     """Share of AD among test subjects, by probability."""
 
     bins: Annotated[list[CalibrationBin], Field(min_length=1)]
     prevalence: Share
 
 
-class Estimate(Document):
-    """A value with the ends of its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-class Performance(Document):
+class Performance(Contract):
     """What the model reached on the test subjects."""
 
     auc: Estimate
     test_subjects: Count
 
 
-class Region(Document):
+class Region(Contract):
     """A region of the atlas, and its SUVR in CN training subjects."""
 
     label: Count
@@ -151,14 +439,14 @@ class Region(Document):
     cn_sd: float
 
 
-class Profile(Document):
+class Profile(Contract):
     """Regional SUVR of the training scans, in the order of the regions."""
 
     mean: list[float]
     precision: Annotated[list[list[float]], Field(description="Inverse covariance, (regions, regions).")]
 
 
-class QualityLimit(Document):
+class QualityLimit(Contract):
     """Range of a quality measure in the training scans, and the limits that follow."""
 
     name: str
@@ -174,12 +462,12 @@ class QualityLimit(Document):
     high: float
 
 
-class ModelDocument(Document):
+class ModelDocument(Contract):
     """`model.json` of an exported model: all constants that predictions need."""
 
     format: Literal[1]
     name: str
-    lineage: Lineage
+    lineage: ModelLineage
     adpet_version: str
     intended_use: str
     labels: list[str]

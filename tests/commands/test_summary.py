@@ -2,7 +2,8 @@
 
 import pytest
 
-from adpet.commands.summary import SHOWN, run
+from adpet.commands.summary import run
+from adpet.contracts import Counts, LeakageDocument, Metrics, Scores, write_contract
 from adpet.errors import InputError
 from adpet.paths import AUDIT, CROSS_VALIDATION_SUMMARY, FINDINGS, METRICS, VERSION
 from adpet.storage import write_json
@@ -16,18 +17,36 @@ def results(tmp_path, monkeypatch):
 
     def write(*, leaky=False, **found):
         write_json(FINDINGS, {"warnings": [], "not_beaten": [], "beaten": []} | found)
+        cells = ("true_positive", "false_negative", "false_positive", "true_negative")
+        names = [name for name in Scores.model_fields if name != "confusion"]
+        scores = {**dict.fromkeys(names, INTERVAL), "confusion": dict.fromkeys(cells, 1)}
         metrics = {
-            "subject": dict.fromkeys(("auc", *SHOWN), INTERVAL),
-            "counts": {"subjects": 44},
-            "baselines": {} if leaky else {"voxels": {"auc": INTERVAL}},
+            "subject": scores,
+            "slice": scores,
+            "threshold": 0.5,
+            "counts": dict.fromkeys(Counts.model_fields, 44),
+            "baselines": {} if leaky else {"voxels": {**scores, "threshold": 0.5}},
+            "differences": {},
             "leakage": {"leaky": int(leaky)},
         }
-        write_json(METRICS, metrics)
+        write_contract(METRICS, metrics, Metrics)
         version = {"name": "adpet", "version": 3, "alias": "challenger", "lineage": "0123456789abcdef"}
         write_json(VERSION, version)
-        gap = {"true_labels": {"value": 0.13}, "shuffled_labels": {"value": 0.41}}
-        audit = {"verdict": "inconclusive", "reason": "the network never fitted", "gap": gap}
-        write_json(AUDIT, {"leakage": {"audit": audit}})
+        test = {
+            "split": "f" * 64,
+            "verdict": "inconclusive",
+            "valid": 1,
+            "conclusive": 0,
+            "reason": "the network never fitted",
+            "chance": {"p": 0.5, "smallest_p": 0.1, "level": 0.01},
+            "gap": {
+                "true_labels": {"value": 0.13, "low": 0.1, "high": 0.2},
+                "shuffled_labels": {"value": 0.41, "low": 0.3, "high": 0.5},
+            },
+            "arms": {},
+            "cohort": {"subjects": 60, "planes": 16, "step_mm": 3.0},
+        }
+        write_contract(AUDIT, {"leakage": {"audit": test}}, LeakageDocument)
 
     return write
 

@@ -1,4 +1,6 @@
-"""Resamples: as if whole subjects were really repeated, at a price that does not depend on their slices."""
+"""Cluster bootstrap and confidence intervals."""
+
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -7,10 +9,13 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from adpet.evaluation.bootstrap import (
-    LEVELS,
     bins_for,
     equal_mass_bins,
+    exact_interval,
+    metric_intervals,
+    percentile_interval,
     resampled_metrics,
+    score_interval_auc,
     subject_resamples,
     subject_sums,
 )
@@ -20,23 +25,10 @@ def _truth(n):
     return np.arange(2 * n) % 2 == 1
 
 
-class TestResamples:
-    def test_keep_the_size_of_each_group(self):
-        truth = np.array([True, False, False, True, False])
-        counts = subject_resamples(truth, resamples=50, seed=1)
-        assert (counts[:, truth].sum(axis=1) == 2).all()
-        assert (counts[:, ~truth].sum(axis=1) == 3).all()
-
-    def test_are_the_same_for_the_same_seed_only(self):
-        first, again, other = (subject_resamples(_truth(9), resamples=20, seed=s) for s in (1, 1, 2))
-        assert np.array_equal(first, again)
-        assert not np.array_equal(first, other)
-
-
 class TestResampledMetrics:
     @settings(max_examples=25)
     @given(seed=st.integers(0, 10_000), decimals=st.integers(0, 3))
-    def test_equal_metrics_of_slices_that_are_really_repeated(self, seed, decimals):
+    def test_resampled_metrics_equal_those_of_repeated_slices(self, seed, decimals):
         # Few decimals make many ties, within and between subjects.
         rng = np.random.default_rng(seed)
         truth = np.array([True, False, True, False, False, True])
@@ -59,22 +51,62 @@ class TestResampledMetrics:
             gaps = [(expected[1] - expected[0])[bins == code].sum() for code in range(2)]
             assert found["calibration_error"][number] == pytest.approx(np.abs(gaps).sum() / drawn.size)
 
-    def test_do_not_depend_on_the_order_of_slices(self):
-        rng = np.random.default_rng(0)
-        codes, probability = np.repeat(np.arange(8), 5), rng.random(40)
-        shuffled = rng.permutation(40)
-        ones = np.ones((1, 8))
-        straight = resampled_metrics(subject_sums(_truth(4), codes, probability, threshold=0.5), ones)
-        mixed = resampled_metrics(
-            subject_sums(_truth(4), codes[shuffled], probability[shuffled], threshold=0.5), ones
-        )
-        assert straight["auc"] == pytest.approx(mixed["auc"])
 
-    def test_thousands_of_scores_are_thinned_without_being_seen(self):
-        rng = np.random.default_rng(0)
-        truth, codes = _truth(20), np.repeat(np.arange(40), 500)
-        probability = 1 / (1 + np.exp(-rng.normal(size=20_000) - truth[codes]))
-        sums = subject_sums(truth, codes, probability, threshold=0.5)
-        assert sums.at_or_above.shape == (40, LEVELS)
-        thinned = resampled_metrics(sums, np.ones((1, 40)))["average_precision"][0]
-        assert thinned == pytest.approx(average_precision_score(truth[codes], probability), abs=1e-3)
+class TestPerfectScores:
+    def _intervals(self, n):
+        truth = _truth(n)
+        sums = subject_sums(truth, np.arange(2 * n), truth * 0.8 + 0.1, threshold=0.5)
+        return metric_intervals(sums, subject_resamples(truth, resamples=300, seed=0))
+
+    @pytest.mark.parametrize("name", ["auc", "accuracy", "balanced_accuracy", "sensitivity", "specificity"])
+    def test_interval_of_perfect_scores_narrows_with_more_subjects(self, name):
+        few, many = self._intervals(10)[name], self._intervals(100)[name]
+        assert few[1] == many[1] == 1
+        assert 0.6 < few[0] < many[0] < 1
+
+    def test_interval_of_perfect_scores_matches_published_bounds(self):
+        found = self._intervals(18)
+        # Clopper-Pearson with no failures: 0.025 ** (1 / n).
+        assert found["sensitivity"][0] == pytest.approx(0.025 ** (1 / 18))
+        assert found["accuracy"][0] == pytest.approx(0.025 ** (1 / 36))
+        below = (1 - 0.025 ** (1 / 18)) / np.sqrt(2)
+        assert found["balanced_accuracy"][0] == pytest.approx(1 - below)
+
+
+class TestScoreInterval:
+    @pytest.mark.parametrize("auc", [0.0, 0.3, 0.5, 0.8, 0.99, 1.0])
+    def test_score_interval_ends_at_z_standard_errors(self, auc):
+        n_ad, n_cn = 14, 22
+        for end in score_interval_auc(auc, n_ad=n_ad, n_cn=n_cn):
+            assert 0 <= end <= 1
+            if end in (0.0, 1.0):
+                assert end == auc
+                continue
+            # Hanley and McNeil's variance in its own terms, with the mean group size for both freedoms.
+            q1, q2, freedom = end / (2 - end), 2 * end**2 / (1 + end), 17
+            variance = end * (1 - end) + freedom * (q1 - end**2) + freedom * (q2 - end**2)
+            assert abs(auc - end) == pytest.approx(1.959964 * np.sqrt(variance / (n_ad * n_cn)), rel=1e-5)
+
+
+class TestExactInterval:
+    def test_exact_interval_matches_a_published_example(self):
+        # 4 of 20: Clopper-Pearson 95 % is 0.0573 to 0.4366.
+        assert exact_interval(0.2, n=20) == pytest.approx((0.0573, 0.4366), abs=1e-4)
+
+
+def test_auc_interval_covers_the_truth_where_plain_bootstrap_fails():
+    n, auc, studies = 18, 0.98, 150
+    truth = _truth(n)
+    shift = np.sqrt(2) * NormalDist().inv_cdf(auc)
+    counts = subject_resamples(truth, resamples=500, seed=1)
+    rng = np.random.default_rng(0)
+    held = plain = 0
+    for _ in range(studies):
+        scores = rng.normal(size=2 * n) + truth * shift
+        sums = subject_sums(truth, np.arange(2 * n), scores, threshold=shift / 2)
+        low, high = metric_intervals(sums, counts)["auc"]
+        held += low <= auc <= high
+        low, high = percentile_interval(resampled_metrics(sums, counts)["auc"])
+        plain += low <= auc <= high
+    assert held >= 0.95 * studies
+    assert plain < 0.85 * studies

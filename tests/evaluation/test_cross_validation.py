@@ -1,4 +1,4 @@
-"""Cross-validation: each fold by its own threshold, all subjects once, and the searched ones told apart."""
+"""Cross-validation: a threshold a fold, every subject once."""
 
 import json
 
@@ -34,7 +34,7 @@ def _subjects(fold_predictions, shifts=(0.0, 0.0, 0.0)):
     return subjects.assign(searched=np.arange(len(subjects)) % 4 < 2)[list(COLUMNS)]
 
 
-def test_a_fold_gives_its_tested_subjects_and_the_threshold_of_its_validating_ones(fold_predictions):
+def test_fold_gives_test_subjects_and_validation_threshold(fold_predictions):
     predictions = fold_predictions(0)
     found = fold_subjects(predictions, fold=0, aggregation="mean_probability", positions=4)
     assert found["subject"].str.startswith("fold0-").all()
@@ -43,14 +43,14 @@ def test_a_fold_gives_its_tested_subjects_and_the_threshold_of_its_validating_on
     assert set(found["threshold"]) == {choose_threshold(means)}
 
 
-def test_subjects_are_called_by_the_threshold_of_their_own_fold(fold_predictions):
+def test_subjects_are_classified_by_their_own_folds_threshold(fold_predictions):
     # The folds' networks are unlike in their offset: one threshold for all would call a fold wrong.
     summary = pooled_summary(_subjects(fold_predictions, (-6.0, 0.0, 6.0)), seed=0, resamples=100)
     assert summary["pooled"]["accuracy"]["value"] > 0.7
     assert summary["pooled"]["accuracy"]["value"] == pytest.approx(summary["spread"]["accuracy"]["mean"])
 
 
-def test_summary_is_of_numbers_and_every_subject_counts_once(fold_predictions):
+def test_summary_counts_every_subject_once(fold_predictions):
     subjects = _subjects(fold_predictions)
     summary = pooled_summary(subjects, seed=0, resamples=100)
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
@@ -64,10 +64,10 @@ def test_summary_is_of_numbers_and_every_subject_counts_once(fold_predictions):
     assert spread["sd"] == pytest.approx(np.std(areas, ddof=1))
 
 
-def test_subjects_that_the_search_has_not_seen_are_reported_apart(fold_predictions):
+def test_subjects_new_to_the_search_are_reported_separately(fold_predictions):
     subjects = _subjects(fold_predictions)
     rest = subjects[~subjects["searched"]]
     found = pooled_summary(subjects, seed=0, resamples=100)["unsearched"]["auc"]["value"]
     assert found == pytest.approx(roc_auc_score(rest["diagnosis"] == "AD", rest["probability"]))
-    nobody = pooled_summary(subjects.assign(searched=False), seed=0, resamples=100)
-    assert "unsearched" not in nobody
+    unsearched = pooled_summary(subjects.assign(searched=False), seed=0, resamples=100)
+    assert "unsearched" not in unsearched

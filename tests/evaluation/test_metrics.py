@@ -1,8 +1,7 @@
-"""Metrics: scikit-learn's numbers, subjects as the unit, and no look at the test set before the time."""
+"""Metrics, calibration and curves: scikit-learn's numbers, with subjects as the unit."""
 
 import json
 import math
-import time
 from typing import get_args
 
 import numpy as np
@@ -15,7 +14,17 @@ from sklearn import metrics as sk
 from adpet.errors import InputError, LeakageError
 from adpet.evaluation.aggregation import subject_probabilities
 from adpet.evaluation.bootstrap import MetricName
-from adpet.evaluation.metrics import bootstrap_intervals, choose_threshold, classification_metrics, evaluation
+from adpet.evaluation.metrics import (
+    bootstrap_intervals,
+    calibration_error,
+    calibration_points,
+    choose_threshold,
+    classification_metrics,
+    evaluation,
+    precision_recall_curves,
+    roc_band,
+    roc_curves,
+)
 
 NAMES = set(get_args(MetricName))
 
@@ -35,17 +44,17 @@ def _leaves(document):
 class TestClassificationMetrics:
     @settings(max_examples=20)
     @given(seed=st.integers(0, 10_000), threshold=st.floats(0.1, 0.9))
-    def test_equal_their_definitions(self, seed, threshold):
+    def test_metrics_equal_their_definitions(self, seed, threshold):
         rng = np.random.default_rng(seed)
         truth = np.r_[True, False, rng.random(30) > 0.4]
         probability = rng.random(32).round(1)
         found = classification_metrics(truth, probability, threshold=threshold)
-        called = probability >= threshold
+        predicted = probability >= threshold
         difference = np.sign(probability[truth][:, None] - probability[~truth])
         assert found["auc"] == pytest.approx((difference.mean() + 1) / 2)
-        assert found["sensitivity"] == pytest.approx(called[truth].mean())
-        assert found["specificity"] == pytest.approx((~called[~truth]).mean())
-        assert found["accuracy"] == pytest.approx((called == truth).mean())
+        assert found["sensitivity"] == pytest.approx(predicted[truth].mean())
+        assert found["specificity"] == pytest.approx((~predicted[~truth]).mean())
+        assert found["accuracy"] == pytest.approx((predicted == truth).mean())
         mean = (found["sensitivity"] + found["specificity"]) / 2
         assert found["balanced_accuracy"] == pytest.approx(mean)
         assert found["brier"] == pytest.approx(np.mean((probability - truth) ** 2))
@@ -55,30 +64,21 @@ class TestClassificationMetrics:
         average = np.sum(np.diff(recall, prepend=0) * precision)
         assert found["average_precision"] == pytest.approx(average)
 
-    def test_one_class_alone_is_refused(self):
+    def test_single_class_is_refused(self):
         with pytest.raises(InputError, match="with AD and with CN"):
             classification_metrics(np.array([True, True]), np.array([0.2, 0.8]), threshold=0.5)
 
 
 class TestThreshold:
-    def test_lies_midway_between_separated_groups(self):
-        table = _subjects(["CN", "CN", "AD", "AD"], [0.1, 0.2, 0.4, 0.9])
-        assert choose_threshold(table) == pytest.approx(0.3)
-
-    def test_has_the_largest_youden_index_of_all(self):
+    def test_threshold_has_the_largest_youden_index(self):
         rng = np.random.default_rng(3)
         diagnosis = np.array(["AD", "CN"] * 30)
         probability = np.clip(rng.normal(0.5, 0.2, 60) + 0.15 * (diagnosis == "AD"), 0, 1)
         best = choose_threshold(_subjects(diagnosis, probability))
         rate, sensitivity, _ = sk.roc_curve(diagnosis == "AD", probability)
-        called = probability >= best
-        index = called[diagnosis == "AD"].mean() - called[diagnosis == "CN"].mean()
+        predicted = probability >= best
+        index = predicted[diagnosis == "AD"].mean() - predicted[diagnosis == "CN"].mean()
         assert index == pytest.approx((sensitivity - rate).max())
-
-    def test_nearest_to_one_half_among_equals(self):
-        # 0.15 and 0.45 both call three of four right.
-        table = _subjects(["CN", "AD", "CN", "AD"], [0.1, 0.2, 0.4, 0.5])
-        assert choose_threshold(table) == pytest.approx(0.45)
 
     @pytest.mark.parametrize(
         "table",
@@ -88,9 +88,9 @@ class TestThreshold:
             _subjects(["AD", "CN"], [0.7, 0.7]),
             _subjects(["CN", "AD"], [0.9, 0.1]),
         ],
-        ids=["nobody", "one class", "equal scores", "reversed scores"],
+        ids=["no subjects", "one class", "equal scores", "reversed scores"],
     )
-    def test_is_one_half_where_nothing_can_be_chosen(self, table):
+    def test_threshold_is_one_half_if_none_beats_chance(self, table):
         assert choose_threshold(table) == 0.5
 
 
@@ -99,7 +99,7 @@ class TestBootstrap:
         options = {"aggregation": "mean_logit", "threshold": 0.5, "seed": 0, "resamples": 500} | options
         return bootstrap_intervals(table, **options)
 
-    def test_values_are_scikit_learns(self, make_predictions):
+    def test_values_match_scikit_learn(self, make_predictions):
         table = make_predictions()
         found = self._intervals(table)
         truth = table["diagnosis"] == "AD"
@@ -117,36 +117,17 @@ class TestBootstrap:
             for interval in level.values():
                 assert 0 <= interval["low"] <= interval["value"] <= interval["high"] <= 1
 
-    def test_intervals_shrink_with_subjects(self, make_predictions):
-        def width(subjects):
-            interval = self._intervals(make_predictions(subjects=subjects, slices=3))["subject"]["auc"]
-            return interval["high"] - interval["low"]
-
-        assert width(400) < 0.5 * width(40)
-
-    def test_copies_of_slices_add_no_certainty(self, make_predictions):
+    def test_copies_of_slices_do_not_narrow_intervals(self, make_predictions):
         few, many = (self._intervals(make_predictions(slices=n, within=0.0))["slice"] for n in (1, 30))
         for name, interval in few.items():
             assert interval == pytest.approx(many[name])
 
-    def test_is_much_wider_than_drawing_slices_singly(self, make_predictions):
+    def test_cluster_bootstrap_is_wider_than_drawing_slices(self, make_predictions):
         table = make_predictions(slices=30, within=0.1, separation=1.5)
         singly = table.assign(subject=[f"s{row}" for row in range(len(table))])
         singly["scan"] = singly["subject"]
         honest, naive = (self._intervals(t)["slice"]["auc"] for t in (table, singly))
         assert honest["high"] - honest["low"] > 3 * (naive["high"] - naive["low"])
-
-    def test_is_the_same_for_the_same_seed_only(self, make_predictions):
-        table = make_predictions(separation=1.0)
-        first, again, other = (self._intervals(table, seed=seed) for seed in (1, 1, 2))
-        assert first == again
-        assert first["subject"]["auc"] != other["subject"]["auc"]
-
-    def test_a_hundred_thousand_slices_cost_seconds(self, make_predictions):
-        table = make_predictions(subjects=500, slices=200)
-        start = time.perf_counter()
-        self._intervals(table, resamples=2_000)
-        assert time.perf_counter() - start < 10
 
 
 class TestEvaluation:
@@ -169,16 +150,12 @@ class TestEvaluation:
             right = cells["true_positive"] + cells["true_negative"]
             assert found[level]["accuracy"]["value"] == pytest.approx(right / total)
 
-    def test_threshold_comes_from_validation_subjects_alone(self, make_predictions):
+    def test_threshold_comes_from_validation_subjects(self, make_predictions):
         validation = make_predictions(prefix="val-", seed=1)
         chosen = choose_threshold(subject_probabilities(validation, aggregation="mean_logit"))
         for seed, separation in ((2, 0.5), (3, 4.0)):
             test = make_predictions(seed=seed, separation=separation)
             assert self._evaluation(test, validation)["threshold"] == chosen
-
-    def test_without_validation_subjects_the_threshold_is_one_half(self, make_predictions):
-        table = make_predictions()
-        assert self._evaluation(table, table.head(0))["threshold"] == 0.5
 
     def test_a_subject_on_both_sides_is_refused_unless_asked_for(self, make_predictions):
         test, validation = make_predictions(), make_predictions(prefix="val-", seed=1)
@@ -186,3 +163,68 @@ class TestEvaluation:
         with pytest.raises(LeakageError, match="1 are in both tables, the first is sub-0003"):
             self._evaluation(test, validation)
         assert self._evaluation(test, validation, allow_shared_subjects=True)["counts"]["subjects"] == 36
+
+
+def test_calibration_error_matches_hand_calculation():
+    truth = np.array([False, False, True, True])
+    probability = np.array([0.1, 0.3, 0.6, 0.8])
+    # Bins of two: mean 0.2 against 0 of 2, mean 0.7 against 2 of 2.
+    assert calibration_error(truth, probability, bins=2) == pytest.approx((0.2 + 0.3) / 2)
+
+
+def test_overconfident_probabilities_have_a_calibration_error():
+    rng = np.random.default_rng(1)
+    probability = rng.random(20_000)
+    truth = rng.random(20_000) < probability
+    sure = probability**4 / (probability**4 + (1 - probability) ** 4)
+    assert calibration_error(truth, probability, bins=10) < 0.02
+    assert calibration_error(truth, sure, bins=10) > 0.1
+
+
+def subjects_of(table):
+    return subject_probabilities(table, aggregation="mean_logit")
+
+
+def test_area_under_the_roc_curve_is_the_auc(make_predictions):
+    from sklearn.metrics import roc_auc_score
+
+    table = make_predictions(separation=1.0)
+    curve = roc_curves(subjects_of(table), table).query("level == 'subject'")
+    subjects = subject_probabilities(table, aggregation="mean_logit")
+    area = np.trapezoid(curve["sensitivity"], curve["false_positive_rate"])
+    assert area == pytest.approx(roc_auc_score(subjects["diagnosis"] == "AD", subjects["probability"]))
+
+
+def test_band_surrounds_the_curve(make_predictions):
+    table = make_predictions(subjects=80, separation=1.5)
+    curve = roc_curves(subjects_of(table), table).query("level == 'subject'")
+    band = roc_band(subjects_of(table), seed=0, resamples=500)
+    middle = np.interp(band["false_positive_rate"], curve["false_positive_rate"], curve["sensitivity"])
+    assert (band["low"] <= middle + 1e-9).all()
+    assert (middle <= band["high"] + 1e-9).all()
+    assert (band["high"] - band["low"]).max() > 0.05
+    assert (np.diff(band["low"]) >= 0).all()
+
+
+@pytest.mark.parametrize("level", ["subject", "slice"])
+def test_area_under_precision_steps_is_the_average_precision(make_predictions, level):
+    from sklearn.metrics import average_precision_score
+
+    table = make_predictions(separation=1.0, slices=4)
+    tables = {"subject": subjects_of(table), "slice": table}
+    curve = precision_recall_curves(*tables.values()).query("level == @level")
+    area = np.sum(np.diff(curve["recall"]) * curve["precision"].iloc[1:])
+    of_level = tables[level]
+    expected = average_precision_score(of_level["diagnosis"] == "AD", of_level["probability"])
+    assert area == pytest.approx(expected)
+    assert (curve["recall"].iloc[0], curve["recall"].iloc[-1]) == (0, 1)
+
+
+def test_reliability_bins_are_equal_and_only_subjects_have_intervals(make_predictions):
+    table = make_predictions(subjects=60)
+    points = calibration_points(subjects_of(table), table)
+    subjects, slices = (points[points["level"] == level] for level in ("subject", "slice"))
+    assert subjects["n"].tolist() == [10] * 6
+    assert slices["n"].sum() == len(table)
+    assert ((subjects["low"] <= subjects["observed"]) & (subjects["observed"] <= subjects["high"])).all()
+    assert slices[["low", "high"]].isna().all(axis=None)

@@ -1,4 +1,4 @@
-"""A version becomes the champion when five conditions are met, and each says its numbers."""
+"""Promotion: five conditions, each with its numbers."""
 
 import json
 import re
@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from adpet.contracts import Estimate, LeakageTest, Metrics, Scores, TrainingRun
 from adpet.errors import InputError
 from adpet.evaluation.promotion import Evidence, Rule, common_subjects, conditions, evidence_digest
 
@@ -49,7 +50,7 @@ def evidence(table=None, **changes):
 
 
 def missed(challenger, champion=None, rule=RULE):
-    return {one.name: one.text for one in conditions(challenger, champion, rule) if not one.met}
+    return {item.name: item.text for item in conditions(challenger, champion, rule) if not item.met}
 
 
 class TestWithoutAChampion:
@@ -57,7 +58,7 @@ class TestWithoutAChampion:
         found = conditions(evidence(), None, RULE)
         assert all(condition.met for condition in found)
         assert [condition.name for condition in found] == [
-            "new subjects", "leakage audit", "AUC", "region baseline", "champion"
+            "new subjects", "leakage test", "AUC", "region baseline", "champion"
         ]  # fmt: skip
 
     @pytest.mark.parametrize(
@@ -66,19 +67,19 @@ class TestWithoutAChampion:
             ({"leaky": True}, "new subjects", "the split leaked subjects"),
             ({"known": frozenset({f"{0:016x}"})}, "new subjects", "trained or tuned on 1 of them"),
             ({"table": answers(subjects=18)}, "new subjects", "required: 10 or more of each diagnosis"),
-            ({"audit": "invalid"}, "leakage audit", "invalid: with shuffled labels"),
-            ({"audit": "inconclusive"}, "leakage audit", "inconclusive: "),
+            ({"audit": "invalid"}, "leakage test", "invalid: with shuffled labels"),
+            ({"audit": "inconclusive"}, "leakage test", "inconclusive: "),
             ({"auc": AUC | {"low": 0.8}}, "AUC", "0.950 .95 % interval 0.800 to 0.980.; required: lower end over 0.8"),
             ({"region_lead": LEAD | {"low": 0.0}}, "region baseline", "required: lower end over 0, a win"),
             ({"region_lead": None}, "region baseline", "it was not scored"),
         ],
     )  # fmt: skip
-    def test_what_is_missed_is_the_only_thing_and_says_why(self, changes, name, text):
+    def test_single_unmet_condition_says_why(self, changes, name, text):
         found = missed(evidence(**changes))
         assert list(found) == [name]
         assert re.search(text, found[name])
 
-    def test_a_margin_lets_a_tie_with_the_region_baseline_pass_and_a_clear_loss_not(self):
+    def test_margin_accepts_a_tie_with_the_region_baseline(self):
         rule = replace(RULE, baseline_margin=0.05)
         assert not missed(evidence(region_lead={"value": 0.0, "low": -0.04, "high": 0.04}), rule=rule)
         found = missed(evidence(region_lead={"value": -0.03, "low": -0.06, "high": 0.0}), rule=rule)
@@ -86,13 +87,13 @@ class TestWithoutAChampion:
 
 
 class TestAgainstAChampion:
-    def test_a_better_one_an_equal_one_and_one_that_is_hardly_worse_are_let_through(self):
+    def test_better_equal_or_hardly_worse_challenger_passes(self):
         champion = evidence(answers(2.0))
         assert not missed(evidence(answers(3.0)), champion)
         assert not missed(evidence(answers(2.0)), champion)
         assert not missed(evidence(answers(2.0, noise=0.1)), champion)
 
-    def test_a_worse_one_is_not(self):
+    def test_worse_challenger_fails(self):
         found = missed(evidence(answers(2.0, noise=2.5)), evidence(answers(2.0)))
         assert list(found) == ["champion"]
         assert "AUC difference -0." in found["champion"]
@@ -101,50 +102,37 @@ class TestAgainstAChampion:
             in (found["champion"])
         )
 
-    def test_only_subjects_that_both_were_tested_on_count(self):
-        champion = evidence(answers(first=40, subjects=80))
-        found = common_subjects(evidence(answers(subjects=80)), champion)
-        assert list(found.challenger["subject"]) == [f"{number:016x}" for number in range(40, 80)]
-        assert list(found.challenger["subject"]) == list(found.champion["subject"])
-        assert list(found.champion["probability"]) == list(champion.tested["probability"][:40])
-
-    def test_subjects_that_the_champion_was_trained_on_are_left_out(self):
-        table = answers(subjects=80)
-        champion = evidence(table, known=frozenset(table["subject"][:30]))
-        text = next(one.text for one in conditions(evidence(table), champion, RULE) if one.name == "champion")
-        assert "on 50 subjects (25 AD, 25 CN) that both were tested on, 30 left out since" in text
-
-    def test_a_subject_whose_diagnosis_has_changed_is_left_out(self):
+    def test_subject_with_changed_diagnosis_is_excluded(self):
         changed = answers()
         changed.loc[0, "diagnosis"] = "CN"
         found = common_subjects(evidence(changed), evidence())
         assert (len(found.challenger), found.known, found.relabelled) == (79, 0, 1)
 
-    def test_many_whose_diagnoses_differ_are_other_people_with_the_same_ids(self):
+    def test_many_changed_diagnoses_mean_other_people(self):
         other = answers()
         other.loc[:8, "diagnosis"] = other["diagnosis"].map({"AD": "CN", "CN": "AD"})
         found = missed(evidence(other), evidence())
         assert list(found) == ["champion"]
         assert (
-            "9 left out since their diagnosis differs; so many that these seem to be other people"
+            "9 excluded since their diagnosis differs; too many: these seem to be other people"
             in (found["champion"])
         )
 
     @pytest.mark.parametrize("separation", [2.0, 40.0], ids=["some errors", "none"])
-    def test_the_same_network_again_is_no_loss_also_where_it_errs_in_nobody(self, separation):
+    def test_identical_predictions_pass(self, separation):
         table = answers(separation, subjects=24)
         conditions_met = conditions(evidence(table), evidence(table.copy()), RULE)
         assert conditions_met[-1].met
-        assert "the same answers as the champion's on 24 subjects" in conditions_met[-1].text
+        assert "the same predictions as the champion's on 24 subjects" in conditions_met[-1].text
 
     @pytest.mark.parametrize("first", [62, 500])
-    def test_too_few_in_common_decide_nothing_and_say_so(self, first):
+    def test_too_few_common_subjects_fail(self, first):
         found = missed(evidence(answers()), evidence(answers(first=first)))
         assert list(found) == ["champion"]
         assert found["champion"].endswith("required: 10 or more of each diagnosis")
 
     @given(st.lists(st.integers(0, 79), unique=True), st.lists(st.integers(0, 79), unique=True))
-    def test_nobody_counts_whom_either_knows(self, first, second):
+    def test_subjects_known_to_either_version_are_excluded(self, first, second):
         known = [frozenset(f"{number:016x}" for number in numbers) for numbers in (first, second)]
         found = common_subjects(evidence(known=known[0]), evidence(known=known[1]))
         kept = set(found.challenger["subject"])
@@ -153,7 +141,7 @@ class TestAgainstAChampion:
 
 
 class TestEvidence:
-    def test_it_is_read_back_as_it_was_written_and_the_same_has_the_same_digest(self):
+    def test_evidence_round_trips_with_the_same_digest(self):
         one = evidence()
         text = one.to_json()
         other = Evidence.from_json(text)
@@ -161,27 +149,24 @@ class TestEvidence:
         assert evidence_digest(text) == evidence_digest(evidence().to_json())
         assert not missed(other, one)
 
-    def test_it_takes_the_least_from_a_runs_results(self):
-        table = answers().assign(called="AD", session="20090811", age=75)
-        metrics = {"subject": {"auc": AUC}, "differences": {"regions": LEAD, "voxels": LEAD}}
+    def test_results_of_a_run_keep_hashed_subjects_in_hash_order_and_nothing_else(self):
+        table = answers().assign(called="AD", session="20090811", age=75).sample(frac=1, random_state=1)
+        estimate = Estimate(**AUC)
         found = Evidence.of(
-            table, known=["b", "a"], leaky=False, audit={"verdict": "clean", "reason": "so"}, metrics=metrics
+            table,
+            trained=TrainingRun.model_construct(trained_on=["b", "a"], validated_on=["a"], leaky=False),
+            audit=LeakageTest.model_construct(verdict="clean", reason="so"),
+            metrics=Metrics.model_construct(
+                subject=Scores.model_construct(auc=estimate), differences={"voxels": estimate}
+            ),
         )
         document = json.loads(found.to_json())
         assert set(document["tested"]) == {"subject", "diagnosis", "probability"}
-        assert (document["known"], document["region_lead"]) == (["a", "b"], LEAD)
-
-    def test_subjects_do_not_stand_in_the_order_of_the_cohort(self):
-        shuffled = answers().sample(frac=1, random_state=1)
-        metrics = {"subject": {"auc": AUC}, "differences": {}}
-        found = Evidence.of(
-            shuffled, known=[], leaky=True, audit={"verdict": "clean", "reason": "so"}, metrics=metrics
-        )
-        assert list(found.tested["subject"]) == sorted(shuffled["subject"])
-        assert found.region_lead is None
+        assert document["tested"]["subject"] == sorted(table["subject"])
+        assert (document["known"], document["auc"], document["region_lead"]) == (["a", "b"], AUC, None)
 
     @pytest.mark.parametrize("text", ["", "[]", "{}", '{"tested": {}, "known": 3}'])
-    def test_what_is_no_evidence_is_refused_in_one_line(self, text):
+    def test_malformed_evidence_is_refused_in_one_line(self, text):
         with pytest.raises(InputError, match="required a version's evidence as JSON") as refused:
             Evidence.from_json(text)
         assert "\n" not in str(refused.value)

@@ -126,6 +126,7 @@ def evaluated(make_predictions):
     }
     subjects = subject_probabilities(test, aggregation="mean_logit")
     facts = subjects[["subject"]].assign(age="65 to 74", sex="F", site="S01", scanner="HR+")
+    facts.loc[0, "site"] = "S02"
     tables = Evaluation(
         subjects=subjects.drop(columns="subject"),
         subgroups=subgroup_table(subjects, facts, threshold=metrics["threshold"]),
@@ -139,7 +140,7 @@ def evaluated(make_predictions):
 
 @pytest.fixture(scope="session")
 def make_documents(evaluated):
-    """Documents of a report: a network that beats its baselines, a clean audit, maps that find the truth."""
+    """Documents of a report: a network that beats its baselines, a clean leakage test, maps that find the truth."""
     from adpet.evaluation.comparison import findings
     from adpet.reporting.components import Documents
 

@@ -1,4 +1,4 @@
-"""The card tells the report's facts under the headings of the guidelines, and fits where it is put."""
+"""Model card: the guidelines' headings, and a length that fits MLflow."""
 
 import pytest
 
@@ -17,7 +17,7 @@ HEADINGS = (
     "Partitions and validation",
     "Performance",
     "Subgroups and fairness",
-    "Leakage audit",
+    "Leakage test",
     "Explainability",
     "Failure analysis",
     "Limitations",
@@ -30,23 +30,18 @@ def card(make_documents):
     return model_card(make_documents())
 
 
-def test_it_has_the_headings_of_the_guidelines_in_order(card):
+def test_card_has_the_guidelines_headings_in_order(card):
     titles = [line.removeprefix("## ") for line in card.splitlines() if line.startswith("## ")]
     assert tuple(titles) == HEADINGS
 
 
-def test_its_figures_are_those_of_the_evaluation(make_documents, card):
-    auc = make_documents().metrics["subject"]["auc"]
-    assert f"| AUC | {auc['value']:.3f} | {auc['low']:.3f} to {auc['high']:.3f} |" in card
-
-
-def test_what_speaks_against_the_model_comes_first(make_documents):
+def test_card_gives_evidence_against_the_model_first(make_documents):
     level = {"value": 0.0, "low": -0.04, "high": 0.05}
     lines = model_card(make_documents(lead=level)).splitlines()
     assert lines[4].startswith("- **Baselines.** The network does not beat the region baseline")
 
 
-def test_what_comes_from_the_collection_is_no_markup(make_documents, make_ingest):
+def test_card_escapes_texts_of_the_collection(make_documents, make_ingest):
     warning = "<b>site</b> | *S01* has one group"
     card = model_card(make_documents(ingest=make_ingest(warnings=[warning])))
     assert "\\<b\\>site\\</b\\> \\| \\*S01\\*" in card
@@ -54,16 +49,16 @@ def test_what_comes_from_the_collection_is_no_markup(make_documents, make_ingest
 
 
 @pytest.mark.parametrize("absent", [{"audit": None}, {"cam": None}, {"leaky": True}])
-def test_it_is_written_without_what_was_not_made(make_documents, absent):
+def test_card_is_written_without_optional_results(make_documents, absent):
     assert "## Limitations" in model_card(make_documents(**absent))
 
 
 class TestShortened:
-    def test_a_card_that_fits_stays(self, card):
+    def test_card_that_fits_is_unchanged(self, card):
         assert shortened(card, most=len(card)) == card
 
     @pytest.mark.parametrize("most", [1500, 3000, 5000])
-    def test_a_longer_one_ends_with_a_whole_chapter_and_says_where_the_rest_is(self, card, most):
+    def test_long_card_ends_with_a_whole_chapter_and_a_pointer(self, card, most):
         short = shortened(card, most=most)
         kept = short.removesuffix(ELSEWHERE)
         assert len(short) <= most
@@ -71,7 +66,7 @@ class TestShortened:
         assert card.startswith(kept)
         assert card[len(kept) :].startswith("\n\n## ")
 
-    def test_where_one_chapter_is_too_long_it_is_cut_at_a_line(self):
+    def test_long_first_chapter_is_cut_at_a_line(self):
         card = "# Model card\n\n## Summary\n\n" + "- a line\n" * 100 + "\n## Next\n\nmore\n"
         short = shortened(card, most=200)
         assert len(short) <= 200

@@ -3,6 +3,7 @@
 import argparse
 from typing import Any
 
+from adpet.contracts import Estimate, LeakageDocument, LeakageTest, Metrics, read_contract
 from adpet.errors import InputError
 from adpet.paths import AUDIT, CROSS_VALIDATION_SUMMARY, EVALUATE, EXPLAIN, FINDINGS, METRICS, REPORT, VERSION
 from adpet.storage import read_json
@@ -34,37 +35,37 @@ def run() -> str:
     for path in (METRICS, FINDINGS, VERSION, AUDIT):
         if not path.exists():
             raise InputError(f"{path}: required, but not there; run: dvc repro")
-    metrics, found, version = read_json(METRICS), read_json(FINDINGS), read_json(VERSION)
-    audit = read_json(AUDIT)["leakage"]["audit"]
-    told = [*_doubts(metrics, found), *_facts(metrics, version, audit)]
-    lines = [f"{name:<18}{text}" for name, text in told]
+    metrics, found, version = read_contract(METRICS, Metrics), read_json(FINDINGS), read_json(VERSION)
+    test = read_contract(AUDIT, LeakageDocument).leakage.audit
+    rows = [*_doubts(metrics, found), *_facts(metrics, version, test)]
+    lines = [f"{name:<18}{text}" for name, text in rows]
     lines += [f"{'':<18}{sentence}" for sentence in found["beaten"]]
     following = [line.format(version=version["version"]) for line in NEXT]
     return "\n".join(["", *lines, "", *following])
 
 
-def _doubts(metrics: dict[str, Any], found: dict[str, list[str]]) -> list[tuple[str, str]]:
+def _doubts(metrics: Metrics, found: dict[str, list[str]]) -> list[tuple[str, str]]:
     """Return warnings: a leak, a confound, an equal baseline."""
     leak = [("LEAKY", "subjects stand on both sides of this split: these figures are no result")]
     return [
-        *(leak if metrics["leakage"]["leaky"] else []),
+        *(leak if metrics.leakage.leaky else []),
         *(("WARNING", sentence) for sentence in found["warnings"]),
         *(("NOT BETTER", sentence) for sentence in found["not_beaten"]),
     ]
 
 
-def _facts(metrics: dict[str, Any], version: dict[str, Any], audit: dict[str, Any]) -> list[tuple[str, str]]:
-    subject, counts = metrics["subject"], metrics["counts"]
+def _facts(metrics: Metrics, version: dict[str, Any], test: LeakageTest) -> list[tuple[str, str]]:
+    subject = metrics.subject
     return [
-        ("AUC per subject", f"{_interval(subject['auc'])} on {counts['subjects']} held-out subjects"),
-        *((name.replace("_", " "), _interval(subject[name])) for name in SHOWN),
+        ("AUC per subject", f"{_interval(subject.auc)} on {metrics.counts.subjects} held-out subjects"),
+        *((name.replace("_", " "), _interval(getattr(subject, name))) for name in SHOWN),
         *_cross_validation(),
         *(
-            (f"baseline: {name}", f"{_interval(baseline['auc'])} AUC, same subjects")
-            for name, baseline in metrics["baselines"].items()
+            (f"baseline: {name}", f"{_interval(baseline.auc)} AUC, same subjects")
+            for name, baseline in metrics.baselines.items()
         ),
-        ("leakage audit", f"{audit['verdict']}: {audit['reason']}"),
-        ("a slice split", f"accuracy {_points(audit, 'true_labels')}, {_points(audit, 'shuffled_labels')}"),
+        ("leakage test", f"{test.verdict}: {test.reason}"),
+        ("a slice split", f"accuracy {_points(test, 'true_labels')}, {_points(test, 'shuffled_labels')}"),
         ("model", f"{version['name']} version {version['version']}, alias {version['alias']}"),
         ("lineage", version["lineage"]),
         ("report", str(REPORT)),
@@ -81,20 +82,21 @@ def _cross_validation() -> list[tuple[str, str]]:
         return []
     spread, counts = summary["spread"]["auc"], summary["counts"]
     pooled = (
-        f"{_interval(summary['pooled']['auc'])} AUC, {counts['subjects']} subjects in "
+        f"{_interval(Estimate(**summary['pooled']['auc']))} AUC, {counts['subjects']} subjects in "
         f"{summary['folds']} folds of {spread['low']:.3f} to {spread['high']:.3f}"
     )
     lines = [("cross-validation", pooled)]
     if "unsearched" in summary:
         rest = counts["subjects"] - counts["searched"]
-        text = f"{_interval(summary['unsearched']['auc'])} AUC on the {rest} that the search has not seen"
+        auc = Estimate(**summary["unsearched"]["auc"])
+        text = f"{_interval(auc)} AUC on the {rest} that the search has not seen"
         lines.append(("", text))
     return lines
 
 
-def _interval(metric: dict[str, Any]) -> str:
-    return f"{metric['value']:.3f} (95 % interval {metric['low']:.3f} to {metric['high']:.3f})"
+def _interval(metric: Estimate) -> str:
+    return f"{metric.value:.3f} (95 % interval {metric.low:.3f} to {metric.high:.3f})"
 
 
-def _points(audit: dict[str, Any], labels: str) -> str:
-    return f"{100 * audit['gap'][labels]['value']:+.0f} points with {labels.replace('_', ' ')}"
+def _points(test: LeakageTest, labels: str) -> str:
+    return f"{100 * test.gap[labels].value:+.0f} points with {labels.replace('_', ' ')}"

@@ -1,7 +1,7 @@
-"""From slices to a subject: what is averaged, and how much each position of a slice counts.
+"""Aggregation of slice predictions into one probability per subject.
 
-A predictions table has one row a slice with `scan`, `index`, `subject`, `session`, `diagnosis` ("AD" or
-"CN"), `part` and `probability` (of AD). A baseline has one row a scan.
+A predictions table has one row a slice: `scan`, `index`, `subject`, `session`, `diagnosis` ("AD" or "CN"),
+`part` and `probability` (of AD). A baseline has one row a scan.
 """
 
 from typing import TYPE_CHECKING, Literal
@@ -20,25 +20,26 @@ POSITIVE, NEGATIVE = "AD", "CN"
 PREDICTION_COLUMNS = ("scan", "index", "subject", "session", "diagnosis", "part", "probability")
 # Probabilities of 0 and 1 have no logit; float32 networks reach both.
 SMALLEST_PROBABILITY = 1e-7
-# Before any subject is seen, a position's weight is believed to lie within so much of the equal one (one
-# standard deviation, relative). Thirty subjects then move the weights a little, thousands freely.
+# Relative standard deviation of the weights' prior around equal weights: thirty subjects move the weights a
+# little, thousands freely.
 PRIOR_SPREAD = 0.5
-# The lowest gradient that the fit of the weights goes on for; the loss is a sum over subjects.
+# Gradient at which the fit of the weights stops; the loss is a sum over subjects.
 TOLERANCE = 1e-8
 
 
 def subject_probabilities(
     predictions: "pd.DataFrame", *, aggregation: Aggregation, weights: FloatArray | None = None
 ) -> "pd.DataFrame":
-    """Bring slices together into one probability a subject: over a scan's slices first, then over its scans.
+    """Average slices into scans, and scans into subjects.
 
     Parameters
     ----------
     predictions : DataFrame
     aggregation : {"mean_probability", "mean_logit", "position_weights"}
-        What is averaged; a mean logit is turned back into a probability at the end.
+        What is averaged; a mean logit is turned back into a probability.
     weights : (positions,) float64 ndarray, optional
-        Of each slice `index`, for "position_weights". Where a scan lacks positions, the others share.
+        Weight of each slice `index`, for "position_weights". In a scan without some positions the others
+        share.
 
     Returns
     -------
@@ -48,8 +49,7 @@ def subject_probabilities(
     Raises
     ------
     InputError
-        The table is empty, lacks a column, holds what is no probability, gives a subject two diagnoses, or
-        has a slice at a position that has no weight.
+        The table is empty or malformed, or a position has no weight.
     """
     check_predictions(predictions)
     score = _score(predictions["probability"].to_numpy(np.float64), aggregation)
@@ -66,12 +66,12 @@ def subject_probabilities(
 def pooled_probability(
     probability: FloatArray, *, aggregation: Aggregation, weights: FloatArray | None = None
 ) -> float:
-    """Bring the slices of one scan together, as `subject_probabilities` does.
+    """Average the slices of one scan, as `subject_probabilities` does.
 
     Parameters
     ----------
     probability : (slices,) float64 ndarray
-        Of AD; the slices of all positions in order.
+        Probability of AD of every slice, in order of position.
     aggregation : {"mean_probability", "mean_logit", "position_weights"}
     weights : (slices,) float64 ndarray, optional
     """
@@ -81,25 +81,25 @@ def pooled_probability(
 
 
 def learn_position_weights(validation: "pd.DataFrame", *, positions: int) -> FloatArray:
-    """Learn how much each position counts, from subjects that the network was not fitted to.
+    """Learn the weight of each slice position on validation subjects.
 
-    Non-negative logistic regression of the diagnosis on the slices' logits, its prior centred at the mean
-    logit: with `positions` p, weight w_i of position i and SD `PRIOR_SPREAD` s, it minimises the log loss
-    summed over subjects, diagnoses weighing the same, plus sum((p w_i - 1)^2) / (2 s^2), over w >= 0 and a
-    free offset. That is convex, so the result is one; the weights are divided by their sum, and the offset
-    is left to the threshold. With no subjects, or one diagnosis, weights are equal: the mean logit.
+    Non-negative logistic regression of the diagnosis on slice logits, with a prior centred at the mean logit:
+    with p `positions`, weights w_i and s = `PRIOR_SPREAD`, it minimises the log loss summed over subjects
+    (diagnoses weigh the same) plus sum((p w_i - 1)^2) / (2 s^2), over w >= 0 and a free offset. That is
+    convex. The weights are divided by their sum; the threshold takes the place of the offset. Without both
+    diagnoses all weights are equal.
 
     Parameters
     ----------
     validation : DataFrame
-        Predictions of validation subjects, never of those that are then reported.
+        Predictions of validation subjects, never of test subjects.
     positions : int
         Slices of a whole scan.
 
     Returns
     -------
     (positions,) float64 ndarray
-        Not negative, with the sum 1.
+        Not negative; the sum is 1.
     """
     from scipy.optimize import minimize
 
@@ -130,7 +130,7 @@ def learn_position_weights(validation: "pd.DataFrame", *, positions: int) -> Flo
 
 
 def check_predictions(predictions: "pd.DataFrame") -> None:
-    """Refuse a table that no metric can be computed from."""
+    """Refuse a predictions table that cannot be scored."""
     missing = [name for name in PREDICTION_COLUMNS if name not in predictions.columns]
     if missing:
         raise InputError(f"a predictions table needs the columns {', '.join(missing)}: run evaluate again")
@@ -155,9 +155,9 @@ def check_predictions(predictions: "pd.DataFrame") -> None:
 def _subject_logits(
     validation: "pd.DataFrame", positions: int
 ) -> tuple[FloatArray, "np.ndarray[tuple[int], np.dtype[np.bool_]]"]:
-    """Return (subjects, positions) mean logits over a subject's scans, and who has AD.
+    """Mean logits, (subjects, positions), and (subjects,) True for AD.
 
-    A position that a subject lacks gets the mean of the subject's others.
+    A missing position gets the mean of the subject's others.
     """
     check_predictions(validation)
     logit = _score(validation["probability"].to_numpy(np.float64), "mean_logit")
@@ -184,12 +184,12 @@ def _weight_of(
             f"position weights: required one for each of {index.max() + 1} positions; received "
             f"{weights.size}: run evaluate again"
         )
-    # A scan of which only positions without weight are there is averaged plainly.
+    # A scan that has only positions of weight 0 gets their plain mean.
     return np.maximum(weights[index], SMALLEST_PROBABILITY / weights.size)
 
 
 def _score(probability: FloatArray, aggregation: Aggregation) -> FloatArray:
-    """Return what is averaged."""
+    """Return the quantity to average."""
     if aggregation == "mean_probability":
         return probability
     inside = np.clip(probability, SMALLEST_PROBABILITY, 1 - SMALLEST_PROBABILITY)

@@ -1,4 +1,4 @@
-"""What a network must beat: classical models on the same subjects, scored by the same metrics."""
+"""Baselines: classical models on the same subjects and metrics."""
 
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
@@ -15,34 +15,33 @@ if TYPE_CHECKING:
 BoolArray = npt.NDArray[np.bool_]
 FeatureArray = npt.NDArray[np.float32]
 
-# A block of voxels counts where at least this share of it is brain.
+# A block of voxels is kept if at least this share of it is brain.
 MIN_BRAIN_IN_BLOCK = 0.5
-# Inverse of the ridge penalty, once a whole feature vector has a mean squared length of 1. On 168 simulated
-# subjects with 7,000 voxels each, AUC on 300 others at 10 / 1,000 / 10,000: 0.983 / 0.983 / 0.983 with a
-# strong deficit, 0.904 / 0.916 / 0.914 with a weak one. At 10 a large nuisance that all voxels share (as a
-# scale) may hide the rest: 0.75 against 0.96 at 1,000 on the cohort of the tests.
+# Inverse of the ridge penalty for feature vectors of mean squared length 1. On 168 simulated subjects with
+# 7,000 voxels, AUC on 300 others at 10 / 1,000 / 10,000: 0.983 / 0.983 / 0.983 with a strong deficit, 0.904 /
+# 0.916 / 0.914 with a weak one. At 10 a large global scale may hide the rest: 0.75 against 0.96 at 1,000.
 INVERSE_PENALTY = 1_000.0
-# The same for a few dozen standardised regional means, which tell of each other.
+# The same for a few dozen standardised, correlated regional means.
 REGION_INVERSE_PENALTY = 0.1
-# What the scans table says of a scan that may tell the groups apart without looking at a brain.
+# Columns of the scans table that may separate the groups without an image.
 FACTS: dict[str, tuple[str, ...]] = {"age_sex": ("age", "sex"), "scanner": ("scanner",), "site": ("site",)}
 NUMERIC_FACTS = ("age",)
-# Folds of the training subjects from which the baseline's own threshold is chosen.
+# Folds of training subjects for out-of-fold predictions.
 OUT_OF_FOLD = 5
 
 
 def voxel_features(
     volumes: Iterable[npt.NDArray[np.float32]], mask: BoolArray, *, block: int
 ) -> FeatureArray:
-    """Average standard volumes over cubic blocks of voxels inside the brain.
+    """Average volumes over cubic blocks of brain voxels.
 
-    One volume is in memory at a time; what is kept is one number a block: at 2 mm with `block` 3, about 8,500
-    numbers or 34 kB a scan. Uptake is smooth at that scale (scanners resolve 4 to 7 mm), little is lost.
+    One volume is in memory at a time. At 2 mm with `block` 3 a scan has about 8,500 features (34 kB);
+    scanners resolve 4 to 7 mm, so little is lost.
 
     Parameters
     ----------
     volumes : iterable of (i, j, k) float32 ndarray
-        Ratio to the reference region (unitless), all on the grid of `mask`.
+        SUVR, on the grid of `mask`.
     mask : (i, j, k) bool ndarray
         Brain.
     block : int
@@ -77,45 +76,19 @@ def voxel_features(
     return np.asarray(rows, dtype=np.float32)
 
 
-def linear_baseline(
-    train_features: npt.NDArray[np.floating],
-    train_labels: BoolArray,
-    test_features: npt.NDArray[np.floating],
-) -> npt.NDArray[np.float64]:
-    """Return the probability of AD by ridge-penalised logistic regression on all principal components.
-
-    With many more voxels than subjects a linear model lives in the span of the training subjects; keeping
-    every component loses nothing there, makes the fit a small one, and the ridge penalty does the shrinking.
-    Nothing is random. Classes weigh the same whatever their sizes.
-
-    Parameters
-    ----------
-    train_features : (training scans, features) ndarray
-    train_labels : (training scans,) bool ndarray
-        True for AD.
-    test_features : (test scans, features) ndarray
-
-    Returns
-    -------
-    (test scans,) float64 ndarray
-    """
-    model = _linear_model().fit(train_features, train_labels)
-    return np.asarray(model.predict_proba(test_features)[:, 1], dtype=np.float64)
-
-
 def region_means(
     volume: npt.NDArray[np.float32], labels: npt.NDArray[np.int16], numbers: Sequence[int]
 ) -> FeatureArray:
-    """Return the mean ratio of each region, left and right together.
+    """Mean SUVR of each region, both hemispheres together.
 
     Parameters
     ----------
     volume : (i, j, k) float32 ndarray
-        Ratio to the reference region (unitless).
+        SUVR.
     labels : (i, j, k) int16 ndarray
         On the same grid.
     numbers : sequence of int
-        The labels that are wanted; each occurs.
+        Labels of the regions; each occurs.
     """
     counts = np.bincount(labels.ravel(), minlength=max(numbers) + 1)[list(numbers)]
     sums = np.bincount(labels.ravel(), weights=volume.ravel(), minlength=max(numbers) + 1)[list(numbers)]
@@ -123,7 +96,7 @@ def region_means(
 
 
 def region_model() -> "Pipeline":
-    """Return the unfitted logistic regression on regional means: a few dozen numbers a scan."""
+    """Return the unfitted logistic regression on regional means."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
@@ -135,10 +108,10 @@ def region_model() -> "Pipeline":
 
 
 def fact_model(facts: Sequence[str]) -> "Pipeline":
-    """Return the unfitted logistic regression on what the scans table says, `FACTS`; it may lack values.
+    """Return the unfitted logistic regression on scans-table columns.
 
-    A missing age is the median, with a mark of its own, since who lacks it may be no accident; a missing
-    word is a word like others, and one that training had not is none.
+    A missing age becomes the median plus an indicator, since missing may be informative. A missing word is a
+    category of its own; a word that training lacked is ignored.
     """
     from sklearn.compose import make_column_transformer
     from sklearn.impute import SimpleImputer
@@ -159,7 +132,7 @@ def fact_model(facts: Sequence[str]) -> "Pipeline":
 
 
 def is_known(scans: pd.DataFrame, facts: Sequence[str]) -> bool:
-    """Say whether any scan has a value of any of `facts`: else there is no baseline to speak of."""
+    """True if any scan has one of the values."""
     return any((scans[name].notna() & (scans[name] != "")).any() for name in facts)
 
 
@@ -170,7 +143,7 @@ def baseline_predictions(
     training: BoolArray,
     model: "Pipeline | None" = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Fit a baseline on the training scans and predict the others.
+    """Fit a baseline on training scans and predict the others.
 
     Parameters
     ----------
@@ -180,14 +153,13 @@ def baseline_predictions(
     training : (scans,) bool ndarray
         Rows to fit on; all scans of a subject on the same side.
     model : Pipeline, optional
-        Unfitted; the linear one for voxels by default.
+        Unfitted; by default ridge-penalised logistic regression on all principal components, for voxels.
 
     Returns
     -------
     test, out_of_fold : DataFrame
-        Predictions tables with one row a scan (`index` 0), as `metrics.evaluation` takes them: of the scans
-        not fitted on, and of the training scans by models that had not seen their subjects (five folds), to
-        choose the baseline's threshold on.
+        Predictions with one row a scan (`index` 0), as `metrics.evaluation` takes them. The training scans
+        are predicted out of fold (five folds of subjects), to choose the baseline's threshold.
 
     Raises
     ------
@@ -220,7 +192,11 @@ def baseline_predictions(
 
 
 def _linear_model() -> "Pipeline":
-    """Return the unfitted pipeline."""
+    """Return the unfitted ridge logistic regression on principal components.
+
+    With many more voxels than subjects a linear model lies in the span of the training subjects: keeping
+    every component loses nothing and makes the fit small. It is deterministic, and classes weigh the same.
+    """
     from sklearn.decomposition import PCA
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -241,7 +217,7 @@ def _unit_length(features: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
 
 
 def _block_sums(volume: npt.NDArray[np.float32], block: int) -> npt.NDArray[np.float32]:
-    """Sum over cubic blocks; what does not fill a block at the far ends is padded with zeros."""
+    """Sum over cubic blocks, zero-padded at the far ends."""
     padded = np.pad(volume, [(0, -size % block) for size in volume.shape])
     i, j, k = (size // block for size in padded.shape)
     return np.asarray(padded.reshape(i, block, j, block, k, block).sum(axis=(1, 3, 5)), dtype=np.float32)

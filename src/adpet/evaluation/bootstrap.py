@@ -6,18 +6,18 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-# A bin of fewer subjects says little about their share of AD; more bins than these say no more.
+# Fewer subjects in a bin say little about their share of AD.
 SUBJECTS_A_BIN = 10
 MIN_BINS, MAX_BINS = 2, 10
 
 
 def bins_for(subjects: int) -> int:
-    """Return how many bins so many subjects can fill: one for each ten of them, from 2 to 10."""
+    """One bin for each ten subjects, from 2 to 10."""
     return min(max(subjects // SUBJECTS_A_BIN, MIN_BINS), MAX_BINS)
 
 
 def equal_mass_bins(probability: npt.NDArray[np.float64], *, bins: int) -> npt.NDArray[np.intp]:
-    """Return the bin of each score, from 0 to `bins` - 1; equal scores share one, so some may stay empty."""
+    """Return each score's bin, from 0; ties share one."""
     edges = np.quantile(probability, np.arange(1, bins) / bins)
     return np.asarray(np.searchsorted(edges, probability, side="right"), dtype=np.intp)
 
@@ -35,14 +35,14 @@ MetricName = Literal[
     "calibration_error",
 ]
 
-# Of more distinct scores than these, resampled precision and recall are taken at so many alone; on 20,000
-# slices that changes an average precision by less than 0.001.
+# Most levels at which resampled precision and recall are taken; on 20,000 slices this changes an average
+# precision by less than 0.001.
 LEVELS = 512
 
 
 @dataclass(frozen=True, kw_only=True)
 class SubjectSums:
-    """All that the metrics of any resample of subjects depend on, summed within subjects.
+    """Sums within subjects from which metrics of resamples follow.
 
     Attributes
     ----------
@@ -55,11 +55,11 @@ class SubjectSums:
     squared_error : (subjects,) float64 ndarray
         Sum of (probability - truth) squared.
     pairs_won : (AD subjects, CN subjects) float64 ndarray
-        Of all pairs of one score from each, those that AD wins; a tie counts one half.
+        Pairs of one score from each that AD wins; a tie counts one half.
     at_or_above : (subjects, levels) float64 ndarray
         Scores of the subject at or above each level, levels falling; the last holds all.
     bin_excess : (subjects, bins) float64 ndarray
-        Sum of (probability - truth) of the subject's scores in each bin of equal mass of the whole sample.
+        Sum of (probability - truth) in each bin of equal mass of the whole sample.
     """
 
     truth: BoolArray
@@ -74,8 +74,8 @@ class SubjectSums:
 def subject_resamples(truth: BoolArray, *, resamples: int, seed: int) -> FloatArray:
     """Draw subjects with replacement within each diagnosis.
 
-    The counts depend on the order and diagnosis of the subjects alone, so that two models scored on the same
-    subjects with the same seed meet the same resamples: their differences are then paired.
+    The counts depend on the subjects' order and diagnosis alone: two models scored on the same subjects with
+    the same seed get the same resamples, so their differences are paired.
 
     Parameters
     ----------
@@ -101,12 +101,11 @@ def subject_resamples(truth: BoolArray, *, resamples: int, seed: int) -> FloatAr
 def subject_sums(
     truth: BoolArray, codes: npt.NDArray[np.intp], probability: FloatArray, *, threshold: float | FloatArray
 ) -> SubjectSums:
-    """Sum within subjects what `resampled_metrics` needs; afterwards slices cost nothing more.
+    """Sum scores within subjects, once for all resamples.
 
-    The area under the ROC curve is the share of AD-CN pairs of scores that AD wins (Mann-Whitney), and pairs
-    can be counted per pair of subjects once for all. A resample is then a product with an (AD subjects, CN
-    subjects) matrix, however many slices there are. Counting takes O(CN subjects x scores) time and O(scores)
-    memory.
+    The AUC is the share of AD-CN pairs of scores that AD wins (Mann-Whitney), counted here per pair of
+    subjects. A resample is then a product with an (AD subjects, CN subjects) matrix, however many slices
+    there are. Counting takes O(CN subjects x scores) time and O(scores) memory.
 
     Parameters
     ----------
@@ -115,9 +114,9 @@ def subject_sums(
     codes : (scores,) int ndarray
         Position in `truth` of the subject that each score belongs to.
     probability : (scores,) float64 ndarray
-        Of AD.
+        Probability of AD.
     threshold : float or (scores,) float64 ndarray
-        A score at or above it is called AD.
+        A score at or above it is predicted AD.
     """
     n, bins = truth.size, bins_for(truth.size)
     excess = probability - truth[codes]
@@ -134,7 +133,7 @@ def subject_sums(
 
 
 def resampled_metrics(sums: SubjectSums, counts: FloatArray) -> dict[MetricName, FloatArray]:
-    """Return every metric for every resample.
+    """Return every metric of every resample.
 
     Parameters
     ----------
@@ -172,7 +171,7 @@ def _summed(codes: npt.NDArray[np.intp], weights: npt.NDArray[Any], n: int) -> F
 
 
 def _pairs_won(truth: BoolArray, codes: npt.NDArray[np.intp], probability: FloatArray) -> FloatArray:
-    """Count, for each AD and each CN subject, the pairs of their scores that AD wins."""
+    """Count score pairs that AD wins, by subject pair."""
     scores, ranks = np.unique(probability, return_inverse=True)
     order = np.argsort(codes, kind="stable")
     order = order[truth[codes[order]]]
@@ -187,7 +186,7 @@ def _pairs_won(truth: BoolArray, codes: npt.NDArray[np.intp], probability: Float
 
 
 def _at_or_above(codes: npt.NDArray[np.intp], probability: FloatArray, n: int) -> FloatArray:
-    """Count each subject's scores at or above at most `LEVELS` of the scores, the lowest among them."""
+    """Count each subject's scores at or above each level."""
     scores = np.unique(probability)
     kept = np.unique(np.linspace(0, scores.size - 1, min(scores.size, LEVELS)).round().astype(np.intp))
     levels = scores[kept]
@@ -198,9 +197,9 @@ def _at_or_above(codes: npt.NDArray[np.intp], probability: FloatArray, n: int) -
 
 
 def _average_precision(hits: FloatArray, false_alarms: FloatArray) -> FloatArray:
-    """Return the sum of precision times gain in recall over falling levels, scikit-learn's definition."""
-    called = hits + false_alarms
-    precision = np.divide(hits, called, out=np.zeros_like(hits), where=called > 0)
+    """Sum precision times gain in recall, as scikit-learn defines it."""
+    predicted = hits + false_alarms
+    precision = np.divide(hits, predicted, out=np.zeros_like(hits), where=predicted > 0)
     gains = np.diff(hits, axis=1, prepend=0.0) / hits[:, -1:]
     # Rounding may lead past 1.
     return np.asarray((gains * precision).sum(axis=1).clip(max=1.0), dtype=np.float64)
@@ -213,18 +212,16 @@ NEAR_END = 1e-9
 
 
 def metric_intervals(sums: SubjectSums, counts: FloatArray) -> dict[MetricName, tuple[float, float]]:
-    """Return the 95 % interval of every metric, from resamples of subjects.
+    """Return the 95 % bootstrap interval of every metric.
 
-    The interval is the central 95 % of the resamples (percentile bootstrap, Efron and Tibshirani 1993,
-    chapter 13). Where a metric is at or near its end, resamples cannot show errors that the sample happens to
-    lack: with 18 + 18 subjects and a true AUC of 0.98 such an interval holds it in only 74 % of simulated
-    studies, and at an AUC of 1 it shrinks to a point. So wherever the interval touches 0 or 1, it is widened
-    to hold the analytic interval too (then 95 % or more in the same simulation): `score_interval_auc` for the
-    AUC, `exact_interval` for proportions (the average precision as one of the AD subjects, after Boyd 2013,
-    ECML PKDD), two of them combined for balanced accuracy. The analytic ones count subjects, never slices.
-    Brier scores are left alone: their bounds are not where studies end. Resampling adds to a calibration
-    error, which is a sum of distances: its interval reaches down to that of the basic bootstrap, which
-    takes as much off (chapter 13 as well), and up to the percentiles.
+    Percentile bootstrap (Efron and Tibshirani 1993, chapter 13). Near 0 or 1 resamples cannot show errors
+    that the sample lacks: with 18 + 18 subjects and a true AUC of 0.98 such an interval holds it in 74 % of
+    simulated studies, and at an AUC of 1 it shrinks to a point. An interval that touches 0 or 1 is therefore
+    widened to the analytic one (then 95 % or more in the same simulation): `score_interval_auc` for the AUC,
+    `exact_interval` for proportions (average precision as one of the AD subjects, after Boyd 2013, ECML
+    PKDD), two of them combined for balanced accuracy. These count subjects, never slices. Brier scores stay
+    as they are. Resampling inflates the calibration error, a sum of distances: its interval starts at that of
+    the basic bootstrap (chapter 13 too).
     """
     samples = resampled_metrics(sums, counts)
     ones = np.ones((1, sums.truth.size))
@@ -248,10 +245,10 @@ def percentile_interval(samples: FloatArray) -> tuple[float, float]:
 
 
 def score_interval_auc(auc: float, *, n_ad: int, n_cn: int) -> tuple[float, float]:
-    """Interval of an area under the ROC curve that stays honest at 1.0, where resampling sees no spread.
+    """Score interval of an AUC, honest at 1.
 
-    Newcombe's method 5: all areas theta with (auc - theta)^2 <= z^2 V(theta), V being the variance of Hanley
-    and McNeil with both group sizes replaced by their mean where they stand for a degree of freedom.
+    Newcombe's method 5: all areas theta with (auc - theta)^2 <= z^2 V(theta). V is the variance of Hanley and
+    McNeil, both group sizes replaced by their mean where they stand for degrees of freedom.
 
     References
     ----------
@@ -267,17 +264,18 @@ def score_interval_auc(auc: float, *, n_ad: int, n_cn: int) -> tuple[float, floa
         spread = 1 + freedom * (1 - theta) / (2 - theta) + freedom * theta / (1 + theta)
         return float((auc - theta) ** 2 - z_squared * theta * (1 - theta) * spread / (n_ad * n_cn))
 
-    # At theta = 0 and 1 the variance is nought, at theta = auc the distance: one root lies on each side.
-    # Where auc is itself 0 or 1, that end is the bound, and the other root is sought just inside it.
+    # The variance is 0 at theta = 0 and 1, the distance is 0 at auc: one root lies on each side of auc.
+    # If auc is 0 or 1, that end is the bound, and the other root is sought just inside it.
     low = 0.0 if auc <= NEAR_END else brentq(excess, 0.0, min(auc, 1 - NEAR_END))
     high = 1.0 if auc >= 1 - NEAR_END else brentq(excess, max(auc, NEAR_END), 1.0)
     return float(low), float(high)
 
 
 def exact_interval(proportion: float, *, n: int) -> tuple[float, float]:
-    """Return the exact binomial interval (Clopper and Pearson 1934, Biometrika 26:404-413).
+    """Return the exact binomial interval.
 
-    `proportion` need not be a multiple of 1/n: slices are counted as shares of their subjects.
+    Clopper and Pearson 1934, Biometrika 26:404-413. `proportion` need not be a multiple of 1/n: slices are
+    counted as shares of their subjects.
     """
     from scipy.stats import beta
 
@@ -290,7 +288,7 @@ def exact_interval(proportion: float, *, n: int) -> tuple[float, float]:
 def analytic_intervals(
     value: dict[MetricName, float], *, n_ad: int, n_cn: int
 ) -> dict[MetricName, tuple[float, float]]:
-    """Return the intervals that need no resampling, for the metrics that have one; `n` counts subjects."""
+    """Return the intervals that need no resampling; `n` counts subjects."""
     intervals: dict[MetricName, tuple[float, float]] = {
         "auc": score_interval_auc(value["auc"], n_ad=n_ad, n_cn=n_cn),
         "average_precision": exact_interval(value["average_precision"], n=n_ad),

@@ -1,4 +1,4 @@
-"""Paired comparison of models on the same subjects, and by subgroup."""
+"""Paired comparison of models, and performance by subgroup."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Self
@@ -21,7 +21,7 @@ from adpet.evaluation.bootstrap import (
 )
 from adpet.evaluation.metrics import DEFAULT_RESAMPLES, Interval, classification_metrics
 
-# In the order in which they are reported: what a network must beat, then what must not work at all.
+# In reporting order: first what a network must beat, then what must not work at all.
 BASELINES = {
     "regions": "region",
     "voxels": "voxel",
@@ -29,13 +29,13 @@ BASELINES = {
     "scanner": "scanner",
     "site": "site",
 }
-# What says nothing about a brain: where it tells the groups apart, so may the network.
+# Nothing of the brain: where these separate the groups, the network may use them too.
 NUISANCES = ("age_sex", "scanner", "site")
 CHANCE = 0.5
 
 
 class _Area(NamedTuple):
-    """An AUC, its resamples, its analytic interval, and whether resampling ends at 0 or 1."""
+    """An AUC with its resamples and its analytic interval."""
 
     value: float
     samples: FloatArray
@@ -57,12 +57,11 @@ class _Area(NamedTuple):
 def auc_difference(
     network: pd.DataFrame, baseline: pd.DataFrame, *, seed: int, resamples: int = DEFAULT_RESAMPLES
 ) -> Interval:
-    """Return the network's AUC minus the baseline's, with the 95 % interval of the paired bootstrap.
+    """Return the AUC difference with its paired interval.
 
-    Both meet the same resamples of subjects. Where the AUC of either is 1 in so many resamples that its own
-    interval ends there, resampling cannot show what the sample lacks: the interval is then widened to hold
+    Both get the same resamples of subjects. If resamples of either reach 0 or 1, the interval is widened to
     that of two independent areas (Newcombe 1998, Statistics in Medicine 17:873-890, method 10, on
-    `score_interval_auc`), which for areas on the same subjects errs on the side of caution.
+    `score_interval_auc`), which is conservative for areas on the same subjects.
 
     Parameters
     ----------
@@ -72,7 +71,7 @@ def auc_difference(
     Raises
     ------
     InputError
-        The two are not of the same subjects.
+        The tables have different subjects.
     """
     if list(network["subject"]) != list(baseline["subject"]):
         raise InputError(
@@ -92,13 +91,12 @@ def auc_difference(
 
 
 def findings(metrics: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Say what follows from ``metrics.json``, the inconvenient first.
+    """Return sentences that follow from ``metrics.json``.
 
     Returns
     -------
     dict
-        `warnings`, of what should not tell AD from CN but does; `not_beaten` and `beaten`, a sentence for
-        each baseline.
+        `warnings` about nuisances that separate AD from CN; `not_beaten` and `beaten`, a sentence a baseline.
     """
     differences = metrics["differences"]
     names = [name for name in BASELINES if name in differences]
@@ -107,13 +105,16 @@ def findings(metrics: Mapping[str, Any]) -> dict[str, list[str]]:
             _warning(name, metrics["baselines"][name]["auc"]) for name in names if _warns(name, metrics)
         ],
         "not_beaten": [
-            _comparison(name, differences[name]) for name in names if differences[name]["low"] <= 0
+            comparison_sentence(name, differences[name]) for name in names if differences[name]["low"] <= 0
         ],
-        "beaten": [_comparison(name, differences[name]) for name in names if differences[name]["low"] > 0],
+        "beaten": [
+            comparison_sentence(name, differences[name]) for name in names if differences[name]["low"] > 0
+        ],
     }
 
 
-def _comparison(name: str, difference: Mapping[str, float]) -> str:
+def comparison_sentence(name: str, difference: Mapping[str, float]) -> str:
+    """Return whether the network beats a baseline."""
     verb = "does not beat"
     if difference["low"] > 0:
         verb = "beats"
@@ -149,7 +150,7 @@ FACTS = ("age", "sex", "site", "scanner")
 
 
 def subject_facts(scans: pd.DataFrame) -> pd.DataFrame:
-    """Return one row a subject: age band, sex, site and scanner of its scans, as words.
+    """Return age band, sex, site and scanner of each subject.
 
     Parameters
     ----------
@@ -159,7 +160,7 @@ def subject_facts(scans: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        `subject` and `FACTS`; "several" where a subject's scans are of several sites or scanners.
+        `subject` and `FACTS`; "several" if a subject's scans are of several sites or scanners.
     """
     grouped = scans.groupby("subject", sort=True)
     table = pd.DataFrame({"age": grouped["age"].min().map(_age_band)})
@@ -169,12 +170,11 @@ def subject_facts(scans: pd.DataFrame) -> pd.DataFrame:
 
 
 def subgroup_table(subjects: pd.DataFrame, facts: pd.DataFrame, *, threshold: float) -> pd.DataFrame:
-    """Return AUC and balanced accuracy per subject in every subgroup, with 95 % intervals.
+    """Return AUC and balanced accuracy by subgroup, with intervals.
 
-    Subgroups are often a handful, whose resamples repeat the same few subjects: intervals are analytic
-    (`intervals.analytic_intervals`), which subjects, being independent, allow. Without both diagnoses there
-    is nothing to compare, and the cells are empty. Subgroups are looked at after the fact and are many: an
-    odd one is a question, no result.
+    Intervals are analytic (`bootstrap.analytic_intervals`), since subgroups are often too small to resample.
+    Cells are empty without both diagnoses. Subgroups are many and post hoc: an odd one is a question, not a
+    result.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Out-of-fold results of a cross-validation: pooled over all subjects, and their spread over the folds."""
+"""Cross-validation: out-of-fold results, pooled and by fold."""
 
 from typing import Any
 
@@ -21,14 +21,14 @@ from adpet.evaluation.metrics import (
     level_intervals,
 )
 
-# A row a subject: `threshold` is that of its fold, `searched` whether the hyperparameters were chosen on it.
+# One row a subject: its fold's threshold, and whether hyperparameters were chosen on it (`searched`).
 COLUMNS = ("subject", "diagnosis", "fold", "probability", "threshold", "searched")
 
 
 def fold_subjects(
     predictions: pd.DataFrame, *, fold: int, aggregation: Aggregation, positions: int
 ) -> pd.DataFrame:
-    """Return a fold's tested subjects, with the threshold that its validating subjects chose.
+    """Return a fold's test subjects and its threshold.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ def fold_subjects(
         One row a slice, `part` "test" or "validation".
     fold : int
     aggregation : {"mean_probability", "mean_logit", "position_weights"}
-        Weights of positions are learned on the fold's validating subjects.
+        Position weights and threshold are chosen on the fold's validation subjects.
     positions : int
         Slices of a whole scan.
 
@@ -59,8 +59,8 @@ def pooled_summary(
 ) -> dict[str, Any]:
     """Return the document of ``summary.json``; every leaf is a number.
 
-    Intervals are over subjects, the networks as they are: how much networks differ is seen in the spread.
-    An AUC pooled over folds also suffers where the folds' networks are differently sure of themselves.
+    Intervals are over subjects with the networks fixed; the spread shows how much networks differ. A pooled
+    AUC also suffers if the folds' networks are calibrated differently.
 
     Parameters
     ----------
@@ -70,10 +70,10 @@ def pooled_summary(
     Returns
     -------
     dict
-        `folds`; `pooled.<metric>.{value,low,high}` of all subjects, and the same under `unsearched` of those
-        that the hyperparameters were not chosen on, where these are some of each diagnosis but not all;
-        `spread.<metric>.{mean,sd,low,high}` over folds (low and high the least and the most of them), and
-        `fold.<number>.<metric>.{value,low,high}`; `counts`, also of each fold's diagnoses.
+        `folds`; `pooled.<metric>.{value,low,high}` of all subjects; `unsearched`, the same of the subjects
+        that no hyperparameter was chosen on, if these are some of each diagnosis but not all;
+        `spread.<metric>.{mean,sd,low,high}` over folds (low and high are the extremes);
+        `fold.<number>.<metric>.{value,low,high}`; `counts`.
     """
     folds = {str(fold): rows for fold, rows in subjects.groupby("fold", sort=True)}
     by_fold = {fold: _values(rows) for fold, rows in folds.items()}

@@ -1,17 +1,18 @@
-"""The size of a leak: one learner in four arms, by two ways of splitting and with true and shuffled labels.
+"""Leakage test by label permutation, in four arms.
 
-A slice split lets a learner recognise the subject. With true labels, part of its lead over the subject split
-is honest; with labels shuffled among subjects nothing but recognition is left to learn, and new subjects must
-be at chance. An arm's table has one row a slice: `scan`, `index`, `subject`, `diagnosis` (the label that the
-arm teaches and asks for) and `part` ("train" or "test").
+The arms are two splits (by subject, by slice) with true and with shuffled labels. A slice split lets the
+network recognise subjects. With true labels part of its lead over the subject split is honest; with
+shuffled labels only recognition is left to learn, and new subjects must be at chance.
+
+An arm's table has one row a slice: `scan`, `index`, `subject`, `diagnosis` (the label of the arm) and `part`
+("train" or "test").
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from adpet.cohort.scans import DIAGNOSES
@@ -32,7 +33,7 @@ SUBJECT_SPLIT_SHUFFLED: Final = "subject_split_shuffled"
 SLICE_SPLIT_SHUFFLED: Final = "slice_split_shuffled"
 ARMS: Final = (SUBJECT_SPLIT, SLICE_SPLIT, SUBJECT_SPLIT_SHUFFLED, SLICE_SPLIT_SHUFFLED)
 
-# What the slice split adds, by the labels that are learnt.
+# Pairs of arms whose difference is the gain of the slice split.
 GAPS: Final = {
     "true_labels": (SLICE_SPLIT, SUBJECT_SPLIT),
     "shuffled_labels": (SLICE_SPLIT_SHUFFLED, SUBJECT_SPLIT_SHUFFLED),
@@ -40,19 +41,15 @@ GAPS: Final = {
 
 CLEAN, INVALID, INCONCLUSIVE = "clean", "invalid", "inconclusive"
 
-# A network that cannot fit shuffled labels cannot remember subjects, and shows no leak where there is one.
+# A network that cannot fit shuffled labels cannot memorise subjects, and would miss a leak.
 MIN_FITTED: Final = 0.95
-# An accuracy on shuffled labels that relabelled subjects reach less often than this is no chance: one
-# honest audit in a hundred is called invalid.
+# Significance level: one honest test in a hundred is called invalid.
 CHANCE_LEVEL: Final = 0.01
 RELABELLINGS: Final = 10_000
 
-# Takes an arm's table; returns the probability of AD of every row, having learnt from those in "train" alone.
-FitPredict = Callable[[pd.DataFrame], npt.NDArray[np.floating]]
-
 
 def audit_subjects(subjects: pd.DataFrame, *, most: int, seed: int) -> pd.DataFrame:
-    """Draw at most `most` subjects, of each diagnosis equally many.
+    """Draw at most `most` subjects, balanced by diagnosis.
 
     Parameters
     ----------
@@ -73,11 +70,10 @@ def audit_subjects(subjects: pd.DataFrame, *, most: int, seed: int) -> pd.DataFr
 
 
 def shuffled_labels(subjects: pd.DataFrame, *, seed: int) -> dict[str, str]:
-    """Return a new label for each subject, which says nothing of the true one.
+    """Return a label for each subject, independent of the diagnosis.
 
-    Of each diagnosis in each part, one half is called AD and the other CN, by chance; where the number is
-    odd, the one left over is called so that the part stays balanced. A plain permutation would agree with
-    the truth in small groups by chance, and what is truly in the images would then help or harm.
+    Within each part one half of each diagnosis is labelled AD and the other CN, at random; odd numbers keep
+    the part balanced. A plain permutation would agree with the truth in small groups by chance.
 
     Parameters
     ----------
@@ -89,8 +85,8 @@ def shuffled_labels(subjects: pd.DataFrame, *, seed: int) -> dict[str, str]:
     for _, part in subjects.sort_values("subject").groupby("part", sort=True):
         turn = int(rng.integers(2))
         for _, group in part.groupby("diagnosis", sort=True):
-            calls = [DIAGNOSES[(turn + place) % 2] for place in range(len(group))]
-            labels |= dict(zip(rng.permutation(group["subject"].to_numpy()), calls, strict=True))
+            drawn = [DIAGNOSES[(turn + place) % 2] for place in range(len(group))]
+            labels |= dict(zip(rng.permutation(group["subject"].to_numpy()), drawn, strict=True))
             turn += len(group)
     return labels
 
@@ -98,7 +94,7 @@ def shuffled_labels(subjects: pd.DataFrame, *, seed: int) -> dict[str, str]:
 def audit_arms(
     slices: pd.DataFrame, subjects: pd.DataFrame, *, test_fraction: float, seed: int
 ) -> dict[str, pd.DataFrame]:
-    """Return the four arms, split by the code that splits the cohort; both splits test the same share.
+    """Return the four arms, split as the cohort is.
 
     Parameters
     ----------
@@ -110,7 +106,7 @@ def audit_arms(
     Returns
     -------
     dict of DataFrame
-        By name, as in `ARMS`. The shuffled arms share their labels, one a subject.
+        By the names of `ARMS`. All test the same share; the shuffled arms have the same labels.
     """
     parts = split_by_subject(subjects, test_fraction=test_fraction, folds=0, seed=seed)
     by_subject = assign_slices(slices, slices.drop_duplicates("scan"), parts)
@@ -125,11 +121,6 @@ def audit_arms(
     }
 
 
-def run_arms(arms: Mapping[str, pd.DataFrame], fit_predict: FitPredict) -> dict[str, pd.DataFrame]:
-    """Return each arm's table with the `probability` that a learner fitted to it gives every slice."""
-    return {name: table.assign(probability=fit_predict(table)) for name, table in arms.items()}
-
-
 def leakage_audit(
     predictions: Mapping[str, pd.DataFrame],
     truth: Mapping[str, str],
@@ -138,7 +129,7 @@ def leakage_audit(
     seed: int,
     resamples: int,
 ) -> dict[str, Any]:
-    """Return the audit's document: the four arms, the gaps between them, and the verdict.
+    """Return the result of the leakage test.
 
     Parameters
     ----------
@@ -153,7 +144,7 @@ def leakage_audit(
     -------
     dict
         `verdict`, `valid`, `conclusive`, `reason`; `arms.<name>.{slice,subject}.{accuracy,auc}` with
-        interval, `arms.<name>.training_accuracy`, ...; `gap.<labels>` of the accuracy per slice with
+        interval, `arms.<name>.training_accuracy`, ...; `gap.<labels>`, of the accuracy per slice, with
         interval; `chance.{p,smallest_p,level}`.
     """
     options = {"seed": seed, "resamples": resamples}
@@ -173,16 +164,16 @@ def leakage_audit(
 
 
 def verdict(*, p: float, smallest_p: float, fitted: float) -> dict[str, Any]:
-    """Say whether the audit found a leak, found none, or could not have found one.
+    """Decide between clean, invalid and inconclusive.
 
     Parameters
     ----------
     p : float
         Of `chance_test`, for new subjects with shuffled labels.
     smallest_p : float
-        The least that `p` could have been with so few subjects.
+        Lowest `p` that these numbers of subjects allow.
     fitted : float
-        The lower training accuracy of the two arms with shuffled labels.
+        Lower training accuracy of the two arms with shuffled labels.
 
     Returns
     -------
@@ -194,12 +185,12 @@ def verdict(*, p: float, smallest_p: float, fitted: float) -> dict[str, Any]:
     if fitted < MIN_FITTED:
         doubts.append(
             f"the network never fitted the shuffled labels (training accuracy {fitted:.2f}, required "
-            f"{MIN_FITTED}); raise audit.epochs or audit.alpha, or lower audit.subjects"
+            f"{MIN_FITTED}); raise leakage.epochs or leakage.alpha, or lower leakage.subjects"
         )
     if smallest_p >= CHANCE_LEVEL:
         doubts.append(
             f"too few subjects were tested to tell from chance (p cannot be below {smallest_p:.2g}, required "
-            f"{CHANCE_LEVEL}); raise audit.subjects or audit.test_fraction"
+            f"{CHANCE_LEVEL}); raise leakage.subjects or leakage.test_fraction"
         )
     if not valid:
         name = INVALID
@@ -217,12 +208,11 @@ def verdict(*, p: float, smallest_p: float, fitted: float) -> dict[str, Any]:
 def chance_test(
     predictions: pd.DataFrame, truth: Mapping[str, str], *, seed: int, relabellings: int = RELABELLINGS
 ) -> tuple[float, float]:
-    """Return how often chance alone reaches the accuracy per slice of new subjects with shuffled labels.
+    """Randomization test of the accuracy on new subjects, labels shuffled.
 
-    Labels that were dealt out by chance could have been dealt out otherwise: the test subjects' labels are
-    dealt again and again as `shuffled_labels` does, and the same probabilities held against them. Where the
-    network cannot know them, every deal is equally likely, and p is exact however much the slices of a
-    subject are alike (randomisation test; Phipson and Smyth 2010, Stat Appl Genet Mol Biol 9:39).
+    The test subjects' labels are drawn again as `shuffled_labels` does, and compared with the same
+    probabilities. If the network cannot know the labels every draw is equally likely, and p is exact however
+    similar the slices of a subject are (Phipson and Smyth 2010, Stat Appl Genet Mol Biol 9:39).
 
     Parameters
     ----------
@@ -234,30 +224,31 @@ def chance_test(
     Returns
     -------
     p, smallest_p : float, float
-        One-sided, and the least that it could be.
+        One-sided p, and its lowest possible value.
     """
-    called = predictions.assign(called=predictions["probability"] >= DEFAULT_THRESHOLD)
-    grouped = called.groupby("subject", sort=True)
+    predicted = predictions.assign(predicted=predictions["probability"] >= DEFAULT_THRESHOLD)
+    grouped = predicted.groupby("subject", sort=True)
     labelled = grouped["diagnosis"].first().to_numpy() == POSITIVE
-    # What a subject adds to the number of right slices when labelled AD, over what it adds as CN.
-    gain = (2 * grouped["called"].sum() - grouped.size()).to_numpy(np.int64)
+    # Correct slices that a subject adds when labelled AD, over those as CN.
+    gain = (2 * grouped["predicted"].sum() - grouped.size()).to_numpy(np.int64)
     true = np.array([truth[subject] == POSITIVE for subject in grouped.size().index])
     rng = np.random.default_rng(seed)
-    dealt = np.zeros(relabellings, dtype=np.int64)
-    deals = 1
+    drawn = np.zeros(relabellings, dtype=np.int64)
+    draws = 1
     for group in (true, ~true):
         positives = int(labelled[group].sum())
-        deals *= math.comb(int(group.sum()), positives)
+        draws *= math.comb(int(group.sum()), positives)
         order = rng.permuted(np.tile(gain[group], (relabellings, 1)), axis=1)
-        dealt += order[:, :positives].sum(axis=1)
-    reached = int((dealt >= gain[labelled].sum()).sum())
-    return (reached + 1) / (relabellings + 1), max(1 / deals, 1 / (relabellings + 1))
+        drawn += order[:, :positives].sum(axis=1)
+    reached = int((drawn >= gain[labelled].sum()).sum())
+    return (reached + 1) / (relabellings + 1), max(1 / draws, 1 / (relabellings + 1))
 
 
 def accuracy_gap(leaky: pd.DataFrame, honest: pd.DataFrame, *, seed: int, resamples: int) -> dict[str, float]:
-    """Return the lead of one arm over another in accuracy per slice, with its 95 % interval over subjects.
+    """Return the accuracy difference of two arms, with interval.
 
-    The arms are resampled on their own. Some subjects are in both, which would only make it narrower.
+    Per slice, 95 % over subjects. The arms are resampled independently, which is conservative for shared
+    subjects.
     """
     first = _accuracies(leaky, seed=seed, resamples=resamples)
     second = _accuracies(honest, seed=seed + 1, resamples=resamples)
@@ -270,7 +261,7 @@ def _arm(predictions: pd.DataFrame, *, aggregation: Aggregation, seed: int, resa
     tested = _tested(predictions)
     training = predictions[predictions["part"] != TEST]
     right = (training["probability"] >= DEFAULT_THRESHOLD) == (training["diagnosis"] == POSITIVE)
-    # One scan a subject, so that no session is needed to tell scans apart.
+    # One scan a subject: sessions are not needed.
     levels = bootstrap_intervals(
         tested.assign(session=""),
         aggregation=aggregation,
@@ -290,7 +281,7 @@ def _arm(predictions: pd.DataFrame, *, aggregation: Aggregation, seed: int, resa
 
 
 def _accuracies(predictions: pd.DataFrame, *, seed: int, resamples: int) -> FloatArray:
-    """Return the accuracy per slice, first of the sample and then of each resample."""
+    """Return accuracy per slice: sample first, then resamples."""
     subjects = predictions.groupby("subject", sort=True)["diagnosis"].first()
     truth = subjects.to_numpy() == POSITIVE
     codes = subjects.index.get_indexer(pd.Index(predictions["subject"]))

@@ -1,4 +1,4 @@
-"""Metrics per subject and per slice, calibration, ROC and precision-recall curves."""
+"""Metrics, calibration, ROC and precision-recall curves."""
 
 from typing import Any, Literal
 
@@ -24,14 +24,14 @@ from adpet.evaluation.bootstrap import (
 Interval = dict[Literal["value", "low", "high"], float]
 
 DEFAULT_RESAMPLES = 2_000
-# What a validation set that cannot tell the groups apart falls back to.
+# Used if no validation set can choose a better one.
 DEFAULT_THRESHOLD = 0.5
 
 
 def classification_metrics(
     truth: BoolArray, probability: FloatArray, *, threshold: float | FloatArray, bins: int | None = None
 ) -> dict[MetricName, float]:
-    """Score probabilities of AD as scikit-learn does, and their calibration in bins of equal mass.
+    """Score probabilities of AD with scikit-learn, and their calibration.
 
     Parameters
     ----------
@@ -39,9 +39,9 @@ def classification_metrics(
         True for AD; both classes must occur.
     probability : (n,) float64 ndarray
     threshold : float or (n,) float64 ndarray
-        A probability at or above it is called AD.
+        A probability at or above it is predicted AD.
     bins : int, optional
-        Of the calibration error; as many as n subjects can fill by default.
+        Of the calibration error; by default as many as n subjects can fill.
 
     Raises
     ------
@@ -51,13 +51,13 @@ def classification_metrics(
     from sklearn import metrics as sk
 
     require_both_classes(truth)
-    called = probability >= threshold
-    sensitivity, specificity = (sk.recall_score(truth, called, pos_label=label) for label in (True, False))
+    predicted = probability >= threshold
+    sensitivity, specificity = (sk.recall_score(truth, predicted, pos_label=label) for label in (True, False))
     return {
         "auc": float(sk.roc_auc_score(truth, probability)),
         "average_precision": float(sk.average_precision_score(truth, probability)),
-        "accuracy": float(sk.accuracy_score(truth, called)),
-        "balanced_accuracy": float(sk.balanced_accuracy_score(truth, called)),
+        "accuracy": float(sk.accuracy_score(truth, predicted)),
+        "balanced_accuracy": float(sk.balanced_accuracy_score(truth, predicted)),
         "sensitivity": float(sensitivity),
         "specificity": float(specificity),
         "brier": float(sk.brier_score_loss(truth, probability)),
@@ -68,7 +68,7 @@ def classification_metrics(
 
 
 def require_both_classes(truth: BoolArray) -> None:
-    """Refuse scores of one diagnosis alone: no metric that compares the two exists for them."""
+    """Refuse scores of one diagnosis alone."""
     if truth.all() or not truth.any():
         raise InputError(
             f"metrics need subjects with AD and with CN; received {truth.size} scores of one class: "
@@ -77,9 +77,10 @@ def require_both_classes(truth: BoolArray) -> None:
 
 
 def choose_threshold(subjects: pd.DataFrame) -> float:
-    """Return the threshold with the largest sensitivity + specificity (Youden 1950, Cancer 3:32-35).
+    """Return the threshold with the largest Youden index.
 
-    To be chosen on validation subjects, never on the subjects that are then reported.
+    Sensitivity + specificity - 1 (Youden 1950, Cancer 3:32-35); to be chosen on validation subjects, never on
+    the reported ones.
 
     Parameters
     ----------
@@ -89,8 +90,8 @@ def choose_threshold(subjects: pd.DataFrame) -> float:
     Returns
     -------
     float
-        Midway between two neighbouring scores; of several equally good ones that nearest to 0.5; 0.5 itself
-        where no threshold is better than chance (no subjects, one class, equal or reversed scores).
+        Midway between two neighbouring scores; of ties the one nearest to 0.5; 0.5 if no threshold beats
+        chance.
     """
     truth = subjects["diagnosis"].to_numpy() == POSITIVE
     probability = subjects["probability"].to_numpy(np.float64)
@@ -117,7 +118,7 @@ def level_intervals(
     threshold: float | FloatArray,
     counts: FloatArray,
 ) -> dict[MetricName, Interval]:
-    """Return every metric of some scores with its 95 % interval over subjects.
+    """Return every metric with its 95 % interval over subjects.
 
     Parameters
     ----------
@@ -127,11 +128,11 @@ def level_intervals(
     probability : (scores,) float64 ndarray
     threshold : float or (scores,) float64 ndarray
     counts : (resamples, subjects) float64 ndarray
-        As of `resampling.subject_resamples`.
+        As of `bootstrap.subject_resamples`.
     """
     values = classification_metrics(truth[codes], probability, threshold=threshold, bins=bins_for(truth.size))
     intervals = metric_intervals(subject_sums(truth, codes, probability, threshold=threshold), counts)
-    # Sums in another order may differ in the last digit, and an interval must hold its value.
+    # Rounding differs in the last digit, and an interval must hold its value.
     return {
         name: {
             "value": value,
@@ -151,12 +152,11 @@ def bootstrap_intervals(
     resamples: int = DEFAULT_RESAMPLES,
     weights: FloatArray | None = None,
 ) -> dict[Literal["subject", "slice"], dict[MetricName, Interval]]:
-    """Return every metric with its 95 % interval, per subject and per slice.
+    """Return all metrics with intervals, per subject and slice.
 
-    Subjects are drawn, within each diagnosis, and bring all their scans and slices along: slices of one
-    subject are near copies, and drawn singly would make the interval several times too narrow. Slices are
-    summed within subjects once (`resampling.subject_sums`), so the cost of a resample does not depend on how
-    many there are. Both levels meet the same resamples.
+    Cluster bootstrap: subjects are drawn within each diagnosis with all their scans and slices. Slices of one
+    subject are near copies; drawn singly they would make intervals several times too narrow. Both levels use
+    the same resamples.
 
     Parameters
     ----------
@@ -198,19 +198,19 @@ def evaluation(
     allow_shared_subjects: bool = False,
     weights: FloatArray | None = None,
 ) -> dict[str, Any]:
-    """Return the document of ``metrics.json``: nested, every leaf a finite number.
+    """Return a test set's metrics, threshold and counts.
 
     Parameters
     ----------
     predictions : DataFrame
         Of the test subjects.
     validation_predictions : DataFrame
-        Of the subjects that the threshold is chosen on; may be empty, then it is 0.5.
+        Of the subjects that choose the threshold; if empty it is 0.5.
     aggregation : {"mean_probability", "mean_logit", "position_weights"}
     seed : int
     resamples : int
     allow_shared_subjects : bool
-        For the slice split of 2019 alone, whose results are leaky by design and marked so elsewhere.
+        Only for the slice split of 2019, which is marked as leaky.
     weights : (positions,) float64 ndarray, optional
         For "position_weights"; learned on the validation subjects as well.
 
@@ -249,19 +249,19 @@ def evaluation(
 
 
 def _confusion(table: pd.DataFrame, threshold: float) -> dict[str, int]:
-    """Count right and wrong calls."""
+    """Count the cells of the confusion matrix."""
     truth: npt.NDArray[np.bool_] = table["diagnosis"].to_numpy() == POSITIVE
-    called = table["probability"].to_numpy(np.float64) >= threshold
+    predicted = table["probability"].to_numpy(np.float64) >= threshold
     return {
-        "true_positive": int((truth & called).sum()),
-        "false_negative": int((truth & ~called).sum()),
-        "false_positive": int((~truth & called).sum()),
-        "true_negative": int((~truth & ~called).sum()),
+        "true_positive": int((truth & predicted).sum()),
+        "false_negative": int((truth & ~predicted).sum()),
+        "false_positive": int((~truth & predicted).sum()),
+        "true_negative": int((~truth & ~predicted).sum()),
     }
 
 
 def _counts(predictions: pd.DataFrame, subjects: pd.DataFrame) -> dict[str, int]:
-    """Count what was tested."""
+    """Count subjects, scans and slices."""
     return {
         "subjects": len(subjects),
         "subjects_ad": int((subjects["diagnosis"] == POSITIVE).sum()),
@@ -272,10 +272,10 @@ def _counts(predictions: pd.DataFrame, subjects: pd.DataFrame) -> dict[str, int]
 
 
 def calibration_error(truth: BoolArray, probability: FloatArray, *, bins: int) -> float:
-    """Return the expected calibration error (Naeini 2015, AAAI) in bins of equal mass.
+    """Return the expected calibration error in bins of equal mass.
 
-    The mean distance of a bin's mean probability from its share of AD, bins counting by their scores. Few
-    subjects push it up: even true probabilities have some.
+    Naeini 2015, AAAI: the mean distance of a bin's mean probability from its share of AD. It is biased
+    upwards for few subjects, even if probabilities are perfectly calibrated.
     """
     codes = equal_mass_bins(probability, bins=bins)
     gaps = np.bincount(codes, weights=probability - truth, minlength=bins)
@@ -285,7 +285,7 @@ def calibration_error(truth: BoolArray, probability: FloatArray, *, bins: int) -
 def calibration_table(
     truth: BoolArray, probability: FloatArray, *, bins: int, independent: bool
 ) -> pd.DataFrame:
-    """Return the reliability diagram's points.
+    """Return the points of the reliability diagram.
 
     Parameters
     ----------
@@ -294,13 +294,12 @@ def calibration_table(
     probability : (n,) float64 ndarray
     bins : int
     independent : bool
-        Whether scores are of different subjects: slices of one are near copies and get no interval.
+        Whether scores are of different subjects; slices of one get no interval.
 
     Returns
     -------
     DataFrame
-        A row a bin that holds scores: `n`, `probability` (mean), `observed` (share of AD), `low` and `high`
-        of its exact 95 % interval, or NaN.
+        A row a bin: `n`, mean `probability`, `observed` share of AD, exact 95 % interval `low` and `high`.
     """
     codes: npt.NDArray[np.intp] = equal_mass_bins(probability, bins=bins)
     rows = []
@@ -312,7 +311,7 @@ def calibration_table(
     return pd.DataFrame(rows, columns=["n", "probability", "observed", "low", "high"])
 
 
-# A curve of 100,000 slices is drawn with this many points.
+# Points of a curve, however many slices it has.
 CURVE_POINTS = 500
 
 
@@ -342,18 +341,18 @@ def roc_curves(subjects: pd.DataFrame, slices: pd.DataFrame) -> pd.DataFrame:
 
 
 def precision_recall_curves(subjects: pd.DataFrame, slices: pd.DataFrame) -> pd.DataFrame:
-    """Return precision over recall (sensitivity), per subject and per slice.
+    """Return precision-recall curves per subject and per slice.
 
     Parameters
     ----------
     subjects, slices : DataFrame
-        `diagnosis` and `probability`, one row a subject, and one a slice.
+        As of `roc_curves`.
 
     Returns
     -------
     DataFrame
-        `level`, `recall` (rising from 0), `precision`; to be drawn in steps, a precision holding from the
-        recall before it, and the area below them is the average precision.
+        `level`, `recall` (rising from 0), `precision`. Drawn in steps, each precision holding from the recall
+        before it, the area is the average precision.
     """
     from sklearn.metrics import precision_recall_curve
 
@@ -361,7 +360,7 @@ def precision_recall_curves(subjects: pd.DataFrame, slices: pd.DataFrame) -> pd.
     for level, table in (("subject", subjects), ("slice", slices)):
         precision, recall, _ = precision_recall_curve(table["diagnosis"] == POSITIVE, table["probability"])
         curve = pd.DataFrame({"recall": recall, "precision": precision})
-        # Of equal recalls the first that is reached counts; scikit-learn's point at no recall is made up.
+        # The first of equal recalls counts; scikit-learn's point at recall 0 is artificial.
         curve = curve[curve["recall"] > 0].groupby("recall", sort=True)["precision"].max().reset_index()
         start = pd.DataFrame({"recall": [0.0], "precision": curve["precision"].head(1)})
         curve = pd.concat([start, curve], ignore_index=True)
@@ -370,7 +369,7 @@ def precision_recall_curves(subjects: pd.DataFrame, slices: pd.DataFrame) -> pd.
 
 
 def calibration_points(subjects: pd.DataFrame, slices: pd.DataFrame) -> pd.DataFrame:
-    """Return the reliability diagram per subject and per slice: `level`, and the columns of its table."""
+    """Return the reliability diagrams per subject and per slice."""
     bins = bins_for(len(subjects))
     parts = [
         calibration_table(
@@ -387,9 +386,9 @@ def calibration_points(subjects: pd.DataFrame, slices: pd.DataFrame) -> pd.DataF
 def roc_band(
     subjects: pd.DataFrame, *, seed: int, resamples: int = DEFAULT_RESAMPLES, points: int = 101
 ) -> pd.DataFrame:
-    """Return the pointwise 95 % bootstrap band of the subjects' ROC curve, from the resamples of `seed`.
+    """Return the pointwise bootstrap band of the ROC curve.
 
-    The band is vertical: sensitivities at a fixed false positive rate.
+    The 95 % band is vertical: sensitivities of subjects at a fixed false positive rate.
 
     Returns
     -------
@@ -401,7 +400,7 @@ def roc_band(
     scores = subjects["probability"].to_numpy(np.float64)
     falling = np.argsort(-scores, kind="stable")
     scores, truth, counts = scores[falling], truth[falling], counts[:, falling]
-    # A curve has a point where the score changes: equal scores are called together.
+    # Equal scores make one point of the curve.
     last = np.flatnonzero(np.diff(scores, append=-1.0))
     sensitivity = np.cumsum(counts * truth, axis=1)[:, last] / truth.sum()
     rate = np.cumsum(counts * ~truth, axis=1)[:, last] / (~truth).sum()
@@ -414,5 +413,5 @@ def roc_band(
 
 
 def _spread(size: int) -> npt.NDArray[np.intp]:
-    """Return at most `CURVE_POINTS` places of `size`, both ends among them."""
+    """Return at most `CURVE_POINTS` indices, both ends included."""
     return np.unique(np.linspace(0, size - 1, min(size, CURVE_POINTS)).round().astype(np.intp))

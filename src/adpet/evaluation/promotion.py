@@ -1,16 +1,17 @@
 """Promotion rule: may a challenger replace the champion, and why.
 
-Pure functions on the evidence that a registered version carries under hashed subject ids.
+Pure functions of the evidence that a registered version carries, with hashed subject ids.
 """
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import pandas as pd
 
+from adpet.contracts import Estimate, LeakageTest, Metrics, TrainingRun
 from adpet.errors import InputError
 from adpet.evaluation.aggregation import NEGATIVE, POSITIVE
 from adpet.evaluation.comparison import auc_difference
@@ -18,29 +19,29 @@ from adpet.evaluation.leakage import CLEAN
 from adpet.evaluation.metrics import Interval
 
 COLUMNS = ["subject", "diagnosis", "probability"]
-# The baseline that a network must beat: what a reader sees without one.
+# The baseline that a network must beat.
 REGIONS = "regions"
 
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """A version's results, for a decision about it.
+    """Results of a version on which a promotion is decided.
 
     Attributes
     ----------
     tested : DataFrame
         `subject` (hashed), `diagnosis`, `probability`: one row a test subject, ordered by hash.
     known : frozenset of str
-        Hashed subjects that the network was trained on, or that epochs, thresholds, weights of slices or
-        hyperparameters were chosen on.
+        Hashed subjects that were used to train or to choose epochs, thresholds, slice weights or
+        hyperparameters.
     leaky : bool
-        Whether its split had subjects on two sides.
+        Whether the split had subjects on both sides.
     audit, audit_reason : str
-        Verdict of the leakage audit, and why.
+        Verdict of the leakage test, and why.
     auc : Interval
         Per test subject.
     region_lead : Interval or None
-        Its AUC minus that of the region baseline, paired; None where none was scored.
+        Paired AUC difference to the region baseline, if that was scored.
     """
 
     tested: pd.DataFrame
@@ -56,24 +57,24 @@ class Evidence:
         cls,
         subjects: pd.DataFrame,
         *,
-        known: Iterable[str],
-        leaky: bool,
-        audit: Mapping[str, Any],
-        metrics: Mapping[str, Any],
+        trained: TrainingRun,
+        audit: LeakageTest,
+        metrics: Metrics,
     ) -> Self:
-        """Take what matters from the results of a run; the ids of `subjects` and `known` are hashed."""
+        """Collect the evidence of a run; subject ids are hashed."""
+        lead = metrics.differences.get(REGIONS)
         return cls(
             tested=subjects[COLUMNS].sort_values("subject", ignore_index=True),
-            known=frozenset(known),
-            leaky=leaky,
-            audit=audit["verdict"],
-            audit_reason=audit["reason"],
-            auc=metrics["subject"]["auc"],
-            region_lead=metrics["differences"].get(REGIONS),
+            known=frozenset([*trained.trained_on, *trained.validated_on]),
+            leaky=trained.leaky,
+            audit=audit.verdict,
+            audit_reason=audit.reason,
+            auc=_interval_of(metrics.subject.auc),
+            region_lead=None if lead is None else _interval_of(lead),
         )
 
     def to_json(self) -> str:
-        """Return the same text for the same evidence."""
+        """Return JSON text, the same for the same evidence."""
         document = {
             "tested": self.tested.to_dict(orient="list"),
             "known": sorted(self.known),
@@ -92,7 +93,7 @@ class Evidence:
         Raises
         ------
         InputError
-            Where it is something else.
+            If it is something else.
         """
         try:
             document = json.loads(text)
@@ -101,36 +102,40 @@ class Evidence:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(
                 f"required a version's evidence as JSON; received: {' '.join(str(error).split())[:200]}; "
-                "register it anew with: dvc repro --force register"
+                "register it again with: dvc repro --force register"
             ) from error
 
 
+def _interval_of(estimate: Estimate) -> Interval:
+    return {"value": estimate.value, "low": estimate.low, "high": estimate.high}
+
+
 def evidence_digest(text: str) -> str:
-    """Return the hash by which a version knows its evidence from any other."""
+    """Return the SHA-256 of the evidence's text."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-# Where more than this share of the subjects in common have two diagnoses, ids name other people.
+# Above this share of common subjects with differing diagnoses, the ids are of different people.
 MOST_RELABELLED = 0.1
 _OTHER_PEOPLE = (
-    "so many that these seem to be other people with the same ids: required cohorts whose ids differ, or the "
-    "diagnoses that the champion was told"
+    "too many: these seem to be other people with the same ids; use distinct ids for the two cohorts, or the "
+    "diagnoses that the champion was tested with"
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """What is asked of a version.
+    """Requirements of a promotion.
 
     Attributes
     ----------
     min_auc_lower : float
-        What the lower end of its AUC must exceed.
+        Bound that the lower end of the AUC's interval must exceed.
     baseline_margin, champion_margin : float
-        How much AUC it may lose to the region baseline and to the champion, at the lower end of the paired
-        difference. Nought asks for a win.
+        AUC that may be lost to the region baseline and to the champion, at the lower end of the paired
+        difference; 0 asks for a win.
     min_subjects : int
-        Subjects of each diagnosis without which nothing is decided.
+        Fewest subjects of each diagnosis.
     seed, resamples : int
         Of the paired bootstrap.
     """
@@ -144,7 +149,7 @@ class Rule:
 
 
 class Condition(NamedTuple):
-    """One condition, whether it is met, and the numbers."""
+    """One condition, whether it is met, and its numbers."""
 
     name: str
     met: bool
@@ -152,7 +157,7 @@ class Condition(NamedTuple):
 
 
 class Common(NamedTuple):
-    """The subjects that two versions are compared on, and how many tested ones were left out, by why."""
+    """Subjects that two versions are compared on, and exclusions."""
 
     challenger: pd.DataFrame
     champion: pd.DataFrame
@@ -161,24 +166,24 @@ class Common(NamedTuple):
 
 
 def conditions(challenger: Evidence, champion: Evidence | None, rule: Rule) -> list[Condition]:
-    """Return every condition for `challenger` to follow `champion`; None where there is no champion yet."""
+    """Return every condition for `challenger` to replace `champion`, if any."""
     return [
         _new_subjects(challenger, rule),
         Condition(
-            "leakage audit", challenger.audit == CLEAN, f"{challenger.audit}: {challenger.audit_reason}"
+            "leakage test", challenger.audit == CLEAN, f"{challenger.audit}: {challenger.audit_reason}"
         ),
         _auc(challenger.auc, rule),
         _baseline(challenger.region_lead, rule),
-        Condition("champion", met=True, text="there is none to compare with")
+        Condition("champion", met=True, text="there is no champion yet")
         if champion is None
         else _champion(challenger, champion, rule),
     ]
 
 
 def common_subjects(challenger: Evidence, champion: Evidence) -> Common:
-    """Return whom both were tested on and neither was trained or tuned on, in the same order.
+    """Return subjects tested by both versions and known to neither.
 
-    A subject whose diagnosis the two were told differently is left out as well.
+    In the same order. Subjects whose diagnosis differs between the two are excluded as well.
     """
     both = challenger.tested.merge(champion.tested, on="subject", suffixes=("", "_champion"))
     known = both["subject"].isin(challenger.known | champion.known)
@@ -222,23 +227,23 @@ def _baseline(lead: Interval | None, rule: Rule) -> Condition:
 def _champion(challenger: Evidence, champion: Evidence, rule: Rule) -> Condition:
     common = common_subjects(challenger, champion)
     left = "".join(
-        f", {count} left out since {why}"
+        f", {count} excluded since {why}"
         for count, why in (
             (common.known, "one of the two was trained or tuned on them"),
             (common.relabelled, "their diagnosis differs"),
         )
         if count
     )
-    who = f"{_counted(common.challenger)} that both were tested on{left}"
+    subjects = f"{_counted(common.challenger)} that both were tested on{left}"
     if common.relabelled > MOST_RELABELLED * (common.relabelled + len(common.challenger)):
-        return Condition("champion", met=False, text=f"{who}; {_OTHER_PEOPLE}")
+        return Condition("champion", met=False, text=f"{subjects}; {_OTHER_PEOPLE}")
     if _is_small(common.challenger, rule):
-        return Condition("champion", met=False, text=f"{who}; {_required(rule)}")
+        return Condition("champion", met=False, text=f"{subjects}; {_required(rule)}")
     if common.challenger["probability"].equals(common.champion["probability"]):
-        return Condition("champion", met=True, text=f"the same answers as the champion's on {who}")
+        return Condition("champion", met=True, text=f"the same predictions as the champion's on {subjects}")
     difference = auc_difference(common.challenger, common.champion, seed=rule.seed, resamples=rule.resamples)
     wanted = f"required: lower end over {_below(rule.champion_margin)}"
-    text = f"AUC difference {_interval(difference, sign='+')} on {who}; {wanted}"
+    text = f"AUC difference {_interval(difference, sign='+')} on {subjects}; {wanted}"
     return Condition("champion", difference["low"] > -rule.champion_margin, text)
 
 
@@ -264,5 +269,5 @@ def _below(margin: float) -> str:
 
 
 def _interval(value: Interval, *, sign: str = "") -> str:
-    """Return an interval in words."""
+    """Format an interval."""
     return f"{value['value']:{sign}.3f} (95 % interval {value['low']:{sign}.3f} to {value['high']:{sign}.3f})"

@@ -20,23 +20,23 @@ from adpet.imaging.atlas import AD_PATTERN, Atlas
 Map: TypeAlias = npt.NDArray[np.float32]
 Mask: TypeAlias = npt.NDArray[np.bool_]
 
-# The truth is where this share of uptake is lost, after the scanner's blur: less cannot be told from noise.
+# The truth is where at least this share of uptake is lost after the scanner's blur; less is noise.
 LEAST_DEFICIT: Final = 0.05
 SCORES: Final = ("pointing", "mass", "mass_ratio", "auroc", "iou")
 
 
 def truth_mask(deficit: Map, inside: Mask) -> Mask:
-    """Return where a map should point: the voxels of `inside` whose relative deficit is above 5 %."""
+    """Return the voxels whose deficit exceeds 5 %."""
     return np.asarray((deficit > LEAST_DEFICIT) & inside)
 
 
 def cam_score(found: Map, truth: Mask, inside: Mask) -> dict[str, float]:
-    """Score one map against one truth.
+    """Score a saliency map against a truth.
 
     Parameters
     ----------
     found : (i, j, k) float32 ndarray
-        High where the map points; only positive values have mass.
+        High values are salient; only positive ones have mass.
     truth : (i, j, k) bool ndarray
         Part of `inside`, neither empty nor all of it.
     inside : (i, j, k) bool ndarray
@@ -45,15 +45,15 @@ def cam_score(found: Map, truth: Mask, inside: Mask) -> dict[str, float]:
     Returns
     -------
     dict
-        ``pointing``: 1 where the highest voxel lies in the truth (Zhang et al. 2018), else 0.
-        ``mass``: share of the map's positive mass in the truth. ``mass_ratio``: that over the truth's share
-        of the voxels. ``auroc``: chance that a voxel of the truth is higher than another, ties one half.
-        ``iou``: overlap of the truth with as many of the highest voxels, intersection over union.
+        ``pointing``: 1 if the highest voxel is in the truth (Zhang et al. 2018), else 0. ``mass``: share of
+        positive mass in the truth. ``mass_ratio``: that over the truth's share of voxels. ``auroc``:
+        probability that a voxel of the truth is higher than another, ties one half. ``iou``: intersection
+        over union of the truth and as many of the highest voxels.
 
     Raises
     ------
     ValueError
-        Where the truth is empty, or all of `inside`.
+        If the truth is empty, or all of `inside`.
     """
     values, wanted = found[inside].astype(np.float64), truth[inside]
     n, positive = wanted.size, int(wanted.sum())
@@ -63,7 +63,7 @@ def cam_score(found: Map, truth: Mask, inside: Mask) -> dict[str, float]:
     total = float(mass.sum())
     share = float(mass[wanted].sum()) / total if total else 0.0
     won = float(rankdata(values)[wanted].sum()) - positive * (positive + 1) / 2
-    # A stable order, so that ties are broken the same way everywhere.
+    # A stable order breaks ties the same way everywhere.
     top = np.argsort(-values, kind="stable")[:positive]
     hits = int(wanted[top].sum())
     return {
@@ -76,7 +76,7 @@ def cam_score(found: Map, truth: Mask, inside: Mask) -> dict[str, float]:
 
 
 def centre_map(inside: Mask) -> Map:
-    """Return a map that is highest at the centre of `inside`, and falls with the distance from it."""
+    """Return a map that falls with distance from the centre."""
     where = np.indices(inside.shape).reshape(3, -1).T.reshape(*inside.shape, 3)
     distance = np.linalg.norm(where - np.argwhere(inside).mean(axis=0), axis=-1)
     return np.asarray(np.where(inside, 1 / (1 + distance), 0), dtype=np.float32)
@@ -85,14 +85,14 @@ def centre_map(inside: Mask) -> Map:
 def score_summary(
     table: pd.DataFrame, *, seed: int, resamples: int
 ) -> dict[str, dict[str, dict[str, float | int]]]:
-    """Return the mean score of each map, with its interval over subjects.
+    """Return each map's mean scores with intervals over subjects.
 
     Parameters
     ----------
     table : DataFrame
         `subject`, `map`, and the columns of `SCORES`; one row a scan and map.
     seed, resamples : int
-        Of the bootstrap over subjects; all maps meet the same resamples.
+        Of the bootstrap over subjects; all maps use the same resamples.
 
     Returns
     -------
@@ -109,38 +109,37 @@ def score_summary(
 
 
 def network_ranges(table: pd.DataFrame) -> dict[str, Any]:
-    """Return how far untrained networks lie apart: one may call dark bright, another the other way round.
+    """Return the range of scores over untrained networks.
+
+    The sign of an untrained network's maps is arbitrary, so their scores vary widely.
 
     Parameters
     ----------
     table : DataFrame
-        `map`, `network` (missing where the map is not an untrained network's), and the columns of `SCORES`.
+        `map`, `network` (missing for other maps), and the columns of `SCORES`.
 
     Returns
     -------
     dict
-        ``networks``: how many there are. By map and score: ``lowest`` and ``highest`` mean of a network.
+        ``networks``: their number. By map and score: ``lowest`` and ``highest`` mean of a network.
     """
     means = table.groupby(["map", "network"], sort=True)[list(SCORES)].mean()
     ranges: dict[str, Any] = {"networks": int(table["network"].nunique())}
     for name, rows in means.groupby(level="map", sort=True):
         ranges[str(name)] = {
-            score: {
-                "lowest": round(float(rows[score].min()), 6),
-                "highest": round(float(rows[score].max()), 6),
-            }
-            for score in SCORES
+            score: {"lowest": round(float(column.min()), 6), "highest": round(float(column.max()), 6)}
+            for score, column in rows.items()
         }
     return ranges
 
 
 def area_share(truths: Sequence[Mask], inside: Mask) -> float:
-    """Return the truth's mean share of the voxels that are scored: what a blind map's mass would be."""
+    """Return the truth's mean share of voxels."""
     return float(np.mean([truth[inside].mean() for truth in truths]))
 
 
 def score_rows(maps: Mapping[str, Map], truth: Mask, inside: Mask, **facts: Any) -> list[dict[str, Any]]:
-    """Return one row a map: its name, `facts` about the scan, and its scores."""
+    """Return one row a map: name, facts, scores."""
     return [{**facts, "map": name, **cam_score(found, truth, inside)} for name, found in maps.items()]
 
 
@@ -149,26 +148,26 @@ def _interval(values: npt.NDArray[np.float64], drawn: npt.NDArray[np.float64]) -
     return {"value": round(float(values.mean()), 6), "low": round(low, 6), "high": round(high, 6)}
 
 
-# Fewer healthy subjects give no spread to speak of.
+# Fewer healthy scans give no useful spread.
 FEWEST = 3
 
-# What is taken for noise in each principal pattern, as a share of the variance of all.
+# Assumed noise variance of each component, as a share of the total.
 NOISE = 0.2
 
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """The maps of healthy subjects, over the voxels of a mask.
+    """Distribution of healthy maps over a mask's voxels.
 
     Attributes
     ----------
     mean : (v,) float32 ndarray
-        At each place, in logits.
+        Mean at each voxel, in logits.
     spread : float
-        Standard deviation from it, root mean square over all places, in logits: what healthy maps vary by.
-        One number, since a place's own would lift places at which no healthy map ever differs.
+        Standard deviation, root mean square over all voxels, in logits. One number: a voxel's own would
+        inflate places at which healthy maps never differ.
     scans : int
-        How many maps stand behind them.
+        Number of maps.
     """
 
     mean: Map
@@ -176,10 +175,9 @@ class Reference:
     scans: int
 
     def distance(self, maps: Map) -> Map:
-        """Return how many standard deviations maps, (..., v), lie above the healthy mean and above their own.
+        """Return z-scores of maps, (..., v), minus their own mean.
 
-        How much a scan as a whole is like AD is what its probability says, and lifts its map everywhere; what
-        is left is where.
+        A global offset is a matter of the scan's probability; what remains is the location.
         """
         distance = (maps - self.mean) / np.float32(self.spread)
         above = distance - distance.mean(axis=-1, keepdims=True, dtype=np.float64)
@@ -187,7 +185,7 @@ class Reference:
 
 
 def healthy_reference(maps: Map) -> Reference:
-    """Return what subjects are compared with.
+    """Return the distribution of healthy maps.
 
     Parameters
     ----------
@@ -197,67 +195,58 @@ def healthy_reference(maps: Map) -> Reference:
     Raises
     ------
     InputError
-        Where there are too few maps, or they do not differ anywhere.
+        If there are too few maps, or all are equal.
     """
     require_healthy(len(maps))
     variance = float(maps.var(axis=0, ddof=1, dtype=np.float64).mean())
     if not variance > 0:
         raise InputError(
-            "referenced maps: required maps that differ between CN training scans; received maps that "
-            "are all alike: the network looks at nothing; train it longer"
+            "z-scored attribution maps: the maps of all CN training scans are equal: the network looks at "
+            "nothing; train it longer"
         )
     mean = maps.mean(axis=0, dtype=np.float64).astype(np.float32)
     return Reference(mean, float(np.sqrt(variance)), len(maps))
 
 
 def require_healthy(scans: int) -> None:
-    """Refuse too few healthy scans for a reference.
-
-    Raises
-    ------
-    InputError
-        Where there are fewer than `FEWEST`.
-    """
+    """Refuse fewer than `FEWEST` healthy scans."""
     if scans < FEWEST:
         raise InputError(
-            f"referenced maps: required {FEWEST} CN training scans or more; received {scans}; "
+            f"z-scored attribution maps: required {FEWEST} CN training scans or more; received {scans}; "
             "lower split.test_fraction, or add CN scans"
         )
 
 
 @dataclass(frozen=True, eq=False)
 class Patterns:
-    """The ways in which healthy maps differ as a whole: a Wiener filter on their principal patterns.
+    """Wiener filter on the principal components of healthy maps.
 
     Attributes
     ----------
     patterns : (k, v) float32 ndarray
         Orthonormal.
     gains : (k,) float32 ndarray
-        How much of each is kept, from 0 to 1.
+        Share of each that is kept, from 0 to 1.
     """
 
     patterns: Map
     gains: Map
 
     def kept(self, distances: Map) -> Map:
-        """Return what of distances, (..., v), lies along the patterns, each by its gain."""
+        """Return the filtered z-scores, (..., v)."""
         return np.asarray((distances @ self.patterns.T * self.gains) @ self.patterns, dtype=np.float32)
 
 
 def healthy_patterns(distances: Map) -> Patterns:
-    """Return the principal patterns of healthy subjects' distances.
+    """Return principal components of healthy z-scores, with gains.
+
+    A gain is the component's variance over that plus `NOISE` times the total variance.
 
     Parameters
     ----------
     distances : (n, v) float32 ndarray
-
-    Returns
-    -------
-    Patterns
-        A pattern's gain is its variance, over that and `NOISE` of the variance of all of them.
     """
-    # The patterns of few maps of many voxels come from the products between the maps.
+    # With fewer maps than voxels, components follow from the products between maps.
     variance, mixtures = np.linalg.eigh((distances @ distances.T).astype(np.float64))
     there = variance > 1e-6 * variance.max()
     patterns = mixtures.T[there].astype(np.float32) @ distances
@@ -267,13 +256,13 @@ def healthy_patterns(distances: Map) -> Patterns:
 
 
 def smoothed(data: Map, *, fwhm_mm: float, grid_mm: float, inside: Mask) -> Map:
-    """Blur a map inside a mask, without what lies outside; 0 there.
+    """Blur a map within a mask; 0 outside.
 
     Parameters
     ----------
     data : (i, j, k) float32 ndarray
     fwhm_mm : float
-        Full width at half maximum of the Gaussian; 0 leaves the map as it is inside.
+        Full width at half maximum of the Gaussian; 0 is no blur.
     grid_mm : float
         Edge of a voxel.
     inside : (i, j, k) bool ndarray
@@ -293,23 +282,23 @@ def _blurred(data: Map, sigma: float) -> Map:
 
 Volume: TypeAlias = npt.NDArray[np.floating]
 
-# The row of what lies in the brain but in no region.
+# The brain outside of all regions.
 ELSEWHERE = "elsewhere in the brain"
-# More of a map's mass than this outside the brain is an alarm: the network looks at what cannot be disease.
+# A larger share of mass outside the brain, where no disease can be, is an alarm.
 MOST_OUTSIDE = 0.1
 
 
 def region_table(
     maps: Mapping[str, Volume], uptake: Mapping[str, Volume], atlas: Atlas, brain: Mask
 ) -> pd.DataFrame:
-    """Return one row a region: its share of each map's mass and its mean uptake in each group.
+    """Return map mass and group uptake by region.
 
     Parameters
     ----------
     maps : mapping of str to (i, j, k) float ndarray
         Group maps by name; positive values have mass.
     uptake : mapping of str to (i, j, k) float ndarray
-        Mean ratio images by group.
+        Mean SUVR images by group.
     atlas : Atlas
         On the same grid.
     brain : (i, j, k) bool ndarray
@@ -318,9 +307,9 @@ def region_table(
     Returns
     -------
     DataFrame
-        `region`, `ad_pattern` (whether the disease begins there), `voxels`, `volume_share`,
-        ``<name>_mass`` and ``<name>_density`` (mass share over volume share) for each map, ``<group>_uptake``
-        for each group; the last row is the brain outside of all regions.
+        `region`, `ad_pattern` (whether the disease begins there), `voxels`, `volume_share`, ``<name>_mass``
+        and ``<name>_density`` (mass share over volume share) of each map, ``<group>_uptake``; the last row is
+        the rest of the brain.
     """
     labels = np.where(brain, atlas.labels, 0)
     numbers = [number for number in atlas.names if (labels == number).any()]
@@ -342,12 +331,12 @@ def region_table(
 
 
 def pattern_share(table: pd.DataFrame, name: str) -> dict[str, float]:
-    """Return how much of a map's mass lies in the known pattern, and over the pattern's share of the brain.
+    """Return a map's mass in the AD pattern.
 
     Parameters
     ----------
     table : DataFrame
-        As `region_table` gives it, with the map `name`.
+        Of `region_table`, with the map `name`.
     """
     pattern = table[table["ad_pattern"]]
     mass, volume = float(pattern[f"{name}_mass"].sum()), float(pattern["volume_share"].sum())
@@ -355,14 +344,14 @@ def pattern_share(table: pd.DataFrame, name: str) -> dict[str, float]:
 
 
 def share_outside(data: Volume, brain: Mask) -> float:
-    """Return the share of a map's absolute mass that lies outside the brain; 0 where it has none."""
+    """Return the share of absolute mass outside the brain."""
     mass = np.abs(data).astype(np.float64)
     total = float(mass.sum())
     return float(mass[~brain].sum()) / total if total else 0.0
 
 
 def alarms_of(shares: Mapping[str, float]) -> list[str]:
-    """Return one line for each map of which more than 10 % lies outside the brain."""
+    """Return a line for each map outside the brain."""
     return [
         f"{name}: {share:.0%} of the map's mass lies outside the brain (alarm above {MOST_OUTSIDE:.0%}): "
         "look at its montages before you believe the model"
@@ -377,9 +366,9 @@ LogOdds: TypeAlias = Callable[[Slices], float]
 
 
 def map_similarity(a: Floats, b: Floats, inside: Mask) -> float:
-    """Return Spearman's rank correlation of two maps in a mask, from -1 to 1; 0 where one is constant."""
-    ranks = [rankdata(one[inside]) for one in (a, b)]
-    first, second = (one - one.mean() for one in ranks)
+    """Spearman's rank correlation in a mask; 0 for constant maps."""
+    ranks = [rankdata(values[inside]) for values in (a, b)]
+    first, second = (rank - rank.mean() for rank in ranks)
     scale = float(np.sqrt(np.sum(first**2) * np.sum(second**2)))
     return float(np.sum(first * second)) / scale if scale > 0 else 0.0
 
@@ -387,14 +376,14 @@ def map_similarity(a: Floats, b: Floats, inside: Mask) -> float:
 def deletion_insertion(
     slices: Slices, healthy: Slices, order: npt.NDArray[np.intp], log_odds: LogOdds, *, steps: int
 ) -> dict[str, list[float]]:
-    """Replace a scan's pixels by healthy ones in an order, and put them back into a healthy scan.
+    """Replace pixels by healthy ones, and the reverse.
 
     Parameters
     ----------
     slices, healthy : (n, h, w) uint8 ndarray
         The scan, and the mean of healthy training subjects in the same planes.
     order : (pixels,) int ndarray
-        Flat indices of pixels of `slices`, the first to be replaced first.
+        Flat indices of pixels of `slices`, first to be replaced first.
     log_odds : callable
         Log-odds of AD of a scan's slices.
     steps : int
@@ -403,7 +392,7 @@ def deletion_insertion(
     Returns
     -------
     dict
-        ``share``: of `order` that was changed, from 0 to 1; ``deletion`` and ``insertion``: log-odds then.
+        ``share`` of `order` that was changed, from 0 to 1; log-odds after ``deletion`` and ``insertion``.
     """
     curves: dict[str, list[float]] = {"share": [], "deletion": [], "insertion": []}
     for count in np.linspace(0, order.size, steps + 1).round().astype(int):
@@ -416,15 +405,15 @@ def deletion_insertion(
 
 
 def highest_first(maps: Floats, inside: Mask) -> npt.NDArray[np.intp]:
-    """Return the flat indices of the pixels in `inside`, the map's highest first."""
+    """Return the flat indices of the mask's pixels, highest first."""
     places = np.flatnonzero(inside)
     return np.asarray(places[np.argsort(-maps.flat[places], kind="stable")])
 
 
 def in_blocks_at_random(inside: Mask, rng: np.random.Generator, *, block: int) -> npt.NDArray[np.intp]:
-    """Return the same pixels in random order, block by block.
+    """Return the mask's pixels in random order, block by block.
 
-    Scattered single pixels would be noise that no map could make: blocks are as coarse as maps are.
+    Scattered single pixels would be noise that no map could produce; blocks are as coarse as maps.
     """
     planes, rows, columns = np.indices(inside.shape)
     across = -(-inside.shape[2] // block)
@@ -434,18 +423,13 @@ def in_blocks_at_random(inside: Mask, rng: np.random.Generator, *, block: int) -
     return np.asarray(places[np.argsort(drawn.flat[places], kind="stable")])
 
 
-def area_under(curve: Sequence[float], share: Sequence[float]) -> float:
-    """Return the mean height of a curve over the share that was changed (trapezoids)."""
-    return float(np.trapezoid(curve, share))
-
-
 def gains(ours: dict[str, list[float]], random: dict[str, list[float]]) -> dict[str, float]:
-    """Return the areas between a map's curves and those in random order; positive is better than chance.
+    """Return the areas between a map's curves and random ones.
 
-    Deletion by the map should lower the log-odds sooner, insertion should raise them sooner.
+    Positive is better than chance: deletion should lower the log-odds sooner, insertion raise them sooner.
     """
     areas = {
-        name: area_under(ours[name], ours["share"]) - area_under(random[name], random["share"])
+        name: float(np.trapezoid(ours[name], ours["share"]) - np.trapezoid(random[name], random["share"]))
         for name in ("deletion", "insertion")
     }
     return {"deletion": -areas["deletion"], "insertion": areas["insertion"]}
@@ -454,31 +438,25 @@ def gains(ours: dict[str, list[float]], random: dict[str, list[float]]) -> dict[
 def cascade_rows(
     original: Sequence[Floats], randomised: Iterator[tuple[str, Sequence[Floats]]], inside: Mask
 ) -> list[dict[str, Any]]:
-    """Return how alike the maps stay to the original ones, as more and more layers are drawn anew.
+    """Return the similarity to the original maps by randomized layer.
 
     Parameters
     ----------
     original : sequence of ndarray
         One map a scan.
-    randomised : iterator of (layers, maps)
-        What has been drawn anew last, and the maps since.
+    randomised : iterator of (layer, maps)
+        The layer randomized last, and the maps since.
     inside : bool ndarray
         Where maps are compared.
 
     Returns
     -------
     list of dict
-        `layer`, `similarity` (the scans' mean), `lowest`, `highest`; the first row is the network itself.
+        `layer`, `similarity` (mean over scans), `lowest`, `highest`; the first row is the network itself.
     """
     rows: list[dict[str, Any]] = [{"layer": "none", "similarity": 1.0, "lowest": 1.0, "highest": 1.0}]
     for layer, maps in randomised:
         alike = [map_similarity(a, b, inside) for a, b in zip(original, maps, strict=True)]
-        rows.append(
-            {
-                "layer": layer,
-                "similarity": float(np.mean(alike)),
-                "lowest": min(alike),
-                "highest": max(alike),
-            }
-        )
+        mean = float(np.mean(alike))
+        rows.append({"layer": layer, "similarity": mean, "lowest": min(alike), "highest": max(alike)})
     return rows

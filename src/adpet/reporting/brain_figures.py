@@ -1,4 +1,4 @@
-"""Figures of brains: CAM montages, group maps, sanity checks."""
+"""Figures of brains: saliency montages, group maps, sanity checks."""
 
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -16,23 +16,23 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.floating]
 
-# More panels than this are too small to read: evenly chosen ones are shown.
+# More panels would be too small to read.
 MAX_PANELS = 12
-# From so many panels on, so many columns.
+# Least number of panels, and their columns.
 COLUMNS = ((9, 6), (0, 4))
-# Below this share of the largest absolute value a map is not drawn, as in the 2019 work.
+# Share of the largest absolute value below which a map is transparent, as in the 2019 work.
 HIDE_BELOW = 0.2
-# How opaque a map is where it begins to show, and where it is strongest.
+# Opacity of the weakest visible and of the strongest values.
 FAINTEST, STRONGEST = 0.35, 0.85
 UNIT = "Class activation (logit)"
 SIGNED_UNIT = f"Class activation (logit; + for AD, {MINUS} for CN)"
-REFERENCED_UNIT = "Class activation (SD from healthy training scans; + towards AD)"
-# Of the underlay: the quantile that is shown white, and the share of it that counts as head.
+REFERENCED_UNIT = "Attribution (SD from healthy training scans; + towards AD)"
+# Quantile of the underlay that is white, and the share of it that delimits the head.
 WHITE_QUANTILE, HEAD_SHARE = 0.995, 0.15
 
 
 class _Overlay(NamedTuple):
-    """How a map's values become colours."""
+    """Colours, scale and transparency of a map."""
 
     colours: "Colormap"
     norm: "Normalize"
@@ -51,26 +51,26 @@ def cam_montage(
     limit: float | None = None,
     unit: str | None = None,
 ) -> "Figure":
-    """Lay one scan's activation maps over its coronal slices.
+    """Overlay saliency maps on one scan's coronal slices.
 
-    Where any map value is negative the scale is signed: warm colours speak for AD, cold ones for CN.
+    With negative values the scale diverges: warm colours for AD, cold ones for CN.
 
     Parameters
     ----------
     slices : (n, h, w) uint8 ndarray
     maps : (n, h, w) float ndarray
-        Class activation, on the pixels of `slices`.
+        On the pixels of `slices`.
     y_mm : (n,) float ndarray
         MNI y of each slice.
     title : str
     left_right : bool
         Whether to mark the patient's left and right.
     hide_below : float
-        Share of `limit` below which the slice shows through alone.
+        Share of `limit` below which the map is transparent.
     limit : float, optional
-        End of the colour scale, to compare scans; else the largest absolute value of this one.
+        End of the colour scale, to compare scans; by default the largest absolute value.
     unit : str, optional
-        What the colours mean; else class activation in logits.
+        Label of the colour bar; by default class activation in logits.
 
     Returns
     -------
@@ -114,22 +114,22 @@ def group_map_figure(
     hide_below: float = HIDE_BELOW,
     unit: str = "logit",
 ) -> "Figure":
-    """Lay the groups' mean activation maps and their difference over coronal sections of the template.
+    """Overlay group mean maps and their difference on coronal sections.
 
     Parameters
     ----------
     mean_ad, mean_cn, difference : (i, j, k) float ndarray
-        Class activation on the standard grid; both means share one colour scale.
+        Maps on the template grid; both means have the same colour scale.
     underlay : (i, j, k) float ndarray
         The template on the same grid.
     affine : (4, 4) float64 ndarray
         Voxel indices -> RAS+ mm, axis-aligned.
     n_ad, n_cn : int, optional
-        Scans behind each mean, for the labels.
+        Scans of each mean, for the labels.
     sections : int
-        How many planes, evenly over the planes that hold activation.
+        Number of planes, evenly over those with activation.
     hide_below : float
-        Share of the largest absolute value below which the template shows through alone.
+        Share of the largest absolute value below which a map is transparent.
     unit : str
         Of the values, for the colour bars.
 
@@ -178,8 +178,45 @@ def group_map_figure(
     return figure
 
 
+@styled
+def glass_brain_figure(
+    data: npt.NDArray[np.float32],
+    affine: npt.NDArray[np.float64],
+    *,
+    hide_below: float,
+) -> "Figure":
+    """Draw a signed map in a glass brain.
+
+    Parameters
+    ----------
+    data : (i, j, k) float32 ndarray
+    affine : (4, 4) float64 ndarray
+        Voxel indices -> MNI mm.
+    hide_below : float
+        Share of the largest absolute value below which nothing is drawn.
+    """
+    import nibabel as nib
+    from nilearn.plotting import plot_glass_brain
+
+    end = float(np.abs(data).max()) or 1.0
+    figure = new_figure(7.6, 2.6, layout=None)
+    plot_glass_brain(
+        nib.Nifti1Image(data, affine),
+        display_mode="lyrz",
+        figure=figure,
+        colorbar=True,
+        cmap="coolwarm",
+        plot_abs=False,
+        symmetric_cbar=True,
+        threshold=hide_below * end,
+        vmax=end,
+        annotate=True,
+    )
+    return figure
+
+
 def _overlay(maps: Floats, *, limit: float | None, hide_below: float, signed: bool | None = None) -> _Overlay:
-    """Choose a perceptually even colour map: one-sided for maps without negative values, else diverging."""
+    """Choose a perceptually uniform colour map, diverging for signed maps."""
     import matplotlib as mpl
     from matplotlib.colors import ListedColormap, Normalize
 
@@ -190,26 +227,26 @@ def _overlay(maps: Floats, *, limit: float | None, hide_below: float, signed: bo
         # The middle third is as grey as the slice below it; values that small are mostly hidden anyway.
         ends = np.r_[np.linspace(0, 0.34, 128), np.linspace(0.66, 1, 128)]
         return _Overlay(ListedColormap(mpl.colormaps["coolwarm"](ends)), Normalize(-end, end), hide_below)
-    # The darkest third could not be told from the slice either.
+    # The darkest third could not be distinguished from the slice either.
     bright = mpl.colormaps["inferno"](np.linspace(0.33, 1, 256))
     return _Overlay(ListedColormap(bright), Normalize(0, end), hide_below)
 
 
 def _painted(plane: Floats, overlay: _Overlay) -> Floats:
-    """Return (h, w, 4) colours that grow opaque away from zero; nothing below the hiding share."""
+    """Return (h, w, 4) colours, more opaque away from zero."""
     painted = overlay.colours(overlay.norm(plane))
     painted[..., 3] = _opacity(np.abs(plane) / overlay.norm.vmax, overlay.hide_below)
     return np.asarray(painted)
 
 
 def _opacity(strength: Floats, hide_below: float) -> Floats:
-    """Return how opaque a value is at a share `strength` of the scale's end."""
+    """Return the opacity of a share of the scale's end."""
     ramp = np.clip((strength - hide_below) / max(1 - hide_below, 1e-6), 0, 1)
     return np.where(strength < hide_below, 0, FAINTEST + (STRONGEST - FAINTEST) * ramp)
 
 
 def _legend(overlay: _Overlay) -> "ScalarMappable":
-    """Return what a colour bar shows: the map's colours over mid grey, as opaque as in the panels."""
+    """Return the colour bar's colours, blended over mid grey."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import ListedColormap
 
@@ -222,7 +259,7 @@ def _legend(overlay: _Overlay) -> "ScalarMappable":
 
 
 def _mark_sides(axes: "Axes") -> None:
-    """Write L at the patient's left and R at the right."""
+    """Mark the patient's left and right."""
     for place, side in ((0.03, "L"), (0.97, "R")):
         axes.text(
             place,
@@ -237,35 +274,35 @@ def _mark_sides(axes: "Axes") -> None:
 
 
 def _millimetres(value: float) -> str:
-    """Return a position with its sign, as printed."""
+    """Format a position with its sign."""
     return f"{value:+.0f} mm".replace("-", MINUS) if round(value) else "0 mm"
 
 
 def _group_size(count: int | None) -> str:
-    """Return how many scans a mean is made of."""
+    """Return the number of scans, in brackets."""
     return "" if count is None else f" (n = {count})"
 
 
 def _plane(volume: Floats, index: int, crop: tuple[slice, slice]) -> Floats:
-    """Cut a coronal plane of an RAS+ volume: row 0 superior, column 0 the patient's left."""
+    """Return a coronal plane: row 0 superior, column 0 left."""
     return volume[crop[0], index, crop[1]].T[::-1]
 
 
 def _planes_with_activation(strength: Floats, sections: int) -> list[int]:
-    """Return evenly spaced planes between the first and the last that hold anything."""
+    """Return evenly spaced planes that span all activation."""
     held = np.flatnonzero(strength.any(axis=(0, 2)))
     first, last = (held[0], held[-1]) if held.size else (0, strength.shape[1] - 1)
     return _evenly(int(first), int(last), sections)
 
 
 def _evenly(first: int, last: int, most: int) -> list[int]:
-    """Return at most `most` indices from `first` to `last` at equal steps, centred."""
+    """Return at most `most` indices at equal steps, centred."""
     step = max(1, -(-(last - first + 1) // most))
     return list(range(first + (last - first) % step // 2, last + 1, step))
 
 
 def _head(underlay: Floats) -> tuple[slice, slice]:
-    """Return the extent of the head from left to right and from below to above, with a margin."""
+    """Return the head's extent along x and z, with margin."""
     inside = underlay > HEAD_SHARE * np.quantile(underlay, WHITE_QUANTILE)
     extents = []
     for axis in (0, 2):
@@ -274,17 +311,21 @@ def _head(underlay: Floats) -> tuple[slice, slice]:
     return extents[0], extents[1]
 
 
-STYLES = {"referenced": (AD_COLOUR, "-"), "exact": (CN_COLOUR, "--"), "random": (GREY, ":")}
+STYLES = {
+    "referenced": (AD_COLOUR, "-", "Z-scored map"),
+    "exact": (CN_COLOUR, "--", "CAM"),
+    "random": (GREY, ":", "Random"),
+}
 
 
 @styled
 def sanity_figure(cascade: pd.DataFrame, curves: pd.DataFrame) -> "Figure":
-    """Draw how maps change when weights are drawn anew, and how the answer changes with the tissue.
+    """Draw weight randomization, deletion and insertion.
 
     Parameters
     ----------
     cascade : DataFrame
-        `layer`, `similarity`, `lowest`, `highest`, as `cascade_rows` gives them.
+        `layer`, `similarity`, `lowest`, `highest`, of `cascade_rows`.
     curves : DataFrame
         `scan`, `map`, `share`, `deletion`, `insertion`; the mean over scans is drawn.
     """
@@ -293,15 +334,15 @@ def sanity_figure(cascade: pd.DataFrame, curves: pd.DataFrame) -> "Figure":
     _draw_cascade(left, cascade)
     for axes, (name, title) in zip(
         others,
-        (("deletion", "Deletion: healthy tissue put in"), ("insertion", "Insertion: into a healthy scan")),
+        (("deletion", "Deletion: healthy tissue inserted"), ("insertion", "Insertion into a healthy scan")),
         strict=True,
     ):
         means = curves.groupby(["map", "share"], sort=True)[name].mean()
-        for order, (colour, dashes) in STYLES.items():
+        for order, (colour, dashes, label) in STYLES.items():
             line = means[order]
-            axes.plot(100 * line.index.to_numpy(), line.to_numpy(), dashes, color=colour, label=order)
+            axes.plot(100 * line.index.to_numpy(), line.to_numpy(), dashes, color=colour, label=label)
         axes.set(title=title, xlabel="Brain replaced (%)", ylabel="Log-odds of AD")
-        axes.legend(title="highest first by")
+        axes.legend(title="Highest first by")
     return figure
 
 
@@ -312,7 +353,7 @@ def _draw_cascade(axes: "Axes", cascade: pd.DataFrame) -> None:
     axes.plot(places, cascade["similarity"], "o-", color=CN_COLOUR, markersize=4)
     axes.set_xticks(list(places), cascade["layer"], rotation=60, ha="right", rotation_mode="anchor")
     axes.set(
-        title="Weights permuted from the head down to ...",
+        title="Weights randomized from the head down to ...",
         ylabel="Similarity (Spearman)",
         ylim=(min(-0.5, float(cascade["lowest"].min()) - 0.05), 1.05),
     )

@@ -1,4 +1,4 @@
-"""Components of the report: text, tables, figures, and the files they show."""
+"""Components of the report: text, tables, figures, input documents."""
 
 import base64
 import io
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from adpet.reporting.style import CN_COLOUR, DPI, MINUS, STYLE, new_figure, styled
+from adpet.reporting.style import DPI, MINUS, STYLE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,7 +29,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Items:
-    """Sentences that stand side by side."""
+    """A bulleted list."""
 
     items: tuple[str, ...]
     kind: ClassVar[str] = "items"
@@ -37,7 +37,7 @@ class Items:
 
 @dataclass(frozen=True)
 class Heading:
-    """The title of a part of a section."""
+    """Title of a subsection."""
 
     title: str
     kind: ClassVar[str] = "heading"
@@ -45,7 +45,10 @@ class Heading:
 
 @dataclass(frozen=True)
 class Chart:
-    """A figure: `uri` holds the image itself, `alt` says what it shows; `wide` ones scroll on a phone."""
+    """A figure with alternative text.
+
+    `uri` holds the image itself; `wide` figures scroll on a phone.
+    """
 
     uri: str
     alt: str
@@ -56,7 +59,7 @@ class Chart:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of text; the first column names the row, and the others are set to the right."""
+    """Rows of text; the first column names the row."""
 
     caption: str
     columns: tuple[str, ...]
@@ -65,7 +68,7 @@ class Table:
     kind: ClassVar[str] = "table"
 
 
-# The measures of an evaluation, as they are printed.
+# Metrics, as they are printed.
 MEASURES = {
     "auc": "AUC",
     "average_precision": "Average precision",
@@ -82,7 +85,7 @@ Block = Text | Items | Heading | Chart | Table
 
 @dataclass(frozen=True)
 class Section:
-    """A chapter of the report; `anchor` is its name in the page's address."""
+    """A section of the report; `anchor` is its id."""
 
     title: str
     anchor: str
@@ -90,7 +93,7 @@ class Section:
 
 
 def table(caption: str, columns: Iterable[str], rows: Iterable[Iterable[str]], **options: bool) -> Table:
-    """Return a table of rows and columns that may be of any kind of sequence."""
+    """Return a table from any sequences of rows and columns."""
     return Table(caption, tuple(columns), tuple(tuple(row) for row in rows), **options)
 
 
@@ -100,45 +103,40 @@ def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def number(value: float | None, digits: int = DIGITS) -> str:
-    """Return a number with so many decimals; a dash where there is none."""
+    """Format a number with fixed decimals; a dash if missing."""
     if value is None or value != value:  # noqa: PLR0124 - NaN alone differs from itself
         return "-"
     text = f"{value:.{digits}f}"
     return text.replace("-", MINUS) if float(text) else text.removeprefix("-")
 
 
-def reach(metric: Mapping[str, Any], digits: int = DIGITS) -> str:
-    """Return an interval's ends."""
+def format_ci(metric: Mapping[str, Any], digits: int = DIGITS) -> str:
+    """Format the ends of an interval."""
     return f"{number(metric['low'], digits)} to {number(metric['high'], digits)}"
 
 
 def interval(metric: Mapping[str, Any], digits: int = DIGITS) -> str:
-    """Return a value with its 95 % interval, in words."""
-    return f"{number(metric['value'], digits)} (95 % interval {reach(metric, digits)})"
+    """Format a value with its 95 % interval."""
+    return f"{number(metric['value'], digits)} (95 % interval {format_ci(metric, digits)})"
 
 
-def with_reach(metric: Mapping[str, Any]) -> tuple[str, str]:
-    """Return a value and its interval's ends, for two cells of a table."""
-    return number(metric["value"]), reach(metric)
-
-
-def difference(metric: Mapping[str, Any]) -> str:
-    """Return a difference with its 95 % interval, to stand in brackets."""
-    return f"{number(metric['value'])}, 95 % interval {reach(metric)}"
+def value_and_ci(metric: Mapping[str, Any]) -> tuple[str, str]:
+    """Return value and interval for two cells of a table."""
+    return number(metric["value"]), format_ci(metric)
 
 
 def typeset(sentence: str) -> str:
-    """Return a sentence of another document with a full stop, and its numbers with signs as printed."""
+    """Set minus signs and a full stop."""
     return re.sub(r"(?<![\w-])-(?=\d)", MINUS, sentence).rstrip(".") + "."
 
 
 def percent(share: float) -> str:
-    """Return a share in per cent."""
+    """Format a share in per cent."""
     return f"{100 * share:.0f} %"
 
 
 def points(gap: Mapping[str, Any]) -> str:
-    """Return a difference of shares in percentage points, with its interval."""
+    """Format a difference of shares in percentage points."""
     low, high = (number(100 * gap[end], 0) for end in ("low", "high"))
     return f"{number(100 * gap['value'], 0)} points (95 % interval {low} to {high})"
 
@@ -148,9 +146,9 @@ def plural(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
-def words(name: str) -> str:
-    """Return a column's or key's name as words, the first letter large."""
-    text = name.replace("val_", "validation_").replace("_", " ")
+def humanize(name: str) -> str:
+    """Return a column or key as words, capitalized."""
+    text = name.replace("val_", "validation_").replace("_", " ").replace("auc", "AUC")
     return text[:1].upper() + text[1:]
 
 
@@ -160,7 +158,7 @@ Map = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """Tables of an evaluation, as in ``results/evaluate/``; no table names a subject."""
+    """Tables of ``results/evaluate/``, without subject ids."""
 
     subjects: pd.DataFrame
     subgroups: pd.DataFrame
@@ -172,7 +170,7 @@ class Evaluation:
 
 @dataclass(frozen=True, eq=False)
 class Search:
-    """Trials of the hyperparameters' search, and how much of their variance each parameter explains."""
+    """Trials of the hyperparameter search, and parameter importances."""
 
     trials: pd.DataFrame
     monitor: str
@@ -182,7 +180,7 @@ class Search:
 
 @dataclass(frozen=True, eq=False)
 class Maps:
-    """The group maps, (i, j, k) on the standard grid, by the names of their files; tables; the threshold."""
+    """Group maps by file name, their template, and tables."""
 
     volumes: Mapping[str, Map]
     underlay: Map
@@ -195,25 +193,25 @@ class Maps:
 
 @dataclass(frozen=True, eq=False)
 class Documents:
-    """All that a report tells; what is None has not been made, and the report says so.
+    """Content of a report; optional parts may be missing.
 
     Attributes
     ----------
     metrics, findings : dict
-        ``metrics.json`` and ``findings.json`` of the evaluation.
+        ``metrics.json`` and ``findings.json``.
     evaluation : Evaluation
     trained : dict
-        ``run.json`` of the training; whom it was trained on is not told.
+        ``run.json`` of the training.
     history : DataFrame
         Epochs of the training.
     ingest, split : dict
         ``ingest.json`` and ``split.json``.
     aggregation : str
-        How slices become a subject.
+        How slices are aggregated into a subject.
     is_simulated : bool
         Whether the scans are simulated.
     audit, cam, cross_validation : dict, optional
-        The leakage audit, ``cam.json`` and the pooled folds.
+        Leakage test, ``cam.json``, pooled folds.
     maps : Maps, optional
     search : Search, optional
     """
@@ -235,87 +233,33 @@ class Documents:
 
     @property
     def leaky(self) -> bool:
-        """Whether subjects stand on both sides of the split."""
+        """True if subjects are on both sides of the split."""
         return bool(self.metrics["leakage"]["leaky"])
 
     @property
     def refitted(self) -> bool:
-        """Whether the model was trained on all training subjects after another had been validated."""
+        """True if the model was refitted on all training subjects."""
         return bool(self.trained["before_refit"])
 
     @property
     def lineage(self) -> Document:
-        """What the model was made from."""
+        """Return what the model was made from."""
         facts: Document = self.trained["lineage"]
         return facts
 
 
-# Names of SVG's parts are drawn from this instead of from chance.
+# Makes the ids of SVG elements deterministic.
 SVG_SALT = "adpet"
-# Inches a bar, and for axes.
-BAR_HEIGHT, FRAME_HEIGHT = 0.3, 0.8
 
 
 def svg_uri(figure: "Figure") -> str:
-    """Return a figure as a data URI of SVG; equal figures give equal text, letters are drawn as paths."""
+    """Return a figure as a data URI of deterministic SVG."""
     return _uri(figure, "svg", {"Date": None, "Creator": None})
 
 
 def png_uri(figure: "Figure") -> str:
-    """Return a figure of images as a data URI of PNG at 150 dpi."""
+    """Return a figure as a data URI of PNG."""
     return _uri(figure, "png", {"Software": None})
-
-
-@styled
-def importance_figure(importance: Mapping[str, float]) -> "Figure":
-    """Draw the share of the trials' variance that each parameter explains, the largest at the top."""
-    names = sorted(importance, key=lambda name: importance[name])
-    figure = new_figure(4.6, FRAME_HEIGHT + BAR_HEIGHT * len(names))
-    axes = figure.add_subplot()
-    values = [importance[name] for name in names]
-    labels = [name.rpartition(".")[2].replace("_", " ") for name in names]
-    bars = axes.barh(labels, values, color=CN_COLOUR, height=0.65)
-    axes.bar_label(bars, [f"{value:.2f}" for value in values], padding=3, fontsize=8)
-    axes.set(xlim=(0, 1.12), xticks=np.linspace(0, 1, 5), xlabel="Share of the variance explained (fANOVA)")
-    axes.tick_params(axis="y", length=0)
-    return figure
-
-
-@styled
-def glass_brain_figure(
-    data: npt.NDArray[np.float32],
-    affine: npt.NDArray[np.float64],
-    *,
-    hide_below: float,
-) -> "Figure":
-    """Draw a signed map through a brain of glass: the strongest value along each line of sight.
-
-    Parameters
-    ----------
-    data : (i, j, k) float32 ndarray
-    affine : (4, 4) float64 ndarray
-        Voxel indices -> MNI mm.
-    hide_below : float
-        Share of the largest absolute value below which nothing is drawn.
-    """
-    import nibabel as nib
-    from nilearn.plotting import plot_glass_brain
-
-    end = float(np.abs(data).max()) or 1.0
-    figure = new_figure(7.6, 2.6, layout=None)
-    plot_glass_brain(
-        nib.Nifti1Image(data, affine),
-        display_mode="lyrz",
-        figure=figure,
-        colorbar=True,
-        cmap="coolwarm",
-        plot_abs=False,
-        symmetric_cbar=True,
-        threshold=hide_below * end,
-        vmax=end,
-        annotate=True,
-    )
-    return figure
 
 
 def _uri(figure: "Figure", kind: str, metadata: dict[str, None]) -> str:

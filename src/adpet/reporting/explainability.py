@@ -1,4 +1,4 @@
-"""Chapters on what may be behind the figures: the size of a leak, and what the network looks at."""
+"""Report sections: leakage test and explainability."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +7,7 @@ import pandas as pd
 
 from adpet.evaluation.leakage import ARMS
 from adpet.evaluation.saliency import MOST_OUTSIDE
-from adpet.reporting.brain_figures import group_map_figure, sanity_figure
+from adpet.reporting.brain_figures import glass_brain_figure, group_map_figure, sanity_figure
 from adpet.reporting.components import (
     Block,
     Chart,
@@ -17,73 +17,73 @@ from adpet.reporting.components import (
     Section,
     Table,
     Text,
-    glass_brain_figure,
+    format_ci,
+    humanize,
     interval,
     number,
     percent,
     plural,
     png_uri,
     points,
-    reach,
     records,
     svg_uri,
     table,
-    words,
 )
 from adpet.reporting.performance_figures import leakage_figure
 
 # A group map of one subject would be that subject's image.
 FEWEST_SUBJECTS = 2
 KINDS = {
-    "referenced": ("referenced", "SD", "Referenced maps"),
-    "exact": ("cam", "logit", "Exact class activation maps"),
+    "referenced": ("referenced", "SD", "Z-scored attribution maps"),
+    "exact": ("cam", "logit", "Class activation maps (CAM)"),
 }
 LONG_UNITS = {
-    "referenced": "standard deviations from healthy training scans, above the scan's own mean",
+    "referenced": "standard deviations from healthy training scans, minus the scan's mean",
     "exact": "logits; + is AD",
 }
+NAMES = {"referenced": "Z-scored", "exact": "CAM"}
 # The group maps that the report draws, by the names of their files.
 GROUP_MAPS = tuple(f"{group}_{kind[0]}" for kind in KINDS.values() for group in ("ad", "cn", "difference"))
 METHODS = {
-    "cam": "An exact class activation map adds up to the network's logit.",
-    "grad-cam": "The head of this network allows no exact map: Grad-CAM's are shown in their place.",
+    "cam": "A class activation map (CAM) adds up to the network's logit.",
+    "grad-cam": "The head of this network does not allow CAM: Grad-CAM is shown instead.",
 }
 CONTROLS = {
-    "referenced": "Referenced map",
-    "exact": "Exact map",
-    "group mean referenced": "Mean referenced map of the group",
-    "group mean exact": "Mean exact map of the group",
-    "untrained referenced": "Untrained networks, referenced",
-    "untrained exact": "Untrained networks, exact",
-    "centre": "Nearness to the brain's centre",
+    "referenced": "Z-scored attribution map",
+    "exact": "CAM",
+    "group mean referenced": "Group mean, z-scored",
+    "group mean exact": "Group mean, CAM",
+    "untrained referenced": "Untrained networks, z-scored",
+    "untrained exact": "Untrained networks, CAM",
+    "centre": "Proximity to the brain's centre",
 }
 SCORES = {"pointing": "Pointing", "mass": "Mass", "mass_ratio": "Mass ratio", "auroc": "AUROC", "iou": "IoU"}
 
 
 def leakage(documents: Documents) -> Section:
-    """Return what a slice split would have added, and whether shuffled labels could be learnt."""
-    title, audit = "How much a slice split would leak", documents.audit
+    """Return the section on the leakage test."""
+    title, audit = "Leakage test", documents.audit
     if audit is None:
-        return _absent(title, "leakage", "The leakage audit", "audit")
-    cohort, shown = audit["cohort"], audit["gap"]
+        return _absent(title, "leakage", "The leakage test was not run", "leakage")
+    cohort, gaps = audit["cohort"], audit["gap"]
     return Section(
         title,
         "leakage",
         (
-            Text(f"Audit {audit['verdict']}: {audit['reason']}."),
+            Text(f"Result {audit['verdict']}: {audit['reason']}."),
             Text(
-                f"Four small networks on {plural(cohort['subjects'], 'subject')} outside of the test set, "
-                f"{cohort['planes']} planes each, {cohort['step_mm']:g} mm apart: by two ways of splitting "
-                f"and with true and shuffled labels. The slice split gains {points(shown['true_labels'])} "
-                f"with true labels, and {points(shown['shuffled_labels'])} with labels shuffled among "
-                "subjects."
+                f"Four small networks were trained on {plural(cohort['subjects'], 'subject')} outside the "
+                f"test set ({cohort['planes']} planes each, {cohort['step_mm']:g} mm apart), split by "
+                "subject and by slice, with true labels and with labels shuffled among subjects. The "
+                f"slice split gains {points(gaps['true_labels'])} with true labels and "
+                f"{points(gaps['shuffled_labels'])} with shuffled ones."
             ),
             arms_table(audit),
             Chart(
                 svg_uri(leakage_figure(audit)),
-                "Accuracy per slice of the four networks: the slice split lies above the subject split "
-                "with true and with shuffled labels; the numbers are in the table.",
-                "What knowing the subjects is worth.",
+                "Accuracy per slice of the four networks, by split and by true or shuffled labels; the "
+                "numbers are in the table.",
+                "Accuracy gained by recognising subjects.",
                 wide=True,
             ),
         ),
@@ -91,16 +91,16 @@ def leakage(documents: Documents) -> Section:
 
 
 def arms_table(audit: Mapping[str, Any]) -> Table:
-    """Return the four networks of the audit."""
+    """Return the four networks of the leakage test."""
     rows = []
     for name in ARMS:
         arm = audit["arms"][name]
         accuracy = arm["slice"]["accuracy"]
         rows.append(
             (
-                words(name),
+                humanize(name),
                 number(accuracy["value"]),
-                reach(accuracy),
+                format_ci(accuracy),
                 number(arm["slice"]["auc"]["value"]),
                 number(arm["training_accuracy"]),
                 str(arm["shared_subjects"]),
@@ -110,23 +110,23 @@ def arms_table(audit: Mapping[str, Any]) -> Table:
         "Network", "Accuracy per slice", "95 % interval", "AUC per slice", "Training accuracy",
         "Subjects on both sides",
     )  # fmt: skip
-    return table("The four networks of the leakage audit", columns, rows)
+    return table("The four networks of the leakage test", columns, rows)
 
 
-def attention(documents: Documents) -> Section:
-    """Return the group maps, where they lie, and whether they may be believed."""
-    title, cam = "What the network looks at", documents.cam
+def saliency(documents: Documents) -> Section:
+    """Return the section on group maps, scores and sanity checks."""
+    title, cam = "Explainability", documents.cam
     if cam is None:
-        return _absent(title, "maps", "Class activation maps", "explain")
+        return _absent(title, "maps", "Saliency maps were not made", "explain")
     blocks: list[Block] = [
         Text(
-            f"{METHODS[cam['method']]} A referenced map joins that map with integrated gradients, which "
-            "carry it down to the pixels: what each adds to the log-odds of AD by its departure from the "
-            "mean healthy slice. Both are distances from the maps of "
-            f"{plural(cam['reference_scans'], 'healthy training scan')}, in standard deviations, above the "
-            "scan's own mean: a network looks at some places in everybody, and an ill brain lifts its map "
-            "everywhere. Of that, what lies along the ways in which healthy maps differ as a whole is kept, "
-            "and the noise of single places is not: it says where something is unusual in this subject."
+            f"{METHODS[cam['method']]} A z-scored attribution map combines it with integrated gradients, "
+            "the contribution of each pixel to the log-odds of AD relative to the mean healthy slice. "
+            "Both are z-scored against the maps of "
+            f"{plural(cam['reference_scans'], 'healthy training scan')}, minus the scan's own mean, since "
+            "a network responds to some places in every scan and disease raises the map everywhere. A "
+            "Wiener filter on the principal components of healthy maps removes voxel noise. The result "
+            "shows where a subject differs from healthy ones."
         ),
         _alarms(cam),
         masses_table(cam),
@@ -140,10 +140,10 @@ def attention(documents: Documents) -> Section:
 
 
 def masses_table(cam: Mapping[str, Any]) -> Table:
-    """Return, by map and group, where the mean map has its mass."""
+    """Return where each group's mean map has its mass."""
     rows = [
         (
-            f"{words(kind)}: {_group(name)}",
+            f"{NAMES[kind]}: {_group(name)}",
             str(facts["scans"]),
             percent(1 - facts["share_inside_brain"]),
             percent(facts["ad_pattern"]["mass"]),
@@ -152,12 +152,12 @@ def masses_table(cam: Mapping[str, Any]) -> Table:
         for kind in KINDS
         for name, facts in cam[kind].items()
     ]
-    columns = ("Mean map", "Scans", "Outside of the brain", "Where AD begins", "Over its share of the brain")
-    return table("Where the groups' mean maps have their mass", columns, rows)
+    columns = ("Mean map", "Scans", "Outside the brain", "In AD regions", "Over their share of the brain")
+    return table("Mass of the groups' mean maps", columns, rows)
 
 
 def regions_table(regions: pd.DataFrame) -> Table:
-    """Return the regions by how dense the patients' referenced map is in them."""
+    """Return regions by density of the AD map."""
     rows = [
         (
             f"{row['region']}{' *' if row['ad_pattern'] else ''}",
@@ -171,57 +171,59 @@ def regions_table(regions: pd.DataFrame) -> Table:
     ]
     columns = ("Region", "Density, AD", "Density, CN", "Mass, AD", "Uptake, AD", "Uptake, CN")
     caption = (
-        "Referenced maps and uptake by region. Density: share of the map over share of the brain, 1 is "
-        "even. Uptake: ratio to the reference region. * Alzheimer's disease begins here."
+        "Z-scored attribution maps and uptake by region. Density: share of the map over share of the "
+        "brain, 1 if even. Uptake: SUVR. * Alzheimer's disease begins here."
     )
     return table(caption, columns, rows)
 
 
 def truth_table(truth: Mapping[str, Any]) -> Table:
-    """Return how well the maps, and controls that know nothing, find the simulated deficit."""
+    """Return scores of maps and controls against the deficit."""
     rows = [
         (
             title,
-            *(f"{number(scores[key]['value'], 2)} ({reach(scores[key], 2)})" for key in SCORES),
+            *(f"{number(scores[key]['value'], 2)} ({format_ci(scores[key], 2)})" for key in SCORES),
         )
         for name, title in CONTROLS.items()
         if (scores := truth["scores"].get(name))
     ]
     caption = (
-        f"Maps of {plural(truth['scans'], 'rightly called AD scan')} against the simulated deficit, which "
-        f"covers {percent(truth['area_share'])} of what is scored; 95 % intervals over subjects"
+        f"Maps of {plural(truth['scans'], 'correctly classified AD scan')} against the simulated deficit, "
+        f"which covers {percent(truth['area_share'])} of the scored voxels; 95 % intervals over subjects"
     )
     return table(caption, ("Map", *SCORES.values()), rows)
 
 
-def _absent(title: str, anchor: str, what: str, stage: str) -> Section:
-    return Section(title, anchor, (Text(f"{what} are not there; to make them, run: dvc repro {stage}."),))
+def _absent(title: str, anchor: str, reason: str, stage: str) -> Section:
+    return Section(title, anchor, (Text(f"{reason}; run: dvc repro {stage}."),))
 
 
 def _alarms(cam: Mapping[str, Any]) -> Text:
     if not cam["alarms"]:
-        return Text(f"No mean map has more than {percent(MOST_OUTSIDE)} of its mass outside of the brain.")
+        return Text(f"No mean map has more than {percent(MOST_OUTSIDE)} of its mass outside the brain.")
     found = [
-        f"{kind} {_group(name)} {percent(outside)}"
+        f"{NAMES[kind]} {_group(name)} {percent(outside)}"
         for kind in KINDS
         for name, facts in cam[kind].items()
         if (outside := 1 - facts["share_inside_brain"]) > MOST_OUTSIDE
     ]
     return Text(
         f"{plural(len(cam['alarms']), 'alarm')}: more than {percent(MOST_OUTSIDE)} of the mass of these "
-        f"mean maps lies outside of the brain, where there is no disease: {'; '.join(found)}. Look at the "
-        "montages of single scans before you believe the model."
+        f"mean maps lies outside the brain, where no disease can be: {'; '.join(found)}. Look at the "
+        "montages of single scans before you trust the model."
     )
 
 
 def _group(name: str) -> str:
-    """Return a group's name as words: ``ad_wrong`` are patients that were called wrongly."""
-    diagnosis, _, called = name.partition("_")
-    return diagnosis.upper() + {"": "", "correct": ", called rightly", "wrong": ", called wrongly"}[called]
+    """Return a group in words: ``ad_wrong`` is "AD, misclassified"."""
+    diagnosis, _, outcome = name.partition("_")
+    return (
+        diagnosis.upper() + {"": "", "correct": ", correctly classified", "wrong": ", misclassified"}[outcome]
+    )
 
 
 def _pictures(documents: Documents, maps: Maps) -> list[Block]:
-    """Return the group maps on coronal sections and in a glass brain."""
+    """Return group maps on coronal sections and a glass brain."""
     counts = documents.metrics["counts"]
     if min(counts["subjects_ad"], counts["subjects_cn"]) < FEWEST_SUBJECTS:
         return [Text("Group maps are not shown: with one subject a group's map is that subject's image.")]
@@ -236,7 +238,7 @@ def _pictures(documents: Documents, maps: Maps) -> list[Block]:
         pattern = {group: facts[group]["ad_pattern"] for group in ("ad", "cn")}
         alt = (
             f"{title} of the AD and CN test scans and their difference on coronal sections, patient's left "
-            "on the left. In the regions that Alzheimer's disease begins in lie "
+            "on the left. The regions where Alzheimer's disease begins hold "
             f"{percent(pattern['ad']['mass'])} of the AD map and {percent(pattern['cn']['mass'])} of the CN "
             "map."
         )
@@ -244,27 +246,25 @@ def _pictures(documents: Documents, maps: Maps) -> list[Block]:
         blocks.append(Chart(png_uri(figure), alt, caption, wide=True))
     difference = maps.volumes["difference_referenced"]
     glass = glass_brain_figure(difference, maps.affine, hide_below=maps.hide_below)
-    alt = (
-        "AD less CN of the referenced maps through a glass brain, from the left, behind, the right and above."
-    )
-    caption = "AD less CN of the referenced maps in SD: the strongest value along each line of sight."
+    alt = "AD minus CN of the z-scored attribution maps in a glass brain, from four sides."
+    caption = "AD minus CN of the z-scored attribution maps (SD), as maximum intensity projections."
     return [*blocks, Chart(png_uri(glass), alt, caption, wide=True)]
 
 
 def _truth(truth: Mapping[str, Any]) -> list[Block]:
-    heading = Heading("Against the truth")
+    heading = Heading("Scores against the simulated deficit")
     if not truth["scans"]:
-        return [heading, Text("The truth is known of simulated scans alone: these maps could not be scored.")]
+        return [heading, Text("Only simulated scans have a known deficit: these maps could not be scored.")]
     blank = truth["untrained"]
     found = blank["untrained referenced"]
     text = (
-        "Pointing: the map's highest voxel lies in the deficit. Mass: share of the map in it; the ratio is "
-        "over the deficit's own share. AUROC: a voxel of the deficit is higher than another. IoU: overlap "
-        "of the deficit with as many of the highest voxels. What is below the untrained networks' finds "
-        f"nothing. They are {blank['networks']}, of which one may call dark bright and another the other way "
-        f"round: their referenced maps' AUROC lies between {number(found['auroc']['lowest'], 2)} and "
-        f"{number(found['auroc']['highest'], 2)}, pointing between {number(found['pointing']['lowest'], 2)} "
-        f"and {number(found['pointing']['highest'], 2)}."
+        "Pointing: the map's highest voxel lies in the deficit. Mass: share of the map in it; the ratio "
+        "is over the deficit's own share. AUROC: a voxel of the deficit is higher than another. IoU: "
+        "overlap of the deficit with as many of the highest voxels. A map that scores no higher than "
+        f"those of untrained networks finds nothing. The signs of the {blank['networks']} untrained "
+        "networks' maps are arbitrary: the AUROC of their z-scored maps lies between "
+        f"{number(found['auroc']['lowest'], 2)} and {number(found['auroc']['highest'], 2)}, pointing "
+        f"between {number(found['pointing']['lowest'], 2)} and {number(found['pointing']['highest'], 2)}."
     )
     return [heading, Text(text), truth_table(truth)]
 
@@ -272,16 +272,16 @@ def _truth(truth: Mapping[str, Any]) -> list[Block]:
 def _sanity(sanity: Mapping[str, Any], maps: Maps | None) -> list[Block]:
     heading = Heading("Sanity checks")
     if not sanity["scans"]:
-        return [heading, Text("No AD scan was there to check the maps on.")]
+        return [heading, Text("There was no AD scan to check the maps on.")]
     areas = sanity["area_over_random"]
     last = sanity["cascade"][-1]["similarity"]
     text = (
-        f"On {plural(sanity['scans'], 'AD scan')}. With all weights drawn anew the maps' rank correlation "
-        f"with the original ones is {number(last, 2)}: a map that stayed alike would show the image, not "
-        "the network. Where the referenced map points, healthy tissue put in lowers the log-odds by "
-        f"{number(areas['referenced']['deletion'], 2)} more than tissue put in at random (mean over the "
-        "share replaced), and tissue put into a healthy scan raises it by "
-        f"{number(areas['referenced']['insertion'], 2)} more; for exact maps "
+        f"On {plural(sanity['scans'], 'AD scan')}. With all weights randomized, the rank correlation of "
+        f"the maps with the original ones is {number(last, 2)}: a map that stayed the same would show the "
+        "image, not the network. Replacing the voxels that the z-scored map ranks highest by healthy "
+        f"tissue lowers the log-odds by {number(areas['referenced']['deletion'], 2)} more than replacing "
+        "random ones (mean over the share replaced), and inserting them into a healthy scan raises the "
+        f"log-odds by {number(areas['referenced']['insertion'], 2)} more; for CAM "
         f"{number(areas['exact']['deletion'], 2)} and {number(areas['exact']['insertion'], 2)}."
     )
     rows = [(row["layer"], number(row["similarity"], 2)) for row in sanity["cascade"]]
@@ -290,17 +290,16 @@ def _sanity(sanity: Mapping[str, Any], maps: Maps | None) -> list[Block]:
         blocks.append(
             Chart(
                 svg_uri(sanity_figure(maps.cascade, maps.curves)),
-                "Left: how alike maps stay as weights are drawn anew from the head down. Right: log-odds "
-                "as tissue is replaced in the maps' order and at random; the numbers are in text and "
-                "table.",
-                "Weights drawn anew, and tissue replaced.",
+                "Left: similarity of maps as weights are randomized from the head down. Right: log-odds as "
+                "tissue is replaced in the maps' order and at random; the numbers are in text and table.",
+                "Weight randomization, deletion and insertion.",
                 wide=True,
             )
         )
-    caption = "Similarity to the original maps with the weights drawn anew down to a layer"
+    caption = "Similarity to the original maps, with the weights randomized down to a layer"
     return [*blocks, table(caption, ("Layer", "Rank correlation"), rows)]
 
 
 def truth_sentence(truth: Mapping[str, Any]) -> str:
-    """Return how well the referenced maps find the deficit, in words."""
-    return f"AUROC of the referenced maps {interval(truth['scores']['referenced']['auroc'])}"
+    """Return how well the z-scored maps find the deficit."""
+    return f"AUROC of the z-scored attribution maps {interval(truth['scores']['referenced']['auroc'])}"

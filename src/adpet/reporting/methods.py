@@ -1,4 +1,4 @@
-"""Chapters on how the model came about: data, split, search, training, lineage, and what limits it."""
+"""Report sections: data, training, lineage, limitations."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
@@ -15,30 +15,34 @@ from adpet.reporting.components import (
     Section,
     Table,
     Text,
-    importance_figure,
+    format_ci,
+    humanize,
     number,
     percent,
     plural,
-    reach,
     records,
     svg_uri,
     table,
     typeset,
-    words,
 )
-from adpet.reporting.training_figures import PARAMETER_PREFIX, learning_curves_figure, search_figure
+from adpet.reporting.training_figures import (
+    PARAMETER_PREFIX,
+    importance_figure,
+    learning_curves_figure,
+    search_figure,
+)
 
-# With fewer complete trials the importance of parameters is a guess.
+# With fewer complete trials parameter importances are rough.
 FEW_TRIALS = 20
 
 
 def data(documents: Documents) -> Section:
-    """Return whose scans these are, what was set aside, and how subjects were dealt out."""
+    """Return the section on scans and split."""
     ingest, split = documents.ingest, documents.split
     source = (
-        "The scans are simulated by the project's own phantom: no patient stands behind any figure."
+        "All scans are simulated: no number is about a patient."
         if documents.is_simulated
-        else "The scans are of the collection that the pipeline was given."
+        else "The scans are those of the collection given to the pipeline."
     )
     return Section(
         "Data and split",
@@ -68,11 +72,11 @@ def groups_table(ingest: Mapping[str, Any]) -> Table:
                 str(group["subjects"]),
                 str(group["scans"]),
                 spread if age["known"] else "not known",
-                " / ".join(str(sex.get(one, 0)) for one in ("F", "M", "unknown")),
+                " / ".join(str(sex.get(key, 0)) for key in ("F", "M", "unknown")),
             )
         )
     columns = ("Diagnosis", "Subjects", "Scans", "Age at first scan", "F / M / unknown")
-    return table("Who was scanned", columns, rows)
+    return table("Subjects", columns, rows)
 
 
 def origins_table(ingest: Mapping[str, Any]) -> Table:
@@ -86,27 +90,27 @@ def origins_table(ingest: Mapping[str, Any]) -> Table:
 
 
 def set_aside(ingest: Mapping[str, Any]) -> str:
-    """Return how many files were not used; reasons may name a subject, and stay in ``rejected.csv``."""
+    """Return the number of excluded files."""
     unusable, skipped = (ingest["rejected"][kind]["files"] for kind in ("unusable", "skipped"))
     if not unusable + skipped:
-        return "No file was set aside."
+        return "No file was excluded."
     return (
-        f"{plural(unusable, 'unusable file')} and {plural(skipped, 'file')} of another kind were set aside; "
-        "data/interim/rejected.csv tells why."
+        f"{plural(unusable, 'unusable file')} and {plural(skipped, 'file')} of another kind were excluded; "
+        "data/interim/rejected.csv lists the reasons."
     )
 
 
 def split_sentence(split: Mapping[str, Any]) -> str:
-    """Return what is dealt out, and whether it leaks."""
-    leak = "LEAKY: subjects stand on both sides. " if split["leaky"] else "No subject is on two sides. "
-    return f"{leak}The split deals out by {split['unit']}; its hash is {split['hash'][:16]}."
+    """Return how the split was made, and whether it leaks."""
+    leak = "LEAKY: subjects are on both sides. " if split["leaky"] else "No subject is on two sides. "
+    return f"{leak}The unit of the split is the {split['unit']}; its hash is {split['hash'][:16]}."
 
 
 def split_table(split: Mapping[str, Any]) -> Table:
     """Return the parts of the split."""
     rows = [
         (
-            words(name),
+            humanize(name),
             *(str(part[key]) for key in ("subjects", "AD", "CN", "scans", "slices")),
             number(part.get("age_mean"), 1),
             percent(part["women"]) if part.get("women") is not None else "-",
@@ -117,17 +121,16 @@ def split_table(split: Mapping[str, Any]) -> Table:
     return table("Parts of the split", columns, rows)
 
 
-def making(documents: Documents) -> Section:
-    """Return the search and the training."""
+def training(documents: Documents) -> Section:
+    """Return the section on search and training."""
     final = documents.trained["final"]
     history, best = documents.history, documents.trained["best_epoch"]
     blocks: list[Block] = [
         *_search(documents.search),
         Heading("Training"),
         Text(
-            f"{plural(len(history), 'epoch')} were trained; epoch {best} was kept, with on the validation "
-            "fold "
-            + ", ".join(f"{words(name).lower()} {number(value)}" for name, value in final.items())
+            f"{plural(len(history), 'epoch')} were trained; epoch {best} was kept. On the validation fold: "
+            + ", ".join(f"{humanize(name).lower()} {number(value)}" for name, value in final.items())
             + "."
         ),
         *([Text(refit_sentence(documents))] if documents.refitted else []),
@@ -142,44 +145,48 @@ def making(documents: Documents) -> Section:
 
 
 def refit_sentence(documents: Documents) -> str:
-    """Return which network the model is, where it is not the one that was validated."""
+    """Return how the refitted model differs from the validated one."""
     epochs = documents.trained["best_epoch"] + 1
     return (
-        "The model is another network, trained anew in the same way on all training subjects, those of the "
-        f"validation fold with them, and stopped after {plural(epochs, 'epoch')}, where the kept one ended; "
-        "number of epochs and threshold come from the network before it."
+        "The model is a second network, trained in the same way on all training subjects including the "
+        f"validation fold, and stopped after {plural(epochs, 'epoch')}, at the epoch kept before; the "
+        "number of epochs and the threshold come from the first network."
     )
 
 
 def _search(search: Search | None) -> Iterator[Block]:
     yield Heading("Hyperparameter search")
     if search is None or search.trials.empty:
-        yield Text("Nothing was searched: every hyperparameter has a fixed value, see the parameters.")
+        yield Text(
+            "There was no search: every hyperparameter has a fixed value, listed under the parameters."
+        )
         return
     states = search.trials["state"].value_counts()
     complete = int(states.get("COMPLETE", 0))
     sense = "highest" if search.rising else "lowest"
     yield Text(
         f"{plural(len(search.trials), 'trial')}, {complete} of them complete; the one with the {sense} "
-        f"{words(search.monitor).lower()} was taken. No test subject was looked at."
+        f"{humanize(search.monitor).lower()} was used. Test subjects were not used."
     )
     yield trials_table(search)
     direction: Literal["minimize", "maximize"] = "maximize" if search.rising else "minimize"
     yield Chart(
         svg_uri(search_figure(search.trials, direction=direction, value_name=search.monitor)),
-        "Value of each trial in order with the best so far, and a slice for each parameter; the numbers "
+        "Value of each trial with the best so far, and each parameter against the value; the numbers "
         "are in the table.",
         "History of the search, and each parameter against the value.",
         wide=True,
     )
     if not search.importance:
-        yield Text("The complete trials are too few, or too alike, to tell how much a parameter matters.")
+        yield Text(
+            "There are too few complete trials, or too similar ones, to estimate parameter importances."
+        )
         return
     first = next(iter(search.importance))
-    few = f" From {complete} trials this is a guess." if complete < FEW_TRIALS else ""
+    few = f" From {complete} trials this is a rough estimate." if complete < FEW_TRIALS else ""
     yield Chart(
         svg_uri(importance_figure(search.importance)),
-        f"Share of the variance over trials that each parameter explains; most does {first}: "
+        f"Share of the variance over trials that each parameter explains; the largest is {first}: "
         f"{number(search.importance[first], 2)}.",
         f"Importance of the parameters by fANOVA over the complete trials.{few}",
     )
@@ -198,14 +205,14 @@ def trials_table(search: Search) -> Table:
         for row in records(search.trials)
     ]
     columns = ("Trial", "State", "Value", *(name.rpartition(".")[2].replace("_", " ") for name in names))
-    return table(f"Trials; value: {words(search.monitor).lower()}", columns, rows)
+    return table(f"Trials; value: {humanize(search.monitor).lower()}", columns, rows)
 
 
 def lineage(documents: Documents) -> Section:
-    """Return what the model was made from, versions, and all parameters that matter."""
+    """Return the section on lineage, versions and parameters."""
     facts = documents.lineage
     rows = [
-        (words(key), str(facts[key]))
+        (humanize(key), str(facts[key]))
         for key in ("id", "data", "split", "commit", "code", "seed", "backend")
         if key in facts
     ]
@@ -214,7 +221,7 @@ def lineage(documents: Documents) -> Section:
         "Lineage, versions and parameters",
         "lineage",
         (
-            Text("The same data, split, parameters, code, seed and versions give the same model again."),
+            Text("The same data, split, parameters, code, seed and versions reproduce the same model."),
             table("What the model was made from", ("Fact", "Value"), rows, numeric=False),
             table("Versions", ("Package", "Version"), facts["versions"].items(), numeric=False),
             table("Parameters of the training", ("Parameter", "Value"), parameters, numeric=False),
@@ -223,12 +230,12 @@ def lineage(documents: Documents) -> Section:
 
 
 def limits(documents: Documents) -> Section:
-    """Return what the figures cannot show."""
-    return Section("Limits", "limits", (Items(tuple(limit_sentences(documents))),))
+    """Return the section on limitations."""
+    return Section("Limitations", "limits", (Items(tuple(limit_sentences(documents))),))
 
 
 def limit_sentences(documents: Documents) -> list[str]:
-    """Return what limits the model, the general after what these figures say."""
+    """Return the limitations, specific ones first."""
     metrics = documents.metrics
     counts = metrics["counts"]
     least = min(counts["subjects_ad"], counts["subjects_cn"])
@@ -238,36 +245,37 @@ def limit_sentences(documents: Documents) -> list[str]:
             f"Even a flawless result on {plural(least, 'subject')} of a diagnosis leaves a sensitivity or "
             f"specificity anywhere from {number(low, 2)} to {number(high, 2)} (95 % interval)."
         ),
-        "One network was tested on one split: intervals are over subjects, and do not hold how much "
-        "networks differ."
+        "One network was tested on one split: intervals are over subjects, and do not include the variation "
+        "between networks."
         if not (documents.cross_validation or {}).get("folds")
-        else "Intervals are over subjects; how much networks differ is seen in the spread over folds.",
+        else "Intervals are over subjects; the spread over folds shows the variation between networks.",
         (
             "Calibration was not corrected; its error is "
             f"{number(metrics['subject']['calibration_error']['value'])} "
-            f"({reach(metrics['subject']['calibration_error'])}), and few subjects push it up."
+            f"({format_ci(metrics['subject']['calibration_error'])}), and it is biased upwards for few "
+            "subjects."
         ),
         (
-            "Test, validation and training subjects are of one collection: another hospital's scans may do "
-            "worse."
+            "Test, validation and training subjects are of one collection: performance on scans of another "
+            "hospital may be worse."
         ),
         (
-            "AD was told from CN alone. MCI, other dementias and healthy scans of another age were never "
-            "seen, and would be called one of the two."
+            "The model separates AD from CN only. MCI, other dementias and subjects of another age were "
+            "never seen, and are predicted as one of the two."
         ),
-        "The diagnosis of the collection is taken for the truth; it is no pathology.",
-        "A map shows what moved the network, not what is ill.",
+        "The reference is the collection's clinical diagnosis, not pathology.",
+        "A saliency map shows what the network responds to, not where disease is.",
     ]
     if documents.refitted:
         sentences.insert(
             1,
             "The number of epochs and the threshold were chosen for a network that was trained without the "
-            "validation fold; the model was trained on that fold too, and may be differently sure of itself.",
+            "validation fold; the model was trained on that fold too, and may be calibrated differently.",
         )
     if documents.is_simulated:
         sentences.insert(
             0,
-            "All scans are simulated: the figures show that the pipeline works, and nothing about patients.",
+            "All scans are simulated: the numbers show that the pipeline works, and nothing about patients.",
         )
     return sentences
 
@@ -282,7 +290,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def _value(value: Any, *, digits: int = 6) -> str:
-    """Return a parameter as it would stand in ``params.yaml``, numbers to so many digits."""
+    """Return a parameter as written in ``params.yaml``."""
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "null"}[value]
     if isinstance(value, float):

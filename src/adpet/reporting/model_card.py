@@ -1,4 +1,4 @@
-"""The model card: the report's facts under the headings of TRIPOD+AI and CLAIM, as short Markdown.
+"""Model card in Markdown, after TRIPOD+AI and CLAIM.
 
 TRIPOD+AI: Collins et al. 2024, BMJ 385:e078378. CLAIM: Tejani et al. 2024, Radiology: AI 6:e240300.
 """
@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from adpet.cohort.scans import DIAGNOSES
-from adpet.reporting.components import Documents, Table, interval, number, percent, plural, points, words
+from adpet.reporting.components import Documents, Table, humanize, interval, number, percent, plural, points
 from adpet.reporting.explainability import truth_sentence
 from adpet.reporting.methods import limit_sentences, refit_sentence, set_aside, split_sentence, split_table
 from adpet.reporting.performance import (
@@ -19,19 +19,19 @@ from adpet.reporting.performance import (
     subgroups_table,
     wrong_calls,
 )
-from adpet.reporting.summary import PURPOSE, origins, verdict
+from adpet.reporting.summary import PURPOSE, origins, summary
 
-# What Markdown or HTML would take for its own.
+# Characters with a meaning in Markdown or HTML.
 SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~])")
 INTENDED = (
-    f"Telling AD from CN in one FDG-PET scan of the head, for research on methods. {PURPOSE} Not for MCI, "
-    "other dementias, screening, or scans unlike those below."
+    f"Classification of AD and CN from one FDG-PET scan of the head, for research on methods. {PURPOSE} "
+    "Not for MCI, other dementias, screening, or scans unlike those below."
 )
-ELSEWHERE = "\n\n_The whole card is in the training run's artifacts: report/MODEL_CARD.md._\n"
+ELSEWHERE = "\n\n_The full card is in the training run's artifacts: report/MODEL_CARD.md._\n"
 
 
 def model_card(documents: Documents) -> str:
-    """Return the card; what comes from tables of the collection is escaped."""
+    """Return the card; the collection's texts are escaped."""
     parts = [f"# Model card: adpet {documents.lineage['id']}"]
     for title, content in _chapters(documents):
         parts += [f"## {title}", *content]
@@ -39,9 +39,9 @@ def model_card(documents: Documents) -> str:
 
 
 def shortened(card: str, *, most: int) -> str:
-    """Return as many whole chapters of a card, from the first on, as `most` characters hold.
+    """Return the first whole chapters that `most` characters hold.
 
-    Where the first alone is longer it is cut at the end of a line.
+    A longer first chapter is cut at the end of a line.
     """
     if len(card) <= most:
         return card
@@ -56,7 +56,7 @@ def _chapters(documents: Documents) -> Iterator[tuple[str, list[str]]]:
     """Yield title and paragraphs of each chapter."""
     metrics, params = documents.metrics, documents.lineage["params"]
     subjects = documents.evaluation.subjects
-    yield "Summary", [_listed(f"**{line.label}.** {_plain(line.text)}" for line in verdict(documents))]
+    yield "Summary", [_listed(f"**{line.label}.** {_plain(line.text)}" for line in summary(documents))]
     yield "Intended use", [INTENDED]
     yield "Source of data and eligibility", _source(documents.ingest, is_simulated=documents.is_simulated)
     yield "Preprocessing", [_preprocessing(params)]
@@ -68,7 +68,7 @@ def _chapters(documents: Documents) -> Iterator[tuple[str, list[str]]]:
     yield "Partitions and validation", _partitions(documents.split)
     yield "Performance", _performance(documents)
     yield "Subgroups and fairness", [_table(subgroups_table(documents.evaluation.subgroups))]
-    yield "Leakage audit", [_leakage(documents.audit)]
+    yield "Leakage test", [_leakage(documents.audit)]
     yield "Explainability", [_explained(documents.cam)]
     yield "Failure analysis", [_listed(map(_plain, wrong_calls(subjects, metrics["threshold"])))]
     yield "Limitations", [_listed(map(_plain, limit_sentences(documents)))]
@@ -77,16 +77,16 @@ def _chapters(documents: Documents) -> Iterator[tuple[str, list[str]]]:
 
 def _outcome(threshold: float) -> str:
     return (
-        "The collection's diagnosis of a scan's subject, AD or CN, taken as it is; no pathology. Its score "
-        f"is from 0 to 1; {number(threshold)} and above is called AD."
+        "The collection's clinical diagnosis, AD or CN, without pathology. The model gives a probability "
+        f"of AD; {number(threshold)} and above is predicted AD."
     )
 
 
 def _size(subjects: int, counts: Mapping[str, int]) -> str:
     return (
         f"{plural(subjects, 'subject')} in all, {counts['subjects']} of them held out "
-        f"({counts['subjects_ad']} AD, {counts['subjects_cn']} CN); it was what there was, not computed "
-        "before."
+        f"({counts['subjects_ad']} AD, {counts['subjects_cn']} CN); all available subjects, no sample size "
+        "calculation."
     )
 
 
@@ -95,9 +95,7 @@ def _partitions(split: Mapping[str, Any]) -> list[str]:
 
 
 def _source(ingest: Mapping[str, Any], *, is_simulated: bool) -> list[str]:
-    what = (
-        "Simulated by the project's phantom" if is_simulated else "The collection that the pipeline was given"
-    )
+    what = "Simulated cohort" if is_simulated else "The collection given to the pipeline"
     groups = []
     for name in DIAGNOSES:
         group = ingest["diagnosis"][name]
@@ -108,8 +106,8 @@ def _source(ingest: Mapping[str, Any], *, is_simulated: bool) -> list[str]:
         )
     return [
         (
-            f"{what}: {'; '.join(groups)}; from {origins(ingest)}. Eligible: scans with FDG that can be "
-            f"read, of subjects with AD or CN. {set_aside(ingest)}"
+            f"{what}: {'; '.join(groups)}; from {origins(ingest)}. Eligible: readable FDG "
+            f"scans of subjects with AD or CN. {set_aside(ingest)}"
         ),
         *(_plain(f"Warning: {warning}.") for warning in ingest["warnings"]),
     ]
@@ -117,13 +115,15 @@ def _source(ingest: Mapping[str, Any], *, is_simulated: bool) -> list[str]:
 
 def _preprocessing(params: Mapping[str, Any]) -> str:
     standard, cut = params["normalize"], params["slice"]
-    blur = f", evened out to {number(standard['smoothing_mm'], 0)} mm" if standard.get("smoothing_mm") else ""
+    blur = (
+        f", smoothed by {number(standard['smoothing_mm'], 0)} mm FWHM" if standard.get("smoothing_mm") else ""
+    )
     return (
         f"Frames averaged; registered to the template ({_plain(standard['align'])}), "
-        f"{standard['grid_mm']:g} mm MNI grid{blur}; ratio to the {_plain(standard['reference'])} "
-        f"reference; coronal planes from y = {number(cut['range_mm'][0], 0)} to "
-        f"{number(cut['range_mm'][1], 0)} mm every {cut['step_mm']:g} mm. The same for every scan, and "
-        "learned from none."
+        f"{standard['grid_mm']:g} mm MNI grid{blur}; SUVR with the {_plain(standard['reference'])} "
+        f"reference region; coronal planes from y = {number(cut['range_mm'][0], 0)} to "
+        f"{number(cut['range_mm'][1], 0)} mm every {cut['step_mm']:g} mm. The same for every scan, without "
+        "parameters learned from the data."
     )
 
 
@@ -132,8 +132,8 @@ def _model(params: Mapping[str, Any], aggregation: str) -> str:
     return (
         f"A coronal slice of {model['input_size']} x {model['input_size']} pixels into MobileNetV2 (width "
         f"{model['alpha']:g}, features of {_plain(model['feature_layer'])}, initial weights: "
-        f"{_plain(str(model['weights']))}), global average pooling and one dense layer. Slices become a "
-        f"subject by {aggregation.replace('_', ' ')}. Age, sex and site are not used."
+        f"{_plain(str(model['weights']))}), global average pooling and one dense layer. Slices are "
+        f"aggregated by {aggregation.replace('_', ' ')}. Age, sex and site are not used."
     )
 
 
@@ -143,8 +143,8 @@ def _missing(ingest: Mapping[str, Any]) -> str:
         for name in DIAGNOSES
     )
     return (
-        f"Age is not known of {plural(unknown, 'subject')}; it is used for subgroups and baselines alone. "
-        "Scans without diagnosis are left out; nothing is filled in."
+        f"Age is unknown for {plural(unknown, 'subject')}; it is used for subgroups and baselines only. "
+        "Scans without a diagnosis are excluded; the model needs no imputation."
     )
 
 
@@ -153,7 +153,7 @@ def _training(documents: Documents) -> str:
     refit = f" {refit_sentence(documents)}" if documents.refitted else ""
     searched = (
         f"{plural(len(search.trials), 'trial')} of a TPE search on validation folds of the training "
-        f"subjects, by {words(search.monitor).lower()}"
+        f"subjects, by {humanize(search.monitor).lower()}"
         if search is not None and len(search.trials)
         else "no search"
     )
@@ -180,7 +180,7 @@ def _performance(documents: Documents) -> list[str]:
 
 def _leakage(audit: Mapping[str, Any] | None) -> str:
     if audit is None:
-        return "Not made."
+        return "Not run."
     gap = audit["gap"]
     return _plain(
         f"{audit['verdict']}: {audit['reason']}. A slice split would gain {points(gap['true_labels'])} with "
@@ -195,12 +195,12 @@ def _explained(cam: Mapping[str, Any] | None) -> str:
     found = (
         f"Against the simulated deficit: {truth_sentence(cam['truth'])}."
         if cam["truth"]["scans"]
-        else "No truth is known to score them against."
+        else "There is no known deficit to score them against."
     )
-    alarms = f" {plural(len(cam['alarms']), 'alarm')}: mass outside of the brain." if cam["alarms"] else ""
+    alarms = f" {plural(len(cam['alarms']), 'alarm')}: mass outside the brain." if cam["alarms"] else ""
     return (
-        f"Exact and referenced class activation maps of every test scan. {percent(pattern['mass'])} of the "
-        "AD group's referenced map lies where Alzheimer's disease begins, "
+        f"Class activation maps (CAM) and z-scored attribution maps of every test scan. "
+        f"{percent(pattern['mass'])} of the AD group's z-scored map lies where Alzheimer's disease begins, "
         f"{number(pattern['over_volume'], 1)} times its share of the brain. {found}{alarms}"
     )
 
@@ -210,12 +210,12 @@ def _reproducible(facts: Mapping[str, Any]) -> str:
     return (
         f"Lineage {facts['id']}: data {facts['data']}, split {facts['split'][:16]}, commit "
         f"{facts['commit']}, code {facts['code']}, seed {facts['seed']}, {_plain(facts['backend'])}; "
-        f"{versions}. `dvc repro` gives the same weights for the same number of threads."
+        f"{versions}. `dvc repro` reproduces the weights with the same number of threads."
     )
 
 
 def _plain(text: str) -> str:
-    """Return text that Markdown shows as it is."""
+    """Escape Markdown."""
     return SPECIAL.sub(r"\\\1", " ".join(text.split()))
 
 

@@ -1,4 +1,4 @@
-"""Report section: performance, subgroups, and cross-validation."""
+"""Report sections: performance, baselines, subgroups, misclassified subjects."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,17 +17,17 @@ from adpet.reporting.components import (
     Section,
     Table,
     Text,
+    format_ci,
+    humanize,
     interval,
     number,
     percent,
     plural,
-    reach,
     records,
     svg_uri,
     table,
     typeset,
-    with_reach,
-    words,
+    value_and_ci,
 )
 from adpet.reporting.performance_figures import (
     baselines_figure,
@@ -42,40 +42,40 @@ from adpet.reporting.performance_figures import (
 
 
 def performance(documents: Documents) -> Section:
-    """Return measures with intervals, curves, calibration and calls."""
+    """Return the section on metrics, curves and calibration."""
     metrics, tables = documents.metrics, documents.evaluation
     auc, counts = metrics["subject"]["auc"], metrics["counts"]
     blocks: list[Block] = [
         Text(
             f"{counts['subjects']} held-out subjects ({counts['subjects_ad']} AD, {counts['subjects_cn']} "
-            f"CN), {counts['scans']} scans, {counts['slices']} slices. Slices become a subject by "
-            f"{documents.aggregation.replace('_', ' ')}. At a probability of {number(metrics['threshold'])} "
-            f"or above a subject is called AD; {_chosen(counts)}. Intervals are 95 % and over subjects, who "
-            "bring all their scans and slices along."
+            f"CN), {counts['scans']} scans, {counts['slices']} slices. Slices are aggregated into a "
+            f"subject by {documents.aggregation.replace('_', ' ')}. A probability of "
+            f"{number(metrics['threshold'])} or above is predicted AD; {_chosen(counts)}. Intervals are 95 "
+            "%, by a cluster bootstrap over subjects with all their scans and slices."
         ),
         measures_table(metrics),
         Chart(
             svg_uri(roc_figure(tables.roc, tables.roc_band, metrics=metrics)),
             f"ROC curve of the test subjects with its bootstrap band; area {interval(auc)}.",
-            "ROC curve per subject with its 95 % band, and per slice behind it.",
+            "ROC curve per subject with its 95 % band, and per slice (thin).",
         ),
         Chart(
             svg_uri(precision_recall_figure(tables.precision_recall, metrics=metrics)),
             "Precision over recall of the test subjects; average precision "
             f"{interval(metrics['subject']['average_precision'])}.",
-            "Precision and recall per subject, and per slice behind it.",
+            "Precision and recall per subject, and per slice (thin).",
         ),
         Chart(
             svg_uri(calibration_figure(tables.calibration, metrics=metrics)),
             "Observed share of AD over predicted probability in bins of subjects; calibration error "
             f"{interval(metrics['subject']['calibration_error'])}.",
-            "Calibration: on the diagonal, probabilities are true.",
+            "Calibration: on the diagonal, predicted and observed shares agree.",
         ),
         confusion_table(metrics),
         Chart(
             svg_uri(confusion_figure(metrics)),
             f"Confusion matrices per subject and per slice: {_calls(metrics['subject']['confusion'])}.",
-            "Calls per subject and per slice.",
+            "Confusion matrices per subject and per slice.",
             wide=True,
         ),
         *cross_validation(documents),
@@ -84,24 +84,24 @@ def performance(documents: Documents) -> Section:
 
 
 def measures_table(metrics: Mapping[str, Any]) -> Table:
-    """Return every measure per subject and per slice."""
+    """Return every metric per subject and per slice."""
     rows = [
         (
             title,
-            *(text for level in ("subject", "slice") for text in with_reach(metrics[level][name])),
+            *(text for level in ("subject", "slice") for text in value_and_ci(metrics[level][name])),
         )
         for name, title in MEASURES.items()
         if name in metrics["subject"]
     ]
     return table(
-        "Measures with 95 % intervals",
-        ("Measure", "Per subject", "95 % interval", "Per slice", "95 % interval"),
+        "Metrics with 95 % intervals",
+        ("Metric", "Per subject", "95 % interval", "Per slice", "95 % interval"),
         rows,
     )
 
 
 def confusion_table(metrics: Mapping[str, Any]) -> Table:
-    """Return how many were called what."""
+    """Return the confusion matrices."""
     rows = []
     for level in ("subject", "slice"):
         calls = metrics[level]["confusion"]
@@ -109,31 +109,32 @@ def confusion_table(metrics: Mapping[str, Any]) -> Table:
             (f"AD, per {level}", str(calls["true_positive"]), str(calls["false_negative"])),
             (f"CN, per {level}", str(calls["false_positive"]), str(calls["true_negative"])),
         ]
-    return table("Diagnosis and call", ("Diagnosis", "Called AD", "Called CN"), rows)
+    return table("Confusion matrices", ("Diagnosis", "Predicted AD", "Predicted CN"), rows)
 
 
 def baselines(documents: Documents) -> Section:
-    """Return the network beside plain models on the same subjects."""
+    """Return the section on classical models on the same subjects."""
     found = documents.findings
     if not documents.metrics["baselines"]:
-        why = "No baseline was fitted: on a leaky split the comparison would not be honest."
-        return Section("Beside plain models", "baselines", (Text(why),))
+        why = "No baseline was fitted: a leaky split allows no fair comparison."
+        return Section("Comparison with baselines", "baselines", (Text(why),))
     sentences = [*found["warnings"], *found["not_beaten"], *found["beaten"]]
     return Section(
-        "Beside plain models",
+        "Comparison with baselines",
         "baselines",
         (
             Text(
-                "Each baseline was fitted to all training subjects and met the same test subjects. Regions "
-                "and voxels see the images; age, sex, scanner and site must not tell AD from CN."
+                "Each baseline was fitted to all training subjects and tested on the same test subjects. "
+                "The region and voxel baselines use the images; age, sex, scanner and site must not "
+                "separate AD from CN."
             ),
             Items(tuple(map(typeset, sentences))),
             baselines_table(documents.metrics),
             Chart(
                 svg_uri(baselines_figure(documents.metrics)),
-                "AUC of the network and of each baseline, and the network's lead over each, with "
-                "intervals; the numbers are in the table.",
-                "AUC with 95 % intervals, and the network's lead by the paired bootstrap.",
+                "AUC of the network and of each baseline, and the paired differences, with intervals; the "
+                "numbers are in the table.",
+                "AUC with 95 % intervals, and its difference by the paired bootstrap.",
                 wide=True,
             ),
         ),
@@ -141,38 +142,38 @@ def baselines(documents: Documents) -> Section:
 
 
 def baselines_table(metrics: Mapping[str, Any]) -> Table:
-    """Return each baseline's area and the network's lead over it."""
-    rows = [("Network", *with_reach(metrics["subject"]["auc"]), "", "")]
+    """Return each baseline's AUC and the paired differences."""
+    rows = [("Network", *value_and_ci(metrics["subject"]["auc"]), "", "")]
     rows += [
         (
-            words(title),
-            *with_reach(metrics["baselines"][name]["auc"]),
-            *with_reach(metrics["differences"][name]),
+            humanize(title),
+            *value_and_ci(metrics["baselines"][name]["auc"]),
+            *value_and_ci(metrics["differences"][name]),
         )
         for name, title in BASELINES.items()
         if name in metrics["baselines"]
     ]
-    columns = ("Model", "AUC per subject", "95 % interval", "Network's lead", "95 % interval")
+    columns = ("Model", "AUC per subject", "95 % interval", "AUC difference", "95 % interval")
     return table("The network and its baselines on the same subjects", columns, rows)
 
 
 def subgroups(documents: Documents) -> Section:
-    """Return performance by age, sex, site and scanner."""
+    """Return the section on age, sex, site and scanner."""
     groups = documents.evaluation.subgroups
     return Section(
-        "Does it work for everybody",
+        "Subgroups",
         "subgroups",
         (
             Text(
-                "Subgroups were looked at after the fact and are small: an odd one is a question, not a "
-                "result. Where one diagnosis lacks there is nothing to compare."
+                "Subgroups are post hoc and small: an odd one is a question, not a result. A subgroup "
+                "with one diagnosis only has no metrics."
             ),
             subgroups_table(groups),
             Chart(
                 svg_uri(subgroups_figure(groups)),
                 "AUC and balanced accuracy with intervals by age, sex, site and scanner; the numbers are "
                 "in the table.",
-                "The thin line is the value of all subjects.",
+                "Thin line: all subjects.",
                 wide=True,
             ),
         ),
@@ -183,7 +184,7 @@ def subgroups_table(groups: pd.DataFrame) -> Table:
     """Return the subgroups' numbers."""
     rows = [
         (
-            "All" if row["fact"] == "all" else f"{words(row['fact'])}: {row['group']}",
+            "All" if row["fact"] == "all" else f"{humanize(row['fact'])}: {row['group']}",
             str(row["n_ad"]),
             str(row["n_cn"]),
             *_cells(row, "auc"),
@@ -196,17 +197,17 @@ def subgroups_table(groups: pd.DataFrame) -> Table:
 
 
 def failures(documents: Documents) -> Section:
-    """Return who is called wrongly: how many, and how sure the network was."""
+    """Return the section on misclassified subjects."""
     metrics = documents.metrics
     return Section(
-        "Where it fails",
+        "Misclassified subjects",
         "failures",
         (
             Items(tuple(wrong_calls(documents.evaluation.subjects, metrics["threshold"]))),
             Chart(
                 svg_uri(probability_figure(documents.evaluation.subjects, threshold=metrics["threshold"])),
-                "One dot a test subject: probability of AD by diagnosis, with the threshold; wrong calls "
-                f"are ringed: {_calls(metrics['subject']['confusion'])}.",
+                "One dot a test subject: probability of AD by diagnosis, with the threshold; "
+                f"misclassified subjects are ringed: {_calls(metrics['subject']['confusion'])}.",
                 "Probability of AD of each test subject.",
             ),
         ),
@@ -214,12 +215,12 @@ def failures(documents: Documents) -> Section:
 
 
 def wrong_calls(subjects: pd.DataFrame, threshold: float) -> list[str]:
-    """Return a sentence on the wrong calls of each diagnosis."""
+    """Return a sentence on the misclassified subjects of each diagnosis."""
     sentences = []
-    for diagnosis, call in (("AD", "CN"), ("CN", "AD")):
+    for diagnosis, prediction in (("AD", "CN"), ("CN", "AD")):
         probability = subjects.loc[subjects["diagnosis"] == diagnosis, "probability"].to_numpy(np.float64)
         wrong = probability[(probability >= threshold) != (diagnosis == "AD")]
-        text = f"{wrong.size} of {plural(probability.size, f'{diagnosis} subject')} called {call}"
+        text = f"{wrong.size} of {plural(probability.size, f'{diagnosis} subject')} predicted {prediction}"
         if wrong.size:
             low, high = number(float(wrong.min())), number(float(wrong.max()))
             text += f", with probabilities of AD {'of ' + low if low == high else f'from {low} to {high}'}"
@@ -230,13 +231,15 @@ def wrong_calls(subjects: pd.DataFrame, threshold: float) -> list[str]:
 def _cells(row: Mapping[str, Any], name: str) -> tuple[str, str]:
     if np.isnan(row[name]):
         return "-", "one diagnosis only"
-    return number(row[name]), reach({"low": row[f"{name}_low"], "high": row[f"{name}_high"]})
+    return number(row[name]), format_ci({"low": row[f"{name}_low"], "high": row[f"{name}_high"]})
 
 
 def _chosen(counts: Mapping[str, int]) -> str:
     n = counts["validation_subjects"]
     return (
-        f"that was chosen on {plural(n, 'validation subject')}" if n else "nobody was there to choose it on"
+        f"this threshold was chosen on {plural(n, 'validation subject')}"
+        if n
+        else "there were no validation subjects to choose it on"
     )
 
 
@@ -245,13 +248,13 @@ def _calls(calls: Mapping[str, int]) -> str:
     cn = calls["false_positive"] + calls["true_negative"]
     share = (calls["true_positive"] + calls["true_negative"]) / (ad + cn)
     return (
-        f"{calls['true_positive']} of {ad} AD and {calls['true_negative']} of {cn} CN subjects called "
-        f"rightly, {percent(share)} in all"
+        f"{calls['true_positive']} of {ad} AD and {calls['true_negative']} of {cn} CN subjects correctly "
+        f"classified, {percent(share)} in all"
     )
 
 
 def cross_validation(documents: Documents) -> list[Block]:
-    """Return sentences, the pooled measures and those of each fold; nothing where there are no folds."""
+    """Return the cross-validation's results, if there are folds."""
     summary = documents.cross_validation
     if not summary or not summary["folds"]:
         return []
@@ -271,19 +274,19 @@ def cross_validation(documents: Documents) -> list[Block]:
 
 
 def pooled_table(summary: Mapping[str, Any]) -> Table:
-    """Return the pooled measures of all folds, and their spread over the folds."""
+    """Return pooled metrics, and their spread over the folds."""
     rows = [
         (
             title,
-            *with_reach(summary["pooled"][name]),
+            *value_and_ci(summary["pooled"][name]),
             *(number(summary["spread"][name][fact]) for fact in ("mean", "sd")),
-            reach(summary["spread"][name]),
+            format_ci(summary["spread"][name]),
         )
         for name, title in MEASURES.items()
         if name in summary["pooled"]
     ]
     columns = (
-        "Measure",
+        "Metric",
         "All subjects",
         "95 % interval",
         "Mean of folds",
@@ -294,14 +297,14 @@ def pooled_table(summary: Mapping[str, Any]) -> Table:
 
 
 def folds_table(summary: Mapping[str, Any]) -> Table:
-    """Return what each fold's network made of the subjects that it had not seen."""
+    """Return each fold's out-of-fold results."""
     counts = summary["counts"]["fold"]
     rows = [
         (
             f"Fold {name}",
             str(counts[name]["ad"]),
             str(counts[name]["cn"]),
-            *with_reach(fold["auc"]),
+            *value_and_ci(fold["auc"]),
             *(number(fold[measure]["value"]) for measure in ("sensitivity", "specificity", "brier")),
         )
         for name, fold in summary["fold"].items()
@@ -311,7 +314,7 @@ def folds_table(summary: Mapping[str, Any]) -> Table:
 
 
 def fold_spread(summary: Mapping[str, Any]) -> str:
-    """Return the AUC's mean, deviation and range over the folds."""
+    """Return mean, SD and range of the AUC over folds."""
     spread = summary["spread"]["auc"]
     return (
         f"{number(spread['mean'])} on average over {summary['folds']} folds (SD {number(spread['sd'])}), "
@@ -322,13 +325,13 @@ def fold_spread(summary: Mapping[str, Any]) -> str:
 def _sentences(summary: Mapping[str, Any]) -> str:
     counts = summary["counts"]
     text = (
-        "As many networks as folds were trained anew, and each subject was scored by one that had not seen "
-        "it, at a threshold that still others had chosen. None of them is the model. Over all "
+        "One network a fold was trained, and each subject was scored by the network that had not seen it, "
+        "with a threshold chosen on other subjects. None of them is the model. Over all "
         f"{counts['subjects']} subjects the AUC is {interval(summary['pooled']['auc'])}, and "
         f"{fold_spread(summary)}. "
     )
     if not counts["searched"]:
-        return f"{text}No hyperparameter was chosen on any of them."
+        return f"{text}No hyperparameter was chosen on them."
     text += f"Hyperparameters were chosen on {counts['searched']} of the {counts['subjects']} subjects."
     if "unsearched" in summary:
         text += f" On the others alone the AUC is {interval(summary['unsearched']['auc'])}."

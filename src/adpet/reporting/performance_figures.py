@@ -16,28 +16,29 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# From this share on a cell is so dark that its text is white.
+# Cells with a larger share are dark and get white text.
 DARK_SHARE = 0.55
-# A dot's size in probability and in places across, how far dots may spread from their place, and the largest
-# group that is drawn with dots of full size.
+# Size of a dot in data units, largest spread, and largest group drawn with dots of full size.
 DOT_HEIGHT, DOT_WIDTH, DOT_SPREAD, DOT_CROWD = 0.024, 0.045, 0.42, 60
 DOT_POINTS = 26.0
+# Chance, and other lines of reference.
+DASHED: dict[str, Any] = {"color": LIGHT_GREY, "linewidth": 1, "linestyle": (0, (4, 3))}
 
 
 @styled
 def roc_figure(curves: pd.DataFrame, band: pd.DataFrame, *, metrics: Mapping[str, Any]) -> "Figure":
-    """Draw the ROC curve per subject with its bootstrap band, and the slices' curve thin behind it.
+    """Draw ROC curves, with the bootstrap band of subjects.
 
     Parameters
     ----------
     curves, band : DataFrame
-        As `curves.roc_curves` and `curves.roc_band` return them.
+        Of `metrics.roc_curves` and `metrics.roc_band`.
     metrics : mapping
-        The document of `metrics.evaluation`.
+        ``metrics.json``.
     """
     figure = new_figure(4.6, 4.6)
     axes = figure.add_subplot()
-    axes.plot([0, 1], [0, 1], color=LIGHT_GREY, linewidth=1, linestyle=(0, (4, 3)))
+    axes.plot([0, 1], [0, 1], **DASHED)
     axes.fill_between(
         band["false_positive_rate"],
         band["low"],
@@ -66,13 +67,7 @@ def roc_figure(curves: pd.DataFrame, band: pd.DataFrame, *, metrics: Mapping[str
         clip_on=False,
         zorder=5,
     )
-    axes.set(
-        xlim=(-0.02, 1.02),
-        ylim=(-0.02, 1.02),
-        aspect="equal",
-        xlabel=f"False positive rate (1 {MINUS} specificity)",
-        ylabel="Sensitivity to AD",
-    )
+    _unit_square(axes, xlabel=f"False positive rate (1 {MINUS} specificity)", ylabel="Sensitivity to AD")
     handles, labels = axes.get_legend_handles_labels()
     order = [2, 0, 3, 1]
     axes.legend([handles[i] for i in order], [labels[i] for i in order], loc="lower right", borderaxespad=0.8)
@@ -81,15 +76,7 @@ def roc_figure(curves: pd.DataFrame, band: pd.DataFrame, *, metrics: Mapping[str
 
 @styled
 def precision_recall_figure(curves: pd.DataFrame, *, metrics: Mapping[str, Any]) -> "Figure":
-    """Draw precision over recall per subject, the slices' thin behind it, and what chance would give.
-
-    Parameters
-    ----------
-    curves : DataFrame
-        As `curves.precision_recall_curves` returns them.
-    metrics : mapping
-        The document of `metrics.evaluation`.
-    """
+    """Draw precision-recall curves of `metrics.precision_recall_curves`, and chance."""
     figure = new_figure(4.6, 4.6)
     axes = figure.add_subplot()
     share = metrics["counts"]["subjects_ad"] / metrics["counts"]["subjects"]
@@ -97,7 +84,7 @@ def precision_recall_figure(curves: pd.DataFrame, *, metrics: Mapping[str, Any])
     for level, (colour, width, name, order) in looks.items():
         curve = curves[curves["level"] == level]
         label = f"{name}: AP {_with_interval(metrics[level]['average_precision'])}"
-        # A precision holds from the recall before it: areas are then average precisions.
+        # Steps make the area the average precision.
         axes.plot(
             curve["recall"],
             curve["precision"],
@@ -109,38 +96,20 @@ def precision_recall_figure(curves: pd.DataFrame, *, metrics: Mapping[str, Any])
         )
     axes.axhline(
         share,
-        color=LIGHT_GREY,
-        linewidth=1,
-        linestyle=(0, (4, 3)),
+        **DASHED,
         label=f"Chance: {share:.2f}, the share of AD subjects",
     )
-    axes.set(
-        xlim=(-0.02, 1.02),
-        ylim=(-0.02, 1.02),
-        aspect="equal",
-        xlabel="Recall (sensitivity to AD)",
-        ylabel="Precision (positive predictive value)",
-    )
+    _unit_square(axes, xlabel="Recall (sensitivity to AD)", ylabel="Precision (positive predictive value)")
     axes.legend(loc="lower left", borderaxespad=0.8)
     return figure
 
 
 @styled
 def calibration_figure(points: pd.DataFrame, *, metrics: Mapping[str, Any]) -> "Figure":
-    """Draw the reliability diagram: how many have AD among those with like probabilities.
-
-    Parameters
-    ----------
-    points : DataFrame
-        As `curves.calibration_points` returns them.
-    metrics : mapping
-        The document of `metrics.evaluation`.
-    """
+    """Draw the reliability diagrams of `metrics.calibration_points`."""
     figure = new_figure(4.6, 4.6)
     axes = figure.add_subplot()
-    axes.plot(
-        [0, 1], [0, 1], color=LIGHT_GREY, linewidth=1, linestyle=(0, (4, 3)), label="True probabilities"
-    )
+    axes.plot([0, 1], [0, 1], **DASHED, label="Perfect calibration")
     looks = {"slice": (GREY, "s", 4, "Per slice"), "subject": (CN_COLOUR, "o", 7, "Per subject")}
     for level, (colour, marker, size, name) in looks.items():
         rows = points[points["level"] == level]
@@ -161,10 +130,8 @@ def calibration_figure(points: pd.DataFrame, *, metrics: Mapping[str, Any]) -> "
         )
     subjects = points.loc[points["level"] == "subject", "n"]
     each = f"{subjects.min()} to {subjects.max()}" if subjects.min() < subjects.max() else f"{subjects.max()}"
-    axes.set(
-        xlim=(-0.02, 1.02),
-        ylim=(-0.02, 1.02),
-        aspect="equal",
+    _unit_square(
+        axes,
         xlabel=f"Mean probability of AD, in {len(subjects)} bins of {each} subjects",
         ylabel="Share with AD (bars: exact 95 % CI)",
     )
@@ -174,13 +141,7 @@ def calibration_figure(points: pd.DataFrame, *, metrics: Mapping[str, Any]) -> "
 
 @styled
 def confusion_figure(metrics: Mapping[str, Any]) -> "Figure":
-    """Draw the confusion matrices per subject and per slice: counts, and their share of the diagnosis.
-
-    Parameters
-    ----------
-    metrics : mapping
-        The document of `metrics.evaluation`.
-    """
+    """Draw confusion matrices: counts, and shares of the diagnosis."""
     figure = new_figure(6.4, 3.1)
     for axes, level in zip(figure.subplots(1, 2), ("subject", "slice"), strict=True):
         cells = metrics[level]["confusion"]
@@ -208,7 +169,7 @@ def confusion_figure(metrics: Mapping[str, Any]) -> "Figure":
             xticklabels=["AD", "CN"],
             yticks=[0, 1],
             yticklabels=["AD", "CN"],
-            xlabel="Called",
+            xlabel="Predicted",
             ylabel="Diagnosis",
         )
         axes.tick_params(length=0)
@@ -218,12 +179,12 @@ def confusion_figure(metrics: Mapping[str, Any]) -> "Figure":
 
 @styled
 def probability_figure(subjects: pd.DataFrame, *, threshold: float) -> "Figure":
-    """Draw one dot a subject by diagnosis, with the threshold; the wrongly called ones are ringed.
+    """Draw one dot a subject by diagnosis; misclassified ones ringed.
 
     Parameters
     ----------
     subjects : DataFrame
-        `diagnosis` and `probability`, as `metrics.subject_probabilities` returns them.
+        `diagnosis` and `probability`.
     threshold : float
     """
     figure = new_figure(4.2, 4.4)
@@ -246,10 +207,10 @@ def probability_figure(subjects: pd.DataFrame, *, threshold: float) -> "Figure":
                 facecolors="none",
                 edgecolors="black",
                 linewidths=1.0,
-                label=None if wrong_drawn else "Wrongly called",
+                label=None if wrong_drawn else "Misclassified",
             )
             wrong_drawn = True
-        names.append(f"{diagnosis}\n{(~wrong).sum()} of {values.size} right")
+        names.append(f"{diagnosis}\n{(~wrong).sum()} of {values.size} correct")
     axes.axhline(
         threshold, color="black", linewidth=1, linestyle=(0, (4, 3)), label=f"Threshold {threshold:.2f}"
     )
@@ -260,15 +221,19 @@ def probability_figure(subjects: pd.DataFrame, *, threshold: float) -> "Figure":
     return figure
 
 
+def _unit_square(axes: "Axes", *, xlabel: str, ylabel: str) -> None:
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal", xlabel=xlabel, ylabel=ylabel)
+
+
 def _with_interval(metric: Mapping[str, float]) -> str:
-    """Return the value and its interval, as papers print them."""
+    """Format a value and its interval as in papers."""
     return f"{metric['value']:.2f} (95 % CI {metric['low']:.2f}{EN_DASH}{metric['high']:.2f})"
 
 
 def _side_by_side(values: npt.NDArray[np.float64], scale: float) -> npt.NDArray[np.float64]:
-    """Return horizontal offsets that keep dots apart: each takes the free place nearest to the middle.
+    """Return horizontal offsets that keep dots apart.
 
-    Where none is free, dots lie on one another.
+    Each dot takes the free place nearest to the middle; without one, dots overlap.
     """
     steps = int(DOT_SPREAD / (DOT_WIDTH * scale))
     places = np.array(sorted(range(-steps, steps + 1), key=lambda step: (abs(step), -step)))
@@ -280,12 +245,12 @@ def _side_by_side(values: npt.NDArray[np.float64], scale: float) -> npt.NDArray[
     return taken * (DOT_WIDTH * scale)
 
 
-# Inches a row, and for titles and axes.
+# Inches of a row, and of titles and axes.
 ROW_HEIGHT, FRAME_HEIGHT = 0.27, 1.0
 
 
 class Row(NamedTuple):
-    """One line of a forest plot; `value` is None where there is none to draw."""
+    """One line of a forest plot; `value` may be missing."""
 
     label: str
     value: float | None
@@ -298,13 +263,7 @@ class Row(NamedTuple):
 
 @styled
 def baselines_figure(metrics: Mapping[str, Any]) -> "Figure":
-    """Draw the AUC of network and baselines, and the network's lead over each of them.
-
-    Parameters
-    ----------
-    metrics : mapping
-        The document ``metrics.json``.
-    """
+    """Draw AUCs of network and baselines, and their differences."""
     names = [name for name in BASELINES if name in metrics["baselines"]]
     areas = [("network", metrics["subject"]["auc"], AD_COLOUR)]
     areas += [(BASELINES[name], metrics["baselines"][name]["auc"], CN_COLOUR) for name in names]
@@ -317,10 +276,10 @@ def baselines_figure(metrics: Mapping[str, Any]) -> "Figure":
     leads = [metrics["differences"][name] for name in names]
     lead_rows = [Row("", None, 0, 0), *(Row("", lead["value"], lead["low"], lead["high"]) for lead in leads)]
     _forest(left, rows)
-    left.axvline(CHANCE, color=LIGHT_GREY, linewidth=1, linestyle=(0, (4, 3)), zorder=0)
+    left.axvline(CHANCE, **DASHED, zorder=0)
     left.set(xlabel="AUC per subject (95 % CI)", xlim=(min(0.4, *(row.low - 0.03 for row in rows)), 1.02))
     _forest(right, lead_rows)
-    right.axvline(0, color=LIGHT_GREY, linewidth=1, linestyle=(0, (4, 3)), zorder=0)
+    right.axvline(0, **DASHED, zorder=0)
     right.set(xlabel=f"Network {MINUS} baseline, AUC (95 % CI)")
     _labelled(left, rows)
     return figure
@@ -328,20 +287,14 @@ def baselines_figure(metrics: Mapping[str, Any]) -> "Figure":
 
 @styled
 def subgroups_figure(table: pd.DataFrame) -> "Figure":
-    """Draw AUC and balanced accuracy in every subgroup; where a diagnosis lacks there is nothing to draw.
-
-    Parameters
-    ----------
-    table : DataFrame
-        As `subgroups.subgroup_table` returns it.
-    """
+    """Draw AUC and balanced accuracy of `comparison.subgroup_table`."""
     panels = {"auc": "AUC (95 % CI)", "balanced_accuracy": "Balanced accuracy (95 % CI)"}
     figure = new_figure(7.6, FRAME_HEIGHT + ROW_HEIGHT * (len(table) + table["fact"].nunique() - 1))
     both = figure.subplots(1, 2, sharey=True)
     for axes, (name, label) in zip(both, panels.items(), strict=True):
         rows = _subgroup_rows(table, name)
         _forest(axes, rows)
-        axes.axvline(CHANCE, color=LIGHT_GREY, linewidth=1, linestyle=(0, (4, 3)), zorder=0)
+        axes.axvline(CHANCE, **DASHED, zorder=0)
         overall = float(table[name].iloc[0])
         axes.axvline(overall, color=AD_COLOUR, linewidth=0.8, zorder=0)
         axes.set(xlabel=label, xlim=(-0.02, 1.02))
@@ -351,13 +304,7 @@ def subgroups_figure(table: pd.DataFrame) -> "Figure":
 
 @styled
 def folds_figure(summary: Mapping[str, Any]) -> "Figure":
-    """Draw the AUC of all subjects of a cross-validation, and that of each fold.
-
-    Parameters
-    ----------
-    summary : mapping
-        As `cross_validation.pooled_summary` returns it.
-    """
+    """Draw the AUC of all subjects and of each fold."""
     counts = summary["counts"]
     pooled = (f"All subjects  ({counts['subjects']})", summary["pooled"]["auc"], AD_COLOUR)
     folds = [
@@ -374,7 +321,7 @@ def folds_figure(summary: Mapping[str, Any]) -> "Figure":
     figure = new_figure(7.6, FRAME_HEIGHT + ROW_HEIGHT * len(rows))
     axes = figure.subplots()
     _forest(axes, rows)
-    axes.axvline(CHANCE, color=LIGHT_GREY, linewidth=1, linestyle=(0, (4, 3)), zorder=0)
+    axes.axvline(CHANCE, **DASHED, zorder=0)
     axes.set(xlabel="AUC per subject (95 % CI)", xlim=(min(0.4, *(row.low - 0.03 for row in rows)), 1.02))
     _labelled(axes, rows)
     return figure
@@ -396,20 +343,20 @@ def _subgroup_rows(table: pd.DataFrame, name: str) -> list[Row]:
 
 
 def _forest(axes: "Axes", rows: Sequence[Row]) -> None:
-    """Draw one marker with its interval a row, the first at the top, and its numbers beside it."""
+    """Draw one marker with its interval and numbers a row."""
     for place, row in enumerate(rows):
         if row.value is None:
-            _beside(axes, place, row.note)
+            _annotate(axes, place, row.note)
             continue
         axes.hlines(place, row.low, row.high, color=row.colour, linewidth=1.4)
         axes.plot(row.value, place, "s", color=row.colour, markersize=5.5, markeredgecolor="white")
         numbers = f"{row.value:.2f} ({row.low:.2f} to {row.high:.2f})"
-        _beside(axes, place, numbers.replace("-", MINUS))
+        _annotate(axes, place, numbers.replace("-", MINUS))
     axes.spines["left"].set_visible(False)
     axes.tick_params(axis="y", length=0)
 
 
-def _beside(axes: "Axes", place: int, text: str) -> None:
+def _annotate(axes: "Axes", place: int, text: str) -> None:
     axes.text(1.02, place, text, transform=axes.get_yaxis_transform(), va="center", fontsize=7.5, color=GREY)
 
 
@@ -421,39 +368,33 @@ def _labelled(axes: "Axes", rows: Sequence[Row]) -> None:
         label.set_fontweight("bold" if row.heading else "normal")
 
 
-# Where the arms of a pair stand beside the middle of the pair.
-BESIDE = 0.2
-# Where their gap stands, so that its number fits before the second arm.
-GAP_BESIDE = -0.13
+# Horizontal offset of the arms from the middle of their pair.
+ARM_OFFSET = 0.2
+# Horizontal offset of the gap's arrow, so that its number fits.
+GAP_OFFSET = -0.13
 TITLES = {"true_labels": "True labels", "shuffled_labels": "Labels shuffled among subjects"}
 HONEST = {"colour": CN_COLOUR, "marker": "o", "name": "Subject split: tested on new subjects"}
 LEAKY = {"colour": AD_COLOUR, "marker": "s", "name": "Slice split, as in 2019: tested on known subjects"}
 NOTES = {
     INVALID: "INVALID: with shuffled labels new subjects are above chance",
-    INCONCLUSIVE: "INCONCLUSIVE: this audit could not have shown a leak",
+    INCONCLUSIVE: "INCONCLUSIVE: this test could not have shown a leak",
 }
 
 
 @styled
 def leakage_figure(audit: Mapping[str, Any]) -> "Figure":
-    """Draw the accuracy per slice of the four arms with their intervals, chance, and the leak as the gap.
-
-    Parameters
-    ----------
-    audit : mapping
-        The document of `leakage.leakage_audit`.
-    """
+    """Draw accuracy per slice of the four arms, with gaps."""
     figure = new_figure(6.4, 4.2)
     axes = figure.add_subplot()
-    axes.axhline(CHANCE, color=GREY, linewidth=1, linestyle=(0, (4, 3)))
+    axes.axhline(CHANCE, **DASHED | {"color": GREY})
     axes.annotate(
         "Chance", (1, CHANCE), xycoords=("axes fraction", "data"), xytext=(-2, 3),
         textcoords="offset points", ha="right", color=GREY,
     )  # fmt: skip
     for middle, (labels, (leaky, honest)) in enumerate(GAPS.items()):
         arms = audit["arms"]
-        _point(axes, middle - BESIDE, arms[honest], **HONEST)
-        _point(axes, middle + BESIDE, arms[leaky], **LEAKY)
+        _point(axes, middle - ARM_OFFSET, arms[honest], **HONEST)
+        _point(axes, middle + ARM_OFFSET, arms[leaky], **LEAKY)
         _gap(axes, middle, arms[honest], arms[leaky], audit["gap"][labels])
     axes.set(xlim=(-0.55, 1.6), ylim=(0, 1.04), xticks=[0, 1], ylabel="Accuracy per test slice")
     axes.set_xticklabels([TITLES[labels] for labels in GAPS])
@@ -480,11 +421,11 @@ def _point(axes: "Axes", x: float, arm: Mapping[str, Any], *, colour: str, marke
 def _gap(
     axes: "Axes", middle: float, honest: Mapping[str, Any], leaky: Mapping[str, Any], gap: Mapping[str, float]
 ) -> None:
-    """Draw an arrow from the honest accuracy to the leaky one, with what lies between."""
+    """Draw an arrow from honest to leaky accuracy."""
     ends = [arm["slice"]["accuracy"]["value"] for arm in (honest, leaky)]
-    x = middle + GAP_BESIDE
+    x = middle + GAP_OFFSET
     for end, side in zip(ends, (-1, 1), strict=True):
-        axes.plot([middle + side * BESIDE, x], [end, end], color=GREY, linewidth=0.8, linestyle=":")
+        axes.plot([middle + side * ARM_OFFSET, x], [end, end], color=GREY, linewidth=0.8, linestyle=":")
     axes.annotate(
         "", (x, ends[1]), xytext=(x, ends[0]),
         arrowprops={"arrowstyle": "->", "color": "black", "shrinkA": 0, "shrinkB": 0},

@@ -1,37 +1,37 @@
-"""The report as one page of HTML that holds all it shows: nothing is fetched, and no script is needed."""
+"""Report as one self-contained HTML page, without scripts."""
 
 from pathlib import Path
 
 from adpet.reporting.components import Documents, Section
-from adpet.reporting.explainability import attention, leakage
-from adpet.reporting.methods import data, limits, lineage, making
+from adpet.reporting.explainability import leakage, saliency
+from adpet.reporting.methods import data, limits, lineage, training
 from adpet.reporting.performance import baselines, failures, performance, subgroups
-from adpet.reporting.summary import PURPOSE, verdict
+from adpet.reporting.summary import PURPOSE, summary
 
 TEMPLATES = Path(__file__).parent / "templates"
 
-# In the order of a reviewer's questions: how good, against what, by what, for whom, from what.
-CHAPTERS = (
+# In the order of a reviewer's questions.
+SECTIONS = (
     performance,
     baselines,
     leakage,
-    attention,
+    saliency,
     subgroups,
     failures,
     data,
-    making,
+    training,
     lineage,
     limits,
 )
 
 
 def sections(documents: Documents) -> list[Section]:
-    """Return all chapters, figures drawn."""
-    return [chapter(documents) for chapter in CHAPTERS]
+    """Return all sections with their figures."""
+    return [section(documents) for section in SECTIONS]
 
 
 def report_html(documents: Documents) -> str:
-    """Return the page; equal documents give equal text, and what they hold is escaped.
+    """Return the page: deterministic, with escaped content.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ def report_html(documents: Documents) -> str:
     return environment.get_template("page.html.jinja").render(
         lineage=documents.lineage["id"],
         purpose=PURPOSE,
-        verdict=verdict(documents),
+        summary=summary(documents),
         sections=sections(documents),
         style=(TEMPLATES / "page.css").read_text(encoding="utf-8"),
     )

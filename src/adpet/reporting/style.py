@@ -1,4 +1,4 @@
-"""How every figure looks and how it is written; made without pyplot, figures share no state."""
+"""Style and output of figures, without pyplot's shared state."""
 
 import functools
 from collections.abc import Callable
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 
 Options = ParamSpec("Options")
 
-# Okabe and Ito's colours, told apart with every common form of colour blindness (jfly.uni-koeln.de/color).
+# Okabe and Ito's colours, distinct with every common form of colour blindness (jfly.uni-koeln.de/color).
 AD_COLOUR = "#D55E00"
 CN_COLOUR = "#0072B2"
 HIGHLIGHT_COLOUR = "#009E73"
 GREY = "#6E6E6E"
 LIGHT_GREY = "#C8C8C8"
 
-# As printers set them; in the source a look-alike of the hyphen would be a trap.
+# Named, since they look like a hyphen in the source.
 MINUS, EN_DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
 
 DPI = 150
@@ -41,7 +41,7 @@ STYLE: dict[str, object] = {
 
 
 def styled(draw: Callable[Options, "Figure"]) -> Callable[Options, "Figure"]:
-    """Draw in the house style, whatever the reader's own matplotlibrc says of it."""
+    """Draw in the project's style, whatever the user's matplotlibrc."""
 
     @functools.wraps(draw)
     def drawn(*args: Options.args, **kwargs: Options.kwargs) -> "Figure":
@@ -56,7 +56,7 @@ def styled(draw: Callable[Options, "Figure"]) -> Callable[Options, "Figure"]:
 def new_figure(
     width: float, height: float, *, layout: Literal["constrained", "compressed"] | None = "constrained"
 ) -> "Figure":
-    """Return an empty figure of `width` x `height` inches that makes room for its labels itself.
+    """Return an empty figure of `width` x `height` inches.
 
     A compressed layout brings images of fixed shape close together.
     """
@@ -66,7 +66,7 @@ def new_figure(
 
 
 def save_figure(figure: "Figure", path: Path) -> None:
-    """Write a figure as PNG at 150 dpi; equal figures give equal bytes (no date, no version)."""
+    """Write a figure as PNG with deterministic bytes."""
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 

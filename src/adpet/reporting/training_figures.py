@@ -1,4 +1,4 @@
-"""Figures of how a model came about: its training, epoch by epoch, and the search before it."""
+"""Figures of training curves and hyperparameter search."""
 
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -7,30 +7,33 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
+from adpet.reporting.components import humanize
 from adpet.reporting.style import AD_COLOUR, CN_COLOUR, GREY, HIGHLIGHT_COLOUR, new_figure, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Columns of a training history that say when, not how well.
+# Columns of a training history that are no metrics.
 NOT_CURVES = ("epoch", "step", "seconds")
-# What a search's trials table calls a parameter's column, as Optuna does.
+# Prefix of a parameter's column in Optuna's table of trials.
 PARAMETER_PREFIX = "params_"
+# Inches of a bar, and of the axes.
+BAR_HEIGHT, FRAME_HEIGHT = 0.3, 0.8
 
 
 @styled
 def learning_curves_figure(
     history: Sequence[Mapping[str, Any]], *, best_epoch: int | None = None
 ) -> "Figure":
-    """Draw every number of a training history over epochs, training and validation in one panel.
+    """Draw training and validation curves, one panel a metric.
 
     Parameters
     ----------
     history : sequence of mappings
         One an epoch; `val_loss` is the validation's `loss`. Epochs are numbered by `epoch`, else from 1.
     best_epoch : int, optional
-        Marked: the epoch that was kept.
+        The epoch that was kept, to be marked.
     """
     table = pd.DataFrame([dict(row) for row in history])
     epochs = table["epoch"] if "epoch" in table else pd.Series(np.arange(1, len(table) + 1))
@@ -53,7 +56,7 @@ def learning_curves_figure(
         if best_epoch is not None:
             kept = axes.axvline(best_epoch, color=GREY, linewidth=0.9, linestyle=":")
             labelled["Epoch kept"] = kept
-        axes.set(title=_spelled(name), xlabel="Epoch")
+        axes.set(title=humanize(name), xlabel="Epoch")
         _whole_ticks(axes)
     for axes in panels[len(names) :]:
         axes.set_visible(False)
@@ -69,16 +72,16 @@ def search_figure(
     value_name: str = "Value",
     logarithmic: Collection[str] = ("learning_rate",),
 ) -> "Figure":
-    """Draw a search: the value of every trial with the best so far, and each parameter against the value.
+    """Draw the trials' history, and each parameter against the value.
 
     Parameters
     ----------
     trials : DataFrame
         As Optuna's ``Study.trials_dataframe``: `number`, `value`, `state` (COMPLETE, PRUNED, FAIL) and a
-        column ``params_<name>`` a parameter, of whose dotted name the last part is shown.
+        column ``params_<name>`` a parameter.
     direction : {"minimize", "maximize"}
     value_name : str
-        What the value is, for the axes.
+        Label of the value.
     logarithmic : collection of str
         Parameters that were searched on a logarithmic scale.
     """
@@ -108,7 +111,7 @@ def search_figure(
             label="Best so far",
             zorder=1,
         )
-    top.set(xlabel="Trial", ylabel=_spelled(value_name))
+    top.set(xlabel="Trial", ylabel=humanize(value_name))
     _whole_ticks(top)
     for position, name in enumerate(parameters):
         axes = figure.add_subplot(grid[1 + position // columns, position % columns])
@@ -116,7 +119,7 @@ def search_figure(
         if _parameter(name) in logarithmic and len(shown):
             axes.set_xscale("log")
         if position % columns == 0:
-            axes.set_ylabel(_spelled(value_name))
+            axes.set_ylabel(humanize(value_name))
         else:
             axes.tick_params(labelleft=False)
         axes.set_ylim(top.get_ylim())
@@ -125,19 +128,28 @@ def search_figure(
     return figure
 
 
+@styled
+def importance_figure(importance: Mapping[str, float]) -> "Figure":
+    """Draw the importance of each parameter, largest at the top."""
+    names = sorted(importance, key=lambda name: importance[name])
+    figure = new_figure(4.6, FRAME_HEIGHT + BAR_HEIGHT * len(names))
+    axes = figure.add_subplot()
+    values = [importance[name] for name in names]
+    labels = [name.rpartition(".")[2].replace("_", " ") for name in names]
+    bars = axes.barh(labels, values, color=CN_COLOUR, height=0.65)
+    axes.bar_label(bars, [f"{value:.2f}" for value in values], padding=3, fontsize=8)
+    axes.set(xlim=(0, 1.12), xticks=np.linspace(0, 1, 5), xlabel="Share of the variance explained (fANOVA)")
+    axes.tick_params(axis="y", length=0)
+    return figure
+
+
 def _curve_order(name: str) -> tuple[int, str]:
-    """Sort losses first, the learning rate last, the rest by name."""
+    """Sort losses first and the learning rate last."""
     return (0 if name == "loss" else 2 if name == "learning_rate" else 1, name)
 
 
-def _spelled(name: str) -> str:
-    """Return a column's name as words."""
-    words = name.replace("val_", "validation_").replace("_", " ")
-    return words[:1].upper() + words[1:].replace("auc", "AUC")
-
-
 def _whole_ticks(axes: "Axes") -> None:
-    """Count epochs and trials in whole numbers."""
+    """Set integer ticks for epochs and trials."""
     from matplotlib.ticker import MaxNLocator
 
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
@@ -150,7 +162,7 @@ def _whole_ticks(axes: "Axes") -> None:
 def _trial_dots(
     axes: "Axes", across: pd.Series, trials: pd.DataFrame, at: pd.Series, best: pd.DataFrame
 ) -> None:
-    """Draw complete trials full, others hollow, the best as a star."""
+    """Draw complete trials filled, others hollow, the best starred."""
     complete = (trials["state"] == "COMPLETE").to_numpy()
     value = trials["value"].to_numpy(np.float64)
     place = across.to_numpy()
@@ -172,7 +184,7 @@ def _trial_dots(
 
 
 def _parameter_panel(axes: "Axes", name: str, trials: pd.DataFrame, best: pd.DataFrame) -> None:
-    """Draw one parameter against the value: numbers as they are, categories side by side."""
+    """Draw one parameter against the value."""
     column = trials[name].dropna()
     trials = trials.loc[column.index]
     is_number = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
@@ -186,9 +198,9 @@ def _parameter_panel(axes: "Axes", name: str, trials: pd.DataFrame, best: pd.Dat
         axes.set_xlim(-0.6, len(levels) - 0.4)
     for collection in axes.collections:
         collection.set_label("")
-    axes.set_xlabel(_spelled(_parameter(name)))
+    axes.set_xlabel(humanize(_parameter(name)))
 
 
 def _parameter(column: str) -> str:
-    """Return a parameter's own name: ``params_train.learning_rate`` is the learning rate."""
+    """Return the last part of a parameter's dotted name."""
     return column.removeprefix(PARAMETER_PREFIX).rpartition(".")[2]

@@ -10,6 +10,7 @@ import pandas as pd
 
 from adpet.cohort.scans import read_scans
 from adpet.cohort.splits import read_split
+from adpet.contracts import Metrics, TrainingRun, read_contract, write_contract
 from adpet.evaluation.aggregation import PREDICTION_COLUMNS, learn_position_weights, subject_probabilities
 from adpet.evaluation.baselines import (
     FACTS,
@@ -68,7 +69,7 @@ from adpet.reporting.performance_figures import (
 from adpet.reporting.style import save_figure
 from adpet.stages.common import hashed, refuse_trained_on, slice_refs
 from adpet.stages.tables import read_results, read_validation
-from adpet.storage import atomic_write, read_json, write_json
+from adpet.storage import atomic_write, write_json
 from adpet.tracking.runs import append_to_run
 from adpet.tracking.sync import start_tracking
 
@@ -128,7 +129,7 @@ def _of_volumes(
 
 def draw() -> None:
     """Draw every figure anew."""
-    metrics = read_json(METRICS)
+    metrics = read_contract(METRICS, Metrics).document()
     figures = {
         "roc": roc_figure(read_results(ROC), read_results(ROC_BAND), metrics=metrics),
         "precision_recall": precision_recall_figure(read_results(PRECISION_RECALL), metrics=metrics),
@@ -144,9 +145,9 @@ def draw() -> None:
 
 def run(params: Params) -> None:
     """Write predictions, metrics, tables and figures, and add them to the training's MLflow run."""
-    trained = read_json(RUN)
+    trained = read_contract(RUN, TrainingRun)
     split = read_split(SPLIT)
-    leaky = trained["leaky"]
+    leaky = trained.leaky
     tested = split[split["part"] == "test"]
     # Without folds there is nobody to choose a threshold on but the tested: it stays 0.5, as in 2019.
     validation = read_validation(VALIDATION)
@@ -165,10 +166,10 @@ def run(params: Params) -> None:
     write_json(POSITION_WEIGHTS, {"weights": weights.tolist()})
     _write_baselines(compared)
     _write_tables(subjects, test, metrics, params)
-    write_json(FINDINGS, {"lineage": trained["lineage"]["id"], **findings(metrics)})
-    write_json(METRICS, metrics)
+    write_json(FINDINGS, {"lineage": trained.lineage.id, **findings(metrics)})
+    write_contract(METRICS, metrics, Metrics)
     draw()
-    _log(metrics, trained["lineage"]["id"], params)
+    _log(metrics, trained.lineage.id, params)
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:
@@ -177,14 +178,14 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
         table.to_csv(aside, index=False, lineterminator="\n", float_format="%.9g")
 
 
-def _refuse_known(trained: dict[str, Any], tested: pd.DataFrame, validation: pd.DataFrame) -> None:
+def _refuse_known(trained: TrainingRun, tested: pd.DataFrame, validation: pd.DataFrame) -> None:
     """Check that no subject is scored by a network that was fitted to it.
 
     The validation fold was scored by the network before the refit, where there was one.
     """
-    refuse_trained_on(trained["trained_on"], hashed(tested["subject"]))
-    validated = trained["before_refit"] or trained
-    refuse_trained_on(validated["trained_on"], hashed(validation["subject"]))
+    refuse_trained_on(trained.trained_on, hashed(tested["subject"]))
+    validated = trained.before_refit or trained
+    refuse_trained_on(validated.trained_on, hashed(validation["subject"]))
 
 
 def _predicted(tested: pd.DataFrame, params: Params) -> pd.DataFrame:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from adpet.cohort.splits import read_split
+from adpet.contracts import Metrics, Saliency, TrainingRun, read_contract, write_contract
 from adpet.evaluation.aggregation import pooled_probability
 from adpet.evaluation.saliency import (
     SCORES,
@@ -39,7 +40,7 @@ from adpet.stages.explain_controls import (
 )
 from adpet.stages.explain_maps import Explainer, Space, slices_of, space_of
 from adpet.stages.tables import may_log_images, read_results, reads_simulated
-from adpet.storage import atomic_write, read_json, write_json
+from adpet.storage import atomic_write, read_json
 from adpet.tracking.runs import append_to_run
 from adpet.tracking.sync import start_tracking
 
@@ -76,7 +77,7 @@ def run(params: Params) -> None:
         "truth": _write_truth(volumes, scans, healthy, space, params),
         "sanity": _write_sanity(explainer, volumes["referenced"], scans, space, params),
     }
-    write_json(CAM, facts)
+    write_contract(CAM, facts, Saliency)
     for alarm in facts["alarms"]:
         print(f"ALARM: {alarm}")
     _log(params)
@@ -84,7 +85,7 @@ def run(params: Params) -> None:
 
 def _with_answers(scans: pd.DataFrame, params: Params) -> pd.DataFrame:
     """Return the test scans with the network's probability of each, and whether it was right."""
-    predictions, threshold = read_results(PREDICTIONS), read_json(METRICS)["threshold"]
+    predictions, threshold = read_results(PREDICTIONS), read_contract(METRICS, Metrics).threshold
     weights = np.array(read_json(POSITION_WEIGHTS)["weights"])
     aggregation = params.evaluate.aggregation
     probability = {
@@ -268,7 +269,7 @@ def _write_table(path: Path, table: pd.DataFrame) -> None:
 
 def _log(params: Params) -> None:
     start_tracking(Path.cwd(), experiment=params.tracking.experiment)
-    with append_to_run(read_json(RUN)["lineage"]["id"]) as tracked:
+    with append_to_run(read_contract(RUN, TrainingRun).lineage.id) as tracked:
         for path in (CAM, EXPLAIN / "regions.csv", *sorted((EXPLAIN / "groups").iterdir())):
             tracked.log_artifact(path, "explain/groups")
         for path in sorted((EXPLAIN / "sanity").iterdir()):

@@ -12,6 +12,7 @@ import pandas as pd
 
 from adpet.cohort.scans import read_scans
 from adpet.cohort.splits import read_split
+from adpet.contracts import Metrics, TrainingRun, read_contract
 from adpet.errors import InputError
 from adpet.evaluation.bootstrap import bins_for, equal_mass_bins, exact_interval
 from adpet.imaging.atlas import AD_PATTERN, Atlas, load_atlas
@@ -269,15 +270,15 @@ def _write_volumes(folder: Path, standard: Standard, atlas: Atlas, tissue: npt.N
 
 
 def _document(params: Params, standard: Standard, atlas: Atlas, cohort: Cohort) -> dict[str, Any]:
-    trained, metrics = read_json(RUN), read_json(METRICS)
-    require_evaluation_of(trained["lineage"]["id"])
+    trained, metrics = read_contract(RUN, TrainingRun), read_contract(METRICS, Metrics)
+    require_evaluation_of(trained.lineage.id)
     subjects = read_results(SUBJECTS)
     settings, grid = params.normalize, coronal_grid(params)
     return {
         "format": FORMAT,
         "name": params.tracking.model_name,
         # Without the parameters, which name folders: a page that is shown to others carries this document.
-        "lineage": {key: value for key, value in trained["lineage"].items() if key != "params"},
+        "lineage": trained.lineage.model_dump(exclude={"params"}),
         "adpet_version": version("adpet"),
         "intended_use": INTENDED_USE,
         "labels": list(CLASSES),
@@ -306,13 +307,13 @@ def _document(params: Params, standard: Standard, atlas: Atlas, cohort: Cohort) 
             if params.evaluate.aggregation == "position_weights"
             else None,
         },
-        "threshold": metrics["threshold"],
+        "threshold": metrics.threshold,
         "calibration": calibration(subjects),
         "performance": {
-            "auc": {key: metrics["subject"]["auc"][key] for key in ("value", "low", "high")},
-            "test_subjects": metrics["counts"]["subjects"],
+            "auc": metrics.subject.auc.document(),
+            "test_subjects": metrics.counts.subjects,
         },
-        "leaky": trained["leaky"],
+        "leaky": trained.leaky,
         "regions": [
             {"label": label, "name": name, "ad_pattern": name in AD_PATTERN, "cn_mean": mean, "cn_sd": sd}
             for (label, name), mean, sd in zip(atlas.names.items(), cohort.cn_mean, cohort.cn_sd, strict=True)

@@ -11,6 +11,7 @@ import pandas as pd
 
 from adpet.cohort.scans import read_scans, subject_table
 from adpet.cohort.splits import cross_validation_folds, fold_parts, read_split
+from adpet.contracts import TrainingRun, read_contract
 from adpet.learning.training import History, predict, set_determinism
 from adpet.params import Params
 from adpet.paths import BEST_TRIAL, RUN, SCANS, SPLIT, fold_folder
@@ -47,7 +48,7 @@ def run(params: Params, *, fold: int) -> None:
             lineage=f"{facts['id']}.{fold}",
             kind="fold",
             name=f"fold {fold}",
-            parent=find_run(read_json(RUN)["lineage"]["id"], "train"),
+            parent=find_run(read_contract(RUN, TrainingRun).lineage.id, "train"),
             tags={LEAKY: "false"},
             params=params.flat(),
         ) as tracked,

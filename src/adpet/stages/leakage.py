@@ -13,6 +13,7 @@ import pandas as pd
 
 from adpet.cohort.scans import read_scans, subject_table
 from adpet.cohort.splits import TEST, read_split
+from adpet.contracts import LeakageDocument, write_contract
 from adpet.evaluation.leakage import audit_arms, audit_subjects, leakage_audit
 from adpet.imaging.nifti import read_volume
 from adpet.imaging.normalization import to_uint8
@@ -35,7 +36,7 @@ from adpet.paths import (
 from adpet.reporting.performance_figures import leakage_figure
 from adpet.reporting.style import save_figure
 from adpet.stages.tables import read_alignment
-from adpet.storage import atomic_write, read_json, work_dir, write_json
+from adpet.storage import atomic_write, read_json, work_dir
 from adpet.tracking.lineage import lineage
 
 # Everything that the four networks follow from, beside the code.
@@ -68,7 +69,8 @@ def run(params: Params) -> None:
             _slices(scans, grid), subjects, test_fraction=params.leakage.test_fraction, seed=params.seed
         )
         audit = _audit(_predictions(arms, params, work), subjects, grid, params)
-        write_json(AUDIT, {"leakage": {"audit": {"split": split_summary["hash"], **audit}}})
+        document = {"leakage": {"audit": {"split": split_summary["hash"], **audit}}}
+        write_contract(AUDIT, document, LeakageDocument)
 
 
 def _audited(params: Params, *, leaky: bool) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -6,11 +6,12 @@ from typing import Any
 import pandas as pd
 
 from adpet.cohort.splits import read_split
+from adpet.contracts import TrainingRun, read_contract
 from adpet.evaluation.cross_validation import COLUMNS, fold_subjects, pooled_summary
 from adpet.params import Params
 from adpet.paths import CROSS_VALIDATION_SUBJECTS, CROSS_VALIDATION_SUMMARY, RUN, SPLIT, fold_folder
 from adpet.stages.tables import read_results
-from adpet.storage import atomic_write, read_json, write_json
+from adpet.storage import atomic_write, write_json
 from adpet.tracking.runs import append_to_run
 from adpet.tracking.sync import start_tracking
 
@@ -36,7 +37,7 @@ def run(params: Params) -> None:
     summary = pooled_summary(subjects, seed=params.seed, resamples=params.evaluate.resamples)
     _write(subjects[list(COLUMNS)], summary)
     start_tracking(Path.cwd(), experiment=params.tracking.experiment)
-    with append_to_run(read_json(RUN)["lineage"]["id"]) as tracked:
+    with append_to_run(read_contract(RUN, TrainingRun).lineage.id) as tracked:
         tracked.log_metrics({"cross_validation": summary})
         tracked.log_artifact(CROSS_VALIDATION_SUMMARY, "cross-validation")
 

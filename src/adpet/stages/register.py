@@ -2,8 +2,8 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
+from adpet.contracts import LeakageDocument, LeakageTest, Metrics, TrainingRun, read_contract
 from adpet.errors import InputError
 from adpet.evaluation.promotion import Evidence
 from adpet.params import Params, flatten
@@ -33,27 +33,27 @@ from adpet.tracking.ui_notes import Origin
 
 def run(params: Params) -> None:
     """Create the version, or find the one that this run has already, and write ``version.json``."""
-    metrics, trained = read_json(METRICS), read_json(RUN)
-    audit = read_json(AUDIT)["leakage"]["audit"]
-    lineage = trained["lineage"]
-    require_evaluation_of(lineage["id"])
-    _require_audit_of(lineage["split"], audit)
+    metrics, trained = read_contract(METRICS, Metrics), read_contract(RUN, TrainingRun)
+    audit = read_contract(AUDIT, LeakageDocument).leakage.audit
+    lineage = trained.lineage
+    require_evaluation_of(lineage.id)
+    _require_audit_of(lineage.split, audit)
     start_tracking(Path.cwd(), experiment=params.tracking.experiment, required=True)
-    run_id, evidence = _delivered(audit, _evidence(trained, audit, metrics), lineage["id"])
-    origin = origin_of(run_id, lineage)
+    run_id, evidence = _delivered(audit, _evidence(trained, audit, metrics), lineage.id)
+    origin = origin_of(run_id, lineage.document())
     version = register_version(
         run_id=run_id,
         model_id=log_served(run_id, EXPORT),
         model_name=params.tracking.model_name,
         tags={
-            "adpet.lineage": lineage["id"],
-            "adpet.leaky": str(trained["leaky"]).lower(),
+            "adpet.lineage": lineage.id,
+            "adpet.leaky": str(trained.leaky).lower(),
             "adpet.aggregation": params.evaluate.aggregation,
-            "adpet.threshold": f"{metrics['threshold']:.6f}",
-            "adpet.commit": lineage["commit"],
-            "adpet.data": lineage["data"],
+            "adpet.threshold": f"{metrics.threshold:.6f}",
+            "adpet.commit": lineage.commit,
+            "adpet.data": lineage.data,
             **_weights(params),
-            registry.AUDIT: audit["verdict"],
+            registry.AUDIT: audit.verdict,
             **evidence,
             **_whom(metrics),
         },
@@ -67,19 +67,19 @@ def run(params: Params) -> None:
             "name": params.tracking.model_name,
             "version": version,
             "alias": "challenger",
-            "lineage": lineage["id"],
-            "leaky": trained["leaky"],
-            "audit": audit["verdict"],
+            "lineage": lineage.id,
+            "leaky": trained.leaky,
+            "audit": audit.verdict,
         },
     )
 
 
-def _require_audit_of(split_hash: str, audit: dict[str, Any]) -> None:
+def _require_audit_of(split_hash: str, audit: LeakageTest) -> None:
     """Check that the split which was audited is that of the training."""
-    if audit.get("split") != split_hash:
+    if audit.split != split_hash:
         raise InputError(
             f"{AUDIT}: required the audit of the split {split_hash[:16]}, which the training has; received "
-            f"that of {str(audit.get('split'))[:16]}; run: dvc repro leakage"
+            f"that of {audit.split[:16]}; run: dvc repro leakage"
         )
 
 
@@ -90,29 +90,26 @@ def _weights(params: Params) -> dict[str, str]:
     return {"adpet.position_weights": json.dumps(read_json(POSITION_WEIGHTS)["weights"])}
 
 
-def _evidence(trained: dict[str, Any], audit: dict[str, Any], metrics: dict[str, Any]) -> Evidence:
+def _evidence(trained: TrainingRun, audit: LeakageTest, metrics: Metrics) -> Evidence:
     """Return what a decision about the version will need, under hashed ids: whom it knows, what it said."""
     subjects = read_results(SUBJECTS)
     return Evidence.of(
         subjects.assign(subject=[hashed([subject])[0] for subject in subjects["subject"]]),
-        known=[*trained["trained_on"], *trained["validated_on"]],
-        leaky=trained["leaky"],
+        trained=trained,
         audit=audit,
         metrics=metrics,
     )
 
 
-def _delivered(
-    audit: dict[str, Any], evidence: Evidence, lineage_id: str
-) -> tuple[str | None, dict[str, str]]:
+def _delivered(audit: LeakageTest, evidence: Evidence, lineage_id: str) -> tuple[str | None, dict[str, str]]:
     """Add audit and evidence to the training's run; return its id once all that is known of it is there.
 
     And the version's tag of the evidence. Here, since the audit itself does not follow from a training.
     """
-    numbers = {key: value for key, value in flatten(audit).items() if not isinstance(value, str)}
+    numbers = {key: value for key, value in flatten(audit.document()).items() if not isinstance(value, str)}
     with append_to_run(lineage_id) as tracked:
         tracked.log_metrics({f"audit.{key}": value for key, value in numbers.items()})
-        tracked.set_tags({registry.AUDIT: audit["verdict"]})
+        tracked.set_tags({registry.AUDIT: audit.verdict})
         for path in (AUDIT, LEAKAGE_FIGURE):
             tracked.log_artifact(path, "audit")
         tracked.log_artifact(RUN, FOLDER)
@@ -120,10 +117,10 @@ def _delivered(
     return shared_run(lineage_id), tag
 
 
-def _description(origin: Origin, metrics: dict[str, Any]) -> str:
+def _description(origin: Origin, metrics: Metrics) -> str:
     """Return how good the version is, where it comes from, and as much of its model card as MLflow holds."""
-    auc = metrics["subject"]["auc"]
-    how_good = f"AUC {auc['value']:.3f} ({auc['low']:.3f} to {auc['high']:.3f})."
+    auc = metrics.subject.auc
+    how_good = f"AUC {auc.value:.3f} ({auc.low:.3f} to {auc.high:.3f})."
     first = f"{how_good} {origin.of_version()}\n\n"
     return first + shortened(_card(), most=registry.DESCRIPTION_LIMIT - len(first))
 
@@ -136,23 +133,23 @@ def _card() -> str:
         raise InputError(f"{MODEL_CARD}: required, but not there; run: dvc repro report") from error
 
 
-def _whom(metrics: dict[str, Any]) -> dict[str, str]:
+def _whom(metrics: Metrics) -> dict[str, str]:
     """Return the tags that versions are looked through by: on whom it was tested, and for what it is."""
-    beaten = [name for name, lead in metrics["differences"].items() if lead["low"] > 0]
+    beaten = [name for name, lead in metrics.differences.items() if lead.low > 0]
     return {
-        "adpet.test_subjects": str(metrics["counts"]["subjects"]),
+        "adpet.test_subjects": str(metrics.counts.subjects),
         "adpet.beats": ", ".join(beaten) or "none",
         "adpet.use": "research only",
     }
 
 
-def _headline(metrics: dict[str, Any]) -> dict[str, float]:
+def _headline(metrics: Metrics) -> dict[str, float]:
     """Return the figures that a version is told apart by."""
-    subject = metrics["subject"]
-    headline = {f"subject.{name}": subject[name]["value"] for name in subject if name != "confusion"}
+    subject = metrics.subject.model_dump(exclude={"confusion"})
+    headline = {f"subject.{name}": estimate["value"] for name, estimate in subject.items()}
     headline |= {f"subject.auc.{end}": subject["auc"][end] for end in ("low", "high")}
-    for name, baseline in metrics["baselines"].items():
-        headline[f"baselines.{name}.auc"] = baseline["auc"]["value"]
-    for name, lead in metrics["differences"].items():
-        headline |= {f"differences.{name}": lead["value"], f"differences.{name}.low": lead["low"]}
+    for name, baseline in metrics.baselines.items():
+        headline[f"baselines.{name}.auc"] = baseline.auc.value
+    for name, lead in metrics.differences.items():
+        headline |= {f"differences.{name}": lead.value, f"differences.{name}.low": lead.low}
     return headline

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from adpet.contracts import Contract, LeakageDocument, Metrics, Saliency, TrainingRun, read_contract
 from adpet.imaging.nifti import read_volume
 from adpet.imaging.template import fdg_template
 from adpet.learning.search import TrialRow, parameter_importance
@@ -60,27 +61,27 @@ def read_documents(params: Params) -> Documents:
     InputError
         Where the results of ingest, split, train or evaluate are not there.
     """
-    audit = _read_if_there(AUDIT)
+    audit = _read_if_there(AUDIT, LeakageDocument)
     return Documents(
-        metrics=read_json(METRICS),
+        metrics=read_contract(METRICS, Metrics).document(),
         findings=read_json(FINDINGS),
         evaluation=_evaluation(),
-        trained=read_json(RUN),
+        trained=read_contract(RUN, TrainingRun).document(),
         history=read_results(HISTORY),
         ingest=read_json(INGEST),
         split=read_json(SPLIT_SUMMARY),
         aggregation=params.evaluate.aggregation,
         is_simulated=reads_simulated(params),
         audit=audit and audit["leakage"]["audit"],
-        cam=_read_if_there(CAM),
+        cam=_read_if_there(CAM, Saliency),
         maps=_maps(params),
         search=_search(params),
-        cross_validation=_read_if_there(CROSS_VALIDATION_SUMMARY),
+        cross_validation=read_json(CROSS_VALIDATION_SUMMARY) if CROSS_VALIDATION_SUMMARY.exists() else None,
     )
 
 
-def _read_if_there(path: Path) -> Any:
-    return read_json(path) if path.exists() else None
+def _read_if_there(path: Path, model: type[Contract]) -> dict[str, Any] | None:
+    return read_contract(path, model).document() if path.exists() else None
 
 
 def _evaluation() -> Evaluation:

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from adpet.cohort.splits import fold_name, read_split
+from adpet.contracts import TrainingRun, write_contract
 from adpet.imaging.normalization import to_suvr, to_uint8
 from adpet.imaging.slices import coronal_slices
 from adpet.imaging.template import fdg_template, reference_mask
@@ -31,7 +32,7 @@ from adpet.stages.common import (
 )
 from adpet.stages.slice import coronal_grid
 from adpet.stages.tables import write_validation
-from adpet.storage import atomic_write, read_json, work_dir, write_json
+from adpet.storage import atomic_write, read_json, work_dir
 from adpet.tracking.lineage import lineage
 from adpet.tracking.runs import RunHandle, open_run
 from adpet.tracking.sync import start_tracking
@@ -186,7 +187,8 @@ def _write(history: History, run_facts: dict[str, Any]) -> None:
         history_table(history).to_csv(aside, index=False, lineterminator="\n")
     figure = learning_curves_figure(rows, best_epoch=history.best_epoch)
     save_figure(figure, CURVES)
-    write_json(RUN, {**run_facts, "best_epoch": history.best_epoch, "final": history.final})
+    document = {**run_facts, "best_epoch": history.best_epoch, "final": history.final}
+    write_contract(RUN, document, TrainingRun)
 
 
 def _example(params: Params) -> np.ndarray[Any, np.dtype[np.uint8]]:

@@ -1,0 +1,251 @@
+"""Saliency scores, z-scored maps, atlas regions, sanity checks."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import roc_auc_score
+
+from adpet.errors import InputError
+from adpet.evaluation.saliency import (
+    ELSEWHERE,
+    SCORES,
+    alarms_of,
+    cam_score,
+    deletion_insertion,
+    gains,
+    healthy_patterns,
+    healthy_reference,
+    highest_first,
+    in_blocks_at_random,
+    map_similarity,
+    network_ranges,
+    pattern_share,
+    region_table,
+    score_rows,
+    score_summary,
+    share_outside,
+    smoothed,
+    truth_mask,
+)
+from adpet.imaging.atlas import Atlas
+
+INSIDE = np.zeros((8, 8, 8), bool)
+INSIDE[1:7, 1:7, 1:7] = True
+TRUTH = np.zeros_like(INSIDE)
+TRUTH[2:4, 2:4, 2:4] = True
+
+
+def noise(seed):
+    return np.random.default_rng(seed).normal(size=INSIDE.shape).astype(np.float32)
+
+
+class TestOneMap:
+    def test_truth_itself_has_perfect_scores(self):
+        found = cam_score(TRUTH.astype(np.float32), TRUTH, INSIDE)
+        assert found["pointing"] == found["mass"] == found["auroc"] == found["iou"] == 1
+        assert found["mass_ratio"] == pytest.approx(INSIDE.sum() / TRUTH.sum())
+
+    def test_constant_map_is_at_chance(self):
+        found = cam_score(np.ones(INSIDE.shape, np.float32), TRUTH, INSIDE)
+        assert found["auroc"] == 0.5
+        assert found["mass_ratio"] == pytest.approx(1)
+
+    def test_voxels_outside_the_mask_do_not_count(self):
+        found = np.where(INSIDE, noise(0), 1e6).astype(np.float32)
+        assert cam_score(found, TRUTH, INSIDE) == cam_score(noise(0), TRUTH, INSIDE)
+
+    @given(st.integers(0, 1000))
+    def test_auroc_matches_scikit_learn(self, seed):
+        found = np.round(noise(seed), 1)
+        expected = roc_auc_score(TRUTH[INSIDE], found[INSIDE])
+        assert cam_score(found, TRUTH, INSIDE)["auroc"] == pytest.approx(expected)
+
+    @pytest.mark.parametrize("truth", [np.zeros_like(INSIDE), INSIDE])
+    def test_empty_or_full_truth_is_refused(self, truth):
+        with pytest.raises(ValueError, match="part of `inside`"):
+            cam_score(noise(0), truth, INSIDE)
+
+
+def test_truth_is_a_deficit_above_five_percent():
+    deficit = np.full(INSIDE.shape, 0.2, np.float32)
+    deficit[3] = 0.05
+    mask = truth_mask(deficit, INSIDE)
+    assert not mask[3].any()
+    assert mask[4, 4, 4]
+    assert not mask[0, 0, 0]
+
+
+class TestSummary:
+    def table(self):
+        rows = []
+        for number in range(6):
+            maps = {"good": TRUTH + noise(number) / 4, "blind": noise(number)}
+            rows += score_rows(maps, TRUTH, INSIDE, scan=f"s{number}", subject=f"p{number // 2}")
+        return pd.DataFrame(rows)
+
+    def test_map_that_finds_the_truth_scores_higher(self):
+        found = score_summary(self.table(), seed=0, resamples=200)
+        assert found["good"]["auroc"]["low"] > found["blind"]["auroc"]["high"]
+        assert set(found["good"]) == set(SCORES)
+
+    def test_subjects_count_once_regardless_of_scans(self):
+        table = self.table()
+        again = pd.concat([table, table[table["subject"] == "p0"]])
+        assert score_summary(again, seed=0, resamples=200) == score_summary(table, seed=0, resamples=200)
+
+
+def test_ranges_are_over_untrained_networks_only():
+    scores = dict.fromkeys(SCORES, 0.0)
+    rows = [
+        {"map": "untrained", "network": network, **scores, "auroc": auroc}
+        for network, auroc in ((1, 0.2), (1, 0.4), (2, 0.7), (2, 0.7))
+    ]
+    found = network_ranges(pd.DataFrame([*rows, {"map": "referenced", **scores, "auroc": 0.9}]))
+    assert found["networks"] == 2
+    assert found["untrained"]["auroc"] == {"lowest": pytest.approx(0.3), "highest": pytest.approx(0.7)}
+    assert "referenced" not in found
+
+
+VOXELS = 200
+MASK = np.ones((6, 6, 6), bool)
+MASK[0] = False
+
+
+def healthy(n, seed=0):
+    rng = np.random.default_rng(seed)
+    common = rng.normal(size=VOXELS) * 5
+    return (common + rng.normal(size=(n, VOXELS))).astype(np.float32)
+
+
+class TestReference:
+    @given(st.integers(3, 12), st.integers(0, 50))
+    def test_mean_and_spread_match_numpy(self, n, seed):
+        maps = healthy(n, seed)
+        reference = healthy_reference(maps)
+        np.testing.assert_allclose(reference.mean, np.mean(maps, axis=0), atol=1e-4)
+        spread = np.std(maps, axis=0, ddof=1, dtype=np.float64)
+        np.testing.assert_allclose(reference.spread, np.sqrt(np.mean(spread**2)), rtol=1e-5)
+
+    def test_common_features_of_healthy_maps_are_not_unusual(self):
+        maps = healthy(20)
+        odd = maps[-1].copy()
+        odd[33] += 10
+        distance = healthy_reference(maps[:-1]).distance(odd)
+        assert distance.argmax() == 33
+        assert abs(np.delete(distance, 33).mean()) < 0.3
+
+    def test_global_offset_does_not_change_z_scores(self):
+        maps = healthy(20)
+        reference = healthy_reference(maps)
+        np.testing.assert_allclose(reference.distance(maps + 7), reference.distance(maps), atol=1e-4)
+        assert np.abs(reference.distance(maps).mean(axis=1)).max() < 1e-4
+
+    def test_too_few_or_equal_healthy_maps_are_refused(self):
+        with pytest.raises(InputError, match="required 3 CN training scans or more; received 2"):
+            healthy_reference(healthy(2))
+        with pytest.raises(InputError, match="maps of all CN training scans are equal"):
+            healthy_reference(healthy(1)[[0, 0, 0, 0]])
+
+
+class TestPatterns:
+    """Maps differ along a few patterns, and by noise of single places."""
+
+    rng = np.random.default_rng(1)
+    ways = rng.normal(size=(3, VOXELS))
+
+    def people(self, n, *, noise=1.0):
+        along = self.rng.normal(size=(n, 3)) @ self.ways
+        return along.astype(np.float32), (noise * self.rng.normal(size=(n, VOXELS))).astype(np.float32)
+
+    def test_filter_keeps_components_and_removes_noise(self):
+        patterns = healthy_patterns(np.add(*self.people(60)))
+        along, noise = self.people(20)
+        np.testing.assert_array_less(np.abs(patterns.kept(noise)).mean(), 0.2 * np.abs(noise).mean())
+        before, after = (
+            np.mean([np.corrcoef(*pair)[0, 1] for pair in zip(along, maps, strict=True)])
+            for maps in (along + noise, patterns.kept(along + noise))
+        )
+        assert after > before + 0.05
+
+    def test_patterns_are_orthonormal_and_gains_are_shares(self):
+        patterns = healthy_patterns(np.add(*self.people(9)))
+        products = patterns.patterns @ patterns.patterns.T
+        np.testing.assert_allclose(products, np.eye(len(products)), atol=1e-3)
+        assert ((patterns.gains > 0) & (patterns.gains <= 1)).all()
+
+
+class TestSmoothing:
+    def test_smoothing_stays_inside_and_keeps_constants(self):
+        found = smoothed(np.ones(MASK.shape, np.float32), fwhm_mm=9, grid_mm=3, inside=MASK)
+        np.testing.assert_allclose(found[MASK], 1, rtol=1e-5)
+        assert (found[~MASK] == 0).all()
+
+
+BRAIN = np.zeros((6, 6, 6), bool)
+BRAIN[1:5] = True
+LABELS = np.zeros((6, 6, 6), np.int16)
+LABELS[1], LABELS[2], LABELS[5] = 1, 2, 3
+ATLAS = Atlas(LABELS, {1: "precuneus", 2: "cerebellum", 3: "outside"})
+EVEN = np.ones((6, 6, 6), np.float32)
+
+
+def table(data):
+    return region_table({"ad": data}, {"ad": 2 * EVEN}, ATLAS, BRAIN).set_index("region")
+
+
+def test_region_shares_add_up_to_one():
+    found = table(np.random.default_rng(0).random(BRAIN.shape).astype(np.float32))
+    assert found["ad_mass"].sum() == pytest.approx(1)
+    assert found["volume_share"].sum() == pytest.approx(1)
+    assert list(found.index) == ["precuneus", "cerebellum", ELSEWHERE]
+
+
+def test_map_on_the_precuneus_is_in_the_ad_pattern():
+    found = table((LABELS == 1).astype(np.float32))
+    assert found.loc["precuneus", "ad_pattern"]
+    assert pattern_share(found.reset_index(), "ad") == {"mass": 1.0, "over_volume": 4.0}
+
+
+def test_mass_outside_the_brain_above_ten_percent_is_an_alarm():
+    data = np.where(BRAIN, 1, 0.1).astype(np.float32)
+    assert alarms_of({"ad": share_outside(data, BRAIN)}) == []
+    (line,) = alarms_of({"ad": share_outside(EVEN, BRAIN), "cn": 0.0})
+    assert line.startswith("ad: 33% of the map's mass lies outside the brain")
+
+
+PIXELS = np.zeros((2, 16, 16), bool)
+PIXELS[:, 2:14, 2:14] = True
+HEALTHY = np.full((2, 16, 16), 200, np.uint8)
+ILL = HEALTHY.copy()
+ILL[:, 2:6, 2:6] = 100
+
+
+def log_odds(slices):
+    """Dark in the corner speaks for AD."""
+    return float((200 - slices[:, 2:6, 2:6].astype(float)).mean())
+
+
+def curves(order):
+    return deletion_insertion(ILL, HEALTHY, order, log_odds, steps=9)
+
+
+class TestSimilarity:
+    def test_similarity_depends_on_ranks_inside_only(self):
+        a = np.random.default_rng(0).normal(size=PIXELS.shape)
+        assert map_similarity(a, np.where(PIXELS, np.exp(a), 99), PIXELS) == pytest.approx(1)
+        assert map_similarity(a, -a, PIXELS) == pytest.approx(-1)
+
+
+class TestReplacing:
+    def test_curves_go_from_one_scan_to_the_other(self):
+        found = curves(highest_first(200.0 - ILL, PIXELS))
+        assert (found["share"][0], found["share"][-1]) == (0, 1)
+        assert found["deletion"][0] == found["insertion"][-1] == log_odds(ILL)
+        assert found["deletion"][-1] == found["insertion"][0] == log_odds(HEALTHY)
+
+    def test_informative_map_beats_a_random_order(self):
+        random = curves(in_blocks_at_random(PIXELS, np.random.default_rng(0), block=2))
+        found = gains(curves(highest_first(200.0 - ILL, PIXELS)), random)
+        assert min(found.values()) > 20
