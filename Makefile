@@ -78,7 +78,7 @@ demo: ## build the page from results/export and serve it on loopback (needs Node
 	@$(PYTHON) scripts/demo.py --port $(PORT)
 
 lock: ## resolve the requirements anew (needs uv)
-	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --upgrade \
+	uv pip compile pyproject.toml --extra train --group dev --universal --python-version 3.11 --generate-hashes --upgrade \
 		--no-annotate --no-header --quiet --output-file requirements.lock
 
 clean: ## remove the environment, the built page and every unfinished piece of work, but not what MLflow lacks

@@ -1,10 +1,13 @@
-"""Ask a model about scans: the probability of AD, where it looks, and whether it can judge them at all."""
+"""Predict the probability of AD for scans, with maps and quality checks."""
 
+import argparse
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
+
+from tqdm import tqdm
 
 from adpet.errors import AdpetError, InputError
 from adpet.imaging.nifti import read_header, read_volume
@@ -12,7 +15,6 @@ from adpet.inference.exported_model import ExportedModel, open_model
 from adpet.inference.inputs import ScanPath, frame_seconds, scans_at
 from adpet.inference.outputs import answers_as_csv, answers_as_json, write_answer
 from adpet.inference.predictor import RESEARCH_ONLY, RefusedError, answer
-from adpet.parallel import progress
 from adpet.storage import atomic_write
 
 Align = Literal["affine", "none"]
@@ -22,7 +24,7 @@ STDOUT = Path("-")
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What is asked for beside the scans.
+    """Options of a prediction.
 
     Attributes
     ----------
@@ -46,15 +48,53 @@ class Options:
     frames: bool = False
 
 
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument(
+        "scans", nargs="+", type=Path, metavar="SCAN", help="NIfTI files, folders of them, or BIDS-PET trees"
+    )
+    parser.add_argument(
+        "--model",
+        default=None,
+        help="an exported model's folder, models:/NAME/VERSION or models:/NAME@ALIAS (default: the champion)",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=None,
+        help="folder for maps, pages and values, apart from the scans (default: one a scan, in the present "
+        "folder, named after it)",
+    )
+    parser.add_argument("--json", type=Path, default=None, help="file for all answers; - is stdout")
+    parser.add_argument("--csv", type=Path, default=None, help="file for a row a scan; - is stdout")
+    parser.add_argument(
+        "--align",
+        choices=["affine", "none"],
+        default=None,
+        help="`none` for scans that are in MNI space already (default: as in training)",
+    )
+    parser.add_argument(
+        "--frames", action="store_true", help="a folder is one scan, and its files are the scan's frames"
+    )
+
+
+def main(options: argparse.Namespace) -> None:
+    """Predict and print the answers."""
+    names = [field.name for field in fields(Options)]
+    text = run(options.scans, Options(**{name: getattr(options, name) for name in names}))
+    if text:
+        print(text)
+
+
 def run(paths: Sequence[Path], options: Options) -> str:
-    """Answer for all scans, and write what was asked for; return what is to be printed.
+    """Predict all scans, write the files, and return the printed text.
 
     Raises
     ------
     InputError
-        Where a path or the model cannot be used, or a scan was not answered; the others then were.
+        If a path or the model cannot be used, or a scan was not answered; the others then were.
     TrackingError
-        Where there is no such registered model.
+        If there is no such registered model.
     """
     scans = scans_at(paths, frames=options.frames)
     _require_other_folder(options.output, scans)
@@ -62,21 +102,21 @@ def run(paths: Sequence[Path], options: Options) -> str:
     if len(scans) == 1:
         read_header(scans[0].path)
     model = _opened(options.model)
-    shown = progress(scans, label="predict", unit="scan", total=len(scans))
+    shown = tqdm(scans, desc="predict", unit="scan", disable=None, dynamic_ncols=True)
     answers = [_attempt(scan, model, options) for scan in shown]
-    for path, text in ((options.json, answers_as_json), (options.csv, answers_as_csv)):
+    for path, render in ((options.json, answers_as_json), (options.csv, answers_as_csv)):
         if path is not None:
-            _write(path, text(answers))
+            _write(path, render(answers))
     quiet = STDOUT in (options.json, options.csv)
-    said = "" if quiet else _in_words(answers, scans, options)
-    failed = [one for one in answers if "error" in one]
+    text = "" if quiet else _summary(answers, scans, options)
+    failed = [row for row in answers if "error" in row]
     if failed:
-        _report(failed, said, of=len(answers))
-    return said
+        _report(failed, text, of=len(answers))
+    return text
 
 
 def _require_other_folder(output: Path | None, scans: Sequence[ScanPath]) -> None:
-    """Refuse a folder that scans lie in: an answer has the name of a scan's sidecar."""
+    """Refuse a scan's folder: answers could replace its sidecars."""
     for scan in scans:
         folder = scan.path if scan.path.is_dir() else scan.path.parent
         if output is not None and output.resolve() == folder.resolve():
@@ -90,8 +130,14 @@ def _opened(named: str | None) -> ExportedModel:
     """Open the model that is named, or the champion."""
     if named is not None and not named.startswith("models:"):
         return open_model(Path(named))
-    from adpet.params import load_params
-    from adpet.tracking.exported import exported_model
+    try:
+        from adpet.params import load_params
+        from adpet.tracking.exported import exported_model
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"{named or 'the champion'}: required the model registry; {error.name} is not installed; run: "
+            "pip install 'adpet[train]', or name an exported model's folder with --model"
+        ) from error
 
     tracking = load_params().tracking
     uri = named or f"models:/{tracking.model_name}@champion"
@@ -100,7 +146,7 @@ def _opened(named: str | None) -> ExportedModel:
 
 
 def _attempt(scan: ScanPath, model: ExportedModel, options: Options) -> dict[str, Any]:
-    """Answer for one scan and write its files; a failure becomes a document with its reason."""
+    """Predict one scan and write its files, or document the failure."""
     failed: dict[str, Any] = {"scan": scan.stem, "model": model.name}
     try:
         return _answered(scan, model, options)
@@ -146,22 +192,22 @@ def _write(path: Path, text: str) -> None:
         aside.write_text(text, encoding="utf-8")
 
 
-def _report(failed: Sequence[dict[str, Any]], said: str, *, of: int) -> None:
-    """Tell every reason, and end with an error."""
+def _report(failed: Sequence[dict[str, Any]], text: str, *, of: int) -> None:
+    """Print every reason, and raise an error."""
     if of == 1:
         raise InputError(failed[0]["error"])
-    if said:
-        print(said)
-    for one in failed:
-        print(one["error"], file=sys.stderr)
+    if text:
+        print(text)
+    for failure in failed:
+        print(failure["error"], file=sys.stderr)
     raise InputError(
         f"required an answer for each of {of} scans; received {of - len(failed)}, and the reasons above"
     )
 
 
-def _in_words(answers: Sequence[dict[str, Any]], scans: Sequence[ScanPath], options: Options) -> str:
-    lines = _one(answers[0]) if len(answers) == 1 else list(_many(answers, scans))
-    if any(one.get("leaky") for one in answers):
+def _summary(answers: Sequence[dict[str, Any]], scans: Sequence[ScanPath], options: Options) -> str:
+    lines = _single(answers[0]) if len(answers) == 1 else list(_table(answers, scans))
+    if any(row.get("leaky") for row in answers):
         lines.append("LEAKY: this model was trained and tested on the same subjects")
     where = _folder(scans[0], options)
     if options.output or len(scans) == 1:
@@ -171,7 +217,7 @@ def _in_words(answers: Sequence[dict[str, Any]], scans: Sequence[ScanPath], opti
     return "\n".join([*lines, RESEARCH_ONLY])
 
 
-def _one(document: dict[str, Any]) -> list[str]:
+def _single(document: dict[str, Any]) -> list[str]:
     if "error" in document:
         return []
     flags = [check["reason"] for check in document["checks"] if check["verdict"] != "ok"]
@@ -186,16 +232,16 @@ def _one(document: dict[str, Any]) -> list[str]:
     ]
 
 
-def _many(answers: Sequence[dict[str, Any]], scans: Sequence[ScanPath]) -> Iterator[str]:
+def _table(answers: Sequence[dict[str, Any]], scans: Sequence[ScanPath]) -> Iterator[str]:
     width = max(len(scan.stem) for scan in scans)
     yield f"{'scan':<{width}}  probability of AD"
-    for one, scan in zip(answers, scans, strict=True):
-        if "error" in one:
+    for row, scan in zip(answers, scans, strict=True):
+        if "error" in row:
             yield f"{scan.stem:<{width}}  not answered"
             continue
-        flags = [check["name"] for check in one["checks"] if check["verdict"] != "ok"]
+        flags = [check["name"] for check in row["checks"] if check["verdict"] != "ok"]
         more = f"  unlike the training scans: {', '.join(flags)}" if flags else ""
-        yield f"{scan.stem:<{width}}  {one['probability_of_ad']:.3f}{more}"
-    answered = next((one for one in answers if "error" not in one), None)
+        yield f"{scan.stem:<{width}}  {row['probability_of_ad']:.3f}{more}"
+    answered = next((row for row in answers if "error" not in row), None)
     if answered is not None:
         yield f"threshold {answered['threshold']:.3f} ({answered['model']})"
