@@ -13,8 +13,8 @@ from mlflow import MlflowClient
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
-from adpet.tracking.pages import run_list
 from adpet.tracking.registry import CHALLENGER, MODEL_NAME
+from adpet.tracking.ui_notes import run_list
 
 COLOURS = 256  # keep a picture under 200 KB
 # Hides where on this machine MLflow has a file, which its view of artifacts says above it.

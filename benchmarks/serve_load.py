@@ -38,8 +38,8 @@ from adpet.imaging.nifti import Volume, read_header, read_volume, write_volume
 from adpet.inference.exported_model import open_model
 from adpet.inference.predictor import answer
 from adpet.params import load_params
-from adpet.tracking.exported import exported_model
-from adpet.tracking.place import TRACKING_URI, store_uri
+from adpet.tracking.registry import exported_model
+from adpet.tracking.store import TRACKING_URI, store_uri
 
 CLIENTS = 8
 START_S, LOOK_S = 120, 1.0

@@ -1,7 +1,7 @@
-"""Draw the README's pictures of the page, ``docs/web-*.png``: AD on a desk and a phone, CN, a broken file.
+"""Draw the pictures of the page, ``docs/web-*.png``: AD on a desk and a phone, CN, a broken file.
 
-``python benchmarks/web_screenshots.py http://127.0.0.1:8080``, while `make demo` shows the page there. Scans
-of one's own are drawn with ``--scan FILE --output FOLDER``; the seconds that each answer took are printed.
+``python benchmarks/web_screenshots.py http://127.0.0.1:8080``, while `make demo` shows the page there. Your
+own scans are drawn with ``--scan FILE --output FOLDER``; the seconds to each answer are printed.
 """
 
 import argparse
@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from PIL import Image
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Page, sync_playwright
 
 PATIENCE_MS = 120_000
 DESK, PHONE = (1160, 860), (360, 1180)
@@ -35,29 +35,26 @@ def main() -> None:
     parser.add_argument("address", help="of the page")
     parser.add_argument("--scan", type=Path, action="append", help="draw these instead")
     parser.add_argument("--output", type=Path, default=Path("docs"))
-    parser.add_argument("--chromium", default=shutil.which("chromium"))
     options = parser.parse_args()
     own = {scan.name.partition(".")[0]: (DESK, scan) for scan in options.scan or ()}
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
-            executable_path=options.chromium, args=list(WEBGL), timeout=PATIENCE_MS
+            executable_path=shutil.which("chromium"), args=list(WEBGL), timeout=PATIENCE_MS
         )
-        for name, (size, asked) in (own or PICTURES).items():
+        for name, ((width, height), asked) in (own or PICTURES).items():
+            page = browser.new_page(viewport={"width": width, "height": height})
+            page.set_default_timeout(PATIENCE_MS)
+            page.goto(options.address)
+            seconds = answered(page, asked)
             path = options.output / f"web-{name}.png"
-            picture, seconds = draw(browser, options.address, size, asked)
-            picture.save(path, optimize=True)
+            picture = Image.open(io.BytesIO(page.screenshot(timeout=PATIENCE_MS)))
+            picture.convert("RGB").save(path, optimize=True)
             print(f"{path}: {path.stat().st_size / 1024:.0f} KB; answered after {seconds:.1f} s")
         browser.close()
 
 
-def draw(
-    browser: Browser, address: str, size: tuple[int, int], asked: "str | Path | dict[str, object]"
-) -> tuple[Image.Image, float]:
-    """Return the page with its answer to an example or a file, and the seconds from the choice to it."""
-    width, height = size
-    page = browser.new_page(viewport={"width": width, "height": height})
-    page.set_default_timeout(PATIENCE_MS)
-    page.goto(address)
+def answered(page: Page, asked: "str | Path | dict[str, object]") -> float:
+    """Give an example or a file to the page; return the seconds to its answer, when all is drawn."""
     page.wait_for_selector("body[data-ready]")
     started = time.monotonic()
     if isinstance(asked, str):
@@ -66,17 +63,10 @@ def draw(
         page.set_input_files("#file", asked)
     page.wait_for_selector("body[data-state=answered], body[data-state=refused]")
     seconds = time.monotonic() - started
-    picture = settled(page)
-    page.close()
-    return picture, seconds
-
-
-def settled(page: Page) -> Image.Image:
-    """Return the page as it is when nothing slides or loads any more."""
     if page.get_attribute("body", "data-state") == "answered":
         page.wait_for_selector("#viewer[data-viewer=niivue]")
         page.wait_for_timeout(4000)
-    return Image.open(io.BytesIO(page.screenshot(timeout=PATIENCE_MS))).convert("RGB")
+    return seconds
 
 
 if __name__ == "__main__":

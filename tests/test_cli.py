@@ -9,7 +9,6 @@ import pytest
 
 from adpet import cli
 from adpet.commands import summary
-from adpet.params import Params
 
 
 @pytest.fixture
@@ -77,47 +76,3 @@ def test_a_stage_before_its_turn_says_what_to_run(stage, project_root, tmp_path,
     with pytest.raises(SystemExit, match=rf"^adpet {stage}: results/.*: required") as refused:
         cli.main([stage])
     assert "dvc repro" in str(refused.value)
-
-
-class TestMlflow:
-    """Whether it answers is asked before a stage's module is imported, which loads TensorFlow."""
-
-    @pytest.fixture
-    def started(self, project_root, tmp_path, monkeypatch):
-        """Start a stage where nobody answers, with changes to params.yaml; return what was imported for it."""
-
-        def start(stage, *changes):
-            text = (project_root / "params.yaml").read_text()
-            for before, after in changes:
-                assert before in text
-                text = text.replace(before, after)
-            (tmp_path / "params.yaml").write_text(text)
-            cli.main([stage])
-            return imported
-
-        class Stage:
-            def run(self, params):
-                """Do nothing."""
-
-        imported = []
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
-        monkeypatch.setattr(cli, "import_module", lambda name: imported.append(name) or Stage())
-        return start
-
-    @pytest.mark.parametrize("stage", ["tune", "train", "register"])
-    def test_a_stage_that_needs_it_says_at_once_that_it_does_not_answer(self, started, stage):
-        with pytest.raises(SystemExit, match=rf"^adpet {stage}: http://127.0.0.1:1: .* does not answer"):
-            started(stage)
-
-    @pytest.mark.parametrize("stage", ["tune", "train", "register"])
-    def test_it_is_not_asked_where_tracking_is_offline(self, started, stage):
-        assert started(stage, ("offline: false", "offline: true")) == [f"adpet.stages.{stage}"]
-
-    def test_it_is_not_asked_for_a_search_of_nothing(self, started, monkeypatch):
-        monkeypatch.setattr(Params, "tuned", lambda _: {})
-        assert started("tune") == ["adpet.stages.tune"]
-
-    @pytest.mark.parametrize("stage", ["evaluate", "pool", "explain", "report"])
-    def test_a_stage_that_adds_results_begins_without_it(self, started, stage):
-        assert started(stage) == [f"adpet.stages.{stage}"]

@@ -32,9 +32,6 @@ STAGES = {
     "register": "register the model as `challenger`",
 }
 
-# Stages that begin nothing where MLflow does not answer, unless `tracking.offline` is true.
-NEED_MLFLOW = ("tune", "train", "register")
-
 INTERRUPTED = 130
 
 
@@ -98,10 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_decisions(commands)
     preset = _add(commands, "preset", "write a preset into params.yaml", _preset)
     preset.add_argument("name", nargs="?", default=None, help="the preset (default: list them)")
-    sync = _add(commands, "sync", "send MLflow what waits for it, where it was away", _sync)
-    sync.add_argument(
-        "--all", action="store_true", help="also what was meant for another store than the present one"
-    )
+    _add(commands, "sync", "send the server every run that it lacks, or lacks a part of", _sync)
     ui = _add(commands, "ui", "open the MLflow UI on loopback", _ui)
     ui.add_argument("--port", type=int, default=5000)
     return parser
@@ -189,11 +183,6 @@ def _run_stage(options: argparse.Namespace) -> None:
 
     params = load_params()
     with temporary_files(), workers_ended():
-        if options.command in NEED_MLFLOW and (options.command != "tune" or params.tuned()):
-            # The stage connects as well, but its module loads TensorFlow first, which takes seconds.
-            from adpet.tracking.store import connect
-
-            connect(Path.cwd(), **params.tracking.connection)
         import_module(f"adpet.stages.{options.command}").run(params)
 
 
@@ -288,10 +277,10 @@ def _preset(options: argparse.Namespace) -> None:
     print(run(options.name))
 
 
-def _sync(options: argparse.Namespace) -> None:
+def _sync(_: argparse.Namespace) -> None:
     from adpet.commands.sync import run
 
-    print(run(everything=options.all))
+    print(run())
 
 
 def _ui(options: argparse.Namespace) -> None:

@@ -361,13 +361,6 @@ class Tracking(Section):
     model_name: Annotated[str, AfterValidator(_model_name)]
     log_images: bool
     push_scans: bool
-    offline: bool
-    wait_s: Annotated[float, Field(ge=0)]
-
-    @property
-    def connection(self) -> dict[str, Any]:
-        """What a stage tells `adpet.tracking.store.connect`."""
-        return {"experiment": self.experiment, "offline": self.offline, "wait_s": self.wait_s, "writes": True}
 
 
 class Params(Section):

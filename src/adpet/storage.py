@@ -11,6 +11,10 @@ from typing import Any
 from adpet.errors import InputError
 from adpet.paths import WORK
 
+# The tag of a registered version with the digest of its files, and the file that MLflow adds to their copies.
+FILES = "adpet.files_digest"
+VERSION_FILE = "registered_model_meta"
+
 # Prefix of what is being written: a reader ignores it, the next writer replaces it.
 PARTIAL_PREFIX = ".partial-"
 
@@ -71,6 +75,17 @@ def fingerprint(facts: Mapping[str, Any]) -> str:
     """Return 16 hexadecimal digits that change with any of `facts` (JSON values)."""
     canonical = json.dumps(facts, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def files_digest(folder: Path) -> str:
+    """Return a hash of the names and contents of a model's files; a link to a folder counts too."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        is_file = path.is_file()
+        if (is_file or path.is_symlink()) and path != folder / VERSION_FILE:
+            digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
+            digest.update(hashlib.sha256(path.read_bytes() if is_file else b"").digest())
+    return digest.hexdigest()
 
 
 @contextmanager

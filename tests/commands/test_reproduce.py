@@ -1,13 +1,8 @@
 """A version is made again from git and the DVC cache alone, and its weights are compared."""
 
-import json
-import os
-import re
 import shutil
-import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -15,189 +10,136 @@ from adpet.cli import main
 from adpet.commands import reproduce
 from adpet.commands.reproduce import place_data
 from adpet.errors import InputError
-from adpet.temporary import temporary_files
-from adpet.tracking.lineage import git
+from adpet.params import read_yaml
+from adpet.tracking.lineage import file_digest, git
 
-LIST = f"{'c' * 32}.dir"
-FILES = {"a" * 32: ("sub-1/scan.nii", b"one"), "b" * 32: ("participants.tsv", b"two")}
+FILES = {"sub-1/scan.nii": "one", "participants.tsv": "two"}
 
 
-def kept(cache, digest):
-    return cache / "files/md5" / digest[:2] / digest[2:]
+def dvc(*arguments):
+    return subprocess.check_output([sys.executable, "-m", "dvc", *arguments], text=True).strip()
 
 
 @pytest.fixture
-def cache(tmp_path):
-    """DVC's cache of a folder with two files."""
-    cache = tmp_path / "cache"
-    listing = json.dumps([{"md5": digest, "relpath": name} for digest, (name, _) in FILES.items()]).encode()
-    for digest, content in {
-        LIST: listing,
-        **{digest: content for digest, (_, content) in FILES.items()},
-    }.items():
-        kept(cache, digest).parent.mkdir(parents=True)
-        kept(cache, digest).write_bytes(content)
-    return cache
+def project(tmp_path, monkeypatch):
+    """A project under git and DVC with one commit, and a folder in DVC's cache alone."""
+    root = tmp_path / "project"
+    root.mkdir()
+    monkeypatch.chdir(root)
+    (root / "dvc.yaml").write_text("stages: {ingest: {cmd: 'true'}}\n")
+    subprocess.run(["git", "init", "--quiet"], check=True)
+    dvc("init", "--quiet")
+    for name, content in FILES.items():
+        (root / "data/raw" / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / "data/raw" / name).write_text(content)
+    dvc("add", "--quiet", "data/raw")
+    shutil.rmtree(root / "data/raw")
+    subprocess.run(["git", "add", "dvc.yaml", ".dvc/config"], check=True)
+    author = ("-c", "user.name=t", "-c", "user.email=t@example.org")
+    subprocess.run(["git", *author, "commit", "--quiet", "-m", "begin"], check=True)
+    return root
 
 
-def placed(cache, project):
-    return place_data(cache, LIST, project, raw="data/raw")
+@pytest.fixture
+def digest(project):
+    """Hash of the folder; the workspace does not name it any more."""
+    document = project / "data/raw.dvc"
+    digest = read_yaml(document)["outs"][0]["md5"]
+    document.unlink()
+    return digest
 
 
-def test_the_data_come_out_of_the_cache_by_their_hash(cache, tmp_path):
-    assert placed(cache, tmp_path)
-    for name, content in FILES.values():
-        assert (tmp_path / "data/raw" / name).read_bytes() == content
+@pytest.mark.dvc
+def test_data_come_whole_from_the_cache_by_their_hash(project, digest, tmp_path):
+    whole, other = tmp_path / "whole", tmp_path / "other"
+    assert place_data(digest, whole, raw="data/raw")
+    for name, content in FILES.items():
+        assert (whole / "data/raw" / name).read_text() == content
+    for unknown in (f"{'0' * 32}.dir", "unversioned"):
+        assert not place_data(unknown, other, raw="data/raw")
+    for raw in ("../outside", "/outside"):
+        with pytest.raises(InputError, match=r"cohort.raw: required a path inside the project"):
+            place_data(digest, other, raw=raw)
+    next(path for path in project.glob(".dvc/cache/files/md5/*/*") if path.suffix != ".dir").unlink()
+    text = "1 files are not in the DVC cache; get them with: dvc fetch --all-commits data/raw"
+    with pytest.raises(InputError, match=text):
+        place_data(digest, other, raw="data/raw")
+    assert not other.exists()
 
 
-def test_data_that_are_not_in_the_cache_are_left_to_the_commit(cache, tmp_path):
-    kept(cache, LIST).unlink()
-    assert not placed(cache, tmp_path)
-    assert not (tmp_path / "data").exists()
-
-
-def test_data_of_which_the_cache_has_a_part_are_refused_before_any_is_written(cache, tmp_path):
-    kept(cache, "b" * 32).unlink()
-    said = "1 of 2 files are missing in the DVC cache; get them with: dvc fetch --all-commits data/raw"
-    with pytest.raises(InputError, match=said):
-        placed(cache, tmp_path)
-    assert not (tmp_path / "data").exists()
-
-
-@pytest.mark.parametrize("name", ["../outside.nii", "a/../../outside.nii", "/outside.nii"])
-def test_a_list_that_names_a_file_elsewhere_is_refused(cache, tmp_path, name):
-    first, second = json.loads(kept(cache, LIST).read_text())
-    name = f"{tmp_path}{name}" if name.startswith("/") else name
-    kept(cache, LIST).write_text(json.dumps([first, second | {"relpath": name}]))
-    with pytest.raises(InputError, match=rf"{LIST}: required a path inside of raw.*received {name}"):
-        placed(cache, tmp_path)
-    assert not (tmp_path / "data").exists()
-
-
+@pytest.mark.dvc
 class TestWorktree:
-    @pytest.fixture(autouse=True)
-    def commit(self, tmp_path, monkeypatch):
-        """A project under git and DVC with one commit."""
-        monkeypatch.chdir(tmp_path)
-        (tmp_path / ".gitignore").write_text("/.adpet/\n")
-        (tmp_path / "dvc.yaml").write_text("stages: {ingest: {cmd: 'true'}}\n")
-        for command in (
-            *("git init --quiet", f"{sys.executable} -m dvc init --quiet", "git add --all"),
-            "git -c user.name=t -c user.email=t@example.org commit --quiet -m begin",
-        ):
-            subprocess.run(command.split(), check=True)
-        return git("rev-parse", "HEAD")
-
-    def test_nothing_of_a_killed_one_stays_once_its_stage_has_ended(self, commit, tmp_path):
-        script = (
-            "import sys; from adpet.commands.reproduce import _run, _worktree\n"
-            "with _worktree(sys.argv[1], 'models:/adpet/1') as folder:\n"
-            "    print(folder, flush=True)\n"
-            "    stage = 'import os, sys, time; print(os.getpid(), file=sys.stderr, flush=True); time.sleep(600)'\n"
-            "    _run(folder, {}, sys.executable, '-c', stage)"
-        )
-        process = subprocess.Popen(
-            [sys.executable, "-c", script, commit], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        left, stage = Path(process.stdout.readline().strip()), int(process.stderr.readline())
-        process.kill()
-        process.wait()
-        with temporary_files():
-            assert (left / "dvc.yaml").is_file()
-        assert left.is_relative_to(tmp_path / ".adpet/tmp")
-        os.kill(stage, signal.SIGKILL)
-        process.communicate()  # its end is that of the stage, too
-        with reproduce._worktree(commit, "models:/adpet/1"):
-            assert not left.exists()
-            assert git("worktree", "list").count("\n") == 1
+    def test_a_worktree_is_a_project_of_its_own_and_is_removed(self, project):
+        commit = git("rev-parse", "HEAD")
+        with pytest.raises(KeyboardInterrupt), reproduce._worktree(commit, "models:/adpet/1") as folder:
+            assert dvc("--cd", str(folder), "root") == "."
+            assert (folder / "dvc.yaml").is_file()
+            raise KeyboardInterrupt
+        assert not folder.exists()
         assert "\n" not in git("worktree", "list")
-        assert list((tmp_path / ".adpet/tmp").iterdir()) == []
 
-    def test_dvc_knows_the_stages_of_the_project_and_of_the_worktree_apart(self, commit):
-        command = [sys.executable, "-m", "dvc", "stage", "list", "--all", "--name-only"]
-        with reproduce._worktree(commit, "models:/adpet/1") as folder:
-            here, there = (
-                subprocess.check_output(command, cwd=place, text=True).split() for place in (None, folder)
-            )
-            root = subprocess.check_output(
-                [sys.executable, "-m", "dvc", "root"], cwd=folder, text=True
-            ).strip()
-        assert here == there == ["ingest"]
-        assert root == "."
+    def test_a_commit_that_is_not_here_is_refused(self, project):
+        for commit in ("0" * 40, "unversioned"):
+            with (
+                pytest.raises(InputError, match=r"required its commit .* received none; .* git fetch"),
+                reproduce._worktree(commit, "models:/adpet/1"),
+            ):
+                pass
+
+
+def test_worktree_gets_the_parameters_of_the_version_and_the_files_they_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(reproduce, "cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr(reproduce, "_run", lambda *_: None)
+    weights, folder = tmp_path / "weights.h5", tmp_path / "worktree"
+    weights.write_bytes(b"weights")
+    folder.mkdir()
+    (folder / "params.yaml").write_text("seed: 1\nmodel: {weights: none, alpha: 1.0}\n")
+    facts = {
+        "params": {"seed": 2, "model": {"weights": "weights.h5"}},
+        "weights_digest": file_digest(weights),
+    }
+    reproduce._settle(folder, facts)
+    assert read_yaml(folder / "params.yaml") == {"seed": 2, "model": {"weights": str(weights), "alpha": 1.0}}
+    weights.write_bytes(b"others")
+    with pytest.raises(InputError, match=r"model.weights: required the file .* bring it back to"):
+        reproduce._settle(folder, facts)
 
 
 @pytest.mark.slow
+@pytest.mark.dvc
 class TestAPipelineThatHasRun:
-    def test_the_registered_weights_are_made_again_bit_by_bit(self, finished):
-        before = finished.run("git", "worktree", "list").stdout
-        done = finished.adpet("reproduce", "1")
-        assert done.stdout.endswith("the weights are the same, bit by bit\n")
-        assert finished.run("git", "worktree", "list").stdout == before
-
-    def test_another_code_or_a_commit_that_is_not_here_is_refused_in_one_line(self, copied):
-        shutil.rmtree(copied.root / ".git")
-        for command in ("init", "add params.yaml", "-c user.name=t -c user.email=t commit -m x"):
-            copied.run("git", *command.split())
-        refused = copied.adpet("reproduce", "1", status=1)
-        assert "in this repository; received none; get it with: git fetch --all" in refused.stderr
-        assert refused.stderr.count("\n") == 1
-
-    def test_the_lineage_is_told_and_is_all_here(self, finished):
-        text = finished.adpet("lineage", "models:/adpet@challenger").stdout
+    def test_lineage_is_all_here_and_weights_are_made_again_bit_by_bit(self, finished_by_dvc):
+        text = finished_by_dvc.adpet("lineage", "models:/adpet@challenger").stdout
         assert "NOT HERE" not in text
-        assert finished.read_json("results/train/run.json")["lineage"]["id"] in text
-
-
-@pytest.fixture(scope="module")
-def refitted(asked_for, tmp_path_factory):
-    """The same with its network, trained on all training subjects, as version 2."""
-    root = tmp_path_factory.mktemp("refitted") / "project"
-    shutil.copytree(asked_for.root, root, symlinks=True)
-    workspace = type(asked_for)(root, asked_for.names)
-    for stage in ("evaluate", "export", "register"):
-        workspace.adpet(stage)
-    assert workspace.read_json("results/register/version.json")["version"] == 2
-    return workspace
-
-
-@pytest.mark.long
-class TestARefittedModel:
-    """Another setting than the commit's made it so, which the version has to remember."""
-
-    def test_its_lineage_tells_what_made_it_so_and_how_to_do_it_again(self, refitted):
-        text = refitted.adpet("lineage", "models:/adpet@challenger").stdout
-        assert "NOT HERE" not in text
-        assert "evaluate.cross_validation: 3" in text
-        assert "-S evaluate.cross_validation=3" in text
-        first = refitted.adpet("lineage", "1").stdout
-        assert "cross_validation" not in first
-
-    def test_it_is_made_again_bit_by_bit_whatever_the_settings_are_now(self, refitted):
-        refitted.set_params({"evaluate.cross_validation": 0})
-        done = refitted.adpet("reproduce", "2")
+        assert finished_by_dvc.read_json("results/train/run.json")["lineage"]["id"] in text
+        before = finished_by_dvc.run("git", "worktree", "list").stdout
+        done = finished_by_dvc.adpet("reproduce", "1")
         assert done.stdout.endswith("the weights are the same, bit by bit\n")
+        assert finished_by_dvc.run("git", "worktree", "list").stdout == before
 
+    def test_other_weights_are_printed_with_how_far_they_are_and_exit_status_1(
+        self, finished_by_dvc, monkeypatch, capsys
+    ):
+        def train(folder, facts, *, with_data):
+            assert with_data
+            for name in ("results/train/model.keras", "dvc.lock"):
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(finished_by_dvc.root / name, folder / name)
 
-@pytest.mark.long
-def test_weights_that_differ_are_told_with_how_far_and_end_with_status_1(
-    finished, asked_for, monkeypatch, capsys
-):
-    """As if version 1 had come out as the refitted network did."""
-    monkeypatch.chdir(finished.root)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        monkeypatch.chdir(finished_by_dvc.root)
+        monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        monkeypatch.setattr(reproduce, "_train", train)
+        monkeypatch.setattr(reproduce, "weights_difference", lambda *_: 0.25)
+        with pytest.raises(SystemExit, match="required the same weights as those registered"):
+            main(["reproduce", "1"])
+        assert capsys.readouterr().out.endswith("the weights differ, by 0.25 at most\n")
 
-    def train(folder, facts, *, with_data):
-        assert with_data
-        for name in ("results/train/model.keras", "dvc.lock"):
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(asked_for.root / name, folder / name)
-
-    monkeypatch.setattr(reproduce, "_train", train)
-    with pytest.raises(SystemExit) as ended:
-        main(["reproduce", "1"])
-    assert ended.value.code == (
-        "adpet reproduce: required the same weights as those registered; received others, as said above"
-    )
-    last = capsys.readouterr().out.strip().splitlines()[-1]
-    assert float(re.fullmatch(r"the weights differ, by ([0-9.e-]+) at most", last)[1]) > 0.001
-    assert finished.run("git", "worktree", "list").stdout.count("\n") == 1
+    def test_a_version_is_made_again_whatever_the_settings_are_now(self, copied_from_dvc):
+        """Another setting than the commit's made it, which the version has to remember."""
+        copied_from_dvc.set_params({"train.epochs": 2})
+        copied_from_dvc.run("dvc", "repro", "register")
+        copied_from_dvc.set_params({"train.epochs": 1})
+        assert "* train.epochs: 2" in copied_from_dvc.adpet("lineage", "2").stdout
+        done = copied_from_dvc.adpet("reproduce", "2")
+        assert done.stdout.endswith("the weights are the same, bit by bit\n")

@@ -9,15 +9,12 @@ import sys
 import time
 import urllib.request
 from contextlib import suppress
-from types import SimpleNamespace
 
 import psutil
 import pytest
 
-from adpet.commands import ui
 from adpet.commands.ui import _require_free
 from adpet.errors import TrackingError
-from adpet.tracking.store import Store
 
 
 def test_a_port_that_is_taken_is_refused():
@@ -61,22 +58,3 @@ def test_it_listens_on_loopback_alone(tmp_path, project_root):
     finally:
         os.killpg(ui.pid, signal.SIGKILL)
         ui.wait()
-
-
-def test_a_databases_password_is_neither_printed_nor_among_the_arguments(tmp_path, monkeypatch, capsys):
-    address = "postgresql://ann:secret@db.lab/runs"
-    started = []
-    monkeypatch.setattr(
-        ui, "load_params", lambda: SimpleNamespace(tracking=SimpleNamespace(experiment="adpet"))
-    )
-    monkeypatch.setattr(ui, "connect", lambda *_, **__: None)
-    monkeypatch.setattr(ui, "complete_experiment", lambda: None)
-    monkeypatch.setattr(ui, "current", lambda: Store(address, "1", client=None, name=address))
-    monkeypatch.setattr(os, "execve", lambda *arguments: started.append(arguments))
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    ui.run(port=port)
-    ((_, arguments, environment),) = started
-    assert "secret" not in " ".join(arguments)
-    assert environment["MLFLOW_BACKEND_STORE_URI"] == address
-    assert capsys.readouterr().out.startswith("The runs in postgresql://db.lab/runs are shown on")

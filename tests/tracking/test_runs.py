@@ -1,3 +1,5 @@
+"""Runs in the project's own store: continued after a kill, each step once."""
+
 import os
 import signal
 import subprocess
@@ -6,21 +8,21 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
+from mlflow.models import Model
 
 from adpet.errors import TrackingError
-from adpet.tracking import runs, sender, writers
-from adpet.tracking.models import DIGEST, model_digest, ready_models
-from adpet.tracking.runs import append_to_run, find_run, open_run
-from adpet.tracking.store import current
+from adpet.tracking import runs
+from adpet.tracking.models import DIGEST, log_keras_model, model_digest, ready_models
+from adpet.tracking.runs import append_to_run, find_run, open_run, safe_name
+from adpet.tracking.store import local
 
 EXAMPLE = np.zeros((2, 8, 8, 1), dtype=np.uint8)
 
 
 def all_stored(lineage="a1", kind="train"):
-    """The runs of a lineage, the newest first."""
-    query = f"tags.`adpet.lineage` = '{lineage}' and tags.`adpet.kind` = '{kind}'"
-    return current().client.search_runs([current().experiment_id], query, order_by=["start_time DESC"])
+    return runs.search(local(), lineage, kind)
 
 
 def stored(lineage="a1", kind="train"):
@@ -29,67 +31,45 @@ def stored(lineage="a1", kind="train"):
 
 
 def curve(key, lineage="a1", kind="train"):
-    history = current().client.get_metric_history(stored(lineage, kind).info.run_id, key)
-    return [(one.step, one.value) for one in history]
+    history = local().client.get_metric_history(stored(lineage, kind).info.run_id, key)
+    return [(each.step, each.value) for each in history]
 
 
 class TestLife:
     def test_a_run_ends_as_finished_with_what_was_logged(self, project):
-        with open_run(
-            lineage="a1",
-            kind="train",
-            name="first",
-            tags={"adpet.seed": 7},
-            params={"train": {"learning_rate": 0.002, "schedule": "cosine"}},
-        ) as run:
+        nested = {"train": {"learning_rate": 0.002, "schedule": "cosine"}}
+        with open_run(lineage="a1", kind="train", name="first", tags={"adpet.seed": 7}, params=nested) as run:
             run.log_metrics({"loss": 0.5, "val": {"auc": 0.9}}, step=0)
         seen = stored()
-        assert seen.info.status == "FINISHED"
-        assert seen.info.run_name == "first"
+        assert (seen.info.status, seen.info.run_name) == ("FINISHED", "first")
         assert seen.data.params == {"train.learning_rate": "0.002", "train.schedule": "cosine"}
         assert seen.data.metrics == {"loss": 0.5, "val.auc": 0.9}
-        assert seen.data.tags["adpet.seed"] == "7"
-        assert seen.data.tags["adpet.lineage"] == "a1"
+        assert (seen.data.tags["adpet.seed"], seen.data.tags["adpet.lineage"]) == ("7", "a1")
         assert find_run("a1", "train") == seen.info.run_id
 
     @pytest.mark.parametrize(
         ("raised", "status"), [(ValueError, "FAILED"), (KeyboardInterrupt, "KILLED"), (SystemExit, "KILLED")]
     )
-    def test_a_run_that_stops_early_says_how_and_is_not_found_as_finished(self, project, raised, status):
+    def test_a_run_that_stops_early_says_how_and_is_continued(self, project, raised, status):
         with pytest.raises(raised), open_run(lineage="a1", kind="train", name="x"):
             raise raised
-        assert stored().info.status == status
-        assert find_run("a1", "train") is None
-
-    def test_free_names_of_parameters_metrics_tags_and_data_arrive(self, project, tiny_model):
-        """Diagnoses, sites and folders have the names that people gave them."""
-        diagnoses = {"Alzheimer's disease": "AD", "CN (control)": "CN", "MCI, late": "AD", "x" * 300: "CN"}
-        with open_run(
-            lineage="a1", kind="train", name="x", params={"map": diagnoses}, tags={"a (b)": 1}
-        ) as run:
-            run.log_metrics({"site": {"St. Mary's": 0.5}}, step=0)
-            run.log_dataset("n" * 600, "d" * 60, "data/raw")
-            run.log_model(tiny_model, signature_example=EXAMPLE, metadata={})
-        seen = stored()
-        assert seen.info.status == "FINISHED"
-        assert sorted(seen.data.params.values()) == ["AD", "AD", "CN", "CN"]
-        assert list(seen.data.metrics.values()) == [0.5]
-        assert len(seen.inputs.dataset_inputs) == 1
-        assert ready_models(seen.info.run_id)[0].params == seen.data.params
-        assert not sender.refusals()
+        assert (stored().info.status, find_run("a1", "train")) == (status, None)
+        with open_run(lineage="a1", kind="train", name="x"):
+            pass
+        assert stored().info.status == "FINISHED"
 
     def test_more_parameters_than_one_request_holds_are_logged(self, project):
         with open_run(lineage="a1", kind="tune", name="x", params={f"p{i}": i for i in range(250)}):
             pass
         assert len(stored("a1", "tune").data.params) == 250
 
-    def test_trials_are_nested_below_their_search(self, project):
-        with (
-            open_run(lineage="a1", kind="tune", name="search") as search,
-            open_run(lineage="a1.0", kind="trial", name="trial 0", parent=search),
-        ):
-            pass
+    def test_trials_are_nested_below_their_search_and_shown_once(self, project):
+        with open_run(lineage="a1", kind="tune", name="search") as search:
+            for _ in range(2):
+                with open_run(lineage="a1.0", kind="trial", name="trial 0", parent=search.run_id) as trial:
+                    trial.log_metrics({"loss": 0.5}, step=0)
         assert stored("a1.0", "trial").data.tags["mlflow.parentRunId"] == stored("a1", "tune").info.run_id
+        assert curve("loss", "a1.0", "trial") == [(0, 0.5)]
 
 
 class TestContinuing:
@@ -100,23 +80,15 @@ class TestContinuing:
             "connect(Path(sys.argv[1]))\n"
             "with open_run(lineage='a1', kind='train', name='x', params={'alpha': 0.5}) as run:\n"
             "    for step in range(3): run.log_metrics({'loss': 1 / (1 + step)}, step)\n"
-            "    print('told', flush=True)\n"
             "    os.kill(os.getpid(), signal.SIGKILL)\n"
         )
-        package = str(Path(runs.__file__).parents[2])
-        elsewhere = tmp_path / "elsewhere"
-        elsewhere.mkdir()
+        (elsewhere := tmp_path / "elsewhere").mkdir()
+        own = {**os.environ, "PYTHONPATH": str(Path(runs.__file__).parents[2])}
         killed = subprocess.run(
-            [sys.executable, "-c", script, str(project)],
-            cwd=elsewhere,
-            env={**os.environ, "PYTHONPATH": package},
-            capture_output=True,
-            text=True,
-            check=False,
+            [sys.executable, "-c", script, str(project)], cwd=elsewhere, env=own, check=False
         )
         assert killed.returncode == -signal.SIGKILL
         assert not list(elsewhere.iterdir())  # no stray database where one happens to stand
-        assert killed.stdout == "told\n"
         with open_run(lineage="a1", kind="train", name="x", params={"alpha": 0.5, "more": 1}) as run:
             for step in range(5):
                 run.log_metrics({"loss": 1 / (1 + step)}, step)
@@ -125,71 +97,29 @@ class TestContinuing:
         assert stored().data.params == {"alpha": "0.5", "more": "1"}
         assert stored().data.tags["adpet.resumed"] == "1"
 
-    @pytest.mark.parametrize("raised", [ValueError, KeyboardInterrupt])
-    def test_a_run_that_failed_or_was_interrupted_is_continued(self, project, raised):
-        with pytest.raises(raised), open_run(lineage="a1", kind="train", name="x"):
-            raise raised
-        with open_run(lineage="a1", kind="train", name="x"):
-            pass
-        assert stored().info.status == "FINISHED"
-
-    def test_a_finished_run_stays_and_another_begins(self, project):
-        for _ in range(2):
-            with open_run(lineage="a1", kind="train", name="x"):
-                pass
-        newest, older = all_stored()
-        assert find_run("a1", "train") == newest.info.run_id != older.info.run_id
-
-    def test_a_finished_run_is_continued_where_that_is_asked(self, project):
-        for _ in range(2):
-            with open_run(lineage="a1", kind="train", name="x", reopen=True):
-                pass
-        assert stored().data.tags["adpet.resumed"] == "1"
-
-    def test_a_trial_that_is_run_again_after_its_end_is_shown_once(self, project):
-        with open_run(lineage="a1", kind="tune", name="search") as search:
-            for _ in range(2):
-                with open_run(lineage="a1.0", kind="trial", name="trial 0", parent=search) as trial:
-                    trial.log_metrics({"loss": 0.5}, step=0)
-        assert curve("loss", "a1.0", "trial") == [(0, 0.5)]
-
     @pytest.mark.parametrize(("lineage", "kind"), [("b2", "train"), ("a1", "tune")])
     def test_another_lineage_or_kind_has_a_run_of_its_own(self, project, lineage, kind):
-        with pytest.raises(ValueError, match="stop"), open_run(lineage="a1", kind="train", name="x"):
-            raise ValueError("stop")
-        with open_run(lineage=lineage, kind=kind, name="x"):
-            pass
-        assert (stored().info.status, stored(lineage, kind).info.status) == ("FAILED", "FINISHED")
+        for each in (("a1", "train"), (lineage, kind)):
+            with open_run(lineage=each[0], kind=each[1], name="x"):
+                pass
+        assert stored().info.run_id != stored(lineage, kind).info.run_id
 
-    @pytest.mark.parametrize("elsewhere", [False, True])
-    def test_a_run_of_another_living_process_is_left_alone(self, project, elsewhere):
-        """One of another machine counts as living: from here nobody can tell."""
+    @pytest.mark.parametrize("lives", [True, False])
+    def test_a_running_run_is_left_alone_if_its_process_lives_and_continued_if_not(self, project, lives):
         sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+        started = psutil.Process(sleeper.pid).create_time() + (0 if lives else 1)
+        owner = f"{runs._owner().split()[0]} {sleeper.pid} {started:.2f}"
+        tags = {"adpet.lineage": "a1", "adpet.kind": "train", "adpet.owner": owner}
         try:
-            host = "another machine" if elsewhere else writers.owner().rsplit(":", 2)[0]
-            owner = f"{host}:{sleeper.pid}:{writers._started(sleeper.pid)}"
-            taken = current().client.create_run(
-                current().experiment_id,
-                tags={"adpet.lineage": "a1", "adpet.kind": "train", "adpet.owner": owner},
-            )
+            taken = local().client.create_run(local().experiment_id, tags=tags)
             with open_run(lineage="a1", kind="train", name="x"):
                 pass
-            ours, theirs = all_stored()
-            assert (theirs.info.run_id, theirs.info.status) == (taken.info.run_id, "RUNNING")
-            assert ours.info.status == "FINISHED"
         finally:
             sleeper.kill()
             sleeper.wait()
-
-    def test_a_run_of_a_process_that_is_gone_is_continued(self, project):
-        gone = subprocess.Popen([sys.executable, "-c", ""])
-        gone.wait()
-        owner = f"{writers.owner().rsplit(':', 2)[0]}:{gone.pid}:1"
-        tags = {"adpet.lineage": "a1", "adpet.kind": "train", "adpet.owner": owner}
-        current().client.create_run(current().experiment_id, tags=tags)
-        with open_run(lineage="a1", kind="train", name="x"):
-            pass
-        assert stored().info.status == "FINISHED"
+        statuses = {run.info.run_id: run.info.status for run in all_stored()}
+        assert statuses[taken.info.run_id] == ("RUNNING" if lives else "FINISHED")
+        assert len(statuses) == (2 if lives else 1)
 
 
 class TestMetrics:
@@ -197,15 +127,10 @@ class TestMetrics:
         with open_run(lineage="a1", kind="train", name="x") as run:
             for value in (0.8, 0.8, float("nan"), float("nan"), 0.9):
                 run.log_metrics({"auc": value})
+            for _ in range(2):
+                run.log_metrics({"ratio": float("inf"), "least": float("-inf")})
         # Those of one millisecond come in no order.
         assert sorted(str(value) for _, value in curve("auc")) == ["0.8", "0.9", "nan"]
-        assert stored().data.metrics == {"auc": 0.9}
-
-    def test_an_infinite_result_is_not_logged_again_by_a_later_session(self, project):
-        """MLflow keeps the largest number in place of infinity."""
-        for _ in range(2):
-            with open_run(lineage="a1", kind="train", name="x", reopen=True) as run:
-                run.log_metrics({"ratio": float("inf"), "least": float("-inf")})
         assert (len(curve("ratio")), len(curve("least"))) == (1, 1)
 
     def test_an_undefined_metric_is_left_out_and_a_word_is_refused(self, project):
@@ -220,20 +145,27 @@ class TestMetrics:
             list(pool.map(lambda step: run.log_metrics({"loss": step}, step % 20), range(40)))
         assert sorted(step for step, _ in curve("loss")) == list(range(20))
 
+
+class TestAppending:
     def test_results_are_added_to_a_finished_run_and_to_its_model(self, project, tiny_model, tmp_path):
         with open_run(lineage="a1", kind="train", name="x") as run:
             run.log_model(tiny_model, signature_example=EXAMPLE, metadata={})
-        picture = tmp_path / "roc.png"
-        picture.write_bytes(b"png")
+        (picture := tmp_path / "roc.png").write_bytes(b"png")
         with append_to_run("a1") as tracked:
             tracked.log_metrics({"test": {"auc": 0.95}})
             tracked.log_artifact(picture, "evaluate")
-        assert stored().info.status == "FINISHED"
-        assert stored().data.metrics["test.auc"] == 0.95
+        assert (stored().info.status, stored().data.metrics["test.auc"]) == ("FINISHED", 0.95)
         (model,) = ready_models(stored().info.run_id)
-        assert [one.key for one in model.metrics] == ["test.auc"]
-        listed = current().client.list_artifacts(stored().info.run_id, "evaluate")
-        assert [one.path for one in listed] == ["evaluate/roc.png"]
+        assert [each.key for each in model.metrics] == ["test.auc"]
+        listed = local().client.list_artifacts(stored().info.run_id, "evaluate")
+        assert [each.path for each in listed] == ["evaluate/roc.png"]
+
+    def test_results_of_a_training_in_another_clone_get_a_run_that_is_found(self, project):
+        for _ in range(2):
+            with append_to_run("a1") as tracked:
+                tracked.log_metrics({"test.auc": 0.95})
+        assert curve("test.auc") == [(0, 0.95)]
+        assert find_run("a1", "train") == stored().info.run_id
 
     def test_the_files_of_a_folder_are_kept_in_theirs(self, project, tmp_path):
         (tmp_path / "maps" / "inner").mkdir(parents=True)
@@ -245,60 +177,72 @@ class TestMetrics:
         kept = {path.relative_to(folder).as_posix() for path in folder.rglob("*.txt")}
         assert kept == {"one.txt", "inner/two.txt"}
 
-    def test_adding_to_a_run_that_is_not_there_says_how_to_get_it(self, project):
-        with pytest.raises(TrackingError, match="dvc repro --force train"), append_to_run("0" * 16):
-            pass
+
+class TestNames:
+    def test_free_names_of_parameters_metrics_tags_and_data_arrive(self, project, tiny_model):
+        """Diagnoses, sites and folders have the names that people gave them."""
+        diagnoses = {"Alzheimer's disease": "AD", "CN (control)": "CN", "MCI, late": "AD", "x" * 300: "CN"}
+        with open_run(
+            lineage="a1", kind="train", name="x", params={"map": diagnoses}, tags={"a (b)": 1}
+        ) as run:
+            run.log_metrics({"site": {"St. Mary's": 0.5}}, step=0)
+            run.log_dataset("n" * 600, "d" * 60, "data/raw")
+            run.log_model(tiny_model, signature_example=EXAMPLE, metadata={})
+        seen = stored()
+        assert sorted(seen.data.params.values()) == ["AD", "AD", "CN", "CN"]
+        assert list(seen.data.metrics.values()) == [0.5]
+        assert len(seen.inputs.dataset_inputs) == 1
+        assert ready_models(seen.info.run_id)[0].params == seen.data.params
+
+    @pytest.mark.parametrize("name", ["train.learning_rate", "a b/c-d:e_f", "Größe", "x" * 250])
+    def test_a_name_that_mlflow_takes_stays(self, name):
+        assert safe_name(name) == name
+
+    @pytest.mark.parametrize("name", ["a//b", "../a", "/a", ".", "a,b", "a/./b", "", "x" * 251, "é(1)"])
+    def test_a_name_that_it_refuses_is_changed_into_one_that_it_takes(self, name):
+        from mlflow.utils.validation import _validate_param_name
+
+        _validate_param_name(safe_name(name))
+        assert safe_name(name) != safe_name(f"{name} ") != name
 
 
 class TestInputsAndModels:
     def test_the_dataset_carries_dvcs_hash_once(self, project):
+        digest = "d41d8cd98f00b204e9800998ecf8427e.dir"
         with open_run(lineage="a1", kind="train", name="x") as run:
             for _ in range(2):
-                run.log_dataset(
-                    "raw", "d41d8cd98f00b204e9800998ecf8427e.dir", "data/simulated/raw", counts={"scans": 24}
-                )
+                run.log_dataset("raw", digest, "data/raw", counts={"scans": 24})
         (used,) = stored().inputs.dataset_inputs
-        assert (used.dataset.name, used.dataset.digest) == ("raw", "d41d8cd98f00b204e9800998ecf8427e.dir")
-        assert used.dataset.source == '{"uri": "data/simulated/raw"}'
-        assert used.dataset.profile == '{"scans": 24}'
+        assert (used.dataset.name, used.dataset.digest) == ("raw", digest)
+        assert (used.dataset.source, used.dataset.profile) == ('{"uri": "data/raw"}', '{"scans": 24}')
         assert [(tag.key, tag.value) for tag in used.tags] == [("mlflow.data.context", "training")]
 
-    def test_the_model_is_saved_in_keras_format_and_nothing_as_a_pickle(self, project, tiny_model):
-        with open_run(lineage="a1", kind="train", name="x") as run:
-            run.log_model(tiny_model, signature_example=EXAMPLE, metadata={"window": (0.0, 2.0)})
-        files = [path for path in (project / "mlartifacts").rglob("*") if path.is_file()]
-        assert {path.name for path in files} >= {"MLmodel", "model.keras", "requirements.txt"}
-        assert not [path for path in files if path.suffix in {".pkl", ".pickle", ".h5", ".pt", ".joblib"}]
-        assert not [path for path in files if b"cloudpickle" in path.read_bytes()]
-
-    def test_the_signature_says_uint8_and_any_number_of_slices(self, project, tiny_model):
-        from mlflow.models import Model
-
+    def test_a_model_has_its_signature_and_requirements_and_is_no_pickle(self, project, tiny_model):
         with open_run(lineage="a1", kind="train", name="x") as run:
             run.log_model(
                 tiny_model, signature_example=EXAMPLE, metadata={}, pip_requirements=["keras==3.15.1"]
             )
-        (folder,) = (project / "mlartifacts").rglob("MLmodel")
-        (inputs,) = Model.load(folder.parent).signature.inputs.inputs
+        files = [path for path in (project / "mlartifacts").rglob("*") if path.is_file()]
+        assert {path.name for path in files} >= {"MLmodel", "model.keras", "requirements.txt"}
+        assert not [path for path in files if b"cloudpickle" in path.read_bytes()]
+        (described,) = (path for path in files if path.name == "MLmodel")
+        (inputs,) = Model.load(described.parent).signature.inputs.inputs
         assert (inputs.type, inputs.shape) == (np.dtype("uint8"), (-1, 8, 8, 1))
-        assert "keras==3.15.1" in (folder.parent / "requirements.txt").read_text()
+        assert "keras==3.15.1" in (described.parent / "requirements.txt").read_text()
 
     def test_a_model_is_logged_once_and_a_half_logged_one_is_completed(self, project, tiny_model):
-        client = current().client
         with open_run(lineage="a1", kind="train", name="x") as run:
-            pass
-        run_id = stored().info.run_id
-        half = client.create_logged_model(
-            current().experiment_id,
-            name="model",
-            source_run_id=run_id,
-            tags={DIGEST: model_digest(tiny_model)},
-        )
-        for _ in range(2):
-            with open_run(lineage="a1", kind="train", name="x", reopen=True) as run:
-                for _ in range(2):
-                    run.log_model(tiny_model, signature_example=EXAMPLE, metadata={})
-        (logged,) = client.search_logged_models([current().experiment_id])
-        assert logged.model_id == half.model_id
-        assert ready_models(run_id)[0].model_id == logged.model_id
-        assert [one.model_id for one in stored().outputs.model_outputs] == [logged.model_id]
+            half = local().client.create_logged_model(
+                local().experiment_id,
+                name="model",
+                source_run_id=run.run_id,
+                tags={DIGEST: model_digest(tiny_model)},
+            )
+            for _ in range(2):
+                log_keras_model(
+                    local(), run.run_id, tiny_model, signature_example=EXAMPLE, metadata={},
+                    pip_requirements=None, name="model",
+                )  # fmt: skip
+        (model,) = ready_models(run.run_id)
+        assert model.model_id == half.model_id
+        assert [each.model_id for each in stored().outputs.model_outputs] == [half.model_id]

@@ -1,8 +1,12 @@
-"""The browser's preprocessing, bundled for Node."""
+"""The built page, the browser's preprocessing bundled for Node, and golden scans."""
 
 import json
+import os
+import re
 import shutil
 import subprocess
+import sys
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,7 +47,7 @@ class Outcome:
 
 @pytest.fixture(scope="session")
 def node(not_installed):
-    """Node, with the page's packages beside it."""
+    """Node, with the page's packages installed."""
     found = shutil.which("node")
     if found is None:
         not_installed("Node is not installed; on Debian: apt-get install nodejs npm")
@@ -53,11 +57,36 @@ def node(not_installed):
 
 
 @pytest.fixture(scope="session")
-def built_page(node, finished, tmp_path_factory):
+def project(request):
+    """Project in which ``dvc repro`` has run: the one in ADPET_PROJECT, or that of the tests."""
+    own = os.environ.get("ADPET_PROJECT")
+    return Path(own) if own else request.getfixturevalue("finished").root
+
+
+@pytest.fixture(scope="session")
+def built_page(node, project, tmp_path_factory):
     """The page with the model and the examples of a finished pipeline."""
     folder = tmp_path_factory.mktemp("page") / "dist"
-    subprocess.run([node, WEB / "build.mjs", "--project", finished.root, "--out", folder], check=True)
+    subprocess.run([node, WEB / "build.mjs", "--project", project, "--out", folder], check=True)
     return folder
+
+
+@pytest.fixture(scope="session")
+def serve():
+    """Serve a built page as ``make demo`` does; yields its address."""
+
+    @contextmanager
+    def serve(folder):
+        command = [sys.executable, "-u", "scripts/demo.py", "--page", str(folder), "--port", "0"]
+        server = subprocess.Popen(command, cwd=WEB.parent, stdout=subprocess.PIPE, text=True)
+        try:
+            yield re.search(r"http://127\.0\.0\.1:\d+/", server.stdout.readline())[0]
+        finally:
+            server.terminate()
+            server.wait(timeout=30)
+            server.stdout.close()
+
+    return serve
 
 
 @pytest.fixture(scope="session")

@@ -1,99 +1,55 @@
-// Runs the browser's preprocessing in Node on the scans that a job names, and writes what comes out for Python.
-// The job is JSON: {model, out, scans: [{name, file, standardize}], maps, pooled, written: [{name, shape, affine}],
-// judged: [{values, limits}], figures, numbers, meanings}.
+// Runs the browser's preprocessing in Node on the scans of a job, and writes the results for Python.
+// The job is JSON: {model, out, scans: [{name, file, normalize}], maps, pooled, written: [{name, shape, affine}]}.
 
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import path from "node:path";
-import {
-  backProject,
-  coronalSlices,
-  InputError,
-  MODEL_IMAGES,
-  openModel,
-  pooledProbability,
-  qualityChecks,
-  readNifti,
-  refusal,
-  regionTable,
-  standardize,
-  writeNifti,
-} from "../../web/src/imaging/index.ts";
-import { judged } from "../../web/src/imaging/quality.ts";
-import { figure } from "../../web/src/page/dom.ts";
-import { fixed, general, percent, rounded } from "../../web/src/imaging/wording.ts";
-import { meaningOf } from "../../web/src/worker/answering.ts";
+import * as imaging from "../../web/src/imaging/index.ts";
 
 const job = JSON.parse(readFileSync(process.argv[2], "utf8"));
+const { pooled = [], written = [] } = job;
 const model = job.model && modelIn(job.model);
-const cam = job.maps && backProject(floats(readFileSync(job.maps)), model);
+const cam = job.maps && imaging.backProject(new Float32Array(new Uint8Array(readFileSync(job.maps)).buffer), model);
 if (cam) {
   const { shape, affine } = model.constants.standard;
   write("cam.f32", cam);
-  write("cam.nii", writeNifti(cam, shape, affine));
+  write("cam.nii", imaging.writeNifti(cam, shape, affine));
 }
-for (const { name, shape, affine } of job.written ?? []) {
+for (const { name, shape, affine } of written) {
   const data = Float32Array.from({ length: shape[0] * shape[1] * shape[2] }, (_, index) => index);
-  write(name, writeNifti(data, shape, affine));
+  write(name, imaging.writeNifti(data, shape, affine));
 }
-const pooled = (job.pooled ?? []).map(({ slices, ...aggregation }) =>
-  pooledProbability(slices, { ...model, constants: { ...model.constants, aggregation } }),
-);
-// JSON has no word for what is not finite, so values come and go as texts.
-const judgements = (job.judged ?? []).map(({ values, limits }) => {
-  const numbers = Object.entries(values).map(([name, text]) => [name, Number(text)]);
-  return judged(Object.fromEntries(numbers), limits).map((row) => ({ ...row, value: String(row.value) }));
-});
-const figures = (job.figures ?? []).map(figure);
-const words = (job.numbers ?? []).map((number) => [
-  ...[0, 1, 2, 3, 4].map((decimals) => fixed(number, decimals)),
-  ...[1, 2, 3, 4, 6].map((digits) => general(number, digits)),
-  percent(number),
-]);
-const roundings = (job.numbers ?? []).map((number) => [0, 1, 2, 4].map((decimals) => rounded(number, decimals)));
-const meanings = (job.meanings ?? []).map(({ probability, document }) => meaningOf(probability, document));
-const scans = Object.fromEntries(job.scans.map((scan) => [scan.name, told(scan)]));
-write("report.json", JSON.stringify({ pooled, judged: judgements, figures, words, roundings, meanings, scans }));
+const report = {
+  pooled: pooled.map(({ slices, ...aggregation }) =>
+    imaging.pooledProbability(slices, { ...model, constants: { ...model.constants, aggregation } }),
+  ),
+  scans: Object.fromEntries(job.scans.map((scan) => [scan.name, described(scan)])),
+};
+write("report.json", JSON.stringify(report));
 
-function told(scan) {
-  let begun = process.cpuUsage();
-  const seconds = () => process.cpuUsage(begun).user / 1e6;
+function described({ name, file, normalize }) {
   try {
-    const volume = readNifti(readFileSync(scan.file), path.basename(scan.file));
-    const read = { shape: volume.shape, affine: volume.affine, readSeconds: seconds() };
-    write(`${scan.name}/ras.f32`, volume.data);
-    if (!scan.standardize) return read;
-    begun = process.cpuUsage();
+    const volume = imaging.readNifti(readFileSync(file), path.basename(file));
+    const { shape, affine } = volume;
+    write(`${name}/ras.f32`, volume.data);
+    if (!normalize) return { shape, affine };
     const shares = [];
-    const found = standardize(volume, model, (done) => shares.push(done));
-    return { ...read, seconds: seconds(), shares, ...standardized(scan, volume, found) };
+    const found = imaging.normalize(volume, model, (done) => shares.push(done));
+    write(`${name}/suvr.f32`, found.volume.data);
+    write(`${name}/slices.u8`, imaging.coronalSlices(found.volume, model));
+    const checks = imaging.qualityChecks(volume, found, model);
+    const { matrix, similarity } = found;
+    const regions = cam && imaging.regionTable(found.volume, cam, model);
+    return { shape, affine, shares, matrix, similarity, regions, checks, refusal: imaging.refusal(checks) };
   } catch (error) {
-    if (!(error instanceof InputError)) throw error;
+    if (!(error instanceof imaging.InputError)) throw error;
     return { refused: error.message };
   }
 }
 
-function standardized(scan, volume, found) {
-  write(`${scan.name}/ratio.f32`, found.volume.data);
-  write(`${scan.name}/slices.u8`, coronalSlices(found.volume, model));
-
-  const checks = qualityChecks(volume, found, model);
-  return {
-    matrix: found.matrix,
-    similarity: found.similarity,
-    regions: cam && regionTable(found.volume, cam, model),
-    checks,
-    refusal: refusal(checks),
-  };
-}
-
 function modelIn(folder) {
   const constants = JSON.parse(readFileSync(path.join(folder, "model.json"), "utf8"));
-  const images = MODEL_IMAGES.map((name) => [name, readFileSync(path.join(folder, name))]);
-  return openModel(constants, Object.fromEntries(images));
-}
-
-function floats(bytes) {
-  return new Float32Array(bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength));
+  const images = imaging.MODEL_IMAGES.map((name) => [name, readFileSync(path.join(folder, name))]);
+  return imaging.openModel(constants, Object.fromEntries(images));
 }
 
 function write(name, content) {

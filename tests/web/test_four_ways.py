@@ -3,7 +3,6 @@
 import base64
 import json
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -11,8 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
@@ -24,35 +22,16 @@ from adpet.inference.predictor import RefusedError, answer
 from adpet.learning.checkpoint import load_model
 from adpet.learning.saliency import class_activation_maps
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.node, pytest.mark.browser, pytest.mark.server]
 
-WEB = Path(__file__).parents[2] / "web"
 PATIENCE_MS = 180_000
-NO_WEBGL = ("--disable-gpu", "--disable-3d-apis")
-FINISHED = "body:is([data-state=answered], [data-state=refused])"
-# What the export is held to, and what the browser is.
+# Tolerances of the export, and of the browser; the browser's maps correlate at least so.
 SAME, NEARLY, ALIKE = 1e-5, 0.02, 0.98
-REFUSED = "refused"
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What one way has said: by scan the probability of AD, or that it was refused, and the map in MNI space."""
-
-    probability: dict[str, float | str]
-    maps: dict[str, np.ndarray]
-
-
-@pytest.fixture(scope="module")
-def project(request):
-    """A project in which ``dvc repro`` has run: that of the tests, or one's own with a network that has learned."""
-    own = os.environ.get("ADPET_FOUR_WAYS")
-    return Path(own) if own else request.getfixturevalue("finished").root
 
 
 @pytest.fixture(scope="module")
 def scans(golden, project):
-    """The golden scans that a network may answer for, and the first scan of the project's AD and CN subjects."""
+    """Golden scans that a network may answer for, and two of the project's scans."""
     found = {name: path for name, path in golden.items() if name not in ("white matter", "NIfTI-2")}
     raw = sorted((project / "data/simulated/raw").rglob("*_pet.nii*"))
     return found | {f"of the project, {number}": raw[number] for number in (0, 1)}
@@ -61,6 +40,26 @@ def scans(golden, project):
 @pytest.fixture(scope="module")
 def exported(project):
     return open_model(project / "results/export")
+
+
+# Each way gives, by scan, the probability of AD and the map in MNI space; None for a refused scan.
+
+
+def by_python(scans, model):
+    asked = {}
+    for name, path in scans.items():
+        try:
+            found = answer(read_volume(path), model, name=path.name)
+        except RefusedError:
+            asked[name] = None
+        else:
+            asked[name] = found.document["probability_of_ad"], found.cam.data
+    return asked
+
+
+@pytest.fixture(scope="module")
+def by_onnx(scans, exported):
+    return by_python(scans, exported)
 
 
 @pytest.fixture(scope="module")
@@ -75,24 +74,6 @@ def by_keras(project, scans, exported):
 
 
 @pytest.fixture(scope="module")
-def by_onnx(scans, exported):
-    return by_python(scans, exported)
-
-
-def by_python(scans, model):
-    asked = Asked({}, {})
-    for name, path in scans.items():
-        try:
-            found = answer(read_volume(path), model, name=path.name)
-        except RefusedError:
-            asked.probability[name] = REFUSED
-            continue
-        asked.probability[name] = found.document["probability_of_ad"]
-        asked.maps[name] = found.cam.data
-    return asked
-
-
-@pytest.fixture(scope="module")
 def by_http(project, scans, tmp_path_factory):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -102,19 +83,16 @@ def by_http(project, scans, tmp_path_factory):
     )
     environment = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{project}/mlflow.db"}
     log = tmp_path_factory.mktemp("serve") / "log"
-    with log.open("wb") as said:
+    with log.open("wb") as output:
         server = subprocess.Popen(
-            command, cwd=log.parent, env=environment, stdout=said, stderr=said, start_new_session=True
+            command, cwd=log.parent, env=environment, stdout=output, stderr=output, start_new_session=True
         )
-    asked = Asked({}, {})
     try:
         wait_for(f"http://127.0.0.1:{port}/ping", server, log)
-        for name, path in scans.items():
-            asked.probability[name] = posted(f"http://127.0.0.1:{port}/invocations", path)
+        return {name: posted(f"http://127.0.0.1:{port}/invocations", path) for name, path in scans.items()}
     finally:
         os.killpg(server.pid, signal.SIGKILL)
         server.wait(timeout=20)
-    return asked
 
 
 def wait_for(address, server, log):
@@ -133,76 +111,57 @@ def posted(address, path):
     request = urllib.request.Request(address, data=body, headers={"Content-Type": "application/json"})
     try:
         with urllib.request.urlopen(request, timeout=120) as reply:
-            return json.load(reply)["predictions"][0]["probability_of_ad"]
+            return json.load(reply)["predictions"][0]["probability_of_ad"], None
     except urllib.error.HTTPError as error:
         if error.code != 400:
             raise
-        return REFUSED
+        return None
 
 
 @pytest.fixture(scope="module")
-def folder(project, node, tmp_path_factory):
-    """The page with the project's model."""
-    dist = tmp_path_factory.mktemp("four") / "dist"
-    subprocess.run([node, WEB / "build.mjs", "--project", project, "--out", dist], check=True)
-    return dist
-
-
-@pytest.fixture(scope="module")
-def by_browser(folder, scans, launch_chromium):
-    command = [sys.executable, "-u", "scripts/demo.py", "--page", str(folder), "--port", "0"]
-    server = subprocess.Popen(command, cwd=WEB.parent, stdout=subprocess.PIPE, text=True)
-    browser = launch_chromium(*NO_WEBGL)
-    asked = Asked({}, {})
-    try:
+def by_browser(built_page, serve, scans, launch_chromium, tmp_path_factory):
+    browser = launch_chromium("--disable-gpu", "--disable-3d-apis")
+    saved = tmp_path_factory.mktemp("saved") / "map.nii"
+    asked = {}
+    with serve(built_page) as address:
         page = browser.new_page()
         page.set_default_timeout(PATIENCE_MS)
-        page.goto(re.search(r"http://127\.0\.0\.1:\d+/", server.stdout.readline())[0])
+        page.goto(address)
         page.wait_for_selector("body[data-ready]")
         for name, path in scans.items():
             page.set_input_files("#file", path)
-            page.wait_for_selector(FINISHED)
-            if page.get_attribute("body", "data-state") == REFUSED:
-                asked.probability[name] = REFUSED
+            page.wait_for_selector("body:is([data-state=answered], [data-state=refused])")
+            if page.get_attribute("body", "data-state") == "refused":
+                asked[name] = None
                 continue
             shown = "getComputedStyle(document.querySelector('.scale')).getPropertyValue('--p')"
-            asked.probability[name] = float(page.evaluate(shown))
             with page.expect_download() as download:
                 page.click("#save-cam")
-            download.value.save_as(folder.parent / "map.nii")
-            asked.maps[name] = np.array(nib.load(folder.parent / "map.nii").dataobj)
-    finally:
-        browser.close()
-        server.terminate()
-        server.wait(timeout=30)
-        server.stdout.close()
+            download.value.save_as(saved)
+            asked[name] = float(page.evaluate(shown)), np.array(nib.load(saved).dataobj)
+    browser.close()
     return asked
 
 
-def test_one_model_says_the_same_four_ways(by_keras, by_onnx, by_http, by_browser, capsys):
+def test_keras_onnx_http_and_browser_give_the_same_answers(by_keras, by_onnx, by_http, by_browser, capsys):
     lines = [f"{'scan':<22}{'Keras':>10}{'ONNX':>10}{'HTTP':>10}{'browser':>10}{'map, r':>10}"]
-    for name, due in by_keras.probability.items():
-        ways = [one.probability[name] for one in (by_keras, by_onnx, by_http, by_browser)]
-        alike = None
-        if due != REFUSED:
-            alike = np.corrcoef(by_onnx.maps[name].ravel(), by_browser.maps[name].ravel())[0, 1]
-        shown = [way if way == REFUSED else f"{way:.6f}" for way in ways]
-        lines.append(
-            f"{name:<22}{''.join(f'{one:>10}' for one in shown)}{'' if alike is None else f'{alike:10.6f}'}"
-        )
-        if due == REFUSED:
-            assert ways == [REFUSED] * 4, name
+    for name in by_keras:
+        ways = [way[name] for way in (by_keras, by_onnx, by_http, by_browser)]
+        if None in ways:
+            assert ways == [None] * 4, name
+            lines.append(f"{name:<22}" + f"{'refused':>10}" * 4)
             continue
-        assert by_onnx.probability[name] == pytest.approx(due, abs=SAME), name
-        assert by_http.probability[name] == pytest.approx(due, abs=SAME), name
-        assert by_browser.probability[name] == pytest.approx(due, abs=NEARLY), name
+        (keras, onnx, http, browser), (keras_map, onnx_map, _, browser_map) = zip(*ways, strict=True)
+        alike = np.corrcoef(onnx_map.ravel(), browser_map.ravel())[0, 1]
+        lines.append(f"{name:<22}{keras:10.6f}{onnx:10.6f}{http:10.6f}{browser:10.6f}{alike:10.6f}")
+        assert onnx == pytest.approx(keras, abs=SAME), name
+        assert http == pytest.approx(keras, abs=SAME), name
+        assert browser == pytest.approx(keras, abs=NEARLY), name
         assert alike >= ALIKE, name
-        np.testing.assert_allclose(
-            by_onnx.maps[name], by_keras.maps[name], atol=SAME * max(1, np.abs(by_keras.maps[name]).max())
-        )
+        np.testing.assert_allclose(onnx_map, keras_map, atol=SAME * max(1, np.abs(keras_map).max()))
     with capsys.disabled():
         print("\n" + "\n".join(lines))
-    answered = [value for value in by_keras.probability.values() if value != REFUSED]
+    answered = [row[0] for row in by_keras.values() if row]
     assert len(answered) >= 6
-    # Scans that are all given the same would be no test.
+    # Scans that all get the same would be no test.
     assert np.ptp(answered) > 10 * SAME

@@ -1,13 +1,28 @@
 /** What the page asks of the worker, and what the worker reports; reports of one scan carry its number. */
 
-import type { Answer } from "./answer";
-import type { CheckRow } from "./imaging";
+import type { CheckRow, RegionRow, Volume } from "./imaging";
 
-/** A volume to be seen: voxels in C order, axes i, j, k; voxel indices -> RAS+ mm. */
-export interface Picture {
-  data: Float32Array<ArrayBuffer>;
-  shape: readonly [number, number, number];
-  affine: number[][];
+export interface SliceAnswer {
+  /** MNI y in mm. */
+  y_mm: number;
+  probability_of_ad: number;
+}
+
+/** Answer for a scan, with the keys of `adpet predict --json` and of the HTTP service. */
+export interface Answer {
+  scan: string;
+  model: string;
+  lineage: string;
+  leaky: boolean;
+  probability_of_ad: number;
+  threshold: number;
+  meaning: string;
+  slices: SliceAnswer[];
+  similarity_to_template: number;
+  /** Standard world mm -> scan world mm. */
+  matrix: number[][];
+  regions: RegionRow[];
+  checks: CheckRow[];
 }
 
 export interface Request {
@@ -18,25 +33,20 @@ export interface Request {
 
 export type Step = "model" | "reading" | "aligning" | "scoring";
 
-export type Report =
-  | { kind: "progress"; scan: number; step: Step; done: number }
-  | { kind: "original"; scan: number; picture: Picture }
-  | { kind: "standard"; scan: number; picture: Picture; matrix: number[][]; checks: CheckRow[] }
-  | { kind: "slices"; scan: number; pixels: Uint8Array<ArrayBuffer>; size: number; yMm: number[] }
-  | {
-      kind: "slice";
-      scan: number;
-      index: number;
-      probability: number;
-      map: Float32Array<ArrayBuffer>;
-      mapShape: readonly [number, number];
-    }
-  | {
-      kind: "answer";
-      scan: number;
-      answer: Answer;
-      cam: Picture;
-      camMax: number;
-      camFile: Uint8Array<ArrayBuffer>;
-    }
-  | { kind: "refused"; scan: number; sentence: string };
+/** One slice's result: `map` is AD minus CN, in units of the logit. */
+export interface Scored {
+  probability: number;
+  map: Float32Array<ArrayBuffer>;
+  mapShape: readonly [number, number];
+}
+
+export type Finding =
+  | { kind: "progress"; step: Step; done: number }
+  | { kind: "original"; picture: Volume }
+  | { kind: "standard"; picture: Volume; matrix: number[][]; checks: CheckRow[] }
+  | { kind: "slices"; pixels: Uint8Array; size: number; yMm: number[] }
+  | ({ kind: "slice"; index: number } & Scored)
+  | { kind: "answer"; answer: Answer; cam: Volume; camMax: number; camFile: Uint8Array<ArrayBuffer> }
+  | { kind: "refused"; sentence: string };
+export type Report = Finding & { scan: number };
+export type Of<Kind extends Finding["kind"]> = Extract<Finding, { kind: Kind }>;

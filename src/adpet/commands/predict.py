@@ -132,7 +132,7 @@ def _opened(named: str | None) -> ExportedModel:
         return open_model(Path(named))
     try:
         from adpet.params import load_params
-        from adpet.tracking.exported import exported_model
+        from adpet.tracking.registry import exported_model
     except ModuleNotFoundError as error:
         raise InputError(
             f"{named or 'the champion'}: required the model registry; {error.name} is not installed; run: "

@@ -5,7 +5,7 @@ from pathlib import Path
 from adpet.evaluation.promotion import Condition, Rule
 from adpet.params import Params, load_params
 from adpet.tracking import promotion
-from adpet.tracking.decisions import printable
+from adpet.tracking.promotion import printable
 from adpet.tracking.store import connect
 
 
@@ -15,19 +15,19 @@ def run(version: str, *, forced: str | None, dry_run: bool) -> tuple[str, str | 
     Parameters
     ----------
     forced : str, optional
-        A reason to promote it whatever the conditions say, which is written down.
+        Reason to promote it whatever the conditions say; it is kept in the history.
     dry_run : bool
         Change nothing.
 
     Returns
     -------
     table, refusal : str, str or None
-        Every condition with its numbers and what came of it; and one line, where the answer is no.
+        Every condition with its numbers and the outcome; and one line if it is refused.
 
     Raises
     ------
     TrackingError
-        Where there is no such version, or its files are not those that were registered.
+        If there is no such version, its files have changed, or another decision was quicker.
     """
     params = load_params()
     name = params.tracking.model_name

@@ -1,4 +1,4 @@
-"""Make a version again from git and the DVC cache, and hold its weights against the registered ones."""
+"""Train a version again in a git worktree of its commit, and compare its weights."""
 
 import os
 import shutil
@@ -7,80 +7,94 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
 
-from adpet.dvc_cache import cache_folder, files_in_cache, how_to_get, lacking
 from adpet.errors import InputError
 from adpet.learning.checkpoint import load_model as load_keras
 from adpet.learning.checkpoint import weights_difference
-from adpet.params import load_params
+from adpet.params import load_params, read_yaml, set_by_key
 from adpet.paths import MODEL
-from adpet.temporary import temporary_files
-from adpet.tracking.lineage import UNVERSIONED, data_hash, git
-from adpet.tracking.place import TRACKING_URI
-from adpet.tracking.provenance import DIRTY, checks, facts_of
+from adpet.tracking.lineage import (
+    DIRTY,
+    PARAMETER_FILES,
+    UNVERSIONED,
+    WHOLE,
+    cache_folder,
+    cached_data,
+    checks,
+    code_of,
+    data_hash,
+    facts_of,
+    file_digest,
+    has_commit,
+    how_to_get,
+    missing_in_cache,
+    missing_text,
+)
 from adpet.tracking.registry import load_model, named
 from adpet.tracking.store import connect
 
-# Stages whose results may come from DVC's cache; `train` is always run.
-BEFORE = ("ingest", "normalize", "slice", "split", "tune")
+TRAIN = "train"
 
 
 def run(wanted: str) -> tuple[str, bool]:
-    """Train a version anew in a clean worktree of its commit.
+    """Train a version again from git and DVC's cache.
 
-    What comes before the training is taken from DVC's cache where it is there, and computed where not. The
-    runs of the worktree go to a store of its own, and are removed with it.
+    Stages before the training come from the cache if they are there; the training always runs. Runs of the
+    worktree go to a store of its own, and are removed with it.
 
     Returns
     -------
-    said, same : str, bool
-        What came of it, and whether the weights are the same bits.
+    text, same : str, bool
+        The outcome, and whether the weights are the same bits.
 
     Raises
     ------
     InputError
-        Where the commit or the data are not here, or a stage fails.
+        If the commit or the data are not here, or a stage fails.
     TrackingError
-        Where there is no such version, its files have changed, or its run does not say what it is made from.
+        If there is no such version, its files have changed, or its run does not have the facts.
     """
     tracking = load_params().tracking
     connect(Path.cwd(), experiment=tracking.experiment)
     version = named(wanted, model_name=tracking.model_name)
-    uri, facts = f"models:/{version.name}/{version.number}", facts_of(version)
-    registered, _ = load_model(uri)
-    with _worktree(facts["commit"].removesuffix(DIRTY), uri) as folder:
-        _require_code(folder, facts, uri)
-        _train(folder, facts, with_data=_settle(folder, facts))
-        raw = facts["params"]["cohort"]["raw"]
+    facts = facts_of(version)
+    registered, _ = load_model(version.uri)
+    raw = facts["params"]["cohort"]["raw"]
+    with _worktree(facts["commit"].removesuffix(DIRTY), version.uri) as folder:
+        _require_code(folder, facts, version.uri)
+        _settle(folder, facts)
+        with_data = place_data(facts["data"], folder, raw=raw)
+        _train(folder, facts, with_data=with_data)
         made = data_hash(raw, lock=folder / "dvc.lock")
         if made != facts["data"]:
             received = f"received {made} from its commit"
-            raise InputError(f"{uri}: required the data {facts['data']}; {received}; {how_to_get(raw)}")
+            raise InputError(
+                f"{version.uri}: required the data {facts['data']}; {received}; {how_to_get(raw)}"
+            )
         difference = weights_difference(registered, load_keras(folder / MODEL))
-    said = [f"{uri}, lineage {facts['id']}, was made again from commit {facts['commit']}"]
-    # Code and data are the commit's: only what is installed can be other than then.
-    said += [f"NOT AS THEN: {one.text}" for one in checks(facts) if one.name == "packages" and not one.here]
+    lines = [f"{version.uri}, lineage {facts['id']}, was made again from commit {facts['commit']}"]
+    others = [check for check in checks(facts) if check.name == "packages" and not check.here]
+    lines += [f"OTHER PACKAGES THAN THEN: {check.text}" for check in others]
     if difference is None:
-        return "\n".join([*said, "the weights are the same, bit by bit"]), True
-    return "\n".join([*said, f"the weights differ, by {difference:.3g} at most"]), False
+        return "\n".join([*lines, "the weights are the same, bit by bit"]), True
+    return "\n".join([*lines, f"the weights differ, by {difference:.3g} at most"]), False
 
 
 @contextmanager
 def _worktree(commit: str, uri: str) -> Iterator[Path]:
-    """Yield a worktree of a commit, which is removed afterwards; one that is killed leaves it to the next."""
-    if commit == UNVERSIONED or git("cat-file", "-e", f"{commit}^{{commit}}") is None:
+    """Yield a worktree of a commit; it is removed afterwards."""
+    if not has_commit(commit):
         raise InputError(
             f"{uri}: required its commit {commit} in this repository; received none; get it with: "
             "git fetch --all"
         )
-    with temporary_files() as lock, tempfile.TemporaryDirectory() as scratch:
-        os.set_inheritable(lock, True)  # a stage that outlives this process works in there
+    with tempfile.TemporaryDirectory(prefix="adpet-reproduce-") as scratch:
         folder = Path(scratch) / "project"
-        # Of one that was killed, whose folder is gone by now.
         _run(Path.cwd(), {}, "git", "worktree", "prune")
         _run(Path.cwd(), {}, "git", "worktree", "add", "--quiet", "--detach", str(folder), commit)
         try:
@@ -90,9 +104,8 @@ def _worktree(commit: str, uri: str) -> Iterator[Path]:
 
 
 def _require_code(folder: Path, facts: Mapping[str, Any], uri: str) -> None:
-    """Check that the commit has the code that the model was trained by; a dirty one need not."""
-    script = "from adpet.paths import code_digest; print(code_digest())"
-    found = _run(folder, {"PYTHONPATH": "src"}, sys.executable, "-c", script).strip()
+    """Check that the commit has the code that trained the model."""
+    found = code_of(facts, folder)
     if found != facts["code"]:
         raise InputError(
             f"{uri}: required the code {facts['code']}; commit {facts['commit']} has {found}, as there were "
@@ -100,8 +113,8 @@ def _require_code(folder: Path, facts: Mapping[str, Any], uri: str) -> None:
         )
 
 
-def _settle(folder: Path, facts: Mapping[str, Any]) -> bool:
-    """Give the worktree the model's parameters and DVC's cache; say whether the data were in it."""
+def _settle(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Give the worktree the model's parameters, the files that they name, and DVC's cache."""
     yaml = YAML()
     path = folder / "params.yaml"
     document = yaml.load(path)
@@ -110,80 +123,80 @@ def _settle(folder: Path, facts: Mapping[str, Any]) -> bool:
             document[name].update(value)
         else:
             document[name] = value
+    for fact, key in PARAMETER_FILES.items():
+        if facts.get(fact) is None:
+            continue
+        section, name = key.split(".")
+        file = Path(document[section][name]).absolute()
+        if file_digest(file) != facts[fact]:
+            raise InputError(
+                f"{key}: required the file with digest {facts[fact][:16]}; received another, or none; "
+                f"bring it back to {file}"
+            )
+        set_by_key(document, key, str(file))
     yaml.dump(document, path)
-    cache = cache_folder().resolve()
-    _run(folder, {}, sys.executable, "-m", "dvc", "cache", "dir", "--local", str(cache))
-    return place_data(cache, facts["data"], folder, raw=facts["params"]["cohort"]["raw"])
+    _run(folder, {}, *_dvc("cache", "dir", "--local", str(cache_folder())))
 
 
-def place_data(cache: Path, digest: str, project: Path, *, raw: str) -> bool:
-    """Copy the raw scans out of DVC's cache, by the list of their files; say whether it is in there.
+def place_data(digest: str, project: Path, *, raw: str) -> bool:
+    """Copy raw scans from DVC's cache into a project; False if the cache does not know them.
 
     Raises
     ------
     InputError
-        Where not all files are in there, or the list names one outside of the folder; nothing is written.
+        If only a part of them is in the cache, or `raw` leads out of the project.
     """
-    folder = _inside(project, raw, source="cohort.raw")
-    files = files_in_cache(cache, digest)
-    if files is None:
+    folder = project / raw
+    if not folder.resolve().is_relative_to(project.resolve()):
+        raise InputError(
+            f"cohort.raw: required a path inside the project, where DVC versions it; received {raw}; "
+            "nothing was written there"
+        )
+    if digest == UNVERSIONED:
         return False
-    missing = lacking(files, raw)
+    missing = missing_in_cache(digest)
+    if missing == [WHOLE]:
+        return False
     if missing:
-        raise InputError(f"required the data {digest} ({raw}); received: {missing}")
-    targets = [_inside(folder, name, source=digest) for name in files]
-    for target, kept in zip(targets, files.values(), strict=True):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(kept, target)
+        raise InputError(f"required the data {digest} ({raw}); received: {missing_text(missing, raw)}")
+    with cached_data(digest) as (repo, files):
+        repo.checkout(force=True)
+        shutil.copytree(files, folder, dirs_exist_ok=True)
     return True
 
 
-def _inside(folder: Path, name: str, *, source: str) -> Path:
-    """Return a path in a folder by its name; what a registry or a cache names must not lead out of it."""
-    path = folder / name
-    if not path.resolve().is_relative_to(folder.resolve()):
-        raise InputError(
-            f"{source}: required a path inside of {folder.name}, as DVC versions it with the project; "
-            f"received {name}; nothing was written there"
-        )
-    return path
-
-
 def _train(folder: Path, facts: Mapping[str, Any], *, with_data: bool) -> None:
-    """Run the stages up to the training, which is never taken from the cache.
+    """Run the stages up to the training, which never comes from the cache.
 
-    Where the data are there, what makes them is left alone: simulated anew, they would be those of the
-    commit's own parameters.
+    If the data are there, the stage that simulates them is left alone: its parameters are the commit's.
     """
-    repro = (sys.executable, "-m", "dvc", "repro")
+    before = list(takewhile(lambda stage: stage != TRAIN, read_yaml(folder / "dvc.yaml")["stages"]))
     environment = {"KERAS_BACKEND": facts["backend"]}
-    before = ("--single-item", *BEFORE) if with_data else BEFORE
-    _run(folder, environment, *repro, *before)
-    _run(folder, environment, *repro, "--force", "--single-item", "train")
+    _run(folder, environment, *_dvc("repro", *(["--single-item"] if with_data else []), *before))
+    _run(folder, environment, *_dvc("repro", "--force", "--single-item", TRAIN))
 
 
-def _run(folder: Path, environment: Mapping[str, str], *command: str) -> str:
-    """Run a command in a folder and return what it prints; what it says on stderr is shown.
+def _dvc(*arguments: str) -> tuple[str, ...]:
+    return (sys.executable, "-m", "dvc", *arguments)
+
+
+def _run(folder: Path, environment: Mapping[str, str], *command: str) -> None:
+    """Run a command in a folder; what it writes to stderr is shown.
 
     Raises
     ------
     InputError
-        Where it fails.
+        If it fails.
     """
     binaries = str(Path(sys.executable).parent)
-    kept = {name: value for name, value in os.environ.items() if name not in (TRACKING_URI, "PYTHONPATH")}
+    kept = {
+        name: value for name, value in os.environ.items() if name not in ("MLFLOW_TRACKING_URI", "PYTHONPATH")
+    }
     kept["PATH"] = f"{binaries}{os.pathsep}{kept.get('PATH', '')}"
     done = subprocess.run(
-        command,
-        cwd=folder,
-        env={**kept, **environment},
-        stdout=subprocess.PIPE,
-        text=True,
-        check=False,
-        close_fds=False,
+        command, cwd=folder, env={**kept, **environment}, stdout=subprocess.DEVNULL, check=False
     )
     if done.returncode:
         raise InputError(
             f"required that this succeeds: {' '.join(command)}; received status {done.returncode}"
         )
-    return done.stdout

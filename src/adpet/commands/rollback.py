@@ -13,11 +13,11 @@ def run(*, reason: str) -> str:
     Raises
     ------
     TrackingError
-        Where there was no champion before, or its files are not those that were registered.
+        If there was no champion before, its files have changed, or another decision was quicker.
     """
     tracking = load_params().tracking
     connect(Path.cwd(), experiment=tracking.experiment)
     found = promotion.rollback(model_name=tracking.model_name, reason=reason)
     was = f"version {found.before} was it before" if found.before else "there was none"
-    told = f"{tracking.model_name} version {found.after} is the champion again; {was}"
-    return f"{told}; {promotion.told_skipped(found.skipped)}" if found.skipped else told
+    text = f"{tracking.model_name} version {found.after} is the champion again; {was}"
+    return f"{text}; {promotion.skipped_text(found.skipped)}" if found.skipped else text

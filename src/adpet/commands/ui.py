@@ -7,8 +7,8 @@ from pathlib import Path
 
 from adpet.errors import TrackingError
 from adpet.params import load_params
-from adpet.tracking.pages import run_list
 from adpet.tracking.store import complete_experiment, connect, current
+from adpet.tracking.ui_notes import run_list
 
 # Reports nothing about its use, and starts no workers for jobs that this project does not have.
 ENVIRONMENT = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}

@@ -13,7 +13,9 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import ValidationError
 
+from adpet.contracts import ModelDocument, first_problem
 from adpet.errors import InputError
 from adpet.imaging import registration, slices
 from adpet.imaging.nifti import read_volume
@@ -38,26 +40,6 @@ REGIONS: Final = "regions.nii.gz"
 TISSUE: Final = "tissue.nii.gz"
 FILES: Final = (NETWORK, TEMPLATE, BRAIN, REFERENCE, REGIONS, TISSUE)
 
-SECTIONS: Final = (
-    "name",
-    "lineage",
-    "adpet_version",
-    "intended_use",
-    "labels",
-    "network",
-    "files",
-    "standard",
-    "registration",
-    "slices",
-    "aggregation",
-    "threshold",
-    "calibration",
-    "performance",
-    "leaky",
-    "regions",
-    "profile",
-    "quality",
-)
 # Constants that follow from others, or do not belong to the registration.
 _NOT_EXPORTED: Final = ("IDENTITY", "FWHM_PER_SIGMA", "LEVELS")
 
@@ -220,7 +202,8 @@ def sha256(path: Path) -> str:
 def _read_document(folder: Path) -> dict[str, Any]:
     path = folder / DOCUMENT
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        document = json.loads(text)
     except FileNotFoundError as error:
         raise InputError(
             f"{folder}: required an exported model, a folder with {DOCUMENT}; received one without; "
@@ -234,9 +217,10 @@ def _read_document(folder: Path) -> dict[str, Any]:
             f"{path}: required format {FORMAT}; received {found}; export the model again with this "
             "version of adpet, or install the version that wrote it"
         )
-    missing = [section for section in SECTIONS if section not in document]
-    if missing:
-        raise _unusable(folder, f"all sections in {DOCUMENT}", f"one without {', '.join(missing)}")
+    try:
+        ModelDocument.model_validate_json(text)
+    except ValidationError as error:
+        raise _unusable(folder, f"{DOCUMENT} of this version", first_problem(error)) from error
     return dict(document)
 
 

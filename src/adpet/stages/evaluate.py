@@ -70,7 +70,7 @@ from adpet.stages.common import hashed, refuse_trained_on, slice_refs
 from adpet.stages.tables import read_results, read_validation
 from adpet.storage import atomic_write, read_json, write_json
 from adpet.tracking.runs import append_to_run
-from adpet.tracking.store import connect
+from adpet.tracking.sync import start_tracking
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
@@ -255,7 +255,7 @@ def _write_tables(
 
 
 def _log(metrics: dict[str, Any], lineage_id: str, params: Params) -> None:
-    connect(Path.cwd(), required=False, **params.tracking.connection)
+    start_tracking(Path.cwd(), experiment=params.tracking.experiment)
     with append_to_run(lineage_id) as tracked:
         tracked.log_metrics({f"test.{key}": value for key, value in flatten(metrics).items()})
         # In no folder: of two runs, MLflow's comparison shows side by side only the files at the top.

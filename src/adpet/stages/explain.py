@@ -41,7 +41,7 @@ from adpet.stages.explain_maps import Explainer, Space, slices_of, space_of
 from adpet.stages.tables import may_log_images, read_results, reads_simulated
 from adpet.storage import atomic_write, read_json, write_json
 from adpet.tracking.runs import append_to_run
-from adpet.tracking.store import connect
+from adpet.tracking.sync import start_tracking
 
 # The two maps of every scan, the suffix of their files, and the unit of their values.
 KINDS = {"exact": ("cam", "logit"), "referenced": ("referenced", "SD")}
@@ -267,7 +267,7 @@ def _write_table(path: Path, table: pd.DataFrame) -> None:
 
 
 def _log(params: Params) -> None:
-    connect(Path.cwd(), required=False, **params.tracking.connection)
+    start_tracking(Path.cwd(), experiment=params.tracking.experiment)
     with append_to_run(read_json(RUN)["lineage"]["id"]) as tracked:
         for path in (CAM, EXPLAIN / "regions.csv", *sorted((EXPLAIN / "groups").iterdir())):
             tracked.log_artifact(path, "explain/groups")

@@ -16,11 +16,10 @@ from adpet.params import Params
 from adpet.paths import BEST_TRIAL, RUN, SCANS, SPLIT, fold_folder
 from adpet.stages.common import fit, hashed, history_table, log_data, refuse_trained_on, slice_refs
 from adpet.storage import atomic_write, fingerprint, read_json, work_dir, write_json
-from adpet.tracking.journal import RunKey
 from adpet.tracking.lineage import lineage
-from adpet.tracking.place import LEAKY
-from adpet.tracking.runs import open_run
-from adpet.tracking.store import connect
+from adpet.tracking.runs import find_run, open_run
+from adpet.tracking.store import LEAKY
+from adpet.tracking.sync import start_tracking
 
 # Everything that a fold's weights follow from.
 SETTINGS: dict[str, Any] = {
@@ -41,14 +40,14 @@ def run(params: Params, *, fold: int) -> None:
         split_hash=folds_hash,
         seed=params.seed,
     )
-    connect(Path.cwd(), required=False, **params.tracking.connection)
+    start_tracking(Path.cwd(), experiment=params.tracking.experiment)
     with (
         work_dir(f"fold-{fold}", facts) as work,
         open_run(
             lineage=f"{facts['id']}.{fold}",
             kind="fold",
             name=f"fold {fold}",
-            parent=RunKey("train", read_json(RUN)["lineage"]["id"]),
+            parent=find_run(read_json(RUN)["lineage"]["id"], "train"),
             tags={LEAKY: "false"},
             params=params.flat(),
         ) as tracked,

@@ -12,7 +12,7 @@ from adpet.paths import CROSS_VALIDATION_SUBJECTS, CROSS_VALIDATION_SUMMARY, RUN
 from adpet.stages.tables import read_results
 from adpet.storage import atomic_write, read_json, write_json
 from adpet.tracking.runs import append_to_run
-from adpet.tracking.store import connect
+from adpet.tracking.sync import start_tracking
 
 
 def run(params: Params) -> None:
@@ -35,7 +35,7 @@ def run(params: Params) -> None:
     subjects["searched"] = subjects["subject"].isin(searched)
     summary = pooled_summary(subjects, seed=params.seed, resamples=params.evaluate.resamples)
     _write(subjects[list(COLUMNS)], summary)
-    connect(Path.cwd(), required=False, **params.tracking.connection)
+    start_tracking(Path.cwd(), experiment=params.tracking.experiment)
     with append_to_run(read_json(RUN)["lineage"]["id"]) as tracked:
         tracked.log_metrics({"cross_validation": summary})
         tracked.log_artifact(CROSS_VALIDATION_SUMMARY, "cross-validation")

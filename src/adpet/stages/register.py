@@ -22,13 +22,13 @@ from adpet.reporting.model_card import shortened
 from adpet.stages.common import hashed, require_evaluation_of
 from adpet.stages.tables import read_results
 from adpet.storage import read_json, write_json
-from adpet.tracking import provenance, registry
-from adpet.tracking.evidence import log_evidence
-from adpet.tracking.pages import Origin
-from adpet.tracking.registry import describe_run, origin_of, register_version
-from adpet.tracking.runs import append_to_run, delivered_run
-from adpet.tracking.served import log_served
-from adpet.tracking.store import connect, current
+from adpet.tracking import registry
+from adpet.tracking.lineage import FOLDER
+from adpet.tracking.models import log_served
+from adpet.tracking.registry import describe_run, log_evidence, origin_of, register_version
+from adpet.tracking.runs import append_to_run
+from adpet.tracking.sync import shared_run, start_tracking
+from adpet.tracking.ui_notes import Origin
 
 
 def run(params: Params) -> None:
@@ -38,7 +38,7 @@ def run(params: Params) -> None:
     lineage = trained["lineage"]
     require_evaluation_of(lineage["id"])
     _require_audit_of(lineage["split"], audit)
-    connect(Path.cwd(), **params.tracking.connection)
+    start_tracking(Path.cwd(), experiment=params.tracking.experiment, required=True)
     run_id, evidence = _delivered(audit, _evidence(trained, audit, metrics), lineage["id"])
     origin = origin_of(run_id, lineage)
     version = register_version(
@@ -109,16 +109,15 @@ def _delivered(
 
     And the version's tag of the evidence. Here, since the audit itself does not follow from a training.
     """
-    current()  # a version has a number that the registry gives: offline is refused here
     numbers = {key: value for key, value in flatten(audit).items() if not isinstance(value, str)}
     with append_to_run(lineage_id) as tracked:
         tracked.log_metrics({f"audit.{key}": value for key, value in numbers.items()})
         tracked.set_tags({registry.AUDIT: audit["verdict"]})
         for path in (AUDIT, LEAKAGE_FIGURE):
             tracked.log_artifact(path, "audit")
-        tracked.log_artifact(RUN, provenance.FOLDER)
+        tracked.log_artifact(RUN, FOLDER)
         tag = log_evidence(tracked, evidence)
-    return delivered_run(lineage_id, "train"), tag
+    return shared_run(lineage_id), tag
 
 
 def _description(origin: Origin, metrics: dict[str, Any]) -> str:

@@ -40,7 +40,7 @@ from adpet.stages.common import search_space
 from adpet.stages.tables import read_results, reads_simulated
 from adpet.storage import atomic_write, read_json
 from adpet.tracking.runs import append_to_run
-from adpet.tracking.store import connect
+from adpet.tracking.sync import start_tracking
 
 
 def run(params: Params) -> None:
@@ -140,7 +140,7 @@ def _search(params: Params) -> Search | None:
 
 
 def _log(lineage_id: str, params: Params) -> None:
-    connect(Path.cwd(), required=False, **params.tracking.connection)
+    start_tracking(Path.cwd(), experiment=params.tracking.experiment)
     with append_to_run(lineage_id) as tracked:
         for path in (REPORT, MODEL_CARD):
             tracked.log_artifact(path, "report")

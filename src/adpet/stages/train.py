@@ -33,9 +33,9 @@ from adpet.stages.slice import coronal_grid
 from adpet.stages.tables import write_validation
 from adpet.storage import atomic_write, read_json, work_dir, write_json
 from adpet.tracking.lineage import lineage
-from adpet.tracking.pages import run_name
 from adpet.tracking.runs import RunHandle, open_run
-from adpet.tracking.store import connect
+from adpet.tracking.sync import start_tracking
+from adpet.tracking.ui_notes import run_name
 
 if TYPE_CHECKING:
     import keras
@@ -65,7 +65,7 @@ def run(params: Params) -> None:
         split_hash=split_summary["hash"],
         seed=params.seed,
     )
-    connect(Path.cwd(), **params.tracking.connection)
+    start_tracking(Path.cwd(), experiment=params.tracking.experiment)
     with (
         work_dir("train", facts) as work,
         open_run(
@@ -74,7 +74,6 @@ def run(params: Params) -> None:
             name=run_name("training", facts["id"]),
             tags=_tags(facts, leaky=split_summary["leaky"], refits=params.refits()),
             params=params.flat(),
-            reopen=True,
         ) as tracked,
     ):
         log_data(tracked, facts, split)

@@ -32,10 +32,10 @@ from adpet.stages.slice import coronal_grid
 from adpet.stages.tables import may_log_images
 from adpet.storage import atomic_write, move, read_json, work_dir, write_json
 from adpet.tracking.lineage import lineage
-from adpet.tracking.pages import run_name
-from adpet.tracking.place import LEAKY
 from adpet.tracking.runs import RunHandle, open_run
-from adpet.tracking.store import connect
+from adpet.tracking.store import LEAKY
+from adpet.tracking.sync import start_tracking
+from adpet.tracking.ui_notes import run_name
 
 # Everything that a trial's value follows from; how long the final training is does not matter to it.
 SETTINGS: dict[str, Any] = {
@@ -64,7 +64,7 @@ def run(params: Params) -> None:
         split_hash=split_summary["hash"],
         seed=params.seed,
     )
-    connect(Path.cwd(), **params.tracking.connection)
+    start_tracking(Path.cwd(), experiment=params.tracking.experiment)
     with (
         work_dir("tune", facts) as work,
         open_run(
@@ -73,7 +73,6 @@ def run(params: Params) -> None:
             name=run_name("search", facts["id"]),
             tags={**leaky, "adpet.data": facts["data"]},
             params=params.flat(),
-            reopen=True,
         ) as parent,
     ):
         log_data(parent, facts, split)
@@ -115,7 +114,7 @@ class _Trial:
             lineage=f"{self.lineage_id}.{trial.number}",
             kind="trial",
             name=f"trial {trial.number}",
-            parent=self.parent,
+            parent=self.parent.run_id,
             tags=self.tags,
             params=trial.params,
         ) as tracked:

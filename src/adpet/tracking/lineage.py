@@ -1,17 +1,33 @@
-"""What a result was made from: one id that binds data, split, parameters, code, seed and versions."""
+"""Lineage of a result: what it follows from, under one id, and which of that is here.
 
+Data are named by DVC's hash. The id covers data, split, parameters, files that parameters name, code, seed,
+backend and versions; commit and code folders are recorded, but are no part of it.
+"""
+
+import hashlib
+import json
 import os
+import shlex
 import subprocess
-from collections.abc import Iterable, Mapping
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
 
-from adpet.params import read_yaml
-from adpet.storage import code_digest, fingerprint
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-# The packages whose version can change a result, where they are installed.
-PACKAGES = (
+from adpet.errors import InputError, TrackingError
+from adpet.params import flatten, read_yaml
+from adpet.paths import RUN
+from adpet.storage import fingerprint
+
+if TYPE_CHECKING:
+    from adpet.tracking.registry import Version
+
+# Packages whose version can change a result.
+PACKAGES: Final = (
     "jax",
     "keras",
     "mlflow",
@@ -23,47 +39,130 @@ PACKAGES = (
     "tensorflow",
 )
 
-# What `dvc repro` itself rewrites: a change of these does not make the code another one.
-GENERATED = (
+# What `dvc repro` itself rewrites: a change of these does not make a commit dirty.
+GENERATED: Final = (
     "dvc.lock",
     "data/simulated/dvc.lock",
     "results/leakage/leakage.json",
     "results/evaluate/metrics.json",
 )
 
-UNVERSIONED = "unversioned"
+# Facts that are digests of files, and the parameter that may name one.
+PARAMETER_FILES: Final = {
+    "weights_digest": "model.weights",
+    "template_digest": "normalize.template",
+    "atlas_digest": "explain.atlas",
+}
+NOT_IN_ID: Final = ("id", "commit", "code_folders")
 
-# The backend of Keras where none is asked for.
-TENSORFLOW = "tensorflow"
+UNVERSIONED: Final = "unversioned"
+DIRTY: Final = "-dirty"
+# The backend of Keras unless KERAS_BACKEND names another.
+TENSORFLOW: Final = "tensorflow"
+
+PACKAGE: Final = Path(__file__).parents[1]
+# The package in a worktree of the project, and the folder of run.json among a run's artifacts.
+SOURCE: Final = Path("src/adpet")
+FOLDER: Final = "lineage"
+# DVC's name for a folder whose list of files it lacks.
+WHOLE: Final = "raw/"
+
+_Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None
 
 
-def lineage(*, params: Mapping[str, Any], raw: str, split_hash: str, seed: int) -> dict[str, Any]:
-    """Return the facts that a result follows from, and the ``id`` that stands for all of them.
+class _Cohort(BaseModel):
+    model_config = ConfigDict(strict=True)
+    raw: str
+
+
+class _Params(BaseModel):
+    model_config = ConfigDict(strict=True)
+    cohort: _Cohort
+
+
+class _Facts(BaseModel):
+    """Form of a version's facts: what others wrote must not pass as an option of git, or name other files."""
+
+    model_config = ConfigDict(strict=True)
+    id: str
+    data: Annotated[str, Field(pattern=rf"^([0-9a-f]{{32}}(\.dir)?|{UNVERSIONED})$")]
+    split: str
+    params: _Params
+    commit: Annotated[str, Field(pattern=rf"^(([0-9a-f]{{40}}|[0-9a-f]{{64}})({DIRTY})?|{UNVERSIONED})$")]
+    code: str
+    code_folders: list[str] = []
+    seed: int
+    backend: str
+    versions: dict[str, str]
+    weights_digest: _Digest = None
+    template_digest: _Digest = None
+    atlas_digest: _Digest = None
+
+
+class Check(NamedTuple):
+    """One fact, its value, whether it is here, and a remark."""
+
+    name: str
+    value: str
+    here: bool
+    text: str
+
+
+def lineage(
+    *, params: Mapping[str, Any], raw: str, split_hash: str, seed: int, code_folders: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Return the facts that a result follows from, with their ``id``.
 
     Parameters
     ----------
     params : mapping of str to value
-        The parameters that matter for the result, by dotted key.
+        Parameters that matter for the result, nested as in ``params.yaml``.
     raw : str
-        The folder of raw scans, as it stands in ``dvc.yaml``.
+        Folder of raw scans, as in ``dvc.yaml``.
     split_hash : str
         Hash of the split's rows.
+    code_folders : sequence of str
+        Folders or modules the stage declares in ``dvc.yaml``; by default the whole package.
     """
+    settings = flatten(params)
     facts = {
         "data": data_hash(raw),
         "split": split_hash,
         "params": dict(params),
-        "commit": commit(),
-        "code": code_digest(),
+        **{fact: file_digest(settings.get(key)) for fact, key in PARAMETER_FILES.items()},
+        "code": code_digest(map(Path, code_folders) if code_folders else [PACKAGE]),
         "seed": seed,
         "backend": os.environ.get("KERAS_BACKEND", TENSORFLOW),
         "versions": installed(PACKAGES),
+        "commit": commit(),
+        "code_folders": list(code_folders),
     }
-    return {"id": fingerprint(facts), **facts}
+    return {"id": lineage_id(facts), **facts}
+
+
+def lineage_id(facts: Mapping[str, Any]) -> str:
+    """Return 16 hexadecimal digits that change with any fact a result follows from."""
+    return fingerprint({name: value for name, value in facts.items() if name not in NOT_IN_ID})
+
+
+def code_digest(folders: Iterable[Path]) -> str:
+    """Return a hash of the names and bytes of all ``*.py`` in folders, wherever these lie."""
+    digest = hashlib.sha256()
+    for folder in sorted(folders):
+        for path in [folder] if folder.is_file() else sorted(folder.rglob("*.py")):
+            digest.update(f"{folder.name}/{path.relative_to(folder).as_posix()}".encode())
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()[:16]
+
+
+def file_digest(named: Any) -> str | None:
+    """Return the SHA-256 of a file that a parameter names, or None for another value."""
+    path = Path(str(named))
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
 
 
 def data_hash(raw: str, *, lock: Path = Path("dvc.lock")) -> str:
-    """Return DVC's hash of the raw scans as ``ingest`` read them, or ``unversioned`` outside of DVC."""
+    """Return DVC's hash of the raw scans that ``ingest`` read, or ``unversioned``."""
     if not lock.exists():
         return UNVERSIONED
     stages = read_yaml(lock).get("stages", {})
@@ -74,13 +173,18 @@ def data_hash(raw: str, *, lock: Path = Path("dvc.lock")) -> str:
 
 
 def commit() -> str:
-    """Return the git commit, with ``-dirty`` where tracked files differ from it."""
+    """Return the git commit, with ``-dirty`` if tracked files differ from it."""
     head = git("rev-parse", "HEAD")
     if head is None:
         return UNVERSIONED
     changes = git("status", "--porcelain", "--untracked-files=no") or ""
     dirty = any(line[3:] not in GENERATED for line in changes.splitlines())
-    return f"{head}-dirty" if dirty else head
+    return f"{head}{DIRTY}" if dirty else head
+
+
+def has_commit(commit: str) -> bool:
+    """Return True if the commit is in this repository."""
+    return commit != UNVERSIONED and git("cat-file", "-e", f"{commit}^{{commit}}") is not None
 
 
 def installed(packages: Iterable[str]) -> dict[str, str]:
@@ -95,9 +199,190 @@ def installed(packages: Iterable[str]) -> dict[str, str]:
 
 
 def git(*arguments: str) -> str | None:
-    """Return what git prints, or None where there is no git or no repository."""
+    """Return what git prints, or None if it fails."""
     try:
         done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
     return done.stdout.rstrip("\n")
+
+
+def facts_of(version: "Version") -> dict[str, Any]:
+    """Read the facts that a version follows from.
+
+    Raises
+    ------
+    TrackingError
+        If its run does not have them, or they are malformed or not those of its lineage id.
+    """
+    from adpet.tracking.store import LINEAGE, current, one_line, reported
+
+    place = f"{FOLDER}/{RUN.name}"
+    with tempfile.TemporaryDirectory(prefix="adpet-lineage-") as scratch:
+        try:
+            with reported():
+                file = current().client.download_artifacts(version.run_id, place, scratch)
+            facts = read_facts(Path(file))
+        except (OSError, ValueError, TrackingError) as error:
+            raise TrackingError(
+                f"{version.uri}: required {place} among the artifacts of run {version.run_id}, as a training "
+                f"writes it; received: {one_line(error)}; register it again with: dvc repro --force register"
+            ) from error
+    if not lineage_id(facts) == facts["id"] == version.tags.get(LINEAGE):
+        raise TrackingError(
+            f"{version.uri}: required the facts of lineage {version.tags.get(LINEAGE)}; received others in "
+            f"{place} of run {version.run_id}: it was changed, or written by another release of adpet; "
+            "register it again with: dvc repro --force train register"
+        )
+    return facts
+
+
+def checks(facts: Mapping[str, Any]) -> list[Check]:
+    """Compare the facts with what is here, in the project's root."""
+    wanted, there = facts["versions"], installed(facts["versions"])
+    others = [f"{name} {there.get(name, 'missing')}" for name in wanted if there.get(name) != wanted[name]]
+    is_here = has_commit(facts["commit"].removesuffix(DIRTY))
+    is_code = code_of(facts) == facts["code"]
+    backend = os.environ.get("KERAS_BACKEND", TENSORFLOW)
+    settings = flatten(facts["params"])
+    return [
+        _data(facts),
+        Check("commit", facts["commit"], is_here, "in this repository" if is_here else "not here"),
+        Check("code", facts["code"], is_code, "as in src/" if is_code else "src/ has other code now"),
+        *(
+            _parameter_file(key, str(settings.get(key)), facts[fact])
+            for fact, key in PARAMETER_FILES.items()
+            if facts.get(fact)
+        ),
+        Check("backend", facts["backend"], backend == facts["backend"], f"here {backend}"),
+        Check(
+            "packages",
+            ", ".join(f"{name} {number}" for name, number in wanted.items()),
+            not others,
+            f"here {', '.join(others)}" if others else "the same here",
+        ),
+    ]
+
+
+def code_of(facts: Mapping[str, Any], root: Path | None = None) -> str:
+    """Return the digest that a project's code has now, of the folders the facts name."""
+    if facts.get("code_folders"):
+        return code_digest((root or Path()) / folder for folder in facts["code_folders"])
+    return code_digest([root / SOURCE if root else PACKAGE])
+
+
+def changed_settings(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters that differ from the commit's ``params.yaml``, by dotted key."""
+    settings = flatten(facts["params"])
+    text = git("show", f"{facts['commit'].removesuffix(DIRTY)}:params.yaml")
+    if text is None:
+        return settings
+    with tempfile.TemporaryDirectory(prefix="adpet-lineage-") as scratch:
+        file = Path(scratch) / "params.yaml"
+        file.write_text(text, encoding="utf-8")
+        there = flatten(read_yaml(file))
+    return {key: value for key, value in settings.items() if there.get(key) != value}
+
+
+def cache_folder() -> Path:
+    """Return the folder of DVC's cache.
+
+    Raises
+    ------
+    InputError
+        If there is no DVC project here, or its configuration cannot be read.
+    """
+    from dvc.config import ConfigError
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    try:
+        with Repo() as repo:
+            return Path(repo.cache.local_cache_dir)
+    except (ConfigError, DvcException) as error:
+        raise InputError(
+            f"required a DVC project here; received: {' '.join(str(error).split())}; run: dvc init"
+        ) from error
+
+
+@contextmanager
+def cached_data(digest: str) -> Iterator[tuple[Any, Path]]:
+    """Open a scratch DVC project of one output, by its hash, on this project's cache.
+
+    A hash of an earlier version need not be in any ``.dvc`` or ``dvc.lock`` of this project.
+
+    Yields
+    ------
+    repo, folder : dvc.repo.Repo, Path
+        The folder is filled by ``repo.checkout``.
+    """
+    from dvc.repo import Repo
+
+    cache = cache_folder()
+    with tempfile.TemporaryDirectory(prefix="adpet-data-") as scratch:
+        root = Path(scratch).resolve()
+        (root / ".dvc").mkdir()
+        (root / ".dvc/config").write_text("[core]\n    no_scm = true\n", encoding="utf-8")
+        outs = f"outs: [{{md5: {digest}, hash: md5, path: raw}}]\n"
+        (root / "raw.dvc").write_text(outs, encoding="utf-8")
+        with Repo(str(root), config={"cache": {"dir": str(cache), "type": ["copy"]}}) as repo:
+            yield repo, root / "raw"
+
+
+def missing_in_cache(digest: str) -> list[str]:
+    """Return the files of a folder that DVC's cache lacks; ``[WHOLE]`` if it lacks their list."""
+    with cached_data(digest) as (repo, _):
+        return list(repo.data_status(granular=True, untracked_files="no")["not_in_cache"])
+
+
+def missing_text(missing: list[str], raw: str) -> str:
+    """Return a phrase on what DVC's cache lacks of the raw scans, and how to get it."""
+    what = "not" if missing == [WHOLE] else f"{len(missing)} files are not"
+    return f"{what} in the DVC cache; {how_to_get(raw)}"
+
+
+def how_to_get(raw: str) -> str:
+    """Return the commands that bring every version of the raw scans into DVC's cache."""
+    fetch = f"get them with: dvc fetch --all-commits {shlex.quote(raw)}"
+    if not Path(f"{Path(raw)}.dvc").exists():
+        return fetch
+    return f"{fetch}; or, if no remote has them, copy them to {raw} and run: dvc add {shlex.quote(raw)}"
+
+
+def read_facts(file: Path) -> dict[str, Any]:
+    """Read the facts of a training.
+
+    Raises
+    ------
+    ValueError
+        If they are malformed.
+    """
+    document = json.loads(file.read_text(encoding="utf-8"))
+    facts: Any = document.get("lineage") if isinstance(document, dict) else None
+    try:
+        _Facts.model_validate(facts)
+    except ValidationError as failure:
+        error = failure.errors(include_url=False)[0]
+        place = ".".join(map(str, ("lineage", *error["loc"])))
+        received = "" if error["type"] == "missing" else f", and not {error['input']!r}"
+        raise ValueError(f"{place}: {error['msg']}{received}") from failure
+    return dict(facts)
+
+
+def _parameter_file(key: str, path: str, digest: str) -> Check:
+    found = file_digest(path)
+    text = "as it was" if found == digest else "has other bytes now" if found else "no such file"
+    return Check(key.rpartition(".")[2], f"{digest[:16]} ({path})", found == digest, text)
+
+
+def _data(facts: Mapping[str, Any]) -> Check:
+    raw, wanted = facts["params"]["cohort"]["raw"], facts["data"]
+    name = f"{wanted} ({raw})"
+    if wanted == UNVERSIONED:
+        return Check("data", name, here=False, text="was not under DVC, so its version is not known")
+    missing = missing_in_cache(wanted)
+    if not missing:
+        return Check("data", name, here=True, text="in the DVC cache")
+    if data_hash(raw) == wanted and Path(raw).is_dir():
+        return Check("data", name, here=True, text="in the workspace")
+    return Check("data", name, here=False, text=missing_text(missing, raw))

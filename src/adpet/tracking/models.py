@@ -1,104 +1,135 @@
-"""Keras models as MLflow's logged models: in Keras' own format, never as a pickle, each with its digest."""
+"""Models of a run, as MLflow's logged models: the trained Keras network, and the one that is served.
 
+Their files are YAML, JSON, ONNX and Keras' own archive, read in its safe mode: nothing is pickled.
+"""
+
+import ast
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.machinery import ModuleSpec
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+import mlflow.artifacts
+import mlflow.pyfunc
 import numpy as np
 import numpy.typing as npt
 from mlflow.entities import LoggedModelOutput, LoggedModelStatus
+from mlflow.models import Model, ModelSignature, infer_signature
+from mlflow.types import ColSpec, DataType, Schema
 
-from adpet.errors import TrackingError
-from adpet.storage import atomic_write
-from adpet.tracking import checked_loading
-from adpet.tracking.store import LINEAGE, current, reported
+from adpet.errors import InputError, TrackingError
+from adpet.inference.exported_model import open_model
+from adpet.storage import files_digest
+from adpet.tracking import serving
+from adpet.tracking.serving import EXPORTED
+from adpet.tracking.store import LINEAGE, Store, current, one_line, reported
 
-# The tag that carries a model's digest, on the logged model and on its version.
-DIGEST = "adpet.model_digest"
+# Tags of a logged model: the digest of a trained network, or that of all that a served model answers with.
+DIGEST: Final = "adpet.model_digest"
+SERVED: Final = "adpet.served_digest"
 
-# The tag of a logged model that is the exported one, and of its version: what its answers follow from.
-SERVED = "adpet.served_digest"
+# What a served model needs to be installed.
+REQUIREMENTS: Final = ("mlflow", "nibabel", "numpy", "onnxruntime", "pandas", "scipy")
 
-# The file of a model's folder that names the logged model, once there is one.
-MODEL_FILE = "MLmodel"
-
-# Where Python would keep what it compiles of a folder's modules, and what a file in that place says.
+_MODEL_FILE = "MLmodel"
 _COMPILED = "__pycache__"
-_WHY = (
-    "A file here, where Python would make a folder: nothing compiled is written to a model's code, or run.\n"
-)
 
 
-def write_model(
+def log_keras_model(
+    store: Store,
+    run_id: str,
     model: Any,
-    folder: Path,
     *,
     signature_example: npt.NDArray[np.uint8],
     metadata: Mapping[str, Any],
-    pip_requirements: Sequence[str],
-) -> None:
-    """Write what MLflow keeps of a Keras model to a folder, which `send_model` makes a run's."""
+    pip_requirements: Sequence[str] | None,
+    name: str,
+) -> str:
+    """Log a Keras model as an output of a run, once; return the id of the logged model."""
+    import keras
     import mlflow.keras
-    from mlflow.models import infer_signature
 
-    mlflow.keras.save_model(
-        model,
-        str(folder),
-        signature=infer_signature(signature_example, model.predict(signature_example, verbose=0)),
-        input_example=signature_example[:1],
-        metadata=json.loads(json.dumps(dict(metadata))),
-        pip_requirements=list(pip_requirements),
-    )
-    _check_when_loaded(folder)
+    digest = model_digest(model)
+    for known in ready_models(run_id, store):
+        if known.tags.get(DIGEST) == digest:
+            return str(known.model_id)
+    names = ("mlflow", "numpy", "keras", keras.backend.backend())
+    with tempfile.TemporaryDirectory(prefix="adpet-model-") as scratch:
+        folder = Path(scratch, name)
+        folder.mkdir()
+        mlflow.keras.save_model(
+            model,
+            str(folder),
+            signature=infer_signature(signature_example, model.predict(signature_example, verbose=0)),
+            input_example=signature_example[:1],
+            metadata=json.loads(json.dumps(dict(metadata))),
+            pip_requirements=list(pip_requirements or [f"{each}=={version(each)}" for each in names]),
+        )
+        return send_model(store, run_id, folder, digest=digest, name=name)
 
 
-def send_model(run_id: str, folder: Path, *, digest: str, name: str, tag: str = DIGEST) -> str:
-    """Log a model that lies in a folder as an output of a run, and return the id of the logged model.
+def send_model(store: Store, run_id: str, folder: Path, *, digest: str, name: str, tag: str = DIGEST) -> str:
+    """Log a model that lies in a folder as an output of a run, once; return the id of the logged model.
 
-    One that is there whole already, with its `digest` as `tag`, is not logged again; one that was left
-    half-way is completed. It is not removed: on a server with users that takes more than the permission to
-    write.
+    It is known by its `digest` as `tag`. One that a killed process left half-way is completed.
     """
-    client = current().client
-    there = {one.status: one for one in logged_models(run_id) if one.tags.get(tag) == digest}
-    if LoggedModelStatus.READY in there:
-        return _as_output(run_id, there[LoggedModelStatus.READY].model_id)
-    entry = there.get(LoggedModelStatus.PENDING) or _create(run_id, {tag: digest}, name)
-    _claim(folder, entry)
+    client = store.client
+    found = {each.status: each for each in logged_models(run_id, store) if each.tags.get(tag) == digest}
+    if LoggedModelStatus.READY in found:
+        return _as_output(store, run_id, found[LoggedModelStatus.READY].model_id)
+    entry = found.get(LoggedModelStatus.PENDING)
+    if entry is None:
+        run = client.get_run(run_id)
+        entry = client.create_logged_model(
+            run.info.experiment_id,
+            name=name,
+            source_run_id=run_id,
+            tags={tag: digest, LINEAGE: run.data.tags.get(LINEAGE, "")},
+            params=run.data.params,
+            model_type="onnx" if tag == SERVED else "keras",
+        )
+    described = Model.load(str(folder / _MODEL_FILE))
+    described.artifact_path = entry.artifact_location
+    described.model_uuid = described.model_id = entry.model_id
+    described.run_id = run_id
+    described.save(str(folder / _MODEL_FILE))
     client.log_model_artifacts(entry.model_id, str(folder))
     client.finalize_logged_model(entry.model_id, LoggedModelStatus.READY)
-    return _as_output(run_id, entry.model_id)
+    return _as_output(store, run_id, entry.model_id)
 
 
-def without_compiled(code: Path) -> None:
-    """Keep Python from writing what it compiles to the folders of a model's code, and from reading it there.
-
-    MLflow imports the code of a local store in place: what Python left there could not be told from what
-    somebody else did, and would be run instead of the module.
-    """
-    for folder in (code, *(path for path in code.rglob("*") if path.is_dir())):
-        (folder / _COMPILED).write_text(_WHY, encoding="utf-8")
+def logged_models(run_id: str, store: Store | None = None) -> list[Any]:
+    """Return the models that a run logged, whole or not, the newest first."""
+    client = (store or current()).client
+    experiment_id = client.get_run(run_id).info.experiment_id
+    found = client.search_logged_models([experiment_id], filter_string=f"source_run_id = '{run_id}'")
+    return sorted(found, key=lambda model: model.creation_timestamp, reverse=True)
 
 
-def ready_models(run_id: str) -> list[Any]:
-    """Return the trained models that a run logged whole, the newest first."""
+def ready_models(run_id: str, store: Store | None = None) -> list[Any]:
+    """Return the trained networks that a run logged whole, the newest first."""
     return [
-        one
-        for one in logged_models(run_id)
-        if one.status == LoggedModelStatus.READY and SERVED not in one.tags
+        each
+        for each in logged_models(run_id, store)
+        if each.status == LoggedModelStatus.READY and SERVED not in each.tags
     ]
 
 
 def trained_model(run_id: str | None) -> Any:
-    """Return the model that a run trained and logged last.
+    """Return the network that a run of the shared store trained and logged last.
 
     Raises
     ------
     TrackingError
-        If the run (None, as `find_run` gives it, stands for one that is not there) or its model is not there.
+        If the run (None if it was not found) or its model is missing.
     """
     found = []
     if run_id is not None:
@@ -112,14 +143,6 @@ def trained_model(run_id: str | None) -> Any:
     return found[0]
 
 
-def logged_models(run_id: str) -> list[Any]:
-    """Return the models that a run logged, whole or not, the newest first."""
-    client = current().client
-    experiment_id = client.get_run(run_id).info.experiment_id
-    found = client.search_logged_models([experiment_id], filter_string=f"source_run_id = '{run_id}'")
-    return sorted(found, key=lambda model: model.creation_timestamp, reverse=True)
-
-
 def model_digest(model: Any) -> str:
     """Return a hash of a Keras model's architecture and weights, independent of when it was saved."""
     digest = hashlib.sha256(model.to_json().encode())
@@ -129,58 +152,193 @@ def model_digest(model: Any) -> str:
     return digest.hexdigest()
 
 
-def installed_requirements() -> list[str]:
-    """Return what a Keras model needs to be served, each pinned to the version that is installed."""
-    import keras
+def log_served(run_id: str | None, export: Path) -> str:
+    """Log the exported model of a run as a further model of that run, once; return its id.
 
-    names = ("mlflow", "numpy", "keras", keras.backend.backend())
-    return [f"{name}=={version(name)}" for name in names]
+    Raises
+    ------
+    InputError
+        If `export` is no exported model, or that of another training.
+    TrackingError
+        If the run or its trained network is missing in the shared store.
+    """
+    trained = trained_model(run_id)
+    made_by = open_model(export).document["lineage"]["id"]
+    with reported(f"run {run_id}: "):
+        wanted = current().client.get_run(run_id).data.tags.get(LINEAGE)
+    if made_by != wanted:
+        raise InputError(
+            f"{export}: required the exported model of the training {wanted}; received that of {made_by}; "
+            "run: dvc repro export"
+        )
+    with (
+        downloaded(trained.artifact_location, uri=f"run {run_id}") as network,
+        tempfile.TemporaryDirectory(prefix="adpet-served-") as scratch,
+        reported(),
+    ):
+        folder = Path(scratch, "served")
+        digest = _write_served(folder, network=network, export=export)
+        return send_model(current(), str(run_id), folder, digest=digest, name="served", tag=SERVED)
 
 
-def _create(run_id: str, tags: Mapping[str, str], name: str) -> Any:
-    client = current().client
-    run = client.get_run(run_id)
-    return client.create_logged_model(
-        run.info.experiment_id,
-        name=name,
-        source_run_id=run_id,
-        tags={**tags, LINEAGE: run.data.tags.get(LINEAGE, "")},
-        params=run.data.params,
-        model_type="onnx" if SERVED in tags else "keras",
-    )
+@contextmanager
+def downloaded(location: str, *, uri: str) -> Iterator[Path]:
+    """Yield a copy of the files at `location`; `uri` names their model in an error.
+
+    Raises
+    ------
+    TrackingError
+        If they are missing.
+    """
+    with tempfile.TemporaryDirectory(prefix="adpet-model-") as scratch:
+        try:
+            with reported():
+                folder = mlflow.artifacts.download_artifacts(
+                    location, dst_path=scratch, tracking_uri=current().uri
+                )
+        except (OSError, TrackingError) as error:
+            raise TrackingError(
+                f"{uri}: required its files in {location}; received: {one_line(error)}; if the project was "
+                "moved, register it again with: dvc repro --force train register"
+            ) from error
+        yield Path(folder)
 
 
-def _as_output(run_id: str, model_id: str) -> str:
-    """Note a model among the outputs of its run, where a killed process had not come to it."""
-    client = current().client
-    outputs = client.get_run(run_id).outputs
+def require_digest(folder: Path, wanted: str | None, *, uri: str) -> None:
+    """Check that the files of a version are those that were registered.
+
+    Raises
+    ------
+    TrackingError
+        If they are others, or the version has no digest.
+    """
+    if not wanted:
+        raise TrackingError(
+            f"{uri}: required the digest of its files, by which a changed one is noticed; received a version "
+            "without it; register it again with: dvc repro --force register"
+        )
+    found = files_digest(folder)
+    if found != wanted:
+        raise TrackingError(
+            f"{uri}: required its files as they were registered (digest {wanted[:12]}); received "
+            f"{found[:12]}: one was changed since; bring it back, or name another version"
+        )
+
+
+def read_model(folder: Path, *, uri: str) -> tuple[Any, dict[str, Any]]:
+    """Read a Keras model and the metadata that was saved with it.
+
+    Raises
+    ------
+    TrackingError
+        If there is no Keras model in the folder.
+    """
+    from adpet.learning.checkpoint import load_model
+
+    try:
+        with reported(f"{uri}: "):
+            described = Model.load(str(folder))
+        file = folder / described.flavors.get("keras", {}).get("data", "data") / "model.keras"
+        return load_model(_inside(folder, file)), dict(described.metadata or {})
+    except (OSError, InputError) as error:
+        raise TrackingError(f"{uri}: required a Keras model; received: {one_line(error)}") from error
+
+
+def _inside(folder: Path, file: Path) -> Path:
+    """Return a file that a model's own description names, if it is one of the model's."""
+    if not file.resolve().is_relative_to(folder.resolve()):
+        raise InputError(f"{file.parent}, a path out of its folder")
+    return file
+
+
+def _as_output(store: Store, run_id: str, model_id: str) -> str:
+    """Add a model to the outputs of its run, if a killed process had not."""
+    outputs = store.client.get_run(run_id).outputs
     if model_id not in {output.model_id for output in (outputs.model_outputs if outputs else [])}:
-        client.log_outputs(run_id, [LoggedModelOutput(model_id, step=0)])
+        store.client.log_outputs(run_id, [LoggedModelOutput(model_id, step=0)])
     return model_id
 
 
-def _check_when_loaded(folder: Path) -> None:
-    """Let MLflow read a model by `checked_loading`, of which it gets a copy."""
-    from mlflow.models import Model
+def _write_served(folder: Path, *, network: Path, export: Path) -> str:
+    """Write the model that MLflow serves; return a digest of all that its answers follow from.
 
-    code, module = folder / checked_loading.CODE, Path(checked_loading.__file__)
-    code.mkdir()
-    (code / module.name).write_bytes(module.read_bytes())
-    without_compiled(code)
-    path = folder / MODEL_FILE
-    model = Model.load(str(path))
-    model.flavors["python_function"] |= {"loader_module": module.stem, "code": checked_loading.CODE}
-    model.save(str(path))
+    It holds the trained network, the exported model, and a copy of the modules that answer.
+    """
+    trained = Model.load(str(network))
+    requirements = [f"{name}=={version(name)}" for name in REQUIREMENTS]
+    with tempfile.TemporaryDirectory(prefix="adpet-served-") as scratch:
+        data, code = Path(scratch, "model"), Path(scratch, "code")
+        shutil.copytree(network / trained.flavors["keras"]["data"], data)
+        shutil.copytree(export, data / EXPORTED)
+        _copy_modules(code)
+        content = "\n".join([files_digest(data), files_digest(code), *requirements])
+        with warnings.catch_warnings():
+            # There is no example input: a scan would be somebody's.
+            warnings.simplefilter("ignore", UserWarning)
+            mlflow.pyfunc.save_model(
+                str(folder),
+                loader_module=serving.__name__,
+                data_path=str(data),
+                code_paths=[str(package) for package in code.iterdir()],
+                signature=_signature(),
+                pip_requirements=requirements,
+                metadata=trained.metadata,
+            )
+    _keep_uncompiled(folder / "code")
+    described = Model.load(str(folder)).to_dict()
+    stored = described["flavors"]["python_function"]["data"]
+    described["flavors"]["keras"] = trained.flavors["keras"] | {"data": stored}
+    # MLflow then hands the input over as it was sent, and makes no table of it.
+    described["is_signature_from_type_hint"] = True
+    Model.from_dict(described).save(str(folder / _MODEL_FILE))
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
-def _claim(folder: Path, entry: Any) -> None:
-    """Write into a model's folder which logged model it is."""
-    from mlflow.models import Model
+def _copy_modules(code: Path) -> None:
+    """Copy the serving module, and all of this package that it imports, under their own names."""
+    package = serving.__name__.partition(".")[0]
+    known: set[str] = set()
+    waiting = [serving.__name__]
+    while waiting:
+        name = waiting.pop()
+        spec = _module(name) if name.partition(".")[0] == package and name not in known else None
+        if spec is None or spec.origin is None:
+            continue
+        known.add(name)
+        parent = name.rpartition(".")[0]
+        place = code / name.replace(".", "/")
+        place = place / "__init__.py" if spec.submodule_search_locations else place.with_suffix(".py")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(spec.origin, place)
+        waiting.append(parent)
+        for node in ast.parse(place.read_bytes()).body:
+            if isinstance(node, ast.ImportFrom) and node.module:
+                waiting += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
 
-    path = folder / MODEL_FILE
-    model = Model.load(str(path))
-    model.artifact_path = entry.artifact_location
-    model.model_uuid = model.model_id = entry.model_id
-    model.run_id = entry.source_run_id
-    with atomic_write(path) as aside:
-        model.save(str(aside))
+
+def _module(name: str) -> ModuleSpec | None:
+    """Return where a module lies; None for a name that a module defines."""
+    try:
+        return find_spec(name)
+    except ModuleNotFoundError:
+        return None
+
+
+def _keep_uncompiled(code: Path) -> None:
+    """Put a file where Python would keep what it compiles, so that it neither writes nor runs that.
+
+    MLflow imports the code of a local store in place, where compiled modules would change the digest.
+    """
+    for folder in (code, *(path for path in code.rglob("*") if path.is_dir())):
+        (folder / _COMPILED).write_text("Nothing compiled is kept here.\n", encoding="utf-8")
+
+
+def _signature() -> ModelSignature:
+    """Return what goes in and comes out: a NIfTI file in base64, and the answer."""
+    numbers = ("probability_of_ad", "threshold")
+    answer = ("scan", "model", "probability_of_ad", "threshold", "meaning")
+    kinds = {name: DataType.double if name in numbers else DataType.string for name in answer}
+    return ModelSignature(
+        inputs=Schema([ColSpec(DataType.string, name="scan")]),
+        outputs=Schema([ColSpec(kind, name=name) for name, kind in kinds.items()]),
+    )

@@ -1,50 +1,139 @@
-"""The champion: a version takes the alias by a rule or by a reasoned decision, and gives it back.
+"""Promotion of the champion: the rule, the alias that moves, and the history of decisions.
 
-Everything that moves the alias goes through one place, which writes it down (`adpet.tracking.decisions`) and
-lets nobody else decide meanwhile (`adpet.tracking.turns`). An alias that was moved in MLflow's UI is noticed
-by the next command, and written down as such.
+Each decision is a tag of the registered model, ``adpet.decision.NUMBER.ID``, that is never overwritten:
+written before the alias moves, and ended by a second tag once the alias was read back. Anyone who may write
+tags may write anything there, so texts are shown as one line of printable characters.
 """
 
+import json
+import re
+import time
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from itertools import takewhile
+from typing import Any
+
+from mlflow.exceptions import MlflowException
 
 from adpet.errors import TrackingError
 from adpet.evaluation.leakage import INVALID
-from adpet.evaluation.promotion import Condition, Evidence, Rule, conditions
-from adpet.tracking.decisions import CHAMPION, Book, Draft, read_book, write_end
-from adpet.tracking.evidence import NoEvidenceError, evidence_of
-from adpet.tracking.place import LEAKY
+from adpet.evaluation.promotion import Condition, Rule, conditions
 from adpet.tracking.registry import (
     AUDIT,
+    CHAMPION,
+    NoEvidenceError,
     Version,
-    is_marked,
+    evidence_of,
+    has_tag,
     named,
     registered_files,
     version_numbers,
     version_of,
 )
-from adpet.tracking.store import ForbiddenError, current, reported
-from adpet.tracking.turns import is_at_work, turn, unfinished
+from adpet.tracking.store import LEAKY, current, reported, user
 
-# How often a promotion is judged anew since another one was quicker.
-ATTEMPTS = 10
+# Kinds of decisions, and how they end; without an end, one is being taken, or its process was killed.
+PROMOTION, ROLLBACK, BY_HAND = "promotion", "rollback", "moved by hand"
+DONE, OVERTAKEN = "done", "overtaken"
 
-_OVERTAKEN = "the champion changed before its turn came; it was decided anew"
+_KEY = re.compile(r"adpet\.decision\.([0-9]{6,})\.([0-9a-f]{12})")
+# What a tag says of a decision.
+FIELDS = ("kind", "before", "after", "why", "forced", "conditions", "who", "at")
+# MLflow's database holds 5000 characters of a tag.
+LONGEST_REASON = 500
+# Seconds to wait for a simultaneous decision; one takes well below a second.
+SETTLE_S = 2.0
+_PAUSE_S = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """A decision on the champion, as the history shows it.
+
+    Attributes
+    ----------
+    before, after : int or None
+        Versions with the alias; None without one.
+    at : str
+        UTC, ISO 8601; empty for an alias moved by hand.
+    end : str
+        ``done``, ``overtaken`` or empty (unfinished).
+    """
+
+    kind: str
+    before: int | None
+    after: int | None
+    why: str = ""
+    forced: bool = False
+    conditions: tuple[str, ...] = ()
+    who: str = ""
+    at: str = ""
+    number: int = 0
+    id: str = ""
+    end: str = ""
+
+    @property
+    def key(self) -> str:
+        """The tag of the registered model."""
+        return f"adpet.decision.{self.number:06d}.{self.id}"
+
+
+@dataclass(frozen=True)
+class History:
+    """Decisions on a registered model in order, and the version that has the alias now."""
+
+    written: tuple[Decision, ...]
+    champion: int | None
+
+    @property
+    def rows(self) -> list[Decision]:
+        """Decisions, with the moves by hand that the alias shows between them."""
+        rows: list[Decision] = []
+        now = None
+        for decision in self.written:
+            if decision.end == DONE:
+                if decision.before != now:
+                    rows.append(_by_hand(now, decision.before, decision.number))
+                now = decision.after
+            rows.append(decision)
+        return rows if now == self.champion else [*rows, _by_hand(now, self.champion, self.last_number + 1)]
+
+    @property
+    def last_number(self) -> int:
+        """Number of the last decision, 0 before the first."""
+        return max((decision.number for decision in self.written), default=0)
+
+    @property
+    def removed(self) -> list[int]:
+        """Numbers of decisions that somebody deleted from the registry, except the last ones."""
+        return sorted(set(range(1, self.last_number)) - {decision.number for decision in self.written})
+
+    @property
+    def champions(self) -> list[int | None]:
+        """Champions up to the present one; a rollback removes those after the one it returns to."""
+        line: list[int | None] = [None]
+        for decision in self.rows:
+            if decision.end != DONE:
+                continue
+            if decision.kind == ROLLBACK and decision.after in line:
+                while line[-1] != decision.after:
+                    line.pop()
+            else:
+                line.append(decision.after)
+        return line
+
+    @property
+    def pending(self) -> set[str]:
+        """Ids of unfinished decisions since the last that is done."""
+        last = max((decision.number for decision in self.written if decision.end == DONE), default=0)
+        return {decision.id for decision in self.written if not decision.end and decision.number >= last}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Promotion:
-    """What came of a promotion.
-
-    Attributes
-    ----------
-    before, after : int or None, int
-        The champion before, and the version in question.
-    conditions : list of Condition
-        Empty where it is the champion already.
-    moved : bool
-        Whether it is the champion now.
-    """
+    """Outcome of a promotion; without conditions if the version is the champion already."""
 
     before: int | None
     after: int
@@ -59,15 +148,7 @@ class Promotion:
 
 @dataclass(frozen=True, kw_only=True)
 class Rollback:
-    """What came of a rollback.
-
-    Attributes
-    ----------
-    before, after : int or None, int
-        The champion that goes, and the one that returns.
-    skipped : tuple of int
-        Champions between them that were deleted, the latest first.
-    """
+    """Outcome of a rollback; `skipped` are deleted champions between the two, the latest first."""
 
     before: int | None
     after: int
@@ -77,51 +158,58 @@ class Rollback:
 def promote(
     version: int | str, *, model_name: str, rule: Rule, forced: str | None = None, dry_run: bool = False
 ) -> Promotion:
-    """Make a version, named by its number or an alias, the champion, if it meets every condition.
+    """Make a version the champion if it meets every condition.
 
     Parameters
     ----------
+    version : int or str
+        Number, alias or ``models:/`` address.
     forced : str, optional
-        A reason to promote it whatever the conditions say.
+        Reason to promote it whatever the conditions say.
     dry_run : bool
         Judge, and change nothing.
 
     Raises
     ------
     TrackingError
-        If there is no such version, it is one of another model, or its files are not those that were
-        registered.
+        If the version does not exist or is of another model, its files have changed, or another decision
+        was quicker.
     """
     challenger = named(version, model_name=model_name)
     if challenger.name != model_name:
         raise TrackingError(
-            f"models:/{challenger.name}/{challenger.number}: required a version of {model_name}; received "
-            "one of another model; see params.yaml, tracking.model_name"
+            f"{challenger.uri}: required a version of {model_name}; received one of another model; see "
+            "params.yaml, tracking.model_name"
         )
     with registered_files(challenger):
         pass
-    for _ in range(ATTEMPTS):
-        champion = read_book(model_name).champion if dry_run else _settled(model_name).champion
-        is_champion = champion == challenger.number
-        judged = Promotion(
-            before=champion,
-            after=challenger.number,
-            conditions=[] if is_champion else judge(challenger, champion, rule),
-            moved=False,
-        )
-        if is_champion or dry_run or (forced is None and not judged.granted):
-            return judged
-        if _move(model_name, _draft(judged, forced)):
-            return replace(judged, moved=True)
-    raise _contended(model_name)
+    champion, after = read_history(model_name).champion, challenger.number
+    found = [] if champion == after else judge(challenger, champion, rule)
+    judged = Promotion(before=champion, after=after, conditions=found, moved=False)
+    if champion == after or dry_run or (forced is None and not judged.granted):
+        return judged
+    decision = Decision(
+        kind=PROMOTION,
+        before=champion,
+        after=after,
+        why="every condition is met" if forced is None else forced,
+        forced=forced is not None,
+        conditions=tuple(f"{name}: {'met' if met else 'NOT MET'}: {text}" for name, met, text in found),
+    )
+    _decide(model_name, decision)
+    return replace(judged, moved=True)
 
 
 def judge(challenger: Version, champion: int | None, rule: Rule) -> list[Condition]:
-    """Hold a version against the rule; where it has no evidence, that is the condition which is not met."""
+    """Apply the rule to a version; missing test results are a condition that is not met."""
     try:
-        evidence = _marked(challenger, evidence_of(challenger))
+        evidence = evidence_of(challenger)
     except NoEvidenceError as error:
         return [Condition("evidence", met=False, text=str(error))]
+    if has_tag(challenger, LEAKY, "true"):
+        evidence = replace(evidence, leaky=True)
+    if has_tag(challenger, AUDIT, INVALID):
+        evidence = replace(evidence, audit=INVALID)
     if champion is None:
         return conditions(evidence, None, rule)
     try:
@@ -133,111 +221,142 @@ def judge(challenger: Version, champion: int | None, rule: Rule) -> list[Conditi
 
 
 def rollback(*, model_name: str, reason: str = "") -> Rollback:
-    """Give the alias back to the champion before the present one; again, to the one before that.
-
-    Versions that were deleted are skipped.
+    """Return the alias to the previous champion that still exists; again, to the one before that.
 
     Raises
     ------
     TrackingError
-        If there was none before that exists, or its files are not those that were registered.
+        If there is none, its files have changed, or another decision was quicker.
     """
-    for _ in range(ATTEMPTS):
-        found = _way_back(model_name, _settled(model_name))
-        with registered_files(version_of(f"models:/{model_name}/{found.after}")):
-            pass
-        why = "; ".join(filter(None, [told_skipped(found.skipped), reason]))
-        if _move(model_name, Draft(kind="rollback", before=found.before, after=found.after, why=why)):
-            return found
-    raise _contended(model_name)
+    history = read_history(model_name)
+    existing, now = version_numbers(model_name), history.champion
+    earlier = [number for number in reversed(history.champions[:-1]) if number not in (None, now)]
+    gone = list(takewhile(lambda number: number not in existing, earlier))
+    after = earlier[len(gone)] if len(gone) < len(earlier) else None
+    skipped = tuple(number for number in dict.fromkeys(gone) if number is not None)
+    if after is None:
+        none = f"there was none ({skipped_text(skipped)})" if skipped else "there was none"
+        raise TrackingError(
+            f"models:/{model_name}: required a champion before the present one; {none}; "
+            "promote another version with: adpet promote VERSION"
+        )
+    with registered_files(version_of(f"models:/{model_name}/{after}")):
+        pass
+    why = "; ".join(filter(None, [skipped_text(skipped), reason]))
+    _decide(model_name, Decision(kind=ROLLBACK, before=now, after=after, why=why))
+    return Rollback(before=now, after=after, skipped=skipped)
 
 
-def told_skipped(versions: Sequence[int]) -> str:
-    """Return in words which versions a rollback skipped; nothing where it skipped none."""
+def skipped_text(versions: Sequence[int]) -> str:
+    """Return a phrase that names the deleted versions a rollback skipped; empty without any."""
     plural = "s" if len(versions) > 1 else ""
     return f"skipped, since deleted: version{plural} {', '.join(map(str, versions))}" if versions else ""
 
 
-def history(*, model_name: str) -> Book:
-    """Return every decision, the earliest first; an alias that was moved by hand is written down before.
+def read_history(name: str) -> History:
+    """Read the decisions on a registered model.
 
-    Where the server lets the user read only, it is not, and the book's champion is another than `recorded`.
+    Raises
+    ------
+    TrackingError
+        If there is no such model, or a decision was changed by hand.
     """
-    try:
-        return _settled(model_name)
-    except ForbiddenError:
-        return read_book(model_name)
+    with reported():
+        try:
+            model = current().client.get_registered_model(name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            raise TrackingError(
+                f"models:/{name}: required a registered model, but there is none yet; run: dvc repro"
+            ) from error
+    champion = dict(model.aliases).get(CHAMPION)
+    decisions = _read_decisions(dict(model.tags))
+    return History(tuple(decisions), None if champion is None else int(champion))
 
 
-def _settled(name: str) -> Book:
-    """Return the book once it explains the alias: what was left half-way is ended, a move by hand noted."""
-    for _ in range(ATTEMPTS):
-        book = read_book(name)
-        left = [one for one in unfinished(book) if not is_at_work(one)]
-        if book.champion == book.recorded and not left:
-            return book
-        why = "set in the MLflow UI, or by another tool than adpet"
-        seen = Draft(kind="moved by hand", before=book.recorded, after=book.champion, why=why)
-        with turn(name, seen) as (mine, now):
-            is_so = now.champion != now.recorded
-            is_seen = (now.recorded, now.champion) == (seen.before, seen.after)
-            write_end(name, mine, "done" if is_so and is_seen else "void")
-    raise _contended(name)
+def printable(text: str) -> str:
+    """Return a text as one line of printable characters, single-spaced."""
+    return " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())
 
 
-def _way_back(name: str, book: Book) -> Rollback:
-    """Return the way to the last champion before the present one that still exists."""
-    there = version_numbers(name)
-    skipped: list[int] = []
-    for number in reversed(book.succession[:-1]):
-        if number in there and number != book.champion:
-            return Rollback(before=book.champion, after=number, skipped=tuple(skipped))
-        if number is not None and number not in (book.champion, *skipped):
-            skipped.append(number)
-    none = f"there was none ({told_skipped(skipped)})" if skipped else "there was none"
-    raise TrackingError(
-        f"models:/{name}: required a champion before the present one; {none}; "
-        "promote another version with: adpet promote VERSION"
+def _decide(name: str, decision: Decision) -> None:
+    """Write a decision, move the alias, read it back, and write how it ended.
+
+    Of two at once, each sees the other's decision or its effect: the alias decides which is done.
+
+    Raises
+    ------
+    TrackingError
+        If the alias is on another version in the end.
+    """
+    earlier = _settled(name, besides=set())
+    mine = replace(
+        decision,
+        number=earlier.last_number + 1,
+        id=uuid.uuid4().hex[:12],
+        who=user(),
+        why=printable(decision.why)[:LONGEST_REASON],
+        at=_now(),
     )
-
-
-def _move(name: str, draft: Draft) -> bool:
-    """Move the alias as decided, if the champion is the one that was decided against."""
-    with turn(name, draft) as (mine, book):
-        if not book.champion == book.recorded == draft.before:
-            write_end(name, mine, "void", why=_OVERTAKEN)
-            return False
+    _set_tag(name, mine.key, {field: getattr(mine, field) for field in FIELDS})
+    end, champion = OVERTAKEN, read_history(name).champion
+    if champion == mine.before:
         with reported():
-            current().client.set_registered_model_alias(name, CHAMPION, str(draft.after))
-        write_end(name, mine, "done")
-    return True
+            current().client.set_registered_model_alias(name, CHAMPION, str(mine.after))
+        champion = _settled(name, besides={mine.id, *earlier.pending}).champion
+        end = DONE if champion == mine.after else OVERTAKEN
+    _set_tag(name, f"{mine.key}.{end}", {"at": _now()})
+    if end == OVERTAKEN:
+        received = "none" if champion is None else f"version {champion}"
+        raise TrackingError(
+            f"models:/{name}/{mine.after}: required a champion that stays while this is decided; received "
+            f"{received}, set meanwhile; see: adpet history; then decide again"
+        )
 
 
-def _draft(judged: Promotion, forced: str | None) -> Draft:
-    return Draft(
-        kind="promotion",
-        before=judged.before,
-        after=judged.after,
-        why="every condition is met" if forced is None else forced,
-        forced=forced is not None,
-        conditions=tuple(
-            f"{condition.name}: {'met' if condition.met else 'NOT MET'}: {condition.text}"
-            for condition in judged.conditions
-        ),
-    )
+def _settled(name: str, *, besides: set[str]) -> History:
+    """Read the history when no other decision is pending, or after `SETTLE_S`: its process was killed."""
+    deadline = time.monotonic() + SETTLE_S
+    while (history := read_history(name)).pending - besides and time.monotonic() < deadline:
+        time.sleep(_PAUSE_S)
+    return history
 
 
-def _marked(version: Version, evidence: Evidence) -> Evidence:
-    """Let the marks of a version and its run count beside its evidence."""
-    if is_marked(version, LEAKY, "true"):
-        evidence = replace(evidence, leaky=True)
-    if is_marked(version, AUDIT, INVALID):
-        evidence = replace(evidence, audit=INVALID)
-    return evidence
+def _by_hand(before: int | None, after: int | None, number: int) -> Decision:
+    why = "set in the MLflow UI, by another tool, or by an unfinished decision"
+    return Decision(kind=BY_HAND, before=before, after=after, why=why, number=number, end=DONE)
 
 
-def _contended(name: str) -> TrackingError:
-    return TrackingError(
-        f"models:/{name}: required a champion that stays while it is decided; received {ATTEMPTS} changes; "
-        "try again"
-    )
+def _read_decisions(tags: dict[str, str]) -> list[Decision]:
+    decisions = []
+    for key, text in tags.items():
+        if (named := _KEY.fullmatch(key)) is None:
+            continue
+        end = next((end for end in (DONE, OVERTAKEN) if f"{key}.{end}" in tags), "")
+        try:
+            document = {field: _printable(value) for field, value in dict(json.loads(text)).items()}
+            known = {field: document[field] for field in FIELDS if field in document}
+            decisions.append(Decision(**known, number=int(named[1]), id=named[2], end=end))
+        except (ValueError, TypeError) as error:
+            raise TrackingError(
+                f"tag {key} of the registered model: required a decision as adpet writes it; received "
+                "another; correct it in the MLflow UI"
+            ) from error
+    return sorted(decisions, key=lambda decision: (decision.number, decision.id))
+
+
+def _printable(value: Any) -> Any:
+    if isinstance(value, str):
+        return printable(value)
+    return tuple(map(_printable, value)) if isinstance(value, list | tuple) else value
+
+
+def _set_tag(name: str, key: str, document: dict[str, Any]) -> None:
+    text = json.dumps({field: _printable(value) for field, value in document.items()}, ensure_ascii=False)
+    with reported():
+        current().client.set_registered_model_tag(name, key, text)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

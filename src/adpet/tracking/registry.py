@@ -1,43 +1,59 @@
-"""Versions of the registered model: ``challenger`` is the newest one, ``champion`` the one that people chose.
+"""Versions of the registered model, their files, and the results they were registered with.
 
-A model is named as ``models:/NAME@ALIAS`` or ``models:/NAME/VERSION``.
+The alias ``challenger`` is the version registered last, ``champion`` the one that people chose. A model is
+named as ``models:/NAME@ALIAS`` or ``models:/NAME/VERSION``.
 """
 
+import re
+import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from mlflow.exceptions import MlflowException
 
-from adpet.errors import TrackingError
-from adpet.tracking.checked_loading import FILES, files_digest
-from adpet.tracking.model_files import downloaded, read_model, require_digest
-from adpet.tracking.models import DIGEST, SERVED, trained_model
-from adpet.tracking.pages import NOTE, Origin
-from adpet.tracking.place import LEAKY, MODEL_URI
-from adpet.tracking.store import current, reported
+from adpet.errors import InputError, TrackingError
+from adpet.evaluation.promotion import Evidence, evidence_digest
+from adpet.paths import WORK
+from adpet.storage import FILES, PARTIAL_PREFIX, files_digest, move
+from adpet.tracking.models import DIGEST, SERVED, downloaded, read_model, require_digest, trained_model
+from adpet.tracking.runs import RunHandle
+from adpet.tracking.store import LEAKY, MODEL_URI, connect, current, one_line, reported
+from adpet.tracking.ui_notes import NOTE, Origin
 
-AGGREGATION = "adpet.aggregation"
-AUDIT = "adpet.audit"
-INVALID = "invalid"
+CHAMPION: Final = "champion"
+CHALLENGER: Final = "challenger"
+MODEL_NAME: Final = "adpet"
 
-# What MLflow's database holds of a version's description.
-DESCRIPTION_LIMIT = 5000
+# Tag of a version and its run: the verdict of the leakage test.
+AUDIT: Final = "adpet.audit"
+AGGREGATION: Final = "adpet.aggregation"
+# The tag of a version with the digest of its test results, and their folder among the run's artifacts.
+EVIDENCE: Final = "adpet.evidence"
+EVIDENCE_FOLDER: Final = "promotion"
 
-MODEL_DESCRIPTION = (
+# Characters that MLflow's database holds of a version's description.
+DESCRIPTION_LIMIT: Final = 5000
+MODEL_DESCRIPTION: Final = (
     "Tells AD from CN in an FDG-PET scan. `challenger` is the version that was registered last, `champion` "
     "the one that people chose; `adpet history` tells who chose it, when and why. Research use only, not a "
     "medical device."
 )
 
-CHAMPION = "champion"
-CHALLENGER = "challenger"
-MODEL_NAME = "adpet"
+# Fetched versions, each in a folder named by the digest of its files; what an exported model begins with.
+MODELS: Final = WORK / "models"
+DOCUMENT: Final = "model.json"
 
 _MISSING = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+_AGAIN = "register it again with: dvc repro --force register"
+
+
+class NoEvidenceError(TrackingError):
+    """A version without test results, or with others than it was registered with."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +67,11 @@ class Version:
     aliases: tuple[str, ...]
     tags: dict[str, str]
     description: str
+
+    @property
+    def uri(self) -> str:
+        """The address that always means this version."""
+        return f"models:/{self.name}/{self.number}"
 
     @property
     def leaky(self) -> bool:
@@ -67,13 +88,16 @@ def register_version(
     metrics: Mapping[str, float] | None = None,
     description: str = "",
 ) -> int:
-    """Make a model of a run a version with the alias ``challenger``, or find the one it is already.
+    """Register a run's model as ``challenger``, or update the version it is already.
 
-    It is the logged model `model_id`, or else the one that was trained.
-
-    Tags, metrics (as tags named ``metric.NAME``) and description of a version that is there are brought
-    up to date. A version once marked ``adpet.leaky`` stays so, and one whose run is marked becomes so. The
-    digest of the model's files is taken once: a version whose files have changed since is refused.
+    Parameters
+    ----------
+    run_id : str or None
+        Run that trained it; None, as `find_run` gives it, is refused like a run that does not exist.
+    model_id : str, optional
+        Logged model; by default the one that was trained.
+    tags, metrics, description
+        Metrics become tags named ``metric.NAME``. The tag ``adpet.leaky`` is never taken away.
 
     Returns
     -------
@@ -82,49 +106,58 @@ def register_version(
     Raises
     ------
     TrackingError
-        If the run or its model is not there (None, as `find_run` gives it, stands for that too), or the
-        version's files have changed.
+        If the run or its model does not exist, or the version's files have changed since.
     """
     client = current().client
     trained = trained_model(run_id)
     with reported():
         model = client.get_logged_model(model_id) if model_id else trained
-        marks = {key: str(value) for key, value in (tags or {}).items()}
-        marks |= {f"metric.{key}": f"{value:.6g}" for key, value in (metrics or {}).items()}
-        marks[DIGEST] = trained.tags.get(DIGEST, "")
+        wanted = {key: str(value) for key, value in (tags or {}).items()}
+        wanted |= {f"metric.{key}": f"{value:.6g}" for key, value in (metrics or {}).items()}
+        wanted[DIGEST] = trained.tags.get(DIGEST, "")
         if SERVED in model.tags:
-            marks[SERVED] = model.tags[SERVED]
-        if client.get_run(run_id).data.tags.get(LEAKY) == "true":
-            marks[LEAKY] = "true"
+            wanted[SERVED] = model.tags[SERVED]
         _ensure_registered(model_name)
-        found = _same_model(model_name, str(run_id), marks)
-        marks[FILES] = _files(model, model_name, found)
+        found = _same_model(model_name, str(run_id), wanted)
+        known = dict(found.tags) if found else {}
+        if "true" in (known.get(LEAKY), client.get_run(run_id).data.tags.get(LEAKY)):
+            wanted[LEAKY] = "true"
+        uri = f"models:/{model_name}/{found.version}" if found else f"models:/{model_name}"
+        with downloaded(model.artifact_location, uri=uri) as folder:
+            if FILES in known:
+                require_digest(folder, known[FILES], uri=uri)
+            wanted[FILES] = files_digest(folder)
         if found is None:
-            created = client.create_model_version(
+            found = client.create_model_version(
                 model_name,
                 f"models:/{model.model_id}",
                 run_id,
-                tags=marks,
+                tags=wanted,
                 description=description,
                 model_id=model.model_id,
             )
-            number = int(created.version)
         else:
-            number = int(found.version)
-            if found.tags.get(LEAKY) == "true":
-                marks[LEAKY] = "true"
-            _update(model_name, found, marks, description)
-        client.set_registered_model_alias(model_name, CHALLENGER, str(number))
-    return number
+            for key, value in wanted.items():
+                if known.get(key) != value:
+                    client.set_model_version_tag(model_name, found.version, key, value)
+            if description and found.description != description:
+                client.update_model_version(model_name, found.version, description)
+        client.set_registered_model_alias(model_name, CHALLENGER, found.version)
+    return int(found.version)
 
 
 def origin_of(run_id: str | None, facts: Mapping[str, Any]) -> Origin:
-    """Return where the model of a run comes from; `facts` as `adpet.tracking.lineage.lineage` gives them.
+    """Return the run, data and parameters of a model, for descriptions.
+
+    Parameters
+    ----------
+    facts : mapping
+        As `adpet.tracking.lineage.lineage` returns them.
 
     Raises
     ------
     TrackingError
-        If the run or its model is not there.
+        If the run or its model does not exist.
     """
     trained_model(run_id)
     with reported():
@@ -133,23 +166,72 @@ def origin_of(run_id: str | None, facts: Mapping[str, Any]) -> Origin:
 
 
 def describe_run(run_id: str, origin: Origin, *, model_name: str) -> None:
-    """Begin the description of a run with the versions that it is; what people wrote there stays."""
+    """Describe a run by its versions, above what people wrote there."""
     client = current().client
     with reported():
         found = client.search_model_versions(f"name='{model_name}' and run_id='{run_id}'")
         before = client.get_run(run_id).data.tags.get(NOTE, "")
-        after = origin.of_run(model_name, sorted(int(one.version) for one in found), before=before)
+        numbers = sorted(int(version.version) for version in found)
+        after = origin.of_run(model_name, numbers, before=before)
         if after != before:
             client.set_tag(run_id, NOTE, after)
 
 
+def log_evidence(run: RunHandle, evidence: Evidence) -> dict[str, str]:
+    """Log test results with a run, and return the tag that binds its version to them.
+
+    A run has one version for each way of aggregating slices, so the file is named after its content.
+    """
+    text = evidence.to_json()
+    digest = evidence_digest(text)
+    with tempfile.TemporaryDirectory(prefix="adpet-evidence-") as scratch:
+        file = Path(scratch) / _file_name(digest)
+        file.write_text(text, encoding="utf-8")
+        run.log_artifact(file, EVIDENCE_FOLDER)
+    return {EVIDENCE: digest}
+
+
+def evidence_of(version: Version) -> Evidence:
+    """Read the test results that a version was registered with.
+
+    Raises
+    ------
+    NoEvidenceError
+        If there are none, or the file was removed, changed or has another form.
+    """
+    digest = version.tags.get(EVIDENCE)
+    if digest is None:
+        raise NoEvidenceError(
+            f"{version.uri}: required the results that it was registered with; received none; {_AGAIN}"
+        )
+    place = f"{EVIDENCE_FOLDER}/{_file_name(digest)}"
+    with tempfile.TemporaryDirectory(prefix="adpet-evidence-") as scratch:
+        try:
+            with reported():
+                file = current().client.download_artifacts(version.run_id, place, scratch)
+            text = Path(file).read_text(encoding="utf-8")
+        except (OSError, TrackingError) as error:
+            raise NoEvidenceError(
+                f"{version.uri}: required {place} among the artifacts of run {version.run_id}; received: "
+                f"{one_line(error)}; {_AGAIN}"
+            ) from error
+    if evidence_digest(text) != digest:
+        raise NoEvidenceError(
+            f"{version.uri}: required {place} as it was registered; received another content; {_AGAIN}"
+        )
+    try:
+        return Evidence.from_json(text)
+    except InputError as error:
+        raise NoEvidenceError(f"{version.uri}: {error}") from error
+
+
 def load_model(uri: str) -> tuple[Any, dict[str, Any]]:
-    """Load a registered Keras model and the metadata that was saved with it.
+    """Load a registered Keras model and its metadata.
 
     Raises
     ------
     TrackingError
-        If the model, version or alias, or its files, are not there, or a file is not as it was registered.
+        If there is no such model, version or alias, or its files are missing or changed.
     """
     with registered_files(version_of(uri)) as folder:
         return read_model(folder, uri=uri)
@@ -157,31 +239,67 @@ def load_model(uri: str) -> tuple[Any, dict[str, Any]]:
 
 @contextmanager
 def registered_files(version: Version) -> Iterator[Path]:
-    """Yield a copy of a version's files, after a look that they are those that were registered.
+    """Download a version's files, checked against the registered digest.
 
     Raises
     ------
     TrackingError
-        If they are not there, or one was changed.
+        If they are missing or changed.
     """
-    uri = f"models:/{version.name}/{version.number}"
-    with reported(f"{uri}: "):
+    with reported(f"{version.uri}: "):
         location = current().client.get_model_version_download_uri(version.name, str(version.number))
-    with downloaded(location, uri=uri) as folder:
-        require_digest(folder, version.tags.get(FILES), uri=uri)
+    with downloaded(location, uri=version.uri) as folder:
+        require_digest(folder, version.tags.get(FILES), uri=version.uri)
         yield folder
 
 
-def is_marked(version: Version, tag: str, mark: str) -> bool:
-    """Say whether a version or its run is marked: taking one mark off does not wash it."""
-    if version.tags.get(tag) == mark:
+def exported_model(uri: str, *, root: Path, experiment: str) -> tuple[Path, Version]:
+    """Return the folder of a registered exported model, downloaded once.
+
+    A copy on this machine with a changed file is downloaded again.
+
+    Parameters
+    ----------
+    uri : str
+        ``models:/NAME@ALIAS`` or ``models:/NAME/VERSION``.
+    root : Path
+        The project's root; copies lie in its ``.adpet/models``.
+
+    Raises
+    ------
+    TrackingError
+        If there is no such version, its files are missing or changed, or have no exported model.
+    """
+    _parsed(uri)
+    connect(root, experiment=experiment)
+    version = version_of(uri)
+    digest = version.tags.get(FILES, "")
+    folder = root / MODELS / digest
+    if not digest or not folder.is_dir() or files_digest(folder) != digest:
+        with registered_files(version) as files:
+            (root / MODELS).mkdir(parents=True, exist_ok=True)
+            # Written next to its place, then renamed: a reader never sees half a model.
+            with tempfile.TemporaryDirectory(dir=root / MODELS, prefix=PARTIAL_PREFIX) as scratch:
+                move(Path(shutil.copytree(files, Path(scratch) / digest)), folder)
+    found = [document.parent for document in folder.rglob(DOCUMENT)]
+    if len(found) != 1:
+        raise TrackingError(
+            f"{version.uri}: required one exported model among its files; received {len(found) or 'none'}; "
+            f"name another version, or {_AGAIN}"
+        )
+    return found[0], version
+
+
+def has_tag(version: Version, tag: str, value: str) -> bool:
+    """Return True if the version or its run carries the tag."""
+    if version.tags.get(tag) == value:
         return True
     with reported():
-        return bool(current().client.get_run(version.run_id).data.tags.get(tag) == mark)
+        return bool(current().client.get_run(version.run_id).data.tags.get(tag) == value)
 
 
 def named(version: int | str, *, model_name: str) -> Version:
-    """Return the version that a number, an alias or a whole ``models:/`` address names."""
+    """Return the version named by a number, an alias or a ``models:/`` address."""
     if str(version).startswith("models:"):
         return version_of(str(version))
     separator = "/" if str(version).isdecimal() else "@"
@@ -189,24 +307,21 @@ def named(version: int | str, *, model_name: str) -> Version:
 
 
 def version_numbers(name: str) -> list[int]:
-    """Return the numbers of all versions of a registered model that were not deleted, the lowest first."""
+    """Return the numbers of a model's existing versions, in order."""
     with reported():
         found = current().client.search_model_versions(f"name='{name}'")
-    return sorted(int(one.version) for one in found)
+    return sorted(int(version.version) for version in found)
 
 
 def version_of(uri: str) -> Version:
-    """Return the version that ``models:/NAME@ALIAS`` or ``models:/NAME/VERSION`` names.
+    """Return the version that a ``models:/`` address names.
 
     Raises
     ------
     TrackingError
-        If `uri` is of another form, or there is no such model, alias or version.
+        If `uri` has another form, or there is no such model, alias or version.
     """
-    named = MODEL_URI.fullmatch(uri)
-    if named is None:
-        raise TrackingError(f"required models:/NAME@ALIAS or models:/NAME/VERSION; received {uri!r}")
-    name, alias, number = named["name"], named["alias"], named["version"]
+    name, alias, number = _parsed(uri).group("name", "alias", "version")
     client = current().client
     with reported():
         try:
@@ -228,10 +343,19 @@ def version_of(uri: str) -> Version:
     )
 
 
-def _is_missing(error: MlflowException, name: str) -> bool:
-    """Say whether a version, rather than the leave to read it, is lacking.
+def _parsed(uri: str) -> re.Match[str]:
+    found = MODEL_URI.fullmatch(uri)
+    if found is None:
+        raise TrackingError(
+            f"required a folder, models:/NAME@ALIAS or models:/NAME/VERSION; received {uri!r}"
+        )
+    return found
 
-    A server that asks for a password forbids the versions of a model that nobody has registered.
+
+def _is_missing(error: MlflowException, name: str) -> bool:
+    """Tell "not found" from "forbidden".
+
+    A server with users also forbids the versions of a model that does not exist.
     """
     if error.get_http_status_code() != HTTPStatus.FORBIDDEN:
         return error.error_code in _MISSING
@@ -263,31 +387,16 @@ def _ensure_registered(name: str) -> None:
             raise
 
 
-def _same_model(name: str, run_id: str, marks: Mapping[str, str]) -> Any | None:
-    """Return the version that this model of this run has already, if it answers in the same way.
+def _same_model(name: str, run_id: str, tags: Mapping[str, str]) -> Any | None:
+    """Return the run's version with the same network, aggregation and exported model.
 
-    Slices put together in another way, or another exported model, are another version: the answers of a
-    champion must not change.
+    Any other is a version of its own: the answers of a champion must not change.
     """
-    for one in current().client.search_model_versions(f"name='{name}' and run_id='{run_id}'"):
-        if all(one.tags.get(tag) == marks.get(tag) for tag in (DIGEST, AGGREGATION, SERVED)):
-            return one
+    for version in current().client.search_model_versions(f"name='{name}' and run_id='{run_id}'"):
+        if all(version.tags.get(tag) == tags.get(tag) for tag in (DIGEST, AGGREGATION, SERVED)):
+            return version
     return None
 
 
-def _files(model: Any, name: str, found: Any | None) -> str:
-    """Return the digest of a model's files; where a version has one, they must be the same still."""
-    uri = f"models:/{name}" if found is None else f"models:/{name}/{found.version}"
-    with downloaded(model.artifact_location, uri=uri) as folder:
-        if found is not None and FILES in found.tags:
-            require_digest(folder, found.tags[FILES], uri=uri)
-        return files_digest(folder)
-
-
-def _update(name: str, found: Any, tags: dict[str, str], description: str) -> None:
-    client = current().client
-    for key, value in tags.items():
-        if found.tags.get(key) != value:
-            client.set_model_version_tag(name, found.version, key, value)
-    if description and found.description != description:
-        client.update_model_version(name, found.version, description)
+def _file_name(digest: str) -> str:
+    return f"{digest[:16]}.json"

@@ -1,45 +1,69 @@
-"""Runs of MLflow, found by the lineage of their result: a killed one is continued, nothing is logged twice.
+"""Runs in the project's own MLflow store, one for each lineage and kind.
 
-What a run is told is written to the disk first (`journal`) and sent beside the work (`sender`): a store that
-is slow, restarts or is gone neither stops nor slows the work. A run carries the tags ``adpet.lineage`` and
-``adpet.kind``. Metrics are keyed by name and step: a step that the store has already is not sent again, so
-that curves stay single-valued. A name that MLflow would refuse is changed (`naming`).
+A run that was killed, or is made again, is continued: a step that it has keeps its first value, so that
+curves stay single-valued. Names that MLflow would refuse are changed (`safe_name`).
 """
 
+import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import math
+import os
+import posixpath
+import re
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
+import psutil
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 
 from adpet.errors import TrackingError
 from adpet.params import flatten
-from adpet.tracking import lookup, sender
-from adpet.tracking.journal import ADD, OPEN, RunKey, Session
-from adpet.tracking.models import MODEL_FILE, installed_requirements, model_digest, write_model
-from adpet.tracking.naming import DATASET_DIGEST_LIMIT, DATASET_NAME_LIMIT, safe_name, shortened
-from adpet.tracking.outbox import Problem
-from adpet.tracking.store import CHECK, UnreachableError, current, environment, reached, target
-from adpet.tracking.writers import owner, user
+from adpet.tracking.models import log_keras_model, ready_models
+from adpet.tracking.store import LINEAGE, Store, local, reported, user
+from adpet.tracking.ui_notes import run_name
 
 Kind = Literal["train", "tune", "trial", "fold"]
+
+KIND: Final = "adpet.kind"
+PARENT: Final = "mlflow.parentRunId"
+# The process that writes to a run while it is RUNNING, and how often the run was continued.
+OWNER: Final = "adpet.owner"
+RESUMED: Final = "adpet.resumed"
+
+# MLflow's limits: entries of one request, characters of a name, and of a dataset's name and digest.
+AT_ONCE: Final = {"params": 100, "tags": 100, "metrics": 1000}
+NAME_LIMIT: Final = 250
+DATASET_NAME_LIMIT: Final = 500
+DATASET_DIGEST_LIMIT: Final = 36
+
+# Functions that are called with a run's id after each change, and whether its stage is through with it.
+observers: list[Callable[[str, bool], None]] = []
+
+_HASH_DIGITS = 8
 
 
 class RunHandle:
     """A run that is being written to; its methods may be called from several threads."""
 
-    def __init__(self, session: Session) -> None:
-        self.key = session.key
-        self._session = session
+    def __init__(self, store: Store, run_id: str, *, model_id: str | None = None) -> None:
+        self.run_id = run_id
+        self._store, self._model_id = store, model_id
+        self._lock = threading.Lock()
+        self._steps: dict[str, set[int]] = {}
 
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
-        """Log numbers at a step of a curve, or without one as results that stand alone.
+        """Log numbers at a step of a curve, or, without a step, results.
 
-        Nested mappings are flattened by dots; None, a metric that is undefined here, is left out. A step
-        that the run has already keeps its first value; a result that changed is logged anew.
+        Nested mappings are flattened by dots; None, an undefined metric, is left out. A step that the run
+        has already keeps its first value; a result is logged again if it changed.
 
         Raises
         ------
@@ -48,24 +72,43 @@ class RunHandle:
         """
         defined = {key: value for key, value in flatten(metrics).items() if value is not None}
         values = {safe_name(key): _number(key, value) for key, value in defined.items()}
-        self._tell("metrics", values=values, step=step)
+        with self._writing():
+            if step is None:
+                latest = self._store.client.get_run(self.run_id).data.metrics
+                new = {key: value for key, value in values.items() if not same(latest.get(key), value)}
+            else:
+                new = {key: value for key, value in values.items() if step not in self._known(key)}
+            now = int(time.time() * 1000)
+            log_batches(
+                self._store,
+                self.run_id,
+                metrics=[
+                    Metric(key, value, now, step or 0, model_id=self._model_id) for key, value in new.items()
+                ],
+            )
+            if step is not None:
+                for key in new:
+                    self._steps[key].add(step)
 
     def log_params(self, params: Mapping[str, Any]) -> None:
-        """Log parameters, nested ones by dotted key; those that the run has already keep their value."""
-        self._tell("params", values={safe_name(key): str(value) for key, value in flatten(params).items()})
+        """Log parameters, nested ones by dotted key; a parameter that the run has keeps its value."""
+        values = {safe_name(key): str(value) for key, value in flatten(params).items()}
+        with self._writing():
+            known = self._store.client.get_run(self.run_id).data.params
+            new = [Param(key, value) for key, value in values.items() if key not in known]
+            log_batches(self._store, self.run_id, params=new)
 
     def set_tags(self, tags: Mapping[str, Any]) -> None:
         """Set tags; a value replaces the one before it."""
-        self._tell("tags", values={safe_name(key): str(value) for key, value in tags.items()})
+        with self._writing():
+            new = [RunTag(safe_name(key), str(value)) for key, value in tags.items()]
+            log_batches(self._store, self.run_id, tags=new)
 
     def log_artifact(self, path: Path, folder: str | None = None) -> None:
         """Copy a file, or all files of a folder, to `folder` among the run's artifacts."""
-        if path.is_dir():
-            for inner in sorted(path.iterdir()):
-                inside = inner.name if inner.is_dir() else ""
-                self.log_artifact(inner, "/".join(filter(None, (folder, inside))) or None)
-            return
-        self._tell("artifact", sha256=self._session.keep(path), name=path.name, folder=folder)
+        with self._writing():
+            log = self._store.client.log_artifacts if path.is_dir() else self._store.client.log_artifact
+            log(self.run_id, str(path), folder)
 
     def log_dataset(
         self,
@@ -76,15 +119,18 @@ class RunHandle:
         context: str = "training",
         counts: Mapping[str, int] | None = None,
     ) -> None:
-        """Say which data went in: name, DVC's md5, where it lies, how much it is."""
-        self._tell(
-            "dataset",
-            name=shortened(name, DATASET_NAME_LIMIT),
-            digest=shortened(digest, DATASET_DIGEST_LIMIT),
-            source=source,
-            context=context,
+        """Log which data went in: name, DVC's md5, path, and numbers of scans and subjects."""
+        dataset = Dataset(
+            shortened(name, DATASET_NAME_LIMIT),
+            shortened(digest, DATASET_DIGEST_LIMIT),
+            source_type="local",
+            source=json.dumps({"uri": source}),
             profile=json.dumps(dict(counts or {})),
         )
+        with self._writing():
+            self._store.client.log_inputs(
+                self.run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", context)])]
+            )
 
     def log_model(
         self,
@@ -95,9 +141,7 @@ class RunHandle:
         pip_requirements: Sequence[str] | None = None,
         name: str = "model",
     ) -> None:
-        """Save a Keras model with its signature and an input example, in Keras' own format, without pickle.
-
-        A model that a killed process logged whole is not logged again, and one left half-way is completed.
+        """Log a Keras model once, with its signature and an input example, without pickle.
 
         Parameters
         ----------
@@ -105,29 +149,33 @@ class RunHandle:
         signature_example : (n, height, width[, channels]) uint8 ndarray
             A few inputs, from which the signature follows; the first is kept as the input example.
         metadata : mapping of str to JSON value
-            What whoever loads the model must know beside it.
+            The preprocessing that the model needs.
         pip_requirements : sequence of str, optional
-            What it needs to be served; Keras, its backend and NumPy as they are here by default.
+            By default Keras, its backend, NumPy and MLflow in the versions installed here.
         """
-        digest = model_digest(model)
-        folder = f"{name}-{digest[:16]}"
-        if self._session.kept(folder).exists():  # the same model once more
-            return
-        with self._session.folder_kept(folder) as aside:
-            write_model(
+        with self._writing():
+            log_keras_model(
+                self._store,
+                self.run_id,
                 model,
-                aside,
                 signature_example=signature_example,
                 metadata=metadata,
-                pip_requirements=installed_requirements() if pip_requirements is None else pip_requirements,
+                pip_requirements=pip_requirements,
+                name=name,
             )
-        files = self._session.digests(folder)
-        del files[MODEL_FILE]  # which is to name the logged model
-        self._tell("model", folder=folder, digest=digest, name=name, files=files)
 
-    def _tell(self, operation: str, **facts: Any) -> None:
-        self._session.append(operation, **facts)
-        sender.notify()
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        with self._lock, reported(f"{self._store.shown}: "):
+            yield
+        _changed(self.run_id, over=False)
+
+    def _known(self, key: str) -> set[int]:
+        """Return the steps of a curve that the run has already."""
+        if key not in self._steps:
+            history = self._store.client.get_metric_history(self.run_id, key)
+            self._steps[key] = {metric.step for metric in history}
+        return self._steps[key]
 
 
 @contextmanager
@@ -136,115 +184,133 @@ def open_run(
     lineage: str,
     kind: Kind,
     name: str,
-    parent: RunHandle | RunKey | None = None,
+    parent: str | None = None,
     tags: Mapping[str, Any] | None = None,
     params: Mapping[str, Any] | None = None,
-    reopen: bool = False,
 ) -> Iterator[RunHandle]:
-    """Continue the newest run of this lineage and kind that did not finish, or begin a new one.
+    """Continue the run of this lineage and kind, or begin it.
 
-    It ends as FINISHED, as FAILED on an exception, as KILLED on Ctrl-C. A run is left alone while another
-    living process writes to it.
+    It ends as FINISHED, as FAILED on an exception, as KILLED on Ctrl-C. A run that another living process of
+    this machine writes to is left alone: then a second one begins.
 
     Parameters
     ----------
     lineage : str
         The lineage id of the result; that of a trial is its search's followed by its number.
-    parent : RunHandle or RunKey, optional
-        The run to nest this one under, where there is one. Under one parent a lineage has one run for
-        ever: a finished one is opened again, so that a search killed after the end of a trial's run does
-        not show it twice.
+    parent : str, optional
+        The id of the run to nest this one under.
     params : mapping, optional
         Parameters, nested or flat.
-    reopen : bool
-        Continue a finished run of this lineage too, instead of beginning another beside it.
     """
-    above = parent.key if isinstance(parent, RunHandle) else parent
-    session = sender.begin(
-        OPEN,
-        RunKey(kind, lineage),
-        name=name,
-        parent=None if above is None else {"kind": above.kind, "lineage": above.lineage},
-        reopen=reopen,
-        owner=owner(),
-        user=user(),
-    )
-    handle = RunHandle(session)
+    store = local()
+    with reported(f"{store.shown}: "):
+        run_id = _continued(store, lineage, kind, parent, name) or _create(store, lineage, kind, name, parent)
+    handle = RunHandle(store, run_id)
     status = "KILLED"
     try:
-        if tags:
-            handle.set_tags(tags)
-        if params:
-            handle.log_params(params)
+        handle.set_tags(tags or {})
+        handle.log_params(params or {})
         yield handle
         status = "FINISHED"
     except Exception:
         status = "FAILED"
         raise
     finally:
-        sender.leave(session, status)
-
-
-def find_run(lineage: str, kind: Kind) -> str | None:
-    """Return the id of the newest finished run of this lineage and kind in the store, or None."""
-    return lookup.finished(current(), RunKey(kind, lineage))
-
-
-def delivered_run(lineage: str, kind: Kind) -> str | None:
-    """Return what `find_run` does, once everything that waits for the run is in the store.
-
-    What the store refuses for good is said on stderr.
-
-    Raises
-    ------
-    TrackingError
-        Where something waits still.
-    """
-    key = RunKey(kind, lineage)
-    done = sender.deliver(only=target().name)
-    sender.say_refusals()
-    left = sender.waiting(only=target().name).get(key, 0)
-    if left:
-        problem = done.problem_of(key) or Problem("another process is sending it", passes=True)
-        then = "when MLflow is there again" if problem.passes else "when that is mended"
-        raise TrackingError(
-            f"required all of the {kind} run in MLflow, but {left} entries wait ({problem.text}); {then}, "
-            "run: dvc repro"
-        )
-    return find_run(lineage, kind)
+        with reported(f"{store.shown}: "):
+            store.client.set_terminated(run_id, status)
+        _changed(run_id, over=kind != "trial")
 
 
 @contextmanager
 def append_to_run(lineage: str, kind: Kind = "train") -> Iterator[RunHandle]:
-    """Add to the newest run of this lineage and kind, which has finished and keeps its status.
+    """Add results to the run of this lineage and kind, whose status stays.
 
-    Metrics are linked to the model that the run logged last as well, so that its page shows them.
-
-    Raises
-    ------
-    TrackingError
-        If the store is there, but no such run is, nor one that waits to be sent.
+    Results are linked to the model that the run logged last, so that its page shows them. Where the run is
+    missing, since it was made in another clone, one is created for the results.
     """
-    key = RunKey(kind, lineage)
-    _require_run(key)
-    session = sender.begin(ADD, key)
+    store = local()
+    with reported(f"{store.shown}: "):
+        runs = search(store, lineage, kind)
+        finished = [run for run in runs if run.info.status == "FINISHED"]
+        if runs:
+            run_id = str((finished or runs)[0].info.run_id)
+        else:
+            run_id = _create(store, lineage, kind, run_name(kind, lineage), None)
+            store.client.set_terminated(run_id, "FINISHED")
+        models = ready_models(run_id, store)
     try:
-        yield RunHandle(session)
+        yield RunHandle(store, run_id, model_id=models[0].model_id if models else None)
     finally:
-        sender.leave(session, None)
+        _changed(run_id, over=True)
 
 
-def _require_run(key: RunKey) -> None:
-    store = reached()
-    if store is None or sender.is_to_come(key):
-        return
-    try:
-        with environment(CHECK):
-            found = lookup.finished(store, key)
-    except UnreachableError:  # since it was reached: what is added waits
-        return
-    if found is None:
-        raise TrackingError(lookup.not_there(store, key))
+def find_run(lineage: str, kind: Kind, store: Store | None = None) -> str | None:
+    """Return the id of the newest finished run of this lineage and kind, by default in the local store."""
+    store = store or local()
+    with reported(f"{store.shown}: "):
+        finished = [run for run in search(store, lineage, kind) if run.info.status == "FINISHED"]
+    return str(finished[0].info.run_id) if finished else None
+
+
+def search(store: Store, lineage: str, kind: str, parent: str | None = None) -> list[Any]:
+    """Return the runs of a lineage and kind that were not deleted, the newest first."""
+    query = f"tags.`{LINEAGE}` = '{lineage}' and tags.`{KIND}` = '{kind}'"
+    if parent is not None:
+        query += f" and tags.`{PARENT}` = '{parent}'"
+    return list(
+        store.client.search_runs([store.experiment_id], query, order_by=["attributes.start_time DESC"])
+    )
+
+
+def log_batches(
+    store: Store,
+    run_id: str,
+    *,
+    metrics: Sequence[Metric] = (),
+    params: Sequence[Param] = (),
+    tags: Sequence[RunTag] = (),
+) -> None:
+    """Log entries to a run, as many at once as MLflow takes."""
+    for what, entries in {"params": params, "tags": tags, "metrics": metrics}.items():
+        size = AT_ONCE[what]
+        for start in range(0, len(entries), size):
+            store.client.log_batch(run_id, **{what: entries[start : start + size]})
+
+
+def same(known: float | None, value: float) -> bool:
+    """Return True if a store has this value; MLflow keeps the largest number for infinity."""
+    if known is None:
+        return False
+    largest = sys.float_info.max
+    return (math.isnan(known) and math.isnan(value)) or (
+        max(-largest, min(largest, known)) == max(-largest, min(largest, value))
+    )
+
+
+def safe_name(name: str) -> str:
+    """Return a name of a parameter, metric or tag that MLflow takes.
+
+    One that it would refuse is changed, and ends in digits of its SHA-256, so that no two become the same.
+
+    >>> safe_name("train.learning_rate")
+    'train.learning_rate'
+    >>> safe_name("diagnosis_map.CN (control)")
+    'diagnosis_map.CN _control_-3b1f8c5e'
+    """
+    is_own_path = posixpath.normpath(name) == name != "." and not name.startswith(("..", "/"))
+    if is_own_path and re.fullmatch(r"[\w.\- :/]+", name):
+        return shortened(name, NAME_LIMIT)
+    return _marked(re.sub(r"^[./]+|[^\w.\- :]", "_", name), name, NAME_LIMIT)
+
+
+def shortened(text: str, limit: int) -> str:
+    """Return a text of at most `limit` characters; one that was longer ends in digits of its SHA-256."""
+    return text if len(text) <= limit else _marked(text, text, limit)
+
+
+def _marked(text: str, original: str, limit: int) -> str:
+    digits = hashlib.sha256(original.encode()).hexdigest()[:_HASH_DIGITS]
+    return f"{text[: limit - _HASH_DIGITS - 1]}-{digits}"
 
 
 def _number(key: str, value: Any) -> float:
@@ -252,3 +318,54 @@ def _number(key: str, value: Any) -> float:
         return float(value)
     except (TypeError, ValueError) as error:
         raise TrackingError(f"metric {key}: required a number; received {value!r}") from error
+
+
+def _continued(store: Store, lineage: str, kind: str, parent: str | None, name: str) -> str | None:
+    """Open the newest run again that no other living process writes to, if there is one."""
+    for run in search(store, lineage, kind, parent):
+        if run.info.status == "RUNNING" and _is_alive(run.data.tags.get(OWNER, "")):
+            continue
+        run_id = str(run.info.run_id)
+        store.client.update_run(run_id, status="RUNNING", name=name)
+        resumed = str(int(run.data.tags.get(RESUMED, 0)) + 1)
+        store.client.log_batch(run_id, tags=[RunTag(OWNER, _owner()), RunTag(RESUMED, resumed)])
+        return run_id
+    return None
+
+
+def _create(store: Store, lineage: str, kind: str, name: str, parent: str | None) -> str:
+    """Create a run; its tags are there from its first moment, so that a kill cannot orphan it."""
+    tags = {
+        LINEAGE: lineage,
+        KIND: kind,
+        OWNER: _owner(),
+        "mlflow.user": user(),
+        "mlflow.source.name": f"adpet {'tune' if kind == 'trial' else kind}",
+        "mlflow.source.type": "LOCAL",
+    }
+    if parent is not None:
+        tags[PARENT] = parent
+    return str(store.client.create_run(store.experiment_id, tags=tags, run_name=name).info.run_id)
+
+
+def _owner() -> str:
+    """Return this process as "HOST NUMBER START", since numbers are given to new processes some day."""
+    return f"{socket.gethostname()} {os.getpid()} {psutil.Process().create_time():.2f}"
+
+
+def _is_alive(owner: str) -> bool:
+    """Return True if `owner` is another process of this machine that still runs."""
+    host, _, process = owner.partition(" ")
+    number, _, started = process.partition(" ")
+    if host != socket.gethostname() or not number.isdecimal() or int(number) == os.getpid():
+        return False
+    try:
+        found = psutil.Process(int(number))
+        return f"{found.create_time():.2f}" == started and found.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _changed(run_id: str, *, over: bool) -> None:
+    for observer in observers:
+        observer(run_id, over)

@@ -1,251 +1,193 @@
-"""Where MLflow keeps runs and models: a SQLite file at the project's root, or what MLFLOW_TRACKING_URI names.
+"""MLflow stores: the project's own SQLite file, and the server that MLFLOW_TRACKING_URI may name.
 
-All calls to MLflow go through one connection a process, so that no database is dropped where one stands.
+Runs are always logged to the project's own store (`local`). The registry lies in the shared store
+(`current`): the server where one is named, and the project's own store otherwise.
 """
 
 import logging
 import os
 import re
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+import tempfile
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from getpass import getuser
 from http import HTTPStatus
 from pathlib import Path
-from threading import Thread
-from typing import Any, TypeVar
+from typing import Any, Final
+
+import mlflow
+import requests
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+from mlflow.utils.credentials import read_mlflow_creds
 
 from adpet.errors import AdpetError, TrackingError
-from adpet.tracking.database import ask, engine_of, is_database, make_file
-from adpet.tracking.pages import experiment_tags
-from adpet.tracking.place import (
-    PASSWORD,
-    SERVER,
-    SQLITE,
-    TRACKING_URI,
-    USERNAME,
-    main_root,
-    shown,
-    store_name,
-    store_uri,
-)
-from adpet.tracking.writers import user
+from adpet.tracking.ui_notes import experiment_tags
 
-# Read when MLflow is imported or at each call: it reports nothing about its use, and prints neither
-# the address of a run that ends nor a progress bar for each artifact.
-_ENVIRONMENT = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-}
-for _name, _value in _ENVIRONMENT.items():
-    os.environ.setdefault(_name, _value)
+TRACKING_URI: Final = "MLFLOW_TRACKING_URI"
+USERNAME, PASSWORD = "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"
+SQLITE: Final = "sqlite:///"
+SERVER: Final = ("http://", "https://")
+DATABASE: Final = "mlflow.db"
+ARTIFACTS: Final = "mlartifacts"
 
-import mlflow  # noqa: E402  (its environment first)
-import requests  # noqa: E402
-from mlflow.entities import ViewType  # noqa: E402
-from mlflow.exceptions import MlflowException  # noqa: E402
-from mlflow.utils.credentials import read_mlflow_creds  # noqa: E402
+MODEL_URI: Final = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>[0-9]+))")
+# The tag of a run and a model that says what they follow from.
+LINEAGE: Final = "adpet.lineage"
+# The tag of a run and a version whose split had subjects on two sides.
+LEAKY: Final = "adpet.leaky"
 
-# The tag that says what a run and a model follow from.
-LINEAGE = "adpet.lineage"
+# How long a server may take for its first answer.
+CHECK: Final = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "3", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
 
-ARTIFACTS = "mlartifacts"
-
-# A store is asked once, and given this many seconds for all its answers, before work begins: with the two
-# seconds in which MLflow loads, less than five. Its own 7 retries of 120 s each would keep one waiting for
-# minutes for an address with a typing error.
-CHECK_S = 2.5
-CHECK = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "3", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
-
-# The experiment's tag that says who began to write to it last.
-WRITER = "adpet.writer"
-
-_Answer = TypeVar("_Answer")
-
-_MAXIMUM_MESSAGE = 300
-_SILENCE = "the server does not answer"
-
-
-# While what stages left is sent: no call is repeated, and none waits longer. The sender goes on by itself.
-SENDING = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "30", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
-
-# Seconds that the end of a stage waits for the store, where it is not told.
-WAIT_S = 10.0
-
-# MLflow's own word for what it will never take: a proxy in between that answers 400 does not say it.
-_REFUSAL = "INVALID_PARAMETER_VALUE"
+_LONGEST_MESSAGE = 300
+_SCHEME = re.compile(r"^((?:[\w+.-]+:)?/{0,2})(.*)$", re.DOTALL)
 
 
 class UnreachableError(TrackingError):
-    """The store does not answer, or is in trouble itself: what it is told may be told again later.
-
-    `silent` says that nobody answered at all, so that asking for something else is idle too.
-    """
-
-    def __init__(self, message: str, *, silent: bool) -> None:
-        super().__init__(message)
-        self.silent = silent
+    """The server does not answer, or is out of order: the same call may succeed later."""
 
 
 class ForbiddenError(TrackingError):
-    """The server knows the user, and does not let them do this."""
-
-
-class RefusedError(TrackingError):
-    """The store understood what it was told, and will not take it however often it is told again."""
-
-
-@dataclass(frozen=True)
-class Target:
-    """Where this process tells MLflow what it does, whether or not anybody answers there.
-
-    `offline` is a wish: nothing is sent. `wait_s` is how long the end of a stage waits for what is left.
-    `writes` has a server say at once whether the user may write.
-    """
-
-    root: Path
-    experiment: str
-    offline: bool
-    wait_s: float
-    writes: bool
-
-    @property
-    def name(self) -> str | None:
-        """By which an unsent session says which store it is for; None where it does not matter."""
-        if self.offline:
-            return None
-        return store_name(store_uri(self.root), self.root)
+    """The server knows the user, and does not allow the call."""
 
 
 @dataclass(frozen=True)
 class Store:
-    """An open store: its address, the experiment that runs go to, the client that reaches both, its name."""
+    """An open MLflow store: its address, the experiment of the project, and the client for both."""
 
     uri: str
     experiment_id: str
     client: Any
-    name: str
 
     @property
     def shown(self) -> str:
-        """The address as it may be printed."""
+        """The address without a password."""
         return shown(self.uri)
 
     @property
     def is_server(self) -> bool:
-        """Whether it is an MLflow server, rather than a database."""
+        """True if it is an MLflow server, False if it is the project's own file."""
         return self.uri.startswith(SERVER)
 
 
-class _Connection:
-    """The store that this process is connected to, and the one that it wishes to be."""
+class _Project:
+    """The project that this process works on, and its stores that are open."""
 
-    store: Store | None = None
-    target: Target | None = None
+    root: Path | None = None
+    experiment = "adpet"
+    local: Store | None = None
+    current: Store | None = None
 
 
-def connect(
-    project_root: Path,
-    experiment: str = "adpet",
-    *,
-    offline: bool = False,
-    wait_s: float = WAIT_S,
-    required: bool = True,
-    writes: bool = False,
-) -> None:
-    """Connect this process to the store; make the store and the experiment where they do not exist.
+def connect(project_root: Path, experiment: str = "adpet", *, required: bool = True) -> None:
+    """Choose the project whose stores this process uses.
 
     Parameters
     ----------
-    offline : bool
-        Connect to nothing: what runs are told waits on the disk for `adpet sync`.
-    wait_s : float
-        Seconds that the end of a stage waits for the store to take what is left.
     required : bool
-        Whether a store that does not answer now is an error. A stage that adds to what others have
-        begun does without: what it has to tell waits.
-    writes : bool
-        Whether runs are to be written: whom a server lets read only is told so now, not after the work.
+        Open the shared store now. A stage that only logs runs does without: it logs to the local store.
 
     Raises
     ------
+    UnreachableError
+        If `required` and the server does not answer within a few seconds.
     TrackingError
-        If the server does not answer within a few seconds or refuses the user, or the store or experiment
-        cannot be used.
+        If MLFLOW_TRACKING_URI is no usable address, or the store cannot be opened.
     """
-    _silence()
-    _Connection.store = None
-    _Connection.target = Target(main_root(project_root), experiment, offline, wait_s, writes)
-    if offline:
-        return
-    try:
+    for name in ("alembic", "mlflow"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    # It logs each SQL error with its parameters and a traceback, and raises it too.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+    _Project.root, _Project.experiment = project_root, experiment
+    _Project.local = _Project.current = None
+    store_uri(project_root)
+    if required:
         with environment(CHECK):
-            reconnect(seconds=CHECK_S)
-    except UnreachableError:
-        if required:
-            raise
+            current()
 
 
-def reconnect(*, seconds: float | None = None) -> Store:
-    """Return the store that `connect` was told of, opened now where it did not answer then.
-
-    Parameters
-    ----------
-    seconds : float, optional
-        How long it may take to answer; None: as long as it takes.
-    """
-    if _Connection.store is None:
-        wish = target()
-        uri = store_uri(wish.root)
-        _require_no_password(uri)
-        with _opening(uri):
-            _Connection.store = _opened(uri, wish, seconds)
-    return _Connection.store
-
-
-def target() -> Target:
-    """Return what `connect` was told.
-
-    Raises
-    ------
-    TrackingError
-        If `connect` was not called.
-    """
-    if _Connection.target is None:
-        raise TrackingError("required a connection to MLflow; call adpet.tracking.store.connect first")
-    return _Connection.target
-
-
-def reached() -> Store | None:
-    """Return the open store, or None where none was reached yet or none is wanted."""
-    return _Connection.store
+def local() -> Store:
+    """Return the project's own store; make it where it does not exist."""
+    if _Project.local is None:
+        uri = store_uri(_root())
+        _Project.local = _open(own_uri(_root()) if uri.startswith(SERVER) else uri)
+    return _Project.local
 
 
 def current() -> Store:
-    """Return the store that `connect` opened, for what needs an answer.
+    """Return the store of the registry: the server where one is named, else the project's own store."""
+    if _Project.current is None:
+        uri = store_uri(_root())
+        _Project.current = _open(uri) if uri.startswith(SERVER) else local()
+        _set_default(uri)
+    return _Project.current
+
+
+def names_server() -> bool:
+    """Return True if MLFLOW_TRACKING_URI names a server."""
+    return store_uri(_root()).startswith(SERVER)
+
+
+def store_uri(project_root: Path) -> str:
+    """Return the address of the shared store: MLFLOW_TRACKING_URI, or the project's own file.
 
     Raises
     ------
     TrackingError
-        If `connect` was not called, was told to stay offline, or reaches nobody.
+        If it is neither a SQLite file nor an address of an MLflow server without a password in it.
     """
-    if target().offline:
+    root = main_root(project_root)
+    uri = os.environ.get(TRACKING_URI, "").strip() or own_uri(root)
+    if uri.startswith(SERVER):
+        if "@" in uri:
+            raise TrackingError(
+                f"{TRACKING_URI}: required an address without a user or password, since it is shown; "
+                f"received {shown(uri)} with them; take them out, and set {USERNAME} and {PASSWORD}"
+            )
+        return uri
+    path = uri.removeprefix(SQLITE)
+    if not uri.startswith(SQLITE) or path in ("", ":memory:", "/:memory:"):
         raise TrackingError(
-            "tracking.offline: required false, since this needs an answer of MLflow; received true; set it "
-            "to false and run this again"
+            f"{TRACKING_URI}: required http(s)://SERVER or sqlite:///FILE; received {shown(uri)}; name "
+            "an MLflow server (it may keep its runs in PostgreSQL), or unset it for the project's mlflow.db"
         )
-    return reconnect()
+    return f"{SQLITE}{root / path}"
 
 
-def complete_experiment() -> None:
-    """Give an older experiment what a new one has in the UI; what it has already stays."""
-    store = current()
-    with reported():
-        there = store.client.get_experiment(store.experiment_id).tags
-        for key, value in experiment_tags().items():
-            if key not in there:
-                store.client.set_experiment_tag(store.experiment_id, key, value)
+def own_uri(project_root: Path) -> str:
+    """Return the address of the SQLite file at the main root of the project."""
+    return f"{SQLITE}{main_root(project_root) / DATABASE}"
+
+
+def main_root(project_root: Path) -> Path:
+    """Return the root of the project; that of DVC's temporary workspaces is the project they came from."""
+    root = project_root.resolve()
+    inside = [place for place in root.parents if place.parts[-3:] == (".dvc", "tmp", "exps")]
+    return inside[-1].parents[2] if inside else root
+
+
+def shown(uri: str) -> str:
+    """Return an address without a user, a password and options."""
+    if uri.startswith(SQLITE):
+        return uri
+    match = _SCHEME.match(uri)
+    scheme, rest = match.groups() if match else ("", uri)
+    place = rest.rpartition("@")[2] if "@" in rest else rest
+    return f"{scheme}{re.split('[?#;&]', place)[0]}"
+
+
+def user() -> str:
+    """Return the user of the MLflow server, or else of the operating system."""
+    known: str | None = read_mlflow_creds().username
+    if known:
+        return known
+    try:
+        return getuser()
+    except OSError:  # a container's user without a name
+        return "unknown"
 
 
 @contextmanager
@@ -255,27 +197,26 @@ def reported(prefix: str = "MLflow: ") -> Iterator[None]:
     Raises
     ------
     UnreachableError
-        For what may pass.
+        If the server does not answer, or is out of order.
     ForbiddenError
-        For what the user may not do.
-    RefusedError
-        For what the store will never take.
+        If the user may not do this.
+    TrackingError
+        For everything else that MLflow refuses.
     """
     try:
         yield
     except (MlflowException, requests.RequestException) as error:
-        text = f"{prefix}{one_line(error)}"
-        if _may_pass(error):
-            raise UnreachableError(text, silent=_SILENCE in text) from error
-        if _status(error) == HTTPStatus.FORBIDDEN:
-            raise ForbiddenError(text) from error
-        if getattr(error, "error_code", None) == _REFUSAL:
-            raise RefusedError(text) from error
-        raise TrackingError(text) from error
+        status = _status(error)
+        kind = TrackingError
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.TOO_MANY_REQUESTS:
+            kind = UnreachableError
+        elif status == HTTPStatus.FORBIDDEN:
+            kind = ForbiddenError
+        raise kind(f"{prefix}{one_line(error)}") from error
 
 
 def one_line(error: Exception) -> str:
-    """Return what happened, without the web address of every request, SQL, and Python's account of it."""
+    """Return the message of an exception without passwords, request addresses, SQL and tracebacks."""
     uri = os.environ.get(TRACKING_URI, "").strip()
     text = " ".join((str(error).replace(uri, shown(uri)) if uri else str(error)).split())
     status = _status(error)
@@ -285,148 +226,13 @@ def one_line(error: Exception) -> str:
         reason = re.search(r"\[Errno [^\]]*\] ([^\"')]+)|([Tt]imed out)|(resolve [^\"')]+)", text)
         cause = next((part for part in reason.groups() if part), "") if reason else ""
         why = f" ({cause.lower()})" if cause else ""
-        return f"{_SILENCE}{why}; start it, or correct {TRACKING_URI}"
-    return re.split(r" \[SQL: | \(Background on this error", text)[0][:_MAXIMUM_MESSAGE]
-
-
-def _may_pass(error: Exception) -> bool:
-    """Say whether the store is away or in trouble, rather than unwilling to take what it is told."""
-    status = _status(error)
-    return status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.TOO_MANY_REQUESTS
-
-
-def _status(error: Exception) -> int:
-    """Return the HTTP status that an exception stands for."""
-    if isinstance(error, MlflowException):
-        return int(error.get_http_status_code())
-    response = getattr(error, "response", None)
-    return HTTPStatus.SERVICE_UNAVAILABLE if response is None else int(response.status_code)
-
-
-def _refusal(status: int, text: str) -> str:
-    """Return why a server refuses what it was asked, and what to do about it."""
-    if "Invalid Host header" in text:
-        return (
-            f"the server does not go by the name in this address; correct {TRACKING_URI}, or have that name "
-            "added to the server's --allowed-hosts"
-        )
-    credentials = read_mlflow_creds()
-    if status == HTTPStatus.FORBIDDEN:
-        return f"the server does not let user {credentials.username} do this; ask its admin for EDIT"
-    if not (credentials.username and credentials.password):
-        return f"the server asks for a user and a password; set {USERNAME} and {PASSWORD}"
-    return (
-        f"the server does not know user {credentials.username} with this password; correct {USERNAME} and "
-        f"{PASSWORD}"
-    )
-
-
-def _require_no_password(uri: str) -> None:
-    """Refuse a server's address with a user or a password in it: addresses are printed, and kept in files."""
-    if uri.startswith(SERVER) and "@" in uri:
-        raise TrackingError(
-            f"{TRACKING_URI}: required an address without a user or password, since it is shown; received "
-            f"{shown(uri)} with them; take them out, and set {USERNAME} and {PASSWORD}"
-        )
-
-
-@contextmanager
-def _opening(uri: str) -> Iterator[None]:
-    """Turn whatever the opening of a store raises into a TrackingError of one line.
-
-    An address can be wrong in more ways than MLflow, SQLAlchemy, its drivers and Alembic have in common.
-    """
-    prefix = f"{shown(uri)}: required an MLflow store; "
-    with reported(prefix):
-        try:
-            yield
-        except (AdpetError, MlflowException, requests.RequestException):
-            raise
-        except TimeoutError as error:
-            text = f"{prefix}{_SILENCE} (timed out); start it, or correct {TRACKING_URI}"
-            raise UnreachableError(text, silent=True) from error
-        except ConnectionError as error:
-            text = f"{prefix}received: {one_line(error)}; mend that, or correct {TRACKING_URI}"
-            raise UnreachableError(text, silent=True) from error
-        except Exception as error:
-            kind = type(error).__name__
-            text = f"{prefix}received {kind}: {one_line(error)}; mend that, or correct {TRACKING_URI}"
-            raise TrackingError(text) from error
-
-
-def _opened(uri: str, wish: Target, seconds: float | None) -> Store:
-    """Open a store. What goes over the network has so many seconds; a database's tables may take longer."""
-    _set_default(uri)
-    if not is_database(uri):
-        return _within(seconds, lambda: _store(uri, wish))
-    engine = engine_of(uri)
-    if uri.startswith(SQLITE):
-        return _store(uri, wish, make_file(engine, ARTIFACTS))
-    _within(seconds, lambda: ask(engine))
-    return _store(uri, wish)
-
-
-def _within(seconds: float | None, work: Callable[[], _Answer]) -> _Answer:
-    """Return what `work` returns or raise what it raises, in time or never.
-
-    The timeout of a request is one for each piece of an answer that comes: a server can draw it out without
-    end. Nobody waits for the thread that still listens to it then, neither here nor at the end of Python.
-    """
-    answer: Future[_Answer] = Future()
-
-    def listen() -> None:
-        try:
-            answer.set_result(work())
-        except BaseException as error:  # noqa: BLE001 - raised where it is waited for
-            answer.set_exception(error)
-
-    Thread(target=listen, name="adpet check", daemon=True).start()
-    return answer.result(seconds)
-
-
-def _store(uri: str, wish: Target, artifacts: str | None = None) -> Store:
-    """Let MLflow's client open a store, and find or make the experiment."""
-    client = mlflow.MlflowClient(tracking_uri=uri)
-    experiment = _experiment_id(client, wish.experiment, artifacts)
-    store = Store(uri, experiment, client, store_name(uri, wish.root))
-    if wish.writes and store.is_server:
-        client.set_experiment_tag(store.experiment_id, WRITER, user())
-    return store
-
-
-def _experiment_id(client: Any, name: str, artifacts: str | None) -> str:
-    found = client.get_experiment_by_name(name)
-    if found is None:
-        try:
-            return str(client.create_experiment(name, artifact_location=artifacts, tags=experiment_tags()))
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
-            found = client.get_experiment_by_name(name)  # another process was quicker
-    if found.lifecycle_stage != ViewType.to_string(ViewType.ACTIVE_ONLY).removesuffix("_only"):
-        raise TrackingError(
-            f"tracking.experiment: required an active experiment, but '{name}' was deleted; restore it with: "
-            f"mlflow experiments restore --experiment-id {found.experiment_id}"
-        )
-    return str(found.experiment_id)
-
-
-def _set_default(uri: str) -> None:
-    """Make `uri` MLflow's default in this process, without leaving it in the environment.
-
-    MLflow would write it there, where the next `connect`, to another project, would take it for a wish.
-    """
-    before = os.environ.get(TRACKING_URI)
-    mlflow.set_tracking_uri(uri)
-    if before is None:
-        os.environ.pop(TRACKING_URI, None)
-    else:
-        os.environ[TRACKING_URI] = before
+        return f"the server does not answer{why}; start it, or correct {TRACKING_URI}"
+    return re.split(r" \[SQL: | \(Background on this error", text)[0][:_LONGEST_MESSAGE]
 
 
 @contextmanager
 def environment(values: dict[str, str]) -> Iterator[None]:
-    """Set variables of the environment within the block."""
+    """Set environment variables within the block."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:
@@ -439,9 +245,112 @@ def environment(values: dict[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _silence() -> None:
-    """Keep what MLflow and its migrations say about their own progress off the terminal."""
-    for name in ("alembic", "mlflow"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    # It logs each SQL error with its parameters and a traceback, and raises it too: `reported` says it once.
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+def complete_experiment() -> None:
+    """Give an older experiment the description and the view that a new one has."""
+    store = current()
+    with reported():
+        known = store.client.get_experiment(store.experiment_id).tags
+        for key, value in experiment_tags().items():
+            if key not in known:
+                store.client.set_experiment_tag(store.experiment_id, key, value)
+
+
+def _root() -> Path:
+    if _Project.root is None:
+        raise TrackingError("required a connection to MLflow; call adpet.tracking.store.connect first")
+    return _Project.root
+
+
+def _open(uri: str) -> Store:
+    """Open a store, and find or make the experiment."""
+    prefix = f"{shown(uri)}: required an MLflow store; "
+    with reported(prefix):
+        try:
+            artifacts = None if uri.startswith(SERVER) else _make_file(uri)
+            client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+            return Store(uri, _experiment_id(client, artifacts), client)
+        except (AdpetError, MlflowException, requests.RequestException):
+            raise
+        except Exception as error:  # of MLflow's plugins, SQLAlchemy, its drivers and Alembic
+            kind = type(error).__name__
+            raise TrackingError(
+                f"{prefix}received {kind}: {one_line(error)}; mend that, or correct {TRACKING_URI}"
+            ) from error
+
+
+def _make_file(uri: str) -> str:
+    """Make a SQLite file with MLflow's tables if it is missing; return the address of its artifacts.
+
+    The tables are made in a temporary folder first, so that a kill leaves no half-made database and processes
+    that start together (the workers of DVC's queue) do not disturb each other.
+    """
+    database = Path(uri.removeprefix(SQLITE))
+    location = (database.parent / ARTIFACTS).as_uri()
+    if database.exists():
+        return location
+    if not database.parent.is_dir():
+        raise TrackingError(
+            f"{TRACKING_URI}: required a SQLite file in a folder that exists; received {database}; make "
+            f"{database.parent}"
+        )
+    with tempfile.TemporaryDirectory(dir=database.parent, prefix=".mlflow-") as scratch:
+        new = Path(scratch) / DATABASE
+        SqlAlchemyStore(f"{SQLITE}{new}", location).engine.dispose()
+        try:
+            database.hardlink_to(new)
+        except OSError:  # another process was quicker, or the file system has no links
+            if not database.exists():
+                new.replace(database)
+    return location
+
+
+def _experiment_id(client: Any, artifacts: str | None) -> str:
+    name = _Project.experiment
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        try:
+            return str(client.create_experiment(name, artifact_location=artifacts, tags=experiment_tags()))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            found = client.get_experiment_by_name(name)  # another process was quicker
+    if found.lifecycle_stage != "active":
+        raise TrackingError(
+            f"tracking.experiment: required an active experiment, but '{name}' was deleted; restore it with: "
+            f"mlflow experiments restore --experiment-id {found.experiment_id}"
+        )
+    return str(found.experiment_id)
+
+
+def _set_default(uri: str) -> None:
+    """Make `uri` MLflow's default here, without leaving it in the environment for a later `connect`."""
+    before = os.environ.get(TRACKING_URI)
+    mlflow.set_tracking_uri(uri)
+    if before is None:
+        os.environ.pop(TRACKING_URI, None)
+    else:
+        os.environ[TRACKING_URI] = before
+
+
+def _status(error: Exception) -> int:
+    """Return the HTTP status that an exception stands for; 0 for one that is not of MLflow."""
+    if hasattr(error, "get_http_status_code"):
+        return int(error.get_http_status_code())
+    if not hasattr(error, "response"):
+        return 0
+    return int(HTTPStatus.SERVICE_UNAVAILABLE if error.response is None else error.response.status_code)
+
+
+def _refusal(status: int, text: str) -> str:
+    """Return why a server refuses a call, and what to do about it."""
+    if "Invalid Host header" in text:
+        return (
+            f"the server does not go by the name in this address; correct {TRACKING_URI}, or have that name "
+            "added to the server's --allowed-hosts"
+        )
+    known, variables = read_mlflow_creds(), f"{USERNAME} and {PASSWORD}"
+    if status == HTTPStatus.FORBIDDEN:
+        return f"the server does not let user {known.username} do this; ask its admin for EDIT"
+    if not (known.username and known.password):
+        return f"the server asks for a user and a password; set {variables}"
+    return f"the server does not know user {known.username} with this password; correct {variables}"

@@ -1,4 +1,4 @@
-/** From slices to a scan: one probability, as `adpet.evidence.aggregation` pools it. */
+/** From slices to a scan: one probability, as `adpet.evaluation.aggregation` pools it. */
 
 import { InputError } from "./errors";
 import type { Model } from "./model";
@@ -6,7 +6,7 @@ import type { Model } from "./model";
 /** Probabilities of 0 and 1 have no logit; float32 networks reach both. */
 const SMALLEST_PROBABILITY = 1e-7;
 
-/** Bring the slices of one scan together; they are those of all positions in order. */
+/** Pool the probabilities of one scan's slices, which are those of all positions in order. */
 export function pooledProbability(perSlice: ArrayLike<number>, { constants }: Model): number {
   const { method, weights } = constants.aggregation;
   const probabilities = Array.from(perSlice);

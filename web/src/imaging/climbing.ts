@@ -1,15 +1,15 @@
 /**
- * Turn, shift and stretch one image until it correlates best with another: damped Gauss-Newton steps.
+ * Affine registration by damped Gauss-Newton steps on the correlation.
  *
- * The same as `adpet.imaging.climbing`, which names the sources, step by step.
+ * The same as in `adpet.imaging.registration`, which names the sources, step by step.
  */
 
+import type { Registration } from "../model.generated";
 import { InputError } from "./errors";
 import { type Look, Looker, type Target } from "./looking";
+import type { Mask } from "./masks";
 import { apply, joined, product, rotationByVector, solve, upperLeft } from "./matrix";
-import type { RegistrationConstants } from "./model";
-import type { Mask } from "./morphology";
-import type { Matrix4, Vector, Volume } from "./volume";
+import { eachAxis, type Matrix4, type Vector, type Volume } from "./volume";
 import { percent } from "./wording";
 
 /**
@@ -27,7 +27,7 @@ export function climb(
   target: Target,
   start: Matrix4,
   stretches: boolean,
-  constants: RegistrationConstants,
+  constants: Registration,
 ): Matrix4 {
   const [lowest, highest] = constants.damping_range;
   const centre = meanPoint(target.pointsMm);
@@ -75,11 +75,11 @@ function moved(matrix: Matrix4, centre: Vector, change: number[]): Matrix4 {
       ? product(rotationByVector(change.slice(0, 3) as Vector), before)
       : before.map((row, index) => row.map((value, column) => value + change[3 * index + column]!));
   const was = apply(matrix, centre);
-  const shift = [0, 1, 2].map((axis) => {
+  const shift = eachAxis((axis) => {
     const turnedCentre = turned[axis]!.reduce((sum, value, column) => sum + value * centre[column]!, 0);
     return was[axis]! + change[change.length - 3 + axis]! - turnedCentre;
   });
-  return joined(turned, shift as Vector);
+  return joined(turned, shift);
 }
 
 /** The root mean square distance between where two matrices put the points. */

@@ -1,10 +1,9 @@
 /** Where to begin a registration: turns and shifts that are tried on coarse points. */
 
+import type { Registration } from "../model.generated";
 import { uniformFilter } from "./filters";
-import { coarseIndices, grown, offsetOf } from "./masks";
+import { coarseIndices, grown, type Mask, offsetOf } from "./masks";
 import { apply, inverse, joined, product, rotationByDegrees, roundHalfEven } from "./matrix";
-import type { RegistrationConstants } from "./model";
-import type { Mask } from "./morphology";
 import { percentile, sample } from "./sampling";
 import type { Matrix4, Vector, Volume } from "./volume";
 
@@ -12,12 +11,7 @@ const BRIGHT_PERCENT = 99;
 const BRIGHT_SHARE = 0.3;
 
 /** Try rotations and shifts about the centres of mass on coarse points; return the most similar. */
-export function bestGuess(
-  scan: Volume,
-  template: Volume,
-  mask: Mask,
-  constants: RegistrationConstants,
-): Matrix4 {
+export function bestGuess(scan: Volume, template: Volume, mask: Mask, constants: Registration): Matrix4 {
   const step = Math.max(1, roundHalfEven(constants.guess_spacing_mm / template.affine[0]![0]!));
   const around = grown(mask, template, 2 * constants.margin_mm);
   const indices = coarseIndices(around, template.shape, step);
@@ -32,10 +26,7 @@ export function bestGuess(
   const likeness = (matrix: Matrix4): number => {
     const [a, b, c] = product(toIndex, matrix) as [number[], number[], number[]];
     for (let at = 0; at < points.length; at++) {
-      const point = points[at]!;
-      const x = point[0];
-      const y = point[1];
-      const z = point[2];
+      const [x, y, z] = points[at]!;
       const u = a[0]! * x + a[1]! * y + a[2]! * z + a[3]!;
       const v = b[0]! * x + b[1]! * y + b[2]! * z + b[3]!;
       const w = c[0]! * x + c[1]! * y + c[2]! * z + c[3]!;
@@ -49,12 +40,9 @@ export function bestGuess(
     return both / found.length / scale;
   };
 
-  let best: { matrix: Matrix4; likeness: number } | undefined;
-  for (const matrix of guesses(centreOfMass(template), centreOfMass(scan), constants)) {
-    const alike = likeness(matrix);
-    if (!best || alike > best.likeness) best = { matrix, likeness: alike };
-  }
-  return best!.matrix;
+  return guesses(centreOfMass(template), centreOfMass(scan), constants)
+    .map((matrix) => ({ matrix, alike: likeness(matrix) }))
+    .reduce((best, guess) => (guess.alike > best.alike ? guess : best)).matrix;
 }
 
 /** Mean and standard deviation. */
@@ -65,20 +53,14 @@ function deviations(values: Float64Array): { mean: number; size: number } {
 }
 
 /** Rigid matrices that bring `centre` near `target`. */
-function* guesses(centre: Vector, target: Vector, constants: RegistrationConstants): Generator<Matrix4> {
+function guesses(centre: Vector, [tx, ty, tz]: Vector, constants: Registration): Matrix4[] {
   const degrees = constants.guess_degrees;
-  for (const x of degrees) {
-    for (const y of degrees) {
-      for (const z of degrees) {
-        const turn = rotationByDegrees([x, y, z]);
-        const turned = apply(joined(turn, [0, 0, 0]), centre);
-        for (const shift of constants.guess_shifts_mm) {
-          const shifted = [target[0], target[1], target[2] + shift];
-          yield joined(turn, shifted.map((value, axis) => value - turned[axis]!) as Vector);
-        }
-      }
-    }
-  }
+  const turns = degrees.flatMap((x) => degrees.flatMap((y) => degrees.map((z) => [x, y, z])));
+  return turns.flatMap((turn) => {
+    const rotation = rotationByDegrees(turn);
+    const [x, y, z] = apply(joined(rotation, [0, 0, 0]), centre);
+    return constants.guess_shifts_mm.map((shift) => joined(rotation, [tx - x, ty - y, tz + shift - z]));
+  });
 }
 
 /** World coordinates of the centre of what is bright. */

@@ -1,8 +1,8 @@
-/** Read and judge a NIfTI header, as nibabel and `adpet.imaging.header` do; a refusal quotes no text of the file. */
+/** Read and judge a NIfTI header, as nibabel and `adpet.imaging.nifti` do; a refusal quotes no text of the file. */
 
 import { InputError } from "./errors";
 import { Fields, type Layout, NIFTI1, NIFTI2 } from "./fields";
-import { determinant, diagonal, joined, rotationOfQuaternion, upperLeft, voxelSizes } from "./matrix";
+import { determinant, diagonal, joined, rotationOfQuaternion, unitAxes, voxelSizes } from "./matrix";
 import type { Matrix4, Shape, Vector } from "./volume";
 import { general, tuple } from "./wording";
 
@@ -153,8 +153,7 @@ function bestAffine(fields: Fields, shape: Shape, name: string): Matrix4 {
   const { layout } = fields;
   const candidates: Matrix4[] = [];
   if (fields.code("sform")) {
-    const row = (n: number): number[] =>
-      [0, 1, 2, 3].map((column) => fields.real(layout.rows, 4 * n + column));
+    const row = (n: number) => [0, 1, 2, 3].map((column) => fields.real(layout.rows, 4 * n + column));
     candidates.push([row(0), row(1), row(2), [0, 0, 0, 1]]);
   }
   if (fields.code("qform")) {
@@ -199,6 +198,5 @@ function isUsable(affine: Matrix4): boolean {
   if (!affine.flat().every(Number.isFinite)) return false;
   const zooms = voxelSizes(affine);
   if (Math.min(...zooms) < VOXEL_MM[0] || Math.max(...zooms) > VOXEL_MM[1]) return false;
-  const axes = upperLeft(affine).map((row) => row.map((value, column) => value / zooms[column]!));
-  return Math.abs(determinant(axes)) > MIN_AXES_VOLUME;
+  return Math.abs(determinant(unitAxes(affine))) > MIN_AXES_VOLUME;
 }

@@ -1,7 +1,7 @@
-/** Intensities as ratios to a reference region (unitless), and as bytes through one fixed window. */
+/** SUVR (ratio to a reference region), and its bytes through one fixed window. */
 
 import { roundHalfEven } from "./matrix";
-import type { Mask } from "./morphology";
+import type { Mask } from "./masks";
 
 /** Divide by the mean of the reference region's positive voxels; null where it holds none. */
 export function ratioToReference(data: Float32Array, mask: Mask): Float32Array | null {

@@ -1,8 +1,10 @@
 /** Two images under one matrix: how alike they are, and which way up it goes. The heart of `climbing`. */
 
+import type { Mask } from "./masks";
 import { inverse, product } from "./matrix";
-import type { Mask } from "./morphology";
 import type { Matrix4, Vector, Volume } from "./volume";
+
+type Row = [number, number, number, number];
 
 /** What a scan is compared with: `pointsMm`, n times x, y, z in standard world mm, and `values`, n, there. */
 export interface Target {
@@ -68,45 +70,30 @@ export class Looker {
     const { scan, seen, target, centre, stretches, unknowns, values, wanted, changes } = this;
     const { data, shape } = scan;
     const [ni, nj, nk] = shape;
-    const all = product(this.toIndex, matrix);
-    const [x, y, z] = all as [number[], number[], number[], number[]];
-    const [xi, xj, xk, x0] = x as [number, number, number, number];
-    const [yi, yj, yk, y0] = y as [number, number, number, number];
-    const [zi, zj, zk, z0] = z as [number, number, number, number];
-    const [a, b, c] = this.toIndex as [number[], number[], number[], number[]];
-    const [m, n, o] = matrix as [number[], number[], number[], number[]];
+    const [x, y, z] = product(this.toIndex, matrix) as [Row, Row, Row];
+    const [a, b, c] = this.toIndex as [Row, Row, Row];
+    const [m, n, o] = matrix as [Row, Row, Row];
     let count = 0;
     for (let point = 0; point < this.n; point++) {
       const px = target.pointsMm[3 * point]!;
       const py = target.pointsMm[3 * point + 1]!;
       const pz = target.pointsMm[3 * point + 2]!;
-      const i = px * xi + py * xj + pz * xk + x0;
-      const j = px * yi + py * yj + pz * yk + y0;
-      const k = px * zi + py * zj + pz * zk + z0;
+      const i = px * x[0] + py * x[1] + pz * x[2] + x[3];
+      const j = px * y[0] + py * y[1] + pz * y[2] + y[3];
+      const k = px * z[0] + py * z[1] + pz * z[2] + z[3];
       if (!(i >= 0 && j >= 0 && k >= 0 && i < ni - 1 && j < nj - 1 && k < nk - 1)) continue;
       if (!seen[(Math.floor(i + 0.5) * nj + Math.floor(j + 0.5)) * nk + Math.floor(k + 0.5)]) continue;
-      const li = Math.floor(i);
-      const lj = Math.floor(j);
-      const lk = Math.floor(k);
-      const u = i - li;
-      const v = j - lj;
-      const w = k - lk;
+      const [li, lj, lk] = [Math.floor(i), Math.floor(j), Math.floor(k)];
+      const [u, v, w] = [i - li, j - lj, k - lk];
       // Along the last axis first, each with its slope.
       const at = (li * nj + lj) * nk + lk;
-      const row = nk;
       const plane = nj * nk;
-      const n00 = data[at]!;
+      const [n00, n01, n10, n11] = [data[at]!, data[at + nk]!, data[at + plane]!, data[at + plane + nk]!];
       const w00 = data[at + 1]! - n00;
-      const n01 = data[at + row]!;
-      const w01 = data[at + row + 1]! - n01;
-      const n10 = data[at + plane]!;
+      const w01 = data[at + nk + 1]! - n01;
       const w10 = data[at + plane + 1]! - n10;
-      const n11 = data[at + plane + row]!;
-      const w11 = data[at + plane + row + 1]! - n11;
-      const e00 = n00 + w * w00;
-      const e01 = n01 + w * w01;
-      const e10 = n10 + w * w10;
-      const e11 = n11 + w * w11;
+      const w11 = data[at + plane + nk + 1]! - n11;
+      const [e00, e01, e10, e11] = [n00 + w * w00, n01 + w * w01, n10 + w * w10, n11 + w * w11];
       const near = e00 + v * (e01 - e00);
       const far = e10 + v * (e11 - e10);
       const slopeI = far - near;
@@ -117,27 +104,21 @@ export class Looker {
       values[count] = near + u * slopeI;
       wanted[count] = target.values[point]!;
       // Per mm of the scan's world.
-      const gx = slopeI * a[0]! + slopeJ * b[0]! + slopeK * c[0]!;
-      const gy = slopeI * a[1]! + slopeJ * b[1]! + slopeK * c[1]!;
-      const gz = slopeI * a[2]! + slopeJ * b[2]! + slopeK * c[2]!;
-      const cx = px - centre[0];
-      const cy = py - centre[1];
-      const cz = pz - centre[2];
+      const gx = slopeI * a[0] + slopeJ * b[0] + slopeK * c[0];
+      const gy = slopeI * a[1] + slopeJ * b[1] + slopeK * c[1];
+      const gz = slopeI * a[2] + slopeJ * b[2] + slopeK * c[2];
+      const [cx, cy, cz] = [px - centre[0], py - centre[1], pz - centre[2]];
       let into = count * unknowns;
       if (stretches) {
-        changes[into++] = gx * cx;
-        changes[into++] = gx * cy;
-        changes[into++] = gx * cz;
-        changes[into++] = gy * cx;
-        changes[into++] = gy * cy;
-        changes[into++] = gy * cz;
-        changes[into++] = gz * cx;
-        changes[into++] = gz * cy;
-        changes[into++] = gz * cz;
+        for (const slope of [gx, gy, gz]) {
+          changes[into++] = slope * cx;
+          changes[into++] = slope * cy;
+          changes[into++] = slope * cz;
+        }
       } else {
-        const qx = cx * m[0]! + cy * m[1]! + cz * m[2]!;
-        const qy = cx * n[0]! + cy * n[1]! + cz * n[2]!;
-        const qz = cx * o[0]! + cy * o[1]! + cz * o[2]!;
+        const qx = cx * m[0] + cy * m[1] + cz * m[2];
+        const qy = cx * n[0] + cy * n[1] + cz * n[2];
+        const qz = cx * o[0] + cy * o[1] + cz * o[2];
         changes[into++] = qy * gz - qz * gy;
         changes[into++] = qz * gx - qx * gz;
         changes[into++] = qx * gy - qy * gx;

@@ -1,15 +1,8 @@
 /** Small matrices and vectors of millimetres, and the numbers that scipy and NumPy round as they do here. */
 
-import type { Matrix4, Vector } from "./volume";
+import { eachAxis, type Matrix4, type Shape, type Vector } from "./volume";
 
-export function identity(): Matrix4 {
-  return [
-    [1, 0, 0, 0],
-    [0, 1, 0, 0],
-    [0, 0, 1, 0],
-    [0, 0, 0, 1],
-  ];
-}
+type Rows = readonly (readonly number[])[];
 
 export function diagonal(x: number, y: number, z: number): Matrix4 {
   return [
@@ -20,35 +13,36 @@ export function diagonal(x: number, y: number, z: number): Matrix4 {
   ];
 }
 
-/** The matrix of a (3, 3) turn or stretch and a shift. */
-export function joined(linear: readonly (readonly number[])[], shift: Vector): Matrix4 {
-  const rows = [0, 1, 2].map((row) => [...linear[row]!.slice(0, 3), shift[row]!]);
-  return [...rows, [0, 0, 0, 1]];
+/** The matrix of a (3, 3) rotation or stretch and a shift. */
+export function joined(linear: Rows, shift: Vector): Matrix4 {
+  return [...eachAxis((row) => [...linear[row]!.slice(0, 3), shift[row]!]), [0, 0, 0, 1]];
 }
 
 /** a @ b, of any sizes that fit. */
-export function product(a: readonly (readonly number[])[], b: readonly (readonly number[])[]): number[][] {
+export function product(a: Rows, b: Rows): number[][] {
   return a.map((row) =>
     b[0]!.map((_, column) => row.reduce((sum, value, index) => sum + value * b[index]![column]!, 0)),
   );
 }
 
-export function transpose(a: readonly (readonly number[])[]): number[][] {
+export function transpose(a: Rows): number[][] {
   return a[0]!.map((_, column) => a.map((row) => row[column]!));
 }
 
 export function apply(matrix: Matrix4, [x, y, z]: Readonly<Vector>): Vector {
-  const at = (row: number[]): number => row[0]! * x + row[1]! * y + row[2]! * z + row[3]!;
-  return [at(matrix[0]!), at(matrix[1]!), at(matrix[2]!)];
+  return eachAxis((axis) => {
+    const row = matrix[axis]!;
+    return row[0]! * x + row[1]! * y + row[2]! * z + row[3]!;
+  });
 }
 
-export function inverse(matrix: readonly (readonly number[])[]): number[][] {
+export function inverse(matrix: Rows): number[][] {
   const unit = matrix.map((row, index) => row.map((_, column) => (index === column ? 1 : 0)));
   return transpose(transpose(unit).map((column) => solve(matrix, column)));
 }
 
 /** Solve a @ x = b by elimination with the largest pivot of each column. */
-export function solve(a: readonly (readonly number[])[], b: readonly number[]): number[] {
+export function solve(a: Rows, b: readonly number[]): number[] {
   const n = b.length;
   const rows = a.map((row, index) => [...row, b[index]!]);
   for (let column = 0; column < n; column++) {
@@ -73,7 +67,7 @@ export function solve(a: readonly (readonly number[])[], b: readonly number[]): 
   return x;
 }
 
-export function determinant(m: readonly (readonly number[])[]): number {
+export function determinant(m: Rows): number {
   const [a, b, c] = m as [number[], number[], number[]];
   return (
     a[0]! * (b[1]! * c[2]! - b[2]! * c[1]!) -
@@ -84,33 +78,47 @@ export function determinant(m: readonly (readonly number[])[]): number {
 
 /** Edges of a voxel in mm. */
 export function voxelSizes(affine: Matrix4): Vector {
-  const length = (column: number): number =>
-    Math.sqrt(affine[0]![column]! ** 2 + affine[1]![column]! ** 2 + affine[2]![column]! ** 2);
-  return [length(0), length(1), length(2)];
+  return eachAxis((column) =>
+    Math.sqrt(affine[0]![column]! ** 2 + affine[1]![column]! ** 2 + affine[2]![column]! ** 2),
+  );
+}
+
+/** Directions of the voxel axes, of length 1: (3, 3). */
+export function unitAxes(affine: Matrix4): number[][] {
+  const zooms = voxelSizes(affine);
+  return upperLeft(affine).map((row) => row.map((value, column) => value / zooms[column]!));
+}
+
+/** Smallest box in world mm that holds all voxel centres, and `margin` voxels around them. */
+export function boundsOf({ shape, affine }: { shape: Shape; affine: Matrix4 }, margin = 0): [Vector, Vector] {
+  const corners = Array.from({ length: 8 }, (_, corner) =>
+    apply(
+      affine,
+      eachAxis((axis) => ((corner >> axis) & 1 ? shape[axis]! - 1 + margin : -margin)),
+    ),
+  );
+  const ends = (end: (...values: number[]) => number) =>
+    eachAxis((axis) => end(...corners.map((corner) => corner[axis]!)));
+  return [ends(Math.min), ends(Math.max)];
 }
 
 /** Singular values of the upper left (3, 3), descending. */
-export function singularValues(matrix: readonly (readonly number[])[]): number[] {
+export function singularValues(matrix: Rows): number[] {
   const linear = upperLeft(matrix);
   const { values } = symmetricEigen(product(transpose(linear), linear));
   return values.map((value) => Math.sqrt(Math.max(value, 0))).sort((a, b) => b - a);
 }
 
-/** The turn (with a mirror where there is one) that is closest to the upper left (3, 3): its polar factor. */
-export function closestRotation(matrix: readonly (readonly number[])[]): number[][] {
+/** The rotation (with a mirror if there is one) closest to the upper left (3, 3): its polar factor. */
+export function closestRotation(matrix: Rows): number[][] {
   const linear = upperLeft(matrix);
   const { values, vectors } = symmetricEigen(product(transpose(linear), linear));
   const unstretched = values.map((value, index) => vectors[index]!.map((entry) => entry / Math.sqrt(value)));
   return product(linear, product(transpose(unstretched), vectors));
 }
 
-/**
- * Eigenvalues and eigenvectors (one a row) of a small symmetric matrix, by Jacobi's turns, in no order.
- */
-export function symmetricEigen(matrix: readonly (readonly number[])[]): {
-  values: number[];
-  vectors: number[][];
-} {
+/** Eigenvalues and eigenvectors (one a row) of a small symmetric matrix, by Jacobi rotations, in no order. */
+export function symmetricEigen(matrix: Rows): { values: number[]; vectors: number[][] } {
   const n = matrix.length;
   const a = matrix.map((row) => [...row]);
   const vectors = a.map((row, index) => row.map((_, column): number => (index === column ? 1 : 0)));
@@ -125,19 +133,15 @@ export function symmetricEigen(matrix: readonly (readonly number[])[]): {
         const t = (theta < 0 ? -1 : 1) / (Math.abs(theta) + Math.sqrt(theta * theta + 1));
         const c = 1 / Math.sqrt(t * t + 1);
         const s = t * c;
-        for (let k = 0; k < n; k++) {
-          const [kp, kq] = [a[k]![p]!, a[k]![q]!];
-          a[k]![p] = c * kp - s * kq;
-          a[k]![q] = s * kp + c * kq;
-        }
-        for (let k = 0; k < n; k++) {
-          const [pk, qk] = [a[p]![k]!, a[q]![k]!];
-          a[p]![k] = c * pk - s * qk;
-          a[q]![k] = s * pk + c * qk;
-          const [vp, vq] = [vectors[p]![k]!, vectors[q]![k]!];
-          vectors[p]![k] = c * vp - s * vq;
-          vectors[q]![k] = s * vp + c * vq;
-        }
+        const turn = (pair: (k: number) => [number[], number, number[], number]) => {
+          for (let k = 0; k < n; k++) {
+            const [first, i, second, j] = pair(k);
+            [first[i], second[j]] = [c * first[i]! - s * second[j]!, s * first[i]! + c * second[j]!];
+          }
+        };
+        turn((k) => [a[k]!, p, a[k]!, q]);
+        turn((k) => [a[p]!, k, a[q]!, k]);
+        turn((k) => [vectors[p]!, k, vectors[q]!, k]);
         a[p]![q] = a[q]![p] = 0;
       }
     }
@@ -149,7 +153,7 @@ export function symmetricEigen(matrix: readonly (readonly number[])[]): {
 export function rotationByDegrees([x, y, z]: readonly number[]): number[][] {
   const about = (degrees: number, first: number, second: number): number[][] => {
     const [c, s] = [Math.cos((degrees * Math.PI) / 180), Math.sin((degrees * Math.PI) / 180)];
-    const turn = upperLeft(identity());
+    const turn = upperLeft(diagonal(1, 1, 1));
     turn[first]![first] = turn[second]![second] = c;
     turn[first]![second] = -s;
     turn[second]![first] = s;
@@ -175,8 +179,8 @@ export function rotationOfQuaternion([w, x, y, z]: readonly [number, number, num
   ];
 }
 
-export function upperLeft(matrix: readonly (readonly number[])[]): number[][] {
-  return [0, 1, 2].map((row) => matrix[row]!.slice(0, 3));
+export function upperLeft(matrix: Rows): number[][] {
+  return matrix.slice(0, 3).map((row) => row.slice(0, 3));
 }
 
 /** Round to the nearest whole number, halves to the even one. */
@@ -190,8 +194,4 @@ export function roundHalfEven(value: number): number {
 /** Round an index to nine digits, as NumPy does. */
 export function roundedIndex(value: number): number {
   return roundHalfEven(value * 1e9) / 1e9;
-}
-
-export function roundedIndices(matrix: Matrix4): Matrix4 {
-  return matrix.map((row) => row.map(roundedIndex));
 }

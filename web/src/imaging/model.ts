@@ -1,140 +1,14 @@
-/** The exported model's constants, as `model.json` has them, and the images that stand beside it. */
+/** An exported model: its constants, `model.json`, and the images next to it. */
 
+import type { ModelDocument } from "../model.generated";
 import { InputError } from "./errors";
-import type { Mask } from "./morphology";
+import type { Mask } from "./masks";
 import { readNifti } from "./reading";
-import type { Matrix4, Shape, Volume } from "./volume";
-
-/** A resolution that images are compared at. */
-export interface Level {
-  readonly step: number;
-  readonly blur: number;
-  readonly every: number;
-}
-
-/** The constants of `adpet.imaging.align` and `climbing`, which say what they are. */
-export interface RegistrationConstants {
-  readonly blur_fwhm_mm: number;
-  readonly local_sigma_mm: number;
-  readonly air: number;
-  readonly margin_mm: number;
-  readonly guess_degrees: readonly number[];
-  readonly guess_shifts_mm: readonly number[];
-  readonly guess_spacing_mm: number;
-  readonly rigid_levels: readonly Level[];
-  readonly affine_levels: readonly Level[];
-  readonly wholly_seen: number;
-  readonly min_seen: number;
-  readonly similarity_sigma: number;
-  readonly convincing: number;
-  readonly stretch: readonly [number, number];
-  readonly shortest_step_mm: number;
-  readonly most_steps: number;
-  readonly damping: number;
-  readonly eased: number;
-  readonly tightened: number;
-  readonly damping_range: readonly [number, number];
-  readonly fewest_seen: number;
-}
-
-export interface StandardConstants {
-  readonly grid_mm: number;
-  readonly shape: Shape;
-  readonly affine: Matrix4;
-  readonly align: "affine" | "none";
-  /** FWHM of the blur; 0 is none. */
-  readonly smoothing_mm: number;
-  readonly reference: string;
-  readonly min_similarity: number;
-}
-
-export interface SliceConstants {
-  /** World y of each plane, ascending, equally spaced. */
-  readonly y_mm: readonly number[];
-  /** Pixels along each side of a plane. */
-  readonly size: number;
-  /** Edge of a plane in mm. */
-  readonly field_mm: number;
-  readonly centre_z_mm: number;
-  /** Ratios that become byte 0 and byte 255. */
-  readonly window: readonly [number, number];
-}
-
-export interface RegionConstants {
-  readonly label: number;
-  readonly name: string;
-  readonly ad_pattern: boolean;
-  readonly cn_mean: number;
-  readonly cn_sd: number;
-}
-
-/** The range of a quality measure in the training scans, and the limits that follow from it. */
-export interface QualityConstants {
-  readonly name: string;
-  readonly text: string;
-  readonly low_means: string;
-  readonly high_means: string;
-  readonly flag_below: number | null;
-  readonly flag_above: number | null;
-  readonly refuse_below: number | null;
-  readonly refuse_above: number | null;
-  readonly median: number;
-  readonly low: number;
-  readonly high: number;
-}
-
-/** Regional uptake of the training scans, in the order of `regions`. */
-export interface ProfileConstants {
-  readonly mean: readonly number[];
-  readonly precision: readonly (readonly number[])[];
-}
-
-/** `model.json`. */
-export interface ModelConstants {
-  readonly format: number;
-  readonly name: string;
-  readonly lineage: Readonly<Record<string, unknown>>;
-  readonly adpet_version: string;
-  readonly intended_use: string;
-  readonly labels: readonly string[];
-  readonly network: {
-    readonly file: string;
-    readonly input_size: number;
-    readonly map_size: readonly [number, number];
-  };
-  readonly files: Readonly<Record<string, string>>;
-  readonly standard: StandardConstants;
-  readonly registration: RegistrationConstants;
-  readonly slices: SliceConstants;
-  readonly aggregation: {
-    readonly method: "mean_probability" | "mean_logit" | "position_weights";
-    readonly weights: readonly number[] | null;
-  };
-  readonly threshold: number;
-  readonly calibration: {
-    readonly bins: readonly {
-      readonly low: number;
-      readonly high: number;
-      readonly subjects: number;
-      readonly ad_share: number;
-      readonly ad_share_low: number;
-      readonly ad_share_high: number;
-    }[];
-    readonly prevalence: number;
-  };
-  readonly performance: {
-    readonly auc: { readonly value: number; readonly low: number; readonly high: number };
-    readonly test_subjects: number;
-  };
-  readonly leaky: boolean;
-  readonly regions: readonly RegionConstants[];
-  readonly profile: ProfileConstants;
-  readonly quality: readonly QualityConstants[];
-}
+import type { Volume } from "./volume";
 
 /** The constants and the images on the standard grid. */
 export interface Model {
-  readonly constants: ModelConstants;
+  readonly constants: ModelDocument;
   readonly template: Volume;
   readonly brain: Mask;
   readonly reference: Mask;
@@ -152,7 +26,6 @@ export const MODEL_IMAGES = [
   "regions.nii.gz",
   "tissue.nii.gz",
 ] as const;
-const FORMAT = 1;
 
 /**
  * Bring a model's files together.
@@ -161,16 +34,16 @@ const FORMAT = 1;
  * @param images - The whole content of each of `MODEL_IMAGES`, by name.
  * @throws InputError where a file is missing or does not fit the others.
  */
-export function openModel(constants: ModelConstants, images: Readonly<Record<string, Uint8Array>>): Model {
-  if (constants.format !== FORMAT) {
+export function openModel(constants: ModelDocument, images: Readonly<Record<string, Uint8Array>>): Model {
+  if (constants.format !== 1) {
     throw new InputError(
-      `model.json: required format ${FORMAT}; received ${constants.format}; export the model again`,
+      `model.json: required format 1; received ${String(constants.format)}; export the model again`,
     );
   }
   const { shape } = constants.standard;
   const [template, brain, reference, regions, tissue] = MODEL_IMAGES.map((name) => {
     const content = images[name];
-    if (!content) throw new InputError(`${name}: not found beside model.json: export the model again`);
+    if (!content) throw new InputError(`${name}: not found next to model.json: export the model again`);
     const volume = readNifti(content, name);
     if (volume.shape.some((n, axis) => n !== shape[axis])) {
       throw new InputError(

@@ -1,25 +1,15 @@
 /** Turn voxels to RAS+ order by flipping and swapping axes; nothing is interpolated. */
 
-import { closestRotation, joined, product, upperLeft, voxelSizes } from "./matrix";
-import type { Matrix4, Shape, Vector, Volume } from "./volume";
-import { voxelCount } from "./volume";
-
-/** Of each axis in storage order: the world axis that it is closest to, and its direction along that. */
-export interface Orientation {
-  readonly axes: Vector;
-  readonly signs: Vector;
-}
+import { closestRotation, joined, product, unitAxes } from "./matrix";
+import { eachAxis, type Matrix4, type Shape, type Vector, type Volume, voxelCount } from "./volume";
 
 /**
- * Find the world axis of each voxel axis as nibabel's `io_orientation` does: on the closest turn of the affine,
- * the axis that lies closest to a world axis chooses first.
+ * Find the world axis of each voxel axis, and its direction along that, as nibabel's `io_orientation` does: on the
+ * closest rotation of the affine, the axis that lies closest to a world axis chooses first.
  */
-export function orientationOf(affine: Matrix4): Orientation {
-  const zooms = voxelSizes(affine);
-  const turn = closestRotation(
-    upperLeft(affine).map((row) => row.map((value, column) => value / zooms[column]!)),
-  );
-  const closeness = [0, 1, 2].map((axis) => Math.max(...turn.map((row) => row[axis]! ** 2)));
+function orientationOf(affine: Matrix4): { axes: Vector; signs: Vector } {
+  const turn = closestRotation(unitAxes(affine));
+  const closeness = eachAxis((axis) => Math.max(...turn.map((row) => row[axis]! ** 2)));
   const order = [0, 1, 2].sort((a, b) => closeness[b]! - closeness[a]! || a - b);
   const axes: Vector = [0, 0, 0];
   const signs: Vector = [1, 1, 1];
@@ -44,7 +34,7 @@ export function toRas(stored: Float32Array, shape: Shape, affine: Matrix4): Volu
   const turnedShape: Vector = [0, 0, 0];
   const step: Vector = [0, 0, 0];
   let first = 0;
-  const turning = [0, 1, 2].map(() => [0, 0, 0]);
+  const turning = eachAxis(() => [0, 0, 0]);
   const shift: Vector = [0, 0, 0];
   for (let axis = 0; axis < 3; axis++) {
     const [world, sign, n] = [axes[axis]!, signs[axis]!, shape[axis]!];

@@ -1,14 +1,15 @@
 /**
  * Is this scan like those that the model was trained on? A few numbers, held against limits from the training scans.
  *
- * The same as `adpet.answering.quality`, which says what each is for.
+ * The same as `adpet.inference.quality`, which says what each is for.
  */
 
+import type { Profile, QualityLimit } from "../model.generated";
+import type { Mask } from "./masks";
 import { apply, inverse, product, voxelSizes } from "./matrix";
-import type { Model, ProfileConstants, QualityConstants } from "./model";
-import type { Mask } from "./morphology";
+import type { Model } from "./model";
 import { regionalMeans } from "./regions";
-import type { Standardized } from "./standard";
+import type { Standardized } from "./normalization";
 import type { Shape, Vector, Volume } from "./volume";
 import { general, rounded } from "./wording";
 
@@ -34,13 +35,13 @@ export function qualityChecks(scan: Volume, found: Standardized, model: Model): 
 /** Hold measures against limits, in the order of these. */
 export function judged(
   values: Readonly<Record<string, number>>,
-  limits: readonly QualityConstants[],
+  limits: readonly QualityLimit[],
 ): CheckRow[] {
   return limits.map((limit) => {
     const value = values[limit.name];
     if (value === undefined) throw new RangeError(`no such quality measure: ${limit.name}`);
-    const told = Number.isFinite(value) ? rounded(value, 4) : null;
-    return { name: limit.name, value: told, ...verdictOn(value, limit) };
+    const shown = Number.isFinite(value) ? rounded(value, 4) : null;
+    return { name: limit.name, value: shown, ...verdictOn(value, limit) };
   });
 }
 
@@ -100,7 +101,7 @@ function viewMeasures(scan: Volume, { matrix }: Standardized, model: Model): Rec
 }
 
 /** Mahalanobis distance of a regional profile, over the root of its length: about 1 is usual. */
-function profileDistance(uptake: readonly number[], { mean, precision }: ProfileConstants): number {
+function profileDistance(uptake: readonly number[], { mean, precision }: Profile): number {
   const away = uptake.map((value, index) => value - mean[index]!);
   let squared = 0;
   away.forEach((a, p) => {
@@ -129,19 +130,14 @@ function asymmetry(data: Float32Array, [ni, nj, nk]: Shape, brain: Mask): number
 /** Root mean square difference of a brain's voxels from the mean of their six neighbours. */
 function roughness(data: Float32Array, [ni, nj, nk]: Shape, brain: Mask): number {
   const plane = nj * nk;
+  const neighbours = [-plane, plane, -nk, nk, -1, 1];
   let [sum, count] = [0, 0];
   for (let i = 1; i < ni - 1; i++) {
     for (let j = 1; j < nj - 1; j++) {
       for (let k = 1; k < nk - 1; k++) {
         const at = i * plane + j * nk + k;
         if (!brain[at]) continue;
-        const around =
-          data[at - plane]! +
-          data[at + plane]! +
-          data[at - nk]! +
-          data[at + nk]! +
-          data[at - 1]! +
-          data[at + 1]!;
+        const around = neighbours.reduce((total, step) => total + data[at + step]!, 0);
         sum += (data[at]! - around / 6) ** 2;
         count++;
       }
@@ -165,7 +161,7 @@ function over(part: number, whole: number): number {
   return whole > 0 ? part / whole : Infinity;
 }
 
-function verdictOn(value: number, limit: QualityConstants): { verdict: Verdict; reason: string } {
+function verdictOn(value: number, limit: QualityLimit): { verdict: Verdict; reason: string } {
   const levels = [
     { verdict: "refused", below: limit.refuse_below, above: limit.refuse_above },
     { verdict: "flagged", below: limit.flag_below, above: limit.flag_above },

@@ -3,7 +3,7 @@
 import { InputError } from "./errors";
 import { HEADER_BYTES, type Header, MAX_VOXELS, readHeader, unreadable, type VoxelType } from "./header";
 import { toRas } from "./orientation";
-import { openSource, type Source, SourceError, unpackedLength } from "./source";
+import { Source, SourceError, unpackedLength } from "./source";
 import { type Volume, voxelCount } from "./volume";
 import { general } from "./wording";
 
@@ -43,10 +43,10 @@ function read(bytes: Uint8Array, name: string, maxVoxels: number): Volume {
   const unknown = !packed && !/\.nii$/i.test(name);
   const noGzip = packed && !(bytes[0] === 0x1f && bytes[1] === 0x8b);
   if (!bytes.length || unknown || noGzip) throw unreadable(name, "ImageFileError");
-  const header = readHeader(openSource(bytes, packed).take(HEADER_BYTES), name, maxVoxels);
-  checkExtensions(openSource(bytes, packed), header, name);
+  const header = readHeader(new Source(bytes, packed).take(HEADER_BYTES), name, maxVoxels);
+  checkExtensions(new Source(bytes, packed), header, name);
   checkLength(bytes, packed, header, name);
-  const source = openSource(bytes, packed);
+  const source = new Source(bytes, packed);
   source.skip(header.offset);
   const data = averaged(source, header);
   const value = data[0]!;

@@ -1,4 +1,4 @@
-/** Uptake by region, beside that of cognitively normal people, and where the map lies. */
+/** SUVR by region, compared with CN subjects, and the map's share in each. */
 
 import type { Model } from "./model";
 import type { Volume } from "./volume";

@@ -1,7 +1,9 @@
 /** Linear interpolation as scipy's: 0 outside the outermost voxel centres. */
 
-import { inverse, product, roundedIndex, roundedIndices } from "./matrix";
+import { diagonal, inverse, product, roundedIndex } from "./matrix";
 import { type Matrix4, type Shape, type Volume, voxelCount } from "./volume";
+
+type Row = [number, number, number, number];
 
 /**
  * Sample a volume linearly on another grid.
@@ -12,58 +14,31 @@ import { type Matrix4, type Shape, type Volume, voxelCount } from "./volume";
 export function resample(
   volume: Volume,
   grid: { shape: Shape; affine: Matrix4 },
-  matrix?: Matrix4,
+  matrix = diagonal(1, 1, 1),
 ): Float32Array {
-  const inWorld = matrix ? product(inverse(volume.affine), matrix) : inverse(volume.affine);
+  const inGrid = product(product(inverse(volume.affine), matrix), grid.affine);
   // Rounded so that a grid that coincides with the volume's own is not thrown off its edge by the last bits.
-  const indices = roundedIndices(product(inWorld, grid.affine));
-  return affineTransform(volume.data, volume.shape, indices, grid.shape);
+  const indices = inGrid.map((row) => row.map(roundedIndex));
+  return transformed(volume.data, volume.shape, indices, grid.shape);
 }
 
-/** Sample at `matrix` times each index of `outputShape`. */
-export function affineTransform(
-  data: Float32Array,
-  shape: Shape,
-  matrix: Matrix4,
-  outputShape: Shape,
-): Float32Array {
-  return sampledGrid(data, shape, matrix, outputShape, false);
-}
-
-/** The same, each index being rounded to nine digits. */
-export function roundedTransform(
-  data: Float32Array,
-  shape: Shape,
-  matrix: Matrix4,
-  outputShape: Shape,
-): Float32Array {
-  return sampledGrid(data, shape, matrix, outputShape, true);
-}
-
-function sampledGrid(
+/** Sample at `matrix` times each index of `outputShape`, each place in voxel indices being rounded by `round`. */
+export function transformed(
   data: Float32Array,
   shape: Shape,
   matrix: Matrix4,
   [ni, nj, nk]: Shape,
-  round: boolean,
+  round = (value: number): number => value,
 ): Float32Array {
-  const [x, y, z] = matrix as [number[], number[], number[], number[]];
-  const [xi, xj, xk, x0] = x as [number, number, number, number];
-  const [yi, yj, yk, y0] = y as [number, number, number, number];
-  const [zi, zj, zk, z0] = z as [number, number, number, number];
+  const [x, y, z] = matrix as [Row, Row, Row];
   const sampled = new Float32Array(voxelCount([ni, nj, nk]));
   let at = 0;
   for (let i = 0; i < ni; i++) {
     for (let j = 0; j < nj; j++) {
       for (let k = 0; k < nk; k++) {
-        let u = xi * i + xj * j + xk * k + x0;
-        let v = yi * i + yj * j + yk * k + y0;
-        let w = zi * i + zj * j + zk * k + z0;
-        if (round) {
-          u = roundedIndex(u);
-          v = roundedIndex(v);
-          w = roundedIndex(w);
-        }
+        const u = round(x[0] * i + x[1] * j + x[2] * k + x[3]);
+        const v = round(y[0] * i + y[1] * j + y[2] * k + y[3]);
+        const w = round(z[0] * i + z[1] * j + z[2] * k + z[3]);
         sampled[at++] = sample(data, shape, u, v, w);
       }
     }
@@ -79,19 +54,11 @@ export function sample(
   v: number,
   w: number,
 ): number {
-  const ni = shape[0];
-  const nj = shape[1];
-  const nk = shape[2];
+  const [ni, nj, nk] = shape;
   if (!(u >= 0 && v >= 0 && w >= 0 && u <= ni - 1 && v <= nj - 1 && w <= nk - 1)) return 0;
-  const i = Math.floor(u);
-  const j = Math.floor(v);
-  const k = Math.floor(w);
-  const fu = u - i;
-  const fv = v - j;
-  const fw = w - k;
-  const gu = 1 - fu;
-  const gv = 1 - fv;
-  const gw = 1 - fw;
+  const [i, j, k] = [Math.floor(u), Math.floor(v), Math.floor(w)];
+  const [fu, fv, fw] = [u - i, v - j, w - k];
+  const [gu, gv, gw] = [1 - fu, 1 - fv, 1 - fw];
   // On the last voxel the next one has no weight.
   const di = i < ni - 1 ? nj * nk : 0;
   const dj = j < nj - 1 ? nk : 0;

@@ -8,17 +8,6 @@ const TRAILER = 8;
 /** Why bytes cannot be had, in the words that `InputError` puts in brackets. */
 export class SourceError extends Error {}
 
-export interface Source {
-  /** The next bytes; fewer than `count` where the file ends. */
-  take(count: number): Uint8Array;
-  /** Pass over bytes, and say how many there were. */
-  skip(count: number): number;
-}
-
-export function openSource(bytes: Uint8Array, packed: boolean): Source {
-  return packed ? new GzipSource(bytes) : new PlainSource(bytes);
-}
-
 /**
  * How long a file is unpacked. A gzip file's last four bytes say it, modulo 2^32; where they do not say `expected`,
  * it was cut short or packed in several pieces, and is unpacked to see.
@@ -26,67 +15,55 @@ export function openSource(bytes: Uint8Array, packed: boolean): Source {
 export function unpackedLength(bytes: Uint8Array, packed: boolean, expected: number): number {
   if (!packed) return bytes.length;
   const end = bytes.subarray(-4);
-  const told = end.reduceRight((size, byte) => size * 256 + byte, 0);
-  return end.length === 4 && told === expected % 2 ** 32 ? expected : openSource(bytes, true).skip(Infinity);
-}
-
-class PlainSource implements Source {
-  private at = 0;
-
-  constructor(private readonly bytes: Uint8Array) {}
-
-  take(count: number): Uint8Array {
-    const taken = this.bytes.subarray(this.at, this.at + count);
-    this.at += taken.length;
-    return taken;
-  }
-
-  skip(count: number): number {
-    return this.take(count).length;
-  }
+  const claimed = end.reduceRight((size, byte) => size * 256 + byte, 0);
+  return end.length === 4 && claimed === expected % 2 ** 32
+    ? expected
+    : new Source(bytes, true).skip(Infinity);
 }
 
 /** Unpacks a gzip file of one piece or several, and checks length and sum of each, which fflate does not. */
-class GzipSource implements Source {
+export class Source {
   private readonly gunzip: Gunzip;
-  private readonly unpacked: Uint8Array[] = [];
+  private readonly ready: Uint8Array[] = [];
   private pushed = 0;
   private length = 0;
   private crc = 0;
 
-  constructor(private readonly packed: Uint8Array) {
+  constructor(
+    private readonly bytes: Uint8Array,
+    packed: boolean,
+  ) {
     this.gunzip = new Gunzip((chunk) => {
       this.length += chunk.length;
       this.crc = crc32(chunk, this.crc);
-      if (chunk.length) this.unpacked.push(chunk);
+      if (chunk.length) this.ready.push(chunk);
     });
     this.gunzip.onmember = (start) => this.check(start);
+    if (packed) return;
+    this.ready.push(bytes);
+    this.pushed = bytes.length;
   }
 
+  /** The next bytes; fewer than `count` where the file ends. */
   take(count: number): Uint8Array {
     const parts: Uint8Array[] = [];
-    const found = this.pass(count, (part) => parts.push(part));
-    if (parts.length === 1) return parts[0]!;
-    const taken = new Uint8Array(found);
-    let at = 0;
-    for (const part of parts) {
-      taken.set(part, at);
-      at += part.length;
-    }
+    const taken = new Uint8Array(this.pass(count, (part) => parts.push(part)));
+    parts.reduce((at, part) => (taken.set(part, at), at + part.length), 0);
     return taken;
   }
 
+  /** Pass over bytes, and say how many there were. */
   skip(count: number): number {
     return this.pass(count, () => undefined);
   }
 
   private pass(count: number, receive: (part: Uint8Array) => void): number {
     let found = 0;
-    while (found < count && (this.unpacked.length || this.unpackMore())) {
-      const chunk = this.unpacked.shift();
+    while (found < count && (this.ready.length || this.unpackMore())) {
+      const chunk = this.ready.shift();
       if (!chunk) continue;
       const part = chunk.subarray(0, count - found);
-      if (part.length < chunk.length) this.unpacked.unshift(chunk.subarray(part.length));
+      if (part.length < chunk.length) this.ready.unshift(chunk.subarray(part.length));
       receive(part);
       found += part.length;
     }
@@ -94,24 +71,24 @@ class GzipSource implements Source {
   }
 
   private unpackMore(): boolean {
-    if (this.pushed >= this.packed.length) return false;
-    const end = Math.min(this.pushed + PACKED_CHUNK, this.packed.length);
-    const last = end === this.packed.length;
+    if (this.pushed >= this.bytes.length) return false;
+    const end = Math.min(this.pushed + PACKED_CHUNK, this.bytes.length);
+    const last = end === this.bytes.length;
     try {
-      this.gunzip.push(this.packed.subarray(this.pushed, end), last);
+      this.gunzip.push(this.bytes.subarray(this.pushed, end), last);
     } catch (error) {
       if (error instanceof SourceError) throw error;
       throw new SourceError(describe(error));
     }
     this.pushed = end;
-    if (last) this.check(this.packed.length);
+    if (last) this.check(this.bytes.length);
     return true;
   }
 
   /** Compare a piece with what its last eight bytes say of it (RFC 1952). */
   private check(end: number): void {
     if (end < TRAILER) throw new SourceError(describe(undefined));
-    const trailer = new DataView(this.packed.buffer, this.packed.byteOffset + end - TRAILER, TRAILER);
+    const trailer = new DataView(this.bytes.buffer, this.bytes.byteOffset + end - TRAILER, TRAILER);
     if (trailer.getUint32(0, true) !== this.crc || trailer.getUint32(4, true) !== this.length % 2 ** 32) {
       throw new SourceError("no gzip file, or its checksum is wrong");
     }

@@ -1,6 +1,6 @@
 /** Numbers in sentences, written as Python writes them, so that both sides refuse in the same words. */
 
-/** Decimals past the last one that is wanted: no number of double precision comes nearer to a tie without being one. */
+/** Decimals past the last wanted: no double comes nearer to a tie without being a tie. */
 const PAST_TIE = 30;
 
 /** As Python's `:.2f` and its like. */
@@ -24,7 +24,7 @@ export function percent(share: number): string {
   return `${fixed(100 * share, 0)}%`;
 }
 
-/** Round to so many decimals, as Python's `round`. */
+/** As Python's `round`. */
 export function rounded(value: number, decimals: number): number {
   return Number(fixed(value, decimals));
 }

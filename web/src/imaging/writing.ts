@@ -1,7 +1,7 @@
 /** Write a volume as NIfTI-1: the same volume gives the same bytes. */
 
-import { closestRotation, determinant, symmetricEigen, upperLeft, voxelSizes } from "./matrix";
-import { type Matrix4, type Shape, voxelCount } from "./volume";
+import { closestRotation, determinant, symmetricEigen, unitAxes, voxelSizes } from "./matrix";
+import { type Matrix4, type Shape, type Vector, voxelCount } from "./volume";
 
 const HEADER_BYTES = 348;
 /** The header and the four bytes that say "no extension". */
@@ -42,10 +42,7 @@ export function writeNifti(data: Float32Array, shape: Shape, affine: Matrix4): U
     real(268 + 4 * row, affine[row]![3]!);
     affine[row]!.forEach((value, column) => real(280 + 16 * row + 4 * column, value));
   }
-  bytes.set(
-    [..."n+1"].map((letter) => letter.charCodeAt(0)),
-    344,
-  );
+  bytes.set(new TextEncoder().encode("n+1"), 344);
   const [ni, nj, nk] = shape;
   let at = DATA_OFFSET;
   for (let k = 0; k < nk; k++) {
@@ -59,14 +56,10 @@ export function writeNifti(data: Float32Array, shape: Shape, affine: Matrix4): U
 /** Voxel edges and the turn of an affine, without shears, as NIfTI's qform has them. */
 function quaternionOf(affine: Matrix4): { handed: 1 | -1; zooms: number[]; quaternion: number[] } {
   const zooms = voxelSizes(affine);
-  const axes = upperLeft(affine).map((row) => row.map((value, column) => value / zooms[column]!));
+  const axes = unitAxes(affine);
   const handed = determinant(axes) > 0 ? 1 : -1;
   const turn = closestRotation(axes.map(([x, y, z]) => [x!, y!, handed * z!]));
-  const [[xx, xy, xz], [yx, yy, yz], [zx, zy, zz]] = turn as [number[], number[], number[]] as [
-    [number, number, number],
-    [number, number, number],
-    [number, number, number],
-  ];
+  const [[xx, xy, xz], [yx, yy, yz], [zx, zy, zz]] = turn as [Vector, Vector, Vector];
   // The quaternion is the eigenvector of the largest eigenvalue (Bar-Itzhack 2000).
   const { values, vectors } = symmetricEigen([
     [xx - yy - zz, yx + xy, zx + xz, zy - yz],
@@ -82,9 +75,7 @@ function quaternionOf(affine: Matrix4): { handed: 1 | -1; zooms: number[]; quate
 /** Whether a turn and voxel edges alone give the affine. */
 function isWithoutShears(affine: Matrix4): boolean {
   const zooms = voxelSizes(affine);
-  const turn = closestRotation(
-    upperLeft(affine).map((row) => row.map((value, column) => value / zooms[column]!)),
-  );
+  const turn = closestRotation(unitAxes(affine));
   return turn.every((row, index) =>
     row.every((value, column) => {
       const wanted = affine[index]![column]!;

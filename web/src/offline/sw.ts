@@ -14,9 +14,7 @@ scope.addEventListener("activate", (event) =>
 );
 
 scope.addEventListener("message", (event) => {
-  if (event.data === "take over") {
-    void scope.skipWaiting();
-  }
+  if (event.data === "take over") void scope.skipWaiting();
 });
 
 scope.addEventListener("fetch", (event) => {

@@ -1,21 +1,19 @@
 /** What happens when: a scan is taken, the worker reports, the user moves a control. */
 
-import type { Report, Request, Step } from "../messages";
+import { boundsOf, eachAxis, type Vector, type Volume } from "../imaging";
+import type { Of, Report, Request, Step } from "../messages";
+import type { ModelDocument } from "../model.generated";
 import { probabilityChart } from "./chart";
 import { Controls } from "./controls";
-import { byId, percent } from "./dom";
-import type { ModelInfo } from "./model-info";
-import { save, stemOf } from "./saving";
-import { middleOf, type Point } from "./sections";
-import { begun, fromStandard, sceneOf, toStandard, windowOf, type Shown } from "./state";
+import { byId, element, percent, save } from "./dom";
+import { fromStandard, moved, sceneOf, toStandard, windowOf, type Shown } from "./state";
 import { Strip } from "./strip";
 import { summaryPicture } from "./summary";
-import { showChecks, showRegions } from "./tables";
-import { showAnswer, showWaiting } from "./verdict";
+import { showAnswer, showChecks, showRegions } from "./tables";
 import { StagedViewer } from "./viewer";
 
-/** Where the posterior cingulate lies, which AD takes uptake from first. */
-const START: Point = [6, -52, 26];
+/** Posterior cingulate, where AD lowers uptake first. */
+const START: Vector = [6, -52, 26];
 /** Each step's words, and the shares of the bar that it begins and ends at. */
 const STEPS: Record<Step, readonly [string, number, number]> = {
   model: ["Opening the model", 0, 0.05],
@@ -23,8 +21,6 @@ const STEPS: Record<Step, readonly [string, number, number]> = {
   aligning: ["Aligning it to MNI space", 0.1, 0.75],
   scoring: ["Scoring coronal slices", 0.75, 1],
 };
-
-type Of<Kind extends Report["kind"]> = Extract<Report, { kind: Kind }>;
 
 export class App {
   private readonly worker = new Worker("worker.js", { type: "module" });
@@ -34,11 +30,11 @@ export class App {
   private shown: Shown = begun("");
   private scan = 0;
 
-  constructor(private readonly model: ModelInfo) {
+  constructor(private readonly model: ModelDocument) {
     this.controls = new Controls({
       restyle: () => this.restyle(),
       move: (point) => this.move(point),
-      space: () => void this.changeSpace(),
+      space: () => this.changeSpace(),
     });
     this.worker.onmessage = (event: MessageEvent<Report>) => this.hear(event.data);
     this.worker.onerror = () => this.refuse("The page's worker could not be started: reload the page");
@@ -51,42 +47,31 @@ export class App {
     this.begin(name);
     try {
       const bytes = await content;
-      if (scan === this.scan) {
-        this.worker.postMessage({ scan, name, bytes } satisfies Request, [bytes]);
-      }
+      if (scan === this.scan) this.worker.postMessage({ scan, name, bytes } satisfies Request, [bytes]);
     } catch (error) {
-      if (scan === this.scan) {
-        this.refuse(`${name}: cannot be read (${error instanceof Error ? error.message : String(error)})`);
-      }
+      const reason = error instanceof Error ? error.message : String(error);
+      if (scan === this.scan) this.refuse(`${name}: cannot be read (${reason})`);
     }
   }
 
   private begin(name: string): void {
     this.shown = begun(name);
     this.controls.reset();
-    this.strip.clear();
     byId("problem").hidden = true;
     byId("work").classList.add("away");
-    for (const id of ["save-cam", "save-page"]) {
-      byId<HTMLButtonElement>(id).disabled = true;
-    }
     byId("scan-name").textContent = name;
-    byId("regions").closest("section")!.hidden = true;
-    byId("checks").closest("section")!.hidden = true;
-    byId("strip").closest("section")!.hidden = true;
-    showWaiting(byId("answer"), "The answer comes when all slices are scored.");
+    for (const id of ["strip", "regions", "checks"]) sectionOf(id).hidden = true;
+    this.wait("The answer comes when all slices are scored.");
     byId("chart").replaceChildren();
     this.setState("working");
-    this.progress("model", 0);
+    this.progress({ step: "model", done: 0 });
   }
 
   private hear(report: Report): void {
-    if (report.scan !== this.scan) {
-      return;
-    }
+    if (report.scan !== this.scan) return;
     switch (report.kind) {
       case "progress":
-        return this.progress(report.step, report.done);
+        return this.progress(report);
       case "original":
         return this.showOriginal(report);
       case "standard":
@@ -102,124 +87,122 @@ export class App {
     }
   }
 
-  private progress(step: Step, done: number): void {
+  private progress({ step, done }: { step: Step; done: number }): void {
     const [text, from, to] = STEPS[step];
     byId("progress").hidden = false;
     byId<HTMLProgressElement>("progress-bar").value = from + done * (to - from);
-    const sentence = `${text} …`;
-    // Said once a step: a live region reads each change aloud.
-    if (byId("progress-text").textContent !== sentence) {
-      byId("progress-text").textContent = sentence;
-    }
+    this.say(`${text} …`);
+  }
+
+  /** A live region reads each change aloud: say a sentence once. */
+  private say(sentence: string): void {
+    if (byId("progress-text").textContent !== sentence) byId("progress-text").textContent = sentence;
   }
 
   private showOriginal({ picture }: Of<"original">): void {
-    this.shown.original = picture;
-    this.shown.originalWindow = windowOf(picture.data);
+    Object.assign(this.shown, { original: picture, originalWindow: windowOf(picture.data) });
     byId("work").classList.remove("away");
     this.controls.span(picture, middleOf(picture));
-    void this.draw();
+    this.draw();
   }
 
   private showStandard({ picture, matrix, checks }: Of<"standard">): void {
     Object.assign(this.shown, { standard: picture, matrix, checks });
-    byId("checks").closest("section")!.hidden = false;
+    sectionOf("checks").hidden = false;
     showChecks(byId("checks"), checks, this.model.quality);
     this.spanSpace();
-    void this.draw();
+    this.draw();
   }
 
-  private showSlices(report: Of<"slices">): void {
-    this.shown.slices = report;
-    byId("strip").closest("section")!.hidden = false;
-    this.strip.begin(report, this.controls.overlay);
+  private showSlices(slices: Of<"slices">): void {
+    this.shown.slices = slices;
+    sectionOf("strip").hidden = false;
+    this.strip.begin(slices, this.controls.overlay);
     this.drawChart();
   }
 
-  private showSlice(report: Of<"slice">): void {
-    const yMm = this.shown.slices!.yMm;
-    this.shown.scored.push({ y_mm: yMm[report.index]!, probability_of_ad: report.probability });
-    this.strip.add(report, this.controls.overlay, this.model.threshold);
+  private showSlice(slice: Of<"slice">): void {
+    const { yMm } = this.shown.slices!;
+    this.shown.scored.push({ y_mm: yMm[slice.index]!, probability_of_ad: slice.probability });
+    this.strip.add(slice, this.controls.overlay, this.model.threshold);
     this.drawChart();
-    this.progress("scoring", (report.index + 1) / yMm.length);
+    this.progress({ step: "scoring", done: (slice.index + 1) / yMm.length });
   }
 
-  private showAnswer({ answer, cam, camMax, camFile }: Of<"answer">): void {
-    Object.assign(this.shown, { answer, cam: { picture: cam, max: camMax }, camFile });
+  private showAnswer({ answer, cam: picture, camMax: max, camFile }: Of<"answer">): void {
+    const cam = { picture, max };
+    Object.assign(this.shown, { answer, cam, originalCam: moved(cam, answer.matrix), camFile });
     showAnswer(byId("answer"), answer, this.model);
     showRegions(byId<HTMLTableElement>("regions"), answer.regions);
-    byId("regions").closest("section")!.hidden = false;
-    byId<HTMLButtonElement>("save-cam").disabled = false;
-    byId<HTMLButtonElement>("save-page").disabled = false;
+    sectionOf("regions").hidden = false;
     this.strip.restyle(this.controls.overlay);
     this.follow(this.controls.point);
     this.setState("answered");
-    byId("progress-text").textContent = `Answered: ${percent(answer.probability_of_ad)} probability of AD`;
-    void this.draw();
+    this.say(`Answered: ${percent(answer.probability_of_ad)} probability of AD`);
+    this.draw();
   }
 
   private refuse(sentence: string): void {
     byId("problem").textContent = sentence;
     byId("problem").hidden = false;
     byId("progress").hidden = true;
-    byId("progress-text").textContent = "";
-    showWaiting(byId("answer"), "There is no answer for this scan; the reason stands above.");
+    this.say("");
+    this.wait("There is no answer for this scan; the reason stands above.");
     this.setState("refused");
-    void this.draw();
+    this.draw();
+  }
+
+  private wait(sentence: string): void {
+    byId("answer").replaceChildren(element("p", "waiting", sentence));
   }
 
   private setState(state: "working" | "answered" | "refused"): void {
     document.body.dataset["state"] = state;
-    byId("work").setAttribute("aria-busy", String(state === "working"));
+    byId("work").ariaBusy = String(state === "working");
+    for (const id of ["save-cam", "save-page"]) byId<HTMLButtonElement>(id).disabled = state !== "answered";
   }
 
   private drawChart(): void {
     const { scored, slices } = this.shown;
-    byId("chart").replaceChildren(probabilityChart(scored, slices!.yMm, this.model.threshold));
+    byId("chart").innerHTML = probabilityChart(scored, slices!.yMm, this.model.threshold);
   }
 
-  private get scene() {
-    return sceneOf(this.shown, this.controls.overlay, this.model.slices.window);
+  private sceneOf(shown: Shown) {
+    return sceneOf(shown, this.controls.overlay, this.model.slices.window);
   }
 
-  private async draw(): Promise<void> {
-    const { scene } = this;
-    if (scene) {
-      const settled = document.body.dataset["state"] !== "working";
-      await this.viewer.show(scene, this.controls.point, settled);
-    }
+  private draw(): void {
+    const scene = this.sceneOf(this.shown);
+    const settled = document.body.dataset["state"] !== "working";
+    if (scene) void this.viewer.show(scene, this.controls.point, settled);
   }
 
-  private async changeSpace(): Promise<void> {
+  private changeSpace(): void {
     this.shown.space = this.controls.space;
     this.spanSpace();
-    await this.draw();
+    this.draw();
   }
 
   /** Let the sliders span the space that is shown. */
   private spanSpace(): void {
     const { space, original, standard, matrix } = this.shown;
     const picture = space === "standard" ? standard : original;
-    if (picture) {
-      this.controls.span(picture, matrix ? fromStandard(this.shown, START) : middleOf(picture));
-    }
+    if (picture) this.controls.span(picture, matrix ? fromStandard(this.shown, START) : middleOf(picture));
   }
 
   private restyle(): void {
-    const { scene } = this;
+    const scene = this.sceneOf(this.shown);
     this.strip.restyle(this.controls.overlay);
-    if (scene) {
-      this.viewer.restyle(scene);
-    }
+    if (scene) this.viewer.restyle(scene);
   }
 
-  private move(point: Point): void {
+  private move(point: Vector): void {
     this.follow(point);
     this.viewer.moveTo(point);
   }
 
   /** Let sliders and slices say where the viewer is. */
-  private follow(point: Point): void {
+  private follow(point: Vector): void {
     this.controls.point = point;
     this.strip.mark(toStandard(this.shown, point)[1]);
   }
@@ -230,13 +213,30 @@ export class App {
   }
 
   private saveCam(): void {
-    save(this.shown.camFile!, `${stemOf(this.shown.name)}_cam.nii`, "application/octet-stream");
+    save(this.shown.camFile!, `${this.stem}_cam.nii`, "application/octet-stream");
   }
 
   private async saveSummary(): Promise<void> {
-    const { shown, controls, model } = this;
-    const scene = sceneOf({ ...shown, space: "standard" }, controls.overlay, model.slices.window)!;
+    const { shown, controls, model, stem } = this;
+    const scene = this.sceneOf({ ...shown, space: "standard" })!;
     const at = toStandard(shown, controls.point);
-    save(await summaryPicture(shown, scene, at, model), `${stemOf(shown.name)}_adpet.png`, "image/png");
+    save(await summaryPicture(shown.answer!, scene, at, model), `${stem}_adpet.png`, "image/png");
   }
+
+  private get stem(): string {
+    return this.shown.name.replace(/\.nii(\.gz)?$/i, "");
+  }
+}
+
+function begun(name: string): Shown {
+  return { name, space: "standard", checks: [], scored: [] };
+}
+
+function sectionOf(id: string): HTMLElement {
+  return byId(id).closest("section")!;
+}
+
+function middleOf(picture: Volume): Vector {
+  const [low, high] = boundsOf(picture);
+  return eachAxis((axis) => (low[axis]! + high[axis]!) / 2);
 }

@@ -1,61 +1,54 @@
 /** The ways to bring a scan: choose a file, drop one, or take an example. */
 
-import type { Example } from "../answer";
-import { byId, element } from "./dom";
-import { fetchJson } from "./model-info";
+import { byId, element, fetched } from "./dom";
 
-export type Take = (name: string, content: Promise<ArrayBuffer>) => void;
+type Take = (name: string, content: Promise<ArrayBuffer>) => void;
+
+/** A simulated scan that the build has chosen. */
+interface Example {
+  kind: string;
+  title: string;
+  severity: number;
+  subject: string;
+  file: string;
+}
 
 export function offerFiles(take: Take): void {
+  const first = (files: FileList | null | undefined) => {
+    if (files?.[0]) take(files[0].name, files[0].arrayBuffer());
+  };
   const input = byId<HTMLInputElement>("file");
   input.addEventListener("change", () => {
-    const file = input.files?.[0];
-    if (file) {
-      take(file.name, file.arrayBuffer());
-    }
+    first(input.files);
     // Lets the same file be chosen again.
     input.value = "";
   });
   let depth = 0;
-  const veil = (shown: boolean) => document.body.classList.toggle("dropping", shown);
-  addEventListener("dragenter", () => veil(++depth > 0));
-  addEventListener("dragleave", () => veil(--depth > 0));
+  const veil = (to: number) => document.body.classList.toggle("dropping", (depth = to) > 0);
+  addEventListener("dragenter", () => veil(depth + 1));
+  addEventListener("dragleave", () => veil(depth - 1));
   addEventListener("dragover", (event) => event.preventDefault());
   addEventListener("drop", (event) => {
     event.preventDefault();
-    depth = 0;
-    veil(false);
-    const file = event.dataTransfer?.files[0];
-    if (file) {
-      take(file.name, file.arrayBuffer());
-    }
+    veil(0);
+    first(event.dataTransfer?.files);
   });
 }
 
 export async function offerExamples(take: Take): Promise<void> {
-  const examples = (await fetchJson("examples/examples.json")) as Example[];
+  const examples = (await (await fetched("examples/examples.json")).json()) as Example[];
   const place = byId("examples");
-  for (const example of examples) {
-    const button = element(
-      "button",
-      { type: "button", "data-kind": example.kind },
-      element("strong", {}, example.title),
-      element(
-        "span",
-        { class: "small" },
-        `test subject ${example.subject}, severity ${example.severity.toFixed(1)}`,
-      ),
-    );
-    button.addEventListener("click", () => take(example.file, fetchedExample(example.file)));
+  for (const { kind, title, subject, severity, file } of examples) {
+    const text = `test subject ${subject}, severity ${severity.toFixed(1)}`;
+    const content = [element("strong", {}, title), element("span", "small", text)];
+    const button = element("button", { type: "button", "data-kind": kind }, ...content);
+    button.addEventListener("click", () => {
+      take(
+        file,
+        fetched(`examples/${file}`).then((response) => response.arrayBuffer()),
+      );
+    });
     place.append(button);
   }
   place.parentElement!.hidden = examples.length === 0;
-}
-
-async function fetchedExample(file: string): Promise<ArrayBuffer> {
-  const response = await fetch(`examples/${file}`);
-  if (!response.ok) {
-    throw new Error(`${file}: required an example; received status ${response.status}; build the page again`);
-  }
-  return response.arrayBuffer();
 }

@@ -1,40 +1,31 @@
-/** The sliders and switches beside the viewer. */
+/** The sliders and switches of the viewer. */
 
+import { boundsOf, eachAxis, type Vector, type Volume } from "../imaging";
 import { gradient, type Direction, type Overlay } from "./colours";
 import { byId, signed } from "./dom";
-import { boundsOf, type Point } from "./sections";
-import type { Picture } from "../messages";
-import type { Space } from "./state";
 
-const AXES = ["x", "y", "z"] as const;
-
-export interface Listeners {
-  restyle(overlay: Overlay): void;
-  move(point: Point): void;
-  space(space: Space): void;
-}
+export type Space = "standard" | "original";
 
 export class Controls {
   private readonly opacity = byId<HTMLInputElement>("opacity");
   private readonly threshold = byId<HTMLInputElement>("threshold");
-  private readonly places = AXES.map((axis) => byId<HTMLInputElement>(axis));
+  private readonly places = ["x", "y", "z"].map((axis) => byId<HTMLInputElement>(axis));
 
-  constructor(listeners: Listeners) {
+  constructor(on: { restyle(): void; move(point: Vector): void; space(): void }) {
     const restyle = () => {
-      this.tell();
-      listeners.restyle(this.overlay);
+      this.label();
+      on.restyle();
     };
-    this.opacity.addEventListener("input", restyle);
-    this.threshold.addEventListener("input", restyle);
+    for (const input of [this.opacity, this.threshold]) input.addEventListener("input", restyle);
     byId("direction").addEventListener("change", restyle);
-    byId("space").addEventListener("change", () => listeners.space(this.space));
+    byId("space").addEventListener("change", () => on.space());
     for (const place of this.places) {
       place.addEventListener("input", () => {
-        this.tell();
-        listeners.move(this.point);
+        this.label();
+        on.move(this.point);
       });
     }
-    this.tell();
+    this.label();
   }
 
   get overlay(): Overlay {
@@ -49,19 +40,17 @@ export class Controls {
     return checked("space") as Space;
   }
 
-  get point(): Point {
-    return this.places.map((place) => Number(place.value)) as unknown as Point;
+  get point(): Vector {
+    return eachAxis((axis) => Number(this.places[axis]!.value));
   }
 
-  set point(point: Point) {
-    this.places.forEach((place, axis) => {
-      place.value = String(Math.round(point[axis]!));
-    });
-    this.tell();
+  set point(point: Vector) {
+    this.places.forEach((place, axis) => (place.value = String(Math.round(point[axis]!))));
+    this.label();
   }
 
-  /** Let the sliders of the place span a volume; the place stays where it can. */
-  span(picture: Picture, point: Point): void {
+  /** Let the sliders of the place span a volume. */
+  span(picture: Volume, point: Vector): void {
     const [low, high] = boundsOf(picture);
     this.places.forEach((place, axis) => {
       place.min = String(Math.ceil(low[axis]!));
@@ -75,14 +64,14 @@ export class Controls {
     byId("space").querySelector<HTMLInputElement>("[value=standard]")!.checked = true;
   }
 
-  private tell(): void {
-    const { direction, opacity, threshold } = this.overlay;
-    byId("opacity-value").textContent = `${Math.round(100 * opacity)}%`;
-    byId("threshold-value").textContent = `${Math.round(100 * threshold)}%`;
-    byId("legend-bar").style.backgroundImage = gradient(direction);
-    this.places.forEach((place, axis) => {
-      byId(`${AXES[axis]}-value`).textContent = `${signed(Number(place.value), 0)} mm`;
-    });
+  private label(): void {
+    for (const input of [this.opacity, this.threshold]) {
+      byId(`${input.id}-value`).textContent = `${input.value}%`;
+    }
+    byId("legend-bar").style.backgroundImage = gradient(this.overlay.direction);
+    for (const place of this.places) {
+      byId(`${place.id}-value`).textContent = `${signed(Number(place.value), 0)} mm`;
+    }
   }
 }
 

@@ -1,24 +1,16 @@
 /** Three planes and 3D by NiiVue. */
 
-import {
-  Niivue,
-  NVImage,
-  SHOW_RENDER,
-  MULTIPLANAR_TYPE,
-  SLICE_TYPE,
-  type NiiVueLocation,
-} from "@niivue/niivue";
-import { writeNifti } from "../imaging";
-import type { Picture } from "../messages";
+import { MULTIPLANAR_TYPE, Niivue, NVImage, SHOW_RENDER, type NiiVueLocation } from "@niivue/niivue";
+import { type Vector, type Volume, writeNifti } from "../imaging";
 import { lookupTable, type Direction } from "./colours";
 import { element } from "./dom";
-import type { Point, Scene } from "./sections";
+import type { Scene } from "./sections";
 import type { OnMove, Viewer } from "./viewer";
 
 /** NiiVue's code for colours that run from 0 to the largest value and end at once below the least one. */
 const NOTHING_BELOW_LEAST = 2;
 const BLACK = [0.043, 0.051, 0.063, 1];
-const STEP_KEYS: Record<string, Point> = {
+const STEP_KEYS: Record<string, Vector> = {
   ArrowLeft: [-1, 0, 0],
   ArrowRight: [1, 0, 0],
   ArrowUp: [0, 0, 1],
@@ -28,16 +20,13 @@ const STEP_KEYS: Record<string, Point> = {
 };
 
 export class NiivueViewer implements Viewer {
-  private base: Picture | undefined;
-  private cam: Picture | undefined;
+  private base: Volume | undefined;
+  private cam: Volume | undefined;
   private direction: Direction | undefined;
   private frame = 0;
   private queue: Promise<unknown> = Promise.resolve();
 
-  private constructor(
-    private readonly niivue: Niivue,
-    private readonly onMove: OnMove,
-  ) {}
+  private constructor(private readonly niivue: Niivue) {}
 
   static async open(place: HTMLElement, onMove: OnMove): Promise<NiivueViewer> {
     const canvas = element("canvas", {
@@ -53,19 +42,14 @@ export class NiivueViewer implements Viewer {
       dragAndDropEnabled: false,
       fontColor: [1, 1, 1, 1],
       fontMinPx: 13,
-      isColorbar: false,
-      isOrientCube: false,
-      isRadiologicalConvention: false,
       loadingText: "",
       logLevel: "error",
-      multiplanarEqualSize: false,
       multiplanarForceRender: true,
       multiplanarLayout: MULTIPLANAR_TYPE.GRID,
       multiplanarShowRender: SHOW_RENDER.ALWAYS,
       scrollRequiresFocus: true,
       show3Dcrosshair: true,
       showAllOrientationMarkers: true,
-      sliceType: SLICE_TYPE.MULTIPLANAR,
       tileMargin: 4,
       viewModeHotKey: "",
       clipPlaneHotKey: "",
@@ -75,9 +59,12 @@ export class NiivueViewer implements Viewer {
     for (const direction of ["AD", "CN"] as const) {
       niivue.addColormap(nameOf(direction), lookupTable(direction));
     }
-    const viewer = new NiivueViewer(niivue, onMove);
+    const viewer = new NiivueViewer(niivue);
     canvas.addEventListener("keydown", (event) => viewer.step(event));
-    niivue.onLocationChange = (location) => viewer.moved(location as NiiVueLocation);
+    niivue.onLocationChange = (location) => {
+      const [x, y, z] = (location as NiiVueLocation).mm;
+      onMove([x!, y!, z!]);
+    };
     return viewer;
   }
 
@@ -92,9 +79,9 @@ export class NiivueViewer implements Viewer {
     void this.show(scene);
   }
 
-  moveTo(point: Point): void {
+  moveTo(point: Vector): void {
     if (this.base) {
-      this.niivue.scene.crosshairPos = this.niivue.mm2frac([...point]);
+      this.niivue.scene.crosshairPos = this.niivue.mm2frac(point);
       this.niivue.drawScene();
     }
   }
@@ -103,9 +90,7 @@ export class NiivueViewer implements Viewer {
     const { niivue } = this;
     if (scene.base !== this.base) {
       const image = await imageOf(scene.base, "scan.nii", "gray", 1, scene.window);
-      while (niivue.volumes.length) {
-        niivue.removeVolume(niivue.volumes.at(-1)!);
-      }
+      while (niivue.volumes.length) niivue.removeVolume(niivue.volumes.at(-1)!);
       niivue.addVolume(image);
       this.base = scene.base;
       this.cam = undefined;
@@ -116,9 +101,7 @@ export class NiivueViewer implements Viewer {
       return;
     }
     cancelAnimationFrame(this.frame);
-    if (niivue.volumes.length > 1) {
-      niivue.removeVolume(niivue.volumes[1]!);
-    }
+    if (niivue.volumes.length > 1) niivue.removeVolume(niivue.volumes[1]!);
     if (cam) {
       const sign = overlay.direction === "AD" ? 1 : -1;
       const towards = { ...cam.picture, data: cam.picture.data.map((value) => sign * value) };
@@ -143,10 +126,6 @@ export class NiivueViewer implements Viewer {
     });
   }
 
-  private moved({ mm }: NiiVueLocation): void {
-    this.onMove([mm[0]!, mm[1]!, mm[2]!]);
-  }
-
   private step(event: KeyboardEvent): void {
     const step = STEP_KEYS[event.key];
     if (step && this.base) {
@@ -166,7 +145,7 @@ function leastOf({ cam, overlay }: Scene): number {
 }
 
 function imageOf(
-  { data, shape, affine }: Picture,
+  { data, shape, affine }: Volume,
   name: string,
   colormap: string,
   opacity: number,

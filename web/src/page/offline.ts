@@ -3,32 +3,25 @@
 import { element } from "./dom";
 
 export function workOffline(status: HTMLElement): void {
-  if (!("serviceWorker" in navigator)) {
-    return;
-  }
-  const container = navigator.serviceWorker;
+  void keep(status).catch((error: unknown) => console.warn(error));
+}
+
+async function keep(status: HTMLElement): Promise<void> {
+  // Absent over plain HTTP.
+  const container = navigator.serviceWorker as ServiceWorkerContainer | undefined;
+  if (!container) return;
   const hadOne = container.controller !== null;
-  void container
-    .register("sw.js")
-    .then((registration) => {
-      const offer = () => {
-        if (registration.waiting && hadOne) {
-          offerNewer(status, registration.waiting);
-        }
-      };
-      offer();
-      registration.addEventListener("updatefound", () => {
-        registration.installing?.addEventListener("statechange", offer);
-      });
-      return container.ready;
-    })
-    .then(() => {
-      status.dataset["offline"] = "ready";
-      if (!status.hasChildNodes()) {
-        status.textContent = "Works offline from now on.";
-      }
-    })
-    .catch((error: unknown) => console.warn(error));
+  const registration = await container.register("sw.js");
+  const offer = () => {
+    if (registration.waiting && hadOne) offerNewer(status, registration.waiting);
+  };
+  offer();
+  registration.addEventListener("updatefound", () => {
+    registration.installing?.addEventListener("statechange", offer);
+  });
+  await container.ready;
+  status.dataset["offline"] = "ready";
+  if (!status.hasChildNodes()) status.textContent = "Works offline from now on.";
 }
 
 function offerNewer(status: HTMLElement, waiting: ServiceWorker): void {

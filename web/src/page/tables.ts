@@ -1,32 +1,73 @@
-/** The table of regions, which can be sorted, and the quality checks. */
+/** The answer in figures and words, the sortable table of regions, and the quality checks. */
 
 import type { CheckRow, RegionRow } from "../imaging";
-import type { CheckInfo } from "./model-info";
+import type { Answer } from "../messages";
+import type { ModelDocument } from "../model.generated";
 import { element, figure, percent, signed } from "./dom";
 
-type Column = "name" | "uptake" | "z" | "cam_share";
+export const LEAKY = "This model was trained and tested on the same subjects.";
 
-const COLUMNS: readonly (readonly [Column, string, string])[] = [
+const COLUMNS = [
   ["name", "Region", "By name"],
   ["uptake", "Uptake", "Ratio to the reference region"],
   ["z", "z against CN", "Standard deviations of cognitively normal training scans"],
   ["cam_share", "Share of map", "Share of the positive map inside the brain that lies in the region"],
-];
+] as const;
 /** The z at which a bar ends. */
 const WIDEST_Z = 4;
-const MARKS = { ok: "✓", flagged: "!", refused: "×" } as const;
-const WORDS = { ok: "as in training", flagged: "unusual", refused: "refused" } as const;
+const VERDICTS = {
+  refused: { order: 0, mark: "×", words: "refused" },
+  flagged: { order: 1, mark: "!", words: "unusual" },
+  ok: { order: 2, mark: "✓", words: "as in training" },
+};
 
-/** Draw the regions into a table, lowest z first; a click on a heading sorts anew. */
+export function showAnswer(place: HTMLElement, answer: Answer, model: ModelDocument): void {
+  const { probability_of_ad: p, threshold, checks } = answer;
+  const [side, other, where] =
+    p >= threshold ? ["AD", "CN", "At or above"] : (["CN", "AD", "Below"] as const);
+  const { auc, test_subjects: subjects } = model.performance;
+  const limit = percent(threshold);
+  const scale = element(
+    "div",
+    { class: `scale ${side.toLowerCase()}`, "aria-hidden": "true" },
+    element("span", "fill"),
+    element("span", "limit"),
+    element("span", "label", `threshold ${limit}`),
+  );
+  scale.style.setProperty("--p", String(p));
+  scale.style.setProperty("--threshold", String(threshold));
+  scale.classList.toggle("late", threshold > 0.6);
+  const flags = checks.filter((check) => check.verdict === "flagged").map((check) => check.reason);
+  const [value, low, high] = [auc.value, auc.low, auc.high].map((share) => share.toFixed(2));
+  const paragraphs = [
+    [
+      "",
+      `${where} the threshold of ${limit}: more like the ${side} than the ${other} scans it has learned from.`,
+    ],
+    ["meaning", answer.meaning],
+    ["small", `AUC ${value} (${low} to ${high}) on ${subjects} held-out subjects.`],
+    ["warning", answer.leaky ? LEAKY : ""],
+    ["warning", flags.length ? `Take it with care: ${flags.join("; ")}.` : ""],
+    ["limits", "Not for diagnosis. Research use only."],
+  ] as const;
+  const strong = element("strong", { id: "probability" }, percent(p));
+  place.replaceChildren(
+    element("p", `figure ${side.toLowerCase()}`, strong, " probability of AD"),
+    scale,
+    ...paragraphs.flatMap(([kind, text]) => (text ? [element("p", kind, text)] : [])),
+  );
+}
+
+/** Draw the regions into a table, lowest z first; a click on a heading sorts. */
 export function showRegions(table: HTMLTableElement, regions: readonly RegionRow[]): void {
-  let sorted: { column: Column; ascending: boolean } = { column: "z", ascending: true };
+  let sorted: { column: (typeof COLUMNS)[number][0]; ascending: boolean } = { column: "z", ascending: true };
   const draw = () => {
-    const direction = sorted.ascending ? 1 : -1;
-    const rows = [...regions].sort((a, b) => direction * compare(a[sorted.column], b[sorted.column]));
+    const { column, ascending } = sorted;
+    const rows = [...regions].sort((a, b) => (ascending ? 1 : -1) * compare(a[column], b[column]));
     table.tBodies[0]!.replaceChildren(...rows.map(regionRow));
-    table.querySelectorAll("th[scope=col]").forEach((heading, index) => {
-      const here = COLUMNS[index]![0] === sorted.column;
-      heading.setAttribute("aria-sort", here ? (sorted.ascending ? "ascending" : "descending") : "none");
+    COLUMNS.forEach(([name], index) => {
+      const order = name !== column ? "none" : ascending ? "ascending" : "descending";
+      headings[index]!.setAttribute("aria-sort", order);
     });
   };
   const headings = COLUMNS.map(([column, text, title]) => {
@@ -46,13 +87,13 @@ function compare(a: string | number, b: string | number): number {
 }
 
 function regionRow({ name, uptake, z, cam_share, ad_pattern }: RegionRow): HTMLTableRowElement {
-  const bar = element("span", { class: z < 0 ? "bar low" : "bar high", "aria-hidden": "true" });
+  const bar = element("span", { class: z < 0 ? "bar ad" : "bar cn", "aria-hidden": "true" });
   bar.style.setProperty("--length", `${Math.min(Math.abs(z) / WIDEST_Z, 1) * 50}%`);
   const title = element("th", { scope: "row" }, name);
   if (ad_pattern) {
     title.append(
       " ",
-      element("span", { class: "badge", title: "AD takes uptake from here first" }, "AD pattern"),
+      element("span", { class: "badge", title: "AD lowers uptake here first" }, "AD pattern"),
     );
   }
   return element(
@@ -60,12 +101,7 @@ function regionRow({ name, uptake, z, cam_share, ad_pattern }: RegionRow): HTMLT
     {},
     title,
     element("td", {}, uptake.toFixed(2)),
-    element(
-      "td",
-      { class: "z" },
-      element("span", { class: "track" }, bar),
-      element("span", {}, signed(z, 1)),
-    ),
+    element("td", "z", element("span", "track", bar), element("span", {}, signed(z, 1))),
     element("td", {}, percent(cam_share)),
   );
 }
@@ -74,29 +110,18 @@ function regionRow({ name, uptake, z, cam_share, ad_pattern }: RegionRow): HTMLT
 export function showChecks(
   list: HTMLElement,
   checks: readonly CheckRow[],
-  infos: readonly CheckInfo[],
+  limits: ModelDocument["quality"],
 ): void {
-  const severity = { refused: 0, flagged: 1, ok: 2 } as const;
-  const items = [...checks]
-    .sort((a, b) => severity[a.verdict] - severity[b.verdict])
-    .map(({ name, value, verdict, reason }) => {
-      const info = infos.find((one) => one.name === name);
-      const usual = info ? `; training scans ${figure(info.low)} to ${figure(info.high)}` : "";
-      return element(
-        "li",
-        { class: verdict },
-        element("span", { class: "mark", role: "img", "aria-label": WORDS[verdict] }, MARKS[verdict]),
-        element(
-          "div",
-          {},
-          ...(reason
-            ? [element("p", { class: "reason" }, reason)]
-            : [
-                element("p", {}, info?.text ?? name),
-                element("p", { class: "small" }, `${figure(value)}${usual}`),
-              ]),
-        ),
-      );
-    });
+  const sorted = [...checks].sort((a, b) => VERDICTS[a.verdict].order - VERDICTS[b.verdict].order);
+  const items = sorted.map(({ name, value, verdict, reason }) => {
+    const { mark, words } = VERDICTS[verdict];
+    const limit = limits.find((other) => other.name === name);
+    const usual = limit ? `; training scans ${figure(limit.low)} to ${figure(limit.high)}` : "";
+    const text = reason
+      ? [element("p", "reason", reason)]
+      : [element("p", {}, limit?.text ?? name), element("p", "small", `${figure(value)}${usual}`)];
+    const sign = element("span", { class: "mark", role: "img", "aria-label": words }, mark);
+    return element("li", verdict, sign, element("div", {}, ...text));
+  });
   list.replaceChildren(...items);
 }

@@ -3,55 +3,51 @@
  * then NiiVue with planes and 3D, where there is WebGL2.
  */
 
+import { boundsOf, eachAxis, type Vector } from "../imaging";
 import { element } from "./dom";
-import { PlaneViewer } from "./plane-viewer";
-import type { Point, Scene } from "./sections";
+import { paintSection, sidesOf, type Axis, type Scene } from "./sections";
 
 export interface Viewer {
   /** Show a volume and the map over it; returns when it is drawn. */
   show(scene: Scene): Promise<void>;
   /** Change what is shown of the map. */
   restyle(scene: Scene): void;
-  moveTo(point: Point): void;
+  moveTo(point: Vector): void;
 }
 
-/** Is called with the place that the user has moved to, in world mm. */
-export type OnMove = (point: Point) => void;
+/** Called with the place that the user has moved to, in world mm. */
+export type OnMove = (point: Vector) => void;
+
+const PIXEL_MM = 1.5;
+const NAMES = ["Sagittal", "Coronal", "Axial"] as const;
 
 export class StagedViewer {
-  private readonly planes: PlaneViewer;
-  private readonly planesPlace = element("div", { class: "stage" });
-  private readonly fullPlace = element("div", { class: "stage away" });
+  private readonly planesPlace = element("div", "stage");
+  private readonly fullPlace = element("div", "stage away");
+  private readonly planes = new PlaneViewer(this.planesPlace);
   private full: Promise<Viewer | undefined> | undefined;
-  private active: Viewer;
+  private active: Viewer = this.planes;
   private turn = 0;
   /** What was asked for last, which a viewer that opens or reads meanwhile does not know. */
   private scene: Scene | undefined;
-  private point: Point = [0, 0, 0];
+  private point: Vector = [0, 0, 0];
 
   constructor(
-    place: HTMLElement,
+    private readonly place: HTMLElement,
     private readonly onMove: OnMove,
   ) {
     place.replaceChildren(this.planesPlace, this.fullPlace);
-    this.planes = new PlaneViewer(this.planesPlace);
-    this.active = this.planes;
   }
 
   /** Show a scene at a place; `settled` when the page has nothing else to do. */
-  async show(scene: Scene, point: Point, settled: boolean): Promise<void> {
+  async show(scene: Scene, point: Vector, settled: boolean): Promise<void> {
     const turn = ++this.turn;
     [this.scene, this.point] = [scene, point];
     this.full ??= settled ? this.openFull() : undefined;
-    const full = settled ? await this.full : undefined;
-    if (turn !== this.turn) {
-      return;
-    }
-    const viewer = full ?? this.planes;
+    const viewer = (settled && (await this.full)) || this.planes;
+    if (turn !== this.turn) return;
     await viewer.show(this.scene);
-    if (turn !== this.turn) {
-      return;
-    }
+    if (turn !== this.turn) return;
     viewer.restyle(this.scene);
     viewer.moveTo(this.point);
     this.activate(viewer);
@@ -62,16 +58,17 @@ export class StagedViewer {
     this.active.restyle(scene);
   }
 
-  moveTo(point: Point): void {
+  moveTo(point: Vector): void {
     this.point = point;
     this.active.moveTo(point);
   }
 
   private activate(viewer: Viewer): void {
+    const isPlanes = viewer === this.planes;
     this.active = viewer;
-    this.planesPlace.classList.toggle("away", viewer !== this.planes);
-    this.fullPlace.classList.toggle("away", viewer === this.planes);
-    this.planesPlace.parentElement!.dataset["viewer"] = viewer === this.planes ? "planes" : "niivue";
+    this.planesPlace.classList.toggle("away", !isPlanes);
+    this.fullPlace.classList.toggle("away", isPlanes);
+    this.place.dataset["viewer"] = isPlanes ? "planes" : "niivue";
   }
 
   private async openFull(): Promise<Viewer | undefined> {
@@ -86,8 +83,59 @@ export class StagedViewer {
         console.warn(error);
       }
     }
-    this.planes.say("3D needs WebGL2, which this browser does not offer.");
+    this.planes.note.textContent = "3D needs WebGL2, which this browser does not offer.";
     return undefined;
+  }
+}
+
+/** Three sections, which need no WebGL. */
+class PlaneViewer implements Viewer {
+  readonly note = element("p", "note", "3D comes with the answer.");
+  private readonly canvases = NAMES.map(() => element("canvas", { role: "img" }));
+  private scene: Scene | undefined;
+  private point: Vector = [0, 0, 0];
+  private frame = 0;
+
+  constructor(place: HTMLElement) {
+    // As NiiVue lays them out, with the fourth place for 3D.
+    const figures = ([1, 0, 2] as const).map((axis) => {
+      const [first, last] = sidesOf(axis).map((side) => element("b", {}, side));
+      return element(
+        "figure",
+        {},
+        this.canvases[axis]!,
+        first!,
+        last!,
+        element("figcaption", {}, NAMES[axis]),
+      );
+    });
+    place.replaceChildren(element("div", "planes", ...figures, this.note));
+  }
+
+  async show(scene: Scene): Promise<void> {
+    const [low, high] = boundsOf(scene.base);
+    this.point = eachAxis((n) => Math.min(Math.max(this.point[n]!, low[n]!), high[n]!));
+    this.restyle(scene);
+  }
+
+  restyle(scene: Scene): void {
+    this.scene = scene;
+    this.paintSoon();
+  }
+
+  moveTo(point: Vector): void {
+    this.point = point;
+    this.paintSoon();
+  }
+
+  private paintSoon(): void {
+    cancelAnimationFrame(this.frame);
+    this.frame = requestAnimationFrame(() =>
+      this.canvases.forEach((canvas, axis) => {
+        paintSection(canvas, this.scene!, axis as Axis, this.point, PIXEL_MM);
+        canvas.ariaLabel = `${NAMES[axis]} section at ${Math.round(this.point[axis]!)} mm`;
+      }),
+    );
   }
 }
 

@@ -1,17 +1,13 @@
 /**
- * Fetch the model that lies beside the page, each file checked against the digest that `model.json` names: over HTTPS
- * and on loopback, since browsers compute none elsewhere.
+ * Fetch the model next to the page, each file checked against the digest that `model.json` names: over HTTPS and on
+ * loopback, since browsers compute none elsewhere.
  */
 
-import { InputError, MODEL_IMAGES, openModel, type Model, type ModelConstants } from "../imaging";
+import { InputError, MODEL_IMAGES, openModel, type Model } from "../imaging";
+import type { ModelDocument } from "../model.generated";
 
-export interface Opened {
-  model: Model;
-  network: Uint8Array<ArrayBuffer>;
-}
-
-export async function fetchModel(): Promise<Opened> {
-  const constants = JSON.parse(new TextDecoder().decode(await fetched("model.json"))) as ModelConstants;
+export async function fetchModel(): Promise<{ model: Model; network: Uint8Array<ArrayBuffer> }> {
+  const constants = JSON.parse(new TextDecoder().decode(await fetched("model.json"))) as ModelDocument;
   const names = [...MODEL_IMAGES, constants.network.file];
   const contents = await Promise.all(names.map((name) => checked(name, constants.files[name])));
   const images = Object.fromEntries(MODEL_IMAGES.map((name, index) => [name, contents[index]!]));
@@ -20,25 +16,17 @@ export async function fetchModel(): Promise<Opened> {
 
 async function checked(name: string, digest: string | undefined): Promise<Uint8Array<ArrayBuffer>> {
   const content = await fetched(name);
-  if (!isSecureContext) {
-    return content;
-  }
+  if (!isSecureContext) return content;
   const found = new Uint8Array(await crypto.subtle.digest("SHA-256", content));
   const hex = Array.from(found, (byte) => byte.toString(16).padStart(2, "0")).join("");
-  if (hex !== digest) {
-    throw new InputError(
-      `${name}: required the file that model.json names; received another; reload the page`,
-    );
-  }
-  return content;
+  if (hex === digest) return content;
+  throw new InputError(`${name}: required the file that model.json names; received another; reload the page`);
 }
 
 async function fetched(name: string): Promise<Uint8Array<ArrayBuffer>> {
   const response = await fetch(`model/${name}`);
-  if (!response.ok) {
-    throw new InputError(
-      `${name}: required a file of the model; received status ${response.status}; build the page again`,
-    );
-  }
-  return new Uint8Array(await response.arrayBuffer());
+  if (response.ok) return new Uint8Array(await response.arrayBuffer());
+  throw new InputError(
+    `${name}: required a file of the model; received status ${response.status}; build the page again`,
+  );
 }

@@ -1,7 +1,7 @@
 /** The worker: opens the model once, then answers for one scan at a time; a later scan ends an earlier one. */
 
 import { InputError } from "../imaging";
-import type { Report, Request } from "../messages";
+import type { Finding, Request } from "../messages";
 import { answerFor } from "./answering";
 import { fetchModel } from "./files";
 import { Network } from "./network";
@@ -17,15 +17,14 @@ scope.onmessage = (event: MessageEvent<Request>) => {
 };
 
 async function answer({ scan, name, bytes }: Request): Promise<void> {
-  const post = (report: Report, transfer: Transferable[] = []) => scope.postMessage(report, transfer);
+  const send = (finding: Finding, transfer: Transferable[] = []) =>
+    scope.postMessage({ ...finding, scan }, transfer);
   try {
-    post({ kind: "progress", scan, step: "model", done: 0 });
+    send({ kind: "progress", step: "model", done: 0 });
     opened ??= open();
-    const parts = await opened;
-    const send = (report: object, transfer?: Transferable[]) => post({ ...report, scan } as Report, transfer);
-    await answerFor(name, new Uint8Array(bytes), parts, send, () => latest !== scan);
+    await answerFor(name, new Uint8Array(bytes), await opened, send, () => latest !== scan);
   } catch (error) {
-    post({ kind: "refused", scan, sentence: sentenceOf(error, name) });
+    send({ kind: "refused", sentence: sentenceOf(error, name) });
   }
 }
 
@@ -41,9 +40,7 @@ async function open() {
 }
 
 function sentenceOf(error: unknown, name: string): string {
-  if (error instanceof InputError) {
-    return error.message;
-  }
+  if (error instanceof InputError) return error.message;
   console.error(error);
   const reason = error instanceof Error ? error.message : String(error);
   return `${name}: cannot be answered for (${reason}): reload the page and try again`;

@@ -2,14 +2,9 @@
 
 import * as ort from "onnxruntime-web/wasm";
 
-const RUNTIME = "ort-wasm-simd-threaded.wasm";
+import type { Scored } from "../messages";
 
-export interface Scored {
-  probability: number;
-  /** AD minus CN, in units of the logit. */
-  map: Float32Array<ArrayBuffer>;
-  mapShape: readonly [number, number];
-}
+const RUNTIME = "ort-wasm-simd-threaded.wasm";
 
 export class Network {
   private constructor(private readonly session: ort.InferenceSession) {}

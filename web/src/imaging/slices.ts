@@ -1,0 +1,91 @@
+/**
+ * Cut coronal planes out of a volume, and put maps of those planes back: one geometry, both ways.
+ *
+ * Planes run from posterior to anterior; in a plane, row 0 is superior and column 0 the patient's left.
+ */
+
+import { toBytes } from "./intensity";
+import { inverse, product, roundedIndex } from "./matrix";
+import type { Slices } from "../model.generated";
+import type { Model } from "./model";
+import { transformed } from "./sampling";
+import type { Matrix4, Volume } from "./volume";
+
+/** (row, column, plane) -> world x, y, z in mm. */
+function planeAffine({ y_mm: y, size, field_mm: field, centre_z_mm: centreZ }: Slices): Matrix4 {
+  const pixel = field / size;
+  const step = y.length === 1 ? pixel : (y.at(-1)! - y[0]!) / (y.length - 1);
+  const edge = field / 2 - pixel / 2;
+  return [
+    [0, pixel, 0, -edge],
+    [0, 0, step, y[0]!],
+    [-pixel, 0, 0, centreZ + edge],
+    [0, 0, 0, 1],
+  ];
+}
+
+/**
+ * Cut the model's planes out of a standardised volume, as bytes for the network.
+ *
+ * @returns n planes of `size` rows of `size` pixels, one after the other.
+ */
+export function coronalSlices(volume: Volume, { constants: { slices } }: Model): Uint8Array {
+  const [n, size] = [slices.y_mm.length, slices.size];
+  const matrix = product(inverse(volume.affine), planeAffine(slices));
+  const sampled = transformed(volume.data, volume.shape, matrix, [size, size, n], roundedIndex);
+  const planes = new Float32Array(sampled.length);
+  for (let pixel = 0; pixel < size * size; pixel++) {
+    for (let plane = 0; plane < n; plane++) planes[plane * size * size + pixel] = sampled[pixel * n + plane]!;
+  }
+  return toBytes(planes, slices.window);
+}
+
+/**
+ * Put maps of the model's planes back into the standard grid.
+ *
+ * @param maps - n maps of `map_size`, one after the other, each over its plane's whole field.
+ * @returns In the order of the standard grid: linear within and between planes, 0 outside them.
+ */
+export function backProject(maps: Float32Array, { constants }: Model): Float32Array {
+  const { slices, standard, network } = constants;
+  const [n, size] = [slices.y_mm.length, slices.size];
+  const [rows, columns] = network.map_size;
+  if (maps.length !== n * rows * columns) {
+    throw new RangeError(
+      `expected one map of ${rows} x ${columns} for each of ${n} planes. Received: ${maps.length}`,
+    );
+  }
+  const planes = resizeMaps(maps, [n, rows, columns], size);
+  const matrix = product(inverse(planeAffine(slices)), standard.affine);
+  return transformed(planes, [size, size, n], matrix, standard.shape, roundedIndex);
+}
+
+/** Resize maps bilinearly with pixel centres aligned, and bring the planes' index last. */
+export function resizeMaps(
+  maps: Float32Array,
+  [n, rows, columns]: readonly [number, number, number],
+  size: number,
+): Float32Array {
+  const [down, across] = [bilinear(size, rows), bilinear(size, columns)];
+  const planes = new Float32Array(size * size * n);
+  for (let plane = 0; plane < n; plane++) {
+    const at = (row: number, column: number) => maps[(plane * rows + row) * columns + column]!;
+    down.forEach((d, row) =>
+      across.forEach((a, column) => {
+        const left = (1 - d.share) * at(d.low, a.low) + d.share * at(d.high, a.low);
+        const right = (1 - d.share) * at(d.low, a.high) + d.share * at(d.high, a.high);
+        planes[(row * size + column) * n + plane] = (1 - a.share) * left + a.share * right;
+      }),
+    );
+  }
+  return planes;
+}
+
+/** For each of `target` pixels, the two of `source` that it lies between, and how near it is to the second. */
+function bilinear(target: number, source: number): { low: number; high: number; share: number }[] {
+  return Array.from({ length: target }, (_, index) => {
+    const centre = Math.min(Math.max(((index + 0.5) * source) / target - 0.5, 0), source - 1);
+    const low = Math.min(Math.floor(centre), source - 1);
+    return { low, high: Math.min(low + 1, source - 1), share: centre - low };
+  });
+}
