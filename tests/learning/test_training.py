@@ -250,7 +250,7 @@ def test_better_is_less_loss_or_more_accuracy_and_never_nan(value, best, metric,
     assert is_better(value, best, metric) is expected
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_training_killed_in_mid_epoch_ends_with_the_bits_of_an_undisturbed_one(cohort, tmp_path):
     checkpoint = tmp_path / "training.npz"
     killed = run_program(cohort, checkpoint, kill_at="2:3")
