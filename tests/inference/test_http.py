@@ -1,5 +1,3 @@
-"""A scan may be sent as text: all that are sent are answered, or none, with each one's reason."""
-
 import base64
 import gzip
 import tempfile
@@ -47,20 +45,14 @@ def as_text(content):
     return base64.b64encode(content).decode()
 
 
-def test_the_scans_differ_so_that_mixed_answers_would_show(known):
-    assert len({one["probability_of_ad"] for one in known}) == 3
-
-
-def test_one_scan_is_answered_as_predict_does(sent, model, known):
+def test_scans_are_answered_in_order_as_predict_does(sent, model, known):
     assert answer_encoded(sent[0], model, Limits()) == known[:1]
-
-
-def test_a_list_is_answered_in_its_order_packed_or_not_and_with_line_breaks(sent, model, known):
     broken = "\n".join(sent[1][at : at + 76] for at in range(0, len(sent[1]), 76))
     assert answer_encoded([sent[0], broken, sent[2]], model, Limits()) == known
 
 
-def test_answers_of_many_threads_are_not_mixed_up(sent, model, known):
+def test_answers_of_threads_are_not_mixed_up(sent, model, known):
+    assert len({document["probability_of_ad"] for document in known}) == 3
     numbers = [0, 1, 2] * 6
     with ThreadPoolExecutor(6) as pool:
         found = list(pool.map(lambda number: answer_encoded(sent[number], model, Limits()), numbers))
@@ -105,16 +97,16 @@ ACROSS[:3, :3] = ([[2, -2, 1], [1, 2, 2], [-2, -1, 2]] @ np.diag([8, 8, 30])) / 
         (lambda plain: as_text(plain[:352] + bytes(len(plain) - 352)), "the image is constant"),
     ],
 )
-def test_what_is_no_scan_is_refused_in_one_line_without_the_name_of_a_file(make, reason, small_scans, model):
+def test_other_content_is_refused_in_one_line_without_a_path(make, reason, small_scans, model):
     with pytest.raises(InputError) as refused:
         answer_encoded(make(small_scans[2].read_bytes()), model, Limits())
-    said = str(refused.value)
-    assert said.startswith(f"scan 1: {reason}")
-    assert "\n" not in said
-    assert "/" not in said.replace("scan.nii", "")
+    message = str(refused.value)
+    assert message.startswith(f"scan 1: {reason}")
+    assert "\n" not in message
+    assert "/" not in message.replace("scan.nii", "")
 
 
-def test_a_scan_unlike_the_training_scans_is_refused_with_the_reason(tmp_path_factory, model):
+def test_scan_out_of_distribution_is_refused_with_the_reason(tmp_path_factory, model):
     path = tmp_path_factory.mktemp("noise") / "noise.nii"
     noise = np.random.default_rng(0).random((40, 40, 30), dtype=np.float32)
     affine = np.diag([5.0, 5.0, 5.0, 1.0])
@@ -124,7 +116,7 @@ def test_a_scan_unlike_the_training_scans_is_refused_with_the_reason(tmp_path_fa
         answer_encoded(as_text(path.read_bytes()), model, Limits())
 
 
-def test_one_bad_scan_refuses_all_and_each_bad_one_has_its_reason(sent, model, monkeypatch):
+def test_bad_scan_refuses_all_with_the_reason_for_each(sent, model, monkeypatch):
     monkeypatch.setattr(http, "answer", lambda *_, **__: pytest.fail("computed before all were looked at"))
     with pytest.raises(InputError) as refused:
         answer_encoded([sent[0], "no", sent[1], as_text(b"x" * 400)], model, Limits())
@@ -134,13 +126,13 @@ def test_one_bad_scan_refuses_all_and_each_bad_one_has_its_reason(sent, model, m
 
 
 @pytest.mark.parametrize("other", [None, 5, [], [1], {"scan": "x"}, ["x", None]])
-def test_anything_but_texts_is_refused(other, model):
+def test_other_types_are_refused(other, model):
     with pytest.raises(InputError, match="required a NIfTI file in base64, or a list of them"):
         answer_encoded(other, model, Limits())
 
 
 class TestLimits:
-    def test_too_many_scans_and_too_large_ones_are_refused_before_they_are_decoded(self, model, sent):
+    def test_too_many_or_too_large_scans_are_refused_undecoded(self, model, sent):
         with pytest.raises(
             InputError, match=r"required 2 scans at most; received 3; .*ADPET_SERVE_MAX_SCANS"
         ):
@@ -148,18 +140,18 @@ class TestLimits:
         with pytest.raises(InputError, match=r"scan 1: required 1 MB at most; received more; .*MAX_MB"):
             answer_encoded("x" * 1_500_000, model, Limits(megabytes=1))
 
-    def test_a_small_file_that_becomes_a_large_one_is_refused(self, model):
+    def test_gzip_bomb_is_refused(self, model):
         bomb = as_text(gzip.compress(bytes(3_000_000)))
         with pytest.raises(InputError, match=r"required 2 MB at most when unpacked; .*MAX_UNPACKED_MB"):
             answer_encoded(bomb, model, Limits(unpacked_megabytes=2))
 
-    def test_they_are_set_by_the_environment(self, monkeypatch):
+    def test_limits_are_set_by_the_environment(self, monkeypatch):
         monkeypatch.setenv("ADPET_SERVE_MAX_SCANS", "3")
         monkeypatch.setenv("ADPET_SERVE_MAX_MB", " 5 ")
         assert Limits.from_environment() == Limits(scans=3, megabytes=5)
 
     @pytest.mark.parametrize("wrong", ["0", "-1", "many", ""])
-    def test_a_wrong_one_is_refused_by_name(self, monkeypatch, wrong):
+    def test_wrong_limit_is_refused_by_name(self, monkeypatch, wrong):
         monkeypatch.setenv("ADPET_SERVE_MAX_MB", wrong)
         with pytest.raises(InputError, match="ADPET_SERVE_MAX_MB: required a whole number above 0"):
             Limits.from_environment()

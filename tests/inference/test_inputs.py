@@ -1,5 +1,3 @@
-"""A path means the scans that lie there, each once, by names that do not collide."""
-
 import json
 from pathlib import Path
 
@@ -19,39 +17,35 @@ def names(paths, **options):
     return [scan.path.name for scan in scans_at(paths, **options)]
 
 
-def test_a_file_is_itself_whether_it_is_there_or_not(tmp_path):
+@pytest.mark.parametrize(
+    ("files", "found"),
+    [
+        (
+            ["scan_10.nii", "scan_2.nii.gz", "deep/scan_3.img", "deep/scan_3.hdr", "note.txt", ".hidden.nii"],
+            ["scan_3.hdr", "scan_2.nii.gz", "scan_10.nii"],
+        ),
+        (["a.nii.gz", "a_adpet/a_cam.nii.gz", "a_adpet/a_space-scan_cam.nii.gz"], ["a.nii.gz"]),
+        (
+            [
+                "sub-01/ses-1/pet/sub-01_ses-1_pet.nii.gz",
+                "sub-01/anat/sub-01_T1w.nii.gz",
+                "derivatives/x/sub-01/pet/sub-01_pet.nii.gz",
+            ],
+            ["sub-01_ses-1_pet.nii.gz"],
+        ),
+    ],
+    ids=["folder", "own maps", "BIDS"],
+)
+def test_folder_gives_its_scans_in_natural_order(tmp_path, files, found):
+    touch(tmp_path, *files)
+    assert names([tmp_path]) == found
+
+
+def test_missing_file_is_left_to_its_reader(tmp_path):
     assert names([tmp_path / "scan.nii"]) == ["scan.nii"]
 
 
-def test_a_folder_is_its_images_in_the_order_of_people(tmp_path):
-    touch(
-        tmp_path,
-        "scan_10.nii",
-        "scan_2.nii.gz",
-        "deep/scan_3.img",
-        "deep/scan_3.hdr",
-        "note.txt",
-        ".hidden.nii",
-    )
-    assert names([tmp_path]) == ["scan_3.hdr", "scan_2.nii.gz", "scan_10.nii"]
-
-
-def test_our_own_maps_are_no_scans(tmp_path):
-    touch(tmp_path, "a.nii.gz", "a_adpet/a_cam.nii.gz", "a_adpet/a_space-scan_cam.nii.gz")
-    assert names([tmp_path]) == ["a.nii.gz"]
-
-
-def test_a_bids_tree_is_its_pet_images(tmp_path):
-    touch(
-        tmp_path,
-        "sub-01/ses-1/pet/sub-01_ses-1_pet.nii.gz",
-        "sub-01/anat/sub-01_T1w.nii.gz",
-        "derivatives/x/sub-01/pet/sub-01_pet.nii.gz",
-    )
-    assert names([tmp_path]) == ["sub-01_ses-1_pet.nii.gz"]
-
-
-def test_scans_of_one_name_are_told_apart_by_their_folders(tmp_path):
+def test_scans_of_one_name_are_distinguished_by_their_folders(tmp_path):
     touch(tmp_path, "anna/scan.nii", "bert/scan.nii", "carl/other.nii")
     assert sorted(scan.stem for scan in scans_at([tmp_path])) == ["anna_scan", "bert_scan", "other"]
 
@@ -70,38 +64,38 @@ def test_scans_of_one_name_are_told_apart_by_their_folders(tmp_path):
         (["a/Scan.nii", "b/scan.nii"], ["Scan", "scan_2"]),
     ],
 )
-def test_scans_named_one_by_one_are_told_apart_by_folders_or_else_by_numbers(named, stems):
+def test_named_scans_are_distinguished_by_folders_or_numbers(named, stems):
     assert [scan.stem for scan in scans_at(map(Path, named))] == stems
 
 
-def test_what_is_named_twice_is_asked_once(tmp_path):
+def test_scan_named_twice_is_answered_once(tmp_path):
     touch(tmp_path, "scan.nii")
     assert names([tmp_path, tmp_path / "scan.nii"]) == ["scan.nii"]
 
 
-def test_a_folder_of_frames_is_one_scan_where_it_is_said_so(tmp_path):
+def test_folder_of_frames_is_one_scan(tmp_path):
     touch(tmp_path, "frame_1.nii", "frame_2.nii")
     assert names([tmp_path], frames=True) == [tmp_path.name]
 
 
-def test_a_folder_without_scans_is_told(tmp_path):
+def test_folder_without_scans_is_refused(tmp_path):
     with pytest.raises(InputError, match="required a folder with NIfTI images"):
         scans_at([tmp_path])
 
 
 @pytest.mark.parametrize("name", ["a.b.nii.gz", "a.b.NII", "a.b.hdr", "a.b.img.gz"])
-def test_a_stem_is_the_name_without_the_suffix(tmp_path, name):
+def test_stem_is_the_name_without_the_suffix(tmp_path, name):
     assert stem_of(tmp_path / name) == "a.b"
 
 
 class TestFrameDurations:
-    def test_they_are_read_from_the_sidecar(self, tmp_path):
+    def test_durations_are_read_from_the_sidecar(self, tmp_path):
         (tmp_path / "a_pet.json").write_text(json.dumps({"FrameDuration": [60, 300]}))
         assert frame_seconds(tmp_path / "a_pet.nii.gz", 2) == [60.0, 300.0]
 
     @pytest.mark.parametrize(
         "content", ["", "[]", "{}", '{"FrameDuration": "long"}', '{"FrameDuration": ["a"]}']
     )
-    def test_without_them_frames_weigh_the_same(self, tmp_path, content):
+    def test_frames_weigh_the_same_without_durations(self, tmp_path, content):
         (tmp_path / "a_pet.json").write_text(content)
         assert frame_seconds(tmp_path / "a_pet.nii.gz", 2) is None

@@ -1,4 +1,4 @@
-"""A scan that is no FDG-PET of a human head is refused or flagged, and one that is gets its answer."""
+"""Out-of-distribution checks on images that are not FDG-PET of a human head."""
 
 import numpy as np
 import pandas as pd
@@ -54,18 +54,18 @@ def refused(scan, model, **options):
     return {check["name"] for check in error.value.checks if check["verdict"] == "refused"}
 
 
-def test_a_new_subjects_scan_passes_every_check(scan, model):
+def test_scan_of_a_new_subject_passes_every_check(scan, model):
     found = answer(scan, model, name="new").document
     assert {check["verdict"] for check in found["checks"]} == {"ok"}
     assert 0 < found["probability_of_ad"] < 1
 
 
-def test_the_real_mean_image_gets_an_answer(real_mean_image, model):
+def test_real_mean_image_is_answered(real_mean_image, model):
     found = answer(read_volume(real_mean_image), model, name="real").document
     assert "refused" not in {check["verdict"] for check in found["checks"]}
 
 
-def test_amyloid_is_refused_since_white_matter_binds_it(maps, model):
+def test_amyloid_pet_is_refused_for_its_white_matter(maps, model):
     without_plaques = 1.2 * maps["grey"] + 2.2 * maps["white"] + 0.5 * maps["scalp"]
     with_plaques = 2.2 * maps["grey"] + 2.2 * maps["white"] + 0.5 * maps["scalp"]
     assert {"similarity", "grey_white_contrast"} <= refused(imaged(without_plaques), model)
@@ -73,36 +73,32 @@ def test_amyloid_is_refused_since_white_matter_binds_it(maps, model):
 
 
 @pytest.mark.parametrize("scalp", [0.0, 0.9])
-def test_an_mri_is_refused(maps, model, scalp):
+def test_mri_is_refused(maps, model, scalp):
     assert "similarity" in refused(imaged(maps["t1"] + scalp * maps["scalp"], fwhm_mm=2.0), model)
 
 
-def test_a_tissue_map_is_refused_though_it_resembles_the_template(maps, model):
+def test_tissue_map_is_refused_despite_its_similarity(maps, model):
     found = refused(Volume(maps["grey"], tissue_map("gm").affine), model)
     assert found
     assert "similarity" not in found
 
 
-def test_a_mask_is_refused(maps, model):
+def test_mask_is_refused(maps, model):
     assert refused(Volume((maps["t1"] > 0).astype(np.float32), tissue_map("t1").affine), model)
 
 
-class TestHalfAHead:
-    def test_one_side_alone_is_refused(self, scan, model):
-        refused(Volume(scan.data[: scan.data.shape[0] // 2].copy(), scan.affine), model)
-
-    def test_the_upper_half_alone_is_refused(self, scan, model):
-        start = scan.data.shape[2] // 2
+class TestPartOfAHead:
+    def test_half_a_head_is_refused(self, scan, model):
+        left, upper = (size // 2 for size in scan.data.shape[::2])
         moved = np.eye(4)
-        moved[2, 3] = start
-        refused(Volume(scan.data[:, :, start:].copy(), scan.affine @ moved), model)
+        moved[2, 3] = upper
+        refused(Volume(scan.data[:left].copy(), scan.affine), model)
+        refused(Volume(scan.data[:, :, upper:].copy(), scan.affine @ moved), model)
+        one_sided = scan.data.copy()
+        one_sided[:left] = 0
+        refused(Volume(one_sided, scan.affine), model)
 
-    def test_a_side_without_uptake_is_refused(self, scan, model):
-        data = scan.data.copy()
-        data[: data.shape[0] // 2] = 0
-        refused(Volume(data, scan.affine), model)
-
-    def test_a_vertex_that_was_cut_off_is_told(self, scan, model):
+    def test_cut_vertex_is_flagged_or_refused(self, scan, model):
         kept = int(scan.data.shape[2] * 0.72)
         cut = Volume(scan.data[:, :, :kept].copy(), scan.affine)
         try:
@@ -120,24 +116,24 @@ class TestNoHead:
         assert "similarity" in refused(Volume(noise, scan.affine), model)
 
     @pytest.mark.parametrize("edge_mm", [0.5, 4.0])
-    def test_a_mouse_is_refused_also_where_its_size_is_wrong(self, model, edge_mm):
+    def test_mouse_is_refused_at_any_voxel_size(self, model, edge_mm):
         x, y, z = np.indices((64, 64, 64)) - 31.5
         body = np.exp(-((x / 8) ** 2) - (y / 14) ** 2 - (z / 7) ** 2)
         head = 2 * np.exp(-((x / 4) ** 2) - ((y - 22) / 5) ** 2 - (z / 4) ** 2)
         mouse = Volume((body + head).astype(np.float32), np.diag([edge_mm] * 3 + [1]))
         refused(mouse, model)
 
-    def test_a_statistical_map_is_refused_for_its_negative_values(self, model):
+    def test_statistical_map_is_refused_for_its_negative_values(self, model):
         values = ndimage.gaussian_filter(np.random.default_rng(2).normal(size=(91, 109, 91)), 3)
         affine = np.array([[2, 0, 0, -90], [0, 2, 0, -126], [0, 0, 2, -72], [0, 0, 0, 1.0]])
         found = refused(Volume(values.astype(np.float32), affine), model, align="none")
         assert {"similarity", "negative_share"} <= found
 
-    def test_a_cylinder_is_refused(self, model):
+    def test_cylinder_is_refused(self, model):
         x, y, _ = np.indices((64, 64, 64)) - 31.5
         full = ndimage.gaussian_filter((x**2 + y**2 < 25**2).astype(np.float32), 2)
         refused(Volume(full, np.diag([4.0, 4.0, 4.0, 1.0])), model)
 
 
-def test_a_head_upside_down_is_refused(scan, model):
+def test_head_upside_down_is_refused(scan, model):
     assert "similarity" in refused(Volume(scan.data[:, :, ::-1].copy(), scan.affine), model)

@@ -1,5 +1,3 @@
-"""Measures say what they mean, and limits come from the training scans."""
-
 import json
 
 import numpy as np
@@ -57,38 +55,38 @@ class TestMeasures:
         ratio = np.where(tissue == 2, 1.0, np.where(tissue == 1, 1.5, 0.0))
         assert measured(ratio, brain, tissue)["grey_white_contrast"] == pytest.approx(1.5)
 
-    def test_what_lies_outside_is_counted(self, brain, tissue):
+    def test_uptake_outside_the_brain_is_counted(self, brain, tissue):
         ratio = brain.astype(float)
         ratio[0, 0, 0] = brain.sum() / 3
         assert measured(ratio, brain, tissue)["outside_share"] == pytest.approx(0.25)
 
-    def test_a_mirrored_image_has_no_asymmetry_and_half_an_image_all_of_it(self, brain, tissue):
+    def test_asymmetry_is_nil_for_a_mirrored_and_high_for_half_an_image(self, brain, tissue):
         assert measured(brain.astype(float), brain, tissue)["asymmetry"] == 0
         half = brain.astype(float)
         half[:4] = 0
         assert measured(half, brain, tissue)["asymmetry"] > 0.5
 
-    def test_a_flat_image_is_smooth_and_negative_values_are_counted(self, brain, tissue):
+    def test_roughness_and_negative_values_are_measured(self, brain, tissue):
         flat = measured(np.ones(SHAPE), brain, tissue)
         assert flat["roughness"] == pytest.approx(0)
         assert flat["negative_share"] == 0
         assert measured(np.where(brain, 1.0, -1.0), brain, tissue)["negative_share"] > 0.5
 
-    def test_a_view_that_holds_half_the_brain_says_so(self):
+    def test_view_of_half_the_brain_is_measured(self):
         points = np.array([[0.0, 0, 0], [0, 0, 5], [0, 0, 15], [0, 0, 25]])
         found = view_measures((10, 10, 11), np.eye(4), np.eye(4), points)
         assert found == {"brain_in_view": 0.5, "field_of_view_mm": 10.0}
 
 
 class TestLimits:
-    def test_the_training_scans_pass(self):
+    def test_training_scans_pass(self):
         values = training()
         limits = limits_of(values, min_similarity=0.1)
         for scan in range(60):
             rows = judged({name: float(values[name][scan]) for name in CHECKS}, limits)
             assert {row["verdict"] for row in rows} == {"ok"}
 
-    def test_further_away_is_flagged_and_far_away_refused_with_the_reason(self):
+    def test_value_beyond_a_limit_is_flagged_or_refused_with_the_reason(self):
         values = training()
         limits = limits_of(values, min_similarity=0.1)
         usual = {name: float(np.median(values[name])) for name in CHECKS}
@@ -111,7 +109,7 @@ class TestLimits:
             *((name, float("inf")) for name, check in CHECKS.items() if check.high),
         ],
     )
-    def test_what_is_not_a_number_is_refused_with_a_cause(self, name, value):
+    def test_value_that_is_not_finite_is_refused_with_a_cause(self, name, value):
         values = training()
         usual = {name: float(np.median(values[name])) for name in CHECKS} | {name: value}
         rows = judged(usual, limits_of(values, min_similarity=0.1))
@@ -122,7 +120,7 @@ class TestLimits:
             f"; {check.high}" if value == np.inf else f"; {check.low or check.high}"
         )
 
-    def test_a_map_without_uptake_has_values_that_json_and_csv_can_hold(self, brain, tissue):
+    def test_infinite_values_are_written_to_json_and_csv(self, brain, tissue):
         usual = {name: float(np.median(values)) for name, values in training().items()}
         values = usual | measured(-brain.astype(float), brain, tissue)
         assert values["roughness"] == float("inf")
@@ -135,13 +133,13 @@ class TestLimits:
         assert by_name["similarity"]["value"] == 0.6
         assert " roughness " in answers_as_csv([failure])
 
-    def test_the_least_similarity_of_the_pipeline_refuses_here_too(self):
+    def test_similarity_limit_of_the_pipeline_refuses_too(self):
         (limit,) = [one for one in limits_of(training(), min_similarity=0.3) if one["name"] == "similarity"]
         assert limit["refuse_below"] == 0.3
 
 
 class TestProfile:
-    def test_a_scan_of_the_same_kind_is_near_and_a_broken_pattern_far(self):
+    def test_distance_is_small_for_similar_scans_and_large_for_another_pattern(self):
         rng = np.random.default_rng(0)
         common = rng.normal(0, 0.1, (100, 1))
         uptakes = 1 + common + rng.normal(0, 0.02, (100, 5))
@@ -151,7 +149,7 @@ class TestProfile:
         broken = 1 + np.array([0.15, -0.15, 0.15, -0.15, 0.15])
         assert profile_distance(broken, profile_of(uptakes)) > distances.max()
 
-    def test_visits_of_one_subject_do_not_judge_one_another(self):
+    def test_distance_ignores_other_visits_of_the_subject(self):
         uptakes = np.random.default_rng(0).normal(1, 0.1, (40, 3))
         twice = np.concatenate([uptakes, uptakes[:20]])
         subjects = np.concatenate([np.arange(40), np.arange(20)])
@@ -159,7 +157,7 @@ class TestProfile:
         np.testing.assert_allclose(distances[:20], distances[40:])
 
 
-def test_a_region_is_told_beside_healthy_people_and_by_its_share_of_the_map(brain):
+def test_region_has_its_z_score_and_share_of_the_cam(brain):
     labels = np.where(brain, 1, 0).astype(np.int16)
     labels[5:] *= 2
     cam = np.where(labels == 2, 3.0, np.where(labels == 1, 1.0, -5.0)).astype(np.float32)

@@ -1,11 +1,42 @@
+import keras
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
 
 from adpet.errors import InputError
 from adpet.learning import data as module
-from adpet.learning.data import Augmentation, SliceDataset, SliceReader, SliceRef, one_hot
+from adpet.learning.data import (
+    Augmentation,
+    CutMix,
+    SliceDataset,
+    SliceReader,
+    SliceRef,
+    augment,
+    draw_augmentation,
+    draw_cells,
+    draw_partners,
+    mix_labels,
+    mix_slices,
+    one_hot,
+    transform_cells,
+)
+from adpet.learning.model import CLASSES, build_model
+from adpet.learning.saliency import class_activation_maps
+from adpet.learning.training import Optimisation, train
 
-AUGMENTATION = Augmentation(rotation_degrees=10, flip=True, intensity=0.1)
+SIZE = 32
+STRONG = Augmentation(rotation_degrees=20, zoom=0.15, shift=0.1, shear=0.1, flip=True, intensity=0.2)
+SAME = np.array([[1, 0, 0, 0, 1, 0, 0, 0]], np.float32)
+NO_GAIN = np.ones((1, 2), np.float32)
+CN, AD = np.eye(2, dtype=np.float32)[[CLASSES.index("CN"), CLASSES.index("AD")]]
+
+
+def augmented(images, transforms, gains, fill="nearest"):
+    n = len(images)
+    transforms, gains = (np.broadcast_to(values, (n, values.shape[1])) for values in (transforms, gains))
+    return keras.ops.convert_to_numpy(augment(images, transforms, gains, fill=fill))
 
 
 @pytest.fixture
@@ -21,90 +52,258 @@ def refs(tmp_path):
     ]
 
 
-def dataset(refs, seed=0, batch_size=8):
-    return SliceDataset(refs, batch_size=batch_size, augmentation=AUGMENTATION, seed=seed)
-
-
-def levels_of(batch):
-    return batch[0]["slice"][:, 0, 0, 0]
-
-
-def epoch_levels(data, epoch):
-    data.epoch = epoch
-    return np.concatenate([levels_of(data[step]) for step in range(len(data))])
-
-
 class TestSliceDataset:
-    def test_a_batch_holds_the_slices_and_their_labels(self, refs):
-        inputs, labels = dataset(refs)[0]
-        assert inputs["slice"].shape == (8, 4, 4, 1)
+    @staticmethod
+    def dataset(refs, seed=0):
+        return SliceDataset(refs, batch_size=8, augmentation=STRONG, seed=seed)
+
+    @staticmethod
+    def epoch_levels(data, epoch):
+        data.epoch = epoch
+        return np.concatenate([data[step][0]["slice"][:, 0, 0, 0] for step in range(len(data))])
+
+    def test_batch_has_slices_with_their_labels(self, refs):
+        inputs, labels = self.dataset(refs)[0]
+        assert {name: values.shape for name, values in inputs.items()} == {
+            "slice": (8, 4, 4, 1),
+            "transform": (8, 8),
+            "gain": (8, 2),
+        }
         assert inputs["slice"].dtype == np.uint8
-        assert inputs["transform"].shape == (8, 8)
-        assert inputs["gain"].shape == (8, 2)
         is_ad = (inputs["slice"][:, 0, 0, 0] // 3) % 2
         np.testing.assert_array_equal(labels, np.stack([1 - is_ad, is_ad], axis=1))
 
-    def test_any_epoch_is_replayed_exactly_whatever_came_before(self, refs):
-        seen, fresh = dataset(refs), dataset(refs)
+    def test_epoch_repeats_exactly_in_any_order_of_batches(self, refs):
+        used, fresh = self.dataset(refs), self.dataset(refs)
         for epoch in (0, 1):
-            epoch_levels(seen, epoch)
-        for data in (seen, fresh):
+            self.epoch_levels(used, epoch)
+        for data in (used, fresh):
             data.epoch = 2
         for step in (2, 0, 1):
-            for name, values in seen[step][0].items():
+            for name, values in used[step][0].items():
                 np.testing.assert_array_equal(values, fresh[step][0][name])
 
-    def test_an_epoch_takes_every_slice_at_most_once_and_leaves_out_less_than_a_batch(self, refs):
-        levels = epoch_levels(dataset(refs), 0)
+    def test_epoch_has_each_slice_once_except_for_an_incomplete_batch(self, refs):
+        levels = self.epoch_levels(self.dataset(refs), 0)
         assert len(levels) == len(set(levels)) == 24
 
-    def test_epochs_and_seeds_differ_in_order_and_in_draws(self, refs):
-        first = epoch_levels(dataset(refs), 0)
-        assert not np.array_equal(first, epoch_levels(dataset(refs), 1))
-        assert not np.array_equal(first, epoch_levels(dataset(refs, seed=1), 0))
-        data = dataset(refs)
+    def test_epochs_and_seeds_differ_in_order_and_draws(self, refs):
+        first = self.epoch_levels(self.dataset(refs), 0)
+        assert not np.array_equal(first, self.epoch_levels(self.dataset(refs), 1))
+        assert not np.array_equal(first, self.epoch_levels(self.dataset(refs, seed=1), 0))
+        data = self.dataset(refs)
         assert not np.array_equal(data[0][0]["transform"], data[1][0]["transform"])
 
     def test_fewer_slices_than_a_batch_make_one_batch(self, refs):
-        data = dataset(refs[:5])
+        data = self.dataset(refs[:5])
         assert len(data) == 1
         assert len(data[0][1]) == 5
 
     def test_no_slices_are_refused(self):
         with pytest.raises(InputError, match="required at least one slice"):
-            dataset([])
+            self.dataset([])
 
-    def test_few_files_are_open_however_many_scans_there_are(self, refs, monkeypatch):
+
+class TestSliceReader:
+    def test_few_files_are_open_at_a_time(self, refs, monkeypatch):
         monkeypatch.setattr(module, "OPEN_FILES", 2)
         reader = SliceReader(refs)
         np.testing.assert_array_equal(reader.read(range(30))[:, 0, 0, 0], np.arange(30))
         assert reader._packed.cache_info().currsize == 2
 
+    @pytest.mark.parametrize(
+        ("content", "index", "message"),
+        [
+            (None, 0, r"packed\.npy: required a packed file"),
+            (np.zeros((3, 4, 4), np.uint8), 3, "required more than 3 slices; received 3"),
+            (np.zeros((2, 4, 4), np.float32), 0, r"required uint8 \(n, height, width\); received float32"),
+            (np.array([{}], dtype=object), 0, "cannot be read"),
+            (np.zeros((2, 8, 8), np.uint8), 0, "slices of one size"),
+        ],
+        ids=["missing", "too few planes", "dtype", "pickle", "two sizes"],
+    )
+    def test_unusable_file_is_named(self, refs, tmp_path, content, index, message):
+        path = tmp_path / "packed.npy"
+        if content is not None:
+            np.save(path, content, allow_pickle=True)
+        with pytest.raises(InputError, match=message):
+            SliceReader([refs[0], SliceRef(path, index, "CN", "0")]).read([0, 1])
 
-class TestUnusableInput:
-    def test_an_unknown_label_is_refused(self, refs):
+    def test_unknown_label_is_refused(self, refs):
         with pytest.raises(InputError, match="required a label of CN, AD; received MCI"):
             one_hot([SliceRef(refs[0].path, 0, "MCI", "s")])
 
-    def test_a_missing_file_is_named(self, tmp_path):
-        with pytest.raises(InputError, match=r"gone\.npy: required a packed file"):
-            SliceReader([SliceRef(tmp_path / "gone.npy", 0, "AD", "s")]).read([0])
 
-    def test_a_plane_beyond_the_file_is_refused(self, refs):
-        with pytest.raises(InputError, match="required more than 3 slices; received 3"):
-            SliceReader([SliceRef(refs[0].path, 3, "CN", "0")]).read([0])
+class TestDrawAugmentation:
+    def test_no_augmentation_is_the_identity(self):
+        transforms, gains = draw_augmentation(Augmentation(), 5, SIZE, np.random.default_rng(0))
+        np.testing.assert_array_equal(transforms, np.repeat(SAME, 5, axis=0))
+        np.testing.assert_array_equal(gains, np.ones((5, 2)))
 
-    def test_another_dtype_is_refused(self, tmp_path):
-        np.save(tmp_path / "float.npy", np.zeros((2, 4, 4), np.float32))
-        with pytest.raises(InputError, match=r"required uint8 \(n, height, width\); received float32"):
-            SliceReader([SliceRef(tmp_path / "float.npy", 0, "CN", "0")]).read([0])
+    @given(seed=st.integers(0, 2**32 - 1))
+    @settings(max_examples=20)
+    def test_centre_stays_without_shift(self, seed):
+        still = Augmentation(rotation_degrees=90, zoom=0.5, shear=0.5, flip=True)
+        transforms, _ = draw_augmentation(still, 8, SIZE, np.random.default_rng(seed))
+        centre = np.array([(SIZE - 1) / 2, (SIZE - 1) / 2, 1.0])
+        np.testing.assert_allclose(transforms[:, :6].reshape(-1, 2, 3) @ centre, SIZE / 2 - 0.5, atol=1e-4)
 
-    def test_pickled_arrays_are_refused(self, tmp_path):
-        np.save(tmp_path / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
-        with pytest.raises(InputError, match="cannot be read"):
-            SliceReader([SliceRef(tmp_path / "objects.npy", 0, "CN", "0")]).read([0])
+    def test_draws_fill_their_ranges(self):
+        ranges = Augmentation(shift=0.1, intensity=0.2)
+        transforms, gains = draw_augmentation(ranges, 4000, 100, np.random.default_rng(0))
+        for values, limit in ((transforms[:, 2], 10), (transforms[:, 5], 10), (gains - 1, 0.2)):
+            assert -limit <= values.min() < -0.98 * limit
+            assert 0.98 * limit < values.max() <= limit * 1.0001
 
-    def test_two_sizes_in_one_batch_are_refused(self, refs, tmp_path):
-        np.save(tmp_path / "large.npy", np.zeros((2, 8, 8), np.uint8))
-        with pytest.raises(InputError, match="slices of one size"):
-            SliceReader([refs[0], SliceRef(tmp_path / "large.npy", 0, "CN", "0")]).read([0, 1])
+    def test_half_of_the_slices_are_flipped(self):
+        transforms, _ = draw_augmentation(Augmentation(flip=True), 2000, SIZE, np.random.default_rng(0))
+        assert np.mean(transforms[:, 0] == -1) == pytest.approx(0.5, abs=0.05)
+
+    def test_rotation_is_rigid_and_up_to_its_angle(self):
+        rotated = Augmentation(rotation_degrees=20)
+        transforms, _ = draw_augmentation(rotated, 4000, SIZE, np.random.default_rng(0))
+        angles = np.rad2deg(np.arctan2(transforms[:, 3], transforms[:, 0]))
+        assert np.abs(angles).max() == pytest.approx(20, abs=0.1)
+        np.testing.assert_allclose(np.hypot(transforms[:, 0], transforms[:, 3]), 1, atol=1e-6)
+
+
+class TestAugment:
+    def test_identity_changes_no_pixel(self):
+        images = np.arange(SIZE * SIZE, dtype=np.uint8).reshape(1, SIZE, SIZE, 1)
+        np.testing.assert_array_equal(augmented(images, SAME, NO_GAIN), images)
+
+    def test_flip_moves_left_to_right(self):
+        images = np.zeros((1, SIZE, SIZE, 1), np.uint8)
+        images[0, 5, 3] = 200
+        flip = np.array([[-1, 0, SIZE - 1, 0, 1, 0, 0, 0]], np.float32)
+        flipped = augmented(images, flip, NO_GAIN)
+        assert flipped[0, 5, SIZE - 1 - 3, 0] == 200
+        assert flipped.sum() == 200
+
+    @pytest.mark.parametrize(("fill", "scipy_fill"), [("nearest", "nearest"), ("constant", "grid-constant")])
+    def test_transform_equals_scipys_affine(self, fill, scipy_fill):
+        smooth = ndimage.gaussian_filter(np.random.default_rng(0).random((6, SIZE, SIZE)), (0, 2, 2))
+        images = (255 * (smooth - smooth.min()) / np.ptp(smooth)).astype(np.uint8)[..., np.newaxis]
+        transforms, _ = draw_augmentation(STRONG, 6, SIZE, np.random.default_rng(1))
+        ours = augmented(images, transforms, NO_GAIN, fill)
+        for image, transform, changed in zip(images[..., 0], transforms, ours[..., 0], strict=True):
+            a0, a1, a2, b0, b1, b2 = transform[:6].astype(np.float64)
+            theirs = ndimage.affine_transform(
+                image.astype(np.float64), [[b1, b0], [a1, a0]], offset=[b2, a2], order=1, mode=scipy_fill
+            )
+            # Half a grey level is the rounding; the rest is single against double precision.
+            assert np.abs(changed - theirs).max() <= 0.51
+
+    @pytest.mark.parametrize(
+        ("gain", "exponent", "levels"),
+        [
+            (1.2, 1.0, {0: 0, 100: 120, 250: 255}),
+            (1.0, 1.2, {0: 0, 128: round(255 * (128 / 255) ** 1.2), 255: 255}),
+        ],
+    )
+    def test_intensities_change_between_black_and_white(self, gain, exponent, levels):
+        images = np.array(list(levels), np.uint8).repeat(SIZE * SIZE).reshape(3, SIZE, SIZE, 1)
+        changed = augmented(images, SAME, np.array([[gain, exponent]], np.float32))
+        assert changed[:, 0, 0, 0].tolist() == list(levels.values())
+
+    def test_outside_is_the_edge_or_black(self):
+        images = np.full((1, SIZE, SIZE, 1), 90, np.uint8)
+        away = np.array([[1, 0, 20, 0, 1, 0, 0, 0]], np.float32)
+        assert (augmented(images, away, NO_GAIN, "nearest") == 90).all()
+        assert (augmented(images, away, NO_GAIN, "constant")[0, :, 12:] == 0).all()
+
+
+class TestCutMix:
+    @pytest.fixture
+    def cohort(self, tmp_path):
+        """Write twelve scans of three planes; AD has a dark square on the left of each."""
+        rng = np.random.default_rng(0)
+        found = []
+        for scan in range(12):
+            slices = rng.integers(100, 160, (3, 32, 32))
+            if scan % 2:
+                slices[:, 8:16, 4:12] -= 70
+            path = tmp_path / f"{scan}.npy"
+            np.save(path, slices.astype(np.uint8))
+            found += [SliceRef(path, i, ("CN", "AD")[scan % 2], str(scan)) for i in range(3)]
+        return found
+
+    @staticmethod
+    def fit(training, validation, **options):
+        model = build_model(
+            input_size=32, alpha=0.35, feature_layer="block_4_expand_relu", dropout=0.2, seed=1
+        )
+        optimisation = Optimisation("adamw", 3e-3, "cosine", batch_size=12, **options)
+        history = train(
+            model, training, validation, optimisation=optimisation, augmentation=Augmentation(),
+            monitor="val_loss", seed=1,
+        )  # fmt: skip
+        return model, history
+
+    @given(st.integers(0, 100), st.integers(2, 6))
+    def test_partner_has_the_same_plane(self, seed, count):
+        planes = np.tile(np.arange(count), 5)
+        of_plane = {plane: np.flatnonzero(planes == plane) for plane in range(count)}
+        partners = draw_partners(planes, of_plane, np.random.default_rng(seed))
+        np.testing.assert_array_equal(planes[partners], planes)
+
+    def test_share_of_slices_is_mixed(self):
+        cells = draw_cells(CutMix(0.25, places=8), 4000, np.random.default_rng(0))
+        whole = cells.all(axis=(1, 2))
+        assert whole.mean() == pytest.approx(0.75, abs=0.03)
+        assert cells[~whole].mean() == pytest.approx(0.5, abs=0.03)
+        assert draw_cells(CutMix(0.0, places=8), 50, np.random.default_rng(0)).all()
+
+    def test_place_has_the_pixels_and_the_label_of_its_cell(self):
+        cells = np.array([[[True, False], [False, True]]])
+        own, other = (np.full((1, 4, 4, 1), value, dtype=np.uint8) for value in (10, 200))
+        np.testing.assert_array_equal(
+            mix_slices(own, other, cells)[0, :, :, 0],
+            [[10, 10, 200, 200], [10, 10, 200, 200], [200, 200, 10, 10], [200, 200, 10, 10]],
+        )
+        np.testing.assert_array_equal(mix_labels(AD[None], CN[None], cells)[0], [[AD, CN], [CN, AD]])
+
+    @given(st.integers(0, 200), st.booleans())
+    def test_cells_move_with_their_slices(self, seed, flip):
+        rng = np.random.default_rng(seed)
+        cells = draw_cells(CutMix(1.0, places=4), 1, rng)
+        slices = mix_slices(*(np.full((1, 32, 32, 1), level, dtype=np.uint8) for level in (200, 0)), cells)
+        moving = Augmentation(rotation_degrees=20, shift=0.1, zoom=0.1, flip=flip)
+        transforms, gains = draw_augmentation(moving, 1, 32, rng)
+        changed = augmented(slices, transforms, gains)[0, :, :, 0]
+        shown = transform_cells(cells, transforms, 32)[0]
+        # The four pixels around the centre of each place; those that lie on a border are neither level.
+        middle = changed.reshape(4, 8, 4, 8)[:, 3:5, :, 3:5].mean(axis=(1, 3))
+        clear = (middle > 190) | (middle < 10)
+        np.testing.assert_array_equal(shown[clear], middle[clear] > 100)
+
+    def test_slice_counts_as_a_whole_or_by_places(self, cohort):
+        data = SliceDataset(
+            cohort, batch_size=32, augmentation=Augmentation(), seed=0, cutmix=CutMix(0.5, places=4)
+        )
+        _, labels, weights = data[0]
+        assert labels["places"].shape == (32, 4, 4, 2)
+        assert weights["places"].shape == (32, 4, 4)
+        whole = weights["whole"] == 1
+        assert 0 < whole.sum() < len(whole)
+        np.testing.assert_array_equal(weights["places"][:, 0, 0], ~whole)
+        own = np.broadcast_to(labels["whole"][:, None, None], labels["places"].shape)
+        np.testing.assert_array_equal(labels["places"][whole], own[whole])
+        assert (labels["places"][~whole] != own[~whole]).any()
+
+    def test_trained_network_points_at_the_difference(self, cohort):
+        model, history = self.fit(cohort, [], epochs=30, mix=0.5)
+        assert 0 <= history.rows[-1]["accuracy"] <= 1
+        slices = np.concatenate([np.load(ref.path)[:1] for ref in cohort[::3]])
+        is_ad = np.array([ref.label == "AD" for ref in cohort[::3]])
+        maps, logits = class_activation_maps(model, slices)
+        assert logits[is_ad].min() > logits[~is_ad].max()
+        difference = maps[is_ad].mean(axis=0) - maps[~is_ad].mean(axis=0)
+        row, column = np.unravel_index(difference.argmax(), difference.shape)
+        assert row == 1
+        assert column in (0, 1)
+
+    def test_validation_is_of_whole_slices(self, cohort):
+        _, history = self.fit(cohort[:24], cohort[24:], epochs=3, mix=0.9)
+        best = history.rows[history.best_epoch]
+        assert {name: best[name] for name in history.final} == pytest.approx(history.final, rel=1e-5)

@@ -35,39 +35,31 @@ def published(mobilenet, tmp_path_factory):
 
 
 class TestBuildModel:
-    def test_gives_a_probability_for_each_class(self, small_model):
-        outputs = small_model().predict(BATCH, verbose=0)
-        assert outputs.shape == (4, len(CLASSES))
-        np.testing.assert_allclose(outputs.sum(axis=1), 1, rtol=1e-6)
-        np.testing.assert_array_equal(probability_of_ad(outputs), outputs[:, 1])
-
     @pytest.mark.parametrize("feature_layer", FEATURE_LAYERS)
-    def test_a_feature_layer_has_its_stride(self, small_model, feature_layer):
+    def test_feature_layer_has_its_stride(self, small_model, feature_layer):
         model = small_model(feature_layer=feature_layer, input_size=64)
         side = 64 // FEATURE_LAYERS[feature_layer]
         assert model.get_layer("pool").input.shape[1:3] == (side, side)
 
-    def test_has_the_size_of_the_network_of_2019(self):
+    def test_parameter_count_is_that_of_the_2019_network(self):
         model = build_model(input_size=128, alpha=1.5, feature_layer="Conv_1", dropout=0.0, seed=0)
         assert model.count_params() == pytest.approx(4.99e6, rel=0.005)
 
-    def test_the_seed_decides_the_weights(self, small_model):
+    def test_seed_decides_the_weights(self, small_model):
         first, again, other = (small_model(seed=seed).get_weights() for seed in (1, 1, 2))
-        for one, two in zip(first, again, strict=True):
-            np.testing.assert_array_equal(one, two)
-        assert any(not np.array_equal(one, two) for one, two in zip(first, other, strict=True))
+        for left, right in zip(first, again, strict=True):
+            np.testing.assert_array_equal(left, right)
+        assert any(not np.array_equal(*pair) for pair in zip(first, other, strict=True))
 
-    def test_every_batch_norm_has_the_momentum(self, small_model):
-        layers = batch_norm_layers(small_model())
-        assert len(layers) == 19
-        assert {layer.momentum for layer in layers} == {0.9}
-
-    def test_loads_in_safe_mode_with_equal_probabilities(self, small_model, tmp_path):
+    def test_saved_model_loads_in_safe_mode_with_equal_probabilities(self, small_model, tmp_path):
         model = small_model()
+        outputs = model.predict(BATCH, verbose=0)
+        np.testing.assert_allclose(outputs.sum(axis=1), np.ones(4), rtol=1e-6)
+        np.testing.assert_array_equal(probability_of_ad(outputs), outputs[:, CLASSES.index("AD")])
         model.save(tmp_path / "model.keras")
         loaded = keras.saving.load_model(tmp_path / "model.keras", compile=False, safe_mode=True)
-        np.testing.assert_array_equal(model.predict(BATCH, verbose=0), loaded.predict(BATCH, verbose=0))
-        assert {layer.momentum for layer in batch_norm_layers(loaded)} == {0.9}
+        np.testing.assert_array_equal(outputs, loaded.predict(BATCH, verbose=0))
+        assert [layer.momentum for layer in batch_norm_layers(loaded)] == [0.9] * 19
         assert {type(layer).__module__.split(".")[0] for layer in loaded.layers} == {"keras"}
 
     @pytest.mark.parametrize(
@@ -87,22 +79,16 @@ class TestBuildModel:
 
 
 class TestWeights:
-    def test_a_published_file_gives_its_weights_to_three_grey_channels(
-        self, small_model, mobilenet, published
+    def test_weights_file_of_either_format_fills_three_grey_channels(
+        self, small_model, mobilenet, published, tmp_path
     ):
-        model = small_model(weights=str(published))
-        for name in ("Conv1", "block_3_depthwise", "block_6_expand_BN"):
-            theirs = mobilenet.get_layer(name).get_weights()
-            for one, two in zip(model.get_layer(name).get_weights(), theirs, strict=True):
-                np.testing.assert_array_equal(one, two)
-
-    def test_a_file_of_keras_3_is_read_too(self, small_model, mobilenet, tmp_path):
-        path = tmp_path / "network.weights.h5"
-        mobilenet.save_weights(path)
-        model = small_model(weights=str(path))
-        np.testing.assert_array_equal(
-            model.get_layer("Conv1").get_weights()[0], mobilenet.get_layer("Conv1").get_weights()[0]
-        )
+        mobilenet.save_weights(tmp_path / "network.weights.h5")
+        for path in (published, tmp_path / "network.weights.h5"):
+            model = small_model(weights=str(path))
+            for name in ("Conv1", "block_3_depthwise", "block_6_expand_BN"):
+                theirs = mobilenet.get_layer(name).get_weights()
+                for ours, other in zip(model.get_layer(name).get_weights(), theirs, strict=True):
+                    np.testing.assert_array_equal(ours, other)
 
     def test_imagenet_is_taken_for_a_size_without_weights_of_its_own(
         self, small_model, mobilenet, published, monkeypatch
@@ -129,10 +115,13 @@ class TestWeights:
             small_model(weights="imagenet")
         assert "\n" not in str(error.value)
 
-    @pytest.mark.parametrize("name", ["gone.h5", "gone.keras"])
-    def test_a_missing_file_is_named(self, small_model, tmp_path, name):
-        with pytest.raises(ParameterError, match=f"{name}, which is not there"):
-            small_model(weights=str(tmp_path / name))
+    @pytest.mark.parametrize("suffix", ["h5", "keras"])
+    def test_missing_or_other_file_is_named(self, small_model, tmp_path, suffix):
+        with pytest.raises(ParameterError, match=f"gone.{suffix}, which is not there"):
+            small_model(weights=str(tmp_path / f"gone.{suffix}"))
+        (tmp_path / f"text.{suffix}").write_text("no weights")
+        with pytest.raises(ParameterError, match=f"received .*text.{suffix}, which"):
+            small_model(weights=str(tmp_path / f"text.{suffix}"))
 
     def test_weights_of_another_width_do_not_fit(self, small_model, published):
         with pytest.raises(ParameterError, match=r"model.alpha: 0\.5; received .*does not fit") as error:
@@ -150,12 +139,6 @@ class TestWeights:
         small_model(alpha=0.5).save(tmp_path / "earlier.keras")
         with pytest.raises(ParameterError, match=r"same model\.alpha and model\.feature_layer; received"):
             small_model(weights=str(tmp_path / "earlier.keras"))
-
-    @pytest.mark.parametrize("name", ["text.h5", "text.keras"])
-    def test_another_file_is_no_weights_file(self, small_model, tmp_path, name):
-        (tmp_path / name).write_text("no weights")
-        with pytest.raises(ParameterError, match=f"received .*{name}, which"):
-            small_model(weights=str(tmp_path / name))
 
 
 class TestReestimateBatchNorm:

@@ -1,12 +1,26 @@
+from itertools import pairwise
+
 import keras
 import numpy as np
 import pytest
 
+from adpet.errors import InputError
 from adpet.learning.model import CLASSES, FEATURE_LAYERS
-from adpet.learning.saliency import class_activation_maps, head_bias, maps_by_class
+from adpet.learning.saliency import (
+    cascade,
+    class_activation_maps,
+    feature_layer,
+    gradient_maps_by_class,
+    has_pooled_head,
+    head_bias,
+    integrated_maps,
+    maps_by_class,
+    method_for,
+)
 
-SLICES = np.random.default_rng(0).integers(0, 256, (5, 64, 64)).astype(np.uint8)
-SMALL_SLICES = SLICES[:, :32, :32]
+RNG = np.random.default_rng(0)
+LARGE = RNG.integers(0, 256, (5, 64, 64)).astype(np.uint8)
+SLICES = LARGE[:, :32, :32]
 
 
 @pytest.fixture(scope="module")
@@ -17,52 +31,165 @@ def model(small_model):
     return built
 
 
-@pytest.mark.parametrize("feature_layer", FEATURE_LAYERS)
-def test_the_mean_of_a_map_and_the_bias_are_the_logit_at_every_feature_layer(small_model, feature_layer):
-    model = small_model(feature_layer=feature_layer, input_size=64)
-    model.get_layer("head").bias.assign([0.3, -0.4])
-    side = 64 // FEATURE_LAYERS[feature_layer]
-    maps, logits = class_activation_maps(model, SLICES)
-    assert maps.shape == (5, side, side)
-    assert maps.dtype == logits.dtype == np.float32
-    np.testing.assert_allclose(maps.mean(axis=(1, 2)) + head_bias(model), logits, atol=1e-4)
+@pytest.fixture(scope="module")
+def shallow(small_model):
+    return small_model(feature_layer="block_4_expand_relu")
 
 
-def test_the_mean_of_a_classs_map_and_its_bias_are_its_logit(model):
-    maps, logits = maps_by_class(model, SMALL_SLICES)
-    assert maps.shape == (5, 4, 4, len(CLASSES))
-    np.testing.assert_allclose(maps.mean(axis=(1, 2)) + np.array([0.3, -0.4]), logits, atol=1e-4)
+@pytest.fixture(scope="module")
+def flat():
+    """Build a head that is linear in the features, but weighs each place on its own."""
+    keras.utils.set_random_seed(0)
+    slices = keras.Input((32, 32, 1), dtype="uint8")
+    features = keras.layers.Rescaling(1 / 255)(slices)
+    features = keras.layers.Conv2D(3, 8, strides=8, activation="relu", name="features")(features)
+    logits = keras.layers.Dense(2, name="head")(keras.layers.Flatten()(features))
+    return keras.Model(slices, keras.layers.Softmax()(logits), name="flat")
 
 
-def test_the_logit_is_that_of_the_models_probability(model):
-    _, logits = class_activation_maps(model, SMALL_SLICES)
-    probability = model.predict(SMALL_SLICES[..., None], verbose=0)[:, CLASSES.index("AD")]
-    np.testing.assert_allclose(1 / (1 + np.exp(-logits)), probability, atol=1e-6)
+class TestExactCam:
+    @pytest.mark.parametrize("layer", FEATURE_LAYERS)
+    def test_mean_of_the_map_and_the_bias_are_the_logit(self, small_model, layer):
+        model = small_model(feature_layer=layer, input_size=64)
+        model.get_layer("head").bias.assign([0.3, -0.4])
+        side = 64 // FEATURE_LAYERS[layer]
+        maps, logits = class_activation_maps(model, LARGE)
+        assert maps.shape == (5, side, side)
+        assert maps.dtype == logits.dtype == np.float32
+        np.testing.assert_allclose(maps.mean(axis=(1, 2)) + head_bias(model), logits, atol=1e-4)
+
+    def test_mean_of_a_class_map_and_its_bias_are_its_logit(self, model):
+        maps, logits = maps_by_class(model, SLICES)
+        assert maps.shape == (5, 4, 4, len(CLASSES))
+        np.testing.assert_allclose(maps.mean(axis=(1, 2)) + np.array([0.3, -0.4]), logits, atol=1e-4)
+
+    def test_logit_is_that_of_the_probability(self, model):
+        _, logits = class_activation_maps(model, SLICES)
+        probability = model.predict(SLICES[..., None], verbose=0)[:, CLASSES.index("AD")]
+        np.testing.assert_allclose(1 / (1 + np.exp(-logits)), probability, atol=1e-6)
+
+    def test_batch_size_does_not_change_the_maps(self, model):
+        in_twos, _ = class_activation_maps(model, SLICES, batch_size=2)
+        np.testing.assert_allclose(in_twos, class_activation_maps(model, SLICES)[0], atol=1e-5)
+
+    def test_saved_model_has_the_same_maps(self, model, tmp_path):
+        model.save(tmp_path / "model.keras")
+        loaded = keras.saving.load_model(tmp_path / "model.keras", compile=False)
+        ours, theirs = (class_activation_maps(network, SLICES)[0] for network in (model, loaded))
+        np.testing.assert_array_equal(ours, theirs)
 
 
-def test_batches_do_not_change_the_maps(model):
-    in_twos, _ = class_activation_maps(model, SMALL_SLICES, batch_size=2)
-    all_at_once, _ = class_activation_maps(model, SMALL_SLICES, batch_size=64)
-    np.testing.assert_allclose(in_twos, all_at_once, atol=1e-5)
+@pytest.mark.parametrize("by_class", [maps_by_class, gradient_maps_by_class])
+class TestBothMethods:
+    def test_maps_follow_the_present_weights(self, small_model, by_class):
+        model = small_model()
+        before, _ = by_class(model, SLICES)
+        head = model.get_layer("head")
+        head.kernel.assign(head.kernel * 2.0)
+        after, _ = by_class(model, SLICES)
+        np.testing.assert_allclose(after, 2 * before, rtol=1e-4, atol=1e-6)
+
+    def test_no_slices_give_no_maps(self, model, by_class):
+        maps, logits = by_class(model, SLICES[:0])
+        assert (maps.shape, logits.shape) == ((0, 4, 4, 2), (0, 2))
 
 
-def test_maps_follow_the_weights_of_the_moment(small_model):
-    model = small_model()
-    before, _ = class_activation_maps(model, SMALL_SLICES)
-    head = model.get_layer("head")
-    head.kernel.assign(head.kernel * 2.0)
-    after, _ = class_activation_maps(model, SMALL_SLICES)
-    np.testing.assert_allclose(after, 2 * before, rtol=1e-4, atol=1e-6)
+class TestGradCam:
+    def test_pooled_head_gives_the_exact_map(self, model):
+        exact, logits = class_activation_maps(model, SLICES, method="cam")
+        gradient, same_logits = class_activation_maps(model, SLICES, method="grad-cam")
+        np.testing.assert_allclose(gradient, exact, rtol=1e-3, atol=1e-4 * np.abs(exact).max())
+        np.testing.assert_allclose(same_logits, logits, rtol=1e-5)
+
+    def test_other_head_gives_the_summed_derivatives(self, flat):
+        maps, _ = gradient_maps_by_class(flat, SLICES, batch_size=2)
+        features = keras.Model(flat.inputs, feature_layer(flat).output).predict(SLICES[..., None], verbose=0)
+        kernel = np.asarray(flat.get_layer("head").get_weights()[0]).reshape(4, 4, 3, 2)
+        np.testing.assert_allclose(maps, features @ kernel.sum(axis=(0, 1)), rtol=1e-4, atol=1e-5)
+
+    def test_explaining_does_not_train_the_network(self, model):
+        before = [weight.copy() for weight in model.get_weights()]
+        gradient_maps_by_class(model, SLICES, batch_size=2)
+        for weight, earlier in zip(model.get_weights(), before, strict=True):
+            np.testing.assert_array_equal(weight, earlier)
+        assert all(layer.trainable for layer in model.layers)
+
+    def test_auto_is_the_exact_map_of_a_pooled_head(self, model, flat):
+        assert has_pooled_head(model)
+        assert not has_pooled_head(flat)
+        assert (method_for(model, "auto"), method_for(flat, "auto")) == ("cam", "grad-cam")
+        assert class_activation_maps(flat, SLICES)[0].shape == (5, 4, 4)
+
+    def test_exact_map_of_another_head_is_refused(self, flat):
+        with pytest.raises(InputError, match=r"set explain\.method to grad-cam"):
+            class_activation_maps(flat, SLICES, method="cam")
+
+    def test_network_without_places_is_refused(self):
+        slices = keras.Input((8,), name="slice")
+        model = keras.Model(slices, keras.layers.Dense(2, name="head")(slices), name="plain")
+        with pytest.raises(InputError, match="plain: required a layer named head"):
+            feature_layer(model)
 
 
-def test_a_saved_model_has_the_same_maps(model, tmp_path):
-    model.save(tmp_path / "model.keras")
-    loaded = keras.saving.load_model(tmp_path / "model.keras", compile=False)
-    ours, theirs = (class_activation_maps(network, SMALL_SLICES)[0] for network in (model, loaded))
-    np.testing.assert_array_equal(ours, theirs)
+class TestIntegratedGradients:
+    BASELINE = RNG.integers(60, 200, (3, 32, 32)).astype(np.uint8)
+    CHANGED = np.clip(BASELINE + RNG.integers(-20, 20, BASELINE.shape), 0, 255).astype(np.uint8)
+
+    def test_sum_approaches_the_change_of_the_log_odds(self, shallow):
+        after, before = (class_activation_maps(shallow, part)[1] for part in (self.CHANGED, self.BASELINE))
+        change = after - before
+        rough, fine = (
+            integrated_maps(shallow, self.CHANGED, self.BASELINE, steps=steps) for steps in (1, 64)
+        )
+        assert fine.shape == self.CHANGED.shape
+        sums = fine.sum(axis=(1, 2))
+        np.testing.assert_allclose(sums, change, rtol=0.02, atol=0.02 * np.abs(change).max())
+        assert np.abs(sums - change).mean() < np.abs(rough.sum(axis=(1, 2)) - change).mean()
+
+    def test_unchanged_pixels_add_nothing(self, shallow):
+        changed = self.BASELINE.copy()
+        changed[:, 8:16, 8:16] = 0
+        maps = integrated_maps(shallow, changed, self.BASELINE, steps=4)
+        inside = np.zeros(changed.shape, bool)
+        inside[:, 8:16, 8:16] = True
+        assert (maps[~inside] == 0).all()
+        assert np.abs(maps[inside]).mean() > 0
+
+    def test_batches_do_not_change_the_maps(self, shallow):
+        many, baseline = (np.tile(part, (30, 1, 1)) for part in (self.CHANGED, self.BASELINE))
+        maps = integrated_maps(shallow, many, baseline, steps=2)
+        alone = integrated_maps(shallow, self.CHANGED, self.BASELINE, steps=2)
+        atol = 1e-4 * np.abs(alone).max()
+        np.testing.assert_allclose(maps, np.tile(alone, (30, 1, 1)), rtol=1e-3, atol=atol)
+
+    def test_slice_without_a_baseline_is_refused(self, shallow):
+        with pytest.raises(InputError, match="required a baseline for every slice"):
+            integrated_maps(shallow, self.CHANGED, self.BASELINE[:2], steps=2)
 
 
-def test_no_slices_give_no_maps(model):
-    maps, logits = class_activation_maps(model, SMALL_SLICES[:0])
-    assert maps.shape == (0, 4, 4)
-    assert logits.shape == (0,)
+class TestCascade:
+    @staticmethod
+    def changed(model, other):
+        return {
+            layer.name
+            for layer in model.layers
+            for ours, theirs in zip(
+                layer.get_weights(), other.get_layer(layer.name).get_weights(), strict=True
+            )
+            if not np.array_equal(ours, theirs)
+        }
+
+    def test_weights_are_permuted_from_the_head_down(self, small_model):
+        model = small_model()
+        before = model.get_weights()
+        names, lost = [], []
+        for name, randomized in cascade(model, seed=1):
+            names.append(name)
+            lost.append(self.changed(model, randomized))
+        assert (names[0], names[-1]) == ("head", "Conv1")
+        assert lost[0] == {"head"}
+        assert "block_6_expand" in lost[1]
+        assert all(earlier <= later for earlier, later in pairwise(lost))
+        for ours, theirs, earlier in zip(model.get_weights(), randomized.get_weights(), before, strict=True):
+            np.testing.assert_array_equal(ours, earlier)
+            np.testing.assert_array_equal(np.sort(ours, axis=None), np.sort(theirs, axis=None))

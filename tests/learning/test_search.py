@@ -8,11 +8,12 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from adpet.errors import InputError
 from adpet.learning import search as module
-from adpet.learning.search import Choice, Range, search
+from adpet.learning.search import FEWEST, Choice, Range, TrialRow, parameter_importance, search
 
 SPACE = {
     "train.learning_rate": Range(1e-4, 1.0, first=1e-2, log=True),
@@ -47,26 +48,26 @@ def undisturbed(tmp_path_factory):
 
 
 class TestSearch:
-    def test_the_first_trial_tries_the_values_named_first(self, undisturbed):
+    def test_first_trial_tries_the_first_values(self, undisturbed):
         assert undisturbed.trials[0].params == {
             "train.learning_rate": 1e-2,
             "augment.shift": 0.5,
             "augment.flip": True,
         }
 
-    def test_every_value_lies_within_its_range(self, undisturbed):
+    def test_values_lie_within_their_ranges(self, undisturbed):
         for row in undisturbed.trials:
             assert 1e-4 <= row.params["train.learning_rate"] <= 1
             assert -3 <= row.params["augment.shift"] <= 3
             assert isinstance(row.params["augment.flip"], bool)
 
-    def test_the_best_is_the_smallest_value_of_the_complete_trials(self, undisturbed):
+    def test_best_trial_has_the_smallest_value(self, undisturbed):
         complete = [row for row in undisturbed.trials if row.state == "COMPLETE"]
         best = min(complete, key=lambda row: row.value)
         assert undisturbed.best == best.params
         assert (undisturbed.best_number, undisturbed.best_value) == (best.number, best.value)
 
-    def test_the_sampler_learns_from_earlier_trials(self, tmp_path):
+    def test_sampler_learns_from_earlier_trials(self, tmp_path):
         rows = run(tmp_path / "study.db", trials=28, startup_trials=8, pruner="none").trials
         at_random, learned = ([row.value for row in part] for part in (rows[1:8], rows[-7:]))
         assert sum(learned) < 0.5 * sum(at_random)
@@ -97,24 +98,21 @@ class TestSearch:
 
 
 class TestPruning:
-    def test_a_pruned_trial_keeps_its_steps_and_ends_with_its_last_value(self, undisturbed):
+    def test_pruned_trial_ends_with_its_last_value(self, undisturbed):
         pruned = [row for row in undisturbed.trials if row.state == "PRUNED"]
         assert pruned
         for row in pruned:
             assert module.WARMUP_STEPS < len(row.reported) < 5
             assert row.value == row.reported[max(row.reported)]
 
-    def test_no_trial_is_pruned_before_enough_are_complete(self, undisturbed):
+    def test_trials_are_complete_before_enough_are_known_or_without_a_pruner(self, tmp_path, undisturbed):
         assert {row.state for row in undisturbed.trials[:4]} == {"COMPLETE"}
-
-    def test_without_a_pruner_every_trial_is_complete(self, tmp_path):
         rows = run(tmp_path / "study.db", trials=8, pruner="none").trials
-        assert {row.state for row in rows} == {"COMPLETE"}
-        assert {len(row.reported) for row in rows} == {5}
+        assert {(row.state, len(row.reported)) for row in rows} == {("COMPLETE", 5)}
 
 
 class TestFailure:
-    def test_an_exception_marks_the_trial_failed_and_the_next_search_replaces_it(self, tmp_path):
+    def test_trial_that_raised_is_replaced_by_the_next_search(self, tmp_path):
         def broken(trial):
             trial.report(0, 1.0)
             if trial.number == 2:
@@ -129,7 +127,7 @@ class TestFailure:
         assert rows[2].value is None
         assert rows[2].reported == {0: 1.0}
 
-    def test_a_first_trial_that_failed_is_tried_again_with_the_first_values(self, tmp_path):
+    def test_failed_first_trial_is_repeated_with_the_first_values(self, tmp_path):
         def broken(_trial):
             raise ZeroDivisionError
 
@@ -139,7 +137,7 @@ class TestFailure:
         first, second = run(storage, trials=1).trials
         assert first.params == second.params
 
-    def test_a_diverged_trial_counts_as_the_worst(self, tmp_path):
+    def test_diverged_trial_counts_as_the_worst(self, tmp_path):
         def diverging(trial):
             return math.nan if trial.number == 1 else 1.0
 
@@ -147,11 +145,11 @@ class TestFailure:
         assert [row.value for row in result.trials] == [1.0, math.inf, 1.0]
         assert result.best_number == 0
 
-    def test_a_search_in_which_all_diverged_has_no_best_trial(self, tmp_path):
+    def test_search_without_finite_value_is_an_error(self, tmp_path):
         with pytest.raises(InputError, match="finite value; received none of 2; narrow the search space"):
             run(tmp_path / "study.db", evaluate=lambda _: math.nan, trials=2)
 
-    def test_a_study_of_another_search_is_refused(self, tmp_path):
+    def test_study_of_another_search_is_refused(self, tmp_path):
         storage = tmp_path / "study.db"
         run(storage, trials=1)
         with pytest.raises(InputError, match="another space, seed, sampler or pruner; remove the file"):
@@ -161,20 +159,20 @@ class TestFailure:
 
 
 class TestContinuing:
-    def test_a_finished_study_returns_at_once_without_evaluating(self, tmp_path):
+    def test_finished_study_returns_without_evaluating(self, tmp_path):
         storage = tmp_path / "study.db"
         before = run(storage, trials=5)
         bytes_before = storage.read_bytes()
         assert run(storage, trials=5, evaluate=lambda _: 1 / 0) == before
         assert storage.read_bytes() == bytes_before
 
-    def test_more_trials_go_on_from_those_that_are_there(self, tmp_path, undisturbed):
+    def test_more_trials_continue_the_study(self, tmp_path, undisturbed):
         storage = tmp_path / "study.db"
         for trials in (1, 2, 5, 12):
             result = run(storage, trials=trials)
         assert result == undisturbed
 
-    def test_ctrl_c_leaves_no_trace_of_the_trial(self, tmp_path, undisturbed):
+    def test_ctrl_c_leaves_no_trial(self, tmp_path, undisturbed):
         def interrupted(trial):
             if trial.number == 6:
                 raise KeyboardInterrupt
@@ -185,12 +183,12 @@ class TestContinuing:
             run(storage, evaluate=interrupted)
         assert run(storage) == undisturbed
 
-    def test_a_half_made_study_of_a_killed_process_is_replaced(self, tmp_path, undisturbed):
+    def test_partial_study_of_a_killed_process_is_replaced(self, tmp_path, undisturbed):
         (tmp_path / ".partial-study.db").write_bytes(b"half")
         assert run(tmp_path / "study.db") == undisturbed
         assert [path.name for path in tmp_path.iterdir()] == ["study.db"]
 
-    def test_killed_at_any_moment_it_ends_as_if_undisturbed(self, tmp_path, undisturbed):
+    def test_search_killed_at_any_moment_ends_as_if_undisturbed(self, tmp_path, undisturbed):
         """Kill -9 real processes one after the other, in the study's making, a suggestion, a trial, a write."""
         storage, log = tmp_path / "study.db", tmp_path / "evaluated.jsonl"
         done = subprocess.run(
@@ -200,13 +198,45 @@ class TestContinuing:
             text=True,
             check=True,
         )
-        assert int(done.stdout) > 4  # so many were killed before they had finished
+        assert int(done.stdout) > 4  # processes killed before they had finished
         assert run(storage, evaluate=lambda _: 1 / 0) == undisturbed
         tried = {}
         for line in log.read_text().splitlines():
             number, params = json.loads(line)
             assert tried.setdefault(number, params) == params  # the same trial again, not another one
         assert sorted(tried) == list(range(12))
+
+
+class TestImportance:
+    SPACE = {"rate": Range(0.001, 0.1, 0.01, log=True), "flip": Choice((True, False))}
+
+    @staticmethod
+    def trials(count, value, state="COMPLETE"):
+        rng = np.random.default_rng(0)
+        drawn = [
+            {"rate": float(10 ** rng.uniform(-3, -1)), "flip": bool(rng.integers(2))} for _ in range(count)
+        ]
+        return [TrialRow(number, state, value(params), params, {}) for number, params in enumerate(drawn)]
+
+    def test_deciding_parameter_comes_first(self):
+        rows = self.trials(30, lambda params: np.log10(params["rate"]))
+        found = parameter_importance(rows, self.SPACE, seed=0)
+        assert next(iter(found)) == "rate"
+        assert found["rate"] > 0.9
+        assert sum(found.values()) == pytest.approx(1)
+        assert found == parameter_importance(rows, self.SPACE, seed=0)
+
+    @pytest.mark.parametrize(
+        ("count", "value", "state"),
+        [
+            (FEWEST - 1, lambda params: params["rate"], "COMPLETE"),
+            (9, lambda _: 0.5, "COMPLETE"),
+            (9, lambda params: params["rate"], "PRUNED"),
+        ],
+        ids=["too few", "all alike", "none complete"],
+    )
+    def test_too_few_or_equal_trials_give_no_importance(self, count, value, state):
+        assert parameter_importance(self.trials(count, value, state), self.SPACE, seed=0) == {}
 
 
 def main():

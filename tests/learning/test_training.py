@@ -7,10 +7,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import roc_auc_score
 
 from adpet.errors import InputError
-from adpet.learning.data import Augmentation
-from adpet.learning.training import COLUMNS, _optimizer, predict, train, validation_metrics
+from adpet.learning.data import Augmentation, SliceRef
+from adpet.learning.training import (
+    COLUMNS,
+    _optimizer,
+    is_better,
+    predict,
+    roc_auc,
+    train,
+    validation_metrics,
+)
 
 AUGMENTATION = Augmentation(rotation_degrees=5, zoom=0.05, shift=0.03, intensity=0.05)
 
@@ -20,8 +31,7 @@ import hashlib, json, os, signal, sys
 from pathlib import Path
 from adpet.learning.training import Optimisation, set_determinism, train
 set_determinism(7, 1)
-from adpet.learning.data import Augmentation
-from adpet.learning.data import SliceDataset, SliceRef
+from adpet.learning.data import Augmentation, SliceDataset, SliceRef
 from adpet.learning.model import build_model
 
 refs = [SliceRef(Path(path), index, label, subject) for path, index, label, subject in json.loads(sys.argv[1])]
@@ -72,31 +82,34 @@ def run_program(refs, checkpoint: Path, kill_at: str):
     )
 
 
-def rows_of(checkpoint: Path):
-    with np.load(checkpoint) as stored:
-        return json.loads(str(stored["facts"]))["rows"]
-
-
-def without_seconds(rows):
-    return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
-
-
 @pytest.fixture(scope="module")
 def sides(cohort):
     return cohort[:128], cohort[128:]
 
 
 @pytest.fixture(scope="module")
-def trained(small_model, quick, sides):
-    model = small_model()
+def fit(small_model, quick, sides):
+    """Return a function that trains the small network; keywords change the training."""
+
+    def fit(model=None, *, validation=sides[1], augmentation=AUGMENTATION, monitor="val_loss", **options):
+        model = model or small_model()
+        keywords = {name: options.pop(name) for name in ("checkpoint", "on_epoch") if name in options}
+        history = train(
+            model, sides[0], validation, optimisation=quick(**options), augmentation=augmentation,
+            monitor=monitor, seed=3, **keywords,
+        )  # fmt: skip
+        return model, history
+
+    return fit
+
+
+@pytest.fixture(scope="module")
+def trained(fit):
+    """Return a trained model, its history and what the callback was given."""
     reported = []
-    history = train(
-        model,
-        *sides,
-        optimisation=quick(epochs=10),
-        augmentation=AUGMENTATION,
+    model, history = fit(
+        epochs=10,
         monitor="val_subject_log_loss",
-        seed=3,
         on_epoch=lambda epoch, row: reported.append((epoch, row)),
     )
     return model, history, reported
@@ -117,100 +130,56 @@ class TestTrain:
         assert in_training > 0.95
         assert in_inference == pytest.approx(in_training, abs=0.03)
 
-    def test_a_row_an_epoch_has_every_column(self, trained):
+    def test_history_has_every_column_and_a_falling_learning_rate(self, trained):
         _, history, reported = trained
         assert all(tuple(row) == COLUMNS for row in history.rows)
         assert reported == list(enumerate(history.rows))
-
-    def test_the_learning_rate_falls_from_its_start(self, trained):
-        rates = [row["learning_rate"] for row in trained[1].rows]
+        rates = [row["learning_rate"] for row in history.rows]
         assert rates[0] == pytest.approx(2e-3)
         assert rates == sorted(rates, reverse=True)
 
-    def test_the_best_epoch_is_the_first_best_of_the_monitor(self, trained):
-        history = trained[1]
+    def test_best_epoch_and_final_metrics_are_those_of_the_returned_model(self, trained, sides):
+        model, history, _ = trained
         losses = [row["val_subject_log_loss"] for row in history.rows]
         assert history.best_epoch == int(np.argmin(losses))
-
-    def test_the_final_metrics_are_those_of_the_model_that_is_left(self, trained, sides):
-        model, history, _ = trained
-        assert history.final == pytest.approx(
-            validation_metrics(predict(model, sides[1]), sides[1]), abs=1e-6
-        )
+        metrics = validation_metrics(predict(model, sides[1]), sides[1])
+        assert history.final == pytest.approx(metrics, abs=1e-6)
         assert history.final["val_subject_auc"] == 1
 
-    def test_sgd_fits_too_until_the_caller_says_true(self, small_model, quick, sides):
-        optimisation = quick(
-            optimizer="sgd", learning_rate=0.05, schedule="constant", epochs=5, label_smoothing=0.1
-        )
-        history = train(
-            small_model(),
-            *sides,
-            optimisation=optimisation,
-            augmentation=Augmentation(fill="constant"),
-            monitor="val_accuracy",
-            seed=3,
+    def test_sgd_trains_until_the_callback_returns_true(self, fit):
+        _, history = fit(
+            augmentation=Augmentation(fill="constant"), monitor="val_accuracy", optimizer="sgd",
+            learning_rate=0.05, schedule="constant", epochs=5, label_smoothing=0.1,
             on_epoch=lambda epoch, _: epoch == 1,
-        )
+        )  # fmt: skip
         assert len(history.rows) == 2
         assert history.rows[1]["loss"] < history.rows[0]["loss"]
         assert set(history.final) == {column for column in COLUMNS if column.startswith("val_")}
 
-    def test_what_the_caller_raises_is_passed_on_and_the_next_run_tells_it_again(
-        self, small_model, quick, sides, tmp_path
-    ):
-        class PrunedError(Exception):
-            pass
-
+    def test_exception_of_the_callback_is_raised_and_the_next_run_resumes(self, fit, tmp_path):
         reported = []
 
         def on_epoch(epoch, _):
             reported.append(epoch)
             if len(reported) == 2:
-                raise PrunedError
+                raise ZeroDivisionError
 
-        def fit():
-            return train(
-                small_model(),
-                *sides,
-                optimisation=quick(),
-                augmentation=Augmentation(),
-                monitor="val_loss",
-                seed=3,
-                checkpoint=tmp_path / "training.npz",
-                on_epoch=on_epoch,
-            )
-
-        with pytest.raises(PrunedError):
-            fit()
-        assert len(fit().rows) == 3
+        options = {"checkpoint": tmp_path / "training.npz", "on_epoch": on_epoch}
+        with pytest.raises(ZeroDivisionError):
+            fit(**options)
+        assert len(fit(**options)[1].rows) == 3
         assert reported == [0, 1, 0, 1, 2]
 
-    def test_with_nothing_to_validate_on_the_last_epoch_is_kept_and_a_resumed_training_agrees(
-        self, small_model, quick, sides, tmp_path
-    ):
-        def fit():
-            model = small_model(dropout=0.0)
-            history = train(
-                model,
-                sides[0],
-                (),
-                optimisation=quick(),
-                augmentation=Augmentation(),
-                monitor="val_loss",
-                seed=3,
-                checkpoint=tmp_path / "training.npz",
-            )
-            return model, history
-
-        model, history = fit()
+    def test_last_epoch_is_kept_without_validation_also_when_resumed(self, fit, small_model, sides, tmp_path):
+        options = {"validation": (), "checkpoint": tmp_path / "training.npz"}
+        model, history = fit(small_model(dropout=0.0), **options)
         assert (len(history.rows), history.best_epoch, history.final) == (3, 2, {})
         assert not any(name.startswith("val_") for row in history.rows for name in row)
-        # Taken up after its last epoch, whose weights are those of `model`.
-        again, _ = fit()
+        # Resumed after its last epoch, whose weights are those of `model`.
+        again, _ = fit(small_model(dropout=0.0), **options)
         np.testing.assert_array_equal(predict(again, sides[0]), predict(model, sides[0]))
 
-    def test_no_slices_to_predict_are_refused(self, trained):
+    def test_prediction_without_slices_is_refused(self, trained):
         with pytest.raises(InputError, match="required at least one slice"):
             predict(trained[0], [])
 
@@ -219,7 +188,7 @@ class TestTrain:
     ("schedule", "halfway", "at_the_end"), [("cosine", 0.5, 0), ("linear", 0.5, 0), ("constant", 1, 1)]
 )
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
-def test_a_schedule_runs_from_the_first_step_to_the_last(quick, optimizer, schedule, halfway, at_the_end):
+def test_schedule_runs_from_the_first_step_to_the_last(quick, optimizer, schedule, halfway, at_the_end):
     built = _optimizer(quick(optimizer=optimizer, learning_rate=0.1, schedule=schedule), steps=10)
     rates = []
     for step in (0, 5, 10):
@@ -228,13 +197,67 @@ def test_a_schedule_runs_from_the_first_step_to_the_last(quick, optimizer, sched
     assert rates == pytest.approx([0.1, 0.1 * halfway, 0.1 * at_the_end], abs=1e-8)
 
 
-@pytest.mark.long
-def test_a_training_killed_in_mid_epoch_ends_with_the_bits_of_an_undisturbed_one(cohort, tmp_path):
+def refs_of(*subjects_and_labels):
+    return [SliceRef(Path("scan.npy"), 0, label, subject) for subject, label in subjects_and_labels]
+
+
+def test_probability_of_a_subject_is_the_mean_over_its_slices():
+    refs = refs_of(("a", "AD"), ("a", "AD"), ("b", "CN"))
+    metrics = validation_metrics([0.9, 0.3, 0.2], refs)
+    assert metrics["val_subject_log_loss"] == pytest.approx(-(np.log(0.6) + np.log(0.8)) / 2)
+    assert metrics["val_loss"] == pytest.approx(-(np.log(0.9) + np.log(0.3) + np.log(0.8)) / 3)
+    assert metrics["val_accuracy"] == pytest.approx(2 / 3)
+    assert metrics["val_subject_auc"] == 1
+
+
+def test_subject_with_two_diagnoses_counts_for_each():
+    metrics = validation_metrics([0.8, 0.2], refs_of(("a", "AD"), ("a", "CN")))
+    assert metrics["val_subject_auc"] == 1
+
+
+def test_certain_error_costs_a_finite_loss_and_one_class_has_no_auc():
+    metrics = validation_metrics([0.0], refs_of(("a", "AD")))
+    assert np.isfinite(metrics["val_loss"])
+    assert np.isnan(metrics["val_subject_auc"])
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.booleans()), min_size=2, max_size=30))
+@settings(max_examples=50)
+def test_auc_matches_scikit_learn_with_ties(pairs):
+    score = np.array([value for value, _ in pairs], dtype=float)
+    positive = np.array([flag for _, flag in pairs])
+    if positive.all() or not positive.any():
+        assert np.isnan(roc_auc(score, positive))
+    else:
+        assert roc_auc(score, positive) == pytest.approx(roc_auc_score(positive, score))
+
+
+@pytest.mark.parametrize(
+    ("value", "best", "metric", "expected"),
+    [
+        (0.4, 0.5, "val_loss", True),
+        (0.6, 0.5, "val_loss", False),
+        (0.6, 0.5, "val_subject_auc", True),
+        (0.4, 0.5, "val_accuracy", False),
+        (0.5, 0.5, "val_loss", False),
+        (0.5, 0.5, "val_accuracy", False),
+        (np.nan, 0.5, "val_loss", False),
+        (0.5, np.nan, "val_loss", True),
+        (np.nan, np.nan, "val_loss", False),
+    ],
+)
+def test_better_is_less_loss_or_more_accuracy_and_never_nan(value, best, metric, expected):
+    assert is_better(value, best, metric) is expected
+
+
+@pytest.mark.slow
+def test_training_killed_in_mid_epoch_ends_with_the_bits_of_an_undisturbed_one(cohort, tmp_path):
     checkpoint = tmp_path / "training.npz"
     killed = run_program(cohort, checkpoint, kill_at="2:3")
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     undisturbed = json.loads(killed.stdout)
-    before = rows_of(checkpoint)
+    with np.load(checkpoint) as stored:
+        before = json.loads(str(stored["facts"]))["rows"]
     assert len(before) == 2
     resumed = run_program(cohort, checkpoint, kill_at="never")
     assert resumed.returncode == 0, resumed.stderr
@@ -243,4 +266,6 @@ def test_a_training_killed_in_mid_epoch_ends_with_the_bits_of_an_undisturbed_one
     assert after["seen"] == [0, 1, 2, 3]
     # The same seconds too: these two epochs were not run again.
     assert after["rows"][:2] == before
-    assert without_seconds(after["rows"]) == without_seconds(undisturbed["rows"])
+    for row in after["rows"] + undisturbed["rows"]:
+        del row["seconds"]
+    assert after["rows"] == undisturbed["rows"]

@@ -1,4 +1,4 @@
-"""Predict the probability of AD, with maps and quality checks."""
+"""Predict the probability of AD for scans, with maps and quality checks."""
 
 import argparse
 import sys
@@ -7,13 +7,14 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from tqdm import tqdm
+
 from adpet.errors import AdpetError, InputError
 from adpet.imaging.nifti import read_header, read_volume
 from adpet.inference.exported_model import ExportedModel, open_model
 from adpet.inference.inputs import ScanPath, frame_seconds, scans_at
 from adpet.inference.outputs import answers_as_csv, answers_as_json, write_answer
 from adpet.inference.predictor import RESEARCH_ONLY, RefusedError, answer
-from adpet.parallel import progress
 from adpet.storage import atomic_write
 
 Align = Literal["affine", "none"]
@@ -86,7 +87,7 @@ def main(options: argparse.Namespace) -> None:
 
 
 def run(paths: Sequence[Path], options: Options) -> str:
-    """Predict all scans, write their files, return the printed text.
+    """Predict all scans, write the files, and return the printed text.
 
     Raises
     ------
@@ -101,7 +102,7 @@ def run(paths: Sequence[Path], options: Options) -> str:
     if len(scans) == 1:
         read_header(scans[0].path)
     model = _opened(options.model)
-    shown = progress(scans, label="predict", unit="scan", total=len(scans))
+    shown = tqdm(scans, desc="predict", unit="scan", disable=None, dynamic_ncols=True)
     answers = [_attempt(scan, model, options) for scan in shown]
     for path, render in ((options.json, answers_as_json), (options.csv, answers_as_csv)):
         if path is not None:
@@ -129,8 +130,14 @@ def _opened(named: str | None) -> ExportedModel:
     """Open the model that is named, or the champion."""
     if named is not None and not named.startswith("models:"):
         return open_model(Path(named))
-    from adpet.params import load_params
-    from adpet.tracking.registry import exported_model
+    try:
+        from adpet.params import load_params
+        from adpet.tracking.registry import exported_model
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"{named or 'the champion'}: required the model registry; {error.name} is not installed; run: "
+            "pip install 'adpet[train]', or name an exported model's folder with --model"
+        ) from error
 
     tracking = load_params().tracking
     uri = named or f"models:/{tracking.model_name}@champion"
@@ -139,7 +146,7 @@ def _opened(named: str | None) -> ExportedModel:
 
 
 def _attempt(scan: ScanPath, model: ExportedModel, options: Options) -> dict[str, Any]:
-    """Predict one scan and write its files, or its failure."""
+    """Predict one scan and write its files, or document the failure."""
     failed: dict[str, Any] = {"scan": scan.stem, "model": model.name}
     try:
         return _answered(scan, model, options)

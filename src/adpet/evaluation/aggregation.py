@@ -7,13 +7,14 @@ A predictions table has one row a slice: `scan`, `index`, `subject`, `session`, 
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from adpet.errors import InputError
-from adpet.evaluation.bootstrap import FloatArray
 
 if TYPE_CHECKING:
     import pandas as pd
 
+FloatArray = npt.NDArray[np.float64]
 Aggregation = Literal["mean_probability", "mean_logit", "position_weights"]
 
 POSITIVE, NEGATIVE = "AD", "CN"

@@ -1,1 +1,1 @@
-"""Inference: one scan in, one answer out, without Keras or MLflow."""
+"""Inference: one scan in, one answer out, without training libraries."""

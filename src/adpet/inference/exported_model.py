@@ -1,4 +1,7 @@
-"""Open an exported model: its document, its images, its ONNX network."""
+"""Exported model: its document, images and ONNX network.
+
+`model.json` has the digest of every other file and every constant that answers depend on.
+"""
 
 import hashlib
 import json
@@ -23,11 +26,27 @@ INPUT, CAM, PROBABILITY = "slices", "cam", "probability"
 THREADS: Final = 2
 # Slices at a time, so that memory does not grow with their number.
 BATCH: Final = 64
+EXPORT_AGAIN: Final = "export it again with: dvc repro --force export"
+
+# Format of the folder; a reader of another format refuses it.
+FORMAT: Final = 1
+
+DOCUMENT: Final = "model.json"
+NETWORK: Final = "network.onnx"
+TEMPLATE: Final = "template.nii.gz"
+BRAIN: Final = "brain.nii.gz"
+REFERENCE: Final = "reference.nii.gz"
+REGIONS: Final = "regions.nii.gz"
+TISSUE: Final = "tissue.nii.gz"
+FILES: Final = (NETWORK, TEMPLATE, BRAIN, REFERENCE, REGIONS, TISSUE)
+
+# Constants that follow from others, or do not belong to the registration.
+_NOT_EXPORTED: Final = ("IDENTITY", "FWHM_PER_SIGMA", "LEVELS")
 
 
 @dataclass(frozen=True, eq=False)
 class Network:
-    """A session that answers for slices; the same slices get the same answer, also in several threads."""
+    """ONNX network; equal slices get equal answers, in any thread."""
 
     session: Any
 
@@ -38,7 +57,7 @@ class Network:
         Raises
         ------
         InputError
-            If the file is no ONNX network with our input and outputs.
+            If the file is not an ONNX network with our input and outputs.
         """
         import onnxruntime
 
@@ -47,7 +66,7 @@ class Network:
         options.inter_op_num_threads = 1
         options.use_deterministic_compute = True
         options.log_severity_level = 4
-        # Threads that spin between two operators take time from whoever else computes.
+        # Threads that spin between two operators take time from other processes.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             session = onnxruntime.InferenceSession(
@@ -55,15 +74,16 @@ class Network:
             )
         except Exception as error:  # onnxruntime's exceptions have no common class of their own
             raise _unusable_network(path, " ".join(str(error).split())[:200]) from error
-        names = [one.name for one in session.get_inputs()], sorted(one.name for one in session.get_outputs())
-        if names != ([INPUT], [CAM, PROBABILITY]):
-            raise _unusable_network(path, f"{names[0]} and {names[1]}")
+        inputs = [value.name for value in session.get_inputs()]
+        outputs = sorted(value.name for value in session.get_outputs())
+        if (inputs, outputs) != ([INPUT], [CAM, PROBABILITY]):
+            raise _unusable_network(path, f"{inputs} and {outputs}")
         return cls(session)
 
     def __call__(
         self, slices: npt.NDArray[np.uint8]
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """Answer for slices.
+        """Return the CAM and probability of slices.
 
         Parameters
         ----------
@@ -83,41 +103,18 @@ class Network:
         return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
 
 
-def _unusable_network(path: Path, received: str) -> InputError:
-    return InputError(
-        f"{path}: required an ONNX network with the input {INPUT} and the outputs {CAM} and {PROBABILITY}; "
-        f"received {received}; export it anew with: dvc repro --force export"
-    )
-
-
-# Of the folder; a reader that knows another one refuses it.
-FORMAT: Final = 1
-
-DOCUMENT: Final = "model.json"
-NETWORK: Final = "network.onnx"
-TEMPLATE: Final = "template.nii.gz"
-BRAIN: Final = "brain.nii.gz"
-REFERENCE: Final = "reference.nii.gz"
-REGIONS: Final = "regions.nii.gz"
-TISSUE: Final = "tissue.nii.gz"
-FILES: Final = (NETWORK, TEMPLATE, BRAIN, REFERENCE, REGIONS, TISSUE)
-
-# Of the registration's modules: those that follow from others, or are no constants of it.
-_NOT_EXPORTED: Final = ("IDENTITY", "FWHM_PER_SIGMA", "LEVELS")
-
-
 @dataclass(frozen=True, eq=False)
 class ExportedModel:
-    """What it takes to answer for a scan.
+    """Everything needed to answer for a scan.
 
     Attributes
     ----------
     name : str
-        By which answers name it: the folder's name, or ``models:/NAME/VERSION``.
+        As in answers: the folder's name, or ``models:/NAME/VERSION``.
     document : dict
         `model.json`.
     standard : Standard
-        What scans are brought to.
+        Template space, and how scans are normalized to it.
     regions : (i, j, k) int16 ndarray
     tissue : (i, j, k) uint8 ndarray
         1 where a voxel is mostly grey matter, 2 where it is mostly white matter.
@@ -139,42 +136,33 @@ class ExportedModel:
 
     @cached_property
     def brain_points_mm(self) -> npt.NDArray[np.float64]:
-        """The world coordinates in mm, (n, 3), of the brain's voxels."""
+        """World coordinates of the brain's voxels, (n, 3) in mm."""
         return registration.brain_points(self.standard.brain, self.standard.template.affine)
 
 
-def registration_constants() -> dict[str, Any]:
-    """Return every constant of the registration, by its name in lower case."""
-    return {
-        name.lower(): _plain(value)
-        for name, value in vars(registration).items()
-        if name.isupper() and len(name) > 1 and name not in _NOT_EXPORTED
-    }
-
-
 def open_model(folder: Path, *, name: str | None = None, leaky: bool = False) -> ExportedModel:
-    """Open an exported model after a look that it is whole.
+    """Open an exported model, and verify its files.
 
     Parameters
     ----------
     folder : Path
     name : str, optional
-        By which answers name it (default: the folder's name).
+        As in answers (default: the folder's name).
     leaky : bool
-        Whether the registry says so of it, whatever the folder says.
+        True if the registry marks it as leaky, whatever the folder says.
 
     Raises
     ------
     InputError
-        If the folder is no exported model, is of another format, has a file that is not as it was written, or
-        was made by a registration with other constants than this package's.
+        If the folder is not an exported model, has another format or a changed file, or was made by a
+        registration with other constants than this package's.
     """
     document = _read_document(folder)
     for file, digest in document["files"].items():
         _require_file(folder, file, digest)
-    lacking = [file for file in FILES if file not in document["files"]]
-    if lacking:
-        raise _unusable(folder, f"{DOCUMENT} that lists {', '.join(FILES)}", f"none of {', '.join(lacking)}")
+    missing = [file for file in FILES if file not in document["files"]]
+    if missing:
+        raise _unusable(folder, f"{DOCUMENT} that lists {', '.join(FILES)}", f"none of {', '.join(missing)}")
     _require_same_constants(folder, document)
     settings, slices = document["standard"], document["slices"]
     standard = Standard(
@@ -194,6 +182,15 @@ def open_model(folder: Path, *, name: str | None = None, leaky: bool = False) ->
         network=Network.read(folder / NETWORK),
         leaky=bool(document["leaky"]) or leaky,
     )
+
+
+def registration_constants() -> dict[str, Any]:
+    """Return the registration's constants by lower-case name."""
+    return {
+        name.lower(): _plain(value)
+        for name, value in vars(registration).items()
+        if name.isupper() and len(name) > 1 and name not in _NOT_EXPORTED
+    }
 
 
 def sha256(path: Path) -> str:
@@ -217,8 +214,8 @@ def _read_document(folder: Path) -> dict[str, Any]:
     found = document.get("format") if isinstance(document, dict) else None
     if found != FORMAT:
         raise InputError(
-            f"{path}: required format {FORMAT}; received {found}; export the model anew with this version "
-            "of adpet, or install the version that has written it"
+            f"{path}: required format {FORMAT}; received {found}; export the model again with this "
+            "version of adpet, or install the version that wrote it"
         )
     try:
         ModelDocument.model_validate_json(text)
@@ -237,7 +234,7 @@ def _require_file(folder: Path, file: str, digest: str) -> None:
 
 
 def _require_same_constants(folder: Path, document: Mapping[str, Any]) -> None:
-    """Refuse a model of another registration, with which its answers would not be the tested ones."""
+    """Refuse a model whose registration has other constants."""
     here = registration_constants() | {"centre_z_mm": slices.CENTRE_Z_MM}
     there = document["registration"] | {"centre_z_mm": document["slices"]["centre_z_mm"]}
     for name in sorted(here.keys() | there.keys()):
@@ -245,7 +242,7 @@ def _require_same_constants(folder: Path, document: Mapping[str, Any]) -> None:
             raise InputError(
                 f"{folder / DOCUMENT}: required the registration of this version of adpet ({name} "
                 f"{here.get(name)}); received another ({there.get(name)}), of adpet "
-                f"{document['adpet_version']}; export the model anew, or install that version"
+                f"{document['adpet_version']}; export the model again, or install that version"
             )
 
 
@@ -254,14 +251,20 @@ def _labels(path: Path) -> npt.NDArray[np.int16]:
 
 
 def _plain(value: Any) -> Any:
-    """Return a constant as JSON has it."""
+    """Return a constant as JSON."""
     if is_dataclass(value):
         return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
-    return [_plain(one) for one in value] if isinstance(value, tuple) else value
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value
 
 
 def _unusable(folder: Path, required: str, received: str) -> InputError:
     return InputError(
-        f"{folder}: required an exported model with {required}; received {received}; "
-        "export it anew with: dvc repro --force export"
+        f"{folder}: required an exported model with {required}; received {received}; {EXPORT_AGAIN}"
+    )
+
+
+def _unusable_network(path: Path, received: str) -> InputError:
+    return InputError(
+        f"{path}: required an ONNX network with the input {INPUT} and the outputs {CAM} and {PROBABILITY}; "
+        f"received {received}; {EXPORT_AGAIN}"
     )

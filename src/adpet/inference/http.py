@@ -1,7 +1,7 @@
-"""Answer for scans that are sent as text: a NIfTI file in base64, or a list of them.
+"""Answers for scans sent as base64 text, as over HTTP.
 
-All are answered, or none: an answer that is missing among others is easily overlooked. What can be told from
-the files is looked at before anything is computed. A scan lies on the disk only until it has been read.
+All scans are answered, or none: an answer that is missing among others is easily overlooked. Files are
+checked before anything is computed. A scan is on the disk only until it has been read.
 """
 
 import base64
@@ -43,7 +43,7 @@ _AT_ONCE: Final = BoundedSemaphore(os.cpu_count() or 1)
 
 @dataclass(frozen=True)
 class Limits:
-    """How much is taken at once; each can be set by the variable that `VARIABLES` names."""
+    """Largest request; environment variables in `VARIABLES` override it."""
 
     scans: int = 8
     megabytes: int = 64
@@ -51,12 +51,12 @@ class Limits:
 
     @classmethod
     def from_environment(cls) -> "Limits":
-        """Return the limits that are set.
+        """Return the limits set in the environment.
 
         Raises
         ------
         InputError
-            If one is no whole number above 0.
+            If a limit is not a whole number above 0.
         """
         return cls(
             **{name: _whole(variable) for name, variable in VARIABLES.items() if variable in os.environ}
@@ -83,13 +83,13 @@ def answer_encoded(sent: Any, model: ExportedModel, limits: Limits) -> list[dict
     Returns
     -------
     list of dict
-        As `adpet predict --json` writes them, in the order of the scans, which are named "scan 1" and so on.
+        As `adpet predict --json` writes them, in the order of the scans, named "scan 1" and so on.
 
     Raises
     ------
     InputError
-        Where they are too many, or one cannot be read or is refused by the quality checks: one line with the
-        reason of each.
+        If there are too many, or a scan cannot be read or is refused by the quality checks: one line with
+        the reason for each.
     """
     texts = _texts(sent, limits)
     with _AT_ONCE, tempfile.TemporaryDirectory(prefix="adpet-scans-") as folder:
@@ -103,7 +103,7 @@ def answer_encoded(sent: Any, model: ExportedModel, limits: Limits) -> list[dict
 
 
 def _each(work: Callable[[T], U], items: Sequence[T], places: Sequence[Path]) -> list[U]:
-    """Do something for every scan; where one fails, tell the reasons of all that do."""
+    """Apply `work` to every scan; report all failures together."""
     done, reasons = [], []
     for number, item in enumerate(items):
         try:
@@ -140,7 +140,7 @@ def _texts(sent: Any, limits: Limits) -> list[str]:
 
 
 def _written(text: str, place: Path, limits: Limits) -> Path:
-    """Write a scan to its own folder as the file that it is, if its header can be right."""
+    """Write a scan to a file after basic checks."""
     content = _decoded(text, limits)
     packed = content.startswith(GZIP)
     if packed:
@@ -167,7 +167,7 @@ def _decoded(text: str, limits: Limits) -> bytes:
 
 
 def _require_unpacked(content: bytes, limits: Limits) -> None:
-    """Refuse a small file that becomes a large one, before anything is made of it."""
+    """Refuse a gzip file that unpacks to a large one."""
     length = 0
     try:
         with gzip.GzipFile(fileobj=io.BytesIO(content)) as stream:
@@ -180,11 +180,11 @@ def _require_unpacked(content: bytes, limits: Limits) -> None:
                         "is served"
                     )
     except (EOFError, gzip.BadGzipFile, zlib.error):
-        return  # whoever reads the header says what is wrong
+        return  # reported when the header is read
 
 
 def _require_field_of_view(header: VolumeHeader) -> None:
-    """Refuse a scan whose box along the axes of the world has more volume than a scanner's view."""
+    """Refuse a scan larger than PET scanners acquire."""
     sides_mm = (np.abs(header.affine[:3, :3]) @ header.shape).tolist()
     if math.prod(sides_mm) > math.prod(MAX_VIEW_MM):
         raise InputError(
@@ -210,7 +210,7 @@ def _name(number: int) -> str:
 
 
 def _without_path(reason: str, place: Path) -> str:
-    """Return a reason without the name of a file that whoever sent it does not know."""
+    """Return a reason without paths of temporary files."""
     for path in place.parent.glob(f"{place.name}/*"):
         reason = reason.removeprefix(f"{path}: ").replace(f"{path}", "the scan")
     return reason.replace(f"{place}/", "")

@@ -1,4 +1,4 @@
-"""Which scans a path means: a file, a folder of scans, or a BIDS-PET tree."""
+"""Scans at a path: file, folder or BIDS-PET tree."""
 
 import json
 import re
@@ -13,26 +13,26 @@ from adpet.errors import InputError
 from adpet.imaging.nifti import NIFTI, PAIR, natural_key, scan_files
 
 SUFFIXES: Final = (".nii.gz", ".nii", ".hdr.gz", ".img.gz", ".hdr", ".img")
-# What is written for a scan, and no scan itself.
+# Maps that `adpet predict` wrote, which are not scans.
 OURS: Final = re.compile(r".*_(space-scan_)?cam\.nii\.gz")
 _BIDS_SCAN: Final = re.compile(r"sub-.*_pet\.nii(\.gz)?")
 
 
 @dataclass(frozen=True)
 class ScanPath:
-    """Where a scan lies, and by what it and its files are called; no two of one call are called the same."""
+    """Path of a scan and unique name of its outputs."""
 
     path: Path
     stem: str
 
 
 def scans_at(paths: Iterable[Path], *, frames: bool = False) -> list[ScanPath]:
-    """Return the scans that paths mean, each once, in natural order within a folder.
+    """Return the scans at paths, each once, in natural order.
 
     Parameters
     ----------
     paths : iterable of Path
-        Of a folder all NIfTI and ANALYZE images in it and below count; of a BIDS tree those that end in
+        A folder stands for all NIfTI and ANALYZE images in and below it; a BIDS tree for those that end in
         ``_pet``, outside of ``derivatives`` and ``sourcedata``.
     frames : bool
         Whether a folder is one scan, whose files are its frames.
@@ -40,7 +40,7 @@ def scans_at(paths: Iterable[Path], *, frames: bool = False) -> list[ScanPath]:
     Raises
     ------
     InputError
-        If a folder holds no scan.
+        If a folder has no scan.
     """
     found: dict[Path, None] = {}
     for path in paths:
@@ -51,12 +51,12 @@ def scans_at(paths: Iterable[Path], *, frames: bool = False) -> list[ScanPath]:
 def stem_of(path: Path) -> str:
     """Return a scan's name without the suffixes of images."""
     name = path.name.casefold()
-    suffix = next((one for one in SUFFIXES if name.endswith(one)), "")
+    suffix = next((suffix for suffix in SUFFIXES if name.endswith(suffix)), "")
     return path.name[: len(path.name) - len(suffix)] or path.name
 
 
 def frame_seconds(path: Path, n_frames: int) -> Sequence[float] | None:
-    """Return the durations that weight a scan's frames, where a BIDS sidecar beside it tells them."""
+    """Return frame durations in seconds from the BIDS sidecar."""
     if n_frames == 1 or path.is_dir():
         return None
     try:
@@ -64,9 +64,9 @@ def frame_seconds(path: Path, n_frames: int) -> Sequence[float] | None:
     except (OSError, ValueError, RecursionError):
         return None
     seconds = sidecar.get("FrameDuration") if isinstance(sidecar, dict) else None
-    if not isinstance(seconds, list) or not all(isinstance(one, int | float) for one in seconds):
+    if not isinstance(seconds, list) or not all(isinstance(value, int | float) for value in seconds):
         return None
-    return [float(one) for one in seconds]
+    return [float(value) for value in seconds]
 
 
 def _in_folder(folder: Path) -> list[Path]:
@@ -93,19 +93,19 @@ def _is_scan(file: Path, folder: Path, *, bids: bool) -> bool:
 
 
 def _stems(files: Sequence[Path]) -> list[str]:
-    """Return each file's stem, after as many of its folders as tell it apart, or else with a number.
+    """Return unique stems, with folders or a number if needed.
 
-    No folder is named that was not named by whoever asked, or found below.
+    Only folders in the given paths, or found below them, are named.
     """
     places = [(*_folders(file), stem_of(file)) for file in files]
     ends = Counter(place[start:] for place in set(places) for start in range(len(place)))
     wanted = ["_".join(_shortest(place, ends)) for place in places]
-    # In lower case, as some file systems know no other difference.
+    # In lower case, as some file systems ignore case.
     reserved, taken = {stem.casefold() for stem in wanted}, set[str]()
     stems = []
     for stem in wanted:
         numbered = (f"{stem}_{number}" for number in count(2))
-        free = (one for one in numbered if one.casefold() not in reserved)
+        free = (name for name in numbered if name.casefold() not in reserved)
         stems.append(next(free) if stem.casefold() in taken else stem)
         for names in (reserved, taken):
             names.add(stems[-1].casefold())
@@ -117,6 +117,6 @@ def _folders(file: Path) -> tuple[str, ...]:
 
 
 def _shortest(place: tuple[str, ...], ends: Counter[tuple[str, ...]]) -> tuple[str, ...]:
-    """Return the shortest end of a place that no other one has; all of it where another ends in all of it."""
+    """Return the shortest unique end of a path."""
     starts = range(len(place) - 1, -1, -1)
     return next((place[start:] for start in starts if ends[place[start:]] == 1), place)

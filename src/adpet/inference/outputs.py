@@ -1,4 +1,4 @@
-"""Write answers: maps, a page, pictures, JSON and CSV."""
+"""Files of an answer: maps, HTML page, JSON and CSV."""
 
 import base64
 import csv
@@ -19,68 +19,71 @@ from adpet.storage import PARTIAL_PREFIX, remove, write_json
 
 Array = npt.NDArray[np.float32]
 
-# Screen pixels along a section's edge.
+# Screen pixels along a slice's edge.
 SIDE: Final = 192
-# Below this share of the largest value of all sections, the map is not drawn; from it on it gets opaque.
+# Share of the largest value of all slices below which the map is transparent.
 HIDE_BELOW: Final = 0.2
 OPACITY: Final = 0.7
-# Towards AD from orange to yellow, towards CN from blue to cyan: apart also for the colour-blind.
+# AD from orange to yellow, CN from blue to cyan: also for the colour-blind.
 TOWARDS_AD: Final = ((214, 69, 0), (255, 225, 60))
 TOWARDS_CN: Final = ((24, 90, 200), (110, 225, 255))
-
-
-def section_pictures(slices: npt.NDArray[np.uint8], maps: Array) -> list[str]:
-    """Draw each slice with its map, all on one scale.
-
-    Parameters
-    ----------
-    slices : (n, size, size) uint8 ndarray
-    maps : (n, h, w) float32 ndarray
-        AD minus CN.
-
-    Returns
-    -------
-    list of str
-        PNG as data addresses.
-    """
-    scale = float(np.abs(maps).max()) or 1.0
-    large = resize_maps(maps, SIDE) / scale
-    return [_png(_section(one, over)) for one, over in zip(slices, large, strict=True)]
-
-
-def _section(plane: npt.NDArray[np.uint8], over: Array) -> npt.NDArray[np.uint8]:
-    """Lay a map from -1 to 1 over a slice; return (side, side, 3) bytes."""
-    from PIL import Image
-
-    grey = np.asarray(Image.fromarray(plane).resize((SIDE, SIDE), Image.Resampling.BICUBIC), dtype=np.float32)
-    strength = np.asarray(
-        np.clip((np.abs(over) - HIDE_BELOW) / (1 - HIDE_BELOW), 0, 1)[..., None], dtype=np.float32
-    )
-    colours = np.where((over > 0)[..., None], _ramp(TOWARDS_AD, strength), _ramp(TOWARDS_CN, strength))
-    opacity = OPACITY * np.minimum(1, 3 * strength)
-    return np.asarray(np.round(grey[..., None] * (1 - opacity) + colours * opacity), dtype=np.uint8)
-
-
-def _ramp(ends: tuple[tuple[int, ...], ...], strength: Array) -> Array:
-    low, high = (np.array(end, dtype=np.float32) for end in ends)
-    return np.asarray(low + (high - low) * strength, dtype=np.float32)
-
-
-def _png(pixels: npt.NDArray[np.uint8]) -> str:
-    from PIL import Image
-
-    file = BytesIO()
-    Image.fromarray(pixels).save(file, format="PNG")
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
-
-
 TEMPLATES = Path(__file__).parent / "templates"
-# A region's bar is full at so many standard deviations.
+# z score at which a region's bar is full.
 FULL_BAR_Z = 4.0
+
+COLUMNS = (
+    "scan",
+    "probability_of_ad",
+    "threshold",
+    "similarity_to_template",
+    "flagged",
+    "model",
+    "lineage",
+    "leaky",
+    "error",
+)
+
+
+def write_answer(answer: Answer, model: ExportedModel, folder: Path, stem: str) -> None:
+    """Write maps, page and JSON of a scan."""
+    was_there = folder.exists()
+    aside = folder / f"{PARTIAL_PREFIX}{stem}"
+    remove(aside)
+    try:
+        aside.mkdir(parents=True)
+        write_volume(aside / f"{stem}_cam.nii.gz", answer.cam, space="mni")
+        write_volume(aside / f"{stem}_space-scan_cam.nii.gz", answer.scan_cam)
+        (aside / f"{stem}.html").write_text(answer_html(answer, model), encoding="utf-8")
+        write_json(aside / f"{stem}.json", answer.document)
+        for file in sorted(aside.iterdir()):
+            file.replace(folder / file.name)
+    finally:
+        remove(aside)
+        if not was_there and folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def answers_as_json(answers: Sequence[Mapping[str, Any]]) -> str:
+    """Return answers and failures as a JSON list.
+
+    A failure has `scan`, `error` and, of a refused scan, `checks`.
+    """
+    return json.dumps(list(answers), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def answers_as_csv(answers: Sequence[Mapping[str, Any]]) -> str:
+    """Return one CSV row a scan, also for failures."""
+    text = StringIO()
+    writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore", restval="", lineterminator="\n")
+    writer.writeheader()
+    for answer in answers:
+        flagged = [check["name"] for check in answer.get("checks", []) if check["verdict"] != "ok"]
+        writer.writerow({**answer, "flagged": " ".join(flagged)})
+    return text.getvalue()
 
 
 def answer_html(answer: Answer, model: ExportedModel) -> str:
-    """Return the page; equal answers give equal text, and what they hold is escaped."""
+    """Return the HTML page of an answer, escaped."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -111,8 +114,27 @@ def answer_html(answer: Answer, model: ExportedModel) -> str:
     )
 
 
+def section_pictures(slices: npt.NDArray[np.uint8], maps: Array) -> list[str]:
+    """Draw slices with their maps, on one scale.
+
+    Parameters
+    ----------
+    slices : (n, size, size) uint8 ndarray
+    maps : (n, h, w) float32 ndarray
+        AD minus CN.
+
+    Returns
+    -------
+    list of str
+        PNG as data addresses.
+    """
+    scale = float(np.abs(maps).max()) or 1.0
+    large = resize_maps(maps, SIDE) / scale
+    return [_png(_section(plane, over)) for plane, over in zip(slices, large, strict=True)]
+
+
 def _by_pattern(regions: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return those that Alzheimer's disease takes first before the others, the lowest first."""
+    """Sort regions: AD pattern first, then the lowest z."""
     return sorted(regions, key=lambda region: (not region["ad_pattern"], region["z"]))
 
 
@@ -126,49 +148,27 @@ def _gradient(ends: tuple[tuple[int, ...], ...]) -> str:
     return f"{low}, {high}"
 
 
-COLUMNS = (
-    "scan",
-    "probability_of_ad",
-    "threshold",
-    "similarity_to_template",
-    "flagged",
-    "model",
-    "lineage",
-    "leaky",
-    "error",
-)
+def _section(plane: npt.NDArray[np.uint8], over: Array) -> npt.NDArray[np.uint8]:
+    """Overlay a map, -1 to 1, on a slice."""
+    from PIL import Image
+
+    grey = np.asarray(Image.fromarray(plane).resize((SIDE, SIDE), Image.Resampling.BICUBIC), dtype=np.float32)
+    strength = np.asarray(
+        np.clip((np.abs(over) - HIDE_BELOW) / (1 - HIDE_BELOW), 0, 1)[..., None], dtype=np.float32
+    )
+    colours = np.where((over > 0)[..., None], _ramp(TOWARDS_AD, strength), _ramp(TOWARDS_CN, strength))
+    opacity = OPACITY * np.minimum(1, 3 * strength)
+    return np.asarray(np.round(grey[..., None] * (1 - opacity) + colours * opacity), dtype=np.uint8)
 
 
-def write_answer(answer: Answer, model: ExportedModel, folder: Path, stem: str) -> None:
-    """Write values, maps and page of one scan to a folder, whose other files stay."""
-    was_there = folder.exists()
-    aside = folder / f"{PARTIAL_PREFIX}{stem}"
-    remove(aside)
-    try:
-        aside.mkdir(parents=True)
-        write_volume(aside / f"{stem}_cam.nii.gz", answer.cam, space="mni")
-        write_volume(aside / f"{stem}_space-scan_cam.nii.gz", answer.scan_cam)
-        (aside / f"{stem}.html").write_text(answer_html(answer, model), encoding="utf-8")
-        write_json(aside / f"{stem}.json", answer.document)
-        for file in sorted(aside.iterdir()):
-            file.replace(folder / file.name)
-    finally:
-        remove(aside)
-        if not was_there and folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()
+def _ramp(ends: tuple[tuple[int, ...], ...], strength: Array) -> Array:
+    low, high = (np.array(end, dtype=np.float32) for end in ends)
+    return np.asarray(low + (high - low) * strength, dtype=np.float32)
 
 
-def answers_as_json(answers: Sequence[Mapping[str, Any]]) -> str:
-    """Return answers and failures (`scan`, `error` and, of a refused scan, `checks`) as a JSON list."""
-    return json.dumps(list(answers), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+def _png(pixels: npt.NDArray[np.uint8]) -> str:
+    from PIL import Image
 
-
-def answers_as_csv(answers: Sequence[Mapping[str, Any]]) -> str:
-    """Return a row a scan; what was not answered has its reason in `error`."""
-    text = StringIO()
-    writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore", restval="", lineterminator="\n")
-    writer.writeheader()
-    for answer in answers:
-        flagged = [check["name"] for check in answer.get("checks", []) if check["verdict"] != "ok"]
-        writer.writerow({**answer, "flagged": " ".join(flagged)})
-    return text.getvalue()
+    file = BytesIO()
+    Image.fromarray(pixels).save(file, format="PNG")
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()

@@ -1,4 +1,4 @@
-"""Answer for one scan: the probability of AD, where the network looked, and whether it can judge the scan."""
+"""Answer for a scan: probability, CAM, regions, out-of-distribution checks."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +21,7 @@ RESEARCH_ONLY = "Research use only, not for diagnosis."
 
 
 class RefusedError(InputError):
-    """A scan that the model cannot judge; `checks` has the verdict of each check."""
+    """A scan out of distribution; `checks` has all verdicts."""
 
     def __init__(self, message: str, checks: list[dict[str, Any]]) -> None:
         super().__init__(message)
@@ -30,20 +30,20 @@ class RefusedError(InputError):
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """What is answered for a scan.
+    """Answer for a scan.
 
     Attributes
     ----------
     document : dict
-        What `adpet predict --json` writes.
+        As `adpet predict --json` writes it.
     standard : Volume
-        The scan on the standard grid, ratio to the reference region.
+        The scan in template space, SUVR.
     cam : Volume
-        The map on the standard grid, AD minus CN in units of the logit.
+        The map in template space, AD minus CN in units of the logit.
     scan_cam : Volume
-        The map on the scan's own grid, in the order of its voxels.
+        The map on the scan's own grid.
     slices, maps : (n, size, size) uint8 ndarray, (n, h, w) float32 ndarray
-        What the network was given, and its maps.
+        The network's input, and its maps.
     """
 
     document: dict[str, Any]
@@ -73,16 +73,16 @@ def answer(
     name : str
         Of the scan, for the answer.
     shape, affine : optional
-        The grid of the scan's file, where its voxels have another order than RAS+ (default: the scan's own).
+        The grid of the scan's file, if its voxels are not in RAS+ order (default: the scan's own).
     align : {"affine", "none"}, optional
-        Whether the scan is registered, or in MNI space already (default: as in training).
+        ``none`` for a scan in MNI space (default: as in training).
 
     Raises
     ------
     RefusedError
-        Where the scan is too unlike those that the model was trained on. The text names no file.
+        If the scan is out of distribution. The text names no file.
     InputError
-        Where registration finds no place for it.
+        If registration fails.
     """
     found, alignment = normalize(scan, replace(model.standard, align=align or model.standard.align))
     grid = tuple(shape or scan.data.shape), scan.affine if affine is None else affine
@@ -117,9 +117,9 @@ def answer(
 
 
 def meaning(probability: float, document: Mapping[str, Any]) -> str:
-    """Return in one sentence what became of the test subjects who were given a probability like this one."""
+    """Return in one sentence the calibration near this probability."""
     bins = document["calibration"]["bins"]
-    here = next((one for one in bins if probability < one["high"]), bins[-1])
+    here = next((row for row in bins if probability < row["high"]), bins[-1])
     subjects = here["subjects"]
     with_ad = round(here["ad_share"] * subjects)
     low, high = here["ad_share_low"], here["ad_share_high"]
@@ -145,8 +145,8 @@ def _probabilities(per_slice: npt.NDArray[np.float32], model: ExportedModel) -> 
         "threshold": model.document["threshold"],
         "meaning": meaning(pooled, model.document),
         "slices": [
-            {"y_mm": y_mm, "probability_of_ad": round(float(one), 6)}
-            for y_mm, one in zip(model.grid.y_mm, per_slice, strict=True)
+            {"y_mm": y_mm, "probability_of_ad": round(float(value), 6)}
+            for y_mm, value in zip(model.grid.y_mm, per_slice, strict=True)
         ],
     }
 

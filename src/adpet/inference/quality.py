@@ -1,4 +1,4 @@
-"""Quality checks that flag or refuse scans out of distribution."""
+"""Out-of-distribution checks of scans: measures, limits, verdicts."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -11,92 +11,17 @@ from nibabel.affines import apply_affine, voxel_sizes
 
 from adpet.imaging.template import GREY_LABEL, WHITE_LABEL
 
-Vector = npt.NDArray[np.float64]
-
-# Beyond the range of the training scans, in spreads: where a scan is flagged, and where it is refused. All
-# training scans pass; 1 spread leaves room for what some hundred scans have not shown, 4 for other scanners'.
+# Distance from the range of the training scans, in spreads, at which a scan is flagged or refused. All
+# training scans pass; 1 spread leaves room for what some hundred scans have not shown, 4 for other scanners.
 FLAGGED, REFUSED = 1.0, 4.0
-# The middle 95 % of a normal distribution are so many standard deviations wide.
+# Width of the middle 95 % of a normal distribution, in standard deviations.
 MIDDLE_SDS: Final = 2 * 1.96
-# How much of the regions' covariance is taken for none: with some hundred scans and thirty regions, the
-# smallest variances are underestimated, and a distance made of them is large for anyone new.
+# Shrinkage of the regions' covariance: with some hundred scans and thirty regions, the smallest variances
+# are underestimated, and the distance of every new subject is overestimated.
 SHRINKAGE: Final = 0.2
 FOLDS: Final = 10
 
-
-def profile_of(uptakes: Vector) -> dict[str, Any]:
-    """Return the mean and the regularised precision of regional profiles.
-
-    The covariance is shrunk towards its own diagonal (Friedman 1989, doi:10.1080/01621459.1989.10478752), so
-    that each region keeps its variance.
-
-    Parameters
-    ----------
-    uptakes : (scans, regions) float64 ndarray
-
-    Returns
-    -------
-    dict
-        `mean`, (regions,), and `precision`, (regions, regions), as lists.
-    """
-    covariance = np.cov(uptakes, rowvar=False).reshape(uptakes.shape[1], -1)
-    variances = np.diag(covariance)
-    floor = np.where(variances > 0, variances, max(float(variances.max()), 1e-6))
-    shrunk = (1 - SHRINKAGE) * covariance + SHRINKAGE * np.diag(floor)
-    return {"mean": uptakes.mean(axis=0).tolist(), "precision": np.linalg.inv(shrunk).tolist()}
-
-
-def profile_distances(uptakes: Vector, subjects: npt.NDArray[Any]) -> Vector:
-    """Return how far each scan is from the scans of other subjects, as a new subject's would be: (scans,)."""
-    _, codes = np.unique(subjects, return_inverse=True)
-    folds = codes % FOLDS
-    distances = np.empty(len(uptakes))
-    for fold in np.unique(folds):
-        profile = profile_of(uptakes[folds != fold]) if (folds != fold).sum() > 1 else profile_of(uptakes)
-        distances[folds == fold] = [profile_distance(one, profile) for one in uptakes[folds == fold]]
-    return distances
-
-
-def limits_of(measured: Mapping[str, Vector], *, min_similarity: float) -> list[dict[str, Any]]:
-    """Return the limits by which `judged` judges, from the training scans' measures.
-
-    Parameters
-    ----------
-    measured : mapping of str to (scans,) float64 ndarray
-        By the names of `CHECKS`.
-    min_similarity : float
-        Below which `normalize` sets scans aside; a scan to be answered is refused there, too.
-    """
-    rows = []
-    for name, check in CHECKS.items():
-        values = measured[name]
-        low, high = float(values.min()), float(values.max())
-        middle = np.quantile(values, [0.025, 0.975])
-        spread = max(float(np.ptp(middle)) / MIDDLE_SDS, check.least_spread)
-        row: dict[str, Any] = {
-            "name": name,
-            "text": check.text,
-            "low_means": check.low,
-            "high_means": check.high,
-            "flag_below": low - FLAGGED * spread if check.low else None,
-            "flag_above": high + FLAGGED * spread if check.high else None,
-            "refuse_below": low - REFUSED * spread if check.low else None,
-            "refuse_above": high + REFUSED * spread if check.high else None,
-            "median": float(np.median(values)),
-            "low": low,
-            "high": high,
-        }
-        if name == "similarity":
-            row |= {
-                "refuse_below": min_similarity,
-                "flag_below": max(min_similarity, row["flag_below"]),
-            }
-        rows.append(
-            {key: round(value, 6) if isinstance(value, float) else value for key, value in row.items()}
-        )
-    return rows
-
-
+Vector = npt.NDArray[np.float64]
 Array = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 Verdict = Literal["ok", "flagged", "refused"]
@@ -104,10 +29,10 @@ Verdict = Literal["ok", "flagged", "refused"]
 
 @dataclass(frozen=True)
 class Check:
-    """What is measured, which way is bad, and what a scan beyond the limit may be.
+    """Measure, and what values outside its limits may mean.
 
-    `least_spread` is the smallest spread between scans that is believed, in the unit of what is measured: a
-    training cohort of one kind must not make the limits narrower than another scanner's scans.
+    `least_spread` is the smallest spread between scans, in the unit of the measure: a homogeneous training
+    cohort must not make the limits narrower than another scanner's scans.
     """
 
     text: str
@@ -176,12 +101,12 @@ def measures(
     profile: Mapping[str, Any],
     similarity: float,
 ) -> dict[str, float]:
-    """Measure what can be told from a standard volume.
+    """Measure a normalized scan for `CHECKS`.
 
     Parameters
     ----------
     ratio : (i, j, k) float32 ndarray
-        Ratio to the reference region, on the standard grid, whose middle plane of i is x = 0.
+        SUVR in template space, whose middle plane of i is x = 0.
     brain : (i, j, k) bool ndarray
     tissue : (i, j, k) uint8 ndarray
         1 where a voxel is mostly grey matter, 2 where it is mostly white matter, else 0.
@@ -216,7 +141,7 @@ def measures(
 def view_measures(
     shape: Sequence[int], affine: Vector, matrix: Vector, points_mm: Vector
 ) -> dict[str, float]:
-    """Measure how a scan's field of view holds the brain.
+    """Measure the field of view and the brain within it.
 
     Parameters
     ----------
@@ -236,20 +161,20 @@ def view_measures(
 
 
 def profile_distance(uptake: Vector, profile: Mapping[str, Any]) -> float:
-    """Return the Mahalanobis distance of a profile, over the root of its length; up to 1 is usual."""
+    """Return the Mahalanobis distance over the root of its length."""
     away = uptake - np.asarray(profile["mean"], dtype=np.float64)
     squared = float(np.einsum("p,pq,q->", away, np.asarray(profile["precision"], dtype=np.float64), away))
     return float(np.sqrt(max(squared, 0.0) / len(away)))
 
 
 def judged(values: Mapping[str, float], limits: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Hold measures against a model's limits.
+    """Judge measures by a model's limits.
 
     Returns
     -------
     list of dict
-        `name`, `value` (None where it is not finite, which JSON cannot hold), `verdict` ("ok", "flagged" or
-        "refused") and `reason`, in the order of `limits`.
+        `name`, `value` (None if not finite, for JSON), `verdict` ("ok", "flagged" or "refused") and
+        `reason`, in the order of `limits`.
     """
     rows = []
     for limit in limits:
@@ -260,11 +185,84 @@ def judged(values: Mapping[str, float], limits: Sequence[Mapping[str, Any]]) -> 
     return rows
 
 
+def profile_of(uptakes: Vector) -> dict[str, Any]:
+    """Return mean and regularised precision of regional profiles.
+
+    The covariance is shrunk towards its own diagonal (Friedman 1989, doi:10.1080/01621459.1989.10478752), so
+    that each region keeps its variance.
+
+    Parameters
+    ----------
+    uptakes : (scans, regions) float64 ndarray
+
+    Returns
+    -------
+    dict
+        `mean`, (regions,), and `precision`, (regions, regions), as lists.
+    """
+    covariance = np.cov(uptakes, rowvar=False).reshape(uptakes.shape[1], -1)
+    variances = np.diag(covariance)
+    floor = np.where(variances > 0, variances, max(float(variances.max()), 1e-6))
+    shrunk = (1 - SHRINKAGE) * covariance + SHRINKAGE * np.diag(floor)
+    return {"mean": uptakes.mean(axis=0).tolist(), "precision": np.linalg.inv(shrunk).tolist()}
+
+
+def profile_distances(uptakes: Vector, subjects: npt.NDArray[Any]) -> Vector:
+    """Return each scan's distance to other subjects' profiles, (scans,)."""
+    _, codes = np.unique(subjects, return_inverse=True)
+    folds = codes % FOLDS
+    distances = np.empty(len(uptakes))
+    for fold in np.unique(folds):
+        profile = profile_of(uptakes[folds != fold]) if (folds != fold).sum() > 1 else profile_of(uptakes)
+        distances[folds == fold] = [profile_distance(row, profile) for row in uptakes[folds == fold]]
+    return distances
+
+
+def limits_of(measured: Mapping[str, Vector], *, min_similarity: float) -> list[dict[str, Any]]:
+    """Return out-of-distribution limits from the training scans.
+
+    Parameters
+    ----------
+    measured : mapping of str to (scans,) float64 ndarray
+        By the names of `CHECKS`.
+    min_similarity : float
+        Of the stage `normalize`, which excludes scans below it; a scan to be answered is refused there, too.
+    """
+    rows = []
+    for name, check in CHECKS.items():
+        values = measured[name]
+        low, high = float(values.min()), float(values.max())
+        middle = np.quantile(values, [0.025, 0.975])
+        spread = max(float(np.ptp(middle)) / MIDDLE_SDS, check.least_spread)
+        row: dict[str, Any] = {
+            "name": name,
+            "text": check.text,
+            "low_means": check.low,
+            "high_means": check.high,
+            "flag_below": low - FLAGGED * spread if check.low else None,
+            "flag_above": high + FLAGGED * spread if check.high else None,
+            "refuse_below": low - REFUSED * spread if check.low else None,
+            "refuse_above": high + REFUSED * spread if check.high else None,
+            "median": float(np.median(values)),
+            "low": low,
+            "high": high,
+        }
+        if name == "similarity":
+            row |= {
+                "refuse_below": min_similarity,
+                "flag_below": max(min_similarity, row["flag_below"]),
+            }
+        rows.append(
+            {key: round(value, 6) if isinstance(value, float) else value for key, value in row.items()}
+        )
+    return rows
+
+
 def _verdict(value: float, limit: Mapping[str, Any]) -> tuple[Verdict, str]:
     verdicts: tuple[tuple[Verdict, str], ...] = (("refused", "refuse"), ("flagged", "flag"))
     for verdict, word in verdicts:
         below, above = limit[f"{word}_below"], limit[f"{word}_above"]
-        # Turned round, so that NaN is beyond every limit.
+        # Negated, so that NaN is beyond every limit.
         if below is not None and not value >= below:
             what, cause = f"required {below:.3g} or more", limit["low_means"]
         elif above is not None and not value <= above:
@@ -277,7 +275,7 @@ def _verdict(value: float, limit: Mapping[str, Any]) -> tuple[Verdict, str]:
 
 
 def _roughness(data: Vector, brain: Mask) -> float:
-    """Root mean square difference of a brain's voxels from the mean of their six neighbours."""
+    """Return the RMS difference of voxels from their six neighbours."""
     inner = (slice(1, -1),) * 3
     around = np.zeros(tuple(n - 2 for n in data.shape))
     for axis in range(3):
@@ -290,5 +288,5 @@ def _roughness(data: Vector, brain: Mask) -> float:
 
 
 def _over(part: float, whole: float) -> float:
-    """Divide; what has nothing to be compared with is infinitely far away."""
+    """Divide; the ratio to nothing is infinite."""
     return part / whole if whole > 0 else float("inf")

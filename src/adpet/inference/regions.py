@@ -1,4 +1,4 @@
-"""Uptake by region, beside that of cognitively normal people, and where the map lies."""
+"""Regional SUVR, z scores and shares of the CAM."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,7 +12,7 @@ Mask = npt.NDArray[np.bool_]
 
 
 def regional_means(data: Array, labels: Labels, wanted: Sequence[int]) -> npt.NDArray[np.float64]:
-    """Return the mean of a volume in each of the `wanted` labels, (regions,); NaN where there is no voxel."""
+    """Return a volume's mean by label; NaN without voxels."""
     size = int(max(labels.max(), *wanted)) + 1
     sums = np.bincount(labels.ravel(), weights=data.ravel(), minlength=size)
     counts = np.bincount(labels.ravel(), minlength=size)
@@ -24,22 +24,22 @@ def regional_means(data: Array, labels: Labels, wanted: Sequence[int]) -> npt.ND
 def region_table(
     ratio: Array, cam: Array, *, labels: Labels, brain: Mask, regions: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Return a row a region, in the order of `regions`.
+    """Return one row a region, in the order of `regions`.
 
     Parameters
     ----------
     ratio, cam : (i, j, k) float32 ndarray
-        Ratio to the reference region; AD minus CN in units of the logit.
+        SUVR; AD minus CN in units of the logit.
     labels : (i, j, k) int16 ndarray
     brain : (i, j, k) bool ndarray
     regions : sequence of mapping
-        With `label`, `name`, `ad_pattern`, `cn_mean` and `cn_sd`, as an exported model has them.
+        `label`, `name`, `ad_pattern`, `cn_mean` and `cn_sd` of an exported model.
 
     Returns
     -------
     list of dict
-        `name`, `uptake` (ratio), `z` ((uptake - mean) / SD of healthy people), `cam_share` (share of the
-        positive map in the brain that lies here) and `ad_pattern`.
+        `name`, `uptake` (SUVR), `z` ((uptake - mean) / SD of the cognitively normal), `cam_share` (of the
+        positive CAM in the brain) and `ad_pattern`.
     """
     wanted = [int(region["label"]) for region in regions]
     uptake = regional_means(ratio, labels, wanted)

@@ -1,4 +1,4 @@
-"""Keras on any backend: the network, its data, its training and its class activation maps."""
+"""Keras on any backend: network, data, training and saliency."""
 
 import os
 import sys
@@ -9,9 +9,9 @@ from contextlib import contextmanager
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Hold back what a backend writes to stderr within the block; show it if the block fails.
+    """Hold back a backend's stderr; show it on failure.
 
-    TensorFlow's libraries say there which CPU and GPU features they have found as they are loaded, before any
+    TensorFlow's libraries print the CPU and GPU features they have found as they are loaded, before any
     setting of theirs can silence them.
     """
     sys.stderr.flush()

@@ -1,4 +1,7 @@
-"""Save and restore networks, training state and pretrained weights."""
+"""Save and restore networks and the state of a training.
+
+The same network gives the same bytes: a saved one holds no time, no memory address and no pickle.
+"""
 
 import hashlib
 import json
@@ -16,86 +19,14 @@ from adpet.errors import InputError
 from adpet.learning.data import SliceRef
 from adpet.storage import atomic_write, fingerprint
 
-
-def weights_difference(first: Any, second: Any) -> float | None:
-    """Return the largest difference between the weights of two Keras models; None for the same bits.
-
-    Networks whose weights have other shapes are infinitely far apart. What is compared with NaN gives NaN.
-    """
-    ours, theirs = first.get_weights(), second.get_weights()
-    if [one.shape for one in ours] != [one.shape for one in theirs]:
-        return float("inf")
-    pairs = list(zip(ours, theirs, strict=True))
-    if all(one.dtype == two.dtype and one.tobytes() == two.tobytes() for one, two in pairs):
-        return None
-    apart = [np.abs(one.astype(np.float64) - two.astype(np.float64)).max(initial=0.0) for one, two in pairs]
-    return float(np.max(apart))
-
+# Raised when the meaning of a checkpoint's content changes, so that older ones are ignored.
+FORMAT = 1
 
 # The earliest time that a ZIP archive can hold.
 NO_TIME = (1980, 1, 1, 0, 0, 0)
 
-
-def save_model(model: keras.Model, path: Path) -> None:
-    """Write `model` to `path`, which ends in ``.keras``."""
-    with atomic_write(path) as aside:
-        stamped = aside.with_suffix(".stamped.keras")
-        try:
-            model.save(stamped)
-            _without_traces(stamped, aside)
-        finally:
-            stamped.unlink(missing_ok=True)
-
-
-def load_model(path: Path) -> keras.Model:
-    """Read a network that `save_model` wrote.
-
-    Raises
-    ------
-    InputError
-        Where there is no such file, or it is not one.
-    """
-    try:
-        return keras.saving.load_model(path, compile=False, safe_mode=True)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(
-            f"{path}: required a saved Keras model; received: {reason}; run: dvc repro"
-        ) from error
-
-
-def _without_traces(source: Path, target: Path) -> None:
-    """Copy an archive without the time and the memory addresses of the process that wrote it."""
-    with zipfile.ZipFile(source) as traced, zipfile.ZipFile(target, "w") as plain:
-        for name in sorted(traced.namelist()):
-            content = traced.read(name)
-            if name == "metadata.json":
-                content = _json(json.loads(content) | {"date_saved": None})
-            elif name == "config.json":
-                content = _json(_renumbered(json.loads(content), {}))
-            plain.writestr(zipfile.ZipInfo(name, NO_TIME), content)
-
-
-def _renumbered(config: Any, numbers: dict[int, int]) -> Any:
-    """Return `config` with its shared objects counted from 1, where Keras has their addresses."""
-    if isinstance(config, list):
-        return [_renumbered(item, numbers) for item in config]
-    if not isinstance(config, dict):
-        return config
-    return {
-        key: numbers.setdefault(value, len(numbers) + 1)
-        if key == "shared_object_id"
-        else _renumbered(value, numbers)
-        for key, value in config.items()
-    }
-
-
-def _json(document: Any) -> bytes:
-    return json.dumps(document).encode()
-
-
-# Raised when the meaning of a checkpoint's content changes, so that older ones are ignored.
-FORMAT = 1
+# The lists of variables in a checkpoint.
+GROUPS = ("model", "optimizer", "best")
 
 Arrays = list[npt.NDArray[Any]]
 Row = dict[str, float]
@@ -103,7 +34,7 @@ Row = dict[str, float]
 
 @dataclass
 class State:
-    """What an epoch leaves to the next.
+    """State of a training after an epoch.
 
     Attributes
     ----------
@@ -124,9 +55,51 @@ class State:
     best_epoch: int
 
 
+def save_model(model: keras.Model, path: Path) -> None:
+    """Write a network to `path`, which ends in ``.keras``."""
+    with atomic_write(path) as aside:
+        stamped = aside.with_suffix(".stamped.keras")
+        try:
+            model.save(stamped)
+            _copy_reproducibly(stamped, aside)
+        finally:
+            stamped.unlink(missing_ok=True)
+
+
+def load_model(path: Path) -> keras.Model:
+    """Read a network in Keras' safe mode.
+
+    Raises
+    ------
+    InputError
+        If there is no such file, or it is not a saved network.
+    """
+    try:
+        return keras.saving.load_model(path, compile=False, safe_mode=True)
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"{path}: required a saved Keras model; received: {reason}; run: dvc repro"
+        ) from error
+
+
+def weights_difference(first: Any, second: Any) -> float | None:
+    """Return the largest difference of weights; None if bitwise equal.
+
+    It is infinite for weights of different shapes, and NaN where one of them is.
+    """
+    ours, theirs = first.get_weights(), second.get_weights()
+    if [weight.shape for weight in ours] != [weight.shape for weight in theirs]:
+        return float("inf")
+    pairs = list(zip(ours, theirs, strict=True))
+    if all(a.dtype == b.dtype and a.tobytes() == b.tobytes() for a, b in pairs):
+        return None
+    return float(np.max([np.abs(a.astype(np.float64) - b).max(initial=0.0) for a, b in pairs]))
+
+
 def write_checkpoint(path: Path, state: State, mark: str) -> None:
-    """Write `state` under the fingerprint `mark`; a kill leaves the earlier checkpoint whole."""
-    groups = {"model": state.model, "optimizer": state.optimizer, "best": state.best}
+    """Write a checkpoint atomically, under the fingerprint `mark`."""
+    groups: dict[str, Arrays] = {name: getattr(state, name) for name in GROUPS}
     arrays: dict[str, Any] = {
         f"{name}/{i}": array for name, group in groups.items() for i, array in enumerate(group)
     }
@@ -137,16 +110,16 @@ def write_checkpoint(path: Path, state: State, mark: str) -> None:
 
 
 def read_checkpoint(path: Path, mark: str) -> State | None:
-    """Return the state at `path`, or None where there is none, it is broken or another training's."""
+    """Read the checkpoint of this training.
+
+    None if the file is missing, broken or another training's.
+    """
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             facts = json.loads(str(stored["facts"]))
             if facts["mark"] != mark:
                 return None
-            groups = {
-                name: [stored[f"{name}/{i}"] for i in range(facts[name])]
-                for name in ("model", "optimizer", "best")
-            }
+            groups = {name: [stored[f"{name}/{i}"] for i in range(facts[name])] for name in GROUPS}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
     return State(**groups, rows=facts["rows"], best_epoch=facts["best_epoch"])
@@ -185,8 +158,34 @@ def assign_values(variables: Sequence[Any], values: Arrays) -> None:
         variable.assign(value)
 
 
+def _copy_reproducibly(source: Path, target: Path) -> None:
+    """Copy an archive without its time and memory addresses."""
+    with zipfile.ZipFile(source) as traced, zipfile.ZipFile(target, "w") as plain:
+        for name in sorted(traced.namelist()):
+            content = traced.read(name)
+            if name == "metadata.json":
+                content = json.dumps(json.loads(content) | {"date_saved": None}).encode()
+            elif name == "config.json":
+                content = json.dumps(_renumbered(json.loads(content), {})).encode()
+            plain.writestr(zipfile.ZipInfo(name, NO_TIME), content)
+
+
+def _renumbered(config: Any, numbers: dict[int, int]) -> Any:
+    """Number shared objects from 1, where Keras has addresses."""
+    if isinstance(config, list):
+        return [_renumbered(item, numbers) for item in config]
+    if not isinstance(config, dict):
+        return config
+    return {
+        key: numbers.setdefault(value, len(numbers) + 1)
+        if key == "shared_object_id"
+        else _renumbered(value, numbers)
+        for key, value in config.items()
+    }
+
+
 def _file_facts(path: Path) -> bytes:
-    # A missing file has its say when it is read.
+    # A missing file is reported by its reader.
     facts = path.stat() if path.exists() else None
     return json.dumps([str(path), facts and facts.st_size, facts and facts.st_mtime_ns]).encode()
 

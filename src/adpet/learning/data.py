@@ -1,6 +1,10 @@
-"""Training batches: packed slices, augmentation, CutMix."""
+"""Training batches of packed slices, with augmentation and CutMix.
 
-from collections.abc import Sequence
+Slices are uint8 (n, height, width, 1). A draw depends on the seed, the epoch and the batch alone, so that any
+epoch can be repeated.
+"""
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -13,10 +17,33 @@ import numpy.typing as npt
 from adpet.errors import InputError
 from adpet.learning.model import CLASSES
 
+# Packed files that a data set keeps open; each takes one file handle of the 1024 a process has.
+OPEN_FILES = 128
+
+# Slice, height, width.
+PACKED_AXES = 3
+
+Array: TypeAlias = npt.NDArray[np.float64]
+Cells: TypeAlias = npt.NDArray[np.bool_]
+Fill: TypeAlias = Literal["nearest", "constant"]
+Indices: TypeAlias = npt.NDArray[np.intp]
+Labels: TypeAlias = npt.NDArray[np.float32]
+Slices: TypeAlias = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class SliceRef:
+    """One slice: its packed file, plane, diagnosis and subject."""
+
+    path: Path
+    index: int
+    label: str
+    subject: str
+
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How far slices are changed; everything is drawn evenly, both ways of no change.
+    """Ranges of the random changes, drawn uniformly around no change.
 
     Attributes
     ----------
@@ -40,18 +67,180 @@ class Augmentation:
     shear: float = 0.0
     flip: bool = False
     intensity: float = 0.0
-    fill: Literal["nearest", "constant"] = "nearest"
+    fill: Fill = "nearest"
 
 
-def draw(
+@dataclass(frozen=True)
+class CutMix:
+    """CutMix of two slices of one plane (Yun, ICCV 2019).
+
+    Attributes
+    ----------
+    share : float
+        Of the training slices that are mixed; the others stay whole.
+    places : int
+        Cells along each side: the places of the class activation map.
+    """
+
+    share: float
+    places: int
+
+
+class SliceDataset(keras.utils.PyDataset):  # type: ignore[misc]
+    """Training batches: ``{"slice", "transform", "gain"}`` and one-hot labels.
+
+    With `cutmix`, labels and their weights are those of two outputs, ``whole`` and ``places``: a whole slice
+    counts as a whole, a mixed one place by place.
+
+    Parameters
+    ----------
+    refs : sequence of SliceRef
+    batch_size : int
+        Slices in a batch. What remains after the last full batch of an epoch is left out: the order differs
+        from epoch to epoch. Fewer slices than that make one smaller batch.
+    augmentation : Augmentation
+    seed : int
+    cutmix : CutMix, optional
+
+    Attributes
+    ----------
+    epoch : int
+        The epoch that the batches are drawn for; to be set before each epoch.
+
+    Raises
+    ------
+    InputError
+        If there are no slices, a label is not in `CLASSES`, or a packed file is unusable.
+    """
+
+    def __init__(
+        self,
+        refs: Sequence[SliceRef],
+        *,
+        batch_size: int,
+        augmentation: Augmentation,
+        seed: int,
+        cutmix: CutMix | None = None,
+    ) -> None:
+        super().__init__()
+        if not refs:
+            raise InputError("training: required at least one slice; received none")
+        self._reader = SliceReader(refs)
+        self._labels = one_hot(refs)
+        self.batch_size = min(batch_size, len(refs))
+        self._augmentation = augmentation
+        self._seed = seed
+        self._cutmix = cutmix
+        self._planes = np.array([ref.index for ref in refs])
+        self._of_plane = {
+            plane: np.flatnonzero(self._planes == plane) for plane in set(self._planes.tolist())
+        }
+        self._shuffled: tuple[int, Indices] | None = None
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        """Return the number of batches in an epoch."""
+        return len(self._labels) // self.batch_size
+
+    def __getitem__(self, step: int) -> tuple[Any, ...]:
+        """Return a batch: inputs, labels and, with CutMix, weights."""
+        chosen = self._order()[step * self.batch_size : (step + 1) * self.batch_size]
+        slices = self._reader.read(chosen)
+        transforms, gains = draw_augmentation(
+            self._augmentation, len(chosen), slices.shape[1], self._rng(1 + step)
+        )
+        inputs: dict[str, npt.NDArray[Any]] = {"slice": slices, "transform": transforms, "gain": gains}
+        if not self._cutmix:
+            return inputs, self._labels[chosen]
+        return self._mixed(inputs, chosen, self._cutmix, self._rng(1 + step, 1))
+
+    def _mixed(
+        self,
+        inputs: dict[str, npt.NDArray[Any]],
+        chosen: Indices,
+        cutmix: CutMix,
+        rng: np.random.Generator,
+    ) -> tuple[Any, ...]:
+        partners = draw_partners(self._planes[chosen], self._of_plane, rng)
+        cells = draw_cells(cutmix, len(chosen), rng)
+        slices = mix_slices(inputs["slice"], self._reader.read(partners), cells)
+        shown = transform_cells(cells, inputs["transform"], slices.shape[1])
+        own, other = self._labels[chosen], self._labels[partners]
+        is_whole = np.asarray(cells.all(axis=(1, 2)), dtype=np.float32)
+        return (
+            inputs | {"slice": slices},
+            {"whole": own, "places": mix_labels(own, other, shown)},
+            {"whole": is_whole, "places": np.ones(shown.shape, np.float32) - is_whole.reshape(-1, 1, 1)},
+        )
+
+    def _order(self) -> Indices:
+        """Return this epoch's order, drawn once an epoch."""
+        if not self._shuffled or self._shuffled[0] != self.epoch:
+            self._shuffled = (self.epoch, self._rng(0).permutation(len(self._labels)))
+        return self._shuffled[1]
+
+    def _rng(self, *streams: int) -> np.random.Generator:
+        return np.random.default_rng(np.random.SeedSequence(self._seed, spawn_key=(self.epoch, *streams)))
+
+
+class SliceReader:
+    """Reader of slices by number, with few files open."""
+
+    def __init__(self, refs: Sequence[SliceRef]) -> None:
+        self._refs = refs
+        self._packed = lru_cache(maxsize=OPEN_FILES)(_open_packed)
+
+    def read(self, numbers: Indices | Sequence[int]) -> Slices:
+        """Return slices, (n, height, width, 1) uint8.
+
+        Raises
+        ------
+        InputError
+            If a packed file is missing, is not uint8 (n, height, width) or lacks the plane.
+        """
+        planes = []
+        for number in numbers:
+            ref = self._refs[number]
+            packed = self._packed(ref.path)
+            if not 0 <= ref.index < len(packed):
+                raise InputError(
+                    f"{ref.path}: required more than {ref.index} slices; received {len(packed)}; "
+                    "run the slice stage again"
+                )
+            planes.append(packed[ref.index])
+        if len({plane.shape for plane in planes}) > 1:
+            raise InputError(
+                f"{self._refs[numbers[0]].path}: required slices of one size; received also another; "
+                "run the slice stage again"
+            )
+        return np.stack(planes)[..., np.newaxis]
+
+
+def one_hot(refs: Sequence[SliceRef]) -> Labels:
+    """Return one-hot labels, float32 (n, 2), by `CLASSES`.
+
+    Raises
+    ------
+    InputError
+        If a label is not one of `CLASSES`.
+    """
+    for ref in refs:
+        if ref.label not in CLASSES:
+            raise InputError(f"{ref.path}: required a label of {', '.join(CLASSES)}; received {ref.label}")
+    numbers = [CLASSES.index(ref.label) for ref in refs]
+    return np.eye(len(CLASSES), dtype=np.float32)[numbers]
+
+
+def draw_augmentation(
     augmentation: Augmentation, n: int, size: int, rng: np.random.Generator
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Draw the changes of `n` slices of `size` by `size` pixels.
+    """Draw the augmentation of `n` square slices of `size` pixels.
 
     Returns
     -------
     transforms : (n, 8) float32 ndarray
-        About the centre of the image: zoom and flip, then shear, then rotation, then shift.
+        Output pixel -> input pixel, about the centre of the image: zoom and flip, then shear, then rotation,
+        then shift.
     gains : (n, 2) float32 ndarray
         Gain and exponent of the intensities, unitless.
     """
@@ -67,14 +256,8 @@ def draw(
     return _about_centre(rotation @ shear @ scale, shift, size), gains.astype(np.float32)
 
 
-def identity(n: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Return the transforms and gains that change nothing."""
-    transforms = np.tile(np.array([1, 0, 0, 0, 1, 0, 0, 0], dtype=np.float32), (n, 1))
-    return transforms, np.ones((n, 2), dtype=np.float32)
-
-
-def apply(images: Any, transforms: Any, gains: Any, *, fill: Literal["nearest", "constant"]) -> Any:
-    """Change a batch of slices, in the graph of whatever backend Keras runs on.
+def augment(images: Any, transforms: Any, gains: Any, *, fill: Fill) -> Any:
+    """Augment a batch of slices, in the backend's graph.
 
     Parameters
     ----------
@@ -86,8 +269,8 @@ def apply(images: Any, transforms: Any, gains: Any, *, fill: Literal["nearest", 
 
     Returns
     -------
-    changed : (n, height, width, 1) uint8 tensor
-        Bilinear; rounded and held within 0 and 255, as the slices of a scan are.
+    augmented : (n, height, width, 1) uint8 tensor
+        Bilinear; rounded and clipped to 0 and 255, as the slices of a scan are.
     """
     moved = keras.ops.image.affine_transform(
         keras.ops.cast(images, "float32"),
@@ -104,93 +287,61 @@ def apply(images: Any, transforms: Any, gains: Any, *, fill: Literal["nearest", 
     return keras.ops.cast(keras.ops.clip(keras.ops.round(changed), 0.0, 255.0), "uint8")
 
 
-def _matrices(
-    xx: npt.NDArray[np.float64],
-    xy: npt.NDArray[np.float64],
-    yx: npt.NDArray[np.float64],
-    yy: npt.NDArray[np.float64],
-) -> npt.NDArray[np.float64]:
-    """Return (n, 2, 2) matrices from their four elements, (n,) each."""
-    return np.stack([np.stack([xx, xy], axis=-1), np.stack([yx, yy], axis=-1)], axis=-2)
-
-
-def _about_centre(
-    matrices: npt.NDArray[np.float64], shift: npt.NDArray[np.float64], size: int
-) -> npt.NDArray[np.float32]:
-    """Return (n, 8) transforms that leave the centre of the image in place, but for `shift`."""
-    n = len(matrices)
-    centre = np.full(2, (size - 1) / 2)
-    offset = centre + shift - matrices @ centre
-    rows = np.concatenate([matrices, offset[:, :, None]], axis=2).reshape(n, 6)
-    return np.concatenate([rows, np.zeros((n, 2))], axis=1).astype(np.float32)
-
-
-Cells: TypeAlias = npt.NDArray[np.bool_]
-Labels: TypeAlias = npt.NDArray[np.float32]
-Slices: TypeAlias = npt.NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
-class Mixing:
-    """How slices are mixed.
-
-    Attributes
-    ----------
-    share : float
-        Of the training slices; the others stay whole.
-    places : int
-        Cells along each side: the places of the class activation map.
-    """
-
-    share: float
-    places: int
-
-
-class Partners:
-    """Finds slices of the same plane to mix with, whosever they are.
+def draw_partners(planes: Indices, of_plane: Mapping[int, Indices], rng: np.random.Generator) -> Indices:
+    """Draw a CutMix partner of the same plane.
 
     Parameters
     ----------
-    planes : sequence of int
+    planes : (n,) int ndarray
         The plane of each slice.
+    of_plane : mapping of int to (m,) int ndarray
+        The numbers of the slices of each plane, of all subjects.
+
+    Returns
+    -------
+    partners : (n,) int ndarray
     """
-
-    def __init__(self, planes: Sequence[int]) -> None:
-        self._planes = np.asarray(planes)
-        self._of_plane = {plane: np.flatnonzero(self._planes == plane) for plane in set(planes)}
-
-    def draw(self, chosen: npt.NDArray[np.intp], rng: np.random.Generator) -> npt.NDArray[np.intp]:
-        """Return one partner for each of the `chosen` slices, by number."""
-        partners = [rng.choice(self._of_plane[plane]) for plane in self._planes[chosen].tolist()]
-        return np.array(partners, dtype=np.intp)
+    return np.array([rng.choice(of_plane[plane]) for plane in planes.tolist()], dtype=np.intp)
 
 
-def draw_cells(mixing: Mixing, n: int, rng: np.random.Generator) -> Cells:
-    """Draw which cells of `n` slices stay their own, bool (n, places, places).
+def draw_cells(cutmix: CutMix, n: int, rng: np.random.Generator) -> Cells:
+    """Draw the cells that slices keep, (n, places, places) bool.
 
-    How many are kept in a mixed slice is drawn evenly; slices that are not mixed keep all.
+    The share of cells that a mixed slice keeps is drawn uniformly; slices that are not mixed keep all.
     """
     kept = rng.random((n, 1, 1))
-    cells = rng.random((n, mixing.places, mixing.places)) < kept
-    whole = rng.random(n) >= mixing.share
+    cells = rng.random((n, cutmix.places, cutmix.places)) < kept
+    whole = rng.random(n) >= cutmix.share
     return np.asarray(cells | whole[:, None, None])
 
 
-def mixed(own: Slices, other: Slices, cells: Cells) -> Slices:
-    """Put two batches of slices together, (n, height, width, 1); their sides are multiples of the places."""
+def mix_slices(own: Slices, other: Slices, cells: Cells) -> Slices:
+    """Mix two batches of slices by their cells.
+
+    Parameters
+    ----------
+    own, other : (n, height, width, 1) uint8 ndarray
+        Height and width are multiples of the places.
+    cells : (n, places, places) bool ndarray
+    """
     places = cells.shape[1]
     kept = np.repeat(np.repeat(cells, own.shape[1] // places, axis=1), own.shape[2] // places, axis=2)
     return np.where(kept[..., np.newaxis], own, other)
 
 
-def moved_cells(cells: Cells, transforms: npt.NDArray[np.float32], size: int) -> Cells:
-    """Return the cell that each place shows after augmentation: the one its centre is read from.
+def mix_labels(own: Labels, other: Labels, cells: Cells) -> Labels:
+    """Return each place's label, float32 (n, places, places, classes)."""
+    return np.where(cells[..., np.newaxis], own[:, None, None, :], other[:, None, None, :])
+
+
+def transform_cells(cells: Cells, transforms: npt.NDArray[np.float32], size: int) -> Cells:
+    """Return the cell at each place's centre after augmentation.
 
     Parameters
     ----------
     cells : (n, places, places) bool ndarray
     transforms : (n, 8) float32 ndarray
-        As `augment.draw` gives them for slices of `size` pixels: from the output to the input.
+        As `draw_augmentation` gives them for slices of `size` pixels.
     """
     places = cells.shape[1]
     stride = size / places
@@ -206,168 +357,21 @@ def moved_cells(cells: Cells, transforms: npt.NDArray[np.float32], size: int) ->
     return np.asarray(cells[np.arange(len(cells))[:, None, None], line, column])
 
 
-def place_labels(cells: Cells, own: Labels, other: Labels) -> Labels:
-    """Return the label of each place, float32 (n, places, places, classes), from those of the two slices."""
-    return np.where(cells[..., np.newaxis], own[:, None, None, :], other[:, None, None, :])
+def _matrices(xx: Array, xy: Array, yx: Array, yy: Array) -> Array:
+    """Return (n, 2, 2) matrices from their elements, (n,) each."""
+    return np.stack([np.stack([xx, xy], axis=-1), np.stack([yx, yy], axis=-1)], axis=-2)
 
 
-# Packed files that a data set keeps open; each takes one file handle of the 1024 a process has.
-OPEN_FILES = 128
-
-# Slice, height, width.
-PACKED_AXES = 3
-
-
-@dataclass(frozen=True)
-class SliceRef:
-    """One slice: which packed file, which plane of it, its diagnosis and whose it is."""
-
-    path: Path
-    index: int
-    label: str
-    subject: str
+def _about_centre(matrices: Array, shift: Array, size: int) -> npt.NDArray[np.float32]:
+    """Return (n, 8) transforms about the image's centre, plus `shift`."""
+    n = len(matrices)
+    centre = np.full(2, (size - 1) / 2)
+    offset = centre + shift - matrices @ centre
+    rows = np.concatenate([matrices, offset[:, :, None]], axis=2).reshape(n, 6)
+    return np.concatenate([rows, np.zeros((n, 2))], axis=1).astype(np.float32)
 
 
-class SliceDataset(keras.utils.PyDataset):  # type: ignore[misc]
-    """Batches for the training graph: ``{"slice", "transform", "gain"}`` and one-hot labels.
-
-    With `mixing` labels and their weights are those of two outputs, ``whole`` and ``places``: whole slices
-    are judged as a whole, mixed ones place by place.
-
-    Parameters
-    ----------
-    refs : sequence of SliceRef
-    batch_size : int
-        Slices in a batch. What is left over after the last full batch of an epoch is left out:
-        the order differs from epoch to epoch. Fewer slices than that make one smaller batch.
-    augmentation : Augmentation
-    seed : int
-    mixing : Mixing, optional
-
-    Attributes
-    ----------
-    epoch : int
-        The epoch that the batches are drawn for; to be set before each epoch.
-
-    Raises
-    ------
-    InputError
-        Where there are no slices, a label is not in `CLASSES`, or a packed file is unusable.
-    """
-
-    def __init__(
-        self,
-        refs: Sequence[SliceRef],
-        *,
-        batch_size: int,
-        augmentation: Augmentation,
-        seed: int,
-        mixing: Mixing | None = None,
-    ) -> None:
-        super().__init__()
-        if not refs:
-            raise InputError("training: required at least one slice; received none")
-        self._reader = SliceReader(refs)
-        self._labels = one_hot(refs)
-        self.batch_size = min(batch_size, len(refs))
-        self._augmentation = augmentation
-        self._seed = seed
-        self._mixing = mixing
-        self._partners = Partners([ref.index for ref in refs])
-        self._shuffled: tuple[int, npt.NDArray[np.intp]] | None = None
-        self.epoch = 0
-
-    def __len__(self) -> int:
-        """Return the number of batches in an epoch."""
-        return len(self._labels) // self.batch_size
-
-    def __getitem__(self, step: int) -> tuple[Any, ...]:
-        """Return the inputs and labels of batch `step` of the present epoch, with mixing also the weights."""
-        chosen = self._order()[step * self.batch_size : (step + 1) * self.batch_size]
-        slices = self._reader.read(chosen)
-        transforms, gains = draw(self._augmentation, len(chosen), slices.shape[1], self._rng(1 + step))
-        inputs: dict[str, npt.NDArray[Any]] = {"slice": slices, "transform": transforms, "gain": gains}
-        if self._mixing is None:
-            return inputs, self._labels[chosen]
-        return self._mixed(inputs, chosen, self._mixing, self._rng(1 + step, 1))
-
-    def _mixed(
-        self,
-        inputs: dict[str, npt.NDArray[Any]],
-        chosen: npt.NDArray[np.intp],
-        mixing: Mixing,
-        rng: np.random.Generator,
-    ) -> tuple[Any, ...]:
-        partners, cells = self._partners.draw(chosen, rng), draw_cells(mixing, len(chosen), rng)
-        slices = mixed(inputs["slice"], self._reader.read(partners), cells)
-        shown = moved_cells(cells, inputs["transform"], slices.shape[1])
-        own, other = self._labels[chosen], self._labels[partners]
-        is_whole = np.asarray(cells.all(axis=(1, 2)), dtype=np.float32)
-        return (
-            inputs | {"slice": slices},
-            {"whole": own, "places": place_labels(shown, own, other)},
-            {"whole": is_whole, "places": np.ones(shown.shape, np.float32) - is_whole.reshape(-1, 1, 1)},
-        )
-
-    def _order(self) -> npt.NDArray[np.intp]:
-        """Return this epoch's order, drawn once an epoch."""
-        if self._shuffled is None or self._shuffled[0] != self.epoch:
-            self._shuffled = (self.epoch, self._rng(0).permutation(len(self._labels)))
-        return self._shuffled[1]
-
-    def _rng(self, *streams: int) -> np.random.Generator:
-        return np.random.default_rng(np.random.SeedSequence(self._seed, spawn_key=(self.epoch, *streams)))
-
-
-class SliceReader:
-    """Reads slices by their place in a list of references, with few files open at a time."""
-
-    def __init__(self, refs: Sequence[SliceRef]) -> None:
-        self._refs = refs
-        self._packed = lru_cache(maxsize=OPEN_FILES)(_open_packed)
-
-    def read(self, places: npt.NDArray[np.intp] | Sequence[int]) -> npt.NDArray[np.uint8]:
-        """Return the slices at `places`, (n, height, width, 1) uint8.
-
-        Raises
-        ------
-        InputError
-            Where a packed file is missing, is not uint8 (n, height, width) or lacks the plane.
-        """
-        planes = []
-        for place in places:
-            ref = self._refs[place]
-            packed = self._packed(ref.path)
-            if not 0 <= ref.index < len(packed):
-                raise InputError(
-                    f"{ref.path}: required more than {ref.index} slices; received {len(packed)}; "
-                    "run the slice stage again"
-                )
-            planes.append(packed[ref.index])
-        if len({plane.shape for plane in planes}) > 1:
-            raise InputError(
-                f"{self._refs[places[0]].path}: required slices of one size; received also another; "
-                "run the slice stage again"
-            )
-        return np.stack(planes)[..., np.newaxis]
-
-
-def one_hot(refs: Sequence[SliceRef]) -> npt.NDArray[np.float32]:
-    """Return the labels of `refs`, (n, 2) float32 in the order of `CLASSES`.
-
-    Raises
-    ------
-    InputError
-        Where a label is not one of `CLASSES`.
-    """
-    for ref in refs:
-        if ref.label not in CLASSES:
-            raise InputError(f"{ref.path}: required a label of {', '.join(CLASSES)}; received {ref.label}")
-    numbers = [CLASSES.index(ref.label) for ref in refs]
-    return np.eye(len(CLASSES), dtype=np.float32)[numbers]
-
-
-def _open_packed(path: Path) -> npt.NDArray[np.uint8]:
+def _open_packed(path: Path) -> Slices:
     try:
         packed = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:

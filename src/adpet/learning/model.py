@@ -1,4 +1,4 @@
-"""The network: MobileNetV2 up to a feature layer, global average pooling, Dropout, Dense, softmax.
+"""The network: MobileNetV2 features, average pooling, Dropout, Dense, softmax.
 
 Input is a batch of grey slices, uint8 (n, height, width, 1); output is one probability a class.
 Only standard Keras layers, so that a saved model loads in safe mode and without this package.
@@ -37,24 +37,15 @@ MIN_SIZE = 32
 # Channels of MobileNetV2's own weights.
 RGB = 3
 
-# Characters of a library's error that one line has room for.
-REASON_LENGTH = 200
-
-# The names by which other modules and readers of a saved model find its parts.
+# Names of the parts of a saved model.
 INPUT_NAME = "slice"
 POOL_NAME = "pool"
 DROPOUT_NAME = "dropout"
 HEAD_NAME = "head"
 OUTPUT_NAME = "probability"
 
-
-# What measures each network's BatchNorm inputs, so that it is compiled once, not for every epoch.
-_MEASURES: WeakKeyDictionary[keras.Model, "_BatchMoments"] = WeakKeyDictionary()
-
-
-def probability_of_ad(outputs: npt.ArrayLike) -> npt.NDArray[np.float32]:
-    """Return the probability of AD, float32 (n,), from the network's outputs, (n, 2)."""
-    return np.asarray(outputs, dtype=np.float32)[..., CLASSES.index("AD")]
+# Kept for each network, so that it is compiled once, not for every epoch.
+_MOMENTS: WeakKeyDictionary[keras.Model, "_BatchMoments"] = WeakKeyDictionary()
 
 
 def build_model(
@@ -95,7 +86,7 @@ def build_model(
     Raises
     ------
     ParameterError
-        Where the layer is not known, the size does not suit it, or the weights are missing,
+        If the layer is not known, the size does not suit it, or the weights are missing,
         cannot be fetched or do not fit.
     """
     _check_size(input_size, feature_layer)
@@ -115,36 +106,40 @@ def build_model(
     for layer in batch_norm_layers(model):
         layer.momentum = batch_norm_momentum
     if earlier:
-        _take_weights(model, earlier, weights)
+        _copy_weights(model, earlier, weights)
     return model
 
 
+def probability_of_ad(outputs: npt.ArrayLike) -> npt.NDArray[np.float32]:
+    """Return the probability of AD, (n,), from outputs, (n, 2)."""
+    return np.asarray(outputs, dtype=np.float32)[..., CLASSES.index("AD")]
+
+
 def batch_norm_layers(model: keras.Model) -> list[Any]:
-    """Return the BatchNormalization layers of `model`, first to last."""
+    """Return the BatchNormalization layers, first to last."""
     return [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
 
 
 def batch_norm_statistics(model: keras.Model) -> list[Any]:
-    """Return the moving means and variances of `model`, layer by layer."""
-    return [
-        value for layer in batch_norm_layers(model) for value in (layer.moving_mean, layer.moving_variance)
-    ]
+    """Return all BatchNorm moving means and variances, by layer."""
+    layers = batch_norm_layers(model)
+    return [value for layer in layers for value in (layer.moving_mean, layer.moving_variance)]
 
 
 def compiles_with_xla() -> bool:
-    """Say whether to compile with XLA: not with TensorFlow on a CPU, where it is slower.
+    """True unless TensorFlow runs on a CPU.
 
-    On two CPU cores, MobileNetV2 was about four times slower with it.
+    There MobileNetV2 was about four times slower with XLA, on two cores.
     """
     return keras.backend.backend() != "tensorflow" or bool(keras.distribution.list_devices("gpu"))
 
 
 def reestimate_batch_norm(model: keras.Model, batches: Iterable[npt.NDArray[np.uint8]]) -> None:
-    """Set the BatchNorm statistics to the mean over `batches`, as training sees them.
+    """Estimate the BatchNorm statistics from `batches`, as in training.
 
     Every layer gets the mean and variance of its inputs over all batches, where each batch is
-    normalised by its own statistics in the layers before, as in training. The variance is that
-    within batches plus that of the batches' means.
+    normalised by its own statistics in the layers before. The variance is that within batches
+    plus that of the batches' means.
 
     Parameters
     ----------
@@ -155,16 +150,15 @@ def reestimate_batch_norm(model: keras.Model, batches: Iterable[npt.NDArray[np.u
         quickest. More than one pass in another order makes the estimate more precise.
     """
     layers = batch_norm_layers(model)
-    if model not in _MEASURES:
-        _MEASURES[model] = _BatchMoments(model, layers)
-    measure = _MEASURES[model]
+    if model not in _MOMENTS:
+        _MOMENTS[model] = _BatchMoments(model, layers)
     total = [np.zeros((3, layer.moving_mean.shape[0])) for layer in layers]
     weight = 0
     with _momentum(layers, 0.0):
         for batch in batches:
-            for place, moments in enumerate(measure.predict_on_batch(batch)):
+            for number, moments in enumerate(_MOMENTS[model].predict_on_batch(batch)):
                 mean, variance = np.asarray(moments, dtype=np.float64)
-                total[place] += len(batch) * np.stack([mean, mean**2, variance])
+                total[number] += len(batch) * np.stack([mean, mean**2, variance])
             weight += len(batch)
     if not weight:
         raise ValueError("`batches`: required at least one batch; received none")
@@ -188,7 +182,7 @@ def _check_size(input_size: int, feature_layer: str) -> None:
 
 
 def _features(slices: Any, channels: int, alpha: float, feature_layer: str, weights: str) -> Any:
-    """Return the feature layer's output for `slices`, with the weights asked for."""
+    """Return the feature layer's output for `slices`."""
     scaled = keras.layers.Rescaling(1 / 127.5, offset=-1.0, name="scale")(slices)
     if channels == RGB:
         scaled = keras.layers.Concatenate(name="grey_to_rgb")([scaled] * RGB)
@@ -243,7 +237,7 @@ def _load_earlier(path: Path) -> keras.Model:
     return earlier
 
 
-def _take_weights(model: keras.Model, earlier: keras.Model, source: str) -> None:
+def _copy_weights(model: keras.Model, earlier: keras.Model, source: str) -> None:
     wanted = [f"{weight.path} {tuple(weight.shape)}" for weight in model.weights]
     received = [f"{weight.path} {tuple(weight.shape)}" for weight in earlier.weights]
     if wanted != received:
@@ -257,11 +251,11 @@ def _take_weights(model: keras.Model, earlier: keras.Model, source: str) -> None
 
 
 class _BatchMoments(keras.Model):  # type: ignore[misc]
-    """Gives (mean, variance) of each BatchNorm's inputs, (2, channels), as training sees them.
+    """Mean and variance of each BatchNorm's inputs, (2, channels).
 
     With momentum 0, a layer's moving statistics are those of the last batch. The model ends at the
-    last BatchNorm, before Dropout, whose random state it leaves alone. It is no functional model,
-    since such a one would take `predict`'s inference mode for what is inside it.
+    last BatchNorm, before Dropout, whose random state it leaves alone. It is not a functional model,
+    which would pass on the inference mode of `predict` to its layers.
     """
 
     def __init__(self, model: keras.Model, layers: list[Any]) -> None:
@@ -288,5 +282,4 @@ def _momentum(layers: list[Any], value: float) -> Iterator[None]:
 
 
 def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= REASON_LENGTH else text[: REASON_LENGTH - 3] + "..."
+    return " ".join(str(error).split())[:200] or type(error).__name__

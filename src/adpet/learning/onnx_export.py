@@ -1,4 +1,4 @@
-"""Write a network as ONNX, with its class activation map and its probability as named outputs.
+"""ONNX export of a network with its class activation map.
 
 The graph takes `slices`, uint8 (n, height, width, 1), and gives `cam`, float32 (n, h, w), AD minus CN in
 units of the logit, and `probability`, float32 (n,), of AD. It runs wherever ONNX does, also in a browser.
@@ -27,12 +27,12 @@ OPSET = 17
 
 
 def write_onnx(model: keras.Model, path: Path) -> None:
-    """Write `model` to `path`, which ends in ``.onnx``; the same network gives the same bytes.
+    """Write a network as ONNX; equal networks give equal bytes.
 
     Raises
     ------
     InputError
-        Where the head has no exact map, or Keras' backend cannot write ONNX.
+        If the head has no exact map, or Keras' backend cannot write ONNX.
     """
     import onnx
 
@@ -60,7 +60,7 @@ def write_onnx(model: keras.Model, path: Path) -> None:
 
 
 def _with_maps(model: keras.Model) -> keras.Model:
-    """Return the network with a map and a probability as outputs; it has been called once."""
+    """Return the network with its map and probability as outputs."""
     (kernel,) = values_of([model.get_layer(HEAD_NAME).kernel])
     ad, cn = CLASSES.index("AD"), CLASSES.index("CN")
     features = model.get_layer(POOL_NAME).input
@@ -73,14 +73,18 @@ def _with_maps(model: keras.Model) -> keras.Model:
         PROBABILITY: model.output[:, ad],
     }
     exported = keras.Model(model.inputs[0], outputs)
+    # Keras exports only a model that has been called.
     exported(np.zeros((1, *model.input_shape[1:]), dtype=np.uint8))
     return exported
 
 
 def _rename(graph: Any) -> None:
-    """Name what the graph holds by its order; the converter counts on from whatever it has done before."""
+    """Name nodes and values by their order in the graph.
+
+    The converter's own names depend on what it has converted before.
+    """
     names = {graph.input[0].name: INPUT}
-    names |= {one.name: one.name for one in graph.output}
+    names |= {output.name: output.name for output in graph.output}
     if set(names.values()) != {INPUT, CAM, PROBABILITY}:
         raise ValueError(f"the graph has other outputs than it was given: {sorted(names.values())}")
     for number, node in enumerate(graph.node):

@@ -1,4 +1,8 @@
-"""Hyperparameter search with Optuna, and how much each parameter matters."""
+"""Hyperparameter search with Optuna, and the importance of each parameter.
+
+A study is a SQLite file. A trial is written when it has ended, so that a killed search continues as if it had
+not been stopped.
+"""
 
 import json
 import math
@@ -13,40 +17,57 @@ from typing import Any, Literal
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import TrialState, create_trial
 
 from adpet.errors import InputError
 from adpet.storage import atomic_write
 
-Value = float | bool
-Direction = Literal["minimize", "maximize"]
-State = Literal["COMPLETE", "PRUNED", "FAIL"]
-
-# The first reports of a trial are not judged by the median pruner: a network has learned nothing yet.
+# The median pruner ignores the first reports of a trial: a network has learned nothing yet.
 WARMUP_STEPS = 1
+
+# Importance from fewer trials than these would be noise.
+FEWEST = 4
 
 # Trials that count; a failed one is kept in the table and replaced by the next.
 _COUNTED = (TrialState.COMPLETE, TrialState.PRUNED)
 
-# The study's attribute that says what it searches.
+# The study's attribute with the settings of its search.
 _SETTINGS = "adpet.settings"
+
+Value = float | bool
+Direction = Literal["minimize", "maximize"]
 
 
 @dataclass(frozen=True)
 class Range:
-    """Where a number is searched, and the value that the first trial tries."""
+    """Range of a number, and the first trial's value."""
 
     low: float
     high: float
     first: float
     log: bool = False
 
+    @property
+    def distribution(self) -> BaseDistribution:
+        """The range as Optuna has it."""
+        return FloatDistribution(self.low, self.high, log=self.log)
+
 
 @dataclass(frozen=True)
 class Choice:
-    """Which values are tried, the first one by the first trial."""
+    """Values to try; the first trial takes the first."""
 
     choices: tuple[bool, ...]
+
+    @property
+    def first(self) -> bool:
+        """The first trial's value."""
+        return self.choices[0]
+
+    @property
+    def distribution(self) -> BaseDistribution:
+        """The choice as Optuna has it."""
+        return CategoricalDistribution(self.choices)
 
 
 Space = Mapping[str, Range | Choice]
@@ -54,14 +75,14 @@ Space = Mapping[str, Range | Choice]
 
 @dataclass(frozen=True)
 class TrialRow:
-    """A trial that has ended.
+    """Ended trial.
 
-    `value` is the last reported one where the trial was pruned, and None where it failed;
-    `reported` holds the intermediate value of each step.
+    `value` is the last reported one of a pruned trial, and None of a failed one; `reported` has the
+    intermediate value of each step.
     """
 
     number: int
-    state: State
+    state: Literal["COMPLETE", "PRUNED", "FAIL"]
     value: float | None
     params: dict[str, Value]
     reported: dict[int, float]
@@ -69,7 +90,7 @@ class TrialRow:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """All trials in order, and the parameters, number and value of the best one."""
+    """All trials, and the best one."""
 
     best: dict[str, Value]
     best_number: int
@@ -79,22 +100,22 @@ class SearchResult:
 
 @dataclass
 class TrialHandle:
-    """A running trial, for the function that evaluates it."""
+    """Running trial, for the function that evaluates it."""
 
     number: int
     params: dict[str, Value]
-    _judge: Callable[[Mapping[int, float]], bool] = field(repr=False)
+    _should_prune: Callable[[Mapping[int, float]], bool] = field(repr=False)
     reported: dict[int, float] = field(default_factory=dict)
     pruned: bool = False
 
     def report(self, step: int, value: float) -> bool:
-        """Report an intermediate value, and return whether the trial should stop here.
+        """Report an intermediate value; True if the trial should stop.
 
-        A trial that was told to stop ends as PRUNED with its last reported value, whatever its function
-        returns. One that goes on from a state of its own after a kill reports its earlier steps again.
+        A trial that should stop ends as PRUNED with its last reported value, whatever its function
+        returns. One that resumes from a checkpoint after a kill reports its earlier steps again.
         """
         self.reported[int(step)] = float(value)
-        self.pruned = self.pruned or self._judge(self.reported)
+        self.pruned = self.pruned or self._should_prune(self.reported)
         return self.pruned
 
 
@@ -110,7 +131,7 @@ def search(
     pruner: Literal["median", "none"] = "median",
     direction: Direction = "minimize",
 ) -> SearchResult:
-    """Evaluate `trials` points of `space`, or as many as the study in `storage` still lacks.
+    """Run the study until it has `trials` trials.
 
     The first trial tries the values that `space` names first, the next ones up to `startup_trials` are
     drawn at random, the others by a multivariate tree-structured Parzen estimator (Bergstra et al.,
@@ -124,7 +145,7 @@ def search(
     evaluate : callable
         Returns the value of a trial; NaN (a diverged training) counts as the worst one.
     storage : Path
-        SQLite file of this study alone; made if it is not there.
+        SQLite file of this study alone; made if it does not exist.
 
     Raises
     ------
@@ -133,22 +154,61 @@ def search(
     Exception
         What `evaluate` raised, after the trial is marked FAIL; the next search replaces that trial.
     """
-    settings = _settings(space, seed, startup_trials, pruner, direction)
-    with quiet(), _study(storage, study_name, direction, settings) as study:
-        judge = _pruner(pruner, startup_trials)
+    settings = {
+        "space": {name: asdict(values) for name, values in space.items()},
+        "seed": seed,
+        "startup_trials": startup_trials,
+        "pruner": pruner,
+        "direction": direction,
+    }
+    judge: optuna.pruners.BasePruner = optuna.pruners.NopPruner()
+    if pruner == "median":
+        judge = optuna.pruners.MedianPruner(n_startup_trials=startup_trials, n_warmup_steps=WARMUP_STEPS)
+    with _quiet(), _study(storage, study_name, direction, settings) as study:
         while len(study.get_trials(deepcopy=False, states=_COUNTED)) < trials:
             number = len(study.get_trials(deepcopy=False))
-            params = suggest(space, study, number=number, seed=seed, startup_trials=startup_trials)
-            _run(study, TrialHandle(number, params, _judge(study, judge, space, params)), evaluate, space)
-        return _result([_row(trial) for trial in study.get_trials(deepcopy=False)], direction, storage)
+            params = _suggest(space, study, number=number, seed=seed, startup_trials=startup_trials)
+            _run(study, evaluate, number=number, params=params, space=space, pruner=judge)
+        return _result(study, direction, storage)
 
 
-def suggest(
+def parameter_importance(trials: Sequence[TrialRow], space: Space, *, seed: int) -> dict[str, float]:
+    """Return parameter importance by fANOVA (Hutter et al., ICML 2014).
+
+    Parameters
+    ----------
+    trials : sequence of TrialRow
+        Pruned and failed ones are left out: their values are of another length of training.
+    space : mapping
+        Where each parameter was searched.
+    seed : int
+        Of the random forest.
+
+    Returns
+    -------
+    dict
+        Share of the variance by parameter, the largest first; the shares add up to 1. Empty if the trials
+        are too few, or all alike.
+    """
+    ended = [trial for trial in trials if trial.state == "COMPLETE" and trial.value is not None]
+    if len(ended) < FEWEST or len({trial.value for trial in ended}) == 1 or not space:
+        return {}
+    distributions = _distributions(space)
+    with _quiet():
+        study = optuna.create_study()
+        for trial in ended:
+            study.add_trial(create_trial(params=trial.params, distributions=distributions, value=trial.value))
+        evaluator = optuna.importance.FanovaImportanceEvaluator(seed=seed)
+        found = optuna.importance.get_param_importances(study, evaluator=evaluator)
+    return {name: float(share) for name, share in found.items()}
+
+
+def _suggest(
     space: Space, study: optuna.Study, *, number: int, seed: int, startup_trials: int
 ) -> dict[str, Value]:
-    """Return what trial `number` tries: a function of `seed`, `number` and the trials in `study` alone."""
+    """Suggest parameters from study, number and seed alone."""
     if not study.get_trials(deepcopy=False, states=_COUNTED):
-        return {name: _first(one) for name, one in space.items()}
+        return {name: values.first for name, values in space.items()}
     draft = optuna.create_study(
         directions=study.directions,
         sampler=optuna.samplers.TPESampler(
@@ -158,77 +218,85 @@ def suggest(
         ),
     )
     draft.add_trials(study.get_trials(deepcopy=False))
-    return dict(draft.ask(distributions(space)).params)
+    return dict(draft.ask(_distributions(space)).params)
 
 
 def _run(
-    study: optuna.Study, trial: TrialHandle, evaluate: Callable[[TrialHandle], float], space: Space
+    study: optuna.Study,
+    evaluate: Callable[[TrialHandle], float],
+    *,
+    number: int,
+    params: dict[str, Value],
+    space: Space,
+    pruner: optuna.pruners.BasePruner,
 ) -> None:
-    """Evaluate one trial and write it to the study, as one transaction."""
+    """Evaluate a trial and write it as one transaction."""
+
+    def frozen(state: TrialState, reported: Mapping[int, float], value: float | None = None) -> Any:
+        return create_trial(
+            state=state,
+            value=value,
+            params=params,
+            distributions=_distributions(space),
+            intermediate_values=dict(reported),
+        )
+
+    def write(state: TrialState, value: float | None) -> None:
+        ended = frozen(state, trial.reported, value)
+        ended.datetime_start = started
+        study.add_trial(ended)
+
+    def should_prune(reported: Mapping[int, float]) -> bool:
+        return bool(pruner.prune(study, frozen(TrialState.RUNNING, reported)))
+
+    trial = TrialHandle(number, params, should_prune)
     started = datetime.now()  # noqa: DTZ005 (Optuna's times are naive and local)
     try:
         value = float(evaluate(trial))
     except Exception:
-        _write(study, trial, space, state=TrialState.FAIL, value=None, started=started)
+        write(TrialState.FAIL, None)
         raise
-    if math.isnan(value):
-        value = math.inf if study.direction == optuna.study.StudyDirection.MINIMIZE else -math.inf
     if trial.pruned:
         last = trial.reported[max(trial.reported)]
-        value_then = None if math.isnan(last) else last
-        _write(study, trial, space, state=TrialState.PRUNED, value=value_then, started=started)
+        write(TrialState.PRUNED, None if math.isnan(last) else last)
     else:
-        _write(study, trial, space, state=TrialState.COMPLETE, value=value, started=started)
+        worst = math.inf if study.direction == optuna.study.StudyDirection.MINIMIZE else -math.inf
+        write(TrialState.COMPLETE, worst if math.isnan(value) else value)
 
 
-def _write(
-    study: optuna.Study,
-    trial: TrialHandle,
-    space: Space,
-    *,
-    state: TrialState,
-    value: float | None,
-    started: datetime,
-) -> None:
-    frozen = create_trial(
-        state=state,
-        value=value,
-        params=trial.params,
-        distributions=distributions(space),
-        intermediate_values=trial.reported,
-    )
-    frozen.datetime_start = started
-    study.add_trial(frozen)
-
-
-def _judge(
-    study: optuna.Study, pruner: optuna.pruners.BasePruner, space: Space, params: dict[str, Value]
-) -> Callable[[Mapping[int, float]], bool]:
-    """Return the function that says whether a trial that reported these values should stop."""
-
-    def judge(reported: Mapping[int, float]) -> bool:
-        running = create_trial(
-            state=TrialState.RUNNING,
-            params=params,
-            distributions=distributions(space),
-            intermediate_values=dict(reported),
+def _result(study: optuna.Study, direction: Direction, storage: Path) -> SearchResult:
+    """Return the trials and the earliest best complete one."""
+    rows = [
+        TrialRow(
+            trial.number,
+            trial.state.name if trial.state in _COUNTED else "FAIL",
+            trial.value,
+            dict(trial.params),
+            dict(sorted(trial.intermediate_values.items())),
         )
-        return bool(pruner.prune(study, running))
-
-    return judge
-
-
-def _pruner(name: Literal["median", "none"], startup_trials: int) -> optuna.pruners.BasePruner:
-    if name == "none":
-        return optuna.pruners.NopPruner()
-    return optuna.pruners.MedianPruner(n_startup_trials=startup_trials, n_warmup_steps=WARMUP_STEPS)
+        for trial in study.get_trials(deepcopy=False)
+    ]
+    sign = 1.0 if direction == "minimize" else -1.0
+    finite = [
+        (sign * row.value, row.number)
+        for row in rows
+        if row.state == "COMPLETE" and row.value is not None and math.isfinite(row.value)
+    ]
+    if not finite:
+        raise InputError(
+            f"{storage}: required one trial or more with a finite value; received none of {len(rows)}; "
+            "narrow the search space, its learning rate first, and search again"
+        )
+    value, number = min(finite)
+    return SearchResult(dict(rows[number].params), number, value * sign, rows)
 
 
 @contextmanager
 def _study(
     storage: Path, name: str, direction: Direction, settings: dict[str, Any]
 ) -> Iterator[optuna.Study]:
-    """Open the study; the file appears whole, with its tables and settings, or not at all."""
+    """Open the study; make its file atomically."""
+    settings = json.loads(json.dumps(settings))
     if not storage.exists():
         with atomic_write(storage) as aside, _database(aside) as database:
             study = optuna.create_study(storage=database, study_name=name, direction=direction)
@@ -243,7 +311,7 @@ def _study(
         if study.user_attrs.get(_SETTINGS) != settings:
             raise InputError(
                 f"{storage}: required a study of this search, but it was made with another space, seed, "
-                "sampler or pruner; remove the file to search anew"
+                "sampler or pruner; remove the file to start a new search"
             )
         yield study
 
@@ -259,8 +327,8 @@ def _database(path: Path) -> Iterator[optuna.storages.RDBStorage]:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Silence Optuna's log and its warnings that an interface (the multivariate TPE) is experimental."""
+def _quiet() -> Iterator[None]:
+    """Silence Optuna's log and its warning about the multivariate TPE."""
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     with warnings.catch_warnings():
@@ -271,89 +339,5 @@ def quiet() -> Iterator[None]:
             optuna.logging.set_verbosity(before)
 
 
-def _settings(space: Space, seed: int, startup_trials: int, pruner: str, direction: str) -> dict[str, Any]:
-    """Return what a study must agree in to be continued, as JSON would give it back."""
-    settings = {
-        "space": {name: asdict(one) for name, one in space.items()},
-        "seed": seed,
-        "startup_trials": startup_trials,
-        "pruner": pruner,
-        "direction": direction,
-    }
-    return dict(json.loads(json.dumps(settings)))
-
-
-def _first(one: Range | Choice) -> Value:
-    return one.first if isinstance(one, Range) else one.choices[0]
-
-
-def distributions(space: Space) -> dict[str, BaseDistribution]:
-    """Return a search space as Optuna has it."""
-    return {
-        name: FloatDistribution(one.low, one.high, log=one.log)
-        if isinstance(one, Range)
-        else CategoricalDistribution(one.choices)
-        for name, one in space.items()
-    }
-
-
-def _row(trial: FrozenTrial) -> TrialRow:
-    state: State = "FAIL"
-    if trial.state == TrialState.COMPLETE:
-        state = "COMPLETE"
-    elif trial.state == TrialState.PRUNED:
-        state = "PRUNED"
-    reported = dict(sorted(trial.intermediate_values.items()))
-    return TrialRow(trial.number, state, trial.value, dict(trial.params), reported)
-
-
-def _result(rows: Sequence[TrialRow], direction: Direction, storage: Path) -> SearchResult:
-    """Return the rows with the best complete one; of equals, the earliest."""
-    sign = 1.0 if direction == "minimize" else -1.0
-    complete = [row for row in rows if row.state == "COMPLETE" and row.value is not None]
-    finite = [(sign * row.value, row.number) for row in complete if row.value is not None]
-    finite = [pair for pair in finite if math.isfinite(pair[0])]
-    if not finite:
-        raise InputError(
-            f"{storage}: required one trial or more with a finite value; received none of {len(rows)}; "
-            "narrow the search space, its learning rate first, and search anew"
-        )
-    best = rows[min(finite)[1]]
-    return SearchResult(dict(best.params), best.number, min(finite)[0] * sign, list(rows))
-
-
-# Fewer trials than these cannot be told from each other's noise.
-FEWEST = 4
-
-
-def parameter_importance(trials: Sequence[TrialRow], space: Space, *, seed: int) -> dict[str, float]:
-    """Return each parameter's share of the variance over the trials that ended (fANOVA, Hutter 2014, ICML).
-
-    Parameters
-    ----------
-    trials : sequence of TrialRow
-        Pruned and failed ones are left out: their values are of another length of training.
-    space : mapping
-        Where each parameter was searched.
-    seed : int
-        Of the random forest.
-
-    Returns
-    -------
-    dict
-        By parameter, the largest first; the shares add up to 1. Empty where the trials are too few, or all
-        alike.
-    """
-    ended = [trial for trial in trials if trial.state == "COMPLETE" and trial.value is not None]
-    if len(ended) < FEWEST or len({trial.value for trial in ended}) == 1 or not space:
-        return {}
-    searched = distributions(space)
-    with quiet():
-        study = optuna.create_study()
-        for trial in ended:
-            study.add_trial(
-                optuna.trial.create_trial(params=trial.params, distributions=searched, value=trial.value)
-            )
-        evaluator = optuna.importance.FanovaImportanceEvaluator(seed=seed)
-        found = optuna.importance.get_param_importances(study, evaluator=evaluator)
-    return {name: float(share) for name, share in found.items()}
+def _distributions(space: Space) -> dict[str, BaseDistribution]:
+    return {name: values.distribution for name, values in space.items()}

@@ -1,4 +1,7 @@
-"""Train a network, with validation metrics per subject after each epoch."""
+"""Training of a network, with validation metrics after each epoch.
+
+A training repeats bit by bit with the same seed and number of threads, also when it is stopped and resumed.
+"""
 
 import os
 import time
@@ -23,7 +26,7 @@ from adpet.learning.checkpoint import (
     values_of,
     write_checkpoint,
 )
-from adpet.learning.data import Augmentation, Mixing, SliceDataset, SliceReader, SliceRef, apply
+from adpet.learning.data import Augmentation, CutMix, SliceDataset, SliceReader, SliceRef, augment
 from adpet.learning.model import (
     DROPOUT_NAME,
     HEAD_NAME,
@@ -35,65 +38,10 @@ from adpet.learning.model import (
     reestimate_batch_norm,
 )
 
-Monitor = Literal["val_loss", "val_accuracy", "val_subject_log_loss", "val_subject_auc"]
-
-# The monitors of which more is better; of the others less is.
+# The validation metrics for which more is better; for the others less is.
 RISING = ("val_accuracy", "val_subject_auc")
 
-# A probability of AD above this is called AD.
-THRESHOLD = 0.5
-
-# Probabilities are held this far from 0 and 1, so that one certain error does not cost infinity.
-CLIP = 1e-7
-
-
-def validation_metrics(probability: npt.ArrayLike, refs: Sequence[SliceRef]) -> dict[str, float]:
-    """Return the four monitors for the probabilities of AD, (n,), of the slices `refs`.
-
-    A subject's probability is the mean over their slices; a subject whose diagnosis changed
-    between visits counts once for each diagnosis. The area under the ROC curve is NaN where
-    only one class is present.
-    """
-    p = np.asarray(probability, dtype=np.float64)
-    is_ad = np.array([ref.label == "AD" for ref in refs])
-    keys = {key: number for number, key in enumerate(dict.fromkeys((r.subject, r.label) for r in refs))}
-    owner = np.array([keys[ref.subject, ref.label] for ref in refs])
-    subject_p = np.bincount(owner, weights=p) / np.bincount(owner)
-    subject_is_ad = np.array([label == "AD" for _, label in keys])
-    return {
-        "val_loss": log_loss(p, is_ad),
-        "val_accuracy": float(np.mean((p > THRESHOLD) == is_ad)),
-        "val_subject_log_loss": log_loss(subject_p, subject_is_ad),
-        "val_subject_auc": roc_auc(subject_p, subject_is_ad),
-    }
-
-
-def log_loss(probability: npt.NDArray[np.float64], positive: npt.NDArray[np.bool_]) -> float:
-    """Return the mean cross-entropy, in nats, of probabilities of the positive class."""
-    p = np.clip(probability, CLIP, 1 - CLIP)
-    return float(-np.mean(np.log(np.where(positive, p, 1 - p))))
-
-
-def roc_auc(score: npt.NDArray[np.float64], positive: npt.NDArray[np.bool_]) -> float:
-    """Return the area under the ROC curve: the Mann-Whitney U of mean ranks, over its maximum."""
-    n_positive = int(positive.sum())
-    n_negative = len(positive) - n_positive
-    if not n_positive or not n_negative:
-        return float("nan")
-    _, inverse, counts = np.unique(score, return_inverse=True, return_counts=True)
-    rank = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
-    u = rank[positive].sum() - n_positive * (n_positive + 1) / 2
-    return float(u / (n_positive * n_negative))
-
-
-def is_better(value: float, best: float, monitor: Monitor) -> bool:
-    """Say whether `value` beats `best`; a number beats NaN, an equal value does not win."""
-    if np.isnan(value) or np.isnan(best):
-        return bool(np.isnan(best) and not np.isnan(value))
-    return value > best if monitor in RISING else value < best
-
-
-# The columns of a history, in order.
+# Columns of a history, in order.
 COLUMNS = (
     "loss",
     "accuracy",
@@ -105,22 +53,28 @@ COLUMNS = (
     "seconds",
 )
 
+# A slice with a higher probability of AD is classified as AD.
+THRESHOLD = 0.5
+
+# Probabilities are clipped this far from 0 and 1, so that one certain error does not cost infinity.
+CLIP = 1e-7
+
 # Passes over the training slices, each in another order, that BatchNorm statistics are taken from.
 BATCH_NORM_PASSES = 1
 
-# Batches of whole slices that they are taken from before each validation of a training on mixed ones.
+# Batches of whole slices that they are taken from before each validation of a training with CutMix.
 BATCHES_TO_VALIDATE = 24
 
-# What stays of weight decay is for kernels: offsets and scales would be drawn to a network that
-# gives nothing out.
+# Weight decay is for kernels: offsets and scales would shrink until the network gives nothing out.
 NOT_DECAYED = ["gamma", "beta", "bias"]
 
 OnEpoch = Callable[[int, Row], bool | None]
+ValidationMetric = Literal["val_loss", "val_accuracy", "val_subject_log_loss", "val_subject_auc"]
 
 
 @dataclass(frozen=True)
 class Optimisation:
-    """How the weights are fitted.
+    """Settings of the optimizer.
 
     Attributes
     ----------
@@ -137,7 +91,7 @@ class Optimisation:
     label_smoothing : float
         Of the training loss; validation is measured without.
     mix : float
-        Share of the training slices that are mixed from two subjects (see `adpet.learning.data`).
+        Share of the training slices that CutMix mixes from two subjects.
     """
 
     optimizer: Literal["adamw", "sgd"]
@@ -153,19 +107,19 @@ class Optimisation:
 
 @dataclass(frozen=True)
 class History:
-    """What a training did.
+    """Metrics of a training.
 
     Attributes
     ----------
     rows : tuple of dict
         One row an epoch, by `COLUMNS`. `loss` and `accuracy` are those of the augmented training
-        slices in training mode, `accuracy` of those that are not mixed; `learning_rate` that of the
+        slices in training mode, `accuracy` without the mixed ones; `learning_rate` that of the
         epoch's first step; `seconds` is the one column that differs between runs.
     best_epoch : int
         The epoch whose weights were kept.
     final : dict
         The ``val_`` columns of the network as it is returned: the best epoch's weights with
-        BatchNorm statistics estimated anew. Empty where there was nothing to validate on.
+        BatchNorm statistics of the training slices. Empty without validation slices.
     """
 
     rows: tuple[Row, ...]
@@ -174,18 +128,17 @@ class History:
 
 
 def set_determinism(seed: int, threads: int) -> None:
-    """Make what the backend computes in this process repeat bit by bit.
+    """Make the backend's computations repeat bit by bit.
 
     Backends read the environment when they start: call this before the first operation of the
-    process, best before any module of `adpet.learning` is used. A process in which a backend has
-    started keeps its threads, and takes only the seed.
+    process. A backend that runs already keeps its threads, and takes only the seed.
 
     Parameters
     ----------
     seed : int
         Of the random states of Python, NumPy and the backend.
     threads : int
-        Threads of one operation; sums are taken in another order with another number.
+        Threads of one operation; the order of a sum depends on their number.
     """
     count = str(threads)
     os.environ |= {
@@ -205,14 +158,14 @@ def train(
     *,
     optimisation: Optimisation,
     augmentation: Augmentation,
-    monitor: Monitor,
+    monitor: ValidationMetric,
     seed: int,
     checkpoint: Path | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> History:
-    """Fit `model` in place, and leave it with the best epoch's weights.
+    """Train `model` in place; keep the best epoch's weights.
 
-    After the last epoch, BatchNorm statistics are estimated anew from the training slices without
+    After the last epoch, BatchNorm statistics are estimated from the training slices without
     augmentation.
 
     Parameters
@@ -220,15 +173,15 @@ def train(
     model : keras.Model
         As built by `build_model`.
     training, validation : sequences of SliceRef
-        With nothing to validate on, the last epoch's weights are kept.
+        Without validation slices, the last epoch's weights are kept.
     monitor : str
-        The validation measure that the best epoch is chosen by; of equals, the first.
+        The validation metric that the best epoch is chosen by; of equals, the first.
     seed : int
         Of the order of the slices and of their augmentation.
     checkpoint : Path, optional
-        Where the state is kept after each epoch. Where one lies there from a training with the
-        same network, slices and settings, training goes on from it, to the same bits as without
-        the stop. It is left for the caller to remove when the result is safe.
+        Where the state is written after each epoch. If it holds a training with the same network,
+        slices and settings, training continues from it, to the same bits as without the stop. The
+        caller removes it when the result is safe.
     on_epoch : callable, optional
         Called with the epoch and its row after each epoch, once its checkpoint is written, and in
         a resumed training also for the epochs before. True ends the training; what it raises is
@@ -237,14 +190,14 @@ def train(
     Raises
     ------
     InputError
-        Where there are no training slices, or a packed file or a label cannot be used.
+        If there are no training slices, or a packed file or a label cannot be used.
     """
     dataset = SliceDataset(
         training,
         batch_size=optimisation.batch_size,
         augmentation=augmentation,
         seed=seed,
-        mixing=_mixing(model, optimisation),
+        cutmix=_cutmix(model, optimisation),
     )
     trainer = _training_model(model, optimisation, augmentation, steps=len(dataset))
     settings = {
@@ -253,16 +206,16 @@ def train(
         "monitor": monitor,
         "seed": seed,
     }
-    mark = training_fingerprint(model, {"training": training, "validation": validation}, settings)
+    plain_batches = partial(_plain_batches, training, optimisation.batch_size, seed)
     epochs = _Epochs(
         network=model,
         dataset=dataset,
         validation=validation,
         monitor=monitor,
         checkpoint=checkpoint,
-        mark=mark,
+        mark=training_fingerprint(model, {"training": training, "validation": validation}, settings),
         on_epoch=on_epoch,
-        whole=partial(_plain_batches, training, optimisation.batch_size, seed) if optimisation.mix else None,
+        whole=plain_batches if optimisation.mix else None,
     )
     epochs.resume(trainer.optimizer)
     if not epochs.stopped:
@@ -275,10 +228,9 @@ def train(
             callbacks=[epochs],
         )
     assign_values(model.variables, epochs.best)
-    reestimate_batch_norm(model, _plain_batches(training, optimisation.batch_size, seed))
-    return History(
-        tuple(epochs.rows), epochs.best_epoch, _validated(model, validation, optimisation.batch_size)
-    )
+    reestimate_batch_norm(model, plain_batches())
+    final = _validate(model, validation, optimisation.batch_size)
+    return History(tuple(epochs.rows), epochs.best_epoch, final)
 
 
 def predict(model: keras.Model, refs: Sequence[SliceRef], batch_size: int = 64) -> npt.NDArray[np.float32]:
@@ -287,20 +239,21 @@ def predict(model: keras.Model, refs: Sequence[SliceRef], batch_size: int = 64) 
     Raises
     ------
     InputError
-        Where there are no slices, or a packed file cannot be used.
+        If there are no slices, or a packed file cannot be used.
     """
     if not refs:
         raise InputError("prediction: required at least one slice; received none")
     reader = SliceReader(refs)
-    places = np.arange(len(refs))
-    batches = (reader.read(places[start : start + batch_size]) for start in range(0, len(refs), batch_size))
+    numbers = np.arange(len(refs))
+    batches = (reader.read(numbers[start : start + batch_size]) for start in range(0, len(refs), batch_size))
     return np.concatenate([probability_of_ad(predict_batch(model, b, batch_size)) for b in batches])
 
 
 def predict_batch(model: keras.Model, batch: npt.NDArray[np.uint8], batch_size: int) -> Any:
-    """Return the network's outputs for at most `batch_size` slices, (n, height, width, 1) uint8.
+    """Return the network's outputs for at most `batch_size` slices.
 
-    The batch is filled up, so that a backend that compiles for each shape compiles once.
+    The batch, (n, height, width, 1) uint8, is filled up, so that a backend that compiles for each
+    shape compiles once.
     """
     model.jit_compile = compiles_with_xla()
     n = len(batch)
@@ -309,8 +262,60 @@ def predict_batch(model: keras.Model, batch: npt.NDArray[np.uint8], batch_size: 
     return [np.asarray(o)[:n] for o in outputs] if isinstance(outputs, list) else np.asarray(outputs)[:n]
 
 
+def validation_metrics(probability: npt.ArrayLike, refs: Sequence[SliceRef]) -> dict[str, float]:
+    """Return the validation metrics of slices.
+
+    A subject's probability is the mean over their slices; a subject whose diagnosis changed
+    between visits counts once for each diagnosis. The area under the ROC curve is NaN with
+    only one class.
+
+    Parameters
+    ----------
+    probability : (n,) float ndarray
+        Of AD.
+    refs : sequence of SliceRef
+    """
+    p = np.asarray(probability, dtype=np.float64)
+    is_ad = np.array([ref.label == "AD" for ref in refs])
+    keys = {key: number for number, key in enumerate(dict.fromkeys((r.subject, r.label) for r in refs))}
+    owner = np.array([keys[ref.subject, ref.label] for ref in refs])
+    subject_p = np.bincount(owner, weights=p) / np.bincount(owner)
+    subject_is_ad = np.array([label == "AD" for _, label in keys])
+    return {
+        "val_loss": log_loss(p, is_ad),
+        "val_accuracy": float(np.mean((p > THRESHOLD) == is_ad)),
+        "val_subject_log_loss": log_loss(subject_p, subject_is_ad),
+        "val_subject_auc": roc_auc(subject_p, subject_is_ad),
+    }
+
+
+def log_loss(probability: npt.NDArray[np.float64], positive: npt.NDArray[np.bool_]) -> float:
+    """Return the mean cross-entropy in nats."""
+    p = np.clip(probability, CLIP, 1 - CLIP)
+    return float(-np.mean(np.log(np.where(positive, p, 1 - p))))
+
+
+def roc_auc(score: npt.NDArray[np.float64], positive: npt.NDArray[np.bool_]) -> float:
+    """Return the ROC AUC, as Mann-Whitney U over its maximum."""
+    n_positive = int(positive.sum())
+    n_negative = len(positive) - n_positive
+    if not n_positive or not n_negative:
+        return float("nan")
+    _, inverse, counts = np.unique(score, return_inverse=True, return_counts=True)
+    rank = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
+    u = rank[positive].sum() - n_positive * (n_positive + 1) / 2
+    return float(u / (n_positive * n_negative))
+
+
+def is_better(value: float, best: float, metric: ValidationMetric) -> bool:
+    """True if `value` beats `best`; any number beats NaN."""
+    if np.isnan(value) or np.isnan(best):
+        return bool(np.isnan(best) and not np.isnan(value))
+    return value > best if metric in RISING else value < best
+
+
 class _Epochs(keras.callbacks.Callback):  # type: ignore[misc]
-    """Sets each epoch's draws, measures it, keeps the best weights and writes the checkpoint."""
+    """Validates epochs, keeps the best weights, writes the checkpoint."""
 
     def __init__(
         self,
@@ -318,7 +323,7 @@ class _Epochs(keras.callbacks.Callback):  # type: ignore[misc]
         network: keras.Model,
         dataset: SliceDataset,
         validation: Sequence[SliceRef],
-        monitor: Monitor,
+        monitor: ValidationMetric,
         checkpoint: Path | None,
         mark: str,
         on_epoch: OnEpoch | None,
@@ -340,16 +345,15 @@ class _Epochs(keras.callbacks.Callback):  # type: ignore[misc]
         self.stopped = False
 
     def resume(self, optimizer: keras.optimizers.Optimizer) -> None:
-        """Take up the state of the checkpoint, if there is one of this training."""
+        """Continue from this training's checkpoint, if it exists."""
         state = self._checkpoint and read_checkpoint(self._checkpoint, self._mark)
         if not state:
             return
         assign_values(self._network.variables, state.model)
         assign_values(optimizer.variables, state.optimizer)
         self.best, self.best_epoch = state.best, state.best_epoch
-        for epoch, row in enumerate(state.rows):
-            self.rows.append(row)
-            self._report(epoch)
+        for row in state.rows:
+            self._report(row)
 
     def on_epoch_begin(self, epoch: int, logs: Row | None = None) -> None:  # noqa: ARG002 (Keras' signature)
         self._dataset.epoch = epoch
@@ -359,26 +363,32 @@ class _Epochs(keras.callbacks.Callback):  # type: ignore[misc]
         }
 
     def on_epoch_end(self, epoch: int, logs: Row | None = None) -> None:
-        seen: dict[str, Any] = logs or {}
-        accuracy = "whole_accuracy" if "whole_accuracy" in seen else "accuracy"
-        row = {"loss": float(seen["loss"]), "accuracy": float(seen[accuracy])}
-        row |= self._validated()
+        measured: dict[str, Any] = logs or {}
+        accuracy = "whole_accuracy" if "whole_accuracy" in measured else "accuracy"
+        row = {"loss": float(measured["loss"]), "accuracy": float(measured[accuracy])}
+        row |= self._validate()
         row["learning_rate"] = self._began["learning_rate"]
         row["seconds"] = round(time.perf_counter() - self._began["seconds"], 3)
         if self._is_best(row):
             self.best, self.best_epoch = values_of(self._network.variables), epoch
-        self.rows.append(row)
         if self._checkpoint:
-            write_checkpoint(self._checkpoint, self._state(), self._mark)
-        self._report(epoch)
+            state = State(
+                model=values_of(self._network.variables),
+                optimizer=values_of(self.model.optimizer.variables),
+                best=self.best,
+                rows=[*self.rows, row],
+                best_epoch=self.best_epoch,
+            )
+            write_checkpoint(self._checkpoint, state, self._mark)
+        self._report(row)
         self.model.stop_training = self.stopped
 
-    def _validated(self) -> Row:
-        """Measure the network as it answers about whole slices, also where it is trained on mixed ones."""
+    def _validate(self) -> Row:
+        """Validate with the BatchNorm statistics of whole slices."""
         moving = values_of(batch_norm_statistics(self._network))
         if self._whole and self._validation:
             reestimate_batch_norm(self._network, islice(self._whole(), BATCHES_TO_VALIDATE))
-        row = _validated(self._network, self._validation, self._dataset.batch_size)
+        row = _validate(self._network, self._validation, self._dataset.batch_size)
         assign_values(batch_norm_statistics(self._network), moving)
         return row
 
@@ -387,22 +397,14 @@ class _Epochs(keras.callbacks.Callback):  # type: ignore[misc]
             return True
         return is_better(row[self._monitor], self.rows[self.best_epoch][self._monitor], self._monitor)
 
-    def _state(self) -> State:
-        return State(
-            model=values_of(self._network.variables),
-            optimizer=values_of(self.model.optimizer.variables),
-            best=self.best,
-            rows=self.rows,
-            best_epoch=self.best_epoch,
-        )
-
-    def _report(self, epoch: int) -> None:
-        if self._on_epoch and self._on_epoch(epoch, dict(self.rows[epoch])):
+    def _report(self, row: Row) -> None:
+        self.rows.append(row)
+        if self._on_epoch and self._on_epoch(len(self.rows) - 1, dict(row)):
             self.stopped = True
 
 
-def _validated(model: keras.Model, validation: Sequence[SliceRef], batch_size: int) -> Row:
-    """Return the validation's measures; none where there is nothing to validate on."""
+def _validate(model: keras.Model, validation: Sequence[SliceRef], batch_size: int) -> Row:
+    """Return the validation metrics; empty without validation slices."""
     if not validation:
         return {}
     return validation_metrics(predict(model, validation, batch_size), validation)
@@ -411,17 +413,17 @@ def _validated(model: keras.Model, validation: Sequence[SliceRef], batch_size: i
 def _training_model(
     model: keras.Model, optimisation: Optimisation, augmentation: Augmentation, *, steps: int
 ) -> keras.Model:
-    """Return a compiled model that shares `model`'s weights, augments its input and gives logits.
+    """Return a compiled model with augmentation, logits and `model`'s weights.
 
     Logits, since the loss of a softmax's rounded outputs has no gradient where they are 0 or 1.
     """
-    mixing = _mixing(model, optimisation)
+    cutmix = _cutmix(model, optimisation)
     slices = keras.Input(model.inputs[0].shape[1:], dtype="uint8", name=INPUT_NAME)
     transforms = keras.Input((8,), name="transform")
     gains = keras.Input((2,), name="gain")
-    changed = apply(slices, transforms, gains, fill=augmentation.fill)
-    if mixing:
-        outputs: Any = _logits_of_mixed(model, changed)
+    changed = augment(slices, transforms, gains, fill=augmentation.fill)
+    if cutmix:
+        outputs: Any = _whole_and_place_logits(model, changed)
     else:
         outputs = keras.Model(model.inputs, model.get_layer(HEAD_NAME).output)(changed)
     trainer = keras.Model({INPUT_NAME: slices, "transform": transforms, "gain": gains}, outputs)
@@ -432,22 +434,22 @@ def _training_model(
     accuracy = [keras.metrics.CategoricalAccuracy(name="accuracy")]
     trainer.compile(
         optimizer=optimizer,
-        loss={"whole": loss, "places": loss} if mixing else loss,
-        weighted_metrics={"whole": accuracy, "places": []} if mixing else accuracy,
+        loss={"whole": loss, "places": loss} if cutmix else loss,
+        weighted_metrics={"whole": accuracy, "places": []} if cutmix else accuracy,
         jit_compile=compiles_with_xla(),
     )
     optimizer.build(trainer.trainable_variables)
     return trainer
 
 
-def _mixing(model: keras.Model, optimisation: Optimisation) -> Mixing | None:
+def _cutmix(model: keras.Model, optimisation: Optimisation) -> CutMix | None:
     if not optimisation.mix:
         return None
-    return Mixing(optimisation.mix, places=model.get_layer(POOL_NAME).input.shape[1])
+    return CutMix(optimisation.mix, places=model.get_layer(POOL_NAME).input.shape[1])
 
 
-def _logits_of_mixed(model: keras.Model, slices: Any) -> dict[str, Any]:
-    """Return the logits of whole slices and of each place, both after one Dropout of the channels."""
+def _whole_and_place_logits(model: keras.Model, slices: Any) -> dict[str, Any]:
+    """Return the logits of slices and places, after one Dropout."""
     pool, head = model.get_layer(POOL_NAME), model.get_layer(HEAD_NAME)
     features = keras.Model(model.inputs, pool.input)(slices)
     kept = model.get_layer(DROPOUT_NAME)(keras.ops.ones_like(pool(features)))
@@ -472,7 +474,7 @@ def _optimizer(optimisation: Optimisation, steps: int) -> keras.optimizers.Optim
 
 
 def _plain_batches(refs: Sequence[SliceRef], batch_size: int, seed: int) -> Iterator[npt.NDArray[np.uint8]]:
-    """Yield shuffled batches of slices as they are, `BATCH_NORM_PASSES` times over."""
+    """Yield shuffled batches of slices without augmentation."""
     dataset = SliceDataset(refs, batch_size=batch_size, augmentation=Augmentation(), seed=seed)
     for epoch in range(BATCH_NORM_PASSES):
         dataset.epoch = epoch
