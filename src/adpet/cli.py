@@ -26,8 +26,7 @@ STAGES = {
     "export": "write the model as ONNX with all that it takes to ask it",
     "explain": "draw class activation maps",
     "leakage": "measure how much a slice split would leak",
-    "fold": "train and predict one fold of the cross-validation",
-    "pool": "bring the folds' results together",
+    "cross_validate": "train and test a network per fold of all subjects, where asked for",
     "report": "write the report and the model card from the results",
     "register": "register the model as `challenger`",
 }
@@ -77,8 +76,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"adpet {_version()}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     stages = {name: _add(commands, name, f"stage: {summary}", _run_stage) for name, summary in STAGES.items()}
-    stages["fold"].add_argument("number", type=int, help="from 0; beyond evaluate.cross_validation: nothing")
-    stages["fold"].set_defaults(handler=_fold)
     check = stages["simulate"].add_argument_group("checking")
     check.add_argument(
         "--check",
@@ -195,21 +192,6 @@ def _run_stage(options: argparse.Namespace) -> None:
 
             connect(Path.cwd(), **params.tracking.connection)
         import_module(f"adpet.stages.{options.command}").run(params)
-
-
-def _fold(options: argparse.Namespace) -> None:
-    from adpet.params import load_params
-    from adpet.paths import fold_folder
-    from adpet.storage import write_json
-    from adpet.temporary import temporary_files
-
-    params = load_params()
-    if options.number < params.evaluate.cross_validation:
-        with temporary_files():
-            import_module("adpet.stages.fold").run(params, fold=options.number)
-        return
-    # dvc.yaml has more folds: those that are not wanted end here, before a library is loaded for nothing.
-    write_json(fold_folder(options.number) / "fold.json", {"fold": options.number, "used": False})
 
 
 def _simulation(options: argparse.Namespace) -> None:

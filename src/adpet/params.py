@@ -5,6 +5,7 @@ trial's value, a value fixes it and takes it out of the search.
 """
 
 import difflib
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -24,6 +25,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from adpet.errors import ParameterError
+from adpet.paths import ATLASES, TEMPLATES, WEIGHTS
 
 TUNED = "tuned"
 
@@ -47,7 +49,7 @@ FeatureLayer = Literal[
 SIMULATED_SCANNERS = ("HRRT", "D690", "TruePoint", "HRplus")
 SHARES_TOLERANCE = 0.02
 
-# Folds that dvc.yaml has stages for.
+# More folds of small groups of subjects say less about each.
 MAX_CROSS_VALIDATION = 5
 
 Positive = Annotated[float, Field(gt=0)]
@@ -65,6 +67,20 @@ def _model_name(name: str) -> str:
     if not name or set(name) & set("/:@"):
         raise ValueError(f"required a name without / : and @; received {name!r}")
     return name
+
+
+def _word_or_file_in(folder: Path, *words: str) -> AfterValidator:
+    """Accept one of `words`, or a file in the folder that DVC looks for changes in."""
+
+    def check(value: str) -> str:
+        if value not in words and folder not in Path(os.path.normpath(value)).parents:
+            raise ValueError(
+                f"required {', '.join(words)} or a file in {folder}/, so that a change of it is noticed; "
+                f"received {value}; move the file there"
+            )
+        return value
+
+    return AfterValidator(check)
 
 
 _OR_TUNED = WrapValidator(_value_or_tuned)
@@ -141,7 +157,7 @@ class Normalize(Section):
     """From a scan as stored to a ratio image on the MNI grid."""
 
     align: Literal["affine", "none"]
-    template: str
+    template: Annotated[str, _word_or_file_in(TEMPLATES, "built-in")]
     grid_mm: Annotated[float, Field(ge=1, le=6)]
     smoothing_mm: Annotated[float, Field(ge=0, le=20)]
     reference: Literal["global", "cerebellum", "pons"]
@@ -194,7 +210,7 @@ class Model(Section):
     input_size: Annotated[int, Field(ge=32, multiple_of=32)]
     alpha: Positive
     feature_layer: FeatureLayer
-    weights: str
+    weights: Annotated[str, _word_or_file_in(WEIGHTS, "none", "imagenet")]
     dropout: Annotated[float, Field(ge=0, lt=1)]
 
     @model_validator(mode="after")
@@ -319,7 +335,7 @@ class Explain(Section):
     method: Literal["auto", "cam", "grad-cam"]
     path_steps: Annotated[int, Field(ge=1, le=64)]
     smooth_mm: NonNegative
-    atlas: str
+    atlas: Annotated[str, _word_or_file_in(ATLASES, "built-in")]
     sanity_scans: Annotated[int, Field(ge=0)]
     montages: Annotated[int, Field(ge=0)]
     hide_below: Fraction
@@ -355,12 +371,11 @@ class Promotion(Section):
 
 
 class Tracking(Section):
-    """What goes to MLflow, and whether DVC may send scans away."""
+    """What goes to MLflow, and when."""
 
     experiment: str
     model_name: Annotated[str, AfterValidator(_model_name)]
     log_images: bool
-    push_scans: bool
     offline: bool
     wait_s: Annotated[float, Field(ge=0)]
 

@@ -4,6 +4,11 @@ from pathlib import Path
 
 PARAMS = Path("params.yaml")
 
+# Files of one's own that params.yaml may name: a stage that reads them depends on the folder.
+WEIGHTS = Path("data/weights")
+TEMPLATES = Path("data/templates")
+ATLASES = Path("data/atlases")
+
 SIMULATED_RAW = Path("data/simulated/raw")
 SIMULATED_TRUTH = Path("data/simulated/truth")
 
@@ -45,6 +50,9 @@ FINDINGS = EVALUATE / "findings.json"
 
 CROSS_VALIDATION = Path("results/cross-validation")
 CROSS_VALIDATION_SUMMARY = CROSS_VALIDATION / "summary.json"
+CROSS_VALIDATION_FOLDS = CROSS_VALIDATION / "folds.json"
+CROSS_VALIDATION_HISTORY = CROSS_VALIDATION / "history.csv"
+CROSS_VALIDATION_PREDICTIONS = CROSS_VALIDATION / "predictions.csv"
 CROSS_VALIDATION_SUBJECTS = CROSS_VALIDATION / "subjects.csv"
 
 # The model as it is used outside of the pipeline.
@@ -66,8 +74,3 @@ VERSION = Path("results/register/version.json")
 WORK = Path(".adpet")
 # What ingest has read of every file, so that it reads new and changed ones alone; nothing is lost without it.
 INGEST_NOTES = WORK / "ingest.tsv"
-
-
-def fold_folder(fold: int) -> Path:
-    """Return where one fold of the cross-validation lies."""
-    return CROSS_VALIDATION / f"fold-{fold}"

@@ -132,7 +132,7 @@ class TestTheRefit:
     """The model of a run with cross-validation: another network, trained on all training subjects."""
 
     def test_the_model_knows_all_training_subjects_and_no_tested_one(self, asked_for):
-        from adpet.stages.common import hashed
+        from adpet.stages.common.checks import hashed
 
         split = pd.read_csv(asked_for.root / "data/processed/split.csv")
         run = asked_for.read_json("results/train/run.json")

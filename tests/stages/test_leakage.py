@@ -16,7 +16,7 @@ from adpet.cohort.scans import scans_table, write_scans
 from adpet.imaging.template import fdg_template
 from adpet.params import load_params, read_yaml, set_by_key, validate_params
 from adpet.stages import leakage, split
-from adpet.stages.tables import ALIGNMENT_COLUMNS
+from adpet.stages.common.tables import ALIGNMENT_COLUMNS
 from adpet.storage import read_json
 from adpet.tracking.lineage import lineage
 

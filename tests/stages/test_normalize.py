@@ -13,7 +13,7 @@ from adpet.imaging.template import fdg_template
 from adpet.params import read_yaml, set_by_key, validate_params
 from adpet.paths import ALIGNMENT, SCANS, VOLUMES
 from adpet.stages import normalize
-from adpet.stages.tables import read_alignment
+from adpet.stages.common.tables import read_alignment
 
 
 @pytest.fixture

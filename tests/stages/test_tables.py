@@ -7,8 +7,8 @@ import pytest
 from adpet.errors import InputError
 from adpet.paths import SUBJECTS
 from adpet.stages import register
-from adpet.stages.common import hashed
-from adpet.stages.tables import read_results
+from adpet.stages.common.checks import hashed
+from adpet.stages.common.tables import read_results
 
 # As BIDS allows: sub-NA, sub-012.
 NAMES = ["NA", "012", "1e5", "nan", "None"]

@@ -66,9 +66,10 @@ from adpet.reporting.performance_figures import (
     subgroups_figure,
 )
 from adpet.reporting.style import save_figure
-from adpet.stages.common import hashed, refuse_trained_on, slice_refs
-from adpet.stages.tables import read_results, read_validation
-from adpet.storage import atomic_write, read_json, write_json
+from adpet.stages.common.checks import hashed, refuse_trained_on
+from adpet.stages.common.fitting import slice_refs
+from adpet.stages.common.tables import read_results, read_validation, write_table
+from adpet.storage import read_json, write_json
 from adpet.tracking.runs import append_to_run
 from adpet.tracking.store import connect
 
@@ -169,12 +170,6 @@ def run(params: Params) -> None:
     write_json(METRICS, metrics)
     draw()
     _log(metrics, trained["lineage"]["id"], params)
-
-
-def write_table(table: pd.DataFrame, path: Path) -> None:
-    """Write a table of results as CSV, with digits enough to compute them anew; NaN is an empty cell."""
-    with atomic_write(path) as aside:
-        table.to_csv(aside, index=False, lineterminator="\n", float_format="%.9g")
 
 
 def _refuse_known(trained: dict[str, Any], tested: pd.DataFrame, validation: pd.DataFrame) -> None:

@@ -57,9 +57,10 @@ from adpet.paths import (
     SUBJECTS,
     VOLUMES,
 )
-from adpet.stages.common import require_evaluation_of, slice_refs
-from adpet.stages.slice import coronal_grid
-from adpet.stages.tables import MATRIX_COLUMNS, read_alignment, read_results
+from adpet.stages.common.checks import require_evaluation_of
+from adpet.stages.common.fitting import slice_refs
+from adpet.stages.common.grid import coronal_grid
+from adpet.stages.common.tables import MATRIX_COLUMNS, read_alignment, read_results
 from adpet.storage import atomic_write, read_json, write_json
 
 if TYPE_CHECKING:

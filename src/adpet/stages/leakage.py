@@ -34,7 +34,7 @@ from adpet.paths import (
 )
 from adpet.reporting.performance_figures import leakage_figure
 from adpet.reporting.style import save_figure
-from adpet.stages.tables import read_alignment
+from adpet.stages.common.tables import read_alignment, write_table
 from adpet.storage import atomic_write, read_json, work_dir, write_json
 from adpet.tracking.lineage import lineage
 
@@ -193,7 +193,6 @@ def _audit(
     )
     save_figure(leakage_figure(audit), LEAKAGE_FIGURE)
     whole = pd.concat([table.assign(arm=name) for name, table in predictions.items()])
-    with atomic_write(LEAKAGE_PREDICTIONS) as aside:
-        whole.to_csv(aside, index=False, lineterminator="\n", float_format="%.9g")
+    write_table(whole, LEAKAGE_PREDICTIONS)
     planes = {"subjects": len(subjects), "planes": len(grid.y_mm), "step_mm": grid.step_mm}
     return {**audit, "cohort": planes}

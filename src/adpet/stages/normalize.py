@@ -16,7 +16,7 @@ from adpet.imaging.normalization import load_standard, normalize
 from adpet.parallel import map_in_processes, progress
 from adpet.params import Normalize, Params
 from adpet.paths import ALIGNMENT, SCANS, VOLUMES
-from adpet.stages.tables import ALIGNMENT_COLUMNS, MATRIX_COLUMNS
+from adpet.stages.common.tables import ALIGNMENT_COLUMNS, MATRIX_COLUMNS
 from adpet.storage import atomic_write, move, read_json, remove, work_dir, write_json
 
 

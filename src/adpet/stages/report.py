@@ -36,8 +36,9 @@ from adpet.reporting.explainability import GROUP_MAPS
 from adpet.reporting.model_card import model_card
 from adpet.reporting.report import report_html
 from adpet.reporting.training_figures import PARAMETER_PREFIX
-from adpet.stages.common import search_space
-from adpet.stages.tables import read_results, reads_simulated
+from adpet.stages.common.checks import reads_simulated
+from adpet.stages.common.fitting import search_space
+from adpet.stages.common.tables import read_results
 from adpet.storage import atomic_write, read_json
 from adpet.tracking.runs import append_to_run
 from adpet.tracking.store import connect

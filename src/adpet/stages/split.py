@@ -11,7 +11,7 @@ from adpet.cohort.splits import (
 )
 from adpet.params import Params
 from adpet.paths import SCANS, SLICES_TABLE, SPLIT, SPLIT_SUMMARY
-from adpet.stages.tables import read_slices_table
+from adpet.stages.common.tables import read_slices_table
 from adpet.storage import write_json
 
 

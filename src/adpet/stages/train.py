@@ -20,17 +20,10 @@ from adpet.params import Params
 from adpet.paths import BEST_TRIAL, CURVES, HISTORY, MODEL, RUN, SPLIT, SPLIT_SUMMARY, VALIDATION
 from adpet.reporting.style import save_figure
 from adpet.reporting.training_figures import learning_curves_figure
-from adpet.stages.common import (
-    all_training,
-    fit,
-    hashed,
-    history_table,
-    log_data,
-    slice_refs,
-    training_and_validation,
-)
-from adpet.stages.slice import coronal_grid
-from adpet.stages.tables import write_validation
+from adpet.stages.common.checks import hashed, log_data
+from adpet.stages.common.fitting import all_training, fit, history_table, slice_refs, training_and_validation
+from adpet.stages.common.grid import coronal_grid
+from adpet.stages.common.tables import write_validation
 from adpet.storage import atomic_write, read_json, work_dir, write_json
 from adpet.tracking.lineage import lineage
 from adpet.tracking.pages import run_name

@@ -20,16 +20,15 @@ from adpet.paths import BEST_TRIAL, SEARCH_FIGURE, SPLIT, SPLIT_SUMMARY, TRIALS,
 from adpet.reporting.brain_figures import cam_montage
 from adpet.reporting.style import save_figure
 from adpet.reporting.training_figures import search_figure
-from adpet.stages.common import (
+from adpet.stages.common.checks import log_data, may_log_images
+from adpet.stages.common.fitting import (
     augmentation,
-    log_data,
     network,
     optimisation,
     search_space,
     training_and_validation,
 )
-from adpet.stages.slice import coronal_grid
-from adpet.stages.tables import may_log_images
+from adpet.stages.common.grid import coronal_grid
 from adpet.storage import atomic_write, move, read_json, work_dir, write_json
 from adpet.tracking.lineage import lineage
 from adpet.tracking.pages import run_name

@@ -23,7 +23,7 @@ from adpet.learning.saliency import class_activation_maps, integrated_maps
 from adpet.parallel import progress
 from adpet.params import Params
 from adpet.paths import SLICES
-from adpet.stages.slice import coronal_grid
+from adpet.stages.common.grid import coronal_grid
 
 if TYPE_CHECKING:
     import keras

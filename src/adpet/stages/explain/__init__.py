@@ -30,15 +30,16 @@ from adpet.params import Params
 from adpet.paths import CAM, EXPLAIN, METRICS, MODEL, POSITION_WEIGHTS, PREDICTIONS, RUN, SPLIT, VOLUMES
 from adpet.reporting.brain_figures import REFERENCED_UNIT, cam_montage, group_map_figure, sanity_figure
 from adpet.reporting.style import save_figure
-from adpet.stages.explain_controls import (
+from adpet.stages.common.checks import may_log_images, reads_simulated
+from adpet.stages.common.tables import read_results, write_table
+from adpet.stages.explain.controls import (
     cascade_table,
     curve_table,
     truth_scores,
     truths_of,
     untrained_explainers,
 )
-from adpet.stages.explain_maps import Explainer, Space, slices_of, space_of
-from adpet.stages.tables import may_log_images, read_results, reads_simulated
+from adpet.stages.explain.maps import Explainer, Space, slices_of, space_of
 from adpet.storage import atomic_write, read_json, write_json
 from adpet.tracking.runs import append_to_run
 from adpet.tracking.store import connect
@@ -184,7 +185,7 @@ def _write_groups(
     uptake = {group.name: _mean_uptake(group.scans) for group in groups if group.name in ("ad", "cn")}
     atlas = load_atlas(params.explain.atlas, params.normalize.grid_mm)
     table = region_table(means, uptake, atlas, space.brain)
-    _write_table(EXPLAIN / "regions.csv", table)
+    write_table(table, EXPLAIN / "regions.csv")
     return table
 
 
@@ -238,7 +239,7 @@ def _write_truth(
         )
     else:
         table, facts = pd.DataFrame(columns=["scan", "subject", "map", *SCORES]), {"scans": 0}
-    _write_table(EXPLAIN / "truth.csv", table)
+    write_table(table, EXPLAIN / "truth.csv")
     return facts
 
 
@@ -254,16 +255,11 @@ def _write_sanity(
             return {"scans": 0}
         cascade = cascade_table(explainer.model, chosen, params)
         curves, areas = curve_table(explainer, referenced, chosen, space, params)
-        _write_table(folder / "cascade.csv", cascade)
-        _write_table(folder / "curves.csv", curves)
+        write_table(cascade, folder / "cascade.csv")
+        write_table(curves, folder / "curves.csv")
         save_figure(sanity_figure(cascade, curves), folder / "sanity.png")
     rows = cascade[["layer", "similarity"]].round(6).to_dict("records")
     return {"scans": len(chosen), "cascade": rows, "area_over_random": areas}
-
-
-def _write_table(path: Path, table: pd.DataFrame) -> None:
-    with atomic_write(path) as aside:
-        table.to_csv(aside, index=False, lineterminator="\n", float_format="%.9g")
 
 
 def _log(params: Params) -> None:

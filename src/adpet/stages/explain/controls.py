@@ -18,7 +18,6 @@ from adpet.evaluation.saliency import (
     gains,
     highest_first,
     in_blocks_at_random,
-    map_similarity,
     network_ranges,
     score_rows,
     score_summary,
@@ -30,9 +29,9 @@ from adpet.imaging.slices import coronal_slices, resize_maps
 from adpet.learning.saliency import cascade, class_activation_maps
 from adpet.params import Params
 from adpet.paths import ALIGNMENT, SIMULATED_TRUTH
-from adpet.stages.common import network
-from adpet.stages.explain_maps import Explainer, Space, slices_of
-from adpet.stages.tables import MATRIX_COLUMNS, read_alignment
+from adpet.stages.common.fitting import network
+from adpet.stages.common.tables import MATRIX_COLUMNS, read_alignment
+from adpet.stages.explain.maps import Explainer, Space, slices_of
 
 if TYPE_CHECKING:
     import keras
@@ -54,27 +53,6 @@ def cascade_table(model: "keras.Model", scans: Sequence[str], params: Params) ->
 
     original = maps_of(model)
     return pd.DataFrame(cascade_rows(original, randomised(), np.ones(original[0].shape, dtype=bool)))
-
-
-def similarity_to(
-    model: "keras.Model", other: "keras.Model", scans: Sequence[str], params: Params
-) -> dict[str, float]:
-    """Return how alike the maps of two networks are, such as one that was trained on shuffled labels.
-
-    Returns
-    -------
-    dict
-        ``similarity``: Spearman's correlation of the exact maps, mean over scans; ``lowest``, ``highest``.
-    """
-    alike = []
-    for scan in scans:
-        slices = slices_of(scan)
-        ours, theirs = (
-            class_activation_maps(network, slices, method=params.explain.method)[0]
-            for network in (model, other)
-        )
-        alike.append(map_similarity(ours, theirs, np.ones(ours.shape, dtype=bool)))
-    return {"similarity": float(np.mean(alike)), "lowest": min(alike), "highest": max(alike)}
 
 
 def curve_table(
