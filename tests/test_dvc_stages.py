@@ -9,6 +9,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from adpet.cli import STAGES
+from adpet.errors import ParameterError
 from adpet.params import Params, load_params
 
 FILES = (Path("data/simulated/dvc.yaml"), Path("dvc.yaml"))
@@ -60,7 +61,7 @@ def undeclared_modules(stage: str, dependencies: list[str]) -> set[str]:
     closure, to_visit = set(), [f"adpet.stages.{stage}"]
     while to_visit:
         module = to_visit.pop()
-        if module not in closure and not module.startswith(exempt):
+        if module not in {*closure, "adpet"} and not module.startswith(exempt):
             closure.add(module)
             to_visit += import_graph().find_modules_directly_imported_by(module)
     declared = tuple(
