@@ -6,15 +6,14 @@ INSTALLED := $(VENV)/.installed
 # DVC starts the stages with whatever `python` comes first on the path.
 export PATH := $(abspath $(BIN)):$(PATH)
 
-# Folds of the cross-validation at a time; each takes compute.threads processors.
-JOBS ?= 2
-FOLDS := fold@0 fold@1 fold@2 fold@3 fold@4
-
 # What the page is built with; its tests need it too.
 PACKAGES := web/node_modules/.package-lock.json
 PORT ?= 8080
 
-.PHONY: help repro folds $(FOLDS) test test-long test-team lint ui demo packages lock clean
+# Marks of the tests that `make test` leaves out.
+EXTENDED := dvc or server or browser or node or slow
+
+.PHONY: help repro test test-extended test-all lint ui demo packages lock clean
 
 help: ## say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -30,7 +29,7 @@ $(PACKAGES): web/package-lock.json
 	cd web && npm ci --no-audit --no-fund --loglevel=error
 	@touch $@
 
-# Where there is no npm, whoever needs the packages says so.
+# Without npm, the targets that need the packages say so.
 packages:
 	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory --silent $(PACKAGES); fi
 
@@ -38,24 +37,13 @@ repro: $(INSTALLED) ## run the pipeline as far as it has changed, and sum it up
 	dvc repro
 	@adpet summary
 
-folds: $(INSTALLED) ## the same with JOBS=2 folds of the cross-validation at a time
-	dvc repro train
-	$(MAKE) --keep-going --jobs=$(JOBS) $(FOLDS)
-	dvc repro
-	@adpet summary
+test: $(INSTALLED) ## run the fast tests: no server, browser, Node or DVC process
+	python -m pytest -n 2 --durations=10 -m "not ($(EXTENDED))"
 
-# What a fold is made from is there already: looking at it again would lock it, and the other folds out.
-$(FOLDS): fold@%:
-	dvc --wait-for-lock repro --single-item $@
+test-extended: $(INSTALLED) packages ## run the other tests
+	python -m pytest -n 2 --durations=10 -m "$(EXTENDED)"
 
-test: $(INSTALLED) packages ## run the tests, but for the long ones
-	python -m pytest -n 2 --no-loadscope-reorder
-
-test-long: $(INSTALLED) packages ## kill and repeat trainings, and run whole pipelines
-	python -m pytest -n 2 --no-loadscope-reorder -m long
-
-test-team: $(INSTALLED) ## run the pipeline as two users on a team's servers
-	python -m pytest -m team tests/test_team.py
+test-all: test test-extended ## run all tests: also DVC, kills, servers, PostgreSQL, Chromium, Node
 
 lint: $(INSTALLED) packages ## check style, types and layers
 	ruff check
@@ -77,10 +65,9 @@ demo: ## build the page from results/export and serve it on loopback (needs Node
 	@cd web && npm run --silent build
 	@$(PYTHON) scripts/demo.py --port $(PORT)
 
-lock: ## resolve the requirements anew (needs uv)
-	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --upgrade \
+lock: ## resolve the requirements again (needs uv)
+	uv pip compile pyproject.toml --extra train --group dev --universal --python-version 3.11 --generate-hashes --upgrade \
 		--no-annotate --no-header --quiet --output-file requirements.lock
 
-clean: ## remove the environment, the built page and every unfinished piece of work, but not what MLflow lacks
-	rm -rf $(VENV) web/node_modules web/dist
-	test ! -d .adpet || find .adpet -mindepth 1 -maxdepth 1 ! -name outbox ! -name refused -exec rm -rf {} +
+clean: ## remove the environment, the built page and all unfinished work
+	rm -rf $(VENV) web/node_modules web/dist .adpet

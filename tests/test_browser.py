@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.browser, pytest.mark.server]
 
-# A page of MLflow's asks a busy machine for some patience.
+# A busy machine takes its time to show a page of MLflow.
 PATIENCE_MS = 180_000
 
 

@@ -15,6 +15,8 @@ from ruamel.yaml import YAML
 
 from adpet.params import set_by_key
 
+pytestmark = pytest.mark.dvc
+
 METRICS = "results/evaluate/metrics.json"
 
 # In place of the pipeline: figures in a shade, and metrics, that follow from a parameter.

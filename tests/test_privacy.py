@@ -6,16 +6,15 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-
-pytestmark = pytest.mark.slow
+from workspace import SECRETS
 
 # Where the names stand by right: the collection, and DVC's copies of it.
 SOURCES = ("data/raw", "data/simulated/raw", ".dvc/cache", ".git")
 
 
-@pytest.fixture(params=["finished", pytest.param("messy", marks=pytest.mark.long)])
+@pytest.fixture(params=["finished", pytest.param("messy", marks=[pytest.mark.dvc, pytest.mark.slow])])
 def workspace(request):
-    """The BIDS phantom, whose images may go to MLflow, and the messy download, whose may not."""
+    """The simulated cohort, whose images may go to MLflow, and a messy download, whose may not."""
     return request.getfixturevalue(request.param)
 
 
@@ -87,14 +86,14 @@ def test_no_stage_writes_a_name(workspace):
 
 def test_no_command_prints_a_name(workspace):
     workspace.adpet("summary")
-    assert len("".join(workspace.said)) > 1000
-    assert found(workspace.names, {"printed": "".join(workspace.said).encode()}) == []
+    assert len("".join(workspace.output)) > 1000
+    assert found(workspace.names, {"printed": "".join(workspace.output).encode()}) == []
 
 
 def test_no_secret_of_the_environment_is_written_or_printed(workspace):
-    secrets = workspace.secrets
+    secrets = SECRETS
     assert secrets.items() <= workspace.environment().items(), "every stage has had them"
-    contents = written(workspace) | {"printed": "".join(workspace.said).encode()}
+    contents = written(workspace) | {"printed": "".join(workspace.output).encode()}
     assert found(secrets, contents) == []
     control = {"a tag": f"password={secrets['AWS_SECRET_ACCESS_KEY']}".encode()}
     assert found(secrets, control) == [("AWS_SECRET_ACCESS_KEY", "a tag")]

@@ -1,0 +1,190 @@
+"""The pipeline as a user runs it with DVC: nothing to do, kills, a messy download, the 2019 protocol."""
+
+import json
+import os
+import signal
+import sys
+import time
+
+import pandas as pd
+import pytest
+from ruamel.yaml import YAML
+from workspace import SMALL
+
+pytestmark = [pytest.mark.slow, pytest.mark.dvc]
+
+# What a killed and an undisturbed run must agree in, byte by byte.
+OUTPUTS = {
+    "normalize": ["data/interim/volumes", "data/interim/alignment.csv"],
+    "tune": ["results/tune/best.json", "results/tune/trials.csv", "results/tune/search.png"],
+    "train": ["results/train/model.keras", "results/train/history.csv", "results/train/run.json"],
+}
+
+
+class TestDvc:
+    def test_a_second_repro_has_nothing_to_do(self, finished_by_dvc):
+        assert "Data and pipelines are up to date" in finished_by_dvc.run("dvc", "repro").stdout
+
+    def test_the_metrics_file_is_read_by_dvc(self, finished_by_dvc):
+        shown = json.loads(finished_by_dvc.run("dvc", "metrics", "show", "--json").stdout)
+        metrics = shown[""]["data"]["results/evaluate/metrics.json"]["data"]
+        assert 0 <= metrics["subject"]["auc"]["low"] <= metrics["subject"]["auc"]["value"] <= 1
+        assert "auc" in metrics["baselines"]["voxels"]
+        assert metrics["leakage"]["leaky"] == 0
+
+    def test_the_plots_are_shown_without_a_network(self, finished_by_dvc):
+        finished_by_dvc.run("dvc", "plots", "show", "--out", "plots")
+        page = (finished_by_dvc.root / "plots" / "index.html").read_text()
+        assert page.count("<img") >= 5
+
+    def test_training_run_names_data_hash_and_commit(self, finished_by_dvc):
+        from mlflow import MlflowClient
+
+        client = MlflowClient(tracking_uri=f"sqlite:///{finished_by_dvc.root}/mlflow.db")
+        experiment = client.get_experiment_by_name("adpet").experiment_id
+        (run,) = client.search_runs([experiment], "tags.`adpet.kind` = 'train'")
+        (used,) = run.inputs.dataset_inputs
+        lock = YAML(typ="safe").load(finished_by_dvc.root / "dvc.lock")
+        dependencies = lock["stages"]["ingest"]["deps"]
+        md5 = next(item["md5"] for item in dependencies if item["path"] == "data/simulated/raw")
+        assert used.dataset.digest == md5
+        head = finished_by_dvc.run("git", "rev-parse", "HEAD").stdout.strip()
+        assert run.data.tags["mlflow.source.git.commit"] == head
+        assert run.data.tags["adpet.seed"] == "2019"
+
+
+class TestKilled:
+    """``kill -9`` of DVC and the stage in the middle of its work, then ``dvc repro``."""
+
+    def kill_when(self, workspace, stage, ready):
+        # As in a first run: else DVC would bring the outputs back from its cache.
+        lock = YAML(typ="safe").load(workspace.root / "dvc.lock")
+        for out in lock["stages"][stage]["outs"]:
+            (workspace.root / ".dvc/cache/files/md5" / out["md5"][:2] / out["md5"][2:]).unlink()
+        process = workspace.start("dvc", "repro", "--force", "--single-item", stage)
+        while not ready():
+            assert process.poll() is None, f"{stage} ended before it was killed: {process.communicate()}"
+            time.sleep(0.005)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+
+    def assert_repro_leads_to_the_same(self, stage, disturbed, undisturbed):
+        assert f"Running stage '{stage}'" in disturbed.run("dvc", "repro").stdout
+        assert disturbed.content(OUTPUTS[stage]) == undisturbed.content(OUTPUTS[stage])
+        assert list(disturbed.root.rglob(".partial-*")) == []
+        assert list((disturbed.root / ".adpet/outbox").iterdir()) == []
+        assert self.runs_of(disturbed) == self.runs_of(undisturbed)
+
+    def runs_of(self, workspace):
+        """Every run's kind and lineage, and how it ended."""
+        from mlflow import MlflowClient
+
+        client = MlflowClient(tracking_uri=f"sqlite:///{workspace.root}/mlflow.db")
+        runs = client.search_runs([client.get_experiment_by_name("adpet").experiment_id])
+        keys = ("adpet.kind", "adpet.lineage")
+        return sorted((*(run.data.tags[key] for key in keys), run.info.status) for run in runs)
+
+    def test_normalize_goes_on_with_the_scans_it_lacks(self, finished_by_dvc, copied_from_dvc):
+        def reports():
+            return sorted((copied_from_dvc.root / ".adpet").glob("normalize/*/*.json"))
+
+        self.kill_when(copied_from_dvc, "normalize", lambda: len(reports()) >= 4)
+        assert 4 <= len(reports()) < len(pd.read_csv(finished_by_dvc.root / "data/interim/scans.csv"))
+        self.assert_repro_leads_to_the_same("normalize", copied_from_dvc, finished_by_dvc)
+
+    def test_tune_runs_the_lost_trial_again_and_no_trial_twice(self, finished_by_dvc, copied_from_dvc):
+        def second_trial_runs():
+            return (
+                any((copied_from_dvc.root / ".adpet").glob("tune/*/study.db"))
+                and _trials(copied_from_dvc) == 1
+            )
+
+        self.kill_when(copied_from_dvc, "tune", second_trial_runs)
+        self.assert_repro_leads_to_the_same("tune", copied_from_dvc, finished_by_dvc)
+        table = pd.read_csv(copied_from_dvc.root / "results/tune/trials.csv")
+        assert list(table["number"]) == list(range(SMALL["tune.trials"]))
+
+    def test_train_comes_to_the_same_weights(self, finished_by_dvc, copied_from_dvc):
+        def first_epoch_done():
+            return any((copied_from_dvc.root / ".adpet").glob("train/*/checkpoint.npz"))
+
+        self.kill_when(copied_from_dvc, "train", first_epoch_done)
+        self.assert_repro_leads_to_the_same("train", copied_from_dvc, finished_by_dvc)
+
+    def test_ctrl_c_is_one_line_and_the_status_of_an_interrupt(self, copied_from_dvc):
+        # Tests that run in the background ignore interrupts, and would hand that on.
+        earlier = signal.signal(signal.SIGINT, signal.default_int_handler)
+        process = copied_from_dvc.start(sys.executable, "-m", "adpet", "normalize")
+        signal.signal(signal.SIGINT, earlier)
+        while not list((copied_from_dvc.root / ".adpet").glob("normalize/*/*.json")):
+            assert process.poll() is None
+            time.sleep(0.005)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate()
+        assert errors == "adpet normalize: interrupted; run it again to go on\n"
+        assert process.returncode == 130
+        assert list(copied_from_dvc.root.rglob(".partial-*")) == []
+
+
+def _trials(workspace) -> int:
+    import sqlite3
+
+    path = next((workspace.root / ".adpet").glob("tune/*/study.db"))
+    with sqlite3.connect(path) as study:
+        return study.execute("select count(*) from trials").fetchone()[0]
+
+
+def test_a_messy_adni_cohort_runs_through(messy):
+    """As the archive delivers it, with all that is wrong in it, from a folder of one's own."""
+    truth = pd.read_csv(messy.root.with_name("messy-truth") / "severity.tsv", sep="\t")
+    pitfalls = pd.read_csv(messy.root.with_name("messy-truth") / "planted.csv").set_index("file")
+    planted, changed = pitfalls["verdict"], pitfalls["pitfall"] == "a diagnosis that changed between visits"
+    scans = pd.read_csv(messy.root / "data/interim/scans.csv")
+    rejected = pd.read_csv(messy.root / "data/interim/rejected.csv")
+    # So small a cohort bears one fault that costs a file, and that is of nobody; a visit with MCI is skipped.
+    assert set(scans["scan"]) < set(truth["scan"])
+    assert len(truth) - len(scans) == changed.sum() == 1
+    assert dict(zip(rejected["file"].str.removeprefix("data/raw/"), rejected["kind"], strict=True)) == {
+        file: verdict for file, verdict in planted.items() if verdict in ("skipped", "unusable")
+    }
+    assert any((messy.root / path).is_dir() for path in scans["path"]), "a scan of six files"
+    assert {"read", "skipped", "unusable"} <= set(planted)
+    assert messy.read_json("results/register/version.json")["version"] == 1
+    assert pd.read_csv(messy.root / "data/interim/alignment.csv")["passed"].all()
+    assert "Data and pipelines are up to date" in messy.run("dvc", "repro").stdout
+    assert not (messy.root / "data/simulated/raw").exists()
+
+
+def test_the_2019_protocol_in_small_is_marked_as_leaky_for_ever(copied_from_dvc):
+    fixed = {
+        "rotation_degrees": 20.0,
+        "zoom": 0.05,
+        "shift": 0.05,
+        "shear": 0.05,
+        "flip": True,
+        "intensity": 0.0,
+    }
+    copied_from_dvc.set_params(
+        {
+            **{f"augment.{key}": value for key, value in fixed.items()},
+            "split.unit": "slice",
+            "split.test_fraction": 0.2,
+            "split.folds": 0,
+            "model.feature_layer": "Conv_1",
+            "train.optimizer": "sgd",
+            "train.schedule": "linear",
+            "train.learning_rate": 3e-4,
+            "train.monitor": "val_accuracy",
+            "tune.trials": 0,
+        }
+    )
+    copied_from_dvc.run("dvc", "repro")
+    assert copied_from_dvc.adpet("summary").stdout.strip().startswith("LEAKY")
+    version = copied_from_dvc.read_json("results/register/version.json")
+    assert version["leaky"] is True
+    refused = copied_from_dvc.adpet("promote", str(version["version"]), status=1)
+    assert "NOT MET  new subjects     the split leaked subjects" in refused.stdout
+    copied_from_dvc.adpet("promote", str(version["version"]), "--force", "--reason", "to show the leak")
+    scan = next((copied_from_dvc.root / "data/simulated/raw").rglob("*_pet.nii.gz"))
+    assert "LEAKY" in copied_from_dvc.adpet("predict", str(scan), "--output", "answer").stdout
