@@ -41,12 +41,3 @@ def test_the_evidence_of_a_version_knows_the_tested_by_the_hashes_of_a_training(
     )
     assert sorted(evidence.tested["subject"]) == hashed(NAMES)
     assert evidence.known <= set(evidence.tested["subject"])
-
-
-def test_no_stage_reads_a_table_of_words_in_another_way(project_root):
-    readers = {
-        path.name
-        for path in (project_root / "src/adpet/stages").glob("*.py")
-        if "read_csv" in path.read_text()
-    }
-    assert readers == {"tables.py"}

@@ -1,4 +1,4 @@
-"""Cross-validate over all subjects: one network per fold, their predictions pooled.
+"""Cross-validation over all subjects: one network per fold, predictions pooled.
 
 The hyperparameters are those of ``tune``, which has seen the subjects outside of the test set: the summary
 reports the subjects that the search has not seen apart.
@@ -54,7 +54,7 @@ FoldResult = dict[str, Any]
 
 
 def run(params: Params) -> None:
-    """Write predictions, histories, one row a subject and the summary; log them to MLflow."""
+    """Write predictions, histories, subjects and summary; log them to MLflow."""
     if not params.evaluate.cross_validation:
         # dvc.yaml has this stage in any case: it ends here, before Keras is loaded for nothing.
         write_table(pd.DataFrame(columns=list(PREDICTION_COLUMNS)), CROSS_VALIDATION_PREDICTIONS)
@@ -73,7 +73,7 @@ def run(params: Params) -> None:
 
 
 def _train_folds(params: Params, split: pd.DataFrame, training_run: str) -> None:
-    """Train every fold's network, several at a time; log and write what they predict."""
+    """Train the folds' networks side by side; log and write."""
     folds = subject_folds(params, split)
     rows = folds.to_csv(index=False, lineterminator="\n")
     facts = lineage(
@@ -96,7 +96,7 @@ def _train_folds(params: Params, split: pd.DataFrame, training_run: str) -> None
 
 
 def subject_folds(params: Params, split: pd.DataFrame) -> pd.DataFrame:
-    """Assign every subject of the split to a fold: subject, diagnosis, fold."""
+    """Assign every subject to a fold: subject, diagnosis, fold."""
     scans = read_scans(SCANS)
     scans = scans[scans["scan"].isin(split["scan"])]
     return cross_validation_folds(
@@ -105,7 +105,7 @@ def subject_folds(params: Params, split: pd.DataFrame) -> pd.DataFrame:
 
 
 def fold_slices(split: pd.DataFrame, folds: pd.DataFrame, *, fold: int) -> pd.DataFrame:
-    """Return every slice with its part and session when `fold` is tested."""
+    """Return all slices with part and session, with `fold` tested."""
     slices = split.drop(columns="part").merge(
         fold_parts(folds, fold=fold), on="subject", how="left", validate="many_to_one"
     )
@@ -120,7 +120,7 @@ def _predictions(work: Path, fold: int) -> Path:
 def _train_fold(
     fold: int, *, params: Params, split: pd.DataFrame, folds: pd.DataFrame, work: Path
 ) -> FoldResult:
-    """Train one fold in a process of its own, unless an earlier, killed run has finished it."""
+    """Train one fold, unless a killed run has finished it."""
     finished = work / f"fold-{fold}.json"
     if finished.exists():
         result: FoldResult = read_json(finished)
@@ -153,14 +153,14 @@ def _train_fold(
 
 
 def _without_nan(row: dict[str, float]) -> dict[str, float | None]:
-    """Return None for what is undefined, such as an AUC of one class."""
+    """Return a row with None for undefined values."""
     return {name: None if isnan(value) else value for name, value in row.items()}
 
 
 def _logged(
     result: FoldResult, params: Params, split: pd.DataFrame, facts: dict[str, Any], training_run: str
 ) -> FoldResult:
-    """Log a fold as a run below the training's, and return it.
+    """Log a fold as a run below the training's.
 
     Logged here and not where it is trained: one process writes to MLflow.
     """
@@ -186,7 +186,7 @@ def _history(results: list[FoldResult]) -> Iterator[dict[str, Any]]:
 
 
 def _pool(params: Params, split: pd.DataFrame) -> dict[str, Any]:
-    """Write one row a subject and the summary, from the predictions as they are written."""
+    """Write subjects and summary from the written predictions."""
     positions = int(split["index"].max()) + 1
     predictions = read_results(CROSS_VALIDATION_PREDICTIONS)
     scored = [

@@ -81,14 +81,14 @@ BLOCK_MM = 9.0
 
 
 class Baseline(NamedTuple):
-    """Predictions of the test scans, and of the training scans by models that had not seen their subjects."""
+    """Predictions of test scans, and out-of-fold ones of training scans."""
 
     test: pd.DataFrame
     out_of_fold: pd.DataFrame
 
 
 def baselines(split: pd.DataFrame, *, grid_mm: float) -> dict[str, Baseline]:
-    """Fit every baseline to all training subjects, and predict the test subjects; by name.
+    """Fit every baseline on training subjects; predict the test subjects.
 
     A fact that no scan has, such as the site of a single hospital's cohort, gives no baseline.
     """
@@ -113,7 +113,7 @@ def baselines(split: pd.DataFrame, *, grid_mm: float) -> dict[str, Baseline]:
 def _of_volumes(
     scans: "pd.Series[str]", grid_mm: float
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Read each standard volume once: (scans, blocks) and (scans, regions) features."""
+    """Read all volumes once: (scans, blocks) and (scans, regions) features."""
     atlas = load_atlas(BUILT_IN, grid_mm)
     regions: list[npt.NDArray[np.float32]] = []
 
@@ -128,7 +128,7 @@ def _of_volumes(
 
 
 def draw() -> None:
-    """Draw every figure anew."""
+    """Draw every figure."""
     metrics = read_json(METRICS)
     figures = {
         "roc": roc_figure(read_results(ROC), read_results(ROC_BAND), metrics=metrics),
@@ -144,12 +144,12 @@ def draw() -> None:
 
 
 def run(params: Params) -> None:
-    """Write predictions, metrics, tables and figures, and add them to the training's MLflow run."""
+    """Write predictions, metrics, tables and figures; log them to MLflow."""
     trained = read_json(RUN)
     split = read_split(SPLIT)
     leaky = trained["leaky"]
     tested = split[split["part"] == "test"]
-    # Without folds there is nobody to choose a threshold on but the tested: it stays 0.5, as in 2019.
+    # Without folds only tested subjects could choose a threshold: it stays 0.5, as in 2019.
     validation = read_validation(VALIDATION)
     if not leaky:
         _refuse_known(trained, tested, validation)
@@ -173,7 +173,7 @@ def run(params: Params) -> None:
 
 
 def _refuse_known(trained: dict[str, Any], tested: pd.DataFrame, validation: pd.DataFrame) -> None:
-    """Check that no subject is scored by a network that was fitted to it.
+    """Refuse subjects that the network was fitted to.
 
     The validation fold was scored by the network before the refit, where there was one.
     """
@@ -183,7 +183,7 @@ def _refuse_known(trained: dict[str, Any], tested: pd.DataFrame, validation: pd.
 
 
 def _predicted(tested: pd.DataFrame, params: Params) -> pd.DataFrame:
-    """Return the rows of `tested`, one a slice, with the network's probability."""
+    """Return the rows of `tested` with the network's probability."""
     set_determinism(params.seed, params.compute.threads)
     probability = predict(load_model(MODEL), slice_refs(tested), batch_size=params.train.batch_size)
     return tested.assign(probability=probability.astype("float64"))
@@ -209,7 +209,7 @@ def _evaluation(
 
 
 def _compared(subjects: pd.DataFrame, compared: dict[str, Baseline], params: Params) -> dict[str, Any]:
-    """Return the baselines' metrics per subject, and the network's lead over each."""
+    """Return each baseline's metrics, and the network's lead over it."""
     options: dict[str, Any] = {"seed": params.seed, "resamples": params.evaluate.resamples}
     document: dict[str, Any] = {"baselines": {}, "differences": {}}
     for name, baseline in compared.items():

@@ -1,4 +1,4 @@
-"""List the scans of a collection, and what of it cannot be used."""
+"""List the scans of a collection, and its unusable files."""
 
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ LAB = "lab"
 
 
 def run(params: Params) -> None:
-    """Write ``scans.csv``, ``rejected.csv`` and ``ingest.json``; fail where too little is usable.
+    """Write ``scans.csv``, ``rejected.csv`` and ``ingest.json``.
 
     Prints what it found: what is used, what was set aside and why, and how alike the groups are.
     """
@@ -46,7 +46,7 @@ def run(params: Params) -> None:
 
 
 def _require_lab_remote(raw: Path) -> None:
-    """Refuse scans under DVC that `dvc push` would send to the default remote.
+    """Refuse scans that `dvc push` sends to the default remote.
 
     Raises
     ------
@@ -66,7 +66,7 @@ def _require_lab_remote(raw: Path) -> None:
 
 
 def _table_inside(raw: Path, key: str, name: str | None) -> Path | None:
-    """Return the path of one of the collection's tables, which must lie where DVC versions it with the scans.
+    """Return the path of a table inside of the collection.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Register the exported model, with the trained network, as a version with the alias ``challenger``."""
+"""Register the exported model as a version with alias ``challenger``."""
 
 import json
 from pathlib import Path
@@ -32,7 +32,7 @@ from adpet.tracking.store import connect, current
 
 
 def run(params: Params) -> None:
-    """Create the version, or find the one that this run has already, and write ``version.json``."""
+    """Create or find this run's version; write ``version.json``."""
     metrics, trained = read_json(METRICS), read_json(RUN)
     audit = read_json(AUDIT)["leakage"]["audit"]
     lineage = trained["lineage"]
@@ -75,7 +75,7 @@ def run(params: Params) -> None:
 
 
 def _require_audit_of(split_hash: str, audit: dict[str, Any]) -> None:
-    """Check that the split which was audited is that of the training."""
+    """Require the leakage test of the training's split."""
     if audit.get("split") != split_hash:
         raise InputError(
             f"{AUDIT}: required the audit of the split {split_hash[:16]}, which the training has; received "
@@ -91,7 +91,7 @@ def _weights(params: Params) -> dict[str, str]:
 
 
 def _evidence(trained: dict[str, Any], audit: dict[str, Any], metrics: dict[str, Any]) -> Evidence:
-    """Return what a decision about the version will need, under hashed ids: whom it knows, what it said."""
+    """Return the version's evidence for a promotion, under hashed ids."""
     subjects = read_results(SUBJECTS)
     return Evidence.of(
         subjects.assign(subject=[hashed([subject])[0] for subject in subjects["subject"]]),
@@ -105,7 +105,7 @@ def _evidence(trained: dict[str, Any], audit: dict[str, Any], metrics: dict[str,
 def _delivered(
     audit: dict[str, Any], evidence: Evidence, lineage_id: str
 ) -> tuple[str | None, dict[str, str]]:
-    """Add audit and evidence to the training's run; return its id once all that is known of it is there.
+    """Add leakage test and evidence to the training's run.
 
     And the version's tag of the evidence. Here, since the audit itself does not follow from a training.
     """
@@ -122,7 +122,7 @@ def _delivered(
 
 
 def _description(origin: Origin, metrics: dict[str, Any]) -> str:
-    """Return how good the version is, where it comes from, and as much of its model card as MLflow holds."""
+    """Return the version's description: AUC, origin, and its model card."""
     auc = metrics["subject"]["auc"]
     how_good = f"AUC {auc['value']:.3f} ({auc['low']:.3f} to {auc['high']:.3f})."
     first = f"{how_good} {origin.of_version()}\n\n"
@@ -138,7 +138,7 @@ def _card() -> str:
 
 
 def _whom(metrics: dict[str, Any]) -> dict[str, str]:
-    """Return the tags that versions are looked through by: on whom it was tested, and for what it is."""
+    """Return the version's tags for search: test subjects and use."""
     beaten = [name for name, lead in metrics["differences"].items() if lead["low"] > 0]
     return {
         "adpet.test_subjects": str(metrics["counts"]["subjects"]),

@@ -1,4 +1,4 @@
-"""Write the report and the model card from the files of the other stages, without network or scans."""
+"""Write report and model card from the other stages' files."""
 
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,7 @@ from adpet.tracking.store import connect
 
 
 def run(params: Params) -> None:
-    """Write ``report.html`` and ``MODEL_CARD.md``, and add them to the training's MLflow run."""
+    """Write ``report.html`` and ``MODEL_CARD.md``; log them to MLflow."""
     documents = read_documents(params)
     for path, text in ((REPORT, report_html(documents)), (MODEL_CARD, model_card(documents))):
         with atomic_write(path) as aside:
@@ -54,7 +54,7 @@ def run(params: Params) -> None:
 
 
 def read_documents(params: Params) -> Documents:
-    """Read all that a report is written from; what a stage has not made is left out, but for the evaluation.
+    """Read the report's documents; only the evaluation is required.
 
     Raises
     ------
@@ -98,7 +98,7 @@ def _evaluation() -> Evaluation:
 
 
 def _maps(params: Params) -> Maps | None:
-    """Read the group maps and their tables, where explain has made them."""
+    """Read the group maps and their tables, if any."""
     if not CAM.exists():
         return None
     groups, sanity = EXPLAIN / "groups", EXPLAIN / "sanity"

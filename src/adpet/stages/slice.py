@@ -15,7 +15,7 @@ from adpet.storage import atomic_write
 
 
 def run(params: Params) -> None:
-    """Write one packed uint8 file a scan, and ``slices.csv`` with a row for every plane."""
+    """Write one packed uint8 file per scan, and ``slices.csv``."""
     alignment = read_alignment(ALIGNMENT)
     scans = alignment.loc[alignment["passed"], "scan"]
     grid = coronal_grid(params)

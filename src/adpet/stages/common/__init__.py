@@ -1,1 +1,1 @@
-"""What several stages share: tables, checks, and the training of a network."""
+"""Tables, checks and network training shared by stages."""

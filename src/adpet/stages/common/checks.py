@@ -1,4 +1,4 @@
-"""Checks before results are made, and facts of the scans that they are made from."""
+"""Checks before results are made, and facts of their scans."""
 
 import hashlib
 from collections.abc import Iterable, Mapping
@@ -15,12 +15,12 @@ from adpet.tracking.runs import RunHandle
 
 
 def hashed(subjects: Iterable[str]) -> list[str]:
-    """Return one hash per subject, sorted: known to a model without a name."""
+    """Return one hash per subject, sorted."""
     return sorted({hashlib.sha256(f"adpet:{subject}".encode()).hexdigest()[:16] for subject in subjects})
 
 
 def refuse_trained_on(trained_on: Iterable[str], evaluated: Iterable[str]) -> None:
-    """Refuse to evaluate subjects, by their hashes, that were trained on.
+    """Refuse to evaluate subjects that were trained on, by hash.
 
     Raises
     ------
@@ -31,7 +31,7 @@ def refuse_trained_on(trained_on: Iterable[str], evaluated: Iterable[str]) -> No
 
 
 def refuse_shared(subjects: set[str], what: str) -> None:
-    """Refuse to go on with subjects on two sides of the split.
+    """Refuse subjects on two sides of the split.
 
     Raises
     ------
@@ -63,7 +63,7 @@ def require_evaluation_of(lineage_id: str) -> None:
 
 
 def log_data(tracked: RunHandle, facts: Mapping[str, Any], split: pd.DataFrame) -> None:
-    """Log a run's scans: their hash in DVC, and their numbers."""
+    """Log a run's scans: hash in DVC, and numbers."""
     raw = facts["params"]["cohort"]["raw"]
     counts = {"scans": split["scan"].nunique(), "subjects": split["subject"].nunique()}
     groups = split.groupby("diagnosis")["subject"].nunique()
@@ -77,5 +77,5 @@ def may_log_images(params: Params) -> bool:
 
 
 def reads_simulated(params: Params) -> bool:
-    """True if the scans are the simulated cohort's, whose truth is known."""
+    """True if the scans are the simulated cohort's."""
     return Path(params.cohort.raw).resolve().is_relative_to(SIMULATED_RAW.resolve())

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def search_space(params: Params) -> dict[str, Range | Choice]:
-    """Return the part of the search space that is `tuned`, by dotted key."""
+    """Return the search space of `tuned` parameters, by dotted key."""
     space: dict[str, Range | Choice] = {}
     for key in params.tuned():
         settings = getattr(params.tune.space, key.rpartition(".")[2])
@@ -34,7 +34,7 @@ def search_space(params: Params) -> dict[str, Range | Choice]:
 
 
 def slice_refs(rows: pd.DataFrame) -> list[SliceRef]:
-    """Return the file, index, diagnosis and subject of each row's slice."""
+    """Return the file, index, diagnosis and subject of each slice."""
     columns = zip(rows["scan"], rows["index"], rows["diagnosis"], rows["subject"], strict=True)
     return [
         SliceRef(path=SLICES / f"{scan}.npy", index=int(index), label=diagnosis, subject=subject)
@@ -45,7 +45,7 @@ def slice_refs(rows: pd.DataFrame) -> list[SliceRef]:
 def training_and_validation(
     split: pd.DataFrame, params: Params, *, fold: int
 ) -> tuple[list[SliceRef], list[SliceRef]]:
-    """Return the slices to train and to validate on, with `fold` held out.
+    """Return training and validation slices, with `fold` held out.
 
     With no folds, which only a slice-level split may ask for, validation is on the test set, as in 2019.
 
@@ -64,7 +64,7 @@ def training_and_validation(
 
 
 def all_training(split: pd.DataFrame, params: Params) -> list[SliceRef]:
-    """Return all slices outside of the test set, validation folds included.
+    """Return all slices outside of the test set.
 
     Raises
     ------
@@ -84,7 +84,7 @@ def network(params: Params) -> "keras.Model":
 
 
 def augmentation(params: Params) -> Augmentation:
-    """Return the augmentation settings; every hyperparameter has its value by now."""
+    """Return the augmentation settings, after the search."""
     return Augmentation(**params.augment.model_dump())
 
 
@@ -104,7 +104,7 @@ def fit(
     log: Callable[[dict[str, float], int], None] = lambda *_: None,
     epochs: int | None = None,
 ) -> tuple["keras.Model", History]:
-    """Train a new network, or continue a killed training from `checkpoint`.
+    """Train a new network, or continue from `checkpoint`.
 
     Parameters
     ----------

@@ -50,7 +50,7 @@ def read_slices_table(path: Path) -> pd.DataFrame:
 
 
 def read_results(path: Path) -> pd.DataFrame:
-    """Read a table of results; only an empty cell is missing.
+    """Read a table of results; only empty cells are missing.
 
     Raises
     ------
@@ -63,17 +63,17 @@ def read_results(path: Path) -> pd.DataFrame:
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:
-    """Write a table of results as CSV, with 9 significant digits."""
+    """Write a table of results as CSV, 9 significant digits."""
     with atomic_write(path) as aside:
         table.to_csv(aside, index=False, lineterminator="\n", float_format="%.9g")
 
 
-# ``validation.csv``, one row a slice; no rows where the tested validate, on whom nothing more is chosen.
+# ``validation.csv``, one row a slice; none if the test set validates: nothing more is chosen on it.
 VALIDATION_COLUMNS = {**SPLIT_COLUMNS, "probability": "float64"}
 
 
 def write_validation(table: pd.DataFrame, path: Path) -> None:
-    """Write ``validation.csv`` from rows of the split with the `probability` of AD."""
+    """Write ``validation.csv`` from split rows with `probability` of AD."""
     write_table(table[list(VALIDATION_COLUMNS)], path)
 
 

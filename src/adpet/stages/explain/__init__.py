@@ -1,4 +1,4 @@
-"""Show and score what the network looks at in the test scans: exact maps, and what is unusual in them."""
+"""Explain the test scans: CAM and z-scored attribution maps."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -52,14 +52,14 @@ Volumes = dict[str, dict[str, Map]]
 
 @dataclass(frozen=True, eq=False)
 class _Group:
-    """The scans of one diagnosis, all of them or those that were classified rightly or wrongly."""
+    """Scans of one diagnosis: all, correctly or wrongly classified."""
 
     name: str
     scans: list[str]
 
 
 def run(params: Params) -> None:
-    """Write volumes, montages, group maps, tables and ``cam.json``, and log them to the training's run."""
+    """Write volumes, montages, tables and ``cam.json``; log to MLflow."""
     set_determinism(params.seed, params.compute.threads)
     model, space = load_model(MODEL), space_of(params)
     split = read_split(SPLIT).drop_duplicates("scan", keep="first")
@@ -84,7 +84,7 @@ def run(params: Params) -> None:
 
 
 def _with_answers(scans: pd.DataFrame, params: Params) -> pd.DataFrame:
-    """Return the test scans with the network's probability of each, and whether it was right."""
+    """Return the test scans with probability and correctness."""
     predictions, threshold = read_results(PREDICTIONS), read_json(METRICS)["threshold"]
     weights = np.array(read_json(POSITION_WEIGHTS)["weights"])
     aggregation = params.evaluate.aggregation
@@ -97,7 +97,7 @@ def _with_answers(scans: pd.DataFrame, params: Params) -> pd.DataFrame:
 
 
 def _write_scans(explainer: Explainer, scans: pd.DataFrame, space: Space, params: Params) -> Volumes:
-    """Write two volumes a scan and the montages of some; return the volumes."""
+    """Write two volumes per scan and some montages; return volumes."""
     drawn = _balanced(scans, params.explain.montages)
     made: Volumes = {kind: {} for kind in KINDS}
     with (
@@ -131,7 +131,7 @@ def _write_scans(explainer: Explainer, scans: pd.DataFrame, space: Space, params
 
 
 def _balanced(scans: pd.DataFrame, count: int) -> set[str]:
-    """Return `count` scans, half of them AD, in the order of the table."""
+    """Return the first `count` scans, half of them AD."""
     half = {"AD": (count + 1) // 2, "CN": count // 2}
     return {
         scan
@@ -141,7 +141,7 @@ def _balanced(scans: pd.DataFrame, count: int) -> set[str]:
 
 
 def _groups(scans: pd.DataFrame) -> list[_Group]:
-    """Return the groups that have scans: each diagnosis, and in it those classified rightly and wrongly."""
+    """Return the non-empty groups: diagnoses, correctly and wrongly classified."""
     groups = []
     for diagnosis in ("AD", "CN"):
         of_diagnosis = scans["diagnosis"] == diagnosis
@@ -162,7 +162,7 @@ def _mean(volumes: Mapping[str, Map], scans: Sequence[str]) -> Map:
 def _write_groups(
     volumes: Volumes, groups: list[_Group], references: dict[str, Reference], space: Space, params: Params
 ) -> pd.DataFrame:
-    """Write the groups' mean maps, their figures and the table of regions; return the table."""
+    """Write group maps and figures; return the table of regions."""
     affine = space.template.affine
     means: dict[str, Map] = {}
     with atomic_write(EXPLAIN / "groups") as folder:
@@ -195,7 +195,7 @@ def _mean_uptake(scans: list[str]) -> Map:
 
 
 def _facts(volumes: Volumes, groups: list[_Group], regions: pd.DataFrame, space: Space) -> dict[str, Any]:
-    """Return, by map and group, how many scans there are, and where their mean map has its mass."""
+    """Return scan counts and map mass, by map and group."""
     facts: dict[str, Any] = {}
     outside: dict[str, float] = {}
     for kind in KINDS:
@@ -218,7 +218,7 @@ def _write_truth(
     space: Space,
     params: Params,
 ) -> dict[str, Any]:
-    """Score the maps against the simulated cohort's truth; other scans have none, and an empty table.
+    """Score the maps against the simulated cohort's truth, if any.
 
     Parameters
     ----------
