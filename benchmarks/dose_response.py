@@ -28,8 +28,8 @@ from adpet.params import Params, load_params
 from adpet.paths import BEST_TRIAL, SLICES, SPLIT
 from adpet.simulation.anatomy import GRID_MM, load_anatomy
 from adpet.simulation.subject import average_person, person_uptake
-from adpet.stages.common import augmentation, network, optimisation, training_and_validation
-from adpet.stages.slice import coronal_grid
+from adpet.stages.common.fitting import augmentation, network, optimisation, training_and_validation
+from adpet.stages.common.grid import coronal_grid
 from adpet.storage import read_json
 
 DOSES = (0.0, 0.5, 1.0, 1.5, 2.0)

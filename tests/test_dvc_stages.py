@@ -1,26 +1,43 @@
-"""dvc.yaml says what the code does: a stage reruns when a module that it uses has changed."""
+"""dvc.yaml declares what the code does: every package and parameter that a stage's result follows from."""
 
+import ast
+import functools
 from pathlib import Path
 
 import grimp
 import pytest
 from ruamel.yaml import YAML
 
+from adpet.cli import STAGES
+from adpet.errors import ParameterError
+from adpet.params import Params, load_params
+
 FILES = (Path("data/simulated/dvc.yaml"), Path("dvc.yaml"))
 
-# What a stage's result may follow from. Figures and MLflow are not worth a new training.
-COMPUTES = ("adpet.imaging", "adpet.cohort", "adpet.learning")
-SCORES = (*COMPUTES, "adpet.evidence")
+# Modules that stages import without depending on them, because no result follows from them:
+EXEMPT = (
+    # what only logs; `register` is the exception, since its result is what it logs,
+    "adpet.tracking",
+    # what reads parameters, paths and files, starts processes and says errors.
+    "adpet.params", "adpet.paths", "adpet.storage", "adpet.parallel", "adpet.errors", "adpet.malloc",
+    "adpet.temporary", "adpet.processes", "adpet.dvc_cache",
+)  # fmt: skip
+# Another colour of a curve is not worth a new network.
+DRAWN = {"tune": "adpet.reporting", "train": "adpet.reporting"}
 
-LAYERS = {
-    "evaluate": SCORES,
-    "export": (*SCORES, "adpet.answering"),
-    "explain": SCORES,
-    "register": ("adpet.tracking.registry",),
-    "pool": SCORES,
-    "leakage": SCORES,
-    "report": SCORES,
-}
+# Parameters that change no result: how many processes work, and what MLflow is told.
+WITHOUT_RESULT = {"compute.workers", "tracking.connection", "tracking.log_images"}
+# Where the scans lie: what lies there is a dependency of ingest.
+PLACES = {"cohort.raw"}
+# Only drawn, for MLflow.
+LOGGED = {"tune": {"explain.hide_below"}}
+
+# What methods of `Params` read; those with nothing hand it on, to MLflow and to the lineage.
+METHODS = {
+    "tuned": {"train.learning_rate", "augment"},
+    "refits": {"evaluate.cross_validation", "split.folds"},
+    "flat": set(), "model_dump": set(), "model_copy": set(), "with_values": set(),
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -32,79 +49,181 @@ def stages(project_root):
     }
 
 
-@pytest.fixture(scope="module")
-def graph():
-    return grimp.build_graph("adpet")
+@functools.cache
+def import_graph():
+    return grimp.build_graph("adpet", exclude_type_checking_imports=True, cache_dir=None)
 
 
-def used(graph, stage):
-    """What the stage's module imports itself or through the other stages' modules, and below `learning` and `answering`."""
-    found, to_read = {f"adpet.stages.{stage}"}, [f"adpet.stages.{stage}"]
-    while to_read:
-        for module in graph.find_modules_directly_imported_by(to_read.pop()):
-            if module.startswith(("adpet.stages.", *LAYERS.get(stage, COMPUTES))) and module not in found:
-                found.add(module)
-                if module.startswith(("adpet.stages.", "adpet.learning.", "adpet.answering.")):
-                    to_read.append(module)
-    return {f"src/{module.replace('.', '/')}.py" for module in found}
+def undeclared_modules(stage: str, dependencies: list[str]) -> set[str]:
+    """The modules that a stage imports, directly or not, outside of its dependencies."""
+    exempt = tuple(name for name in EXEMPT if (stage, name) != ("register", "adpet.tracking"))
+    exempt += (DRAWN.get(stage, "adpet.__main__"),)
+    closure, to_visit = set(), [f"adpet.stages.{stage}"]
+    while to_visit:
+        module = to_visit.pop()
+        if module not in {*closure, "adpet"} and not module.startswith(exempt):
+            closure.add(module)
+            to_visit += import_graph().find_modules_directly_imported_by(module)
+    declared = tuple(
+        f"adpet.{path.removeprefix('src/adpet/').removesuffix('.py').replace('/', '.')}."
+        for path in dependencies
+    )
+    return {module for module in closure if not f"{module}.".startswith(declared)}
 
 
-@pytest.mark.parametrize(
-    "stage",
-    [
-        "simulate",
-        "ingest",
-        "normalize",
-        "slice",
-        "split",
-        "tune",
-        "train",
-        "evaluate",
-        "export",
-        "explain",
-        "leakage",
-        "register",
-        "fold",
-        "pool",
-        "report",
-    ],
-)
-def test_a_stage_depends_on_the_modules_that_it_imports(stages, graph, project_root, stage):
-    declared = {dependency for dependency in stages[stage]["deps"] if dependency.startswith("src/")}
-    files = {file for file in used(graph, stage) if (project_root / file).exists()}
-    assert files <= declared
+class Reads(ast.NodeVisitor):
+    """Collects the parameters that a function reads, and the functions of the stages that it uses."""
+
+    def __init__(self) -> None:
+        self.keys: set[str] = set()
+        self.names: set[str] = set()
+        self._aliases: dict[str, list[str]] = {"params": []}
+
+    def _chain(self, node: ast.expr) -> list[str] | None:
+        """The key of ``params.a.b``, ``self.params.a.b`` or ``settings.b``, as a list."""
+        if isinstance(node, ast.Name):
+            return self._aliases.get(node.id)
+        if isinstance(node, ast.Attribute):
+            if (
+                node.attr in ("params", "_params")
+                and isinstance(node.value, ast.Name)
+                and node.value.id == "self"
+            ):
+                return []
+            above = self._chain(node.value)
+            return None if above is None else [*above, node.attr]
+        return None
+
+    def visit_Assign(self, node: ast.Assign) -> None:
+        values = node.value.elts if isinstance(node.value, ast.Tuple) else [node.value]
+        targets = node.targets[0].elts if isinstance(node.targets[0], ast.Tuple) else node.targets
+        for target, value in zip(targets, values, strict=False):
+            chain = self._chain(value)
+            if isinstance(target, ast.Name) and chain and chain[0] in Params.model_fields:
+                self._aliases[target.id] = chain
+            else:
+                self.visit(value)
+
+    def visit_Call(self, node: ast.Call) -> None:
+        chain = self._chain(node.func)
+        if chain and chain[-1] == "model_dump" and len(chain) == 2:
+            limits = {item.arg: ast.literal_eval(item.value) for item in node.keywords if item.arg != "mode"}
+            section = Params.model_fields[chain[0]].annotation.model_fields
+            wanted = set(limits.get("include", section)) - limits.get("exclude", set())
+            self.keys |= {f"{chain[0]}.{name}" for name in wanted}
+            return
+        self.generic_visit(node)
+
+    def visit_Attribute(self, node: ast.Attribute) -> None:
+        chain = self._chain(node)
+        if chain is None:
+            self.generic_visit(node)
+        elif chain and chain[0] in METHODS:
+            self.keys |= METHODS[chain[0]]
+        elif chain:
+            self.keys.add(".".join(name for name in chain if name not in METHODS))
+
+    def visit_Name(self, node: ast.Name) -> None:
+        chain = self._chain(node)
+        if chain:
+            self.keys.add(".".join(chain))
+        self.names.add(node.id)
 
 
-def test_a_version_is_registered_anew_when_the_code_that_goes_with_it_has_changed(stages, tmp_path):
-    from adpet.tracking.models import _copy_modules
-
-    _copy_modules(tmp_path)
-    copied = (path.relative_to(tmp_path) for path in tmp_path.rglob("*.py") if path.name != "__init__.py")
-    packages = {f"src/{path.parent}" for path in copied if path.parent.name != "adpet"}
-    assert packages <= set(stages["register"]["deps"])
-
-
-def test_no_stage_depends_on_code_that_is_not_there(stages, project_root):
-    for stage in stages.values():
-        for dependency in stage["deps"]:
-            assert not dependency.startswith("src/") or (project_root / dependency).exists(), dependency
-
-
-def test_there_is_a_stage_for_each_fold_that_may_be_asked_for(stages):
-    from adpet.params import MAX_CROSS_VALIDATION
-
-    numbers = stages["fold"]["matrix"]["number"]
-    assert numbers == list(range(MAX_CROSS_VALIDATION))
-    folds = {f"results/cross-validation/fold-{number}" for number in numbers}
-    assert folds <= set(stages["pool"]["deps"])
+@functools.cache
+def module_of(path: Path) -> tuple[dict[str, ast.stmt], dict[str, tuple[str, str]]]:
+    """A module's functions and classes, and the names that it imports from other stages' modules."""
+    tree = ast.parse(path.read_text())
+    defined = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    imported = {
+        alias.asname or alias.name: (node.module, alias.name)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("adpet.stages")
+        for alias in node.names
+    }
+    return defined, imported
 
 
-def test_make_folds_runs_every_one_of_them(stages, project_root):
-    named = f"FOLDS := {' '.join(f'fold@{number}' for number in stages['fold']['matrix']['number'])}"
-    assert named in (project_root / "Makefile").read_text().splitlines()
+def parameters_read(stage: str, root: Path) -> set[str]:
+    """The keys that ``run`` of a stage reads, itself or in functions of stages' modules that it uses."""
+    keys, done, to_visit = set(), set(), [(f"adpet.stages.{stage}", "run")]
+    while to_visit:
+        module, name = to_visit.pop()
+        path = root / f"src/{module.replace('.', '/')}"
+        defined, imported = module_of(path / "__init__.py" if path.is_dir() else path.with_suffix(".py"))
+        if (module, name) in done or name not in defined:
+            continue
+        done.add((module, name))
+        reads = Reads()
+        reads.visit(defined[name])
+        keys |= reads.keys
+        to_visit += [imported.get(used, (module, used)) for used in reads.names]
+    return keys
+
+
+def undeclared_parameters(stage: str, declared: list[str], root: Path) -> set[str]:
+    """The parameters that a stage reads, and that no entry of `declared` covers."""
+    read = parameters_read(stage, root) - WITHOUT_RESULT - PLACES - LOGGED.get(stage, set())
+    leaves = {
+        leaf
+        for leaf in load_params(root / "params.yaml").flat()
+        for key in read
+        if f"{leaf}.".startswith(f"{key}.")
+    }
+    assert all(any(f"{leaf}.".startswith(f"{key}.") for leaf in leaves) for key in read), read
+    return {leaf for leaf in leaves if not f"{leaf}.".startswith(tuple(f"{key}." for key in declared))}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+class TestEveryStage:
+    def test_depends_on_the_code_that_it_computes_with(self, stages, stage):
+        assert undeclared_modules(stage, stages[stage]["deps"]) == set()
+
+    def test_depends_on_the_parameters_that_it_reads(self, stages, stage, project_root):
+        assert undeclared_parameters(stage, stages[stage]["params"], project_root) == set()
+
+
+class TestTheseChecks:
+    def test_find_code_that_is_not_declared(self, stages):
+        dependencies = [path for path in stages["leakage"]["deps"] if path != "src/adpet/evaluation"]
+        assert "adpet.evaluation.bootstrap" in undeclared_modules("leakage", dependencies)
+
+    def test_find_a_parameter_that_is_not_declared(self, stages, project_root):
+        declared = [key for key in stages["tune"]["params"] if key != "train.mix"]
+        assert undeclared_parameters("tune", declared, project_root) == {"train.mix"}
+
+    def test_find_a_parameter_that_is_read_in_a_class_of_another_module(self, stages, project_root):
+        declared = [key for key in stages["explain"]["params"] if key != "explain"]
+        assert "explain.smooth_mm" in undeclared_parameters("explain", declared, project_root)
+
+
+def test_tune_does_not_follow_from_the_length_of_the_final_training(stages):
+    assert not {"train", "train.epochs"} & set(stages["tune"]["params"])
+
+
+def test_every_dependency_on_code_exists(stages, project_root):
+    paths = {path for stage in stages.values() for path in stage["deps"] if path.startswith("src/")}
+    assert [path for path in sorted(paths) if not (project_root / path).exists()] == []
 
 
 def test_every_stage_of_the_command_line_is_a_stage_of_dvc(stages):
-    from adpet.cli import STAGES
+    assert sorted(stages) == sorted(STAGES)
 
-    assert list(stages) == list(STAGES)
+
+@pytest.mark.parametrize(
+    ("key", "folder", "stages_with_it"),
+    [
+        ("model.weights", "data/weights", {"tune", "train", "cross_validate"}),
+        ("normalize.template", "data/templates", {"normalize", "export"}),
+        ("explain.atlas", "data/atlases", {"export", "explain"}),
+    ],
+)
+def test_a_file_of_ones_own_lies_where_the_stages_notice_a_change(
+    stages, project_root, key, folder, stages_with_it
+):
+    assert {name for name, stage in stages.items() if folder in stage["deps"]} == stages_with_it
+    params = load_params(project_root / "params.yaml")
+    inside = f"{folder}/sub/file"
+    assert params.with_values({key: inside}).flat()[key] == inside
+    with pytest.raises(ParameterError, match=rf"{key}: required .* or a file in {folder}/"):
+        params.with_values({key: f"{folder}/../file"})

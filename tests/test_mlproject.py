@@ -1,45 +1,63 @@
-"""The MLflow project offers every stage and command, and repeats no hyperparameter."""
+"""The MLflow project: `mlflow run . -P overrides="..."` runs the pipeline."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
-from ruamel.yaml import YAML
 
-from adpet.cli import STAGES
-from adpet.params import load_params
-
-COMMANDS = {"summary", "promote", "rollback", "history", "lineage", "reproduce", "predict", "preset", "ui"}
+from adpet.params import read_yaml
 
 
 @pytest.fixture(scope="module")
-def entry_points(project_root):
-    return YAML(typ="safe").load(project_root / "MLproject")["entry_points"]
-
-
-def test_main_is_the_whole_pipeline(entry_points):
-    assert entry_points["main"] == {"command": "dvc repro"}
-
-
-def test_every_stage_and_command_is_an_entry_point(entry_points):
-    assert set(entry_points) == {"main", *STAGES, *COMMANDS}
-
-
-def test_a_stage_is_run_by_dvc(entry_points):
-    for stage in STAGES:
-        assert entry_points[stage]["command"].endswith(stage)
-        assert entry_points[stage]["command"].startswith("dvc repro ")
-
-
-def test_no_setting_is_repeated(entry_points, project_root):
-    settings = {key.rpartition(".")[2] for key in load_params(project_root / "params.yaml").flat()}
-    for point in entry_points.values():
-        assert not settings & set(point.get("parameters", {}))
-
-
-def test_mlflow_reads_it(entry_points, project_root):
+def command_of(project_root):
+    """Return the command of an entry point, as MLflow makes it."""
     from mlflow.projects import _project_spec as spec
 
     project = spec.load_project(str(project_root))
-    assert (
-        project.get_entry_point("predict")
-        .compute_command({"scan": "scan.nii.gz", "model": "models:/adpet/3"}, None)
-        .endswith("-m adpet predict scan.nii.gz --model models:/adpet/3")
+
+    def command_of(name, **parameters):
+        return project.get_entry_point(name).compute_command(parameters, None)
+
+    return command_of
+
+
+def test_predict_and_promote_are_commands_of_adpet(command_of):
+    predict = command_of("predict", scan="scan.nii.gz", model="models:/adpet/3")
+    assert predict.endswith("-m adpet predict scan.nii.gz --model models:/adpet/3")
+    assert command_of("promote").endswith("-m adpet promote challenger")
+
+
+@pytest.mark.dvc
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        ({}, "18 3 [-84.0, 36.0]"),
+        ({"overrides": "train.epochs=30 tune.trials=20 slice.range_mm=[-60,30]"}, "30 20 [-60, 30]"),
+    ],
+)
+def test_main_runs_the_pipeline_with_overridden_parameters(command_of, tmp_path, overrides, said):
+    (tmp_path / "params.yaml").write_text(
+        "train: {epochs: 18}\ntune: {trials: 3}\nslice: {range_mm: [-84.0, 36.0]}\n"
     )
+    (tmp_path / "dvc.yaml").write_text(
+        "stages:\n  one:\n    cmd: cp params.yaml out.txt\n"
+        "    params: [train.epochs, tune.trials, slice.range_mm]\n    outs: [out.txt]\n"
+    )
+    for name in ("1", "6"):
+        (tmp_path / name).touch()  # [-60,30] is no pattern for files
+    person = ("-c", "user.name=a", "-c", "user.email=a@b.c")
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("DVC", "MLFLOW"))}
+    environment = kept | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"}
+
+    def run(*command):
+        subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
+
+    run("git", "init", "--quiet")
+    run("dvc", "init", "--quiet")
+    run("git", "add", "--all")
+    run("git", *person, "commit", "--quiet", "-m", "begin")
+    run("bash", "-c", command_of("main", **overrides))
+    values = read_yaml(tmp_path / "out.txt")
+    assert f"{values['train']['epochs']} {values['tune']['trials']} {values['slice']['range_mm']}" == said

@@ -1,4 +1,4 @@
-"""What `dvc push` sends away: nothing of a participant, unless whoever keeps the scans takes a line out."""
+"""The two DVC remotes: data of single participants goes to `lab` alone, all else to the default one."""
 
 import os
 import shutil
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-# Of all participants together, without a name.
+# Of all participants together, or under hashed ids: no name, no scan, no single result.
 SHARED = {
     "data/processed/split.json",
     "results/tune/best.json",
@@ -17,6 +17,7 @@ SHARED = {
     "results/tune/search.png",
     "results/train/model.keras",
     "results/train/history.csv",
+    "results/train/run.json",
     "results/train/curves.png",
     "results/evaluate/findings.json",
     "results/evaluate/position_weights.json",
@@ -32,92 +33,99 @@ SHARED = {
     "results/explain/regions.csv",
     "results/explain/cam.json",
     "results/leakage/leak.png",
+    "results/cross-validation/history.csv",
+    "results/cross-validation/folds.json",
+    "results/cross-validation/summary.json",
     "results/report/report.html",
     "results/report/MODEL_CARD.md",
     "results/register/version.json",
 }
 
 
-def outs_of(project_root):
+def outputs_of(project_root):
+    """Every cached output of dvc.yaml, with its options."""
     stages = YAML(typ="safe").load(project_root / "dvc.yaml")["stages"].values()
-    return [
-        out
-        for stage in stages
-        for number in stage.get("matrix", {"number": [None]})["number"]
-        for out in numbered(stage["outs"], number)
-    ]
+    outs = [out for stage in stages for kind in ("outs", "plots", "metrics") for out in stage.get(kind, [])]
+    named = dict(({out: {}} if isinstance(out, str) else out).popitem() for out in outs)
+    return {name: options for name, options in named.items() if options.get("cache", True)}
 
 
-def numbered(outs, number):
-    """The outputs of one of a stage's parts."""
-    text = "${item.number}"
-    return [
-        out.replace(text, str(number))
-        if isinstance(out, str)
-        else {name.replace(text, str(number)): options for name, options in out.items()}
-        for out in outs
-    ]
+def test_what_is_of_single_participants_is_kept_for_the_lab(project_root):
+    outputs = outputs_of(project_root)
+    assert {name for name, options in outputs.items() if options == {}} == SHARED
+    assert all(options == {"remote": "lab"} for name, options in outputs.items() if name not in SHARED)
 
 
-def names_of(outs):
-    return {out if isinstance(out, str) else next(iter(out)) for out in outs}
+@pytest.mark.dvc
+class TestRemotes:
+    """A project with this project's outputs, one line each, and its remotes: folders next to it."""
 
-
-class Repository:
-    """A project with this project's outputs, which are made of one line each, and a remote in a folder."""
-
-    def __init__(self, root: Path, project_root: Path) -> None:
-        self.root, self.remote = root / "project", root / "remote"
-        self.remote.mkdir()
-        self.root.mkdir()
-        shutil.copy(project_root / "params.yaml", self.root)
-        outs = outs_of(project_root)
+    @pytest.fixture
+    def project(self, tmp_path, project_root):
+        root = tmp_path / "project"
+        (root / ".dvc").mkdir(parents=True)
+        (root / "data/raw").mkdir(parents=True)
+        for name in (".dvc/config", ".dvc/.gitignore"):
+            shutil.copy(project_root / name, root / name)
+        outputs = outputs_of(project_root)
         command = " && ".join(
-            f"mkdir -p $(dirname {name}) && echo content of {name} > {name}"
-            for name in sorted(names_of(outs))
+            f"mkdir -p $(dirname {name}) && echo content of {name} > {name}" for name in sorted(outputs)
         )
-        with (self.root / "dvc.yaml").open("w") as file:
-            YAML().dump({"stages": {"all": {"cmd": command, "outs": outs}}}, file)
-        self.dvc("init", "--no-scm", "--quiet")
-        self.dvc("config", "core.analytics", "false")
-        self.dvc("remote", "add", "--default", "here", str(self.remote))
+        stage = {
+            "cmd": command,
+            "deps": ["data/raw"],
+            "outs": [{name: options} for name, options in outputs.items()],
+        }
+        with (root / "dvc.yaml").open("w") as file:
+            YAML().dump({"stages": {"all": stage}}, file)
+        (root / "data/raw/scan.nii").write_text("content of data/raw\n")
+        self.run(root, "git", "init", "--quiet")
+        self.run(root, "dvc", "add", "data/raw")
+        with (root / "data/raw.dvc").open("a") as file:
+            file.write("  remote: lab\n")
+        self.run(root, "dvc", "repro")
+        self.run(root, "git", "add", "--all")
+        self.run(root, "git", "-c", "user.name=a", "-c", "user.email=a@b.c", "commit", "--quiet", "-m", "run")
+        self.run(root, "dvc", "push")
+        return root
 
-    def dvc(self, *arguments: str) -> None:
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("DVC")}
-        command = [str(Path(sys.executable).with_name("dvc")), *arguments]
+    def run(self, root: Path, *command: str, status: int = 0) -> str:
+        kept = {key: value for key, value in os.environ.items() if not key.startswith("DVC")}
+        path = f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"
         done = subprocess.run(
-            command, cwd=self.root, env=environment, text=True, capture_output=True, check=False
+            command, cwd=root, env=kept | {"PATH": path}, text=True, capture_output=True, check=False
         )
-        assert done.returncode == 0, done.stdout + done.stderr
+        assert done.returncode == status, done.stdout + done.stderr
+        return done.stdout + done.stderr
 
-    def pushed(self) -> set[str]:
-        self.dvc("repro")
-        self.dvc("push")
-        contents = [path.read_text() for path in self.remote.rglob("*") if path.is_file()]
-        return {text.strip().removeprefix("content of ") for text in contents}
+    def clone(self, project):
+        self.run(project.parent, "git", "clone", "--quiet", "project", "clone")
+        return project.parent / "clone"
 
+    def contents(self, folder):
+        texts = [path.read_text() for path in folder.rglob("*") if path.is_file() and path.suffix != ".dir"]
+        return {text.strip().removeprefix("content of ") for text in texts}
 
-@pytest.fixture
-def repository(tmp_path, project_root):
-    return Repository(tmp_path, project_root)
+    def test_each_output_is_pushed_to_its_own_remote_alone(self, project, project_root):
+        assert self.contents(project.parent / "adpet-storage") == SHARED
+        private = set(outputs_of(project_root)) - SHARED | {"data/raw"}
+        assert self.contents(project.parent / "adpet-lab") == private
 
+    def test_with_both_remotes_a_clone_pulls_all_and_repeats_nothing(self, project, project_root):
+        clone = self.clone(project)
+        self.run(clone, "dvc", "pull")
+        assert all((clone / name).exists() for name in (*outputs_of(project_root), "data/raw/scan.nii"))
+        assert "Data and pipelines are up to date" in self.run(clone, "dvc", "repro")
 
-def test_nothing_of_a_participant_is_pushed(repository):
-    assert repository.pushed() == SHARED
+    def test_with_the_default_remote_alone_a_clone_pulls_what_is_shared(self, project, project_root):
+        clone = self.clone(project)
+        self.run(clone, "dvc", "remote", "modify", "--local", "lab", "url", str(project.parent / "none"))
+        said = self.run(clone, "dvc", "pull", "--allow-missing")
+        assert "Some of the cache files do not exist neither locally nor on remote" in said
+        assert {name for name in outputs_of(project_root) if (clone / name).exists()} == SHARED
+        assert "Data and pipelines are up to date" in self.run(clone, "dvc", "repro", "--allow-missing")
 
-
-def test_a_lab_that_takes_the_lines_out_sends_all(repository, project_root):
-    file = repository.root / "dvc.yaml"
-    file.write_text(file.read_text().replace("push: false", "push: true"))
-    assert repository.pushed() == names_of(outs_of(project_root))
-
-
-@pytest.mark.parametrize(("line", "sent"), [("  push: false\n", set()), ("", {"a participant"})])
-def test_of_added_scans_the_line_that_ingest_asks_for_decides(repository, line, sent):
-    (repository.root / "data/raw").mkdir(parents=True)
-    (repository.root / "data/raw/scan.nii").write_text("a participant")
-    repository.dvc("add", "data/raw")
-    file = repository.root / "data/raw.dvc"
-    file.write_text(file.read_text().replace("path: raw\n", f"path: raw\n{line}"))
-    found = {text for text in repository.pushed() if "scan.nii" not in text}
-    assert found == SHARED | sent
+    def test_a_push_to_the_default_remote_by_name_leaves_the_lab_out(self, project):
+        shutil.rmtree(project.parent / "adpet-storage")
+        self.run(project, "dvc", "push", "--remote", "storage")
+        assert self.contents(project.parent / "adpet-storage") == SHARED

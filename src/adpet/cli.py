@@ -10,13 +10,9 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING
 
 from adpet.errors import AdpetError
 from adpet.malloc import keep_freed_memory
-
-if TYPE_CHECKING:
-    from adpet.params import Params
 
 STAGES = {
     "simulate": "simulate the built-in cohort",
@@ -30,8 +26,7 @@ STAGES = {
     "export": "write the model as ONNX with all that inference needs",
     "explain": "draw class activation maps",
     "leakage": "measure how much a slice split would leak",
-    "fold": "train and predict one fold of the cross-validation",
-    "pool": "pool the folds' results",
+    "cross_validate": "train and test a network per fold of all subjects, where asked for",
     "report": "write the report and the model card from the results",
     "register": "register the model as `challenger`",
 }
@@ -103,8 +98,6 @@ def _parser(command: str) -> argparse.ArgumentParser:
         stage.set_defaults(main=_run_stage)
         if name == command == "simulate":
             import_module("adpet.commands.check_simulation").add_arguments(stage)
-        elif name == "fold":
-            stage.add_argument("number", type=int, help="from 0; beyond evaluate.cross_validation: nothing")
     for name, summary in COMMANDS.items():
         added = parsers.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
         if name == command:
@@ -132,18 +125,4 @@ def _run_stage(options: argparse.Namespace) -> None:
         return
     params = load_params()
     with temporary_files():
-        if options.command == "fold":
-            _run_fold(params, options.number)
-            return
         import_module(f"adpet.stages.{options.command}").run(params)
-
-
-def _run_fold(params: "Params", number: int) -> None:
-    from adpet.paths import fold_folder
-    from adpet.storage import write_json
-
-    if number < params.evaluate.cross_validation:
-        import_module("adpet.stages.fold").run(params, fold=number)
-        return
-    # dvc.yaml has more folds: those that are not wanted end here, before a library is loaded for nothing.
-    write_json(fold_folder(number) / "fold.json", {"fold": number, "used": False})

@@ -5,6 +5,7 @@ is a value or the word ``tuned``: ``tuned`` takes the best trial's value, a valu
 """
 
 import difflib
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from adpet.errors import ParameterError
+from adpet.paths import ATLASES, TEMPLATES, WEIGHTS
 from adpet.storage import read_yaml
 
 TUNED = "tuned"
@@ -51,7 +53,7 @@ FeatureLayer = Literal[
 SIMULATED_SCANNERS = ("HRRT", "D690", "TruePoint", "HRplus")
 SHARES_TOLERANCE = 0.02
 
-# Folds that dvc.yaml has stages for.
+# More folds of small groups of subjects say less about each.
 MAX_CROSS_VALIDATION = 5
 
 Positive = Annotated[float, Field(gt=0)]
@@ -78,6 +80,22 @@ def _model_name(name: str) -> str:
 
 
 Interval = Annotated[tuple[float, float], Field(strict=False), AfterValidator(_ascending)]
+
+
+def _word_or_file_in(folder: Path, *words: str) -> AfterValidator:
+    """Accept one of `words`, or a file in the folder that DVC looks for changes in."""
+
+    def check(value: str) -> str:
+        if value not in words and folder not in Path(os.path.normpath(value)).parents:
+            raise ValueError(
+                f"required {', '.join(words)} or a file in {folder}/, so that a change of it is noticed; "
+                f"received {value}; move the file there"
+            )
+        return value
+
+    return AfterValidator(check)
+
+
 _OR_TUNED = WrapValidator(_value_or_tuned)
 TunablePositive = Annotated[Positive | Literal["tuned"], _OR_TUNED]
 TunableNonNegative = Annotated[NonNegative | Literal["tuned"], _OR_TUNED]
@@ -162,7 +180,7 @@ class Normalize(Section):
     """Spatial and intensity normalization: SUVR in template space (MNI)."""
 
     align: Literal["affine", "none"] = "affine"
-    template: str = "built-in"
+    template: Annotated[str, _word_or_file_in(TEMPLATES, "built-in")] = "built-in"
     grid_mm: Annotated[float, Field(ge=1, le=6)] = 3.0
     smoothing_mm: Annotated[float, Field(ge=0, le=20)] = 8.0
     reference: Literal["global", "cerebellum", "pons"] = "cerebellum"
@@ -209,7 +227,7 @@ class Model(Section):
     input_size: Annotated[int, Field(ge=32, multiple_of=32)] = 64
     alpha: Positive = 0.5
     feature_layer: FeatureLayer = "block_4_expand_relu"
-    weights: str = "none"
+    weights: Annotated[str, _word_or_file_in(WEIGHTS, "none", "imagenet")] = "none"
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
 
     @model_validator(mode="after")
@@ -342,7 +360,7 @@ class Explain(Section):
     method: Literal["auto", "cam", "grad-cam"] = "auto"
     path_steps: Annotated[int, Field(ge=1, le=64)] = 4
     smooth_mm: NonNegative = 16.0
-    atlas: str = "built-in"
+    atlas: Annotated[str, _word_or_file_in(ATLASES, "built-in")] = "built-in"
     sanity_scans: Annotated[int, Field(ge=0)] = 6
     montages: Annotated[int, Field(ge=0)] = 8
     hide_below: Fraction = 0.2
@@ -378,7 +396,6 @@ class Tracking(Section):
     experiment: str = "adpet"
     model_name: Annotated[str, AfterValidator(_model_name)] = "adpet"
     log_images: bool = False
-    push_scans: bool = False
 
 
 class Params(Section):

@@ -5,6 +5,11 @@ from pathlib import Path
 PARAMS = Path("params.yaml")
 PIPELINES = (Path("dvc.yaml"), Path("data/simulated/dvc.yaml"))
 
+# Files of one's own that params.yaml may name: a stage that reads them depends on the folder.
+WEIGHTS = Path("data/weights")
+TEMPLATES = Path("data/templates")
+ATLASES = Path("data/atlases")
+
 SIMULATED_RAW = Path("data/simulated/raw")
 SIMULATED_TRUTH = Path("data/simulated/truth")
 
@@ -46,6 +51,9 @@ FINDINGS = EVALUATE / "findings.json"
 
 CROSS_VALIDATION = Path("results/cross-validation")
 CROSS_VALIDATION_SUMMARY = CROSS_VALIDATION / "summary.json"
+CROSS_VALIDATION_FOLDS = CROSS_VALIDATION / "folds.json"
+CROSS_VALIDATION_HISTORY = CROSS_VALIDATION / "history.csv"
+CROSS_VALIDATION_PREDICTIONS = CROSS_VALIDATION / "predictions.csv"
 CROSS_VALIDATION_SUBJECTS = CROSS_VALIDATION / "subjects.csv"
 
 # The model as it is used outside of the pipeline.
@@ -67,8 +75,3 @@ VERSION = Path("results/register/version.json")
 WORK = Path(".adpet")
 # File index of ingest, so that only new and changed files are read; nothing is lost without it.
 INGEST_NOTES = WORK / "ingest.tsv"
-
-
-def fold_folder(fold: int) -> Path:
-    """Return the folder of one cross-validation fold."""
-    return CROSS_VALIDATION / f"fold-{fold}"

@@ -26,7 +26,7 @@ from adpet.cohort.scans import (
 )
 from adpet.cohort.splits import SPLIT_COLUMNS
 from adpet.errors import InputError
-from adpet.stages.tables import ALIGNMENT_COLUMNS
+from adpet.stages.common.tables import ALIGNMENT_COLUMNS
 
 
 def row(subject, session="1", diagnosis="AD", **values):

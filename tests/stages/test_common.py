@@ -7,8 +7,8 @@ import pytest
 from adpet.errors import LeakageError
 from adpet.params import load_params, read_yaml, set_by_key, validate_params
 from adpet.paths import SLICES
-from adpet.stages.common import all_training, fit, hashed, refuse_trained_on, training_and_validation
-from adpet.stages.tables import may_log_images
+from adpet.stages.common.checks import hashed, may_log_images, refuse_trained_on
+from adpet.stages.common.fitting import all_training, fit, training_and_validation
 
 SPLIT = pd.DataFrame(
     [

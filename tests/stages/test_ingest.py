@@ -41,22 +41,21 @@ def test_an_empty_folder_is_one_line_and_writes_nothing(params, tmp_path):
 class TestScansUnderDvc:
     """``data/raw.dvc``, as ``dvc add data/raw`` makes it."""
 
-    def refusal(self, params, tmp_path, out, **values):
-        (tmp_path / "data/raw.dvc").write_text(f"outs:\n- md5: 0a.dir\n  hash: md5\n  path: raw\n{out}")
-        chosen = params({})
+    def refusal(self, params, tmp_path, options):
+        (tmp_path / "data/raw.dvc").write_text(f"outs:\n- md5: 0a.dir\n  hash: md5\n  path: raw\n{options}")
         with pytest.raises(InputError) as refused:
-            run(chosen.model_copy(update={"tracking": chosen.tracking.model_copy(update=values)}))
+            run(params({}))
         return str(refused.value)
 
-    def test_that_would_be_pushed_is_refused_with_what_to_do(self, params, tmp_path):
-        said = self.refusal(params, tmp_path, "")
-        assert said.startswith("data/raw.dvc: required `push: false` for raw")
-        assert "or set tracking.push_scans" in said
-        assert "\n" not in said
+    def test_scans_that_would_go_to_the_default_remote_are_refused_with_the_cure(self, params, tmp_path):
+        message = self.refusal(params, tmp_path, "")
+        assert message.startswith("data/raw.dvc: required `remote: lab`")
+        assert message.endswith("run: echo '  remote: lab' >> data/raw.dvc")
+        assert "\n" not in message
 
-    @pytest.mark.parametrize(("out", "push_scans"), [("  push: false\n", False), ("", True)])
-    def test_that_stays_here_or_may_be_pushed_is_read(self, params, tmp_path, out, push_scans):
-        assert "data/raw: required one layout" in self.refusal(params, tmp_path, out, push_scans=push_scans)
+    @pytest.mark.parametrize("options", ["  remote: lab\n", "  push: false\n"])
+    def test_scans_for_the_lab_or_for_no_remote_are_read(self, params, tmp_path, options):
+        assert "data/raw: required one layout" in self.refusal(params, tmp_path, options)
 
 
 def test_the_projects_own_parameters_name_no_table(project_root):

@@ -16,7 +16,7 @@ from adpet.cohort.scans import scans_table, write_scans
 from adpet.imaging.template import fdg_template
 from adpet.params import load_params, read_yaml, set_by_key, validate_params
 from adpet.stages import leakage, split
-from adpet.stages.tables import ALIGNMENT_COLUMNS
+from adpet.stages.common.tables import ALIGNMENT_COLUMNS
 from adpet.storage import read_json
 from adpet.tracking.lineage import lineage
 
@@ -103,7 +103,7 @@ def test_the_audit_follows_from_its_own_settings_and_not_from_the_training(proje
     assert facts({}) != facts({"slice.window": [0.0, 3.0]})
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_an_audit_killed_between_two_epochs_ends_with_the_bytes_of_an_undisturbed_one(
     workspace, project_root
 ):
@@ -118,7 +118,7 @@ def test_an_audit_killed_between_two_epochs_ends_with_the_bytes_of_an_undisturbe
         assert process.returncode == 0, errors
 
     def wait_for(name, process):
-        while not list((workspace / ".adpet").glob(f"audit/*/{name}")):
+        while not list((workspace / ".adpet").glob(f"leakage/*/{name}")):
             assert process.poll() is None, process.communicate()
             time.sleep(0.005)
 
@@ -133,7 +133,7 @@ def test_an_audit_killed_between_two_epochs_ends_with_the_bytes_of_an_undisturbe
     wait_for("subject_split_shuffled.npz", killed)
     killed.send_signal(signal.SIGKILL)
     killed.communicate()
-    finished = list((workspace / ".adpet").glob("audit/*/s*_split.npy"))
+    finished = list((workspace / ".adpet").glob("leakage/*/s*_split.npy"))
     assert finished
     written = [arm.stat().st_mtime_ns for arm in finished]
     assert not (workspace / "results").exists()

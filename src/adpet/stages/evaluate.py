@@ -67,9 +67,10 @@ from adpet.reporting.performance_figures import (
     subgroups_figure,
 )
 from adpet.reporting.style import save_figure
-from adpet.stages.common import hashed, refuse_trained_on, slice_refs
-from adpet.stages.tables import read_results, read_validation
-from adpet.storage import atomic_write, write_json
+from adpet.stages.common.checks import hashed, refuse_trained_on
+from adpet.stages.common.fitting import slice_refs
+from adpet.stages.common.tables import read_results, read_validation, write_table
+from adpet.storage import write_json
 from adpet.tracking.runs import append_to_run
 from adpet.tracking.sync import start_tracking
 
@@ -81,14 +82,14 @@ BLOCK_MM = 9.0
 
 
 class Baseline(NamedTuple):
-    """Predictions of the test scans, and of the training scans by models that had not seen their subjects."""
+    """Predictions of test scans, and out-of-fold ones of training scans."""
 
     test: pd.DataFrame
     out_of_fold: pd.DataFrame
 
 
 def baselines(split: pd.DataFrame, *, grid_mm: float) -> dict[str, Baseline]:
-    """Fit every baseline to all training subjects, and predict the test subjects; by name.
+    """Fit every baseline on training subjects; predict the test subjects.
 
     A fact that no scan has, such as the site of a single hospital's cohort, gives no baseline.
     """
@@ -113,7 +114,7 @@ def baselines(split: pd.DataFrame, *, grid_mm: float) -> dict[str, Baseline]:
 def _of_volumes(
     scans: "pd.Series[str]", grid_mm: float
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Read each standard volume once: (scans, blocks) and (scans, regions) features."""
+    """Read all volumes once: (scans, blocks) and (scans, regions) features."""
     atlas = load_atlas(BUILT_IN, grid_mm)
     regions: list[npt.NDArray[np.float32]] = []
 
@@ -149,7 +150,7 @@ def run(params: Params) -> None:
     split = read_split(SPLIT)
     leaky = trained.leaky
     tested = split[split["part"] == "test"]
-    # Without folds there is nobody to choose a threshold on but the tested: it stays 0.5, as in 2019.
+    # Without folds only tested subjects could choose a threshold: it stays 0.5, as in 2019.
     validation = read_validation(VALIDATION)
     if not leaky:
         _refuse_known(trained, tested, validation)
@@ -172,12 +173,6 @@ def run(params: Params) -> None:
     _log(metrics, trained.lineage.id, params)
 
 
-def write_table(table: pd.DataFrame, path: Path) -> None:
-    """Write a table of results as CSV, with digits enough to compute them anew; NaN is an empty cell."""
-    with atomic_write(path) as aside:
-        table.to_csv(aside, index=False, lineterminator="\n", float_format="%.9g")
-
-
 def _refuse_known(trained: TrainingRun, tested: pd.DataFrame, validation: pd.DataFrame) -> None:
     """Check that no subject is scored by a network that was fitted to it.
 
@@ -189,7 +184,7 @@ def _refuse_known(trained: TrainingRun, tested: pd.DataFrame, validation: pd.Dat
 
 
 def _predicted(tested: pd.DataFrame, params: Params) -> pd.DataFrame:
-    """Return the rows of `tested`, one a slice, with the network's probability."""
+    """Return the rows of `tested` with the network's probability."""
     set_determinism(params.seed, params.compute.threads)
     probability = predict(load_model(MODEL), slice_refs(tested), batch_size=params.train.batch_size)
     return tested.assign(probability=probability.astype("float64"))
@@ -215,7 +210,7 @@ def _evaluation(
 
 
 def _compared(subjects: pd.DataFrame, compared: dict[str, Baseline], params: Params) -> dict[str, Any]:
-    """Return the baselines' metrics per subject, and the network's lead over each."""
+    """Return each baseline's metrics, and the network's lead over it."""
     options: dict[str, Any] = {"seed": params.seed, "resamples": params.evaluate.resamples}
     document: dict[str, Any] = {"baselines": {}, "differences": {}}
     for name, baseline in compared.items():

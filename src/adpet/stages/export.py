@@ -1,4 +1,4 @@
-"""Export the model as ONNX with the constants that inference needs."""
+"""Export the model as ONNX with constants for inference."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -58,15 +58,16 @@ from adpet.paths import (
     SUBJECTS,
     VOLUMES,
 )
-from adpet.stages.common import require_evaluation_of, slice_refs
-from adpet.stages.slice import coronal_grid
-from adpet.stages.tables import MATRIX_COLUMNS, read_alignment, read_results
+from adpet.stages.common.checks import require_evaluation_of
+from adpet.stages.common.fitting import slice_refs
+from adpet.stages.common.grid import coronal_grid
+from adpet.stages.common.tables import MATRIX_COLUMNS, read_alignment, read_results
 from adpet.storage import atomic_write, read_json, write_json
 
 if TYPE_CHECKING:
     import keras
 
-# An SD of two like subjects is 0, and nobody can be compared with it.
+# The SD of two equal subjects is 0, which no z-score can be divided by.
 SMALLEST_SD = 0.01
 
 
@@ -159,7 +160,7 @@ def measured_cohort(
 
 
 def _training_scans(split: pd.DataFrame) -> pd.DataFrame:
-    """Return one row a training scan: `scan`, `subject`, `diagnosis`, `path`, `similarity` and the matrix."""
+    """Return one row per training scan, with its alignment."""
     training = split.loc[split["part"] != "test", ["scan", "subject", "diagnosis"]].drop_duplicates("scan")
     paths = read_scans(SCANS)[["scan", "path"]]
     return training.merge(paths, on="scan").merge(read_alignment(ALIGNMENT), on="scan")
@@ -200,7 +201,7 @@ def run(params: Params) -> None:
 def furthest_apart(
     model: "keras.Model", network: Network, slices: Iterable[npt.NDArray[np.uint8]]
 ) -> dict[str, float]:
-    """Return how far the outputs of a trained and of an exported network lie apart, at most.
+    """Return the largest difference between trained and exported network's outputs.
 
     Parameters
     ----------
@@ -227,7 +228,7 @@ def furthest_apart(
 
 
 def require_same(path: Path, apart: Mapping[str, float]) -> None:
-    """Check that an exported network answers as the trained one does.
+    """Require that the exported network answers as the trained one.
 
     Raises
     ------
@@ -244,7 +245,7 @@ def require_same(path: Path, apart: Mapping[str, float]) -> None:
 
 
 def _write_network(path: Path, tested: pd.DataFrame, params: Params) -> list[int]:
-    """Write the network, if it answers as the trained one does; return height and width of its maps."""
+    """Write the network as ONNX; return its map's size."""
     set_determinism(params.seed, params.compute.threads)
     model = load_model(MODEL)
     write_onnx(model, path)
@@ -324,7 +325,7 @@ def _document(params: Params, standard: Standard, atlas: Atlas, cohort: Cohort) 
 
 
 def calibration(subjects: pd.DataFrame) -> dict[str, Any]:
-    """Return what became of test subjects by their probability, in bins of equal mass that meet.
+    """Return the test subjects' calibration in bins of equal mass.
 
     Parameters
     ----------

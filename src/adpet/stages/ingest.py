@@ -1,4 +1,4 @@
-"""List the scans of a collection, and what of it cannot be used."""
+"""List the scans of a collection, and its unusable files."""
 
 from functools import partial
 from pathlib import Path
@@ -12,15 +12,17 @@ from adpet.params import Params
 from adpet.paths import INGEST, INGEST_NOTES, REJECTED, SCANS
 from adpet.storage import read_yaml, write_json
 
+# The remote in .dvc/config that data of single participants goes to.
+LAB = "lab"
+
 
 def run(params: Params) -> None:
-    """Write ``scans.csv``, ``rejected.csv`` and ``ingest.json``; fail where too little is usable.
+    """Write ``scans.csv``, ``rejected.csv`` and ``ingest.json``.
 
     Prints what it found: what is used, what was set aside and why, and how alike the groups are.
     """
     cohort = params.cohort
-    if not params.tracking.push_scans:
-        _require_kept_here(Path(cohort.raw))
+    _require_lab_remote(Path(cohort.raw))
     collection = read_collection(
         Path(cohort.raw),
         layout=cohort.layout,
@@ -43,28 +45,28 @@ def run(params: Params) -> None:
     print(report_text(report))
 
 
-def _require_kept_here(raw: Path) -> None:
-    """Refuse a folder of scans that ``dvc add`` has put under DVC in such a way that ``dvc push`` sends it.
+def _require_lab_remote(raw: Path) -> None:
+    """Refuse scans that `dvc push` sends to the default remote.
 
     Raises
     ------
     InputError
-        Where its ``.dvc`` file lacks ``push: false``.
+        If the ``.dvc`` file of the folder lacks ``remote: lab``.
     """
     for folder in (raw, *raw.parents):
         file = folder.with_name(f"{folder.name}.dvc") if folder.name else folder
         if not file.is_file():
             continue
-        outs = (read_yaml(file) or {}).get("outs") or []
-        if any(out.get("push", True) for out in outs if out.get("path") == folder.name):
+        outs = [out for out in read_yaml(file)["outs"] if out["path"] == folder.name]
+        if any(out.get("push", True) and out.get("remote") != LAB for out in outs):
             raise InputError(
-                f"{file}: required `push: false` for {folder.name}, so that `dvc push` sends no scans; "
-                "received none; add that line below its `path:`, or set tracking.push_scans"
+                f"{file}: required `remote: {LAB}`, so that `dvc push` keeps the scans out of the default "
+                f"remote; received none; run: echo '  remote: {LAB}' >> {file}"
             )
 
 
 def _table_inside(raw: Path, key: str, name: str | None) -> Path | None:
-    """Return the path of one of the collection's tables, which must lie where DVC versions it with the scans.
+    """Return the path of a table inside of the collection.
 
     Raises
     ------

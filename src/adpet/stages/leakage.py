@@ -1,4 +1,4 @@
-"""Measure how much a slice split would leak, and check that shuffled labels cannot be learnt.
+"""Measure the leakage of a slice split, with permuted labels.
 
 It cuts planes of its own, densely as in 2019, from subjects outside of the test set, which stays untouched.
 """
@@ -35,11 +35,11 @@ from adpet.paths import (
 )
 from adpet.reporting.performance_figures import leakage_figure
 from adpet.reporting.style import save_figure
-from adpet.stages.tables import read_alignment
+from adpet.stages.common.tables import read_alignment, write_table
 from adpet.storage import atomic_write, read_json, work_dir
 from adpet.tracking.lineage import lineage
 
-# Everything that the four networks follow from, beside the code.
+# Everything that the four networks follow from, except the code.
 SETTINGS: dict[str, Any] = {
     "slice": {"field_mm", "window"},
     **dict.fromkeys(("seed", "cohort", "normalize", "split", "leakage"), True),
@@ -53,7 +53,7 @@ AGGREGATION: Final = "mean_logit"
 
 
 def run(params: Params) -> None:
-    """Write ``audit.json``, the predictions of the four arms and their figure; `register` logs them."""
+    """Write ``leakage.json``, predictions of four arms and their figure."""
     split_summary = read_json(SPLIT_SUMMARY)
     subjects, scans = _audited(params, leaky=split_summary["leaky"])
     facts = lineage(
@@ -74,7 +74,7 @@ def run(params: Params) -> None:
 
 
 def _audited(params: Params, *, leaky: bool) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the subjects of the audit and one scan of each: the tested ones stay out.
+    """Return the untested subjects and one scan of each.
 
     A slice split has no subject outside of its test set, and nothing to keep untouched.
     """
@@ -99,7 +99,7 @@ def _grid(params: Params) -> CoronalGrid:
 
 
 def _cut(scans: "pd.Series[str]", grid: CoronalGrid, window: tuple[float, float], work: Path) -> None:
-    """Write the planes of each scan, but for those that a killed audit has cut.
+    """Write the planes of scans, unless a killed run has.
 
     A checkpoint goes with the files it was made from, so they are not written twice.
     """
@@ -122,7 +122,7 @@ def _slices(scans: pd.DataFrame, grid: CoronalGrid) -> pd.DataFrame:
 
 
 def _predictions(arms: dict[str, pd.DataFrame], params: Params, work: Path) -> dict[str, pd.DataFrame]:
-    """Return each arm's table with `probability`: that of a killed audit, or of a network trained now."""
+    """Return each arm's predictions, kept ones or new ones."""
     missing = [name for name in arms if not _kept(name, work).exists()]
     fit = partial(_fit, arms=arms, params=params, work=work)
     fitted = map_in_processes(fit, missing, workers=params.compute.workers)
@@ -146,7 +146,7 @@ def _fit(name: str, *, arms: dict[str, pd.DataFrame], params: Params, work: Path
 def _fit_predict(
     table: pd.DataFrame, params: Params, *, checkpoint: Path, planes: Path
 ) -> npt.NDArray[np.float32]:
-    """Train on the arm's training slices; return the probability of AD of all its slices.
+    """Train on the arm's training slices; predict all its slices.
 
     Nothing holds the network back from memorising: no augmentation, Dropout or weight decay. The last
     epoch is kept, since one chosen on the test slices would be better than chance at chance.
@@ -185,7 +185,7 @@ def _fit_predict(
 def _audit(
     predictions: dict[str, pd.DataFrame], subjects: pd.DataFrame, grid: CoronalGrid, params: Params
 ) -> dict[str, Any]:
-    """Draw and write what the arms said; return what follows from it."""
+    """Draw and write the arms' results; return the leakage estimates."""
     audit = leakage_audit(
         predictions,
         dict(zip(subjects["subject"], subjects["diagnosis"], strict=True)),
@@ -195,7 +195,6 @@ def _audit(
     )
     save_figure(leakage_figure(audit), LEAKAGE_FIGURE)
     whole = pd.concat([table.assign(arm=name) for name, table in predictions.items()])
-    with atomic_write(LEAKAGE_PREDICTIONS) as aside:
-        whole.to_csv(aside, index=False, lineterminator="\n", float_format="%.9g")
+    write_table(whole, LEAKAGE_PREDICTIONS)
     planes = {"subjects": len(subjects), "planes": len(grid.y_mm), "step_mm": grid.step_mm}
     return {**audit, "cohort": planes}

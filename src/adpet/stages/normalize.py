@@ -1,4 +1,4 @@
-"""Bring every scan to the MNI grid, judge each alignment, and find one image under two names."""
+"""Normalize every scan to MNI space; judge alignment, find duplicates."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -16,12 +16,12 @@ from adpet.imaging.normalization import load_standard, normalize
 from adpet.parallel import map_in_processes, progress
 from adpet.params import Normalize, Params
 from adpet.paths import ALIGNMENT, SCANS, VOLUMES
-from adpet.stages.tables import ALIGNMENT_COLUMNS, MATRIX_COLUMNS
+from adpet.stages.common.tables import ALIGNMENT_COLUMNS, MATRIX_COLUMNS
 from adpet.storage import atomic_write, move, read_json, remove, work_dir, write_json
 
 
 def run(params: Params) -> None:
-    """Write a standard volume for every scan that aligns, and ``alignment.csv`` for all of them."""
+    """Write a standard volume per aligned scan, and ``alignment.csv``."""
     scans = read_scans(SCANS)
     rows = scans[["scan", "path", "frame_seconds", "content"]].to_dict("records")
     facts = {"normalize": params.normalize.model_dump(), "scans": rows}
@@ -40,7 +40,7 @@ def run(params: Params) -> None:
 
 
 def _normalize_scan(scan: dict[str, Any], *, settings: Normalize, work: Path) -> dict[str, Any]:
-    """Normalize one scan unless an earlier, killed run has finished it; return its alignment row."""
+    """Normalize one unfinished scan; return its row."""
     report, volume = work / f"{scan['scan']}.json", work / "volumes" / f"{scan['scan']}.nii"
     # A run that was killed at its very end has moved the volumes away, and their reports stay behind.
     if not report.exists() or (read_json(report)["passed"] and not volume.exists()):
@@ -76,7 +76,7 @@ def _attempt(scan: dict[str, Any], *, settings: Normalize, volumes: Path) -> dic
 
 
 def _copies(table: pd.DataFrame, scans: pd.DataFrame, *, volumes: Path, workers: int) -> dict[str, str]:
-    """Return the reason by scan for those that are copies of another subject's, and print them."""
+    """Return and print the copies of other subjects' scans."""
     passed = table.loc[table["passed"], "scan"].tolist()
     subjects = scans.set_index("scan")["subject"]
     brains = list(map_in_processes(partial(_coarse_brain, volumes=volumes), passed, workers=workers))

@@ -1,4 +1,4 @@
-"""Register the exported model, with the trained network, as a version with the alias ``challenger``."""
+"""Register the exported model as a version with alias ``challenger``."""
 
 import json
 from pathlib import Path
@@ -19,8 +19,8 @@ from adpet.paths import (
     VERSION,
 )
 from adpet.reporting.model_card import shortened
-from adpet.stages.common import hashed, require_evaluation_of
-from adpet.stages.tables import read_results
+from adpet.stages.common.checks import hashed, require_evaluation_of
+from adpet.stages.common.tables import read_results
 from adpet.storage import read_json, write_json
 from adpet.tracking import registry
 from adpet.tracking.lineage import FOLDER

@@ -1,4 +1,4 @@
-"""Write the report and the model card from the files of the other stages, without network or scans."""
+"""Write report and model card from the other stages' files."""
 
 from pathlib import Path
 from typing import Any
@@ -37,15 +37,16 @@ from adpet.reporting.explainability import GROUP_MAPS
 from adpet.reporting.model_card import model_card
 from adpet.reporting.report import report_html
 from adpet.reporting.training_figures import PARAMETER_PREFIX
-from adpet.stages.common import search_space
-from adpet.stages.tables import read_results, reads_simulated
+from adpet.stages.common.checks import reads_simulated
+from adpet.stages.common.fitting import search_space
+from adpet.stages.common.tables import read_results
 from adpet.storage import atomic_write, read_json
 from adpet.tracking.runs import append_to_run
 from adpet.tracking.sync import start_tracking
 
 
 def run(params: Params) -> None:
-    """Write ``report.html`` and ``MODEL_CARD.md``, and add them to the training's MLflow run."""
+    """Write ``report.html`` and ``MODEL_CARD.md``; log them to MLflow."""
     documents = read_documents(params)
     for path, text in ((REPORT, report_html(documents)), (MODEL_CARD, model_card(documents))):
         with atomic_write(path) as aside:
@@ -54,7 +55,7 @@ def run(params: Params) -> None:
 
 
 def read_documents(params: Params) -> Documents:
-    """Read all that a report is written from; what a stage has not made is left out, but for the evaluation.
+    """Read the report's documents; only the evaluation is required.
 
     Raises
     ------
@@ -98,7 +99,7 @@ def _evaluation() -> Evaluation:
 
 
 def _maps(params: Params) -> Maps | None:
-    """Read the group maps and their tables, where explain has made them."""
+    """Read the group maps and their tables, if any."""
     if not CAM.exists():
         return None
     groups, sanity = EXPLAIN / "groups", EXPLAIN / "sanity"

@@ -5,26 +5,17 @@ import pandas as pd
 
 from adpet.imaging.nifti import read_volume
 from adpet.imaging.normalization import to_uint8
-from adpet.imaging.slices import CoronalGrid, coronal_slices
+from adpet.imaging.slices import coronal_slices
 from adpet.parallel import progress
 from adpet.params import Params
 from adpet.paths import ALIGNMENT, SLICES, SLICES_TABLE, VOLUMES
-from adpet.stages.tables import SLICE_COLUMNS, read_alignment
+from adpet.stages.common.grid import coronal_grid
+from adpet.stages.common.tables import SLICE_COLUMNS, read_alignment
 from adpet.storage import atomic_write
 
 
-def coronal_grid(params: Params) -> CoronalGrid:
-    """Return the planes that the parameters ask for."""
-    return CoronalGrid.spanning(
-        range_mm=params.slice.range_mm,
-        step_mm=params.slice.step_mm,
-        size=params.model.input_size,
-        field_mm=params.slice.field_mm,
-    )
-
-
 def run(params: Params) -> None:
-    """Write one packed uint8 file a scan, and ``slices.csv`` with a row for every plane."""
+    """Write one packed uint8 file per scan, and ``slices.csv``."""
     alignment = read_alignment(ALIGNMENT)
     scans = alignment.loc[alignment["passed"], "scan"]
     grid = coronal_grid(params)

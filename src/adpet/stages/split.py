@@ -1,4 +1,4 @@
-"""Deal the subjects out to the test set and the validation folds."""
+"""Assign the subjects to the test set and validation folds."""
 
 from adpet.cohort.scans import read_scans, subject_table
 from adpet.cohort.splits import (
@@ -11,12 +11,12 @@ from adpet.cohort.splits import (
 )
 from adpet.params import Params
 from adpet.paths import SCANS, SLICES_TABLE, SPLIT, SPLIT_SUMMARY
-from adpet.stages.tables import read_slices_table
+from adpet.stages.common.tables import read_slices_table
 from adpet.storage import write_json
 
 
 def run(params: Params) -> None:
-    """Write ``split.csv``, one row a slice, and ``split.json`` with its hash and balance."""
+    """Write ``split.csv``, one row per slice, and ``split.json``."""
     settings = params.split
     scans = read_scans(SCANS)
     slices = read_slices_table(SLICES_TABLE)

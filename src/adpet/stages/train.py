@@ -1,4 +1,4 @@
-"""Train MobileNetV2 with the best trial's hyperparameters, and log the run with its model.
+"""Train MobileNetV2 with the best trial's hyperparameters; log the run.
 
 With a cross-validation the network that the validation fold has validated is not the final one: another is
 trained as it was, on all training subjects. The validated one says how long, and where the threshold lies.
@@ -21,17 +21,10 @@ from adpet.params import Params
 from adpet.paths import BEST_TRIAL, CURVES, HISTORY, MODEL, RUN, SPLIT, SPLIT_SUMMARY, VALIDATION
 from adpet.reporting.style import save_figure
 from adpet.reporting.training_figures import learning_curves_figure
-from adpet.stages.common import (
-    all_training,
-    fit,
-    hashed,
-    history_table,
-    log_data,
-    slice_refs,
-    training_and_validation,
-)
-from adpet.stages.slice import coronal_grid
-from adpet.stages.tables import write_validation
+from adpet.stages.common.checks import hashed, log_data
+from adpet.stages.common.fitting import all_training, fit, history_table, slice_refs, training_and_validation
+from adpet.stages.common.grid import coronal_grid
+from adpet.stages.common.tables import write_validation
 from adpet.storage import atomic_write, read_json, work_dir
 from adpet.tracking.lineage import lineage
 from adpet.tracking.runs import RunHandle, open_run
@@ -47,7 +40,7 @@ SETTINGS: dict[str, Any] = {
     **dict.fromkeys(("seed", "cohort", "normalize", "slice", "split", "model", "augment", "train"), True),
 }
 
-# What whoever loads a refitted model should know of how its epochs and its threshold were found.
+# A refitted model says how its epochs and its threshold were found.
 REFITTED = (
     "trained on all training subjects; the number of epochs, and the threshold of its version, were chosen "
     "on the validation fold for a network that was trained without that fold"
@@ -55,7 +48,7 @@ REFITTED = (
 
 
 def run(params: Params) -> None:
-    """Write the model, its history, ``validation.csv`` and ``run.json``; log all as one MLflow run."""
+    """Write model, history, ``validation.csv`` and ``run.json``; log to MLflow."""
     params = params.with_values(read_json(BEST_TRIAL))
     set_determinism(params.seed, params.compute.threads)
     split = read_split(SPLIT)
@@ -90,7 +83,7 @@ def run(params: Params) -> None:
 
 
 def preprocessing(params: Params, facts: dict[str, Any]) -> dict[str, Any]:
-    """Return what turns a scan into this network's input and its output into an answer."""
+    """Return the model's preprocessing, for its metadata."""
     refit = {"training": REFITTED} if params.refits() else {}
     return {
         "normalize": params.normalize.model_dump(mode="json"),
@@ -101,7 +94,7 @@ def preprocessing(params: Params, facts: dict[str, Any]) -> dict[str, Any]:
 
 
 def _settings(params: Params) -> dict[str, Any]:
-    """Return what the weights follow from, by the keys of params.yaml; of `evaluate` that which refits."""
+    """Return the parameters that the weights follow from."""
     wanted = SETTINGS | ({"evaluate": {"cross_validation"}} if params.refits() else {})
     return params.model_dump(include=wanted, mode="json")
 
@@ -109,7 +102,7 @@ def _settings(params: Params) -> dict[str, Any]:
 def _validated(
     split: pd.DataFrame, params: Params, work: Path, tracked: RunHandle
 ) -> tuple["keras.Model", History]:
-    """Train the network whose epoch the validation fold chooses, and write what it makes of that fold."""
+    """Train with the validation fold held out; predict that fold."""
     training, validation = training_and_validation(split, params, fold=params.split.validation_fold)
     model, history = fit(
         params,
@@ -130,7 +123,7 @@ def _validated(
 def _refitted(
     split: pd.DataFrame, params: Params, work: Path, tracked: RunHandle, *, epochs: int
 ) -> "keras.Model":
-    """Train a new network on all training subjects as the validated one was up to its best epoch.
+    """Retrain on all training subjects, up to the best epoch.
 
     It goes the same way and stops there: on a schedule that fell to 0 within these epochs the learning rates
     would be others than those that led to the epoch that was chosen.
@@ -166,9 +159,9 @@ def _tags(facts: dict[str, Any], *, leaky: bool, refits: bool) -> dict[str, str]
 
 
 def _whom(split: pd.DataFrame, params: Params) -> dict[str, Any]:
-    """Return, hashed, whom the network was fitted to and whom its best epoch was chosen on.
+    """Return the hashed subjects that were trained and validated on.
 
-    Where it was refitted, ``before_refit`` says whom the network was fitted to that chose and was validated.
+    After a refit, ``before_refit`` has the training subjects of the validated network.
     """
     tested = split["part"] == "test"
     validated = split["part"] == fold_name(params.split.validation_fold) if params.split.folds else tested
@@ -192,7 +185,7 @@ def _write(history: History, run_facts: dict[str, Any]) -> None:
 
 
 def _example(params: Params) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Return the template's own slices, (n, height, width, 1): an example that is nobody's brain."""
+    """Return the template's own slices, (n, height, width, 1)."""
     grid_mm = params.normalize.grid_mm
     template = fdg_template(grid_mm)
     ratio = to_suvr(template.data, reference_mask(params.normalize.reference, grid_mm))

@@ -1,4 +1,4 @@
-"""Search the hyperparameters that are ``tuned``, on validation folds of the training subjects."""
+"""Search the ``tuned`` hyperparameters on validation folds of training subjects."""
 
 import tempfile
 from dataclasses import dataclass
@@ -20,16 +20,15 @@ from adpet.paths import BEST_TRIAL, SEARCH_FIGURE, SPLIT, SPLIT_SUMMARY, TRIALS,
 from adpet.reporting.brain_figures import cam_montage
 from adpet.reporting.style import save_figure
 from adpet.reporting.training_figures import search_figure
-from adpet.stages.common import (
+from adpet.stages.common.checks import log_data, may_log_images
+from adpet.stages.common.fitting import (
     augmentation,
-    log_data,
     network,
     optimisation,
     search_space,
     training_and_validation,
 )
-from adpet.stages.slice import coronal_grid
-from adpet.stages.tables import may_log_images
+from adpet.stages.common.grid import coronal_grid
 from adpet.storage import atomic_write, move, read_json, work_dir, write_json
 from adpet.tracking.lineage import lineage
 from adpet.tracking.runs import RunHandle, open_run
@@ -50,7 +49,7 @@ STUDY = TUNE / "study.db"
 
 
 def run(params: Params) -> None:
-    """Write ``best.json``, a table and a figure of the trials; log each trial as a nested MLflow run."""
+    """Write ``best.json``, trials and figure; log trials to MLflow."""
     if not params.tuned():
         _write([], {}, params)
         return
@@ -97,7 +96,7 @@ def run(params: Params) -> None:
 
 @dataclass(frozen=True)
 class _Trial:
-    """Trains and validates one set of hyperparameters, and logs it below the search's run."""
+    """Trains, validates and logs one set of hyperparameters."""
 
     params: Params
     split: pd.DataFrame
@@ -106,7 +105,7 @@ class _Trial:
     tags: dict[str, str]
 
     def evaluate(self, trial: TrialHandle) -> float:
-        """Return the monitored measure at its best epoch, as a mean over the validation folds."""
+        """Return the monitored measure, as a mean over validation folds."""
         params = self.params.with_values(trial.params)
         rising = params.train.monitor in RISING
         best_of_folds: list[float] = []
@@ -131,7 +130,7 @@ class _Trial:
     def _fit(
         self, trial: TrialHandle, fold: int, params: Params, tracked: RunHandle
     ) -> tuple[list[float], bool]:
-        """Train with one fold held out; return the monitored measure of each epoch, and whether to stop."""
+        """Train with one fold held out; return measures, and "pruned"."""
         training, validation = training_and_validation(self.split, params, fold=fold)
         model = network(params)
         values: list[float] = []
@@ -164,7 +163,7 @@ class _Trial:
 def _log_montage(
     model: Any, validation: list[SliceRef], params: Params, tracked: RunHandle, *, title: str
 ) -> None:
-    """Log the class activation maps of the first validation scan with AD."""
+    """Log the maps of the first validation scan with AD."""
     path = next(ref.path for ref in validation if ref.label == "AD")
     slices = np.load(path)
     maps, _ = class_activation_maps(model, slices)
@@ -183,7 +182,7 @@ def _log_montage(
 
 
 def _write(trials: list[TrialRow], best: dict[str, Any], params: Params) -> None:
-    """Write the values that `train` takes, the table of the trials, and the figure of the search."""
+    """Write the best values, the trials and the search figure."""
     rows = [
         {
             "number": trial.number,

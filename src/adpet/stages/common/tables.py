@@ -1,4 +1,4 @@
-"""Tables that stages hand to each other, and whose scans they describe."""
+"""Tables that stages hand to each other."""
 
 from pathlib import Path
 
@@ -7,8 +7,6 @@ import pandas as pd
 from adpet.cohort.scans import read_typed
 from adpet.cohort.splits import SPLIT_COLUMNS
 from adpet.errors import InputError
-from adpet.params import Params
-from adpet.paths import SIMULATED_RAW
 from adpet.storage import atomic_write
 
 MATRIX_COLUMNS = [f"m{row}{column}" for row in range(3) for column in range(4)]
@@ -25,7 +23,7 @@ ALIGNMENT_COLUMNS = {
 # ``slices.csv``: y is MNI, in mm.
 SLICE_COLUMNS = {"scan": "str", "index": "int64", "y_mm": "float64"}
 
-# What is a word in tables of results, whatever it looks like: a subject or a site may be named "012" or "NA".
+# Columns that are read as text: a subject or a site may be named "012" or "NA".
 WORDS = dict.fromkeys(("scan", "subject", "session", "diagnosis", "part", "group"), "str")
 
 
@@ -52,7 +50,7 @@ def read_slices_table(path: Path) -> pd.DataFrame:
 
 
 def read_results(path: Path) -> pd.DataFrame:
-    """Read a table of results; only an empty cell is a value that is not there.
+    """Read a table of results; only empty cells are missing.
 
     Raises
     ------
@@ -64,14 +62,19 @@ def read_results(path: Path) -> pd.DataFrame:
     return pd.read_csv(path, dtype=WORDS, keep_default_na=False, na_values=[""])
 
 
-# ``validation.csv``, one row a slice; no rows where the tested validate, on whom nothing more is chosen.
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """Write a table of results as CSV, 9 significant digits."""
+    with atomic_write(path) as aside:
+        table.to_csv(aside, index=False, lineterminator="\n", float_format="%.9g")
+
+
+# ``validation.csv``, one row a slice; none if the test set validates: nothing more is chosen on it.
 VALIDATION_COLUMNS = {**SPLIT_COLUMNS, "probability": "float64"}
 
 
 def write_validation(table: pd.DataFrame, path: Path) -> None:
-    """Write ``validation.csv`` from rows of the split with the `probability` of AD."""
-    with atomic_write(path) as aside:
-        table[list(VALIDATION_COLUMNS)].to_csv(aside, index=False, lineterminator="\n", float_format="%.9g")
+    """Write ``validation.csv`` from split rows with `probability` of AD."""
+    write_table(table[list(VALIDATION_COLUMNS)], path)
 
 
 def read_validation(path: Path) -> pd.DataFrame:
@@ -83,13 +86,3 @@ def read_validation(path: Path) -> pd.DataFrame:
         If there is no such table, or it is not one.
     """
     return read_typed(path, VALIDATION_COLUMNS)
-
-
-def may_log_images(params: Params) -> bool:
-    """True if images of single scans may go to MLflow."""
-    return params.tracking.log_images or reads_simulated(params)
-
-
-def reads_simulated(params: Params) -> bool:
-    """Say whether the scans are the simulated cohort's, whose truth is known."""
-    return Path(params.cohort.raw).resolve().is_relative_to(SIMULATED_RAW.resolve())

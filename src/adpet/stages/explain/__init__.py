@@ -1,4 +1,4 @@
-"""Show and score what the network looks at in the test scans: exact maps, and what is unusual in them."""
+"""Explain the test scans: CAM and z-scored attribution maps."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,15 +31,16 @@ from adpet.params import Params
 from adpet.paths import CAM, EXPLAIN, METRICS, MODEL, POSITION_WEIGHTS, PREDICTIONS, RUN, SPLIT, VOLUMES
 from adpet.reporting.brain_figures import REFERENCED_UNIT, cam_montage, group_map_figure, sanity_figure
 from adpet.reporting.style import save_figure
-from adpet.stages.explain_controls import (
+from adpet.stages.common.checks import may_log_images, reads_simulated
+from adpet.stages.common.tables import read_results, write_table
+from adpet.stages.explain.controls import (
     cascade_table,
     curve_table,
     truth_scores,
     truths_of,
     untrained_explainers,
 )
-from adpet.stages.explain_maps import Explainer, Space, slices_of, space_of
-from adpet.stages.tables import may_log_images, read_results, reads_simulated
+from adpet.stages.explain.maps import Explainer, Space, slices_of, space_of
 from adpet.storage import atomic_write, read_json
 from adpet.tracking.runs import append_to_run
 from adpet.tracking.sync import start_tracking
@@ -52,14 +53,14 @@ Volumes = dict[str, dict[str, Map]]
 
 @dataclass(frozen=True, eq=False)
 class _Group:
-    """The scans of one diagnosis, all of them or those that were classified rightly or wrongly."""
+    """Scans of one diagnosis: all, correctly or wrongly classified."""
 
     name: str
     scans: list[str]
 
 
 def run(params: Params) -> None:
-    """Write volumes, montages, group maps, tables and ``cam.json``, and log them to the training's run."""
+    """Write volumes, montages, tables and ``cam.json``; log to MLflow."""
     set_determinism(params.seed, params.compute.threads)
     model, space = load_model(MODEL), space_of(params)
     split = read_split(SPLIT).drop_duplicates("scan", keep="first")
@@ -97,7 +98,7 @@ def _with_answers(scans: pd.DataFrame, params: Params) -> pd.DataFrame:
 
 
 def _write_scans(explainer: Explainer, scans: pd.DataFrame, space: Space, params: Params) -> Volumes:
-    """Write two volumes a scan and the montages of some; return the volumes."""
+    """Write two volumes per scan and some montages; return volumes."""
     drawn = _balanced(scans, params.explain.montages)
     made: Volumes = {kind: {} for kind in KINDS}
     with (
@@ -131,7 +132,7 @@ def _write_scans(explainer: Explainer, scans: pd.DataFrame, space: Space, params
 
 
 def _balanced(scans: pd.DataFrame, count: int) -> set[str]:
-    """Return `count` scans, half of them AD, in the order of the table."""
+    """Return the first `count` scans, half of them AD."""
     half = {"AD": (count + 1) // 2, "CN": count // 2}
     return {
         scan
@@ -141,7 +142,7 @@ def _balanced(scans: pd.DataFrame, count: int) -> set[str]:
 
 
 def _groups(scans: pd.DataFrame) -> list[_Group]:
-    """Return the groups that have scans: each diagnosis, and in it those classified rightly and wrongly."""
+    """Return the non-empty groups: diagnoses, correctly and wrongly classified."""
     groups = []
     for diagnosis in ("AD", "CN"):
         of_diagnosis = scans["diagnosis"] == diagnosis
@@ -162,7 +163,7 @@ def _mean(volumes: Mapping[str, Map], scans: Sequence[str]) -> Map:
 def _write_groups(
     volumes: Volumes, groups: list[_Group], references: dict[str, Reference], space: Space, params: Params
 ) -> pd.DataFrame:
-    """Write the groups' mean maps, their figures and the table of regions; return the table."""
+    """Write group maps and figures; return the table of regions."""
     affine = space.template.affine
     means: dict[str, Map] = {}
     with atomic_write(EXPLAIN / "groups") as folder:
@@ -185,7 +186,7 @@ def _write_groups(
     uptake = {group.name: _mean_uptake(group.scans) for group in groups if group.name in ("ad", "cn")}
     atlas = load_atlas(params.explain.atlas, params.normalize.grid_mm)
     table = region_table(means, uptake, atlas, space.brain)
-    _write_table(EXPLAIN / "regions.csv", table)
+    write_table(table, EXPLAIN / "regions.csv")
     return table
 
 
@@ -195,7 +196,7 @@ def _mean_uptake(scans: list[str]) -> Map:
 
 
 def _facts(volumes: Volumes, groups: list[_Group], regions: pd.DataFrame, space: Space) -> dict[str, Any]:
-    """Return, by map and group, how many scans there are, and where their mean map has its mass."""
+    """Return scan counts and map mass, by map and group."""
     facts: dict[str, Any] = {}
     outside: dict[str, float] = {}
     for kind in KINDS:
@@ -218,7 +219,7 @@ def _write_truth(
     space: Space,
     params: Params,
 ) -> dict[str, Any]:
-    """Score the maps against the simulated cohort's truth; other scans have none, and an empty table.
+    """Score the maps against the simulated cohort's truth, if any.
 
     Parameters
     ----------
@@ -239,7 +240,7 @@ def _write_truth(
         )
     else:
         table, facts = pd.DataFrame(columns=["scan", "subject", "map", *SCORES]), {"scans": 0}
-    _write_table(EXPLAIN / "truth.csv", table)
+    write_table(table, EXPLAIN / "truth.csv")
     return facts
 
 
@@ -255,16 +256,11 @@ def _write_sanity(
             return {"scans": 0}
         cascade = cascade_table(explainer.model, chosen, params)
         curves, areas = curve_table(explainer, referenced, chosen, space, params)
-        _write_table(folder / "cascade.csv", cascade)
-        _write_table(folder / "curves.csv", curves)
+        write_table(cascade, folder / "cascade.csv")
+        write_table(curves, folder / "curves.csv")
         save_figure(sanity_figure(cascade, curves), folder / "sanity.png")
     rows = cascade[["layer", "similarity"]].round(6).to_dict("records")
     return {"scans": len(chosen), "cascade": rows, "area_over_random": areas}
-
-
-def _write_table(path: Path, table: pd.DataFrame) -> None:
-    with atomic_write(path) as aside:
-        table.to_csv(aside, index=False, lineterminator="\n", float_format="%.9g")
 
 
 def _log(params: Params) -> None:

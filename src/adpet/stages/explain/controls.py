@@ -1,4 +1,4 @@
-"""Controls of the explain stage: randomized networks and the simulated truth."""
+"""Controls of the explain stage: randomized networks and simulated truth."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +18,6 @@ from adpet.evaluation.saliency import (
     gains,
     highest_first,
     in_blocks_at_random,
-    map_similarity,
     network_ranges,
     score_rows,
     score_summary,
@@ -30,19 +29,19 @@ from adpet.imaging.slices import coronal_slices, resize_maps
 from adpet.learning.saliency import cascade, class_activation_maps
 from adpet.params import Params
 from adpet.paths import ALIGNMENT, SIMULATED_TRUTH
-from adpet.stages.common import network
-from adpet.stages.explain_maps import Explainer, Space, slices_of
-from adpet.stages.tables import MATRIX_COLUMNS, read_alignment
+from adpet.stages.common.fitting import network
+from adpet.stages.common.tables import MATRIX_COLUMNS, read_alignment
+from adpet.stages.explain.maps import Explainer, Space, slices_of
 
 if TYPE_CHECKING:
     import keras
 
-# Points of a curve beside its first, and random orders that a map's order is compared with.
+# Points of a curve after its first, and random orders to compare with.
 STEPS, RANDOM_ORDERS = 8, 2
 
 
 def cascade_table(model: "keras.Model", scans: Sequence[str], params: Params) -> pd.DataFrame:
-    """Return how alike the scans' exact maps stay to themselves, while layers lose what they learned."""
+    """Return the maps' similarity as layers are randomized."""
     slices = [slices_of(scan) for scan in scans]
 
     def maps_of(examined: "keras.Model") -> list[Map]:
@@ -56,31 +55,10 @@ def cascade_table(model: "keras.Model", scans: Sequence[str], params: Params) ->
     return pd.DataFrame(cascade_rows(original, randomised(), np.ones(original[0].shape, dtype=bool)))
 
 
-def similarity_to(
-    model: "keras.Model", other: "keras.Model", scans: Sequence[str], params: Params
-) -> dict[str, float]:
-    """Return how alike the maps of two networks are, such as one that was trained on shuffled labels.
-
-    Returns
-    -------
-    dict
-        ``similarity``: Spearman's correlation of the exact maps, mean over scans; ``lowest``, ``highest``.
-    """
-    alike = []
-    for scan in scans:
-        slices = slices_of(scan)
-        ours, theirs = (
-            class_activation_maps(network, slices, method=params.explain.method)[0]
-            for network in (model, other)
-        )
-        alike.append(map_similarity(ours, theirs, np.ones(ours.shape, dtype=bool)))
-    return {"similarity": float(np.mean(alike)), "lowest": min(alike), "highest": max(alike)}
-
-
 def curve_table(
     explainer: Explainer, referenced: Mapping[str, Map], scans: Sequence[str], space: Space, params: Params
 ) -> tuple[pd.DataFrame, dict[str, dict[str, float]]]:
-    """Replace what maps point at by healthy tissue, step by step, and put it into healthy scans.
+    """Compute deletion and insertion curves of the maps.
 
     Parameters
     ----------
@@ -144,7 +122,7 @@ UNTRAINED, UNTRAINED_SCANS = 6, 16
 
 
 def truths_of(scans: pd.DataFrame, space: Space) -> dict[str, Map]:
-    """Return each scan's true relative deficit in MNI space; scans without one are left out.
+    """Return the true relative deficits in MNI space, by scan.
 
     Parameters
     ----------
@@ -239,7 +217,7 @@ def _in_mni(path: Path, matrix: "pd.Series[float]", space: Space) -> Map:
 
 
 def untrained_explainers(healthy: Sequence[str], space: Space, params: Params) -> list[Explainer]:
-    """Return explainers of networks of the same shape that have learned nothing.
+    """Return explainers of untrained networks of the same shape.
 
     One such network is as likely to call dark bright as the other way round: only several are at chance.
     """

@@ -1,4 +1,4 @@
-"""A network's maps of whole scans in MNI space, and what they are compared with."""
+"""Explainers: a network's maps of whole scans in MNI space."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from adpet.learning.saliency import class_activation_maps, integrated_maps
 from adpet.parallel import progress
 from adpet.params import Params
 from adpet.paths import SLICES
-from adpet.stages.slice import coronal_grid
+from adpet.stages.common.grid import coronal_grid
 
 if TYPE_CHECKING:
     import keras
@@ -34,7 +34,7 @@ DEPTHS = {"places": 1 / 3, "pixels": 2 / 3}
 
 @dataclass(frozen=True, eq=False)
 class Space:
-    """The standard grid, the planes, and where maps can say something: the brain between the outer planes."""
+    """Standard grid, planes, and the brain between the outer planes."""
 
     template: Volume
     grid: CoronalGrid
@@ -46,7 +46,7 @@ class Space:
         return back_project(maps, self.grid, shape=self.template.data.shape, affine=self.template.affine)
 
     def filled(self, values: Map) -> Map:
-        """Return a volume with values for the voxels inside, (v,), and 0 outside."""
+        """Return a volume of values inside, (v,), and 0 outside."""
         volume = np.zeros(self.inside.shape, dtype=np.float32)
         volume[self.inside] = values
         return volume
@@ -108,18 +108,18 @@ class Explainer:
         self._patterns = healthy_patterns(self._distances(maps))
 
     def exact(self, slices: npt.NDArray[np.uint8]) -> tuple[Map, Map]:
-        """Return the network's own maps of the planes, (n, h, w), and the log-odds of AD, (n,)."""
+        """Return CAMs, (n, h, w), and log-odds of AD, (n,)."""
         return class_activation_maps(self.model, slices, method=self._params.explain.method)
 
     def referenced(self, slices: npt.NDArray[np.uint8]) -> Map:
-        """Return standard deviations from healthy training scans, above the scan's own mean of them.
+        """Return the z-scored attribution volume, above its own mean.
 
         A volume, 0 outside of the brain between the outer planes.
         """
         return self._space.filled(self._patterns.kept(self._distances(self._both_depths(slices))))
 
     def _both_depths(self, slices: npt.NDArray[np.uint8]) -> Map:
-        """Return the blurred maps of `DEPTHS` over the voxels inside, (2, v)."""
+        """Return the blurred maps of `DEPTHS` inside, (2, v)."""
         explain, space = self._params.explain, self._space
         planes = (
             self.exact(slices)[0],
@@ -136,7 +136,7 @@ class Explainer:
         )
 
     def _distances(self, maps: Map) -> Map:
-        """Return the weighted mean distance of both depths, (..., v), from maps, (..., 2, v)."""
+        """Return the depths' weighted mean z-score, (..., v)."""
         of_depths = [
             weight * self.references[depth].distance(maps[..., number, :])
             for number, (depth, weight) in enumerate(DEPTHS.items())

@@ -1,0 +1,1 @@
+"""Tables, checks and network training shared by stages."""

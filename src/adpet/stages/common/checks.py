@@ -1,0 +1,81 @@
+"""Checks before results are made, and facts of their scans."""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from adpet.errors import InputError, LeakageError
+from adpet.params import Params
+from adpet.paths import EVALUATE, FINDINGS, SIMULATED_RAW, SPLIT
+from adpet.storage import read_json
+from adpet.tracking.runs import RunHandle
+
+
+def hashed(subjects: Iterable[str]) -> list[str]:
+    """Return one hash per subject, sorted."""
+    return sorted({hashlib.sha256(f"adpet:{subject}".encode()).hexdigest()[:16] for subject in subjects})
+
+
+def refuse_trained_on(trained_on: Iterable[str], evaluated: Iterable[str]) -> None:
+    """Refuse to evaluate subjects that were trained on, by hash.
+
+    Raises
+    ------
+    LeakageError
+        With how many it was trained on.
+    """
+    refuse_shared(set(trained_on) & set(evaluated), "to be evaluated, but trained on")
+
+
+def refuse_shared(subjects: set[str], what: str) -> None:
+    """Refuse subjects on two sides of the split.
+
+    Raises
+    ------
+    LeakageError
+        With their number and the first three, unless `subjects` is empty.
+    """
+    if subjects:
+        first = ", ".join(sorted(subjects)[:3])
+        raise LeakageError(
+            f"{SPLIT}: required every subject on one side; received {len(subjects)} "
+            f"{what}: {first}; run: dvc repro --force split"
+        )
+
+
+def require_evaluation_of(lineage_id: str) -> None:
+    """Require that the results of `evaluate` belong to a training.
+
+    Raises
+    ------
+    InputError
+        If they belong to another one.
+    """
+    found = read_json(FINDINGS).get("lineage")
+    if found != lineage_id:
+        raise InputError(
+            f"{EVALUATE}: required the evaluation of the training {lineage_id}; received that of {found}; "
+            "run: dvc repro evaluate"
+        )
+
+
+def log_data(tracked: RunHandle, facts: Mapping[str, Any], split: pd.DataFrame) -> None:
+    """Log a run's scans: hash in DVC, and numbers."""
+    raw = facts["params"]["cohort"]["raw"]
+    counts = {"scans": split["scan"].nunique(), "subjects": split["subject"].nunique()}
+    groups = split.groupby("diagnosis")["subject"].nunique()
+    counts |= {f"{name} subjects": int(number) for name, number in groups.items()}
+    tracked.log_dataset(name=raw, digest=facts["data"], source=raw, counts=counts)
+
+
+def may_log_images(params: Params) -> bool:
+    """True if images of single scans may go to MLflow."""
+    return params.tracking.log_images or reads_simulated(params)
+
+
+def reads_simulated(params: Params) -> bool:
+    """True if the scans are the simulated cohort's."""
+    return Path(params.cohort.raw).resolve().is_relative_to(SIMULATED_RAW.resolve())

@@ -1,0 +1,145 @@
+"""Training that stages share: slices of a split, settings, fits."""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from adpet.learning.data import Augmentation, SliceRef
+from adpet.learning.model import build_model
+from adpet.learning.search import Choice, Range
+from adpet.learning.training import History, Optimisation, train
+from adpet.parallel import epochs_shown
+from adpet.params import Params
+from adpet.params import Range as SettingsRange
+from adpet.paths import SLICES
+from adpet.stages.common.checks import refuse_shared
+
+if TYPE_CHECKING:
+    import keras
+
+
+def search_space(params: Params) -> dict[str, Range | Choice]:
+    """Return the search space of `tuned` parameters, by dotted key."""
+    space: dict[str, Range | Choice] = {}
+    for key in params.tuned():
+        settings = getattr(params.tune.space, key.rpartition(".")[2])
+        if isinstance(settings, SettingsRange):
+            space[key] = Range(**settings.model_dump())
+        else:
+            space[key] = Choice(tuple(settings.choices))
+    return space
+
+
+def slice_refs(rows: pd.DataFrame) -> list[SliceRef]:
+    """Return the file, index, diagnosis and subject of each slice."""
+    columns = zip(rows["scan"], rows["index"], rows["diagnosis"], rows["subject"], strict=True)
+    return [
+        SliceRef(path=SLICES / f"{scan}.npy", index=int(index), label=diagnosis, subject=subject)
+        for scan, index, diagnosis, subject in columns
+    ]
+
+
+def training_and_validation(
+    split: pd.DataFrame, params: Params, *, fold: int
+) -> tuple[list[SliceRef], list[SliceRef]]:
+    """Return training and validation slices, with `fold` held out.
+
+    With no folds, which only a slice-level split may ask for, validation is on the test set, as in 2019.
+
+    Raises
+    ------
+    LeakageError
+        If a subject is trained on and also held out, unless the split was asked to leak.
+    """
+    test = split["part"] == "test"
+    held_out = test if params.split.folds == 0 else split["part"] == f"fold-{fold}"
+    training = split[~test & ~held_out]
+    if params.split.unit == "subject":
+        both = set(training["subject"]) & set(split.loc[test | held_out, "subject"])
+        refuse_shared(both, "trained on and held out")
+    return slice_refs(training), slice_refs(split[held_out])
+
+
+def all_training(split: pd.DataFrame, params: Params) -> list[SliceRef]:
+    """Return all slices outside of the test set.
+
+    Raises
+    ------
+    LeakageError
+        If a subject is also tested, unless the split was asked to leak.
+    """
+    test = split["part"] == "test"
+    if params.split.unit == "subject":
+        both = set(split.loc[~test, "subject"]) & set(split.loc[test, "subject"])
+        refuse_shared(both, "trained on and held out")
+    return slice_refs(split[~test])
+
+
+def network(params: Params) -> "keras.Model":
+    """Build the network that the parameters describe."""
+    return build_model(**params.model.model_dump(), seed=params.seed)
+
+
+def augmentation(params: Params) -> Augmentation:
+    """Return the augmentation settings, after the search."""
+    return Augmentation(**params.augment.model_dump())
+
+
+def optimisation(params: Params, *, epochs: int) -> Optimisation:
+    """Return the settings of a fit over `epochs`."""
+    settings = params.train.model_dump(exclude={"monitor", "epochs"})
+    return Optimisation(**settings, epochs=epochs)
+
+
+def fit(
+    params: Params,
+    training: list[SliceRef],
+    validation: list[SliceRef],
+    *,
+    checkpoint: Path,
+    label: str | None = None,
+    log: Callable[[dict[str, float], int], None] = lambda *_: None,
+    epochs: int | None = None,
+) -> tuple["keras.Model", History]:
+    """Train a new network, or continue from `checkpoint`.
+
+    Parameters
+    ----------
+    label : str, optional
+        Name of the progress bar; without one there is no bar.
+    log : callable
+        Called with each epoch's row and number.
+    epochs : int, optional
+        End after this many, on the schedule of all ``train.epochs``.
+    """
+    model = network(params)
+    epochs = epochs or params.train.epochs
+
+    def on_epoch(epoch: int, row: dict[str, float]) -> bool:
+        log(row, epoch)
+        return epoch + 1 == epochs
+
+    bar = nullcontext(on_epoch) if label is None else epochs_shown(epochs, label=label, on_epoch=on_epoch)
+    with bar as shown:
+        history = train(
+            model,
+            training,
+            validation,
+            optimisation=optimisation(params, epochs=params.train.epochs),
+            augmentation=augmentation(params),
+            monitor=params.train.monitor,
+            seed=params.seed,
+            checkpoint=checkpoint,
+            on_epoch=shown,
+        )
+    return model, history
+
+
+def history_table(history: History) -> pd.DataFrame:
+    """Return a history without its seconds, which differ between runs."""
+    return pd.DataFrame([{"epoch": epoch} | row for epoch, row in enumerate(history.rows)]).drop(
+        columns="seconds"
+    )

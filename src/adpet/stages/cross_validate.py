@@ -1,0 +1,212 @@
+"""Cross-validation over all subjects: one network per fold, predictions pooled.
+
+The hyperparameters are those of ``tune``, which has seen the subjects outside of the test set: the summary
+reports the subjects that the search has not seen apart.
+"""
+
+from collections.abc import Iterator
+from functools import partial
+from math import isnan
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from adpet.cohort.scans import read_scans, subject_table
+from adpet.cohort.splits import cross_validation_folds, fold_parts, read_split
+from adpet.contracts import TrainingRun, read_contract
+from adpet.evaluation.cross_validation import COLUMNS, fold_subjects, pooled_summary
+from adpet.parallel import map_in_processes, progress
+from adpet.params import Params
+from adpet.paths import (
+    BEST_TRIAL,
+    CROSS_VALIDATION_FOLDS,
+    CROSS_VALIDATION_HISTORY,
+    CROSS_VALIDATION_PREDICTIONS,
+    CROSS_VALIDATION_SUBJECTS,
+    CROSS_VALIDATION_SUMMARY,
+    RUN,
+    SCANS,
+    SPLIT,
+)
+from adpet.stages.common.checks import hashed, log_data, refuse_trained_on
+from adpet.stages.common.tables import read_results, write_table
+from adpet.storage import fingerprint, read_json, work_dir, write_json
+from adpet.tracking.lineage import lineage
+from adpet.tracking.runs import append_to_run, find_run, open_run
+from adpet.tracking.store import LEAKY
+from adpet.tracking.sync import start_tracking
+
+# Everything that the folds' weights follow from.
+SETTINGS: dict[str, Any] = {
+    "compute": {"threads"},
+    "evaluate": {"cross_validation"},
+    **dict.fromkeys(("seed", "cohort", "normalize", "slice", "model", "augment", "train"), True),
+}
+
+# One row a slice of a fold's validation and test subjects.
+PREDICTION_COLUMNS = (
+    "fold", "scan", "index", "subject", "diagnosis", "part", "session", "probability",
+)  # fmt: skip
+
+# A fold's document in the work folder: its predictions lie next to it.
+FoldResult = dict[str, Any]
+
+
+def run(params: Params) -> None:
+    """Write predictions, histories, subjects and summary; log them to MLflow."""
+    if not params.evaluate.cross_validation:
+        # dvc.yaml has this stage in any case: it ends here, before Keras is loaded for nothing.
+        write_table(pd.DataFrame(columns=list(PREDICTION_COLUMNS)), CROSS_VALIDATION_PREDICTIONS)
+        write_table(pd.DataFrame(columns=["fold", "epoch"]), CROSS_VALIDATION_HISTORY)
+        write_json(CROSS_VALIDATION_FOLDS, [])
+        _write_pooled(pd.DataFrame(columns=list(COLUMNS)), {"folds": 0})
+        return
+    split = read_split(SPLIT)
+    training_run = read_contract(RUN, TrainingRun).lineage.id
+    start_tracking(Path.cwd(), experiment=params.tracking.experiment)
+    _train_folds(params.with_values(read_json(BEST_TRIAL)), split, training_run)
+    summary = _pool(params, split)
+    with append_to_run(training_run) as tracked:
+        tracked.log_metrics({"cross_validation": summary})
+        tracked.log_artifact(CROSS_VALIDATION_SUMMARY, "cross-validation")
+
+
+def _train_folds(params: Params, split: pd.DataFrame, training_run: str) -> None:
+    """Train the folds' networks side by side; log and write."""
+    folds = subject_folds(params, split)
+    rows = folds.to_csv(index=False, lineterminator="\n")
+    facts = lineage(
+        params=params.model_dump(include=SETTINGS, mode="json"),
+        raw=params.cohort.raw,
+        split_hash=fingerprint({"folds": rows, "slices": len(split)}),
+        seed=params.seed,
+    )
+    numbers = range(params.evaluate.cross_validation)
+    with work_dir("cross_validate", facts) as work:
+        train = partial(_train_fold, params=params, split=split, folds=folds, work=work)
+        trained = map_in_processes(train, numbers, workers=params.compute.workers)
+        shown = progress(trained, label="cross-validation", unit="fold", total=len(numbers))
+        results = [_logged(result, params, split, facts, training_run) for result in shown]
+        predictions = [read_results(_predictions(work, number)).assign(fold=number) for number in numbers]
+        write_table(pd.concat(predictions)[list(PREDICTION_COLUMNS)], CROSS_VALIDATION_PREDICTIONS)
+    write_table(pd.DataFrame(list(_history(results))).drop(columns="seconds"), CROSS_VALIDATION_HISTORY)
+    kept = ("fold", "best_epoch", "trained_on")
+    write_json(CROSS_VALIDATION_FOLDS, [{key: result[key] for key in kept} for result in results])
+
+
+def subject_folds(params: Params, split: pd.DataFrame) -> pd.DataFrame:
+    """Assign every subject to a fold: subject, diagnosis, fold."""
+    scans = read_scans(SCANS)
+    scans = scans[scans["scan"].isin(split["scan"])]
+    return cross_validation_folds(
+        subject_table(scans), folds=params.evaluate.cross_validation, seed=params.seed
+    )
+
+
+def fold_slices(split: pd.DataFrame, folds: pd.DataFrame, *, fold: int) -> pd.DataFrame:
+    """Return all slices with part and session, with `fold` tested."""
+    slices = split.drop(columns="part").merge(
+        fold_parts(folds, fold=fold), on="subject", how="left", validate="many_to_one"
+    )
+    slices["session"] = slices["scan"].map(read_scans(SCANS).set_index("scan")["session"])
+    return slices
+
+
+def _predictions(work: Path, fold: int) -> Path:
+    return work / f"fold-{fold}.csv"
+
+
+def _train_fold(
+    fold: int, *, params: Params, split: pd.DataFrame, folds: pd.DataFrame, work: Path
+) -> FoldResult:
+    """Train one fold, unless a killed run has finished it."""
+    finished = work / f"fold-{fold}.json"
+    if finished.exists():
+        result: FoldResult = read_json(finished)
+        return result
+    from adpet.learning.training import predict, set_determinism
+    from adpet.stages.common.fitting import fit, slice_refs
+
+    set_determinism(params.seed, params.compute.threads)
+    slices = fold_slices(split, folds, fold=fold)
+    trained, scored = slices[slices["part"] == "train"], slices[slices["part"] != "train"]
+    trained_on = hashed(trained["subject"])
+    refuse_trained_on(trained_on, hashed(scored["subject"]))
+    model, history = fit(
+        params,
+        slice_refs(trained),
+        slice_refs(scored[scored["part"] == "validation"]),
+        checkpoint=work / f"fold-{fold}.npz",
+    )
+    probability = predict(model, slice_refs(scored), batch_size=params.train.batch_size)
+    write_table(scored.assign(probability=probability), _predictions(work, fold))
+    result = {
+        "fold": fold,
+        "best_epoch": history.best_epoch,
+        "trained_on": trained_on,
+        "rows": [_without_nan(row) for row in history.rows],
+        "final": _without_nan(history.final),
+    }
+    write_json(finished, result)
+    return result
+
+
+def _without_nan(row: dict[str, float]) -> dict[str, float | None]:
+    """Return a row with None for undefined values."""
+    return {name: None if isnan(value) else value for name, value in row.items()}
+
+
+def _logged(
+    result: FoldResult, params: Params, split: pd.DataFrame, facts: dict[str, Any], training_run: str
+) -> FoldResult:
+    """Log a fold as a run below the training's.
+
+    Logged here and not where it is trained: one process writes to MLflow.
+    """
+    with open_run(
+        lineage=f"{facts['id']}.{result['fold']}",
+        kind="fold",
+        name=f"fold {result['fold']}",
+        parent=find_run(training_run, "train"),
+        tags={LEAKY: "false"},
+        params=params.flat(),
+    ) as tracked:
+        log_data(tracked, facts, split)
+        for epoch, row in enumerate(result["rows"]):
+            tracked.log_metrics(row, epoch)
+        tracked.log_metrics({f"final.{name}": value for name, value in result["final"].items()})
+    return result
+
+
+def _history(results: list[FoldResult]) -> Iterator[dict[str, Any]]:
+    for result in results:
+        for epoch, row in enumerate(result["rows"]):
+            yield {"fold": result["fold"], "epoch": epoch} | row
+
+
+def _pool(params: Params, split: pd.DataFrame) -> dict[str, Any]:
+    """Write subjects and summary from the written predictions."""
+    positions = int(split["index"].max()) + 1
+    predictions = read_results(CROSS_VALIDATION_PREDICTIONS)
+    scored = [
+        fold_subjects(
+            predictions[predictions["fold"] == fold],
+            fold=fold,
+            aggregation=params.evaluate.aggregation,
+            positions=positions,
+        )
+        for fold in range(params.evaluate.cross_validation)
+    ]
+    subjects = pd.concat(scored).sort_values("subject", ignore_index=True)
+    # Without a search, no subject was seen by one.
+    searched = set(split.loc[split["part"] != "test", "subject"]) if params.tuned() else set()
+    subjects["searched"] = subjects["subject"].isin(searched)
+    summary = pooled_summary(subjects, seed=params.seed, resamples=params.evaluate.resamples)
+    _write_pooled(subjects[list(COLUMNS)], summary)
+    return summary
+
+
+def _write_pooled(subjects: pd.DataFrame, summary: dict[str, Any]) -> None:
+    write_table(subjects, CROSS_VALIDATION_SUBJECTS)
+    write_json(CROSS_VALIDATION_SUMMARY, summary)
