@@ -96,7 +96,7 @@ def test_the_audit_follows_from_its_own_settings_and_not_from_the_training(proje
             set_by_key(document, key, value)
         params = validate_params(document, source="params.yaml")
         settings = params.model_dump(include=leakage.SETTINGS, mode="json")
-        return lineage(params=settings, raw="data/raw", split_hash="", seed=0)["id"]
+        return lineage(stage="leakage", params=settings, raw="data/raw", split_hash="", seed=0)["id"]
 
     assert facts({}) == facts({"train.epochs": 3, "model.alpha": 1.0})
     assert facts({}) != facts({"leakage.epochs": 3})

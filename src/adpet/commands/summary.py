@@ -3,9 +3,9 @@
 import argparse
 from typing import Any
 
+from adpet import paths
 from adpet.contracts import Estimate, LeakageDocument, LeakageTest, Metrics, read_contract
 from adpet.errors import InputError
-from adpet.paths import AUDIT, CROSS_VALIDATION_SUMMARY, EVALUATE, EXPLAIN, FINDINGS, METRICS, REPORT, VERSION
 from adpet.storage import read_json
 
 NEXT = (
@@ -32,11 +32,15 @@ def run() -> str:
     InputError
         If the pipeline has not been run.
     """
-    for path in (METRICS, FINDINGS, VERSION, AUDIT):
+    for path in (paths.METRICS, paths.FINDINGS, paths.VERSION, paths.AUDIT):
         if not path.exists():
             raise InputError(f"{path}: required, but not there; run: dvc repro")
-    metrics, found, version = read_contract(METRICS, Metrics), read_json(FINDINGS), read_json(VERSION)
-    test = read_contract(AUDIT, LeakageDocument).leakage.audit
+    metrics, found, version = (
+        read_contract(paths.METRICS, Metrics),
+        read_json(paths.FINDINGS),
+        read_json(paths.VERSION),
+    )
+    test = read_contract(paths.AUDIT, LeakageDocument).leakage.audit
     rows = [*_doubts(metrics, found), *_facts(metrics, version, test)]
     lines = [f"{name:<18}{text}" for name, text in rows]
     lines += [f"{'':<18}{sentence}" for sentence in found["beaten"]]
@@ -68,16 +72,16 @@ def _facts(metrics: Metrics, version: dict[str, Any], test: LeakageTest) -> list
         ("a slice split", f"accuracy {_points(test, 'true_labels')}, {_points(test, 'shuffled_labels')}"),
         ("model", f"{version['name']} version {version['version']}, alias {version['alias']}"),
         ("lineage", version["lineage"]),
-        ("report", str(REPORT)),
-        ("figures", f"{EVALUATE}/ and {EXPLAIN}/"),
+        ("report", str(paths.REPORT)),
+        ("figures", f"{paths.EVALUATE}/ and {paths.EXPLAIN}/"),
     ]
 
 
 def _cross_validation() -> list[tuple[str, str]]:
     """Return the pooled AUC, and that outside the search."""
-    if not CROSS_VALIDATION_SUMMARY.exists():
+    if not paths.CROSS_VALIDATION_SUMMARY.exists():
         return []
-    summary = read_json(CROSS_VALIDATION_SUMMARY)
+    summary = read_json(paths.CROSS_VALIDATION_SUMMARY)
     if not summary["folds"]:
         return []
     spread, counts = summary["spread"]["auc"], summary["counts"]

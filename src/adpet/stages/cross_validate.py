@@ -12,23 +12,13 @@ from typing import Any
 
 import pandas as pd
 
+from adpet import paths
 from adpet.cohort.scans import read_scans, subject_table
 from adpet.cohort.splits import cross_validation_folds, fold_parts, read_split
 from adpet.contracts import TrainingRun, read_contract
 from adpet.evaluation.cross_validation import COLUMNS, fold_subjects, pooled_summary
 from adpet.parallel import map_in_processes, progress
 from adpet.params import Params
-from adpet.paths import (
-    BEST_TRIAL,
-    CROSS_VALIDATION_FOLDS,
-    CROSS_VALIDATION_HISTORY,
-    CROSS_VALIDATION_PREDICTIONS,
-    CROSS_VALIDATION_SUBJECTS,
-    CROSS_VALIDATION_SUMMARY,
-    RUN,
-    SCANS,
-    SPLIT,
-)
 from adpet.stages.common.checks import hashed, log_data, refuse_trained_on
 from adpet.stages.common.tables import read_results, write_table
 from adpet.storage import fingerprint, read_json, work_dir, write_json
@@ -57,19 +47,19 @@ def run(params: Params) -> None:
     """Write predictions, histories, subjects and summary; log them to MLflow."""
     if not params.evaluate.cross_validation:
         # dvc.yaml has this stage in any case: it ends here, before Keras is loaded for nothing.
-        write_table(pd.DataFrame(columns=list(PREDICTION_COLUMNS)), CROSS_VALIDATION_PREDICTIONS)
-        write_table(pd.DataFrame(columns=["fold", "epoch"]), CROSS_VALIDATION_HISTORY)
-        write_json(CROSS_VALIDATION_FOLDS, [])
+        write_table(pd.DataFrame(columns=list(PREDICTION_COLUMNS)), paths.CROSS_VALIDATION_PREDICTIONS)
+        write_table(pd.DataFrame(columns=["fold", "epoch"]), paths.CROSS_VALIDATION_HISTORY)
+        write_json(paths.CROSS_VALIDATION_FOLDS, [])
         _write_pooled(pd.DataFrame(columns=list(COLUMNS)), {"folds": 0})
         return
-    split = read_split(SPLIT)
-    training_run = read_contract(RUN, TrainingRun).lineage.id
+    split = read_split(paths.SPLIT)
+    training_run = read_contract(paths.RUN, TrainingRun).lineage.id
     start_tracking(Path.cwd(), experiment=params.tracking.experiment)
-    _train_folds(params.with_values(read_json(BEST_TRIAL)), split, training_run)
+    _train_folds(params.with_values(read_json(paths.BEST_TRIAL)), split, training_run)
     summary = _pool(params, split)
     with append_to_run(training_run) as tracked:
         tracked.log_metrics({"cross_validation": summary})
-        tracked.log_artifact(CROSS_VALIDATION_SUMMARY, "cross-validation")
+        tracked.log_artifact(paths.CROSS_VALIDATION_SUMMARY, "cross-validation")
 
 
 def _train_folds(params: Params, split: pd.DataFrame, training_run: str) -> None:
@@ -77,6 +67,7 @@ def _train_folds(params: Params, split: pd.DataFrame, training_run: str) -> None
     folds = subject_folds(params, split)
     rows = folds.to_csv(index=False, lineterminator="\n")
     facts = lineage(
+        stage="cross_validate",
         params=params.model_dump(include=SETTINGS, mode="json"),
         raw=params.cohort.raw,
         split_hash=fingerprint({"folds": rows, "slices": len(split)}),
@@ -89,15 +80,15 @@ def _train_folds(params: Params, split: pd.DataFrame, training_run: str) -> None
         shown = progress(trained, label="cross-validation", unit="fold", total=len(numbers))
         results = [_logged(result, params, split, facts, training_run) for result in shown]
         predictions = [read_results(_predictions(work, number)).assign(fold=number) for number in numbers]
-        write_table(pd.concat(predictions)[list(PREDICTION_COLUMNS)], CROSS_VALIDATION_PREDICTIONS)
-    write_table(pd.DataFrame(list(_history(results))).drop(columns="seconds"), CROSS_VALIDATION_HISTORY)
+        write_table(pd.concat(predictions)[list(PREDICTION_COLUMNS)], paths.CROSS_VALIDATION_PREDICTIONS)
+    write_table(pd.DataFrame(list(_history(results))).drop(columns="seconds"), paths.CROSS_VALIDATION_HISTORY)
     kept = ("fold", "best_epoch", "trained_on")
-    write_json(CROSS_VALIDATION_FOLDS, [{key: result[key] for key in kept} for result in results])
+    write_json(paths.CROSS_VALIDATION_FOLDS, [{key: result[key] for key in kept} for result in results])
 
 
 def subject_folds(params: Params, split: pd.DataFrame) -> pd.DataFrame:
     """Assign every subject to a fold: subject, diagnosis, fold."""
-    scans = read_scans(SCANS)
+    scans = read_scans(paths.SCANS)
     scans = scans[scans["scan"].isin(split["scan"])]
     return cross_validation_folds(
         subject_table(scans), folds=params.evaluate.cross_validation, seed=params.seed
@@ -109,7 +100,7 @@ def fold_slices(split: pd.DataFrame, folds: pd.DataFrame, *, fold: int) -> pd.Da
     slices = split.drop(columns="part").merge(
         fold_parts(folds, fold=fold), on="subject", how="left", validate="many_to_one"
     )
-    slices["session"] = slices["scan"].map(read_scans(SCANS).set_index("scan")["session"])
+    slices["session"] = slices["scan"].map(read_scans(paths.SCANS).set_index("scan")["session"])
     return slices
 
 
@@ -188,7 +179,7 @@ def _history(results: list[FoldResult]) -> Iterator[dict[str, Any]]:
 def _pool(params: Params, split: pd.DataFrame) -> dict[str, Any]:
     """Write subjects and summary from the written predictions."""
     positions = int(split["index"].max()) + 1
-    predictions = read_results(CROSS_VALIDATION_PREDICTIONS)
+    predictions = read_results(paths.CROSS_VALIDATION_PREDICTIONS)
     scored = [
         fold_subjects(
             predictions[predictions["fold"] == fold],
@@ -208,5 +199,5 @@ def _pool(params: Params, split: pd.DataFrame) -> dict[str, Any]:
 
 
 def _write_pooled(subjects: pd.DataFrame, summary: dict[str, Any]) -> None:
-    write_table(subjects, CROSS_VALIDATION_SUBJECTS)
-    write_json(CROSS_VALIDATION_SUMMARY, summary)
+    write_table(subjects, paths.CROSS_VALIDATION_SUBJECTS)
+    write_json(paths.CROSS_VALIDATION_SUMMARY, summary)

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from adpet import paths
 from adpet.cohort.scans import read_scans
 from adpet.cohort.splits import read_split
 from adpet.contracts import Metrics, TrainingRun, read_contract, write_contract
@@ -37,26 +38,6 @@ from adpet.learning.checkpoint import load_model
 from adpet.learning.training import predict, set_determinism
 from adpet.parallel import progress
 from adpet.params import Params, flatten
-from adpet.paths import (
-    BASELINE_PREDICTIONS,
-    CALIBRATION,
-    EVALUATE,
-    FINDINGS,
-    METRICS,
-    MODEL,
-    POSITION_WEIGHTS,
-    PRECISION_RECALL,
-    PREDICTIONS,
-    ROC,
-    ROC_BAND,
-    RUN,
-    SCANS,
-    SPLIT,
-    SUBGROUPS,
-    SUBJECTS,
-    VALIDATION,
-    VOLUMES,
-)
 from adpet.reporting.performance_figures import (
     baselines_figure,
     calibration_figure,
@@ -93,7 +74,7 @@ def baselines(split: pd.DataFrame, *, grid_mm: float) -> dict[str, Baseline]:
 
     A fact that no scan has, such as the site of a single hospital's cohort, gives no baseline.
     """
-    facts = read_scans(SCANS)[["scan", "session", "age", "sex", "site", "scanner"]]
+    facts = read_scans(paths.SCANS)[["scan", "session", "age", "sex", "site", "scanner"]]
     scans = split.drop_duplicates("scan")[["scan", "subject", "diagnosis", "part"]]
     scans = scans.merge(facts, on="scan", how="left", validate="one_to_one")
     voxels, regions = _of_volumes(scans["scan"], grid_mm)
@@ -120,7 +101,7 @@ def _of_volumes(
 
     def volumes() -> Iterator[npt.NDArray[np.float32]]:
         for scan in progress(scans, label="baselines", unit="scan", total=len(scans)):
-            volume = read_volume(VOLUMES / f"{scan}.nii").data
+            volume = read_volume(paths.VOLUMES / f"{scan}.nii").data
             regions.append(region_means(volume, atlas.labels, list(atlas.names)))
             yield volume
 
@@ -130,28 +111,28 @@ def _of_volumes(
 
 def draw() -> None:
     """Draw every figure anew."""
-    metrics = read_contract(METRICS, Metrics).document()
+    metrics = read_contract(paths.METRICS, Metrics).document()
     figures = {
-        "roc": roc_figure(read_results(ROC), read_results(ROC_BAND), metrics=metrics),
-        "precision_recall": precision_recall_figure(read_results(PRECISION_RECALL), metrics=metrics),
-        "calibration": calibration_figure(read_results(CALIBRATION), metrics=metrics),
+        "roc": roc_figure(read_results(paths.ROC), read_results(paths.ROC_BAND), metrics=metrics),
+        "precision_recall": precision_recall_figure(read_results(paths.PRECISION_RECALL), metrics=metrics),
+        "calibration": calibration_figure(read_results(paths.CALIBRATION), metrics=metrics),
         "confusion": confusion_figure(metrics),
-        "probabilities": probability_figure(read_results(SUBJECTS), threshold=metrics["threshold"]),
+        "probabilities": probability_figure(read_results(paths.SUBJECTS), threshold=metrics["threshold"]),
         "baselines": baselines_figure(metrics),
-        "subgroups": subgroups_figure(read_results(SUBGROUPS)),
+        "subgroups": subgroups_figure(read_results(paths.SUBGROUPS)),
     }
     for name, figure in figures.items():
-        save_figure(figure, EVALUATE / f"{name}.png")
+        save_figure(figure, paths.EVALUATE / f"{name}.png")
 
 
 def run(params: Params) -> None:
     """Write predictions, metrics, tables and figures, and add them to the training's MLflow run."""
-    trained = read_contract(RUN, TrainingRun)
-    split = read_split(SPLIT)
+    trained = read_contract(paths.RUN, TrainingRun)
+    split = read_split(paths.SPLIT)
     leaky = trained.leaky
     tested = split[split["part"] == "test"]
     # Without folds only tested subjects could choose a threshold: it stays 0.5, as in 2019.
-    validation = read_validation(VALIDATION)
+    validation = read_validation(paths.VALIDATION)
     if not leaky:
         _refuse_known(trained, tested, validation)
     predictions = _with_sessions(pd.concat([_predicted(tested, params), validation], ignore_index=True))
@@ -163,12 +144,12 @@ def run(params: Params) -> None:
     subjects = subject_probabilities(test, aggregation=params.evaluate.aggregation, weights=weights)
     compared = {} if leaky else baselines(split, grid_mm=params.normalize.grid_mm)
     metrics |= {**_compared(subjects, compared, params), "leakage": {"leaky": int(leaky)}}
-    write_table(predictions, PREDICTIONS)
-    write_json(POSITION_WEIGHTS, {"weights": weights.tolist()})
+    write_table(predictions, paths.PREDICTIONS)
+    write_json(paths.POSITION_WEIGHTS, {"weights": weights.tolist()})
     _write_baselines(compared)
     _write_tables(subjects, test, metrics, params)
-    write_json(FINDINGS, {"lineage": trained.lineage.id, **findings(metrics)})
-    write_contract(METRICS, metrics, Metrics)
+    write_json(paths.FINDINGS, {"lineage": trained.lineage.id, **findings(metrics)})
+    write_contract(paths.METRICS, metrics, Metrics)
     draw()
     _log(metrics, trained.lineage.id, params)
 
@@ -186,12 +167,12 @@ def _refuse_known(trained: TrainingRun, tested: pd.DataFrame, validation: pd.Dat
 def _predicted(tested: pd.DataFrame, params: Params) -> pd.DataFrame:
     """Return the rows of `tested` with the network's probability."""
     set_determinism(params.seed, params.compute.threads)
-    probability = predict(load_model(MODEL), slice_refs(tested), batch_size=params.train.batch_size)
+    probability = predict(load_model(paths.MODEL), slice_refs(tested), batch_size=params.train.batch_size)
     return tested.assign(probability=probability.astype("float64"))
 
 
 def _with_sessions(predictions: pd.DataFrame) -> pd.DataFrame:
-    sessions = read_scans(SCANS).set_index("scan")["session"]
+    sessions = read_scans(paths.SCANS).set_index("scan")["session"]
     return predictions.assign(session=predictions["scan"].map(sessions))[list(PREDICTION_COLUMNS)]
 
 
@@ -226,7 +207,7 @@ def _write_baselines(compared: dict[str, Baseline]) -> None:
     tables = [table.assign(baseline=name) for name, baseline in compared.items() for table in baseline]
     columns = ["baseline", "scan", "index", "subject", "session", "diagnosis", "part", "probability"]
     table = pd.concat(tables) if tables else pd.DataFrame(columns=columns)
-    write_table(table[columns], BASELINE_PREDICTIONS)
+    write_table(table[columns], paths.BASELINE_PREDICTIONS)
 
 
 def _write_tables(
@@ -235,16 +216,16 @@ def _write_tables(
     """Write all that the figures are drawn from."""
     threshold = metrics["threshold"]
     band = roc_band(subjects, seed=params.seed, resamples=params.evaluate.resamples)
-    tested = read_scans(SCANS)
+    tested = read_scans(paths.SCANS)
     tested = tested[tested["scan"].isin(test["scan"])]
     called = (subjects["probability"] >= threshold).map({True: "AD", False: "CN"})
     tables = {
-        SUBJECTS: subjects.assign(called=called),
-        SUBGROUPS: subgroup_table(subjects, subject_facts(tested), threshold=threshold),
-        ROC: roc_curves(subjects, test),
-        ROC_BAND: band,
-        PRECISION_RECALL: precision_recall_curves(subjects, test),
-        CALIBRATION: calibration_points(subjects, test),
+        paths.SUBJECTS: subjects.assign(called=called),
+        paths.SUBGROUPS: subgroup_table(subjects, subject_facts(tested), threshold=threshold),
+        paths.ROC: roc_curves(subjects, test),
+        paths.ROC_BAND: band,
+        paths.PRECISION_RECALL: precision_recall_curves(subjects, test),
+        paths.CALIBRATION: calibration_points(subjects, test),
     }
     for path, table in tables.items():
         write_table(table, path)
@@ -255,5 +236,5 @@ def _log(metrics: dict[str, Any], lineage_id: str, params: Params) -> None:
     with append_to_run(lineage_id) as tracked:
         tracked.log_metrics({f"test.{key}": value for key, value in flatten(metrics).items()})
         # In no folder: of two runs, MLflow's comparison shows side by side only the files at the top.
-        for path in (METRICS, FINDINGS, SUBGROUPS, *sorted(EVALUATE.glob("*.png"))):
+        for path in (paths.METRICS, paths.FINDINGS, paths.SUBGROUPS, *sorted(paths.EVALUATE.glob("*.png"))):
             tracked.log_artifact(path)

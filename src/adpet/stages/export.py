@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from adpet import paths
 from adpet.cohort.scans import read_scans
 from adpet.cohort.splits import read_split
 from adpet.contracts import Metrics, TrainingRun, read_contract
@@ -46,18 +47,6 @@ from adpet.learning.saliency import class_activation_maps
 from adpet.learning.training import predict_batch, set_determinism
 from adpet.parallel import progress
 from adpet.params import Params
-from adpet.paths import (
-    ALIGNMENT,
-    EXPORT,
-    METRICS,
-    MODEL,
-    POSITION_WEIGHTS,
-    RUN,
-    SCANS,
-    SPLIT,
-    SUBJECTS,
-    VOLUMES,
-)
 from adpet.stages.common.checks import require_evaluation_of
 from adpet.stages.common.fitting import slice_refs
 from adpet.stages.common.grid import coronal_grid
@@ -130,7 +119,7 @@ def measured_cohort(
     uptakes: list[npt.NDArray[np.float64]] = []
     rows: list[dict[str, float]] = []
     for scan in progress(scans.to_dict("records"), label="export", unit="scan", total=len(scans)):
-        volume = read_volume(VOLUMES / f"{scan['scan']}.nii")
+        volume = read_volume(paths.VOLUMES / f"{scan['scan']}.nii")
         header = read_header(Path(scan["path"]))
         matrix = np.eye(4)
         matrix[:3] = np.reshape([scan[column] for column in MATRIX_COLUMNS], (3, 4))
@@ -162,8 +151,8 @@ def measured_cohort(
 def _training_scans(split: pd.DataFrame) -> pd.DataFrame:
     """Return one row per training scan, with its alignment."""
     training = split.loc[split["part"] != "test", ["scan", "subject", "diagnosis"]].drop_duplicates("scan")
-    paths = read_scans(SCANS)[["scan", "path"]]
-    return training.merge(paths, on="scan").merge(read_alignment(ALIGNMENT), on="scan")
+    scans = read_scans(paths.SCANS)[["scan", "path"]]
+    return training.merge(scans, on="scan").merge(read_alignment(paths.ALIGNMENT), on="scan")
 
 
 INTENDED_USE = (
@@ -176,7 +165,7 @@ APART = 1e-5
 
 def run(params: Params) -> None:
     """Write ``results/export``, whole or not at all."""
-    split = read_split(SPLIT)
+    split = read_split(paths.SPLIT)
     settings = params.normalize
     standard = load_standard(
         grid_mm=settings.grid_mm,
@@ -188,7 +177,7 @@ def run(params: Params) -> None:
     atlas = load_atlas(params.explain.atlas, settings.grid_mm)
     tissue = tissue_labels(settings.grid_mm)
     cohort = measured_cohort(split, standard, atlas, tissue, min_similarity=settings.min_similarity)
-    with atomic_write(EXPORT) as folder:
+    with atomic_write(paths.EXPORT) as folder:
         folder.mkdir()
         _write_volumes(folder, standard, atlas, tissue)
         map_size = _write_network(folder / NETWORK, split[split["part"] == "test"], params)
@@ -247,13 +236,13 @@ def require_same(path: Path, apart: Mapping[str, float]) -> None:
 def _write_network(path: Path, tested: pd.DataFrame, params: Params) -> list[int]:
     """Write the network as ONNX; return its map's size."""
     set_determinism(params.seed, params.compute.threads)
-    model = load_model(MODEL)
+    model = load_model(paths.MODEL)
     write_onnx(model, path)
     reader = SliceReader(slice_refs(tested))
     batches = (
         reader.read(range(first, min(first + BATCH, len(tested)))) for first in range(0, len(tested), BATCH)
     )
-    require_same(EXPORT / NETWORK, furthest_apart(model, Network.read(path), batches))
+    require_same(paths.EXPORT / NETWORK, furthest_apart(model, Network.read(path), batches))
     return [int(side) for side in model.get_layer(POOL_NAME).input.shape[1:3]]
 
 
@@ -271,9 +260,9 @@ def _write_volumes(folder: Path, standard: Standard, atlas: Atlas, tissue: npt.N
 
 
 def _document(params: Params, standard: Standard, atlas: Atlas, cohort: Cohort) -> dict[str, Any]:
-    trained, metrics = read_contract(RUN, TrainingRun), read_contract(METRICS, Metrics)
+    trained, metrics = read_contract(paths.RUN, TrainingRun), read_contract(paths.METRICS, Metrics)
     require_evaluation_of(trained.lineage.id)
-    subjects = read_results(SUBJECTS)
+    subjects = read_results(paths.SUBJECTS)
     settings, grid = params.normalize, coronal_grid(params)
     return {
         "format": FORMAT,
@@ -304,7 +293,7 @@ def _document(params: Params, standard: Standard, atlas: Atlas, cohort: Cohort) 
         },
         "aggregation": {
             "method": params.evaluate.aggregation,
-            "weights": read_json(POSITION_WEIGHTS)["weights"]
+            "weights": read_json(paths.POSITION_WEIGHTS)["weights"]
             if params.evaluate.aggregation == "position_weights"
             else None,
         },

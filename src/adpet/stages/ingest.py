@@ -3,13 +3,13 @@
 from functools import partial
 from pathlib import Path
 
+from adpet import paths
 from adpet.cohort.reader import read_collection
 from adpet.cohort.scans import require_usable, write_rejected, write_scans
 from adpet.cohort.summary import ingest_report, report_text
 from adpet.errors import InputError
 from adpet.parallel import progress
 from adpet.params import Params
-from adpet.paths import INGEST, INGEST_NOTES, REJECTED, SCANS
 from adpet.storage import read_yaml, write_json
 
 # The remote in .dvc/config that data of single participants goes to.
@@ -33,15 +33,15 @@ def run(params: Params) -> None:
         diagnosis_table=_table_inside(Path(cohort.raw), "diagnosis_table", cohort.diagnosis_table),
         adni_level=cohort.adni_level,
         workers=params.compute.workers,
-        notes=INGEST_NOTES,
+        notes=paths.INGEST_NOTES,
         progress=partial(progress, label="ingest", unit="file"),
     )
     # Written first: the error of `require_usable` sends the reader to it.
-    write_rejected(REJECTED, collection.rejected)
+    write_rejected(paths.REJECTED, collection.rejected)
     require_usable(collection, max_rejected_fraction=cohort.max_rejected_fraction)
-    write_scans(SCANS, collection.scans)
+    write_scans(paths.SCANS, collection.scans)
     report = ingest_report(collection)
-    write_json(INGEST, report)
+    write_json(paths.INGEST, report)
     print(report_text(report))
 
 

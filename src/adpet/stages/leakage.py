@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from adpet import paths
 from adpet.cohort.scans import read_scans, subject_table
 from adpet.cohort.splits import TEST, read_split
 from adpet.contracts import LeakageDocument, write_contract
@@ -23,16 +24,6 @@ from adpet.learning.model import build_model
 from adpet.learning.training import Optimisation, predict, set_determinism, train
 from adpet.parallel import map_in_processes, progress
 from adpet.params import Params
-from adpet.paths import (
-    ALIGNMENT,
-    AUDIT,
-    LEAKAGE_FIGURE,
-    LEAKAGE_PREDICTIONS,
-    SCANS,
-    SPLIT,
-    SPLIT_SUMMARY,
-    VOLUMES,
-)
 from adpet.reporting.performance_figures import leakage_figure
 from adpet.reporting.style import save_figure
 from adpet.stages.common.tables import read_alignment, write_table
@@ -54,9 +45,10 @@ AGGREGATION: Final = "mean_logit"
 
 def run(params: Params) -> None:
     """Write ``leakage.json``, predictions of four arms and their figure."""
-    split_summary = read_json(SPLIT_SUMMARY)
+    split_summary = read_json(paths.SPLIT_SUMMARY)
     subjects, scans = _audited(params, leaky=split_summary["leaky"])
     facts = lineage(
+        stage="leakage",
         params=params.model_dump(include=SETTINGS, mode="json"),
         raw=params.cohort.raw,
         split_hash=split_summary["hash"],
@@ -70,7 +62,7 @@ def run(params: Params) -> None:
         )
         audit = _audit(_predictions(arms, params, work), subjects, grid, params)
         document = {"leakage": {"audit": {"split": split_summary["hash"], **audit}}}
-        write_contract(AUDIT, document, LeakageDocument)
+        write_contract(paths.AUDIT, document, LeakageDocument)
 
 
 def _audited(params: Params, *, leaky: bool) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -78,10 +70,10 @@ def _audited(params: Params, *, leaky: bool) -> tuple[pd.DataFrame, pd.DataFrame
 
     A slice split has no subject outside of its test set, and nothing to keep untouched.
     """
-    split = read_split(SPLIT)
+    split = read_split(paths.SPLIT)
     tested = set() if leaky else set(split.loc[split["part"] == TEST, "subject"])
-    alignment = read_alignment(ALIGNMENT)
-    scans = read_scans(SCANS)
+    alignment = read_alignment(paths.ALIGNMENT)
+    scans = read_scans(paths.SCANS)
     scans = scans[scans["scan"].isin(alignment.loc[alignment["passed"], "scan"])]
     people = subject_table(scans[~scans["subject"].isin(tested)])
     subjects = audit_subjects(people, most=params.leakage.subjects, seed=params.seed)
@@ -107,7 +99,7 @@ def _cut(scans: "pd.Series[str]", grid: CoronalGrid, window: tuple[float, float]
         path = work / f"{scan}.npy"
         if path.exists():
             continue
-        volume = read_volume(VOLUMES / f"{scan}.nii")
+        volume = read_volume(paths.VOLUMES / f"{scan}.nii")
         with atomic_write(path) as aside:
             np.save(aside, to_uint8(coronal_slices(volume.data, volume.affine, grid), window=window))
 
@@ -193,8 +185,8 @@ def _audit(
         seed=params.seed,
         resamples=params.evaluate.resamples,
     )
-    save_figure(leakage_figure(audit), LEAKAGE_FIGURE)
+    save_figure(leakage_figure(audit), paths.LEAKAGE_FIGURE)
     whole = pd.concat([table.assign(arm=name) for name, table in predictions.items()])
-    write_table(whole, LEAKAGE_PREDICTIONS)
+    write_table(whole, paths.LEAKAGE_PREDICTIONS)
     planes = {"subjects": len(subjects), "planes": len(grid.y_mm), "step_mm": grid.step_mm}
     return {**audit, "cohort": planes}

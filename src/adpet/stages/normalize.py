@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from adpet import paths
 from adpet.cohort.duplicates import coarse_brain, find_duplicates
 from adpet.cohort.scans import read_scans
 from adpet.errors import InputError
@@ -15,14 +16,13 @@ from adpet.imaging.nifti import Array, read_volume, write_volume
 from adpet.imaging.normalization import load_standard, normalize
 from adpet.parallel import map_in_processes, progress
 from adpet.params import Normalize, Params
-from adpet.paths import ALIGNMENT, SCANS, VOLUMES
 from adpet.stages.common.tables import ALIGNMENT_COLUMNS, MATRIX_COLUMNS
 from adpet.storage import atomic_write, move, read_json, remove, work_dir, write_json
 
 
 def run(params: Params) -> None:
     """Write a standard volume per aligned scan, and ``alignment.csv``."""
-    scans = read_scans(SCANS)
+    scans = read_scans(paths.SCANS)
     rows = scans[["scan", "path", "frame_seconds", "content"]].to_dict("records")
     facts = {"normalize": params.normalize.model_dump(), "scans": rows}
     with work_dir("normalize", facts) as work:
@@ -34,9 +34,9 @@ def run(params: Params) -> None:
         copies = _copies(table, scans, volumes=work / "volumes", workers=params.compute.workers)
         table = _set_aside(table, copies, volumes=work / "volumes")
         _require_enough(table, max_rejected_fraction=params.cohort.max_rejected_fraction)
-        with atomic_write(ALIGNMENT) as aside:
+        with atomic_write(paths.ALIGNMENT) as aside:
             table.to_csv(aside, index=False, lineterminator="\n")
-        move(work / "volumes", VOLUMES)
+        move(work / "volumes", paths.VOLUMES)
 
 
 def _normalize_scan(scan: dict[str, Any], *, settings: Normalize, work: Path) -> dict[str, Any]:

@@ -3,21 +3,11 @@
 import json
 from pathlib import Path
 
+from adpet import paths
 from adpet.contracts import LeakageDocument, LeakageTest, Metrics, TrainingRun, read_contract
 from adpet.errors import InputError
 from adpet.evaluation.promotion import Evidence
 from adpet.params import Params, flatten
-from adpet.paths import (
-    AUDIT,
-    EXPORT,
-    LEAKAGE_FIGURE,
-    METRICS,
-    MODEL_CARD,
-    POSITION_WEIGHTS,
-    RUN,
-    SUBJECTS,
-    VERSION,
-)
 from adpet.reporting.model_card import shortened
 from adpet.stages.common.checks import hashed, require_evaluation_of
 from adpet.stages.common.tables import read_results
@@ -33,8 +23,8 @@ from adpet.tracking.ui_notes import Origin
 
 def run(params: Params) -> None:
     """Create the version, or find the one that this run has already, and write ``version.json``."""
-    metrics, trained = read_contract(METRICS, Metrics), read_contract(RUN, TrainingRun)
-    audit = read_contract(AUDIT, LeakageDocument).leakage.audit
+    metrics, trained = read_contract(paths.METRICS, Metrics), read_contract(paths.RUN, TrainingRun)
+    audit = read_contract(paths.AUDIT, LeakageDocument).leakage.audit
     lineage = trained.lineage
     require_evaluation_of(lineage.id)
     _require_audit_of(lineage.split, audit)
@@ -43,7 +33,7 @@ def run(params: Params) -> None:
     origin = origin_of(run_id, lineage.document())
     version = register_version(
         run_id=run_id,
-        model_id=log_served(run_id, EXPORT),
+        model_id=log_served(run_id, paths.EXPORT),
         model_name=params.tracking.model_name,
         tags={
             "adpet.lineage": lineage.id,
@@ -62,7 +52,7 @@ def run(params: Params) -> None:
     )
     describe_run(str(run_id), origin, model_name=params.tracking.model_name)
     write_json(
-        VERSION,
+        paths.VERSION,
         {
             "name": params.tracking.model_name,
             "version": version,
@@ -78,8 +68,8 @@ def _require_audit_of(split_hash: str, audit: LeakageTest) -> None:
     """Check that the split which was audited is that of the training."""
     if audit.split != split_hash:
         raise InputError(
-            f"{AUDIT}: required the audit of the split {split_hash[:16]}, which the training has; received "
-            f"that of {audit.split[:16]}; run: dvc repro leakage"
+            f"{paths.AUDIT}: required the leakage test of the split {split_hash[:16]}; received that of "
+            f"{audit.split[:16]}; run: dvc repro leakage"
         )
 
 
@@ -87,12 +77,12 @@ def _weights(params: Params) -> dict[str, str]:
     """Return the tag by which a learned aggregation reaches `predict`."""
     if params.evaluate.aggregation != "position_weights":
         return {}
-    return {"adpet.position_weights": json.dumps(read_json(POSITION_WEIGHTS)["weights"])}
+    return {"adpet.position_weights": json.dumps(read_json(paths.POSITION_WEIGHTS)["weights"])}
 
 
 def _evidence(trained: TrainingRun, audit: LeakageTest, metrics: Metrics) -> Evidence:
     """Return what a decision about the version will need, under hashed ids: whom it knows, what it said."""
-    subjects = read_results(SUBJECTS)
+    subjects = read_results(paths.SUBJECTS)
     return Evidence.of(
         subjects.assign(subject=[hashed([subject])[0] for subject in subjects["subject"]]),
         trained=trained,
@@ -110,9 +100,9 @@ def _delivered(audit: LeakageTest, evidence: Evidence, lineage_id: str) -> tuple
     with append_to_run(lineage_id) as tracked:
         tracked.log_metrics({f"audit.{key}": value for key, value in numbers.items()})
         tracked.set_tags({registry.AUDIT: audit.verdict})
-        for path in (AUDIT, LEAKAGE_FIGURE):
+        for path in (paths.AUDIT, paths.LEAKAGE_FIGURE):
             tracked.log_artifact(path, "audit")
-        tracked.log_artifact(RUN, FOLDER)
+        tracked.log_artifact(paths.RUN, FOLDER)
         tag = log_evidence(tracked, evidence)
     return shared_run(lineage_id), tag
 
@@ -128,9 +118,9 @@ def _description(origin: Origin, metrics: Metrics) -> str:
 def _card() -> str:
     """Read the model card, which the report stage wrote."""
     try:
-        return MODEL_CARD.read_text(encoding="utf-8")
+        return paths.MODEL_CARD.read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        raise InputError(f"{MODEL_CARD}: required, but not there; run: dvc repro report") from error
+        raise InputError(f"{paths.MODEL_CARD}: required, but not there; run: dvc repro report") from error
 
 
 def _whom(metrics: Metrics) -> dict[str, str]:

@@ -5,33 +5,13 @@ from typing import Any
 
 import numpy as np
 
+from adpet import paths
 from adpet.contracts import Contract, LeakageDocument, Metrics, Saliency, TrainingRun, read_contract
 from adpet.imaging.nifti import read_volume
 from adpet.imaging.template import fdg_template
 from adpet.learning.search import TrialRow, parameter_importance
 from adpet.learning.training import RISING
 from adpet.params import Params
-from adpet.paths import (
-    AUDIT,
-    CALIBRATION,
-    CAM,
-    CROSS_VALIDATION_SUMMARY,
-    EXPLAIN,
-    FINDINGS,
-    HISTORY,
-    INGEST,
-    METRICS,
-    MODEL_CARD,
-    PRECISION_RECALL,
-    REPORT,
-    ROC,
-    ROC_BAND,
-    RUN,
-    SPLIT_SUMMARY,
-    SUBGROUPS,
-    SUBJECTS,
-    TRIALS,
-)
 from adpet.reporting.components import Documents, Evaluation, Maps, Search
 from adpet.reporting.explainability import GROUP_MAPS
 from adpet.reporting.model_card import model_card
@@ -48,7 +28,7 @@ from adpet.tracking.sync import start_tracking
 def run(params: Params) -> None:
     """Write ``report.html`` and ``MODEL_CARD.md``; log them to MLflow."""
     documents = read_documents(params)
-    for path, text in ((REPORT, report_html(documents)), (MODEL_CARD, model_card(documents))):
+    for path, text in ((paths.REPORT, report_html(documents)), (paths.MODEL_CARD, model_card(documents))):
         with atomic_write(path) as aside:
             aside.write_text(text, encoding="utf-8")
     _log(documents.lineage["id"], params)
@@ -62,22 +42,24 @@ def read_documents(params: Params) -> Documents:
     InputError
         Where the results of ingest, split, train or evaluate are not there.
     """
-    audit = _read_if_there(AUDIT, LeakageDocument)
+    audit = _read_if_there(paths.AUDIT, LeakageDocument)
     return Documents(
-        metrics=read_contract(METRICS, Metrics).document(),
-        findings=read_json(FINDINGS),
+        metrics=read_contract(paths.METRICS, Metrics).document(),
+        findings=read_json(paths.FINDINGS),
         evaluation=_evaluation(),
-        trained=read_contract(RUN, TrainingRun).document(),
-        history=read_results(HISTORY),
-        ingest=read_json(INGEST),
-        split=read_json(SPLIT_SUMMARY),
+        trained=read_contract(paths.RUN, TrainingRun).document(),
+        history=read_results(paths.HISTORY),
+        ingest=read_json(paths.INGEST),
+        split=read_json(paths.SPLIT_SUMMARY),
         aggregation=params.evaluate.aggregation,
         is_simulated=reads_simulated(params),
         audit=audit and audit["leakage"]["audit"],
-        cam=_read_if_there(CAM, Saliency),
+        cam=_read_if_there(paths.CAM, Saliency),
         maps=_maps(params),
         search=_search(params),
-        cross_validation=read_json(CROSS_VALIDATION_SUMMARY) if CROSS_VALIDATION_SUMMARY.exists() else None,
+        cross_validation=read_json(paths.CROSS_VALIDATION_SUMMARY)
+        if paths.CROSS_VALIDATION_SUMMARY.exists()
+        else None,
     )
 
 
@@ -87,22 +69,22 @@ def _read_if_there(path: Path, model: type[Contract]) -> dict[str, Any] | None:
 
 def _evaluation() -> Evaluation:
     # Without their names: no figure needs them, and none can show them.
-    subjects = read_results(SUBJECTS).drop(columns="subject")
+    subjects = read_results(paths.SUBJECTS).drop(columns="subject")
     return Evaluation(
         subjects=subjects,
-        subgroups=read_results(SUBGROUPS),
-        roc=read_results(ROC),
-        roc_band=read_results(ROC_BAND),
-        precision_recall=read_results(PRECISION_RECALL),
-        calibration=read_results(CALIBRATION),
+        subgroups=read_results(paths.SUBGROUPS),
+        roc=read_results(paths.ROC),
+        roc_band=read_results(paths.ROC_BAND),
+        precision_recall=read_results(paths.PRECISION_RECALL),
+        calibration=read_results(paths.CALIBRATION),
     )
 
 
 def _maps(params: Params) -> Maps | None:
     """Read the group maps and their tables, if any."""
-    if not CAM.exists():
+    if not paths.CAM.exists():
         return None
-    groups, sanity = EXPLAIN / "groups", EXPLAIN / "sanity"
+    groups, sanity = paths.EXPLAIN / "groups", paths.EXPLAIN / "sanity"
     template = fdg_template(params.normalize.grid_mm)
     volumes = {name: read_volume(groups / f"{name}.nii.gz").data for name in GROUP_MAPS}
     is_checked = (sanity / "cascade.csv").exists()
@@ -111,7 +93,7 @@ def _maps(params: Params) -> Maps | None:
         underlay=template.data,
         affine=template.affine,
         hide_below=params.explain.hide_below,
-        regions=read_results(EXPLAIN / "regions.csv"),
+        regions=read_results(paths.EXPLAIN / "regions.csv"),
         cascade=read_results(sanity / "cascade.csv") if is_checked else None,
         curves=read_results(sanity / "curves.csv").drop(columns="scan") if is_checked else None,
     )
@@ -121,7 +103,7 @@ def _search(params: Params) -> Search | None:
     """Read the trials, and say how much each parameter explains."""
     if not params.tuned():
         return None
-    trials = read_results(TRIALS)
+    trials = read_results(paths.TRIALS)
     columns = [name for name in trials.columns if name.startswith(PARAMETER_PREFIX)]
     rows = [
         TrialRow(
@@ -144,5 +126,5 @@ def _search(params: Params) -> Search | None:
 def _log(lineage_id: str, params: Params) -> None:
     start_tracking(Path.cwd(), experiment=params.tracking.experiment)
     with append_to_run(lineage_id) as tracked:
-        for path in (REPORT, MODEL_CARD):
+        for path in (paths.REPORT, paths.MODEL_CARD):
             tracked.log_artifact(path, "report")

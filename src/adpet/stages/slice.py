@@ -3,12 +3,12 @@
 import numpy as np
 import pandas as pd
 
+from adpet import paths
 from adpet.imaging.nifti import read_volume
 from adpet.imaging.normalization import to_uint8
 from adpet.imaging.slices import coronal_slices
 from adpet.parallel import progress
 from adpet.params import Params
-from adpet.paths import ALIGNMENT, SLICES, SLICES_TABLE, VOLUMES
 from adpet.stages.common.grid import coronal_grid
 from adpet.stages.common.tables import SLICE_COLUMNS, read_alignment
 from adpet.storage import atomic_write
@@ -16,16 +16,16 @@ from adpet.storage import atomic_write
 
 def run(params: Params) -> None:
     """Write one packed uint8 file per scan, and ``slices.csv``."""
-    alignment = read_alignment(ALIGNMENT)
+    alignment = read_alignment(paths.ALIGNMENT)
     scans = alignment.loc[alignment["passed"], "scan"]
     grid = coronal_grid(params)
-    with atomic_write(SLICES) as aside:
+    with atomic_write(paths.SLICES) as aside:
         aside.mkdir()
         for scan in progress(scans, label="slice", unit="scan", total=len(scans)):
-            volume = read_volume(VOLUMES / f"{scan}.nii")
+            volume = read_volume(paths.VOLUMES / f"{scan}.nii")
             planes = coronal_slices(volume.data, volume.affine, grid)
             np.save(aside / f"{scan}.npy", to_uint8(planes, window=params.slice.window))
     rows = [(scan, index, y_mm) for scan in scans for index, y_mm in enumerate(grid.y_mm)]
     table = pd.DataFrame(rows, columns=list(SLICE_COLUMNS))
-    with atomic_write(SLICES_TABLE) as aside:
+    with atomic_write(paths.SLICES_TABLE) as aside:
         table.to_csv(aside, index=False, lineterminator="\n")

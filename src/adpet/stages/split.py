@@ -1,5 +1,6 @@
 """Assign the subjects to the test set and validation folds."""
 
+from adpet import paths
 from adpet.cohort.scans import read_scans, subject_table
 from adpet.cohort.splits import (
     assign_slices,
@@ -10,7 +11,6 @@ from adpet.cohort.splits import (
     write_split,
 )
 from adpet.params import Params
-from adpet.paths import SCANS, SLICES_TABLE, SPLIT, SPLIT_SUMMARY
 from adpet.stages.common.tables import read_slices_table
 from adpet.storage import write_json
 
@@ -18,8 +18,8 @@ from adpet.storage import write_json
 def run(params: Params) -> None:
     """Write ``split.csv``, one row per slice, and ``split.json``."""
     settings = params.split
-    scans = read_scans(SCANS)
-    slices = read_slices_table(SLICES_TABLE)
+    scans = read_scans(paths.SCANS)
+    slices = read_slices_table(paths.SLICES_TABLE)
     scans = scans[scans["scan"].isin(slices["scan"])]
     if settings.unit == "slice":
         slices = slices.merge(scans[["scan", "subject", "diagnosis"]], on="scan", validate="many_to_one")
@@ -35,5 +35,5 @@ def run(params: Params) -> None:
         )
         split = assign_slices(slices, scans, parts)
         check_disjoint(split)
-    write_split(SPLIT, split)
-    write_json(SPLIT_SUMMARY, split_summary(split, scans))
+    write_split(paths.SPLIT, split)
+    write_json(paths.SPLIT_SUMMARY, split_summary(split, scans))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from adpet import paths
 from adpet.cohort.splits import fold_name, read_split
 from adpet.contracts import TrainingRun, write_contract
 from adpet.imaging.normalization import to_suvr, to_uint8
@@ -18,7 +19,6 @@ from adpet.imaging.template import fdg_template, reference_mask
 from adpet.learning.checkpoint import save_model
 from adpet.learning.training import History, predict, set_determinism
 from adpet.params import Params
-from adpet.paths import BEST_TRIAL, CURVES, HISTORY, MODEL, RUN, SPLIT, SPLIT_SUMMARY, VALIDATION
 from adpet.reporting.style import save_figure
 from adpet.reporting.training_figures import learning_curves_figure
 from adpet.stages.common.checks import hashed, log_data
@@ -49,11 +49,12 @@ REFITTED = (
 
 def run(params: Params) -> None:
     """Write model, history, ``validation.csv`` and ``run.json``; log to MLflow."""
-    params = params.with_values(read_json(BEST_TRIAL))
+    params = params.with_values(read_json(paths.BEST_TRIAL))
     set_determinism(params.seed, params.compute.threads)
-    split = read_split(SPLIT)
-    split_summary = read_json(SPLIT_SUMMARY)
+    split = read_split(paths.SPLIT)
+    split_summary = read_json(paths.SPLIT_SUMMARY)
     facts = lineage(
+        stage="train",
         params=_settings(params),
         raw=params.cohort.raw,
         split_hash=split_summary["hash"],
@@ -74,10 +75,10 @@ def run(params: Params) -> None:
         model, history = _validated(split, params, work, tracked)
         if params.refits():
             model = _refitted(split, params, work, tracked, epochs=history.best_epoch + 1)
-        save_model(model, MODEL)
+        save_model(model, paths.MODEL)
         _write(history, {"lineage": facts, "leaky": split_summary["leaky"], **_whom(split, params)})
         tracked.log_metrics({f"final.{name}": value for name, value in history.final.items()})
-        for path in (CURVES, HISTORY):
+        for path in (paths.CURVES, paths.HISTORY):
             tracked.log_artifact(path, "train")
         tracked.log_model(model, signature_example=_example(params), metadata=preprocessing(params, facts))
 
@@ -116,7 +117,7 @@ def _validated(
     rows = split[split["part"] == fold_name(params.split.validation_fold)].assign(probability=np.nan)
     if len(rows):
         rows["probability"] = predict(model, slice_refs(rows), batch_size=params.train.batch_size)
-    write_validation(rows, VALIDATION)
+    write_validation(rows, paths.VALIDATION)
     return model, history
 
 
@@ -176,12 +177,12 @@ def _whom(split: pd.DataFrame, params: Params) -> dict[str, Any]:
 
 def _write(history: History, run_facts: dict[str, Any]) -> None:
     rows = [{"epoch": epoch} | row for epoch, row in enumerate(history.rows)]
-    with atomic_write(HISTORY) as aside:
+    with atomic_write(paths.HISTORY) as aside:
         history_table(history).to_csv(aside, index=False, lineterminator="\n")
     figure = learning_curves_figure(rows, best_epoch=history.best_epoch)
-    save_figure(figure, CURVES)
+    save_figure(figure, paths.CURVES)
     document = {**run_facts, "best_epoch": history.best_epoch, "final": history.final}
-    write_contract(RUN, document, TrainingRun)
+    write_contract(paths.RUN, document, TrainingRun)
 
 
 def _example(params: Params) -> np.ndarray[Any, np.dtype[np.uint8]]:

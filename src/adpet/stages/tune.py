@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from adpet import paths
 from adpet.cohort.splits import read_split
 from adpet.imaging.slices import resize_maps
 from adpet.learning.data import SliceRef
@@ -16,7 +17,6 @@ from adpet.learning.search import TrialHandle, TrialRow, search
 from adpet.learning.training import RISING, set_determinism, train
 from adpet.parallel import epochs_shown
 from adpet.params import Params
-from adpet.paths import BEST_TRIAL, SEARCH_FIGURE, SPLIT, SPLIT_SUMMARY, TRIALS, TUNE
 from adpet.reporting.brain_figures import cam_montage
 from adpet.reporting.style import save_figure
 from adpet.reporting.training_figures import search_figure
@@ -45,7 +45,7 @@ SETTINGS: dict[str, Any] = {
 }
 
 # The study, for Optuna's own tools; its time stamps keep it out of DVC.
-STUDY = TUNE / "study.db"
+STUDY = paths.TUNE / "study.db"
 
 
 def run(params: Params) -> None:
@@ -54,10 +54,11 @@ def run(params: Params) -> None:
         _write([], {}, params)
         return
     set_determinism(params.seed, params.compute.threads)
-    split = read_split(SPLIT)
-    split_summary = read_json(SPLIT_SUMMARY)
+    split = read_split(paths.SPLIT)
+    split_summary = read_json(paths.SPLIT_SUMMARY)
     leaky = {LEAKY: str(split_summary["leaky"]).lower()}
     facts = lineage(
+        stage="tune",
         params=params.model_dump(include=SETTINGS, exclude={"train": {"epochs"}}, mode="json"),
         raw=params.cohort.raw,
         split_hash=split_summary["hash"],
@@ -88,7 +89,7 @@ def run(params: Params) -> None:
         )
         _write(result.trials, result.best, params)
         parent.log_metrics({f"best.{params.train.monitor}": result.best_value})
-        for path in (BEST_TRIAL, TRIALS, SEARCH_FIGURE):
+        for path in (paths.BEST_TRIAL, paths.TRIALS, paths.SEARCH_FIGURE):
             parent.log_artifact(path, "search")
         # Last: a search that MLflow fails to take is not searched again.
         move(work / "study.db", STUDY)
@@ -198,7 +199,7 @@ def _write(trials: list[TrialRow], best: dict[str, Any], params: Params) -> None
     figure = search_figure(
         table, direction="maximize" if rising else "minimize", value_name=params.train.monitor
     )
-    save_figure(figure, SEARCH_FIGURE)
-    with atomic_write(TRIALS) as aside:
+    save_figure(figure, paths.SEARCH_FIGURE)
+    with atomic_write(paths.TRIALS) as aside:
         table.to_csv(aside, index=False, lineterminator="\n")
-    write_json(BEST_TRIAL, best)
+    write_json(paths.BEST_TRIAL, best)

@@ -10,7 +10,7 @@ import os
 import shlex
 import subprocess
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from adpet.errors import InputError, TrackingError
 from adpet.params import flatten
 from adpet.paths import RUN
-from adpet.storage import code_digest, fingerprint, read_yaml
+from adpet.storage import PACKAGE, code_digest, code_folders, fingerprint, read_yaml
 
 if TYPE_CHECKING:
     from adpet.tracking.registry import Version
@@ -60,7 +60,6 @@ DIRTY: Final = "-dirty"
 # The backend of Keras unless KERAS_BACKEND names another.
 TENSORFLOW: Final = "tensorflow"
 
-PACKAGE: Final = Path(__file__).parents[1]
 # The package in a worktree of the project, and the folder of run.json among a run's artifacts.
 SOURCE: Final = Path("src/adpet")
 FOLDER: Final = "lineage"
@@ -108,34 +107,33 @@ class Check(NamedTuple):
     text: str
 
 
-def lineage(
-    *, params: Mapping[str, Any], raw: str, split_hash: str, seed: int, code_folders: Sequence[str] = ()
-) -> dict[str, Any]:
+def lineage(*, stage: str, params: Mapping[str, Any], raw: str, split_hash: str, seed: int) -> dict[str, Any]:
     """Return the facts that a result follows from, with their ``id``.
 
     Parameters
     ----------
+    stage : str
+        Stage in ``dvc.yaml``, whose code counts; outside of a project it is that of the whole package.
     params : mapping of str to value
         Parameters that matter for the result, nested as in ``params.yaml``.
     raw : str
         Folder of raw scans, as in ``dvc.yaml``.
     split_hash : str
         Hash of the split's rows.
-    code_folders : sequence of str
-        Folders or modules the stage declares in ``dvc.yaml``; by default the whole package.
     """
     settings = flatten(params)
+    folders = code_folders(stage)
     facts = {
         "data": data_hash(raw),
         "split": split_hash,
         "params": dict(params),
         **{fact: file_digest(settings.get(key)) for fact, key in PARAMETER_FILES.items()},
-        "code": code_digest(map(Path, code_folders) if code_folders else [PACKAGE]),
+        "code": code_digest(folders),
         "seed": seed,
         "backend": os.environ.get("KERAS_BACKEND", TENSORFLOW),
         "versions": installed(PACKAGES),
         "commit": commit(),
-        "code_folders": list(code_folders),
+        "code_folders": [] if folders == [PACKAGE] else [folder.as_posix() for folder in folders],
     }
     return {"id": lineage_id(facts), **facts}
 

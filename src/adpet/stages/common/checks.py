@@ -7,9 +7,9 @@ from typing import Any
 
 import pandas as pd
 
+from adpet import paths
 from adpet.errors import InputError, LeakageError
 from adpet.params import Params
-from adpet.paths import EVALUATE, FINDINGS, SIMULATED_RAW, SPLIT
 from adpet.storage import read_json
 from adpet.tracking.runs import RunHandle
 
@@ -41,7 +41,7 @@ def refuse_shared(subjects: set[str], what: str) -> None:
     if subjects:
         first = ", ".join(sorted(subjects)[:3])
         raise LeakageError(
-            f"{SPLIT}: required every subject on one side; received {len(subjects)} "
+            f"{paths.SPLIT}: required every subject on one side; received {len(subjects)} "
             f"{what}: {first}; run: dvc repro --force split"
         )
 
@@ -54,10 +54,10 @@ def require_evaluation_of(lineage_id: str) -> None:
     InputError
         If they belong to another one.
     """
-    found = read_json(FINDINGS).get("lineage")
+    found = read_json(paths.FINDINGS).get("lineage")
     if found != lineage_id:
         raise InputError(
-            f"{EVALUATE}: required the evaluation of the training {lineage_id}; received that of {found}; "
+            f"{paths.EVALUATE}: required the evaluation of training {lineage_id}; received {found}; "
             "run: dvc repro evaluate"
         )
 
@@ -78,4 +78,4 @@ def may_log_images(params: Params) -> bool:
 
 def reads_simulated(params: Params) -> bool:
     """True if the scans are the simulated cohort's."""
-    return Path(params.cohort.raw).resolve().is_relative_to(SIMULATED_RAW.resolve())
+    return Path(params.cohort.raw).resolve().is_relative_to(paths.SIMULATED_RAW.resolve())

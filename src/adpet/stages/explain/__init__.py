@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from adpet import paths
 from adpet.cohort.splits import read_split
 from adpet.contracts import Metrics, Saliency, TrainingRun, read_contract, write_contract
 from adpet.evaluation.aggregation import pooled_probability
@@ -28,7 +29,6 @@ from adpet.learning.saliency import method_for
 from adpet.learning.training import set_determinism
 from adpet.parallel import progress
 from adpet.params import Params
-from adpet.paths import CAM, EXPLAIN, METRICS, MODEL, POSITION_WEIGHTS, PREDICTIONS, RUN, SPLIT, VOLUMES
 from adpet.reporting.brain_figures import REFERENCED_UNIT, cam_montage, group_map_figure, sanity_figure
 from adpet.reporting.style import save_figure
 from adpet.stages.common.checks import may_log_images, reads_simulated
@@ -62,8 +62,8 @@ class _Group:
 def run(params: Params) -> None:
     """Write volumes, montages, tables and ``cam.json``; log to MLflow."""
     set_determinism(params.seed, params.compute.threads)
-    model, space = load_model(MODEL), space_of(params)
-    split = read_split(SPLIT).drop_duplicates("scan", keep="first")
+    model, space = load_model(paths.MODEL), space_of(params)
+    split = read_split(paths.SPLIT).drop_duplicates("scan", keep="first")
     scans = _with_answers(split[split["part"] == "test"], params)
     healthy = split.loc[(split["part"] != "test") & (split["diagnosis"] == "CN"), "scan"].tolist()
     explainer = Explainer(model, healthy, space, params)
@@ -78,7 +78,7 @@ def run(params: Params) -> None:
         "truth": _write_truth(volumes, scans, healthy, space, params),
         "sanity": _write_sanity(explainer, volumes["referenced"], scans, space, params),
     }
-    write_contract(CAM, facts, Saliency)
+    write_contract(paths.CAM, facts, Saliency)
     for alarm in facts["alarms"]:
         print(f"ALARM: {alarm}")
     _log(params)
@@ -86,8 +86,8 @@ def run(params: Params) -> None:
 
 def _with_answers(scans: pd.DataFrame, params: Params) -> pd.DataFrame:
     """Return the test scans with the network's probability of each, and whether it was right."""
-    predictions, threshold = read_results(PREDICTIONS), read_contract(METRICS, Metrics).threshold
-    weights = np.array(read_json(POSITION_WEIGHTS)["weights"])
+    predictions, threshold = read_results(paths.PREDICTIONS), read_contract(paths.METRICS, Metrics).threshold
+    weights = np.array(read_json(paths.POSITION_WEIGHTS)["weights"])
     aggregation = params.evaluate.aggregation
     probability = {
         scan: pooled_probability(rows.to_numpy(np.float64), aggregation=aggregation, weights=weights)
@@ -102,9 +102,9 @@ def _write_scans(explainer: Explainer, scans: pd.DataFrame, space: Space, params
     drawn = _balanced(scans, params.explain.montages)
     made: Volumes = {kind: {} for kind in KINDS}
     with (
-        atomic_write(EXPLAIN / "volumes") as folder,
-        atomic_write(EXPLAIN / "montages") as montages,
-        atomic_write(EXPLAIN / "montages_referenced") as montages_referenced,
+        atomic_write(paths.EXPLAIN / "volumes") as folder,
+        atomic_write(paths.EXPLAIN / "montages") as montages,
+        atomic_write(paths.EXPLAIN / "montages_referenced") as montages_referenced,
     ):
         for one in (folder, montages, montages_referenced):
             one.mkdir()
@@ -166,7 +166,7 @@ def _write_groups(
     """Write group maps and figures; return the table of regions."""
     affine = space.template.affine
     means: dict[str, Map] = {}
-    with atomic_write(EXPLAIN / "groups") as folder:
+    with atomic_write(paths.EXPLAIN / "groups") as folder:
         folder.mkdir()
         for kind, (suffix, unit) in KINDS.items():
             found = {group.name: _mean(volumes[kind], group.scans) for group in groups}
@@ -186,12 +186,12 @@ def _write_groups(
     uptake = {group.name: _mean_uptake(group.scans) for group in groups if group.name in ("ad", "cn")}
     atlas = load_atlas(params.explain.atlas, params.normalize.grid_mm)
     table = region_table(means, uptake, atlas, space.brain)
-    write_table(table, EXPLAIN / "regions.csv")
+    write_table(table, paths.EXPLAIN / "regions.csv")
     return table
 
 
 def _mean_uptake(scans: list[str]) -> Map:
-    total = sum(read_volume(VOLUMES / f"{scan}.nii").data.astype(np.float64) for scan in scans)
+    total = sum(read_volume(paths.VOLUMES / f"{scan}.nii").data.astype(np.float64) for scan in scans)
     return np.asarray(total / len(scans), dtype=np.float32)
 
 
@@ -240,7 +240,7 @@ def _write_truth(
         )
     else:
         table, facts = pd.DataFrame(columns=["scan", "subject", "map", *SCORES]), {"scans": 0}
-    write_table(table, EXPLAIN / "truth.csv")
+    write_table(table, paths.EXPLAIN / "truth.csv")
     return facts
 
 
@@ -250,7 +250,7 @@ def _write_sanity(
     """Write the tables and the figure of the sanity checks."""
     patients = scans.loc[(scans["diagnosis"] == "AD"), "scan"]
     chosen = patients.head(params.explain.sanity_scans).tolist()
-    with atomic_write(EXPLAIN / "sanity") as folder:
+    with atomic_write(paths.EXPLAIN / "sanity") as folder:
         folder.mkdir()
         if not chosen:
             return {"scans": 0}
@@ -265,12 +265,12 @@ def _write_sanity(
 
 def _log(params: Params) -> None:
     start_tracking(Path.cwd(), experiment=params.tracking.experiment)
-    with append_to_run(read_contract(RUN, TrainingRun).lineage.id) as tracked:
-        for path in (CAM, EXPLAIN / "regions.csv", *sorted((EXPLAIN / "groups").iterdir())):
+    with append_to_run(read_contract(paths.RUN, TrainingRun).lineage.id) as tracked:
+        for path in (paths.CAM, paths.EXPLAIN / "regions.csv", *sorted((paths.EXPLAIN / "groups").iterdir())):
             tracked.log_artifact(path, "explain/groups")
-        for path in sorted((EXPLAIN / "sanity").iterdir()):
+        for path in sorted((paths.EXPLAIN / "sanity").iterdir()):
             tracked.log_artifact(path, "explain/sanity")
         if may_log_images(params):
             for folder in ("montages", "montages_referenced", "volumes"):
-                for path in sorted((EXPLAIN / folder).iterdir()):
+                for path in sorted((paths.EXPLAIN / folder).iterdir()):
                     tracked.log_artifact(path, f"explain/{folder}")
