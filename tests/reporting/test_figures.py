@@ -131,7 +131,6 @@ class TestMontage:
         assert "sub-0001" in texts
         for y in ("\N{MINUS SIGN}80 mm", "\N{MINUS SIGN}59 mm"):
             assert f"y = {y}" in texts
-        assert "L" not in _texts(cam_montage(slices, maps, y_mm=Y_MM, title="", left_right=False))
 
     def test_montage_has_l_on_the_side_of_column_0(self):
         slices, maps = _brain(n=1)

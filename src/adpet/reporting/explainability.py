@@ -27,7 +27,6 @@ from adpet.reporting.components import (
     points,
     records,
     svg_uri,
-    table,
 )
 from adpet.reporting.performance_figures import leakage_figure
 
@@ -110,7 +109,7 @@ def arms_table(audit: Mapping[str, Any]) -> Table:
         "Network", "Accuracy per slice", "95 % interval", "AUC per slice", "Training accuracy",
         "Subjects on both sides",
     )  # fmt: skip
-    return table("The four networks of the leakage test", columns, rows)
+    return Table("The four networks of the leakage test", columns, rows)
 
 
 def saliency(documents: Documents) -> Section:
@@ -153,7 +152,7 @@ def masses_table(cam: Mapping[str, Any]) -> Table:
         for name, facts in cam[kind].items()
     ]
     columns = ("Mean map", "Scans", "Outside the brain", "In AD regions", "Over their share of the brain")
-    return table("Mass of the groups' mean maps", columns, rows)
+    return Table("Mass of the groups' mean maps", columns, rows)
 
 
 def regions_table(regions: pd.DataFrame) -> Table:
@@ -174,7 +173,7 @@ def regions_table(regions: pd.DataFrame) -> Table:
         "Z-scored attribution maps and uptake by region. Density: share of the map over share of the "
         "brain, 1 if even. Uptake: SUVR. * Alzheimer's disease begins here."
     )
-    return table(caption, columns, rows)
+    return Table(caption, columns, rows)
 
 
 def truth_table(truth: Mapping[str, Any]) -> Table:
@@ -191,7 +190,7 @@ def truth_table(truth: Mapping[str, Any]) -> Table:
         f"Maps of {plural(truth['scans'], 'correctly classified AD scan')} against the simulated deficit, "
         f"which covers {percent(truth['area_share'])} of the scored voxels; 95 % intervals over subjects"
     )
-    return table(caption, ("Map", *SCORES.values()), rows)
+    return Table(caption, ("Map", *SCORES.values()), rows)
 
 
 def _absent(title: str, anchor: str, reason: str, stage: str) -> Section:
@@ -297,7 +296,7 @@ def _sanity(sanity: Mapping[str, Any], maps: Maps | None) -> list[Block]:
             )
         )
     caption = "Similarity to the original maps, with the weights randomized down to a layer"
-    return [*blocks, table(caption, ("Layer", "Rank correlation"), rows)]
+    return [*blocks, Table(caption, ("Layer", "Rank correlation"), rows)]
 
 
 def truth_sentence(truth: Mapping[str, Any]) -> str:

@@ -22,7 +22,6 @@ from adpet.reporting.components import (
     plural,
     records,
     svg_uri,
-    table,
     typeset,
 )
 from adpet.reporting.training_figures import (
@@ -76,7 +75,7 @@ def groups_table(ingest: Mapping[str, Any]) -> Table:
             )
         )
     columns = ("Diagnosis", "Subjects", "Scans", "Age at first scan", "F / M / unknown")
-    return table("Subjects", columns, rows)
+    return Table("Subjects", columns, rows)
 
 
 def origins_table(ingest: Mapping[str, Any]) -> Table:
@@ -86,7 +85,7 @@ def origins_table(ingest: Mapping[str, Any]) -> Table:
         for title, key in (("Site", "sites"), ("Scanner", "scanners"))
         for name, count in ingest[key].items()
     ]
-    return table("Scans by site and scanner", ("Origin", "Scans"), rows)
+    return Table("Scans by site and scanner", ("Origin", "Scans"), rows)
 
 
 def set_aside(ingest: Mapping[str, Any]) -> str:
@@ -118,7 +117,7 @@ def split_table(split: Mapping[str, Any]) -> Table:
         for name, part in split["parts"].items()
     ]
     columns = ("Part", "Subjects", "AD", "CN", "Scans", "Slices", "Mean age", "Women")
-    return table("Parts of the split", columns, rows)
+    return Table("Parts of the split", columns, rows)
 
 
 def training(documents: Documents) -> Section:
@@ -205,7 +204,7 @@ def trials_table(search: Search) -> Table:
         for row in records(search.trials)
     ]
     columns = ("Trial", "State", "Value", *(name.rpartition(".")[2].replace("_", " ") for name in names))
-    return table(f"Trials; value: {humanize(search.monitor).lower()}", columns, rows)
+    return Table(f"Trials; value: {humanize(search.monitor).lower()}", columns, rows)
 
 
 def lineage(documents: Documents) -> Section:
@@ -222,9 +221,9 @@ def lineage(documents: Documents) -> Section:
         "lineage",
         (
             Text("The same data, split, parameters, code, seed and versions reproduce the same model."),
-            table("What the model was made from", ("Fact", "Value"), rows, numeric=False),
-            table("Versions", ("Package", "Version"), facts["versions"].items(), numeric=False),
-            table("Parameters of the training", ("Parameter", "Value"), parameters, numeric=False),
+            Table("What the model was made from", ("Fact", "Value"), rows, numeric=False),
+            Table("Versions", ("Package", "Version"), list(facts["versions"].items()), numeric=False),
+            Table("Parameters of the training", ("Parameter", "Value"), parameters, numeric=False),
         ),
     )
 

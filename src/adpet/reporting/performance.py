@@ -25,7 +25,6 @@ from adpet.reporting.components import (
     plural,
     records,
     svg_uri,
-    table,
     typeset,
     value_and_ci,
 )
@@ -93,7 +92,7 @@ def measures_table(metrics: Mapping[str, Any]) -> Table:
         for name, title in MEASURES.items()
         if name in metrics["subject"]
     ]
-    return table(
+    return Table(
         "Metrics with 95 % intervals",
         ("Metric", "Per subject", "95 % interval", "Per slice", "95 % interval"),
         rows,
@@ -109,7 +108,7 @@ def confusion_table(metrics: Mapping[str, Any]) -> Table:
             (f"AD, per {level}", str(calls["true_positive"]), str(calls["false_negative"])),
             (f"CN, per {level}", str(calls["false_positive"]), str(calls["true_negative"])),
         ]
-    return table("Confusion matrices", ("Diagnosis", "Predicted AD", "Predicted CN"), rows)
+    return Table("Confusion matrices", ("Diagnosis", "Predicted AD", "Predicted CN"), rows)
 
 
 def baselines(documents: Documents) -> Section:
@@ -154,7 +153,7 @@ def baselines_table(metrics: Mapping[str, Any]) -> Table:
         if name in metrics["baselines"]
     ]
     columns = ("Model", "AUC per subject", "95 % interval", "AUC difference", "95 % interval")
-    return table("The network and its baselines on the same subjects", columns, rows)
+    return Table("The network and its baselines on the same subjects", columns, rows)
 
 
 def subgroups(documents: Documents) -> Section:
@@ -193,7 +192,7 @@ def subgroups_table(groups: pd.DataFrame) -> Table:
         for row in records(groups)
     ]
     columns = ("Subgroup", "AD", "CN", "AUC", "95 % interval", "Balanced accuracy", "95 % interval")
-    return table("Subgroups of the test subjects", columns, rows)
+    return Table("Subgroups of the test subjects", columns, rows)
 
 
 def failures(documents: Documents) -> Section:
@@ -293,7 +292,7 @@ def pooled_table(summary: Mapping[str, Any]) -> Table:
         "SD of folds",
         "Lowest to highest fold",
     )
-    return table(f"{summary['folds']} folds of all subjects", columns, rows)
+    return Table(f"{summary['folds']} folds of all subjects", columns, rows)
 
 
 def folds_table(summary: Mapping[str, Any]) -> Table:
@@ -310,7 +309,7 @@ def folds_table(summary: Mapping[str, Any]) -> Table:
         for name, fold in summary["fold"].items()
     ]
     columns = ("Fold", "AD", "CN", "AUC", "95 % interval", "Sensitivity", "Specificity", "Brier score")
-    return table("Fold by fold", columns, rows)
+    return Table("Fold by fold", columns, rows)
 
 
 def fold_spread(summary: Mapping[str, Any]) -> str:
