@@ -18,8 +18,8 @@ Floats = npt.NDArray[np.floating]
 
 # More panels would be too small to read.
 MAX_PANELS = 12
-# Up to so many stand in 4 columns, more in 6.
-MAX_PANELS_OF_4 = 8
+# More panels than these stand in 6 columns instead of 4.
+FEW_PANELS = 8
 # Coronal planes of a group map, evenly over those with activation.
 SECTIONS = 8
 # Share of the largest absolute value below which a map is transparent, as in the 2019 work.
@@ -51,7 +51,7 @@ def cam_montage(
     hide_below: float = HIDE_BELOW,
     unit: str | None = None,
 ) -> "Figure":
-    """Overlay saliency maps on at most 12 of a scan's coronal slices.
+    """Overlay saliency maps on up to 12 coronal slices.
 
     With negative values the scale diverges: warm colours for AD, cold ones for CN.
 
@@ -70,7 +70,7 @@ def cam_montage(
     """
     shown = _evenly(0, len(slices) - 1, MAX_PANELS)
     overlay = _overlay(maps, hide_below=hide_below)
-    columns = min(6 if len(shown) > MAX_PANELS_OF_4 else 4, len(shown))
+    columns = min(6 if len(shown) > FEW_PANELS else 4, len(shown))
     rows = -(-len(shown) // columns)
     height = 1.5 * slices.shape[1] / slices.shape[2]
     figure = new_figure(max(1.5 * columns, 4.6), (height + 0.26) * rows + 0.62, layout="compressed")
@@ -158,7 +158,7 @@ def group_map_figure(
 def glass_brain_figure(
     data: npt.NDArray[np.float32], affine: npt.NDArray[np.float64], *, hide_below: float
 ) -> "Figure":
-    """Draw a signed map in a glass brain; `affine` is to MNI mm."""
+    """Draw a signed map in a glass brain."""
     import nibabel as nib
     from nilearn.plotting import plot_glass_brain
 

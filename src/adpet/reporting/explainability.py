@@ -27,6 +27,7 @@ from adpet.reporting.components import (
     points,
     records,
     svg_uri,
+    value_and_ci,
 )
 from adpet.reporting.performance_figures import leakage_figure
 
@@ -56,6 +57,7 @@ CONTROLS = {
     "untrained exact": "Untrained networks, CAM",
     "centre": "Proximity to the brain's centre",
 }
+OUTCOMES = {"": "", "correct": ", correctly classified", "wrong": ", misclassified"}
 SCORES = {"pointing": "Pointing", "mass": "Mass", "mass_ratio": "Mass ratio", "auroc": "AUROC", "iou": "IoU"}
 
 
@@ -91,20 +93,17 @@ def leakage(documents: Documents) -> Section:
 
 def arms_table(audit: Mapping[str, Any]) -> Table:
     """Return the four networks of the leakage test."""
-    rows = []
-    for name in ARMS:
-        arm = audit["arms"][name]
-        accuracy = arm["slice"]["accuracy"]
-        rows.append(
-            (
-                humanize(name),
-                number(accuracy["value"]),
-                format_ci(accuracy),
-                number(arm["slice"]["auc"]["value"]),
-                number(arm["training_accuracy"]),
-                str(arm["shared_subjects"]),
-            )
+    rows = [
+        (
+            humanize(name),
+            *value_and_ci(arm["slice"]["accuracy"]),
+            number(arm["slice"]["auc"]["value"]),
+            number(arm["training_accuracy"]),
+            str(arm["shared_subjects"]),
         )
+        for name in ARMS
+        for arm in [audit["arms"][name]]
+    ]
     columns = (
         "Network", "Accuracy per slice", "95 % interval", "AUC per slice", "Training accuracy",
         "Subjects on both sides",
@@ -179,10 +178,7 @@ def regions_table(regions: pd.DataFrame) -> Table:
 def truth_table(truth: Mapping[str, Any]) -> Table:
     """Return scores of maps and controls against the deficit."""
     rows = [
-        (
-            title,
-            *(f"{number(scores[key]['value'], 2)} ({format_ci(scores[key], 2)})" for key in SCORES),
-        )
+        (title, *(f"{number(scores[key]['value'], 2)} ({format_ci(scores[key], 2)})" for key in SCORES))
         for name, title in CONTROLS.items()
         if (scores := truth["scores"].get(name))
     ]
@@ -216,9 +212,7 @@ def _alarms(cam: Mapping[str, Any]) -> Text:
 def _group(name: str) -> str:
     """Return a group in words: ``ad_wrong`` is "AD, misclassified"."""
     diagnosis, _, outcome = name.partition("_")
-    return (
-        diagnosis.upper() + {"": "", "correct": ", correctly classified", "wrong": ", misclassified"}[outcome]
-    )
+    return diagnosis.upper() + OUTCOMES[outcome]
 
 
 def _pictures(documents: Documents, maps: Maps) -> list[Block]:

@@ -65,15 +65,9 @@ def groups_table(ingest: Mapping[str, Any]) -> Table:
         group = ingest["diagnosis"][name]
         age, sex = group["age"], group["sex"]
         spread = f"{number(age['mean'], 1)} (SD {number(age['sd'], 1)}), {age['known']} known"
-        rows.append(
-            (
-                name,
-                str(group["subjects"]),
-                str(group["scans"]),
-                spread if age["known"] else "not known",
-                " / ".join(str(sex.get(key, 0)) for key in ("F", "M", "unknown")),
-            )
-        )
+        years = spread if age["known"] else "not known"
+        sexes = " / ".join(str(sex.get(key, 0)) for key in ("F", "M", "unknown"))
+        rows.append((name, str(group["subjects"]), str(group["scans"]), years, sexes))
     columns = ("Diagnosis", "Subjects", "Scans", "Age at first scan", "F / M / unknown")
     return Table("Subjects", columns, rows)
 
@@ -239,11 +233,20 @@ def limit_sentences(documents: Documents) -> list[str]:
     counts = metrics["counts"]
     least = min(counts["subjects_ad"], counts["subjects_cn"])
     low, high = exact_interval(1.0, n=least)
-    sentences = [
+    simulated = (
+        "All scans are simulated: the numbers show that the pipeline works, and nothing about patients."
+    )
+    refitted = (
+        "The number of epochs and the threshold were chosen for a network that was trained without the "
+        "validation fold; the model was trained on that fold too, and may be calibrated differently."
+    )
+    return [
+        *([simulated] if documents.is_simulated else []),
         (
             f"Even a flawless result on {plural(least, 'subject')} of a diagnosis leaves a sensitivity or "
             f"specificity anywhere from {number(low, 2)} to {number(high, 2)} (95 % interval)."
         ),
+        *([refitted] if documents.refitted else []),
         "One network was tested on one split: intervals are over subjects, and do not include the variation "
         "between networks."
         if not (documents.cross_validation or {}).get("folds")
@@ -265,18 +268,6 @@ def limit_sentences(documents: Documents) -> list[str]:
         "The reference is the collection's clinical diagnosis, not pathology.",
         "A saliency map shows what the network responds to, not where disease is.",
     ]
-    if documents.refitted:
-        sentences.insert(
-            1,
-            "The number of epochs and the threshold were chosen for a network that was trained without the "
-            "validation fold; the model was trained on that fold too, and may be calibrated differently.",
-        )
-    if documents.is_simulated:
-        sentences.insert(
-            0,
-            "All scans are simulated: the numbers show that the pipeline works, and nothing about patients.",
-        )
-    return sentences
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

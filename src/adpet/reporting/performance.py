@@ -44,12 +44,18 @@ def performance(documents: Documents) -> Section:
     """Return the section on metrics, curves and calibration."""
     metrics, tables = documents.metrics, documents.evaluation
     auc, counts = metrics["subject"]["auc"], metrics["counts"]
+    n = counts["validation_subjects"]
+    chosen = (
+        f"this threshold was chosen on {plural(n, 'validation subject')}"
+        if n
+        else "there were no validation subjects to choose it on"
+    )
     blocks: list[Block] = [
         Text(
             f"{counts['subjects']} held-out subjects ({counts['subjects_ad']} AD, {counts['subjects_cn']} "
             f"CN), {counts['scans']} scans, {counts['slices']} slices. Slices are aggregated into a "
             f"subject by {documents.aggregation.replace('_', ' ')}. A probability of "
-            f"{number(metrics['threshold'])} or above is predicted AD; {_chosen(counts)}. Intervals are 95 "
+            f"{number(metrics['threshold'])} or above is predicted AD; {chosen}. Intervals are 95 "
             "%, by a cluster bootstrap over subjects with all their scans and slices."
         ),
         measures_table(metrics),
@@ -85,29 +91,22 @@ def performance(documents: Documents) -> Section:
 def measures_table(metrics: Mapping[str, Any]) -> Table:
     """Return every metric per subject and per slice."""
     rows = [
-        (
-            title,
-            *(text for level in ("subject", "slice") for text in value_and_ci(metrics[level][name])),
-        )
+        (title, *value_and_ci(metrics["subject"][name]), *value_and_ci(metrics["slice"][name]))
         for name, title in MEASURES.items()
         if name in metrics["subject"]
     ]
-    return Table(
-        "Metrics with 95 % intervals",
-        ("Metric", "Per subject", "95 % interval", "Per slice", "95 % interval"),
-        rows,
-    )
+    columns = ("Metric", "Per subject", "95 % interval", "Per slice", "95 % interval")
+    return Table("Metrics with 95 % intervals", columns, rows)
 
 
 def confusion_table(metrics: Mapping[str, Any]) -> Table:
     """Return the confusion matrices."""
-    rows = []
-    for level in ("subject", "slice"):
-        calls = metrics[level]["confusion"]
-        rows += [
-            (f"AD, per {level}", str(calls["true_positive"]), str(calls["false_negative"])),
-            (f"CN, per {level}", str(calls["false_positive"]), str(calls["true_negative"])),
-        ]
+    cells = {"AD": ("true_positive", "false_negative"), "CN": ("false_positive", "true_negative")}
+    rows = [
+        (f"{diagnosis}, per {level}", *(str(metrics[level]["confusion"][cell]) for cell in both))
+        for level in ("subject", "slice")
+        for diagnosis, both in cells.items()
+    ]
     return Table("Confusion matrices", ("Diagnosis", "Predicted AD", "Predicted CN"), rows)
 
 
@@ -233,15 +232,6 @@ def _cells(row: Mapping[str, Any], name: str) -> tuple[str, str]:
     return number(row[name]), format_ci({"low": row[f"{name}_low"], "high": row[f"{name}_high"]})
 
 
-def _chosen(counts: Mapping[str, int]) -> str:
-    n = counts["validation_subjects"]
-    return (
-        f"this threshold was chosen on {plural(n, 'validation subject')}"
-        if n
-        else "there were no validation subjects to choose it on"
-    )
-
-
 def _calls(calls: Mapping[str, int]) -> str:
     ad = calls["true_positive"] + calls["false_negative"]
     cn = calls["false_positive"] + calls["true_negative"]
@@ -284,14 +274,8 @@ def pooled_table(summary: Mapping[str, Any]) -> Table:
         for name, title in MEASURES.items()
         if name in summary["pooled"]
     ]
-    columns = (
-        "Metric",
-        "All subjects",
-        "95 % interval",
-        "Mean of folds",
-        "SD of folds",
-        "Lowest to highest fold",
-    )
+    means = ("Mean of folds", "SD of folds", "Lowest to highest fold")
+    columns = ("Metric", "All subjects", "95 % interval", *means)
     return Table(f"{summary['folds']} folds of all subjects", columns, rows)
 
 

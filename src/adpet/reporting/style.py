@@ -73,7 +73,7 @@ def save_figure(figure: "Figure", path: Path) -> None:
 
 
 def save_as(figure: "Figure", target: Path | BinaryIO, kind: Literal["svg", "png"]) -> None:
-    """Write a figure without dates or versions, and with fixed ids."""
+    """Write a figure without dates and with fixed ids."""
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
