@@ -11,6 +11,7 @@ from adpet.reporting.performance_figures import (
     calibration_figure,
     confusion_figure,
     folds_figure,
+    leakage_figure,
     precision_recall_figure,
     probability_figure,
     roc_figure,
@@ -56,7 +57,7 @@ def _volumes():
     return mean_ad, -mean_ad / 2, underlay, affine
 
 
-def _drawings(metrics, tables, folds, sanity):
+def _drawings(metrics, tables, folds, sanity, audit):
     slices, maps = _brain()
     mean_ad, mean_cn, underlay, affine = _volumes()
     return {
@@ -73,6 +74,7 @@ def _drawings(metrics, tables, folds, sanity):
         "group": group_map_figure(mean_ad, mean_cn, mean_ad - mean_cn, underlay, affine, n_ad=9, n_cn=8),
         "search": search_figure(_trials(), direction="minimize"),
         "sanity": sanity_figure(*sanity),
+        "leakage": leakage_figure(audit),
     }
 
 
@@ -82,8 +84,9 @@ def _texts(figure):
     return [text.get_text() for text in figure.findobj(Text)]
 
 
-def test_figures_are_deterministic(evaluated, cross_validated, sanity_tables, tmp_path):
-    first, second = (_drawings(*evaluated, cross_validated(), sanity_tables) for _ in range(2))
+def test_figures_are_deterministic(evaluated, cross_validated, sanity_tables, make_documents, tmp_path):
+    contents = *evaluated, cross_validated(), sanity_tables, make_documents().audit
+    first, second = (_drawings(*contents) for _ in range(2))
     for name, figure in first.items():
         save_figure(figure, tmp_path / f"{name}.png")
         save_figure(second[name], tmp_path / f"{name}-again.png")
@@ -154,6 +157,11 @@ class TestPerformance:
         texts = _texts(subgroups_figure(evaluated[1].subgroups))
         assert "S02  (0 AD, 1 CN)" in texts
         assert texts.count("one diagnosis only") == 2
+
+    @pytest.mark.parametrize("verdict", ["clean", "invalid", "inconclusive"])
+    def test_leakage_figure_is_titled_unless_clean(self, make_documents, verdict):
+        (axes,) = leakage_figure(make_documents(audit={"verdict": verdict}).audit).axes
+        assert (axes.get_title() == "") == (verdict == "clean")
 
     def test_dots_of_subjects_do_not_overlap(self):
         values = np.full(15, 0.97)
