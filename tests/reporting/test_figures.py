@@ -131,7 +131,7 @@ class TestMontage:
 class TestGroupMaps:
     def test_group_map_shows_the_patients_right_at_the_right(self):
         mean_ad, mean_cn, underlay, affine = _volumes()  # activation at positive x
-        figure = group_map_figure(mean_ad, mean_cn, mean_ad - mean_cn, underlay, affine)
+        figure = group_map_figure(mean_ad, mean_cn, mean_ad - mean_cn, underlay, affine, n_ad=9, n_cn=8)
         opacity = sum(
             np.asarray(axes.images[1].get_array())[..., 3] for axes in figure.axes if len(axes.images) == 2
         )
@@ -141,7 +141,7 @@ class TestGroupMaps:
     def test_group_map_refuses_flipped_affine(self):
         mean_ad, mean_cn, underlay, affine = _volumes()
         with pytest.raises(ValueError, match="axis-aligned RAS"):
-            group_map_figure(mean_ad, mean_cn, mean_ad, underlay, affine * [-1, 1, 1, 1])
+            group_map_figure(mean_ad, mean_cn, mean_ad, underlay, affine * [-1, 1, 1, 1], n_ad=9, n_cn=8)
 
 
 class TestPerformance:

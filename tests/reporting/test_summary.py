@@ -45,17 +45,15 @@ class TestLeakage:
         assert "18 points (95 % interval 6 to 30)" in line.text
         assert "40 points (95 % interval 27 to 52)" in line.text
 
-    def test_invalid_leakage_test_comes_first(self, make_documents):
-        audit = {"verdict": "invalid", "reason": "new subjects are above chance"}
-        first = summary(make_documents(audit=audit))[0]
-        assert (first.label, first.tone) == ("Leakage", "bad")
-        assert first.text.startswith("Leakage test invalid: new subjects are above chance.")
-
-    def test_inconclusive_leakage_test_gives_its_reason(self, make_documents):
-        audit = {"verdict": "inconclusive", "reason": "too few subjects"}
-        line = by_label(make_documents(audit=audit))["Leakage"]
-        assert line.tone == "doubt"
-        assert "inconclusive: too few subjects" in line.text
+    @pytest.mark.parametrize(
+        ("verdict", "place", "tone"), [("invalid", 0, "bad"), ("inconclusive", 2, "doubt")]
+    )
+    def test_leakage_test_gives_its_reason_and_comes_first_if_invalid(
+        self, make_documents, verdict, place, tone
+    ):
+        line = summary(make_documents(audit={"verdict": verdict, "reason": "so"}))[place]
+        assert (line.label, line.tone) == ("Leakage", tone)
+        assert line.text.startswith(f"Leakage test {verdict}: so.")
 
     def test_missing_leakage_test_names_the_command(self, make_documents):
         line = by_label(make_documents(audit=None))["Leakage"]

@@ -227,28 +227,6 @@ def calibration_error(truth: BoolArray, probability: FloatArray, *, bins: int) -
     return float(np.abs(gaps).sum() / truth.size)
 
 
-def calibration_table(
-    truth: BoolArray, probability: FloatArray, *, bins: int, independent: bool
-) -> pd.DataFrame:
-    """Return the points of the reliability diagram.
-
-    If scores are not `independent`, as slices of one subject, they get no interval.
-
-    Returns
-    -------
-    DataFrame
-        A row a bin: `n`, mean `probability`, `observed` share of AD, exact 95 % interval `low` and `high`.
-    """
-    codes: npt.NDArray[np.intp] = equal_mass_bins(probability, bins=bins)
-    rows = []
-    for code in np.unique(codes):
-        here = codes == code
-        observed = float(truth[here].mean())
-        low, high = exact_interval(observed, n=int(here.sum())) if independent else (np.nan, np.nan)
-        rows.append((int(here.sum()), float(probability[here].mean()), observed, low, high))
-    return pd.DataFrame(rows, columns=["n", "probability", "observed", "low", "high"])
-
-
 # Points of a curve, however many slices it has.
 CURVE_POINTS = 500
 
@@ -283,13 +261,27 @@ def precision_recall_curves(subjects: pd.DataFrame, slices: pd.DataFrame) -> pd.
 
 
 def calibration_points(subjects: pd.DataFrame, slices: pd.DataFrame) -> pd.DataFrame:
-    """Return the reliability diagrams per subject and per slice."""
+    """Return the reliability diagrams per subject and per slice.
+
+    Returns
+    -------
+    DataFrame
+        A row a `level` and bin of equal mass: `n`, mean `probability`, `observed` share of AD, exact 95 %
+        interval `low` and `high`, empty for slices, which are not independent.
+    """
     bins = bins_for(len(subjects))
 
     def points(table: pd.DataFrame) -> pd.DataFrame:
         truth = table["diagnosis"].to_numpy() == POSITIVE
         probability = table["probability"].to_numpy(np.float64)
-        return calibration_table(truth, probability, bins=bins, independent=table is subjects)
+        codes: npt.NDArray[np.intp] = equal_mass_bins(probability, bins=bins)
+        rows = []
+        for code in np.unique(codes):
+            here = codes == code
+            n, observed = int(here.sum()), float(truth[here].mean())
+            interval = exact_interval(observed, n=n) if table is subjects else (np.nan, np.nan)
+            rows.append((n, float(probability[here].mean()), observed, *interval))
+        return pd.DataFrame(rows, columns=["n", "probability", "observed", "low", "high"])
 
     return _by_level(points, subjects, slices)
 

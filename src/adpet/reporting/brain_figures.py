@@ -97,8 +97,8 @@ def group_map_figure(
     underlay: Floats,
     affine: npt.NDArray[np.float64],
     *,
-    n_ad: int | None = None,
-    n_cn: int | None = None,
+    n_ad: int,
+    n_cn: int,
     hide_below: float = HIDE_BELOW,
     unit: str = "logit",
 ) -> "Figure":
@@ -112,7 +112,7 @@ def group_map_figure(
         The template on the same grid.
     affine : (4, 4) float64 ndarray
         Voxel indices -> RAS+ mm, axis-aligned.
-    n_ad, n_cn : int, optional
+    n_ad, n_cn : int
         Scans of each mean, for the labels.
     hide_below : float
         Share of the largest absolute value below which a map is transparent.
@@ -126,8 +126,8 @@ def group_map_figure(
     means = _overlay(np.stack([mean_ad, mean_cn]), hide_below=hide_below)
     contrast = _overlay(difference, hide_below=hide_below, signed=True)
     rows = [
-        (f"AD{_group_size(n_ad)}", mean_ad, means),
-        (f"CN{_group_size(n_cn)}", mean_cn, means),
+        (f"AD (n = {n_ad})", mean_ad, means),
+        (f"CN (n = {n_cn})", mean_cn, means),
         (f"AD {MINUS} CN", difference, contrast),
     ]
     zooms = np.diag(affine)[:3]
@@ -229,10 +229,6 @@ def _mark_sides(axes: "Axes") -> None:
 
 def _millimetres(value: float) -> str:
     return f"{value:+.0f} mm".replace("-", MINUS) if round(value) else "0 mm"
-
-
-def _group_size(count: int | None) -> str:
-    return "" if count is None else f" (n = {count})"
 
 
 def _plane(volume: Floats, index: int, crop: tuple[slice, slice]) -> Floats:

@@ -79,7 +79,7 @@ def leakage(documents: Documents) -> Section:
                 f"slice split gains {points(gaps['true_labels'])} with true labels and "
                 f"{points(gaps['shuffled_labels'])} with shuffled ones."
             ),
-            arms_table(audit),
+            _arms_table(audit),
             Chart(
                 svg_uri(leakage_figure(audit)),
                 "Accuracy per slice of the four networks, by split and by true or shuffled labels; the "
@@ -91,8 +91,7 @@ def leakage(documents: Documents) -> Section:
     )
 
 
-def arms_table(audit: Mapping[str, Any]) -> Table:
-    """Return the four networks of the leakage test."""
+def _arms_table(audit: Mapping[str, Any]) -> Table:
     rows = [
         (
             humanize(name),
@@ -127,18 +126,17 @@ def saliency(documents: Documents) -> Section:
             "shows where a subject differs from healthy ones."
         ),
         _alarms(cam),
-        masses_table(cam),
+        _masses_table(cam),
     ]
     if documents.maps is not None:
         blocks += _pictures(documents, documents.maps)
-        blocks += [Heading("By region"), regions_table(documents.maps.regions)]
+        blocks += [Heading("By region"), _regions_table(documents.maps.regions)]
     blocks += _truth(cam["truth"])
     blocks += _sanity(cam["sanity"], documents.maps)
     return Section(title, "maps", tuple(blocks))
 
 
-def masses_table(cam: Mapping[str, Any]) -> Table:
-    """Return where each group's mean map has its mass."""
+def _masses_table(cam: Mapping[str, Any]) -> Table:
     rows = [
         (
             f"{NAMES[kind]}: {_group(name)}",
@@ -154,8 +152,7 @@ def masses_table(cam: Mapping[str, Any]) -> Table:
     return Table("Mass of the groups' mean maps", columns, rows)
 
 
-def regions_table(regions: pd.DataFrame) -> Table:
-    """Return regions by density of the AD map."""
+def _regions_table(regions: pd.DataFrame) -> Table:
     rows = [
         (
             f"{row['region']}{' *' if row['ad_pattern'] else ''}",
@@ -175,8 +172,7 @@ def regions_table(regions: pd.DataFrame) -> Table:
     return Table(caption, columns, rows)
 
 
-def truth_table(truth: Mapping[str, Any]) -> Table:
-    """Return scores of maps and controls against the deficit."""
+def _truth_table(truth: Mapping[str, Any]) -> Table:
     rows = [
         (title, *(f"{number(scores[key]['value'], 2)} ({format_ci(scores[key], 2)})" for key in SCORES))
         for name, title in CONTROLS.items()
@@ -259,7 +255,7 @@ def _truth(truth: Mapping[str, Any]) -> list[Block]:
         f"{number(found['auroc']['lowest'], 2)} and {number(found['auroc']['highest'], 2)}, pointing "
         f"between {number(found['pointing']['lowest'], 2)} and {number(found['pointing']['highest'], 2)}."
     )
-    return [heading, Text(text), truth_table(truth)]
+    return [heading, Text(text), _truth_table(truth)]
 
 
 def _sanity(sanity: Mapping[str, Any], maps: Maps | None) -> list[Block]:

@@ -50,16 +50,15 @@ def data(documents: Documents) -> Section:
             Text(f"{source} {ingest['scans']} scans of {plural(ingest['subjects'], 'subject')} are used."),
             Text(set_aside(ingest)),
             *(Text(typeset(f"Warning: {warning}")) for warning in ingest["warnings"]),
-            groups_table(ingest),
-            origins_table(ingest),
+            _groups_table(ingest),
+            _origins_table(ingest),
             Text(split_sentence(split)),
             split_table(split),
         ),
     )
 
 
-def groups_table(ingest: Mapping[str, Any]) -> Table:
-    """Return age and sex of the groups."""
+def _groups_table(ingest: Mapping[str, Any]) -> Table:
     rows = []
     for name in DIAGNOSES:
         group = ingest["diagnosis"][name]
@@ -72,8 +71,7 @@ def groups_table(ingest: Mapping[str, Any]) -> Table:
     return Table("Subjects", columns, rows)
 
 
-def origins_table(ingest: Mapping[str, Any]) -> Table:
-    """Return scans by site and by scanner."""
+def _origins_table(ingest: Mapping[str, Any]) -> Table:
     rows = [
         (f"{title}: {name or 'unknown'}", str(count))
         for title, key in (("Site", "sites"), ("Scanner", "scanners"))
@@ -161,7 +159,7 @@ def _search(search: Search | None) -> Iterator[Block]:
         f"{plural(len(search.trials), 'trial')}, {complete} of them complete; the one with the {sense} "
         f"{humanize(search.monitor).lower()} was used. Test subjects were not used."
     )
-    yield trials_table(search)
+    yield _trials_table(search)
     direction: Literal["minimize", "maximize"] = "maximize" if search.rising else "minimize"
     yield Chart(
         svg_uri(search_figure(search.trials, direction=direction, value_name=search.monitor)),
@@ -185,8 +183,7 @@ def _search(search: Search | None) -> Iterator[Block]:
     )
 
 
-def trials_table(search: Search) -> Table:
-    """Return every trial with its value and parameters."""
+def _trials_table(search: Search) -> Table:
     names = [name for name in search.trials.columns if name.startswith(PARAMETER_PREFIX)]
     rows = [
         (

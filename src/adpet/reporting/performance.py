@@ -250,7 +250,7 @@ def cross_validation(documents: Documents) -> list[Block]:
     return [
         Heading("Cross-validation"),
         Text(_sentences(summary)),
-        pooled_table(summary),
+        _pooled_table(summary),
         Chart(
             svg_uri(folds_figure(summary)),
             f"AUC of all subjects and of each fold, with intervals: {fold_spread(summary)}; the numbers are "
@@ -262,8 +262,7 @@ def cross_validation(documents: Documents) -> list[Block]:
     ]
 
 
-def pooled_table(summary: Mapping[str, Any]) -> Table:
-    """Return pooled metrics, and their spread over the folds."""
+def _pooled_table(summary: Mapping[str, Any]) -> Table:
     rows = [
         (
             title,
