@@ -34,13 +34,7 @@ Positive = Annotated[float, Field(gt=0)]
 
 
 def read_contract(path: Path, model: type[Model]) -> Model:
-    """Read a JSON document and check its form.
-
-    Raises
-    ------
-    InputError
-        If the file is missing, is not JSON, or has another form.
-    """
+    """Read a JSON document and check its form."""
     try:
         return model.model_validate(read_json(path))
     except ValidationError as error:

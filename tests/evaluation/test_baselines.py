@@ -19,27 +19,51 @@ def _cohort(*, effect, subjects=90, features=2_000, seed=0):
     return values.astype(np.float32), labels
 
 
-def linear_baseline(train_features, train_labels, test_features):
-    """Probability of AD of test subjects, by the voxel baseline."""
-    features = np.concatenate([train_features, test_features])
-    training = np.arange(len(features)) < len(train_features)
-    labels = np.r_[train_labels, np.resize([False, True], len(test_features))]
-    scans = pd.DataFrame({"subject": np.arange(len(features)).astype(str), "session": "1", "part": "test"})
-    scans["scan"], scans["diagnosis"] = scans["subject"], np.where(labels, "AD", "CN")
-    return baseline_predictions(features, scans, training=training)[0]["probability"].to_numpy()
+def _scans(labels, training):
+    """One scan a subject; the first `training` are not tested."""
+    subject = [f"sub-{number:03d}" for number in range(len(labels))]
+    table = pd.DataFrame({"subject": subject, "session": "1"})
+    table["scan"] = table["subject"] + "_ses-1"
+    table["diagnosis"] = np.where(labels, "AD", "CN")
+    table["part"] = np.where(np.arange(len(labels)) < training, "fold-0", "test")
+    return table
 
 
-class TestLinearBaseline:
-    def test_voxel_baseline_separates_groups_that_differ(self):
+def _fitted(values, labels, *, training):
+    return baseline_predictions(values, _scans(labels, training), training=np.arange(len(labels)) < training)
+
+
+def _auc(predictions):
+    return roc_auc_score(predictions["diagnosis"] == "AD", predictions["probability"])
+
+
+class TestVoxelBaseline:
+    def test_groups_that_differ_are_separated_by_the_same_metrics(self):
+        test, held_out = _fitted(*_cohort(effect=1.0), training=60)
+        assert _auc(test) > 0.95
+        assert test["probability"].between(0, 1).all()
+        found = evaluation(test, held_out, aggregation="mean_probability", seed=0, resamples=100)
+        assert found["subject"]["auc"]["value"] == pytest.approx(_auc(test))
+        assert found["subject"]["auc"] == pytest.approx(found["slice"]["auc"])
+        assert found["counts"]["validation_subjects"] == 60
+
+    def test_equal_groups_are_at_chance(self):
+        test, _ = _fitted(*_cohort(effect=0.0, subjects=300, features=500), training=100)
+        assert 0.38 < _auc(test) < 0.62
+
+    def test_out_of_fold_probabilities_come_from_models_new_to_the_subject(self):
+        # Labels at random: seen subjects would be classified correctly, unseen ones are at chance.
+        values, labels = _cohort(effect=0.0, subjects=120, features=400)
+        seen, held_out = _fitted(np.concatenate([values, values]), np.tile(labels, 2), training=120)
+        assert _auc(held_out) < 0.65
+        assert _auc(seen) > 0.95
+
+    def test_subject_on_both_sides_is_refused(self):
         values, labels = _cohort(effect=1.0)
-        found = linear_baseline(values[:60], labels[:60], values[60:])
-        assert roc_auc_score(labels[60:], found) > 0.95
-        assert ((found >= 0) & (found <= 1)).all()
-
-    def test_voxel_baseline_is_at_chance_for_equal_groups(self):
-        values, labels = _cohort(effect=0.0, subjects=300, features=500)
-        found = linear_baseline(values[:100], labels[:100], values[100:])
-        assert 0.38 < roc_auc_score(labels[100:], found) < 0.62
+        scans = _scans(labels, 60)
+        scans.loc[61, "subject"] = "sub-001"
+        with pytest.raises(LeakageError, match="1 are on both sides, the first is sub-001"):
+            baseline_predictions(values, scans, training=(scans["part"] != "test").to_numpy())
 
 
 class TestVoxelFeatures:
@@ -66,39 +90,3 @@ class TestVoxelFeatures:
     def test_unusable_volumes_are_refused(self, volumes, block, message):
         with pytest.raises(InputError, match=message):
             voxel_features(volumes, np.ones((4, 4, 4), bool), block=block)
-
-
-class TestBaselinePredictions:
-    def _scans(self, labels):
-        subject = [f"sub-{number:03d}" for number in range(len(labels))]
-        table = pd.DataFrame({"subject": subject, "session": "1"})
-        table["scan"] = table["subject"] + "_ses-1"
-        table["diagnosis"] = np.where(labels, "AD", "CN")
-        table["part"] = np.where(np.arange(len(labels)) < 60, "fold-0", "test")
-        return table
-
-    def test_predictions_are_scored_by_the_same_metrics(self):
-        values, labels = _cohort(effect=1.0)
-        scans = self._scans(labels)
-        test, held_out = baseline_predictions(values, scans, training=(scans["part"] != "test").to_numpy())
-        found = evaluation(test, held_out, aggregation="mean_probability", seed=0, resamples=100)
-        assert found["subject"]["auc"]["value"] > 0.9
-        assert found["subject"]["auc"] == pytest.approx(found["slice"]["auc"])
-        assert found["counts"]["validation_subjects"] == 60
-
-    def test_out_of_fold_probabilities_come_from_models_new_to_the_subject(self):
-        # Labels at random: seen subjects would be classified correctly, unseen ones are at chance.
-        values, labels = _cohort(effect=0.0, subjects=150, features=400)
-        scans = self._scans(labels)
-        training = np.arange(150) < 120
-        _, held_out = baseline_predictions(values, scans, training=training)
-        assert roc_auc_score(held_out["diagnosis"] == "AD", held_out["probability"]) < 0.65
-        seen = linear_baseline(values[training], labels[training], values[training])
-        assert roc_auc_score(labels[training], seen) > 0.95
-
-    def test_subject_on_both_sides_is_refused(self):
-        values, labels = _cohort(effect=1.0)
-        scans = self._scans(labels)
-        scans.loc[61, "subject"] = "sub-001"
-        with pytest.raises(LeakageError, match="1 are on both sides, the first is sub-001"):
-            baseline_predictions(values, scans, training=(scans["part"] != "test").to_numpy())

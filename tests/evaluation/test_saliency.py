@@ -109,8 +109,6 @@ def test_ranges_are_over_untrained_networks_only():
 
 
 VOXELS = 200
-MASK = np.ones((6, 6, 6), bool)
-MASK[0] = False
 
 
 def healthy(n, seed=0):
@@ -176,11 +174,10 @@ class TestPatterns:
         assert ((patterns.gains > 0) & (patterns.gains <= 1)).all()
 
 
-class TestSmoothing:
-    def test_smoothing_stays_inside_and_keeps_constants(self):
-        found = smoothed(np.ones(MASK.shape, np.float32), fwhm_mm=9, grid_mm=3, inside=MASK)
-        np.testing.assert_allclose(found[MASK], 1, rtol=1e-5)
-        assert (found[~MASK] == 0).all()
+def test_smoothing_stays_inside_and_keeps_constants():
+    found = smoothed(np.ones(INSIDE.shape, np.float32), fwhm_mm=9, grid_mm=3, inside=INSIDE)
+    np.testing.assert_allclose(found[INSIDE], 1, rtol=1e-5)
+    assert (found[~INSIDE] == 0).all()
 
 
 BRAIN = np.zeros((6, 6, 6), bool)
@@ -231,11 +228,10 @@ def curves(order):
     return deletion_insertion(ILL, HEALTHY, order, log_odds, steps=9)
 
 
-class TestSimilarity:
-    def test_similarity_depends_on_ranks_inside_only(self):
-        a = np.random.default_rng(0).normal(size=PIXELS.shape)
-        assert map_similarity(a, np.where(PIXELS, np.exp(a), 99), PIXELS) == pytest.approx(1)
-        assert map_similarity(a, -a, PIXELS) == pytest.approx(-1)
+def test_similarity_depends_on_ranks_inside_only():
+    a = np.random.default_rng(0).normal(size=PIXELS.shape)
+    assert map_similarity(a, np.where(PIXELS, np.exp(a), 99), PIXELS) == pytest.approx(1)
+    assert map_similarity(a, -a, PIXELS) == pytest.approx(-1)
 
 
 class TestReplacing:

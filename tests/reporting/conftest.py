@@ -1,5 +1,6 @@
 """Documents as the stages write them, for the report and the model card."""
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -8,7 +9,7 @@ from adpet.evaluation.saliency import SCORES
 AGES, PEOPLE = {"known": 18, "mean": 74.0, "sd": 7.0}, {"F": 9, "M": 9, "unknown": 0}
 
 
-def ingest_document(**changes) -> dict:
+def ingest_document() -> dict:
     group = {"scans": 18, "subjects": 18, "age": AGES, "sex": PEOPLE}
     nothing = {"files": 0, "reasons": {}}
     return {
@@ -19,10 +20,10 @@ def ingest_document(**changes) -> dict:
         "scanners": {"HR+": 36},
         "rejected": {"unusable": nothing, "skipped": nothing},
         "warnings": [],
-    } | changes
+    }
 
 
-def audit_document(verdict: str = "clean", reason: str = "new subjects are at chance") -> dict:
+def audit_document() -> dict:
     from adpet.evaluation.leakage import ARMS
 
     measure = {"value": 0.75, "low": 0.6, "high": 0.9}
@@ -33,8 +34,8 @@ def audit_document(verdict: str = "clean", reason: str = "new subjects are at ch
         "shared_subjects": 0,
     }
     return {
-        "verdict": verdict,
-        "reason": reason,
+        "verdict": "clean",
+        "reason": "new subjects are at chance",
         "gap": {
             "true_labels": {"value": 0.18, "low": 0.06, "high": 0.3},
             "shuffled_labels": {"value": 0.4, "low": 0.27, "high": 0.52},
@@ -44,7 +45,7 @@ def audit_document(verdict: str = "clean", reason: str = "new subjects are at ch
     }
 
 
-def cam_document(**changes) -> dict:
+def cam_document() -> dict:
     group = {"scans": 18, "share_inside_brain": 0.97, "ad_pattern": {"mass": 0.2, "over_volume": 2.5}}
     score = {"value": 0.7, "low": 0.6, "high": 0.8}
     areas = {"deletion": 0.5, "insertion": 0.4}
@@ -71,7 +72,7 @@ def cam_document(**changes) -> dict:
             "cascade": [{"layer": "none", "similarity": 1.0}, {"layer": "head", "similarity": -0.1}],
             "area_over_random": {"exact": areas, "referenced": areas},
         },
-    } | changes
+    }
 
 
 def trained_document() -> dict:
@@ -96,9 +97,9 @@ def trained_document() -> dict:
     return {"lineage": lineage, "best_epoch": 1, "final": {"val_loss": 0.4}, "before_refit": None}
 
 
-def split_document(**changes) -> dict:
+def split_document() -> dict:
     part = {"subjects": 36, "scans": 36, "slices": 576, "AD": 18, "CN": 18, "age_mean": 74.2, "women": 0.5}
-    return {"hash": "f" * 64, "unit": "subject", "leaky": False, "parts": {"test": part}} | changes
+    return {"hash": "f" * 64, "unit": "subject", "leaky": False, "parts": {"test": part}}
 
 
 @pytest.fixture(scope="session")
@@ -140,7 +141,10 @@ def evaluated(make_predictions):
 
 @pytest.fixture(scope="session")
 def make_documents(evaluated):
-    """Documents of a report: a network that beats its baselines, a clean leakage test, maps that find the truth."""
+    """Documents of a report: a network that beats its baselines, a clean leakage test, maps that find the truth.
+
+    Changes of a document are merged into it.
+    """
     from adpet.evaluation.comparison import findings
     from adpet.reporting.components import Documents
 
@@ -164,21 +168,40 @@ def make_documents(evaluated):
             "audit": audit_document(),
             "cam": cam_document(),
         }
-        return Documents(**standard | changes)
+        for key, change in changes.items():
+            standard[key] = standard[key] | change if key in standard and isinstance(change, dict) else change
+        return Documents(**standard)
 
     return make
 
 
 @pytest.fixture(scope="session")
-def make_ingest():
-    return ingest_document
+def cross_validated():
+    """Pooled results of three folds of eight subjects; in the last one a network that is at chance."""
+    from adpet.evaluation.cross_validation import COLUMNS, pooled_summary
+
+    def make(searched=8):
+        rng = np.random.default_rng(3)
+        subjects = pd.DataFrame({"subject": [f"s{number:02}" for number in range(24)], "threshold": 0.5})
+        subjects["diagnosis"] = ["AD", "CN"] * 12
+        subjects["fold"] = np.repeat([0, 1, 2], 8)
+        shifted = np.where(subjects["fold"] == 2, 0.0, 0.4) * np.where(subjects["diagnosis"] == "AD", 1, -1)
+        subjects["probability"] = 0.5 + shifted + rng.uniform(-0.05, 0.05, 24)
+        subjects["searched"] = np.arange(24) < searched
+        return pooled_summary(subjects[list(COLUMNS)], seed=0, resamples=100)
+
+    return make
 
 
 @pytest.fixture(scope="session")
-def make_audit():
-    return audit_document
-
-
-@pytest.fixture(scope="session")
-def make_cam():
-    return cam_document
+def sanity_tables():
+    """Cascade, and curves of deletion and insertion."""
+    cascade = pd.DataFrame({"layer": ["none", "head", "Conv1"], "similarity": [1.0, 0.2, 0.0]})
+    cascade["lowest"], cascade["highest"] = cascade["similarity"] - 0.1, cascade["similarity"] + 0.1
+    curves = [
+        {"scan": scan, "map": name, "share": share, "deletion": 2 - share, "insertion": share}
+        for scan in ("a", "b")
+        for name in ("exact", "referenced", "random")
+        for share in (0.0, 0.5, 1.0)
+    ]
+    return cascade, pd.DataFrame(curves)

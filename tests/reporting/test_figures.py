@@ -5,13 +5,13 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from adpet.evaluation.cross_validation import pooled_summary
 from adpet.reporting.brain_figures import cam_montage, group_map_figure, sanity_figure
 from adpet.reporting.performance_figures import (
     baselines_figure,
     calibration_figure,
     confusion_figure,
     folds_figure,
+    leakage_figure,
     precision_recall_figure,
     probability_figure,
     roc_figure,
@@ -21,13 +21,6 @@ from adpet.reporting.style import save_figure
 from adpet.reporting.training_figures import learning_curves_figure, search_figure
 
 Y_MM = np.arange(-80, 30, 7.0)
-
-
-def _folds(subjects):
-    """The subjects as if they had been scored in three folds."""
-    folds = np.arange(len(subjects)) // 2 % 3
-    scored = subjects.assign(fold=folds, threshold=0.5, searched=True)
-    return pooled_summary(scored, seed=0, resamples=50)
 
 
 def _brain(n=16, size=32):
@@ -50,16 +43,8 @@ def _trials(n=12, seed=0):
 
 
 def _history(epochs=6):
-    return [
-        {
-            "epoch": e + 1,
-            "loss": 1 / (e + 1),
-            "val_loss": 1.2 / (e + 1),
-            "val_subject_auc": 0.9,
-            "seconds": 3.0,
-        }
-        for e in range(epochs)
-    ]
+    losses = [{"epoch": epoch, "loss": 1 / epoch, "val_loss": 1.2 / epoch} for epoch in range(1, epochs + 1)]
+    return [row | {"val_subject_auc": 0.9, "seconds": 3.0} for row in losses]
 
 
 def _volumes():
@@ -72,19 +57,7 @@ def _volumes():
     return mean_ad, -mean_ad / 2, underlay, affine
 
 
-def _sanity():
-    cascade = pd.DataFrame({"layer": ["none", "head", "Conv1"], "similarity": [1.0, 0.2, 0.0]})
-    cascade["lowest"], cascade["highest"] = cascade["similarity"] - 0.1, cascade["similarity"] + 0.1
-    curves = [
-        {"scan": scan, "map": name, "share": share, "deletion": 2 - share, "insertion": share}
-        for scan in ("a", "b")
-        for name in ("exact", "referenced", "random")
-        for share in (0.0, 0.5, 1.0)
-    ]
-    return cascade, pd.DataFrame(curves)
-
-
-def _drawings(metrics, tables):
+def _drawings(metrics, tables, folds, sanity, audit):
     slices, maps = _brain()
     mean_ad, mean_cn, underlay, affine = _volumes()
     return {
@@ -93,14 +66,15 @@ def _drawings(metrics, tables):
         "calibration": calibration_figure(tables.calibration, metrics=metrics),
         "baselines": baselines_figure(metrics),
         "subgroups": subgroups_figure(tables.subgroups),
-        "folds": folds_figure(_folds(tables.subjects)),
+        "folds": folds_figure(folds),
         "confusion": confusion_figure(metrics),
         "probability": probability_figure(tables.subjects, threshold=0.5),
         "curves": learning_curves_figure(_history(), best_epoch=5),
         "montage": cam_montage(slices, maps, y_mm=Y_MM, title="sub-0001, AD"),
         "group": group_map_figure(mean_ad, mean_cn, mean_ad - mean_cn, underlay, affine, n_ad=9, n_cn=8),
         "search": search_figure(_trials(), direction="minimize"),
-        "sanity": sanity_figure(*_sanity()),
+        "sanity": sanity_figure(*sanity),
+        "leakage": leakage_figure(audit),
     }
 
 
@@ -110,11 +84,12 @@ def _texts(figure):
     return [text.get_text() for text in figure.findobj(Text)]
 
 
-def test_figures_are_deterministic(evaluated, tmp_path):
-    for name, first in _drawings(*evaluated).items():
-        save_figure(first, tmp_path / f"{name}.png")
-    for name, again in _drawings(*evaluated).items():
-        save_figure(again, tmp_path / f"{name}-again.png")
+def test_figures_are_deterministic(evaluated, cross_validated, sanity_tables, make_documents, tmp_path):
+    contents = *evaluated, cross_validated(), sanity_tables, make_documents().audit
+    first, second = (_drawings(*contents) for _ in range(2))
+    for name, figure in first.items():
+        save_figure(figure, tmp_path / f"{name}.png")
+        save_figure(second[name], tmp_path / f"{name}-again.png")
         written = (tmp_path / f"{name}.png").read_bytes()
         assert written == (tmp_path / f"{name}-again.png").read_bytes()
         pixels = np.asarray(Image.open(tmp_path / f"{name}.png").convert("L"))
@@ -131,7 +106,6 @@ class TestMontage:
         assert "sub-0001" in texts
         for y in ("\N{MINUS SIGN}80 mm", "\N{MINUS SIGN}59 mm"):
             assert f"y = {y}" in texts
-        assert "L" not in _texts(cam_montage(slices, maps, y_mm=Y_MM, title="", left_right=False))
 
     def test_montage_has_l_on_the_side_of_column_0(self):
         slices, maps = _brain(n=1)
@@ -157,7 +131,7 @@ class TestMontage:
 class TestGroupMaps:
     def test_group_map_shows_the_patients_right_at_the_right(self):
         mean_ad, mean_cn, underlay, affine = _volumes()  # activation at positive x
-        figure = group_map_figure(mean_ad, mean_cn, mean_ad - mean_cn, underlay, affine)
+        figure = group_map_figure(mean_ad, mean_cn, mean_ad - mean_cn, underlay, affine, n_ad=9, n_cn=8)
         opacity = sum(
             np.asarray(axes.images[1].get_array())[..., 3] for axes in figure.axes if len(axes.images) == 2
         )
@@ -167,7 +141,7 @@ class TestGroupMaps:
     def test_group_map_refuses_flipped_affine(self):
         mean_ad, mean_cn, underlay, affine = _volumes()
         with pytest.raises(ValueError, match="axis-aligned RAS"):
-            group_map_figure(mean_ad, mean_cn, mean_ad, underlay, affine * [-1, 1, 1, 1])
+            group_map_figure(mean_ad, mean_cn, mean_ad, underlay, affine * [-1, 1, 1, 1], n_ad=9, n_cn=8)
 
 
 class TestPerformance:
@@ -183,6 +157,11 @@ class TestPerformance:
         texts = _texts(subgroups_figure(evaluated[1].subgroups))
         assert "S02  (0 AD, 1 CN)" in texts
         assert texts.count("one diagnosis only") == 2
+
+    @pytest.mark.parametrize("verdict", ["clean", "invalid", "inconclusive"])
+    def test_leakage_figure_is_titled_unless_clean(self, make_documents, verdict):
+        (axes,) = leakage_figure(make_documents(audit={"verdict": verdict}).audit).axes
+        assert (axes.get_title() == "") == (verdict == "clean")
 
     def test_dots_of_subjects_do_not_overlap(self):
         values = np.full(15, 0.97)

@@ -41,9 +41,9 @@ def test_card_gives_evidence_against_the_model_first(make_documents):
     assert lines[4].startswith("- **Baselines.** The network does not beat the region baseline")
 
 
-def test_card_escapes_texts_of_the_collection(make_documents, make_ingest):
+def test_card_escapes_texts_of_the_collection(make_documents):
     warning = "<b>site</b> | *S01* has one group"
-    card = model_card(make_documents(ingest=make_ingest(warnings=[warning])))
+    card = model_card(make_documents(ingest={"warnings": [warning]}))
     assert "\\<b\\>site\\</b\\> \\| \\*S01\\*" in card
     assert "<b>" not in card
 

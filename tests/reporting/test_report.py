@@ -7,11 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from adpet.evaluation.cross_validation import COLUMNS, pooled_summary
 from adpet.reporting.components import MEASURES, Maps, Search, number
 from adpet.reporting.explainability import GROUP_MAPS, saliency
 from adpet.reporting.model_card import model_card
-from adpet.reporting.performance import cross_validation
+from adpet.reporting.performance import folds_table
 from adpet.reporting.report import report_html
 
 HOSTILE = "<script>alert('site')</script>"
@@ -48,56 +47,41 @@ class Page(HTMLParser):
         return self.cells[at : at + 5]
 
 
-def maps(underlay):
+def maps(underlay, sanity):
     rng = np.random.default_rng(0)
-    regions = pd.DataFrame(
-        {
-            "region": ["precuneus", "pons"],
-            "ad_pattern": [True, False],
-            "ad_referenced_density": [2.0, 0.5],
-            "cn_referenced_density": [1.0, 1.0],
-            "ad_referenced_mass": [0.4, 0.1],
-            "ad_uptake": [1.0, 1.1],
-            "cn_uptake": [1.2, 1.1],
-        }
+    numbers = (
+        "ad_referenced_density",
+        "cn_referenced_density",
+        "ad_referenced_mass",
+        "ad_uptake",
+        "cn_uptake",
     )
-    cascade = pd.DataFrame(
-        {"layer": ["none", "head"], "similarity": [1, 0], "lowest": [1, 0], "highest": [1, 0]}
-    )
-    order = ["referenced", "exact", "random"] * 2
-    curves = pd.DataFrame(
-        {"map": order, "share": [0] * 3 + [1] * 3, "deletion": range(6), "insertion": range(6)}
-    )
+    regions = pd.DataFrame({"region": ["precuneus", "pons"], "ad_pattern": [True, False]})
+    regions = regions.assign(**{name: [2.0, 0.5] for name in numbers})
     return Maps(
         volumes={name: rng.normal(size=underlay.data.shape).astype(np.float32) for name in GROUP_MAPS},
         underlay=underlay.data,
         affine=underlay.affine,
         hide_below=0.2,
         regions=regions,
-        cascade=cascade,
-        curves=curves,
+        cascade=sanity[0],
+        curves=sanity[1],
     )
 
 
 def search():
-    trials = pd.DataFrame(
-        {
-            "number": [0, 1],
-            "state": ["COMPLETE", "PRUNED"],
-            "value": [0.5, 0.7],
-            "params_train.learning_rate": [0.001, 0.002],
-        }
-    )
+    columns = ["number", "state", "value", "params_train.learning_rate"]
+    trials = pd.DataFrame([(0, "COMPLETE", 0.5, 0.001), (1, "PRUNED", 0.7, 0.002)], columns=columns)
     importance = {"train.learning_rate": 1.0}
     return Search(trials, monitor="val_subject_log_loss", rising=False, importance=importance)
 
 
 @pytest.fixture(scope="module")
-def documents(make_documents, make_ingest):
+def documents(make_documents, sanity_tables):
     from adpet.imaging.template import fdg_template
 
-    ingest = make_ingest(sites={HOSTILE: 20, "S02": 16})
-    return make_documents(ingest=ingest, maps=maps(fdg_template(8.0)), search=search())
+    ingest = {"sites": {HOSTILE: 20, "S02": 16}}
+    return make_documents(ingest=ingest, maps=maps(fdg_template(8.0), sanity_tables), search=search())
 
 
 @pytest.fixture(scope="module")
@@ -111,14 +95,11 @@ def page(html):
 
 
 class TestSelfContained:
-    def test_page_refers_to_nothing_outside(self, page):
+    def test_page_refers_to_nothing_outside_and_has_no_script(self, page, html):
         for _, attributes in page.tags:
             for name in ("src", "href", "srcset", "data", "poster", "action"):
                 assert attributes.get(name, "data:").startswith(("data:", "#")), attributes
-        assert not page.all("link")
-
-    def test_page_has_no_script_and_fetches_no_style(self, page, html):
-        assert not page.all("script")
+        assert not page.all("link") + page.all("script")
         assert "url(" not in html
         assert "@import" not in html
 
@@ -173,15 +154,15 @@ class TestContent:
 
     def test_map_of_a_single_subject_is_not_shown(self, documents, make_documents):
         counts = documents.metrics["counts"] | {"subjects_ad": 1}
-        alone = make_documents(metrics=documents.metrics | {"counts": counts}, maps=documents.maps)
+        alone = make_documents(metrics={"counts": counts}, maps=documents.maps)
         kinds = [block.kind for block in saliency(alone).blocks]
         # The sanity checks are no image of anybody.
         assert kinds.count("chart") == 1
 
-    def test_alarm_names_its_maps(self, make_documents, make_cam):
+    def test_alarm_names_its_maps(self, make_documents):
         group = {"scans": 5, "share_inside_brain": 0.6, "ad_pattern": {"mass": 0.1, "over_volume": 1.0}}
         kinds = {"exact": {"ad": group, "cn": group, "cn_wrong": group}}
-        text = report_html(make_documents(cam=make_cam(alarms=["one", "two", "three"], **kinds)))
+        text = report_html(make_documents(cam={"alarms": ["one", "two", "three"], **kinds}))
         assert "3 alarms" in text
         assert "CAM CN, misclassified 40 %" in text
 
@@ -194,34 +175,12 @@ def test_numbers_have_true_minus_signs(value, text):
     assert number(value) == text
 
 
-def cross_validated(searched=8):
-    """Three folds of eight subjects; in the last one a network that is at chance."""
-    rng = np.random.default_rng(3)
-    subjects = pd.DataFrame({"subject": [f"s{number:02}" for number in range(24)], "threshold": 0.5})
-    subjects["diagnosis"] = ["AD", "CN"] * 12
-    subjects["fold"] = np.repeat([0, 1, 2], 8)
-    shifted = np.where(subjects["fold"] == 2, 0.0, 0.4) * np.where(subjects["diagnosis"] == "AD", 1, -1)
-    subjects["probability"] = 0.5 + shifted + rng.uniform(-0.05, 0.05, 24)
-    subjects["searched"] = np.arange(24) < searched
-    return pooled_summary(subjects[list(COLUMNS)], seed=0, resamples=100)
-
-
-@pytest.fixture(scope="module")
-def summary():
-    return cross_validated()
-
-
-def tables(documents):
-    return {block.caption: block for block in cross_validation(documents) if block.kind == "table"}
-
-
 class TestFolds:
-    def test_each_fold_has_a_row_with_subjects_and_auc(self, make_documents, summary):
-        rows = tables(make_documents(cross_validation=summary))["Fold by fold"].rows
-        assert [row[:3] for row in rows] == [(f"Fold {number}", "4", "4") for number in range(3)]
-        assert [row[3] for row in rows] == [
-            f"{summary['fold'][str(n)]['auc']['value']:.3f}" for n in range(3)
-        ]
+    def test_each_fold_has_a_row_with_subjects_and_auc(self, cross_validated):
+        summary = cross_validated()
+        rows = folds_table(summary).rows
+        aucs = [f"{summary['fold'][str(number)]['auc']['value']:.3f}" for number in range(3)]
+        assert [row[:4] for row in rows] == [(f"Fold {n}", "4", "4", auc) for n, auc in enumerate(aucs)]
         assert rows[0][3] == "1.000" > rows[2][3]
 
     @pytest.mark.parametrize(
@@ -231,19 +190,15 @@ class TestFolds:
             (0, "No hyperparameter was chosen"),
         ],
     )
-    def test_report_says_how_many_subjects_chose_hyperparameters(self, make_documents, searched, sentence):
+    def test_report_says_how_many_subjects_chose_hyperparameters(
+        self, make_documents, cross_validated, searched, sentence
+    ):
         assert sentence in report_html(make_documents(cross_validation=cross_validated(searched)))
 
 
-class TestRefit:
-    @pytest.fixture
-    def refitted(self, make_documents):
-        trained = make_documents().trained
-        return make_documents(trained=trained | {"before_refit": {"trained_on": ["0123456789abcdef"]}})
-
-    @pytest.mark.parametrize("written", [report_html, model_card])
-    def test_refit_is_explained(self, refitted, written):
-        text = written(refitted)
-        assert "stopped after 2 epochs, at the epoch kept before" in text
-        assert "the number of epochs and the threshold come from the first network" in text
-        assert "were chosen for a network that was trained without the validation fold" in text
+@pytest.mark.parametrize("written", [report_html, model_card])
+def test_refit_is_explained(make_documents, written):
+    text = written(make_documents(trained={"before_refit": {"trained_on": ["0123456789abcdef"]}}))
+    assert "stopped after 2 epochs, at the epoch kept before" in text
+    assert "the number of epochs and the threshold come from the first network" in text
+    assert "were chosen for a network that was trained without the validation fold" in text

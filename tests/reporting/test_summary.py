@@ -45,17 +45,15 @@ class TestLeakage:
         assert "18 points (95 % interval 6 to 30)" in line.text
         assert "40 points (95 % interval 27 to 52)" in line.text
 
-    def test_invalid_leakage_test_comes_first(self, make_documents, make_audit):
-        documents = make_documents(audit=make_audit("invalid", "new subjects are above chance"))
-        first = summary(documents)[0]
-        assert (first.label, first.tone) == ("Leakage", "bad")
-        assert first.text.startswith("Leakage test invalid: new subjects are above chance.")
-
-    def test_inconclusive_leakage_test_gives_its_reason(self, make_documents, make_audit):
-        audit = make_audit("inconclusive", "too few subjects")
-        line = by_label(make_documents(audit=audit))["Leakage"]
-        assert line.tone == "doubt"
-        assert "inconclusive: too few subjects" in line.text
+    @pytest.mark.parametrize(
+        ("verdict", "place", "tone"), [("invalid", 0, "bad"), ("inconclusive", 2, "doubt")]
+    )
+    def test_leakage_test_gives_its_reason_and_comes_first_if_invalid(
+        self, make_documents, verdict, place, tone
+    ):
+        line = summary(make_documents(audit={"verdict": verdict, "reason": "so"}))[place]
+        assert (line.label, line.tone) == ("Leakage", tone)
+        assert line.text.startswith(f"Leakage test {verdict}: so.")
 
     def test_missing_leakage_test_names_the_command(self, make_documents):
         line = by_label(make_documents(audit=None))["Leakage"]
@@ -73,13 +71,13 @@ class TestMaps:
         assert line.tone == "good"
         assert "0.700 (95 % interval 0.600 to 0.800)" in line.text
 
-    def test_real_scans_report_the_share_in_the_ad_pattern(self, make_documents, make_cam):
-        line = by_label(make_documents(cam=make_cam(truth={"scans": 0})))["Explainability"]
+    def test_real_scans_report_the_share_in_the_ad_pattern(self, make_documents):
+        line = by_label(make_documents(cam={"truth": {"scans": 0}}))["Explainability"]
         assert "20 % of the AD group's z-scored attribution map" in line.text
         assert "2.5 times" in line.text
 
-    def test_alarm_is_a_doubt(self, make_documents, make_cam):
-        line = by_label(make_documents(cam=make_cam(alarms=["ad_exact: 30%"])))["Explainability"]
+    def test_alarm_is_a_doubt(self, make_documents):
+        line = by_label(make_documents(cam={"alarms": ["ad_exact: 30%"]}))["Explainability"]
         assert line.tone == "doubt"
         assert "1 alarm" in line.text
 

@@ -1,6 +1,6 @@
 /** Types of `model.json`, written by scripts/page_types.py from adpet.contracts: do not edit. */
 
-/** How the slices' probabilities become that of the scan. */
+/** From slices to a scan. */
 export interface Aggregation {
   method: "mean_probability" | "mean_logit" | "position_weights";
   /** Of each plane, for position_weights. */
@@ -19,12 +19,12 @@ export interface CalibrationBin {
   /** Upper end of the exact 95 % interval. */
   ad_share_high: number;
 }
-/** A value with the ends of its 95 % interval. */
+/** A value with its 95 % confidence interval. */
 export type Estimate = { value: number; low: number; high: number };
 /** Pyramid level: subsampling and blur, in voxels. */
 export type Level = { step: number; blur: number; every: number };
-/** What the model was trained from; only the identifier is needed here. */
-export type Lineage = { id: string };
+/** Lineage of an exported model; inference needs the id alone. */
+export type ModelLineage = { id: string };
 /** The ONNX file, and the sizes of its input and of its maps in pixels. */
 export type Network = { file: string; input_size: number; map_size: [number, number] };
 /** What the model reached on the test subjects. */
@@ -112,7 +112,7 @@ export interface StandardSpace {
 export interface ModelDocument {
   format: 1;
   name: string;
-  lineage: Lineage;
+  lineage: ModelLineage;
   adpet_version: string;
   intended_use: string;
   labels: string[];

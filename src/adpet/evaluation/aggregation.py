@@ -39,18 +39,12 @@ def subject_probabilities(
     aggregation : {"mean_probability", "mean_logit", "position_weights"}
         What is averaged; a mean logit is turned back into a probability.
     weights : (positions,) float64 ndarray, optional
-        Weight of each slice `index`, for "position_weights". In a scan without some positions the others
-        share.
+        Of each slice `index`; in a scan without some positions the others share.
 
     Returns
     -------
     DataFrame
         `subject`, `diagnosis`, `probability`, sorted by subject.
-
-    Raises
-    ------
-    InputError
-        The table is empty or malformed, or a position has no weight.
     """
     check_predictions(predictions)
     score = _score(predictions["probability"].to_numpy(np.float64), aggregation)
@@ -67,15 +61,7 @@ def subject_probabilities(
 def pooled_probability(
     probability: FloatArray, *, aggregation: Aggregation, weights: FloatArray | None = None
 ) -> float:
-    """Average the slices of one scan, as `subject_probabilities` does.
-
-    Parameters
-    ----------
-    probability : (slices,) float64 ndarray
-        Probability of AD of every slice, in order of position.
-    aggregation : {"mean_probability", "mean_logit", "position_weights"}
-    weights : (slices,) float64 ndarray, optional
-    """
+    """Average the slices of one scan, in order of position."""
     weight = _weight_of(np.arange(probability.size), aggregation, weights)
     mean = np.atleast_1d(np.average(_score(probability, aggregation), weights=weight))
     return float(_probability(mean, aggregation)[0])
@@ -87,15 +73,7 @@ def learn_position_weights(validation: "pd.DataFrame", *, positions: int) -> Flo
     Non-negative logistic regression of the diagnosis on slice logits, with a prior centred at the mean logit:
     with p `positions`, weights w_i and s = `PRIOR_SPREAD`, it minimises the log loss summed over subjects
     (diagnoses weigh the same) plus sum((p w_i - 1)^2) / (2 s^2), over w >= 0 and a free offset. That is
-    convex. The weights are divided by their sum; the threshold takes the place of the offset. Without both
-    diagnoses all weights are equal.
-
-    Parameters
-    ----------
-    validation : DataFrame
-        Predictions of validation subjects, never of test subjects.
-    positions : int
-        Slices of a whole scan.
+    convex. The threshold takes the place of the offset. Without both diagnoses all weights are equal.
 
     Returns
     -------
@@ -175,7 +153,6 @@ def _subject_logits(
 def _weight_of(
     index: "np.ndarray[tuple[int], np.dtype[np.intp]]", aggregation: Aggregation, weights: FloatArray | None
 ) -> FloatArray:
-    """Return the weight of each slice by its position."""
     if aggregation != "position_weights":
         return np.ones(index.size)
     if weights is None:
@@ -190,7 +167,6 @@ def _weight_of(
 
 
 def _score(probability: FloatArray, aggregation: Aggregation) -> FloatArray:
-    """Return the quantity to average."""
     if aggregation == "mean_probability":
         return probability
     inside = np.clip(probability, SMALLEST_PROBABILITY, 1 - SMALLEST_PROBABILITY)

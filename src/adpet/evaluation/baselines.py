@@ -51,11 +51,6 @@ def voxel_features(
     -------
     (scans, blocks) float32 ndarray
         Mean over the brain voxels of each block that is at least half brain.
-
-    Raises
-    ------
-    InputError
-        A volume has another shape than the mask, there are no volumes, or no block is brain.
     """
     inside = _block_sums(mask.astype(np.float32), block)
     kept = inside >= MIN_BRAIN_IN_BLOCK * block**3
@@ -79,17 +74,7 @@ def voxel_features(
 def region_means(
     volume: npt.NDArray[np.float32], labels: npt.NDArray[np.int16], numbers: Sequence[int]
 ) -> FeatureArray:
-    """Mean SUVR of each region, both hemispheres together.
-
-    Parameters
-    ----------
-    volume : (i, j, k) float32 ndarray
-        SUVR.
-    labels : (i, j, k) int16 ndarray
-        On the same grid.
-    numbers : sequence of int
-        Labels of the regions; each occurs.
-    """
+    """Mean SUVR of each region, both hemispheres together."""
     counts = np.bincount(labels.ravel(), minlength=max(numbers) + 1)[list(numbers)]
     sums = np.bincount(labels.ravel(), weights=volume.ravel(), minlength=max(numbers) + 1)[list(numbers)]
     return np.asarray(sums / counts, dtype=np.float32)
@@ -110,8 +95,7 @@ def region_model() -> "Pipeline":
 def fact_model(facts: Sequence[str]) -> "Pipeline":
     """Return the unfitted logistic regression on scans-table columns.
 
-    A missing age becomes the median plus an indicator, since missing may be informative. A missing word is a
-    category of its own; a word that training lacked is ignored.
+    Missing may be informative: a missing age becomes the median plus an indicator, a missing word a category.
     """
     from sklearn.compose import make_column_transformer
     from sklearn.impute import SimpleImputer
@@ -158,8 +142,7 @@ def baseline_predictions(
     Returns
     -------
     test, out_of_fold : DataFrame
-        Predictions with one row a scan (`index` 0), as `metrics.evaluation` takes them. The training scans
-        are predicted out of fold (five folds of subjects), to choose the baseline's threshold.
+        Predictions with one row a scan (`index` 0); those of training scans choose the baseline's threshold.
 
     Raises
     ------
@@ -212,7 +195,6 @@ def _linear_model() -> "Pipeline":
 
 
 def _unit_length(features: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
-    """Divide standardised features by the root of their number."""
     return np.asarray(features / np.sqrt(features.shape[1]), dtype=np.float64)
 
 
@@ -224,7 +206,6 @@ def _block_sums(volume: npt.NDArray[np.float32], block: int) -> npt.NDArray[np.f
 
 
 def _as_predictions(scans: pd.DataFrame, probability: npt.NDArray[np.floating]) -> pd.DataFrame:
-    """Return a predictions table with one row a scan."""
     columns = ["scan", "subject", "session", "diagnosis", "part"]
     table = scans[columns].reset_index(drop=True).assign(probability=probability)
     table.insert(1, "index", 0)

@@ -42,33 +42,15 @@ LEVELS = 512
 
 @dataclass(frozen=True, kw_only=True)
 class SubjectSums:
-    """Sums within subjects from which metrics of resamples follow.
+    """Sums within subjects from which metrics of resamples follow."""
 
-    Attributes
-    ----------
-    truth : (subjects,) bool ndarray
-        True for AD.
-    size : (subjects,) float64 ndarray
-        Scores of the subject: 1 at the subject level, its slices at the slice level.
-    called_ad : (subjects,) float64 ndarray
-        Scores of the subject at or above the threshold.
-    squared_error : (subjects,) float64 ndarray
-        Sum of (probability - truth) squared.
-    pairs_won : (AD subjects, CN subjects) float64 ndarray
-        Pairs of one score from each that AD wins; a tie counts one half.
-    at_or_above : (subjects, levels) float64 ndarray
-        Scores of the subject at or above each level, levels falling; the last holds all.
-    bin_excess : (subjects, bins) float64 ndarray
-        Sum of (probability - truth) in each bin of equal mass of the whole sample.
-    """
-
-    truth: BoolArray
-    size: FloatArray
-    called_ad: FloatArray
-    squared_error: FloatArray
-    pairs_won: FloatArray
-    at_or_above: FloatArray
-    bin_excess: FloatArray
+    truth: BoolArray  # (subjects,), True for AD
+    size: FloatArray  # (subjects,), scores of each: 1, or its slices
+    called_ad: FloatArray  # (subjects,), scores at or above the threshold
+    squared_error: FloatArray  # (subjects,)
+    pairs_won: FloatArray  # (AD subjects, CN subjects), pairs of scores that AD wins; a tie counts one half
+    at_or_above: FloatArray  # (subjects, levels), scores at or above each level, levels falling
+    bin_excess: FloatArray  # (subjects, bins), sum of (probability - truth), bins of equal mass
 
 
 def subject_resamples(truth: BoolArray, *, resamples: int, seed: int) -> FloatArray:
@@ -77,17 +59,10 @@ def subject_resamples(truth: BoolArray, *, resamples: int, seed: int) -> FloatAr
     The counts depend on the subjects' order and diagnosis alone: two models scored on the same subjects with
     the same seed get the same resamples, so their differences are paired.
 
-    Parameters
-    ----------
-    truth : (subjects,) bool ndarray
-        True for AD.
-    resamples : int
-    seed : int
-
     Returns
     -------
     (resamples, subjects) float64 ndarray
-        How often each subject was drawn: 8 bytes a subject and resample.
+        How often each subject was drawn.
     """
     rng = np.random.default_rng(seed)
     counts = np.zeros((resamples, truth.size), dtype=np.float64)
@@ -114,7 +89,7 @@ def subject_sums(
     codes : (scores,) int ndarray
         Position in `truth` of the subject that each score belongs to.
     probability : (scores,) float64 ndarray
-        Probability of AD.
+        Of AD.
     threshold : float or (scores,) float64 ndarray
         A score at or above it is predicted AD.
     """
@@ -133,18 +108,7 @@ def subject_sums(
 
 
 def resampled_metrics(sums: SubjectSums, counts: FloatArray) -> dict[MetricName, FloatArray]:
-    """Return every metric of every resample.
-
-    Parameters
-    ----------
-    sums : SubjectSums
-    counts : (resamples, subjects) float64 ndarray
-        How often each subject was drawn; a row of ones gives the metrics of the sample itself.
-
-    Returns
-    -------
-    dict of (resamples,) float64 ndarray
-    """
+    """Return every metric of every resample in `counts`, (resamples, subjects)."""
     ad, cn = counts[:, sums.truth], counts[:, ~sums.truth]
     size_ad, size_cn = ad @ sums.size[sums.truth], cn @ sums.size[~sums.truth]
     true_positive = ad @ sums.called_ad[sums.truth]
@@ -166,7 +130,6 @@ def resampled_metrics(sums: SubjectSums, counts: FloatArray) -> dict[MetricName,
 
 
 def _summed(codes: npt.NDArray[np.intp], weights: npt.NDArray[Any], n: int) -> FloatArray:
-    """Sum `weights` by code."""
     return np.asarray(np.bincount(codes, weights=weights, minlength=n), dtype=np.float64)
 
 
@@ -216,12 +179,9 @@ def metric_intervals(sums: SubjectSums, counts: FloatArray) -> dict[MetricName, 
 
     Percentile bootstrap (Efron and Tibshirani 1993, chapter 13). Near 0 or 1 resamples cannot show errors
     that the sample lacks: with 18 + 18 subjects and a true AUC of 0.98 such an interval holds it in 74 % of
-    simulated studies, and at an AUC of 1 it shrinks to a point. An interval that touches 0 or 1 is therefore
-    widened to the analytic one (then 95 % or more in the same simulation): `score_interval_auc` for the AUC,
-    `exact_interval` for proportions (average precision as one of the AD subjects, after Boyd 2013, ECML
-    PKDD), two of them combined for balanced accuracy. These count subjects, never slices. Brier scores stay
-    as they are. Resampling inflates the calibration error, a sum of distances: its interval starts at that of
-    the basic bootstrap (chapter 13 too).
+    simulated studies. An interval that touches 0 or 1 is therefore widened to the analytic one (95 % or more
+    in the same simulation), which counts subjects, never slices. Resampling inflates the calibration error, a
+    sum of distances: its interval starts at that of the basic bootstrap (chapter 13 too).
     """
     samples = resampled_metrics(sums, counts)
     ones = np.ones((1, sums.truth.size))
@@ -247,12 +207,9 @@ def percentile_interval(samples: FloatArray) -> tuple[float, float]:
 def score_interval_auc(auc: float, *, n_ad: int, n_cn: int) -> tuple[float, float]:
     """Score interval of an AUC, honest at 1.
 
-    Newcombe's method 5: all areas theta with (auc - theta)^2 <= z^2 V(theta). V is the variance of Hanley and
-    McNeil, both group sizes replaced by their mean where they stand for degrees of freedom.
-
-    References
-    ----------
-    Newcombe 2006, Statistics in Medicine 25:559-573; Hanley and McNeil 1982, Radiology 143:29-36.
+    Newcombe's method 5 (2006, Statistics in Medicine 25:559-573): all areas theta with
+    (auc - theta)^2 <= z^2 V(theta). V is the variance of Hanley and McNeil (1982, Radiology 143:29-36), both
+    group sizes replaced by their mean where they stand for degrees of freedom.
     """
     from scipy.optimize import brentq
     from scipy.stats import norm
@@ -272,10 +229,9 @@ def score_interval_auc(auc: float, *, n_ad: int, n_cn: int) -> tuple[float, floa
 
 
 def exact_interval(proportion: float, *, n: int) -> tuple[float, float]:
-    """Return the exact binomial interval.
+    """Return the exact binomial interval (Clopper and Pearson 1934).
 
-    Clopper and Pearson 1934, Biometrika 26:404-413. `proportion` need not be a multiple of 1/n: slices are
-    counted as shares of their subjects.
+    `proportion` need not be a multiple of 1/n: slices are counted as shares of their subjects.
     """
     from scipy.stats import beta
 
@@ -288,7 +244,10 @@ def exact_interval(proportion: float, *, n: int) -> tuple[float, float]:
 def analytic_intervals(
     value: dict[MetricName, float], *, n_ad: int, n_cn: int
 ) -> dict[MetricName, tuple[float, float]]:
-    """Return the intervals that need no resampling; `n` counts subjects."""
+    """Return the intervals that need no resampling; `n` counts subjects.
+
+    Average precision counts as a proportion of the AD subjects (Boyd 2013, ECML PKDD).
+    """
     intervals: dict[MetricName, tuple[float, float]] = {
         "auc": score_interval_auc(value["auc"], n_ad=n_ad, n_cn=n_cn),
         "average_precision": exact_interval(value["average_precision"], n=n_ad),

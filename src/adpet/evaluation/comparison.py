@@ -1,7 +1,7 @@
 """Paired comparison of models, and performance by subgroup."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Self
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,8 +10,6 @@ from adpet.errors import InputError
 from adpet.evaluation.aggregation import POSITIVE
 from adpet.evaluation.bootstrap import (
     NEAR_END,
-    BoolArray,
-    FloatArray,
     analytic_intervals,
     percentile_interval,
     resampled_metrics,
@@ -34,44 +32,14 @@ NUISANCES = ("age_sex", "scanner", "site")
 CHANCE = 0.5
 
 
-class _Area(NamedTuple):
-    """An AUC with its resamples and its analytic interval."""
-
-    value: float
-    samples: FloatArray
-    low: float
-    high: float
-    at_end: bool
-
-    @classmethod
-    def of(cls, subjects: pd.DataFrame, truth: BoolArray, counts: FloatArray) -> Self:
-        probability = subjects["probability"].to_numpy(np.float64)
-        sums = subject_sums(truth, np.arange(truth.size), probability, threshold=CHANCE)
-        samples = resampled_metrics(sums, counts)["auc"]
-        value = float(resampled_metrics(sums, np.ones((1, truth.size)))["auc"][0])
-        interval = score_interval_auc(value, n_ad=int(truth.sum()), n_cn=int((~truth).sum()))
-        low, high = percentile_interval(samples)
-        return cls(value, samples, *interval, low <= NEAR_END or high >= 1 - NEAR_END)
-
-
 def auc_difference(
     network: pd.DataFrame, baseline: pd.DataFrame, *, seed: int, resamples: int = DEFAULT_RESAMPLES
 ) -> Interval:
     """Return the AUC difference with its paired interval.
 
-    Both get the same resamples of subjects. If resamples of either reach 0 or 1, the interval is widened to
-    that of two independent areas (Newcombe 1998, Statistics in Medicine 17:873-890, method 10, on
-    `score_interval_auc`), which is conservative for areas on the same subjects.
-
-    Parameters
-    ----------
-    network, baseline : DataFrame
-        `subject`, `diagnosis`, `probability`, one row a subject, as of `subject_probabilities`.
-
-    Raises
-    ------
-    InputError
-        The tables have different subjects.
+    If resamples of either model reach 0 or 1, the interval is widened to that of two independent areas
+    (Newcombe 1998, Statistics in Medicine 17:873-890, method 10, on `score_interval_auc`), which is
+    conservative for areas on the same subjects. Tables are as of `subject_probabilities`.
     """
     if list(network["subject"]) != list(baseline["subject"]):
         raise InputError(
@@ -80,54 +48,49 @@ def auc_difference(
         )
     truth = network["diagnosis"].to_numpy() == POSITIVE
     counts = subject_resamples(truth, resamples=resamples, seed=seed)
-    first, second = (_Area.of(table, truth, counts) for table in (network, baseline))
-    difference = first.value - second.value
-    low, high = percentile_interval(first.samples - second.samples)
-    if first.at_end or second.at_end:
-        below = np.hypot(first.value - first.low, second.high - second.value)
-        above = np.hypot(first.high - first.value, second.value - second.low)
-        low, high = min(low, difference - below), max(high, difference + above)
+    sums = [
+        subject_sums(
+            truth, np.arange(truth.size), table["probability"].to_numpy(np.float64), threshold=CHANCE
+        )
+        for table in (network, baseline)
+    ]
+    first, second = (float(resampled_metrics(each, np.ones((1, truth.size)))["auc"][0]) for each in sums)
+    samples = [resampled_metrics(each, counts)["auc"] for each in sums]
+    ends = [end for sample in samples for end in percentile_interval(sample)]
+    difference = first - second
+    low, high = percentile_interval(samples[0] - samples[1])
+    if min(ends) <= NEAR_END or max(ends) >= 1 - NEAR_END:
+        sizes = {"n_ad": int(truth.sum()), "n_cn": int((~truth).sum())}
+        (low_1, high_1), (low_2, high_2) = (score_interval_auc(value, **sizes) for value in (first, second))
+        low = min(low, difference - np.hypot(first - low_1, high_2 - second))
+        high = max(high, difference + np.hypot(high_1 - first, second - low_2))
     return {"value": difference, "low": float(min(low, difference)), "high": float(max(high, difference))}
 
 
 def findings(metrics: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Return sentences that follow from ``metrics.json``.
-
-    Returns
-    -------
-    dict
-        `warnings` about nuisances that separate AD from CN; `not_beaten` and `beaten`, a sentence a baseline.
-    """
+    """Return sentences on nuisances and baselines from ``metrics.json``."""
     differences = metrics["differences"]
     names = [name for name in BASELINES if name in differences]
-    return {
-        "warnings": [
-            _warning(name, metrics["baselines"][name]["auc"]) for name in names if _warns(name, metrics)
-        ],
-        "not_beaten": [
-            comparison_sentence(name, differences[name]) for name in names if differences[name]["low"] <= 0
-        ],
-        "beaten": [
-            comparison_sentence(name, differences[name]) for name in names if differences[name]["low"] > 0
-        ],
+    areas = {name: metrics["baselines"][name]["auc"] for name in names if name in NUISANCES}
+    found: dict[str, list[str]] = {
+        "warnings": [_warning(name, auc) for name, auc in areas.items() if auc["low"] > CHANCE],
+        "not_beaten": [],
+        "beaten": [],
     }
+    for name in names:
+        outcome = "beaten" if differences[name]["low"] > 0 else "not_beaten"
+        found[outcome].append(comparison_sentence(name, differences[name]))
+    return found
 
 
 def comparison_sentence(name: str, difference: Mapping[str, float]) -> str:
     """Return whether the network beats a baseline."""
-    verb = "does not beat"
-    if difference["low"] > 0:
-        verb = "beats"
-    elif difference["high"] < 0:
-        verb = "is worse than"
+    worse = "is worse than" if difference["high"] < 0 else "does not beat"
+    verb = "beats" if difference["low"] > 0 else worse
     return (
         f"The network {verb} the {BASELINES[name]} baseline (AUC difference {difference['value']:.2f}, "
         f"95 % interval {difference['low']:.2f} to {difference['high']:.2f})"
     )
-
-
-def _warns(name: str, metrics: Mapping[str, Any]) -> bool:
-    return name in NUISANCES and metrics["baselines"][name]["auc"]["low"] > CHANCE
 
 
 def _warning(name: str, auc: Mapping[str, float]) -> str:
@@ -152,15 +115,7 @@ FACTS = ("age", "sex", "site", "scanner")
 def subject_facts(scans: pd.DataFrame) -> pd.DataFrame:
     """Return age band, sex, site and scanner of each subject.
 
-    Parameters
-    ----------
-    scans : DataFrame
-        `subject`, `age` (years, NaN if unknown), `sex`, `site`, `scanner` ("" if unknown).
-
-    Returns
-    -------
-    DataFrame
-        `subject` and `FACTS`; "several" if a subject's scans are of several sites or scanners.
+    Cells are "several" if a subject's scans differ, "unknown" if all are empty.
     """
     grouped = scans.groupby("subject", sort=True)
     table = pd.DataFrame({"age": grouped["age"].min().map(_age_band)})
@@ -172,22 +127,9 @@ def subject_facts(scans: pd.DataFrame) -> pd.DataFrame:
 def subgroup_table(subjects: pd.DataFrame, facts: pd.DataFrame, *, threshold: float) -> pd.DataFrame:
     """Return AUC and balanced accuracy by subgroup, with intervals.
 
-    Intervals are analytic (`bootstrap.analytic_intervals`), since subgroups are often too small to resample.
-    Cells are empty without both diagnoses. Subgroups are many and post hoc: an odd one is a question, not a
-    result.
-
-    Parameters
-    ----------
-    subjects : DataFrame
-        `subject`, `diagnosis`, `probability`.
-    facts : DataFrame
-        As of `subject_facts`.
-    threshold : float
-
-    Returns
-    -------
-    DataFrame
-        `SUBGROUP_COLUMNS`; the first row is of all subjects.
+    Intervals are analytic, since subgroups are often too small to resample. Cells are empty without both
+    diagnoses. Subgroups are many and post hoc: an odd one is a question, not a result. The first row is of
+    all subjects.
     """
     table = subjects.merge(facts, on="subject", how="left", validate="one_to_one")
     rows = [("all", "all", *_scores(table, threshold))]

@@ -30,20 +30,16 @@ def fold_subjects(
 ) -> pd.DataFrame:
     """Return a fold's test subjects and its threshold.
 
+    Position weights and threshold are chosen on the fold's validation subjects.
+
     Parameters
     ----------
     predictions : DataFrame
         One row a slice, `part` "test" or "validation".
     fold : int
     aggregation : {"mean_probability", "mean_logit", "position_weights"}
-        Position weights and threshold are chosen on the fold's validation subjects.
     positions : int
         Slices of a whole scan.
-
-    Returns
-    -------
-    DataFrame
-        `subject`, `diagnosis`, `probability`, `threshold`, `fold`.
     """
     parts = dict(iter(predictions.groupby("part", sort=True)))
     weights = learn_position_weights(parts["validation"], positions=positions)
@@ -60,37 +56,22 @@ def pooled_summary(
     """Return the document of ``summary.json``; every leaf is a number.
 
     Intervals are over subjects with the networks fixed; the spread shows how much networks differ. A pooled
-    AUC also suffers if the folds' networks are calibrated differently.
+    AUC also suffers if the folds' networks are calibrated differently. `unsearched` are the subjects that no
+    hyperparameter was chosen on, if these are some of each diagnosis but not all.
 
     Parameters
     ----------
     subjects : DataFrame
         `COLUMNS`.
-
-    Returns
-    -------
-    dict
-        `folds`; `pooled.<metric>.{value,low,high}` of all subjects; `unsearched`, the same of the subjects
-        that no hyperparameter was chosen on, if these are some of each diagnosis but not all;
-        `spread.<metric>.{mean,sd,low,high}` over folds (low and high are the extremes);
-        `fold.<number>.<metric>.{value,low,high}`; `counts`.
     """
     folds = {str(fold): rows for fold, rows in subjects.groupby("fold", sort=True)}
-    by_fold = {fold: _values(rows) for fold, rows in folds.items()}
-    spread = {
-        name: {
-            "mean": float(column.mean()),
-            "sd": float(column.std(ddof=1)),
-            "low": float(column.min()),
-            "high": float(column.max()),
-        }
-        for name, column in pd.DataFrame(by_fold).T.items()
-    }
+    by_fold = pd.DataFrame([_values(rows) for rows in folds.values()])
+    spread = by_fold.agg(["mean", "std", "min", "max"]).set_axis(["mean", "sd", "low", "high"])
     unsearched = subjects[~subjects["searched"]]
     summary: dict[str, Any] = {
-        "folds": len(by_fold),
+        "folds": len(folds),
         "pooled": _intervals(subjects, seed=seed, resamples=resamples),
-        "spread": spread,
+        "spread": spread.to_dict(),
         "fold": {fold: _intervals(rows, seed=seed, resamples=resamples) for fold, rows in folds.items()},
         "counts": {
             "subjects": len(subjects),

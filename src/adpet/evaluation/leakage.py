@@ -49,18 +49,7 @@ RELABELLINGS: Final = 10_000
 
 
 def audit_subjects(subjects: pd.DataFrame, *, most: int, seed: int) -> pd.DataFrame:
-    """Draw at most `most` subjects, balanced by diagnosis.
-
-    Parameters
-    ----------
-    subjects : DataFrame
-        One row a subject: `subject`, `diagnosis`; further columns are kept.
-
-    Returns
-    -------
-    DataFrame
-        Ordered by subject.
-    """
+    """Draw at most `most` subjects, balanced by diagnosis, in order."""
     rng = np.random.default_rng(seed)
     ordered = subjects.sort_values("subject", ignore_index=True)
     groups = [np.flatnonzero(ordered["diagnosis"] == diagnosis) for diagnosis in DIAGNOSES]
@@ -74,11 +63,6 @@ def shuffled_labels(subjects: pd.DataFrame, *, seed: int) -> dict[str, str]:
 
     Within each part one half of each diagnosis is labelled AD and the other CN, at random; odd numbers keep
     the part balanced. A plain permutation would agree with the truth in small groups by chance.
-
-    Parameters
-    ----------
-    subjects : DataFrame
-        One row a subject: `subject`, `diagnosis`, `part`.
     """
     rng = np.random.default_rng(seed)
     labels: dict[str, str] = {}
@@ -102,11 +86,6 @@ def audit_arms(
         `scan`, `index`, `subject`, `diagnosis`.
     subjects : DataFrame
         One row a subject: `subject`, `diagnosis`, `age`, `sex`.
-
-    Returns
-    -------
-    dict of DataFrame
-        By the names of `ARMS`. All test the same share; the shuffled arms have the same labels.
     """
     parts = split_by_subject(subjects, test_fraction=test_fraction, folds=0, seed=seed)
     by_subject = assign_slices(slices, slices.drop_duplicates("scan"), parts)
@@ -138,14 +117,7 @@ def leakage_audit(
     truth : mapping of str to str
         The true diagnosis of each subject.
     aggregation, seed, resamples
-        As of `metrics.bootstrap_intervals`; intervals are over subjects.
-
-    Returns
-    -------
-    dict
-        `verdict`, `valid`, `conclusive`, `reason`; `arms.<name>.{slice,subject}.{accuracy,auc}` with
-        interval, `arms.<name>.training_accuracy`, ...; `gap.<labels>`, of the accuracy per slice, with
-        interval; `chance.{p,smallest_p,level}`.
+        As of `metrics.bootstrap_intervals`.
     """
     options = {"seed": seed, "resamples": resamples}
     arms = {name: _arm(predictions[name], aggregation=aggregation, **options) for name in ARMS}
@@ -168,17 +140,10 @@ def verdict(*, p: float, smallest_p: float, fitted: float) -> dict[str, Any]:
 
     Parameters
     ----------
-    p : float
+    p, smallest_p : float
         Of `chance_test`, for new subjects with shuffled labels.
-    smallest_p : float
-        Lowest `p` that these numbers of subjects allow.
     fitted : float
         Lower training accuracy of the two arms with shuffled labels.
-
-    Returns
-    -------
-    dict
-        `verdict` ("clean", "invalid" or "inconclusive"), `valid` and `conclusive` (0 or 1), `reason`.
     """
     valid = p >= CHANCE_LEVEL
     doubts = []
@@ -223,7 +188,7 @@ def chance_test(
 
     Returns
     -------
-    p, smallest_p : float, float
+    p, smallest_p : float
         One-sided p, and its lowest possible value.
     """
     predicted = predictions.assign(predicted=predictions["probability"] >= DEFAULT_THRESHOLD)
@@ -247,8 +212,7 @@ def chance_test(
 def accuracy_gap(leaky: pd.DataFrame, honest: pd.DataFrame, *, seed: int, resamples: int) -> dict[str, float]:
     """Return the accuracy difference of two arms, with interval.
 
-    Per slice, 95 % over subjects. The arms are resampled independently, which is conservative for shared
-    subjects.
+    Per slice; arms are resampled independently, which is conservative for shared subjects.
     """
     first = _accuracies(leaky, seed=seed, resamples=resamples)
     second = _accuracies(honest, seed=seed + 1, resamples=resamples)

@@ -1,5 +1,6 @@
 """Metrics, calibration, ROC and precision-recall curves."""
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
@@ -42,11 +43,6 @@ def classification_metrics(
         A probability at or above it is predicted AD.
     bins : int, optional
         Of the calibration error; by default as many as n subjects can fill.
-
-    Raises
-    ------
-    InputError
-        Only one class occurs.
     """
     from sklearn import metrics as sk
 
@@ -80,18 +76,8 @@ def choose_threshold(subjects: pd.DataFrame) -> float:
     """Return the threshold with the largest Youden index.
 
     Sensitivity + specificity - 1 (Youden 1950, Cancer 3:32-35); to be chosen on validation subjects, never on
-    the reported ones.
-
-    Parameters
-    ----------
-    subjects : DataFrame
-        `diagnosis` and `probability`, one row a subject.
-
-    Returns
-    -------
-    float
-        Midway between two neighbouring scores; of ties the one nearest to 0.5; 0.5 if no threshold beats
-        chance.
+    the reported ones. It is midway between two neighbouring scores; of ties the one nearest to 0.5; 0.5 if no
+    threshold beats chance.
     """
     truth = subjects["diagnosis"].to_numpy() == POSITIVE
     probability = subjects["probability"].to_numpy(np.float64)
@@ -118,27 +104,12 @@ def level_intervals(
     threshold: float | FloatArray,
     counts: FloatArray,
 ) -> dict[MetricName, Interval]:
-    """Return every metric with its 95 % interval over subjects.
-
-    Parameters
-    ----------
-    truth : (subjects,) bool ndarray
-    codes : (scores,) int ndarray
-        Position in `truth` of the subject that each score belongs to.
-    probability : (scores,) float64 ndarray
-    threshold : float or (scores,) float64 ndarray
-    counts : (resamples, subjects) float64 ndarray
-        As of `bootstrap.subject_resamples`.
-    """
+    """Every metric with its 95 % interval; arguments as `subject_sums`."""
     values = classification_metrics(truth[codes], probability, threshold=threshold, bins=bins_for(truth.size))
     intervals = metric_intervals(subject_sums(truth, codes, probability, threshold=threshold), counts)
     # Rounding differs in the last digit, and an interval must hold its value.
     return {
-        name: {
-            "value": value,
-            "low": min(intervals[name][0], value),
-            "high": max(intervals[name][1], value),
-        }
+        name: {"value": value, "low": min(intervals[name][0], value), "high": max(intervals[name][1], value)}
         for name, value in values.items()
     }
 
@@ -156,23 +127,7 @@ def bootstrap_intervals(
 
     Cluster bootstrap: subjects are drawn within each diagnosis with all their scans and slices. Slices of one
     subject are near copies; drawn singly they would make intervals several times too narrow. Both levels use
-    the same resamples.
-
-    Parameters
-    ----------
-    predictions : DataFrame
-    aggregation : {"mean_probability", "mean_logit", "position_weights"}
-    threshold : float
-        Used at both levels.
-    seed : int
-    resamples : int
-    weights : (positions,) float64 ndarray, optional
-        For "position_weights".
-
-    Returns
-    -------
-    dict
-        Level -> metric -> `value`, `low`, `high`.
+    the same resamples and threshold.
     """
     subjects = subject_probabilities(predictions, aggregation=aggregation, weights=weights)
     truth = subjects["diagnosis"].to_numpy() == POSITIVE
@@ -207,25 +162,17 @@ def evaluation(
     validation_predictions : DataFrame
         Of the subjects that choose the threshold; if empty it is 0.5.
     aggregation : {"mean_probability", "mean_logit", "position_weights"}
-    seed : int
-    resamples : int
+    seed, resamples : int
+        Of the bootstrap.
     allow_shared_subjects : bool
         Only for the slice split of 2019, which is marked as leaky.
     weights : (positions,) float64 ndarray, optional
         For "position_weights"; learned on the validation subjects as well.
 
-    Returns
-    -------
-    dict
-        `subject.<metric>.{value,low,high}`, `subject.confusion.*`, the same under `slice`, `counts.*`,
-        `threshold`.
-
     Raises
     ------
     LeakageError
         A subject is in both tables.
-    InputError
-        As `subject_probabilities` and `classification_metrics`.
     """
     pooling: dict[str, Any] = {"aggregation": aggregation, "weights": weights}
     threshold = DEFAULT_THRESHOLD
@@ -249,7 +196,6 @@ def evaluation(
 
 
 def _confusion(table: pd.DataFrame, threshold: float) -> dict[str, int]:
-    """Count the cells of the confusion matrix."""
     truth: npt.NDArray[np.bool_] = table["diagnosis"].to_numpy() == POSITIVE
     predicted = table["probability"].to_numpy(np.float64) >= threshold
     return {
@@ -261,7 +207,6 @@ def _confusion(table: pd.DataFrame, threshold: float) -> dict[str, int]:
 
 
 def _counts(predictions: pd.DataFrame, subjects: pd.DataFrame) -> dict[str, int]:
-    """Count subjects, scans and slices."""
     return {
         "subjects": len(subjects),
         "subjects_ad": int((subjects["diagnosis"] == POSITIVE).sum()),
@@ -282,105 +227,63 @@ def calibration_error(truth: BoolArray, probability: FloatArray, *, bins: int) -
     return float(np.abs(gaps).sum() / truth.size)
 
 
-def calibration_table(
-    truth: BoolArray, probability: FloatArray, *, bins: int, independent: bool
-) -> pd.DataFrame:
-    """Return the points of the reliability diagram.
-
-    Parameters
-    ----------
-    truth : (n,) bool ndarray
-        True for AD.
-    probability : (n,) float64 ndarray
-    bins : int
-    independent : bool
-        Whether scores are of different subjects; slices of one get no interval.
-
-    Returns
-    -------
-    DataFrame
-        A row a bin: `n`, mean `probability`, `observed` share of AD, exact 95 % interval `low` and `high`.
-    """
-    codes: npt.NDArray[np.intp] = equal_mass_bins(probability, bins=bins)
-    rows = []
-    for code in np.unique(codes):
-        here = codes == code
-        observed = float(truth[here].mean())
-        low, high = exact_interval(observed, n=int(here.sum())) if independent else (np.nan, np.nan)
-        rows.append((int(here.sum()), float(probability[here].mean()), observed, low, high))
-    return pd.DataFrame(rows, columns=["n", "probability", "observed", "low", "high"])
-
-
 # Points of a curve, however many slices it has.
 CURVE_POINTS = 500
 
 
 def roc_curves(subjects: pd.DataFrame, slices: pd.DataFrame) -> pd.DataFrame:
-    """Return the ROC curves per subject and per slice.
-
-    Parameters
-    ----------
-    subjects, slices : DataFrame
-        `diagnosis` and `probability`, one row a subject, and one a slice.
-
-    Returns
-    -------
-    DataFrame
-        `level` ("subject" or "slice"), `false_positive_rate`, `sensitivity`; at most about 500 points a
-        level.
-    """
+    """Return the ROC curves per subject and per slice."""
     from sklearn.metrics import roc_curve
 
-    parts = []
-    for level, table in (("subject", subjects), ("slice", slices)):
+    def curve(table: pd.DataFrame) -> pd.DataFrame:
         rate, sensitivity, _ = roc_curve(table["diagnosis"] == POSITIVE, table["probability"])
-        kept = _spread(rate.size)
-        columns = {"level": level, "false_positive_rate": rate[kept], "sensitivity": sensitivity[kept]}
-        parts.append(pd.DataFrame(columns))
-    return pd.concat(parts, ignore_index=True)
+        return pd.DataFrame({"false_positive_rate": rate, "sensitivity": sensitivity})
+
+    return _by_level(curve, subjects, slices)
 
 
 def precision_recall_curves(subjects: pd.DataFrame, slices: pd.DataFrame) -> pd.DataFrame:
     """Return precision-recall curves per subject and per slice.
 
-    Parameters
-    ----------
-    subjects, slices : DataFrame
-        As of `roc_curves`.
+    Drawn in steps, each precision holding from the recall before it, the area is the average precision.
+    """
+    from sklearn.metrics import precision_recall_curve
+
+    def curve(table: pd.DataFrame) -> pd.DataFrame:
+        precision, recall, _ = precision_recall_curve(table["diagnosis"] == POSITIVE, table["probability"])
+        points = pd.DataFrame({"recall": recall, "precision": precision})
+        # The first of equal recalls counts; scikit-learn's point at recall 0 is artificial.
+        points = points[points["recall"] > 0].groupby("recall", sort=True)["precision"].max().reset_index()
+        start = pd.DataFrame({"recall": [0.0], "precision": points["precision"].head(1)})
+        return pd.concat([start, points], ignore_index=True)
+
+    return _by_level(curve, subjects, slices)
+
+
+def calibration_points(subjects: pd.DataFrame, slices: pd.DataFrame) -> pd.DataFrame:
+    """Return the reliability diagrams per subject and per slice.
 
     Returns
     -------
     DataFrame
-        `level`, `recall` (rising from 0), `precision`. Drawn in steps, each precision holding from the recall
-        before it, the area is the average precision.
+        A row a `level` and bin of equal mass: `n`, mean `probability`, `observed` share of AD, exact 95 %
+        interval `low` and `high`, empty for slices, which are not independent.
     """
-    from sklearn.metrics import precision_recall_curve
-
-    parts = []
-    for level, table in (("subject", subjects), ("slice", slices)):
-        precision, recall, _ = precision_recall_curve(table["diagnosis"] == POSITIVE, table["probability"])
-        curve = pd.DataFrame({"recall": recall, "precision": precision})
-        # The first of equal recalls counts; scikit-learn's point at recall 0 is artificial.
-        curve = curve[curve["recall"] > 0].groupby("recall", sort=True)["precision"].max().reset_index()
-        start = pd.DataFrame({"recall": [0.0], "precision": curve["precision"].head(1)})
-        curve = pd.concat([start, curve], ignore_index=True)
-        parts.append(curve.iloc[_spread(len(curve))].assign(level=level))
-    return pd.concat(parts, ignore_index=True)[["level", "recall", "precision"]]
-
-
-def calibration_points(subjects: pd.DataFrame, slices: pd.DataFrame) -> pd.DataFrame:
-    """Return the reliability diagrams per subject and per slice."""
     bins = bins_for(len(subjects))
-    parts = [
-        calibration_table(
-            table["diagnosis"].to_numpy() == POSITIVE,
-            table["probability"].to_numpy(np.float64),
-            bins=bins,
-            independent=level == "subject",
-        ).assign(level=level)
-        for level, table in (("subject", subjects), ("slice", slices))
-    ]
-    return pd.concat(parts, ignore_index=True)[["level", *parts[0].columns.drop("level")]]
+
+    def points(table: pd.DataFrame) -> pd.DataFrame:
+        truth = table["diagnosis"].to_numpy() == POSITIVE
+        probability = table["probability"].to_numpy(np.float64)
+        codes: npt.NDArray[np.intp] = equal_mass_bins(probability, bins=bins)
+        rows = []
+        for code in np.unique(codes):
+            here = codes == code
+            n, observed = int(here.sum()), float(truth[here].mean())
+            interval = exact_interval(observed, n=n) if table is subjects else (np.nan, np.nan)
+            rows.append((n, float(probability[here].mean()), observed, *interval))
+        return pd.DataFrame(rows, columns=["n", "probability", "observed", "low", "high"])
+
+    return _by_level(points, subjects, slices)
 
 
 def roc_band(
@@ -389,11 +292,6 @@ def roc_band(
     """Return the pointwise bootstrap band of the ROC curve.
 
     The 95 % band is vertical: sensitivities of subjects at a fixed false positive rate.
-
-    Returns
-    -------
-    DataFrame
-        `false_positive_rate` (evenly from 0 to 1), `low`, `high`.
     """
     truth = subjects["diagnosis"].to_numpy() == POSITIVE
     counts = subject_resamples(truth, resamples=resamples, seed=seed)
@@ -412,6 +310,14 @@ def roc_band(
     return pd.DataFrame({"false_positive_rate": grid, "low": limits[:, 0], "high": limits[:, 1]})
 
 
-def _spread(size: int) -> npt.NDArray[np.intp]:
-    """Return at most `CURVE_POINTS` indices, both ends included."""
-    return np.unique(np.linspace(0, size - 1, min(size, CURVE_POINTS)).round().astype(np.intp))
+def _by_level(
+    curve: Callable[[pd.DataFrame], pd.DataFrame], subjects: pd.DataFrame, slices: pd.DataFrame
+) -> pd.DataFrame:
+    """Return at most `CURVE_POINTS` points a `level`, both ends included."""
+    parts = []
+    for level, table in (("subject", subjects), ("slice", slices)):
+        points = curve(table)
+        kept = np.linspace(0, len(points) - 1, min(len(points), CURVE_POINTS)).round().astype(np.intp)
+        points.insert(0, "level", level)
+        parts.append(points.iloc[np.unique(kept)])
+    return pd.concat(parts, ignore_index=True)

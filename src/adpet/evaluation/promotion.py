@@ -25,41 +25,23 @@ REGIONS = "regions"
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """Results of a version on which a promotion is decided.
+    """Results of a version on which a promotion is decided."""
 
-    Attributes
-    ----------
-    tested : DataFrame
-        `subject` (hashed), `diagnosis`, `probability`: one row a test subject, ordered by hash.
-    known : frozenset of str
-        Hashed subjects that were used to train or to choose epochs, thresholds, slice weights or
-        hyperparameters.
-    leaky : bool
-        Whether the split had subjects on both sides.
-    audit, audit_reason : str
-        Verdict of the leakage test, and why.
-    auc : Interval
-        Per test subject.
-    region_lead : Interval or None
-        Paired AUC difference to the region baseline, if that was scored.
-    """
-
+    # `COLUMNS`, one row a test subject, ordered by hash.
     tested: pd.DataFrame
+    # Used to train or to choose epochs, thresholds, slice weights or hyperparameters.
     known: frozenset[str]
     leaky: bool
+    # Verdict of the leakage test, and why.
     audit: str
     audit_reason: str
     auc: Interval
+    # AUC difference to the region baseline, if that was scored.
     region_lead: Interval | None
 
     @classmethod
     def of(
-        cls,
-        subjects: pd.DataFrame,
-        *,
-        trained: TrainingRun,
-        audit: LeakageTest,
-        metrics: Metrics,
+        cls, subjects: pd.DataFrame, *, trained: TrainingRun, audit: LeakageTest, metrics: Metrics
     ) -> Self:
         """Collect the evidence of a run; subject ids are hashed."""
         lead = metrics.differences.get(REGIONS)
@@ -75,26 +57,15 @@ class Evidence:
 
     def to_json(self) -> str:
         """Return JSON text, the same for the same evidence."""
-        document = {
+        document = vars(self) | {
             "tested": self.tested.to_dict(orient="list"),
             "known": sorted(self.known),
-            "leaky": self.leaky,
-            "audit": self.audit,
-            "audit_reason": self.audit_reason,
-            "auc": self.auc,
-            "region_lead": self.region_lead,
         }
         return json.dumps(document, indent=1, allow_nan=False) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Read what `to_json` wrote.
-
-        Raises
-        ------
-        InputError
-            If it is something else.
-        """
+        """Read what `to_json` wrote."""
         try:
             document = json.loads(text)
             tested = pd.DataFrame(document.pop("tested"), columns=COLUMNS)
@@ -127,23 +98,13 @@ _OTHER_PEOPLE = (
 class Rule:
     """Requirements of a promotion.
 
-    Attributes
-    ----------
-    min_auc_lower : float
-        Bound that the lower end of the AUC's interval must exceed.
-    baseline_margin, champion_margin : float
-        AUC that may be lost to the region baseline and to the champion, at the lower end of the paired
-        difference; 0 asks for a win.
-    min_subjects : int
-        Fewest subjects of each diagnosis.
-    seed, resamples : int
-        Of the paired bootstrap.
+    Margins are AUC that may be lost, at the lower end of the paired difference; 0 asks for a win.
     """
 
-    min_auc_lower: float
-    baseline_margin: float
+    min_auc_lower: float  # to be exceeded by the lower end of the AUC's interval
+    baseline_margin: float  # to the region baseline
     champion_margin: float
-    min_subjects: int
+    min_subjects: int  # of each diagnosis
     seed: int
     resamples: int
 
@@ -189,13 +150,8 @@ def common_subjects(challenger: Evidence, champion: Evidence) -> Common:
     known = both["subject"].isin(challenger.known | champion.known)
     relabelled = ~known & (both["diagnosis"] != both["diagnosis_champion"])
     kept = both[~known & ~relabelled].sort_values("subject", ignore_index=True)
-    other = kept[["subject", "diagnosis", "probability_champion"]]
-    return Common(
-        kept[["subject", "diagnosis", "probability"]],
-        other.rename(columns={"probability_champion": "probability"}),
-        int(known.sum()),
-        int(relabelled.sum()),
-    )
+    other = kept.assign(probability=kept["probability_champion"])
+    return Common(kept[COLUMNS], other[COLUMNS], int(known.sum()), int(relabelled.sum()))
 
 
 def _new_subjects(challenger: Evidence, rule: Rule) -> Condition:
@@ -217,10 +173,8 @@ def _auc(auc: Interval, rule: Rule) -> Condition:
 def _baseline(lead: Interval | None, rule: Rule) -> Condition:
     if lead is None:
         return Condition("region baseline", met=False, text="it was not scored on the test subjects")
-    wanted = f"required: lower end over {_below(rule.baseline_margin)}"
-    if rule.baseline_margin == 0:
-        wanted += ", a win"
-    text = f"AUC difference {_interval(lead, sign='+')}; {wanted}"
+    win = "" if rule.baseline_margin else ", a win"
+    text = f"AUC difference {_interval(lead, sign='+')}; {_wanted(rule.baseline_margin)}{win}"
     return Condition("region baseline", lead["low"] > -rule.baseline_margin, text)
 
 
@@ -242,8 +196,7 @@ def _champion(challenger: Evidence, champion: Evidence, rule: Rule) -> Condition
     if common.challenger["probability"].equals(common.champion["probability"]):
         return Condition("champion", met=True, text=f"the same predictions as the champion's on {subjects}")
     difference = auc_difference(common.challenger, common.champion, seed=rule.seed, resamples=rule.resamples)
-    wanted = f"required: lower end over {_below(rule.champion_margin)}"
-    text = f"AUC difference {_interval(difference, sign='+')} on {subjects}; {wanted}"
+    text = f"AUC difference {_interval(difference, sign='+')} on {subjects}; {_wanted(rule.champion_margin)}"
     return Condition("champion", difference["low"] > -rule.champion_margin, text)
 
 
@@ -264,10 +217,9 @@ def _required(rule: Rule) -> str:
     return f"required: {rule.min_subjects} or more of each diagnosis"
 
 
-def _below(margin: float) -> str:
-    return f"{-margin:g}" if margin else "0"
+def _wanted(margin: float) -> str:
+    return f"required: lower end over {-margin:g}" if margin else "required: lower end over 0"
 
 
 def _interval(value: Interval, *, sign: str = "") -> str:
-    """Format an interval."""
     return f"{value['value']:{sign}.3f} (95 % interval {value['low']:{sign}.3f} to {value['high']:{sign}.3f})"

@@ -49,11 +49,6 @@ def cam_score(found: Map, truth: Mask, inside: Mask) -> dict[str, float]:
         positive mass in the truth. ``mass_ratio``: that over the truth's share of voxels. ``auroc``:
         probability that a voxel of the truth is higher than another, ties one half. ``iou``: intersection
         over union of the truth and as many of the highest voxels.
-
-    Raises
-    ------
-    ValueError
-        If the truth is empty, or all of `inside`.
     """
     values, wanted = found[inside].astype(np.float64), truth[inside]
     n, positive = wanted.size, int(wanted.sum())
@@ -87,17 +82,7 @@ def score_summary(
 ) -> dict[str, dict[str, dict[str, float | int]]]:
     """Return each map's mean scores with intervals over subjects.
 
-    Parameters
-    ----------
-    table : DataFrame
-        `subject`, `map`, and the columns of `SCORES`; one row a scan and map.
-    seed, resamples : int
-        Of the bootstrap over subjects; all maps use the same resamples.
-
-    Returns
-    -------
-    dict
-        By map and score: ``value``, ``low`` and ``high``.
+    `table` has `subject`, `map` and `SCORES`, one row a scan and map; all maps use the same resamples.
     """
     subjects = table.groupby(["map", "subject"], sort=True)[list(SCORES)].mean()
     n = subjects.index.get_level_values("subject").nunique()
@@ -111,26 +96,18 @@ def score_summary(
 def network_ranges(table: pd.DataFrame) -> dict[str, Any]:
     """Return the range of scores over untrained networks.
 
-    The sign of an untrained network's maps is arbitrary, so their scores vary widely.
-
-    Parameters
-    ----------
-    table : DataFrame
-        `map`, `network` (missing for other maps), and the columns of `SCORES`.
-
-    Returns
-    -------
-    dict
-        ``networks``: their number. By map and score: ``lowest`` and ``highest`` mean of a network.
+    The sign of an untrained network's maps is arbitrary, so their scores vary widely. `network` is missing in
+    rows of other maps.
     """
     means = table.groupby(["map", "network"], sort=True)[list(SCORES)].mean()
-    ranges: dict[str, Any] = {"networks": int(table["network"].nunique())}
-    for name, rows in means.groupby(level="map", sort=True):
-        ranges[str(name)] = {
+    extremes = {
+        str(name): {
             score: {"lowest": round(float(column.min()), 6), "highest": round(float(column.max()), 6)}
             for score, column in rows.items()
         }
-    return ranges
+        for name, rows in means.groupby(level="map", sort=True)
+    }
+    return {"networks": int(table["network"].nunique()), **extremes}
 
 
 def area_share(truths: Sequence[Mask], inside: Mask) -> float:
@@ -157,20 +134,11 @@ NOISE = 0.2
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """Distribution of healthy maps over a mask's voxels.
+    """Distribution of healthy maps over a mask's voxels."""
 
-    Attributes
-    ----------
-    mean : (v,) float32 ndarray
-        Mean at each voxel, in logits.
-    spread : float
-        Standard deviation, root mean square over all voxels, in logits. One number: a voxel's own would
-        inflate places at which healthy maps never differ.
-    scans : int
-        Number of maps.
-    """
-
-    mean: Map
+    mean: Map  # (v,), in logits
+    # Standard deviation in logits, root mean square over all voxels: a voxel's own would inflate places at
+    # which healthy maps never differ.
     spread: float
     scans: int
 
@@ -185,18 +153,7 @@ class Reference:
 
 
 def healthy_reference(maps: Map) -> Reference:
-    """Return the distribution of healthy maps.
-
-    Parameters
-    ----------
-    maps : (n, v) float32 ndarray
-        Of healthy subjects.
-
-    Raises
-    ------
-    InputError
-        If there are too few maps, or all are equal.
-    """
+    """Return the distribution of healthy maps, (n, v)."""
     require_healthy(len(maps))
     variance = float(maps.var(axis=0, ddof=1, dtype=np.float64).mean())
     if not variance > 0:
@@ -219,18 +176,10 @@ def require_healthy(scans: int) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Patterns:
-    """Wiener filter on the principal components of healthy maps.
+    """Wiener filter on the principal components of healthy maps."""
 
-    Attributes
-    ----------
-    patterns : (k, v) float32 ndarray
-        Orthonormal.
-    gains : (k,) float32 ndarray
-        Share of each that is kept, from 0 to 1.
-    """
-
-    patterns: Map
-    gains: Map
+    patterns: Map  # (k, v), orthonormal
+    gains: Map  # (k,), share of each that is kept
 
     def kept(self, distances: Map) -> Map:
         """Return the filtered z-scores, (..., v)."""
@@ -238,13 +187,9 @@ class Patterns:
 
 
 def healthy_patterns(distances: Map) -> Patterns:
-    """Return principal components of healthy z-scores, with gains.
+    """Return principal components of healthy z-scores, (n, v), with gains.
 
     A gain is the component's variance over that plus `NOISE` times the total variance.
-
-    Parameters
-    ----------
-    distances : (n, v) float32 ndarray
     """
     # With fewer maps than voxels, components follow from the products between maps.
     variance, mixtures = np.linalg.eigh((distances @ distances.T).astype(np.float64))
@@ -256,17 +201,7 @@ def healthy_patterns(distances: Map) -> Patterns:
 
 
 def smoothed(data: Map, *, fwhm_mm: float, grid_mm: float, inside: Mask) -> Map:
-    """Blur a map within a mask; 0 outside.
-
-    Parameters
-    ----------
-    data : (i, j, k) float32 ndarray
-    fwhm_mm : float
-        Full width at half maximum of the Gaussian; 0 is no blur.
-    grid_mm : float
-        Edge of a voxel.
-    inside : (i, j, k) bool ndarray
-    """
+    """Blur a map by a Gaussian within a mask."""
     held = np.where(inside, data, np.float32(0))
     if fwhm_mm == 0:
         return held
@@ -300,7 +235,6 @@ def region_table(
     uptake : mapping of str to (i, j, k) float ndarray
         Mean SUVR images by group.
     atlas : Atlas
-        On the same grid.
     brain : (i, j, k) bool ndarray
         Shares are of the mass in it.
 
@@ -331,13 +265,7 @@ def region_table(
 
 
 def pattern_share(table: pd.DataFrame, name: str) -> dict[str, float]:
-    """Return a map's mass in the AD pattern.
-
-    Parameters
-    ----------
-    table : DataFrame
-        Of `region_table`, with the map `name`.
-    """
+    """Return a map's mass in the AD pattern, by `region_table`."""
     pattern = table[table["ad_pattern"]]
     mass, volume = float(pattern[f"{name}_mass"].sum()), float(pattern["volume_share"].sum())
     return {"mass": round(mass, 6), "over_volume": round(mass / volume, 6) if volume else 0.0}
@@ -440,19 +368,7 @@ def cascade_rows(
 ) -> list[dict[str, Any]]:
     """Return the similarity to the original maps by randomized layer.
 
-    Parameters
-    ----------
-    original : sequence of ndarray
-        One map a scan.
-    randomised : iterator of (layer, maps)
-        The layer randomized last, and the maps since.
-    inside : bool ndarray
-        Where maps are compared.
-
-    Returns
-    -------
-    list of dict
-        `layer`, `similarity` (mean over scans), `lowest`, `highest`; the first row is the network itself.
+    `randomised` yields the layer randomized last with the maps since. The first row is the network itself.
     """
     rows: list[dict[str, Any]] = [{"layer": "none", "similarity": 1.0, "lowest": 1.0, "highest": 1.0}]
     for layer, maps in randomised:

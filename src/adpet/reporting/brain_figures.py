@@ -1,6 +1,6 @@
 """Figures of brains: saliency montages, group maps, sanity checks."""
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +18,10 @@ Floats = npt.NDArray[np.floating]
 
 # More panels would be too small to read.
 MAX_PANELS = 12
-# Least number of panels, and their columns.
-COLUMNS = ((9, 6), (0, 4))
+# More panels than these stand in 6 columns instead of 4.
+FEW_PANELS = 8
+# Coronal planes of a group map, evenly over those with activation.
+SECTIONS = 8
 # Share of the largest absolute value below which a map is transparent, as in the 2019 work.
 HIDE_BELOW = 0.2
 # Opacity of the weakest visible and of the strongest values.
@@ -46,12 +48,10 @@ def cam_montage(
     *,
     y_mm: Floats,
     title: str,
-    left_right: bool = True,
     hide_below: float = HIDE_BELOW,
-    limit: float | None = None,
     unit: str | None = None,
 ) -> "Figure":
-    """Overlay saliency maps on one scan's coronal slices.
+    """Overlay saliency maps on up to 12 coronal slices.
 
     With negative values the scale diverges: warm colours for AD, cold ones for CN.
 
@@ -63,24 +63,14 @@ def cam_montage(
     y_mm : (n,) float ndarray
         MNI y of each slice.
     title : str
-    left_right : bool
-        Whether to mark the patient's left and right.
     hide_below : float
-        Share of `limit` below which the map is transparent.
-    limit : float, optional
-        End of the colour scale, to compare scans; by default the largest absolute value.
+        Share of the largest absolute value below which the map is transparent.
     unit : str, optional
         Label of the colour bar; by default class activation in logits.
-
-    Returns
-    -------
-    Figure
-        At most 12 panels, evenly chosen.
     """
     shown = _evenly(0, len(slices) - 1, MAX_PANELS)
-    overlay = _overlay(maps, limit=limit, hide_below=hide_below)
-    columns = next(most for panels, most in COLUMNS if len(shown) >= panels)
-    columns = min(columns, len(shown))
+    overlay = _overlay(maps, hide_below=hide_below)
+    columns = min(6 if len(shown) > FEW_PANELS else 4, len(shown))
     rows = -(-len(shown) // columns)
     height = 1.5 * slices.shape[1] / slices.shape[2]
     figure = new_figure(max(1.5 * columns, 4.6), (height + 0.26) * rows + 0.62, layout="compressed")
@@ -91,8 +81,7 @@ def cam_montage(
         axes.imshow(slices[index], cmap="gray", vmin=0, vmax=255, interpolation="bilinear")
         axes.imshow(_painted(maps[index], overlay), interpolation="bilinear")
         axes.set_title(f"y = {_millimetres(y_mm[index])}", fontsize=9, pad=3)
-        if left_right:
-            _mark_sides(axes)
+        _mark_sides(axes)
     figure.suptitle(title, fontsize=11)
     label = SIGNED_UNIT if overlay.norm(0.0) > 0 else UNIT
     bar = figure.colorbar(_legend(overlay), ax=panels, location="bottom", shrink=0.5, aspect=40, pad=0.03)
@@ -108,9 +97,8 @@ def group_map_figure(
     underlay: Floats,
     affine: npt.NDArray[np.float64],
     *,
-    n_ad: int | None = None,
-    n_cn: int | None = None,
-    sections: int = 8,
+    n_ad: int,
+    n_cn: int,
     hide_below: float = HIDE_BELOW,
     unit: str = "logit",
 ) -> "Figure":
@@ -124,29 +112,22 @@ def group_map_figure(
         The template on the same grid.
     affine : (4, 4) float64 ndarray
         Voxel indices -> RAS+ mm, axis-aligned.
-    n_ad, n_cn : int, optional
+    n_ad, n_cn : int
         Scans of each mean, for the labels.
-    sections : int
-        Number of planes, evenly over those with activation.
     hide_below : float
         Share of the largest absolute value below which a map is transparent.
     unit : str
         Of the values, for the colour bars.
-
-    Raises
-    ------
-    ValueError
-        The affine is not axis-aligned RAS+.
     """
     if not np.allclose(affine[:3, :3], np.diag(np.abs(np.diag(affine)[:3]))):
         raise ValueError(f"`affine` must be axis-aligned RAS+. Received: affine={affine.tolist()}")
-    planes = _planes_with_activation(np.abs(mean_ad) + np.abs(mean_cn), sections)
+    planes = _planes_with_activation(np.abs(mean_ad) + np.abs(mean_cn))
     crop = _head(underlay)
-    means = _overlay(np.stack([mean_ad, mean_cn]), limit=None, hide_below=hide_below)
-    contrast = _overlay(difference, limit=None, hide_below=hide_below, signed=True)
+    means = _overlay(np.stack([mean_ad, mean_cn]), hide_below=hide_below)
+    contrast = _overlay(difference, hide_below=hide_below, signed=True)
     rows = [
-        (f"AD{_group_size(n_ad)}", mean_ad, means),
-        (f"CN{_group_size(n_cn)}", mean_cn, means),
+        (f"AD (n = {n_ad})", mean_ad, means),
+        (f"CN (n = {n_cn})", mean_cn, means),
         (f"AD {MINUS} CN", difference, contrast),
     ]
     zooms = np.diag(affine)[:3]
@@ -154,25 +135,20 @@ def group_map_figure(
     ratio = height * zooms[2] / (width * zooms[0])
     figure = new_figure(1.3 * len(planes) + 1.4, 3 * 1.3 * ratio + 0.4, layout="compressed")
     panels = figure.subplots(3, len(planes), squeeze=False)
+    pixels: dict[str, Any] = {"interpolation": "bilinear", "aspect": zooms[2] / zooms[0]}
     white = float(np.quantile(underlay[underlay > 0], WHITE_QUANTILE))
     for row, (name, volume, overlay) in enumerate(rows):
         for axes, plane in zip(panels[row], planes, strict=True):
-            axes.imshow(
-                _plane(underlay, plane, crop), cmap="gray", vmin=0, vmax=white, interpolation="bilinear",
-                aspect=zooms[2] / zooms[0],
-            )  # fmt: skip
-            painted = _painted(_plane(volume, plane, crop), overlay)
-            axes.imshow(painted, interpolation="bilinear", aspect=zooms[2] / zooms[0])
+            axes.imshow(_plane(underlay, plane, crop), cmap="gray", vmin=0, vmax=white, **pixels)
+            axes.imshow(_painted(_plane(volume, plane, crop), overlay), **pixels)
             axes.set(xticks=[], yticks=[])
             axes.spines[:].set_visible(False)
             _mark_sides(axes)
             if row == 0:
                 axes.set_title(f"y = {_millimetres(affine[1, 1] * plane + affine[1, 3])}", fontsize=9, pad=3)
         panels[row, 0].set_ylabel(name, fontsize=10)
-    for where, overlay, name in (
-        (panels[:2], means, "Mean activation"),
-        (panels[2:], contrast, "Difference"),
-    ):
+    bars = ((panels[:2], means, "Mean activation"), (panels[2:], contrast, "Difference"))
+    for where, overlay, name in bars:
         bar = figure.colorbar(_legend(overlay), ax=where, location="right", shrink=0.9, pad=0.01)
         bar.set_label(f"{name} ({unit})")
     return figure
@@ -180,21 +156,9 @@ def group_map_figure(
 
 @styled
 def glass_brain_figure(
-    data: npt.NDArray[np.float32],
-    affine: npt.NDArray[np.float64],
-    *,
-    hide_below: float,
+    data: npt.NDArray[np.float32], affine: npt.NDArray[np.float64], *, hide_below: float
 ) -> "Figure":
-    """Draw a signed map in a glass brain.
-
-    Parameters
-    ----------
-    data : (i, j, k) float32 ndarray
-    affine : (4, 4) float64 ndarray
-        Voxel indices -> MNI mm.
-    hide_below : float
-        Share of the largest absolute value below which nothing is drawn.
-    """
+    """Draw a signed map in a glass brain."""
     import nibabel as nib
     from nilearn.plotting import plot_glass_brain
 
@@ -215,15 +179,14 @@ def glass_brain_figure(
     return figure
 
 
-def _overlay(maps: Floats, *, limit: float | None, hide_below: float, signed: bool | None = None) -> _Overlay:
+def _overlay(maps: Floats, *, hide_below: float, signed: bool = False) -> _Overlay:
     """Choose a perceptually uniform colour map, diverging for signed maps."""
     import matplotlib as mpl
     from matplotlib.colors import ListedColormap, Normalize
 
-    end = limit if limit is not None else float(np.abs(maps).max())
     # A map of zeros still needs a scale.
-    end = end if end > 0 else 1.0
-    if signed if signed is not None else bool((maps < 0).any()):
+    end = float(np.abs(maps).max()) or 1.0
+    if signed or (maps < 0).any():
         # The middle third is as grey as the slice below it; values that small are mostly hidden anyway.
         ends = np.r_[np.linspace(0, 0.34, 128), np.linspace(0.66, 1, 128)]
         return _Overlay(ListedColormap(mpl.colormaps["coolwarm"](ends)), Normalize(-end, end), hide_below)
@@ -259,28 +222,13 @@ def _legend(overlay: _Overlay) -> "ScalarMappable":
 
 
 def _mark_sides(axes: "Axes") -> None:
-    """Mark the patient's left and right."""
-    for place, side in ((0.03, "L"), (0.97, "R")):
-        axes.text(
-            place,
-            0.97,
-            side,
-            transform=axes.transAxes,
-            ha="left" if side == "L" else "right",
-            va="top",
-            fontsize=8,
-            color="white",
-        )
+    look: dict[str, Any] = {"transform": axes.transAxes, "va": "top", "fontsize": 8, "color": "white"}
+    axes.text(0.03, 0.97, "L", ha="left", **look)
+    axes.text(0.97, 0.97, "R", ha="right", **look)
 
 
 def _millimetres(value: float) -> str:
-    """Format a position with its sign."""
     return f"{value:+.0f} mm".replace("-", MINUS) if round(value) else "0 mm"
-
-
-def _group_size(count: int | None) -> str:
-    """Return the number of scans, in brackets."""
-    return "" if count is None else f" (n = {count})"
 
 
 def _plane(volume: Floats, index: int, crop: tuple[slice, slice]) -> Floats:
@@ -288,11 +236,11 @@ def _plane(volume: Floats, index: int, crop: tuple[slice, slice]) -> Floats:
     return volume[crop[0], index, crop[1]].T[::-1]
 
 
-def _planes_with_activation(strength: Floats, sections: int) -> list[int]:
+def _planes_with_activation(strength: Floats) -> list[int]:
     """Return evenly spaced planes that span all activation."""
     held = np.flatnonzero(strength.any(axis=(0, 2)))
     first, last = (held[0], held[-1]) if held.size else (0, strength.shape[1] - 1)
-    return _evenly(int(first), int(last), sections)
+    return _evenly(int(first), int(last), SECTIONS)
 
 
 def _evenly(first: int, last: int, most: int) -> list[int]:
@@ -332,11 +280,8 @@ def sanity_figure(cascade: pd.DataFrame, curves: pd.DataFrame) -> "Figure":
     figure = new_figure(11, 3.6)
     left, *others = figure.subplots(1, 3, width_ratios=(1.4, 1, 1))
     _draw_cascade(left, cascade)
-    for axes, (name, title) in zip(
-        others,
-        (("deletion", "Deletion: healthy tissue inserted"), ("insertion", "Insertion into a healthy scan")),
-        strict=True,
-    ):
+    titles = {"deletion": "Deletion: healthy tissue inserted", "insertion": "Insertion into a healthy scan"}
+    for axes, (name, title) in zip(others, titles.items(), strict=True):
         means = curves.groupby(["map", "share"], sort=True)[name].mean()
         for order, (colour, dashes, label) in STYLES.items():
             line = means[order]

@@ -3,15 +3,15 @@
 import base64
 import io
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from adpet.reporting.style import DPI, MINUS, STYLE
+from adpet.reporting.style import MINUS, save_as
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -63,7 +63,7 @@ class Table:
 
     caption: str
     columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
+    rows: Sequence[tuple[str, ...]]
     numeric: bool = True
     kind: ClassVar[str] = "table"
 
@@ -90,11 +90,6 @@ class Section:
     title: str
     anchor: str
     blocks: tuple[Block, ...]
-
-
-def table(caption: str, columns: Iterable[str], rows: Iterable[Iterable[str]], **options: bool) -> Table:
-    """Return a table from any sequences of rows and columns."""
-    return Table(caption, tuple(columns), tuple(tuple(row) for row in rows), **options)
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
@@ -193,34 +188,13 @@ class Maps:
 
 @dataclass(frozen=True, eq=False)
 class Documents:
-    """Content of a report; optional parts may be missing.
-
-    Attributes
-    ----------
-    metrics, findings : dict
-        ``metrics.json`` and ``findings.json``.
-    evaluation : Evaluation
-    trained : dict
-        ``run.json`` of the training.
-    history : DataFrame
-        Epochs of the training.
-    ingest, split : dict
-        ``ingest.json`` and ``split.json``.
-    aggregation : str
-        How slices are aggregated into a subject.
-    is_simulated : bool
-        Whether the scans are simulated.
-    audit, cam, cross_validation : dict, optional
-        Leakage test, ``cam.json``, pooled folds.
-    maps : Maps, optional
-    search : Search, optional
-    """
+    """Content of a report; optional parts may be missing."""
 
     metrics: Document
     findings: Document
     evaluation: Evaluation
-    trained: Document
-    history: pd.DataFrame
+    trained: Document  # run.json of the training
+    history: pd.DataFrame  # its epochs
     ingest: Document
     split: Document
     aggregation: str
@@ -229,7 +203,7 @@ class Documents:
     cam: Document | None = None
     maps: Maps | None = None
     search: Search | None = None
-    cross_validation: Document | None = None
+    cross_validation: Document | None = None  # pooled folds
 
     @property
     def leaky(self) -> bool:
@@ -248,27 +222,17 @@ class Documents:
         return facts
 
 
-# Makes the ids of SVG elements deterministic.
-SVG_SALT = "adpet"
-
-
 def svg_uri(figure: "Figure") -> str:
     """Return a figure as a data URI of deterministic SVG."""
-    return _uri(figure, "svg", {"Date": None, "Creator": None})
+    return _uri(figure, "svg", "image/svg+xml")
 
 
 def png_uri(figure: "Figure") -> str:
     """Return a figure as a data URI of PNG."""
-    return _uri(figure, "png", {"Software": None})
+    return _uri(figure, "png", "image/png")
 
 
-def _uri(figure: "Figure", kind: str, metadata: dict[str, None]) -> str:
-    import matplotlib as mpl
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    FigureCanvasAgg(figure)
+def _uri(figure: "Figure", kind: Literal["svg", "png"], media: str) -> str:
     content = io.BytesIO()
-    with mpl.rc_context({**STYLE, "svg.hashsalt": SVG_SALT, "svg.fonttype": "path"}):
-        figure.savefig(content, format=kind, dpi=DPI, metadata=metadata)
-    media = "image/svg+xml" if kind == "svg" else "image/png"
+    save_as(figure, content, kind)
     return f"data:{media};base64,{base64.b64encode(content.getvalue()).decode()}"

@@ -27,7 +27,7 @@ from adpet.reporting.components import (
     points,
     records,
     svg_uri,
-    table,
+    value_and_ci,
 )
 from adpet.reporting.performance_figures import leakage_figure
 
@@ -57,6 +57,7 @@ CONTROLS = {
     "untrained exact": "Untrained networks, CAM",
     "centre": "Proximity to the brain's centre",
 }
+OUTCOMES = {"": "", "correct": ", correctly classified", "wrong": ", misclassified"}
 SCORES = {"pointing": "Pointing", "mass": "Mass", "mass_ratio": "Mass ratio", "auroc": "AUROC", "iou": "IoU"}
 
 
@@ -78,7 +79,7 @@ def leakage(documents: Documents) -> Section:
                 f"slice split gains {points(gaps['true_labels'])} with true labels and "
                 f"{points(gaps['shuffled_labels'])} with shuffled ones."
             ),
-            arms_table(audit),
+            _arms_table(audit),
             Chart(
                 svg_uri(leakage_figure(audit)),
                 "Accuracy per slice of the four networks, by split and by true or shuffled labels; the "
@@ -90,27 +91,23 @@ def leakage(documents: Documents) -> Section:
     )
 
 
-def arms_table(audit: Mapping[str, Any]) -> Table:
-    """Return the four networks of the leakage test."""
-    rows = []
-    for name in ARMS:
-        arm = audit["arms"][name]
-        accuracy = arm["slice"]["accuracy"]
-        rows.append(
-            (
-                humanize(name),
-                number(accuracy["value"]),
-                format_ci(accuracy),
-                number(arm["slice"]["auc"]["value"]),
-                number(arm["training_accuracy"]),
-                str(arm["shared_subjects"]),
-            )
+def _arms_table(audit: Mapping[str, Any]) -> Table:
+    rows = [
+        (
+            humanize(name),
+            *value_and_ci(arm["slice"]["accuracy"]),
+            number(arm["slice"]["auc"]["value"]),
+            number(arm["training_accuracy"]),
+            str(arm["shared_subjects"]),
         )
+        for name in ARMS
+        for arm in [audit["arms"][name]]
+    ]
     columns = (
         "Network", "Accuracy per slice", "95 % interval", "AUC per slice", "Training accuracy",
         "Subjects on both sides",
     )  # fmt: skip
-    return table("The four networks of the leakage test", columns, rows)
+    return Table("The four networks of the leakage test", columns, rows)
 
 
 def saliency(documents: Documents) -> Section:
@@ -129,18 +126,17 @@ def saliency(documents: Documents) -> Section:
             "shows where a subject differs from healthy ones."
         ),
         _alarms(cam),
-        masses_table(cam),
+        _masses_table(cam),
     ]
     if documents.maps is not None:
         blocks += _pictures(documents, documents.maps)
-        blocks += [Heading("By region"), regions_table(documents.maps.regions)]
+        blocks += [Heading("By region"), _regions_table(documents.maps.regions)]
     blocks += _truth(cam["truth"])
     blocks += _sanity(cam["sanity"], documents.maps)
     return Section(title, "maps", tuple(blocks))
 
 
-def masses_table(cam: Mapping[str, Any]) -> Table:
-    """Return where each group's mean map has its mass."""
+def _masses_table(cam: Mapping[str, Any]) -> Table:
     rows = [
         (
             f"{NAMES[kind]}: {_group(name)}",
@@ -153,11 +149,10 @@ def masses_table(cam: Mapping[str, Any]) -> Table:
         for name, facts in cam[kind].items()
     ]
     columns = ("Mean map", "Scans", "Outside the brain", "In AD regions", "Over their share of the brain")
-    return table("Mass of the groups' mean maps", columns, rows)
+    return Table("Mass of the groups' mean maps", columns, rows)
 
 
-def regions_table(regions: pd.DataFrame) -> Table:
-    """Return regions by density of the AD map."""
+def _regions_table(regions: pd.DataFrame) -> Table:
     rows = [
         (
             f"{row['region']}{' *' if row['ad_pattern'] else ''}",
@@ -174,16 +169,12 @@ def regions_table(regions: pd.DataFrame) -> Table:
         "Z-scored attribution maps and uptake by region. Density: share of the map over share of the "
         "brain, 1 if even. Uptake: SUVR. * Alzheimer's disease begins here."
     )
-    return table(caption, columns, rows)
+    return Table(caption, columns, rows)
 
 
-def truth_table(truth: Mapping[str, Any]) -> Table:
-    """Return scores of maps and controls against the deficit."""
+def _truth_table(truth: Mapping[str, Any]) -> Table:
     rows = [
-        (
-            title,
-            *(f"{number(scores[key]['value'], 2)} ({format_ci(scores[key], 2)})" for key in SCORES),
-        )
+        (title, *(f"{number(scores[key]['value'], 2)} ({format_ci(scores[key], 2)})" for key in SCORES))
         for name, title in CONTROLS.items()
         if (scores := truth["scores"].get(name))
     ]
@@ -191,7 +182,7 @@ def truth_table(truth: Mapping[str, Any]) -> Table:
         f"Maps of {plural(truth['scans'], 'correctly classified AD scan')} against the simulated deficit, "
         f"which covers {percent(truth['area_share'])} of the scored voxels; 95 % intervals over subjects"
     )
-    return table(caption, ("Map", *SCORES.values()), rows)
+    return Table(caption, ("Map", *SCORES.values()), rows)
 
 
 def _absent(title: str, anchor: str, reason: str, stage: str) -> Section:
@@ -217,9 +208,7 @@ def _alarms(cam: Mapping[str, Any]) -> Text:
 def _group(name: str) -> str:
     """Return a group in words: ``ad_wrong`` is "AD, misclassified"."""
     diagnosis, _, outcome = name.partition("_")
-    return (
-        diagnosis.upper() + {"": "", "correct": ", correctly classified", "wrong": ", misclassified"}[outcome]
-    )
+    return diagnosis.upper() + OUTCOMES[outcome]
 
 
 def _pictures(documents: Documents, maps: Maps) -> list[Block]:
@@ -266,7 +255,7 @@ def _truth(truth: Mapping[str, Any]) -> list[Block]:
         f"{number(found['auroc']['lowest'], 2)} and {number(found['auroc']['highest'], 2)}, pointing "
         f"between {number(found['pointing']['lowest'], 2)} and {number(found['pointing']['highest'], 2)}."
     )
-    return [heading, Text(text), truth_table(truth)]
+    return [heading, Text(text), _truth_table(truth)]
 
 
 def _sanity(sanity: Mapping[str, Any], maps: Maps | None) -> list[Block]:
@@ -297,7 +286,7 @@ def _sanity(sanity: Mapping[str, Any], maps: Maps | None) -> list[Block]:
             )
         )
     caption = "Similarity to the original maps, with the weights randomized down to a layer"
-    return [*blocks, table(caption, ("Layer", "Rank correlation"), rows)]
+    return [*blocks, Table(caption, ("Layer", "Rank correlation"), rows)]
 
 
 def truth_sentence(truth: Mapping[str, Any]) -> str:

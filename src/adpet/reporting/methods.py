@@ -22,7 +22,6 @@ from adpet.reporting.components import (
     plural,
     records,
     svg_uri,
-    table,
     typeset,
 )
 from adpet.reporting.training_figures import (
@@ -51,42 +50,34 @@ def data(documents: Documents) -> Section:
             Text(f"{source} {ingest['scans']} scans of {plural(ingest['subjects'], 'subject')} are used."),
             Text(set_aside(ingest)),
             *(Text(typeset(f"Warning: {warning}")) for warning in ingest["warnings"]),
-            groups_table(ingest),
-            origins_table(ingest),
+            _groups_table(ingest),
+            _origins_table(ingest),
             Text(split_sentence(split)),
             split_table(split),
         ),
     )
 
 
-def groups_table(ingest: Mapping[str, Any]) -> Table:
-    """Return age and sex of the groups."""
+def _groups_table(ingest: Mapping[str, Any]) -> Table:
     rows = []
     for name in DIAGNOSES:
         group = ingest["diagnosis"][name]
         age, sex = group["age"], group["sex"]
         spread = f"{number(age['mean'], 1)} (SD {number(age['sd'], 1)}), {age['known']} known"
-        rows.append(
-            (
-                name,
-                str(group["subjects"]),
-                str(group["scans"]),
-                spread if age["known"] else "not known",
-                " / ".join(str(sex.get(key, 0)) for key in ("F", "M", "unknown")),
-            )
-        )
+        years = spread if age["known"] else "not known"
+        sexes = " / ".join(str(sex.get(key, 0)) for key in ("F", "M", "unknown"))
+        rows.append((name, str(group["subjects"]), str(group["scans"]), years, sexes))
     columns = ("Diagnosis", "Subjects", "Scans", "Age at first scan", "F / M / unknown")
-    return table("Subjects", columns, rows)
+    return Table("Subjects", columns, rows)
 
 
-def origins_table(ingest: Mapping[str, Any]) -> Table:
-    """Return scans by site and by scanner."""
+def _origins_table(ingest: Mapping[str, Any]) -> Table:
     rows = [
         (f"{title}: {name or 'unknown'}", str(count))
         for title, key in (("Site", "sites"), ("Scanner", "scanners"))
         for name, count in ingest[key].items()
     ]
-    return table("Scans by site and scanner", ("Origin", "Scans"), rows)
+    return Table("Scans by site and scanner", ("Origin", "Scans"), rows)
 
 
 def set_aside(ingest: Mapping[str, Any]) -> str:
@@ -118,7 +109,7 @@ def split_table(split: Mapping[str, Any]) -> Table:
         for name, part in split["parts"].items()
     ]
     columns = ("Part", "Subjects", "AD", "CN", "Scans", "Slices", "Mean age", "Women")
-    return table("Parts of the split", columns, rows)
+    return Table("Parts of the split", columns, rows)
 
 
 def training(documents: Documents) -> Section:
@@ -168,7 +159,7 @@ def _search(search: Search | None) -> Iterator[Block]:
         f"{plural(len(search.trials), 'trial')}, {complete} of them complete; the one with the {sense} "
         f"{humanize(search.monitor).lower()} was used. Test subjects were not used."
     )
-    yield trials_table(search)
+    yield _trials_table(search)
     direction: Literal["minimize", "maximize"] = "maximize" if search.rising else "minimize"
     yield Chart(
         svg_uri(search_figure(search.trials, direction=direction, value_name=search.monitor)),
@@ -192,8 +183,7 @@ def _search(search: Search | None) -> Iterator[Block]:
     )
 
 
-def trials_table(search: Search) -> Table:
-    """Return every trial with its value and parameters."""
+def _trials_table(search: Search) -> Table:
     names = [name for name in search.trials.columns if name.startswith(PARAMETER_PREFIX)]
     rows = [
         (
@@ -205,7 +195,7 @@ def trials_table(search: Search) -> Table:
         for row in records(search.trials)
     ]
     columns = ("Trial", "State", "Value", *(name.rpartition(".")[2].replace("_", " ") for name in names))
-    return table(f"Trials; value: {humanize(search.monitor).lower()}", columns, rows)
+    return Table(f"Trials; value: {humanize(search.monitor).lower()}", columns, rows)
 
 
 def lineage(documents: Documents) -> Section:
@@ -222,9 +212,9 @@ def lineage(documents: Documents) -> Section:
         "lineage",
         (
             Text("The same data, split, parameters, code, seed and versions reproduce the same model."),
-            table("What the model was made from", ("Fact", "Value"), rows, numeric=False),
-            table("Versions", ("Package", "Version"), facts["versions"].items(), numeric=False),
-            table("Parameters of the training", ("Parameter", "Value"), parameters, numeric=False),
+            Table("What the model was made from", ("Fact", "Value"), rows, numeric=False),
+            Table("Versions", ("Package", "Version"), list(facts["versions"].items()), numeric=False),
+            Table("Parameters of the training", ("Parameter", "Value"), parameters, numeric=False),
         ),
     )
 
@@ -240,11 +230,20 @@ def limit_sentences(documents: Documents) -> list[str]:
     counts = metrics["counts"]
     least = min(counts["subjects_ad"], counts["subjects_cn"])
     low, high = exact_interval(1.0, n=least)
-    sentences = [
+    simulated = (
+        "All scans are simulated: the numbers show that the pipeline works, and nothing about patients."
+    )
+    refitted = (
+        "The number of epochs and the threshold were chosen for a network that was trained without the "
+        "validation fold; the model was trained on that fold too, and may be calibrated differently."
+    )
+    return [
+        *([simulated] if documents.is_simulated else []),
         (
             f"Even a flawless result on {plural(least, 'subject')} of a diagnosis leaves a sensitivity or "
             f"specificity anywhere from {number(low, 2)} to {number(high, 2)} (95 % interval)."
         ),
+        *([refitted] if documents.refitted else []),
         "One network was tested on one split: intervals are over subjects, and do not include the variation "
         "between networks."
         if not (documents.cross_validation or {}).get("folds")
@@ -266,18 +265,6 @@ def limit_sentences(documents: Documents) -> list[str]:
         "The reference is the collection's clinical diagnosis, not pathology.",
         "A saliency map shows what the network responds to, not where disease is.",
     ]
-    if documents.refitted:
-        sentences.insert(
-            1,
-            "The number of epochs and the threshold were chosen for a network that was trained without the "
-            "validation fold; the model was trained on that fold too, and may be calibrated differently.",
-        )
-    if documents.is_simulated:
-        sentences.insert(
-            0,
-            "All scans are simulated: the numbers show that the pipeline works, and nothing about patients.",
-        )
-    return sentences
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -27,6 +27,10 @@ INTENDED = (
     f"Classification of AD and CN from one FDG-PET scan of the head, for research on methods. {PURPOSE} "
     "Not for MCI, other dementias, screening, or scans unlike those below."
 )
+OUTCOME = (
+    "The collection's clinical diagnosis, AD or CN, without pathology. The model gives a probability of AD; "
+    "{} and above is predicted AD."
+)
 ELSEWHERE = "\n\n_The full card is in the training run's artifacts: report/MODEL_CARD.md._\n"
 
 
@@ -61,11 +65,12 @@ def _chapters(documents: Documents) -> Iterator[tuple[str, list[str]]]:
     yield "Source of data and eligibility", _source(documents.ingest, is_simulated=documents.is_simulated)
     yield "Preprocessing", [_preprocessing(params)]
     yield "Predictors and model", [_model(params, documents.aggregation)]
-    yield "Outcome", [_outcome(metrics["threshold"])]
+    yield "Outcome", [OUTCOME.format(number(metrics["threshold"]))]
     yield "Sample size", [_size(documents.ingest["subjects"], metrics["counts"])]
     yield "Missing data", [_missing(documents.ingest)]
     yield "Training and tuning", [_training(documents)]
-    yield "Partitions and validation", _partitions(documents.split)
+    split = documents.split
+    yield "Partitions and validation", [_plain(split_sentence(split)), _table(split_table(split))]
     yield "Performance", _performance(documents)
     yield "Subgroups and fairness", [_table(subgroups_table(documents.evaluation.subgroups))]
     yield "Leakage test", [_leakage(documents.audit)]
@@ -75,23 +80,12 @@ def _chapters(documents: Documents) -> Iterator[tuple[str, list[str]]]:
     yield "Reproducibility", [_reproducible(documents.lineage)]
 
 
-def _outcome(threshold: float) -> str:
-    return (
-        "The collection's clinical diagnosis, AD or CN, without pathology. The model gives a probability "
-        f"of AD; {number(threshold)} and above is predicted AD."
-    )
-
-
 def _size(subjects: int, counts: Mapping[str, int]) -> str:
     return (
         f"{plural(subjects, 'subject')} in all, {counts['subjects']} of them held out "
         f"({counts['subjects_ad']} AD, {counts['subjects_cn']} CN); all available subjects, no sample size "
         "calculation."
     )
-
-
-def _partitions(split: Mapping[str, Any]) -> list[str]:
-    return [_plain(split_sentence(split)), _table(split_table(split))]
 
 
 def _source(ingest: Mapping[str, Any], *, is_simulated: bool) -> list[str]:

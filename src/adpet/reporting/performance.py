@@ -25,7 +25,6 @@ from adpet.reporting.components import (
     plural,
     records,
     svg_uri,
-    table,
     typeset,
     value_and_ci,
 )
@@ -45,12 +44,18 @@ def performance(documents: Documents) -> Section:
     """Return the section on metrics, curves and calibration."""
     metrics, tables = documents.metrics, documents.evaluation
     auc, counts = metrics["subject"]["auc"], metrics["counts"]
+    n = counts["validation_subjects"]
+    chosen = (
+        f"this threshold was chosen on {plural(n, 'validation subject')}"
+        if n
+        else "there were no validation subjects to choose it on"
+    )
     blocks: list[Block] = [
         Text(
             f"{counts['subjects']} held-out subjects ({counts['subjects_ad']} AD, {counts['subjects_cn']} "
             f"CN), {counts['scans']} scans, {counts['slices']} slices. Slices are aggregated into a "
             f"subject by {documents.aggregation.replace('_', ' ')}. A probability of "
-            f"{number(metrics['threshold'])} or above is predicted AD; {_chosen(counts)}. Intervals are 95 "
+            f"{number(metrics['threshold'])} or above is predicted AD; {chosen}. Intervals are 95 "
             "%, by a cluster bootstrap over subjects with all their scans and slices."
         ),
         measures_table(metrics),
@@ -86,30 +91,23 @@ def performance(documents: Documents) -> Section:
 def measures_table(metrics: Mapping[str, Any]) -> Table:
     """Return every metric per subject and per slice."""
     rows = [
-        (
-            title,
-            *(text for level in ("subject", "slice") for text in value_and_ci(metrics[level][name])),
-        )
+        (title, *value_and_ci(metrics["subject"][name]), *value_and_ci(metrics["slice"][name]))
         for name, title in MEASURES.items()
         if name in metrics["subject"]
     ]
-    return table(
-        "Metrics with 95 % intervals",
-        ("Metric", "Per subject", "95 % interval", "Per slice", "95 % interval"),
-        rows,
-    )
+    columns = ("Metric", "Per subject", "95 % interval", "Per slice", "95 % interval")
+    return Table("Metrics with 95 % intervals", columns, rows)
 
 
 def confusion_table(metrics: Mapping[str, Any]) -> Table:
     """Return the confusion matrices."""
-    rows = []
-    for level in ("subject", "slice"):
-        calls = metrics[level]["confusion"]
-        rows += [
-            (f"AD, per {level}", str(calls["true_positive"]), str(calls["false_negative"])),
-            (f"CN, per {level}", str(calls["false_positive"]), str(calls["true_negative"])),
-        ]
-    return table("Confusion matrices", ("Diagnosis", "Predicted AD", "Predicted CN"), rows)
+    cells = {"AD": ("true_positive", "false_negative"), "CN": ("false_positive", "true_negative")}
+    rows = [
+        (f"{diagnosis}, per {level}", *(str(metrics[level]["confusion"][cell]) for cell in both))
+        for level in ("subject", "slice")
+        for diagnosis, both in cells.items()
+    ]
+    return Table("Confusion matrices", ("Diagnosis", "Predicted AD", "Predicted CN"), rows)
 
 
 def baselines(documents: Documents) -> Section:
@@ -154,7 +152,7 @@ def baselines_table(metrics: Mapping[str, Any]) -> Table:
         if name in metrics["baselines"]
     ]
     columns = ("Model", "AUC per subject", "95 % interval", "AUC difference", "95 % interval")
-    return table("The network and its baselines on the same subjects", columns, rows)
+    return Table("The network and its baselines on the same subjects", columns, rows)
 
 
 def subgroups(documents: Documents) -> Section:
@@ -193,7 +191,7 @@ def subgroups_table(groups: pd.DataFrame) -> Table:
         for row in records(groups)
     ]
     columns = ("Subgroup", "AD", "CN", "AUC", "95 % interval", "Balanced accuracy", "95 % interval")
-    return table("Subgroups of the test subjects", columns, rows)
+    return Table("Subgroups of the test subjects", columns, rows)
 
 
 def failures(documents: Documents) -> Section:
@@ -234,15 +232,6 @@ def _cells(row: Mapping[str, Any], name: str) -> tuple[str, str]:
     return number(row[name]), format_ci({"low": row[f"{name}_low"], "high": row[f"{name}_high"]})
 
 
-def _chosen(counts: Mapping[str, int]) -> str:
-    n = counts["validation_subjects"]
-    return (
-        f"this threshold was chosen on {plural(n, 'validation subject')}"
-        if n
-        else "there were no validation subjects to choose it on"
-    )
-
-
 def _calls(calls: Mapping[str, int]) -> str:
     ad = calls["true_positive"] + calls["false_negative"]
     cn = calls["false_positive"] + calls["true_negative"]
@@ -261,7 +250,7 @@ def cross_validation(documents: Documents) -> list[Block]:
     return [
         Heading("Cross-validation"),
         Text(_sentences(summary)),
-        pooled_table(summary),
+        _pooled_table(summary),
         Chart(
             svg_uri(folds_figure(summary)),
             f"AUC of all subjects and of each fold, with intervals: {fold_spread(summary)}; the numbers are "
@@ -273,8 +262,7 @@ def cross_validation(documents: Documents) -> list[Block]:
     ]
 
 
-def pooled_table(summary: Mapping[str, Any]) -> Table:
-    """Return pooled metrics, and their spread over the folds."""
+def _pooled_table(summary: Mapping[str, Any]) -> Table:
     rows = [
         (
             title,
@@ -285,15 +273,9 @@ def pooled_table(summary: Mapping[str, Any]) -> Table:
         for name, title in MEASURES.items()
         if name in summary["pooled"]
     ]
-    columns = (
-        "Metric",
-        "All subjects",
-        "95 % interval",
-        "Mean of folds",
-        "SD of folds",
-        "Lowest to highest fold",
-    )
-    return table(f"{summary['folds']} folds of all subjects", columns, rows)
+    means = ("Mean of folds", "SD of folds", "Lowest to highest fold")
+    columns = ("Metric", "All subjects", "95 % interval", *means)
+    return Table(f"{summary['folds']} folds of all subjects", columns, rows)
 
 
 def folds_table(summary: Mapping[str, Any]) -> Table:
@@ -310,7 +292,7 @@ def folds_table(summary: Mapping[str, Any]) -> Table:
         for name, fold in summary["fold"].items()
     ]
     columns = ("Fold", "AD", "CN", "AUC", "95 % interval", "Sensitivity", "Specificity", "Brier score")
-    return table("Fold by fold", columns, rows)
+    return Table("Fold by fold", columns, rows)
 
 
 def fold_spread(summary: Mapping[str, Any]) -> str:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from adpet.evaluation.comparison import BASELINES, CHANCE
 from adpet.evaluation.leakage import GAPS, INCONCLUSIVE, INVALID
+from adpet.reporting.components import humanize
 from adpet.reporting.style import AD_COLOUR, CN_COLOUR, EN_DASH, GREY, LIGHT_GREY, MINUS, new_figure, styled
 
 if TYPE_CHECKING:
@@ -21,33 +22,25 @@ DARK_SHARE = 0.55
 # Size of a dot in data units, largest spread, and largest group drawn with dots of full size.
 DOT_HEIGHT, DOT_WIDTH, DOT_SPREAD, DOT_CROWD = 0.024, 0.045, 0.42, 60
 DOT_POINTS = 26.0
+# Markers of values, and of misclassified subjects.
+WHITE_EDGED: dict[str, Any] = {"markeredgecolor": "white", "clip_on": False}
+RING: dict[str, Any] = {"s": 95, "facecolors": "none", "edgecolors": "black", "linewidths": 1.0}
 # Chance, and other lines of reference.
 DASHED: dict[str, Any] = {"color": LIGHT_GREY, "linewidth": 1, "linestyle": (0, (4, 3))}
 
 
 @styled
 def roc_figure(curves: pd.DataFrame, band: pd.DataFrame, *, metrics: Mapping[str, Any]) -> "Figure":
-    """Draw ROC curves, with the bootstrap band of subjects.
-
-    Parameters
-    ----------
-    curves, band : DataFrame
-        Of `metrics.roc_curves` and `metrics.roc_band`.
-    metrics : mapping
-        ``metrics.json``.
-    """
-    figure = new_figure(4.6, 4.6)
-    axes = figure.add_subplot()
+    """Draw ROC curves, with the bootstrap band of subjects."""
+    figure, axes = _unit_square(f"False positive rate (1 {MINUS} specificity)", "Sensitivity to AD")
     axes.plot([0, 1], [0, 1], **DASHED)
-    axes.fill_between(
-        band["false_positive_rate"],
-        band["low"],
-        band["high"],
-        color=CN_COLOUR,
-        alpha=0.18,
-        linewidth=0,
-        label="95 % band over subjects",
-    )
+    look: dict[str, Any] = {
+        "color": CN_COLOUR,
+        "alpha": 0.18,
+        "linewidth": 0,
+        "label": "95 % band over subjects",
+    }
+    axes.fill_between(band["false_positive_rate"], band["low"], band["high"], **look)
     looks = {"slice": (GREY, 0.9, "Per slice"), "subject": (CN_COLOUR, 2.0, "Per subject")}
     for level, (colour, width, name) in looks.items():
         curve = curves[curves["level"] == level]
@@ -56,18 +49,9 @@ def roc_figure(curves: pd.DataFrame, band: pd.DataFrame, *, metrics: Mapping[str
             curve["false_positive_rate"], curve["sensitivity"], color=colour, linewidth=width, label=label
         )
     subject = metrics["subject"]
-    axes.plot(
-        1 - subject["specificity"]["value"],
-        subject["sensitivity"]["value"],
-        "o",
-        color=AD_COLOUR,
-        markersize=7,
-        markeredgecolor="white",
-        label=f"Operating point (threshold {metrics['threshold']:.2f})",
-        clip_on=False,
-        zorder=5,
-    )
-    _unit_square(axes, xlabel=f"False positive rate (1 {MINUS} specificity)", ylabel="Sensitivity to AD")
+    place = 1 - subject["specificity"]["value"], subject["sensitivity"]["value"]
+    label = f"Operating point (threshold {metrics['threshold']:.2f})"
+    axes.plot(*place, "o", color=AD_COLOUR, markersize=7, label=label, zorder=5, **WHITE_EDGED)
     handles, labels = axes.get_legend_handles_labels()
     order = [2, 0, 3, 1]
     axes.legend([handles[i] for i in order], [labels[i] for i in order], loc="lower right", borderaxespad=0.8)
@@ -77,29 +61,17 @@ def roc_figure(curves: pd.DataFrame, band: pd.DataFrame, *, metrics: Mapping[str
 @styled
 def precision_recall_figure(curves: pd.DataFrame, *, metrics: Mapping[str, Any]) -> "Figure":
     """Draw precision-recall curves of `metrics.precision_recall_curves`, and chance."""
-    figure = new_figure(4.6, 4.6)
-    axes = figure.add_subplot()
+    figure, axes = _unit_square("Recall (sensitivity to AD)", "Precision (positive predictive value)")
     share = metrics["counts"]["subjects_ad"] / metrics["counts"]["subjects"]
     looks = {"subject": (CN_COLOUR, 2.0, "Per subject", 3), "slice": (GREY, 0.9, "Per slice", 2)}
     for level, (colour, width, name, order) in looks.items():
         curve = curves[curves["level"] == level]
         label = f"{name}: AP {_with_interval(metrics[level]['average_precision'])}"
         # Steps make the area the average precision.
-        axes.plot(
-            curve["recall"],
-            curve["precision"],
-            color=colour,
-            linewidth=width,
-            label=label,
-            drawstyle="steps-pre",
-            zorder=order,
+        axes.step(
+            curve["recall"], curve["precision"], color=colour, linewidth=width, label=label, zorder=order
         )
-    axes.axhline(
-        share,
-        **DASHED,
-        label=f"Chance: {share:.2f}, the share of AD subjects",
-    )
-    _unit_square(axes, xlabel="Recall (sensitivity to AD)", ylabel="Precision (positive predictive value)")
+    axes.axhline(share, **DASHED, label=f"Chance: {share:.2f}, the share of AD subjects")
     axes.legend(loc="lower left", borderaxespad=0.8)
     return figure
 
@@ -107,8 +79,12 @@ def precision_recall_figure(curves: pd.DataFrame, *, metrics: Mapping[str, Any])
 @styled
 def calibration_figure(points: pd.DataFrame, *, metrics: Mapping[str, Any]) -> "Figure":
     """Draw the reliability diagrams of `metrics.calibration_points`."""
-    figure = new_figure(4.6, 4.6)
-    axes = figure.add_subplot()
+    subjects = points.loc[points["level"] == "subject", "n"]
+    each = f"{subjects.min()} to {subjects.max()}" if subjects.min() < subjects.max() else f"{subjects.max()}"
+    figure, axes = _unit_square(
+        f"Mean probability of AD, in {len(subjects)} bins of {each} subjects",
+        "Share with AD (bars: exact 95 % CI)",
+    )
     axes.plot([0, 1], [0, 1], **DASHED, label="Perfect calibration")
     looks = {"slice": (GREY, "s", 4, "Per slice"), "subject": (CN_COLOUR, "o", 7, "Per subject")}
     for level, (colour, marker, size, name) in looks.items():
@@ -116,25 +92,13 @@ def calibration_figure(points: pd.DataFrame, *, metrics: Mapping[str, Any]) -> "
         error = _with_interval(metrics[level]["calibration_error"])
         if level == "subject":
             axes.vlines(rows["probability"], rows["low"], rows["high"], color=colour, linewidth=1.4)
-        axes.plot(
-            rows["probability"],
-            rows["observed"],
-            marker,
-            linestyle="-",
-            linewidth=0.8,
-            color=colour,
-            markersize=size,
-            markeredgecolor="white",
-            label=f"{name}: error {error}",
-            clip_on=False,
-        )
-    subjects = points.loc[points["level"] == "subject", "n"]
-    each = f"{subjects.min()} to {subjects.max()}" if subjects.min() < subjects.max() else f"{subjects.max()}"
-    _unit_square(
-        axes,
-        xlabel=f"Mean probability of AD, in {len(subjects)} bins of {each} subjects",
-        ylabel="Share with AD (bars: exact 95 % CI)",
-    )
+        look: dict[str, Any] = {
+            "color": colour,
+            "linewidth": 0.8,
+            "markersize": size,
+            "label": f"{name}: error {error}",
+        }
+        axes.plot(rows["probability"], rows["observed"], f"{marker}-", **look, **WHITE_EDGED)
     figure.legend(loc="outside upper center", ncols=1)
     return figure
 
@@ -145,33 +109,17 @@ def confusion_figure(metrics: Mapping[str, Any]) -> "Figure":
     figure = new_figure(6.4, 3.1)
     for axes, level in zip(figure.subplots(1, 2), ("subject", "slice"), strict=True):
         cells = metrics[level]["confusion"]
-        counts = np.array(
-            [
-                [cells["true_positive"], cells["false_negative"]],
-                [cells["false_positive"], cells["true_negative"]],
-            ]
-        )
+        names = ("true_positive", "false_negative", "false_positive", "true_negative")
+        counts = np.array([cells[name] for name in names]).reshape(2, 2)
         shares = counts / counts.sum(axis=1, keepdims=True)
         axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
         for row, column in np.ndindex(2, 2):
-            axes.text(
-                column,
-                row,
-                f"{counts[row, column]:,}\n{shares[row, column]:.0%}",
-                ha="center",
-                va="center",
-                fontsize=11,
-                color="white" if shares[row, column] > DARK_SHARE else "black",
-            )
-        axes.set(
-            title=f"Per {level} (n = {counts.sum():,})",
-            xticks=[0, 1],
-            xticklabels=["AD", "CN"],
-            yticks=[0, 1],
-            yticklabels=["AD", "CN"],
-            xlabel="Predicted",
-            ylabel="Diagnosis",
-        )
+            text = f"{counts[row, column]:,}\n{shares[row, column]:.0%}"
+            colour = "white" if shares[row, column] > DARK_SHARE else "black"
+            axes.text(column, row, text, ha="center", va="center", fontsize=11, color=colour)
+        axes.set(title=f"Per {level} (n = {counts.sum():,})", xlabel="Predicted", ylabel="Diagnosis")
+        axes.set_xticks([0, 1], ["AD", "CN"])
+        axes.set_yticks([0, 1], ["AD", "CN"])
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
     return figure
@@ -179,14 +127,7 @@ def confusion_figure(metrics: Mapping[str, Any]) -> "Figure":
 
 @styled
 def probability_figure(subjects: pd.DataFrame, *, threshold: float) -> "Figure":
-    """Draw one dot a subject by diagnosis; misclassified ones ringed.
-
-    Parameters
-    ----------
-    subjects : DataFrame
-        `diagnosis` and `probability`.
-    threshold : float
-    """
+    """Draw one dot a subject by diagnosis; misclassified ones ringed."""
     figure = new_figure(4.2, 4.4)
     axes = figure.add_subplot()
     names, wrong_drawn = [], False
@@ -200,15 +141,8 @@ def probability_figure(subjects: pd.DataFrame, *, threshold: float) -> "Figure":
             across, values, s=DOT_POINTS * scale**2, c=colour, marker=marker, alpha=0.85, linewidths=0
         )
         if wrong.any():
-            axes.scatter(
-                across[wrong],
-                values[wrong],
-                s=95,
-                facecolors="none",
-                edgecolors="black",
-                linewidths=1.0,
-                label=None if wrong_drawn else "Misclassified",
-            )
+            label = None if wrong_drawn else "Misclassified"
+            axes.scatter(across[wrong], values[wrong], label=label, **RING)
             wrong_drawn = True
         names.append(f"{diagnosis}\n{(~wrong).sum()} of {values.size} correct")
     axes.axhline(
@@ -221,12 +155,14 @@ def probability_figure(subjects: pd.DataFrame, *, threshold: float) -> "Figure":
     return figure
 
 
-def _unit_square(axes: "Axes", *, xlabel: str, ylabel: str) -> None:
+def _unit_square(xlabel: str, ylabel: str) -> tuple["Figure", "Axes"]:
+    figure = new_figure(4.6, 4.6)
+    axes = figure.add_subplot()
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal", xlabel=xlabel, ylabel=ylabel)
+    return figure, axes
 
 
 def _with_interval(metric: Mapping[str, float]) -> str:
-    """Format a value and its interval as in papers."""
     return f"{metric['value']:.2f} (95 % CI {metric['low']:.2f}{EN_DASH}{metric['high']:.2f})"
 
 
@@ -265,23 +201,16 @@ class Row(NamedTuple):
 def baselines_figure(metrics: Mapping[str, Any]) -> "Figure":
     """Draw AUCs of network and baselines, and their differences."""
     names = [name for name in BASELINES if name in metrics["baselines"]]
-    areas = [("network", metrics["subject"]["auc"], AD_COLOUR)]
-    areas += [(BASELINES[name], metrics["baselines"][name]["auc"], CN_COLOUR) for name in names]
-    figure = new_figure(7.6, FRAME_HEIGHT + ROW_HEIGHT * (len(names) + 1))
-    left, right = figure.subplots(1, 2, sharey=True)
     rows = [
-        Row(label[0].upper() + label[1:], auc["value"], auc["low"], auc["high"], colour)
-        for label, auc, colour in areas
+        Row("Network", **metrics["subject"]["auc"], colour=AD_COLOUR),
+        *(Row(humanize(BASELINES[name]), **metrics["baselines"][name]["auc"]) for name in names),
     ]
-    leads = [metrics["differences"][name] for name in names]
-    lead_rows = [Row("", None, 0, 0), *(Row("", lead["value"], lead["low"], lead["high"]) for lead in leads)]
-    _forest(left, rows)
-    left.axvline(CHANCE, **DASHED, zorder=0)
-    left.set(xlabel="AUC per subject (95 % CI)", xlim=(min(0.4, *(row.low - 0.03 for row in rows)), 1.02))
-    _forest(right, lead_rows)
-    right.axvline(0, **DASHED, zorder=0)
+    leads = [Row("", None, 0, 0), *(Row("", **metrics["differences"][name]) for name in names)]
+    figure = new_figure(7.6, FRAME_HEIGHT + ROW_HEIGHT * len(rows))
+    left, right = figure.subplots(1, 2, sharey=True)
+    _area_forest(left, rows)
+    _forest(right, leads, reference=0)
     right.set(xlabel=f"Network {MINUS} baseline, AUC (95 % CI)")
-    _labelled(left, rows)
     return figure
 
 
@@ -293,10 +222,8 @@ def subgroups_figure(table: pd.DataFrame) -> "Figure":
     both = figure.subplots(1, 2, sharey=True)
     for axes, (name, label) in zip(both, panels.items(), strict=True):
         rows = _subgroup_rows(table, name)
-        _forest(axes, rows)
-        axes.axvline(CHANCE, **DASHED, zorder=0)
-        overall = float(table[name].iloc[0])
-        axes.axvline(overall, color=AD_COLOUR, linewidth=0.8, zorder=0)
+        _forest(axes, rows, reference=CHANCE)
+        axes.axvline(float(table[name].iloc[0]), color=AD_COLOUR, linewidth=0.8, zorder=0)
         axes.set(xlabel=label, xlim=(-0.02, 1.02))
     _labelled(both[0], rows)
     return figure
@@ -306,24 +233,12 @@ def subgroups_figure(table: pd.DataFrame) -> "Figure":
 def folds_figure(summary: Mapping[str, Any]) -> "Figure":
     """Draw the AUC of all subjects and of each fold."""
     counts = summary["counts"]
-    pooled = (f"All subjects  ({counts['subjects']})", summary["pooled"]["auc"], AD_COLOUR)
-    folds = [
-        (
-            f"Fold {name}  ({counts['fold'][name]['ad']} AD, {counts['fold'][name]['cn']} CN)",
-            fold["auc"],
-            CN_COLOUR,
-        )
-        for name, fold in summary["fold"].items()
-    ]
-    rows = [
-        Row(label, auc["value"], auc["low"], auc["high"], colour) for label, auc, colour in [pooled, *folds]
-    ]
+    rows = [Row(f"All subjects  ({counts['subjects']})", **summary["pooled"]["auc"], colour=AD_COLOUR)]
+    for name, fold in summary["fold"].items():
+        groups = counts["fold"][name]
+        rows.append(Row(f"Fold {name}  ({groups['ad']} AD, {groups['cn']} CN)", **fold["auc"]))
     figure = new_figure(7.6, FRAME_HEIGHT + ROW_HEIGHT * len(rows))
-    axes = figure.subplots()
-    _forest(axes, rows)
-    axes.axvline(CHANCE, **DASHED, zorder=0)
-    axes.set(xlabel="AUC per subject (95 % CI)", xlim=(min(0.4, *(row.low - 0.03 for row in rows)), 1.02))
-    _labelled(axes, rows)
+    _area_forest(figure.subplots(), rows)
     return figure
 
 
@@ -335,14 +250,19 @@ def _subgroup_rows(table: pd.DataFrame, name: str) -> list[Row]:
         for group in groups.to_dict("records"):
             value = None if np.isnan(group[name]) else group[name]
             note = "" if value is not None else "one diagnosis only"
-            title = "All subjects" if fact == "all" else f"{group['group']}"
+            title, colour = ("All subjects", AD_COLOUR) if fact == "all" else (group["group"], CN_COLOUR)
             label = f"{title}  ({group['n_ad']} AD, {group['n_cn']} CN)"
-            colour = AD_COLOUR if fact == "all" else CN_COLOUR
             rows.append(Row(label, value, group[f"{name}_low"], group[f"{name}_high"], colour, note=note))
     return rows
 
 
-def _forest(axes: "Axes", rows: Sequence[Row]) -> None:
+def _area_forest(axes: "Axes", rows: Sequence[Row]) -> None:
+    _forest(axes, rows, reference=CHANCE)
+    axes.set(xlabel="AUC per subject (95 % CI)", xlim=(min(0.4, *(row.low - 0.03 for row in rows)), 1.02))
+    _labelled(axes, rows)
+
+
+def _forest(axes: "Axes", rows: Sequence[Row], *, reference: float) -> None:
     """Draw one marker with its interval and numbers a row."""
     for place, row in enumerate(rows):
         if row.value is None:
@@ -352,6 +272,7 @@ def _forest(axes: "Axes", rows: Sequence[Row]) -> None:
         axes.plot(row.value, place, "s", color=row.colour, markersize=5.5, markeredgecolor="white")
         numbers = f"{row.value:.2f} ({row.low:.2f} to {row.high:.2f})"
         _annotate(axes, place, numbers.replace("-", MINUS))
+    axes.axvline(reference, **DASHED, zorder=0)
     axes.spines["left"].set_visible(False)
     axes.tick_params(axis="y", length=0)
 
@@ -430,9 +351,7 @@ def _gap(
         "", (x, ends[1]), xytext=(x, ends[0]),
         arrowprops={"arrowstyle": "->", "color": "black", "shrinkA": 0, "shrinkB": 0},
     )  # fmt: skip
-    points = 100 * gap["value"]
-    sign = "+" if points >= 0 else MINUS
-    text = f"{sign}{abs(points):.0f} points"
+    text = f"{100 * gap['value']:+.0f} points".replace("-", MINUS)
     axes.annotate(
         text, (x, sum(ends) / 2), xytext=(5, 0), textcoords="offset points", va="center",
         ha="left", fontsize=8.5, fontweight="bold",

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from adpet.reporting.components import Documents, Section
+from adpet.reporting.components import Documents
 from adpet.reporting.explainability import leakage, saliency
 from adpet.reporting.methods import data, limits, lineage, training
 from adpet.reporting.performance import baselines, failures, performance, subgroups
@@ -11,33 +11,11 @@ from adpet.reporting.summary import PURPOSE, summary
 TEMPLATES = Path(__file__).parent / "templates"
 
 # In the order of a reviewer's questions.
-SECTIONS = (
-    performance,
-    baselines,
-    leakage,
-    saliency,
-    subgroups,
-    failures,
-    data,
-    training,
-    lineage,
-    limits,
-)
-
-
-def sections(documents: Documents) -> list[Section]:
-    """Return all sections with their figures."""
-    return [section(documents) for section in SECTIONS]
+SECTIONS = (performance, baselines, leakage, saliency, subgroups, failures, data, training, lineage, limits)
 
 
 def report_html(documents: Documents) -> str:
-    """Return the page: deterministic, with escaped content.
-
-    Parameters
-    ----------
-    documents : Documents
-        Contents of the stages' files.
-    """
+    """Return the page: deterministic, with escaped content."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -51,6 +29,6 @@ def report_html(documents: Documents) -> str:
         lineage=documents.lineage["id"],
         purpose=PURPOSE,
         summary=summary(documents),
-        sections=sections(documents),
+        sections=[section(documents) for section in SECTIONS],
         style=(TEMPLATES / "page.css").read_text(encoding="utf-8"),
     )

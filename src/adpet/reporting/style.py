@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, ParamSpec
+from typing import TYPE_CHECKING, BinaryIO, Literal, ParamSpec
 
 from adpet.storage import atomic_write
 
@@ -23,6 +23,7 @@ LIGHT_GREY = "#C8C8C8"
 MINUS, EN_DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
 
 DPI = 150
+UNDATED: dict[str, dict[str, None]] = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}}
 STYLE: dict[str, object] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
@@ -67,9 +68,15 @@ def new_figure(
 
 def save_figure(figure: "Figure", path: Path) -> None:
     """Write a figure as PNG with deterministic bytes."""
+    with atomic_write(path) as aside:
+        save_as(figure, aside, "png")
+
+
+def save_as(figure: "Figure", target: Path | BinaryIO, kind: Literal["svg", "png"]) -> None:
+    """Write a figure without dates and with fixed ids."""
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     FigureCanvasAgg(figure)
-    with atomic_write(path) as aside, mpl.rc_context(STYLE):
-        figure.savefig(aside, format="png", dpi=DPI, metadata={"Software": None})
+    with mpl.rc_context({**STYLE, "svg.hashsalt": "adpet", "svg.fonttype": "path"}):
+        figure.savefig(target, format=kind, dpi=DPI, metadata=UNDATED[kind])

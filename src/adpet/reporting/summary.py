@@ -29,25 +29,15 @@ def summary(documents: Documents) -> list[Line]:
     performance, compared = _performance(documents), _baseline(documents)
     leak, maps = _leakage(documents), _maps(documents)
     first = [compared, performance] if compared.tone == "doubt" else [performance, compared]
-    lines = [*first, leak, maps]
-    return [
-        *(line for line in lines if line.tone == "bad"),
-        *(line for line in lines if line.tone != "bad"),
-        _data(documents),
-    ]
-
-
-def _summary(documents: Documents) -> str:
-    """Return how well the model separates AD from CN."""
-    subject, counts = documents.metrics["subject"], documents.metrics["counts"]
-    return (
-        f"AUC per subject {interval(subject['auc'])} on {plural(counts['subjects'], 'held-out subject')} "
-        f"({counts['subjects_ad']} AD, {counts['subjects_cn']} CN)"
-    )
+    return [*sorted([*first, leak, maps], key=lambda line: line.tone != "bad"), _data(documents)]
 
 
 def _performance(documents: Documents) -> Line:
-    text = _summary(documents)
+    auc, counts = documents.metrics["subject"]["auc"], documents.metrics["counts"]
+    text = (
+        f"AUC per subject {interval(auc)} on {plural(counts['subjects'], 'held-out subject')} "
+        f"({counts['subjects_ad']} AD, {counts['subjects_cn']} CN)"
+    )
     folds = documents.cross_validation
     if folds and folds["folds"]:
         text += (
@@ -57,7 +47,7 @@ def _performance(documents: Documents) -> Line:
     if documents.leaky:
         reason = "LEAKY: subjects are on both sides of this split, so these numbers are not a valid result. "
         return Line("bad", "Performance", f"{reason}{text}.")
-    if documents.metrics["subject"]["auc"]["low"] <= CHANCE:
+    if auc["low"] <= CHANCE:
         return Line("doubt", "Performance", f"{text}: not better than chance.")
     return Line("plain", "Performance", f"{text}.")
 
@@ -87,11 +77,9 @@ def _leakage(documents: Documents) -> Line:
         f"subjects is left to learn, by {points(audit['gap']['shuffled_labels'])}."
     )
     result = f"Leakage test {audit['verdict']}: {audit['reason']}."
-    if audit["verdict"] == INVALID:
-        return Line("bad", "Leakage", f"{result} {size}")
-    if audit["verdict"] != CLEAN:
-        return Line("doubt", "Leakage", f"{result} {size}")
-    return Line("good", "Leakage", f"{size} {result}")
+    if audit["verdict"] == CLEAN:
+        return Line("good", "Leakage", f"{size} {result}")
+    return Line("bad" if audit["verdict"] == INVALID else "doubt", "Leakage", f"{result} {size}")
 
 
 def _maps(documents: Documents) -> Line:
@@ -100,10 +88,8 @@ def _maps(documents: Documents) -> Line:
         return Line("doubt", "Explainability", "No saliency maps were made; run: dvc repro explain.")
     alarms = len(cam["alarms"])
     warning = f" {plural(alarms, 'alarm')}: see Explainability." if alarms else ""
-    if cam["truth"]["scans"]:
-        found, tone = _found(cam["truth"])
-    else:
-        found, tone = _pattern(cam["referenced"]["ad"])
+    truth = cam["truth"]
+    found, tone = _found(truth) if truth["scans"] else _pattern(cam["referenced"]["ad"])
     return Line("doubt" if alarms else tone, "Explainability", f"{found}{warning}")
 
 

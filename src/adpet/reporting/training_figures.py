@@ -1,7 +1,7 @@
 """Figures of training curves and hyperparameter search."""
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 NOT_CURVES = ("epoch", "step", "seconds")
 # Prefix of a parameter's column in Optuna's table of trials.
 PARAMETER_PREFIX = "params_"
+# Parameters that are searched on a logarithmic scale.
+LOGARITHMIC = ("learning_rate",)
 # Inches of a bar, and of the axes.
 BAR_HEIGHT, FRAME_HEIGHT = 0.3, 0.8
 
@@ -70,7 +72,6 @@ def search_figure(
     *,
     direction: Literal["minimize", "maximize"],
     value_name: str = "Value",
-    logarithmic: Collection[str] = ("learning_rate",),
 ) -> "Figure":
     """Draw the trials' history, and each parameter against the value.
 
@@ -82,10 +83,9 @@ def search_figure(
     direction : {"minimize", "maximize"}
     value_name : str
         Label of the value.
-    logarithmic : collection of str
-        Parameters that were searched on a logarithmic scale.
     """
-    shown = trials[np.isfinite(trials["value"].astype(np.float64))].sort_values("number")
+    trials = trials.astype({"value": np.float64})
+    shown = trials[np.isfinite(trials["value"])].sort_values("number")
     complete = shown[shown["state"] == "COMPLETE"]
     parameters = [name for name in trials.columns if name.startswith(PARAMETER_PREFIX)]
     columns = min(4, max(1, len(parameters)))
@@ -93,30 +93,19 @@ def search_figure(
     figure = new_figure(max(5.0, 2.35 * columns), 2.7 + 2.1 * rows)
     grid = figure.add_gridspec(1 + rows, columns, height_ratios=[1.25] + [1] * rows)
     top = figure.add_subplot(grid[0, :])
-    value = complete["value"].to_numpy(np.float64)
-    extreme = np.minimum if direction == "minimize" else np.maximum
-    best = (
-        complete.iloc[[int(value.argmin() if direction == "minimize" else value.argmax())]]
-        if value.size
-        else complete
-    )
+    value = complete["value"]
+    so_far = value.cummin() if direction == "minimize" else value.cummax()
+    best = complete[value == so_far.iloc[-1]].head(1) if len(complete) else complete
     _trial_dots(top, shown["number"], shown, best["number"], best)
-    if value.size:
-        top.step(
-            complete["number"],
-            extreme.accumulate(value),
-            where="post",
-            color=HIGHLIGHT_COLOUR,
-            linewidth=1.4,
-            label="Best so far",
-            zorder=1,
-        )
+    if len(complete):
+        look = {"color": HIGHLIGHT_COLOUR, "linewidth": 1.4, "label": "Best so far", "zorder": 1}
+        top.step(complete["number"], so_far, where="post", **look)
     top.set(xlabel="Trial", ylabel=humanize(value_name))
     _whole_ticks(top)
     for position, name in enumerate(parameters):
         axes = figure.add_subplot(grid[1 + position // columns, position % columns])
         _parameter_panel(axes, name, shown, best)
-        if _parameter(name) in logarithmic and len(shown):
+        if _parameter(name) in LOGARITHMIC and len(shown):
             axes.set_xscale("log")
         if position % columns == 0:
             axes.set_ylabel(humanize(value_name))
@@ -131,7 +120,7 @@ def search_figure(
 @styled
 def importance_figure(importance: Mapping[str, float]) -> "Figure":
     """Draw the importance of each parameter, largest at the top."""
-    names = sorted(importance, key=lambda name: importance[name])
+    names = sorted(importance, key=importance.__getitem__)
     figure = new_figure(4.6, FRAME_HEIGHT + BAR_HEIGHT * len(names))
     axes = figure.add_subplot()
     values = [importance[name] for name in names]
@@ -168,15 +157,8 @@ def _trial_dots(
     place = across.to_numpy()
     axes.scatter(place[complete], value[complete], s=22, color=CN_COLOUR, linewidths=0, label="Complete")
     if not complete.all():
-        axes.scatter(
-            place[~complete],
-            value[~complete],
-            s=20,
-            facecolors="none",
-            edgecolors=GREY,
-            linewidths=0.9,
-            label="Stopped early",
-        )
+        hollow: dict[str, Any] = {"facecolors": "none", "edgecolors": GREY, "linewidths": 0.9}
+        axes.scatter(place[~complete], value[~complete], s=20, label="Stopped early", **hollow)
     axes.scatter(
         at, best["value"], s=110, marker="*", color=AD_COLOUR, edgecolors="white", linewidths=0.6,
         zorder=5, label="Best",
