@@ -27,11 +27,6 @@ def find_folder(root: Path, *, table: Path | None = None) -> Findings:
 
     Columns are path, subject, session, diagnosis; optional are age, sex, site, scanner, and date, which
     orders a subject's scans. Without `table` the CSV is ``scans.csv`` in `root`.
-
-    Raises
-    ------
-    InputError
-        If the CSV is missing or unreadable, or has not all required columns.
     """
     if table is None:
         require_inside(root / TABLE, root)

@@ -104,11 +104,6 @@ def read_collection(
     -------
     Collection
         Checked scans, ordered by key, and the rejected files, ordered by path.
-
-    Raises
-    ------
-    InputError
-        If the folder is missing, its layout cannot be detected, or it holds no scans at all.
     """
     if not root.is_dir():
         raise InputError(
@@ -153,13 +148,7 @@ def read_collection(
 
 
 def detect_layout(root: Path, *, table: Path | None = None) -> Layout:
-    """Detect the layout of a collection, or of its table.
-
-    Raises
-    ------
-    InputError
-        If there are signs of no layout, or of more than one.
-    """
+    """Detect the layout of a collection, or of its table."""
     if table is not None:
         return "folder" if read_table(table).has("path") else "adni"
     signs: dict[Layout, bool] = {

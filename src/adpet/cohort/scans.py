@@ -84,14 +84,7 @@ def subject_table(scans: pd.DataFrame) -> pd.DataFrame:
 
 
 def check_scans(table: pd.DataFrame) -> None:
-    """Check a scans table.
-
-    Raises
-    ------
-    InputError
-        With the column and the first scan: a column is missing or of another type, a key or file occurs
-        twice, a value is not allowed, or subjects contradict each other (see `set_aside_conflicts`).
-    """
+    """Check a scans table."""
     if list(table.columns) != list(SCAN_COLUMNS):
         raise InputError(f"scans: required the columns {', '.join(SCAN_COLUMNS)}; received {_names(table)}")
     for column, dtype in SCAN_COLUMNS.items():
@@ -134,11 +127,6 @@ def require_usable(collection: Collection, *, max_rejected_fraction: float) -> N
     """Check that enough of a collection can be used.
 
     What was skipped by design does not count.
-
-    Raises
-    ------
-    InputError
-        If more than `max_rejected_fraction` of the scans are unusable, or a diagnosis has none left.
     """
     scans, rejected = collection.scans, collection.rejected
     unusable = rejected[rejected["kind"] == "unusable"]
@@ -185,13 +173,7 @@ def read_rejected(path: Path) -> pd.DataFrame:
 
 
 def read_typed(path: Path, columns: Mapping[str, str]) -> pd.DataFrame:
-    """Read a CSV of this package with exactly these columns.
-
-    Raises
-    ------
-    InputError
-        If there is no such file, a column or value is not as declared, or a scan's key could not name a file.
-    """
+    """Read a CSV of this package with exactly these columns."""
     dtypes: dict[Any, str] = dict(columns)
     numbers: dict[Any, list[str]] = {column: [""] for column, dtype in columns.items() if dtype != "str"}
     try:

@@ -59,11 +59,6 @@ def split_by_subject(subjects: pd.DataFrame, *, test_fraction: float, folds: int
     -------
     DataFrame
         subject, diagnosis, part; ordered by subject.
-
-    Raises
-    ------
-    InputError
-        If a subject has two rows, or a part gets no subject of a diagnosis.
     """
     if subjects["subject"].duplicated().any():
         twice = subjects.loc[subjects["subject"].duplicated(), "subject"].iloc[0]
@@ -93,11 +88,6 @@ def assign_slices(slices: pd.DataFrame, scans: pd.DataFrame, subject_parts: pd.D
     -------
     DataFrame
         scan, index, subject, diagnosis, part (`SPLIT_COLUMNS`); ordered by scan and index.
-
-    Raises
-    ------
-    InputError
-        If a slice has no scan in the table, or a scan no subject with a part.
     """
     split = slices[["scan", "index"]].merge(
         scans[["scan", "subject", "diagnosis"]], on="scan", how="left", validate="many_to_one"

@@ -98,11 +98,6 @@ def load_atlas(atlas: str, grid_mm: float) -> Atlas:
 
     A label image is a NIfTI of whole numbers in MNI space. A table of the same name ending in ``.tsv`` or
     ``.csv``, with the columns ``index`` and ``name`` as BIDS has them, names its labels.
-
-    Raises
-    ------
-    InputError
-        If the file is no label image, or lies outside the grid.
     """
     return _built_in(grid_mm) if atlas == BUILT_IN else _from_file(Path(atlas), grid_mm)
 

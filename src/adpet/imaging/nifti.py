@@ -111,13 +111,6 @@ def read_header(path: Path, *, max_voxels: int = MAX_VOXELS) -> VolumeHeader:
     """Read and check the header of a scan.
 
     No voxel is read.
-
-    Raises
-    ------
-    InputError
-        If the file is not a NIfTI-1, NIfTI-2 or ANALYZE image of 3 or 4 axes, each of at least 8 voxels,
-        with a usable affine; if it claims more than `max_voxels` or `MAX_FRAMES`, or is shorter than it
-        claims; if the files of a folder are not frames of one image.
     """
     frames = _frames(path)
     headers = []
@@ -149,11 +142,6 @@ def read_volume(
     -------
     Volume
         Voxels in the file's unit, non-finite ones set to 0; memory holds one frame at a time.
-
-    Raises
-    ------
-    InputError
-        As of `read_header`; for a damaged file, durations that do not fit, and a constant image.
     """
     header = read_header(path, max_voxels=max_voxels)
     weights = _frame_weights(path, header.n_frames, frame_seconds)
@@ -191,11 +179,6 @@ def write_volume(
         Integers that fit are stored as they are; other values with one scale factor and no offset.
     space : "scanner" or "mni"
         Codes of sform and qform (no qform for an affine with shears).
-
-    Raises
-    ------
-    ValueError
-        If the name, type or values cannot be written so.
     """
     if not path.name.endswith((".nii", ".nii.gz")):
         raise ValueError(f"a volume's name must end in .nii or .nii.gz. Received: {path}")

@@ -55,11 +55,6 @@ def load_standard(
     """Load the template space, once a process.
 
     `template` is ``built-in``, made from nilearn's tissue maps, or the path of a file in MNI space.
-
-    Raises
-    ------
-    InputError
-        If the template file cannot be used.
     """
     image = fdg_template(grid_mm) if template == BUILT_IN else load_template(template, grid_mm)
     return Standard(image, brain_mask(grid_mm), reference_mask(reference, grid_mm), align, smoothing_mm)
@@ -74,12 +69,6 @@ def normalize(scan: Volume, standard: Standard) -> tuple[Volume, Alignment]:
         (i, j, k) float32 SUVR (unitless), on the template's grid.
     alignment : Alignment
         Its similarity is that of the resampled scan, before smoothing.
-
-    Raises
-    ------
-    InputError
-        If registration finds no overlap, or the reference region holds no uptake. The message names no
-        file, which the caller knows.
     """
     template = standard.template
     matrix = register(scan, template, standard.brain).matrix if standard.align == "affine" else np.eye(4)
@@ -114,11 +103,6 @@ def to_suvr(data: Array, mask: npt.NDArray[np.bool_]) -> Array:
     -------
     (i, j, k) float32 ndarray
         SUVR (unitless).
-
-    Raises
-    ------
-    ValueError
-        If the region holds no positive voxel.
     """
     inside = data[mask]
     inside = inside[np.isfinite(inside) & (inside > 0)]

@@ -120,11 +120,6 @@ def register(moving: Volume, template: Volume, mask: Mask) -> Alignment:
         On the MNI grid.
     mask : (i, j, k) bool ndarray
         The brain on the template's grid.
-
-    Raises
-    ------
-    InputError
-        If scan and template do not overlap or no plausible alignment is found.
     """
     scan, coverage = _prepare(moving, float(voxel_sizes(template.affine).min()))
     start = _best_guess(scan, template, mask)
@@ -213,11 +208,6 @@ def maximize_correlation(
     Returns
     -------
     (4, 4) float64 ndarray
-
-    Raises
-    ------
-    InputError
-        If hardly any of the points lie in the field of view, or all is constant there.
     """
     centre = samples.points_mm.mean(axis=0)
     matrix, damping = start, DAMPING

@@ -33,11 +33,6 @@ class CoronalGrid:
         Edge of a plane, centred on x = 0 and z = `CENTRE_Z_MM`.
     y_mm : tuple of float
         World y of each plane, ascending, equally spaced.
-
-    Raises
-    ------
-    ValueError
-        If the planes are not ascending at equal steps, or the field is empty.
     """
 
     size: int
@@ -125,11 +120,6 @@ def back_project(maps: Array, grid: CoronalGrid, *, shape: tuple[int, int, int],
     -------
     (i, j, k) float32 ndarray
         Linear within and between planes; 0 outside the planes' field and span.
-
-    Raises
-    ------
-    ValueError
-        If there is not one map a plane.
     """
     if maps.shape[:-2] != (len(grid.y_mm),):
         raise ValueError(f"expected one map for each of {len(grid.y_mm)} planes. Received: {maps.shape}")
