@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal
 
 from adpet.cohort.scans import (
+    REJECTED_COLUMNS,
     SCAN_COLUMNS,
     Collection,
     check_scans,
     ingest_summary,
-    read_rejected,
     read_scans,
     read_typed,
     rejected_table,
@@ -138,7 +138,7 @@ class TestFiles:
     def test_rejected_files_come_back(self, tmp_path):
         table = rejected(unusable=2, skipped=1)
         write_rejected(tmp_path / "rejected.csv", table)
-        assert_frame_equal(read_rejected(tmp_path / "rejected.csv"), table)
+        assert_frame_equal(read_typed(tmp_path / "rejected.csv", REJECTED_COLUMNS), table)
 
     def test_table_is_checked_on_reading(self, tmp_path):
         path = tmp_path / "scans.csv"

@@ -69,14 +69,10 @@ def find_adni(
     diagnosis_table: Path | None = None,
     levels: Sequence[str] = tuple(LEVELS),
 ) -> Findings:
-    """List the FDG scans of an ADNI download.
-
-    Of each acquisition one processing level is a scan.
+    """List the FDG scans of an ADNI download (``ADNI/`` or its parent).
 
     Parameters
     ----------
-    root : Path
-        The unpacked folder; ``ADNI/`` or its parent.
     table : Path, optional
         The collection CSV; without it the only one in `root` itself, else the XML files anywhere in it.
     diagnosis_table : Path, optional

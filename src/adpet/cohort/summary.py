@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from adpet.cohort.scans import DIAGNOSES, Collection, ingest_summary, subject_table
+from adpet.cohort.scans import DIAGNOSES, Collection, count_values, ingest_summary, subject_table
 
 FACTORS = ("age", "sex", "site", "scanner", "level")
 UNKNOWN = "unknown"
@@ -30,14 +30,9 @@ LABEL, GROUP = 9, 36
 class Factor:
     """How well one factor alone separates AD from CN.
 
-    Attributes
-    ----------
-    auc : float
-        Beyond chance: 0.5 as good as shuffled diagnoses, 1 separates all subjects.
-    p : float
-        Share of shuffled diagnoses that are separated as well.
-    one_group : tuple of str
-        Categories with one group alone and more subjects than chance would leave so.
+    `auc` is beyond chance: 0.5 as good as shuffled diagnoses, 1 separates all subjects. `p` is the share of
+    shuffled diagnoses that are separated as well; `one_group` are categories with one group alone and more
+    subjects than chance would leave so.
     """
 
     name: str
@@ -58,11 +53,10 @@ def ingest_report(collection: Collection) -> dict[str, Any]:
     """
     subjects = first_visits(collection.scans)
     factors = measure_confounds(subjects)
-    used = collection.scans["level"].replace("", UNKNOWN).value_counts()
     return {
         **ingest_summary(collection),
         "levels": {
-            "used": {str(name): int(n) for name, n in sorted(used.items())},
+            "used": dict(sorted(count_values(collection.scans["level"]).items())),
             "seen": dict(sorted(collection.levels.items())),
         },
         "tracers": dict(sorted(collection.tracers.items())),
@@ -166,8 +160,7 @@ def _values(subjects: pd.DataFrame, factor: str, group: str) -> dict[str, Any]:
             "mean": round(float(known.mean()), 1) if len(known) else None,
             "sd": round(float(known.std()), 1) if len(known) > 1 else None,
         }
-    counted = values.replace("", UNKNOWN).value_counts()
-    return {str(name): int(n) for name, n in sorted(counted.items(), key=lambda pair: (-pair[1], pair[0]))}
+    return count_values(values)
 
 
 def _warnings(factor: Factor) -> Iterator[str]:
