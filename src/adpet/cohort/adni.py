@@ -69,7 +69,7 @@ def find_adni(
     diagnosis_table: Path | None = None,
     levels: Sequence[str] = tuple(LEVELS),
 ) -> Findings:
-    """List the FDG scans of an ADNI download (``ADNI/`` or its parent).
+    """List the FDG scans of an ADNI download.
 
     Parameters
     ----------

@@ -121,7 +121,7 @@ class VisitDiagnoses:
         return {exam.diagnosis for exam in self.exams.get(_rid(subject), ())}
 
     def at(self, subject: str, *, visit: str, day: str) -> str:
-        """Return the diagnosis at a scan's visit code or day (YYYYMMDD).
+        """Return the diagnosis at a scan's visit or day (YYYYMMDD).
 
         InputError if no visit matches, or the matching ones have different diagnoses.
         """
@@ -259,7 +259,7 @@ def _parse(path: Path) -> Element:
             f"is not XML ({ErrorString(error.code)}, line {line}, column {column}); download the file again"
         ) from error
     except (ValueError, LookupError) as error:
-        raise InputError("declares an encoding that is none; download the file again") from error
+        raise InputError("declares an unknown encoding; download the file again") from error
     return document
 
 

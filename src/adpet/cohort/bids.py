@@ -119,7 +119,7 @@ def _candidate(
 def _metadata(
     file: Path, entities: Entities, root: Path, sidecars: Callable[[Path], list[tuple[Path, Entities]]]
 ) -> dict[str, Any]:
-    """Return the metadata of all sidecars that apply to a scan."""
+    """Return the metadata of all sidecars of a scan."""
     folders = dict(folder.split("-", 1) for folder in file.relative_to(root).parts[:-2])
     if {name: entities[name] for name in ("sub", "ses") if name in entities} != folders:
         raise InputError("its name and its folders give different subjects or sessions; rename it")

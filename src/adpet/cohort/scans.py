@@ -71,7 +71,7 @@ def rejected_table(rows: Sequence[Mapping[Any, Any]]) -> pd.DataFrame:
 
 
 def subject_table(scans: pd.DataFrame) -> pd.DataFrame:
-    """Return each subject's diagnosis, age at the first scan, sex and site."""
+    """Return each subject's diagnosis, first age, sex and site."""
     first = scans.sort_values(["subject", "age", "scan"]).groupby("subject", sort=True)
     table = first[["diagnosis", "age"]].first()
     for column in ("sex", "site"):
@@ -99,7 +99,7 @@ def check_scans(table: pd.DataFrame) -> None:
 
 
 def set_aside_conflicts(collection: Collection) -> Collection:
-    """Reject scans of subjects with both diagnoses or a shared image.
+    """Reject subjects with both diagnoses or a shared image.
 
     Which label or name is right cannot be known, and either would leak over a split. An image that the same
     subject has twice is kept once.
@@ -117,7 +117,7 @@ def set_aside_conflicts(collection: Collection) -> Collection:
 
 
 def require_usable(collection: Collection, *, max_rejected_fraction: float) -> None:
-    """Refuse a collection with too many unusable files or one group."""
+    """Refuse a collection with many unusable files or one group."""
     scans, rejected = collection.scans, collection.rejected
     unusable = rejected[rejected["kind"] == "unusable"]
     counts = scans["diagnosis"].value_counts()

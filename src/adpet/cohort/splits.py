@@ -100,7 +100,7 @@ def split_by_slice(slices: pd.DataFrame, *, test_fraction: float, folds: int, se
 
 
 def cross_validation_folds(subjects: pd.DataFrame, *, folds: int, seed: int) -> pd.DataFrame:
-    """Assign all subjects to 3 or more equal folds, from 0.
+    """Assign all subjects to 3 or more equal folds.
 
     As `split_by_subject` does; of each fold's rest one part validates, the others train.
     """
