@@ -56,18 +56,10 @@ class Planted:
 
 @dataclass(frozen=True)
 class ExtraSubject:
-    """Person in addition to the cohort.
+    """Person in addition to the cohort, whose file is that of `source`.
 
-    Attributes
-    ----------
-    row : Row
-        As of `draw_cohort`; `diagnosis` in the archive's words.
-    source : Row
-        The cohort's scan whose file is copied.
-    damage : callable or None
-        From the copied bytes to the stored ones; None without a file.
-    listed : bool
-        Whether the tables have a row for the person.
+    `damage` leads from the copied bytes to the stored ones; without it there is no file. If `listed`, the
+    tables have a row for the person.
     """
 
     row: Row
@@ -82,17 +74,9 @@ class ExtraSubject:
 class PlantedDefects:
     """Plan of the defects of a cohort.
 
-    Attributes
-    ----------
-    stored : dict of (str, str) to str
-        The pitfall of `READABLE` by subject and session.
-    extra_subjects : tuple of ExtraSubject
-    shared : Row or None
-        The scan that another subject has too, which makes both unusable.
-    changed : Row or None
-        The scan of a subject with the disease from before it was diagnosed.
-    plain : tuple of Row
-        Scans without any of this, in random order.
+    `stored` has the pitfall of `READABLE` by subject and session. `shared` is the scan that another subject
+    has too, which makes both unusable, `changed` that of a subject with the disease from before it was
+    diagnosed, and `plain` are scans without any of this.
     """
 
     stored: dict[tuple[str, str], str]

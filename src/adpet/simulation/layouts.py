@@ -11,6 +11,7 @@ from typing import Any, Final, Literal, TypeAlias
 import numpy as np
 import pandas as pd
 
+from adpet.cohort.scans import write_table
 from adpet.cohort.tables import Candidate
 from adpet.imaging.nifti import Volume, write_volume
 from adpet.parallel import map_in_processes
@@ -260,7 +261,7 @@ class BidsTree(_Tree):
         people = pd.concat([cohort, extra], ignore_index=True).drop_duplicates("subject")
         people = people.assign(participant_id=people["subject"].radd("sub-"))
         columns = ["participant_id", "age", "sex", "diagnosis", "site"]
-        _write_table(self.root / "participants.tsv", people[columns])
+        write_table(self.root / "participants.tsv", people[columns], separator="\t")
         self._write_sessions(cohort)
         return [*self._stored(cohort_rows(cohort)), *self._extra_subjects(), *self._further_files()]
 
@@ -272,7 +273,7 @@ class BidsTree(_Tree):
                 if changed and changed["subject"] == subject:
                     table.loc[table["session"] == changed["session"], "diagnosis"] = "MCI"
                 path = self.root / f"sub-{subject}" / f"sub-{subject}_sessions.tsv"
-                _write_table(path, table[["session_id", "age", "diagnosis"]])
+                write_table(path, table[["session_id", "age", "diagnosis"]], separator="\t")
 
     def _stored(self, rows: list[Row]) -> Iterator[Planted]:
         for row in rows:
@@ -339,15 +340,11 @@ def write_cohort(
 
     Parameters
     ----------
-    layout : "bids" or "adni"
-        A BIDS-PET dataset, or a download of ADNI's archive with its CSV.
     messy : bool
         Plant the pitfalls of real collections, and list them in ``planted.csv`` with the truth: the file or
         folder, relative to `folder_raw`; the pitfall; and the verdict that ingest must come to: ``read``,
         ``skipped``, ``unusable``, or ``ignored`` if no table of ingest names it. In ADNI's layout it must
         know ``cohort.diagnosis_table``.
-    workers : int
-        Processes; each holds one scan at a time.
     progress : callable
         Wraps the iterable of finished scans; called with it and ``total=``.
     """
@@ -362,10 +359,10 @@ def write_cohort(
     truth = cohort[["subject", "session", "diagnosis", "severity"]].copy()
     truth.insert(0, "scan", [tree.key(row) for row in rows])
     truth["deficit"] = [_deficit_name(tree, row) if row["severity"] > 0 else "n/a" for row in rows]
-    _write_table(folder_truth / "severity.tsv", truth)
+    write_table(folder_truth / "severity.tsv", truth, separator="\t")
     if messy:
         table = pd.DataFrame(map(asdict, planted), columns=["file", "pitfall", "verdict"])
-        _write_table(folder_truth / "planted.csv", table.sort_values("file"), separator=",")
+        write_table(folder_truth / "planted.csv", table.sort_values("file"))
 
 
 def _write_scan(row: Row, *, tree: Tree, folder_truth: Path, recipe: SimulationRecipe) -> None:
@@ -453,11 +450,6 @@ def _sidecar(row: Row, injected_mbq: float) -> dict[str, Any]:
 def _write_rows(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     with atomic_write(path) as aside, aside.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file, quoting=csv.QUOTE_ALL, lineterminator="\n").writerows([columns, *rows])
-
-
-def _write_table(path: Path, table: pd.DataFrame, *, separator: str = "\t") -> None:
-    with atomic_write(path) as aside:
-        table.to_csv(aside, sep=separator, index=False, lineterminator="\n")
 
 
 def _write_bytes(path: Path, content: bytes) -> None:
