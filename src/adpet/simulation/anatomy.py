@@ -143,7 +143,7 @@ FAR_WEIGHT, FAR_VALUE = 0.02, 1.01
 
 @dataclass(frozen=True, eq=False)
 class Anatomy:
-    """Healthy head on the 3 mm grid; arrays are of its n tissue voxels."""
+    """Healthy head on the 3 mm grid, of n tissue voxels."""
 
     affine: Affine
     tissue: Mask  # (i, j, k): the n voxels of brain tissue, in C order

@@ -51,7 +51,7 @@ INJECTED_MBQ_SD = (185.0, 15.0)
 
 @dataclass(frozen=True)
 class SimulationRecipe:
-    """Parameters of a cohort; the same ones give the same bytes."""
+    """Parameters of a cohort; equal ones give the same bytes."""
 
     ad_subjects: int = 90
     cn_subjects: int = 90
@@ -109,7 +109,7 @@ def cohort_rows(cohort: pd.DataFrame) -> list[Row]:
 def simulate_scan(
     row: Row, recipe: SimulationRecipe, anatomy: Anatomy, *, scanner: Scanner | None = None
 ) -> SimulatedScan:
-    """Simulate the scan of a row of `draw_cohort`, by its own scanner or another.
+    """Simulate the scan of one row of `draw_cohort`.
 
     With ``recipe.pose`` 0, the origin of the scanner's grid is `HEAD_CENTRE` in MNI mm.
     """

@@ -88,7 +88,7 @@ def measure_scan(row: Row, recipe: SimulationRecipe, *, anatomy: Anatomy, standa
 def region_means(
     data: npt.NDArray[np.float32], points: npt.NDArray[np.float32], anatomy: Anatomy
 ) -> tuple[dict[str, float], dict[str, float], float]:
-    """Return the means of left and right regions and of the brain.
+    """Return the means of left regions, right ones, the brain.
 
     `points`, (3, i, j, k), of `simulate_scan` tell the person's own anatomy.
     """
