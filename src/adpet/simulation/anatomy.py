@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from adpet.imaging.nifti import Affine, Array
-from adpet.imaging.registration import FWHM_PER_SIGMA, Mask
+from adpet.imaging.nifti import Affine, Array, Volume
+from adpet.imaging.registration import FWHM_PER_SIGMA, Mask, resample
 from adpet.imaging.template import grid_axes, template_grid, tissue_map
 
 Vector: TypeAlias = tuple[float, float, float]
@@ -266,12 +266,8 @@ def _coarse(name: Literal["gm", "wm"]) -> Array:
     volume = tissue_map(name)
     shape, affine = template_grid(GRID_MM)
     averaged = ndimage.uniform_filter(volume.data, size=round(GRID_MM), mode="constant")
-    start = np.round(affine[:3, 3] - volume.affine[:3, 3]).astype(int)
-    coarse = np.zeros(shape, dtype=np.float32)
-    axes = [start[axis] + round(GRID_MM) * np.arange(shape[axis]) for axis in range(3)]
-    known = [(axis >= 0) & (axis < size) for axis, size in zip(axes, averaged.shape, strict=True)]
-    coarse[np.ix_(*known)] = averaged[np.ix_(*(axis[ok] for axis, ok in zip(axes, known, strict=True)))]
-    return coarse
+    # Every third voxel of the 1 mm map, as the grids begin at whole mm.
+    return resample(Volume(averaged, volume.affine), shape=shape, affine=affine)
 
 
 def _deep_grey(position: Array, tissue: Array) -> Array:

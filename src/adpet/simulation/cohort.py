@@ -125,9 +125,7 @@ def simulate_scan(
     if deficit is not None:
         deficit = sample(deficit, points)
         deficit = np.where(deficit < SMALLEST_DEFICIT, np.float32(0), deficit)
-    data = count(
-        rng, sample(seen, points), scanner, zooms=np.array(scanner.zooms), noise=recipe.noise, frames=frames
-    )
+    data = count(rng, sample(seen, points), scanner, noise=recipe.noise, frames=frames)
     return SimulatedScan(
         volume=Volume(data, affine),
         deficit=None if deficit is None else Volume(deficit, affine),

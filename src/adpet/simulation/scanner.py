@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import nibabel as nib
 import numpy as np
-import numpy.typing as npt
 from scipy import ndimage
 
 from adpet.imaging.nifti import Affine, Array
@@ -169,7 +168,6 @@ def count(
     uptake: Array,
     scanner: Scanner,
     *,
-    zooms: npt.NDArray[np.float64],
     noise: float,
     frames: int,
 ) -> Array:
@@ -178,6 +176,7 @@ def count(
     It has a further axis of frames if there are several; a frame of n has n times the noise variance. The
     uptake is that which an ideal scanner of the same resolution would see, pons = 1.
     """
+    zooms = np.array(scanner.zooms)
     lattice = [int(size * zoom / LATTICE_MM) + 3 for size, zoom in zip(uptake.shape, zooms, strict=True)]
     slow = unit_noise(rng, lattice, [SHADING_FWHM_MM / LATTICE_MM] * 3)
     shading = on_lattice(slow, uptake.shape, LATTICE_MM / zooms)
