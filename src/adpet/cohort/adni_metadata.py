@@ -5,7 +5,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
-from itertools import chain
 from pathlib import Path
 from typing import Final
 from xml.etree.ElementTree import Element, ParseError, TreeBuilder, XMLParser
@@ -286,11 +285,11 @@ def _in_series(subject: Element, study: Element, series: Element, *, visit: str)
     terms = (protocol for protocol in series.iterfind(".//{*}protocol") if protocol.text)
     tracers = {plain(term.text or "") for term in terms if term.get("term") == "Radiopharmaceutical"} - {""}
     tracer = tracers.pop() if len(tracers) == 1 else ""
-    images = chain(
-        ((image, "processedDataLabel") for image in series.iterfind("{*}seriesLevelMeta/{*}derivedProduct")),
-        ((image, "description") for image in series.iterfind("{*}imagingProtocol")),
+    derived = (
+        (image, "processedDataLabel") for image in series.iterfind("{*}seriesLevelMeta/{*}derivedProduct")
     )
-    for image, label in images:
+    original = ((image, "description") for image in series.iterfind("{*}imagingProtocol"))
+    for image, label in (*derived, *original):
         if number := image_number(_text(image, "imageUID")):
             yield ImageFacts(
                 number=number,

@@ -1,10 +1,7 @@
 """Find copies of one image under two subjects' names.
 
-Heads are alike, and copies are not: what all scans share is removed before they are compared. That is
-the cohort's mean, and its changes by gain, blur and a slightly other registration. The residuals of two
-subjects have hardly any correlation; those of two copies of one scan have nearly all, whatever was done to
-the unit, the type, the storage, the head's position, the noise, or the resolution. A copy with left and
-right swapped is found as well. ``benchmarks/look_alikes.py`` measures all of this.
+What all scans share (their mean, and its changes by gain, blur and small motion) is removed: the residuals of
+copies correlate, those of two subjects hardly. ``benchmarks/look_alikes.py`` measures all of this.
 """
 
 from collections.abc import Sequence

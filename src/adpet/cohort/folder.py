@@ -1,7 +1,6 @@
-"""Read a flat folder of scans described by a ``scans.csv``.
+"""Read a flat folder of scans described by a ``scans.csv``, with paths relative to the folder.
 
-Paths in the CSV are relative to the collection's folder, with ``/`` between folders, and never leave it; a
-path may name a folder with the frames of one image, each in a file of its own.
+A path may name a folder with the frames of one image, each in a file of its own.
 """
 
 from pathlib import Path

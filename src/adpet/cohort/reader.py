@@ -1,6 +1,5 @@
 """Read a collection of any layout into a scans table.
 
-Each file is opened once, checked, and indexed with its checksum; an unusable one is rejected with its reason.
 A subject whose diagnosis changes between visits follows a policy: ``visit`` keeps each scan's own,
 ``baseline`` takes that of the first scan, ``stable-only`` skips the subject.
 """
@@ -44,8 +43,6 @@ Policy: TypeAlias = Literal["visit", "baseline", "stable-only"]
 FIRST_SESSIONS: Final = ("sc", "screening", "init", "initial", "bl", "baseline")
 # Files that a process gets at once: fewer cost time in handing over, more leave a process idle at the end.
 BATCH_FILES = 32
-# Blocks that stay in a processor's cache between being read and being hashed.
-BLOCK_BYTES = 2**18
 # A line of the index on disk: stamp (JSON, which holds no tabs), frames, checksum.
 INDEX_LINE = re.compile(r"(.+)\t(\d+)\t([0-9a-f]{64})")
 
@@ -87,8 +84,6 @@ def read_collection(
         What the collection calls them, in any case; other diagnoses are skipped.
     diagnosis_table : Path, optional
         ADNI's diagnoses by visit.
-    adni_level : sequence of str
-        ADNI's processing levels that may be used, in the order of preference.
     notes : Path, optional
         The file index on disk, so that the next call reads new and changed files alone.
     progress : callable, optional
@@ -233,11 +228,9 @@ def index_files(files: Sequence[Path], *, workers: int = 1, notes: Path | None =
 def content_hash(file: Path) -> str:
     """Return the SHA-256 of all files of a scan."""
     digest = hashlib.sha256()
-    block = memoryview(bytearray(BLOCK_BYTES))
     for part in scan_files(file):
         with part.open("rb", buffering=0) as stream:
-            while size := stream.readinto(block):
-                digest.update(block[:size])
+            hashlib.file_digest(stream, lambda: digest)
     return digest.hexdigest()
 
 

@@ -75,7 +75,12 @@ def ingest_report(collection: Collection) -> dict[str, Any]:
 
 def report_text(report: Mapping[str, Any]) -> str:
     """Return a report as aligned text, `COLUMNS` wide."""
-    return "\n".join([*_found(report), *_set_aside(report), *_confounds(report), *_warned(report)])
+    warnings = (
+        line
+        for warning in report["warnings"]
+        for line in textwrap.wrap(f"WARNING: {warning}", COLUMNS, subsequent_indent="  ")
+    )
+    return "\n".join([*_found(report), *_set_aside(report), *_confounds(report), *warnings])
 
 
 def first_visits(scans: pd.DataFrame) -> pd.DataFrame:
@@ -115,7 +120,11 @@ def _measure(name: str, values: npt.NDArray[np.object_], is_ad: npt.NDArray[np.b
     expected = min(float(by_chance.mean()), 1 - 1e-9)
     auc = 0.5 + 0.5 * (float(reached) - expected) / (1 - expected)
     p = (1 + int((by_chance >= reached - 1e-12).sum())) / (1 + SHUFFLES)
-    return Factor(name, round(auc, 3), round(p, 4), _one_group(names, ad, sizes, shuffled))
+    # Larger than any category of one group alone by chance, in all but a share of `MAX_P` of sound cohorts.
+    pure = np.where((shuffled == 0) | (shuffled == sizes), sizes, 0)
+    allowed = np.quantile(pure.max(axis=1), 1 - MAX_P, method="higher")
+    alone = names[((ad == 0) | (ad == sizes)) & (sizes > allowed)]
+    return Factor(name, round(auc, 3), round(p, 4), tuple(alone.tolist()))
 
 
 def _aucs(ad: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
@@ -130,23 +139,6 @@ def _aucs(ad: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64]) -> npt.NDArra
     # Pairs within a category are ties, and those of categories with equal shares count the same either way.
     right = (cases * (below + controls / 2)).sum(axis=1)
     return np.asarray(right / (cases.sum(axis=1) * controls.sum(axis=1)))
-
-
-def _one_group(
-    names: npt.NDArray[np.str_],
-    ad: npt.NDArray[np.int64],
-    sizes: npt.NDArray[np.int64],
-    shuffled: npt.NDArray[np.int64],
-) -> tuple[str, ...]:
-    """Return large categories of one group alone.
-
-    They are larger than any such category of shuffled diagnoses, in all but a share of `MAX_P` of sound
-    cohorts.
-    """
-    pure = np.where((shuffled == 0) | (shuffled == sizes), sizes, 0)
-    allowed = np.quantile(pure.max(axis=1), 1 - MAX_P, method="higher")
-    alone = ((ad == 0) | (ad == sizes)) & (sizes > allowed)
-    return tuple(str(name) for name in names[alone])
 
 
 def _values(subjects: pd.DataFrame, factor: str, group: str) -> dict[str, Any]:
@@ -208,11 +200,6 @@ def _confounds(report: Mapping[str, Any]) -> Iterator[str]:
             continue
         values = "".join(f"{_cell(confound[group]):<{GROUP}}" for group in DIAGNOSES)
         yield f"{name:<{LABEL}}  {values}{confound['auc']:.2f}  {_shown_p(confound['p'])}"
-
-
-def _warned(report: Mapping[str, Any]) -> Iterator[str]:
-    for warning in report["warnings"]:
-        yield from textwrap.wrap(f"WARNING: {warning}", COLUMNS, subsequent_indent="  ")
 
 
 def _line(label: str, text: str) -> list[str]:

@@ -1,8 +1,7 @@
 """Anatomy of the simulated cohort: FDG uptake by region.
 
-The tissue maps are nilearn's (MNI ICBM152 2009a). A region is a soft ellipsoid on both sides; every voxel of
-grey matter has a weighted mean of the uptake of the regions around it, and the regions' values are fitted so
-that the blurred image has the published regional means.
+A region is a soft ellipsoid on both sides; every voxel of grey matter has a weighted mean of the uptake of
+the regions around it, whose values are fitted so that the blurred image has the published regional means.
 """
 
 from collections.abc import Sequence
@@ -143,7 +142,7 @@ FAR_WEIGHT, FAR_VALUE = 0.02, 1.01
 
 @dataclass(frozen=True, eq=False)
 class Anatomy:
-    """Healthy head on the 3 mm grid, of n tissue voxels."""
+    """Healthy head of n tissue voxels, 3 mm apart."""
 
     affine: Affine
     tissue: Mask  # (i, j, k): the n voxels of brain tissue, in C order

@@ -56,7 +56,7 @@ class Planted:
 
 @dataclass(frozen=True)
 class ExtraSubject:
-    """Person in addition to the cohort, with the file of `source`.
+    """Person beyond the cohort, with the file of `source`.
 
     `damage` leads from the copied bytes to the stored ones; without it there is no file. If `listed`, the
     tables have a row for the person.
