@@ -1,5 +1,6 @@
 """Read a BIDS-PET dataset with its sidecars and tables.
 
+pathlib does it: pybids takes seconds to start and indexes files that are not needed here.
 Metadata are inherited from the top down: of two ``*_pet.json`` the one nearer to the scan wins.
 """
 

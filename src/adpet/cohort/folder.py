@@ -1,6 +1,6 @@
-"""Read a flat folder of scans described by a ``scans.csv``, with paths relative to the folder.
+"""Read a flat folder of scans described by a ``scans.csv``.
 
-A path may name a folder with the frames of one image, each in a file of its own.
+Its paths are relative to the folder; one may name a folder with the frames of one image.
 """
 
 from pathlib import Path
