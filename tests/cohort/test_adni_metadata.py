@@ -122,15 +122,11 @@ def reason(tmp_path):
 
 class TestXmlSafety:
     @pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
-    def test_entities_are_refused_before_they_are_declared(self, reason, encoding):
-        assert "required XML without a document type" in reason(BOMB.encode(encoding))
-
-    def test_external_entities_are_not_opened(self, reason, tmp_path):
-        (tmp_path / "secret.txt").write_text("JANE DOE")
-        url = (tmp_path / "secret.txt").as_uri()
-        found = reason(f'<!DOCTYPE idaxs [<!ENTITY x SYSTEM "{url}">]><idaxs>&x;</idaxs>')
-        assert "required XML without a document type" in found
-        assert "JANE" not in found
+    @pytest.mark.parametrize(
+        "text", [BOMB, '<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/hosts">]><a>&x;</a>']
+    )
+    def test_entities_are_refused_before_they_are_declared(self, reason, text, encoding):
+        assert "required XML without a document type" in reason(text.encode(encoding))
 
     def test_file_too_large_for_metadata_is_refused(self, reason):
         assert f"at most {MAX_BYTES} bytes" in reason(b"<idaxs>" + b" " * MAX_BYTES + b"</idaxs>")

@@ -157,31 +157,23 @@ class TestSubjectTable:
 
 
 class TestSummary:
-    def summary(self):
+    def test_scans_subjects_visits_and_reasons_are_counted(self):
         rows = (
             row("1", age=70.0),
             row("1", "2", age=71.0),
             row("2", age=80.0, sex="M", site="B"),
             row("3", diagnosis="CN", age=float("nan"), sex="", site=""),
         )
-        return ingest_summary(collection(*rows, unusable=1, skipped=3))
-
-    def test_summary_counts_scans_subjects_and_visits(self):
-        summary = self.summary()
+        summary = ingest_summary(collection(*rows, unusable=1, skipped=3))
         assert (summary["scans"], summary["subjects"]) == (4, 3)
         assert summary["subjects_by_visits"] == {"1": 2, "2": 1}
         assert summary["sites"] == {"A": 2, "B": 1, "unknown": 1}
-
-    def test_ages_and_sexes_are_of_subjects(self):
-        ad, cn = (self.summary()["diagnosis"][name] for name in ("AD", "CN"))
-        assert ad == {
+        assert summary["diagnosis"]["AD"] == {
             "scans": 3, "subjects": 2, "age": {"known": 2, "mean": 75.0, "sd": 7.07},
             "sex": {"F": 1, "M": 1, "unknown": 0},
         }  # fmt: skip
-        assert cn["age"] == {"known": 0, "mean": None, "sd": None}
-
-    def test_reasons_are_counted_by_kind(self):
-        assert self.summary()["rejected"] == {
+        assert summary["diagnosis"]["CN"]["age"] == {"known": 0, "mean": None, "sd": None}
+        assert summary["rejected"] == {
             "unusable": {"files": 1, "reasons": {"unusable indeed": 1}},
             "skipped": {"files": 3, "reasons": {"skipped indeed": 3}},
         }

@@ -121,17 +121,6 @@ class TestSplitBySubject:
             # Of a simple random sample of n the mean is off by more than 2 SD / sqrt(n) once in 20 times.
             assert abs(own["age"].mean() - reference) < 2 * AGE_SD / np.sqrt(len(own))
 
-    def test_no_part_is_favoured_by_its_position(self):
-        subjects = cohort(3, ad=24, cn=24)
-        ages = pd.concat(
-            split_by_subject(subjects, test_fraction=0.2, folds=4, seed=seed).merge(
-                subjects[["subject", "age"]], on="subject"
-            )
-            for seed in range(60)
-        )
-        means = ages.groupby("part")["age"].mean()
-        assert means.max() - means.min() < 0.15 * AGE_SD
-
     @settings(max_examples=20)
     @given(options=SETTINGS, order=st.integers(0, 99))
     def test_order_of_rows_does_not_matter(self, options, order):

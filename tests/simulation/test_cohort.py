@@ -18,14 +18,12 @@ COARSE = replace(SCANNERS["TruePoint"], matrix=(48, 56, 48), zooms=(4.0, 4.0, 4.
 
 
 class TestCohort:
-    def test_groups_agree_in_site_sex_and_visits(self):
+    def test_groups_agree_in_site_sex_visits_and_age(self):
         cohort = draw_cohort(RECIPE)
         for column in ("site", "sex", "session"):
             table = pd.crosstab(cohort[column], cohort["diagnosis"])
             assert (table["AD"] == table["CN"]).all(), column
-
-    def test_groups_agree_in_age(self):
-        age = draw_cohort(RECIPE).groupby("diagnosis")["age"].mean()
+        age = cohort.groupby("diagnosis")["age"].mean()
         assert abs(age["AD"] - age["CN"]) < 0.6
 
     def test_scanners_have_their_shares(self):
