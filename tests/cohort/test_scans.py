@@ -65,10 +65,6 @@ class TestCheckScans:
         with pytest.raises(InputError, match=message):
             check_scans(scans_table([row("1"), {**row("2"), **change}]))
 
-    def test_column_of_another_type_is_named(self):
-        with pytest.raises(InputError, match="column age: required float64; received int64"):
-            check_scans(scans_table([row("1")]).astype({"age": "int64"}))
-
 
 class TestSetAsideConflicts:
     def test_all_scans_of_a_subject_with_both_diagnoses_go(self):

@@ -240,7 +240,7 @@ class TestFiles:
         split = split_of(cohort(1))
         split.loc[0, column] = value
         split.to_csv(tmp_path / "split.csv", index=False)
-        with pytest.raises(InputError, match=rf"split\.csv: split: .*column {column}: {required}"):
+        with pytest.raises(InputError, match=rf"split\.csv: .*column {column}: {required}"):
             read_split(tmp_path / "split.csv")
 
 

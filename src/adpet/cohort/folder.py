@@ -44,12 +44,11 @@ def find_folder(root: Path, *, table: Path | None = None) -> Findings:
                 Candidate(
                     file=file,
                     subject=subject,
-                    session=plain(row["session"]),
-                    diagnosis=plain(row["diagnosis"]),
+                    **{
+                        name: plain(row.get(name, "")) for name in ("session", "diagnosis", "site", "scanner")
+                    },
                     age=parse_age(row.get("age", "")),
                     sex=parse_sex(row.get("sex", "")),
-                    site=plain(row.get("site", "")),
-                    scanner=plain(row.get("scanner", "")),
                     date=parse_date(row.get("date", "")),
                 )
             )

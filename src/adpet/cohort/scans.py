@@ -82,20 +82,17 @@ def subject_table(scans: pd.DataFrame) -> pd.DataFrame:
 
 def check_scans(table: pd.DataFrame) -> None:
     """Check a scans table."""
-    if list(table.columns) != list(SCAN_COLUMNS):
-        raise InputError(f"scans: required the columns {', '.join(SCAN_COLUMNS)}; received {_names(table)}")
-    for column, dtype in SCAN_COLUMNS.items():
-        if str(table[column].dtype) != dtype:
-            raise InputError(f"scans: column {column}: required {dtype}; received {table[column].dtype}")
     # Keys become file names, and some file systems do not tell cases apart.
-    _require(table, "scan", ~table["scan"].str.lower().duplicated(), "a key that occurs once")
-    _require(table, "subject", table["subject"] != "", "a subject")
-    _require(table, "diagnosis", table["diagnosis"].isin(DIAGNOSES), "AD or CN")
-    _require(table, "sex", table["sex"].isin(SEXES), "F, M or nothing")
-    _require(table, "path", (table["path"] != "") & ~table["path"].duplicated(), "a path that occurs once")
-    _require(table, "content", table["content"].str.fullmatch("[0-9a-f]{64}"), "64 hexadecimal digits")
+    require_cells(table, "scan", ~table["scan"].str.lower().duplicated(), "a key that occurs once")
+    require_cells(table, "subject", table["subject"] != "", "a subject")
+    require_cells(table, "diagnosis", table["diagnosis"].isin(DIAGNOSES), "AD or CN")
+    require_cells(table, "sex", table["sex"].isin(SEXES), "F, M or nothing")
+    require_cells(
+        table, "path", (table["path"] != "") & ~table["path"].duplicated(), "a path that occurs once"
+    )
+    require_cells(table, "content", table["content"].str.fullmatch("[0-9a-f]{64}"), "64 hexadecimal digits")
     for scan, reason in _conflicts(table).items():
-        raise InputError(f"scans: {scan}: {reason}; run the ingest stage again")
+        raise InputError(f"{scan}: {reason}; run `dvc repro`")
 
 
 def set_aside_conflicts(collection: Collection) -> Collection:
@@ -250,12 +247,13 @@ def _conflicts(scans: pd.DataFrame) -> dict[str, str]:
     return reasons
 
 
-def _require(table: pd.DataFrame, column: str, allowed: "pd.Series[bool]", required: str) -> None:
+def require_cells(table: pd.DataFrame, column: str, allowed: "pd.Series[bool]", required: str) -> None:
+    """Refuse a table with a cell that is not allowed."""
     if not allowed.all():
         row = table[~allowed.astype(bool)].iloc[0]
+        where = f"{row['scan']} slice {row['index']}" if "index" in table else row["scan"]
         raise InputError(
-            f"scans: {row['scan']}: column {column}: required {required}; received {row[column]!r}; "
-            "run the ingest stage again"
+            f"{where}: column {column}: required {required}; received {row[column]!r}; run `dvc repro`"
         )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from adpet.cohort.scans import DIAGNOSES, count_values, read_typed, subject_table, write_table
+from adpet.cohort.scans import DIAGNOSES, count_values, read_typed, require_cells, subject_table, write_table
 from adpet.errors import InputError, LeakageError
 
 TEST: Final = "test"
@@ -226,21 +226,14 @@ def _ordered(split: pd.DataFrame) -> pd.DataFrame:
 
 
 def _check_split(split: pd.DataFrame) -> None:
-    if list(split.columns) != list(SPLIT_COLUMNS):
-        received = ", ".join(map(str, split.columns))
-        raise InputError(f"split: required the columns {', '.join(SPLIT_COLUMNS)}; received {received}")
-    checks = (
-        ("index", ~split.duplicated(["scan", "index"]) & (split["index"] >= 0), "a slice that occurs once"),
-        ("diagnosis", split["diagnosis"].isin(DIAGNOSES), "AD or CN"),
-        ("part", split["part"].str.fullmatch(PART.pattern), "test, train or fold-<number>"),
+    require_cells(
+        split,
+        "index",
+        ~split.duplicated(["scan", "index"]) & (split["index"] >= 0),
+        "a slice that occurs once",
     )
-    for column, allowed, required in checks:
-        if not allowed.all():
-            row = split[~allowed].iloc[0]
-            raise InputError(
-                f"split: {row['scan']} slice {row['index']}: column {column}: required {required}; "
-                f"received {row[column]!r}; run `dvc repro`"
-            )
+    require_cells(split, "diagnosis", split["diagnosis"].isin(DIAGNOSES), "AD or CN")
+    require_cells(split, "part", split["part"].str.fullmatch(PART.pattern), "test, train or fold-<number>")
 
 
 def _describe(rows: pd.DataFrame, people: pd.DataFrame) -> dict[str, Any]:
