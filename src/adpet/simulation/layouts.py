@@ -388,9 +388,8 @@ def _further_images(plain: Sequence[Row]) -> Iterator[Image]:
         ("MPRAGE", "MRI"),
         (STANDARDIZED, "PET"),
     )
-    for version, (description, modality) in enumerate(versions, start=1):
-        if plain:
-            yield Image(plain[version % len(plain)], description, version, modality)
+    for version, (description, modality) in enumerate(versions if plain else (), start=1):
+        yield Image(plain[version % len(plain)], description, version, modality)
 
 
 def _rid(row: Row) -> int:

@@ -81,13 +81,13 @@ class Person:
     right: npt.NDArray[np.float64]
     lost_left: npt.NDArray[np.float64]  # (lesions,): share of grey uptake lost at severity 1
     lost_right: npt.NDArray[np.float64]
-    white: float  # factors on the uptake of white matter and scalp
-    scalp: float
     field: Array  # (n,): smooth factor around 1 over the tissue
-    thinning: float  # cortical thinning, ventricular enlargement, deviation of head size from 1
-    ventricles: float
-    size: float
     warp_mm: Array  # (3, a, b, c): displacement on a 12 mm lattice that covers the anatomy's grid
+    white: float = 1.0  # factors on the uptake of white matter and scalp
+    scalp: float = 1.0
+    thinning: float = 0.0  # cortical thinning, ventricular enlargement, deviation of head size from 1
+    ventricles: float = 0.0
+    size: float = 0.0
 
 
 def draw_person(rng: np.random.Generator, anatomy: Anatomy) -> Person:
@@ -127,12 +127,7 @@ def average_person(anatomy: Anatomy) -> Person:
         right=regions,
         lost_left=lesions,
         lost_right=lesions,
-        white=1.0,
-        scalp=1.0,
         field=np.ones_like(anatomy.right),
-        thinning=0.0,
-        ventricles=0.0,
-        size=0.0,
         warp_mm=np.zeros((3, 2, 2, 2), dtype=np.float32),
     )
 

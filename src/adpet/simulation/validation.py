@@ -155,11 +155,9 @@ def likeness(mean: Array, real: Array, brain: Mask, *, grid_mm: float) -> tuple[
 
     `mean` is blurred by that among `LIKENESS_FWHM_MM` which makes it most like `real`; it is returned too.
     """
-    found = []
-    for fwhm_mm in LIKENESS_FWHM_MM:
-        blurred = ndimage.gaussian_filter(mean, fwhm_mm / FWHM_PER_SIGMA / grid_mm)
-        found.append((float(np.corrcoef(blurred[brain], real[brain])[0, 1]), fwhm_mm))
-    return max(found)
+    sigmas = {fwhm_mm: fwhm_mm / FWHM_PER_SIGMA / grid_mm for fwhm_mm in LIKENESS_FWHM_MM}
+    blurred = {fwhm_mm: ndimage.gaussian_filter(mean, sigma)[brain] for fwhm_mm, sigma in sigmas.items()}
+    return max((float(np.corrcoef(found, real[brain])[0, 1]), fwhm_mm) for fwhm_mm, found in blurred.items())
 
 
 def likeness_target(correlation: float, fwhm_mm: float) -> Target:
