@@ -72,20 +72,7 @@ class AdniTree:
         self, image, subject, group="AD", *, visit="2", date="8/10/2021", description=UNIFORM, modality="PET",
         age="75", sex="F",
     ):  # fmt: skip
-        cells = [
-            image,
-            subject,
-            group,
-            sex,
-            age,
-            visit,
-            modality,
-            description,
-            "Processed",
-            date,
-            "NiFTI",
-            "",
-        ]
+        cells = (image, subject, group, sex, age, visit, modality, description, "", date, "NiFTI", "")
         with self.table.open("a", encoding="utf-8") as file:
             file.write(",".join(f'"{cell}"' for cell in cells) + "\n")
 

@@ -1,17 +1,12 @@
 """Diagnoses match visits by code and date; XML files are read safely."""
 
 import codecs
-from datetime import date
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from adpet.cohort.adni_metadata import (
     MAX_BYTES,
     MAX_DAYS,
-    Exam,
-    VisitDiagnoses,
     read_visit_diagnoses,
     read_xml_files,
 )
@@ -70,18 +65,6 @@ class TestMatching:
         with pytest.raises(InputError, match="says CN and Dementia of 002_S_0295"):
             at(table, "bl")
 
-    @given(st.dates(min_value=date(1990, 1, 1)))
-    def test_no_diagnosis_comes_from_farther_away_than_is_stated(self, day):
-        exams = {"20061102": "CN", "20071130": "MCI"}
-        table = _table(exams)
-        distance = {exam: abs((date.fromisoformat(exam) - day).days) for exam in exams}
-        nearest = min(distance, key=distance.get)
-        if distance[nearest] > MAX_DAYS:
-            with pytest.raises(InputError):
-                at(table, day=day.strftime("%Y%m%d"))
-        else:
-            assert at(table, day=day.strftime("%Y%m%d")) == exams[nearest]
-
 
 class TestTable:
     @pytest.mark.parametrize(
@@ -118,10 +101,6 @@ class TestTable:
             read("DIAGNOSIS\n1\n")
 
 
-def _table(exams):
-    return VisitDiagnoses("DXSUM.csv", {"295": [Exam(frozenset(), day, word) for day, word in exams.items()]})
-
-
 BOMB = """<!DOCTYPE idaxs [<!ENTITY a "JANE DOE "><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;&a;&a;">
 <!ENTITY c "&b;&b;&b;&b;&b;&b;&b;&b;&b;&b;">]><idaxs>&c;</idaxs>"""
 
@@ -143,15 +122,11 @@ def reason(tmp_path):
 
 class TestXmlSafety:
     @pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
-    def test_entities_are_refused_before_they_are_declared(self, reason, encoding):
-        assert "required XML without a document type" in reason(BOMB.encode(encoding))
-
-    def test_external_entities_are_not_opened(self, reason, tmp_path):
-        (tmp_path / "secret.txt").write_text("JANE DOE")
-        url = (tmp_path / "secret.txt").as_uri()
-        found = reason(f'<!DOCTYPE idaxs [<!ENTITY x SYSTEM "{url}">]><idaxs>&x;</idaxs>')
-        assert "required XML without a document type" in found
-        assert "JANE" not in found
+    @pytest.mark.parametrize(
+        "text", [BOMB, '<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/hosts">]><a>&x;</a>']
+    )
+    def test_entities_are_refused_before_they_are_declared(self, reason, text, encoding):
+        assert "required XML without a document type" in reason(text.encode(encoding))
 
     def test_file_too_large_for_metadata_is_refused(self, reason):
         assert f"at most {MAX_BYTES} bytes" in reason(b"<idaxs>" + b" " * MAX_BYTES + b"</idaxs>")
@@ -182,11 +157,6 @@ class TestBrokenXml:
         assert found.startswith("scan_S1_I7.xml: ")
         assert "\n" not in found
         assert "DOE" not in found
-
-    def test_broken_xml_without_an_image_in_its_name_is_reported_itself(self, tmp_path):
-        path = tmp_path / "metadata.xml"
-        path.write_text("<idaxs>")
-        assert [file for file, _ in read_xml_files(tmp_path).strays] == [path]
 
 
 class TestXmlFacts:

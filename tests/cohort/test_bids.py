@@ -141,11 +141,6 @@ class TestTables:
         (bids_tree.root / "sub-01/sub-01_sessions.tsv").write_text("session_id\tdx\nses-1\tAD\n")
         assert only(bids_tree, column="dx").diagnosis == "AD"
 
-    def test_diagnosis_column_is_a_choice(self, bids_tree):
-        bids_tree.participants("participant_id\tGroup\nsub-01\tpatient\n")
-        bids_tree.scan("sub-01_pet.nii")
-        assert only(bids_tree, column="Group").diagnosis == "patient"
-
     def test_missing_diagnosis_column_is_named(self, bids_tree):
         bids_tree.person("01", "CN")
         bids_tree.scan("sub-01_pet.nii")

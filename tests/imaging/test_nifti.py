@@ -15,7 +15,6 @@ from adpet.imaging.nifti import (
     read_header,
     read_volume,
     scan_files,
-    to_ras,
     write_volume,
 )
 
@@ -94,19 +93,6 @@ class TestRead:
         (tmp_path / "big.nii").write_bytes(content)
         np.testing.assert_array_equal(read_volume(tmp_path / "big.nii").data, stored * 0.5 + 3)
 
-    def test_qform_replaces_a_broken_sform(self, tmp_path, data):
-        image = nib.Nifti1Image(data, AFFINE)
-        image.set_qform(AFFINE, code=1)
-        image.header["srow_x"], image.header["sform_code"] = 0, 1
-        image.header["srow_y"] = 0
-        content = image.header.binaryblock
-        nib.save(image, tmp_path / "scan.nii")
-        whole = bytearray((tmp_path / "scan.nii").read_bytes())
-        whole[252:328] = content[252:328]
-        whole[280:312] = bytes(32)
-        (tmp_path / "scan.nii").write_bytes(whole)
-        np.testing.assert_allclose(read_volume(tmp_path / "scan.nii").affine, AFFINE, atol=1e-5)
-
 
 class TestFrames:
     @pytest.fixture
@@ -157,12 +143,6 @@ class TestFramesInAFolder:
         (folder / "._scan_1.nii").write_bytes(b"macOS")
         np.testing.assert_array_equal(read_volume(folder).data, before)
 
-    def test_folder_with_one_dynamic_file_is_that_file(self, tmp_path, data):
-        frames = np.stack([data, data + 10], axis=-1)
-        (tmp_path / "I7").mkdir()
-        nib.save(nib.Nifti1Image(frames, AFFINE), tmp_path / "I7" / "scan.nii")
-        np.testing.assert_allclose(read_volume(tmp_path / "I7").data, data + 5, rtol=1e-6)
-
     @pytest.mark.parametrize("read", [read_header, read_volume])
     @pytest.mark.parametrize(
         ("shape", "affine"), [(SHAPE, OBLIQUE @ AFFINE), ((10, 12, 8), AFFINE)], ids=["affine", "shape"]
@@ -186,11 +166,6 @@ class TestFramesInAFolder:
 class TestNaturalOrder:
     def test_natural_key_orders_numbers_by_value(self):
         assert sorted(["m12", "M6", "bl", "m108"], key=natural_key) == ["bl", "M6", "m12", "m108"]
-
-    @given(st.lists(st.text(max_size=8)))
-    def test_natural_key_orders_any_names(self, names):
-        once = sorted(names, key=natural_key)
-        assert sorted(once, key=natural_key) == once
 
 
 class TestRefusals:
@@ -230,12 +205,6 @@ class TestRefusals:
         packed.write_bytes(gzip.compress(good.read_bytes())[:keep])
         with pytest.raises(InputError, match=r"^.*good\.nii\.gz: .*: copy[^\n]*$"):
             read(packed)
-
-    def test_gzip_with_too_few_voxels_is_refused_by_its_length(self, good):
-        packed = good.with_suffix(".nii.gz")
-        packed.write_bytes(gzip.compress(good.read_bytes()[:-1]))
-        with pytest.raises(InputError, match="claims 4320 bytes of voxels, 4319 are there"):
-            read_header(packed)
 
     def test_gzip_of_several_pieces_is_whole(self, good, data):
         content = good.read_bytes()
@@ -301,6 +270,12 @@ class TestRefusals:
         except InputError as refused:
             assert "\n" not in str(refused)  # noqa: PT017 - either end is right
 
+    def test_gzip_with_too_few_voxels_is_refused_by_its_length(self, good):
+        packed = good.with_suffix(".nii.gz")
+        packed.write_bytes(gzip.compress(good.read_bytes()[:-1]))
+        with pytest.raises(InputError, match="claims 4320 bytes of voxels, 4319 are there"):
+            read_header(packed)
+
 
 class TestWrite:
     @pytest.mark.parametrize("name", ["v.nii", "v.nii.gz"])
@@ -317,12 +292,6 @@ class TestWrite:
         assert np.abs(back - data).max() <= 0.501 * data.max() / levels
         assert nib.load(tmp_path / "v.nii").get_data_dtype() == dtype
         assert nib.load(tmp_path / "v.nii").dataobj.inter == 0
-
-    def test_whole_numbers_are_stored_as_they_are(self, tmp_path, data):
-        mask = (data > 20).astype(np.float32)
-        write_volume(tmp_path / "v.nii", Volume(mask, AFFINE), dtype=np.uint8)
-        assert nib.load(tmp_path / "v.nii").dataobj.slope == 1
-        np.testing.assert_array_equal(read_volume(tmp_path / "v.nii").data, mask)
 
     @pytest.mark.parametrize("name", ["v.nii", "v.nii.gz"])
     def test_same_volume_gives_the_same_bytes_under_any_name(self, tmp_path, data, name):
@@ -356,13 +325,3 @@ class TestWrite:
         with pytest.raises(ValueError, match=text):
             write_volume(tmp_path / name, Volume(data, AFFINE), dtype=dtype)
         assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("codes", ORIENTATIONS)
-def test_to_ras_moves_no_voxel_in_the_world(codes, data):
-    turned, affine = stored_as(codes, data, AFFINE)
-    volume = to_ras(turned, affine)
-    assert nib.aff2axcodes(volume.affine) == ("R", "A", "S")
-    index = np.array([3, 4, 5, 1])
-    before = np.linalg.inv(affine) @ volume.affine @ index
-    assert turned[tuple(np.round(before[:3]).astype(int))] == volume.data[3, 4, 5]

@@ -71,27 +71,11 @@ class TestSmoothing:
         half = np.interp(0.5, row[24:][::-1] / row[24], np.arange(row[24:].size)[::-1])
         assert 2 * half * GRID_MM == pytest.approx(12.0, rel=0.08)
 
-    def test_leaves_mean_and_similarity_as_they_are(self, moved):
-        scan, _ = moved
-        sharp, judged_sharp = normalize(scan, standard())
-        smooth, judged_smooth = normalize(scan, standard(smoothing_mm=8.0))
-        assert judged_smooth.similarity == judged_sharp.similarity
-        assert smooth.data[standard().brain].mean() == pytest.approx(1.0, abs=1e-4)
-        assert smooth.data.std() < sharp.data.std()
-
 
 WINDOW = (0.0, 2.5)
 
 
 class TestToSuvr:
-    def test_reference_region_has_suvr_one(self):
-        data = np.random.default_rng(0).uniform(1000, 9000, (5, 6, 7)).astype(np.float32)
-        mask = np.zeros(data.shape, dtype=bool)
-        mask[2:4] = True
-        suvr = to_suvr(data, mask)
-        assert suvr.dtype == np.float32
-        assert suvr[mask].mean() == pytest.approx(1, rel=1e-6)
-
     def test_voxels_outside_the_field_of_view_do_not_count(self):
         data = np.array([[[4.0, 8.0, 0.0, -3.0, np.nan]]], dtype=np.float32)
         suvr = to_suvr(data, np.ones(data.shape, dtype=bool))

@@ -26,10 +26,6 @@ class TestGrid:
         assert GRID.y_mm == (-20, -14, -8, -2, 4, 10, 16, 22)
         assert GRID.step_mm == 6
 
-    def test_last_position_is_left_out_where_no_step_meets_it(self):
-        grid = CoronalGrid.spanning(range_mm=(-20, 23), step_mm=6, size=16, field_mm=64)
-        assert grid.y_mm[-1] == 22
-
     def test_row_0_is_superior_column_0_left_plane_0_posterior(self):
         first = GRID.affine @ [0, 0, 0, 1]
         np.testing.assert_allclose(first[:3], [-30, -20, CENTRE_Z_MM + 30])
@@ -44,11 +40,6 @@ class TestGrid:
     def test_grid_without_geometry_is_refused(self, size, field, y_mm):
         with pytest.raises(ValueError, match="Received"):
             CoronalGrid(size, field, y_mm)
-
-    @pytest.mark.parametrize(("range_mm", "step"), [((10, -10), 2), ((-10, 10), 0), ((-10, 10), -1)])
-    def test_ranges_that_do_not_ascend_are_refused(self, range_mm, step):
-        with pytest.raises(ValueError, match="must ascend"):
-            CoronalGrid.spanning(range_mm=range_mm, step_mm=step, size=4, field_mm=8)
 
     @pytest.mark.parametrize("grid_mm", [2.0, 3.0])
     def test_field_of_192_mm_holds_the_brain(self, grid_mm):
@@ -128,10 +119,6 @@ class TestInverse:
         volume = back_project(np.ones((7, 8, 8), np.float32), grid, shape=(8, 7, 8), affine=affine)
         assert volume.min() == 1
 
-    def test_plane_beyond_the_volume_is_zero(self):
-        far = CoronalGrid.spanning(range_mm=(200, 210), step_mm=5, size=8, field_mm=64)
-        assert not coronal_slices(np.ones(SHAPE, np.float32), AFFINE, far).any()
-
     @pytest.mark.parametrize("shape", [(7, 16, 16), (16, 16), (8, 16, 16, 1)])
     def test_other_than_one_map_a_plane_is_refused(self, shape):
         with pytest.raises(ValueError, match="one map for each of 8 planes"):
@@ -146,14 +133,3 @@ class TestResize:
         wanted = np.clip((np.arange(target) + 0.5) / target, centres[0], centres[-1])
         expected = wanted + 10 * wanted[:, None]
         np.testing.assert_allclose(resize_maps(maps, target)[0], expected, rtol=1e-6)
-
-    def test_coarse_maps_bright_cell_lands_on_its_own_part_of_the_volume(self):
-        maps = np.zeros((8, 4, 4), dtype=np.float32)
-        maps[:, 0, 3] = 1
-        volume = back_project(maps, GRID, shape=SHAPE, affine=AFFINE)
-        x, y, z = AFFINE[:3, :3] @ np.argwhere(volume > 0.99).T + AFFINE[:3, 3:]
-        assert (x > 16).all()
-        assert (z > CENTRE_Z_MM + 16).all()
-        assert len(x) > 0
-        assert y.min() >= -20
-        assert y.max() <= 22

@@ -8,7 +8,7 @@ import pytest
 
 from adpet.imaging.nifti import Volume, read_volume, to_ras, write_volume
 from adpet.imaging.registration import resample
-from adpet.simulation.anatomy import load_anatomy, region_masks
+from adpet.simulation.anatomy import region_masks
 from adpet.simulation.cohort import SimulationRecipe, draw_cohort, simulate_scan
 from adpet.simulation.scanner import HEAD_CENTRE, SCANNERS, SITES
 
@@ -17,34 +17,19 @@ RECIPE = SimulationRecipe()
 COARSE = replace(SCANNERS["TruePoint"], matrix=(48, 56, 48), zooms=(4.0, 4.0, 4.0), axes="RAS")
 
 
-@pytest.fixture(scope="module")
-def anatomy():
-    return load_anatomy()
-
-
 class TestCohort:
-    def test_groups_agree_in_site_sex_and_visits(self):
+    def test_groups_agree_in_site_sex_visits_and_age(self):
         cohort = draw_cohort(RECIPE)
         for column in ("site", "sex", "session"):
             table = pd.crosstab(cohort[column], cohort["diagnosis"])
             assert (table["AD"] == table["CN"]).all(), column
-
-    def test_groups_agree_in_age(self):
-        age = draw_cohort(RECIPE).groupby("diagnosis")["age"].mean()
+        age = cohort.groupby("diagnosis")["age"].mean()
         assert abs(age["AD"] - age["CN"]) < 0.6
 
     def test_scanners_have_their_shares(self):
         share = draw_cohort(RECIPE)["site"].value_counts(normalize=True)
         for name, site in SITES.items():
             assert share[name] == pytest.approx(site.share, abs=0.03), name
-
-    def test_other_shares_of_scanners_are_kept_and_their_sites_follow(self):
-        cohort = draw_cohort(replace(RECIPE, scanners={"HRRT": 0.75, "HRplus": 0.25}))
-        first = cohort.drop_duplicates("subject")
-        assert (first["scanner"] == "HRRT").mean() == pytest.approx(0.75, abs=0.03)
-        assert set(first["site"]) == {"S01", "S02", "S07", "S08"}
-        table = pd.crosstab(cohort["site"], cohort["diagnosis"])
-        assert (table["AD"] == table["CN"]).all()
 
     def test_severity_has_the_recipes_moments(self):
         first = draw_cohort(replace(RECIPE, ad_subjects=300, cn_subjects=300)).drop_duplicates("subject")
@@ -65,14 +50,6 @@ class TestCohort:
         assert (both["age"]["02"] - both["age"]["01"]).between(0.9, 3.1).all()
         assert (both["severity"]["02"] >= both["severity"]["01"]).all()
 
-    def test_subjects_come_as_often_as_they_may(self):
-        recipe = replace(RECIPE, followup_fraction=0.6, max_visits=4)
-        visits = draw_cohort(recipe)["subject"].value_counts()
-        assert set(visits) == {1, 2, 3, 4}
-        assert (visits > 1).mean() == pytest.approx(0.6, abs=0.04)
-        once = draw_cohort(replace(recipe, max_visits=1))
-        assert not once["subject"].duplicated().any()
-
     def test_visits_are_dated_as_far_apart_as_ages_are(self):
         cohort = draw_cohort(replace(RECIPE, followup_fraction=1))
         dates = pd.to_datetime(cohort["date"]).groupby(cohort["subject"]).agg(["min", "max"])
@@ -91,6 +68,22 @@ class TestCohort:
         assert first["diagnosis"].value_counts().to_dict() == {"CN": 90, "AD": 20}
         kept = every[every["subject"].isin(fewer["subject"])].reset_index(drop=True)
         pd.testing.assert_frame_equal(fewer, kept)
+
+    def test_subjects_come_as_often_as_they_may(self):
+        recipe = replace(RECIPE, followup_fraction=0.6, max_visits=4)
+        visits = draw_cohort(recipe)["subject"].value_counts()
+        assert set(visits) == {1, 2, 3, 4}
+        assert (visits > 1).mean() == pytest.approx(0.6, abs=0.04)
+        once = draw_cohort(replace(recipe, max_visits=1))
+        assert not once["subject"].duplicated().any()
+
+    def test_other_shares_of_scanners_are_kept_and_their_sites_follow(self):
+        cohort = draw_cohort(replace(RECIPE, scanners={"HRRT": 0.75, "HRplus": 0.25}))
+        first = cohort.drop_duplicates("subject")
+        assert (first["scanner"] == "HRRT").mean() == pytest.approx(0.75, abs=0.03)
+        assert set(first["site"]) == {"S01", "S02", "S07", "S08"}
+        table = pd.crosstab(cohort["site"], cohort["diagnosis"])
+        assert (table["AD"] == table["CN"]).all()
 
 
 class TestScan:

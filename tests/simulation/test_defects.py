@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from adpet.cohort.scans import read_rejected, read_scans
+from adpet.cohort.scans import REJECTED_COLUMNS, read_scans, read_typed
 from adpet.imaging.nifti import Volume, read_header, read_volume
 from adpet.params import read_yaml, set_by_key, validate_params
 from adpet.simulation import layouts
@@ -77,7 +77,8 @@ def ingest(trees, project_root):
                 patch.chdir(trees(kind))
                 run(validate_params(document, source="params.yaml"))
                 interim = Path("data/interim")
-                known[key] = read_scans(interim / "scans.csv"), read_rejected(interim / "rejected.csv")
+                rejected = read_typed(interim / "rejected.csv", REJECTED_COLUMNS)
+                known[key] = read_scans(interim / "scans.csv"), rejected
         return known[key]
 
     return tables

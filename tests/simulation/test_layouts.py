@@ -136,18 +136,3 @@ class TestEveryKind:
         write(tmp_path, kind)
         assert contents(tmp_path) == contents(trees(kind))
         assert {path: path.stat().st_mtime_ns for path in scans[1:]} == kept
-
-
-def test_progress_sees_every_scan(trees, tmp_path):
-    seen = []
-
-    def progress(items, *, total):
-        seen.append(total)
-        for item in items:
-            seen.append("scan")
-            yield item
-
-    (tmp_path / "raw").symlink_to(trees("bids") / "raw")
-    write(tmp_path, progress=progress)
-    number = len(draw_cohort(RECIPE))
-    assert seen == [number, *["scan"] * number]

@@ -71,23 +71,14 @@ def find_adni(
 ) -> Findings:
     """List the FDG scans of an ADNI download.
 
-    Of each acquisition one processing level is a scan.
-
     Parameters
     ----------
-    root : Path
-        The unpacked folder; ``ADNI/`` or its parent.
     table : Path, optional
         The collection CSV; without it the only one in `root` itself, else the XML files anywhere in it.
     diagnosis_table : Path, optional
         Diagnoses by visit (DXSUM), which override the group.
     levels : sequence of str
         The wanted ones of `LEVELS`, in the order of preference.
-
-    Raises
-    ------
-    InputError
-        If neither CSV nor XML is there, or a CSV is ambiguous, unreadable, or has not all required columns.
     """
     listing = _listing(root, table)
     diagnoses = read_visit_diagnoses(diagnosis_table) if diagnosis_table else None
@@ -97,8 +88,11 @@ def find_adni(
     files = files_by_image(root, listing, findings)
     for number, reason in listing.problems.items():
         findings.reject(_scan_path(files.get(number, ())) or root / f"I{number}", reason)
-    chosen = list(_Choice(root, listing, levels, findings).among(files))
-    for image, session in _with_sessions(chosen):
+    acquisitions: dict[tuple[str, str], list[_Image]] = defaultdict(list)
+    for image in _wanted_images(root, listing, files, levels, findings):
+        acquisitions[image.facts.subject, image.date or image.facts.visit].append(image)
+    chosen = (_best_image(same, root, listing, levels, findings) for same in acquisitions.values())
+    for image, session in _with_sessions(filter(None, chosen)):
         try:
             diagnosis = _diagnosis(image, diagnoses, findings)
         except InputError as error:
@@ -178,85 +172,76 @@ class _Image:
         return _scan_path(self.files) or Path()
 
 
-@dataclass(frozen=True)
-class _Choice:
-    """Choice of one FDG image an acquisition; rejects the others."""
-
-    root: Path
-    listing: Listing
-    levels: Sequence[str]
-    findings: Findings
-
-    def among(self, files: Mapping[str, Sequence[Path]]) -> Iterator[_Image]:
-        """Yield the best image of every acquisition (subject and date)."""
-        acquisitions: dict[tuple[str, str], list[_Image]] = defaultdict(list)
-        for number, facts in self.listing.images.items():
-            image = _Image(facts, files.get(number, ()))
-            if number not in self.listing.problems and self._is_wanted(image):
-                acquisitions[facts.subject, image.date or facts.visit].append(image)
-        for same in acquisitions.values():
-            best = self._best(same)
-            if best is not None:
-                yield best
-
-    def _is_wanted(self, image: _Image) -> bool:
-        verdict = self._why_no_fdg(image.facts)
+def _wanted_images(
+    root: Path,
+    listing: Listing,
+    files: Mapping[str, Sequence[Path]],
+    levels: Sequence[str],
+    findings: Findings,
+) -> Iterator[_Image]:
+    """Yield FDG images of wanted levels; count levels, reject others."""
+    for number, facts in listing.images.items():
+        image = _Image(facts, files.get(number, ()))
+        if number in listing.problems:
+            continue
+        if image.files and image.level and tracer_of(facts) == FDG:
+            findings.levels[image.level] += 1
+        verdict = _why_unwanted(image, root, listing.source, levels)
         if verdict is None:
-            if image.files:
-                self.findings.levels[image.level] += 1
-            verdict = self._why_unwanted(image)
-        if verdict and image.files:
-            self.findings.reject(image.path, *verdict)
-        return verdict is None
+            yield image
+        elif image.files:
+            findings.reject(image.path, *verdict)
 
-    def _why_no_fdg(self, facts: ImageFacts) -> tuple[str, Kind] | None:
-        """Return why an image is not an FDG scan."""
-        source = self.listing.source
-        if facts.modality and facts.modality.upper() != PET:
-            return f"modality {facts.modality} is not PET", SKIPPED
-        if not facts.description:
-            return f"{source}: no description tells its tracer and level; fill it in", UNUSABLE
-        if not level_of(facts.description):
-            return f"description '{facts.description}' is none of FDG", SKIPPED
-        if tracer_of(facts) != FDG:
-            reason = f"{source}: tracer {facts.tracer}, but description '{facts.description}' of FDG; mend it"
-            return reason, UNUSABLE
-        return None
 
-    def _why_unwanted(self, image: _Image) -> tuple[str, Kind] | None:
-        """Return why an FDG scan is not used."""
-        subject, source = image.facts.subject, self.listing.source
-        if image.level not in self.levels:
-            return f"processing level {image.level} is not in cohort.adni_level", SKIPPED
-        if not PTID.fullmatch(subject):
-            # Not quoted: what stands there may be a name.
-            return f"{source}: the subject is not of the form 941_S_6962; mend it", UNUSABLE
-        paths = (file.relative_to(self.root).as_posix() for file in image.files)
-        others = {match for path in paths for match in PTID.findall(path)} - {subject}
-        if others:
-            return f"{source}: subject {subject}, but {min(others)} in the path; mend one", UNUSABLE
-        return None
+def _why_unwanted(image: _Image, root: Path, source: str, levels: Sequence[str]) -> tuple[str, Kind] | None:
+    facts, described = image.facts, f"description '{image.facts.description}'"
+    paths = (file.relative_to(root).as_posix() for file in image.files)
+    others = {match for path in paths for match in PTID.findall(path)} - {facts.subject}
+    reasons: tuple[tuple[bool, str, Kind], ...] = (
+        (facts.modality.upper() not in {PET, ""}, f"modality {facts.modality} is not PET", SKIPPED),
+        (not facts.description, f"{source}: no description tells its tracer and level; fill it in", UNUSABLE),
+        (not image.level, f"{described} is none of FDG", SKIPPED),
+        (
+            tracer_of(facts) != FDG,
+            f"{source}: tracer {facts.tracer}, but {described} of FDG; mend it",
+            UNUSABLE,
+        ),
+        (image.level not in levels, f"processing level {image.level} is not in cohort.adni_level", SKIPPED),
+        # The subject is not quoted: what stands there may be a name.
+        (
+            not PTID.fullmatch(facts.subject),
+            f"{source}: the subject is not of the form 941_S_6962; mend it",
+            UNUSABLE,
+        ),
+        (
+            bool(others),
+            f"{source}: subject {facts.subject}, but {min(others, default='')} in the path; mend one",
+            UNUSABLE,
+        ),
+    )
+    return next(((reason, kind) for applies, reason, kind in reasons if applies), None)
 
-    def _best(self, same: Sequence[_Image]) -> _Image | None:
-        """Return the image with a file, preferred level, newest."""
-        best, *others = sorted(
-            same,
-            key=lambda image: (not image.files, self.levels.index(image.level), -int(image.facts.number)),
+
+def _best_image(
+    same: Sequence[_Image], root: Path, listing: Listing, levels: Sequence[str], findings: Findings
+) -> _Image | None:
+    """Return an acquisition's image with a file, preferred level, newest."""
+    best, *others = sorted(
+        same, key=lambda image: (not image.files, levels.index(image.level), -int(image.facts.number))
+    )
+    number = best.facts.number
+    for other in others:
+        if other.files:
+            findings.reject(other.path, f"another processing level or copy of image I{number}", SKIPPED)
+    if not best.files:
+        findings.reject(
+            root / f"I{number}", f"described in {listing.source}, but not there; download it again"
         )
-        number = best.facts.number
-        for other in others:
-            if other.files:
-                reason = f"another processing level or copy of image I{number}"
-                self.findings.reject(other.path, reason, SKIPPED)
-        if not best.files:
-            reason = f"described in {self.listing.source}, but not there; download it again"
-            self.findings.reject(self.root / f"I{number}", reason)
-            return None
-        problem = _problem_with_frames(best)
-        if problem:
-            self.findings.reject(best.path, problem)
-            return None
-        return best
+        return None
+    if problem := _problem_with_frames(best):
+        findings.reject(best.path, problem)
+        return None
+    return best
 
 
 def _listing(root: Path, table: Path | None) -> Listing:

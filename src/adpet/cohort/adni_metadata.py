@@ -5,7 +5,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
-from itertools import chain
 from pathlib import Path
 from typing import Final
 from xml.etree.ElementTree import Element, ParseError, TreeBuilder, XMLParser
@@ -77,18 +76,10 @@ class ImageFacts:
 
 @dataclass(frozen=True)
 class Listing:
-    """Images that one source describes.
+    """Images that one source describes, by image number.
 
-    Attributes
-    ----------
-    source : str
-        The source's name.
-    images : dict of str to ImageFacts
-        By image number.
-    problems : dict of str to str
-        By image number, why its description cannot be used.
-    strays : list of (Path, str)
-        Files and reasons without a known image.
+    `problems` say, by image number, why a description cannot be used; `strays` are files without a known
+    image, and why.
     """
 
     source: str
@@ -129,19 +120,9 @@ class VisitDiagnoses:
         return {exam.diagnosis for exam in self.exams.get(_rid(subject), ())}
 
     def at(self, subject: str, *, visit: str, day: str) -> str:
-        """Return the diagnosis at a scan.
+        """Return the diagnosis at a scan's visit or day (YYYYMMDD).
 
-        Parameters
-        ----------
-        subject : str
-            PTID.
-        visit, day : str
-            The scan's visit code and its day as YYYYMMDD, ``""`` if unknown.
-
-        Raises
-        ------
-        InputError
-            If no visit matches, or the matching ones have different diagnoses.
+        InputError if no visit matches, or the matching ones have different diagnoses.
         """
         exams = self.exams.get(_rid(subject), ())
         if not exams:
@@ -161,13 +142,7 @@ class VisitDiagnoses:
 
 
 def read_collection_table(path: Path) -> Listing:
-    """Read the images of a collection CSV.
-
-    Raises
-    ------
-    InputError
-        If the CSV is unreadable or has not all required columns.
-    """
+    """Read the images of a collection CSV."""
     table = read_table(path)
     spellings = {column: _spelling(table, column) for column in COLUMN_VARIANTS}
     missing = [column for column in REQUIRED if not spellings[column]]
@@ -175,10 +150,12 @@ def read_collection_table(path: Path) -> Listing:
     listing = Listing(path.name)
     for cells in table.rows:
         row = {column: plain(cells.get(key, "")) for column, key in spellings.items()}
-        if image_number(row[IMAGE]):
-            listing.add(_facts(row))
+        image, day = row.pop(IMAGE), parse_date(row.pop("Acq Date"))
+        if number := image_number(image):
+            facts = {column.lower(): cell for column, cell in row.items()}
+            listing.add(ImageFacts(number, date=day, **facts))
         else:
-            reason = f"a row has the image id '{row[IMAGE]}', which is no number; mend it"
+            reason = f"a row has the image id '{image}', which is no number; mend it"
             listing.strays.append((path, reason))
     return listing
 
@@ -215,19 +192,12 @@ def read_xml_files(root: Path) -> Listing:
 
 
 def read_visit_diagnoses(path: Path) -> VisitDiagnoses:
-    """Read a table of diagnoses by visit.
-
-    Rows without a diagnosis are ignored.
-
-    Raises
-    ------
-    InputError
-        If the table is unreadable, has no columns for subject, visit or diagnosis, or a number as a diagnosis
-        that is not 1, 2 or 3.
-    """
+    """Read a table of diagnoses by visit, without empty ones."""
     table = read_table(path)
     keys = {column: next(filter(table.has, variants), "") for column, variants in DIAGNOSIS_COLUMNS.items()}
-    _require_columns(table, keys)
+    groups = (("PTID", "RID"), ("VISCODE", "VISCODE2", "EXAMDATE"), ("DIAGNOSIS",))
+    missing = [" or ".join(group) for group in groups if not any(keys[column] for column in group)]
+    require_columns(table, missing, hint="set cohort.diagnosis_table to ADNI's DXSUM")
     exams: dict[str, list[Exam]] = {}
     for cells in table.rows:
         row = {column: plain(cells.get(key, "")) for column, key in keys.items()}
@@ -249,20 +219,6 @@ def files_under(root: Path, names: re.Pattern[str]) -> Iterator[Path]:
     for folder, folders, files in os.walk(root):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield from (Path(folder, name) for name in sorted(files) if names.fullmatch(name) and name[0] != ".")
-
-
-def _facts(row: dict[str, str]) -> ImageFacts:
-    return ImageFacts(
-        number=image_number(row[IMAGE]),
-        subject=row[SUBJECT],
-        group=row[GROUP],
-        description=row[DESCRIPTION],
-        sex=row["Sex"],
-        age=row["Age"],
-        visit=row["Visit"],
-        modality=row["Modality"],
-        date=parse_date(row["Acq Date"]),
-    )
 
 
 def _spelling(table: Table, column: str) -> str:
@@ -302,7 +258,7 @@ def _parse(path: Path) -> Element:
             f"is not XML ({ErrorString(error.code)}, line {line}, column {column}); download the file again"
         ) from error
     except (ValueError, LookupError) as error:
-        raise InputError("declares an encoding that is none; download the file again") from error
+        raise InputError("declares an unknown encoding; download the file again") from error
     return document
 
 
@@ -329,11 +285,11 @@ def _in_series(subject: Element, study: Element, series: Element, *, visit: str)
     terms = (protocol for protocol in series.iterfind(".//{*}protocol") if protocol.text)
     tracers = {plain(term.text or "") for term in terms if term.get("term") == "Radiopharmaceutical"} - {""}
     tracer = tracers.pop() if len(tracers) == 1 else ""
-    images = chain(
-        ((image, "processedDataLabel") for image in series.iterfind("{*}seriesLevelMeta/{*}derivedProduct")),
-        ((image, "description") for image in series.iterfind("{*}imagingProtocol")),
+    derived = (
+        (image, "processedDataLabel") for image in series.iterfind("{*}seriesLevelMeta/{*}derivedProduct")
     )
-    for image, label in images:
+    original = ((image, "description") for image in series.iterfind("{*}imagingProtocol"))
+    for image, label in (*derived, *original):
         if number := image_number(_text(image, "imageUID")):
             yield ImageFacts(
                 number=number,
@@ -383,13 +339,3 @@ def _in_words(diagnosis: str, path: Path) -> str:
         meanings = ", ".join(f"{value} ({word})" for value, word in NUMBERS.items())
         raise InputError(f"{path}: required as diagnosis {meanings} or a word; received {diagnosis}; mend it")
     return NUMBERS[int(number[1])]
-
-
-def _require_columns(table: Table, keys: Mapping[str, str]) -> None:
-    groups = (("PTID", "RID"), ("VISCODE", "VISCODE2", "EXAMDATE"), ("DIAGNOSIS",))
-    missing = [" or ".join(group) for group in groups if not any(keys[column] for column in group)]
-    if missing:
-        raise InputError(
-            f"{table.path}: required the columns {', '.join(missing)}; received {', '.join(table.columns)}; "
-            "set cohort.diagnosis_table to ADNI's DXSUM"
-        )

@@ -6,8 +6,8 @@ Metadata are inherited from the top down: of two ``*_pet.json`` the one nearer t
 
 import json
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -41,151 +41,111 @@ def find_bids(root: Path, *, diagnosis_column: str) -> Findings:
     A scan is FDG by its TracerName, else by its ``trc-`` entity. A scan with neither is rejected, since a
     network that learns from a mixture of tracers is wrong unnoticed; one ``pet.json`` with a TracerName at
     the root of the dataset mends it for all scans. Of several reconstructions of one session and run the
-    first by name is used.
-
-    Parameters
-    ----------
-    root : Path
-        The dataset's folder, with ``participants.tsv``.
-    diagnosis_column : str
-        A column of ``participants.tsv``, or of ``sub-*_sessions.tsv``, which wins.
-
-    Raises
-    ------
-    InputError
-        If ``participants.tsv`` is missing or unreadable, or the diagnosis column is nowhere.
+    first by name is used. `diagnosis_column` is one of ``participants.tsv``, or of ``sub-*_sessions.tsv``,
+    which wins.
     """
     require_inside(root / PARTICIPANTS, root)
     participants = read_table(root / PARTICIPANTS)
     require_columns(participants, ["participant_id"], hint="BIDS asks for it")
     people = _by_label(participants, "participantid", prefix="sub-")
-    reader = _Reader(root, people, column_key(diagnosis_column))
+    key = column_key(diagnosis_column)
+    has_diagnoses = participants.has(diagnosis_column)
+    sidecars = cache(_sidecars)
+    findings = Findings()
+    taken: dict[tuple[str, ...], Path] = {}
     for file in _pet_files(root):
         try:
-            reader.judge(file)
+            entities = _entities(file.name)
+            metadata = _metadata(file, entities, root, sidecars)
+            if not _is_fdg(file, entities, metadata, findings):
+                continue
+            scan = tuple(entities.get(name, "") for name in ("sub", "ses", "run"))
+            first = taken.setdefault(scan, file)
+            if first != file:
+                findings.reject(file, f"another version of {first.name} of the same session", SKIPPED)
+                continue
+            visits = _sessions(file, root) if "ses" in entities else {}
+            has_diagnoses |= any(key in row for row in visits.values())
+            findings.diagnoses[scan[0]] = {plain(row.get(key, "")) for row in visits.values()} - {""}
+            rows = visits.get(scan[1], {}), people.get(scan[0], {})
+            findings.candidates.append(_candidate(file, scan, rows, metadata, key))
         except InputError as error:
-            reader.findings.reject(file, str(error))
-    if not participants.has(diagnosis_column) and column_key(diagnosis_column) not in reader.sessions.columns:
+            findings.reject(file, str(error))
+    if not has_diagnoses:
         require_columns(participants, [diagnosis_column], hint="set cohort.diagnosis_column to another one")
-    return reader.findings
+    return findings
 
 
-class _Reader:
-    """Reader of one dataset, file by file."""
-
-    def __init__(self, root: Path, people: Mapping[str, dict[str, str]], diagnosis_key: str) -> None:
-        self.root = root
-        self.people = people
-        self.diagnosis_key = diagnosis_key
-        self.sidecars = _Sidecars(root)
-        self.sessions = _SessionTables(root)
-        self.findings = Findings()
-        self.taken: dict[tuple[str, str, str], Path] = {}
-
-    def judge(self, file: Path) -> None:
-        """Add one file to candidates or rejections, or raise InputError."""
-        entities = _entities(file.name)
-        folders = dict(folder.split("-", 1) for folder in file.relative_to(self.root).parts[:-2])
-        if {name: entities[name] for name in ("sub", "ses") if name in entities} != folders:
-            raise InputError("its name and its folders give different subjects or sessions; rename it")
-        metadata = self.sidecars.of(file, entities)
-        tracer = tracer_name(str(metadata.get("TracerName", ""))) or tracer_name(entities.get("trc", ""))
-        self.findings.tracers[tracer or UNKNOWN] += 1
-        if not tracer:
-            raise InputError(
-                "its tracer is not given; add TracerName to its .json or to pet.json at the root"
-            )
-        if tracer != FDG:
-            self.findings.reject(file, f"tracer {tracer} is not FDG", SKIPPED)
-            return
-        scan = (entities["sub"], entities.get("ses", ""), entities.get("run", ""))
-        first = self.taken.setdefault(scan, file)
-        if first != file:
-            self.findings.reject(file, f"another version of {first.name} of the same session", SKIPPED)
-            return
-        self.findings.candidates.append(self._candidate(file, scan, metadata))
-
-    def _candidate(self, file: Path, scan: tuple[str, str, str], metadata: Mapping[str, Any]) -> Candidate:
-        subject, session, run = scan
-        if subject not in self.people:
-            raise InputError(f"sub-{subject} is not in {PARTICIPANTS}; add a row for it")
-        visits = self.sessions.of(file, subject)
-        visit = visits.get(session, {})
-        known = {plain(row.get(self.diagnosis_key, "")) for row in visits.values()}
-        self.findings.diagnoses[subject] = known - {""}
-
-        def fact(column: str) -> str:
-            return plain(visit.get(column, "")) or plain(self.people[subject].get(column, ""))
-
-        return Candidate(
-            file=file,
-            subject=subject,
-            session=session,
-            run=run,
-            diagnosis=fact(self.diagnosis_key),
-            age=parse_age(fact("age")),
-            sex=parse_sex(fact("sex")),
-            site=fact("site"),
-            scanner=_scanner(metadata),
-            frame_seconds=_frame_seconds(metadata.get("FrameDuration")),
-            date=parse_date(visit.get("acqtime", "")),
-        )
+def _is_fdg(file: Path, entities: Entities, metadata: Mapping[str, Any], findings: Findings) -> bool:
+    """Count a scan's tracer; reject others than FDG."""
+    tracer = tracer_name(str(metadata.get("TracerName", ""))) or tracer_name(entities.get("trc", ""))
+    findings.tracers[tracer or UNKNOWN] += 1
+    if not tracer:
+        raise InputError("its tracer is not given; add TracerName to its .json or to pet.json at the root")
+    if tracer != FDG:
+        findings.reject(file, f"tracer {tracer} is not FDG", SKIPPED)
+    return tracer == FDG
 
 
-@dataclass
-class _Sidecars:
-    """``*_pet.json`` files by folder, each read once."""
+def _candidate(
+    file: Path,
+    scan: tuple[str, ...],
+    rows: tuple[Mapping[str, str], ...],
+    metadata: Mapping[str, Any],
+    diagnosis_key: str,
+) -> Candidate:
+    subject, session, run = scan
+    if not rows[1]:
+        raise InputError(f"sub-{subject} is not in {PARTICIPANTS}; add a row for it")
 
-    root: Path
-    read: dict[Path, list[tuple[Path, Entities]]] = field(default_factory=dict)
-    contents: dict[Path, dict[str, Any]] = field(default_factory=dict)
+    def fact(column: str) -> str:
+        return next(filter(None, (plain(row.get(column, "")) for row in rows)), "")
 
-    def of(self, file: Path, entities: Entities) -> dict[str, Any]:
-        """Return the metadata that apply to `file`."""
-        metadata: dict[str, Any] = {}
-        folders = [folder for folder in reversed(file.parents) if folder.is_relative_to(self.root)]
-        for folder in folders:
-            for path, keys in self._in(folder):
+    return Candidate(
+        file=file,
+        subject=subject,
+        session=session,
+        run=run,
+        diagnosis=fact(diagnosis_key),
+        age=parse_age(fact("age")),
+        sex=parse_sex(fact("sex")),
+        site=fact("site"),
+        scanner=_scanner(metadata),
+        frame_seconds=_frame_seconds(metadata.get("FrameDuration")),
+        date=parse_date(rows[0].get("acqtime", "")),
+    )
+
+
+def _metadata(
+    file: Path, entities: Entities, root: Path, sidecars: Callable[[Path], list[tuple[Path, Entities]]]
+) -> dict[str, Any]:
+    """Return the metadata of all sidecars of a scan."""
+    folders = dict(folder.split("-", 1) for folder in file.relative_to(root).parts[:-2])
+    if {name: entities[name] for name in ("sub", "ses") if name in entities} != folders:
+        raise InputError("its name and its folders give different subjects or sessions; rename it")
+    metadata: dict[str, Any] = {}
+    for folder in reversed(file.parents):
+        if folder.is_relative_to(root):
+            for path, keys in sidecars(folder):
                 if keys.items() <= entities.items():
-                    metadata.update(self._content(path))
-        return metadata
-
-    def _in(self, folder: Path) -> list[tuple[Path, Entities]]:
-        """Return the sidecars of a folder, most specific last."""
-        if folder not in self.read:
-            paths = sorted({*folder.glob("*_pet.json"), *folder.glob("pet.json")})
-            pairs = [(path, _entities(path.name)) for path in paths]
-            self.read[folder] = sorted(pairs, key=lambda pair: len(pair[1]))
-        return self.read[folder]
-
-    def _content(self, path: Path) -> dict[str, Any]:
-        if path not in self.contents:
-            require_inside(path, self.root)
-            self.contents[path] = _read_object(path)
-        return self.contents[path]
+                    require_inside(path, root)
+                    metadata.update(_read_object(path))
+    return metadata
 
 
-@dataclass
-class _SessionTables:
-    """``sub-*_sessions.tsv`` of each subject, read once."""
+def _sidecars(folder: Path) -> list[tuple[Path, Entities]]:
+    """Return the sidecars of a folder, most specific last."""
+    paths = sorted({*folder.glob("*_pet.json"), *folder.glob("pet.json")})
+    return sorted(((path, _entities(path.name)) for path in paths), key=lambda pair: len(pair[1]))
 
-    root: Path
-    rows: dict[Path, dict[str, dict[str, str]]] = field(default_factory=dict)
-    columns: set[str] = field(default_factory=set)
 
-    def of(self, file: Path, subject: str) -> Mapping[str, Mapping[str, str]]:
-        """Return a subject's rows by session, if it has sessions."""
-        if not file.parent.parent.name.startswith("ses-"):
-            return {}
-        path = file.parents[2] / f"sub-{subject}_sessions.tsv"
-        if path not in self.rows:
-            self.rows[path] = {}
-            if path.is_file():
-                require_inside(path, self.root)
-                table = read_table(path)
-                self.columns.update(map(column_key, table.columns))
-                self.rows[path] = _by_label(table, "sessionid", prefix="ses-")
-        return self.rows[path]
+def _sessions(file: Path, root: Path) -> dict[str, dict[str, str]]:
+    """Return the rows of a subject's ``sub-*_sessions.tsv``, by session."""
+    path = file.parents[2] / f"{file.parents[2].name}_sessions.tsv"
+    if not path.is_file():
+        return {}
+    require_inside(path, root)
+    return _by_label(read_table(path), "sessionid", prefix="ses-")
 
 
 def _pet_files(root: Path) -> Iterator[Path]:

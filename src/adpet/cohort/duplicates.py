@@ -1,10 +1,7 @@
 """Find copies of one image under two subjects' names.
 
-Heads are alike, and copies are not: what all scans share is removed before they are compared. That is
-the cohort's mean, and its changes by gain, blur and a slightly other registration. The residuals of two
-subjects have hardly any correlation; those of two copies of one scan have nearly all, whatever was done to
-the unit, the type, the storage, the head's position, the noise, or the resolution. A copy with left and
-right swapped is found as well. ``benchmarks/look_alikes.py`` measures all of this.
+What all scans share (their mean, and its changes by gain, blur and small motion) is removed: the residuals of
+copies correlate, those of two subjects hardly. ``benchmarks/look_alikes.py`` measures all of this.
 """
 
 from collections.abc import Sequence
@@ -64,12 +61,7 @@ def coarse_brain(volume: Volume) -> Array:
 def find_duplicates(brains: Matrix, subjects: Sequence[str]) -> list[Duplicate]:
     """Find copies among scans of different subjects, ordered.
 
-    Parameters
-    ----------
-    brains : (scans, n) float32 ndarray
-        Of `coarse_brain`.
-    subjects : sequence of str
-        The subject of each scan.
+    `brains`, (scans, n) float32, are of `coarse_brain`.
     """
     few = len(brains) < FEW_SCANS
     limit = MIN_CORRELATION_OF_FEW if few else MIN_CORRELATION
@@ -92,15 +84,7 @@ def find_duplicates(brains: Matrix, subjects: Sequence[str]) -> list[Duplicate]:
 def residual_patterns(brains: Matrix) -> Matrix:
     """Return each brain without what heads have in common.
 
-    Parameters
-    ----------
-    brains : (scans, n) float32 ndarray
-        Of `coarse_brain`.
-
-    Returns
-    -------
-    (scans, n) float32 ndarray
-        Rows of length 1: their products are correlations.
+    Its rows, (scans, n), have length 1: their products are correlations.
     """
     few = len(brains) < FEW_SCANS
     common = coarse_brain(fdg_template(GRID_MM)) if few else brains.mean(axis=0, dtype=np.float64)
@@ -117,8 +101,7 @@ def residual_patterns(brains: Matrix) -> Matrix:
 def _common_patterns(common: Array) -> Matrix:
     """Return an orthonormal basis, (n, patterns), of common patterns.
 
-    These are the common image itself, a constant, blurred ones, and its changes when it is shifted, turned,
-    stretched or sheared a little.
+    The common image itself, a constant, blurred ones, and its changes by a small affine motion.
     """
     mask = _coarse_mask()
     image = np.zeros(mask.shape, dtype=np.float64)

@@ -1,7 +1,6 @@
 """Read a flat folder of scans described by a ``scans.csv``.
 
-Paths in the CSV are relative to the collection's folder, with ``/`` between folders, and never leave it; a
-path may name a folder with the frames of one image, each in a file of its own.
+Its paths are relative to the folder; one may name a folder with the frames of one image.
 """
 
 from pathlib import Path
@@ -27,11 +26,6 @@ def find_folder(root: Path, *, table: Path | None = None) -> Findings:
 
     Columns are path, subject, session, diagnosis; optional are age, sex, site, scanner, and date, which
     orders a subject's scans. Without `table` the CSV is ``scans.csv`` in `root`.
-
-    Raises
-    ------
-    InputError
-        If the CSV is missing or unreadable, or has not all required columns.
     """
     if table is None:
         require_inside(root / TABLE, root)
@@ -50,12 +44,11 @@ def find_folder(root: Path, *, table: Path | None = None) -> Findings:
                 Candidate(
                     file=file,
                     subject=subject,
-                    session=plain(row["session"]),
-                    diagnosis=plain(row["diagnosis"]),
+                    **{
+                        name: plain(row.get(name, "")) for name in ("session", "diagnosis", "site", "scanner")
+                    },
                     age=parse_age(row.get("age", "")),
                     sex=parse_sex(row.get("sex", "")),
-                    site=plain(row.get("site", "")),
-                    scanner=plain(row.get("scanner", "")),
                     date=parse_date(row.get("date", "")),
                 )
             )

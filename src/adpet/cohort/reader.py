@@ -1,6 +1,5 @@
 """Read a collection of any layout into a scans table.
 
-Each file is opened once, checked, and indexed with its checksum; an unusable one is rejected with its reason.
 A subject whose diagnosis changes between visits follows a policy: ``visit`` keeps each scan's own,
 ``baseline`` takes that of the first scan, ``stable-only`` skips the subject.
 """
@@ -44,8 +43,6 @@ Policy: TypeAlias = Literal["visit", "baseline", "stable-only"]
 FIRST_SESSIONS: Final = ("sc", "screening", "init", "initial", "bl", "baseline")
 # Files that a process gets at once: fewer cost time in handing over, more leave a process idle at the end.
 BATCH_FILES = 32
-# Blocks that stay in a processor's cache between being read and being hashed.
-BLOCK_BYTES = 2**18
 # A line of the index on disk: stamp (JSON, which holds no tabs), frames, checksum.
 INDEX_LINE = re.compile(r"(.+)\t(\d+)\t([0-9a-f]{64})")
 
@@ -78,37 +75,19 @@ def read_collection(
     Parameters
     ----------
     root : Path
-        The collection's folder. Paths under the working directory are given relative to it.
-    layout : "auto", "bids", "adni" or "folder"
-        ``auto`` detects it.
+        Paths under the working directory are given relative to it.
     table : Path or None
         The CSV of an ADNI download or of a flat folder, unless it is in `root`.
     diagnosis_column : str
         Where a BIDS dataset has the diagnosis.
     diagnosis_map : mapping of str to "AD" or "CN"
         What the collection calls them, in any case; other diagnoses are skipped.
-    diagnosis : "visit", "baseline" or "stable-only"
-        Policy for a subject whose diagnosis changes.
     diagnosis_table : Path, optional
         ADNI's diagnoses by visit.
-    adni_level : sequence of str
-        ADNI's processing levels that may be used, in the order of preference.
-    workers : int
-        Processes that open and hash files; they do not change any result.
     notes : Path, optional
         The file index on disk, so that the next call reads new and changed files alone.
     progress : callable, optional
         Wraps the iterable of opened scans; called with it and ``total=``.
-
-    Returns
-    -------
-    Collection
-        Checked scans, ordered by key, and the rejected files, ordered by path.
-
-    Raises
-    ------
-    InputError
-        If the folder is missing, its layout cannot be detected, or it holds no scans at all.
     """
     if not root.is_dir():
         raise InputError(
@@ -153,13 +132,7 @@ def read_collection(
 
 
 def detect_layout(root: Path, *, table: Path | None = None) -> Layout:
-    """Detect the layout of a collection, or of its table.
-
-    Raises
-    ------
-    InputError
-        If there are signs of no layout, or of more than one.
-    """
+    """Detect the layout of a collection, or of its table."""
     if table is not None:
         return "folder" if read_table(table).has("path") else "adni"
     signs: dict[Layout, bool] = {
@@ -179,13 +152,7 @@ def detect_layout(root: Path, *, table: Path | None = None) -> Layout:
 def apply_policy(found: Findings, *, policy: Policy, diagnosis_map: Mapping[str, str]) -> list[Candidate]:
     """Return the candidates with diagnoses by `policy`; reject the others.
 
-    Parameters
-    ----------
-    found : Findings
-        `candidates` and, for ``stable-only``, the `diagnoses` of visits without a scan.
-    policy : "visit", "baseline" or "stable-only"
-    diagnosis_map : mapping of str to str
-        Words of one class are one diagnosis: from ``AD`` to ``Dementia`` is no change.
+    Words of one class in `diagnosis_map` are one diagnosis: from ``AD`` to ``Dementia`` is no change.
     """
     if policy == "visit":
         return found.candidates
@@ -198,20 +165,23 @@ def apply_policy(found: Findings, *, policy: Policy, diagnosis_map: Mapping[str,
         if policy == "baseline":
             # An unknown diagnosis of the first scan is not replaced by a later one.
             diagnosis = chronological(scans)[0].diagnosis
-            kept += [replace(scan, diagnosis=diagnosis) for scan in scans if diagnosis]
-            reason = (
-                "no diagnosis of the subject's first scan, which cohort.diagnosis baseline takes; fill it in"
+            settled = [replace(scan, diagnosis=diagnosis) for scan in scans if diagnosis]
+            reason, kind = (
+                "no diagnosis of the subject's first scan, which cohort.diagnosis baseline takes; fill it in",
+                UNUSABLE,
             )
-            kind, rejected = UNUSABLE, not diagnosis
         else:
             # Visits without a scan count too; an unknown diagnosis is no change.
             known = {scan.diagnosis for scan in scans} | found.diagnoses.get(subject, set())
             by_class = {words.get(word.casefold(), word.casefold()): word for word in sorted(known - {""})}
+            settled = scans if len(by_class) < 2 else []
             listed = ", ".join(sorted(by_class.values()))
-            reason = f"the subject's diagnosis changes ({listed}), and cohort.diagnosis is stable-only"
-            kind, rejected = SKIPPED, len(by_class) > 1
-            kept += [] if rejected else scans
-        for scan in scans if rejected else ():
+            reason, kind = (
+                f"the subject's diagnosis changes ({listed}), and cohort.diagnosis is stable-only",
+                SKIPPED,
+            )
+        kept += settled
+        for scan in [] if settled else scans:
             found.reject(scan.file, reason, kind)
     return kept
 
@@ -237,15 +207,8 @@ def chronological(scans: Sequence[Candidate]) -> list[Candidate]:
 def index_files(files: Sequence[Path], *, workers: int = 1, notes: Path | None = None) -> Iterator[FileEntry]:
     """Index files with checksums: yield an entry each, in order.
 
-    Parameters
-    ----------
-    files : sequence of Path
-        Scans as `read_header` takes them.
-    workers : int
-        Processes; they do not change any result.
-    notes : Path, optional
-        The index on disk. A line is added as soon as a scan is read, so that a killed call continues; lines
-        of other code, of other files and damaged ones are dropped.
+    To the index on disk, `notes`, a line is added as soon as a scan is read, so that a killed call continues;
+    lines of other code, of other files and damaged ones are dropped.
     """
     stamps = [_stamp(file) for file in files]
     noted = _read_notes(notes) if notes else {}
@@ -265,11 +228,9 @@ def index_files(files: Sequence[Path], *, workers: int = 1, notes: Path | None =
 def content_hash(file: Path) -> str:
     """Return the SHA-256 of all files of a scan."""
     digest = hashlib.sha256()
-    block = memoryview(bytearray(BLOCK_BYTES))
     for part in scan_files(file):
         with part.open("rb", buffering=0) as stream:
-            while size := stream.readinto(block):
-                digest.update(block[:size])
+            hashlib.file_digest(stream, lambda: digest)
     return digest.hexdigest()
 
 

@@ -58,23 +58,20 @@ class Collection:
     levels: Mapping[str, int] = field(default_factory=dict)
 
 
-def scans_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+def scans_table(rows: Sequence[Mapping[Any, Any]]) -> pd.DataFrame:
     """Return rows as a scans table, ordered by key."""
     table = pd.DataFrame(list(rows), columns=list(SCAN_COLUMNS)).astype(SCAN_COLUMNS)
     return table.sort_values("scan", ignore_index=True)
 
 
-def rejected_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+def rejected_table(rows: Sequence[Mapping[Any, Any]]) -> pd.DataFrame:
     """Return rows as a table of rejections, ordered by file."""
     table = pd.DataFrame(list(rows), columns=list(REJECTED_COLUMNS)).astype(REJECTED_COLUMNS)
     return table.sort_values(["file", "reason"], ignore_index=True)
 
 
 def subject_table(scans: pd.DataFrame) -> pd.DataFrame:
-    """Return one row a subject, ordered by subject.
-
-    Columns are subject, diagnosis, age at the first scan (years), sex and site.
-    """
+    """Return each subject's diagnosis, first age, sex and site."""
     first = scans.sort_values(["subject", "age", "scan"]).groupby("subject", sort=True)
     table = first[["diagnosis", "age"]].first()
     for column in ("sex", "site"):
@@ -84,62 +81,40 @@ def subject_table(scans: pd.DataFrame) -> pd.DataFrame:
 
 
 def check_scans(table: pd.DataFrame) -> None:
-    """Check a scans table.
-
-    Raises
-    ------
-    InputError
-        With the column and the first scan: a column is missing or of another type, a key or file occurs
-        twice, a value is not allowed, or subjects contradict each other (see `set_aside_conflicts`).
-    """
-    if list(table.columns) != list(SCAN_COLUMNS):
-        raise InputError(f"scans: required the columns {', '.join(SCAN_COLUMNS)}; received {_names(table)}")
-    for column, dtype in SCAN_COLUMNS.items():
-        if str(table[column].dtype) != dtype:
-            raise InputError(f"scans: column {column}: required {dtype}; received {table[column].dtype}")
+    """Check a scans table."""
     # Keys become file names, and some file systems do not tell cases apart.
-    _require(table, "scan", ~table["scan"].str.lower().duplicated(), "a key that occurs once")
-    _require(table, "subject", table["subject"] != "", "a subject")
-    _require(table, "diagnosis", table["diagnosis"].isin(DIAGNOSES), "AD or CN")
-    _require(table, "sex", table["sex"].isin(SEXES), "F, M or nothing")
-    _require(table, "path", (table["path"] != "") & ~table["path"].duplicated(), "a path that occurs once")
-    _require(table, "content", table["content"].str.fullmatch("[0-9a-f]{64}"), "64 hexadecimal digits")
+    require_cells(table, "scan", ~table["scan"].str.lower().duplicated(), "a key that occurs once")
+    require_cells(table, "subject", table["subject"] != "", "a subject")
+    require_cells(table, "diagnosis", table["diagnosis"].isin(DIAGNOSES), "AD or CN")
+    require_cells(table, "sex", table["sex"].isin(SEXES), "F, M or nothing")
+    require_cells(
+        table, "path", (table["path"] != "") & ~table["path"].duplicated(), "a path that occurs once"
+    )
+    require_cells(table, "content", table["content"].str.fullmatch("[0-9a-f]{64}"), "64 hexadecimal digits")
     for scan, reason in _conflicts(table).items():
-        raise InputError(f"scans: {scan}: {reason}; run the ingest stage again")
+        raise InputError(f"{scan}: {reason}; run `dvc repro`")
 
 
 def set_aside_conflicts(collection: Collection) -> Collection:
-    """Reject scans that contradict each other.
+    """Reject subjects with both diagnoses or a shared image.
 
-    These are all scans of a subject with both diagnoses, and all scans of subjects that share an image: which
-    label or name is right cannot be known, and either would leak over a split. An image that the same subject
-    has twice is kept once.
+    Which label or name is right cannot be known, and either would leak over a split. An image that the same
+    subject has twice is kept once.
     """
     scans = collection.scans
     again = scans.loc[scans.duplicated(["subject", "content"]), "scan"]
     reasons = dict.fromkeys(again, "the same image as another scan of this subject") | _conflicts(scans)
     if not reasons:
         return collection
-    aside = scans[scans["scan"].isin(list(reasons))]
-    moved = [
-        {"file": path, "reason": reasons[scan], "kind": "unusable"}
-        for scan, path in zip(aside["scan"], aside["path"], strict=True)
-    ]
-    kept = scans[~scans["scan"].isin(list(reasons))].reset_index(drop=True)
-    rejected = rejected_table([*_records(collection.rejected), *moved])
+    given = scans["scan"].map(reasons)
+    moved = pd.DataFrame({"file": scans["path"], "reason": given, "kind": "unusable"})[given.notna()]
+    kept = scans[given.isna()].reset_index(drop=True)
+    rejected = rejected_table([*collection.rejected.to_dict("records"), *moved.to_dict("records")])
     return replace(collection, scans=kept, rejected=rejected)
 
 
 def require_usable(collection: Collection, *, max_rejected_fraction: float) -> None:
-    """Check that enough of a collection can be used.
-
-    What was skipped by design does not count.
-
-    Raises
-    ------
-    InputError
-        If more than `max_rejected_fraction` of the scans are unusable, or a diagnosis has none left.
-    """
+    """Refuse a collection with many unusable files or one group."""
     scans, rejected = collection.scans, collection.rejected
     unusable = rejected[rejected["kind"] == "unusable"]
     counts = scans["diagnosis"].value_counts()
@@ -161,7 +136,7 @@ def require_usable(collection: Collection, *, max_rejected_fraction: float) -> N
 def write_scans(path: Path, table: pd.DataFrame) -> None:
     """Write a scans table; `read_scans` gives the same table back."""
     check_scans(table)
-    _write(path, table)
+    write_table(path, table)
 
 
 def read_scans(path: Path) -> pd.DataFrame:
@@ -176,22 +151,17 @@ def read_scans(path: Path) -> pd.DataFrame:
 
 def write_rejected(path: Path, table: pd.DataFrame) -> None:
     """Write the table of rejected files."""
-    _write(path, table)
+    write_table(path, table)
 
 
-def read_rejected(path: Path) -> pd.DataFrame:
-    """Read the table of rejected files."""
-    return read_typed(path, REJECTED_COLUMNS)
+def write_table(path: Path, table: pd.DataFrame, *, separator: str = ",") -> None:
+    """Write a table as CSV, whole or not at all."""
+    with atomic_write(path) as aside:
+        table.to_csv(aside, sep=separator, index=False, lineterminator="\n")
 
 
 def read_typed(path: Path, columns: Mapping[str, str]) -> pd.DataFrame:
-    """Read a CSV of this package with exactly these columns.
-
-    Raises
-    ------
-    InputError
-        If there is no such file, a column or value is not as declared, or a scan's key could not name a file.
-    """
+    """Read a CSV of this package with exactly these columns."""
     dtypes: dict[Any, str] = dict(columns)
     numbers: dict[Any, list[str]] = {column: [""] for column, dtype in columns.items() if dtype != "str"}
     try:
@@ -220,8 +190,7 @@ def read_typed(path: Path, columns: Mapping[str, str]) -> pd.DataFrame:
 def ingest_summary(collection: Collection) -> dict[str, Any]:
     """Count a collection, as JSON values.
 
-    Ages are years at a subject's first scan, with the sample SD. ``content`` is a SHA-256 over all scans'
-    checksums: the same images give the same hash.
+    ``content`` is a SHA-256 over all scans' checksums: the same images give the same hash.
     """
     scans, rejected = collection.scans, collection.rejected
     subjects = subject_table(scans)
@@ -236,18 +205,31 @@ def ingest_summary(collection: Collection) -> dict[str, Any]:
             }
             for diagnosis in DIAGNOSES
         },
-        "subjects_by_visits": _counts(scans.groupby("subject").size().astype("str")),
-        "scanners": _counts(scans["scanner"]),
-        "sites": _counts(scans["site"]),
+        "subjects_by_visits": count_values(scans.groupby("subject").size().astype("str")),
+        "scanners": count_values(scans["scanner"]),
+        "sites": count_values(scans["site"]),
         "rejected": {
             kind: {
                 "files": int((rejected["kind"] == kind).sum()),
-                "reasons": _counts(rejected.loc[rejected["kind"] == kind, "reason"], most=REASONS_LISTED),
+                "reasons": count_values(
+                    rejected.loc[rejected["kind"] == kind, "reason"], most=REASONS_LISTED
+                ),
             }
             for kind in ("unusable", "skipped")
         },
         "content": content,
     }
+
+
+def count_values(values: "pd.Series[str]", *, most: int | None = None) -> dict[str, int]:
+    """Count values, most frequent first; unknown ones as ``unknown``."""
+    counted = values.replace("", "unknown").value_counts()
+    pairs = sorted(
+        ((str(value), int(n)) for value, n in counted.items()), key=lambda pair: (-pair[1], pair[0])
+    )
+    listed = dict(pairs[:most])
+    rest = sum(n for _, n in pairs[len(listed) :])
+    return {**listed, "other": rest} if rest else listed
 
 
 def _conflicts(scans: pd.DataFrame) -> dict[str, str]:
@@ -265,12 +247,13 @@ def _conflicts(scans: pd.DataFrame) -> dict[str, str]:
     return reasons
 
 
-def _require(table: pd.DataFrame, column: str, allowed: "pd.Series[bool]", required: str) -> None:
+def require_cells(table: pd.DataFrame, column: str, allowed: "pd.Series[bool]", required: str) -> None:
+    """Refuse a table with a cell that is not allowed."""
     if not allowed.all():
         row = table[~allowed.astype(bool)].iloc[0]
+        where = f"{row['scan']} slice {row['index']}" if "index" in table else row["scan"]
         raise InputError(
-            f"scans: {row['scan']}: column {column}: required {required}; received {row[column]!r}; "
-            "run the ingest stage again"
+            f"{where}: column {column}: required {required}; received {row[column]!r}; run `dvc repro`"
         )
 
 
@@ -288,17 +271,6 @@ def _describe(subjects: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def _counts(values: "pd.Series[str]", *, most: int | None = None) -> dict[str, int]:
-    """Count values, most frequent first; unknown ones as ``unknown``."""
-    counted = values.replace("", "unknown").value_counts()
-    pairs = sorted(
-        ((str(value), int(n)) for value, n in counted.items()), key=lambda pair: (-pair[1], pair[0])
-    )
-    listed = dict(pairs[:most])
-    rest = sum(n for _, n in pairs[len(listed) :])
-    return {**listed, "other": rest} if rest else listed
-
-
 def _first_reasons(rejected: pd.DataFrame, number: int = 2) -> str:
     first = [f"{file}: {reason}" for file, reason, _ in rejected.head(number).itertuples(index=False)]
     return f" (first: {'; '.join(first)})" if first else ""
@@ -306,12 +278,3 @@ def _first_reasons(rejected: pd.DataFrame, number: int = 2) -> str:
 
 def _names(table: pd.DataFrame) -> str:
     return ", ".join(map(str, table.columns))
-
-
-def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    return [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
-
-
-def _write(path: Path, table: pd.DataFrame) -> None:
-    with atomic_write(path) as aside:
-        table.to_csv(aside, index=False, lineterminator="\n", encoding="utf-8")

@@ -13,9 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from adpet.cohort.scans import DIAGNOSES, read_typed, subject_table
+from adpet.cohort.scans import DIAGNOSES, count_values, read_typed, require_cells, subject_table, write_table
 from adpet.errors import InputError, LeakageError
-from adpet.storage import atomic_write
 
 TEST: Final = "test"
 TRAIN: Final = "train"
@@ -52,18 +51,7 @@ def split_by_subject(subjects: pd.DataFrame, *, test_fraction: float, folds: int
     test_fraction : float
         Share of the subjects that are tested, in (0, 1); the folds share the rest equally.
     folds : int
-        Number of folds; 0 puts the rest in ``train``.
-    seed : int
-
-    Returns
-    -------
-    DataFrame
-        subject, diagnosis, part; ordered by subject.
-
-    Raises
-    ------
-    InputError
-        If a subject has two rows, or a part gets no subject of a diagnosis.
+        0 puts the rest in ``train``.
     """
     if subjects["subject"].duplicated().any():
         twice = subjects.loc[subjects["subject"].duplicated(), "subject"].iloc[0]
@@ -82,23 +70,7 @@ def split_by_subject(subjects: pd.DataFrame, *, test_fraction: float, folds: int
 
 
 def assign_slices(slices: pd.DataFrame, scans: pd.DataFrame, subject_parts: pd.DataFrame) -> pd.DataFrame:
-    """Give every slice the part of its subject.
-
-    Parameters
-    ----------
-    slices, scans, subject_parts : DataFrame
-        scan, index; scan, subject, diagnosis; subject, part. Other columns are ignored.
-
-    Returns
-    -------
-    DataFrame
-        scan, index, subject, diagnosis, part (`SPLIT_COLUMNS`); ordered by scan and index.
-
-    Raises
-    ------
-    InputError
-        If a slice has no scan in the table, or a scan no subject with a part.
-    """
+    """Give every slice the part of its subject (`SPLIT_COLUMNS`)."""
     split = slices[["scan", "index"]].merge(
         scans[["scan", "subject", "diagnosis"]], on="scan", how="left", validate="many_to_one"
     )
@@ -115,16 +87,6 @@ def split_by_slice(slices: pd.DataFrame, *, test_fraction: float, folds: int, se
 
     As `split_by_subject`, but of slices in random order within each diagnosis: slices of one subject fall in
     several parts, and a network can score by recognising the subject.
-
-    Parameters
-    ----------
-    slices : DataFrame
-        scan, index, subject, diagnosis.
-
-    Returns
-    -------
-    DataFrame
-        As of `assign_slices`.
     """
     parts, weights = _parts(test_fraction, folds)
     rng = np.random.default_rng(seed)
@@ -138,19 +100,9 @@ def split_by_slice(slices: pd.DataFrame, *, test_fraction: float, folds: int, se
 
 
 def cross_validation_folds(subjects: pd.DataFrame, *, folds: int, seed: int) -> pd.DataFrame:
-    """Assign all subjects to equal folds, as `split_by_subject` does.
+    """Assign all subjects to 3 or more equal folds.
 
-    Parameters
-    ----------
-    subjects : DataFrame
-        As of `split_by_subject`.
-    folds : int
-        3 or more: of each fold's rest one part validates, the others train.
-
-    Returns
-    -------
-    DataFrame
-        subject, diagnosis, fold (0 to `folds` - 1); ordered by subject.
+    As `split_by_subject` does; of each fold's rest one part validates, the others train.
     """
     # A test set as large as each of the other folds is the last of them.
     assigned = split_by_subject(subjects, test_fraction=1 / folds, folds=folds - 1, seed=seed)
@@ -159,25 +111,13 @@ def cross_validation_folds(subjects: pd.DataFrame, *, folds: int, seed: int) -> 
 
 
 def fold_parts(folds: pd.DataFrame, *, fold: int) -> pd.DataFrame:
-    """Return the part of each subject when `fold` is tested.
-
-    The next fold is the part "validation", the others are "train".
-    """
-    count = int(folds["fold"].max()) + 1
-    parts = {fold: "test", (fold + 1) % count: "validation"}
-    return folds.assign(part=folds["fold"].map(lambda number: parts.get(number, "train")))[
-        ["subject", "part"]
-    ]
+    """Return subjects' parts when `fold` is tested, the next validated."""
+    parts = {fold: "test", (fold + 1) % (int(folds["fold"].max()) + 1): "validation"}
+    return folds[["subject"]].assign(part=[parts.get(number, "train") for number in folds["fold"]])
 
 
 def check_disjoint(split: pd.DataFrame) -> None:
-    """Check that every subject is in one part.
-
-    Raises
-    ------
-    LeakageError
-        Names the first subjects in two parts.
-    """
+    """Raise LeakageError with the first subjects in two parts."""
     pairs = split[["subject", "part"]].drop_duplicates().sort_values(["subject", "part"])
     torn = pairs[pairs["subject"].duplicated(keep=False)].groupby("subject")["part"].agg(" and ".join)
     if len(torn):
@@ -200,8 +140,6 @@ def split_summary(split: pd.DataFrame, scans: pd.DataFrame) -> dict[str, Any]:
     """Summarize a split as JSON values: hash, leakage, parts.
 
     ``leaky`` is found in the rows: true where any subject is in two parts, and ``unit`` is then ``slice``.
-    Ages are years at a subject's first scan; the share of women is of those with known sex; sites count
-    subjects.
     """
     leaky = bool(split[["subject", "part"]].drop_duplicates()["subject"].duplicated().any())
     people = subject_table(scans)
@@ -219,8 +157,7 @@ def split_summary(split: pd.DataFrame, scans: pd.DataFrame) -> dict[str, Any]:
 def write_split(path: Path, split: pd.DataFrame) -> None:
     """Write a split; `read_split` gives the same table back."""
     _check_split(split)
-    with atomic_write(path) as aside:
-        split.to_csv(aside, index=False, lineterminator="\n", encoding="utf-8")
+    write_table(path, split)
 
 
 def read_split(path: Path) -> pd.DataFrame:
@@ -289,27 +226,19 @@ def _ordered(split: pd.DataFrame) -> pd.DataFrame:
 
 
 def _check_split(split: pd.DataFrame) -> None:
-    if list(split.columns) != list(SPLIT_COLUMNS):
-        received = ", ".join(map(str, split.columns))
-        raise InputError(f"split: required the columns {', '.join(SPLIT_COLUMNS)}; received {received}")
-    checks = (
-        ("index", ~split.duplicated(["scan", "index"]) & (split["index"] >= 0), "a slice that occurs once"),
-        ("diagnosis", split["diagnosis"].isin(DIAGNOSES), "AD or CN"),
-        ("part", split["part"].str.fullmatch(PART.pattern), "test, train or fold-<number>"),
+    require_cells(
+        split,
+        "index",
+        ~split.duplicated(["scan", "index"]) & (split["index"] >= 0),
+        "a slice that occurs once",
     )
-    for column, allowed, required in checks:
-        if not allowed.all():
-            row = split[~allowed].iloc[0]
-            raise InputError(
-                f"split: {row['scan']} slice {row['index']}: column {column}: required {required}; "
-                f"received {row[column]!r}; run `dvc repro`"
-            )
+    require_cells(split, "diagnosis", split["diagnosis"].isin(DIAGNOSES), "AD or CN")
+    require_cells(split, "part", split["part"].str.fullmatch(PART.pattern), "test, train or fold-<number>")
 
 
 def _describe(rows: pd.DataFrame, people: pd.DataFrame) -> dict[str, Any]:
     ages = people["age"].dropna()
     known = people.loc[people["sex"] != "", "sex"]
-    sites = people["site"].replace("", "unknown").value_counts().sort_index()
     return {
         "subjects": len(people),
         "scans": int(rows["scan"].nunique()),
@@ -317,5 +246,5 @@ def _describe(rows: pd.DataFrame, people: pd.DataFrame) -> dict[str, Any]:
         **{diagnosis: int((people["diagnosis"] == diagnosis).sum()) for diagnosis in DIAGNOSES},
         "age_mean": round(float(ages.mean()), 2) if len(ages) else None,
         "women": round(float((known == "F").mean()), 4) if len(known) else None,
-        "sites": {str(site): int(n) for site, n in sites.items()},
+        "sites": dict(sorted(count_values(people["site"]).items())),
     }

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from adpet.cohort.scans import DIAGNOSES, Collection, ingest_summary, subject_table
+from adpet.cohort.scans import DIAGNOSES, Collection, count_values, ingest_summary, subject_table
 
 FACTORS = ("age", "sex", "site", "scanner", "level")
 UNKNOWN = "unknown"
@@ -30,14 +30,9 @@ LABEL, GROUP = 9, 36
 class Factor:
     """How well one factor alone separates AD from CN.
 
-    Attributes
-    ----------
-    auc : float
-        Beyond chance: 0.5 as good as shuffled diagnoses, 1 separates all subjects.
-    p : float
-        Share of shuffled diagnoses that are separated as well.
-    one_group : tuple of str
-        Categories with one group alone and more subjects than chance would leave so.
+    `auc` is beyond chance: 0.5 as good as shuffled diagnoses, 1 separates all subjects. `p` is the share of
+    shuffled diagnoses that are separated as well; `one_group` are categories with one group alone and more
+    subjects than chance would leave so.
     """
 
     name: str
@@ -58,11 +53,10 @@ def ingest_report(collection: Collection) -> dict[str, Any]:
     """
     subjects = first_visits(collection.scans)
     factors = measure_confounds(subjects)
-    used = collection.scans["level"].replace("", UNKNOWN).value_counts()
     return {
         **ingest_summary(collection),
         "levels": {
-            "used": {str(name): int(n) for name, n in sorted(used.items())},
+            "used": dict(sorted(count_values(collection.scans["level"]).items())),
             "seen": dict(sorted(collection.levels.items())),
         },
         "tracers": dict(sorted(collection.tracers.items())),
@@ -81,7 +75,12 @@ def ingest_report(collection: Collection) -> dict[str, Any]:
 
 def report_text(report: Mapping[str, Any]) -> str:
     """Return a report as aligned text, `COLUMNS` wide."""
-    return "\n".join([*_found(report), *_set_aside(report), *_confounds(report), *_warned(report)])
+    warnings = (
+        line
+        for warning in report["warnings"]
+        for line in textwrap.wrap(f"WARNING: {warning}", COLUMNS, subsequent_indent="  ")
+    )
+    return "\n".join([*_found(report), *_set_aside(report), *_confounds(report), *warnings])
 
 
 def first_visits(scans: pd.DataFrame) -> pd.DataFrame:
@@ -121,7 +120,11 @@ def _measure(name: str, values: npt.NDArray[np.object_], is_ad: npt.NDArray[np.b
     expected = min(float(by_chance.mean()), 1 - 1e-9)
     auc = 0.5 + 0.5 * (float(reached) - expected) / (1 - expected)
     p = (1 + int((by_chance >= reached - 1e-12).sum())) / (1 + SHUFFLES)
-    return Factor(name, round(auc, 3), round(p, 4), _one_group(names, ad, sizes, shuffled))
+    # Larger than any category of one group alone by chance, in all but a share of `MAX_P` of sound cohorts.
+    pure = np.where((shuffled == 0) | (shuffled == sizes), sizes, 0)
+    allowed = np.quantile(pure.max(axis=1), 1 - MAX_P, method="higher")
+    alone = names[((ad == 0) | (ad == sizes)) & (sizes > allowed)]
+    return Factor(name, round(auc, 3), round(p, 4), tuple(alone.tolist()))
 
 
 def _aucs(ad: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
@@ -138,23 +141,6 @@ def _aucs(ad: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64]) -> npt.NDArra
     return np.asarray(right / (cases.sum(axis=1) * controls.sum(axis=1)))
 
 
-def _one_group(
-    names: npt.NDArray[np.str_],
-    ad: npt.NDArray[np.int64],
-    sizes: npt.NDArray[np.int64],
-    shuffled: npt.NDArray[np.int64],
-) -> tuple[str, ...]:
-    """Return large categories of one group alone.
-
-    They are larger than any such category of shuffled diagnoses, in all but a share of `MAX_P` of sound
-    cohorts.
-    """
-    pure = np.where((shuffled == 0) | (shuffled == sizes), sizes, 0)
-    allowed = np.quantile(pure.max(axis=1), 1 - MAX_P, method="higher")
-    alone = ((ad == 0) | (ad == sizes)) & (sizes > allowed)
-    return tuple(str(name) for name in names[alone])
-
-
 def _values(subjects: pd.DataFrame, factor: str, group: str) -> dict[str, Any]:
     """Return a group's mean age, or subjects by category."""
     values = subjects.loc[subjects["diagnosis"] == group, factor]
@@ -166,8 +152,7 @@ def _values(subjects: pd.DataFrame, factor: str, group: str) -> dict[str, Any]:
             "mean": round(float(known.mean()), 1) if len(known) else None,
             "sd": round(float(known.std()), 1) if len(known) > 1 else None,
         }
-    counted = values.replace("", UNKNOWN).value_counts()
-    return {str(name): int(n) for name, n in sorted(counted.items(), key=lambda pair: (-pair[1], pair[0]))}
+    return count_values(values)
 
 
 def _warnings(factor: Factor) -> Iterator[str]:
@@ -215,11 +200,6 @@ def _confounds(report: Mapping[str, Any]) -> Iterator[str]:
             continue
         values = "".join(f"{_cell(confound[group]):<{GROUP}}" for group in DIAGNOSES)
         yield f"{name:<{LABEL}}  {values}{confound['auc']:.2f}  {_shown_p(confound['p'])}"
-
-
-def _warned(report: Mapping[str, Any]) -> Iterator[str]:
-    for warning in report["warnings"]:
-        yield from textwrap.wrap(f"WARNING: {warning}", COLUMNS, subsequent_indent="  ")
 
 
 def _line(label: str, text: str) -> list[str]:

@@ -109,13 +109,7 @@ class Findings:
 
 
 def read_table(path: Path) -> Table:
-    """Read a CSV or TSV file, short rows padded.
-
-    Raises
-    ------
-    InputError
-        If there is no such file, or it is not a UTF-8 table with a header.
-    """
+    """Read a CSV or TSV file, short rows padded."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             first = file.readline()

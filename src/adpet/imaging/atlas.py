@@ -76,15 +76,7 @@ LARGEST: Final = 32767
 
 @dataclass(frozen=True, eq=False)
 class Atlas:
-    """Regions on the MNI grid.
-
-    Attributes
-    ----------
-    labels : (i, j, k) int16 ndarray
-        0 outside all regions; read-only.
-    names : dict of int to str
-        The name of each label that occurs.
-    """
+    """Regions on the MNI grid: labels, 0 outside, and names."""
 
     labels: Labels
     names: dict[int, str]
@@ -92,27 +84,22 @@ class Atlas:
 
 @cache
 def load_atlas(atlas: str, grid_mm: float) -> Atlas:
-    """Load an atlas on the MNI grid.
-
-    `atlas` is ``built-in`` or the path of a label image.
+    """Load an atlas, ``built-in`` or a label image.
 
     A label image is a NIfTI of whole numbers in MNI space. A table of the same name ending in ``.tsv`` or
     ``.csv``, with the columns ``index`` and ``name`` as BIDS has them, names its labels.
-
-    Raises
-    ------
-    InputError
-        If the file is no label image, or lies outside the grid.
     """
     return _built_in(grid_mm) if atlas == BUILT_IN else _from_file(Path(atlas), grid_mm)
 
 
 def _built_in(grid_mm: float) -> Atlas:
     x, y, z = np.meshgrid(*grid_axes(grid_mm), indexing="ij", sparse=True)
-    distances = []
-    for centre, radii in ELLIPSOIDS.values():
-        off = (np.abs(x) - centre[0]) / radii[0], (y - centre[1]) / radii[1], (z - centre[2]) / radii[2]
-        distances.append(off[0] ** 2 + off[1] ** 2 + off[2] ** 2)
+    distances = [
+        ((np.abs(x) - centre[0]) / radii[0]) ** 2
+        + ((y - centre[1]) / radii[1]) ** 2
+        + ((z - centre[2]) / radii[2]) ** 2
+        for centre, radii in ELLIPSOIDS.values()
+    ]
     nearest = np.argmin(distances, axis=0)
     inside = (np.min(distances, axis=0) < 1) & (_tissue(grid_mm) > LEAST_TISSUE)
     labels = np.where(inside, nearest + 1, 0).astype(np.int16)

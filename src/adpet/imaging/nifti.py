@@ -63,18 +63,8 @@ class Volume:
 class VolumeHeader:
     """Checked header of a scan, in storage order.
 
-    Attributes
-    ----------
-    shape : (int, int, int)
-        Voxels along each axis of one frame.
-    zooms : (float, float, float)
-        Voxel edges in mm.
-    n_frames : int
-        1 for a static image.
-    affine : (4, 4) float64 ndarray
-        Voxel indices -> RAS+ mm.
-    oriented : bool
-        False without sform and qform (ANALYZE): left and right are then a convention.
+    `shape` is that of one frame, `zooms` are in mm, `affine` leads from voxel indices to RAS+ mm. `oriented`
+    is False without sform and qform (ANALYZE): left and right are then a convention.
     """
 
     shape: tuple[int, int, int]
@@ -87,8 +77,8 @@ class VolumeHeader:
 def scan_files(path: Path) -> list[Path]:
     """Return the files of a scan, existing or not.
 
-    These are the file itself, both files of a pair (header first; either may be packed), or the NIfTI files
-    of a folder in the natural order of their names, in which ``_2`` comes before ``_10``.
+    The file itself, both files of a pair (header first), or the NIfTI files of a folder in the natural order
+    of their names, in which ``_2`` comes before ``_10``.
     """
     if path.is_dir():
         files = (file for file in path.iterdir() if NIFTI.fullmatch(file.name))
@@ -108,17 +98,7 @@ def natural_key(text: str) -> tuple[str | int, ...]:
 
 
 def read_header(path: Path, *, max_voxels: int = MAX_VOXELS) -> VolumeHeader:
-    """Read and check the header of a scan.
-
-    No voxel is read.
-
-    Raises
-    ------
-    InputError
-        If the file is not a NIfTI-1, NIfTI-2 or ANALYZE image of 3 or 4 axes, each of at least 8 voxels,
-        with a usable affine; if it claims more than `max_voxels` or `MAX_FRAMES`, or is shorter than it
-        claims; if the files of a folder are not frames of one image.
-    """
+    """Read and check a scan's header, or raise InputError."""
     frames = _frames(path)
     headers = []
     for frame in frames:
@@ -142,18 +122,11 @@ def read_volume(
         frames of one image, each a NIfTI file.
     frame_seconds : sequence of float, optional
         Durations that weight the frames; equal weights without it. A single frame ignores it.
-    max_voxels : int
-        A frame of more voxels is refused before memory is taken for it.
 
     Returns
     -------
     Volume
         Voxels in the file's unit, non-finite ones set to 0; memory holds one frame at a time.
-
-    Raises
-    ------
-    InputError
-        As of `read_header`; for a damaged file, durations that do not fit, and a constant image.
     """
     header = read_header(path, max_voxels=max_voxels)
     weights = _frame_weights(path, header.n_frames, frame_seconds)
@@ -181,21 +154,8 @@ def write_volume(
 ) -> None:
     """Write a volume as NIfTI-1 with a fresh header.
 
-    The same volume gives the same bytes.
-
-    Parameters
-    ----------
-    path : Path
-        Ends in ``.nii`` or ``.nii.gz``.
-    dtype : float32, int16 or uint8
-        Integers that fit are stored as they are; other values with one scale factor and no offset.
-    space : "scanner" or "mni"
-        Codes of sform and qform (no qform for an affine with shears).
-
-    Raises
-    ------
-    ValueError
-        If the name, type or values cannot be written so.
+    The same volume gives the same bytes. `dtype` is float32, int16 or uint8; integers that fit are stored as
+    they are, other values with one scale factor and no offset.
     """
     if not path.name.endswith((".nii", ".nii.gz")):
         raise ValueError(f"a volume's name must end in .nii or .nii.gz. Received: {path}")
@@ -345,11 +305,8 @@ def _check_length(path: Path, image: AnalyzeImage, claimed: int) -> None:
 
 
 def _unpacked_bytes(voxels: Path, *, expected: int) -> int:
-    """Return the unpacked length of a gzip file.
-
-    Its last four bytes have it, modulo 2^32 (RFC 1952). If that is not `expected`, the file was cut short or
-    packed in several pieces: then it is unpacked, and gzip raises where an end is missing.
-    """
+    # Its last four bytes have the length, modulo 2^32 (RFC 1952). If that is not `expected`, the file was cut
+    # short or packed in several pieces: then it is unpacked, and gzip raises where an end is missing.
     with voxels.open("rb") as file:
         file.seek(-4, os.SEEK_END)
         if int.from_bytes(file.read(), "little") == expected % 2**32:

@@ -24,16 +24,9 @@ BUILT_IN = "built-in"
 class Standard:
     """Template space: the target of spatial and intensity normalization.
 
-    Attributes
-    ----------
-    template : Volume
-        FDG-like image on the MNI grid; the grid of every normalized volume.
-    brain, reference : (i, j, k) bool ndarray
-        Where similarity is judged; the reference region of the SUVR.
-    align : {"affine", "none"}
-        Whether scans are registered, or in MNI space already.
-    smoothing_mm : float
-        FWHM of the blur that evens out scanners and reconstructions; 0 for none.
+    The grid of the FDG-like `template` is that of every normalized volume. Similarity is judged in the
+    `brain`; `reference` is the region of the SUVR. With `align` "none" scans are in MNI space already.
+    `smoothing_mm` is the FWHM of the blur that evens out scanners; 0 for none.
     """
 
     template: Volume
@@ -52,15 +45,7 @@ def load_standard(
     align: Literal["affine", "none"],
     smoothing_mm: float = 0.0,
 ) -> Standard:
-    """Load the template space, once a process.
-
-    `template` is ``built-in``, made from nilearn's tissue maps, or the path of a file in MNI space.
-
-    Raises
-    ------
-    InputError
-        If the template file cannot be used.
-    """
+    """Load the template space, once a process."""
     image = fdg_template(grid_mm) if template == BUILT_IN else load_template(template, grid_mm)
     return Standard(image, brain_mask(grid_mm), reference_mask(reference, grid_mm), align, smoothing_mm)
 
@@ -68,18 +53,7 @@ def load_standard(
 def normalize(scan: Volume, standard: Standard) -> tuple[Volume, Alignment]:
     """Normalize a scan: register, resample, smooth, divide by reference.
 
-    Returns
-    -------
-    volume : Volume
-        (i, j, k) float32 SUVR (unitless), on the template's grid.
-    alignment : Alignment
-        Its similarity is that of the resampled scan, before smoothing.
-
-    Raises
-    ------
-    InputError
-        If registration finds no overlap, or the reference region holds no uptake. The message names no
-        file, which the caller knows.
+    The volume is float32 SUVR on the template's grid; similarity is judged before smoothing.
     """
     template = standard.template
     matrix = register(scan, template, standard.brain).matrix if standard.align == "affine" else np.eye(4)
@@ -100,25 +74,8 @@ def normalize(scan: Volume, standard: Standard) -> tuple[Volume, Alignment]:
 def to_suvr(data: Array, mask: npt.NDArray[np.bool_]) -> Array:
     """Divide uptake by its mean in the reference region: SUVR.
 
-    The unit and the injected dose cancel out.
-
-    Parameters
-    ----------
-    data : (i, j, k) float32 ndarray
-        In any unit of activity.
-    mask : (i, j, k) bool ndarray
-        The reference region. Only its positive finite voxels count: what lies outside the field of view is
-        0 after resampling, and would lower the mean.
-
-    Returns
-    -------
-    (i, j, k) float32 ndarray
-        SUVR (unitless).
-
-    Raises
-    ------
-    ValueError
-        If the region holds no positive voxel.
+    The unit and the injected dose cancel out. Only positive finite voxels of the region count: what lies
+    outside the field of view is 0 after resampling, and would lower the mean.
     """
     inside = data[mask]
     inside = inside[np.isfinite(inside) & (inside > 0)]
@@ -131,10 +88,7 @@ def to_suvr(data: Array, mask: npt.NDArray[np.bool_]) -> Array:
 
 
 def to_uint8(suvr: Array, *, window: tuple[float, float]) -> npt.NDArray[np.uint8]:
-    """Map SUVR linearly from a window to 0 to 255.
-
-    The window is the same for every slice of every scan, so that a byte means the same SUVR everywhere.
-    """
+    """Map SUVR linearly from a window to 0 to 255."""
     low, high = window
     if not low < high:
         raise ValueError(f"`window` must ascend. Received: window={window}")

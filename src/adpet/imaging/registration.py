@@ -87,12 +87,7 @@ STRETCH = (0.6, 1.6)
 class Alignment:
     """Transform from template to scan, and their similarity.
 
-    Attributes
-    ----------
-    matrix : (4, 4) float64 ndarray
-        Template RAS+ mm -> scan RAS+ mm.
-    similarity : float
-        Correlation of scan and template inside the brain, from -1 to 1.
+    `matrix` leads from template RAS+ mm to scan RAS+ mm; `similarity` is the correlation inside the brain.
     """
 
     matrix: Affine
@@ -110,21 +105,8 @@ class Samples:
 def register(moving: Volume, template: Volume, mask: Mask) -> Alignment:
     """Register a scan to the template, rigidly, then affinely.
 
-    The same input gives the same bits.
-
-    Parameters
-    ----------
-    moving : Volume
-        The scan, with any affine and unit.
-    template : Volume
-        On the MNI grid.
-    mask : (i, j, k) bool ndarray
-        The brain on the template's grid.
-
-    Raises
-    ------
-    InputError
-        If scan and template do not overlap or no plausible alignment is found.
+    The scan may have any affine and unit; `mask` is the brain on the template's grid. The same input gives
+    the same bits. InputError if they do not overlap, or no plausible alignment is found.
     """
     scan, coverage = _prepare(moving, float(voxel_sizes(template.affine).min()))
     start = _best_guess(scan, template, mask)
@@ -151,13 +133,7 @@ def register(moving: Volume, template: Volume, mask: Mask) -> Alignment:
 def resample(volume: Volume, *, shape: Sequence[int], affine: Affine, matrix: Affine = IDENTITY) -> Array:
     """Resample a volume linearly on another grid, 0 outside.
 
-    Parameters
-    ----------
-    volume : Volume
-    shape, affine : (int, int, int), (4, 4) float64 ndarray
-        The grid; voxel indices -> RAS+ mm.
-    matrix : (4, 4) float64 ndarray
-        The grid's world mm -> the volume's world mm.
+    `matrix` leads from the grid's world mm to the volume's world mm.
     """
     indices = np.linalg.inv(volume.affine) @ matrix @ affine
     # Rounded so that a grid that coincides with the volume's own is not thrown off its edge by the last bits.
@@ -171,8 +147,7 @@ def resample(volume: Volume, *, shape: Sequence[int], affine: Affine, matrix: Af
 def similarity(data: Array, template: Array, mask: Mask) -> float:
     """Return the Pearson correlation of two images in a mask.
 
-    Both are blurred by one voxel, which keeps a noisy scan from being taken for a badly aligned one. 0 where
-    an image is constant.
+    Both are blurred by one voxel, which keeps a noisy scan from being taken for a badly aligned one.
     """
     a, b = (_blur(image, SIMILARITY_SIGMA)[mask].astype(np.float64) for image in (data, template))
     a, b = a - a.mean(), b - b.mean()
@@ -203,21 +178,8 @@ def maximize_correlation(
         Smooth enough that its gradient means something at the distance still to go.
     view : (i, j, k) bool ndarray
         Which of the scan's voxels count.
-    samples : Samples
-        Of the template.
-    start : (4, 4) float64 ndarray
-        Template mm -> scan mm.
     affine : bool
         12 unknowns; without it the transform stays rigid, 6 unknowns.
-
-    Returns
-    -------
-    (4, 4) float64 ndarray
-
-    Raises
-    ------
-    InputError
-        If hardly any of the points lie in the field of view, or all is constant there.
     """
     centre = samples.points_mm.mean(axis=0)
     matrix, damping = start, DAMPING
@@ -243,19 +205,9 @@ def maximize_correlation(
 
 
 def interpolate_with_gradient(data: Array, index: Vectors) -> tuple[Vectors, Vectors]:
-    """Interpolate a volume linearly, with the interpolation's gradient.
+    """Interpolate a volume linearly; return values and gradient by voxel.
 
-    Parameters
-    ----------
-    data : (i, j, k) float32 ndarray
-    index : (n, 3) float64 ndarray
-        Voxel indices, at least 0 and below the last one of each axis.
-
-    Returns
-    -------
-    values : (n,) float64 ndarray
-    gradient : (n, 3) float64 ndarray
-        Change of the value by voxel along each axis.
+    `index`, (n, 3), is at least 0 and below the last voxel of each axis.
     """
     low = np.floor(index).astype(np.intp)
     (u, v, w) = (index - low).T

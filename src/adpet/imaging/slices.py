@@ -25,19 +25,8 @@ INDEX_DIGITS = 9
 class CoronalGrid:
     """Square coronal planes at equal steps.
 
-    Attributes
-    ----------
-    size : int
-        Pixels along each side of a plane.
-    field_mm : float
-        Edge of a plane, centred on x = 0 and z = `CENTRE_Z_MM`.
-    y_mm : tuple of float
-        World y of each plane, ascending, equally spaced.
-
-    Raises
-    ------
-    ValueError
-        If the planes are not ascending at equal steps, or the field is empty.
+    A plane has `size` pixels and `field_mm` along each side, and is centred on x = 0 and z = `CENTRE_Z_MM`;
+    `y_mm` are the world y of the planes, ascending.
     """
 
     size: int
@@ -91,19 +80,9 @@ class CoronalGrid:
 
 
 def coronal_slices(data: Array, affine: Affine, grid: CoronalGrid) -> Array:
-    """Cut coronal planes by linear interpolation.
+    """Cut coronal planes, (n, size, size) float32, by linear interpolation.
 
-    Parameters
-    ----------
-    data : (i, j, k) float32 ndarray
-    affine : (4, 4) float64 ndarray
-        Voxel indices -> RAS+ mm.
-    grid : CoronalGrid
-
-    Returns
-    -------
-    (n, size, size) float32 ndarray
-        0 where a plane leaves the volume.
+    They are 0 where they leave the volume.
     """
     shape = (grid.size, grid.size, len(grid.y_mm))
     planes = _sampled(data, np.linalg.inv(affine) @ grid.affine, shape)
@@ -117,7 +96,6 @@ def back_project(maps: Array, grid: CoronalGrid, *, shape: tuple[int, int, int],
     ----------
     maps : (n, h, w) float32 ndarray
         One map a plane over the plane's whole field, of any resolution.
-    grid : CoronalGrid
     shape, affine : (int, int, int), (4, 4) float64 ndarray
         Grid of the volume; voxel indices -> RAS+ mm.
 
@@ -125,11 +103,6 @@ def back_project(maps: Array, grid: CoronalGrid, *, shape: tuple[int, int, int],
     -------
     (i, j, k) float32 ndarray
         Linear within and between planes; 0 outside the planes' field and span.
-
-    Raises
-    ------
-    ValueError
-        If there is not one map a plane.
     """
     if maps.shape[:-2] != (len(grid.y_mm),):
         raise ValueError(f"expected one map for each of {len(grid.y_mm)} planes. Received: {maps.shape}")

@@ -67,13 +67,7 @@ def fdg_template(grid_mm: float) -> Volume:
 
 
 def load_template(path: Path | str, grid_mm: float) -> Volume:
-    """Load a template file onto the MNI grid.
-
-    Raises
-    ------
-    InputError
-        If the file cannot be read or does not cover the brain.
-    """
+    """Load a template file onto the MNI grid."""
     volume = read_volume(Path(path))
     shape, affine = template_grid(grid_mm)
     data = resample(volume, shape=shape, affine=affine)

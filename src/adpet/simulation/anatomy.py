@@ -1,8 +1,7 @@
 """Anatomy of the simulated cohort: FDG uptake by region.
 
-The tissue maps are nilearn's (MNI ICBM152 2009a). A region is a soft ellipsoid on both sides; every voxel of
-grey matter has a weighted mean of the uptake of the regions around it, and the regions' values are fitted so
-that the blurred image has the published regional means.
+A region is a soft ellipsoid on both sides; every voxel of grey matter has a weighted mean of the uptake of
+the regions around it, whose values are fitted so that the blurred image has the published regional means.
 """
 
 from collections.abc import Sequence
@@ -14,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from adpet.imaging.nifti import Affine, Array
-from adpet.imaging.registration import FWHM_PER_SIGMA, Mask
+from adpet.imaging.nifti import Affine, Array, Volume
+from adpet.imaging.registration import FWHM_PER_SIGMA, Mask, resample
 from adpet.imaging.template import grid_axes, template_grid, tissue_map
 
 Vector: TypeAlias = tuple[float, float, float]
@@ -143,44 +142,20 @@ FAR_WEIGHT, FAR_VALUE = 0.02, 1.01
 
 @dataclass(frozen=True, eq=False)
 class Anatomy:
-    """Healthy head on the 3 mm grid.
-
-    Attributes
-    ----------
-    affine : (4, 4) float64 ndarray
-        Voxel indices -> RAS+ MNI mm.
-    tissue : (i, j, k) bool ndarray
-        The n voxels of brain tissue, in C order.
-    position : (3, n) float32 ndarray
-        Their centres in MNI mm.
-    grey_map, deep_grey, white : (n,) float32 ndarray
-        Probability of grey matter, its floor in deep nuclei, probability of white matter.
-    ventricles : (n,) float32 ndarray
-        Nearness to the ventricles, 0 to 1.
-    right : (n,) float32 ndarray
-        0 in the left hemisphere, 1 in the right one.
-    share : (regions, n) float32 ndarray
-        Weight of each of `REGIONS`; with `FAR_WEIGHT` they sum to 1.
-    far : (n,) float32 ndarray
-        The remaining weight.
-    scalp : (i, j, k) float32 ndarray
-        Uptake outside the brain.
-    values : (regions,) float64 ndarray
-        Uptake of pure grey matter in each region, pons = 1 after blur.
-    """
+    """Healthy head of n tissue voxels, 3 mm apart."""
 
     affine: Affine
-    tissue: Mask
-    position: Array
-    grey_map: Array
-    deep_grey: Array
+    tissue: Mask  # (i, j, k): the n voxels of brain tissue, in C order
+    position: Array  # (3, n): their centres in MNI mm
+    grey_map: Array  # probability of grey matter, of white matter, and the floor of grey in deep nuclei
     white: Array
-    ventricles: Array
-    right: Array
-    share: Array
-    far: Array
-    scalp: Array
-    values: npt.NDArray[np.float64]
+    deep_grey: Array
+    ventricles: Array  # nearness to the ventricles, 0 to 1
+    right: Array  # 0 in the left hemisphere, 1 in the right one
+    share: Array  # (regions, n): weight of each of `REGIONS`
+    far: Array  # the weight that remains to 1
+    scalp: Array  # (i, j, k): uptake outside the brain
+    values: npt.NDArray[np.float64]  # (regions,): uptake of pure grey matter, pons = 1 after blur
 
     def on_grid(self, values: npt.NDArray[np.floating | np.bool_]) -> Array:
         """Put (n,) values on the grid, else 0."""
@@ -226,11 +201,13 @@ def near(position: Array, regions: Sequence[Region]) -> Array:
 
 def squared_distance(position: Array, region: Region) -> Array:
     """Return squared distances from a region in radii, (n,)."""
-    off_centre = np.abs(position[0]) - np.float32(region.centre[0])
-    squares = (off_centre / np.float32(region.radii[0])) ** 2
-    for axis in (1, 2):
-        squares += ((position[axis] - np.float32(region.centre[axis])) / np.float32(region.radii[axis])) ** 2
-    return np.asarray(squares, dtype=np.float32)
+    x, y, z = (
+        ((along - np.float32(middle)) / np.float32(radius)) ** 2
+        for along, middle, radius in zip(
+            (np.abs(position[0]), *position[1:]), region.centre, region.radii, strict=True
+        )
+    )
+    return np.asarray(x + y + z, dtype=np.float32)
 
 
 def grey_matter(anatomy: Anatomy, thinning: float | Array) -> Array:
@@ -249,14 +226,8 @@ def brain_uptake(
 ) -> tuple[Array, Array]:
     """Return the uptake of grey and white matter, before blur.
 
-    Parameters
-    ----------
-    grey : (n,) float32 ndarray
-        Share of active grey matter.
-    left, right : (regions,) float64 ndarray
-        Values of the regions in each hemisphere.
-    white : float
-        Value of white matter.
+    `grey` is the share of active grey matter; `left` and `right` are the values of the regions in each
+    hemisphere, `white` that of white matter.
     """
     sides = np.stack([left, right]).astype(np.float32) @ anatomy.share
     regional = sides[0] + (sides[1] - sides[0]) * anatomy.right + np.float32(FAR_VALUE) * anatomy.far
@@ -294,12 +265,8 @@ def _coarse(name: Literal["gm", "wm"]) -> Array:
     volume = tissue_map(name)
     shape, affine = template_grid(GRID_MM)
     averaged = ndimage.uniform_filter(volume.data, size=round(GRID_MM), mode="constant")
-    start = np.round(affine[:3, 3] - volume.affine[:3, 3]).astype(int)
-    coarse = np.zeros(shape, dtype=np.float32)
-    axes = [start[axis] + round(GRID_MM) * np.arange(shape[axis]) for axis in range(3)]
-    known = [(axis >= 0) & (axis < size) for axis, size in zip(axes, averaged.shape, strict=True)]
-    coarse[np.ix_(*known)] = averaged[np.ix_(*(axis[ok] for axis, ok in zip(axes, known, strict=True)))]
-    return coarse
+    # Every third voxel of the 1 mm map, as the grids begin at whole mm.
+    return resample(Volume(averaged, volume.affine), shape=shape, affine=affine)
 
 
 def _deep_grey(position: Array, tissue: Array) -> Array:

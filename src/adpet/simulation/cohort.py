@@ -51,41 +51,25 @@ INJECTED_MBQ_SD = (185.0, 15.0)
 
 @dataclass(frozen=True)
 class SimulationRecipe:
-    """Parameters of a cohort.
-
-    Attributes
-    ----------
-    ad_subjects, cn_subjects : int
-        Subjects of each group; those without a partner in the smaller group stand alone.
-    followup_fraction : float
-        Share of subjects who come again.
-    max_visits : int
-        Of those who come again, who have 2 visits or more, evenly.
-    scanners : mapping of str to float
-        Share of each of `SCANNERS` in both groups, on any scale; sites follow from it.
-    seed : int
-        The same seed gives the same bytes.
-    ad_severity_mean, ad_severity_sd : float
-        Of the gamma distribution of severity in AD; 1 is a typical patient, mean 0 gives healthy ones.
-    preclinical_fraction : float
-        Share of CN with a severity between 0.1 and 0.5; the others have 0.
-    age_mean, age_sd : float
-        Years, at the first visit, in both groups.
-    pose, noise : float
-        Factors on the usual spread of head pose and on the usual noise.
-    """
+    """Parameters of a cohort; equal ones give the same bytes."""
 
     ad_subjects: int = 90
     cn_subjects: int = 90
+    # Share of subjects who come again; these have from 2 to `max_visits` visits, evenly.
     followup_fraction: float = 0.2
     max_visits: int = 2
+    # Share of each of `SCANNERS` in both groups, on any scale; sites follow from it.
     scanners: Mapping[str, float] = field(default_factory=lambda: dict(SCANNER_SHARES))
     seed: int = 0
+    # Of a gamma distribution; 1 is a typical patient, a mean of 0 gives healthy ones.
     ad_severity_mean: float = 1.0
     ad_severity_sd: float = 0.55
+    # Share of CN with a severity of `PRECLINICAL_SEVERITY`; the others have 0.
     preclinical_fraction: float = 0.2
+    # Years, at the first visit, in both groups.
     age_mean: float = 75.0
     age_sd: float = 7.0
+    # Factors on the usual spread of head pose and on the usual noise.
     pose: float = 1.0
     noise: float = 1.0
 
@@ -94,17 +78,10 @@ class SimulationRecipe:
 class SimulatedScan:
     """Simulated scan.
 
-    Attributes
-    ----------
-    volume : Volume
-        Whole Bq/mL on the scanner's grid, (i, j, k), or (i, j, k, frames) if the site delivers frames.
-    deficit : Volume or None
-        Relative loss of blurred uptake against the same person at severity 0, from 0 to 1, on the same grid,
-        without noise; None at severity 0.
-    injected_mbq : float
-        Injected activity.
-    points : (3, i, j, k) float32 ndarray
-        Origin of each voxel: voxel indices on the anatomy's grid.
+    `volume` has whole Bq/mL on the scanner's grid, (i, j, k), or (i, j, k, frames) if the site delivers
+    frames. `deficit`, on the same grid, is the relative loss of blurred uptake against the same person at
+    severity 0, without noise; None at severity 0. `points`, (3, i, j, k), are the origins of the voxels:
+    indices on the anatomy's grid.
     """
 
     volume: Volume
@@ -118,13 +95,7 @@ def draw_cohort(recipe: SimulationRecipe) -> pd.DataFrame:
 
     Subjects come in pairs, AD and CN in random order, of the same sex, scanned at the same site, of nearly
     the same age and with as many visits. In groups of different size, the numbers of missing partners are
-    left out.
-
-    Returns
-    -------
-    DataFrame
-        Columns subject, pair, session, diagnosis, age, sex, site, scanner, years (since the first visit),
-        date, severity, person_seed, scan_seed.
+    left out. The column `years` is the time since the first visit.
     """
     numbers = range(2 * max(recipe.ad_subjects, recipe.cn_subjects))
     return pd.DataFrame([row for number in numbers for row in _visits(recipe, number)])
@@ -140,12 +111,7 @@ def simulate_scan(
 ) -> SimulatedScan:
     """Simulate the scan of one row of `draw_cohort`.
 
-    It takes a third of a second on one core.
-
-    Parameters
-    ----------
-    scanner : Scanner, optional
-        Instead of the row's own. With ``recipe.pose`` 0, the origin of its grid is `HEAD_CENTRE` in MNI mm.
+    With ``recipe.pose`` 0, the origin of the scanner's grid is `HEAD_CENTRE` in MNI mm.
     """
     frames = 1 if scanner else SITES[row["site"]].frames
     scanner = scanner or SCANNERS[row["scanner"]]
@@ -159,9 +125,7 @@ def simulate_scan(
     if deficit is not None:
         deficit = sample(deficit, points)
         deficit = np.where(deficit < SMALLEST_DEFICIT, np.float32(0), deficit)
-    data = count(
-        rng, sample(seen, points), scanner, zooms=np.array(scanner.zooms), noise=recipe.noise, frames=frames
-    )
+    data = count(rng, sample(seen, points), scanner, noise=recipe.noise, frames=frames)
     return SimulatedScan(
         volume=Volume(data, affine),
         deficit=None if deficit is None else Volume(deficit, affine),

@@ -56,18 +56,10 @@ class Planted:
 
 @dataclass(frozen=True)
 class ExtraSubject:
-    """Person in addition to the cohort.
+    """Person beyond the cohort, with the file of `source`.
 
-    Attributes
-    ----------
-    row : Row
-        As of `draw_cohort`; `diagnosis` in the archive's words.
-    source : Row
-        The cohort's scan whose file is copied.
-    damage : callable or None
-        From the copied bytes to the stored ones; None without a file.
-    listed : bool
-        Whether the tables have a row for the person.
+    `damage` leads from the copied bytes to the stored ones; without it there is no file. If `listed`, the
+    tables have a row for the person.
     """
 
     row: Row
@@ -82,17 +74,9 @@ class ExtraSubject:
 class PlantedDefects:
     """Plan of the defects of a cohort.
 
-    Attributes
-    ----------
-    stored : dict of (str, str) to str
-        The pitfall of `READABLE` by subject and session.
-    extra_subjects : tuple of ExtraSubject
-    shared : Row or None
-        The scan that another subject has too, which makes both unusable.
-    changed : Row or None
-        The scan of a subject with the disease from before it was diagnosed.
-    plain : tuple of Row
-        Scans without any of this, in random order.
+    `stored` has the pitfall of `READABLE` by subject and session. `shared` is the scan that another subject
+    has too, which makes both unusable, `changed` that of a subject with the disease from before it was
+    diagnosed, and `plain` are scans without any of this.
     """
 
     stored: dict[tuple[str, str], str]
@@ -130,17 +114,12 @@ def plan_defects(cohort: pd.DataFrame, seed: int) -> PlantedDefects:
     return PlantedDefects(stored, extra_subjects, shared, changed, tuple(sources[:PLAIN]))
 
 
-def as_it_is(content: bytes) -> bytes:
-    """Return an undamaged file."""
-    return content
-
-
 def _extra_subjects(
     cohort: pd.DataFrame, sources: Sequence[Row], shared: Row | None
 ) -> tuple[ExtraSubject, ...]:
     """Return people of other diagnoses and with unusable files."""
     last = int(cohort["subject"].iloc[-1][1:])
-    other = {"verdict": "skipped", "damage": as_it_is}
+    other = {"verdict": "skipped", "damage": bytes}
     others = [(f"diagnosis {group}", group, other) for group in OTHER_GROUPS]
     chosen = [*others, *_unusable(int(UNUSABLE_SHARE * len(cohort)), shared)]
     subjects = []
@@ -164,10 +143,10 @@ def _unusable(budget: int, shared: Row | None) -> Iterator[tuple[str, str, dict[
 UNUSABLE: Final[dict[str, dict[str, Any]]] = {
     "truncated file": {"damage": lambda content: content[: len(content) // 3]},
     "row without file": {"damage": None},
-    SHARED: {"damage": as_it_is},
+    SHARED: {"damage": bytes},
     "zero-byte file": {"damage": lambda _: b""},
     "text called .nii": {"damage": lambda _: TEXT},
-    "file without row": {"damage": as_it_is, "listed": False},
+    "file without row": {"damage": bytes, "listed": False},
 }
 
 
@@ -224,14 +203,6 @@ def _big_endian(volume: Volume) -> bytes:
     return bytes(image.to_bytes())
 
 
-def _nifti_2(volume: Volume) -> bytes:
-    return bytes(nib.Nifti2Image(np.round(volume.data).astype(np.int16), volume.affine).to_bytes())
-
-
-def _trailing_axis(volume: Volume) -> bytes:
-    return bytes(_image(Volume(volume.data[..., None], volume.affine)).to_bytes())
-
-
 def _slope_nan(volume: Volume) -> bytes:
     content = bytearray(_image(volume).to_bytes())
     content[SLOPE_BYTES] = np.array(np.nan, dtype="<f4").tobytes()
@@ -261,8 +232,10 @@ GEOMETRIES: Final[dict[str, Callable[[Volume], Volume]]] = {
 }
 ENCODINGS: Final[dict[str, Callable[[Volume], bytes]]] = {
     "big-endian": _big_endian,
-    "NIfTI-2": _nifti_2,
-    "trailing axis of 1": _trailing_axis,
+    "NIfTI-2": lambda volume: bytes(nib.Nifti2Image(_image(volume).dataobj, volume.affine).to_bytes()),
+    "trailing axis of 1": lambda volume: bytes(
+        _image(Volume(volume.data[..., None], volume.affine)).to_bytes()
+    ),
     "scl_slope NaN": _slope_nan,
     "NaN voxels": _nan_voxels,
     "names in header and extensions": _names,

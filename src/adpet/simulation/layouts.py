@@ -11,6 +11,7 @@ from typing import Any, Final, Literal, TypeAlias
 import numpy as np
 import pandas as pd
 
+from adpet.cohort.scans import write_table
 from adpet.cohort.tables import Candidate
 from adpet.imaging.nifti import Volume, write_volume
 from adpet.parallel import map_in_processes
@@ -107,24 +108,11 @@ class Image:
 
 
 @dataclass(frozen=True)
-class _Tree:
-    """Folder tree in one layout."""
+class AdniTree:
+    """ADNI download below `root`."""
 
     root: Path
     defects: PlantedDefects = NO_DEFECTS
-
-    def _planted(self, path: Path, pitfall: str, verdict: Verdict) -> Planted:
-        return Planted(path.relative_to(self.root).as_posix(), pitfall, verdict)
-
-    def _macos_twin(self, path: Path) -> Planted:
-        twin = path.with_name(f"._{path.name}")
-        twin.write_bytes(b"\0\5\x16\7Mac OS X")
-        return self._planted(twin, "twin that macOS leaves", "ignored")
-
-
-@dataclass(frozen=True)
-class AdniTree(_Tree):
-    """ADNI download below `root`."""
 
     def key(self, row: Row) -> str:
         """Return the key that ingest gives a scan."""
@@ -163,30 +151,23 @@ class AdniTree(_Tree):
         if self.defects == NO_DEFECTS:
             return []
         _write_rows(self.root / DIAGNOSES, DIAGNOSIS_COLUMNS, map(self._diagnosis_row, listed))
-        return [*self._stored(rows), *map(self._extra_subject, extra_subjects), *self._versions(versions)]
+        return [*_stored(self, rows), *map(self._extra_subject, extra_subjects), *self._versions(versions)]
 
     def _image(self, row: Row) -> Image:
         if SITES[row["site"]].frames == 1:
             return Image(row)
         return Image(row, DYNAMIC if self.defects == NO_DEFECTS else RAW)
 
-    def _stored(self, rows: Sequence[Row]) -> Iterator[Planted]:
-        for row in rows:
-            if row == self.defects.changed:
-                yield self._planted(self.path(row), CHANGED, "skipped")
-            elif row == self.defects.shared:
-                yield self._planted(self.path(row), SHARED, "unusable")
-            elif self._image(row).description == RAW:
-                yield self._planted(self.path(row), FRAMES, "read")
-            elif pitfall := self.defects.pitfall(row):
-                yield self._planted(self.path(row), pitfall, "read")
+    def pitfall(self, row: Row) -> str:
+        """Return how a scan is stored, ``""`` if as usual."""
+        return FRAMES if self._image(row).description == RAW else self.defects.pitfall(row)
 
     def _extra_subject(self, subject: ExtraSubject) -> Planted:
         if not subject.damage:
             return Planted(f"I{Image(subject.row).number}", subject.pitfall, subject.verdict)
         path = self.path(subject.row)
         _write_bytes(path, subject.damage(self.path(subject.source).read_bytes()))
-        return self._planted(path, subject.pitfall, subject.verdict)
+        return _planted(self, path, subject.pitfall, subject.verdict)
 
     def _versions(self, images: Iterable[Image]) -> Iterator[Planted]:
         """Write further images, a copy, and a macOS twin."""
@@ -195,14 +176,14 @@ class AdniTree(_Tree):
                 path = self.root / image.folder / image.name()
                 _write_bytes(path, self.path(image.row).read_bytes())
                 pitfall = f"{image.modality} '{image.description}' of the same visit"
-                yield self._planted(path, pitfall, "skipped")
+                yield _planted(self, path, pitfall, "skipped")
         for row in self.defects.plain[-1:]:
             path = self.path(row)
             # After its original in the order of names, whichever of the two forms that has.
             copy = path.parent.with_name("copy") / path.name
             _write_bytes(copy, path.read_bytes())
-            yield self._planted(copy, "copy in another folder", "skipped")
-            yield self._macos_twin(path)
+            yield _planted(self, copy, "copy in another folder", "skipped")
+            yield _macos_twin(self, path)
 
     def _collection_row(self, image: Image) -> list[Any]:
         """Return one row in the spelling of an export."""
@@ -224,8 +205,11 @@ class AdniTree(_Tree):
 
 
 @dataclass(frozen=True)
-class BidsTree(_Tree):
+class BidsTree:
     """BIDS-PET dataset below `root`."""
+
+    root: Path
+    defects: PlantedDefects = NO_DEFECTS
 
     def key(self, row: Row) -> str:
         """Return the key that ingest gives a scan."""
@@ -260,9 +244,9 @@ class BidsTree(_Tree):
         people = pd.concat([cohort, extra], ignore_index=True).drop_duplicates("subject")
         people = people.assign(participant_id=people["subject"].radd("sub-"))
         columns = ["participant_id", "age", "sex", "diagnosis", "site"]
-        _write_table(self.root / "participants.tsv", people[columns])
+        write_table(self.root / "participants.tsv", people[columns], separator="\t")
         self._write_sessions(cohort)
-        return [*self._stored(cohort_rows(cohort)), *self._extra_subjects(), *self._further_files()]
+        return [*_stored(self, cohort_rows(cohort)), *self._extra_subjects(), *self._further_files()]
 
     def _write_sessions(self, cohort: pd.DataFrame) -> None:
         changed = self.defects.changed
@@ -272,16 +256,11 @@ class BidsTree(_Tree):
                 if changed and changed["subject"] == subject:
                     table.loc[table["session"] == changed["session"], "diagnosis"] = "MCI"
                 path = self.root / f"sub-{subject}" / f"sub-{subject}_sessions.tsv"
-                _write_table(path, table[["session_id", "age", "diagnosis"]])
+                write_table(path, table[["session_id", "age", "diagnosis"]], separator="\t")
 
-    def _stored(self, rows: list[Row]) -> Iterator[Planted]:
-        for row in rows:
-            if pitfall := self.defects.pitfall(row):
-                yield self._planted(self.path(row), pitfall, "read")
-        if self.defects.shared:
-            yield self._planted(self.path(self.defects.shared), SHARED, "unusable")
-        if self.defects.changed:
-            yield self._planted(self.path(self.defects.changed), CHANGED, "skipped")
+    def pitfall(self, row: Row) -> str:
+        """Return how a scan is stored, ``""`` if as usual."""
+        return self.defects.pitfall(row)
 
     def _extra_subjects(self) -> Iterator[Planted]:
         for subject in self.defects.extra_subjects:
@@ -290,7 +269,7 @@ class BidsTree(_Tree):
                 path = self.path(subject.row)
                 self._copy(subject.source, path, {})
                 path.write_bytes(subject.damage(path.read_bytes()))
-                yield self._planted(path, subject.pitfall, subject.verdict)
+                yield _planted(self, path, subject.pitfall, subject.verdict)
 
     def _further_files(self) -> Iterator[Planted]:
         """Write another tracer and reconstruction, MRI, and a macOS twin."""
@@ -300,14 +279,14 @@ class BidsTree(_Tree):
         session, suffix = self.path(row).parents[1], "".join(self.path(row).suffixes)
         tracer = self._file(row, f"trc-18FAV45_pet{suffix}")
         self._copy(row, tracer, {"TracerName": "AV45"})
-        yield self._planted(tracer, "another tracer", "skipped")
+        yield _planted(self, tracer, "another tracer", "skipped")
         again = self._file(row, f"{FDG}_rec-late_pet{suffix}")
         self._copy(row, again, {"ReconMethodName": "FBP"})
-        yield self._planted(again, "another reconstruction", "skipped")
+        yield _planted(self, again, "another reconstruction", "skipped")
         anatomy = session / "anat" / self._file(row, f"T1w{suffix}").name
         _write_bytes(anatomy, self.path(row).read_bytes())
-        yield self._planted(anatomy, "MRI", "ignored")
-        yield self._macos_twin(self.path(row))
+        yield _planted(self, anatomy, "MRI", "ignored")
+        yield _macos_twin(self, self.path(row))
 
     def _file(self, row: Row, ending: str) -> Path:
         subject, session = f"sub-{row['subject']}", f"ses-{row['session']}"
@@ -339,15 +318,11 @@ def write_cohort(
 
     Parameters
     ----------
-    layout : "bids" or "adni"
-        A BIDS-PET dataset, or a download of ADNI's archive with its CSV.
     messy : bool
         Plant the pitfalls of real collections, and list them in ``planted.csv`` with the truth: the file or
         folder, relative to `folder_raw`; the pitfall; and the verdict that ingest must come to: ``read``,
         ``skipped``, ``unusable``, or ``ignored`` if no table of ingest names it. In ADNI's layout it must
         know ``cohort.diagnosis_table``.
-    workers : int
-        Processes; each holds one scan at a time.
     progress : callable
         Wraps the iterable of finished scans; called with it and ``total=``.
     """
@@ -362,10 +337,10 @@ def write_cohort(
     truth = cohort[["subject", "session", "diagnosis", "severity"]].copy()
     truth.insert(0, "scan", [tree.key(row) for row in rows])
     truth["deficit"] = [_deficit_name(tree, row) if row["severity"] > 0 else "n/a" for row in rows]
-    _write_table(folder_truth / "severity.tsv", truth)
+    write_table(folder_truth / "severity.tsv", truth, separator="\t")
     if messy:
         table = pd.DataFrame(map(asdict, planted), columns=["file", "pitfall", "verdict"])
-        _write_table(folder_truth / "planted.csv", table.sort_values("file"), separator=",")
+        write_table(folder_truth / "planted.csv", table.sort_values("file"))
 
 
 def _write_scan(row: Row, *, tree: Tree, folder_truth: Path, recipe: SimulationRecipe) -> None:
@@ -377,6 +352,27 @@ def _write_scan(row: Row, *, tree: Tree, folder_truth: Path, recipe: SimulationR
         deficit = turned(scan.deficit, tree.defects.pitfall(row))
         write_volume(folder_truth / _deficit_name(tree, row), deficit, dtype=np.uint8)
     tree.write(row, scan)
+
+
+def _stored(tree: Tree, rows: Sequence[Row]) -> Iterator[Planted]:
+    """Yield the cohort's own scans that are unlike the others."""
+    for row in rows:
+        if row == tree.defects.changed:
+            yield _planted(tree, tree.path(row), CHANGED, "skipped")
+        elif row == tree.defects.shared:
+            yield _planted(tree, tree.path(row), SHARED, "unusable")
+        elif pitfall := tree.pitfall(row):
+            yield _planted(tree, tree.path(row), pitfall, "read")
+
+
+def _planted(tree: Tree, path: Path, pitfall: str, verdict: Verdict) -> Planted:
+    return Planted(path.relative_to(tree.root).as_posix(), pitfall, verdict)
+
+
+def _macos_twin(tree: Tree, path: Path) -> Planted:
+    twin = path.with_name(f"._{path.name}")
+    twin.write_bytes(b"\0\5\x16\7Mac OS X")
+    return _planted(tree, twin, "twin that macOS leaves", "ignored")
 
 
 def _deficit_name(tree: Tree, row: Row) -> str:
@@ -392,9 +388,8 @@ def _further_images(plain: Sequence[Row]) -> Iterator[Image]:
         ("MPRAGE", "MRI"),
         (STANDARDIZED, "PET"),
     )
-    for version, (description, modality) in enumerate(versions, start=1):
-        if plain:
-            yield Image(plain[version % len(plain)], description, version, modality)
+    for version, (description, modality) in enumerate(versions if plain else (), start=1):
+        yield Image(plain[version % len(plain)], description, version, modality)
 
 
 def _rid(row: Row) -> int:
@@ -453,11 +448,6 @@ def _sidecar(row: Row, injected_mbq: float) -> dict[str, Any]:
 def _write_rows(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     with atomic_write(path) as aside, aside.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file, quoting=csv.QUOTE_ALL, lineterminator="\n").writerows([columns, *rows])
-
-
-def _write_table(path: Path, table: pd.DataFrame, *, separator: str = "\t") -> None:
-    with atomic_write(path) as aside:
-        table.to_csv(aside, sep=separator, index=False, lineterminator="\n")
 
 
 def _write_bytes(path: Path, content: bytes) -> None:

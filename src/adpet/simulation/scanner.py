@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import nibabel as nib
 import numpy as np
-import numpy.typing as npt
 from scipy import ndimage
 
 from adpet.imaging.nifti import Affine, Array
@@ -37,14 +36,7 @@ WIDE_VARIANCE = 0.5
 class Scanner:
     """Scanner with its reconstruction.
 
-    Attributes
-    ----------
-    fwhm_mm : float
-        Resolution of its images.
-    matrix, zooms : (int, int, int), (float, float, float)
-        Voxels and their edges in mm, in storage order.
-    axes : str
-        Directions of the storage axes, as nibabel's axis codes.
+    `matrix` and `zooms` (mm) are in storage order; `axes` are the axis codes of nibabel.
     """
 
     manufacturer: str
@@ -176,23 +168,15 @@ def count(
     uptake: Array,
     scanner: Scanner,
     *,
-    zooms: npt.NDArray[np.float64],
     noise: float,
     frames: int,
 ) -> Array:
     """Return one scan in whole Bq/mL, not negative.
 
-    It has a further axis of frames if there are several.
-
-    Parameters
-    ----------
-    uptake : (i, j, k) float32 ndarray
-        As an ideal scanner of the same resolution would see it, pons = 1.
-    noise : float
-        Factor on the usual noise.
-    frames : int
-        A frame of n has n times the noise variance.
+    It has a further axis of frames if there are several; a frame of n has n times the noise variance. The
+    uptake is that which an ideal scanner of the same resolution would see, pons = 1.
     """
+    zooms = np.array(scanner.zooms)
     lattice = [int(size * zoom / LATTICE_MM) + 3 for size, zoom in zip(uptake.shape, zooms, strict=True)]
     slow = unit_noise(rng, lattice, [SHADING_FWHM_MM / LATTICE_MM] * 3)
     shading = on_lattice(slow, uptake.shape, LATTICE_MM / zooms)

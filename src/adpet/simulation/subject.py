@@ -75,35 +75,19 @@ LATTICE_MM = 12.0
 
 @dataclass(frozen=True, eq=False)
 class Person:
-    """Traits of a person that do not change between visits.
+    """Traits of a person that do not change between visits."""
 
-    Attributes
-    ----------
-    left, right : (regions,) float64 ndarray
-        Factors on the healthy uptake of each region.
-    lost_left, lost_right : (lesions,) float64 ndarray
-        Share of grey uptake lost at severity 1.
-    white, scalp : float
-        Factors on the uptake of white matter and scalp.
-    field : (n,) float32 ndarray
-        Smooth factor around 1 over the tissue.
-    thinning, ventricles, size : float
-        Cortical thinning, ventricular enlargement, deviation of head size from 1; standardised around 0.
-    warp_mm : (3, a, b, c) float32 ndarray
-        Displacement on a 12 mm lattice that covers the anatomy's grid.
-    """
-
-    left: npt.NDArray[np.float64]
+    left: npt.NDArray[np.float64]  # (regions,): factors on the healthy uptake
     right: npt.NDArray[np.float64]
-    lost_left: npt.NDArray[np.float64]
+    lost_left: npt.NDArray[np.float64]  # (lesions,): share of grey uptake lost at severity 1
     lost_right: npt.NDArray[np.float64]
-    white: float
-    scalp: float
-    field: Array
-    thinning: float
-    ventricles: float
-    size: float
-    warp_mm: Array
+    field: Array  # (n,): smooth factor around 1 over the tissue
+    warp_mm: Array  # (3, a, b, c): displacement on a 12 mm lattice that covers the anatomy's grid
+    white: float = 1.0  # factors on the uptake of white matter and scalp
+    scalp: float = 1.0
+    thinning: float = 0.0  # cortical thinning, ventricular enlargement, deviation of head size from 1
+    ventricles: float = 0.0
+    size: float = 0.0
 
 
 def draw_person(rng: np.random.Generator, anatomy: Anatomy) -> Person:
@@ -143,12 +127,7 @@ def average_person(anatomy: Anatomy) -> Person:
         right=regions,
         lost_left=lesions,
         lost_right=lesions,
-        white=1.0,
-        scalp=1.0,
         field=np.ones_like(anatomy.right),
-        thinning=0.0,
-        ventricles=0.0,
-        size=0.0,
         warp_mm=np.zeros((3, 2, 2, 2), dtype=np.float32),
     )
 
@@ -203,14 +182,8 @@ def unit_noise(rng: np.random.Generator, shape: list[int], fwhm_voxels: list[flo
 def on_lattice(lattice: Array, shape: tuple[int, ...], step: npt.ArrayLike = LATTICE_MM / GRID_MM) -> Array:
     """Interpolate a lattice linearly at every voxel of `shape`.
 
-    Beyond its last point the value continues. Axis by axis is six times as fast as by eight neighbours.
-
-    Parameters
-    ----------
-    lattice : (l, m, n) float32 ndarray
-        Its first point lies at the first voxel.
-    step : float, or one an axis
-        Voxels from one point of the lattice to the next.
+    Its first point lies at the first voxel, the next one `step` voxels on; beyond the last the value
+    continues. Axis by axis is six times as fast as by eight neighbours.
     """
     for axis, (size, length) in enumerate(zip(shape, np.broadcast_to(step, 3), strict=True)):
         last = lattice.shape[axis] - 1

@@ -44,31 +44,15 @@ LIKENESS_FWHM_MM = tuple(np.arange(0.0, 16.5, 0.5).tolist())
 
 @dataclass(frozen=True, eq=False)
 class ScanMeasures:
-    """Measurements of one scan.
+    """Measurements of one scan."""
 
-    Attributes
-    ----------
-    left, right : dict of str to float
-        Mean of each region of `adpet.simulation.anatomy.REGIONS`, Bq/mL.
-    brain : float
-        Mean of the whole brain, Bq/mL.
-    volume : (i, j, k) float16 ndarray
-        SUVR, whole brain as the reference region, on the MNI grid.
-    blocks : (n,) float32 ndarray
-        The same, averaged over blocks of the brain.
-    pose : (12,) float64 ndarray
-        The first three rows of the registration's matrix.
-    noise : float
-        Relative standard deviation in the cerebellum after a high-pass of a voxel.
-    """
-
-    left: dict[str, float]
+    left: dict[str, float]  # mean of each of `REGIONS` and of the whole brain, Bq/mL
     right: dict[str, float]
     brain: float
-    volume: npt.NDArray[np.float16]
-    blocks: npt.NDArray[np.float32]
-    pose: npt.NDArray[np.float64]
-    noise: float
+    volume: npt.NDArray[np.float16]  # (i, j, k): SUVR against the whole brain, on the MNI grid
+    blocks: npt.NDArray[np.float32]  # (n,): the same, averaged over blocks of the brain
+    pose: npt.NDArray[np.float64]  # (12,): the first three rows of the registration's matrix
+    noise: float  # relative SD in the cerebellum after a high-pass of a voxel
 
 
 @dataclass(frozen=True)
@@ -104,21 +88,9 @@ def measure_scan(row: Row, recipe: SimulationRecipe, *, anatomy: Anatomy, standa
 def region_means(
     data: npt.NDArray[np.float32], points: npt.NDArray[np.float32], anatomy: Anatomy
 ) -> tuple[dict[str, float], dict[str, float], float]:
-    """Return regional means in a person's own anatomy.
+    """Return the means of left regions, right ones, the brain.
 
-    Parameters
-    ----------
-    data : (i, j, k) float32 ndarray
-        A scan.
-    points : (3, i, j, k) float32 ndarray
-        Origin of each voxel, of `simulate_scan`.
-
-    Returns
-    -------
-    left, right : dict of str to float
-        By region of `adpet.simulation.anatomy.REGIONS`, in the scan's unit.
-    brain : float
-        Mean of all its tissue.
+    `points`, (3, i, j, k), of `simulate_scan` tell the person's own anatomy.
     """
     i, j, k = np.round(points).astype(np.intp)
     shape = anatomy.tissue.shape
@@ -181,21 +153,11 @@ def regional_targets(cohort: pd.DataFrame, measures: Sequence[ScanMeasures]) -> 
 def likeness(mean: Array, real: Array, brain: Mask, *, grid_mm: float) -> tuple[float, float]:
     """Return the best voxel correlation of two group means.
 
-    Parameters
-    ----------
-    mean, real : (i, j, k) float32 ndarray
-        On one grid; `mean` is blurred, `real` is not.
-
-    Returns
-    -------
-    correlation, fwhm_mm : float
-        Of the blur among `LIKENESS_FWHM_MM` that makes them most alike.
+    `mean` is blurred by that among `LIKENESS_FWHM_MM` which makes it most like `real`; it is returned too.
     """
-    found = []
-    for fwhm_mm in LIKENESS_FWHM_MM:
-        blurred = ndimage.gaussian_filter(mean, fwhm_mm / FWHM_PER_SIGMA / grid_mm)
-        found.append((float(np.corrcoef(blurred[brain], real[brain])[0, 1]), fwhm_mm))
-    return max(found)
+    sigmas = {fwhm_mm: fwhm_mm / FWHM_PER_SIGMA / grid_mm for fwhm_mm in LIKENESS_FWHM_MM}
+    blurred = {fwhm_mm: ndimage.gaussian_filter(mean, sigma)[brain] for fwhm_mm, sigma in sigmas.items()}
+    return max((float(np.corrcoef(found, real[brain])[0, 1]), fwhm_mm) for fwhm_mm, found in blurred.items())
 
 
 def likeness_target(correlation: float, fwhm_mm: float) -> Target:
