@@ -27,15 +27,6 @@ def test_error_of_the_system_is_one_line(monkeypatch, error, message):
         cli.main(["summary"])
 
 
-def test_defect_of_the_program_keeps_its_traceback(monkeypatch):
-    def run():
-        raise OSError("no number, so not the system's")
-
-    monkeypatch.setattr(summary, "run", run)
-    with pytest.raises(OSError, match="no number"):
-        cli.main(["summary"])
-
-
 def test_closed_pipe_ends_without_a_message(project_root):
     reading, writing = os.pipe()
     os.close(reading)
@@ -73,16 +64,6 @@ def test_old_name_of_a_stage_is_accepted_with_a_warning(old, new, capsys):
     shown = capsys.readouterr()
     assert f"adpet {old} is now named adpet {new}" in shown.err
     assert f"usage: adpet {new}" in shown.out
-
-
-def test_version_without_an_installation_says_so(monkeypatch, capsys):
-    def not_installed(_):
-        raise cli.PackageNotFoundError
-
-    monkeypatch.setattr(cli, "version", not_installed)
-    with pytest.raises(SystemExit):
-        cli.main(["--version"])
-    assert capsys.readouterr().out == "adpet (not installed)\n"
 
 
 @pytest.mark.parametrize("stage", ["evaluate", "train"])

@@ -54,11 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command; print a user's error as one line."""
     called = list(sys.argv[1:] if arguments is None else arguments)
     if called and called[0] in OLD_STAGES:
-        new = OLD_STAGES[called[0]]
-        print(
-            f"adpet {called[0]} is now named adpet {new}; use that from the next release on", file=sys.stderr
-        )
-        called[0] = new
+        old, called[0] = called[0], OLD_STAGES[called[0]]
+        message = f"adpet {old} is now named adpet {called[0]}; use that from the next release on"
+        print(message, file=sys.stderr)
     command = called[0] if called else ""
     # TensorFlow's banner and CPU hints tell a user nothing about their scans.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     AfterValidator,
@@ -62,14 +62,23 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 
 
-def _value_or_tuned(value: Any, check: Any) -> Any:
-    return value if value == TUNED else check(value)
+def _each_once(levels: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(levels)) < len(levels):
+        raise ValueError(f"required every level once; received {', '.join(levels)}")
+    return levels
 
 
 def _ascending(pair: tuple[float, float]) -> tuple[float, float]:
     if pair[0] >= pair[1]:
         raise ValueError(f"required the first less than the last; received {list(pair)}")
     return pair
+
+
+def _none_or_3(folds: int) -> int:
+    # Of each fold's rest one part chooses epoch and threshold, and one at least is trained on.
+    if folds in (1, 2):
+        raise ValueError(f"required 0 (none) or 3 to {MAX_CROSS_VALIDATION} folds; received {folds}")
+    return folds
 
 
 def _model_name(name: str) -> str:
@@ -83,7 +92,7 @@ Interval = Annotated[tuple[float, float], Field(strict=False), AfterValidator(_a
 
 
 def _word_or_file_in(folder: Path, *words: str) -> AfterValidator:
-    """Accept one of `words`, or a file in the folder that DVC looks for changes in."""
+    """Accept one of `words`, or a file that DVC watches."""
 
     def check(value: str) -> str:
         if value not in words and folder not in Path(os.path.normpath(value)).parents:
@@ -96,7 +105,7 @@ def _word_or_file_in(folder: Path, *words: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-_OR_TUNED = WrapValidator(_value_or_tuned)
+_OR_TUNED = WrapValidator(lambda value, check: value if value == TUNED else check(value))
 TunablePositive = Annotated[Positive | Literal["tuned"], _OR_TUNED]
 TunableNonNegative = Annotated[NonNegative | Literal["tuned"], _OR_TUNED]
 TunableFraction = Annotated[Fraction | Literal["tuned"], _OR_TUNED]
@@ -161,19 +170,10 @@ class Cohort(Section):
     }
     diagnosis: Literal["visit", "baseline", "stable-only"] = "visit"
     diagnosis_table: str | None = None
-    adni_level: tuple[AdniLevel, ...] = Field(
-        default=("uniform-8mm", "uniform-6mm", "standardized", "averaged", "dynamic", "raw"),
-        strict=False,
-        min_length=1,
-    )
+    adni_level: Annotated[
+        tuple[AdniLevel, ...], Field(strict=False, min_length=1), AfterValidator(_each_once)
+    ] = get_args(AdniLevel)
     max_rejected_fraction: Fraction = 0.1
-
-    @field_validator("adni_level")
-    @classmethod
-    def _each_level_once(cls, levels: tuple[AdniLevel, ...]) -> tuple[AdniLevel, ...]:
-        if len(set(levels)) < len(levels):
-            raise ValueError(f"required every level once; received {', '.join(levels)}")
-        return levels
 
 
 class Normalize(Section):
@@ -343,15 +343,7 @@ class Evaluate(Section):
 
     aggregation: Literal["mean_probability", "mean_logit", "position_weights"] = "mean_logit"
     resamples: Annotated[int, Field(ge=100)] = 2000
-    cross_validation: Annotated[int, Field(ge=0, le=MAX_CROSS_VALIDATION)] = 0
-
-    @field_validator("cross_validation")
-    @classmethod
-    def _a_fold_validates(cls, folds: int) -> int:
-        # Of each fold's rest one part chooses epoch and threshold, and one at least is trained on.
-        if folds in (1, 2):
-            raise ValueError(f"required 0 (none) or 3 to {MAX_CROSS_VALIDATION} folds; received {folds}")
-        return folds
+    cross_validation: Annotated[int, Field(ge=0, le=MAX_CROSS_VALIDATION), AfterValidator(_none_or_3)] = 0
 
 
 class Explain(Section):
@@ -420,15 +412,16 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
-        if self.tuned() and self.tune.trials == 0:
+        tuned = ", ".join(self.tuned())
+        if tuned and self.tune.trials == 0:
             raise ValueError(
-                f"tune.trials: required 1 or more while {', '.join(self.tuned())} is 'tuned' "
-                "(or give each of them a value); received 0"
+                f"tune.trials: required 1 or more while {tuned} is 'tuned' (or give each of them a value); "
+                "received 0"
             )
-        if self.tuned() and self.split.folds == 0:
+        if tuned and self.split.folds == 0:
             raise ValueError(
-                f"split.folds: required 2 or more while {', '.join(self.tuned())} is 'tuned', since the "
-                "search may not see the test set (or give each of them a value); received 0"
+                f"split.folds: required 2 or more while {tuned} is 'tuned', since the search may not see the "
+                "test set (or give each of them a value); received 0"
             )
         if self.split.folds and self.tune.folds > self.split.folds:
             raise ValueError(
@@ -438,11 +431,10 @@ class Params(Section):
 
     def tuned(self) -> tuple[str, ...]:
         """Return the keys that are ``tuned``, such as ``train.learning_rate``."""
-        sections = {"train": self.train, "augment": self.augment}
         return tuple(
             f"{section}.{key}"
-            for section, values in sections.items()
-            for key, value in values
+            for section in ("train", "augment")
+            for key, value in getattr(self, section)
             if value == TUNED
         )
 
@@ -466,13 +458,7 @@ class Params(Section):
 
 
 def load_params(path: Path = Path("params.yaml")) -> Params:
-    """Read and validate the parameters.
-
-    Raises
-    ------
-    ParameterError
-        If the file is missing, is not YAML, or holds a key or value that is not allowed.
-    """
+    """Read and validate the parameters."""
     document = read_yaml(path)
     for old, new in OLD_SECTIONS.items():
         if old in (document or {}):
@@ -481,13 +467,7 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
 
 
 def validate_params(document: Any, *, source: str) -> Params:
-    """Validate a parameter document; name the first wrong key.
-
-    Raises
-    ------
-    ParameterError
-        ``source: key: required ...; received ...``, and how many more there are.
-    """
+    """Validate a parameter document; name the first wrong key."""
     if isinstance(document, dict):
         document = dict(document)
         rename_sections(document, source=source)
@@ -500,13 +480,7 @@ def validate_params(document: Any, *, source: str) -> Params:
 
 
 def rename_sections(document: dict[str, Any], *, source: str) -> None:
-    """Give old sections their present names.
-
-    Raises
-    ------
-    ParameterError
-        If a section is there under both names.
-    """
+    """Give old sections their present names."""
     for old, new in OLD_SECTIONS.items():
         if old not in document:
             continue
@@ -545,8 +519,6 @@ def _messages(errors: Sequence[ErrorDetails], document: Any) -> list[str]:
             required[key + separator + text, ""] = []
         elif error["type"] == "extra_forbidden":
             required[_unknown_key(error["loc"]), ""] = []
-        elif error["type"] == "missing":
-            required[f"{'.'.join(map(str, error['loc']))}: required, but not there; add it", ""] = []
         else:
             wanted = error["msg"].removeprefix("Input should be ")
             required.setdefault((key, repr(error["input"])), []).append(wanted)

@@ -39,7 +39,6 @@ def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a neighbour of `path` that replaces it on success.
 
     The neighbour, a file or folder, keeps the name's suffixes, so that libraries recognise the format.
-    What an earlier, killed writer left there is removed first.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(PARTIAL_PREFIX + path.name)
@@ -62,13 +61,7 @@ def remove(path: Path) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read one JSON document.
-
-    Raises
-    ------
-    InputError
-        If there is no such file, or it is not JSON.
-    """
+    """Read one JSON document."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -87,13 +80,7 @@ def write_json(path: Path, document: Any) -> None:
 
 
 def read_yaml(path: Path) -> Any:
-    """Read YAML 1.2 as DVC does (``1e-3`` is a number).
-
-    Raises
-    ------
-    ParameterError
-        If there is no such file or it is not YAML.
-    """
+    """Read YAML 1.2 as DVC does (``1e-3`` is a number)."""
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
@@ -115,7 +102,7 @@ def fingerprint(facts: Mapping[str, Any]) -> str:
 
 
 def files_digest(folder: Path) -> str:
-    """Return a hash of the names and contents of a model's files; a link to a folder counts too."""
+    """Return a hash of a model's file names and contents."""
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
         is_file = path.is_file()
@@ -136,15 +123,9 @@ def move(source: Path, target: Path) -> None:
 def work_dir(stage: str, facts: Mapping[str, Any]) -> Iterator[Path]:
     """Yield a stage's work folder, with its unfinished work.
 
-    Its key is made of what the result follows from: `facts` and the stage's own code. The folder is removed
-    when the block succeeds; those of other facts when nothing has touched them for `KEEP_DAYS`.
-
-    Parameters
-    ----------
-    stage : str
-        Stage in ``dvc.yaml``; a suffix after a hyphen, as in ``fold-0``, names a part of it.
-    facts : mapping
-        Data and parameters; a lineage may be given whole, its commit is left out of the key.
+    Its key is made of what the result follows from: `facts` (data and parameters, or a whole lineage) and the
+    code of the stage, which may end in a hyphen and a part's name. The folder is removed when the block
+    succeeds; those of other facts when nothing has touched them for `KEEP_DAYS`.
     """
     code = code_digest(code_folders(stage.partition("-")[0]))
     kept = {name: value for name, value in facts.items() if name not in NOT_IN_KEY}
@@ -159,15 +140,12 @@ def work_dir(stage: str, facts: Mapping[str, Any]) -> Iterator[Path]:
 
 
 def code_folders(stage: str) -> list[Path]:
-    """Return folders and modules that a stage declares in ``dvc.yaml``.
-
-    For a stage that none declares, as outside of a project, it is the whole package.
-    """
+    """Return a stage's code in ``dvc.yaml``; the package if undeclared."""
     for pipeline in filter(Path.exists, PIPELINES):
-        declared = read_yaml(pipeline)["stages"].get(stage)
-        if declared is not None:
+        stages = read_yaml(pipeline)["stages"]
+        if stage in stages:
             paths = [
-                next(iter(path)) if isinstance(path, dict) else path for path in declared.get("deps", ())
+                next(iter(path)) if isinstance(path, dict) else path for path in stages[stage].get("deps", ())
             ]
             return [Path(path) for path in paths if path.startswith("src/")]
     return [PACKAGE]
@@ -187,8 +165,7 @@ def code_digest(folders: Iterable[Path] = (PACKAGE,)) -> str:
 def temporary_files() -> Iterator[Path]:
     """Keep temporary files of this process in ``.adpet/tmp``.
 
-    Each process has a folder of its own, named after its number and machine. The next start removes those
-    whose process has ended on this machine; those of other machines go after `KEEP_DAYS`.
+    The next start removes those whose process has ended on this machine, and old ones of other machines.
     """
     TEMPORARY.mkdir(parents=True, exist_ok=True)
     for folder in TEMPORARY.iterdir():
@@ -201,7 +178,7 @@ def temporary_files() -> Iterator[Path]:
     try:
         yield own
     finally:
-        os.environ.pop("TMPDIR")
+        del os.environ["TMPDIR"]
         if before is not None:
             os.environ["TMPDIR"] = before
         tempfile.tempdir = None

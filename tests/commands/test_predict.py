@@ -155,25 +155,6 @@ class TestMany:
         assert [("error" in one) for one in found] == [False, False, True]
         assert len(list((tmp_path / "o").iterdir())) == 8
 
-    def test_csv_on_stdout_is_nothing_but_the_table(self, finished, folder, tmp_path):
-        scan = str(folder / "scan_0.nii.gz")
-        done = finished.adpet("predict", scan, "--model", EXPORT, "--output", str(tmp_path), "--csv", "-")
-        (row,) = csv.DictReader(io.StringIO(done.stdout))
-        assert row["scan"] == "scan_0"
-        assert 0 < float(row["probability_of_ad"]) < 1
-
-    def test_bids_tree_gives_its_pet_scans_alone(self, finished, paths, tmp_path):
-        pet = tmp_path / "tree" / "sub-01" / "pet"
-        pet.mkdir(parents=True)
-        (pet / "sub-01_pet.nii.gz").write_bytes(paths[0].read_bytes())
-        (pet / "sub-01_mask.nii.gz").write_bytes(b"")
-        tree = str(tmp_path / "tree")
-        done = finished.adpet(
-            "predict", tree, "--model", EXPORT, "--output", str(tmp_path / "o"), "--json", "-"
-        )
-        (found,) = json.loads(done.stdout)
-        assert found["scan"] == "sub-01_pet"
-
 
 class TestOfOneName:
     @pytest.fixture

@@ -18,24 +18,15 @@ def project(project_root, tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_2019_protocol_is_one_command_away(project):
+def test_preset_changes_its_values_alone_and_once(project):
     assert "model.alpha: 0.5 -> 1.5" in run("protocol-2019")
     params = load_params()
     assert (params.model.alpha, params.split.unit, params.tuned()) == (1.5, "slice", ())
-
-
-def test_comments_and_other_values_stay(project):
-    run("protocol-2019")
+    assert params.simulation.ad_subjects == 120
     text = (project / "params.yaml").read_text()
     assert "# the built-in synthetic cohort" in text
-    assert load_params().simulation.ad_subjects == 120
-
-
-def test_preset_applied_twice_changes_nothing(project):
-    run("protocol-2019")
-    before = (project / "params.yaml").read_text()
     assert "holds these values already" in run("protocol-2019")
-    assert (project / "params.yaml").read_text() == before
+    assert (project / "params.yaml").read_text() == text
 
 
 def test_unknown_preset_is_refused_with_the_known_ones(project):

@@ -41,15 +41,6 @@ def test_folder_gives_its_scans_in_natural_order(tmp_path, files, found):
     assert names([tmp_path]) == found
 
 
-def test_missing_file_is_left_to_its_reader(tmp_path):
-    assert names([tmp_path / "scan.nii"]) == ["scan.nii"]
-
-
-def test_scans_of_one_name_are_distinguished_by_their_folders(tmp_path):
-    touch(tmp_path, "anna/scan.nii", "bert/scan.nii", "carl/other.nii")
-    assert sorted(scan.stem for scan in scans_at([tmp_path])) == ["anna_scan", "bert_scan", "other"]
-
-
 @pytest.mark.parametrize(
     ("named", "stems"),
     [
@@ -62,15 +53,11 @@ def test_scans_of_one_name_are_distinguished_by_their_folders(tmp_path):
         (["a.nii", "a.nii.gz", "a_2.nii"], ["a", "a_3", "a_2"]),
         (["../scan.nii", "../../scan.nii"], ["scan", "scan_2"]),
         (["a/Scan.nii", "b/scan.nii"], ["Scan", "scan_2"]),
+        (["scan.nii", "scan.nii"], ["scan"]),
     ],
 )
 def test_named_scans_are_distinguished_by_folders_or_numbers(named, stems):
     assert [scan.stem for scan in scans_at(map(Path, named))] == stems
-
-
-def test_scan_named_twice_is_answered_once(tmp_path):
-    touch(tmp_path, "scan.nii")
-    assert names([tmp_path, tmp_path / "scan.nii"]) == ["scan.nii"]
 
 
 def test_folder_of_frames_is_one_scan(tmp_path):

@@ -65,16 +65,60 @@ def test_real_mean_image_is_answered(real_mean_image, model):
     assert "refused" not in {check["verdict"] for check in found["checks"]}
 
 
-def test_amyloid_pet_is_refused_for_its_white_matter(maps, model):
-    without_plaques = 1.2 * maps["grey"] + 2.2 * maps["white"] + 0.5 * maps["scalp"]
-    with_plaques = 2.2 * maps["grey"] + 2.2 * maps["white"] + 0.5 * maps["scalp"]
-    assert {"similarity", "grey_white_contrast"} <= refused(imaged(without_plaques), model)
-    assert "similarity" in refused(imaged(with_plaques), model)
+def changed(scan, data, shift=(0, 0, 0)):
+    moved = np.eye(4)
+    moved[:3, 3] = shift
+    return Volume(np.ascontiguousarray(data, dtype=np.float32), scan.affine @ moved)
 
 
-@pytest.mark.parametrize("scalp", [0.0, 0.9])
-def test_mri_is_refused(maps, model, scalp):
-    assert "similarity" in refused(imaged(maps["t1"] + scalp * maps["scalp"], fwhm_mm=2.0), model)
+def mouse(edge_mm):
+    x, y, z = np.indices((64, 64, 64)) - 31.5
+    body = np.exp(-((x / 8) ** 2) - (y / 14) ** 2 - (z / 7) ** 2)
+    head = 2 * np.exp(-((x / 4) ** 2) - ((y - 22) / 5) ** 2 - (z / 4) ** 2)
+    return Volume((body + head).astype(np.float32), np.diag([edge_mm] * 3 + [1]))
+
+
+def cylinder():
+    x, y, _ = np.indices((64, 64, 64)) - 31.5
+    full = ndimage.gaussian_filter((x**2 + y**2 < 25**2).astype(np.float32), 2)
+    return Volume(full, np.diag([4.0, 4.0, 4.0, 1.0]))
+
+
+@pytest.fixture(scope="module")
+def images(scan, maps):
+    grey, white, t1, scalp = (maps[name] for name in ("grey", "white", "t1", "scalp"))
+    data, side, upper = scan.data, len(scan.data) // 2, scan.data.shape[2] // 2
+    one_sided = data.copy()
+    one_sided[:side] = 0
+    return {
+        "amyloid PET without plaques": imaged(1.2 * grey + 2.2 * white + 0.5 * scalp),
+        "amyloid PET with plaques": imaged(2.2 * grey + 2.2 * white + 0.5 * scalp),
+        "MRI without a scalp": imaged(t1, fwhm_mm=2.0),
+        "MRI": imaged(t1 + 0.9 * scalp, fwhm_mm=2.0),
+        "mask": Volume((t1 > 0).astype(np.float32), tissue_map("t1").affine),
+        "left half": changed(scan, data[:side]),
+        "upper half": changed(scan, data[:, :, upper:], shift=(0, 0, upper)),
+        "one side empty": changed(scan, one_sided),
+        "noise": changed(scan, np.random.default_rng(1).random(data.shape)),
+        "upside down": changed(scan, data[:, :, ::-1]),
+        "mouse": mouse(0.5),
+        "large mouse": mouse(4.0),
+        "cylinder": cylinder(),
+    }
+
+
+@pytest.mark.parametrize(
+    ("image", "checks"),
+    [
+        ("amyloid PET without plaques", {"similarity", "grey_white_contrast"}),
+        *((image, {"similarity"}) for image in ("amyloid PET with plaques", "MRI", "MRI without a scalp")),
+        *((image, {"similarity"}) for image in ("noise", "upside down")),
+        *((image, set()) for image in ("mask", "left half", "upper half", "one side empty")),
+        *((image, set()) for image in ("mouse", "large mouse", "cylinder")),
+    ],
+)
+def test_other_image_is_refused(images, image, checks, model):
+    assert checks <= refused(images[image], model)
 
 
 def test_tissue_map_is_refused_despite_its_similarity(maps, model):
@@ -83,57 +127,18 @@ def test_tissue_map_is_refused_despite_its_similarity(maps, model):
     assert "similarity" not in found
 
 
-def test_mask_is_refused(maps, model):
-    assert refused(Volume((maps["t1"] > 0).astype(np.float32), tissue_map("t1").affine), model)
+def test_statistical_map_is_refused_for_its_negative_values(model):
+    values = ndimage.gaussian_filter(np.random.default_rng(2).normal(size=(91, 109, 91)), 3)
+    affine = np.array([[2, 0, 0, -90], [0, 2, 0, -126], [0, 0, 2, -72], [0, 0, 0, 1.0]])
+    found = refused(Volume(values.astype(np.float32), affine), model, align="none")
+    assert {"similarity", "negative_share"} <= found
 
 
-class TestPartOfAHead:
-    def test_half_a_head_is_refused(self, scan, model):
-        left, upper = (size // 2 for size in scan.data.shape[::2])
-        moved = np.eye(4)
-        moved[2, 3] = upper
-        refused(Volume(scan.data[:left].copy(), scan.affine), model)
-        refused(Volume(scan.data[:, :, upper:].copy(), scan.affine @ moved), model)
-        one_sided = scan.data.copy()
-        one_sided[:left] = 0
-        refused(Volume(one_sided, scan.affine), model)
-
-    def test_cut_vertex_is_flagged_or_refused(self, scan, model):
-        kept = int(scan.data.shape[2] * 0.72)
-        cut = Volume(scan.data[:, :, :kept].copy(), scan.affine)
-        try:
-            checks = answer(cut, model, name="cut").document["checks"]
-        except RefusedError as error:
-            checks = error.checks
-        assert {"brain_in_view", "field_of_view_mm"} & {
-            check["name"] for check in checks if check["verdict"] != "ok"
-        }
-
-
-class TestNoHead:
-    def test_noise_is_refused(self, scan, model):
-        noise = np.random.default_rng(1).random(scan.data.shape, dtype=np.float32)
-        assert "similarity" in refused(Volume(noise, scan.affine), model)
-
-    @pytest.mark.parametrize("edge_mm", [0.5, 4.0])
-    def test_mouse_is_refused_at_any_voxel_size(self, model, edge_mm):
-        x, y, z = np.indices((64, 64, 64)) - 31.5
-        body = np.exp(-((x / 8) ** 2) - (y / 14) ** 2 - (z / 7) ** 2)
-        head = 2 * np.exp(-((x / 4) ** 2) - ((y - 22) / 5) ** 2 - (z / 4) ** 2)
-        mouse = Volume((body + head).astype(np.float32), np.diag([edge_mm] * 3 + [1]))
-        refused(mouse, model)
-
-    def test_statistical_map_is_refused_for_its_negative_values(self, model):
-        values = ndimage.gaussian_filter(np.random.default_rng(2).normal(size=(91, 109, 91)), 3)
-        affine = np.array([[2, 0, 0, -90], [0, 2, 0, -126], [0, 0, 2, -72], [0, 0, 0, 1.0]])
-        found = refused(Volume(values.astype(np.float32), affine), model, align="none")
-        assert {"similarity", "negative_share"} <= found
-
-    def test_cylinder_is_refused(self, model):
-        x, y, _ = np.indices((64, 64, 64)) - 31.5
-        full = ndimage.gaussian_filter((x**2 + y**2 < 25**2).astype(np.float32), 2)
-        refused(Volume(full, np.diag([4.0, 4.0, 4.0, 1.0])), model)
-
-
-def test_head_upside_down_is_refused(scan, model):
-    assert "similarity" in refused(Volume(scan.data[:, :, ::-1].copy(), scan.affine), model)
+def test_cut_vertex_is_flagged_or_refused(scan, model):
+    cut = changed(scan, scan.data[:, :, : int(scan.data.shape[2] * 0.72)])
+    try:
+        checks = answer(cut, model, name="cut").document["checks"]
+    except RefusedError as error:
+        checks = error.checks
+    found = {check["name"] for check in checks if check["verdict"] != "ok"}
+    assert {"brain_in_view", "field_of_view_mm"} & found

@@ -34,15 +34,10 @@ def tissue(brain):
 
 
 def measured(ratio, brain, tissue):
-    profile = {"mean": [1.0], "precision": [[4.0]]}
     return measures(
-        ratio.astype(np.float32),
-        brain=brain,
-        tissue=tissue,
-        uptake=np.array([2.0]),
-        profile=profile,
-        similarity=0.6,
-    )
+        ratio.astype(np.float32), brain=brain, tissue=tissue, uptake=np.array([2.0]), similarity=0.6,
+        profile={"mean": [1.0], "precision": [[4.0]]},
+    )  # fmt: skip
 
 
 def training(scans=60):
@@ -50,32 +45,30 @@ def training(scans=60):
     return {name: rng.normal(0.5, 0.05, scans) for name in CHECKS}
 
 
-class TestMeasures:
-    def test_contrast_is_grey_over_white(self, brain, tissue):
-        ratio = np.where(tissue == 2, 1.0, np.where(tissue == 1, 1.5, 0.0))
-        assert measured(ratio, brain, tissue)["grey_white_contrast"] == pytest.approx(1.5)
+def half(brain):
+    return np.where(np.arange(SHAPE[0])[:, None, None] < 4, 0.0, brain)
 
-    def test_uptake_outside_the_brain_is_counted(self, brain, tissue):
-        ratio = brain.astype(float)
-        ratio[0, 0, 0] = brain.sum() / 3
-        assert measured(ratio, brain, tissue)["outside_share"] == pytest.approx(0.25)
 
-    def test_asymmetry_is_nil_for_a_mirrored_and_high_for_half_an_image(self, brain, tissue):
-        assert measured(brain.astype(float), brain, tissue)["asymmetry"] == 0
-        half = brain.astype(float)
-        half[:4] = 0
-        assert measured(half, brain, tissue)["asymmetry"] > 0.5
+@pytest.mark.parametrize(
+    ("ratio", "name", "expected"),
+    [
+        (lambda brain, tissue: np.where(tissue == 2, 1.0, 1.5 * brain), "grey_white_contrast", 1.5),
+        (lambda brain, _: np.where(brain, 1.0, brain.sum() / 3 / (~brain).sum()), "outside_share", 0.25),
+        (lambda brain, _: brain, "asymmetry", 0),
+        (lambda brain, _: half(brain), "asymmetry", 4 / 3),
+        (lambda brain, _: np.ones(brain.shape), "roughness", 0),
+        (lambda brain, _: np.ones(brain.shape), "negative_share", 0),
+        (lambda brain, _: np.where(brain, 1.0, -1.0), "negative_share", 1 - 80 / 576),
+    ],
+)
+def test_measure_of_an_image_is_its_expected_value(brain, tissue, ratio, name, expected):
+    assert measured(ratio(brain, tissue), brain, tissue)[name] == pytest.approx(expected, abs=1e-6)
 
-    def test_roughness_and_negative_values_are_measured(self, brain, tissue):
-        flat = measured(np.ones(SHAPE), brain, tissue)
-        assert flat["roughness"] == pytest.approx(0)
-        assert flat["negative_share"] == 0
-        assert measured(np.where(brain, 1.0, -1.0), brain, tissue)["negative_share"] > 0.5
 
-    def test_view_of_half_the_brain_is_measured(self):
-        points = np.array([[0.0, 0, 0], [0, 0, 5], [0, 0, 15], [0, 0, 25]])
-        found = view_measures((10, 10, 11), np.eye(4), np.eye(4), points)
-        assert found == {"brain_in_view": 0.5, "field_of_view_mm": 10.0}
+def test_view_of_half_the_brain_is_measured():
+    points = np.array([[0.0, 0, 0], [0, 0, 5], [0, 0, 15], [0, 0, 25]])
+    found = view_measures((10, 10, 11), np.eye(4), np.eye(4), points)
+    assert found == {"brain_in_view": 0.5, "field_of_view_mm": 10.0}
 
 
 class TestLimits:
@@ -90,15 +83,11 @@ class TestLimits:
         values = training()
         limits = limits_of(values, min_similarity=0.1)
         usual = {name: float(np.median(values[name])) for name in CHECKS}
-        limit = next(one for one in limits if one["name"] == "asymmetry")
-        for value, verdict in (
-            (limit["flag_above"] + 0.001, "flagged"),
-            (limit["refuse_above"] + 0.001, "refused"),
-        ):
-            row = next(
-                one for one in judged(usual | {"asymmetry": value}, limits) if one["name"] == "asymmetry"
-            )
-            assert row["verdict"] == verdict
+        (limit,) = (row for row in limits if row["name"] == "asymmetry")
+        for key, verdict in (("flag_above", "flagged"), ("refuse_above", "refused")):
+            rows = judged(usual | {"asymmetry": limit[key] + 0.001}, limits)
+            (row,) = (row for row in rows if row["verdict"] != "ok")
+            assert (row["name"], row["verdict"]) == ("asymmetry", verdict)
             assert "one side differs" in row["reason"]
             assert "training scans have" in row["reason"]
 

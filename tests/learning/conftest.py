@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from adpet.learning.data import SliceRef
+from adpet.learning.data import Augmentation, SliceRef
 from adpet.learning.model import build_model
-from adpet.learning.training import Optimisation
+from adpet.learning.training import Optimisation, train
 
 SIZE = 32
 SLICES = 8
@@ -18,6 +18,7 @@ MODEL = {
     "dropout": 0.2,
     "seed": 1,
 }
+AUGMENTATION = Augmentation(rotation_degrees=5, zoom=0.05, shift=0.03, intensity=0.05)
 OPTIMISATION = {
     "optimizer": "adamw",
     "learning_rate": 2e-3,
@@ -71,3 +72,21 @@ def cohort(tmp_path_factory, write_cohort) -> list[SliceRef]:
 @pytest.fixture(scope="session")
 def slices_of():
     return lambda refs: np.stack([np.load(ref.path)[ref.index] for ref in refs])
+
+
+@pytest.fixture(scope="session")
+def fit(small_model, quick, cohort):
+    """Return a function that trains a small network; keywords change the training."""
+
+    def fit(
+        model=None, *, training=cohort[:128], validation=cohort[128:], augmentation=AUGMENTATION,
+        monitor="val_loss", checkpoint=None, on_epoch=None, **options,
+    ):  # fmt: skip
+        model = model or small_model()
+        history = train(
+            model, training, validation, optimisation=quick(**options), augmentation=augmentation,
+            monitor=monitor, seed=3, checkpoint=checkpoint, on_epoch=on_epoch,
+        )  # fmt: skip
+        return model, history
+
+    return fit

@@ -1,8 +1,7 @@
 import subprocess
 import sys
-import time
 import zipfile
-from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -13,7 +12,6 @@ from adpet.learning.checkpoint import (
     State,
     load_model,
     read_checkpoint,
-    save_model,
     training_fingerprint,
     weights_difference,
     write_checkpoint,
@@ -26,15 +24,8 @@ def model(small_model):
 
 
 class TestSaveModel:
-    def test_bytes_repeat(self, model, tmp_path):
-        save_model(model, tmp_path / "one.keras")
-        time.sleep(1.1)  # Keras stamps whole seconds
-        save_model(model, tmp_path / "two.keras")
-        assert (tmp_path / "one.keras").read_bytes() == (tmp_path / "two.keras").read_bytes()
-        assert sorted(path.name for path in tmp_path.iterdir()) == ["one.keras", "two.keras"]
-
     def test_bytes_repeat_in_another_process(self, tmp_path):
-        """Keras would write addresses of objects in memory."""
+        """Keras would write the time and addresses of objects in memory."""
         code = (
             "import sys; from pathlib import Path; from adpet.learning.model import build_model; "
             "from adpet.learning.checkpoint import save_model; "
@@ -45,14 +36,8 @@ class TestSaveModel:
         for name in ("one.keras", "two.keras"):
             subprocess.run([sys.executable, "-c", code, str(tmp_path / name)], check=True)
         assert (tmp_path / "one.keras").read_bytes() == (tmp_path / "two.keras").read_bytes()
-
-    def test_loaded_model_predicts_the_same_without_pickle(self, model, tmp_path):
-        save_model(model, tmp_path / "model.keras")
-        slices = np.random.default_rng(0).integers(0, 255, (2, 32, 32, 1), dtype=np.uint8)
-        np.testing.assert_array_equal(
-            model.predict_on_batch(slices), load_model(tmp_path / "model.keras").predict_on_batch(slices)
-        )
-        with zipfile.ZipFile(tmp_path / "model.keras") as archive:
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["one.keras", "two.keras"]
+        with zipfile.ZipFile(tmp_path / "two.keras") as archive:
             assert set(archive.namelist()) == {"config.json", "metadata.json", "model.weights.h5"}
 
 
@@ -79,15 +64,6 @@ class TestLoadModel:
 
 
 class TestWeightsDifference:
-    class Network:
-        """The one method of a Keras model that is called."""
-
-        def __init__(self, *weights):
-            self.weights = [np.asarray(values, dtype=np.float32) for values in weights]
-
-        def get_weights(self):
-            return self.weights
-
     @pytest.mark.parametrize(
         ("first", "second", "difference"),
         [
@@ -100,7 +76,11 @@ class TestWeightsDifference:
         ],
     )
     def test_difference_is_none_for_equal_bits_and_infinite_for_other_shapes(self, first, second, difference):
-        assert weights_difference(self.Network(*first), self.Network(*second)) == difference
+        networks = (
+            SimpleNamespace(get_weights=lambda weights=weights: [np.array(w, np.float32) for w in weights])
+            for weights in (first, second)
+        )
+        assert weights_difference(*networks) == difference
 
 
 class TestCheckpoint:
@@ -138,21 +118,8 @@ class TestCheckpoint:
         assert read_checkpoint(path, "mark") is None
 
     def test_pickle_in_a_checkpoint_is_not_opened(self, tmp_path):
-        class Bomb:
-            def __reduce__(self):
-                return (Path.touch, (tmp_path / "it ran",))
-
-        np.savez(tmp_path / "bomb.npz", facts=np.array([Bomb()], dtype=object))
-        assert read_checkpoint(tmp_path / "bomb.npz", "mark") is None
-        assert not (tmp_path / "it ran").exists()
-
-    def test_failed_write_leaves_the_earlier_checkpoint(self, path):
-        unwritable = self.state(2.0)
-        unwritable.rows[0]["loss"] = object()
-        with pytest.raises(TypeError):
-            write_checkpoint(path, unwritable, "mark")
-        assert read_checkpoint(path, "mark").model[0][0, 0] == 1.0
-        assert list(path.parent.iterdir()) == [path]
+        np.savez(tmp_path / "pickle.npz", facts=np.array([{"mark": "mark"}], dtype=object))
+        assert read_checkpoint(tmp_path / "pickle.npz", "mark") is None
 
 
 class TestFingerprint:

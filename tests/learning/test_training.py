@@ -19,11 +19,8 @@ from adpet.learning.training import (
     is_better,
     predict,
     roc_auc,
-    train,
     validation_metrics,
 )
-
-AUGMENTATION = Augmentation(rotation_degrees=5, zoom=0.05, shift=0.03, intensity=0.05)
 
 # Trains in a process of its own and prints what came of it; `kill_at` is "epoch:step" or "never".
 PROGRAM = """
@@ -85,22 +82,6 @@ def run_program(refs, checkpoint: Path, kill_at: str):
 @pytest.fixture(scope="module")
 def sides(cohort):
     return cohort[:128], cohort[128:]
-
-
-@pytest.fixture(scope="module")
-def fit(small_model, quick, sides):
-    """Return a function that trains the small network; keywords change the training."""
-
-    def fit(model=None, *, validation=sides[1], augmentation=AUGMENTATION, monitor="val_loss", **options):
-        model = model or small_model()
-        keywords = {name: options.pop(name) for name in ("checkpoint", "on_epoch") if name in options}
-        history = train(
-            model, sides[0], validation, optimisation=quick(**options), augmentation=augmentation,
-            monitor=monitor, seed=3, **keywords,
-        )  # fmt: skip
-        return model, history
-
-    return fit
 
 
 @pytest.fixture(scope="module")

@@ -47,7 +47,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--real",
         type=Path,
-        default=None,
         help="with --check: a mean FDG-PET image of patients and controls, in MNI space, to be compared with",
     )
 
@@ -65,22 +64,15 @@ def main(options: argparse.Namespace) -> None:
 def run(*, real: Path | None) -> tuple[str, int]:
     """Simulate two cohorts; return the table of targets and misses.
 
-    One follows `params.yaml`, one is healthy.
-
-    Parameters
-    ----------
-    real : Path or None
-        A mean of real FDG-PET images, half of them of patients.
-
-    Raises
-    ------
-    InputError
-        If the image cannot be read or aligned.
+    One follows `params.yaml`, one is healthy; `real` is a mean of FDG-PET images, half of them of patients.
     """
     params = load_params()
     # Read first: a wrong path should not wait for the cohorts.
-    image = None if real is None else _on_grid(real)
-    recipe = _large_enough(simulation_recipe(params))
+    image = None if real is None else normalize(read_volume(real), _standard())[0].data
+    recipe = simulation_recipe(params)
+    # One visit each and enough subjects.
+    sizes = {name: max(getattr(recipe, name), FEWEST_IN_GROUP) for name in ("ad_subjects", "cn_subjects")}
+    recipe = replace(recipe, **sizes, followup_fraction=0.0)
     cohort, measures = _measured(recipe, params, label="cohort")
     healthy = replace(recipe, ad_severity_mean=0.0, ad_severity_sd=0.0, preclinical_fraction=0.0)
     targets = [
@@ -91,12 +83,6 @@ def run(*, real: Path | None) -> tuple[str, int]:
         null_target(*_measured(healthy, params, label="healthy cohort")),
     ]
     return _table(targets, subjects=len(cohort)), sum(target.met is False for target in targets)
-
-
-def _large_enough(recipe: SimulationRecipe) -> SimulationRecipe:
-    """Return the recipe with one visit each and enough subjects."""
-    sizes = {name: max(getattr(recipe, name), FEWEST_IN_GROUP) for name in ("ad_subjects", "cn_subjects")}
-    return replace(recipe, **sizes, followup_fraction=0.0)
 
 
 def _measured(
@@ -114,11 +100,6 @@ def _measure(row: Row, *, recipe: SimulationRecipe) -> ScanMeasures:
 
 def _standard() -> Standard:
     return load_standard(grid_mm=GRID_MM, reference="global", align="affine")
-
-
-def _on_grid(real: Path) -> Array:
-    """Return the real mean image, registered to the standard grid."""
-    return normalize(read_volume(real), _standard())[0].data
 
 
 def _likeness(measures: Sequence[ScanMeasures], real: Array | None) -> Target:

@@ -1,4 +1,4 @@
-"""Predict the probability of AD for scans, with maps and quality checks."""
+"""Predict the probability of AD for scans."""
 
 import argparse
 import sys
@@ -24,21 +24,7 @@ STDOUT = Path("-")
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Options of a prediction.
-
-    Attributes
-    ----------
-    model : str, optional
-        A folder, ``models:/NAME/VERSION`` or ``models:/NAME@ALIAS``; None is the champion.
-    output : Path, optional
-        The folder for all scans' files; None is a folder a scan, named after it, where one stands.
-    align : {"affine", "none"}, optional
-        None is as in training.
-    json, csv : Path, optional
-        Where all answers go as one document; ``-`` is stdout.
-    frames : bool
-        Whether a folder is one scan, whose files are its frames.
-    """
+    """Options of a prediction, as `add_arguments` describes them."""
 
     model: str | None = None
     output: Path | None = None
@@ -55,22 +41,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--model",
-        default=None,
         help="an exported model's folder, models:/NAME/VERSION or models:/NAME@ALIAS (default: the champion)",
     )
     parser.add_argument(
         "--output",
         type=Path,
-        default=None,
         help="folder for maps, pages and values, apart from the scans (default: one a scan, in the present "
         "folder, named after it)",
     )
-    parser.add_argument("--json", type=Path, default=None, help="file for all answers; - is stdout")
-    parser.add_argument("--csv", type=Path, default=None, help="file for a row a scan; - is stdout")
+    parser.add_argument("--json", type=Path, help="file for all answers; - is stdout")
+    parser.add_argument("--csv", type=Path, help="file for a row a scan; - is stdout")
     parser.add_argument(
         "--align",
         choices=["affine", "none"],
-        default=None,
         help="`none` for scans that are in MNI space already (default: as in training)",
     )
     parser.add_argument(
@@ -87,15 +70,7 @@ def main(options: argparse.Namespace) -> None:
 
 
 def run(paths: Sequence[Path], options: Options) -> str:
-    """Predict all scans, write the files, and return the printed text.
-
-    Raises
-    ------
-    InputError
-        If a path or the model cannot be used, or a scan was not answered; the others then were.
-    TrackingError
-        If there is no such registered model.
-    """
+    """Predict scans, write the files, return the printed text."""
     scans = scans_at(paths, frames=options.frames)
     _require_other_folder(options.output, scans)
     # Read first: a wrong path should not wait for the model to load.
@@ -107,12 +82,19 @@ def run(paths: Sequence[Path], options: Options) -> str:
     for path, render in ((options.json, answers_as_json), (options.csv, answers_as_csv)):
         if path is not None:
             _write(path, render(answers))
-    quiet = STDOUT in (options.json, options.csv)
-    text = "" if quiet else _summary(answers, scans, options)
-    failed = [row for row in answers if "error" in row]
-    if failed:
-        _report(failed, text, of=len(answers))
-    return text
+    text = "" if STDOUT in (options.json, options.csv) else _summary(answers, scans, options)
+    failed = [row["error"] for row in answers if "error" in row]
+    if not failed:
+        return text
+    if len(answers) == 1:
+        raise InputError(failed[0])
+    if text:
+        print(text)
+    print(*failed, sep="\n", file=sys.stderr)
+    received = len(answers) - len(failed)
+    raise InputError(
+        f"required an answer for each of {len(answers)} scans; received {received}, and the reasons above"
+    )
 
 
 def _require_other_folder(output: Path | None, scans: Sequence[ScanPath]) -> None:
@@ -146,31 +128,28 @@ def _opened(named: str | None) -> ExportedModel:
 
 
 def _attempt(scan: ScanPath, model: ExportedModel, options: Options) -> dict[str, Any]:
-    """Predict one scan and write its files, or document the failure."""
+    """Answer one scan with its files, or document the failure."""
     failed: dict[str, Any] = {"scan": scan.stem, "model": model.name}
     try:
         return _answered(scan, model, options)
-    except RefusedError as error:
-        return {**failed, "checks": error.checks, "error": _about(scan, str(error))}
     except AdpetError as error:
-        return {**failed, "error": _about(scan, str(error))}
+        if isinstance(error, RefusedError):
+            failed["checks"] = error.checks
+        about = str(error)
+        reason = about if about.startswith(str(scan.path)) else f"{scan.path}: {about}"
     except OSError as error:
-        return {**failed, "error": f"{error.filename or scan.path}: {error.strerror or type(error).__name__}"}
+        reason = f"{error.filename or scan.path}: {error.strerror or type(error).__name__}"
     except Exception as error:  # noqa: BLE001 - one scan must not stop the others
         # Its text may quote the file, which is of a participant.
-        return {**failed, "error": f"{scan.path}: failed for a reason not foreseen: {type(error).__name__}"}
+        reason = f"{scan.path}: failed for a reason not foreseen: {type(error).__name__}"
+    return {**failed, "error": reason}
 
 
 def _answered(scan: ScanPath, model: ExportedModel, options: Options) -> dict[str, Any]:
     header = read_header(scan.path)
     volume = read_volume(scan.path, frame_seconds=frame_seconds(scan.path, header.n_frames))
     found = answer(
-        volume,
-        model,
-        name=scan.stem,
-        shape=header.shape,
-        affine=header.affine,
-        align=options.align,
+        volume, model, name=scan.stem, shape=header.shape, affine=header.affine, align=options.align
     )
     write_answer(found, model, _folder(scan, options), scan.stem)
     return found.document
@@ -178,10 +157,6 @@ def _answered(scan: ScanPath, model: ExportedModel, options: Options) -> dict[st
 
 def _folder(scan: ScanPath, options: Options) -> Path:
     return options.output or Path(f"{scan.stem}_adpet")
-
-
-def _about(scan: ScanPath, reason: str) -> str:
-    return reason if reason.startswith(str(scan.path)) else f"{scan.path}: {reason}"
 
 
 def _write(path: Path, text: str) -> None:
@@ -192,28 +167,12 @@ def _write(path: Path, text: str) -> None:
         aside.write_text(text, encoding="utf-8")
 
 
-def _report(failed: Sequence[dict[str, Any]], text: str, *, of: int) -> None:
-    """Print every reason, and raise an error."""
-    if of == 1:
-        raise InputError(failed[0]["error"])
-    if text:
-        print(text)
-    for failure in failed:
-        print(failure["error"], file=sys.stderr)
-    raise InputError(
-        f"required an answer for each of {of} scans; received {of - len(failed)}, and the reasons above"
-    )
-
-
 def _summary(answers: Sequence[dict[str, Any]], scans: Sequence[ScanPath], options: Options) -> str:
-    lines = _single(answers[0]) if len(answers) == 1 else list(_table(answers, scans))
+    lines = list(_single(answers[0]) if len(answers) == 1 else _table(answers))
     if any(row.get("leaky") for row in answers):
         lines.append("LEAKY: this model was trained and tested on the same subjects")
-    where = _folder(scans[0], options)
-    if options.output or len(scans) == 1:
-        lines.append(f"maps, page and values: {where}/")
-    else:
-        lines.append(f"maps, pages and values: {where}/ and so on")
+    what, more = ("page", "") if options.output or len(scans) == 1 else ("pages", " and so on")
+    lines.append(f"maps, {what} and values: {_folder(scans[0], options)}/{more}")
     return "\n".join([*lines, RESEARCH_ONLY])
 
 
@@ -232,16 +191,16 @@ def _single(document: dict[str, Any]) -> list[str]:
     ]
 
 
-def _table(answers: Sequence[dict[str, Any]], scans: Sequence[ScanPath]) -> Iterator[str]:
-    width = max(len(scan.stem) for scan in scans)
+def _table(answers: Sequence[dict[str, Any]]) -> Iterator[str]:
+    width = max(len(row["scan"]) for row in answers)
     yield f"{'scan':<{width}}  probability of AD"
-    for row, scan in zip(answers, scans, strict=True):
+    for row in answers:
         if "error" in row:
-            yield f"{scan.stem:<{width}}  not answered"
+            yield f"{row['scan']:<{width}}  not answered"
             continue
         flags = [check["name"] for check in row["checks"] if check["verdict"] != "ok"]
         more = f"  unlike the training scans: {', '.join(flags)}" if flags else ""
-        yield f"{scan.stem:<{width}}  {row['probability_of_ad']:.3f}{more}"
+        yield f"{row['scan']:<{width}}  {row['probability_of_ad']:.3f}{more}"
     answered = next((row for row in answers if "error" not in row), None)
     if answered is not None:
         yield f"threshold {answered['threshold']:.3f} ({answered['model']})"

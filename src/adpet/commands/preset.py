@@ -20,7 +20,7 @@ DEFAULTS = "defaults"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("name", nargs="?", default=None, help="the preset (default: list them)")
+    parser.add_argument("name", nargs="?", help="the preset (default: list them)")
 
 
 def main(options: argparse.Namespace) -> None:
@@ -32,11 +32,6 @@ def run(name: str | None) -> str:
     """Apply a preset and return the changes, or all names.
 
     The comments and the other values of ``params.yaml`` stay as they are.
-
-    Raises
-    ------
-    ParameterError
-        If there is no such preset, or its values are refused.
     """
     names = [DEFAULTS, *sorted(path.stem for path in PRESETS.glob("*.yaml"))]
     if name is None:
@@ -59,8 +54,10 @@ def run(name: str | None) -> str:
     yaml.dump(document, text)
     with atomic_write(PARAMS) as aside:
         aside.write_text(text.getvalue(), encoding="utf-8")
-    changes = "\n".join(f"{key}: added" for key in values) if name == DEFAULTS else ""
-    return (changes or _changes(before, load_params().flat())) + "\nNow run: dvc repro"
+    changes = [f"{key}: added" for key in values] if name == DEFAULTS else []
+    after = load_params().flat()
+    changes += [f"{key}: {before[key]} -> {after[key]}" for key in after if before[key] != after[key]]
+    return "\n".join(changes or ["params.yaml holds these values already"]) + "\nNow run: dvc repro"
 
 
 def _missing(document: dict[str, Any]) -> dict[str, Any]:
@@ -72,8 +69,3 @@ def _missing(document: dict[str, Any]) -> dict[str, Any]:
         elif section not in document:
             missing[section] = values
     return missing
-
-
-def _changes(before: dict[str, object], after: dict[str, object]) -> str:
-    lines = [f"{key}: {before[key]} -> {after[key]}" for key in after if before[key] != after[key]]
-    return "\n".join(lines) or "params.yaml holds these values already"

@@ -25,37 +25,24 @@ def main(_: argparse.Namespace) -> None:
 
 
 def run() -> str:
-    """Return the summary of the project's results.
-
-    Raises
-    ------
-    InputError
-        If the pipeline has not been run.
-    """
+    """Return the summary of the project's results."""
     for path in (paths.METRICS, paths.FINDINGS, paths.VERSION, paths.AUDIT):
         if not path.exists():
             raise InputError(f"{path}: required, but not there; run: dvc repro")
-    metrics, found, version = (
-        read_contract(paths.METRICS, Metrics),
-        read_json(paths.FINDINGS),
-        read_json(paths.VERSION),
-    )
+    metrics = read_contract(paths.METRICS, Metrics)
+    found, version = read_json(paths.FINDINGS), read_json(paths.VERSION)
     test = read_contract(paths.AUDIT, LeakageDocument).leakage.audit
-    rows = [*_doubts(metrics, found), *_facts(metrics, version, test)]
-    lines = [f"{name:<18}{text}" for name, text in rows]
-    lines += [f"{'':<18}{sentence}" for sentence in found["beaten"]]
-    following = [line.format(version=version["version"]) for line in NEXT]
-    return "\n".join(["", *lines, "", *following])
-
-
-def _doubts(metrics: Metrics, found: dict[str, list[str]]) -> list[tuple[str, str]]:
-    """Return warnings: a leak, a confound, an equal baseline."""
-    leak = [("LEAKY", "subjects stand on both sides of this split: these figures are no result")]
-    return [
-        *(leak if metrics.leakage.leaky else []),
+    leak = ("LEAKY", "subjects stand on both sides of this split: these figures are no result")
+    rows = [
+        *([leak] if metrics.leakage.leaky else []),
         *(("WARNING", sentence) for sentence in found["warnings"]),
         *(("NOT BETTER", sentence) for sentence in found["not_beaten"]),
+        *_facts(metrics, version, test),
+        *(("", sentence) for sentence in found["beaten"]),
     ]
+    lines = [f"{name:<18}{text}" for name, text in rows]
+    following = [line.format(version=version["version"]) for line in NEXT]
+    return "\n".join(["", *lines, "", *following])
 
 
 def _facts(metrics: Metrics, version: dict[str, Any], test: LeakageTest) -> list[tuple[str, str]]:
@@ -92,9 +79,8 @@ def _cross_validation() -> list[tuple[str, str]]:
     lines = [("cross-validation", pooled)]
     if "unsearched" in summary:
         rest = counts["subjects"] - counts["searched"]
-        auc = Estimate(**summary["unsearched"]["auc"])
-        text = f"{_interval(auc)} AUC on the {rest} that the search has not seen"
-        lines.append(("", text))
+        auc = _interval(Estimate(**summary["unsearched"]["auc"]))
+        lines.append(("", f"{auc} AUC on the {rest} that the search has not seen"))
     return lines
 
 

@@ -6,7 +6,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
@@ -40,7 +40,7 @@ REGIONS: Final = "regions.nii.gz"
 TISSUE: Final = "tissue.nii.gz"
 FILES: Final = (NETWORK, TEMPLATE, BRAIN, REFERENCE, REGIONS, TISSUE)
 
-# Constants that follow from others, or do not belong to the registration.
+# Constants that follow from others.
 _NOT_EXPORTED: Final = ("IDENTITY", "FWHM_PER_SIGMA", "LEVELS")
 
 
@@ -52,13 +52,7 @@ class Network:
 
     @classmethod
     def read(cls, path: Path) -> "Network":
-        """Read a network.
-
-        Raises
-        ------
-        InputError
-            If the file is not an ONNX network with our input and outputs.
-        """
+        """Read a network."""
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -83,22 +77,13 @@ class Network:
     def __call__(
         self, slices: npt.NDArray[np.uint8]
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """Return the CAM and probability of slices.
+        """Return the CAM and probability of AD of slices.
 
-        Parameters
-        ----------
-        slices : (n, height, width) uint8 ndarray
-
-        Returns
-        -------
-        cam : (n, h, w) float32 ndarray
-            AD minus CN, in units of the logit.
-        probability : (n,) float32 ndarray
-            Of AD.
+        The CAM, (n, h, w), is AD minus CN in units of the logit; the probability is (n,).
         """
         parts = [
             self.session.run([CAM, PROBABILITY], {INPUT: slices[start : start + BATCH, ..., np.newaxis]})
-            for start in range(0, max(len(slices), 1), BATCH)
+            for start in range(0, len(slices), BATCH)
         ]
         return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
 
@@ -113,14 +98,8 @@ class ExportedModel:
         As in answers: the folder's name, or ``models:/NAME/VERSION``.
     document : dict
         `model.json`.
-    standard : Standard
-        Template space, and how scans are normalized to it.
-    regions : (i, j, k) int16 ndarray
     tissue : (i, j, k) uint8 ndarray
         1 where a voxel is mostly grey matter, 2 where it is mostly white matter.
-    grid : CoronalGrid
-        The planes that the network is given.
-    network : Network
     leaky : bool
         Whether the model's split had subjects on two sides.
     """
@@ -143,26 +122,14 @@ class ExportedModel:
 def open_model(folder: Path, *, name: str | None = None, leaky: bool = False) -> ExportedModel:
     """Open an exported model, and verify its files.
 
-    Parameters
-    ----------
-    folder : Path
-    name : str, optional
-        As in answers (default: the folder's name).
-    leaky : bool
-        True if the registry marks it as leaky, whatever the folder says.
-
-    Raises
-    ------
-    InputError
-        If the folder is not an exported model, has another format or a changed file, or was made by a
-        registration with other constants than this package's.
+    `name` is that in answers (default: the folder's); `leaky` marks it as leaky, whatever the folder says.
     """
     document = _read_document(folder)
+    for file in FILES:
+        if file not in document["files"]:
+            raise _unusable(folder, f"{DOCUMENT} that lists {file}", "another")
     for file, digest in document["files"].items():
         _require_file(folder, file, digest)
-    missing = [file for file in FILES if file not in document["files"]]
-    if missing:
-        raise _unusable(folder, f"{DOCUMENT} that lists {', '.join(FILES)}", f"none of {', '.join(missing)}")
     _require_same_constants(folder, document)
     settings, slices = document["standard"], document["slices"]
     standard = Standard(
@@ -185,12 +152,13 @@ def open_model(folder: Path, *, name: str | None = None, leaky: bool = False) ->
 
 
 def registration_constants() -> dict[str, Any]:
-    """Return the registration's constants by lower-case name."""
-    return {
-        name.lower(): _plain(value)
+    """Return the registration's constants by lower-case name, as JSON."""
+    constants = {
+        name.lower(): value
         for name, value in vars(registration).items()
         if name.isupper() and len(name) > 1 and name not in _NOT_EXPORTED
     }
+    return dict(json.loads(json.dumps(constants, default=asdict)))
 
 
 def sha256(path: Path) -> str:
@@ -248,13 +216,6 @@ def _require_same_constants(folder: Path, document: Mapping[str, Any]) -> None:
 
 def _labels(path: Path) -> npt.NDArray[np.int16]:
     return read_volume(path).data.astype(np.int16)
-
-
-def _plain(value: Any) -> Any:
-    """Return a constant as JSON."""
-    if is_dataclass(value):
-        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
-    return [_plain(item) for item in value] if isinstance(value, tuple) else value
 
 
 def _unusable(folder: Path, required: str, received: str) -> InputError:

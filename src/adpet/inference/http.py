@@ -5,14 +5,13 @@ checked before anything is computed. A scan is on the disk only until it has bee
 """
 
 import base64
-import binascii
 import gzip
 import io
 import math
 import os
 import tempfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import BoundedSemaphore
@@ -26,7 +25,6 @@ from adpet.inference.exported_model import ExportedModel
 from adpet.inference.predictor import answer
 
 T = TypeVar("T")
-U = TypeVar("U")
 
 # Twice as many as the largest PET matrices in use have; memory for a scan is bounded by it.
 MAX_VOXELS: Final = 2**25
@@ -51,13 +49,7 @@ class Limits:
 
     @classmethod
     def from_environment(cls) -> "Limits":
-        """Return the limits set in the environment.
-
-        Raises
-        ------
-        InputError
-            If a limit is not a whole number above 0.
-        """
+        """Return the limits set in the environment."""
         return cls(
             **{name: _whole(variable) for name, variable in VARIABLES.items() if variable in os.environ}
         )
@@ -77,49 +69,36 @@ def answer_encoded(sent: Any, model: ExportedModel, limits: Limits) -> list[dict
     ----------
     sent : str or list of str
         NIfTI files in base64, gzipped or not; white space does not matter.
-    model : ExportedModel
-    limits : Limits
 
     Returns
     -------
     list of dict
         As `adpet predict --json` writes them, in the order of the scans, named "scan 1" and so on.
-
-    Raises
-    ------
-    InputError
-        If there are too many, or a scan cannot be read or is refused by the quality checks: one line with
-        the reason for each.
     """
-    texts = _texts(sent, limits)
+    texts = {f"scan {number}": text for number, text in enumerate(_texts(sent, limits), 1)}
     with _AT_ONCE, tempfile.TemporaryDirectory(prefix="adpet-scans-") as folder:
-        places = [Path(folder, str(number)) for number in range(len(texts))]
-        for place in places:
-            place.mkdir()
-        paths = _each(
-            lambda pair: _written(pair[0], pair[1], limits), list(zip(texts, places, strict=True)), places
-        )
-        return _each(lambda path: _answered(path, model, places), paths, places)
+        places = {name: Path(folder, name) for name in texts}
+        paths = _each(lambda name: _written(texts[name], places[name], limits), places)
+        return list(_each(lambda name: _answered(paths[name], model, name), places).values())
 
 
-def _each(work: Callable[[T], U], items: Sequence[T], places: Sequence[Path]) -> list[U]:
+def _each(work: Callable[[str], T], places: Mapping[str, Path]) -> dict[str, T]:
     """Apply `work` to every scan; report all failures together."""
-    done, reasons = [], []
-    for number, item in enumerate(items):
+    done, reasons = {}, []
+    for name, place in places.items():
         try:
-            done.append(work(item))
+            done[name] = work(name)
         except InputError as error:
-            reasons.append(f"{_name(number)}: {_without_path(str(error), places[number])}")
+            reasons.append(f"{name}: {_without_path(str(error), place)}")
     if reasons:
         raise InputError(" | ".join(reasons))
     return done
 
 
-def _answered(path: Path, model: ExportedModel, places: Sequence[Path]) -> dict[str, Any]:
+def _answered(path: Path, model: ExportedModel, name: str) -> dict[str, Any]:
     header = read_header(path, max_voxels=MAX_VOXELS)
     scan = read_volume(path, max_voxels=MAX_VOXELS)
     path.unlink()
-    name = _name(places.index(path.parent))
     return answer(scan, model, name=name, shape=header.shape, affine=header.affine).document
 
 
@@ -127,8 +106,7 @@ def _texts(sent: Any, limits: Limits) -> list[str]:
     texts = [sent] if isinstance(sent, str) else sent
     if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
         raise InputError(
-            "required a NIfTI file in base64, or a list of them; received "
-            f"{'an empty list' if isinstance(texts, list) and not texts else 'something else'}; send "
+            "required a NIfTI file in base64, or a list of them; received something else; send "
             '{"inputs": ["..."]}'
         )
     if len(texts) > limits.scans:
@@ -145,6 +123,7 @@ def _written(text: str, place: Path, limits: Limits) -> Path:
     packed = content.startswith(GZIP)
     if packed:
         _require_unpacked(content, limits)
+    place.mkdir()
     path = place / ("scan.nii.gz" if packed else "scan.nii")
     path.write_bytes(content)
     _require_field_of_view(read_header(path, max_voxels=MAX_VOXELS))
@@ -152,18 +131,19 @@ def _written(text: str, place: Path, limits: Limits) -> Path:
 
 
 def _decoded(text: str, limits: Limits) -> bytes:
-    if len(text) * 3 / 4 > limits.megabytes * MB * 1.05:  # with line breaks
-        raise _too_large(limits)
+    characters = "".join(text.split())
+    if len(characters) * 3 / 4 > limits.megabytes * MB:
+        raise InputError(
+            f"required {limits.megabytes} MB at most; received more; gzip the scan, or set "
+            f"{VARIABLES['megabytes']} where the model is served"
+        )
     try:
-        content = base64.b64decode("".join(text.split()), validate=True)
-    except (binascii.Error, ValueError) as error:
+        return base64.b64decode(characters, validate=True)
+    except ValueError as error:
         raise InputError(
             "required a NIfTI file in base64; received other text; encode the file with: "
             "base64 -w 0 SCAN.nii.gz"
         ) from error
-    if len(content) > limits.megabytes * MB:
-        raise _too_large(limits)
-    return content
 
 
 def _require_unpacked(content: bytes, limits: Limits) -> None:
@@ -196,17 +176,6 @@ def _require_field_of_view(header: VolumeHeader) -> None:
 def _volume(sides_mm: Sequence[float]) -> str:
     sides = " x ".join(f"{side:.0f}" for side in sides_mm)
     return f"{math.prod(sides_mm) / MM3_OF_A_LITRE:.0f} litres ({sides} mm)"
-
-
-def _too_large(limits: Limits) -> InputError:
-    return InputError(
-        f"required {limits.megabytes} MB at most; received more; gzip the scan, or set "
-        f"{VARIABLES['megabytes']} where the model is served"
-    )
-
-
-def _name(number: int) -> str:
-    return f"scan {number + 1}"
 
 
 def _without_path(reason: str, place: Path) -> str:

@@ -29,18 +29,8 @@ class ScanPath:
 def scans_at(paths: Iterable[Path], *, frames: bool = False) -> list[ScanPath]:
     """Return the scans at paths, each once, in natural order.
 
-    Parameters
-    ----------
-    paths : iterable of Path
-        A folder stands for all NIfTI and ANALYZE images in and below it; a BIDS tree for those that end in
-        ``_pet``, outside of ``derivatives`` and ``sourcedata``.
-    frames : bool
-        Whether a folder is one scan, whose files are its frames.
-
-    Raises
-    ------
-    InputError
-        If a folder has no scan.
+    A folder stands for all NIfTI and ANALYZE images in and below it, or, with `frames`, for one scan; a BIDS
+    tree for those that end in ``_pet``, outside of ``derivatives`` and ``sourcedata``.
     """
     found: dict[Path, None] = {}
     for path in paths:
@@ -86,8 +76,7 @@ def _is_scan(file: Path, folder: Path, *, bids: bool) -> bool:
         away = {"derivatives", "sourcedata"} & set(inner[:-1])
         return bool(_BIDS_SCAN.fullmatch(file.name)) and not away
     pair = PAIR.fullmatch(file.name)
-    if pair:
-        # Of a pair the header stands for both.
+    if pair:  # the header stands for both
         return pair[2].lower() == "hdr" or not scan_files(file)[0].is_file()
     return bool(NIFTI.fullmatch(file.name))
 
@@ -97,7 +86,10 @@ def _stems(files: Sequence[Path]) -> list[str]:
 
     Only folders in the given paths, or found below them, are named.
     """
-    places = [(*_folders(file), stem_of(file)) for file in files]
+    places = [
+        (*(part for part in file.parts[:-1] if part not in (file.anchor, "..")), stem_of(file))
+        for file in files
+    ]
     ends = Counter(place[start:] for place in set(places) for start in range(len(place)))
     wanted = ["_".join(_shortest(place, ends)) for place in places]
     # In lower case, as some file systems ignore case.
@@ -107,13 +99,9 @@ def _stems(files: Sequence[Path]) -> list[str]:
         numbered = (f"{stem}_{number}" for number in count(2))
         free = (name for name in numbered if name.casefold() not in reserved)
         stems.append(next(free) if stem.casefold() in taken else stem)
-        for names in (reserved, taken):
-            names.add(stems[-1].casefold())
+        reserved.add(stems[-1].casefold())
+        taken.add(stems[-1].casefold())
     return stems
-
-
-def _folders(file: Path) -> tuple[str, ...]:
-    return tuple(part for part in file.parts[:-1] if part not in (file.anchor, ".."))
 
 
 def _shortest(place: tuple[str, ...], ends: Counter[tuple[str, ...]]) -> tuple[str, ...]:

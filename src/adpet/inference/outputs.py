@@ -46,7 +46,6 @@ COLUMNS = (
 
 def write_answer(answer: Answer, model: ExportedModel, folder: Path, stem: str) -> None:
     """Write maps, page and JSON of a scan."""
-    was_there = folder.exists()
     aside = folder / f"{PARTIAL_PREFIX}{stem}"
     remove(aside)
     try:
@@ -59,15 +58,10 @@ def write_answer(answer: Answer, model: ExportedModel, folder: Path, stem: str) 
             file.replace(folder / file.name)
     finally:
         remove(aside)
-        if not was_there and folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()
 
 
 def answers_as_json(answers: Sequence[Mapping[str, Any]]) -> str:
-    """Return answers and failures as a JSON list.
-
-    A failure has `scan`, `error` and, of a refused scan, `checks`.
-    """
+    """Return answers and failures as a JSON list."""
     return json.dumps(list(answers), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
@@ -96,12 +90,13 @@ def answer_html(answer: Answer, model: ExportedModel) -> str:
     document = answer.document
     pictures = section_pictures(answer.slices, answer.maps)
     limits = {limit["name"]: limit for limit in model.document["quality"]}
+    regions = sorted(document["regions"], key=lambda region: (not region["ad_pattern"], region["z"]))
     return environment.get_template("page.html.jinja").render(
         answer=document,
         percent=round(100 * document["probability_of_ad"], 1),
         above=document["probability_of_ad"] >= document["threshold"],
         sections=list(zip(document["slices"], pictures, strict=True)),
-        regions=[_row(region) for region in _by_pattern(document["regions"])],
+        regions=[_row(region) for region in regions],
         checks=[(check, limits[check["name"]]) for check in document["checks"]],
         flagged=[check for check in document["checks"] if check["verdict"] != "ok"],
         performance=model.document["performance"],
@@ -115,27 +110,10 @@ def answer_html(answer: Answer, model: ExportedModel) -> str:
 
 
 def section_pictures(slices: npt.NDArray[np.uint8], maps: Array) -> list[str]:
-    """Draw slices with their maps, on one scale.
-
-    Parameters
-    ----------
-    slices : (n, size, size) uint8 ndarray
-    maps : (n, h, w) float32 ndarray
-        AD minus CN.
-
-    Returns
-    -------
-    list of str
-        PNG as data addresses.
-    """
+    """Draw slices with their maps as PNG data addresses."""
     scale = float(np.abs(maps).max()) or 1.0
     large = resize_maps(maps, SIDE) / scale
     return [_png(_section(plane, over)) for plane, over in zip(slices, large, strict=True)]
-
-
-def _by_pattern(regions: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Sort regions: AD pattern first, then the lowest z."""
-    return sorted(regions, key=lambda region: (not region["ad_pattern"], region["z"]))
 
 
 def _row(region: dict[str, Any]) -> dict[str, Any]:

@@ -36,18 +36,13 @@ class Answer:
     ----------
     document : dict
         As `adpet predict --json` writes it.
-    standard : Volume
-        The scan in template space, SUVR.
-    cam : Volume
-        The map in template space, AD minus CN in units of the logit.
-    scan_cam : Volume
-        The map on the scan's own grid.
+    cam, scan_cam : Volume
+        The map in template space and on the scan's own grid: AD minus CN, in units of the logit.
     slices, maps : (n, size, size) uint8 ndarray, (n, h, w) float32 ndarray
         The network's input, and its maps.
     """
 
     document: dict[str, Any]
-    standard: Volume
     cam: Volume
     scan_cam: Volume
     slices: npt.NDArray[np.uint8]
@@ -65,35 +60,29 @@ def answer(
 ) -> Answer:
     """Answer for one scan.
 
+    A scan out of distribution raises `RefusedError`, whose text names no file.
+
     Parameters
     ----------
     scan : Volume
         As `read_volume` gives it.
-    model : ExportedModel
     name : str
         Of the scan, for the answer.
     shape, affine : optional
         The grid of the scan's file, if its voxels are not in RAS+ order (default: the scan's own).
     align : {"affine", "none"}, optional
         ``none`` for a scan in MNI space (default: as in training).
-
-    Raises
-    ------
-    RefusedError
-        If the scan is out of distribution. The text names no file.
-    InputError
-        If registration fails.
     """
     found, alignment = normalize(scan, replace(model.standard, align=align or model.standard.align))
     grid = tuple(shape or scan.data.shape), scan.affine if affine is None else affine
     checks = _checks(found, model, alignment.matrix, alignment.similarity, grid)
     _refuse(checks)
     planes = coronal_slices(found.data, found.affine, model.grid)
-    slices = to_uint8(planes, window=_pair(model.document["slices"]["window"]))
+    low, high = model.document["slices"]["window"]
+    slices = to_uint8(planes, window=(low, high))
     maps, per_slice = model.network(slices)
-    cam = Volume(
-        back_project(maps, model.grid, shape=_triple(found.data.shape), affine=found.affine), found.affine
-    )
+    i, j, k = found.data.shape
+    cam = Volume(back_project(maps, model.grid, shape=(i, j, k), affine=found.affine), found.affine)
     document = {
         "scan": name,
         "model": model.name,
@@ -113,7 +102,7 @@ def answer(
     }
     inverse = np.asarray(np.linalg.inv(alignment.matrix), dtype=np.float64)
     back = resample(cam, shape=grid[0], affine=grid[1], matrix=inverse)
-    return Answer(document, found, cam, Volume(back, grid[1]), slices, maps)
+    return Answer(document, cam, Volume(back, grid[1]), slices, maps)
 
 
 def meaning(probability: float, document: Mapping[str, Any]) -> str:
@@ -180,13 +169,3 @@ def _refuse(checks: list[dict[str, Any]]) -> None:
             f"{reasons}; look at it",
             checks,
         )
-
-
-def _pair(values: Sequence[float]) -> tuple[float, float]:
-    low, high = values
-    return low, high
-
-
-def _triple(shape: Sequence[int]) -> tuple[int, int, int]:
-    i, j, k = shape
-    return i, j, k

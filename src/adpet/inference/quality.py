@@ -31,8 +31,7 @@ Verdict = Literal["ok", "flagged", "refused"]
 class Check:
     """Measure, and what values outside its limits may mean.
 
-    `least_spread` is the smallest spread between scans, in the unit of the measure: a homogeneous training
-    cohort must not make the limits narrower than another scanner's scans.
+    `least_spread` keeps the limits of a homogeneous training cohort as wide as another scanner's scans.
     """
 
     text: str
@@ -107,7 +106,6 @@ def measures(
     ----------
     ratio : (i, j, k) float32 ndarray
         SUVR in template space, whose middle plane of i is x = 0.
-    brain : (i, j, k) bool ndarray
     tissue : (i, j, k) uint8 ndarray
         1 where a voxel is mostly grey matter, 2 where it is mostly white matter, else 0.
     uptake : (regions,) float64 ndarray
@@ -116,11 +114,6 @@ def measures(
         `mean` (regions) and `precision` (regions, regions) of the training scans.
     similarity : float
         To the template.
-
-    Returns
-    -------
-    dict of str to float
-        By the names of `CHECKS`, but for those of `view_measures`.
     """
     data = ratio.astype(np.float64)
     mean = float(data[brain].mean())
@@ -143,14 +136,8 @@ def view_measures(
 ) -> dict[str, float]:
     """Measure the field of view and the brain within it.
 
-    Parameters
-    ----------
-    shape, affine : (int, int, int), (4, 4) float64 ndarray
-        The scan's own grid; voxel indices -> world mm.
-    matrix : (4, 4) float64 ndarray
-        Standard world mm -> the scan's world mm.
-    points_mm : (n, 3) float64 ndarray
-        The brain's voxels in standard world mm.
+    Shape and affine are of the scan's own grid; `matrix`, (4, 4), maps standard to scan world mm; the brain's
+    voxels are `points_mm`, (n, 3), in standard world mm.
     """
     index = apply_affine(np.linalg.inv(affine) @ matrix, points_mm)
     inside = ((index >= -0.5) & (index <= np.array(shape) - 0.5)).all(axis=1)
@@ -168,14 +155,7 @@ def profile_distance(uptake: Vector, profile: Mapping[str, Any]) -> float:
 
 
 def judged(values: Mapping[str, float], limits: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Judge measures by a model's limits.
-
-    Returns
-    -------
-    list of dict
-        `name`, `value` (None if not finite, for JSON), `verdict` ("ok", "flagged" or "refused") and
-        `reason`, in the order of `limits`.
-    """
+    """Judge measures by a model's limits."""
     rows = []
     for limit in limits:
         value = values[limit["name"]]
@@ -186,19 +166,10 @@ def judged(values: Mapping[str, float], limits: Sequence[Mapping[str, Any]]) -> 
 
 
 def profile_of(uptakes: Vector) -> dict[str, Any]:
-    """Return mean and regularised precision of regional profiles.
+    """Return mean and regularised precision of profiles, (scans, regions).
 
     The covariance is shrunk towards its own diagonal (Friedman 1989, doi:10.1080/01621459.1989.10478752), so
     that each region keeps its variance.
-
-    Parameters
-    ----------
-    uptakes : (scans, regions) float64 ndarray
-
-    Returns
-    -------
-    dict
-        `mean`, (regions,), and `precision`, (regions, regions), as lists.
     """
     covariance = np.cov(uptakes, rowvar=False).reshape(uptakes.shape[1], -1)
     variances = np.diag(covariance)
@@ -221,12 +192,7 @@ def profile_distances(uptakes: Vector, subjects: npt.NDArray[Any]) -> Vector:
 def limits_of(measured: Mapping[str, Vector], *, min_similarity: float) -> list[dict[str, Any]]:
     """Return out-of-distribution limits from the training scans.
 
-    Parameters
-    ----------
-    measured : mapping of str to (scans,) float64 ndarray
-        By the names of `CHECKS`.
-    min_similarity : float
-        Of the stage `normalize`, which excludes scans below it; a scan to be answered is refused there, too.
+    `measured` has (scans,) by the names of `CHECKS`; `min_similarity` is that of the stage `normalize`.
     """
     rows = []
     for name, check in CHECKS.items():
@@ -248,10 +214,8 @@ def limits_of(measured: Mapping[str, Vector], *, min_similarity: float) -> list[
             "high": high,
         }
         if name == "similarity":
-            row |= {
-                "refuse_below": min_similarity,
-                "flag_below": max(min_similarity, row["flag_below"]),
-            }
+            row["refuse_below"] = min_similarity
+            row["flag_below"] = max(min_similarity, row["flag_below"])
         rows.append(
             {key: round(value, 6) if isinstance(value, float) else value for key, value in row.items()}
         )
@@ -280,9 +244,7 @@ def _roughness(data: Vector, brain: Mask) -> float:
     around = np.zeros(tuple(n - 2 for n in data.shape))
     for axis in range(3):
         for end in (slice(None, -2), slice(2, None)):
-            place = list(inner)
-            place[axis] = end
-            around += data[tuple(place)]
+            around += data[(*inner[:axis], end, *inner[axis + 1 :])]
     away = (data[inner] - around / 6)[brain[inner]]
     return float(np.sqrt(np.mean(away**2)))
 

@@ -30,8 +30,6 @@ def region_table(
     ----------
     ratio, cam : (i, j, k) float32 ndarray
         SUVR; AD minus CN in units of the logit.
-    labels : (i, j, k) int16 ndarray
-    brain : (i, j, k) bool ndarray
     regions : sequence of mapping
         `label`, `name`, `ad_pattern`, `cn_mean` and `cn_sd` of an exported model.
 

@@ -34,18 +34,9 @@ Row = dict[str, float]
 
 @dataclass
 class State:
-    """State of a training after an epoch.
+    """State of a training after an epoch, counted from 0.
 
-    Attributes
-    ----------
-    model, optimizer : list of ndarray
-        All variables, in Keras' order.
-    best : list of ndarray
-        The network's variables after the best epoch.
-    rows : list of dict
-        The history, one row an epoch.
-    best_epoch : int
-        Counted from 0.
+    All variables in Keras' order, the network's after the best epoch, and the history's rows.
     """
 
     model: Arrays
@@ -67,13 +58,7 @@ def save_model(model: keras.Model, path: Path) -> None:
 
 
 def load_model(path: Path) -> keras.Model:
-    """Read a network in Keras' safe mode.
-
-    Raises
-    ------
-    InputError
-        If there is no such file, or it is not a saved network.
-    """
+    """Read a network in Keras' safe mode."""
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
@@ -99,21 +84,18 @@ def weights_difference(first: Any, second: Any) -> float | None:
 
 def write_checkpoint(path: Path, state: State, mark: str) -> None:
     """Write a checkpoint atomically, under the fingerprint `mark`."""
-    groups: dict[str, Arrays] = {name: getattr(state, name) for name in GROUPS}
-    arrays: dict[str, Any] = {
-        f"{name}/{i}": array for name, group in groups.items() for i, array in enumerate(group)
-    }
-    facts = {"mark": mark, "rows": state.rows, "best_epoch": state.best_epoch}
-    facts |= {name: len(group) for name, group in groups.items()}
+    facts: dict[str, Any] = {"mark": mark, "rows": state.rows, "best_epoch": state.best_epoch}
+    arrays: dict[str, Any] = {}
+    for name in GROUPS:
+        group = getattr(state, name)
+        facts[name] = len(group)
+        arrays |= {f"{name}/{i}": array for i, array in enumerate(group)}
     with atomic_write(path) as aside, aside.open("wb") as file:
         np.savez(file, facts=np.array(json.dumps(facts)), **arrays)
 
 
 def read_checkpoint(path: Path, mark: str) -> State | None:
-    """Read the checkpoint of this training.
-
-    None if the file is missing, broken or another training's.
-    """
+    """Read this training's checkpoint; None if missing, broken or another's."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             facts = json.loads(str(stored["facts"]))
@@ -185,9 +167,10 @@ def _renumbered(config: Any, numbers: dict[int, int]) -> Any:
 
 
 def _file_facts(path: Path) -> bytes:
-    # A missing file is reported by its reader.
-    facts = path.stat() if path.exists() else None
-    return json.dumps([str(path), facts and facts.st_size, facts and facts.st_mtime_ns]).encode()
+    if not path.exists():
+        return b""  # its reader reports it
+    facts = path.stat()
+    return json.dumps([str(path), facts.st_size, facts.st_mtime_ns]).encode()
 
 
 def _digest(parts: Iterable[bytes]) -> str:

@@ -4,7 +4,7 @@ Slices are uint8 (n, height, width, 1). A draw depends on the seed, the epoch an
 epoch can be repeated.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -43,22 +43,10 @@ class SliceRef:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Ranges of the random changes, drawn uniformly around no change.
+    """Largest random changes, drawn uniformly around no change.
 
-    Attributes
-    ----------
-    rotation_degrees : float
-        Largest rotation.
-    zoom, shear : float
-        Largest change of size, drawn for each axis, and largest slant, as fractions.
-    shift : float
-        Largest shift, drawn for each axis, as a fraction of the slice's width.
-    flip : bool
-        Whether every other slice, on average, has its left and right exchanged.
-    intensity : float
-        Largest change, as a fraction, of the gain and of the exponent of the intensities.
-    fill : {"nearest", "constant"}
-        What comes in from outside: the pixel at the edge, or 0.
+    Zoom, shear, shift (of the slice's width) and intensity (of gain and exponent) are fractions; `fill` is
+    what comes in from outside: the pixel at the edge, or 0.
     """
 
     rotation_degrees: float = 0.0
@@ -74,12 +62,7 @@ class Augmentation:
 class CutMix:
     """CutMix of two slices of one plane (Yun, ICCV 2019).
 
-    Attributes
-    ----------
-    share : float
-        Of the training slices that are mixed; the others stay whole.
-    places : int
-        Cells along each side: the places of the class activation map.
+    A `share` of the slices is mixed; `places` of the class activation map lie along each side.
     """
 
     share: float
@@ -92,25 +75,8 @@ class SliceDataset(keras.utils.PyDataset):  # type: ignore[misc]
     With `cutmix`, labels and their weights are those of two outputs, ``whole`` and ``places``: a whole slice
     counts as a whole, a mixed one place by place.
 
-    Parameters
-    ----------
-    refs : sequence of SliceRef
-    batch_size : int
-        Slices in a batch. What remains after the last full batch of an epoch is left out: the order differs
-        from epoch to epoch. Fewer slices than that make one smaller batch.
-    augmentation : Augmentation
-    seed : int
-    cutmix : CutMix, optional
-
-    Attributes
-    ----------
-    epoch : int
-        The epoch that the batches are drawn for; to be set before each epoch.
-
-    Raises
-    ------
-    InputError
-        If there are no slices, a label is not in `CLASSES`, or a packed file is unusable.
+    What remains after the last full batch of an epoch is left out: the order differs from epoch to epoch.
+    Fewer slices than a batch make one smaller batch. `epoch` is to be set before each epoch.
     """
 
     def __init__(
@@ -135,7 +101,6 @@ class SliceDataset(keras.utils.PyDataset):  # type: ignore[misc]
         self._of_plane = {
             plane: np.flatnonzero(self._planes == plane) for plane in set(self._planes.tolist())
         }
-        self._shuffled: tuple[int, Indices] | None = None
         self.epoch = 0
 
     def __len__(self) -> int:
@@ -144,7 +109,8 @@ class SliceDataset(keras.utils.PyDataset):  # type: ignore[misc]
 
     def __getitem__(self, step: int) -> tuple[Any, ...]:
         """Return a batch: inputs, labels and, with CutMix, weights."""
-        chosen = self._order()[step * self.batch_size : (step + 1) * self.batch_size]
+        order = self._rng(0).permutation(len(self._labels))
+        chosen = order[step * self.batch_size : (step + 1) * self.batch_size]
         slices = self._reader.read(chosen)
         transforms, gains = draw_augmentation(
             self._augmentation, len(chosen), slices.shape[1], self._rng(1 + step)
@@ -161,7 +127,7 @@ class SliceDataset(keras.utils.PyDataset):  # type: ignore[misc]
         cutmix: CutMix,
         rng: np.random.Generator,
     ) -> tuple[Any, ...]:
-        partners = draw_partners(self._planes[chosen], self._of_plane, rng)
+        partners = np.array([rng.choice(self._of_plane[plane]) for plane in self._planes[chosen].tolist()])
         cells = draw_cells(cutmix, len(chosen), rng)
         slices = mix_slices(inputs["slice"], self._reader.read(partners), cells)
         shown = transform_cells(cells, inputs["transform"], slices.shape[1])
@@ -172,12 +138,6 @@ class SliceDataset(keras.utils.PyDataset):  # type: ignore[misc]
             {"whole": own, "places": mix_labels(own, other, shown)},
             {"whole": is_whole, "places": np.ones(shown.shape, np.float32) - is_whole.reshape(-1, 1, 1)},
         )
-
-    def _order(self) -> Indices:
-        """Return this epoch's order, drawn once an epoch."""
-        if not self._shuffled or self._shuffled[0] != self.epoch:
-            self._shuffled = (self.epoch, self._rng(0).permutation(len(self._labels)))
-        return self._shuffled[1]
 
     def _rng(self, *streams: int) -> np.random.Generator:
         return np.random.default_rng(np.random.SeedSequence(self._seed, spawn_key=(self.epoch, *streams)))
@@ -191,13 +151,7 @@ class SliceReader:
         self._packed = lru_cache(maxsize=OPEN_FILES)(_open_packed)
 
     def read(self, numbers: Indices | Sequence[int]) -> Slices:
-        """Return slices, (n, height, width, 1) uint8.
-
-        Raises
-        ------
-        InputError
-            If a packed file is missing, is not uint8 (n, height, width) or lacks the plane.
-        """
+        """Return slices, (n, height, width, 1) uint8."""
         planes = []
         for number in numbers:
             ref = self._refs[number]
@@ -217,13 +171,7 @@ class SliceReader:
 
 
 def one_hot(refs: Sequence[SliceRef]) -> Labels:
-    """Return one-hot labels, float32 (n, 2), by `CLASSES`.
-
-    Raises
-    ------
-    InputError
-        If a label is not one of `CLASSES`.
-    """
+    """Return one-hot labels, float32 (n, 2), by `CLASSES`."""
     for ref in refs:
         if ref.label not in CLASSES:
             raise InputError(f"{ref.path}: required a label of {', '.join(CLASSES)}; received {ref.label}")
@@ -259,18 +207,8 @@ def draw_augmentation(
 def augment(images: Any, transforms: Any, gains: Any, *, fill: Fill) -> Any:
     """Augment a batch of slices, in the backend's graph.
 
-    Parameters
-    ----------
-    images : (n, height, width, 1) uint8 tensor
-    transforms : (n, 8) float32 tensor
-    gains : (n, 2) float32 tensor
-    fill : {"nearest", "constant"}
-        What comes in from outside: the pixel at the edge, or 0.
-
-    Returns
-    -------
-    augmented : (n, height, width, 1) uint8 tensor
-        Bilinear; rounded and clipped to 0 and 255, as the slices of a scan are.
+    Images, (n, height, width, 1) uint8, change as `draw_augmentation` drew it: bilinear, rounded, and clipped
+    to 0 and 255 as the slices of a scan are.
     """
     moved = keras.ops.image.affine_transform(
         keras.ops.cast(images, "float32"),
@@ -287,23 +225,6 @@ def augment(images: Any, transforms: Any, gains: Any, *, fill: Fill) -> Any:
     return keras.ops.cast(keras.ops.clip(keras.ops.round(changed), 0.0, 255.0), "uint8")
 
 
-def draw_partners(planes: Indices, of_plane: Mapping[int, Indices], rng: np.random.Generator) -> Indices:
-    """Draw a CutMix partner of the same plane.
-
-    Parameters
-    ----------
-    planes : (n,) int ndarray
-        The plane of each slice.
-    of_plane : mapping of int to (m,) int ndarray
-        The numbers of the slices of each plane, of all subjects.
-
-    Returns
-    -------
-    partners : (n,) int ndarray
-    """
-    return np.array([rng.choice(of_plane[plane]) for plane in planes.tolist()], dtype=np.intp)
-
-
 def draw_cells(cutmix: CutMix, n: int, rng: np.random.Generator) -> Cells:
     """Draw the cells that slices keep, (n, places, places) bool.
 
@@ -316,14 +237,7 @@ def draw_cells(cutmix: CutMix, n: int, rng: np.random.Generator) -> Cells:
 
 
 def mix_slices(own: Slices, other: Slices, cells: Cells) -> Slices:
-    """Mix two batches of slices by their cells.
-
-    Parameters
-    ----------
-    own, other : (n, height, width, 1) uint8 ndarray
-        Height and width are multiples of the places.
-    cells : (n, places, places) bool ndarray
-    """
+    """Mix two batches of slices by their cells."""
     places = cells.shape[1]
     kept = np.repeat(np.repeat(cells, own.shape[1] // places, axis=1), own.shape[2] // places, axis=2)
     return np.where(kept[..., np.newaxis], own, other)
@@ -337,11 +251,7 @@ def mix_labels(own: Labels, other: Labels, cells: Cells) -> Labels:
 def transform_cells(cells: Cells, transforms: npt.NDArray[np.float32], size: int) -> Cells:
     """Return the cell at each place's centre after augmentation.
 
-    Parameters
-    ----------
-    cells : (n, places, places) bool ndarray
-    transforms : (n, 8) float32 ndarray
-        As `draw_augmentation` gives them for slices of `size` pixels.
+    `transforms`, (n, 8), are those of slices of `size` pixels.
     """
     places = cells.shape[1]
     stride = size / places

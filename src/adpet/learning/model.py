@@ -5,11 +5,10 @@ Only standard Keras layers, so that a saved model loads in safe mode and without
 """
 
 import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import keras
@@ -44,8 +43,10 @@ DROPOUT_NAME = "dropout"
 HEAD_NAME = "head"
 OUTPUT_NAME = "probability"
 
-# Kept for each network, so that it is compiled once, not for every epoch.
-_MOMENTS: WeakKeyDictionary[keras.Model, "_BatchMoments"] = WeakKeyDictionary()
+Part = TypeVar("Part")
+
+# What is compiled once for each network, as long as it lives.
+_COMPILED: WeakKeyDictionary[keras.Model, dict[Any, Any]] = WeakKeyDictionary()
 
 
 def build_model(
@@ -60,43 +61,28 @@ def build_model(
 ) -> keras.Model:
     """Build the network for square slices.
 
-    The process-wide random state of Python, NumPy and the backend is set from `seed`, because
-    Keras' applications take their initial weights from there.
+    The process-wide random state is set from `seed`: Keras' applications take their weights from it.
 
     Parameters
     ----------
     input_size : int
         Height and width in pixels; at least 32 and a multiple of the feature layer's stride.
-    alpha : float
-        MobileNetV2's width multiplier.
     feature_layer : str
         A key of `FEATURE_LAYERS`; what comes after it in MobileNetV2 is left out.
     weights : str
         ``none`` (random), ``imagenet``, the path of a MobileNetV2 weights file without top
         (``.h5``), or the path of an earlier model of ours (``.keras``), head included.
         MobileNetV2's own weights have three input channels, which all get the grey slice.
-    dropout : float
-        Share of the pooled features that is dropped in training.
     batch_norm_momentum : float
         Of every BatchNormalization. Keras' own 0.999 leaves the moving statistics near their
         start in a training of some hundred steps, and inference then fails.
-    seed : int
-        Of the initial weights and of Dropout.
-
-    Raises
-    ------
-    ParameterError
-        If the layer is not known, the size does not suit it, or the weights are missing,
-        cannot be fetched or do not fit.
     """
     _check_size(input_size, feature_layer)
     keras.utils.set_random_seed(seed)
+    earlier, channels = None, 1 if weights == "none" else RGB
     if weights.endswith(".keras"):
         earlier = _load_earlier(Path(weights))
         channels = int(earlier.get_layer("Conv1").kernel.shape[2])
-    else:
-        earlier = None
-        channels = 1 if weights == "none" else RGB
     slices = keras.Input((input_size, input_size, 1), dtype="uint8", name=INPUT_NAME)
     features = _features(slices, channels, alpha, feature_layer, "none" if earlier else weights)
     pooled = keras.layers.GlobalAveragePooling2D(name=POOL_NAME)(features)
@@ -127,42 +113,45 @@ def batch_norm_statistics(model: keras.Model) -> list[Any]:
 
 
 def compiles_with_xla() -> bool:
-    """True unless TensorFlow runs on a CPU.
-
-    There MobileNetV2 was about four times slower with XLA, on two cores.
-    """
+    """True unless TensorFlow runs on a CPU: slower there."""
     return keras.backend.backend() != "tensorflow" or bool(keras.distribution.list_devices("gpu"))
+
+
+def compiled(model: keras.Model, key: Any, build: Callable[[], Part]) -> Part:
+    """Return what `build` built for `model` the first time."""
+    parts: dict[Any, Part] = _COMPILED.setdefault(model, {})
+    if key not in parts:
+        parts[key] = build()
+    return parts[key]
 
 
 def reestimate_batch_norm(model: keras.Model, batches: Iterable[npt.NDArray[np.uint8]]) -> None:
     """Estimate the BatchNorm statistics from `batches`, as in training.
 
-    Every layer gets the mean and variance of its inputs over all batches, where each batch is
-    normalised by its own statistics in the layers before. The variance is that within batches
-    plus that of the batches' means.
+    Every layer gets the mean and variance of its inputs over all batches, where each batch is normalised by
+    its own statistics in the layers before. The variance is that within batches plus that of their means.
 
     Parameters
     ----------
     model : keras.Model
         As built by `build_model`; its BatchNorm statistics are changed in place.
     batches : iterable of (n, height, width, 1) uint8 ndarray
-        Shuffled slices, so that a batch has both classes and many subjects; equal sizes are
-        quickest. More than one pass in another order makes the estimate more precise.
+        Shuffled slices, so that a batch has both classes and many subjects; at least one batch.
     """
     layers = batch_norm_layers(model)
-    if model not in _MOMENTS:
-        _MOMENTS[model] = _BatchMoments(model, layers)
+    batch_moments = compiled(model, "moments", lambda: _BatchMoments(model, layers))
+    momenta = [layer.momentum for layer in layers]
     total = [np.zeros((3, layer.moving_mean.shape[0])) for layer in layers]
     weight = 0
-    with _momentum(layers, 0.0):
-        for batch in batches:
-            for number, moments in enumerate(_MOMENTS[model].predict_on_batch(batch)):
-                mean, variance = np.asarray(moments, dtype=np.float64)
-                total[number] += len(batch) * np.stack([mean, mean**2, variance])
-            weight += len(batch)
-    if not weight:
-        raise ValueError("`batches`: required at least one batch; received none")
-    for layer, sums in zip(layers, total, strict=True):
+    for layer in layers:
+        layer.momentum = 0.0
+    for batch in batches:
+        for number, moments in enumerate(batch_moments.predict_on_batch(batch)):
+            mean, variance = np.asarray(moments, dtype=np.float64)
+            total[number] += len(batch) * np.stack([mean, mean**2, variance])
+        weight += len(batch)
+    for layer, momentum, sums in zip(layers, momenta, total, strict=True):
+        layer.momentum = momentum
         mean, square, variance = sums / weight
         layer.moving_mean.assign(mean.astype(np.float32))
         layer.moving_variance.assign((variance + square - mean**2).astype(np.float32))
@@ -186,11 +175,8 @@ def _features(slices: Any, channels: int, alpha: float, feature_layer: str, weig
     scaled = keras.layers.Rescaling(1 / 127.5, offset=-1.0, name="scale")(slices)
     if channels == RGB:
         scaled = keras.layers.Concatenate(name="grey_to_rgb")([scaled] * RGB)
-    if weights not in ("none", "imagenet") and not Path(weights).is_file():
-        raise ParameterError(
-            f"model.weights: required none, imagenet or the path of a weights file; received {weights}, "
-            "which is not there"
-        )
+    if weights not in ("none", "imagenet"):
+        _require_file(Path(weights), "none, imagenet or the path of a weights file")
     try:
         with warnings.catch_warnings():
             # For a size that has no ImageNet weights of its own, Keras warns that it takes those of
@@ -206,26 +192,23 @@ def _features(slices: Any, channels: int, alpha: float, feature_layer: str, weig
     except Exception as error:
         if weights == "none":
             raise
-        raise _unusable_weights(weights, alpha, error) from error
+        problem = (
+            "imagenet could not be fetched; give the path of a MobileNetV2 weights file without top, or none"
+            if weights == "imagenet"
+            else f"required weights of MobileNetV2 without top for model.alpha: {alpha}; "
+            f"received {weights}, which does not fit"
+        )
+        raise ParameterError(f"model.weights: {problem} ({_one_line(error)})") from error
     return network.get_layer(feature_layer).output
 
 
-def _unusable_weights(weights: str, alpha: float, error: Exception) -> ParameterError:
-    reason = _one_line(error)
-    if weights == "imagenet":
-        return ParameterError(
-            "model.weights: imagenet could not be fetched; give the path of a MobileNetV2 weights file "
-            f"without top, or none ({reason})"
-        )
-    return ParameterError(
-        f"model.weights: required weights of MobileNetV2 without top for model.alpha: {alpha}; "
-        f"received {weights}, which does not fit ({reason})"
-    )
+def _require_file(path: Path, required: str) -> None:
+    if not path.is_file():
+        raise ParameterError(f"model.weights: required {required}; received {path}, which is not there")
 
 
 def _load_earlier(path: Path) -> keras.Model:
-    if not path.is_file():
-        raise ParameterError(f"model.weights: required an earlier model; received {path}, which is not there")
+    _require_file(path, "an earlier model")
     try:
         earlier = keras.saving.load_model(path, compile=False, safe_mode=True)
         earlier.get_layer("Conv1")
@@ -267,18 +250,6 @@ class _BatchMoments(keras.Model):  # type: ignore[misc]
     def call(self, slices: Any) -> list[Any]:
         self._to_last_norm(slices, training=True)
         return [keras.ops.stack([norm.moving_mean.value, norm.moving_variance.value]) for norm in self._norms]
-
-
-@contextmanager
-def _momentum(layers: list[Any], value: float) -> Iterator[None]:
-    earlier = [layer.momentum for layer in layers]
-    for layer in layers:
-        layer.momentum = value
-    try:
-        yield
-    finally:
-        for layer, momentum in zip(layers, earlier, strict=True):
-            layer.momentum = momentum
 
 
 def _one_line(error: Exception) -> str:

@@ -1,12 +1,10 @@
 """Saliency of a network: CAM, Grad-CAM, integrated gradients, randomized weights.
 
-Maps are AD minus CN, in units of the logit. What is compiled for a network is kept as long as it lives.
+Maps are AD minus CN, in units of the logit.
 """
 
 from collections.abc import Callable, Iterator
-from functools import partial
-from typing import Any, Literal, TypeVar
-from weakref import WeakKeyDictionary
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -14,7 +12,7 @@ import numpy.typing as npt
 
 from adpet.errors import InputError
 from adpet.learning.checkpoint import assign_values, values_of
-from adpet.learning.model import CLASSES, HEAD_NAME, POOL_NAME, compiles_with_xla
+from adpet.learning.model import CLASSES, HEAD_NAME, POOL_NAME, compiled, compiles_with_xla
 from adpet.learning.training import predict_batch
 
 # Slices at a time.
@@ -30,9 +28,6 @@ BLOCKS = ("block", "expanded", "Conv")
 Array = npt.NDArray[np.float32]
 Slices = npt.NDArray[np.uint8]
 Method = Literal["auto", "cam", "grad-cam"]
-Part = TypeVar("Part")
-
-_COMPILED: WeakKeyDictionary[keras.Model, dict[Any, Any]] = WeakKeyDictionary()
 
 
 def class_activation_maps(
@@ -45,7 +40,6 @@ def class_activation_maps(
     model : keras.Model
         As built by `build_model`, also after saving and loading; for Grad-CAM, any functional model whose
         layer `HEAD_NAME` gives the logits in the order of `CLASSES`.
-    slices : (n, height, width) uint8 ndarray
     method : {"auto", "cam", "grad-cam"}
         ``auto`` is the exact CAM if the head has one, else Grad-CAM.
 
@@ -55,11 +49,6 @@ def class_activation_maps(
         AD minus CN, in units of the logit; `h` and `w` are the feature layer's.
     logits : (n,) float32 ndarray
         Logit of AD minus that of CN, the log-odds of AD: the mean of an exact CAM plus `head_bias`.
-
-    Raises
-    ------
-    InputError
-        If an exact CAM is asked of a head that has none.
     """
     by_class = maps_by_class if method_for(model, method) == "cam" else gradient_maps_by_class
     maps, logits = by_class(model, slices, batch_size)
@@ -68,13 +57,7 @@ def class_activation_maps(
 
 
 def method_for(model: keras.Model, method: Method) -> Literal["cam", "grad-cam"]:
-    """Return the saliency method that `method` means for `model`.
-
-    Raises
-    ------
-    InputError
-        If an exact CAM is asked of a head that has none.
-    """
+    """Return the saliency method that `method` means for `model`."""
     exact = has_pooled_head(model)
     if method == "auto":
         return "cam" if exact else "grad-cam"
@@ -109,24 +92,18 @@ def head_bias(model: keras.Model) -> float:
 def maps_by_class(model: keras.Model, slices: Slices, batch_size: int = BATCH_SIZE) -> tuple[Array, Array]:
     """Return one exact CAM a class (Zhou, CVPR 2016).
 
-    Returns
-    -------
-    maps : (n, h, w, 2) float32 ndarray
-        In units of the logit, in the order of `CLASSES`.
-    logits : (n, 2) float32 ndarray
+    Maps (n, h, w, 2) and logits (n, 2) are in the order of `CLASSES`.
     """
     pool, head = model.get_layer(POOL_NAME), model.get_layer(HEAD_NAME)
     (kernel,) = values_of([head.kernel])
-    features_and_logits = _compiled(
-        model, "cam", lambda: keras.Model(model.inputs, [pool.input, head.output])
-    )
+    features_and_logits = compiled(model, "cam", lambda: keras.Model(model.inputs, [pool.input, head.output]))
 
     def explain(batch: Slices, size: int) -> tuple[Array, Array]:
         features, logits = predict_batch(features_and_logits, batch, size)
         return features @ kernel, logits
 
     # Batches are filled up: a scan's slices should not be explained with as many empty ones.
-    return _in_batches(explain, slices, min(batch_size, max(len(slices), 1)))
+    return _in_batches(explain, slices, min(batch_size, len(slices)))
 
 
 def gradient_maps_by_class(
@@ -134,33 +111,17 @@ def gradient_maps_by_class(
 ) -> tuple[Array, Array]:
     """Return one Grad-CAM a class (Selvaraju, ICCV 2017).
 
-    Parameters
-    ----------
-    model : keras.Model
-        Functional, with a layer `HEAD_NAME` that gives the logits.
-    slices : (n, height, width) uint8 ndarray
-
-    Returns
-    -------
-    maps : (n, h, w, classes) float32 ndarray
-        At the last layer that has places, in units of the logit.
-    logits : (n, classes) float32 ndarray
-
-    Raises
-    ------
-    InputError
-        If no layer before the head has places.
+    Maps (n, h, w, classes) are at the last layer that has places.
     """
     layer, head = feature_layer(model), model.get_layer(HEAD_NAME)
-    features_and_logits = _compiled(
+    features_and_logits = compiled(
         model, "grad-cam", lambda: keras.Model(model.inputs, [layer.output, head.output])
     )
-    gradient = _compiled(model, ("gradient", batch_size), partial(LogitGradient, model, layer, batch_size))
-    gradient.update_weights()
+    probe = _present_probe(model, layer, batch_size)
 
     def explain(batch: Slices, size: int) -> tuple[Array, Array]:
         features, logits = predict_batch(features_and_logits, batch, size)
-        gradients = [gradient(features, chosen) for chosen in np.eye(logits.shape[1])]
+        gradients = [probe.gradient(features, chosen) for chosen in np.eye(logits.shape[1])]
         # The sum over places: the mean, times their number.
         weights = np.stack([values.sum(axis=(1, 2)) for values in gradients], axis=-1)
         return np.einsum("nhwk,nkc->nhwc", features, weights), logits
@@ -169,13 +130,7 @@ def gradient_maps_by_class(
 
 
 def feature_layer(model: keras.Model) -> Any:
-    """Return the last layer with places before the head.
-
-    Raises
-    ------
-    InputError
-        If the model has no such layer.
-    """
+    """Return the last layer with places before the head."""
     names = [layer.name for layer in model.layers]
     if HEAD_NAME in names:
         for layer in reversed(model.layers[1 : names.index(HEAD_NAME)]):
@@ -194,7 +149,6 @@ def integrated_maps(model: keras.Model, slices: Slices, baseline: Slices, *, ste
     ----------
     model : keras.Model
         Functional, with a layer `HEAD_NAME` that gives the logits; its first layer scales pixel by pixel.
-    slices, baseline : (n, height, width) uint8 ndarray
     steps : int
         Points on the path where the gradient is taken, in the middle of equal parts.
 
@@ -202,11 +156,6 @@ def integrated_maps(model: keras.Model, slices: Slices, baseline: Slices, *, ste
     -------
     maps : (n, height, width) float32 ndarray
         Their sum over a slice approaches the difference of the two log-odds with more steps.
-
-    Raises
-    ------
-    InputError
-        If the baseline has another shape than the slices.
     """
     if slices.shape != baseline.shape:
         raise InputError(
@@ -214,9 +163,8 @@ def integrated_maps(model: keras.Model, slices: Slices, baseline: Slices, *, ste
             f"received {baseline.shape}"
         )
     layer = model.layers[1]
-    scaling = _compiled(model, "scaling", lambda: keras.Model(model.inputs, layer.output))
-    gradient = _compiled(model, "integrated", partial(LogitGradient, model, layer, BATCH_SIZE))
-    gradient.update_weights()
+    scaling = compiled(model, "scaling", lambda: keras.Model(model.inputs, layer.output))
+    probe = _present_probe(model, layer, BATCH_SIZE)
     start, end = (
         np.concatenate(
             [
@@ -229,31 +177,18 @@ def integrated_maps(model: keras.Model, slices: Slices, baseline: Slices, *, ste
     parts = (np.arange(steps, dtype=np.float32) + 0.5) / steps
     path = np.concatenate([start + part * (end - start) for part in parts])
     weights = [{"AD": 1.0, "CN": -1.0}[name] for name in CLASSES]
-    found = [gradient(path[i : i + BATCH_SIZE], weights) for i in range(0, len(path), BATCH_SIZE)]
+    found = [probe.gradient(path[i : i + BATCH_SIZE], weights) for i in range(0, len(path), BATCH_SIZE)]
     mean = np.concatenate(found).reshape(steps, *start.shape).mean(axis=0)
     return np.asarray((mean * (end - start)).sum(axis=-1), dtype=np.float32)
 
 
 def cascade(model: keras.Model, *, seed: int) -> Iterator[tuple[str, keras.Model]]:
-    """Yield copies with weights randomized from the head down.
+    """Yield a copy with weights randomized from the head down.
 
     This is the cascading randomization of Adebayo et al. (NeurIPS 2018). Weights are permuted within each
     variable, so that their size and spread stay as they were trained; a freshly drawn network would also
-    differ in the scale of its features.
-
-    Parameters
-    ----------
-    model : keras.Model
-        Left as it is.
-    seed : int
-        Of the permutations.
-
-    Yields
-    ------
-    name : str
-        The block that was randomized last, such as ``head`` or ``block_6``.
-    randomized : keras.Model
-        The same object each time, with its present weights.
+    differ in the scale of its features. The copy, the same object each time, comes with the block that was
+    randomized last, such as ``head`` or ``block_6``.
     """
     copy = keras.models.clone_model(model)
     assign_values(copy.variables, values_of(model.variables))
@@ -265,57 +200,18 @@ def cascade(model: keras.Model, *, seed: int) -> Iterator[tuple[str, keras.Model
         yield name, copy
 
 
-class LogitGradient:
-    """Gradient of the logits with respect to a layer's output.
-
-    Parameters
-    ----------
-    model : keras.Model
-        Functional, with a layer `HEAD_NAME` that gives the logits.
-    layer : keras.layers.Layer
-        One of its layers before the head.
-    batch_size : int
-        Samples at a time.
-    """
-
-    def __init__(self, model: keras.Model, layer: Any, batch_size: int) -> None:
-        self._tail = keras.Model(layer.output, model.get_layer(HEAD_NAME).output)
-        # A copy, so that nothing of the network itself can be trained by accident.
-        self._copy = keras.models.clone_model(self._tail)
-        self._copy.trainable = False
-        self._probe = _Probe(self._copy, (batch_size, *layer.output.shape[1:]))
-        self._known: list[Array] = []
-
-    def update_weights(self) -> None:
-        """Copy the network's present weights."""
-        weights = values_of(self._tail.weights)
-        # Setting them takes longer than a gradient.
-        if not self._known or not all(map(np.array_equal, weights, self._known)):
-            self._copy.set_weights(weights)
-            self._known = weights
-
-    def __call__(self, features: Array, weights: npt.ArrayLike) -> Array:
-        """Return d (weights . logits) / d features.
-
-        Parameters
-        ----------
-        features : (n, ...) float32 ndarray
-            Outputs of the layer for at most `batch_size` samples.
-        weights : (classes,) sequence of float
-            One weight a logit.
-        """
-        return self._probe.gradient(features, np.asarray(weights, dtype=np.float32))
-
-
 class _Probe(keras.Model):  # type: ignore[misc]
     """The layers after a layer, whose output gets a variable.
 
-    One step of gradient descent turns the variable into the gradient.
+    One step of gradient descent turns the variable into the gradient of the logits. The layers are a copy,
+    so that nothing of the network itself can be trained by accident.
     """
 
-    def __init__(self, tail: keras.Model, shape: tuple[int, ...]) -> None:
+    def __init__(self, tail: keras.Model, batch_size: int) -> None:
         super().__init__(name="probe")
-        self._tail = tail
+        shape = (batch_size, *tail.input_shape[1:])
+        self._tail = keras.models.clone_model(tail)
+        self._tail.trainable = False
         self._moved = self.add_weight(shape=shape, initializer="zeros", name="moved")
         # A rate of 1, and the sum over samples as loss: each sample's gradient is its own.
         self.compile(
@@ -323,37 +219,45 @@ class _Probe(keras.Model):  # type: ignore[misc]
             loss=lambda weights, logits: -keras.ops.sum(weights * logits, axis=-1),
             jit_compile=compiles_with_xla(),
         )
-        self._samples = shape[0]
+        self._samples = batch_size
 
     def call(self, features: Any) -> Any:
         # As in inference: no Dropout, the moving statistics of BatchNorm.
         return self._tail(features + self._moved, training=False)
 
-    def gradient(self, features: Array, weights: Array) -> Array:
+    def update_weights(self, weights: list[Array]) -> None:
+        # Setting them takes longer than a gradient.
+        if not all(map(np.array_equal, weights, values_of(self._tail.weights))):
+            self._tail.set_weights(weights)
+
+    def gradient(self, features: Array, weights: npt.ArrayLike) -> Array:
+        """Return the gradient of the weighted logits, by feature."""
         n = len(features)
         full = np.concatenate([features, np.zeros((self._samples - n, *features.shape[1:]), np.float32)])
         self._moved.assign(np.zeros(self._moved.shape, np.float32))
-        self.train_on_batch(full, np.tile(weights, (self._samples, 1)))
+        self.train_on_batch(full, np.tile(np.asarray(weights, dtype=np.float32), (self._samples, 1)))
         # Keras takes the mean of the samples' losses, and moves against the gradient of the loss.
         (moved,) = values_of([self._moved])
         return np.asarray(moved[:n] * self._samples, dtype=np.float32)
 
 
-def _compiled(model: keras.Model, key: Any, build: Callable[[], Part]) -> Part:
-    """Return what `build` built for `model` the first time."""
-    parts: dict[Any, Part] = _COMPILED.setdefault(model, {})
-    if key not in parts:
-        parts[key] = build()
-    return parts[key]
+def _present_probe(model: keras.Model, layer: Any, batch_size: int) -> _Probe:
+    """Return the probe behind `layer`, with the model's present weights."""
+    key = ("tail", layer.name)
+    tail = compiled(model, key, lambda: keras.Model(layer.output, model.get_layer(HEAD_NAME).output))
+    probe = compiled(model, (*key, batch_size), lambda: _Probe(tail, batch_size))
+    probe.update_weights(values_of(tail.weights))
+    return probe
 
 
 def _in_batches(
     explain: Callable[[Slices, int], tuple[Array, Array]], slices: Slices, size: int
 ) -> tuple[Array, Array]:
-    # An empty batch has maps too: an empty array of their shape.
-    starts = range(0, max(len(slices), 1), size)
-    parts = [explain(slices[start : start + size, ..., np.newaxis], size) for start in starts]
-    return np.concatenate([maps for maps, _ in parts]), np.concatenate([logits for _, logits in parts])
+    starts = range(0, len(slices), size)
+    maps, logits = zip(
+        *(explain(slices[start : start + size, ..., np.newaxis], size) for start in starts), strict=True
+    )
+    return np.concatenate(maps), np.concatenate(logits)
 
 
 def _blocks(model: keras.Model) -> list[tuple[str, list[keras.Layer]]]:

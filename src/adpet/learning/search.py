@@ -31,6 +31,8 @@ FEWEST = 4
 # Trials that count; a failed one is kept in the table and replaced by the next.
 _COUNTED = (TrialState.COMPLETE, TrialState.PRUNED)
 
+STUDY_NAME = "adpet"
+
 # The study's attribute with the settings of its search.
 _SETTINGS = "adpet.settings"
 
@@ -47,11 +49,6 @@ class Range:
     first: float
     log: bool = False
 
-    @property
-    def distribution(self) -> BaseDistribution:
-        """The range as Optuna has it."""
-        return FloatDistribution(self.low, self.high, log=self.log)
-
 
 @dataclass(frozen=True)
 class Choice:
@@ -64,22 +61,13 @@ class Choice:
         """The first trial's value."""
         return self.choices[0]
 
-    @property
-    def distribution(self) -> BaseDistribution:
-        """The choice as Optuna has it."""
-        return CategoricalDistribution(self.choices)
-
 
 Space = Mapping[str, Range | Choice]
 
 
 @dataclass(frozen=True)
 class TrialRow:
-    """Ended trial.
-
-    `value` is the last reported one of a pruned trial, and None of a failed one; `reported` has the
-    intermediate value of each step.
-    """
+    """Ended trial; a pruned one has its last value."""
 
     number: int
     state: Literal["COMPLETE", "PRUNED", "FAIL"]
@@ -111,8 +99,7 @@ class TrialHandle:
     def report(self, step: int, value: float) -> bool:
         """Report an intermediate value; True if the trial should stop.
 
-        A trial that should stop ends as PRUNED with its last reported value, whatever its function
-        returns. One that resumes from a checkpoint after a kill reports its earlier steps again.
+        It then ends as PRUNED with its last reported value, whatever its function returns.
         """
         self.reported[int(step)] = float(value)
         self.pruned = self.pruned or self._should_prune(self.reported)
@@ -126,7 +113,6 @@ def search(
     trials: int,
     seed: int,
     storage: Path,
-    study_name: str = "adpet",
     startup_trials: int = 10,
     pruner: Literal["median", "none"] = "median",
     direction: Direction = "minimize",
@@ -164,7 +150,7 @@ def search(
     judge: optuna.pruners.BasePruner = optuna.pruners.NopPruner()
     if pruner == "median":
         judge = optuna.pruners.MedianPruner(n_startup_trials=startup_trials, n_warmup_steps=WARMUP_STEPS)
-    with _quiet(), _study(storage, study_name, direction, settings) as study:
+    with _quiet(), _study(storage, direction, settings) as study:
         while len(study.get_trials(deepcopy=False, states=_COUNTED)) < trials:
             number = len(study.get_trials(deepcopy=False))
             params = _suggest(space, study, number=number, seed=seed, startup_trials=startup_trials)
@@ -175,14 +161,7 @@ def search(
 def parameter_importance(trials: Sequence[TrialRow], space: Space, *, seed: int) -> dict[str, float]:
     """Return parameter importance by fANOVA (Hutter et al., ICML 2014).
 
-    Parameters
-    ----------
-    trials : sequence of TrialRow
-        Pruned and failed ones are left out: their values are of another length of training.
-    space : mapping
-        Where each parameter was searched.
-    seed : int
-        Of the random forest.
+    Pruned and failed trials are left out: their values are of another length of training.
 
     Returns
     -------
@@ -246,10 +225,9 @@ def _run(
         ended.datetime_start = started
         study.add_trial(ended)
 
-    def should_prune(reported: Mapping[int, float]) -> bool:
-        return bool(pruner.prune(study, frozen(TrialState.RUNNING, reported)))
-
-    trial = TrialHandle(number, params, should_prune)
+    trial = TrialHandle(
+        number, params, lambda reported: pruner.prune(study, frozen(TrialState.RUNNING, reported))
+    )
     started = datetime.now()  # noqa: DTZ005 (Optuna's times are naive and local)
     try:
         value = float(evaluate(trial))
@@ -292,22 +270,15 @@ def _result(study: optuna.Study, direction: Direction, storage: Path) -> SearchR
 
 
 @contextmanager
-def _study(
-    storage: Path, name: str, direction: Direction, settings: dict[str, Any]
-) -> Iterator[optuna.Study]:
+def _study(storage: Path, direction: Direction, settings: dict[str, Any]) -> Iterator[optuna.Study]:
     """Open the study; make its file atomically."""
     settings = json.loads(json.dumps(settings))
     if not storage.exists():
         with atomic_write(storage) as aside, _database(aside) as database:
-            study = optuna.create_study(storage=database, study_name=name, direction=direction)
+            study = optuna.create_study(storage=database, study_name=STUDY_NAME, direction=direction)
             study.set_user_attr(_SETTINGS, settings)
     with _database(storage) as database:
-        try:
-            study = optuna.load_study(storage=database, study_name=name)
-        except KeyError as error:
-            raise InputError(
-                f"{storage}: required the study '{name}', but it holds others only; name another file"
-            ) from error
+        study = optuna.load_study(storage=database, study_name=STUDY_NAME)
         if study.user_attrs.get(_SETTINGS) != settings:
             raise InputError(
                 f"{storage}: required a study of this search, but it was made with another space, seed, "
@@ -340,4 +311,9 @@ def _quiet() -> Iterator[None]:
 
 
 def _distributions(space: Space) -> dict[str, BaseDistribution]:
-    return {name: values.distribution for name, values in space.items()}
+    return {
+        name: CategoricalDistribution(values.choices)
+        if isinstance(values, Choice)
+        else FloatDistribution(values.low, values.high, log=values.log)
+        for name, values in space.items()
+    }

@@ -59,10 +59,7 @@ THRESHOLD = 0.5
 # Probabilities are clipped this far from 0 and 1, so that one certain error does not cost infinity.
 CLIP = 1e-7
 
-# Passes over the training slices, each in another order, that BatchNorm statistics are taken from.
-BATCH_NORM_PASSES = 1
-
-# Batches of whole slices that they are taken from before each validation of a training with CutMix.
+# Batches of whole slices for the BatchNorm statistics before each validation of a training with CutMix.
 BATCHES_TO_VALIDATE = 24
 
 # Weight decay is for kernels: offsets and scales would shrink until the network gives nothing out.
@@ -76,22 +73,8 @@ ValidationMetric = Literal["val_loss", "val_accuracy", "val_subject_log_loss", "
 class Optimisation:
     """Settings of the optimizer.
 
-    Attributes
-    ----------
-    optimizer : {"adamw", "sgd"}
-    learning_rate : float
-        At the first step.
-    schedule : {"cosine", "linear", "constant"}
-        How it falls, step by step, to 0 at the last.
-    weight_decay : float
-        Decoupled from the gradient; kernels only.
-    momentum : float
-        Of sgd.
-    epochs, batch_size : int
-    label_smoothing : float
-        Of the training loss; validation is measured without.
-    mix : float
-        Share of the training slices that CutMix mixes from two subjects.
+    The learning rate falls to 0 by its schedule; weight decay is decoupled, of kernels only; label smoothing
+    is of the training loss alone; `mix` is the share of training slices that CutMix mixes.
     """
 
     optimizer: Literal["adamw", "sgd"]
@@ -112,14 +95,12 @@ class History:
     Attributes
     ----------
     rows : tuple of dict
-        One row an epoch, by `COLUMNS`. `loss` and `accuracy` are those of the augmented training
-        slices in training mode, `accuracy` without the mixed ones; `learning_rate` that of the
-        epoch's first step; `seconds` is the one column that differs between runs.
+        One row an epoch, by `COLUMNS`: `loss` and `accuracy` of the augmented training slices, `accuracy`
+        without the mixed ones; `seconds` alone differs between runs.
     best_epoch : int
         The epoch whose weights were kept.
     final : dict
-        The ``val_`` columns of the network as it is returned: the best epoch's weights with
-        BatchNorm statistics of the training slices. Empty without validation slices.
+        The ``val_`` columns of the network as it is returned. Empty without validation slices.
     """
 
     rows: tuple[Row, ...]
@@ -130,15 +111,8 @@ class History:
 def set_determinism(seed: int, threads: int) -> None:
     """Make the backend's computations repeat bit by bit.
 
-    Backends read the environment when they start: call this before the first operation of the
-    process. A backend that runs already keeps its threads, and takes only the seed.
-
-    Parameters
-    ----------
-    seed : int
-        Of the random states of Python, NumPy and the backend.
-    threads : int
-        Threads of one operation; the order of a sum depends on their number.
+    Backends read the environment when they start: call this before the first operation of the process. A
+    backend that runs already keeps its threads, on whose number the order of a sum depends.
     """
     count = str(threads)
     os.environ |= {
@@ -165,39 +139,30 @@ def train(
 ) -> History:
     """Train `model` in place; keep the best epoch's weights.
 
-    After the last epoch, BatchNorm statistics are estimated from the training slices without
-    augmentation.
+    After the last epoch, BatchNorm statistics are estimated from the training slices without augmentation.
 
     Parameters
     ----------
-    model : keras.Model
-        As built by `build_model`.
     training, validation : sequences of SliceRef
         Without validation slices, the last epoch's weights are kept.
     monitor : str
         The validation metric that the best epoch is chosen by; of equals, the first.
-    seed : int
-        Of the order of the slices and of their augmentation.
     checkpoint : Path, optional
-        Where the state is written after each epoch. If it holds a training with the same network,
-        slices and settings, training continues from it, to the same bits as without the stop. The
-        caller removes it when the result is safe.
+        Where the state is written after each epoch. If it holds a training with the same network, slices and
+        settings, training continues from it, to the same bits as without the stop.
     on_epoch : callable, optional
-        Called with the epoch and its row after each epoch, once its checkpoint is written, and in
-        a resumed training also for the epochs before. True ends the training; what it raises is
-        passed on, and leaves `model` unfinished.
-
-    Raises
-    ------
-    InputError
-        If there are no training slices, or a packed file or a label cannot be used.
+        Called with the epoch and its row after each epoch, once its checkpoint is written, and in a resumed
+        training also for the epochs before. True ends the training.
     """
+    cutmix = None
+    if optimisation.mix:
+        cutmix = CutMix(optimisation.mix, places=model.get_layer(POOL_NAME).input.shape[1])
     dataset = SliceDataset(
         training,
         batch_size=optimisation.batch_size,
         augmentation=augmentation,
         seed=seed,
-        cutmix=_cutmix(model, optimisation),
+        cutmix=cutmix,
     )
     trainer = _training_model(model, optimisation, augmentation, steps=len(dataset))
     settings = {
@@ -234,13 +199,7 @@ def train(
 
 
 def predict(model: keras.Model, refs: Sequence[SliceRef], batch_size: int = 64) -> npt.NDArray[np.float32]:
-    """Return the probability of AD of each slice, float32 (n,).
-
-    Raises
-    ------
-    InputError
-        If there are no slices, or a packed file cannot be used.
-    """
+    """Return the probability of AD of each slice, float32 (n,)."""
     if not refs:
         raise InputError("prediction: required at least one slice; received none")
     reader = SliceReader(refs)
@@ -252,28 +211,20 @@ def predict(model: keras.Model, refs: Sequence[SliceRef], batch_size: int = 64) 
 def predict_batch(model: keras.Model, batch: npt.NDArray[np.uint8], batch_size: int) -> Any:
     """Return the network's outputs for at most `batch_size` slices.
 
-    The batch, (n, height, width, 1) uint8, is filled up, so that a backend that compiles for each
-    shape compiles once.
+    The batch, (n, height, width, 1) uint8, is filled up, so that a backend compiles once.
     """
     model.jit_compile = compiles_with_xla()
     n = len(batch)
     full = np.concatenate([batch, np.zeros((batch_size - n, *batch.shape[1:]), batch.dtype)])
     outputs = model.predict_on_batch(full)
-    return [np.asarray(o)[:n] for o in outputs] if isinstance(outputs, list) else np.asarray(outputs)[:n]
+    return [values[:n] for values in outputs] if isinstance(outputs, list) else outputs[:n]
 
 
 def validation_metrics(probability: npt.ArrayLike, refs: Sequence[SliceRef]) -> dict[str, float]:
-    """Return the validation metrics of slices.
+    """Return the validation metrics of slices, from probabilities of AD.
 
-    A subject's probability is the mean over their slices; a subject whose diagnosis changed
-    between visits counts once for each diagnosis. The area under the ROC curve is NaN with
-    only one class.
-
-    Parameters
-    ----------
-    probability : (n,) float ndarray
-        Of AD.
-    refs : sequence of SliceRef
+    A subject's probability is the mean over their slices; a subject whose diagnosis changed between visits
+    counts once for each diagnosis. The area under the ROC curve is NaN with only one class.
     """
     p = np.asarray(probability, dtype=np.float64)
     is_ad = np.array([ref.label == "AD" for ref in refs])
@@ -314,92 +265,78 @@ def is_better(value: float, best: float, metric: ValidationMetric) -> bool:
     return value > best if metric in RISING else value < best
 
 
+@dataclass(eq=False, kw_only=True)
 class _Epochs(keras.callbacks.Callback):  # type: ignore[misc]
     """Validates epochs, keeps the best weights, writes the checkpoint."""
 
-    def __init__(
-        self,
-        *,
-        network: keras.Model,
-        dataset: SliceDataset,
-        validation: Sequence[SliceRef],
-        monitor: ValidationMetric,
-        checkpoint: Path | None,
-        mark: str,
-        on_epoch: OnEpoch | None,
-        whole: Callable[[], Iterator[npt.NDArray[np.uint8]]] | None,
-    ) -> None:
+    network: keras.Model
+    dataset: SliceDataset
+    validation: Sequence[SliceRef]
+    monitor: ValidationMetric
+    checkpoint: Path | None
+    mark: str
+    on_epoch: OnEpoch | None
+    whole: Callable[[], Iterator[npt.NDArray[np.uint8]]] | None
+
+    def __post_init__(self) -> None:
         super().__init__()
-        self._network = network
-        self._dataset = dataset
-        self._validation = validation
-        self._monitor = monitor
-        self._checkpoint = checkpoint
-        self._mark = mark
-        self._on_epoch = on_epoch
-        self._whole = whole
-        self._began: Row = {}
         self.rows: list[Row] = []
-        self.best = values_of(network.variables)
+        self.best = values_of(self.network.variables)
         self.best_epoch = 0
         self.stopped = False
 
     def resume(self, optimizer: keras.optimizers.Optimizer) -> None:
         """Continue from this training's checkpoint, if it exists."""
-        state = self._checkpoint and read_checkpoint(self._checkpoint, self._mark)
+        state = self.checkpoint and read_checkpoint(self.checkpoint, self.mark)
         if not state:
             return
-        assign_values(self._network.variables, state.model)
+        assign_values(self.network.variables, state.model)
         assign_values(optimizer.variables, state.optimizer)
         self.best, self.best_epoch = state.best, state.best_epoch
         for row in state.rows:
             self._report(row)
 
     def on_epoch_begin(self, epoch: int, logs: Row | None = None) -> None:  # noqa: ARG002 (Keras' signature)
-        self._dataset.epoch = epoch
-        self._began = {
-            "learning_rate": float(self.model.optimizer.learning_rate),
-            "seconds": time.perf_counter(),
-        }
+        self.dataset.epoch = epoch
+        self._rate, self._start = float(self.model.optimizer.learning_rate), time.perf_counter()
 
     def on_epoch_end(self, epoch: int, logs: Row | None = None) -> None:
         measured: dict[str, Any] = logs or {}
         accuracy = "whole_accuracy" if "whole_accuracy" in measured else "accuracy"
         row = {"loss": float(measured["loss"]), "accuracy": float(measured[accuracy])}
         row |= self._validate()
-        row["learning_rate"] = self._began["learning_rate"]
-        row["seconds"] = round(time.perf_counter() - self._began["seconds"], 3)
+        row |= {"learning_rate": self._rate, "seconds": round(time.perf_counter() - self._start, 3)}
         if self._is_best(row):
-            self.best, self.best_epoch = values_of(self._network.variables), epoch
-        if self._checkpoint:
+            self.best, self.best_epoch = values_of(self.network.variables), epoch
+        if self.checkpoint:
             state = State(
-                model=values_of(self._network.variables),
+                model=values_of(self.network.variables),
                 optimizer=values_of(self.model.optimizer.variables),
                 best=self.best,
                 rows=[*self.rows, row],
                 best_epoch=self.best_epoch,
             )
-            write_checkpoint(self._checkpoint, state, self._mark)
+            write_checkpoint(self.checkpoint, state, self.mark)
         self._report(row)
         self.model.stop_training = self.stopped
 
     def _validate(self) -> Row:
         """Validate with the BatchNorm statistics of whole slices."""
-        moving = values_of(batch_norm_statistics(self._network))
-        if self._whole and self._validation:
-            reestimate_batch_norm(self._network, islice(self._whole(), BATCHES_TO_VALIDATE))
-        row = _validate(self._network, self._validation, self._dataset.batch_size)
-        assign_values(batch_norm_statistics(self._network), moving)
+        moving = values_of(batch_norm_statistics(self.network))
+        if self.whole and self.validation:
+            reestimate_batch_norm(self.network, islice(self.whole(), BATCHES_TO_VALIDATE))
+        row = _validate(self.network, self.validation, self.dataset.batch_size)
+        assign_values(batch_norm_statistics(self.network), moving)
         return row
 
     def _is_best(self, row: Row) -> bool:
-        if not self.rows or not self._validation:
+        if not self.rows or not self.validation:
             return True
-        return is_better(row[self._monitor], self.rows[self.best_epoch][self._monitor], self._monitor)
+        return is_better(row[self.monitor], self.rows[self.best_epoch][self.monitor], self.monitor)
 
     def _report(self, row: Row) -> None:
         self.rows.append(row)
-        if self._on_epoch and self._on_epoch(len(self.rows) - 1, dict(row)):
+        if self.on_epoch and self.on_epoch(len(self.rows) - 1, dict(row)):
             self.stopped = True
 
 
@@ -417,12 +354,11 @@ def _training_model(
 
     Logits, since the loss of a softmax's rounded outputs has no gradient where they are 0 or 1.
     """
-    cutmix = _cutmix(model, optimisation)
     slices = keras.Input(model.inputs[0].shape[1:], dtype="uint8", name=INPUT_NAME)
     transforms = keras.Input((8,), name="transform")
     gains = keras.Input((2,), name="gain")
     changed = augment(slices, transforms, gains, fill=augmentation.fill)
-    if cutmix:
+    if optimisation.mix:
         outputs: Any = _whole_and_place_logits(model, changed)
     else:
         outputs = keras.Model(model.inputs, model.get_layer(HEAD_NAME).output)(changed)
@@ -434,18 +370,12 @@ def _training_model(
     accuracy = [keras.metrics.CategoricalAccuracy(name="accuracy")]
     trainer.compile(
         optimizer=optimizer,
-        loss={"whole": loss, "places": loss} if cutmix else loss,
-        weighted_metrics={"whole": accuracy, "places": []} if cutmix else accuracy,
+        loss={"whole": loss, "places": loss} if optimisation.mix else loss,
+        weighted_metrics={"whole": accuracy, "places": []} if optimisation.mix else accuracy,
         jit_compile=compiles_with_xla(),
     )
     optimizer.build(trainer.trainable_variables)
     return trainer
-
-
-def _cutmix(model: keras.Model, optimisation: Optimisation) -> CutMix | None:
-    if not optimisation.mix:
-        return None
-    return CutMix(optimisation.mix, places=model.get_layer(POOL_NAME).input.shape[1])
 
 
 def _whole_and_place_logits(model: keras.Model, slices: Any) -> dict[str, Any]:
@@ -476,8 +406,6 @@ def _optimizer(optimisation: Optimisation, steps: int) -> keras.optimizers.Optim
 def _plain_batches(refs: Sequence[SliceRef], batch_size: int, seed: int) -> Iterator[npt.NDArray[np.uint8]]:
     """Yield shuffled batches of slices without augmentation."""
     dataset = SliceDataset(refs, batch_size=batch_size, augmentation=Augmentation(), seed=seed)
-    for epoch in range(BATCH_NORM_PASSES):
-        dataset.epoch = epoch
-        for step in range(len(dataset)):
-            inputs, _ = dataset[step]
-            yield inputs[INPUT_NAME]
+    for step in range(len(dataset)):
+        inputs, _ = dataset[step]
+        yield inputs[INPUT_NAME]
