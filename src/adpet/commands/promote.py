@@ -50,11 +50,6 @@ def run(version: str, *, forced: str | None, dry_run: bool) -> tuple[str, str | 
     -------
     table, refusal : str, str or None
         Every condition with its numbers and the outcome; and one line if it is refused.
-
-    Raises
-    ------
-    TrackingError
-        If there is no such version, its files have changed, or another decision was quicker.
     """
     params = load_params()
     name = params.tracking.model_name

@@ -64,20 +64,10 @@ def main(options: argparse.Namespace) -> None:
 def run(wanted: str) -> tuple[str, bool]:
     """Train a version again from git and DVC's cache.
 
+    Return the outcome, and whether the weights are the same bits.
+
     Stages before the training come from the cache if they are there; the training always runs. Runs of the
     worktree go to a store of its own, and are removed with it.
-
-    Returns
-    -------
-    text, same : str, bool
-        The outcome, and whether the weights are the same bits.
-
-    Raises
-    ------
-    InputError
-        If the commit or the data are not here, or a stage fails.
-    TrackingError
-        If there is no such version, its files have changed, or its run does not have the facts.
     """
     tracking = load_params().tracking
     connect(Path.cwd(), experiment=tracking.experiment)
@@ -159,13 +149,7 @@ def _settle(folder: Path, facts: Mapping[str, Any]) -> None:
 
 
 def place_data(digest: str, project: Path, *, raw: str) -> bool:
-    """Copy raw scans from DVC's cache into a project; False if the cache does not know them.
-
-    Raises
-    ------
-    InputError
-        If only a part of them is in the cache, or `raw` leads out of the project.
-    """
+    """Copy raw scans from DVC's cache into a project; False if the cache does not know them."""
     folder = project / raw
     if not folder.resolve().is_relative_to(project.resolve()):
         raise InputError(
@@ -186,10 +170,8 @@ def place_data(digest: str, project: Path, *, raw: str) -> bool:
 
 
 def _train(folder: Path, facts: Mapping[str, Any], *, with_data: bool) -> None:
-    """Run the stages up to the training, which never comes from the cache.
-
-    If the data are there, the stage that simulates them is left alone: its parameters are the commit's.
-    """
+    """Run the stages up to the training, which never comes from the cache."""
+    # The stage that simulates data is left alone if they are there: its parameters are the commit's.
     before = list(takewhile(lambda stage: stage != TRAIN, read_yaml(folder / "dvc.yaml")["stages"]))
     environment = {"KERAS_BACKEND": facts["backend"]}
     _run(folder, environment, *_dvc("repro", *(["--single-item"] if with_data else []), *before))
@@ -201,13 +183,7 @@ def _dvc(*arguments: str) -> tuple[str, ...]:
 
 
 def _run(folder: Path, environment: Mapping[str, str], *command: str) -> None:
-    """Run a command in a folder; what it writes to stderr is shown.
-
-    Raises
-    ------
-    InputError
-        If it fails.
-    """
+    """Run a command in a folder; its stderr is shown."""
     binaries = str(Path(sys.executable).parent)
     kept = {
         name: value for name, value in os.environ.items() if name not in ("MLFLOW_TRACKING_URI", "PYTHONPATH")

@@ -15,13 +15,7 @@ def main(_: argparse.Namespace) -> None:
 
 
 def run() -> str:
-    """Send all that the server lacks; return a sentence that says how many runs are there.
-
-    Raises
-    ------
-    TrackingError
-        If no server is named, it does not answer, or it refuses something.
-    """
+    """Send all that the server lacks; return a sentence that says how many runs are there."""
     connect(Path.cwd(), experiment=load_params().tracking.experiment)
     server = current()
     if not server.is_server:

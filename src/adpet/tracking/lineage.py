@@ -14,10 +14,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
+from ruamel.yaml import YAML
 
+from adpet.contracts import Lineage, first_problem
 from adpet.errors import InputError, TrackingError
 from adpet.params import flatten
 from adpet.paths import RUN
@@ -66,36 +68,19 @@ FOLDER: Final = "lineage"
 # DVC's name for a folder whose list of files it lacks.
 WHOLE: Final = "raw/"
 
-_Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None
 
+class _Facts(Lineage):
+    """Facts that others wrote; git and DVC are given these."""
 
-class _Cohort(BaseModel):
-    model_config = ConfigDict(strict=True)
-    raw: str
+    data: str = Field(pattern=rf"^([0-9a-f]{{32}}(\.dir)?|{UNVERSIONED})$")
+    commit: str = Field(pattern=rf"^(([0-9a-f]{{40}}|[0-9a-f]{{64}})({DIRTY})?|{UNVERSIONED})$")
 
-
-class _Params(BaseModel):
-    model_config = ConfigDict(strict=True)
-    cohort: _Cohort
-
-
-class _Facts(BaseModel):
-    """Form of a version's facts: what others wrote must not pass as an option of git, or name other files."""
-
-    model_config = ConfigDict(strict=True)
-    id: str
-    data: Annotated[str, Field(pattern=rf"^([0-9a-f]{{32}}(\.dir)?|{UNVERSIONED})$")]
-    split: str
-    params: _Params
-    commit: Annotated[str, Field(pattern=rf"^(([0-9a-f]{{40}}|[0-9a-f]{{64}})({DIRTY})?|{UNVERSIONED})$")]
-    code: str
-    code_folders: list[str] = []
-    seed: int
-    backend: str
-    versions: dict[str, str]
-    weights_digest: _Digest = None
-    template_digest: _Digest = None
-    atlas_digest: _Digest = None
+    @field_validator("params")
+    @classmethod
+    def _names_scans(cls, params: dict[str, Any]) -> dict[str, Any]:
+        if isinstance(flatten(params).get("cohort.raw"), str):
+            return params
+        raise ValueError("required cohort.raw, the folder of scans")
 
 
 class Check(NamedTuple):
@@ -118,8 +103,6 @@ def lineage(*, stage: str, params: Mapping[str, Any], raw: str, split_hash: str,
         Parameters that matter for the result, nested as in ``params.yaml``.
     raw : str
         Folder of raw scans, as in ``dvc.yaml``.
-    split_hash : str
-        Hash of the split's rows.
     """
     settings = flatten(params)
     folders = code_folders(stage)
@@ -196,13 +179,7 @@ def git(*arguments: str) -> str | None:
 
 
 def facts_of(version: "Version") -> dict[str, Any]:
-    """Read the facts that a version follows from.
-
-    Raises
-    ------
-    TrackingError
-        If its run does not have them, or they are malformed or not those of its lineage id.
-    """
+    """Read the facts that a version follows from; refuse those not of its lineage id."""
     from adpet.tracking.store import LINEAGE, current, one_line, reported
 
     place = f"{FOLDER}/{RUN.name}"
@@ -261,25 +238,13 @@ def code_of(facts: Mapping[str, Any], root: Path | None = None) -> str:
 
 def changed_settings(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Return the parameters that differ from the commit's ``params.yaml``, by dotted key."""
-    settings = flatten(facts["params"])
     text = git("show", f"{facts['commit'].removesuffix(DIRTY)}:params.yaml")
-    if text is None:
-        return settings
-    with tempfile.TemporaryDirectory(prefix="adpet-lineage-") as scratch:
-        file = Path(scratch) / "params.yaml"
-        file.write_text(text, encoding="utf-8")
-        there = flatten(read_yaml(file))
-    return {key: value for key, value in settings.items() if there.get(key) != value}
+    there = flatten(YAML(typ="safe", pure=True).load(text)) if text else {}
+    return {key: value for key, value in flatten(facts["params"]).items() if there.get(key) != value}
 
 
 def cache_folder() -> Path:
-    """Return the folder of DVC's cache.
-
-    Raises
-    ------
-    InputError
-        If there is no DVC project here, or its configuration cannot be read.
-    """
+    """Return the folder of DVC's cache."""
     from dvc.config import ConfigError
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
@@ -297,12 +262,8 @@ def cache_folder() -> Path:
 def cached_data(digest: str) -> Iterator[tuple[Any, Path]]:
     """Open a scratch DVC project of one output, by its hash, on this project's cache.
 
-    A hash of an earlier version need not be in any ``.dvc`` or ``dvc.lock`` of this project.
-
-    Yields
-    ------
-    repo, folder : dvc.repo.Repo, Path
-        The folder is filled by ``repo.checkout``.
+    A hash of an earlier version need not be in any ``.dvc`` or ``dvc.lock`` of this project. The folder is
+    filled by ``repo.checkout``.
     """
     from dvc.repo import Repo
 
@@ -338,22 +299,13 @@ def how_to_get(raw: str) -> str:
 
 
 def read_facts(file: Path) -> dict[str, Any]:
-    """Read the facts of a training.
-
-    Raises
-    ------
-    ValueError
-        If they are malformed.
-    """
+    """Read the facts of a training; raise ValueError if they are malformed."""
     document = json.loads(file.read_text(encoding="utf-8"))
     facts: Any = document.get("lineage") if isinstance(document, dict) else None
     try:
         _Facts.model_validate(facts)
-    except ValidationError as failure:
-        error = failure.errors(include_url=False)[0]
-        place = ".".join(map(str, ("lineage", *error["loc"])))
-        received = "" if error["type"] == "missing" else f", and not {error['input']!r}"
-        raise ValueError(f"{place}: {error['msg']}{received}") from failure
+    except ValidationError as error:
+        raise ValueError(f"lineage: {first_problem(error)}") from error
     return dict(facts)
 
 

@@ -12,7 +12,6 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from itertools import takewhile
 from typing import Any
 
 from mlflow.exceptions import MlflowException
@@ -30,7 +29,6 @@ from adpet.tracking.registry import (
     named,
     registered_files,
     version_numbers,
-    version_of,
 )
 from adpet.tracking.store import LEAKY, current, reported, user
 
@@ -210,13 +208,10 @@ def judge(challenger: Version, champion: int | None, rule: Rule) -> list[Conditi
         evidence = replace(evidence, leaky=True)
     if has_tag(challenger, AUDIT, INVALID):
         evidence = replace(evidence, audit=INVALID)
-    if champion is None:
-        return conditions(evidence, None, rule)
     try:
-        other = evidence_of(version_of(f"models:/{challenger.name}/{champion}"))
+        other = None if champion is None else evidence_of(named(champion, model_name=challenger.name))
     except NoEvidenceError as error:
-        alone = conditions(evidence, None, rule)[:-1]
-        return [*alone, Condition("champion", met=False, text=str(error))]
+        return [*conditions(evidence, None, rule)[:-1], Condition("champion", met=False, text=str(error))]
     return conditions(evidence, other, rule)
 
 
@@ -231,8 +226,8 @@ def rollback(*, model_name: str, reason: str = "") -> Rollback:
     history = read_history(model_name)
     existing, now = version_numbers(model_name), history.champion
     earlier = [number for number in reversed(history.champions[:-1]) if number not in (None, now)]
-    gone = list(takewhile(lambda number: number not in existing, earlier))
-    after = earlier[len(gone)] if len(gone) < len(earlier) else None
+    after = next((number for number in earlier if number in existing), None)
+    gone = earlier if after is None else earlier[: earlier.index(after)]
     skipped = tuple(number for number in dict.fromkeys(gone) if number is not None)
     if after is None:
         none = f"there was none ({skipped_text(skipped)})" if skipped else "there was none"
@@ -240,7 +235,7 @@ def rollback(*, model_name: str, reason: str = "") -> Rollback:
             f"models:/{model_name}: required a champion before the present one; {none}; "
             "promote another version with: adpet promote VERSION"
         )
-    with registered_files(version_of(f"models:/{model_name}/{after}")):
+    with registered_files(named(after, model_name=model_name)):
         pass
     why = "; ".join(filter(None, [skipped_text(skipped), reason]))
     _decide(model_name, Decision(kind=ROLLBACK, before=now, after=after, why=why))
@@ -248,19 +243,13 @@ def rollback(*, model_name: str, reason: str = "") -> Rollback:
 
 
 def skipped_text(versions: Sequence[int]) -> str:
-    """Return a phrase that names the deleted versions a rollback skipped; empty without any."""
+    """Name the deleted versions that a rollback skipped."""
     plural = "s" if len(versions) > 1 else ""
     return f"skipped, since deleted: version{plural} {', '.join(map(str, versions))}" if versions else ""
 
 
 def read_history(name: str) -> History:
-    """Read the decisions on a registered model.
-
-    Raises
-    ------
-    TrackingError
-        If there is no such model, or a decision was changed by hand.
-    """
+    """Read the decisions on a registered model; refuse one changed by hand."""
     with reported():
         try:
             model = current().client.get_registered_model(name)
@@ -281,14 +270,9 @@ def printable(text: str) -> str:
 
 
 def _decide(name: str, decision: Decision) -> None:
-    """Write a decision, move the alias, read it back, and write how it ended.
+    """Write a decision, move the alias, and read it back.
 
     Of two at once, each sees the other's decision or its effect: the alias decides which is done.
-
-    Raises
-    ------
-    TrackingError
-        If the alias is on another version in the end.
     """
     earlier = _settled(name, besides=set())
     mine = replace(
@@ -316,7 +300,8 @@ def _decide(name: str, decision: Decision) -> None:
 
 
 def _settled(name: str, *, besides: set[str]) -> History:
-    """Read the history when no other decision is pending, or after `SETTLE_S`: its process was killed."""
+    """Read the history once no other decision is pending."""
+    # One that is pending for longer was of a process that was killed.
     deadline = time.monotonic() + SETTLE_S
     while (history := read_history(name)).pending - besides and time.monotonic() < deadline:
         time.sleep(_PAUSE_S)

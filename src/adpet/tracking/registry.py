@@ -22,7 +22,7 @@ from adpet.paths import WORK
 from adpet.storage import FILES, PARTIAL_PREFIX, files_digest, move
 from adpet.tracking.models import DIGEST, SERVED, downloaded, read_model, require_digest, trained_model
 from adpet.tracking.runs import RunHandle
-from adpet.tracking.store import LEAKY, MODEL_URI, connect, current, one_line, reported
+from adpet.tracking.store import LEAKY, connect, current, one_line, reported
 from adpet.tracking.ui_notes import NOTE, Origin
 
 CHAMPION: Final = "champion"
@@ -48,6 +48,7 @@ MODEL_DESCRIPTION: Final = (
 MODELS: Final = WORK / "models"
 DOCUMENT: Final = "model.json"
 
+_MODEL_URI = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>[0-9]+))")
 _MISSING = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 _AGAIN = "register it again with: dvc repro --force register"
 
@@ -96,12 +97,8 @@ def register_version(
         Run that trained it; None, as `find_run` gives it, is refused like a run that does not exist.
     model_id : str, optional
         Logged model; by default the one that was trained.
-    tags, metrics, description
-        Metrics become tags named ``metric.NAME``. The tag ``adpet.leaky`` is never taken away.
-
-    Returns
-    -------
-    version : int
+    metrics : mapping
+        They become tags named ``metric.NAME``.
 
     Raises
     ------
@@ -117,9 +114,14 @@ def register_version(
         wanted[DIGEST] = trained.tags.get(DIGEST, "")
         if SERVED in model.tags:
             wanted[SERVED] = model.tags[SERVED]
-        _ensure_registered(model_name)
+        try:
+            client.create_registered_model(model_name, description=MODEL_DESCRIPTION)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
         found = _same_model(model_name, str(run_id), wanted)
         known = dict(found.tags) if found else {}
+        # This mark is never taken away.
         if "true" in (known.get(LEAKY), client.get_run(run_id).data.tags.get(LEAKY)):
             wanted[LEAKY] = "true"
         uri = f"models:/{model_name}/{found.version}" if found else f"models:/{model_name}"
@@ -147,18 +149,7 @@ def register_version(
 
 
 def origin_of(run_id: str | None, facts: Mapping[str, Any]) -> Origin:
-    """Return the run, data and parameters of a model, for descriptions.
-
-    Parameters
-    ----------
-    facts : mapping
-        As `adpet.tracking.lineage.lineage` returns them.
-
-    Raises
-    ------
-    TrackingError
-        If the run or its model does not exist.
-    """
+    """Return the run, data and parameters of a model, for descriptions; `facts` are its lineage."""
     trained_model(run_id)
     with reported():
         info = current().client.get_run(run_id).info
@@ -205,20 +196,16 @@ def evidence_of(version: Version) -> Evidence:
             f"{version.uri}: required the results that it was registered with; received none; {_AGAIN}"
         )
     place = f"{EVIDENCE_FOLDER}/{_file_name(digest)}"
+    required = f"{version.uri}: required {place}, the results that it was registered with"
     with tempfile.TemporaryDirectory(prefix="adpet-evidence-") as scratch:
         try:
             with reported():
                 file = current().client.download_artifacts(version.run_id, place, scratch)
             text = Path(file).read_text(encoding="utf-8")
         except (OSError, TrackingError) as error:
-            raise NoEvidenceError(
-                f"{version.uri}: required {place} among the artifacts of run {version.run_id}; received: "
-                f"{one_line(error)}; {_AGAIN}"
-            ) from error
+            raise NoEvidenceError(f"{required}; received: {one_line(error)}; {_AGAIN}") from error
     if evidence_digest(text) != digest:
-        raise NoEvidenceError(
-            f"{version.uri}: required {place} as it was registered; received another content; {_AGAIN}"
-        )
+        raise NoEvidenceError(f"{required}; received another content; {_AGAIN}")
     try:
         return Evidence.from_json(text)
     except InputError as error:
@@ -226,26 +213,14 @@ def evidence_of(version: Version) -> Evidence:
 
 
 def load_model(uri: str) -> tuple[Any, dict[str, Any]]:
-    """Load a registered Keras model and its metadata.
-
-    Raises
-    ------
-    TrackingError
-        If there is no such model, version or alias, or its files are missing or changed.
-    """
+    """Load a registered Keras model and its metadata."""
     with registered_files(version_of(uri)) as folder:
         return read_model(folder, uri=uri)
 
 
 @contextmanager
 def registered_files(version: Version) -> Iterator[Path]:
-    """Download a version's files, checked against the registered digest.
-
-    Raises
-    ------
-    TrackingError
-        If they are missing or changed.
-    """
+    """Download a version's files; refuse missing or changed ones."""
     with reported(f"{version.uri}: "):
         location = current().client.get_model_version_download_uri(version.name, str(version.number))
     with downloaded(location, uri=version.uri) as folder:
@@ -254,16 +229,9 @@ def registered_files(version: Version) -> Iterator[Path]:
 
 
 def exported_model(uri: str, *, root: Path, experiment: str) -> tuple[Path, Version]:
-    """Return the folder of a registered exported model, downloaded once.
+    """Return the folder of a registered exported model, downloaded once to ``.adpet/models`` in `root`.
 
-    A copy on this machine with a changed file is downloaded again.
-
-    Parameters
-    ----------
-    uri : str
-        ``models:/NAME@ALIAS`` or ``models:/NAME/VERSION``.
-    root : Path
-        The project's root; copies lie in its ``.adpet/models``.
+    A copy with a changed file is downloaded again.
 
     Raises
     ------
@@ -344,7 +312,7 @@ def version_of(uri: str) -> Version:
 
 
 def _parsed(uri: str) -> re.Match[str]:
-    found = MODEL_URI.fullmatch(uri)
+    found = _MODEL_URI.fullmatch(uri)
     if found is None:
         raise TrackingError(
             f"required a folder, models:/NAME@ALIAS or models:/NAME/VERSION; received {uri!r}"
@@ -353,12 +321,10 @@ def _parsed(uri: str) -> re.Match[str]:
 
 
 def _is_missing(error: MlflowException, name: str) -> bool:
-    """Tell "not found" from "forbidden".
-
-    A server with users also forbids the versions of a model that does not exist.
-    """
+    """Tell "not found" from "forbidden", as of a model's versions."""
     if error.get_http_status_code() != HTTPStatus.FORBIDDEN:
         return error.error_code in _MISSING
+    # A server with users also forbids the versions of a model that does not exist.
     try:
         current().client.get_registered_model(name)
     except MlflowException as other:
@@ -378,20 +344,8 @@ def _not_there(uri: str, name: str, alias: str | None) -> str:
     return f"{uri}: required {what}; '{name}' has {there}; name one of them, or run: adpet promote VERSION"
 
 
-def _ensure_registered(name: str) -> None:
-    client = current().client
-    try:
-        client.create_registered_model(name, description=MODEL_DESCRIPTION)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
-
-
 def _same_model(name: str, run_id: str, tags: Mapping[str, str]) -> Any | None:
-    """Return the run's version with the same network, aggregation and exported model.
-
-    Any other is a version of its own: the answers of a champion must not change.
-    """
+    """Return the run's version with the same network and answers."""
     for version in current().client.search_model_versions(f"name='{name}' and run_id='{run_id}'"):
         if all(version.tags.get(tag) == tags.get(tag) for tag in (DIGEST, AGGREGATION, SERVED)):
             return version

@@ -45,11 +45,8 @@ class ScanModel:
     def predict(self, model_input: Any) -> list[dict[str, Any]]:
         """Answer for a NIfTI file in base64, or a list of them, as `answer_encoded` does.
 
-        Raises
-        ------
-        ScanError
-            BAD_REQUEST, which MLflow answers as HTTP 400, with the reason; INTERNAL_ERROR, HTTP 500, for
-            what was not foreseen.
+        An error is a ScanError: BAD_REQUEST, HTTP 400, with the reason; INTERNAL_ERROR, HTTP 500, for what
+        was not foreseen.
         """
         try:
             return answer_encoded(model_input, self._model, self._limits)
@@ -62,12 +59,9 @@ class ScanModel:
 
 
 def _load_pyfunc(path: str) -> ScanModel:
-    """Load the exported model for MLflow, which calls this with the folder of the model's data.
+    """Load the exported model for MLflow, from the folder of a model's data.
 
-    Raises
-    ------
-    MlflowException
-        If it is a version of the registry, and a file is not as it was registered.
+    A version of the registry is refused if a file is not as it was registered.
     """
     data = Path(path)
     folder = next(place for place in data.parents if (place / "MLmodel").is_file())

@@ -17,8 +17,7 @@ VIEW = "adpet"
 VIEW_NAME = "At a glance"
 _VIEW_TAG = f"mlflow.sharedViewState.{VIEW}"
 
-# Its columns in order, as MLflow calls them, and their widths in pixels: wide enough for their names. `test.`
-# stands in trainings, `best.` in searches and trials.
+# Its columns as MLflow calls them, and their widths in pixels. Trainings have `test.`, searches `best.`.
 _COLUMNS = {
     "metrics.`test.subject.auc.value`": 170,
     "metrics.`test.subject.auc.low`": 160,
@@ -66,15 +65,7 @@ def run_name(what: str, lineage: str) -> str:
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a version comes from, as Markdown with links to the pages in MLflow's UI.
-
-    Attributes
-    ----------
-    experiment_id, run_id, name : str
-        The training's run.
-    facts : mapping
-        What it follows from, as `adpet.tracking.lineage.lineage` gives it.
-    """
+    """The run and the lineage of a version, as Markdown with links to pages of MLflow's UI."""
 
     experiment_id: str
     run_id: str
