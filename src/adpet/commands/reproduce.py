@@ -1,4 +1,4 @@
-"""Train a version again in a git worktree of its commit, and compare its weights."""
+"""Train a version again from its commit; compare weights."""
 
 import argparse
 import os
@@ -114,7 +114,7 @@ def _worktree(commit: str, uri: str) -> Iterator[Path]:
 
 
 def _require_code(folder: Path, facts: Mapping[str, Any], uri: str) -> None:
-    """Check that the commit has the code that trained the model."""
+    """Refuse a commit without the code of the training."""
     found = code_of(facts, folder)
     if found != facts["code"]:
         raise InputError(
@@ -124,7 +124,7 @@ def _require_code(folder: Path, facts: Mapping[str, Any], uri: str) -> None:
 
 
 def _settle(folder: Path, facts: Mapping[str, Any]) -> None:
-    """Give the worktree the model's parameters, the files that they name, and DVC's cache."""
+    """Give the worktree parameters, their files, and DVC's cache."""
     yaml = YAML()
     path = folder / "params.yaml"
     document = yaml.load(path)
@@ -149,7 +149,7 @@ def _settle(folder: Path, facts: Mapping[str, Any]) -> None:
 
 
 def place_data(digest: str, project: Path, *, raw: str) -> bool:
-    """Copy raw scans from DVC's cache into a project; False if the cache does not know them."""
+    """Copy scans from DVC's cache; False if they are unknown."""
     folder = project / raw
     if not folder.resolve().is_relative_to(project.resolve()):
         raise InputError(
@@ -170,7 +170,7 @@ def place_data(digest: str, project: Path, *, raw: str) -> bool:
 
 
 def _train(folder: Path, facts: Mapping[str, Any], *, with_data: bool) -> None:
-    """Run the stages up to the training, which never comes from the cache."""
+    """Run the stages up to a forced training."""
     # The stage that simulates data is left alone if they are there: its parameters are the commit's.
     before = list(takewhile(lambda stage: stage != TRAIN, read_yaml(folder / "dvc.yaml")["stages"]))
     environment = {"KERAS_BACKEND": facts["backend"]}

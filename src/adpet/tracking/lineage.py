@@ -1,4 +1,4 @@
-"""Lineage of a result: what it follows from, under one id, and which of that is here.
+"""Lineage: what a result follows from, under one id.
 
 Data are named by DVC's hash. The id covers data, split, parameters, files that parameters name, code, seed,
 backend and versions; commit and code folders are recorded, but are no part of it.
@@ -84,7 +84,7 @@ class _Facts(Lineage):
 
 
 class Check(NamedTuple):
-    """One fact, its value, whether it is here, and a remark."""
+    """Fact, its value, whether it is here, and a remark."""
 
     name: str
     value: str
@@ -93,7 +93,7 @@ class Check(NamedTuple):
 
 
 def lineage(*, stage: str, params: Mapping[str, Any], raw: str, split_hash: str, seed: int) -> dict[str, Any]:
-    """Return the facts that a result follows from, with their ``id``.
+    """Return what a result follows from, with its ``id``.
 
     Parameters
     ----------
@@ -122,18 +122,18 @@ def lineage(*, stage: str, params: Mapping[str, Any], raw: str, split_hash: str,
 
 
 def lineage_id(facts: Mapping[str, Any]) -> str:
-    """Return 16 hexadecimal digits that change with any fact a result follows from."""
+    """Return 16 hexadecimal digits that change with any fact."""
     return fingerprint({name: value for name, value in facts.items() if name not in NOT_IN_ID})
 
 
 def file_digest(named: Any) -> str | None:
-    """Return the SHA-256 of a file that a parameter names, or None for another value."""
+    """Return the SHA-256 of a named file, if it exists."""
     path = Path(str(named))
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
 
 
 def data_hash(raw: str, *, lock: Path = Path("dvc.lock")) -> str:
-    """Return DVC's hash of the raw scans that ``ingest`` read, or ``unversioned``."""
+    """Return DVC's hash of ingested scans, or ``unversioned``."""
     if not lock.exists():
         return UNVERSIONED
     stages = read_yaml(lock).get("stages", {})
@@ -144,7 +144,7 @@ def data_hash(raw: str, *, lock: Path = Path("dvc.lock")) -> str:
 
 
 def commit() -> str:
-    """Return the git commit, with ``-dirty`` if tracked files differ from it."""
+    """Return the git commit, ``-dirty`` if tracked files differ."""
     head = git("rev-parse", "HEAD")
     if head is None:
         return UNVERSIONED
@@ -179,7 +179,7 @@ def git(*arguments: str) -> str | None:
 
 
 def facts_of(version: "Version") -> dict[str, Any]:
-    """Read the facts that a version follows from; refuse those not of its lineage id."""
+    """Read the lineage of a version; refuse a changed one."""
     from adpet.tracking.store import LINEAGE, current, one_line, reported
 
     place = f"{FOLDER}/{RUN.name}"
@@ -203,7 +203,7 @@ def facts_of(version: "Version") -> dict[str, Any]:
 
 
 def checks(facts: Mapping[str, Any]) -> list[Check]:
-    """Compare the facts with what is here, in the project's root."""
+    """Compare the facts with what this project has."""
     wanted, there = facts["versions"], installed(facts["versions"])
     others = [f"{name} {there.get(name, 'missing')}" for name in wanted if there.get(name) != wanted[name]]
     is_here = has_commit(facts["commit"].removesuffix(DIRTY))
@@ -230,14 +230,14 @@ def checks(facts: Mapping[str, Any]) -> list[Check]:
 
 
 def code_of(facts: Mapping[str, Any], root: Path | None = None) -> str:
-    """Return the digest that a project's code has now, of the folders the facts name."""
+    """Return the present digest of the code folders in `facts`."""
     if facts.get("code_folders"):
         return code_digest((root or Path()) / folder for folder in facts["code_folders"])
     return code_digest([root / SOURCE if root else PACKAGE])
 
 
 def changed_settings(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the parameters that differ from the commit's ``params.yaml``, by dotted key."""
+    """Return parameters that differ from the commit's ``params.yaml``."""
     text = git("show", f"{facts['commit'].removesuffix(DIRTY)}:params.yaml")
     there = flatten(YAML(typ="safe", pure=True).load(text)) if text else {}
     return {key: value for key, value in flatten(facts["params"]).items() if there.get(key) != value}
@@ -260,7 +260,7 @@ def cache_folder() -> Path:
 
 @contextmanager
 def cached_data(digest: str) -> Iterator[tuple[Any, Path]]:
-    """Open a scratch DVC project of one output, by its hash, on this project's cache.
+    """Open a scratch DVC project of one output by hash.
 
     A hash of an earlier version need not be in any ``.dvc`` or ``dvc.lock`` of this project. The folder is
     filled by ``repo.checkout``.
@@ -279,19 +279,19 @@ def cached_data(digest: str) -> Iterator[tuple[Any, Path]]:
 
 
 def missing_in_cache(digest: str) -> list[str]:
-    """Return the files of a folder that DVC's cache lacks; ``[WHOLE]`` if it lacks their list."""
+    """Return a folder's files missing in DVC's cache, or ``[WHOLE]``."""
     with cached_data(digest) as (repo, _):
         return list(repo.data_status(granular=True, untracked_files="no")["not_in_cache"])
 
 
 def missing_text(missing: list[str], raw: str) -> str:
-    """Return a phrase on what DVC's cache lacks of the raw scans, and how to get it."""
+    """Say what DVC's cache lacks, and how to get it."""
     what = "not" if missing == [WHOLE] else f"{len(missing)} files are not"
     return f"{what} in the DVC cache; {how_to_get(raw)}"
 
 
 def how_to_get(raw: str) -> str:
-    """Return the commands that bring every version of the raw scans into DVC's cache."""
+    """Return commands that bring scans into DVC's cache."""
     fetch = f"get them with: dvc fetch --all-commits {shlex.quote(raw)}"
     if not Path(f"{Path(raw)}.dvc").exists():
         return fetch
@@ -299,7 +299,7 @@ def how_to_get(raw: str) -> str:
 
 
 def read_facts(file: Path) -> dict[str, Any]:
-    """Read the facts of a training; raise ValueError if they are malformed."""
+    """Read a training's lineage; raise ValueError if it is malformed."""
     document = json.loads(file.read_text(encoding="utf-8"))
     facts: Any = document.get("lineage") if isinstance(document, dict) else None
     try:

@@ -1,4 +1,4 @@
-"""Models of a run, as MLflow's logged models: the trained Keras network, and the one that is served.
+"""Logged models of a run: trained network and served model.
 
 Their files are YAML, JSON, ONNX and Keras' own archive, read in its safe mode: nothing is pickled.
 """
@@ -48,7 +48,7 @@ def log_keras_model(
     signature_example: npt.NDArray[np.uint8],
     metadata: Mapping[str, Any],
 ) -> str:
-    """Log a Keras model as an output of a run, once; return the id of the logged model."""
+    """Log a Keras model once; return its id."""
     import keras
     import mlflow.keras
 
@@ -66,7 +66,7 @@ def log_keras_model(
 
 
 def send_model(store: Store, run_id: str, folder: Path, *, digest: str, name: str, tag: str = DIGEST) -> str:
-    """Log a model that lies in a folder as an output of a run, once; return the id of the logged model.
+    """Log a folder's model once; return its id.
 
     It is known by its `digest` as `tag`. One that a killed process left half-way is completed.
     """
@@ -102,7 +102,7 @@ def send_model(store: Store, run_id: str, folder: Path, *, digest: str, name: st
 
 
 def logged_models(run_id: str, store: Store | None = None) -> list[Any]:
-    """Return the models that a run logged, whole or not, the newest first."""
+    """Return a run's models, whole or not, the newest first."""
     client = (store or current()).client
     experiment_id = client.get_run(run_id).info.experiment_id
     found = client.search_logged_models([experiment_id], filter_string=f"source_run_id = '{run_id}'")
@@ -110,7 +110,7 @@ def logged_models(run_id: str, store: Store | None = None) -> list[Any]:
 
 
 def ready_models(run_id: str, store: Store | None = None) -> list[Any]:
-    """Return the trained networks that a run logged whole, the newest first."""
+    """Return a run's whole trained networks, the newest first."""
     return [
         each
         for each in logged_models(run_id, store)
@@ -119,7 +119,7 @@ def ready_models(run_id: str, store: Store | None = None) -> list[Any]:
 
 
 def trained_model(run_id: str | None) -> Any:
-    """Return the network that a run of the shared store trained last; refuse a run without one."""
+    """Return the shared run's trained network; refuse a run without."""
     found = []
     if run_id is not None:
         with reported(f"run {run_id}: "):
@@ -133,7 +133,7 @@ def trained_model(run_id: str | None) -> Any:
 
 
 def model_digest(model: Any) -> str:
-    """Return a hash of a Keras model's architecture and weights, independent of when it was saved."""
+    """Return a hash of a Keras model's architecture and weights."""
     digest = hashlib.sha256(model.to_json().encode())
     for weights in model.get_weights():
         digest.update(f"{weights.dtype}{weights.shape}".encode())
@@ -142,7 +142,7 @@ def model_digest(model: Any) -> str:
 
 
 def log_served(run_id: str | None, export: Path) -> str:
-    """Log the exported model of a run as a further model of that run, once; return its id."""
+    """Log a run's exported model once; return its id."""
     trained = trained_model(run_id)
     made_by = open_model(export).document["lineage"]["id"]
     with reported(f"run {run_id}: "):
@@ -164,7 +164,7 @@ def log_served(run_id: str | None, export: Path) -> str:
 
 @contextmanager
 def downloaded(location: str, *, uri: str) -> Iterator[Path]:
-    """Yield a copy of the files at `location`; `uri` names their model in an error."""
+    """Yield a copy of the files of the model `uri`."""
     with tempfile.TemporaryDirectory(prefix="adpet-model-") as scratch:
         try:
             with reported():
@@ -180,13 +180,7 @@ def downloaded(location: str, *, uri: str) -> Iterator[Path]:
 
 
 def require_digest(folder: Path, wanted: str | None, *, uri: str) -> None:
-    """Check that the files of a version are those that were registered.
-
-    Raises
-    ------
-    TrackingError
-        If they are others, or the version has no digest.
-    """
+    """Refuse files that are not as they were registered."""
     if not wanted:
         raise TrackingError(
             f"{uri}: required the digest of its files, by which a changed one is noticed; received a version "
@@ -201,7 +195,7 @@ def require_digest(folder: Path, wanted: str | None, *, uri: str) -> None:
 
 
 def read_model(folder: Path, *, uri: str) -> tuple[Any, dict[str, Any]]:
-    """Read a Keras model and the metadata that was saved with it."""
+    """Read a Keras model and its metadata."""
     from adpet.learning.checkpoint import load_model
 
     try:
@@ -267,16 +261,14 @@ def _copy_modules(code: Path) -> None:
 
 
 def _keep_uncompiled(code: Path) -> None:
-    """Put a file where Python would keep what it compiles, so that it neither writes nor runs that.
-
-    MLflow imports the code of a local store in place, where compiled modules would change the digest.
-    """
+    """Put a file where Python would keep compiled modules."""
+    # MLflow imports the code of a local store in place, where those would change the digest.
     for folder in (code, *(path for path in code.rglob("*") if path.is_dir())):
         (folder / "__pycache__").write_text("Nothing compiled is kept here.\n", encoding="utf-8")
 
 
 def _signature() -> ModelSignature:
-    """Return what goes in and comes out: a NIfTI file in base64, and the answer."""
+    """Return the signature: NIfTI in base64 in, an answer out."""
     numbers = ("probability_of_ad", "threshold")
     answer = ("scan", "model", "probability_of_ad", "threshold", "meaning")
     kinds = {name: DataType.double if name in numbers else DataType.string for name in answer}

@@ -1,4 +1,4 @@
-"""Versions of the registered model, their files, and the results they were registered with.
+"""Versions of the registered model: files, tags, test results.
 
 The alias ``challenger`` is the version registered last, ``champion`` the one that people chose. A model is
 named as ``models:/NAME@ALIAS`` or ``models:/NAME/VERSION``.
@@ -54,7 +54,7 @@ _AGAIN = "register it again with: dvc repro --force register"
 
 
 class NoEvidenceError(TrackingError):
-    """A version without test results, or with others than it was registered with."""
+    """A version without the test results of its registration."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def register_version(
     metrics: Mapping[str, float] | None = None,
     description: str = "",
 ) -> int:
-    """Register a run's model as ``challenger``, or update the version it is already.
+    """Register a run's model as ``challenger``, or update its version.
 
     Parameters
     ----------
@@ -99,11 +99,6 @@ def register_version(
         Logged model; by default the one that was trained.
     metrics : mapping
         They become tags named ``metric.NAME``.
-
-    Raises
-    ------
-    TrackingError
-        If the run or its model does not exist, or the version's files have changed since.
     """
     client = current().client
     trained = trained_model(run_id)
@@ -149,7 +144,7 @@ def register_version(
 
 
 def origin_of(run_id: str | None, facts: Mapping[str, Any]) -> Origin:
-    """Return the run, data and parameters of a model, for descriptions; `facts` are its lineage."""
+    """Return a model's run and lineage for descriptions."""
     trained_model(run_id)
     with reported():
         info = current().client.get_run(run_id).info
@@ -157,7 +152,7 @@ def origin_of(run_id: str | None, facts: Mapping[str, Any]) -> Origin:
 
 
 def describe_run(run_id: str, origin: Origin, *, model_name: str) -> None:
-    """Describe a run by its versions, above what people wrote there."""
+    """Describe a run by its versions, above people's own words."""
     client = current().client
     with reported():
         found = client.search_model_versions(f"name='{model_name}' and run_id='{run_id}'")
@@ -169,7 +164,7 @@ def describe_run(run_id: str, origin: Origin, *, model_name: str) -> None:
 
 
 def log_evidence(run: RunHandle, evidence: Evidence) -> dict[str, str]:
-    """Log test results with a run, and return the tag that binds its version to them.
+    """Log test results; return the tag that names them.
 
     A run has one version for each way of aggregating slices, so the file is named after its content.
     """
@@ -229,14 +224,9 @@ def registered_files(version: Version) -> Iterator[Path]:
 
 
 def exported_model(uri: str, *, root: Path, experiment: str) -> tuple[Path, Version]:
-    """Return the folder of a registered exported model, downloaded once to ``.adpet/models`` in `root`.
+    """Return the folder of a registered exported model, downloaded once.
 
     A copy with a changed file is downloaded again.
-
-    Raises
-    ------
-    TrackingError
-        If there is no such version, its files are missing or changed, or have no exported model.
     """
     _parsed(uri)
     connect(root, experiment=experiment)
@@ -259,7 +249,7 @@ def exported_model(uri: str, *, root: Path, experiment: str) -> tuple[Path, Vers
 
 
 def has_tag(version: Version, tag: str, value: str) -> bool:
-    """Return True if the version or its run carries the tag."""
+    """Return True if version or run has a tag."""
     if version.tags.get(tag) == value:
         return True
     with reported():
@@ -267,7 +257,7 @@ def has_tag(version: Version, tag: str, value: str) -> bool:
 
 
 def named(version: int | str, *, model_name: str) -> Version:
-    """Return the version named by a number, an alias or a ``models:/`` address."""
+    """Return the version of a number, alias or ``models:/`` address."""
     if str(version).startswith("models:"):
         return version_of(str(version))
     separator = "/" if str(version).isdecimal() else "@"
@@ -282,13 +272,7 @@ def version_numbers(name: str) -> list[int]:
 
 
 def version_of(uri: str) -> Version:
-    """Return the version that a ``models:/`` address names.
-
-    Raises
-    ------
-    TrackingError
-        If `uri` has another form, or there is no such model, alias or version.
-    """
+    """Return the version that a ``models:/`` address names."""
     name, alias, number = _parsed(uri).group("name", "alias", "version")
     client = current().client
     with reported():
@@ -333,7 +317,7 @@ def _is_missing(error: MlflowException, name: str) -> bool:
 
 
 def _not_there(uri: str, name: str, alias: str | None) -> str:
-    """Return what is missing of `uri`, and what to do about it."""
+    """Say what is missing of `uri`, and what to do."""
     versions = version_numbers(name)
     if not versions:
         return f"{uri}: required a registered model, but '{name}' has no version yet; run: dvc repro"

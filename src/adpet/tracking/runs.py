@@ -1,4 +1,4 @@
-"""Runs in the project's own MLflow store, one for each lineage and kind.
+"""Runs in the project's own store, by lineage and kind.
 
 A run that was killed, or is made again, is continued: a step that it has keeps its first value, so that
 curves stay single-valued. Names that MLflow would refuse are changed (`safe_name`).
@@ -29,8 +29,6 @@ Kind = Literal["train", "tune", "trial", "fold"]
 
 KIND: Final = "adpet.kind"
 PARENT: Final = "mlflow.parentRunId"
-# How often the run was continued.
-RESUMED: Final = "adpet.resumed"
 
 # MLflow's limits: entries of one request, characters of a name, and of a dataset's name and digest.
 AT_ONCE: Final = {"params": 100, "tags": 100, "metrics": 1000}
@@ -45,7 +43,7 @@ _HASH_DIGITS = 8
 
 
 class RunHandle:
-    """A run that is being written to; its methods may be called from several threads."""
+    """A run to write to, from any thread."""
 
     def __init__(self, store: Store, run_id: str, *, model_id: str | None = None) -> None:
         self.run_id = run_id
@@ -54,7 +52,7 @@ class RunHandle:
         self._steps: dict[str, set[int]] = {}
 
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
-        """Log numbers at a step of a curve, or, without a step, results.
+        """Log numbers at a step, or results without a step.
 
         Nested mappings are flattened by dots; None, an undefined metric, is left out. A step that the run
         has already keeps its first value; a result is logged again if it changed.
@@ -83,7 +81,7 @@ class RunHandle:
                     self._steps[key].add(step)
 
     def log_params(self, params: Mapping[str, Any]) -> None:
-        """Log parameters, nested ones by dotted key; a parameter that the run has keeps its value."""
+        """Log parameters by dotted key; known ones keep their value."""
         values = {safe_name(key): str(value) for key, value in flatten(params).items()}
         with self._writing():
             known = self._store.client.get_run(self.run_id).data.params
@@ -97,13 +95,13 @@ class RunHandle:
             log_batches(self._store, self.run_id, tags=new)
 
     def log_artifact(self, path: Path, folder: str | None = None) -> None:
-        """Copy a file, or all files of a folder, to `folder` among the run's artifacts."""
+        """Copy a file or a folder's files to the artifacts."""
         with self._writing():
             log = self._store.client.log_artifacts if path.is_dir() else self._store.client.log_artifact
             log(self.run_id, str(path), folder)
 
     def log_dataset(self, name: str, digest: str, source: str, *, counts: Mapping[str, int]) -> None:
-        """Log which data went in: name, DVC's md5, path, and numbers of scans and subjects."""
+        """Log the data: name, DVC's md5, path, numbers of scans."""
         dataset = Dataset(
             shortened(name, DATASET_NAME_LIMIT),
             shortened(digest, DATASET_DIGEST_LIMIT),
@@ -118,7 +116,7 @@ class RunHandle:
     def log_model(
         self, model: Any, *, signature_example: npt.NDArray[np.uint8], metadata: Mapping[str, Any]
     ) -> None:
-        """Log a Keras model once, with its signature and an input example, without pickle.
+        """Log a Keras model once, without pickle.
 
         Parameters
         ----------
@@ -157,7 +155,7 @@ def open_run(
     tags: Mapping[str, Any] | None = None,
     params: Mapping[str, Any] | None = None,
 ) -> Iterator[RunHandle]:
-    """Continue the newest run of this lineage and kind, or begin it.
+    """Continue the newest run of a lineage, or begin one.
 
     It ends as FINISHED, as FAILED on an exception, as KILLED on Ctrl-C.
 
@@ -167,17 +165,12 @@ def open_run(
         The lineage id of the result; that of a trial is its search's followed by its number.
     parent : str, optional
         The id of the run to nest this one under.
-    params : mapping, optional
-        Parameters, nested or flat.
     """
     store = local()
     with reported(f"{store.shown}: "):
         earlier = search(store, lineage, kind, parent)
         run_id = str(earlier[0].info.run_id) if earlier else _create(store, lineage, kind, name, parent)
-        if earlier:
-            store.client.update_run(run_id, status="RUNNING", name=name)
-            resumed = int(earlier[0].data.tags.get(RESUMED, 0)) + 1
-            store.client.set_tag(run_id, RESUMED, str(resumed))
+        store.client.update_run(run_id, status="RUNNING", name=name)
     handle = RunHandle(store, run_id)
     status = "KILLED"
     try:
@@ -196,7 +189,7 @@ def open_run(
 
 @contextmanager
 def append_to_run(lineage: str, kind: Kind = "train") -> Iterator[RunHandle]:
-    """Add results to the run of this lineage and kind, whose status stays.
+    """Add results to a run, whose status stays.
 
     Results are linked to the model that the run logged last, so that its page shows them. Where the run is
     missing, since it was made in another clone, one is created for the results.
@@ -218,7 +211,7 @@ def append_to_run(lineage: str, kind: Kind = "train") -> Iterator[RunHandle]:
 
 
 def find_run(lineage: str, kind: Kind, store: Store | None = None) -> str | None:
-    """Return the id of the newest finished run of this lineage and kind, by default in the local store."""
+    """Return the id of the newest finished run, if any."""
     store = store or local()
     with reported(f"{store.shown}: "):
         finished = [run for run in search(store, lineage, kind) if run.info.status == "FINISHED"]
@@ -226,7 +219,7 @@ def find_run(lineage: str, kind: Kind, store: Store | None = None) -> str | None
 
 
 def search(store: Store, lineage: str, kind: str, parent: str | None = None) -> list[Any]:
-    """Return the runs of a lineage and kind that were not deleted, the newest first."""
+    """Return runs of a lineage and kind, the newest first."""
     query = f"tags.`{LINEAGE}` = '{lineage}' and tags.`{KIND}` = '{kind}'"
     if parent is not None:
         query += f" and tags.`{PARENT}` = '{parent}'"
@@ -243,14 +236,14 @@ def log_batches(
     params: Sequence[Param] = (),
     tags: Sequence[RunTag] = (),
 ) -> None:
-    """Log entries to a run, as many at once as MLflow takes."""
+    """Log entries in batches that MLflow takes."""
     for what, entries in {"params": params, "tags": tags, "metrics": metrics}.items():
         for start in range(0, len(entries), AT_ONCE[what]):
             store.client.log_batch(run_id, **{what: entries[start : start + AT_ONCE[what]]})
 
 
 def same(known: float | None, value: float) -> bool:
-    """Return True if a store has this value; MLflow keeps the largest number for infinity."""
+    """Return True if a store has this value, infinity clipped."""
     if known is None:
         return False
     first, second = np.nan_to_num([known, value], nan=np.nan)
@@ -258,7 +251,7 @@ def same(known: float | None, value: float) -> bool:
 
 
 def safe_name(name: str) -> str:
-    """Return a name of a parameter, metric or tag that MLflow takes.
+    """Return a parameter, metric or tag name that MLflow takes.
 
     One that it would refuse is changed, and ends in digits of its SHA-256, so that no two become the same.
 
@@ -274,7 +267,7 @@ def safe_name(name: str) -> str:
 
 
 def shortened(text: str, limit: int) -> str:
-    """Return a text of at most `limit` characters; one that was longer ends in digits of its SHA-256."""
+    """Shorten a text, to end in digits of its SHA-256."""
     return text if len(text) <= limit else _marked(text, text, limit)
 
 
@@ -291,7 +284,7 @@ def _number(key: str, value: Any) -> float:
 
 
 def _create(store: Store, lineage: str, kind: str, name: str, parent: str | None) -> str:
-    """Create a run; its first tags keep it from being orphaned."""
+    """Create a run with tags that it is found by."""
     tags = {
         LINEAGE: lineage,
         KIND: kind,

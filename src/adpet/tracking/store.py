@@ -1,4 +1,4 @@
-"""MLflow stores: the project's own SQLite file, and the server that MLFLOW_TRACKING_URI may name.
+"""MLflow stores: the project's own SQLite file and a server.
 
 Runs are logged to the project's own store (`local`). The registry lies in the shared one (`current`): the
 server where one is named, else the project's own store.
@@ -46,12 +46,12 @@ _LONGEST_MESSAGE = 300
 
 
 class UnreachableError(TrackingError):
-    """The server does not answer, or is out of order: the same call may succeed later."""
+    """The server does not answer; the call may succeed later."""
 
 
 @dataclass(frozen=True)
 class Store:
-    """An open MLflow store: its address, the experiment of the project, and the client for both."""
+    """An open MLflow store with the project's experiment."""
 
     uri: str
     experiment_id: str
@@ -64,12 +64,12 @@ class Store:
 
     @property
     def is_server(self) -> bool:
-        """Whether it is an MLflow server, and not the project's own file."""
+        """Whether it is an MLflow server."""
         return self.uri.startswith(SERVER)
 
 
 class _Project:
-    """The project that this process works on, and its stores that are open."""
+    """The project of this process, and its open stores."""
 
     root: Path | None = None
     experiment = "adpet"
@@ -94,7 +94,7 @@ def connect(project_root: Path, experiment: str = "adpet", *, required: bool = T
     """
     for name in ("alembic", "mlflow"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    # It logs each SQL error with its parameters and a traceback, and raises it too.
+    # MLflow logs each SQL error with its parameters and a traceback, and raises it too.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     _Project.root, _Project.experiment = project_root, experiment
     _Project.local = _Project.current = None
@@ -108,7 +108,7 @@ def connect(project_root: Path, experiment: str = "adpet", *, required: bool = T
 
 
 def local() -> Store:
-    """Return the project's own store; make it where it does not exist."""
+    """Return the project's own store; make a missing one."""
     if _Project.local is None:
         uri = store_uri(_root())
         _Project.local = _open(own_uri(_root()) if uri.startswith(SERVER) else uri)
@@ -116,7 +116,7 @@ def local() -> Store:
 
 
 def current() -> Store:
-    """Return the store of the registry: the server where one is named, else the project's own store."""
+    """Return the store of the registry: the server or `local`."""
     if _Project.current is None:
         uri = store_uri(_root())
         _Project.current = _open(uri) if uri.startswith(SERVER) else local()
@@ -130,13 +130,7 @@ def names_server() -> bool:
 
 
 def store_uri(project_root: Path) -> str:
-    """Return the address of the shared store: MLFLOW_TRACKING_URI, or the project's own file.
-
-    Raises
-    ------
-    TrackingError
-        If it is neither a SQLite file nor an address of an MLflow server without a password in it.
-    """
+    """Return MLFLOW_TRACKING_URI, or the project's own file."""
     uri = os.environ.get(TRACKING_URI, "").strip() or own_uri(project_root)
     if uri.startswith(SERVER):
         if "@" in uri:
@@ -155,12 +149,12 @@ def store_uri(project_root: Path) -> str:
 
 
 def own_uri(project_root: Path) -> str:
-    """Return the address of the SQLite file at the main root of the project."""
+    """Return the address of the project's own SQLite file."""
     return f"{SQLITE}{main_root(project_root) / DATABASE}"
 
 
 def main_root(project_root: Path) -> Path:
-    """Return the root of the project; that of DVC's temporary workspaces is the project they came from."""
+    """Return the project's root, also from DVC's temporary workspaces."""
     root = project_root.resolve()
     inside = [place for place in root.parents if place.parts[-3:] == (".dvc", "tmp", "exps")]
     return inside[-1].parents[2] if inside else root
@@ -175,7 +169,7 @@ def shown(uri: str) -> str:
 
 
 def user() -> str:
-    """Return the user of the MLflow server, or else of the operating system."""
+    """Return the user of the server, or else this machine's."""
     known: str | None = read_mlflow_creds().username
     if known:
         return known
@@ -187,7 +181,7 @@ def user() -> str:
 
 @contextmanager
 def reported(prefix: str = "MLflow: ") -> Iterator[None]:
-    """Turn an exception of MLflow into a TrackingError of one line.
+    """Turn MLflow's exception into a TrackingError of one line.
 
     It is an UnreachableError if the server does not answer, or is out of order.
     """
@@ -200,7 +194,7 @@ def reported(prefix: str = "MLflow: ") -> Iterator[None]:
 
 
 def one_line(error: Exception) -> str:
-    """Return the message of an exception without passwords, request addresses, SQL and tracebacks."""
+    """Return an exception's message without passwords, SQL and tracebacks."""
     uri = os.environ.get(TRACKING_URI, "").strip()
     text = " ".join((str(error).replace(uri, shown(uri)) if uri else str(error)).split())
     status = _status(error)
@@ -215,7 +209,7 @@ def one_line(error: Exception) -> str:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Let one process at a time work in a folder; a lock ends with its process."""
+    """Let one process at a time work in a folder."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -225,7 +219,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def complete_experiment() -> None:
-    """Give an older experiment the description and the view that a new one has."""
+    """Give an older experiment its description and view."""
     store = current()
     with reported():
         known = store.client.get_experiment(store.experiment_id).tags
@@ -297,7 +291,7 @@ def _experiment_id(client: Any, artifacts: str | None) -> str:
 
 
 def _set_default(uri: str) -> None:
-    """Make `uri` MLflow's default here, without leaving it in the environment for a later `connect`."""
+    """Make `uri` MLflow's default, but not in the environment."""
     before = os.environ.get(TRACKING_URI)
     mlflow.set_tracking_uri(uri)
     if before is None:
@@ -307,7 +301,7 @@ def _set_default(uri: str) -> None:
 
 
 def _status(error: Exception) -> int:
-    """Return the HTTP status of an exception; 0 if not MLflow's."""
+    """Return the HTTP status of an exception, or 0."""
     if isinstance(error, MlflowException):
         return int(error.get_http_status_code())
     if not isinstance(error, requests.RequestException):
@@ -316,7 +310,7 @@ def _status(error: Exception) -> int:
 
 
 def _refusal(status: int, text: str) -> str:
-    """Return why a server refuses a call, and what to do."""
+    """Say why a server refuses, and what to do."""
     if "Invalid Host header" in text:
         return (
             f"the server does not go by the name in this address; correct {TRACKING_URI}, or have that name "

@@ -1,4 +1,4 @@
-"""Mirror of the project's own runs on the server that MLFLOW_TRACKING_URI names.
+"""Mirror of the project's own runs on an MLflow server.
 
 A run is known there by lineage, kind and parent. What the server has is not sent again: steps of curves,
 results that did not change, files of the same size that are not newer than the last pass.
@@ -50,7 +50,7 @@ _ONE_AT_A_TIME = threading.Lock()
 
 
 def start_tracking(project_root: Path, *, experiment: str, required: bool = False) -> None:
-    """Connect to the local store, and mirror what this process logs where a server is named.
+    """Connect to the local store; mirror it to a server.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ def start_tracking(project_root: Path, *, experiment: str, required: bool = Fals
 
 
 def shared_run(lineage: str, kind: Kind = "train") -> str | None:
-    """Return the id of a finished run in the store of the registry, after it was sent there."""
+    """Send a finished run to the registry; return its id."""
     run_id = find_run(lineage, kind)
     if run_id is None or not current().is_server:
         return find_run(lineage, kind, current())
@@ -70,7 +70,7 @@ def shared_run(lineage: str, kind: Kind = "train") -> str | None:
 
 
 def sync_all() -> tuple[int, list[str]]:
-    """Send all runs of the local store; return how many, and the problems of the others.
+    """Send all local runs; return how many, and problems.
 
     Raises
     ------
@@ -90,20 +90,14 @@ def sync_all() -> tuple[int, list[str]]:
 
 
 class Mirror:
-    """Brings runs of one store to another; remembers which steps it has sent."""
+    """Copies runs between stores, each step once."""
 
     def __init__(self, source: Store, target: Store) -> None:
         self._source, self._target = source, target
         self._steps: dict[tuple[str, str], set[int]] = {}
 
     def send(self, run_id: str) -> str:
-        """Send what the server lacks of a run; return the run's id there.
-
-        Raises
-        ------
-        TrackingError
-            If the server does not answer, or refuses something; whatever it lacks is sent by the next call.
-        """
+        """Send what the server lacks; return the run's id there."""
         with _ONE_AT_A_TIME, reported(f"{self._target.shown}: "):
             started = int(time.time() * 1000)
             run = self._source.client.get_run(run_id)
@@ -161,7 +155,7 @@ class Mirror:
     def _send_metrics(self, run: Any, there: Any, linked: dict[str, str]) -> None:
         """Send steps that the server lacks, and changed results."""
         target_id = str(there.info.run_id)
-        lacking: list[Metric] = []
+        unknown: list[Metric] = []
         for key in run.data.metrics:
             history = self._source.client.get_metric_history(run.info.run_id, key)
             if any(metric.step for metric in history):
@@ -172,12 +166,12 @@ class Mirror:
             else:
                 latest = max(history, key=lambda metric: metric.timestamp)
                 new = [] if same(there.data.metrics.get(key), latest.value) else [latest]
-            lacking += [
+            unknown += [
                 Metric(key, metric.value, metric.timestamp, metric.step, model_id=linked.get(key))
                 for metric in new
             ]
-        log_batches(self._target, target_id, metrics=lacking)
-        for metric in lacking:
+        log_batches(self._target, target_id, metrics=unknown)
+        for metric in unknown:
             self._steps.get((target_id, metric.key), set()).add(metric.step)
 
     def _send_models(self, run_id: str, target_id: str) -> dict[str, str]:
@@ -204,7 +198,7 @@ class Mirror:
             self._target.client.log_inputs(there.info.run_id, new)
 
     def _send_artifacts(self, run: Any, there: Any) -> None:
-        """Send files that are missing, resized, or newer than the last pass."""
+        """Send files missing, resized, or newer than the last pass."""
         folder, target_id = _path(run.info.artifact_uri), str(there.info.run_id)
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         known = dict(self._listed(target_id)) if files else {}
@@ -225,7 +219,7 @@ class Mirror:
 
 
 class _Sender:
-    """Sends changed runs in a thread beside the work, and pauses after a failure."""
+    """Sends changed runs in a thread; pauses after a failure."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -236,7 +230,7 @@ class _Sender:
         self._problem = ""
 
     def notify(self, run_id: str, over: bool) -> None:  # noqa: FBT001 - the form of `runs.observers`
-        """Send a changed run; at the end of a stage's run, wait for that, and print what is left."""
+        """Send a changed run; if over, print what is left."""
         with self._lock:
             if over or run_id not in self._own:
                 self._own.add(run_id)
