@@ -59,7 +59,7 @@ class TestLife:
             pass
         assert len(stored("a1", "tune").data.params) == 250
 
-    def test_trials_are_nested_below_their_search_and_shown_once(self, project):
+    def test_trials_are_runs_below_their_search_shown_once(self, project):
         with open_run(lineage="a1", kind="tune", name="search") as search:
             for _ in range(2):
                 with open_run(lineage="a1.0", kind="trial", name="trial 0", parent=search.run_id) as trial:
@@ -91,14 +91,6 @@ class TestContinuing:
         assert curve("loss") == [(step, 1 / (1 + step)) for step in range(5)]
         assert stored().info.status == "FINISHED"
         assert stored().data.params == {"alpha": "0.5", "more": "1"}
-        assert stored().data.tags["adpet.resumed"] == "1"
-
-    @pytest.mark.parametrize(("lineage", "kind"), [("b2", "train"), ("a1", "tune")])
-    def test_another_lineage_or_kind_has_a_run_of_its_own(self, project, lineage, kind):
-        for each in (("a1", "train"), (lineage, kind)):
-            with open_run(lineage=each[0], kind=each[1], name="x"):
-                pass
-        assert stored().info.run_id != stored(lineage, kind).info.run_id
 
 
 class TestMetrics:

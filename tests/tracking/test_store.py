@@ -83,10 +83,8 @@ class TestAddresses:
     @pytest.mark.parametrize(
         "uri",
         [
-            "postgresql://ann:secret@db.lab/runs",
             "postgresql+psycopg2://ann:se@cret@db.lab:5432/runs?sslmode=secret",
             "mysql://ann:12/secret@db.lab/runs",
-            "file:///tmp/mlruns",
             "/tmp/mlruns",
             "databricks",
             "sqlite://",

@@ -19,18 +19,7 @@ from adpet.errors import TrackingError
 from adpet.tracking import runs, store
 from adpet.tracking.models import DIGEST, SERVED, logged_models, send_model
 from adpet.tracking.runs import KIND, PARENT, Kind, find_run, log_batches, same, search
-from adpet.tracking.store import (
-    LEAKY,
-    LINEAGE,
-    SQLITE,
-    Store,
-    current,
-    local,
-    locked,
-    names_server,
-    reported,
-    user,
-)
+from adpet.tracking.store import LEAKY, LINEAGE, Store, current, local, reported
 from adpet.tracking.ui_notes import NOTE
 
 # Seconds between two passes of a training, after a failure, and that the end of a stage waits for the server.
@@ -58,7 +47,7 @@ def start_tracking(project_root: Path, *, experiment: str, required: bool = Fals
         Whether the server must answer now, as for the registry.
     """
     store.connect(project_root, experiment, required=required)
-    runs.observers[:] = [_Sender().notify] if names_server() else []
+    runs.observers[:] = [_Sender().notify] if store.names_server() else []
 
 
 def shared_run(lineage: str, kind: Kind = "train") -> str | None:
@@ -110,7 +99,8 @@ class Mirror:
                     self._target.client.update_run(target_id, status="RUNNING")
                 return target_id
             self._send_metrics(run, there, self._send_models(run_id, target_id))
-            self._send_datasets(run, there)
+            if run.inputs.dataset_inputs:
+                self._target.client.log_inputs(target_id, run.inputs.dataset_inputs)
             self._send_artifacts(run, there)
             if there.info.status != run.info.status:
                 self._target.client.set_terminated(target_id, run.info.status, run.info.end_time)
@@ -127,17 +117,14 @@ class Mirror:
             above = self._source.client.get_run(run.data.tags[PARENT])
             tags[PARENT] = self._counterpart(above).info.run_id
         # Folds that are trained side by side create their parent once.
-        with locked(Path(self._source.uri.removeprefix(SQLITE)).parent):
-            found = search(self._target, *tags.values())
-            return (
-                found[0]
-                if found
-                else self._target.client.create_run(
-                    self._target.experiment_id,
-                    start_time=run.info.start_time,
-                    tags={**tags, "mlflow.user": user()},
-                    run_name=run.info.run_name,
-                )
+        with store.locked(Path(self._source.uri.removeprefix(store.SQLITE)).parent):
+            for found in search(self._target, *tags.values()):
+                return found
+            return self._target.client.create_run(
+                self._target.experiment_id,
+                start_time=run.info.start_time,
+                tags={**tags, "mlflow.user": store.user()},
+                run_name=run.info.run_name,
             )
 
     def _send_params_and_tags(self, run: Any, there: Any) -> None:
@@ -186,16 +173,6 @@ class Mirror:
                 )
                 linked |= {metric.key: model_id for metric in model.metrics or []}
         return linked
-
-    def _send_datasets(self, run: Any, there: Any) -> None:
-        known = {(each.dataset.name, each.dataset.digest) for each in there.inputs.dataset_inputs}
-        new = [
-            each
-            for each in run.inputs.dataset_inputs
-            if (each.dataset.name, each.dataset.digest) not in known
-        ]
-        if new:
-            self._target.client.log_inputs(there.info.run_id, new)
 
     def _send_artifacts(self, run: Any, there: Any) -> None:
         """Send files missing, resized, or newer than the last pass."""
