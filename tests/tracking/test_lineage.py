@@ -206,21 +206,18 @@ class TestFactsOfAVersion:
             {"params": {"cohort": {}}},
         ],
     )
-    def test_facts_that_git_or_dvc_could_misread_are_refused(self, facts, tmp_path, changes):
+    def test_facts_that_git_or_dvc_could_misread_are_refused(self, facts, changes):
         """Though they may be those of a lineage id: who fills a registry can write both."""
         (name,) = changes
-        file = tmp_path / RUN.name
-        file.write_text(json.dumps({"lineage": with_id(facts | changes)}))
         with pytest.raises(ValueError, match=rf"^lineage: {name}"):
-            read_facts(file)
+            read_facts(json.dumps({"lineage": with_id(facts | changes)}))
 
     @pytest.mark.parametrize(
         "changes", [{"commit": UNVERSIONED, "data": UNVERSIONED}, {"commit": f"{'0' * 64}-dirty"}]
     )
-    def test_facts_of_a_training_without_git_or_a_clean_commit_are_read(self, facts, tmp_path, changes):
-        file = tmp_path / RUN.name
-        file.write_text(json.dumps({"lineage": with_id(facts | changes)}))
-        assert read_facts(file) == with_id(facts | changes)
+    def test_facts_of_a_training_without_git_or_a_clean_commit_are_read(self, facts, changes):
+        changed = with_id(facts | changes)
+        assert read_facts(json.dumps({"lineage": changed})) == changed
 
 
 def found(facts):

@@ -180,19 +180,19 @@ def git(*arguments: str) -> str | None:
 
 def facts_of(version: "Version") -> dict[str, Any]:
     """Read the lineage of a version; refuse a changed one."""
-    from adpet.tracking.store import LINEAGE, current, one_line, reported
+    from mlflow.artifacts import load_text
+
+    from adpet.tracking.store import LINEAGE, one_line, reported
 
     place = f"{FOLDER}/{RUN.name}"
-    with tempfile.TemporaryDirectory(prefix="adpet-lineage-") as scratch:
-        try:
-            with reported():
-                file = current().client.download_artifacts(version.run_id, place, scratch)
-            facts = read_facts(Path(file))
-        except (OSError, ValueError, TrackingError) as error:
-            raise TrackingError(
-                f"{version.uri}: required {place} among the artifacts of run {version.run_id}, as a training "
-                f"writes it; received: {one_line(error)}; register it again with: dvc repro --force register"
-            ) from error
+    try:
+        with reported():
+            facts = read_facts(load_text(f"runs:/{version.run_id}/{place}"))
+    except (OSError, ValueError, TrackingError) as error:
+        raise TrackingError(
+            f"{version.uri}: required {place} among the artifacts of run {version.run_id}, as a training "
+            f"writes it; received: {one_line(error)}; register it again with: dvc repro --force register"
+        ) from error
     if not lineage_id(facts) == facts["id"] == version.tags.get(LINEAGE):
         raise TrackingError(
             f"{version.uri}: required the facts of lineage {version.tags.get(LINEAGE)}; received others in "
@@ -298,9 +298,9 @@ def how_to_get(raw: str) -> str:
     return f"{fetch}; or, if no remote has them, copy them to {raw} and run: dvc add {shlex.quote(raw)}"
 
 
-def read_facts(file: Path) -> dict[str, Any]:
-    """Read a training's lineage; raise ValueError if it is malformed."""
-    document = json.loads(file.read_text(encoding="utf-8"))
+def read_facts(text: str) -> dict[str, Any]:
+    """Read the lineage in ``run.json``; raise ValueError if it is malformed."""
+    document = json.loads(text)
     facts: Any = document.get("lineage") if isinstance(document, dict) else None
     try:
         _Facts.model_validate(facts)

@@ -14,6 +14,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
 
+from mlflow.artifacts import load_text
 from mlflow.exceptions import MlflowException
 
 from adpet.errors import InputError, TrackingError
@@ -192,13 +193,11 @@ def evidence_of(version: Version) -> Evidence:
         )
     place = f"{EVIDENCE_FOLDER}/{_file_name(digest)}"
     required = f"{version.uri}: required {place}, the results that it was registered with"
-    with tempfile.TemporaryDirectory(prefix="adpet-evidence-") as scratch:
-        try:
-            with reported():
-                file = current().client.download_artifacts(version.run_id, place, scratch)
-            text = Path(file).read_text(encoding="utf-8")
-        except (OSError, TrackingError) as error:
-            raise NoEvidenceError(f"{required}; received: {one_line(error)}; {_AGAIN}") from error
+    try:
+        with reported():
+            text = load_text(f"runs:/{version.run_id}/{place}")
+    except (OSError, TrackingError) as error:
+        raise NoEvidenceError(f"{required}; received: {one_line(error)}; {_AGAIN}") from error
     if evidence_digest(text) != digest:
         raise NoEvidenceError(f"{required}; received another content; {_AGAIN}")
     try:
