@@ -299,7 +299,7 @@ def how_to_get(raw: str) -> str:
 
 
 def read_facts(text: str) -> dict[str, Any]:
-    """Read the lineage in ``run.json``; raise ValueError if it is malformed."""
+    """Read the lineage in ``run.json``; refuse a malformed one."""
     document = json.loads(text)
     facts: Any = document.get("lineage") if isinstance(document, dict) else None
     try:

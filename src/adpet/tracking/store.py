@@ -21,7 +21,8 @@ import requests
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-from mlflow.utils.credentials import read_mlflow_creds
+from mlflow.utils.credentials import get_default_host_creds, read_mlflow_creds
+from mlflow.utils.rest_utils import http_request
 
 from adpet.errors import AdpetError, TrackingError
 from adpet.storage import atomic_write
@@ -103,7 +104,8 @@ def connect(project_root: Path, experiment: str = "adpet", *, required: bool = T
         return
     if uri.startswith(SERVER):
         with reported(_required(uri)):
-            requests.get(f"{uri.rstrip('/')}/health", timeout=FIRST_ANSWER_S)
+            creds = get_default_host_creds(uri)
+            http_request(creds, "/health", "GET", timeout=FIRST_ANSWER_S, raise_on_status=False)
     current()
 
 
