@@ -20,23 +20,8 @@ from adpet.learning.checkpoint import weights_difference
 from adpet.params import load_params, set_by_key
 from adpet.paths import MODEL
 from adpet.storage import read_yaml, temporary_files
-from adpet.tracking.lineage import (
-    DIRTY,
-    PARAMETER_FILES,
-    UNVERSIONED,
-    WHOLE,
-    cache_folder,
-    cached_data,
-    checks,
-    code_of,
-    data_hash,
-    facts_of,
-    file_digest,
-    has_commit,
-    how_to_get,
-    missing_in_cache,
-    missing_text,
-)
+from adpet.tracking import lineage
+from adpet.tracking.lineage import DIRTY, PARAMETER_FILES, UNVERSIONED, WHOLE
 from adpet.tracking.registry import load_model, named
 from adpet.tracking.store import connect
 
@@ -72,7 +57,7 @@ def run(wanted: str) -> tuple[str, bool]:
     tracking = load_params().tracking
     connect(Path.cwd(), experiment=tracking.experiment)
     version = named(wanted, model_name=tracking.model_name)
-    facts = facts_of(version)
+    facts = lineage.facts_of(version)
     registered, _ = load_model(version.uri)
     raw = facts["params"]["cohort"]["raw"]
     with _worktree(facts["commit"].removesuffix(DIRTY), version.uri) as folder:
@@ -80,15 +65,15 @@ def run(wanted: str) -> tuple[str, bool]:
         _settle(folder, facts)
         with_data = place_data(facts["data"], folder, raw=raw)
         _train(folder, facts, with_data=with_data)
-        made = data_hash(raw, lock=folder / "dvc.lock")
+        made = lineage.data_hash(raw, lock=folder / "dvc.lock")
         if made != facts["data"]:
             received = f"received {made} from its commit"
             raise InputError(
-                f"{version.uri}: required the data {facts['data']}; {received}; {how_to_get(raw)}"
+                f"{version.uri}: required the data {facts['data']}; {received}; {lineage.how_to_get(raw)}"
             )
         difference = weights_difference(registered, load_keras(folder / MODEL))
     lines = [f"{version.uri}, lineage {facts['id']}, was made again from commit {facts['commit']}"]
-    others = [check for check in checks(facts) if check.name == "packages" and not check.here]
+    others = [check for check in lineage.checks(facts) if check.name == "packages" and not check.here]
     lines += [f"OTHER PACKAGES THAN THEN: {check.text}" for check in others]
     if difference is None:
         return "\n".join([*lines, "the weights are the same, bit by bit"]), True
@@ -98,7 +83,7 @@ def run(wanted: str) -> tuple[str, bool]:
 @contextmanager
 def _worktree(commit: str, uri: str) -> Iterator[Path]:
     """Yield a worktree of a commit; it is removed afterwards."""
-    if not has_commit(commit):
+    if not lineage.has_commit(commit):
         raise InputError(
             f"{uri}: required its commit {commit} in this repository; received none; get it with: "
             "git fetch --all"
@@ -115,7 +100,7 @@ def _worktree(commit: str, uri: str) -> Iterator[Path]:
 
 def _require_code(folder: Path, facts: Mapping[str, Any], uri: str) -> None:
     """Refuse a commit without the code of the training."""
-    found = code_of(facts, folder)
+    found = lineage.code_of(facts, folder)
     if found != facts["code"]:
         raise InputError(
             f"{uri}: required the code {facts['code']}; commit {facts['commit']} has {found}, as there were "
@@ -138,14 +123,14 @@ def _settle(folder: Path, facts: Mapping[str, Any]) -> None:
             continue
         section, name = key.split(".")
         file = Path(document[section][name]).absolute()
-        if file_digest(file) != facts[fact]:
+        if lineage.file_digest(file) != facts[fact]:
             raise InputError(
                 f"{key}: required the file with digest {facts[fact][:16]}; received another, or none; "
                 f"bring it back to {file}"
             )
         set_by_key(document, key, str(file))
     yaml.dump(document, path)
-    _run(folder, {}, *_dvc("cache", "dir", "--local", str(cache_folder())))
+    _run(folder, {}, *_dvc("cache", "dir", "--local", str(lineage.cache_folder())))
 
 
 def place_data(digest: str, project: Path, *, raw: str) -> bool:
@@ -158,12 +143,14 @@ def place_data(digest: str, project: Path, *, raw: str) -> bool:
         )
     if digest == UNVERSIONED:
         return False
-    missing = missing_in_cache(digest)
+    missing = lineage.missing_in_cache(digest)
     if missing == [WHOLE]:
         return False
     if missing:
-        raise InputError(f"required the data {digest} ({raw}); received: {missing_text(missing, raw)}")
-    with cached_data(digest) as (repo, files):
+        raise InputError(
+            f"required the data {digest} ({raw}); received: {lineage.missing_text(missing, raw)}"
+        )
+    with lineage.cached_data(digest) as (repo, files):
         repo.checkout(force=True)
         shutil.copytree(files, folder, dirs_exist_ok=True)
     return True
