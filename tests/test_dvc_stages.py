@@ -20,7 +20,7 @@ EXEMPT = (
     "adpet.tracking",
     # what reads parameters, paths and files, starts processes and says errors.
     "adpet.params", "adpet.paths", "adpet.storage", "adpet.parallel", "adpet.errors", "adpet.malloc",
-    "adpet.temporary", "adpet.processes", "adpet.dvc_cache",
+    "adpet.dvc_cache",
 )  # fmt: skip
 # Another colour of a curve is not worth a new network.
 DRAWN = {"tune": "adpet.reporting", "train": "adpet.reporting"}

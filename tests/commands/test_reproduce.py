@@ -89,7 +89,7 @@ class TestWorktree:
 
 def test_worktree_gets_the_parameters_of_the_version_and_the_files_they_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(reproduce, "cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr(reproduce.lineage, "cache_folder", lambda: tmp_path / "cache")
     monkeypatch.setattr(reproduce, "_run", lambda *_: None)
     weights, folder = tmp_path / "weights.h5", tmp_path / "worktree"
     weights.write_bytes(b"weights")

@@ -93,11 +93,6 @@ class TestLoad:
 
 
 class TestFiles:
-    def test_removed_files_are_named(self, folder):
-        shutil.rmtree(folder)
-        with pytest.raises(TrackingError, match=r"models:/adpet/1: required its files in .*mlartifacts"):
-            load_model("models:/adpet@challenger")
-
     @pytest.mark.parametrize("name", ["data/model.keras", "MLmodel", "data/custom_objects.cloudpickle"])
     def test_a_changed_or_added_file_is_neither_opened_nor_registered(self, folder, name):
         with (folder / name).open("ab") as file:
@@ -108,12 +103,15 @@ class TestFiles:
         with pytest.raises(TrackingError, match=CHANGED):
             register_version(run_id=version_of("models:/adpet/1").run_id)
 
-    def test_a_version_without_a_digest_is_registered_again(self, folder):
+    def test_a_version_without_a_digest_is_registered_again_and_removed_files_are_named(self, folder):
         current().client.delete_model_version_tag("adpet", "1", "adpet.files_digest")
         with pytest.raises(TrackingError, match="a version without it; register it again"):
             load_model("models:/adpet/1")
         register_version(run_id=version_of("models:/adpet/1").run_id)
         load_model("models:/adpet/1")
+        shutil.rmtree(folder)
+        with pytest.raises(TrackingError, match=r"models:/adpet/1: required its files in .*mlartifacts"):
+            load_model("models:/adpet@challenger")
 
 
 class TestExportedModel:

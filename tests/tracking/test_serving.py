@@ -47,18 +47,14 @@ def encoded(path):
 
 
 class TestLogging:
-    def test_it_is_a_further_model_of_the_run_logged_once(self, log, small_export):
+    def test_it_is_a_further_model_of_the_run_logged_once_and_completed_after_a_kill(self, log, small_export):
         run_id = log()
         first = log_served(run_id, small_export)
         assert log_served(run_id, small_export) == first
-        assert len(logged_models(run_id)) == 2
         (trained,) = ready_models(run_id)
         outputs = {each.model_id for each in current().client.get_run(run_id).outputs.model_outputs}
         assert outputs == {trained.model_id, first}
-
-    def test_what_a_killed_process_left_is_completed(self, log, small_export):
-        run_id = log()
-        whole = current().client.get_logged_model(log_served(run_id, small_export))
+        whole = current().client.get_logged_model(first)
         current().client.delete_logged_model(whole.model_id)
         half = current().client.create_logged_model(
             current().experiment_id, name="served", source_run_id=run_id, tags={SERVED: whole.tags[SERVED]}
@@ -83,13 +79,12 @@ class TestLogging:
         with pytest.raises(TrackingError, match="dvc repro --force train"):
             log_served(None, small_export)
 
-    def test_the_version_brings_the_trained_network_with_its_metadata(self, register, small_export):
+    def test_the_version_brings_the_trained_network_and_nothing_is_pickled(
+        self, register, project, small_export
+    ):
         register(small_export)
         _, metadata = load_model("models:/adpet/1")
         assert metadata == {"slice": {"window": [0.0, 2.0]}}
-
-    def test_nothing_is_pickled(self, register, project, small_export):
-        register(small_export)
         files = {path.name: path.read_bytes() for path in project.rglob("*") if path.is_file()}
         assert {"model.keras", "MLmodel", "network.onnx"} <= set(files)
         with zipfile.ZipFile(io.BytesIO(files.pop("model.keras"))) as archive:

@@ -6,7 +6,7 @@ import pytest
 
 from adpet.tracking.registry import describe_run, origin_of, register_version
 from adpet.tracking.store import complete_experiment, current
-from adpet.tracking.ui_notes import NOTE, VIEW_NAME, Origin, experiment_tags, run_list, run_name
+from adpet.tracking.ui_notes import NOTE, VIEW_NAME, Origin, experiment_tags, run_name
 
 FACTS = {"params": {"cohort": {"raw": "data/raw"}}, "data": "d41d8cd98f00b204e9800998ecf8427e.dir"}
 
@@ -38,18 +38,11 @@ class TestTheExperiment:
         assert experiment().tags[NOTE] == "ours"
         assert "mlflow.sharedViewState.adpet" in experiment().tags
 
-    def test_the_list_of_runs_is_named_with_its_view(self):
-        assert run_list("7") == "#/experiments/7/runs?viewStateShareKey=adpet"
 
-
-class TestNames:
-    def test_a_run_goes_by_the_name_of_dvcs_experiment(self, monkeypatch):
-        monkeypatch.setenv("DVC_EXP_NAME", "longer")
-        assert run_name("training", "9ba9f57bdf07dc82") == "training longer"
-
-    def test_or_else_by_the_begin_of_its_lineage(self, monkeypatch):
-        monkeypatch.delenv("DVC_EXP_NAME", raising=False)
-        assert run_name("training", "9ba9f57bdf07dc82") == "training 9ba9f57b"
+@pytest.mark.parametrize(("experiment", "name"), [("longer", "training longer"), ("", "training 9ba9f57b")])
+def test_a_run_goes_by_the_name_of_dvcs_experiment_or_else_by_its_lineage(monkeypatch, experiment, name):
+    monkeypatch.setenv("DVC_EXP_NAME", experiment)
+    assert run_name("training", "9ba9f57bdf07dc82") == name
 
 
 class TestDescriptions:
@@ -63,17 +56,14 @@ class TestDescriptions:
         assert f"[report]({run}/artifacts/report/report.html)" in text
         assert f"[lineage]({run}/artifacts/lineage/run.json)" in text
 
-    def test_that_of_a_run_links_its_versions(self, origin):
-        text = origin.of_run("adpet", [1, 3])
-        assert text.startswith(
+    def test_that_of_a_run_links_its_versions_above_what_people_wrote(self, origin):
+        once = origin.of_run("adpet", [1], before="Looks good.\n\nTry longer.")
+        assert once.endswith("\n\nLooks good.\n\nTry longer.")
+        twice = origin.of_run("adpet", [1, 3], before=once)
+        assert twice.startswith(
             "Registered as [adpet version 1](#/models/adpet/versions/1), "
             "[adpet version 3](#/models/adpet/versions/3); trained on [data/raw]("
         )
-
-    def test_what_people_wrote_stays_below(self, origin):
-        once = origin.of_run("adpet", [1], before="Looks good.\n\nTry longer.")
-        assert once.endswith("\n\nLooks good.\n\nTry longer.")
-        twice = origin.of_run("adpet", [1, 2], before=once)
         assert twice.count("Registered as") == 1
         assert twice.endswith("\n\nLooks good.\n\nTry longer.")
 

@@ -17,7 +17,7 @@ def main(_: argparse.Namespace) -> None:
 
 
 def run() -> str:
-    """Return every decision on the champion as a table, the earliest first."""
+    """Return decisions on the champion as a table."""
     tracking = load_params().tracking
     connect(Path.cwd(), experiment=tracking.experiment)
     rows = _rows(promotion.read_history(tracking.model_name))
@@ -28,7 +28,7 @@ def run() -> str:
 
 
 def _rows(history: History) -> list[tuple[str, ...]]:
-    """Return a row for each decision, and for each that was removed from the registry."""
+    """Return a row for each decision, also removed ones."""
     numbered = [(decision.number, _row(decision)) for decision in history.rows]
     numbered += [(number, _removed(number)) for number in history.removed]
     return [row for _, row in sorted(numbered, key=lambda pair: pair[0])]
@@ -53,7 +53,7 @@ def _version(number: int | None) -> str:
 
 
 def _text(decision: Decision) -> str:
-    """Return what was decided and why, and how it ended if not as meant."""
+    """Return what was decided, why, and how it ended."""
     what = decision.kind
     if decision.forced:
         missed = [text.partition(":")[0] for text in decision.conditions if ": NOT MET: " in text]

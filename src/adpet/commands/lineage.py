@@ -1,4 +1,4 @@
-"""Print what a version was made from, and which of it is here."""
+"""Print what a version was made from."""
 
 import argparse
 from pathlib import Path
@@ -25,13 +25,7 @@ def main(options: argparse.Namespace) -> None:
 
 
 def run(wanted: str) -> str:
-    """Return data, split, parameters, commit, seed and versions, each compared with what is here.
-
-    Raises
-    ------
-    TrackingError
-        If there is no such version, or its run does not have the facts.
-    """
+    """Return a version's lineage, compared with what is here."""
     tracking = load_params().tracking
     connect(Path.cwd(), experiment=tracking.experiment)
     version = named(wanted, model_name=tracking.model_name)

@@ -1,4 +1,4 @@
-"""Make a version of the registered model the champion, if it meets every condition."""
+"""Make a version the champion, if it meets every condition."""
 
 import argparse
 from pathlib import Path
@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> None:
-    """Promote a version and print the conditions; fail on a refusal."""
+    """Promote a version, print conditions, fail on a refusal."""
     reason = (options.reason or "").strip()
     if options.force != bool(reason) or (options.reason is not None and not reason):
         raise AdpetError(
@@ -37,7 +37,7 @@ def main(options: argparse.Namespace) -> None:
 
 
 def run(version: str, *, forced: str | None, dry_run: bool) -> tuple[str, str | None]:
-    """Judge `version`, move the alias ``champion`` to it, and return what to print.
+    """Judge a version, move the alias, return what to print.
 
     Parameters
     ----------
@@ -50,11 +50,6 @@ def run(version: str, *, forced: str | None, dry_run: bool) -> tuple[str, str | 
     -------
     table, refusal : str, str or None
         Every condition with its numbers and the outcome; and one line if it is refused.
-
-    Raises
-    ------
-    TrackingError
-        If there is no such version, its files have changed, or another decision was quicker.
     """
     params = load_params()
     name = params.tracking.model_name

@@ -1,4 +1,4 @@
-"""Train a version again in a git worktree of its commit, and compare its weights."""
+"""Train a version again from its commit; compare weights."""
 
 import argparse
 import os
@@ -20,23 +20,8 @@ from adpet.learning.checkpoint import weights_difference
 from adpet.params import load_params, set_by_key
 from adpet.paths import MODEL
 from adpet.storage import read_yaml, temporary_files
-from adpet.tracking.lineage import (
-    DIRTY,
-    PARAMETER_FILES,
-    UNVERSIONED,
-    WHOLE,
-    cache_folder,
-    cached_data,
-    checks,
-    code_of,
-    data_hash,
-    facts_of,
-    file_digest,
-    has_commit,
-    how_to_get,
-    missing_in_cache,
-    missing_text,
-)
+from adpet.tracking import lineage
+from adpet.tracking.lineage import DIRTY, PARAMETER_FILES, UNVERSIONED, WHOLE
 from adpet.tracking.registry import load_model, named
 from adpet.tracking.store import connect
 
@@ -64,25 +49,15 @@ def main(options: argparse.Namespace) -> None:
 def run(wanted: str) -> tuple[str, bool]:
     """Train a version again from git and DVC's cache.
 
+    Return the outcome, and whether the weights are the same bits.
+
     Stages before the training come from the cache if they are there; the training always runs. Runs of the
     worktree go to a store of its own, and are removed with it.
-
-    Returns
-    -------
-    text, same : str, bool
-        The outcome, and whether the weights are the same bits.
-
-    Raises
-    ------
-    InputError
-        If the commit or the data are not here, or a stage fails.
-    TrackingError
-        If there is no such version, its files have changed, or its run does not have the facts.
     """
     tracking = load_params().tracking
     connect(Path.cwd(), experiment=tracking.experiment)
     version = named(wanted, model_name=tracking.model_name)
-    facts = facts_of(version)
+    facts = lineage.facts_of(version)
     registered, _ = load_model(version.uri)
     raw = facts["params"]["cohort"]["raw"]
     with _worktree(facts["commit"].removesuffix(DIRTY), version.uri) as folder:
@@ -90,15 +65,15 @@ def run(wanted: str) -> tuple[str, bool]:
         _settle(folder, facts)
         with_data = place_data(facts["data"], folder, raw=raw)
         _train(folder, facts, with_data=with_data)
-        made = data_hash(raw, lock=folder / "dvc.lock")
+        made = lineage.data_hash(raw, lock=folder / "dvc.lock")
         if made != facts["data"]:
             received = f"received {made} from its commit"
             raise InputError(
-                f"{version.uri}: required the data {facts['data']}; {received}; {how_to_get(raw)}"
+                f"{version.uri}: required the data {facts['data']}; {received}; {lineage.how_to_get(raw)}"
             )
         difference = weights_difference(registered, load_keras(folder / MODEL))
     lines = [f"{version.uri}, lineage {facts['id']}, was made again from commit {facts['commit']}"]
-    others = [check for check in checks(facts) if check.name == "packages" and not check.here]
+    others = [check for check in lineage.checks(facts) if check.name == "packages" and not check.here]
     lines += [f"OTHER PACKAGES THAN THEN: {check.text}" for check in others]
     if difference is None:
         return "\n".join([*lines, "the weights are the same, bit by bit"]), True
@@ -108,7 +83,7 @@ def run(wanted: str) -> tuple[str, bool]:
 @contextmanager
 def _worktree(commit: str, uri: str) -> Iterator[Path]:
     """Yield a worktree of a commit; it is removed afterwards."""
-    if not has_commit(commit):
+    if not lineage.has_commit(commit):
         raise InputError(
             f"{uri}: required its commit {commit} in this repository; received none; get it with: "
             "git fetch --all"
@@ -124,8 +99,8 @@ def _worktree(commit: str, uri: str) -> Iterator[Path]:
 
 
 def _require_code(folder: Path, facts: Mapping[str, Any], uri: str) -> None:
-    """Check that the commit has the code that trained the model."""
-    found = code_of(facts, folder)
+    """Refuse a commit without the code of the training."""
+    found = lineage.code_of(facts, folder)
     if found != facts["code"]:
         raise InputError(
             f"{uri}: required the code {facts['code']}; commit {facts['commit']} has {found}, as there were "
@@ -134,7 +109,7 @@ def _require_code(folder: Path, facts: Mapping[str, Any], uri: str) -> None:
 
 
 def _settle(folder: Path, facts: Mapping[str, Any]) -> None:
-    """Give the worktree the model's parameters, the files that they name, and DVC's cache."""
+    """Give the worktree parameters, their files, and DVC's cache."""
     yaml = YAML()
     path = folder / "params.yaml"
     document = yaml.load(path)
@@ -148,24 +123,18 @@ def _settle(folder: Path, facts: Mapping[str, Any]) -> None:
             continue
         section, name = key.split(".")
         file = Path(document[section][name]).absolute()
-        if file_digest(file) != facts[fact]:
+        if lineage.file_digest(file) != facts[fact]:
             raise InputError(
                 f"{key}: required the file with digest {facts[fact][:16]}; received another, or none; "
                 f"bring it back to {file}"
             )
         set_by_key(document, key, str(file))
     yaml.dump(document, path)
-    _run(folder, {}, *_dvc("cache", "dir", "--local", str(cache_folder())))
+    _run(folder, {}, *_dvc("cache", "dir", "--local", str(lineage.cache_folder())))
 
 
 def place_data(digest: str, project: Path, *, raw: str) -> bool:
-    """Copy raw scans from DVC's cache into a project; False if the cache does not know them.
-
-    Raises
-    ------
-    InputError
-        If only a part of them is in the cache, or `raw` leads out of the project.
-    """
+    """Copy scans from DVC's cache; False if they are unknown."""
     folder = project / raw
     if not folder.resolve().is_relative_to(project.resolve()):
         raise InputError(
@@ -174,22 +143,22 @@ def place_data(digest: str, project: Path, *, raw: str) -> bool:
         )
     if digest == UNVERSIONED:
         return False
-    missing = missing_in_cache(digest)
+    missing = lineage.missing_in_cache(digest)
     if missing == [WHOLE]:
         return False
     if missing:
-        raise InputError(f"required the data {digest} ({raw}); received: {missing_text(missing, raw)}")
-    with cached_data(digest) as (repo, files):
+        raise InputError(
+            f"required the data {digest} ({raw}); received: {lineage.missing_text(missing, raw)}"
+        )
+    with lineage.cached_data(digest) as (repo, files):
         repo.checkout(force=True)
         shutil.copytree(files, folder, dirs_exist_ok=True)
     return True
 
 
 def _train(folder: Path, facts: Mapping[str, Any], *, with_data: bool) -> None:
-    """Run the stages up to the training, which never comes from the cache.
-
-    If the data are there, the stage that simulates them is left alone: its parameters are the commit's.
-    """
+    """Run the stages up to a forced training."""
+    # The stage that simulates data is left alone if they are there: its parameters are the commit's.
     before = list(takewhile(lambda stage: stage != TRAIN, read_yaml(folder / "dvc.yaml")["stages"]))
     environment = {"KERAS_BACKEND": facts["backend"]}
     _run(folder, environment, *_dvc("repro", *(["--single-item"] if with_data else []), *before))
@@ -201,13 +170,7 @@ def _dvc(*arguments: str) -> tuple[str, ...]:
 
 
 def _run(folder: Path, environment: Mapping[str, str], *command: str) -> None:
-    """Run a command in a folder; what it writes to stderr is shown.
-
-    Raises
-    ------
-    InputError
-        If it fails.
-    """
+    """Run a command in a folder; its stderr is shown."""
     binaries = str(Path(sys.executable).parent)
     kept = {
         name: value for name, value in os.environ.items() if name not in ("MLFLOW_TRACKING_URI", "PYTHONPATH")

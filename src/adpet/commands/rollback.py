@@ -19,13 +19,7 @@ def main(options: argparse.Namespace) -> None:
 
 
 def run(*, reason: str) -> str:
-    """Move the alias ``champion`` back, and return a sentence that says so.
-
-    Raises
-    ------
-    TrackingError
-        If there was no champion before, its files have changed, or another decision was quicker.
-    """
+    """Move the alias ``champion`` back; return what to print."""
     tracking = load_params().tracking
     connect(Path.cwd(), experiment=tracking.experiment)
     found = promotion.rollback(model_name=tracking.model_name, reason=reason)

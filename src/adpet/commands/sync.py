@@ -1,4 +1,4 @@
-"""Send the runs of the project's own MLflow store to the server."""
+"""Send the project's own MLflow runs to the server."""
 
 import argparse
 from pathlib import Path
@@ -15,13 +15,7 @@ def main(_: argparse.Namespace) -> None:
 
 
 def run() -> str:
-    """Send all that the server lacks; return a sentence that says how many runs are there.
-
-    Raises
-    ------
-    TrackingError
-        If no server is named, it does not answer, or it refuses something.
-    """
+    """Send all that the server lacks; return what to print."""
     connect(Path.cwd(), experiment=load_params().tracking.experiment)
     server = current()
     if not server.is_server:

@@ -28,13 +28,7 @@ def main(options: argparse.Namespace) -> None:
 
 
 def run(*, port: int) -> None:
-    """Serve the UI until it is interrupted.
-
-    Raises
-    ------
-    TrackingError
-        If the port is taken, or the runs are on a server that has a UI already.
-    """
+    """Serve the UI until it is interrupted."""
     # First: a missing store is made with its folder of artifacts.
     connect(Path.cwd(), experiment=load_params().tracking.experiment)
     opened = current()

@@ -1,4 +1,4 @@
-"""Lineage of a result: what it follows from, under one id, and which of that is here.
+"""Lineage: what a result follows from, under one id.
 
 Data are named by DVC's hash. The id covers data, split, parameters, files that parameters name, code, seed,
 backend and versions; commit and code folders are recorded, but are no part of it.
@@ -14,10 +14,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
+from ruamel.yaml import YAML
 
+from adpet.contracts import Lineage, first_problem
 from adpet.errors import InputError, TrackingError
 from adpet.params import flatten
 from adpet.paths import RUN
@@ -66,40 +68,23 @@ FOLDER: Final = "lineage"
 # DVC's name for a folder whose list of files it lacks.
 WHOLE: Final = "raw/"
 
-_Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None
 
+class _Facts(Lineage):
+    """Facts that others wrote; git and DVC are given these."""
 
-class _Cohort(BaseModel):
-    model_config = ConfigDict(strict=True)
-    raw: str
+    data: str = Field(pattern=rf"^([0-9a-f]{{32}}(\.dir)?|{UNVERSIONED})$")
+    commit: str = Field(pattern=rf"^(([0-9a-f]{{40}}|[0-9a-f]{{64}})({DIRTY})?|{UNVERSIONED})$")
 
-
-class _Params(BaseModel):
-    model_config = ConfigDict(strict=True)
-    cohort: _Cohort
-
-
-class _Facts(BaseModel):
-    """Form of a version's facts: what others wrote must not pass as an option of git, or name other files."""
-
-    model_config = ConfigDict(strict=True)
-    id: str
-    data: Annotated[str, Field(pattern=rf"^([0-9a-f]{{32}}(\.dir)?|{UNVERSIONED})$")]
-    split: str
-    params: _Params
-    commit: Annotated[str, Field(pattern=rf"^(([0-9a-f]{{40}}|[0-9a-f]{{64}})({DIRTY})?|{UNVERSIONED})$")]
-    code: str
-    code_folders: list[str] = []
-    seed: int
-    backend: str
-    versions: dict[str, str]
-    weights_digest: _Digest = None
-    template_digest: _Digest = None
-    atlas_digest: _Digest = None
+    @field_validator("params")
+    @classmethod
+    def _names_scans(cls, params: dict[str, Any]) -> dict[str, Any]:
+        if isinstance(flatten(params).get("cohort.raw"), str):
+            return params
+        raise ValueError("required cohort.raw, the folder of scans")
 
 
 class Check(NamedTuple):
-    """One fact, its value, whether it is here, and a remark."""
+    """Fact, its value, whether it is here, and a remark."""
 
     name: str
     value: str
@@ -108,7 +93,7 @@ class Check(NamedTuple):
 
 
 def lineage(*, stage: str, params: Mapping[str, Any], raw: str, split_hash: str, seed: int) -> dict[str, Any]:
-    """Return the facts that a result follows from, with their ``id``.
+    """Return what a result follows from, with its ``id``.
 
     Parameters
     ----------
@@ -118,8 +103,6 @@ def lineage(*, stage: str, params: Mapping[str, Any], raw: str, split_hash: str,
         Parameters that matter for the result, nested as in ``params.yaml``.
     raw : str
         Folder of raw scans, as in ``dvc.yaml``.
-    split_hash : str
-        Hash of the split's rows.
     """
     settings = flatten(params)
     folders = code_folders(stage)
@@ -139,18 +122,18 @@ def lineage(*, stage: str, params: Mapping[str, Any], raw: str, split_hash: str,
 
 
 def lineage_id(facts: Mapping[str, Any]) -> str:
-    """Return 16 hexadecimal digits that change with any fact a result follows from."""
+    """Return 16 hexadecimal digits that change with any fact."""
     return fingerprint({name: value for name, value in facts.items() if name not in NOT_IN_ID})
 
 
 def file_digest(named: Any) -> str | None:
-    """Return the SHA-256 of a file that a parameter names, or None for another value."""
+    """Return the SHA-256 of a named file, if it exists."""
     path = Path(str(named))
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
 
 
 def data_hash(raw: str, *, lock: Path = Path("dvc.lock")) -> str:
-    """Return DVC's hash of the raw scans that ``ingest`` read, or ``unversioned``."""
+    """Return DVC's hash of ingested scans, or ``unversioned``."""
     if not lock.exists():
         return UNVERSIONED
     stages = read_yaml(lock).get("stages", {})
@@ -161,7 +144,7 @@ def data_hash(raw: str, *, lock: Path = Path("dvc.lock")) -> str:
 
 
 def commit() -> str:
-    """Return the git commit, with ``-dirty`` if tracked files differ from it."""
+    """Return the git commit, ``-dirty`` if tracked files differ."""
     head = git("rev-parse", "HEAD")
     if head is None:
         return UNVERSIONED
@@ -196,26 +179,20 @@ def git(*arguments: str) -> str | None:
 
 
 def facts_of(version: "Version") -> dict[str, Any]:
-    """Read the facts that a version follows from.
+    """Read the lineage of a version; refuse a changed one."""
+    from mlflow.artifacts import load_text
 
-    Raises
-    ------
-    TrackingError
-        If its run does not have them, or they are malformed or not those of its lineage id.
-    """
-    from adpet.tracking.store import LINEAGE, current, one_line, reported
+    from adpet.tracking.store import LINEAGE, one_line, reported
 
     place = f"{FOLDER}/{RUN.name}"
-    with tempfile.TemporaryDirectory(prefix="adpet-lineage-") as scratch:
-        try:
-            with reported():
-                file = current().client.download_artifacts(version.run_id, place, scratch)
-            facts = read_facts(Path(file))
-        except (OSError, ValueError, TrackingError) as error:
-            raise TrackingError(
-                f"{version.uri}: required {place} among the artifacts of run {version.run_id}, as a training "
-                f"writes it; received: {one_line(error)}; register it again with: dvc repro --force register"
-            ) from error
+    try:
+        with reported():
+            facts = read_facts(load_text(f"runs:/{version.run_id}/{place}"))
+    except (OSError, ValueError, TrackingError) as error:
+        raise TrackingError(
+            f"{version.uri}: required {place} among the artifacts of run {version.run_id}, as a training "
+            f"writes it; received: {one_line(error)}; register it again with: dvc repro --force register"
+        ) from error
     if not lineage_id(facts) == facts["id"] == version.tags.get(LINEAGE):
         raise TrackingError(
             f"{version.uri}: required the facts of lineage {version.tags.get(LINEAGE)}; received others in "
@@ -226,7 +203,7 @@ def facts_of(version: "Version") -> dict[str, Any]:
 
 
 def checks(facts: Mapping[str, Any]) -> list[Check]:
-    """Compare the facts with what is here, in the project's root."""
+    """Compare the facts with what this project has."""
     wanted, there = facts["versions"], installed(facts["versions"])
     others = [f"{name} {there.get(name, 'missing')}" for name in wanted if there.get(name) != wanted[name]]
     is_here = has_commit(facts["commit"].removesuffix(DIRTY))
@@ -253,33 +230,21 @@ def checks(facts: Mapping[str, Any]) -> list[Check]:
 
 
 def code_of(facts: Mapping[str, Any], root: Path | None = None) -> str:
-    """Return the digest that a project's code has now, of the folders the facts name."""
+    """Return the present digest of the code folders in `facts`."""
     if facts.get("code_folders"):
         return code_digest((root or Path()) / folder for folder in facts["code_folders"])
     return code_digest([root / SOURCE if root else PACKAGE])
 
 
 def changed_settings(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the parameters that differ from the commit's ``params.yaml``, by dotted key."""
-    settings = flatten(facts["params"])
+    """Return parameters that differ from the commit's ``params.yaml``."""
     text = git("show", f"{facts['commit'].removesuffix(DIRTY)}:params.yaml")
-    if text is None:
-        return settings
-    with tempfile.TemporaryDirectory(prefix="adpet-lineage-") as scratch:
-        file = Path(scratch) / "params.yaml"
-        file.write_text(text, encoding="utf-8")
-        there = flatten(read_yaml(file))
-    return {key: value for key, value in settings.items() if there.get(key) != value}
+    there = flatten(YAML(typ="safe", pure=True).load(text)) if text else {}
+    return {key: value for key, value in flatten(facts["params"]).items() if there.get(key) != value}
 
 
 def cache_folder() -> Path:
-    """Return the folder of DVC's cache.
-
-    Raises
-    ------
-    InputError
-        If there is no DVC project here, or its configuration cannot be read.
-    """
+    """Return the folder of DVC's cache."""
     from dvc.config import ConfigError
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
@@ -295,14 +260,10 @@ def cache_folder() -> Path:
 
 @contextmanager
 def cached_data(digest: str) -> Iterator[tuple[Any, Path]]:
-    """Open a scratch DVC project of one output, by its hash, on this project's cache.
+    """Open a scratch DVC project of one output by hash.
 
-    A hash of an earlier version need not be in any ``.dvc`` or ``dvc.lock`` of this project.
-
-    Yields
-    ------
-    repo, folder : dvc.repo.Repo, Path
-        The folder is filled by ``repo.checkout``.
+    A hash of an earlier version need not be in any ``.dvc`` or ``dvc.lock`` of this project. The folder is
+    filled by ``repo.checkout``.
     """
     from dvc.repo import Repo
 
@@ -318,42 +279,33 @@ def cached_data(digest: str) -> Iterator[tuple[Any, Path]]:
 
 
 def missing_in_cache(digest: str) -> list[str]:
-    """Return the files of a folder that DVC's cache lacks; ``[WHOLE]`` if it lacks their list."""
+    """Return a folder's files missing in DVC's cache, or ``[WHOLE]``."""
     with cached_data(digest) as (repo, _):
         return list(repo.data_status(granular=True, untracked_files="no")["not_in_cache"])
 
 
 def missing_text(missing: list[str], raw: str) -> str:
-    """Return a phrase on what DVC's cache lacks of the raw scans, and how to get it."""
+    """Say what DVC's cache lacks, and how to get it."""
     what = "not" if missing == [WHOLE] else f"{len(missing)} files are not"
     return f"{what} in the DVC cache; {how_to_get(raw)}"
 
 
 def how_to_get(raw: str) -> str:
-    """Return the commands that bring every version of the raw scans into DVC's cache."""
+    """Return commands that bring scans into DVC's cache."""
     fetch = f"get them with: dvc fetch --all-commits {shlex.quote(raw)}"
     if not Path(f"{Path(raw)}.dvc").exists():
         return fetch
     return f"{fetch}; or, if no remote has them, copy them to {raw} and run: dvc add {shlex.quote(raw)}"
 
 
-def read_facts(file: Path) -> dict[str, Any]:
-    """Read the facts of a training.
-
-    Raises
-    ------
-    ValueError
-        If they are malformed.
-    """
-    document = json.loads(file.read_text(encoding="utf-8"))
+def read_facts(text: str) -> dict[str, Any]:
+    """Read the lineage in ``run.json``; refuse a malformed one."""
+    document = json.loads(text)
     facts: Any = document.get("lineage") if isinstance(document, dict) else None
     try:
         _Facts.model_validate(facts)
-    except ValidationError as failure:
-        error = failure.errors(include_url=False)[0]
-        place = ".".join(map(str, ("lineage", *error["loc"])))
-        received = "" if error["type"] == "missing" else f", and not {error['input']!r}"
-        raise ValueError(f"{place}: {error['msg']}{received}") from failure
+    except ValidationError as error:
+        raise ValueError(f"lineage: {first_problem(error)}") from error
     return dict(facts)
 
 

@@ -1,4 +1,4 @@
-"""Models of a run, as MLflow's logged models: the trained Keras network, and the one that is served.
+"""Logged models of a run: trained network and served model.
 
 Their files are YAML, JSON, ONNX and Keras' own archive, read in its safe mode: nothing is pickled.
 """
@@ -9,11 +9,9 @@ import json
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from importlib.machinery import ModuleSpec
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,7 +25,7 @@ from mlflow.types import ColSpec, DataType, Schema
 
 from adpet.errors import InputError, TrackingError
 from adpet.inference.exported_model import open_model
-from adpet.storage import files_digest
+from adpet.storage import PACKAGE, files_digest
 from adpet.tracking import serving
 from adpet.tracking.serving import EXPORTED
 from adpet.tracking.store import LINEAGE, Store, current, one_line, reported
@@ -40,7 +38,6 @@ SERVED: Final = "adpet.served_digest"
 REQUIREMENTS: Final = ("mlflow", "nibabel", "numpy", "onnxruntime", "pandas", "scipy")
 
 _MODEL_FILE = "MLmodel"
-_COMPILED = "__pycache__"
 
 
 def log_keras_model(
@@ -50,44 +47,34 @@ def log_keras_model(
     *,
     signature_example: npt.NDArray[np.uint8],
     metadata: Mapping[str, Any],
-    pip_requirements: Sequence[str] | None,
-    name: str,
 ) -> str:
-    """Log a Keras model as an output of a run, once; return the id of the logged model."""
+    """Log a Keras model once; return its id."""
     import keras
     import mlflow.keras
 
-    digest = model_digest(model)
-    for known in ready_models(run_id, store):
-        if known.tags.get(DIGEST) == digest:
-            return str(known.model_id)
     names = ("mlflow", "numpy", "keras", keras.backend.backend())
     with tempfile.TemporaryDirectory(prefix="adpet-model-") as scratch:
-        folder = Path(scratch, name)
-        folder.mkdir()
         mlflow.keras.save_model(
             model,
-            str(folder),
+            scratch,
             signature=infer_signature(signature_example, model.predict(signature_example, verbose=0)),
             input_example=signature_example[:1],
             metadata=json.loads(json.dumps(dict(metadata))),
-            pip_requirements=list(pip_requirements or [f"{each}=={version(each)}" for each in names]),
+            pip_requirements=[f"{each}=={version(each)}" for each in names],
         )
-        return send_model(store, run_id, folder, digest=digest, name=name)
+        return send_model(store, run_id, Path(scratch), digest=model_digest(model), name="model")
 
 
 def send_model(store: Store, run_id: str, folder: Path, *, digest: str, name: str, tag: str = DIGEST) -> str:
-    """Log a model that lies in a folder as an output of a run, once; return the id of the logged model.
+    """Log a folder's model once; return its id.
 
     It is known by its `digest` as `tag`. One that a killed process left half-way is completed.
     """
     client = store.client
+    run = client.get_run(run_id)
     found = {each.status: each for each in logged_models(run_id, store) if each.tags.get(tag) == digest}
-    if LoggedModelStatus.READY in found:
-        return _as_output(store, run_id, found[LoggedModelStatus.READY].model_id)
-    entry = found.get(LoggedModelStatus.PENDING)
+    entry = found.get(LoggedModelStatus.READY) or found.get(LoggedModelStatus.PENDING)
     if entry is None:
-        run = client.get_run(run_id)
         entry = client.create_logged_model(
             run.info.experiment_id,
             name=name,
@@ -96,18 +83,26 @@ def send_model(store: Store, run_id: str, folder: Path, *, digest: str, name: st
             params=run.data.params,
             model_type="onnx" if tag == SERVED else "keras",
         )
-    described = Model.load(str(folder / _MODEL_FILE))
-    described.artifact_path = entry.artifact_location
-    described.model_uuid = described.model_id = entry.model_id
-    described.run_id = run_id
-    described.save(str(folder / _MODEL_FILE))
-    client.log_model_artifacts(entry.model_id, str(folder))
-    client.finalize_logged_model(entry.model_id, LoggedModelStatus.READY)
-    return _as_output(store, run_id, entry.model_id)
+    if LoggedModelStatus.READY not in found:
+        with tempfile.TemporaryDirectory(prefix="adpet-model-") as scratch:
+            shutil.copytree(folder, scratch, dirs_exist_ok=True)
+            file = Path(scratch, _MODEL_FILE)
+            described = Model.load(str(file))
+            described.artifact_path = entry.artifact_location
+            described.model_uuid = described.model_id = entry.model_id
+            described.run_id = run_id
+            described.save(str(file))
+            client.log_model_artifacts(entry.model_id, scratch)
+        client.finalize_logged_model(entry.model_id, LoggedModelStatus.READY)
+    if entry.model_id not in {
+        output.model_id for output in (run.outputs.model_outputs if run.outputs else [])
+    }:
+        client.log_outputs(run_id, [LoggedModelOutput(entry.model_id, step=0)])
+    return str(entry.model_id)
 
 
 def logged_models(run_id: str, store: Store | None = None) -> list[Any]:
-    """Return the models that a run logged, whole or not, the newest first."""
+    """Return a run's models, whole or not, the newest first."""
     client = (store or current()).client
     experiment_id = client.get_run(run_id).info.experiment_id
     found = client.search_logged_models([experiment_id], filter_string=f"source_run_id = '{run_id}'")
@@ -115,7 +110,7 @@ def logged_models(run_id: str, store: Store | None = None) -> list[Any]:
 
 
 def ready_models(run_id: str, store: Store | None = None) -> list[Any]:
-    """Return the trained networks that a run logged whole, the newest first."""
+    """Return a run's whole trained networks, the newest first."""
     return [
         each
         for each in logged_models(run_id, store)
@@ -124,13 +119,7 @@ def ready_models(run_id: str, store: Store | None = None) -> list[Any]:
 
 
 def trained_model(run_id: str | None) -> Any:
-    """Return the network that a run of the shared store trained and logged last.
-
-    Raises
-    ------
-    TrackingError
-        If the run (None if it was not found) or its model is missing.
-    """
+    """Return the shared run's trained network; refuse a run without."""
     found = []
     if run_id is not None:
         with reported(f"run {run_id}: "):
@@ -144,7 +133,7 @@ def trained_model(run_id: str | None) -> Any:
 
 
 def model_digest(model: Any) -> str:
-    """Return a hash of a Keras model's architecture and weights, independent of when it was saved."""
+    """Return a hash of a Keras model's architecture and weights."""
     digest = hashlib.sha256(model.to_json().encode())
     for weights in model.get_weights():
         digest.update(f"{weights.dtype}{weights.shape}".encode())
@@ -153,15 +142,7 @@ def model_digest(model: Any) -> str:
 
 
 def log_served(run_id: str | None, export: Path) -> str:
-    """Log the exported model of a run as a further model of that run, once; return its id.
-
-    Raises
-    ------
-    InputError
-        If `export` is no exported model, or that of another training.
-    TrackingError
-        If the run or its trained network is missing in the shared store.
-    """
+    """Log a run's exported model once; return its id."""
     trained = trained_model(run_id)
     made_by = open_model(export).document["lineage"]["id"]
     with reported(f"run {run_id}: "):
@@ -183,13 +164,7 @@ def log_served(run_id: str | None, export: Path) -> str:
 
 @contextmanager
 def downloaded(location: str, *, uri: str) -> Iterator[Path]:
-    """Yield a copy of the files at `location`; `uri` names their model in an error.
-
-    Raises
-    ------
-    TrackingError
-        If they are missing.
-    """
+    """Yield a copy of the files of the model `uri`."""
     with tempfile.TemporaryDirectory(prefix="adpet-model-") as scratch:
         try:
             with reported():
@@ -205,13 +180,7 @@ def downloaded(location: str, *, uri: str) -> Iterator[Path]:
 
 
 def require_digest(folder: Path, wanted: str | None, *, uri: str) -> None:
-    """Check that the files of a version are those that were registered.
-
-    Raises
-    ------
-    TrackingError
-        If they are others, or the version has no digest.
-    """
+    """Refuse files that are not as they were registered."""
     if not wanted:
         raise TrackingError(
             f"{uri}: required the digest of its files, by which a changed one is noticed; received a version "
@@ -226,44 +195,22 @@ def require_digest(folder: Path, wanted: str | None, *, uri: str) -> None:
 
 
 def read_model(folder: Path, *, uri: str) -> tuple[Any, dict[str, Any]]:
-    """Read a Keras model and the metadata that was saved with it.
-
-    Raises
-    ------
-    TrackingError
-        If there is no Keras model in the folder.
-    """
+    """Read a Keras model and its metadata."""
     from adpet.learning.checkpoint import load_model
 
     try:
         with reported(f"{uri}: "):
             described = Model.load(str(folder))
         file = folder / described.flavors.get("keras", {}).get("data", "data") / "model.keras"
-        return load_model(_inside(folder, file)), dict(described.metadata or {})
+        if file.resolve().is_relative_to(folder.resolve()):
+            return load_model(file), dict(described.metadata or {})
     except (OSError, InputError) as error:
         raise TrackingError(f"{uri}: required a Keras model; received: {one_line(error)}") from error
-
-
-def _inside(folder: Path, file: Path) -> Path:
-    """Return a file that a model's own description names, if it is one of the model's."""
-    if not file.resolve().is_relative_to(folder.resolve()):
-        raise InputError(f"{file.parent}, a path out of its folder")
-    return file
-
-
-def _as_output(store: Store, run_id: str, model_id: str) -> str:
-    """Add a model to the outputs of its run, if a killed process had not."""
-    outputs = store.client.get_run(run_id).outputs
-    if model_id not in {output.model_id for output in (outputs.model_outputs if outputs else [])}:
-        store.client.log_outputs(run_id, [LoggedModelOutput(model_id, step=0)])
-    return model_id
+    raise TrackingError(f"{uri}: required a Keras model; received {file.parent}, a path out of its folder")
 
 
 def _write_served(folder: Path, *, network: Path, export: Path) -> str:
-    """Write the model that MLflow serves; return a digest of all that its answers follow from.
-
-    It holds the trained network, the exported model, and a copy of the modules that answer.
-    """
+    """Write the served model; return a digest of its content."""
     trained = Model.load(str(network))
     requirements = [f"{name}=={version(name)}" for name in REQUIREMENTS]
     with tempfile.TemporaryDirectory(prefix="adpet-served-") as scratch:
@@ -295,46 +242,33 @@ def _write_served(folder: Path, *, network: Path, export: Path) -> str:
 
 
 def _copy_modules(code: Path) -> None:
-    """Copy the serving module, and all of this package that it imports, under their own names."""
-    package = serving.__name__.partition(".")[0]
-    known: set[str] = set()
+    """Copy the serving module and all that it imports."""
     waiting = [serving.__name__]
     while waiting:
         name = waiting.pop()
-        spec = _module(name) if name.partition(".")[0] == package and name not in known else None
-        if spec is None or spec.origin is None:
+        place = Path(name.replace(".", "/"))
+        source = PACKAGE.parent / place
+        end = "/__init__.py" if source.is_dir() else ".py"
+        source, target = Path(f"{source}{end}"), Path(f"{code / place}{end}")
+        if name.partition(".")[0] != PACKAGE.name or target.exists() or not source.is_file():
             continue
-        known.add(name)
-        parent = name.rpartition(".")[0]
-        place = code / name.replace(".", "/")
-        place = place / "__init__.py" if spec.submodule_search_locations else place.with_suffix(".py")
-        place.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(spec.origin, place)
-        waiting.append(parent)
-        for node in ast.parse(place.read_bytes()).body:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
+        waiting.append(name.rpartition(".")[0])
+        for node in ast.parse(source.read_bytes()).body:
             if isinstance(node, ast.ImportFrom) and node.module:
                 waiting += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
 
 
-def _module(name: str) -> ModuleSpec | None:
-    """Return where a module lies; None for a name that a module defines."""
-    try:
-        return find_spec(name)
-    except ModuleNotFoundError:
-        return None
-
-
 def _keep_uncompiled(code: Path) -> None:
-    """Put a file where Python would keep what it compiles, so that it neither writes nor runs that.
-
-    MLflow imports the code of a local store in place, where compiled modules would change the digest.
-    """
+    """Put a file where Python would keep compiled modules."""
+    # MLflow imports the code of a local store in place, where those would change the digest.
     for folder in (code, *(path for path in code.rglob("*") if path.is_dir())):
-        (folder / _COMPILED).write_text("Nothing compiled is kept here.\n", encoding="utf-8")
+        (folder / "__pycache__").write_text("Nothing compiled is kept here.\n", encoding="utf-8")
 
 
 def _signature() -> ModelSignature:
-    """Return what goes in and comes out: a NIfTI file in base64, and the answer."""
+    """Return the signature: NIfTI in base64 in, an answer out."""
     numbers = ("probability_of_ad", "threshold")
     answer = ("scan", "model", "probability_of_ad", "threshold", "meaning")
     kinds = {name: DataType.double if name in numbers else DataType.string for name in answer}

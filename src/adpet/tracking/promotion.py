@@ -1,4 +1,4 @@
-"""Promotion of the champion: the rule, the alias that moves, and the history of decisions.
+"""Promotion and rollback of the champion, with their history.
 
 Each decision is a tag of the registered model, ``adpet.decision.NUMBER.ID``, that is never overwritten:
 written before the alias moves, and ended by a second tag once the alias was read back. Anyone who may write
@@ -12,7 +12,6 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from itertools import takewhile
 from typing import Any
 
 from mlflow.exceptions import MlflowException
@@ -30,7 +29,6 @@ from adpet.tracking.registry import (
     named,
     registered_files,
     version_numbers,
-    version_of,
 )
 from adpet.tracking.store import LEAKY, current, reported, user
 
@@ -55,7 +53,7 @@ class Decision:
     Attributes
     ----------
     before, after : int or None
-        Versions with the alias; None without one.
+        Versions with the alias.
     at : str
         UTC, ISO 8601; empty for an alias moved by hand.
     end : str
@@ -82,14 +80,14 @@ class Decision:
 
 @dataclass(frozen=True)
 class History:
-    """Decisions on a registered model in order, and the version that has the alias now."""
+    """Decisions on a registered model, and its present champion."""
 
     written: tuple[Decision, ...]
     champion: int | None
 
     @property
     def rows(self) -> list[Decision]:
-        """Decisions, with the moves by hand that the alias shows between them."""
+        """Decisions, and the moves by hand between them."""
         rows: list[Decision] = []
         now = None
         for decision in self.written:
@@ -107,12 +105,12 @@ class History:
 
     @property
     def removed(self) -> list[int]:
-        """Numbers of decisions that somebody deleted from the registry, except the last ones."""
+        """Numbers of decisions that were deleted before the last."""
         return sorted(set(range(1, self.last_number)) - {decision.number for decision in self.written})
 
     @property
     def champions(self) -> list[int | None]:
-        """Champions up to the present one; a rollback removes those after the one it returns to."""
+        """Champions up to the present one, without those rolled back."""
         line: list[int | None] = [None]
         for decision in self.rows:
             if decision.end != DONE:
@@ -133,7 +131,7 @@ class History:
 
 @dataclass(frozen=True, kw_only=True)
 class Promotion:
-    """Outcome of a promotion; without conditions if the version is the champion already."""
+    """Outcome of a promotion; without conditions for the champion."""
 
     before: int | None
     after: int
@@ -148,7 +146,7 @@ class Promotion:
 
 @dataclass(frozen=True, kw_only=True)
 class Rollback:
-    """Outcome of a rollback; `skipped` are deleted champions between the two, the latest first."""
+    """Outcome of a rollback, with deleted champions it skipped."""
 
     before: int | None
     after: int
@@ -168,12 +166,6 @@ def promote(
         Reason to promote it whatever the conditions say.
     dry_run : bool
         Judge, and change nothing.
-
-    Raises
-    ------
-    TrackingError
-        If the version does not exist or is of another model, its files have changed, or another decision
-        was quicker.
     """
     challenger = named(version, model_name=model_name)
     if challenger.name != model_name:
@@ -201,7 +193,7 @@ def promote(
 
 
 def judge(challenger: Version, champion: int | None, rule: Rule) -> list[Condition]:
-    """Apply the rule to a version; missing test results are a condition that is not met."""
+    """Apply the rule to a version."""
     try:
         evidence = evidence_of(challenger)
     except NoEvidenceError as error:
@@ -210,29 +202,23 @@ def judge(challenger: Version, champion: int | None, rule: Rule) -> list[Conditi
         evidence = replace(evidence, leaky=True)
     if has_tag(challenger, AUDIT, INVALID):
         evidence = replace(evidence, audit=INVALID)
-    if champion is None:
-        return conditions(evidence, None, rule)
     try:
-        other = evidence_of(version_of(f"models:/{challenger.name}/{champion}"))
+        other = None if champion is None else evidence_of(named(champion, model_name=challenger.name))
     except NoEvidenceError as error:
-        alone = conditions(evidence, None, rule)[:-1]
-        return [*alone, Condition("champion", met=False, text=str(error))]
+        return [*conditions(evidence, None, rule)[:-1], Condition("champion", met=False, text=str(error))]
     return conditions(evidence, other, rule)
 
 
 def rollback(*, model_name: str, reason: str = "") -> Rollback:
-    """Return the alias to the previous champion that still exists; again, to the one before that.
+    """Return the alias to the previous champion that still exists.
 
-    Raises
-    ------
-    TrackingError
-        If there is none, its files have changed, or another decision was quicker.
+    A second rollback returns to the champion before that.
     """
     history = read_history(model_name)
     existing, now = version_numbers(model_name), history.champion
     earlier = [number for number in reversed(history.champions[:-1]) if number not in (None, now)]
-    gone = list(takewhile(lambda number: number not in existing, earlier))
-    after = earlier[len(gone)] if len(gone) < len(earlier) else None
+    after = next((number for number in earlier if number in existing), None)
+    gone = earlier if after is None else earlier[: earlier.index(after)]
     skipped = tuple(number for number in dict.fromkeys(gone) if number is not None)
     if after is None:
         none = f"there was none ({skipped_text(skipped)})" if skipped else "there was none"
@@ -240,7 +226,7 @@ def rollback(*, model_name: str, reason: str = "") -> Rollback:
             f"models:/{model_name}: required a champion before the present one; {none}; "
             "promote another version with: adpet promote VERSION"
         )
-    with registered_files(version_of(f"models:/{model_name}/{after}")):
+    with registered_files(named(after, model_name=model_name)):
         pass
     why = "; ".join(filter(None, [skipped_text(skipped), reason]))
     _decide(model_name, Decision(kind=ROLLBACK, before=now, after=after, why=why))
@@ -248,19 +234,13 @@ def rollback(*, model_name: str, reason: str = "") -> Rollback:
 
 
 def skipped_text(versions: Sequence[int]) -> str:
-    """Return a phrase that names the deleted versions a rollback skipped; empty without any."""
+    """Name the deleted versions that a rollback skipped."""
     plural = "s" if len(versions) > 1 else ""
     return f"skipped, since deleted: version{plural} {', '.join(map(str, versions))}" if versions else ""
 
 
 def read_history(name: str) -> History:
-    """Read the decisions on a registered model.
-
-    Raises
-    ------
-    TrackingError
-        If there is no such model, or a decision was changed by hand.
-    """
+    """Read decisions on a registered model; refuse changed ones."""
     with reported():
         try:
             model = current().client.get_registered_model(name)
@@ -270,8 +250,21 @@ def read_history(name: str) -> History:
             raise TrackingError(
                 f"models:/{name}: required a registered model, but there is none yet; run: dvc repro"
             ) from error
-    champion = dict(model.aliases).get(CHAMPION)
-    decisions = _read_decisions(dict(model.tags))
+    decisions = []
+    for key, text in model.tags.items():
+        if (place := _KEY.fullmatch(key)) is None:
+            continue
+        end = next((end for end in (DONE, OVERTAKEN) if f"{key}.{end}" in model.tags), "")
+        try:
+            known = {field: _printable(value) for field, value in json.loads(text).items() if field in FIELDS}
+            decisions.append(Decision(**known, number=int(place[1]), id=place[2], end=end))
+        except (AttributeError, ValueError, TypeError) as error:
+            raise TrackingError(
+                f"tag {key} of the registered model: required a decision as adpet writes it; received "
+                "another; correct it in the MLflow UI"
+            ) from error
+    decisions.sort(key=lambda decision: (decision.number, decision.id))
+    champion = model.aliases.get(CHAMPION)
     return History(tuple(decisions), None if champion is None else int(champion))
 
 
@@ -281,14 +274,9 @@ def printable(text: str) -> str:
 
 
 def _decide(name: str, decision: Decision) -> None:
-    """Write a decision, move the alias, read it back, and write how it ended.
+    """Write a decision, move the alias, and read it back.
 
     Of two at once, each sees the other's decision or its effect: the alias decides which is done.
-
-    Raises
-    ------
-    TrackingError
-        If the alias is on another version in the end.
     """
     earlier = _settled(name, besides=set())
     mine = replace(
@@ -316,7 +304,8 @@ def _decide(name: str, decision: Decision) -> None:
 
 
 def _settled(name: str, *, besides: set[str]) -> History:
-    """Read the history when no other decision is pending, or after `SETTLE_S`: its process was killed."""
+    """Read the history once no other decision is pending."""
+    # One that is pending for longer was of a process that was killed.
     deadline = time.monotonic() + SETTLE_S
     while (history := read_history(name)).pending - besides and time.monotonic() < deadline:
         time.sleep(_PAUSE_S)
@@ -326,24 +315,6 @@ def _settled(name: str, *, besides: set[str]) -> History:
 def _by_hand(before: int | None, after: int | None, number: int) -> Decision:
     why = "set in the MLflow UI, by another tool, or by an unfinished decision"
     return Decision(kind=BY_HAND, before=before, after=after, why=why, number=number, end=DONE)
-
-
-def _read_decisions(tags: dict[str, str]) -> list[Decision]:
-    decisions = []
-    for key, text in tags.items():
-        if (named := _KEY.fullmatch(key)) is None:
-            continue
-        end = next((end for end in (DONE, OVERTAKEN) if f"{key}.{end}" in tags), "")
-        try:
-            document = {field: _printable(value) for field, value in dict(json.loads(text)).items()}
-            known = {field: document[field] for field in FIELDS if field in document}
-            decisions.append(Decision(**known, number=int(named[1]), id=named[2], end=end))
-        except (ValueError, TypeError) as error:
-            raise TrackingError(
-                f"tag {key} of the registered model: required a decision as adpet writes it; received "
-                "another; correct it in the MLflow UI"
-            ) from error
-    return sorted(decisions, key=lambda decision: (decision.number, decision.id))
 
 
 def _printable(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Versions of the registered model, their files, and the results they were registered with.
+"""Versions of the registered model: files, tags, test results.
 
 The alias ``challenger`` is the version registered last, ``champion`` the one that people chose. A model is
 named as ``models:/NAME@ALIAS`` or ``models:/NAME/VERSION``.
@@ -14,6 +14,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
 
+from mlflow.artifacts import load_text
 from mlflow.exceptions import MlflowException
 
 from adpet.errors import InputError, TrackingError
@@ -22,7 +23,7 @@ from adpet.paths import WORK
 from adpet.storage import FILES, PARTIAL_PREFIX, files_digest, move
 from adpet.tracking.models import DIGEST, SERVED, downloaded, read_model, require_digest, trained_model
 from adpet.tracking.runs import RunHandle
-from adpet.tracking.store import LEAKY, MODEL_URI, connect, current, one_line, reported
+from adpet.tracking.store import LEAKY, connect, current, one_line, reported
 from adpet.tracking.ui_notes import NOTE, Origin
 
 CHAMPION: Final = "champion"
@@ -48,12 +49,13 @@ MODEL_DESCRIPTION: Final = (
 MODELS: Final = WORK / "models"
 DOCUMENT: Final = "model.json"
 
+_MODEL_URI = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>[0-9]+))")
 _MISSING = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 _AGAIN = "register it again with: dvc repro --force register"
 
 
 class NoEvidenceError(TrackingError):
-    """A version without test results, or with others than it was registered with."""
+    """A version without the test results of its registration."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ def register_version(
     metrics: Mapping[str, float] | None = None,
     description: str = "",
 ) -> int:
-    """Register a run's model as ``challenger``, or update the version it is already.
+    """Register a run's model as ``challenger``, or update its version.
 
     Parameters
     ----------
@@ -96,17 +98,8 @@ def register_version(
         Run that trained it; None, as `find_run` gives it, is refused like a run that does not exist.
     model_id : str, optional
         Logged model; by default the one that was trained.
-    tags, metrics, description
-        Metrics become tags named ``metric.NAME``. The tag ``adpet.leaky`` is never taken away.
-
-    Returns
-    -------
-    version : int
-
-    Raises
-    ------
-    TrackingError
-        If the run or its model does not exist, or the version's files have changed since.
+    metrics : mapping
+        They become tags named ``metric.NAME``.
     """
     client = current().client
     trained = trained_model(run_id)
@@ -117,9 +110,14 @@ def register_version(
         wanted[DIGEST] = trained.tags.get(DIGEST, "")
         if SERVED in model.tags:
             wanted[SERVED] = model.tags[SERVED]
-        _ensure_registered(model_name)
+        try:
+            client.create_registered_model(model_name, description=MODEL_DESCRIPTION)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
         found = _same_model(model_name, str(run_id), wanted)
         known = dict(found.tags) if found else {}
+        # This mark is never taken away.
         if "true" in (known.get(LEAKY), client.get_run(run_id).data.tags.get(LEAKY)):
             wanted[LEAKY] = "true"
         uri = f"models:/{model_name}/{found.version}" if found else f"models:/{model_name}"
@@ -147,18 +145,7 @@ def register_version(
 
 
 def origin_of(run_id: str | None, facts: Mapping[str, Any]) -> Origin:
-    """Return the run, data and parameters of a model, for descriptions.
-
-    Parameters
-    ----------
-    facts : mapping
-        As `adpet.tracking.lineage.lineage` returns them.
-
-    Raises
-    ------
-    TrackingError
-        If the run or its model does not exist.
-    """
+    """Return a model's run and lineage for descriptions."""
     trained_model(run_id)
     with reported():
         info = current().client.get_run(run_id).info
@@ -166,7 +153,7 @@ def origin_of(run_id: str | None, facts: Mapping[str, Any]) -> Origin:
 
 
 def describe_run(run_id: str, origin: Origin, *, model_name: str) -> None:
-    """Describe a run by its versions, above what people wrote there."""
+    """Describe a run by its versions, above people's own words."""
     client = current().client
     with reported():
         found = client.search_model_versions(f"name='{model_name}' and run_id='{run_id}'")
@@ -178,7 +165,7 @@ def describe_run(run_id: str, origin: Origin, *, model_name: str) -> None:
 
 
 def log_evidence(run: RunHandle, evidence: Evidence) -> dict[str, str]:
-    """Log test results with a run, and return the tag that binds its version to them.
+    """Log test results; return the tag that names them.
 
     A run has one version for each way of aggregating slices, so the file is named after its content.
     """
@@ -205,20 +192,14 @@ def evidence_of(version: Version) -> Evidence:
             f"{version.uri}: required the results that it was registered with; received none; {_AGAIN}"
         )
     place = f"{EVIDENCE_FOLDER}/{_file_name(digest)}"
-    with tempfile.TemporaryDirectory(prefix="adpet-evidence-") as scratch:
-        try:
-            with reported():
-                file = current().client.download_artifacts(version.run_id, place, scratch)
-            text = Path(file).read_text(encoding="utf-8")
-        except (OSError, TrackingError) as error:
-            raise NoEvidenceError(
-                f"{version.uri}: required {place} among the artifacts of run {version.run_id}; received: "
-                f"{one_line(error)}; {_AGAIN}"
-            ) from error
+    required = f"{version.uri}: required {place}, the results that it was registered with"
+    try:
+        with reported():
+            text = load_text(f"runs:/{version.run_id}/{place}")
+    except (OSError, TrackingError) as error:
+        raise NoEvidenceError(f"{required}; received: {one_line(error)}; {_AGAIN}") from error
     if evidence_digest(text) != digest:
-        raise NoEvidenceError(
-            f"{version.uri}: required {place} as it was registered; received another content; {_AGAIN}"
-        )
+        raise NoEvidenceError(f"{required}; received another content; {_AGAIN}")
     try:
         return Evidence.from_json(text)
     except InputError as error:
@@ -226,26 +207,14 @@ def evidence_of(version: Version) -> Evidence:
 
 
 def load_model(uri: str) -> tuple[Any, dict[str, Any]]:
-    """Load a registered Keras model and its metadata.
-
-    Raises
-    ------
-    TrackingError
-        If there is no such model, version or alias, or its files are missing or changed.
-    """
+    """Load a registered Keras model and its metadata."""
     with registered_files(version_of(uri)) as folder:
         return read_model(folder, uri=uri)
 
 
 @contextmanager
 def registered_files(version: Version) -> Iterator[Path]:
-    """Download a version's files, checked against the registered digest.
-
-    Raises
-    ------
-    TrackingError
-        If they are missing or changed.
-    """
+    """Download a version's files; refuse missing or changed ones."""
     with reported(f"{version.uri}: "):
         location = current().client.get_model_version_download_uri(version.name, str(version.number))
     with downloaded(location, uri=version.uri) as folder:
@@ -256,19 +225,7 @@ def registered_files(version: Version) -> Iterator[Path]:
 def exported_model(uri: str, *, root: Path, experiment: str) -> tuple[Path, Version]:
     """Return the folder of a registered exported model, downloaded once.
 
-    A copy on this machine with a changed file is downloaded again.
-
-    Parameters
-    ----------
-    uri : str
-        ``models:/NAME@ALIAS`` or ``models:/NAME/VERSION``.
-    root : Path
-        The project's root; copies lie in its ``.adpet/models``.
-
-    Raises
-    ------
-    TrackingError
-        If there is no such version, its files are missing or changed, or have no exported model.
+    A copy with a changed file is downloaded again.
     """
     _parsed(uri)
     connect(root, experiment=experiment)
@@ -291,7 +248,7 @@ def exported_model(uri: str, *, root: Path, experiment: str) -> tuple[Path, Vers
 
 
 def has_tag(version: Version, tag: str, value: str) -> bool:
-    """Return True if the version or its run carries the tag."""
+    """Return True if version or run has a tag."""
     if version.tags.get(tag) == value:
         return True
     with reported():
@@ -299,7 +256,7 @@ def has_tag(version: Version, tag: str, value: str) -> bool:
 
 
 def named(version: int | str, *, model_name: str) -> Version:
-    """Return the version named by a number, an alias or a ``models:/`` address."""
+    """Return the version of a number, alias or ``models:/`` address."""
     if str(version).startswith("models:"):
         return version_of(str(version))
     separator = "/" if str(version).isdecimal() else "@"
@@ -314,13 +271,7 @@ def version_numbers(name: str) -> list[int]:
 
 
 def version_of(uri: str) -> Version:
-    """Return the version that a ``models:/`` address names.
-
-    Raises
-    ------
-    TrackingError
-        If `uri` has another form, or there is no such model, alias or version.
-    """
+    """Return the version that a ``models:/`` address names."""
     name, alias, number = _parsed(uri).group("name", "alias", "version")
     client = current().client
     with reported():
@@ -344,7 +295,7 @@ def version_of(uri: str) -> Version:
 
 
 def _parsed(uri: str) -> re.Match[str]:
-    found = MODEL_URI.fullmatch(uri)
+    found = _MODEL_URI.fullmatch(uri)
     if found is None:
         raise TrackingError(
             f"required a folder, models:/NAME@ALIAS or models:/NAME/VERSION; received {uri!r}"
@@ -353,12 +304,10 @@ def _parsed(uri: str) -> re.Match[str]:
 
 
 def _is_missing(error: MlflowException, name: str) -> bool:
-    """Tell "not found" from "forbidden".
-
-    A server with users also forbids the versions of a model that does not exist.
-    """
+    """Tell "not found" from "forbidden", as of a model's versions."""
     if error.get_http_status_code() != HTTPStatus.FORBIDDEN:
         return error.error_code in _MISSING
+    # A server with users also forbids the versions of a model that does not exist.
     try:
         current().client.get_registered_model(name)
     except MlflowException as other:
@@ -367,7 +316,7 @@ def _is_missing(error: MlflowException, name: str) -> bool:
 
 
 def _not_there(uri: str, name: str, alias: str | None) -> str:
-    """Return what is missing of `uri`, and what to do about it."""
+    """Say what is missing of `uri`, and what to do."""
     versions = version_numbers(name)
     if not versions:
         return f"{uri}: required a registered model, but '{name}' has no version yet; run: dvc repro"
@@ -378,20 +327,8 @@ def _not_there(uri: str, name: str, alias: str | None) -> str:
     return f"{uri}: required {what}; '{name}' has {there}; name one of them, or run: adpet promote VERSION"
 
 
-def _ensure_registered(name: str) -> None:
-    client = current().client
-    try:
-        client.create_registered_model(name, description=MODEL_DESCRIPTION)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
-
-
 def _same_model(name: str, run_id: str, tags: Mapping[str, str]) -> Any | None:
-    """Return the run's version with the same network, aggregation and exported model.
-
-    Any other is a version of its own: the answers of a champion must not change.
-    """
+    """Return the run's version with the same network and answers."""
     for version in current().client.search_model_versions(f"name='{name}' and run_id='{run_id}'"):
         if all(version.tags.get(tag) == tags.get(tag) for tag in (DIGEST, AGGREGATION, SERVED)):
             return version

@@ -1,4 +1,4 @@
-"""Runs in the project's own MLflow store, one for each lineage and kind.
+"""Runs in the project's own store, by lineage and kind.
 
 A run that was killed, or is made again, is continued: a step that it has keeps its first value, so that
 curves stay single-valued. Names that MLflow would refuse are changed (`safe_name`).
@@ -6,12 +6,8 @@ curves stay single-valued. Names that MLflow would refuse are changed (`safe_nam
 
 import hashlib
 import json
-import math
-import os
 import posixpath
 import re
-import socket
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,7 +17,6 @@ from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
-import psutil
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 
 from adpet.errors import TrackingError
@@ -34,9 +29,6 @@ Kind = Literal["train", "tune", "trial", "fold"]
 
 KIND: Final = "adpet.kind"
 PARENT: Final = "mlflow.parentRunId"
-# The process that writes to a run while it is RUNNING, and how often the run was continued.
-OWNER: Final = "adpet.owner"
-RESUMED: Final = "adpet.resumed"
 
 # MLflow's limits: entries of one request, characters of a name, and of a dataset's name and digest.
 AT_ONCE: Final = {"params": 100, "tags": 100, "metrics": 1000}
@@ -51,7 +43,7 @@ _HASH_DIGITS = 8
 
 
 class RunHandle:
-    """A run that is being written to; its methods may be called from several threads."""
+    """A run to write to, from any thread."""
 
     def __init__(self, store: Store, run_id: str, *, model_id: str | None = None) -> None:
         self.run_id = run_id
@@ -60,18 +52,16 @@ class RunHandle:
         self._steps: dict[str, set[int]] = {}
 
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
-        """Log numbers at a step of a curve, or, without a step, results.
+        """Log numbers at a step, or results without a step.
 
         Nested mappings are flattened by dots; None, an undefined metric, is left out. A step that the run
         has already keeps its first value; a result is logged again if it changed.
-
-        Raises
-        ------
-        TrackingError
-            If a value is no number.
         """
-        defined = {key: value for key, value in flatten(metrics).items() if value is not None}
-        values = {safe_name(key): _number(key, value) for key, value in defined.items()}
+        values = {
+            safe_name(key): _number(key, value)
+            for key, value in flatten(metrics).items()
+            if value is not None
+        }
         with self._writing():
             if step is None:
                 latest = self._store.client.get_run(self.run_id).data.metrics
@@ -91,7 +81,7 @@ class RunHandle:
                     self._steps[key].add(step)
 
     def log_params(self, params: Mapping[str, Any]) -> None:
-        """Log parameters, nested ones by dotted key; a parameter that the run has keeps its value."""
+        """Log parameters by dotted key; known ones keep their value."""
         values = {safe_name(key): str(value) for key, value in flatten(params).items()}
         with self._writing():
             known = self._store.client.get_run(self.run_id).data.params
@@ -105,43 +95,28 @@ class RunHandle:
             log_batches(self._store, self.run_id, tags=new)
 
     def log_artifact(self, path: Path, folder: str | None = None) -> None:
-        """Copy a file, or all files of a folder, to `folder` among the run's artifacts."""
+        """Copy a file or a folder's files to the artifacts."""
         with self._writing():
             log = self._store.client.log_artifacts if path.is_dir() else self._store.client.log_artifact
             log(self.run_id, str(path), folder)
 
-    def log_dataset(
-        self,
-        name: str,
-        digest: str,
-        source: str,
-        *,
-        context: str = "training",
-        counts: Mapping[str, int] | None = None,
-    ) -> None:
-        """Log which data went in: name, DVC's md5, path, and numbers of scans and subjects."""
+    def log_dataset(self, name: str, digest: str, source: str, *, counts: Mapping[str, int]) -> None:
+        """Log the data: name, DVC's md5, path, numbers of scans."""
         dataset = Dataset(
             shortened(name, DATASET_NAME_LIMIT),
             shortened(digest, DATASET_DIGEST_LIMIT),
             source_type="local",
             source=json.dumps({"uri": source}),
-            profile=json.dumps(dict(counts or {})),
+            profile=json.dumps(dict(counts)),
         )
+        used = DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])
         with self._writing():
-            self._store.client.log_inputs(
-                self.run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", context)])]
-            )
+            self._store.client.log_inputs(self.run_id, [used])
 
     def log_model(
-        self,
-        model: Any,
-        *,
-        signature_example: npt.NDArray[np.uint8],
-        metadata: Mapping[str, Any],
-        pip_requirements: Sequence[str] | None = None,
-        name: str = "model",
+        self, model: Any, *, signature_example: npt.NDArray[np.uint8], metadata: Mapping[str, Any]
     ) -> None:
-        """Log a Keras model once, with its signature and an input example, without pickle.
+        """Log a Keras model once, without pickle.
 
         Parameters
         ----------
@@ -150,18 +125,10 @@ class RunHandle:
             A few inputs, from which the signature follows; the first is kept as the input example.
         metadata : mapping of str to JSON value
             The preprocessing that the model needs.
-        pip_requirements : sequence of str, optional
-            By default Keras, its backend, NumPy and MLflow in the versions installed here.
         """
         with self._writing():
             log_keras_model(
-                self._store,
-                self.run_id,
-                model,
-                signature_example=signature_example,
-                metadata=metadata,
-                pip_requirements=pip_requirements,
-                name=name,
+                self._store, self.run_id, model, signature_example=signature_example, metadata=metadata
             )
 
     @contextmanager
@@ -171,7 +138,7 @@ class RunHandle:
         _changed(self.run_id, over=False)
 
     def _known(self, key: str) -> set[int]:
-        """Return the steps of a curve that the run has already."""
+        """Return the steps that a curve has."""
         if key not in self._steps:
             history = self._store.client.get_metric_history(self.run_id, key)
             self._steps[key] = {metric.step for metric in history}
@@ -188,10 +155,9 @@ def open_run(
     tags: Mapping[str, Any] | None = None,
     params: Mapping[str, Any] | None = None,
 ) -> Iterator[RunHandle]:
-    """Continue the run of this lineage and kind, or begin it.
+    """Continue the newest run of a lineage, or begin one.
 
-    It ends as FINISHED, as FAILED on an exception, as KILLED on Ctrl-C. A run that another living process of
-    this machine writes to is left alone: then a second one begins.
+    It ends as FINISHED, as FAILED on an exception, as KILLED on Ctrl-C.
 
     Parameters
     ----------
@@ -199,12 +165,12 @@ def open_run(
         The lineage id of the result; that of a trial is its search's followed by its number.
     parent : str, optional
         The id of the run to nest this one under.
-    params : mapping, optional
-        Parameters, nested or flat.
     """
     store = local()
     with reported(f"{store.shown}: "):
-        run_id = _continued(store, lineage, kind, parent, name) or _create(store, lineage, kind, name, parent)
+        earlier = search(store, lineage, kind, parent)
+        run_id = str(earlier[0].info.run_id) if earlier else _create(store, lineage, kind, name, parent)
+        store.client.update_run(run_id, status="RUNNING", name=name)
     handle = RunHandle(store, run_id)
     status = "KILLED"
     try:
@@ -223,17 +189,17 @@ def open_run(
 
 @contextmanager
 def append_to_run(lineage: str, kind: Kind = "train") -> Iterator[RunHandle]:
-    """Add results to the run of this lineage and kind, whose status stays.
+    """Add results to a run, whose status stays.
 
     Results are linked to the model that the run logged last, so that its page shows them. Where the run is
     missing, since it was made in another clone, one is created for the results.
     """
     store = local()
     with reported(f"{store.shown}: "):
-        runs = search(store, lineage, kind)
-        finished = [run for run in runs if run.info.status == "FINISHED"]
-        if runs:
-            run_id = str((finished or runs)[0].info.run_id)
+        known = search(store, lineage, kind)
+        finished = [run for run in known if run.info.status == "FINISHED"]
+        if known:
+            run_id = str((finished or known)[0].info.run_id)
         else:
             run_id = _create(store, lineage, kind, run_name(kind, lineage), None)
             store.client.set_terminated(run_id, "FINISHED")
@@ -245,7 +211,7 @@ def append_to_run(lineage: str, kind: Kind = "train") -> Iterator[RunHandle]:
 
 
 def find_run(lineage: str, kind: Kind, store: Store | None = None) -> str | None:
-    """Return the id of the newest finished run of this lineage and kind, by default in the local store."""
+    """Return the id of the newest finished run, if any."""
     store = store or local()
     with reported(f"{store.shown}: "):
         finished = [run for run in search(store, lineage, kind) if run.info.status == "FINISHED"]
@@ -253,7 +219,7 @@ def find_run(lineage: str, kind: Kind, store: Store | None = None) -> str | None
 
 
 def search(store: Store, lineage: str, kind: str, parent: str | None = None) -> list[Any]:
-    """Return the runs of a lineage and kind that were not deleted, the newest first."""
+    """Return runs of a lineage and kind, the newest first."""
     query = f"tags.`{LINEAGE}` = '{lineage}' and tags.`{KIND}` = '{kind}'"
     if parent is not None:
         query += f" and tags.`{PARENT}` = '{parent}'"
@@ -270,25 +236,22 @@ def log_batches(
     params: Sequence[Param] = (),
     tags: Sequence[RunTag] = (),
 ) -> None:
-    """Log entries to a run, as many at once as MLflow takes."""
+    """Log entries in batches that MLflow takes."""
     for what, entries in {"params": params, "tags": tags, "metrics": metrics}.items():
-        size = AT_ONCE[what]
-        for start in range(0, len(entries), size):
-            store.client.log_batch(run_id, **{what: entries[start : start + size]})
+        for start in range(0, len(entries), AT_ONCE[what]):
+            store.client.log_batch(run_id, **{what: entries[start : start + AT_ONCE[what]]})
 
 
 def same(known: float | None, value: float) -> bool:
-    """Return True if a store has this value; MLflow keeps the largest number for infinity."""
+    """Return True if a store has this value, infinity clipped."""
     if known is None:
         return False
-    largest = sys.float_info.max
-    return (math.isnan(known) and math.isnan(value)) or (
-        max(-largest, min(largest, known)) == max(-largest, min(largest, value))
-    )
+    first, second = np.nan_to_num([known, value], nan=np.nan)
+    return bool(np.array_equal(first, second, equal_nan=True))
 
 
 def safe_name(name: str) -> str:
-    """Return a name of a parameter, metric or tag that MLflow takes.
+    """Return a parameter, metric or tag name that MLflow takes.
 
     One that it would refuse is changed, and ends in digits of its SHA-256, so that no two become the same.
 
@@ -304,7 +267,7 @@ def safe_name(name: str) -> str:
 
 
 def shortened(text: str, limit: int) -> str:
-    """Return a text of at most `limit` characters; one that was longer ends in digits of its SHA-256."""
+    """Shorten a text, to end in digits of its SHA-256."""
     return text if len(text) <= limit else _marked(text, text, limit)
 
 
@@ -320,25 +283,11 @@ def _number(key: str, value: Any) -> float:
         raise TrackingError(f"metric {key}: required a number; received {value!r}") from error
 
 
-def _continued(store: Store, lineage: str, kind: str, parent: str | None, name: str) -> str | None:
-    """Open the newest run again that no other living process writes to, if there is one."""
-    for run in search(store, lineage, kind, parent):
-        if run.info.status == "RUNNING" and _is_alive(run.data.tags.get(OWNER, "")):
-            continue
-        run_id = str(run.info.run_id)
-        store.client.update_run(run_id, status="RUNNING", name=name)
-        resumed = str(int(run.data.tags.get(RESUMED, 0)) + 1)
-        store.client.log_batch(run_id, tags=[RunTag(OWNER, _owner()), RunTag(RESUMED, resumed)])
-        return run_id
-    return None
-
-
 def _create(store: Store, lineage: str, kind: str, name: str, parent: str | None) -> str:
-    """Create a run; its tags are there from its first moment, so that a kill cannot orphan it."""
+    """Create a run with tags that it is found by."""
     tags = {
         LINEAGE: lineage,
         KIND: kind,
-        OWNER: _owner(),
         "mlflow.user": user(),
         "mlflow.source.name": f"adpet {'tune' if kind == 'trial' else kind}",
         "mlflow.source.type": "LOCAL",
@@ -346,24 +295,6 @@ def _create(store: Store, lineage: str, kind: str, name: str, parent: str | None
     if parent is not None:
         tags[PARENT] = parent
     return str(store.client.create_run(store.experiment_id, tags=tags, run_name=name).info.run_id)
-
-
-def _owner() -> str:
-    """Return this process as "HOST NUMBER START", since numbers are given to new processes some day."""
-    return f"{socket.gethostname()} {os.getpid()} {psutil.Process().create_time():.2f}"
-
-
-def _is_alive(owner: str) -> bool:
-    """Return True if `owner` is another process of this machine that still runs."""
-    host, _, process = owner.partition(" ")
-    number, _, started = process.partition(" ")
-    if host != socket.gethostname() or not number.isdecimal() or int(number) == os.getpid():
-        return False
-    try:
-        found = psutil.Process(int(number))
-        return f"{found.create_time():.2f}" == started and found.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 def _changed(run_id: str, *, over: bool) -> None:

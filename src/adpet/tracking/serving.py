@@ -1,4 +1,4 @@
-"""Answers of a registered model under ``mlflow models serve``: scans in base64 in, answers out.
+"""Answers of a registered model under ``mlflow models serve``.
 
 A copy of this module, and of all of the package that it imports, lies in every registered version
 (`adpet.tracking.models`). MLflow loads it where the package itself need not be installed.
@@ -22,7 +22,7 @@ EXPORTED: Final = "export"
 
 
 class ScanError(MlflowException):  # type: ignore[misc]
-    """An error whose text stays one line: MLflow would put the scan that was sent before it."""
+    """Error of one line, without the scan MLflow would quote."""
 
     @property
     def message(self) -> str:
@@ -36,20 +36,17 @@ class ScanError(MlflowException):  # type: ignore[misc]
 
 
 class ScanModel:
-    """An exported model, opened once a process; requests may come in several threads at once."""
+    """Exported model that answers requests from several threads."""
 
     def __init__(self, folder: Path, *, name: str | None, leaky: bool) -> None:
         self._limits = Limits.from_environment()
         self._model = open_model(folder, name=name, leaky=leaky)
 
     def predict(self, model_input: Any) -> list[dict[str, Any]]:
-        """Answer for a NIfTI file in base64, or a list of them, as `answer_encoded` does.
+        """Answer for a NIfTI file in base64, or several.
 
-        Raises
-        ------
-        ScanError
-            BAD_REQUEST, which MLflow answers as HTTP 400, with the reason; INTERNAL_ERROR, HTTP 500, for
-            what was not foreseen.
+        An error is a ScanError: BAD_REQUEST, HTTP 400, with the reason; INTERNAL_ERROR, HTTP 500, for what
+        was not foreseen.
         """
         try:
             return answer_encoded(model_input, self._model, self._limits)
@@ -62,12 +59,9 @@ class ScanModel:
 
 
 def _load_pyfunc(path: str) -> ScanModel:
-    """Load the exported model for MLflow, which calls this with the folder of the model's data.
+    """Load the exported model for MLflow.
 
-    Raises
-    ------
-    MlflowException
-        If it is a version of the registry, and a file is not as it was registered.
+    A version of the registry is refused if a file is not as it was registered.
     """
     data = Path(path)
     folder = next(place for place in data.parents if (place / "MLmodel").is_file())

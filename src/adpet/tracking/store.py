@@ -1,13 +1,13 @@
-"""MLflow stores: the project's own SQLite file, and the server that MLFLOW_TRACKING_URI may name.
+"""MLflow stores: the project's own SQLite file and a server.
 
-Runs are always logged to the project's own store (`local`). The registry lies in the shared store
-(`current`): the server where one is named, and the project's own store otherwise.
+Runs are logged to the project's own store (`local`). The registry lies in the shared one (`current`): the
+server where one is named, else the project's own store.
 """
 
+import fcntl
 import logging
 import os
 import re
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,9 +21,11 @@ import requests
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-from mlflow.utils.credentials import read_mlflow_creds
+from mlflow.utils.credentials import get_default_host_creds, read_mlflow_creds
+from mlflow.utils.rest_utils import http_request
 
 from adpet.errors import AdpetError, TrackingError
+from adpet.storage import atomic_write
 from adpet.tracking.ui_notes import experiment_tags
 
 TRACKING_URI: Final = "MLFLOW_TRACKING_URI"
@@ -33,30 +35,24 @@ SERVER: Final = ("http://", "https://")
 DATABASE: Final = "mlflow.db"
 ARTIFACTS: Final = "mlartifacts"
 
-MODEL_URI: Final = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>[0-9]+))")
 # The tag of a run and a model that says what they follow from.
 LINEAGE: Final = "adpet.lineage"
 # The tag of a run and a version whose split had subjects on two sides.
 LEAKY: Final = "adpet.leaky"
 
-# How long a server may take for its first answer.
-CHECK: Final = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "3", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+# Seconds that a server may take for its first answer.
+FIRST_ANSWER_S: Final = 3
 
 _LONGEST_MESSAGE = 300
-_SCHEME = re.compile(r"^((?:[\w+.-]+:)?/{0,2})(.*)$", re.DOTALL)
 
 
 class UnreachableError(TrackingError):
-    """The server does not answer, or is out of order: the same call may succeed later."""
-
-
-class ForbiddenError(TrackingError):
-    """The server knows the user, and does not allow the call."""
+    """The server does not answer; the call may succeed later."""
 
 
 @dataclass(frozen=True)
 class Store:
-    """An open MLflow store: its address, the experiment of the project, and the client for both."""
+    """An open MLflow store with the project's experiment."""
 
     uri: str
     experiment_id: str
@@ -69,12 +65,12 @@ class Store:
 
     @property
     def is_server(self) -> bool:
-        """True if it is an MLflow server, False if it is the project's own file."""
+        """Whether it is an MLflow server."""
         return self.uri.startswith(SERVER)
 
 
 class _Project:
-    """The project that this process works on, and its stores that are open."""
+    """The project of this process, and its open stores."""
 
     root: Path | None = None
     experiment = "adpet"
@@ -99,18 +95,22 @@ def connect(project_root: Path, experiment: str = "adpet", *, required: bool = T
     """
     for name in ("alembic", "mlflow"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    # It logs each SQL error with its parameters and a traceback, and raises it too.
+    # MLflow logs each SQL error with its parameters and a traceback, and raises it too.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     _Project.root, _Project.experiment = project_root, experiment
     _Project.local = _Project.current = None
-    store_uri(project_root)
-    if required:
-        with environment(CHECK):
-            current()
+    uri = store_uri(project_root)
+    if not required:
+        return
+    if uri.startswith(SERVER):
+        with reported(_required(uri)):
+            creds = get_default_host_creds(uri)
+            http_request(creds, "/health", "GET", timeout=FIRST_ANSWER_S, raise_on_status=False)
+    current()
 
 
 def local() -> Store:
-    """Return the project's own store; make it where it does not exist."""
+    """Return the project's own store; make a missing one."""
     if _Project.local is None:
         uri = store_uri(_root())
         _Project.local = _open(own_uri(_root()) if uri.startswith(SERVER) else uri)
@@ -118,7 +118,7 @@ def local() -> Store:
 
 
 def current() -> Store:
-    """Return the store of the registry: the server where one is named, else the project's own store."""
+    """Return the store of the registry: the server or `local`."""
     if _Project.current is None:
         uri = store_uri(_root())
         _Project.current = _open(uri) if uri.startswith(SERVER) else local()
@@ -132,15 +132,8 @@ def names_server() -> bool:
 
 
 def store_uri(project_root: Path) -> str:
-    """Return the address of the shared store: MLFLOW_TRACKING_URI, or the project's own file.
-
-    Raises
-    ------
-    TrackingError
-        If it is neither a SQLite file nor an address of an MLflow server without a password in it.
-    """
-    root = main_root(project_root)
-    uri = os.environ.get(TRACKING_URI, "").strip() or own_uri(root)
+    """Return MLFLOW_TRACKING_URI, or the project's own file."""
+    uri = os.environ.get(TRACKING_URI, "").strip() or own_uri(project_root)
     if uri.startswith(SERVER):
         if "@" in uri:
             raise TrackingError(
@@ -154,16 +147,16 @@ def store_uri(project_root: Path) -> str:
             f"{TRACKING_URI}: required http(s)://SERVER or sqlite:///FILE; received {shown(uri)}; name "
             "an MLflow server (it may keep its runs in PostgreSQL), or unset it for the project's mlflow.db"
         )
-    return f"{SQLITE}{root / path}"
+    return f"{SQLITE}{main_root(project_root) / path}"
 
 
 def own_uri(project_root: Path) -> str:
-    """Return the address of the SQLite file at the main root of the project."""
+    """Return the address of the project's own SQLite file."""
     return f"{SQLITE}{main_root(project_root) / DATABASE}"
 
 
 def main_root(project_root: Path) -> Path:
-    """Return the root of the project; that of DVC's temporary workspaces is the project they came from."""
+    """Return the project's root, also from DVC's temporary workspaces."""
     root = project_root.resolve()
     inside = [place for place in root.parents if place.parts[-3:] == (".dvc", "tmp", "exps")]
     return inside[-1].parents[2] if inside else root
@@ -173,14 +166,12 @@ def shown(uri: str) -> str:
     """Return an address without a user, a password and options."""
     if uri.startswith(SQLITE):
         return uri
-    match = _SCHEME.match(uri)
-    scheme, rest = match.groups() if match else ("", uri)
-    place = rest.rpartition("@")[2] if "@" in rest else rest
-    return f"{scheme}{re.split('[?#;&]', place)[0]}"
+    scheme = re.match(r"(?:[\w+.-]+:)?/{0,2}", uri)[0]  # type: ignore[index]
+    return scheme + re.split("[?#;&]", uri.removeprefix(scheme).rpartition("@")[2])[0]
 
 
 def user() -> str:
-    """Return the user of the MLflow server, or else of the operating system."""
+    """Return the user of the server, or else this machine's."""
     known: str | None = read_mlflow_creds().username
     if known:
         return known
@@ -192,67 +183,50 @@ def user() -> str:
 
 @contextmanager
 def reported(prefix: str = "MLflow: ") -> Iterator[None]:
-    """Turn an exception of MLflow into a TrackingError of one line.
+    """Turn MLflow's exception into a TrackingError of one line.
 
-    Raises
-    ------
-    UnreachableError
-        If the server does not answer, or is out of order.
-    ForbiddenError
-        If the user may not do this.
-    TrackingError
-        For everything else that MLflow refuses.
+    It is an UnreachableError if the server does not answer, or is out of order.
     """
     try:
         yield
     except (MlflowException, requests.RequestException) as error:
         status = _status(error)
-        kind = TrackingError
-        if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.TOO_MANY_REQUESTS:
-            kind = UnreachableError
-        elif status == HTTPStatus.FORBIDDEN:
-            kind = ForbiddenError
-        raise kind(f"{prefix}{one_line(error)}") from error
+        later = status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.TOO_MANY_REQUESTS
+        raise (UnreachableError if later else TrackingError)(f"{prefix}{one_line(error)}") from error
 
 
 def one_line(error: Exception) -> str:
-    """Return the message of an exception without passwords, request addresses, SQL and tracebacks."""
+    """Return an exception's message without passwords, SQL and tracebacks."""
     uri = os.environ.get(TRACKING_URI, "").strip()
     text = " ".join((str(error).replace(uri, shown(uri)) if uri else str(error)).split())
     status = _status(error)
     if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
         return _refusal(status, text)
     if "HTTPConnectionPool" in text or "HTTPSConnectionPool" in text:
-        reason = re.search(r"\[Errno [^\]]*\] ([^\"')]+)|([Tt]imed out)|(resolve [^\"')]+)", text)
-        cause = next((part for part in reason.groups() if part), "") if reason else ""
-        why = f" ({cause.lower()})" if cause else ""
+        reason = re.search(r"(?<=\] )[^\"')]+|timed out|resolve [^\"')]+", text)
+        why = f" ({reason[0].lower()})" if reason else ""
         return f"the server does not answer{why}; start it, or correct {TRACKING_URI}"
     return re.split(r" \[SQL: | \(Background on this error", text)[0][:_LONGEST_MESSAGE]
 
 
 @contextmanager
-def environment(values: dict[str, str]) -> Iterator[None]:
-    """Set environment variables within the block."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
+def locked(folder: Path) -> Iterator[None]:
+    """Let one process at a time work in a folder."""
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        os.close(descriptor)
 
 
 def complete_experiment() -> None:
-    """Give an older experiment the description and the view that a new one has."""
+    """Give an older experiment its description and view."""
     store = current()
     with reported():
         known = store.client.get_experiment(store.experiment_id).tags
-        for key, value in experiment_tags().items():
-            if key not in known:
-                store.client.set_experiment_tag(store.experiment_id, key, value)
+        for key in experiment_tags().keys() - known.keys():
+            store.client.set_experiment_tag(store.experiment_id, key, experiment_tags()[key])
 
 
 def _root() -> Path:
@@ -261,10 +235,13 @@ def _root() -> Path:
     return _Project.root
 
 
+def _required(uri: str) -> str:
+    return f"{shown(uri)}: required an MLflow store; "
+
+
 def _open(uri: str) -> Store:
     """Open a store, and find or make the experiment."""
-    prefix = f"{shown(uri)}: required an MLflow store; "
-    with reported(prefix):
+    with reported(_required(uri)):
         try:
             artifacts = None if uri.startswith(SERVER) else _make_file(uri)
             client = MlflowClient(tracking_uri=uri, registry_uri=uri)
@@ -274,16 +251,12 @@ def _open(uri: str) -> Store:
         except Exception as error:  # of MLflow's plugins, SQLAlchemy, its drivers and Alembic
             kind = type(error).__name__
             raise TrackingError(
-                f"{prefix}received {kind}: {one_line(error)}; mend that, or correct {TRACKING_URI}"
+                f"{_required(uri)}received {kind}: {one_line(error)}; mend that, or correct {TRACKING_URI}"
             ) from error
 
 
 def _make_file(uri: str) -> str:
-    """Make a SQLite file with MLflow's tables if it is missing; return the address of its artifacts.
-
-    The tables are made in a temporary folder first, so that a kill leaves no half-made database and processes
-    that start together (the workers of DVC's queue) do not disturb each other.
-    """
+    """Make a missing SQLite file whole; return its artifacts' address."""
     database = Path(uri.removeprefix(SQLITE))
     location = (database.parent / ARTIFACTS).as_uri()
     if database.exists():
@@ -293,14 +266,11 @@ def _make_file(uri: str) -> str:
             f"{TRACKING_URI}: required a SQLite file in a folder that exists; received {database}; make "
             f"{database.parent}"
         )
-    with tempfile.TemporaryDirectory(dir=database.parent, prefix=".mlflow-") as scratch:
-        new = Path(scratch) / DATABASE
-        SqlAlchemyStore(f"{SQLITE}{new}", location).engine.dispose()
-        try:
-            database.hardlink_to(new)
-        except OSError:  # another process was quicker, or the file system has no links
-            if not database.exists():
-                new.replace(database)
+    # The workers of DVC's queue start together.
+    with locked(database.parent):
+        if not database.exists():
+            with atomic_write(database) as new:
+                SqlAlchemyStore(f"{SQLITE}{new}", location).engine.dispose()
     return location
 
 
@@ -323,7 +293,7 @@ def _experiment_id(client: Any, artifacts: str | None) -> str:
 
 
 def _set_default(uri: str) -> None:
-    """Make `uri` MLflow's default here, without leaving it in the environment for a later `connect`."""
+    """Make `uri` MLflow's default, but not in the environment."""
     before = os.environ.get(TRACKING_URI)
     mlflow.set_tracking_uri(uri)
     if before is None:
@@ -333,16 +303,16 @@ def _set_default(uri: str) -> None:
 
 
 def _status(error: Exception) -> int:
-    """Return the HTTP status that an exception stands for; 0 for one that is not of MLflow."""
-    if hasattr(error, "get_http_status_code"):
+    """Return the HTTP status of an exception, or 0."""
+    if isinstance(error, MlflowException):
         return int(error.get_http_status_code())
-    if not hasattr(error, "response"):
+    if not isinstance(error, requests.RequestException):
         return 0
     return int(HTTPStatus.SERVICE_UNAVAILABLE if error.response is None else error.response.status_code)
 
 
 def _refusal(status: int, text: str) -> str:
-    """Return why a server refuses a call, and what to do about it."""
+    """Say why a server refuses, and what to do."""
     if "Invalid Host header" in text:
         return (
             f"the server does not go by the name in this address; correct {TRACKING_URI}, or have that name "

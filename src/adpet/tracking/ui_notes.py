@@ -1,4 +1,4 @@
-"""What people see in MLflow's UI: the list of runs with what matters of them, and pages that name each other.
+"""Notes for MLflow's UI: columns of runs, linked descriptions.
 
 Addresses are relative to the UI's own, so that they hold wherever it is served. Nothing here asks MLflow.
 """
@@ -17,8 +17,7 @@ VIEW = "adpet"
 VIEW_NAME = "At a glance"
 _VIEW_TAG = f"mlflow.sharedViewState.{VIEW}"
 
-# Its columns in order, as MLflow calls them, and their widths in pixels: wide enough for their names. `test.`
-# stands in trainings, `best.` in searches and trials.
+# Its columns as MLflow calls them, and their widths in pixels. Trainings have `test.`, searches `best.`.
 _COLUMNS = {
     "metrics.`test.subject.auc.value`": 170,
     "metrics.`test.subject.auc.low`": 160,
@@ -39,7 +38,7 @@ _DVC_NAME = "DVC_EXP_NAME"
 
 
 def experiment_tags() -> dict[str, str]:
-    """Return the tags that give an experiment its description, and its runs the columns that matter."""
+    """Return an experiment's tags: description and columns of runs."""
     columns = list(_COLUMNS)
     state = {"selectedColumns": columns, "columnOrder": columns, "columnWidths": _COLUMNS}
     view = {"name": VIEW_NAME, "createdAt": 0, "updatedAt": 0, "state": json.dumps(state)}
@@ -55,26 +54,18 @@ def experiment_tags() -> dict[str, str]:
 
 
 def run_list(experiment_id: str) -> str:
-    """Return the address of the list of runs with the columns that matter."""
+    """Return the address of the list of runs."""
     return f"#/experiments/{experiment_id}/runs?viewStateShareKey={VIEW}"
 
 
 def run_name(what: str, lineage: str) -> str:
-    """Return a name to tell a run by: that of DVC's experiment, or else the begin of its lineage."""
+    """Name a run after DVC's experiment, or else its lineage."""
     return f"{what} {os.environ.get(_DVC_NAME) or lineage[:8]}"
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a version comes from, as Markdown with links to the pages in MLflow's UI.
-
-    Attributes
-    ----------
-    experiment_id, run_id, name : str
-        The training's run.
-    facts : mapping
-        What it follows from, as `adpet.tracking.lineage.lineage` gives it.
-    """
+    """Run and lineage of a version, as linked Markdown."""
 
     experiment_id: str
     run_id: str
@@ -86,7 +77,7 @@ class Origin:
         return f"From run {_link(self.name, self._run)} on {self._data()}. {self._artifacts()}"
 
     def of_run(self, model: str, versions: Iterable[int], *, before: str = "") -> str:
-        """Return the description of a run that is these versions; what people wrote `before` stays below."""
+        """Return a run's description, above what people wrote `before`."""
         registered = ", ".join(
             _link(f"{model} version {number}", f"#/models/{model}/versions/{number}") for number in versions
         )
@@ -103,7 +94,7 @@ class Origin:
         return f"{self._runs}/{self.run_id}"
 
     def _data(self) -> str:
-        """Name the data, with a link to the list of runs on the same."""
+        """Name the data, linked to runs on the same."""
         raw, digest = self.facts["params"]["cohort"]["raw"], self.facts["data"]
         same = quote(f"tags.`adpet.data` = '{digest}'", safe="")
         return f"{_link(raw, f'{self._runs}?searchFilter={same}')} (DVC `{digest}`)"
