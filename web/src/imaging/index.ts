@@ -6,12 +6,12 @@
 export { pooledProbability } from "./aggregation";
 export { backProject, coronalSlices, resizeMaps } from "./slices";
 export { InputError } from "./errors";
-export { apply, boundsOf, inverse, product } from "./matrix";
+export { apply, boundsOf, diagonal, inverse, product } from "./matrix";
 export { MODEL_IMAGES, type Model, openModel } from "./model";
 export { type CheckRow, qualityChecks, refusal } from "./quality";
 export { readNifti } from "./reading";
 export { type RegionRow, regionTable } from "./regions";
-export { sample } from "./sampling";
+export { resample, sample } from "./sampling";
 export { normalize } from "./normalization";
 export { eachAxis, largest, type Vector, type Volume } from "./volume";
 export { fixed, percent, rounded } from "./wording";

@@ -13,6 +13,7 @@ import { MAX_VOXELS } from "./header";
 import type { Target } from "./looking";
 import { coarseIndices, grown, indicesOf, type Mask, offsetOf, shrunk } from "./masks";
 import { apply, boundsOf, diagonal, singularValues, voxelSizes } from "./matrix";
+import type { Model } from "./model";
 import { resample } from "./sampling";
 import { eachAxis, largest, type Matrix4, type Shape, type Volume, voxelCount } from "./volume";
 import { fixed, general, percent } from "./wording";
@@ -35,7 +36,7 @@ export interface Alignment {
 /** Receives the share of the work that is done, from 0 to 1. */
 export type Progress = (done: number) => void;
 
-/** What is compared: a view of the scan, how much of its voxels was seen, and the same view of the template. */
+/** A view of the scan, how much of its voxels was seen, and the same view of the template. */
 interface Pair {
   readonly scan: Volume;
   readonly seen: Volume;
@@ -45,24 +46,15 @@ interface Pair {
   readonly advance: () => void;
 }
 
-/**
- * Register a scan to the template, rigidly and then affinely.
- *
- * @param mask - The brain on the template's grid.
- * @throws InputError if scan and template do not overlap or no plausible alignment is found.
- */
-export function register(
-  moving: Volume,
-  template: Volume,
-  mask: Mask,
-  constants: Registration,
-  progress: Progress = () => undefined,
-): Alignment {
+/** Register a scan to the template, rigidly and then affinely; throws InputError if no alignment is plausible. */
+export function register(moving: Volume, model: Model, progress: Progress): Alignment {
+  const { template, brain } = model;
+  const constants = model.constants.registration;
   const { scan, seen } = prepared(moving, Math.min(...voxelSizes(template.affine)), constants);
   progress(PREPARED);
-  const guess = bestGuess(scan, template, mask, constants);
+  const guess = bestGuess(scan, template, brain, constants);
   progress(GUESSED);
-  const around = grown(mask, template, constants.margin_mm);
+  const around = grown(brain, template, constants.margin_mm);
   // By edges first: a dim lobe does not pull. Where the scalp is bright, its edge can be taken for the
   // brain's; the intensities themselves then tell the two apart.
   const views: ((volume: Volume) => Volume)[] = [(volume) => evened(volume, constants), (volume) => volume];
@@ -75,8 +67,7 @@ export function register(
     try {
       const pair = { scan: view(scan), template: view(template), seen, constants, advance };
       const matrix = registered(pair, around, guess);
-      const aligned = resample(moving, template, matrix);
-      const alike = similarity(aligned, template.data, template.shape, mask, constants.similarity_sigma);
+      const alike = similarity(resample(moving, template, matrix), model);
       if (!best || alike > best.similarity) best = { matrix, similarity: alike };
       if (alike >= constants.convincing) break;
     } catch (error) {
@@ -88,20 +79,12 @@ export function register(
   return best;
 }
 
-/**
- * How alike two images of one grid are: Pearson correlation in a mask, after a blur of `sigma` voxels.
- *
- * 0 where an image is constant.
- */
-export function similarity(
-  data: Float32Array,
-  other: Float32Array,
-  shape: Shape,
-  mask: Mask,
-  sigma: number,
-): number {
-  const [a, b] = [data, other].map((image) => blurred(image, shape, sigma)) as [Float32Array, Float32Array];
-  const inside = indicesOf(mask);
+/** Pearson correlation of an image and the template in the brain, after a blur; 0 where one is constant. */
+export function similarity(data: Float32Array, { template, brain, constants }: Model): number {
+  const { similarity_sigma: sigma } = constants.registration;
+  const a = blurred(data, template.shape, sigma);
+  const b = blurred(template.data, template.shape, sigma);
+  const inside = indicesOf(brain);
   const mean = (image: Float32Array): number =>
     inside.reduce((sum, at) => sum + image[at]!, 0) / inside.length;
   const [meanA, meanB] = [mean(a), mean(b)];
@@ -149,9 +132,8 @@ function prepared(moving: Volume, spacing: number, constants: Registration) {
       `registration failed: the field of view is ${sides} mm, far more than a head's: export the scan again`,
     );
   }
-  const affine = diagonal(spacing, spacing, spacing);
-  for (let axis = 0; axis < 3; axis++) affine[axis]![3] = low[axis]! + spacing / 2;
-  const grid = { shape, affine };
+  const first = eachAxis((axis) => low[axis]! + spacing / 2);
+  const grid = { shape, affine: diagonal([spacing, spacing, spacing], first) };
   const ones = new Float32Array(smooth.length).fill(1);
   return {
     scan: { ...grid, data: resample({ ...moving, data: smooth }, grid) },
@@ -175,8 +157,7 @@ function evened(volume: Volume, constants: Registration): Volume {
 
 /** The part of `around` that lies inside the scanner's view, a margin apart. */
 function wellSeen({ seen, template, constants }: Pair, around: Mask, matrix: Matrix4): Mask {
-  const wholly = Math.fround(constants.wholly_seen);
-  const inside = Uint8Array.from(resample(seen, template, matrix), (share) => (share > wholly ? 1 : 0));
+  const inside = whollySeen(resample(seen, template, matrix), constants);
   const kept = shrunk(inside, template, constants.margin_mm);
   const well = around.map((value, at) => value & kept[at]!);
   const share = indicesOf(well).length / indicesOf(around).length;
@@ -189,6 +170,11 @@ function wellSeen({ seen, template, constants }: Pair, around: Mask, matrix: Mat
   return well;
 }
 
+function whollySeen(shares: Float32Array, constants: Registration): Mask {
+  const least = Math.fround(constants.wholly_seen);
+  return Uint8Array.from(shares, (share) => (share > least ? 1 : 0));
+}
+
 /** Climb from `start` through levels of resolution. */
 function optimised(
   { scan, seen, template, constants, advance }: Pair,
@@ -197,8 +183,7 @@ function optimised(
   levels: readonly Level[],
   stretches: boolean,
 ): Matrix4 {
-  const wholly = Math.fround(constants.wholly_seen);
-  const counts = Uint8Array.from(seen.data, (share) => (share > wholly ? 1 : 0));
+  const counts = whollySeen(seen.data, constants);
   let matrix = start;
   for (const level of levels) {
     const target = targetOf(template, around, level);

@@ -1,7 +1,7 @@
 /** Write a volume as NIfTI-1: the same volume gives the same bytes. */
 
 import { closestRotation, determinant, symmetricEigen, unitAxes, voxelSizes } from "./matrix";
-import { type Matrix4, type Shape, type Vector, voxelCount } from "./volume";
+import { eachVoxel, type Matrix4, type Vector, type Volume } from "./volume";
 
 const HEADER_BYTES = 348;
 /** The header and the four bytes that say "no extension". */
@@ -14,15 +14,9 @@ const MNI = 4;
 const QFORM_TOLERANCE = 1e-3;
 const RELATIVE_TOLERANCE = 1e-5;
 
-/**
- * Write voxels as float32 in MNI space, little-endian.
- *
- * @param data - In the order of the indices (i, j, k), the last one running fastest.
- * @param affine - Voxel indices -> RAS+ mm; the qform is left out where it has shears.
- */
-export function writeNifti(data: Float32Array, shape: Shape, affine: Matrix4): Uint8Array<ArrayBuffer> {
-  const voxels = voxelCount(shape);
-  const bytes = new Uint8Array(DATA_OFFSET + 4 * voxels);
+/** Write voxels as little-endian float32 in MNI space; the qform is left out where the affine has shears. */
+export function writeNifti({ data, shape, affine }: Volume): Uint8Array<ArrayBuffer> {
+  const bytes = new Uint8Array(DATA_OFFSET + 4 * data.length);
   const view = new DataView(bytes.buffer);
   const real = (at: number, value: number): void => view.setFloat32(at, value, true);
   const short = (at: number, value: number): void => view.setInt16(at, value, true);
@@ -43,13 +37,8 @@ export function writeNifti(data: Float32Array, shape: Shape, affine: Matrix4): U
     affine[row]!.forEach((value, column) => real(280 + 16 * row + 4 * column, value));
   }
   bytes.set(new TextEncoder().encode("n+1"), 344);
-  const [ni, nj, nk] = shape;
-  let at = DATA_OFFSET;
-  for (let k = 0; k < nk; k++) {
-    for (let j = 0; j < nj; j++) {
-      for (let i = 0; i < ni; i++, at += 4) real(at, data[(i * nj + j) * nk + k]!);
-    }
-  }
+  const [ni, nj] = shape;
+  eachVoxel(shape, (i, j, k, at) => real(DATA_OFFSET + 4 * ((k * nj + j) * ni + i), data[at]!));
   return bytes;
 }
 
