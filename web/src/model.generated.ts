@@ -1,4 +1,4 @@
-/** Types of `model.json`, written by scripts/page_types.py from adpet.contracts, which explains them. */
+/** Types of `model.json`, which adpet.contracts explains; written by scripts/page_types.py. */
 
 export interface Aggregation {
   method: "mean_probability" | "mean_logit" | "position_weights";

@@ -8,12 +8,7 @@ import { apply, joined, product, rotationByVector, solve, upperLeft } from "./ma
 import { eachAxis, type Matrix4, type Vector, type Volume } from "./volume";
 import { percent } from "./wording";
 
-/**
- * Return the matrix near `start` at which the scan correlates best with the target.
- *
- * @param seen - Which of the scan's voxels count.
- * @param stretches - Whether lengths and angles may change (12 unknowns), or the head only turns and shifts (6).
- */
+/** Find the matrix near `start` with the best correlation: 12 unknowns if it `stretches`, or 6 if it is rigid. */
 export function climb(
   scan: Volume,
   seen: Mask,
@@ -60,7 +55,6 @@ function step({ normal, towards }: Look, damping: number): number[] {
   return solve(damped, towards);
 }
 
-/** Apply a step about the centre. */
 function moved(matrix: Matrix4, centre: Vector, change: number[]): Matrix4 {
   const before = upperLeft(matrix);
   const turned =

@@ -54,7 +54,6 @@ function gaussianWeights(sigma: number, truncate: number): Float64Array {
   return weights.map((weight) => weight / sum);
 }
 
-/** Correlate with symmetric weights. */
 function correlate(line: Float64Array, n: number, weights: Float64Array, out: Float64Array): void {
   const radius = (weights.length - 1) / 2;
   const middle = weights[radius]!;

@@ -36,7 +36,6 @@ export function bestGuess(scan: Volume, template: Volume, mask: Mask, constants:
     .reduce((best, guess) => (guess.alike > best.alike ? guess : best)).matrix;
 }
 
-/** Mean and standard deviation. */
 function deviations(values: Float64Array): { mean: number; size: number } {
   const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
   const squares = values.reduce((sum, value) => sum + (value - mean) ** 2, 0);

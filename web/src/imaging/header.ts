@@ -41,7 +41,6 @@ const NOT_REAL: Readonly<Record<number, string>> = {
   2304: "[('R', 'u1'), ('G', 'u1'), ('B', 'u1'), ('A', 'u1')]",
 };
 
-/** What a file's header says of it, in storage order. */
 export interface Header {
   readonly littleEndian: boolean;
   readonly shape: Shape;
@@ -52,7 +51,6 @@ export interface Header {
   readonly offset: number;
   readonly slope: number;
   readonly intercept: number;
-  /** Voxel indices -> RAS+ mm. */
   readonly affine: Matrix4;
 }
 
@@ -68,7 +66,6 @@ export function unreadable(name: string, reason: string): InputError {
   );
 }
 
-/** Read a header from a file's first bytes. */
 export function readHeader(bytes: Uint8Array, name: string): Header {
   const layout = layoutOf(bytes, name);
   const fields = new Fields(bytes, layout);

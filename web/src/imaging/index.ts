@@ -1,7 +1,4 @@
-/**
- * From the bytes of a scan to what the network is given, and from its maps back: what Python's `adpet` does, ported
- * to the browser. Plain typed arrays, no DOM: it runs in a worker and in Node.
- */
+/** Python's `adpet.imaging` and `adpet.inference` in plain typed arrays without DOM, for a worker or Node. */
 
 export { pooledProbability } from "./aggregation";
 export { backProject, coronalSlices, resizeMaps } from "./slices";

@@ -18,7 +18,6 @@ export function offsetOf([i, j, k]: Vector, shape: Shape): number {
   return (i * shape[1] + j) * shape[2] + k;
 }
 
-/** Offsets of a mask's voxels. */
 export function indicesOf(mask: Mask): Uint32Array {
   return Uint32Array.from(mask.keys()).filter((at) => mask[at]);
 }

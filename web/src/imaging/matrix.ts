@@ -18,7 +18,6 @@ export function joined(linear: Rows, shift: Vector): Matrix4 {
   return [...eachAxis((row) => [...linear[row]!.slice(0, 3), shift[row]!]), [0, 0, 0, 1]];
 }
 
-/** a @ b, of any sizes that fit. */
 export function product(a: Rows, b: Rows): number[][] {
   return a.map((row) =>
     b[0]!.map((_, column) => row.reduce((sum, value, index) => sum + value * b[index]![column]!, 0)),
@@ -79,7 +78,6 @@ export function determinant(m: Rows): number {
   );
 }
 
-/** Edges of a voxel in mm. */
 export function voxelSizes(affine: Matrix4): Vector {
   const squares = upperLeft(affine).map((row) => row.map((value) => value ** 2));
   return eachAxis((column) => Math.sqrt(squares.reduce((sum, row) => sum + row[column]!, 0)));
@@ -193,7 +191,6 @@ export function roundHalfEven(value: number): number {
   return below % 2 === 0 ? below : below + 1;
 }
 
-/** Round an index to nine digits, as NumPy does. */
 export function roundedIndex(value: number): number {
   return roundHalfEven(value * 1e9) / 1e9;
 }

@@ -17,7 +17,6 @@ export interface Model {
   readonly tissue: Uint8Array;
 }
 
-/** The images that `openModel` asks for. */
 export const MODEL_IMAGES = ["template", "brain", "reference", "regions", "tissue"].map(
   (name) => `${name}.nii.gz`,
 );

@@ -17,7 +17,6 @@ export interface Normalized extends Alignment {
 /** Where scipy ends its Gaussians, in sigmas. */
 const TRUNCATE = 4;
 
-/** Register, resample, smooth and normalize one scan. */
 export function normalize(scan: Volume, model: Model, progress: Progress): Normalized {
   const { standard } = model.constants;
   const { data: _, ...grid } = model.template;

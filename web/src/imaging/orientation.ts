@@ -3,10 +3,7 @@
 import { closestRotation, joined, product, unitAxes } from "./matrix";
 import { eachAxis, eachVoxel, type Matrix4, type Shape, type Vector, type Volume } from "./volume";
 
-/**
- * Find the world axis of each voxel axis, and its direction along that, as nibabel's `io_orientation` does: on the
- * closest rotation of the affine, the axis that lies closest to a world axis chooses first.
- */
+/** Find the world axis of each voxel axis, and its direction along that, as nibabel's `io_orientation`. */
 function orientationOf(affine: Matrix4): { axes: Vector; signs: Vector } {
   const turn = closestRotation(unitAxes(affine));
   const closeness = eachAxis((axis) => Math.max(...turn.map((row) => row[axis]! ** 2)));

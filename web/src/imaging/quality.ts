@@ -19,11 +19,9 @@ export interface CheckRow {
   /** Null where it is not finite: JSON has no word for that. */
   readonly value: number | null;
   readonly verdict: Verdict;
-  /** Empty where all is well. */
   readonly reason: string;
 }
 
-/** Judge a scan, in the order of the model's checks. */
 export function qualityChecks(scan: Volume, found: Normalized, model: Model): CheckRow[] {
   const values = measures(scan, found, model);
   return model.constants.quality.map((limit) => {

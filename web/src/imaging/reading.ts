@@ -7,16 +7,11 @@ import { Source, SourceError, unpackedLength } from "./source";
 import { type Volume, voxelCount } from "./volume";
 import { general } from "./wording";
 
-/** So many voxels are unpacked at a time. */
 const BLOCK_VOXELS = 2 ** 18;
 const EXTENSION_ALIGNMENT = 16;
 const EXTENSION_HEADER = 8;
 
-/**
- * Read the whole content of a file, packed if its name ends in `.gz`; voxels that are not finite become 0.
- *
- * @throws InputError, which begins with the file's name, for what is no usable NIfTI image.
- */
+/** Read a file, packed if its name ends in `.gz`; throws InputError, which begins with the file's name. */
 export function readNifti(bytes: Uint8Array, name: string): Volume {
   try {
     return read(bytes, name);

@@ -6,7 +6,6 @@ import { rounded } from "./wording";
 
 export interface RegionRow {
   readonly name: string;
-  /** Ratio to the reference region. */
   readonly uptake: number;
   /** (uptake - mean) / SD of cognitively normal people. */
   readonly z: number;
@@ -15,7 +14,6 @@ export interface RegionRow {
   readonly ad_pattern: boolean;
 }
 
-/** The mean of a volume in each of the model's regions; NaN where there is no voxel. */
 export function regionalMeans(data: Float32Array, { labels, constants }: Model): number[] {
   const { sums, counts } = summed(labels, data);
   return constants.regions.map(({ label }) => (sums[label] ?? 0) / (counts[label] ?? 0));

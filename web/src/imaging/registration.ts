@@ -1,8 +1,4 @@
-/**
- * Register a scan to the standard: a 4 x 4 matrix from standard world mm to the scan's world mm, both RAS+.
- *
- * The same as `adpet.imaging.registration`, which says why, function by function.
- */
+/** Register a scan to the template as `adpet.imaging.registration`, which says why, function by function. */
 
 import type { Level, Registration } from "../model.generated";
 import { climb } from "./climbing";
@@ -33,7 +29,6 @@ export interface Alignment {
   readonly similarity: number;
 }
 
-/** Receives the share of the work that is done, from 0 to 1. */
 export type Progress = (done: number) => void;
 
 /** A view of the scan, how much of its voxels was seen, and the same view of the template. */
@@ -42,7 +37,6 @@ interface Pair {
   readonly seen: Volume;
   readonly template: Volume;
   readonly constants: Registration;
-  /** Called when a level is done. */
   readonly advance: () => void;
 }
 
@@ -99,7 +93,6 @@ export function similarity(data: Float32Array, { template, brain, constants }: M
   return scale > 0 ? both / scale : 0;
 }
 
-/** The matrix that rigid and affine steps lead to from `guess`. */
 function registered(pair: Pair, around: Mask, guess: Matrix4): Matrix4 {
   const { rigid_levels: rigidLevels, affine_levels: affineLevels, stretch } = pair.constants;
   const rigid = optimised(pair, around, guess, rigidLevels, false);
@@ -175,7 +168,6 @@ function whollySeen(shares: Float32Array, constants: Registration): Mask {
   return Uint8Array.from(shares, (share) => (share > least ? 1 : 0));
 }
 
-/** Climb from `start` through levels of resolution. */
 function optimised(
   { scan, seen, template, constants, advance }: Pair,
   around: Mask,

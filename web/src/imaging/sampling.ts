@@ -33,7 +33,6 @@ export function transformed(
   return sampled;
 }
 
-/** The value at one place in voxel indices. */
 export function sample(
   data: Float32Array | Float64Array,
   shape: Shape,

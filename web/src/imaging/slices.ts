@@ -1,8 +1,4 @@
-/**
- * Cut coronal planes out of a volume, and put maps of those planes back: one geometry, both ways.
- *
- * Planes run from posterior to anterior; in a plane, row 0 is superior and column 0 the patient's left.
- */
+/** Coronal planes, posterior to anterior, and back: row 0 is superior, column 0 the patient's left. */
 
 import { toBytes } from "./intensity";
 import { inverse, product, roundedIndex } from "./matrix";

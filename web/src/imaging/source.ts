@@ -46,7 +46,6 @@ export class Source {
     return taken;
   }
 
-  /** Pass over bytes, and say how many there were. */
   skip(count: number): number {
     return this.pass(count, () => undefined);
   }

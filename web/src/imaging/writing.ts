@@ -8,7 +8,6 @@ const HEADER_BYTES = 348;
 const DATA_OFFSET = 352;
 const FLOAT32_CODE = 16;
 const MILLIMETRES = 2;
-/** NIfTI's code for MNI space. */
 const MNI = 4;
 /** How far a qform may be from the affine before it is left out. */
 const QFORM_TOLERANCE = 1e-3;
@@ -61,7 +60,6 @@ function quaternionOf(affine: Matrix4): { handed: 1 | -1; zooms: number[]; quate
   return { handed, zooms, quaternion: [sign * x, sign * y, sign * z] };
 }
 
-/** Whether a turn and voxel edges alone give the affine. */
 function isWithoutShears(affine: Matrix4): boolean {
   const zooms = voxelSizes(affine);
   const turn = closestRotation(unitAxes(affine));

@@ -174,7 +174,6 @@ export class App {
     this.draw();
   }
 
-  /** Let the sliders span the space that is shown. */
   private spanSpace(): void {
     const picture = this.sceneOf()?.base;
     if (!picture) return;
@@ -194,7 +193,6 @@ export class App {
     this.viewer.moveTo(point);
   }
 
-  /** Let sliders and slices say where the viewer is. */
   private follow(point: Vector): void {
     this.controls.point = point;
     this.strip.mark(toStandard(this.shown, point)[1]);

@@ -4,7 +4,6 @@ import { byId, element, fetched } from "./dom";
 
 type Take = (name: string, content: Promise<ArrayBuffer>) => void;
 
-/** A simulated scan that the build has chosen. */
 interface Example {
   kind: string;
   title: string;

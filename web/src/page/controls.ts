@@ -49,7 +49,6 @@ export class Controls {
     this.label();
   }
 
-  /** Let the sliders of the place span a volume. */
   span(picture: Volume, point: Vector): void {
     const [low, high] = boundsOf(picture);
     this.places.forEach((place, axis) => {
@@ -59,7 +58,6 @@ export class Controls {
     this.point = point;
   }
 
-  /** Return to the standard space, for a new scan. */
   reset(): void {
     byId("space").querySelector<HTMLInputElement>("[value=standard]")!.checked = true;
   }

@@ -11,7 +11,6 @@ export interface CamPicture {
   max: number;
 }
 
-/** What a section shows. */
 export interface Scene {
   base: Volume;
   /** Values that are drawn black and white. */
@@ -27,7 +26,6 @@ const ACROSS = [
   [0, 1],
 ] as const;
 
-/** The letters left and right of a section. */
 export function sidesOf(axis: Axis): readonly [string, string] {
   return axis === 0 ? ["P", "A"] : ["L", "R"];
 }

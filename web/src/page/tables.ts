@@ -13,7 +13,6 @@ const COLUMNS = [
   ["z", "z against CN", "Standard deviations of cognitively normal training scans"],
   ["cam_share", "Share of map", "Share of the positive map inside the brain that lies in the region"],
 ] as const;
-/** The z at which a bar ends. */
 const WIDEST_Z = 4;
 const VERDICTS = {
   refused: { order: 0, mark: "×", words: "refused" },
@@ -106,7 +105,6 @@ function regionRow({ name, uptake, z, cam_share, ad_pattern }: RegionRow): HTMLT
   );
 }
 
-/** Draw the checks into a list, those that failed first. */
 export function showChecks(
   list: HTMLElement,
   checks: readonly CheckRow[],

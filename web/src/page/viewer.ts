@@ -1,21 +1,15 @@
-/**
- * What shows a volume. While the worker computes, three sections on plain canvases, which cost the page little;
- * then NiiVue with planes and 3D, where there is WebGL2.
- */
+/** Three sections on plain canvases while the worker computes; then NiiVue, where there is WebGL2. */
 
 import { boundsOf, eachAxis, type Vector } from "../imaging";
 import { element } from "./dom";
 import { paintSection, sidesOf, type Axis, type Scene } from "./sections";
 
 export interface Viewer {
-  /** Show a volume and the map over it; returns when it is drawn. */
   show(scene: Scene): Promise<void>;
-  /** Change what is shown of the map. */
   restyle(scene: Scene): void;
   moveTo(point: Vector): void;
 }
 
-/** Called with the place that the user has moved to, in world mm. */
 export type OnMove = (point: Vector) => void;
 
 const PIXEL_MM = 1.5;
@@ -88,7 +82,6 @@ export class StagedViewer {
   }
 }
 
-/** Three sections, which need no WebGL. */
 class PlaneViewer implements Viewer {
   readonly note = element("p", "note", "3D comes with the answer.");
   private readonly canvases = NAMES.map(() => element("canvas", { role: "img" }));
