@@ -2,7 +2,7 @@
 
 import { InputError } from "./errors";
 import { Fields, type Layout, NIFTI1, NIFTI2 } from "./fields";
-import { determinant, diagonal, joined, rotationOfQuaternion, unitAxes, voxelSizes } from "./matrix";
+import { determinant, diagonal, joined, product, rotationOfQuaternion, unitAxes, voxelSizes } from "./matrix";
 import { eachAxis, type Matrix4, type Shape, type Vector } from "./volume";
 import { general, tuple } from "./wording";
 
@@ -41,18 +41,8 @@ const NOT_REAL: Readonly<Record<number, string>> = {
   2304: "[('R', 'u1'), ('G', 'u1'), ('B', 'u1'), ('A', 'u1')]",
 };
 
-export interface Header {
-  readonly littleEndian: boolean;
-  readonly shape: Shape;
-  readonly frames: number;
-  readonly voxel: Real;
-  readonly headerBytes: number;
-  /** Bytes before the first voxel. */
-  readonly offset: number;
-  readonly slope: number;
-  readonly intercept: number;
-  readonly affine: Matrix4;
-}
+/** What a file's header says of it, in storage order. */
+export type Header = ReturnType<typeof readHeader>;
 
 /** Where a NIfTI-2 header says that it is CIFTI's, surfaces and not voxels. */
 const CIFTI_INTENT = { at: 504, first: 3000, last: 3099 } as const;
@@ -66,7 +56,7 @@ export function unreadable(name: string, reason: string): InputError {
   );
 }
 
-export function readHeader(bytes: Uint8Array, name: string): Header {
+export function readHeader(bytes: Uint8Array, name: string) {
   const layout = layoutOf(bytes, name);
   const fields = new Fields(bytes, layout);
   const refuse = (reason: string): never => {
@@ -77,7 +67,7 @@ export function readHeader(bytes: Uint8Array, name: string): Header {
   const other = voxel ? "" : (NOT_REAL[type] ?? refuse("HeaderDataError"));
   const offset = voxelOffset(fields) ?? refuse("HeaderDataError");
   if (layout.wide && !fields.hasLineEnds()) refuse("HeaderDataError");
-  const { slope, intercept } = fields.scaling() ?? refuse("HeaderDataError");
+  const scaling = fields.scaling() ?? refuse("HeaderDataError");
   const { shape, frames } = checkedShape(fields.shape(), name);
   if (!voxel) {
     throw new InputError(`${name}: expected real voxels, received ${other}: export one number a voxel`);
@@ -89,8 +79,7 @@ export function readHeader(bytes: Uint8Array, name: string): Header {
     voxel,
     headerBytes: layout.bytes,
     offset,
-    slope,
-    intercept,
+    ...scaling,
     affine: bestAffine(fields, shape, name),
   };
 }
@@ -153,7 +142,7 @@ function bestAffine(fields: Fields, shape: Shape, name: string): Matrix4 {
   const candidates: Matrix4[] = [];
   if (fields.code("sform")) {
     const row = (n: number) => [0, 1, 2, 3].map((column) => fields.real(layout.rows, 4 * n + column));
-    candidates.push([row(0), row(1), row(2), [0, 0, 0, 1]]);
+    candidates.push([...eachAxis(row), [0, 0, 0, 1]]);
   }
   if (fields.code("qform")) {
     const affine = qform(fields);
@@ -172,18 +161,15 @@ function bestAffine(fields: Fields, shape: Shape, name: string): Matrix4 {
 /** The affine of a quaternion, voxel edges and an offset; null where no turn has that quaternion. */
 function qform(fields: Fields): Matrix4 | null {
   const at = (index: number): number => fields.real(fields.layout.quaternion, index);
-  const [b, c, d] = [at(0), at(1), at(2)];
+  const [b, c, d] = eachAxis(at);
   const rest = 1 - (b * b + c * c + d * d);
   const nearNone = 3 * (fields.layout.wide ? Number.EPSILON : FLOAT32_EPSILON);
   if (rest < 0 && Math.abs(rest) >= nearNone) return null;
   const a = Math.abs(rest) < nearNone ? 0 : Math.sqrt(rest);
   const [x, y, z] = fields.pixdim();
   const handed = fields.real(fields.layout.pixdim) === -1 ? -1 : 1;
-  const turn = rotationOfQuaternion([a, b, c, d]);
-  return joined(
-    turn.map((row) => [row[0]! * x, row[1]! * y, row[2]! * z * handed]),
-    [at(3), at(4), at(5)],
-  );
+  const edges = diagonal([x, y, z * handed]);
+  return product(joined(rotationOfQuaternion([a, b, c, d]), [at(3), at(4), at(5)]), edges);
 }
 
 /** The affine of a file that says nothing of its place: centred, its first axis from right to left. */

@@ -23,12 +23,12 @@ export function writeNifti({ data, shape, affine }: Volume): Uint8Array<ArrayBuf
   [3, ...shape, 1, 1, 1, 1].forEach((n, index) => short(40 + 2 * index, n));
   short(70, FLOAT32_CODE);
   short(72, 32);
-  const { handed, zooms, quaternion } = quaternionOf(affine);
+  const { handed, zooms, quaternion, isExact } = qformOf(affine);
   [handed, ...zooms, 1, 1, 1, 1].forEach((edge, index) => real(76 + 4 * index, edge));
   real(108, DATA_OFFSET);
   real(112, 1);
   view.setUint8(123, MILLIMETRES);
-  short(252, isWithoutShears(affine) ? MNI : 0);
+  short(252, isExact ? MNI : 0);
   short(254, MNI);
   quaternion.forEach((value, index) => real(256 + 4 * index, value));
   for (let row = 0; row < 3; row++) {
@@ -41,12 +41,16 @@ export function writeNifti({ data, shape, affine }: Volume): Uint8Array<ArrayBuf
   return bytes;
 }
 
-/** Voxel edges and the turn of an affine, without shears, as NIfTI's qform has them. */
-function quaternionOf(affine: Matrix4): { handed: 1 | -1; zooms: number[]; quaternion: number[] } {
+/** Voxel edges and the turn of an affine, as NIfTI's qform has them, and whether nothing else is in it. */
+function qformOf(affine: Matrix4) {
   const zooms = voxelSizes(affine);
   const axes = unitAxes(affine);
   const handed = determinant(axes) > 0 ? 1 : -1;
+  const edges = [zooms[0], zooms[1], handed * zooms[2]];
   const turn = closestRotation(axes.map(([x, y, z]) => [x!, y!, handed * z!]));
+  const isExact = turn.every((row, axis) =>
+    row.every((value, column) => isClose(value * edges[column]!, affine[axis]![column]!)),
+  );
   const [[xx, xy, xz], [yx, yy, yz], [zx, zy, zz]] = turn as [Vector, Vector, Vector];
   // The quaternion is the eigenvector of the largest eigenvalue (Bar-Itzhack 2000).
   const { values, vectors } = symmetricEigen([
@@ -57,18 +61,9 @@ function quaternionOf(affine: Matrix4): { handed: 1 | -1; zooms: number[]; quate
   ]);
   const [x, y, z, w] = vectors[values.indexOf(Math.max(...values))] as [number, number, number, number];
   const sign = w < 0 ? -1 : 1;
-  return { handed, zooms, quaternion: [sign * x, sign * y, sign * z] };
+  return { handed, zooms, quaternion: [sign * x, sign * y, sign * z], isExact };
 }
 
-function isWithoutShears(affine: Matrix4): boolean {
-  const zooms = voxelSizes(affine);
-  const turn = closestRotation(unitAxes(affine));
-  return turn.every((row, index) =>
-    row.every((value, column) => {
-      const wanted = affine[index]![column]!;
-      return (
-        Math.abs(value * zooms[column]! - wanted) <= QFORM_TOLERANCE + RELATIVE_TOLERANCE * Math.abs(wanted)
-      );
-    }),
-  );
+function isClose(value: number, wanted: number): boolean {
+  return Math.abs(value - wanted) <= QFORM_TOLERANCE + RELATIVE_TOLERANCE * Math.abs(wanted);
 }

@@ -19,12 +19,11 @@ export class Controls {
     for (const input of [this.opacity, this.threshold]) input.addEventListener("input", restyle);
     byId("direction").addEventListener("change", restyle);
     byId("space").addEventListener("change", () => on.space());
-    for (const place of this.places) {
-      place.addEventListener("input", () => {
-        this.label();
-        on.move(this.point);
-      });
-    }
+    const move = () => {
+      this.label();
+      on.move(this.point);
+    };
+    for (const place of this.places) place.addEventListener("input", move);
     this.label();
   }
 

@@ -75,10 +75,6 @@ export class NiivueViewer implements Viewer {
     return shown;
   }
 
-  restyle(scene: Scene): void {
-    void this.show(scene);
-  }
-
   moveTo(point: Vector): void {
     if (this.base) {
       this.niivue.scene.crosshairPos = this.niivue.mm2frac(point);

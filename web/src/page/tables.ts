@@ -26,6 +26,7 @@ export function showAnswer(place: HTMLElement, answer: Answer, model: ModelDocum
     p >= threshold ? ["AD", "CN", "At or above"] : (["CN", "AD", "Below"] as const);
   const { auc, test_subjects: subjects } = model.performance;
   const limit = percent(threshold);
+  const likeness = `more like the ${side} than the ${other} scans it has learned from`;
   const scale = element(
     "div",
     { class: `scale ${side.toLowerCase()}`, "aria-hidden": "true" },
@@ -39,10 +40,7 @@ export function showAnswer(place: HTMLElement, answer: Answer, model: ModelDocum
   const flags = checks.filter((check) => check.verdict === "flagged").map((check) => check.reason);
   const [value, low, high] = [auc.value, auc.low, auc.high].map((share) => share.toFixed(2));
   const paragraphs = [
-    [
-      "",
-      `${where} the threshold of ${limit}: more like the ${side} than the ${other} scans it has learned from.`,
-    ],
+    ["", `${where} the threshold of ${limit}: ${likeness}.`],
     ["meaning", answer.meaning],
     ["small", `AUC ${value} (${low} to ${high}) on ${subjects} held-out subjects.`],
     ["warning", answer.leaky ? LEAKY : ""],

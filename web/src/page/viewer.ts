@@ -6,7 +6,6 @@ import { paintSection, sidesOf, type Axis, type Scene } from "./sections";
 
 export interface Viewer {
   show(scene: Scene): Promise<void>;
-  restyle(scene: Scene): void;
   moveTo(point: Vector): void;
 }
 
@@ -42,14 +41,14 @@ export class StagedViewer {
     if (turn !== this.turn) return;
     await viewer.show(this.scene);
     if (turn !== this.turn) return;
-    viewer.restyle(this.scene);
+    void viewer.show(this.scene);
     viewer.moveTo(this.point);
     this.activate(viewer);
   }
 
   restyle(scene: Scene): void {
     this.scene = scene;
-    this.active.restyle(scene);
+    void this.active.show(scene);
   }
 
   moveTo(point: Vector): void {
@@ -107,21 +106,12 @@ class PlaneViewer implements Viewer {
 
   async show(scene: Scene): Promise<void> {
     const [low, high] = boundsOf(scene.base);
-    this.point = eachAxis((n) => Math.min(Math.max(this.point[n]!, low[n]!), high[n]!));
-    this.restyle(scene);
-  }
-
-  restyle(scene: Scene): void {
     this.scene = scene;
-    this.paintSoon();
+    this.moveTo(eachAxis((n) => Math.min(Math.max(this.point[n]!, low[n]!), high[n]!)));
   }
 
   moveTo(point: Vector): void {
     this.point = point;
-    this.paintSoon();
-  }
-
-  private paintSoon(): void {
     cancelAnimationFrame(this.frame);
     this.frame = requestAnimationFrame(() =>
       this.canvases.forEach((canvas, axis) => {
