@@ -11,7 +11,7 @@ import { coarseIndices, grown, indicesOf, type Mask, offsetOf, shrunk } from "./
 import { apply, boundsOf, diagonal, singularValues, voxelSizes } from "./matrix";
 import type { Model } from "./model";
 import { resample } from "./sampling";
-import { eachAxis, largest, type Matrix4, type Shape, type Volume, voxelCount } from "./volume";
+import { eachAxis, largest, type Matrix4, type Vector, type Volume, voxelCount } from "./volume";
 import { fixed, general, percent } from "./wording";
 
 export const FWHM_PER_SIGMA = 2 * Math.sqrt(2 * Math.log(2));
@@ -76,8 +76,8 @@ export function register(moving: Volume, model: Model, progress: Progress): Alig
 /** Pearson correlation of an image and the template in the brain, after a blur; 0 where one is constant. */
 export function similarity(data: Float32Array, { template, brain, constants }: Model): number {
   const { similarity_sigma: sigma } = constants.registration;
-  const a = blurred(data, template.shape, sigma);
-  const b = blurred(template.data, template.shape, sigma);
+  const a = blurred({ ...template, data }, sigma).data;
+  const b = blurred(template, sigma).data;
   const inside = indicesOf(brain);
   const mean = (image: Float32Array): number =>
     inside.reduce((sum, at) => sum + image[at]!, 0) / inside.length;
@@ -97,9 +97,8 @@ function registered(pair: Pair, around: Mask, guess: Matrix4): Matrix4 {
   const { rigid_levels: rigidLevels, affine_levels: affineLevels, stretch } = pair.constants;
   const rigid = optimised(pair, around, guess, rigidLevels, false);
   const matrix = optimised(pair, wellSeen(pair, around, rigid), rigid, affineLevels, true);
-  const sizes = singularValues(matrix);
   const [low, high] = stretch;
-  const [largest, smallest] = [sizes[0]!, sizes[2]!];
+  const [largest, , smallest] = singularValues(matrix) as Vector;
   if (!(low <= smallest && largest <= high)) {
     throw new InputError(
       `the head would have to be ${fixed(smallest, 2)} to ${fixed(largest, 2)} times the standard's ` +
@@ -113,8 +112,8 @@ function registered(pair: Pair, around: Mask, guess: Matrix4): Matrix4 {
 function prepared(moving: Volume, spacing: number, constants: Registration) {
   const sigma = voxelSizes(moving.affine).map((zoom) => constants.blur_fwhm_mm / FWHM_PER_SIGMA / zoom);
   const positive = moving.data.map((value) => Math.max(value, 0));
-  const smooth = blurred(positive, moving.shape, sigma);
-  if (!smooth.some((value) => value > 0)) {
+  const smooth = blurred({ ...moving, data: positive }, sigma);
+  if (!smooth.data.some((value) => value > 0)) {
     throw new InputError("registration failed: the scan has no positive uptake: look at the scan");
   }
   const [low, high] = boundsOf(moving, 0.5);
@@ -127,23 +126,24 @@ function prepared(moving: Volume, spacing: number, constants: Registration) {
   }
   const first = eachAxis((axis) => low[axis]! + spacing / 2);
   const grid = { shape, affine: diagonal([spacing, spacing, spacing], first) };
-  const ones = new Float32Array(smooth.length).fill(1);
+  const ones = new Float32Array(positive.length).fill(1);
   return {
-    scan: { ...grid, data: resample({ ...moving, data: smooth }, grid) },
+    scan: { ...grid, data: resample(smooth, grid) },
     seen: { ...grid, data: resample({ ...moving, data: ones }, grid) },
   };
 }
 
 /** Blur by sigmas in voxels, one an axis or the same for all. */
-function blurred(data: Float32Array, shape: Shape, sigma: number | number[]): Float32Array {
+function blurred(volume: Volume, sigma: number | number[]): Volume {
   const sigmas = typeof sigma === "number" ? [sigma, sigma, sigma] : sigma;
-  return gaussianFilter(data, shape, sigmas, { edge: "nearest", truncate: TRUNCATE });
+  const options = { edge: "nearest", truncate: TRUNCATE } as const;
+  return { ...volume, data: gaussianFilter(volume.data, volume.shape, sigmas, options) };
 }
 
 /** Divide an axis-aligned volume by its local mean, air apart. */
 function evened(volume: Volume, constants: Registration): Volume {
   const sigma = voxelSizes(volume.affine).map((zoom) => constants.local_sigma_mm / zoom);
-  const local = blurred(volume.data, volume.shape, sigma);
+  const local = blurred(volume, sigma).data;
   const air = Math.fround(Math.fround(constants.air) * largest(local));
   return { ...volume, data: volume.data.map((value, at) => value / Math.fround(local[at]! + air)) };
 }
@@ -179,8 +179,7 @@ function optimised(
   let matrix = start;
   for (const level of levels) {
     const target = targetOf(template, around, level);
-    const smooth = blurred(scan.data, scan.shape, level.blur);
-    matrix = climb({ ...scan, data: smooth }, counts, target, matrix, stretches, constants);
+    matrix = climb(blurred(scan, level.blur), counts, target, matrix, stretches, constants);
     advance();
   }
   return matrix;
@@ -189,12 +188,9 @@ function optimised(
 /** The points of a level, and the blurred template there. */
 function targetOf(template: Volume, around: Mask, level: Level): Target {
   const indices = coarseIndices(around, template.shape, level.step, level.every);
-  const smooth = blurred(template.data, template.shape, level.blur);
-  const pointsMm = new Float64Array(3 * indices.length);
-  const values = new Float64Array(indices.length);
-  indices.forEach((index, at) => {
-    pointsMm.set(apply(template.affine, index), 3 * at);
-    values[at] = smooth[offsetOf(index, template.shape)]!;
-  });
-  return { pointsMm, values };
+  const smooth = blurred(template, level.blur).data;
+  return {
+    pointsMm: Float64Array.from(indices.flatMap((index) => apply(template.affine, index))),
+    values: Float64Array.from(indices, (index) => smooth[offsetOf(index, template.shape)]!),
+  };
 }
