@@ -7,7 +7,7 @@ from typing import Any
 from adpet.contracts import ModelDocument
 
 TARGET = Path(__file__).parents[1] / "web" / "src" / "model.generated.ts"
-HEAD = "/** Types of `model.json`, written by scripts/page_types.py from adpet.contracts: do not edit. */"
+HEAD = "/** Types of `model.json`, which adpet.contracts explains; written by scripts/page_types.py. */"
 # Of Prettier, in web/.prettierrc.json.
 WIDTH = 110
 SIMPLE = {"string": "string", "integer": "number", "number": "number", "boolean": "boolean", "null": "null"}
@@ -21,20 +21,13 @@ def typescript() -> str:
 
 
 def _declared(name: str, schema: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the lines of a section: one where they fit in it and no field needs a comment."""
-    yield f"/** {schema['description']} */"
-    fields = schema["properties"]
-    types = "; ".join(f"{field}: {_type(value)}" for field, value in fields.items())
-    short = f"export type {name} = {{ {types} }};"
-    if len(short) <= WIDTH and not any("description" in value for value in fields.values()):
+    """Yield the lines of a section: one if it fits."""
+    fields = [f"{field}: {_type(value)};" for field, value in schema["properties"].items()]
+    short = f"export type {name} = {{ {' '.join(fields).removesuffix(';')} }};"
+    if len(short) <= WIDTH:
         yield short
-        return
-    yield f"export interface {name} {{"
-    for field, value in fields.items():
-        if "$ref" not in value and "description" in value:
-            yield f"  /** {value['description']} */"
-        yield f"  {field}: {_type(value)};"
-    yield "}"
+    else:
+        yield from (f"export interface {name} {{", *(f"  {field}" for field in fields), "}")
 
 
 def _type(schema: Mapping[str, Any]) -> str:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from contextlib import suppress
 from urllib.parse import urlsplit
 
 import pytest
@@ -17,19 +18,14 @@ PATIENCE_MS = 180_000
 
 
 @pytest.fixture(scope="module")
-def browser(launch_chromium):
-    chromium = launch_chromium("--disable-gpu")
-    yield chromium
-    chromium.close()
-
-
-@pytest.fixture(scope="module")
-def run_list(browser, finished, tmp_path_factory):
+def run_list(finished, tmp_path_factory):
     """The address that `adpet ui` names."""
     said = tmp_path_factory.mktemp("ui") / "said"
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
     with said.open("w") as out:
         server = subprocess.Popen(
-            [sys.executable, "-m", "adpet", "ui", "--port", str(free_port())],
+            [sys.executable, "-m", "adpet", "ui", "--port", str(port)],
             cwd=finished.root, env=finished.environment(), stdout=out, stderr=subprocess.DEVNULL,
         )  # fmt: skip
     try:
@@ -41,42 +37,30 @@ def run_list(browser, finished, tmp_path_factory):
 
 def printed_address(server, said):
     """Wait until the UI answers, and return the address that was printed."""
-    until = time.monotonic() + 2 * PATIENCE_MS / 1000
-    while time.monotonic() < until:
+    for _ in range(2 * PATIENCE_MS // 200):
         assert server.poll() is None, said.read_text()
-        found = re.search(r"http://127\.0\.0\.1:[0-9]+/#/\S+", said.read_text())
-        if found and answers(urlsplit(found[0])):
-            return found[0]
+        if found := re.search(r"http://127\.0\.0\.1:[0-9]+/#/\S+", said.read_text()):
+            with suppress(OSError), urllib.request.urlopen(found[0], timeout=5):
+                return found[0]
         time.sleep(0.2)
     raise TimeoutError(said.read_text())
 
 
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return free.getsockname()[1]
-
-
-def answers(address):
-    try:
-        with urllib.request.urlopen(f"http://{address.netloc}/health", timeout=5):
-            return True
-    except OSError:
-        return False
-
-
 @pytest.fixture(scope="module")
-def asked(browser):
-    """The hosts that the pages of these tests have asked for something."""
+def asked():
+    """Addresses that the pages of these tests have asked for something."""
     return set()
 
 
 @pytest.fixture(scope="module")
-def tab(browser, asked):
+def tab(launch_chromium, asked):
     """One tab for all tests, wide enough for the whole list: MLflow draws no column that is out of sight."""
+    browser = launch_chromium("--disable-gpu")
     page = browser.new_page(viewport={"width": 2400, "height": 1000})
     page.set_default_timeout(PATIENCE_MS)
     page.on("request", lambda request: asked.add(urlsplit(request.url)))
-    return page
+    yield page
+    browser.close()
 
 
 @pytest.fixture
@@ -100,6 +84,12 @@ def training(finished):
     return client.search_runs([experiment], "tags.`adpet.kind` = 'train'")[0]
 
 
+@pytest.fixture
+def open_run(open_page, training):
+    run = f"#/experiments/{training.info.experiment_id}/runs/{training.info.run_id}"
+    return lambda place="": open_page(run + place)
+
+
 def seen(page, text, **options):
     """Wait until a text is to be seen."""
     page.get_by_text(text, **options).filter(visible=True).first.wait_for()
@@ -107,61 +97,53 @@ def seen(page, text, **options):
 
 def target(page, name):
     """Return where the link of that name leads, within the UI; it would open another tab."""
-    link = page.get_by_role("link", name=name, exact=True).last
-    return link.get_attribute("href")
+    return page.get_by_role("link", name=name, exact=True).last.get_attribute("href")
 
 
 class TestTheListOfRuns:
     def test_it_shows_the_figures_that_matter_beside_names_and_data(self, open_page, run_list, training):
         page = open_page(run_list[run_list.index("#") :])
-        for text in ("At a glance", training.info.run_name, "data/simulated/raw"):
+        for text in ("At a glance", training.info.run_name, "data/simulated/raw", re.compile(r"^search ")):
             seen(page, text)
         for column in ("test.subject.auc.value", "test.subject.auc.low", "adpet.audit", "Dataset"):
             seen(page, column)
-        seen(page, re.compile(r"^search "))
 
     def test_trials_are_folded_under_their_search(self, open_page, run_list, finished):
         page = open_page(run_list[run_list.index("#") :])
         seen(page, re.compile(r"^search "))
         assert not page.get_by_text("trial 0", exact=True).count()
-        page.get_by_role("gridcell").filter(has_text=re.compile("search ")).get_by_role(
-            "button"
-        ).first.click()
+        search = page.get_by_role("gridcell").filter(has_text=re.compile("search "))
+        search.get_by_role("button").first.click()
         for number in range(finished.small["tune.trials"]):
             seen(page, f"trial {number}", exact=True)
 
 
 class TestTheRun:
-    def test_its_description_leads_to_version_data_and_back(self, open_page, training):
-        page = open_page(f"#/experiments/{training.info.experiment_id}/runs/{training.info.run_id}")
+    def test_its_description_leads_to_version_data_and_back(self, open_page, open_run, training):
+        page = open_run()
         seen(page, "Registered as")
         data, version = (target(page, name) for name in ("data/simulated/raw", "adpet version 1"))
         seen(open_page(data), re.compile(r"^search "))
         seen(open_page(version), "Model card")
         seen(open_page(target(page, training.info.run_name)), "Registered as")
 
-    def test_data_and_lineage_are_on_it(self, open_page, training):
-        page = open_page(f"#/experiments/{training.info.experiment_id}/runs/{training.info.run_id}")
+    def test_data_and_lineage_are_on_it(self, open_page, open_run, training):
+        page = open_run()
         digest = training.inputs.dataset_inputs[0].dataset.digest
         assert digest == training.data.tags["adpet.data"]
         seen(page, digest)
         seen(page, training.data.tags["adpet.lineage"])
         seen(open_page(target(page, "lineage")), "trained_on")
 
-    @pytest.mark.parametrize(
-        "picture", ["explain/groups/groups_referenced.png", "explain/groups/groups.png", "audit/leak.png"]
-    )
-    def test_a_picture_opens_from_the_artifacts(self, open_page, training, picture):
-        run = f"#/experiments/{training.info.experiment_id}/runs/{training.info.run_id}"
-        page = open_page(f"{run}/artifacts/{picture}")
+    @pytest.mark.parametrize("picture", ["explain/groups/groups.png", "audit/leak.png"])
+    def test_a_picture_opens_from_the_artifacts(self, open_run, picture):
+        page = open_run(f"/artifacts/{picture}")
         page.wait_for_function(
             "[...document.images].some(one => one.src.startsWith('blob:') && one.naturalWidth > 500)"
         )
 
-    def test_the_report_opens_from_the_artifacts_with_its_figures(self, open_page, training):
-        run = f"#/experiments/{training.info.experiment_id}/runs/{training.info.run_id}"
-        page = open_page(f"{run}/artifacts/report/report.html")
-        report = page.frame_locator("iframe")
+    def test_the_report_opens_from_the_artifacts_with_its_figures(self, open_run):
+        report = open_run("/artifacts/report/report.html").frame_locator("iframe")
         report.get_by_role("heading", level=1).first.wait_for()
         assert report.locator("img, svg").count() > 5
 
@@ -180,7 +162,6 @@ class TestTheVersion:
         seen(page, "Tells AD from CN in an FDG-PET scan")
 
 
-def test_no_page_asks_for_anything_elsewhere(open_page, asked, training):
-    page = open_page(f"#/experiments/{training.info.experiment_id}/runs/{training.info.run_id}")
-    seen(page, training.info.run_name)
-    assert {one.hostname for one in asked if one.scheme not in ("blob", "data")} == {"127.0.0.1"}
+def test_no_page_asks_for_anything_elsewhere(open_run, asked, training):
+    seen(open_run(), training.info.run_name)
+    assert {address.hostname for address in asked if address.scheme not in ("blob", "data")} == {"127.0.0.1"}

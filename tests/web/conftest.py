@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import nibabel as nib
@@ -27,12 +26,11 @@ WEB = Path(__file__).parents[2] / "web"
 ESBUILD = WEB / "node_modules" / "esbuild" / "bin" / "esbuild"
 
 
-@dataclass(frozen=True)
 class Outcome:
     """What the port has written for one job."""
 
-    folder: Path
-    report: dict
+    def __init__(self, folder):
+        self.folder, self.report = folder, json.loads((folder / "report.json").read_text())
 
     def scan(self, name):
         return self.report["scans"][name]
@@ -106,7 +104,7 @@ def run_port(tmp_path_factory, node):
         path.write_text(json.dumps({"out": str(folder), "scans": described, **job}))
         done = subprocess.run([node, bundle, path], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
-        return Outcome(folder, json.loads((folder / "report.json").read_text()))
+        return Outcome(folder)
 
     return run
 
@@ -143,8 +141,8 @@ def stored_as(codes, volume):
     return Volume(data, volume.affine @ inv_ornt_aff(turn, volume.data.shape))
 
 
-def save(path, data, affine, kind=nib.Nifti1Image):
-    image = kind(data, affine)
+def save(path, data, affine, kind=nib.Nifti1Image, **options):
+    image = kind(data, affine, **options)
     image.set_sform(affine, code=1)
     nib.save(image, path)
     return path
@@ -172,15 +170,9 @@ def golden(tmp_path_factory, phantom, white_matter):
         "NIfTI-2": save(folder / "two.nii", data.astype(np.float64), affine, nib.Nifti2Image),
         "cut head": save(folder / "cut.nii", data[:, :, :72], affine),
         "white matter": save(folder / "white.nii", white_matter.data, white_matter.affine),
-        "big-endian": folder / "big.nii",
+        "big-endian": save(
+            folder / "big.nii", data, affine, header=nib.Nifti1Header(endianness=">"), dtype="i2"
+        ),
     }
-    header = nib.Nifti1Header(endianness=">")
-    header.set_data_dtype(">i2")
-    header.set_data_shape(data.shape)
-    header.set_sform(affine, code=1)
-    header.set_slope_inter(0.25, -3)
-    header["vox_offset"] = 352
-    stored = np.round((data + 3) * 4 / 2).astype(">i2")
-    paths["big-endian"].write_bytes(header.binaryblock + bytes(4) + stored.tobytes(order="F"))
     real = Path(__file__).parents[3] / "shared" / "real" / "TEMPLATE_FDGPET_100.nii"
     return paths | ({"mean of 100 people": real} if real.exists() else {})

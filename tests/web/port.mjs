@@ -12,11 +12,11 @@ const cam = job.maps && imaging.backProject(new Float32Array(new Uint8Array(read
 if (cam) {
   const { shape, affine } = model.constants.standard;
   write("cam.f32", cam);
-  write("cam.nii", imaging.writeNifti(cam, shape, affine));
+  write("cam.nii", imaging.writeNifti({ data: cam, shape, affine }));
 }
 for (const { name, shape, affine } of written) {
   const data = Float32Array.from({ length: shape[0] * shape[1] * shape[2] }, (_, index) => index);
-  write(name, imaging.writeNifti(data, shape, affine));
+  write(name, imaging.writeNifti({ data, shape, affine }));
 }
 const report = {
   pooled: pooled.map(({ slices, ...aggregation }) =>

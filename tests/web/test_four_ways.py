@@ -1,20 +1,20 @@
 """One model, one set of scans, four ways to ask: the trained network, its export, over HTTP, in the browser."""
 
 import base64
-import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
+from contextlib import suppress
 from dataclasses import replace
+from http import HTTPStatus
 
 import nibabel as nib
 import numpy as np
 import pytest
+import requests
 
 from adpet.imaging.nifti import read_volume
 from adpet.inference.exported_model import open_model
@@ -98,24 +98,19 @@ def by_http(project, scans, tmp_path_factory):
 def wait_for(address, server, log):
     for _ in range(1200):
         assert server.poll() is None, log.read_text()
-        try:
-            with urllib.request.urlopen(address, timeout=1):
-                return
-        except OSError:
-            time.sleep(0.1)
+        with suppress(requests.ConnectionError):
+            return requests.get(address, timeout=10)
+        time.sleep(0.1)
     raise TimeoutError(log.read_text())
 
 
 def posted(address, path):
-    body = json.dumps({"inputs": base64.b64encode(path.read_bytes()).decode()}).encode()
-    request = urllib.request.Request(address, data=body, headers={"Content-Type": "application/json"})
-    try:
-        with urllib.request.urlopen(request, timeout=120) as reply:
-            return json.load(reply)["predictions"][0]["probability_of_ad"], None
-    except urllib.error.HTTPError as error:
-        if error.code != 400:
-            raise
+    scan = base64.b64encode(path.read_bytes()).decode()
+    reply = requests.post(address, json={"inputs": scan}, timeout=120)
+    if reply.status_code == HTTPStatus.BAD_REQUEST:
         return None
+    reply.raise_for_status()
+    return reply.json()["predictions"][0]["probability_of_ad"], None
 
 
 @pytest.fixture(scope="module")

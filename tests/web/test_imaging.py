@@ -32,10 +32,8 @@ class Exported:
     """What Python computes with, exported for the browser; some golden scans break the limits."""
 
     def __init__(self, folder, *, grid_mm=3.0, reference="cerebellum", align="affine", smoothing_mm=8.0):
-        self.folder = folder
-        self.standard = load_standard(
-            grid_mm=grid_mm, reference=reference, align=align, smoothing_mm=smoothing_mm
-        )
+        self.folder, how = folder, {"align": align, "smoothing_mm": smoothing_mm}
+        self.standard = load_standard(grid_mm=grid_mm, reference=reference, **how)
         self.shape, self.affine = self.standard.template.data.shape, self.standard.template.affine
         self.atlas, self.tissue = load_atlas("built-in", grid_mm), tissue_labels(grid_mm)
         self.points = brain_points(self.standard.brain, self.affine)
@@ -44,9 +42,7 @@ class Exported:
         root = rng.normal(0, 3, (n, n))
         self.document = {
             "format": 1,
-            "standard": {
-                "shape": self.shape, "affine": self.affine.tolist(), "align": align, "smoothing_mm": smoothing_mm,
-            },
+            "standard": {"shape": self.shape, "affine": self.affine.tolist(), **how},
             "network": {"map_size": MAP_SIZE},
             "registration": registration_constants(),
             "slices": {
@@ -140,13 +136,8 @@ class TestGoldenScans:
 
     def test_regions_match_python(self, both, port, model, cam):
         name, _, suvr, _ = both
-        rows = region_table(
-            suvr,
-            cam[1],
-            labels=model.atlas.labels,
-            brain=model.standard.brain,
-            regions=model.document["regions"],
-        )
+        labels, brain = model.atlas.labels, model.standard.brain
+        rows = region_table(suvr, cam[1], labels=labels, brain=brain, regions=model.document["regions"])
         for row, found in zip(rows, port.scan(name)["regions"], strict=True):
             assert (found["name"], found["ad_pattern"]) == (row["name"], row["ad_pattern"])
             assert found["uptake"] == pytest.approx(row["uptake"], abs=1.01e-4)
@@ -165,9 +156,7 @@ class TestGoldenScans:
         ) | view_measures(scan.data.shape, scan.affine, alignment.matrix, model.points)
         checks = port.scan(name)["checks"]
         for row, check in zip(judged(values, model.document["quality"]), checks, strict=True):
-            assert [check[key] for key in ("name", "verdict", "reason")] == [
-                row[key] for key in ("name", "verdict", "reason")
-            ]
+            assert check | {"value": row["value"]} == row
             assert check["value"] == pytest.approx(row["value"], rel=1e-4, abs=1.01e-4)
         with pytest.raises(RefusedError) as caught:
             predictor._refuse(checks)

@@ -29,9 +29,9 @@ def oblique(degrees, shear=0.0):
     return matrix
 
 
-def nifti(data=DATA, affine=AFFINE, *, kind=nib.Nifti1Image, change=None, **fields):
-    """Return a file's bytes; fields of its header are set, then `change` is applied to it."""
-    image = kind(data, affine, dtype=data.dtype)
+def nifti(data=DATA, affine=AFFINE, *, kind=nib.Nifti1Image, order="<", change=None, **fields):
+    """Return a file's bytes; `change` is applied to its header, whose fields are set then."""
+    image = kind(data, affine, kind.header_class(endianness=order), dtype=data.dtype)
     image.set_sform(affine, code=1)
     content = bytearray(image.to_bytes())
     header = kind.header_class(bytes(content[: kind.header_class.sizeof_hdr]))
@@ -45,17 +45,6 @@ def nifti(data=DATA, affine=AFFINE, *, kind=nib.Nifti1Image, change=None, **fiel
 
 def nifti2(**options):
     return nifti(kind=nib.Nifti2Image, **options)
-
-
-def big_endian(data):
-    dtype = data.dtype.newbyteorder(">")
-    header = nib.Nifti1Header(endianness=">")
-    header.set_data_dtype(dtype)
-    header.set_data_shape(data.shape)
-    header.set_sform(AFFINE, code=1)
-    header.set_slope_inter(0.3, -2)
-    header["vox_offset"] = 352
-    return header.binaryblock + bytes(4) + data.astype(dtype).tobytes(order="F")
 
 
 def with_qform(affine, *, sform=0):
@@ -110,29 +99,22 @@ def readable():
         "frames and a trailing axis": nifti(frames[..., None]),
         "an extension": extended.to_bytes(),
         "more bytes than voxels": whole + b"more",
-        "a gap before the voxels": whole[:108]
-        + np.float32(1000).tobytes()
-        + whole[112:352]
-        + bytes(648)
-        + whole[352:],
+        "a gap before the voxels": nifti(vox_offset=1000)[:352] + bytes(648) + whole[352:],
         ("gzipped", "nii.gz"): gzip.compress(whole),
         ("gzipped in pieces", "nii.gz"): gzip.compress(whole[:1000]) + gzip.compress(whole[1000:]),
-        ("gzipped with a name", "NII.GZ"): b"\x1f\x8b\x08\x08"
-        + bytes(6)
-        + b"a\0"
-        + gzip.compress(whole)[10:],
+        ("gzipped with a name", "NII.GZ"): b"\x1f\x8b\x08\x08\0\0\0\0\0\0a\0" + gzip.compress(whole)[10:],
         ("gzipped, large", "nii.gz"): gzip.compress(nifti(NOISE), 1),
     }
     for dtype in DTYPES:
         stored = counts.astype(dtype)
-        files |= {f"voxels {dtype}": nifti(stored), f"voxels {dtype}, big-endian": big_endian(stored)}
+        files |= {f"voxels {dtype}": nifti(stored), f"voxels {dtype}, big-endian": nifti(stored, order=">")}
     for axes in ("RAS", "LAS", "LPS", "PIR", "SLA", "IAL", "ARS"):
         turned = AFFINE @ np.linalg.inv(inv_ornt_aff(axcodes2ornt(axes), SHAPE))
         # Nearly halfway between two axes: at the half itself, the last bits of an affine decide.
         for degrees in ((0, 0, 0), (20, -15, 30), (44.99, 0, 0), (0, 0, 45.01)):
             files[f"{axes} by {degrees}"] = nifti(affine=oblique(degrees) @ turned)
         files[f"{axes} sheared"] = nifti(affine=oblique((5, 5, 5), shear=0.4) @ turned)
-    files |= {f"slope {slope}": nifti(scl_slope=slope, scl_inter=3) for slope in (0, np.nan, np.inf)}
+    files |= {f"slope {slope}": nifti(scl_slope=slope, scl_inter=3) for slope in (0.3, 0, np.nan, np.inf)}
     for trailing in ((1,), (1, 1), (1, 1, 1, 1)):
         files[f"trailing axes {trailing}"] = nifti(DATA.reshape(SHAPE + trailing))
     return files

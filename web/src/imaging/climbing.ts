@@ -1,8 +1,4 @@
-/**
- * Affine registration by damped Gauss-Newton steps on the correlation.
- *
- * The same as in `adpet.imaging.registration`, which names the sources, step by step.
- */
+/** Damped Gauss-Newton steps on the correlation, as in `adpet.imaging.registration`, which names the sources. */
 
 import type { Registration } from "../model.generated";
 import { InputError } from "./errors";
@@ -12,15 +8,7 @@ import { apply, joined, product, rotationByVector, solve, upperLeft } from "./ma
 import { eachAxis, type Matrix4, type Vector, type Volume } from "./volume";
 import { percent } from "./wording";
 
-/**
- * Return the matrix near `start` at which the scan correlates best with the target.
- *
- * @param scan - Smooth enough that its slopes mean something at the distance still to go.
- * @param seen - Which of the scan's voxels count.
- * @param start - Standard world mm -> the scan's world mm.
- * @param stretches - Whether lengths and angles may change (12 unknowns), or the head only turns and shifts (6).
- * @throws InputError where hardly any of the target lies in the scan's view, or all is constant there.
- */
+/** Find the matrix near `start` with the best correlation: 12 unknowns if it `stretches`, or 6 if it is rigid. */
 export function climb(
   scan: Volume,
   seen: Mask,
@@ -67,7 +55,6 @@ function step({ normal, towards }: Look, damping: number): number[] {
   return solve(damped, towards);
 }
 
-/** Apply a step about the centre. */
 function moved(matrix: Matrix4, centre: Vector, change: number[]): Matrix4 {
   const before = upperLeft(matrix);
   const turned =
@@ -83,7 +70,7 @@ function moved(matrix: Matrix4, centre: Vector, change: number[]): Matrix4 {
 }
 
 /** The root mean square distance between where two matrices put the points. */
-export function distanceMm(a: Matrix4, b: Matrix4, pointsMm: Float64Array): number {
+function distanceMm(a: Matrix4, b: Matrix4, pointsMm: Float64Array): number {
   const apart = a.map((row, index) => row.map((value, column) => value - b[index]![column]!));
   let sum = 0;
   for (const [x, y, z, shift] of apart.slice(0, 3) as [number, number, number, number][]) {
@@ -96,9 +83,7 @@ export function distanceMm(a: Matrix4, b: Matrix4, pointsMm: Float64Array): numb
 }
 
 function meanPoint(pointsMm: Float64Array): Vector {
-  const mean: Vector = [0, 0, 0];
-  for (let at = 0; at < pointsMm.length; at += 3) {
-    for (let axis = 0; axis < 3; axis++) mean[axis]! += pointsMm[at + axis]!;
-  }
-  return mean.map((sum) => sum / (pointsMm.length / 3)) as Vector;
+  const sums: Vector = [0, 0, 0];
+  pointsMm.forEach((value, at) => (sums[at % 3]! += value));
+  return sums.map((sum) => sum / (pointsMm.length / 3)) as Vector;
 }

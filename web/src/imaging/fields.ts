@@ -1,24 +1,12 @@
 /** The fields of a NIfTI header, in its own byte order, mended where nibabel mends them. */
 
-import type { Vector } from "./volume";
+import { eachAxis, type Vector } from "./volume";
 
 /** Where the two formats keep what is asked for. */
-export interface Layout {
-  readonly bytes: number;
-  readonly magic: number;
-  readonly dim: number;
-  readonly type: number;
-  readonly pixdim: number;
-  readonly offset: number;
-  readonly scale: number;
-  readonly codes: number;
-  readonly quaternion: number;
-  readonly rows: number;
-  readonly wide: boolean;
-}
+export type Layout = typeof NIFTI1;
 
 // prettier-ignore
-export const NIFTI1: Layout = {
+export const NIFTI1 = {
   bytes: 348, magic: 344, dim: 40, type: 70, pixdim: 76, offset: 108, scale: 112,
   codes: 252, quaternion: 256, rows: 280, wide: false,
 };
@@ -59,17 +47,14 @@ export class Fields {
   }
 
   shape(): number[] {
-    const [axes, ...rest] = [0, 1, 2, 3, 4, 5, 6, 7].map((index) => this.dim(index)) as [number, ...number[]];
-    return axes === 0 ? [0] : [axes, ...rest].slice(1, axes + 1);
+    const axes = this.dim(0);
+    const rest = [1, 2, 3, 4, 5, 6, 7].map((index) => this.dim(index));
+    return axes === 0 ? [0] : rest.slice(0, axes);
   }
 
   /** Voxel edges: 1 for none, without their sign. */
   pixdim(): Vector {
-    const edge = (index: number): number => {
-      const stored = this.real(this.layout.pixdim, index);
-      return stored === 0 ? 1 : Math.abs(stored);
-    };
-    return [edge(1), edge(2), edge(3)];
+    return eachAxis((axis) => Math.abs(this.real(this.layout.pixdim, axis + 1)) || 1);
   }
 
   /** Code of the sform or the qform; unknown codes are none. */
@@ -90,11 +75,7 @@ export class Fields {
   }
 
   hasLineEnds(): boolean {
-    const found = this.bytes.subarray(8, 12);
-    return [
-      [13, 10, 26, 10],
-      [0, 0, 0, 0],
-    ].some((ends) => ends.every((byte, index) => found[index] === byte));
+    return ["13,10,26,10", "0,0,0,0"].includes(this.bytes.subarray(8, 12).join());
   }
 
   storedOffset(): number {

@@ -7,12 +7,7 @@ type Image = Float32Array | Float64Array;
 /** What stands beyond an image's edge: its outermost voxel, or 0. */
 export type Edge = "nearest" | "constant";
 
-/**
- * Blur as `scipy.ndimage.gaussian_filter` does.
- *
- * @param sigma - Of the Gaussian, in voxels, one an axis; 0 leaves an axis alone.
- * @param truncate - Where the Gaussian ends, in sigmas.
- */
+/** Blur as `scipy.ndimage.gaussian_filter`, with a sigma in voxels for each axis; `truncate` is in sigmas. */
 export function gaussianFilter<T extends Image>(
   data: T,
   shape: Shape,
@@ -59,7 +54,6 @@ function gaussianWeights(sigma: number, truncate: number): Float64Array {
   return weights.map((weight) => weight / sum);
 }
 
-/** Correlate with symmetric weights. */
 function correlate(line: Float64Array, n: number, weights: Float64Array, out: Float64Array): void {
   const radius = (weights.length - 1) / 2;
   const middle = weights[radius]!;

@@ -5,12 +5,12 @@ import { uniformFilter } from "./filters";
 import { coarseIndices, grown, type Mask, offsetOf } from "./masks";
 import { apply, inverse, joined, product, rotationByDegrees, roundHalfEven } from "./matrix";
 import { percentile, sample } from "./sampling";
-import type { Matrix4, Vector, Volume } from "./volume";
+import { eachVoxel, type Matrix4, type Vector, type Volume } from "./volume";
 
 const BRIGHT_PERCENT = 99;
 const BRIGHT_SHARE = 0.3;
 
-/** Try rotations and shifts about the centres of mass on coarse points; return the most similar. */
+/** Try rotations and shifts about the centres of mass; return the most similar. */
 export function bestGuess(scan: Volume, template: Volume, mask: Mask, constants: Registration): Matrix4 {
   const step = Math.max(1, roundHalfEven(constants.guess_spacing_mm / template.affine[0]![0]!));
   const around = grown(mask, template, 2 * constants.margin_mm);
@@ -21,22 +21,13 @@ export function bestGuess(scan: Volume, template: Volume, mask: Mask, constants:
   const spread = deviations(values);
   const image = uniformFilter(scan.data, scan.shape, step);
   const toIndex = inverse(scan.affine);
-  const found = new Float64Array(points.length);
-
   const likeness = (matrix: Matrix4): number => {
-    const [a, b, c] = product(toIndex, matrix) as [number[], number[], number[]];
-    for (let at = 0; at < points.length; at++) {
-      const [x, y, z] = points[at]!;
-      const u = a[0]! * x + a[1]! * y + a[2]! * z + a[3]!;
-      const v = b[0]! * x + b[1]! * y + b[2]! * z + b[3]!;
-      const w = c[0]! * x + c[1]! * y + c[2]! * z + c[3]!;
-      found[at] = sample(image, scan.shape, u, v, w);
-    }
+    const place = product(toIndex, matrix);
+    const found = Float64Array.from(points, (point) => sample(image, scan.shape, ...apply(place, point)));
     const own = deviations(found);
     const scale = own.size * spread.size;
     if (!(scale > 0)) return -1;
-    let both = 0;
-    for (let at = 0; at < found.length; at++) both += (found[at]! - own.mean) * (values[at]! - spread.mean);
+    const both = found.reduce((sum, x, at) => sum + (x - own.mean) * (values[at]! - spread.mean), 0);
     return both / found.length / scale;
   };
 
@@ -45,7 +36,6 @@ export function bestGuess(scan: Volume, template: Volume, mask: Mask, constants:
     .reduce((best, guess) => (guess.alike > best.alike ? guess : best)).matrix;
 }
 
-/** Mean and standard deviation. */
 function deviations(values: Float64Array): { mean: number; size: number } {
   const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
   const squares = values.reduce((sum, value) => sum + (value - mean) ** 2, 0);
@@ -68,18 +58,13 @@ function centreOfMass({ data, shape, affine }: Volume): Vector {
   const least = Math.fround(Math.fround(BRIGHT_SHARE) * percentile(data, BRIGHT_PERCENT));
   const sums: Vector = [0, 0, 0];
   let total = 0;
-  let at = 0;
-  for (let i = 0; i < shape[0]; i++) {
-    for (let j = 0; j < shape[1]; j++) {
-      for (let k = 0; k < shape[2]; k++, at++) {
-        const value = data[at]!;
-        if (!(value > least)) continue;
-        total += value;
-        sums[0] += value * i;
-        sums[1] += value * j;
-        sums[2] += value * k;
-      }
-    }
-  }
+  eachVoxel(shape, (i, j, k, at) => {
+    const value = data[at]!;
+    if (!(value > least)) return;
+    total += value;
+    sums[0] += value * i;
+    sums[1] += value * j;
+    sums[2] += value * k;
+  });
   return apply(affine, sums.map((sum) => sum / total) as Vector);
 }

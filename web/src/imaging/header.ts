@@ -2,8 +2,8 @@
 
 import { InputError } from "./errors";
 import { Fields, type Layout, NIFTI1, NIFTI2 } from "./fields";
-import { determinant, diagonal, joined, rotationOfQuaternion, unitAxes, voxelSizes } from "./matrix";
-import type { Matrix4, Shape, Vector } from "./volume";
+import { determinant, diagonal, joined, product, rotationOfQuaternion, unitAxes, voxelSizes } from "./matrix";
+import { eachAxis, type Matrix4, type Shape, type Vector } from "./volume";
 import { general, tuple } from "./wording";
 
 /** Voxels of one frame: 512 x 512 x 256. A header that claims more is broken or a trap. */
@@ -17,46 +17,35 @@ const VOXEL_MM = [0.1, 30] as const;
 const MIN_AXES_VOLUME = 0.01;
 const FLOAT32_EPSILON = 2 ** -23;
 
-export type VoxelType =
-  "uint8" | "int8" | "int16" | "uint16" | "int32" | "uint32" | "int64" | "uint64" | "float32" | "float64";
+/** Bytes of a voxel, and how to read it. */
+type Real = readonly [number, (view: DataView, at: number, little: boolean) => number];
 
-/** NIfTI's codes of voxel types, as NumPy calls them; of those that are numbers, their bytes. */
-const TYPES: Readonly<Record<number, { name: string; bytes?: number }>> = {
-  2: { name: "uint8", bytes: 1 },
-  4: { name: "int16", bytes: 2 },
-  8: { name: "int32", bytes: 4 },
-  16: { name: "float32", bytes: 4 },
-  32: { name: "complex64" },
-  64: { name: "float64", bytes: 8 },
-  128: { name: "[('R', 'u1'), ('G', 'u1'), ('B', 'u1')]" },
-  256: { name: "int8", bytes: 1 },
-  512: { name: "uint16", bytes: 2 },
-  768: { name: "uint32", bytes: 4 },
-  1024: { name: "int64", bytes: 8 },
-  1280: { name: "uint64", bytes: 8 },
-  1792: { name: "complex128" },
-  2304: { name: "[('R', 'u1'), ('G', 'u1'), ('B', 'u1'), ('A', 'u1')]" },
+/** NIfTI's codes of real voxels. */
+const REAL: Readonly<Record<number, Real>> = {
+  2: [1, (view, at) => view.getUint8(at)],
+  4: [2, (view, at, little) => view.getInt16(at, little)],
+  8: [4, (view, at, little) => view.getInt32(at, little)],
+  16: [4, (view, at, little) => view.getFloat32(at, little)],
+  64: [8, (view, at, little) => view.getFloat64(at, little)],
+  256: [1, (view, at) => view.getInt8(at)],
+  512: [2, (view, at, little) => view.getUint16(at, little)],
+  768: [4, (view, at, little) => view.getUint32(at, little)],
+  1024: [8, (view, at, little) => Number(view.getBigInt64(at, little))],
+  1280: [8, (view, at, little) => Number(view.getBigUint64(at, little))],
+};
+/** NIfTI's codes of other voxels, as NumPy calls them. */
+const NOT_REAL: Readonly<Record<number, string>> = {
+  32: "complex64",
+  128: "[('R', 'u1'), ('G', 'u1'), ('B', 'u1')]",
+  1792: "complex128",
+  2304: "[('R', 'u1'), ('G', 'u1'), ('B', 'u1'), ('A', 'u1')]",
 };
 
 /** What a file's header says of it, in storage order. */
-export interface Header {
-  readonly littleEndian: boolean;
-  readonly shape: Shape;
-  readonly frames: number;
-  readonly type: VoxelType;
-  readonly bytesPerVoxel: number;
-  readonly headerBytes: number;
-  /** Bytes before the first voxel. */
-  readonly offset: number;
-  readonly slope: number;
-  readonly intercept: number;
-  /** Voxel indices -> RAS+ mm. */
-  readonly affine: Matrix4;
-}
+export type Header = ReturnType<typeof readHeader>;
 
 /** Where a NIfTI-2 header says that it is CIFTI's, surfaces and not voxels. */
 const CIFTI_INTENT = { at: 504, first: 3000, last: 3099 } as const;
-
 /** Bytes that hold either header and the four that say whether extensions follow. */
 export const HEADER_BYTES = NIFTI2.bytes + 4;
 
@@ -67,31 +56,30 @@ export function unreadable(name: string, reason: string): InputError {
   );
 }
 
-/** Read a header from a file's first bytes. */
-export function readHeader(bytes: Uint8Array, name: string, maxVoxels = MAX_VOXELS): Header {
+export function readHeader(bytes: Uint8Array, name: string) {
   const layout = layoutOf(bytes, name);
   const fields = new Fields(bytes, layout);
   const refuse = (reason: string): never => {
     throw unreadable(name, reason);
   };
-  const type = TYPES[fields.short(layout.type)] ?? refuse("HeaderDataError");
+  const type = fields.short(layout.type);
+  const voxel = REAL[type];
+  const other = voxel ? "" : (NOT_REAL[type] ?? refuse("HeaderDataError"));
   const offset = voxelOffset(fields) ?? refuse("HeaderDataError");
   if (layout.wide && !fields.hasLineEnds()) refuse("HeaderDataError");
-  const { slope, intercept } = fields.scaling() ?? refuse("HeaderDataError");
-  const { shape, frames } = checkedShape(fields.shape(), name, maxVoxels);
-  if (type.bytes === undefined) {
-    throw new InputError(`${name}: expected real voxels, received ${type.name}: export one number a voxel`);
+  const scaling = fields.scaling() ?? refuse("HeaderDataError");
+  const { shape, frames } = checkedShape(fields.shape(), name);
+  if (!voxel) {
+    throw new InputError(`${name}: expected real voxels, received ${other}: export one number a voxel`);
   }
   return {
     littleEndian: fields.little,
     shape,
     frames,
-    type: type.name as VoxelType,
-    bytesPerVoxel: type.bytes,
+    voxel,
     headerBytes: layout.bytes,
     offset,
-    slope,
-    intercept,
+    ...scaling,
     affine: bestAffine(fields, shape, name),
   };
 }
@@ -119,7 +107,7 @@ function voxelOffset(fields: Fields): number | null {
   return tooLow || !Number.isFinite(offset) || offset < 0 ? null : Math.trunc(offset);
 }
 
-function checkedShape(stored: number[], name: string, maxVoxels: number): { shape: Shape; frames: number } {
+function checkedShape(stored: number[], name: string): { shape: Shape; frames: number } {
   const axes = stored.slice(0, 3);
   const [frames = 1, ...rest] = stored.slice(3);
   if (axes.length < 3 || rest.some((n) => n !== 1)) {
@@ -139,9 +127,9 @@ function checkedShape(stored: number[], name: string, maxVoxels: number): { shap
     );
   }
   const voxels = axes.map(BigInt).reduce((all, n) => all * n, 1n);
-  if (voxels > BigInt(maxVoxels)) {
+  if (voxels > BigInt(MAX_VOXELS)) {
     throw new InputError(
-      `${name}: the header claims ${voxels} voxels a frame, more than the ${maxVoxels} allowed:` +
+      `${name}: the header claims ${voxels} voxels a frame, more than the ${MAX_VOXELS} allowed:` +
         " export the scan again",
     );
   }
@@ -154,7 +142,7 @@ function bestAffine(fields: Fields, shape: Shape, name: string): Matrix4 {
   const candidates: Matrix4[] = [];
   if (fields.code("sform")) {
     const row = (n: number) => [0, 1, 2, 3].map((column) => fields.real(layout.rows, 4 * n + column));
-    candidates.push([row(0), row(1), row(2), [0, 0, 0, 1]]);
+    candidates.push([...eachAxis(row), [0, 0, 0, 1]]);
   }
   if (fields.code("qform")) {
     const affine = qform(fields);
@@ -173,25 +161,24 @@ function bestAffine(fields: Fields, shape: Shape, name: string): Matrix4 {
 /** The affine of a quaternion, voxel edges and an offset; null where no turn has that quaternion. */
 function qform(fields: Fields): Matrix4 | null {
   const at = (index: number): number => fields.real(fields.layout.quaternion, index);
-  const [b, c, d] = [at(0), at(1), at(2)];
+  const [b, c, d] = eachAxis(at);
   const rest = 1 - (b * b + c * c + d * d);
   const nearNone = 3 * (fields.layout.wide ? Number.EPSILON : FLOAT32_EPSILON);
   if (rest < 0 && Math.abs(rest) >= nearNone) return null;
   const a = Math.abs(rest) < nearNone ? 0 : Math.sqrt(rest);
   const [x, y, z] = fields.pixdim();
   const handed = fields.real(fields.layout.pixdim) === -1 ? -1 : 1;
-  const turn = rotationOfQuaternion([a, b, c, d]);
-  return joined(
-    turn.map((row) => [row[0]! * x, row[1]! * y, row[2]! * z * handed]),
-    [at(3), at(4), at(5)],
-  );
+  const edges = diagonal([x, y, z * handed]);
+  return product(joined(rotationOfQuaternion([a, b, c, d]), [at(3), at(4), at(5)]), edges);
 }
 
 /** The affine of a file that says nothing of its place: centred, its first axis from right to left. */
 function centred(shape: Shape, [x, y, z]: Vector): Matrix4 {
-  const affine = diagonal(-x, y, z);
-  for (let axis = 0; axis < 3; axis++) affine[axis]![3] = (-(shape[axis]! - 1) / 2) * affine[axis]![axis]!;
-  return affine;
+  const edges: Vector = [-x, y, z];
+  return diagonal(
+    edges,
+    eachAxis((axis) => (-(shape[axis]! - 1) / 2) * edges[axis]!),
+  );
 }
 
 function isUsable(affine: Matrix4): boolean {

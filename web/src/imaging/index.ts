@@ -1,17 +1,14 @@
-/**
- * From the bytes of a scan to what the network is given, and from its maps back: what Python's `adpet` does, ported
- * to the browser. Plain typed arrays, no DOM: it runs in a worker and in Node.
- */
+/** Python's `adpet.imaging` and `adpet.inference` in plain typed arrays without DOM, for a worker or Node. */
 
 export { pooledProbability } from "./aggregation";
 export { backProject, coronalSlices, resizeMaps } from "./slices";
 export { InputError } from "./errors";
-export { apply, boundsOf, inverse, product } from "./matrix";
+export { apply, boundsOf, diagonal, inverse, product } from "./matrix";
 export { MODEL_IMAGES, type Model, openModel } from "./model";
 export { type CheckRow, qualityChecks, refusal } from "./quality";
 export { readNifti } from "./reading";
 export { type RegionRow, regionTable } from "./regions";
-export { sample } from "./sampling";
+export { resample, sample } from "./sampling";
 export { normalize } from "./normalization";
 export { eachAxis, largest, type Vector, type Volume } from "./volume";
 export { fixed, percent, rounded } from "./wording";

@@ -5,16 +5,9 @@ import type { Mask } from "./masks";
 
 /** Divide by the mean of the reference region's positive voxels; null where it holds none. */
 export function ratioToReference(data: Float32Array, mask: Mask): Float32Array | null {
-  let sum = 0;
-  let count = 0;
-  for (let at = 0; at < data.length; at++) {
-    const value = data[at]!;
-    if (!mask[at] || !(value > 0) || !Number.isFinite(value)) continue;
-    sum += value;
-    count++;
-  }
-  if (!count) return null;
-  const mean = sum / count;
+  const uptake = data.filter((value, at) => mask[at] && value > 0 && Number.isFinite(value));
+  if (!uptake.length) return null;
+  const mean = uptake.reduce((sum, value) => sum + value, 0) / uptake.length;
   return data.map((value) => value / mean);
 }
 

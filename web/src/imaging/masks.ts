@@ -1,36 +1,25 @@
 /** (i, j, k) masks of 0 and 1: their voxels, and how they grow and shrink by the six neighbours, as in scipy. */
 
 import { roundHalfEven } from "./matrix";
-import type { Shape, Vector, Volume } from "./volume";
+import { eachVoxel, type Shape, type Vector, type Volume } from "./volume";
 
 export type Mask = Uint8Array;
 
-/** Indices of a mask's voxels on every `step`-th of the grid's planes; of these, in the grid's order, every `every`-th. */
-export function coarseIndices(mask: Mask, [ni, nj, nk]: Shape, step: number, every = 1): Vector[] {
+/** Indices of a mask's voxels on every `step`-th of the grid's planes; of these, every `every`-th. */
+export function coarseIndices(mask: Mask, shape: Shape, step: number, every = 1): Vector[] {
   const indices: Vector[] = [];
-  let count = 0;
-  for (let i = 0; i < ni; i += step) {
-    for (let j = 0; j < nj; j += step) {
-      for (let k = 0; k < nk; k += step) {
-        if (mask[(i * nj + j) * nk + k] && count++ % every === 0) indices.push([i, j, k]);
-      }
-    }
-  }
-  return indices;
+  eachVoxel(shape, (i, j, k, at) => {
+    if (mask[at] && i % step === 0 && j % step === 0 && k % step === 0) indices.push([i, j, k]);
+  });
+  return indices.filter((_, count) => count % every === 0);
 }
 
 export function offsetOf([i, j, k]: Vector, shape: Shape): number {
   return (i * shape[1] + j) * shape[2] + k;
 }
 
-/** Offsets of a mask's voxels. */
 export function indicesOf(mask: Mask): Uint32Array {
-  const indices = new Uint32Array(mask.reduce((sum, value) => sum + (value ? 1 : 0), 0));
-  let count = 0;
-  mask.forEach((value, at) => {
-    if (value) indices[count++] = at;
-  });
-  return indices;
+  return Uint32Array.from(mask.keys()).filter((at) => mask[at]);
 }
 
 /** How many of a grid's voxels a margin is, at least one. */
@@ -53,19 +42,14 @@ function spread(mask: Mask, shape: Shape, times: number, value: 0 | 1): Mask {
   if (!times) return mask;
   const [ni, nj, nk] = shape;
   const result = Uint8Array.from(mask);
-  let at = 0;
-  for (let i = 0; i < ni; i++) {
-    for (let j = 0; j < nj; j++) {
-      for (let k = 0; k < nk; k++, at++) {
-        if (mask[at] !== value) continue;
-        if (i > 0) result[at - nj * nk] = value;
-        if (i < ni - 1) result[at + nj * nk] = value;
-        if (j > 0) result[at - nk] = value;
-        if (j < nj - 1) result[at + nk] = value;
-        if (k > 0) result[at - 1] = value;
-        if (k < nk - 1) result[at + 1] = value;
-      }
-    }
-  }
+  eachVoxel(shape, (i, j, k, at) => {
+    if (mask[at] !== value) return;
+    if (i > 0) result[at - nj * nk] = value;
+    if (i < ni - 1) result[at + nj * nk] = value;
+    if (j > 0) result[at - nk] = value;
+    if (j < nj - 1) result[at + nk] = value;
+    if (k > 0) result[at - 1] = value;
+    if (k < nk - 1) result[at + 1] = value;
+  });
   return spread(result, shape, times - 1, value);
 }

@@ -1,16 +1,16 @@
-/** Small matrices and vectors of millimetres, and the numbers that scipy and NumPy round as they do here. */
+/** Small matrices, vectors in millimetres, and NumPy's rounding. */
 
-import { eachAxis, type Matrix4, type Shape, type Vector } from "./volume";
+import { eachAxis, type Grid, type Matrix4, type Vector } from "./volume";
 
 type Rows = readonly (readonly number[])[];
 
-export function diagonal(x: number, y: number, z: number): Matrix4 {
-  return [
-    [x, 0, 0, 0],
-    [0, y, 0, 0],
-    [0, 0, z, 0],
-    [0, 0, 0, 1],
+export function diagonal([x, y, z]: Vector, shift: Vector = [0, 0, 0]): Matrix4 {
+  const linear = [
+    [x, 0, 0],
+    [0, y, 0],
+    [0, 0, z],
   ];
+  return joined(linear, shift);
 }
 
 /** The matrix of a (3, 3) rotation or stretch and a shift. */
@@ -18,14 +18,17 @@ export function joined(linear: Rows, shift: Vector): Matrix4 {
   return [...eachAxis((row) => [...linear[row]!.slice(0, 3), shift[row]!]), [0, 0, 0, 1]];
 }
 
-/** a @ b, of any sizes that fit. */
 export function product(a: Rows, b: Rows): number[][] {
   return a.map((row) =>
     b[0]!.map((_, column) => row.reduce((sum, value, index) => sum + value * b[index]![column]!, 0)),
   );
 }
 
-export function transpose(a: Rows): number[][] {
+function identity(n: number): number[][] {
+  return Array.from({ length: n }, (_, row) => Array.from({ length: n }, (__, column) => +(row === column)));
+}
+
+function transpose(a: Rows): number[][] {
   return a[0]!.map((_, column) => a.map((row) => row[column]!));
 }
 
@@ -37,8 +40,7 @@ export function apply(matrix: Matrix4, [x, y, z]: Readonly<Vector>): Vector {
 }
 
 export function inverse(matrix: Rows): number[][] {
-  const unit = matrix.map((row, index) => row.map((_, column) => (index === column ? 1 : 0)));
-  return transpose(transpose(unit).map((column) => solve(matrix, column)));
+  return transpose(identity(matrix.length).map((column) => solve(matrix, column)));
 }
 
 /** Solve a @ x = b by elimination with the largest pivot of each column. */
@@ -76,11 +78,9 @@ export function determinant(m: Rows): number {
   );
 }
 
-/** Edges of a voxel in mm. */
 export function voxelSizes(affine: Matrix4): Vector {
-  return eachAxis((column) =>
-    Math.sqrt(affine[0]![column]! ** 2 + affine[1]![column]! ** 2 + affine[2]![column]! ** 2),
-  );
+  const squares = upperLeft(affine).map((row) => row.map((value) => value ** 2));
+  return eachAxis((column) => Math.sqrt(squares.reduce((sum, row) => sum + row[column]!, 0)));
 }
 
 /** Directions of the voxel axes, of length 1: (3, 3). */
@@ -90,7 +90,7 @@ export function unitAxes(affine: Matrix4): number[][] {
 }
 
 /** Smallest box in world mm that holds all voxel centres, and `margin` voxels around them. */
-export function boundsOf({ shape, affine }: { shape: Shape; affine: Matrix4 }, margin = 0): [Vector, Vector] {
+export function boundsOf({ shape, affine }: Grid, margin = 0): [Vector, Vector] {
   const corners = Array.from({ length: 8 }, (_, corner) =>
     apply(
       affine,
@@ -121,7 +121,7 @@ export function closestRotation(matrix: Rows): number[][] {
 export function symmetricEigen(matrix: Rows): { values: number[]; vectors: number[][] } {
   const n = matrix.length;
   const a = matrix.map((row) => [...row]);
-  const vectors = a.map((row, index) => row.map((_, column): number => (index === column ? 1 : 0)));
+  const vectors = identity(n);
   for (let sweep = 0; sweep < 60; sweep++) {
     let rest = 0;
     for (let p = 0; p < n; p++) for (let q = p + 1; q < n; q++) rest += a[p]![q]! ** 2;
@@ -153,7 +153,7 @@ export function symmetricEigen(matrix: Rows): { values: number[]; vectors: numbe
 export function rotationByDegrees([x, y, z]: readonly number[]): number[][] {
   const about = (degrees: number, first: number, second: number): number[][] => {
     const [c, s] = [Math.cos((degrees * Math.PI) / 180), Math.sin((degrees * Math.PI) / 180)];
-    const turn = upperLeft(diagonal(1, 1, 1));
+    const turn = identity(3);
     turn[first]![first] = turn[second]![second] = c;
     turn[first]![second] = -s;
     turn[second]![first] = s;
@@ -191,7 +191,6 @@ export function roundHalfEven(value: number): number {
   return below % 2 === 0 ? below : below + 1;
 }
 
-/** Round an index to nine digits, as NumPy does. */
 export function roundedIndex(value: number): number {
   return roundHalfEven(value * 1e9) / 1e9;
 }

@@ -6,7 +6,6 @@ import type { Mask } from "./masks";
 import { readNifti } from "./reading";
 import type { Volume } from "./volume";
 
-/** The constants and the images on the standard grid. */
 export interface Model {
   readonly constants: ModelDocument;
   readonly template: Volume;
@@ -18,22 +17,11 @@ export interface Model {
   readonly tissue: Uint8Array;
 }
 
-/** The images that `openModel` asks for. */
-export const MODEL_IMAGES = [
-  "template.nii.gz",
-  "brain.nii.gz",
-  "reference.nii.gz",
-  "regions.nii.gz",
-  "tissue.nii.gz",
-] as const;
+export const MODEL_IMAGES = ["template", "brain", "reference", "regions", "tissue"].map(
+  (name) => `${name}.nii.gz`,
+);
 
-/**
- * Bring a model's files together.
- *
- * @param constants - What stands in `model.json`.
- * @param images - The whole content of each of `MODEL_IMAGES`, by name.
- * @throws InputError where a file is missing or does not fit the others.
- */
+/** Bring `model.json` and the content of each of `MODEL_IMAGES` together; throws InputError if they do not fit. */
 export function openModel(constants: ModelDocument, images: Readonly<Record<string, Uint8Array>>): Model {
   if (constants.format !== 1) {
     throw new InputError(

@@ -1,12 +1,9 @@
 /** Turn voxels to RAS+ order by flipping and swapping axes; nothing is interpolated. */
 
 import { closestRotation, joined, product, unitAxes } from "./matrix";
-import { eachAxis, type Matrix4, type Shape, type Vector, type Volume, voxelCount } from "./volume";
+import { eachAxis, eachVoxel, type Matrix4, type Shape, type Vector, type Volume } from "./volume";
 
-/**
- * Find the world axis of each voxel axis, and its direction along that, as nibabel's `io_orientation` does: on the
- * closest rotation of the affine, the axis that lies closest to a world axis chooses first.
- */
+/** Find the world axis of each voxel axis, and its direction along that, as nibabel's `io_orientation`. */
 function orientationOf(affine: Matrix4): { axes: Vector; signs: Vector } {
   const turn = closestRotation(unitAxes(affine));
   const closeness = eachAxis((axis) => Math.max(...turn.map((row) => row[axis]! ** 2)));
@@ -23,11 +20,7 @@ function orientationOf(affine: Matrix4): { axes: Vector; signs: Vector } {
   return { axes, signs };
 }
 
-/**
- * Bring voxels in a file's order (the first index running fastest) to RAS+ order.
- *
- * `shape` and `affine` are those of the storage.
- */
+/** Bring voxels in a file's order (the first index running fastest) to RAS+ order. */
 export function toRas(stored: Float32Array, shape: Shape, affine: Matrix4): Volume {
   const { axes, signs } = orientationOf(affine);
   const strides = [1, shape[0], shape[0] * shape[1]];
@@ -44,14 +37,9 @@ export function toRas(stored: Float32Array, shape: Shape, affine: Matrix4): Volu
     turning[axis]![world] = sign;
     shift[axis] = sign < 0 ? n - 1 : 0;
   }
-  const data = new Float32Array(voxelCount(shape));
-  const [ni, nj, nk] = turnedShape;
-  let at = 0;
-  for (let i = 0; i < ni; i++) {
-    for (let j = 0; j < nj; j++) {
-      let from = first + i * step[0] + j * step[1];
-      for (let k = 0; k < nk; k++, from += step[2]) data[at++] = stored[from]!;
-    }
-  }
+  const data = new Float32Array(stored.length);
+  eachVoxel(turnedShape, (i, j, k, at) => {
+    data[at] = stored[first + i * step[0] + j * step[1] + k * step[2]]!;
+  });
   return { data, shape: turnedShape, affine: product(affine, joined(turning, shift)) };
 }

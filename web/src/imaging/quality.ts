@@ -1,16 +1,12 @@
-/**
- * Is this scan like those that the model was trained on? A few numbers, held against limits from the training scans.
- *
- * The same as `adpet.inference.quality`, which says what each is for.
- */
+/** Is this scan like the training scans? The checks of `adpet.inference.quality`, which says what each is for. */
 
 import type { Profile, QualityLimit } from "../model.generated";
 import type { Mask } from "./masks";
 import { apply, inverse, product, voxelSizes } from "./matrix";
 import type { Model } from "./model";
 import { regionalMeans } from "./regions";
-import type { Standardized } from "./normalization";
-import type { Shape, Vector, Volume } from "./volume";
+import type { Normalized } from "./normalization";
+import { eachVoxel, type Shape, type Volume } from "./volume";
 import { general, rounded } from "./wording";
 
 const GREY = 1;
@@ -23,21 +19,12 @@ export interface CheckRow {
   /** Null where it is not finite: JSON has no word for that. */
   readonly value: number | null;
   readonly verdict: Verdict;
-  /** Empty where all is well. */
   readonly reason: string;
 }
 
-/** Judge a scan, in the order of the model's checks. */
-export function qualityChecks(scan: Volume, found: Standardized, model: Model): CheckRow[] {
-  return judged(measures(scan, found, model), model.constants.quality);
-}
-
-/** Hold measures against limits, in the order of these. */
-export function judged(
-  values: Readonly<Record<string, number>>,
-  limits: readonly QualityLimit[],
-): CheckRow[] {
-  return limits.map((limit) => {
+export function qualityChecks(scan: Volume, found: Normalized, model: Model): CheckRow[] {
+  const values = measures(scan, found, model);
+  return model.constants.quality.map((limit) => {
     const value = values[limit.name];
     if (value === undefined) throw new RangeError(`no such quality measure: ${limit.name}`);
     const shown = Number.isFinite(value) ? rounded(value, 4) : null;
@@ -55,25 +42,20 @@ export function refusal(checks: readonly CheckRow[]): string | null {
   );
 }
 
-/** Measure what can be told from a standard volume, and how the scan's field of view holds the brain. */
-export function measures(scan: Volume, found: Standardized, model: Model): Record<string, number> {
+function measures(scan: Volume, found: Normalized, model: Model): Record<string, number> {
   const { data, shape } = found.volume;
   const { brain, tissue } = model;
-  const mean = meanWhere(data, (at) => brain[at] === 1);
-  const white = meanWhere(data, (at) => tissue[at] === WHITE);
-  const grey = meanWhere(data, (at) => tissue[at] === GREY);
-  let [positive, outside, size] = [0, 0, 0];
-  data.forEach((value, at) => {
-    size += Math.abs(value);
-    if (!(value > 0)) return;
-    positive += value;
-    if (!brain[at]) outside += value;
-  });
-  const negative = (size - data.reduce((sum, value) => sum + value, 0)) / 2;
+  const mean = meanWhere(data, brain, 1);
+  const sum = (part: (value: number, at: number) => number) =>
+    data.reduce((total, value, at) => total + part(value, at), 0);
+  const size = sum(Math.abs);
+  const positive = sum((value) => Math.max(value, 0));
+  const outside = sum((value, at) => (brain[at] ? 0 : Math.max(value, 0)));
+  const negative = (size - sum((value) => value)) / 2;
   return {
     similarity: found.similarity,
     profile_distance: profileDistance(regionalMeans(data, model), model.constants.profile),
-    grey_white_contrast: over(grey, white),
+    grey_white_contrast: over(meanWhere(data, tissue, GREY), meanWhere(data, tissue, WHITE)),
     outside_share: over(outside, positive),
     asymmetry: over(asymmetry(data, shape, brain), mean),
     roughness: over(roughness(data, shape, brain), mean),
@@ -82,33 +64,24 @@ export function measures(scan: Volume, found: Standardized, model: Model): Recor
   };
 }
 
-function viewMeasures(scan: Volume, { matrix }: Standardized, model: Model): Record<string, number> {
+function viewMeasures(scan: Volume, { matrix }: Normalized, model: Model): Record<string, number> {
   const toIndex = product(product(inverse(scan.affine), matrix), model.template.affine);
-  const [ni, nj, nk] = model.template.shape;
-  let [inside, all, at] = [0, 0, 0];
-  for (let i = 0; i < ni; i++) {
-    for (let j = 0; j < nj; j++) {
-      for (let k = 0; k < nk; k++, at++) {
-        if (!model.brain[at]) continue;
-        all++;
-        const index = apply(toIndex, [i, j, k]);
-        if (index.every((value, axis) => value >= -0.5 && value <= scan.shape[axis]! - 0.5)) inside++;
-      }
-    }
-  }
-  const sides = voxelSizes(scan.affine).map((zoom, axis) => zoom * scan.shape[axis]!) as Vector;
+  let [inside, all] = [0, 0];
+  eachVoxel(model.template.shape, (i, j, k, at) => {
+    if (!model.brain[at]) return;
+    all++;
+    const index = apply(toIndex, [i, j, k]);
+    if (index.every((value, axis) => value >= -0.5 && value <= scan.shape[axis]! - 0.5)) inside++;
+  });
+  const sides = voxelSizes(scan.affine).map((zoom, axis) => zoom * scan.shape[axis]!);
   return { brain_in_view: inside / all, field_of_view_mm: Math.min(...sides) };
 }
 
 /** Mahalanobis distance of a regional profile, over the root of its length: about 1 is usual. */
 function profileDistance(uptake: readonly number[], { mean, precision }: Profile): number {
   const away = uptake.map((value, index) => value - mean[index]!);
-  let squared = 0;
-  away.forEach((a, p) => {
-    away.forEach((b, q) => {
-      squared += a * precision[p]![q]! * b;
-    });
-  });
+  const terms = away.flatMap((a, p) => away.map((b, q) => a * precision[p]![q]! * b));
+  const squared = terms.reduce((sum, term) => sum + term, 0);
   return Math.sqrt(Math.max(squared, 0) / away.length);
 }
 
@@ -128,32 +101,23 @@ function asymmetry(data: Float32Array, [ni, nj, nk]: Shape, brain: Mask): number
 }
 
 /** Root mean square difference of a brain's voxels from the mean of their six neighbours. */
-function roughness(data: Float32Array, [ni, nj, nk]: Shape, brain: Mask): number {
-  const plane = nj * nk;
-  const neighbours = [-plane, plane, -nk, nk, -1, 1];
+function roughness(data: Float32Array, shape: Shape, brain: Mask): number {
+  const [, nj, nk] = shape;
+  const neighbours = [-nj * nk, nj * nk, -nk, nk, -1, 1];
   let [sum, count] = [0, 0];
-  for (let i = 1; i < ni - 1; i++) {
-    for (let j = 1; j < nj - 1; j++) {
-      for (let k = 1; k < nk - 1; k++) {
-        const at = i * plane + j * nk + k;
-        if (!brain[at]) continue;
-        const around = neighbours.reduce((total, step) => total + data[at + step]!, 0);
-        sum += (data[at]! - around / 6) ** 2;
-        count++;
-      }
-    }
-  }
+  eachVoxel(shape, (i, j, k, at) => {
+    const isInner = [i, j, k].every((index, axis) => index > 0 && index < shape[axis]! - 1);
+    if (!brain[at] || !isInner) return;
+    const around = neighbours.reduce((total, step) => total + data[at + step]!, 0);
+    sum += (data[at]! - around / 6) ** 2;
+    count++;
+  });
   return Math.sqrt(sum / count);
 }
 
-function meanWhere(data: Float32Array, wanted: (at: number) => boolean): number {
-  let [sum, count] = [0, 0];
-  data.forEach((value, at) => {
-    if (!wanted(at)) return;
-    sum += value;
-    count++;
-  });
-  return sum / count;
+function meanWhere(data: Float32Array, kinds: Uint8Array, kind: number): number {
+  const inside = data.filter((_, at) => kinds[at] === kind);
+  return inside.reduce((sum, value) => sum + value, 0) / inside.length;
 }
 
 /** Divide; what has nothing to be compared with is infinitely far away. */

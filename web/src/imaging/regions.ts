@@ -6,7 +6,6 @@ import { rounded } from "./wording";
 
 export interface RegionRow {
   readonly name: string;
-  /** Ratio to the reference region. */
   readonly uptake: number;
   /** (uptake - mean) / SD of cognitively normal people. */
   readonly z: number;
@@ -15,33 +14,24 @@ export interface RegionRow {
   readonly ad_pattern: boolean;
 }
 
-/** The mean of a volume in each of the model's regions; NaN where there is no voxel. */
 export function regionalMeans(data: Float32Array, { labels, constants }: Model): number[] {
   const { sums, counts } = summed(labels, data);
   return constants.regions.map(({ label }) => (sums[label] ?? 0) / (counts[label] ?? 0));
 }
 
-/**
- * A row a region, in the order of the model's.
- *
- * @param volume - Ratio to the reference region, on the standard grid.
- * @param cam - AD minus CN in units of the logit, on the standard grid.
- */
+/** Describe each of the model's regions by its SUVR and its share of the map `cam`, both on the standard grid. */
 export function regionTable(volume: Volume, cam: Float32Array, model: Model): RegionRow[] {
   const uptakes = regionalMeans(volume.data, model);
   const towards = cam.map((value, at) => (model.brain[at] ? Math.max(value, 0) : 0));
   const { sums } = summed(model.labels, towards);
   const total = towards.reduce((sum, value) => sum + value, 0);
-  return model.constants.regions.map((region, index) => {
-    const uptake = uptakes[index]!;
-    return {
-      name: region.name,
-      uptake: rounded(uptake, 4),
-      z: rounded((uptake - region.cn_mean) / region.cn_sd, 3),
-      cam_share: total > 0 ? rounded((sums[region.label] ?? 0) / total, 4) : 0,
-      ad_pattern: region.ad_pattern,
-    };
-  });
+  return model.constants.regions.map(({ name, label, ad_pattern, cn_mean, cn_sd }, index) => ({
+    name,
+    uptake: rounded(uptakes[index]!, 4),
+    z: rounded((uptakes[index]! - cn_mean) / cn_sd, 3),
+    cam_share: total > 0 ? rounded((sums[label] ?? 0) / total, 4) : 0,
+    ad_pattern,
+  }));
 }
 
 function summed(labels: Int16Array, data: Float32Array): { sums: Float64Array; counts: Float64Array } {

@@ -1,8 +1,4 @@
-/**
- * Register a scan to the standard: a 4 x 4 matrix from standard world mm to the scan's world mm, both RAS+.
- *
- * The same as `adpet.imaging.registration`, which says why, function by function.
- */
+/** Register a scan to the template as `adpet.imaging.registration`, which says why, function by function. */
 
 import type { Level, Registration } from "../model.generated";
 import { climb } from "./climbing";
@@ -13,8 +9,9 @@ import { MAX_VOXELS } from "./header";
 import type { Target } from "./looking";
 import { coarseIndices, grown, indicesOf, type Mask, offsetOf, shrunk } from "./masks";
 import { apply, boundsOf, diagonal, singularValues, voxelSizes } from "./matrix";
+import type { Model } from "./model";
 import { resample } from "./sampling";
-import { eachAxis, largest, type Matrix4, type Shape, type Volume, voxelCount } from "./volume";
+import { eachAxis, largest, type Matrix4, type Vector, type Volume, voxelCount } from "./volume";
 import { fixed, general, percent } from "./wording";
 
 export const FWHM_PER_SIGMA = 2 * Math.sqrt(2 * Math.log(2));
@@ -32,37 +29,26 @@ export interface Alignment {
   readonly similarity: number;
 }
 
-/** Receives the share of the work that is done, from 0 to 1. */
 export type Progress = (done: number) => void;
 
-/** What is compared: a view of the scan, how much of its voxels was seen, and the same view of the template. */
+/** A view of the scan, how much of its voxels was seen, and the same view of the template. */
 interface Pair {
   readonly scan: Volume;
   readonly seen: Volume;
   readonly template: Volume;
   readonly constants: Registration;
-  /** Called when a level is done. */
   readonly advance: () => void;
 }
 
-/**
- * Register a scan to the template, rigidly and then affinely.
- *
- * @param mask - The brain on the template's grid.
- * @throws InputError if scan and template do not overlap or no plausible alignment is found.
- */
-export function register(
-  moving: Volume,
-  template: Volume,
-  mask: Mask,
-  constants: Registration,
-  progress: Progress = () => undefined,
-): Alignment {
+/** Register a scan to the template, rigidly and then affinely; throws InputError if no alignment is plausible. */
+export function register(moving: Volume, model: Model, progress: Progress): Alignment {
+  const { template, brain } = model;
+  const constants = model.constants.registration;
   const { scan, seen } = prepared(moving, Math.min(...voxelSizes(template.affine)), constants);
   progress(PREPARED);
-  const guess = bestGuess(scan, template, mask, constants);
+  const guess = bestGuess(scan, template, brain, constants);
   progress(GUESSED);
-  const around = grown(mask, template, constants.margin_mm);
+  const around = grown(brain, template, constants.margin_mm);
   // By edges first: a dim lobe does not pull. Where the scalp is bright, its edge can be taken for the
   // brain's; the intensities themselves then tell the two apart.
   const views: ((volume: Volume) => Volume)[] = [(volume) => evened(volume, constants), (volume) => volume];
@@ -75,8 +61,7 @@ export function register(
     try {
       const pair = { scan: view(scan), template: view(template), seen, constants, advance };
       const matrix = registered(pair, around, guess);
-      const aligned = resample(moving, template, matrix);
-      const alike = similarity(aligned, template.data, template.shape, mask, constants.similarity_sigma);
+      const alike = similarity(resample(moving, template, matrix), model);
       if (!best || alike > best.similarity) best = { matrix, similarity: alike };
       if (alike >= constants.convincing) break;
     } catch (error) {
@@ -88,20 +73,12 @@ export function register(
   return best;
 }
 
-/**
- * How alike two images of one grid are: Pearson correlation in a mask, after a blur of `sigma` voxels.
- *
- * 0 where an image is constant.
- */
-export function similarity(
-  data: Float32Array,
-  other: Float32Array,
-  shape: Shape,
-  mask: Mask,
-  sigma: number,
-): number {
-  const [a, b] = [data, other].map((image) => blurred(image, shape, sigma)) as [Float32Array, Float32Array];
-  const inside = indicesOf(mask);
+/** Pearson correlation of an image and the template in the brain, after a blur; 0 where one is constant. */
+export function similarity(data: Float32Array, { template, brain, constants }: Model): number {
+  const { similarity_sigma: sigma } = constants.registration;
+  const a = blurred({ ...template, data }, sigma).data;
+  const b = blurred(template, sigma).data;
+  const inside = indicesOf(brain);
   const mean = (image: Float32Array): number =>
     inside.reduce((sum, at) => sum + image[at]!, 0) / inside.length;
   const [meanA, meanB] = [mean(a), mean(b)];
@@ -116,14 +93,12 @@ export function similarity(
   return scale > 0 ? both / scale : 0;
 }
 
-/** The matrix that rigid and affine steps lead to from `guess`. */
 function registered(pair: Pair, around: Mask, guess: Matrix4): Matrix4 {
   const { rigid_levels: rigidLevels, affine_levels: affineLevels, stretch } = pair.constants;
   const rigid = optimised(pair, around, guess, rigidLevels, false);
   const matrix = optimised(pair, wellSeen(pair, around, rigid), rigid, affineLevels, true);
-  const sizes = singularValues(matrix);
   const [low, high] = stretch;
-  const [largest, smallest] = [sizes[0]!, sizes[2]!];
+  const [largest, , smallest] = singularValues(matrix) as Vector;
   if (!(low <= smallest && largest <= high)) {
     throw new InputError(
       `the head would have to be ${fixed(smallest, 2)} to ${fixed(largest, 2)} times the standard's ` +
@@ -137,8 +112,8 @@ function registered(pair: Pair, around: Mask, guess: Matrix4): Matrix4 {
 function prepared(moving: Volume, spacing: number, constants: Registration) {
   const sigma = voxelSizes(moving.affine).map((zoom) => constants.blur_fwhm_mm / FWHM_PER_SIGMA / zoom);
   const positive = moving.data.map((value) => Math.max(value, 0));
-  const smooth = blurred(positive, moving.shape, sigma);
-  if (!smooth.some((value) => value > 0)) {
+  const smooth = blurred({ ...moving, data: positive }, sigma);
+  if (!smooth.data.some((value) => value > 0)) {
     throw new InputError("registration failed: the scan has no positive uptake: look at the scan");
   }
   const [low, high] = boundsOf(moving, 0.5);
@@ -149,34 +124,33 @@ function prepared(moving: Volume, spacing: number, constants: Registration) {
       `registration failed: the field of view is ${sides} mm, far more than a head's: export the scan again`,
     );
   }
-  const affine = diagonal(spacing, spacing, spacing);
-  for (let axis = 0; axis < 3; axis++) affine[axis]![3] = low[axis]! + spacing / 2;
-  const grid = { shape, affine };
-  const ones = new Float32Array(smooth.length).fill(1);
+  const first = eachAxis((axis) => low[axis]! + spacing / 2);
+  const grid = { shape, affine: diagonal([spacing, spacing, spacing], first) };
+  const ones = new Float32Array(positive.length).fill(1);
   return {
-    scan: { ...grid, data: resample({ ...moving, data: smooth }, grid) },
+    scan: { ...grid, data: resample(smooth, grid) },
     seen: { ...grid, data: resample({ ...moving, data: ones }, grid) },
   };
 }
 
 /** Blur by sigmas in voxels, one an axis or the same for all. */
-function blurred(data: Float32Array, shape: Shape, sigma: number | number[]): Float32Array {
+function blurred(volume: Volume, sigma: number | number[]): Volume {
   const sigmas = typeof sigma === "number" ? [sigma, sigma, sigma] : sigma;
-  return gaussianFilter(data, shape, sigmas, { edge: "nearest", truncate: TRUNCATE });
+  const options = { edge: "nearest", truncate: TRUNCATE } as const;
+  return { ...volume, data: gaussianFilter(volume.data, volume.shape, sigmas, options) };
 }
 
 /** Divide an axis-aligned volume by its local mean, air apart. */
 function evened(volume: Volume, constants: Registration): Volume {
   const sigma = voxelSizes(volume.affine).map((zoom) => constants.local_sigma_mm / zoom);
-  const local = blurred(volume.data, volume.shape, sigma);
+  const local = blurred(volume, sigma).data;
   const air = Math.fround(Math.fround(constants.air) * largest(local));
   return { ...volume, data: volume.data.map((value, at) => value / Math.fround(local[at]! + air)) };
 }
 
 /** The part of `around` that lies inside the scanner's view, a margin apart. */
 function wellSeen({ seen, template, constants }: Pair, around: Mask, matrix: Matrix4): Mask {
-  const wholly = Math.fround(constants.wholly_seen);
-  const inside = Uint8Array.from(resample(seen, template, matrix), (share) => (share > wholly ? 1 : 0));
+  const inside = whollySeen(resample(seen, template, matrix), constants);
   const kept = shrunk(inside, template, constants.margin_mm);
   const well = around.map((value, at) => value & kept[at]!);
   const share = indicesOf(well).length / indicesOf(around).length;
@@ -189,7 +163,11 @@ function wellSeen({ seen, template, constants }: Pair, around: Mask, matrix: Mat
   return well;
 }
 
-/** Climb from `start` through levels of resolution. */
+function whollySeen(shares: Float32Array, constants: Registration): Mask {
+  const least = Math.fround(constants.wholly_seen);
+  return Uint8Array.from(shares, (share) => (share > least ? 1 : 0));
+}
+
 function optimised(
   { scan, seen, template, constants, advance }: Pair,
   around: Mask,
@@ -197,13 +175,11 @@ function optimised(
   levels: readonly Level[],
   stretches: boolean,
 ): Matrix4 {
-  const wholly = Math.fround(constants.wholly_seen);
-  const counts = Uint8Array.from(seen.data, (share) => (share > wholly ? 1 : 0));
+  const counts = whollySeen(seen.data, constants);
   let matrix = start;
   for (const level of levels) {
     const target = targetOf(template, around, level);
-    const smooth = blurred(scan.data, scan.shape, level.blur);
-    matrix = climb({ ...scan, data: smooth }, counts, target, matrix, stretches, constants);
+    matrix = climb(blurred(scan, level.blur), counts, target, matrix, stretches, constants);
     advance();
   }
   return matrix;
@@ -212,12 +188,9 @@ function optimised(
 /** The points of a level, and the blurred template there. */
 function targetOf(template: Volume, around: Mask, level: Level): Target {
   const indices = coarseIndices(around, template.shape, level.step, level.every);
-  const smooth = blurred(template.data, template.shape, level.blur);
-  const pointsMm = new Float64Array(3 * indices.length);
-  const values = new Float64Array(indices.length);
-  indices.forEach((index, at) => {
-    pointsMm.set(apply(template.affine, index), 3 * at);
-    values[at] = smooth[offsetOf(index, template.shape)]!;
-  });
-  return { pointsMm, values };
+  const smooth = blurred(template, level.blur).data;
+  return {
+    pointsMm: Float64Array.from(indices.flatMap((index) => apply(template.affine, index))),
+    values: Float64Array.from(indices, (index) => smooth[offsetOf(index, template.shape)]!),
+  };
 }

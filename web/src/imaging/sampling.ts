@@ -1,52 +1,38 @@
 /** Linear interpolation as scipy's: 0 outside the outermost voxel centres. */
 
-import { diagonal, inverse, product, roundedIndex } from "./matrix";
-import { type Matrix4, type Shape, type Volume, voxelCount } from "./volume";
+import { inverse, product, roundedIndex } from "./matrix";
+import { eachVoxel, type Grid, type Matrix4, type Shape, type Volume, voxelCount } from "./volume";
 
 type Row = [number, number, number, number];
 
-/**
- * Sample a volume linearly on another grid.
- *
- * @param grid - `shape`, and `affine`: the grid's voxel indices -> RAS+ mm.
- * @param matrix - The grid's world mm -> the volume's world mm.
- */
-export function resample(
-  volume: Volume,
-  grid: { shape: Shape; affine: Matrix4 },
-  matrix = diagonal(1, 1, 1),
-): Float32Array {
-  const inGrid = product(product(inverse(volume.affine), matrix), grid.affine);
+/** Sample a volume linearly on a grid; `matrix` leads from the grid's world mm to the volume's. */
+export function resample(volume: Volume, grid: Grid, matrix?: Matrix4): Float32Array {
+  const toIndex = inverse(volume.affine);
+  const inGrid = product(matrix ? product(toIndex, matrix) : toIndex, grid.affine);
   // Rounded so that a grid that coincides with the volume's own is not thrown off its edge by the last bits.
   const indices = inGrid.map((row) => row.map(roundedIndex));
   return transformed(volume.data, volume.shape, indices, grid.shape);
 }
 
-/** Sample at `matrix` times each index of `outputShape`, each place in voxel indices being rounded by `round`. */
+/** Sample at `matrix` times each index of `outputShape`, each voxel index being rounded by `round`. */
 export function transformed(
   data: Float32Array,
   shape: Shape,
   matrix: Matrix4,
-  [ni, nj, nk]: Shape,
+  outputShape: Shape,
   round = (value: number): number => value,
 ): Float32Array {
   const [x, y, z] = matrix as [Row, Row, Row];
-  const sampled = new Float32Array(voxelCount([ni, nj, nk]));
-  let at = 0;
-  for (let i = 0; i < ni; i++) {
-    for (let j = 0; j < nj; j++) {
-      for (let k = 0; k < nk; k++) {
-        const u = round(x[0] * i + x[1] * j + x[2] * k + x[3]);
-        const v = round(y[0] * i + y[1] * j + y[2] * k + y[3]);
-        const w = round(z[0] * i + z[1] * j + z[2] * k + z[3]);
-        sampled[at++] = sample(data, shape, u, v, w);
-      }
-    }
-  }
+  const sampled = new Float32Array(voxelCount(outputShape));
+  eachVoxel(outputShape, (i, j, k, at) => {
+    const u = round(x[0] * i + x[1] * j + x[2] * k + x[3]);
+    const v = round(y[0] * i + y[1] * j + y[2] * k + y[3]);
+    const w = round(z[0] * i + z[1] * j + z[2] * k + z[3]);
+    sampled[at] = sample(data, shape, u, v, w);
+  });
   return sampled;
 }
 
-/** The value at one place in voxel indices. */
 export function sample(
   data: Float32Array | Float64Array,
   shape: Shape,

@@ -1,8 +1,4 @@
-/**
- * Cut coronal planes out of a volume, and put maps of those planes back: one geometry, both ways.
- *
- * Planes run from posterior to anterior; in a plane, row 0 is superior and column 0 the patient's left.
- */
+/** Coronal planes, posterior to anterior, and back: row 0 is superior, column 0 the patient's left. */
 
 import { toBytes } from "./intensity";
 import { inverse, product, roundedIndex } from "./matrix";
@@ -24,11 +20,7 @@ function planeAffine({ y_mm: y, size, field_mm: field, centre_z_mm: centreZ }: S
   ];
 }
 
-/**
- * Cut the model's planes out of a standardised volume, as bytes for the network.
- *
- * @returns n planes of `size` rows of `size` pixels, one after the other.
- */
+/** Cut the model's planes out of a standard volume: n planes of `size` by `size` bytes for the network. */
 export function coronalSlices(volume: Volume, { constants: { slices } }: Model): Uint8Array {
   const [n, size] = [slices.y_mm.length, slices.size];
   const matrix = product(inverse(volume.affine), planeAffine(slices));
@@ -40,21 +32,11 @@ export function coronalSlices(volume: Volume, { constants: { slices } }: Model):
   return toBytes(planes, slices.window);
 }
 
-/**
- * Put maps of the model's planes back into the standard grid.
- *
- * @param maps - n maps of `map_size`, one after the other, each over its plane's whole field.
- * @returns In the order of the standard grid: linear within and between planes, 0 outside them.
- */
+/** Put n maps of `map_size` back into the standard grid: linear within and between planes, 0 outside them. */
 export function backProject(maps: Float32Array, { constants }: Model): Float32Array {
   const { slices, standard, network } = constants;
   const [n, size] = [slices.y_mm.length, slices.size];
   const [rows, columns] = network.map_size;
-  if (maps.length !== n * rows * columns) {
-    throw new RangeError(
-      `expected one map of ${rows} x ${columns} for each of ${n} planes. Received: ${maps.length}`,
-    );
-  }
   const planes = resizeMaps(maps, [n, rows, columns], size);
   const matrix = product(inverse(planeAffine(slices)), standard.affine);
   return transformed(planes, [size, size, n], matrix, standard.shape, roundedIndex);

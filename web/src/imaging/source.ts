@@ -1,4 +1,4 @@
-/** The bytes of a file, plain or packed, from first to last: never more of them in memory than are asked for. */
+/** The bytes of a file, plain or packed, unpacked as far as they are asked for. */
 
 import { Gunzip } from "fflate";
 
@@ -8,17 +8,11 @@ const TRAILER = 8;
 /** Why bytes cannot be had, in the words that `InputError` puts in brackets. */
 export class SourceError extends Error {}
 
-/**
- * How long a file is unpacked. A gzip file's last four bytes say it, modulo 2^32; where they do not say `expected`,
- * it was cut short or packed in several pieces, and is unpacked to see.
- */
+/** How long a file is unpacked. A gzip file's last four bytes say it, unless it is cut or packed in pieces. */
 export function unpackedLength(bytes: Uint8Array, packed: boolean, expected: number): number {
   if (!packed) return bytes.length;
-  const end = bytes.subarray(-4);
-  const claimed = end.reduceRight((size, byte) => size * 256 + byte, 0);
-  return end.length === 4 && claimed === expected % 2 ** 32
-    ? expected
-    : new Source(bytes, true).skip(Infinity);
+  const claimed = bytes.subarray(-4).reduceRight((size, byte) => size * 256 + byte, 0);
+  return claimed === expected % 2 ** 32 ? expected : new Source(bytes, true).skip(Infinity);
 }
 
 /** Unpacks a gzip file of one piece or several, and checks length and sum of each, which fflate does not. */
@@ -52,7 +46,6 @@ export class Source {
     return taken;
   }
 
-  /** Pass over bytes, and say how many there were. */
   skip(count: number): number {
     return this.pass(count, () => undefined);
   }

@@ -24,7 +24,6 @@ export function percent(share: number): string {
   return `${fixed(100 * share, 0)}%`;
 }
 
-/** As Python's `round`. */
 export function rounded(value: number, decimals: number): number {
   return Number(fixed(value, decimals));
 }
@@ -35,10 +34,7 @@ export function tuple(values: readonly number[]): string {
   return values.length === 1 ? `(${all},)` : `(${all})`;
 }
 
-/**
- * Write a number with so many decimals, a tie to the even digit, as Python does: `toFixed` and `toExponential` take
- * the larger one. A tie is one of the exact binary value: 0.125 to two decimals, and not 4.35 to one.
- */
+/** Write a tie of the exact binary value to the even digit, as Python; `toFixed` takes the larger one. */
 function tiesToEven(decimals: number, written: (decimals: number) => string): string {
   const text = written(decimals);
   const last = Number(text.at(-1));

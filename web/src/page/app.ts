@@ -1,7 +1,7 @@
 /** What happens when: a scan is taken, the worker reports, the user moves a control. */
 
-import { boundsOf, eachAxis, type Vector, type Volume } from "../imaging";
-import type { Of, Report, Request, Step } from "../messages";
+import { boundsOf, eachAxis, type Vector } from "../imaging";
+import type { Finding, Of, Report, Request, Step } from "../messages";
 import type { ModelDocument } from "../model.generated";
 import { probabilityChart } from "./chart";
 import { Controls } from "./controls";
@@ -36,7 +36,18 @@ export class App {
       move: (point) => this.move(point),
       space: () => this.changeSpace(),
     });
-    this.worker.onmessage = (event: MessageEvent<Report>) => this.hear(event.data);
+    const on: { [Kind in Finding["kind"]]: (found: Of<Kind>) => void } = {
+      progress: (found) => this.progress(found),
+      original: (found) => this.showOriginal(found),
+      standard: (found) => this.showStandard(found),
+      slices: (found) => this.showSlices(found),
+      slice: (found) => this.showSlice(found),
+      answer: (found) => this.showAnswer(found),
+      refused: ({ sentence }) => this.refuse(sentence),
+    };
+    this.worker.onmessage = ({ data }: MessageEvent<Report>) => {
+      if (data.scan === this.scan) on[data.kind](data as never);
+    };
     this.worker.onerror = () => this.refuse("The page's worker could not be started: reload the page");
     byId("save-cam").addEventListener("click", () => this.saveCam());
     byId("save-page").addEventListener("click", () => void this.saveSummary());
@@ -67,34 +78,14 @@ export class App {
     this.progress({ step: "model", done: 0 });
   }
 
-  private hear(report: Report): void {
-    if (report.scan !== this.scan) return;
-    switch (report.kind) {
-      case "progress":
-        return this.progress(report);
-      case "original":
-        return this.showOriginal(report);
-      case "standard":
-        return this.showStandard(report);
-      case "slices":
-        return this.showSlices(report);
-      case "slice":
-        return this.showSlice(report);
-      case "answer":
-        return this.showAnswer(report);
-      case "refused":
-        return this.refuse(report.sentence);
-    }
-  }
-
-  private progress({ step, done }: { step: Step; done: number }): void {
+  private progress({ step, done }: Omit<Of<"progress">, "kind">): void {
     const [text, from, to] = STEPS[step];
     byId("progress").hidden = false;
     byId<HTMLProgressElement>("progress-bar").value = from + done * (to - from);
     this.say(`${text} …`);
   }
 
-  /** A live region reads each change aloud: say a sentence once. */
+  /** A live region reads each change aloud. */
   private say(sentence: string): void {
     if (byId("progress-text").textContent !== sentence) byId("progress-text").textContent = sentence;
   }
@@ -102,7 +93,7 @@ export class App {
   private showOriginal({ picture }: Of<"original">): void {
     Object.assign(this.shown, { original: picture, originalWindow: windowOf(picture.data) });
     byId("work").classList.remove("away");
-    this.controls.span(picture, middleOf(picture));
+    this.spanSpace();
     this.draw();
   }
 
@@ -167,12 +158,12 @@ export class App {
     byId("chart").innerHTML = probabilityChart(scored, slices!.yMm, this.model.threshold);
   }
 
-  private sceneOf(shown: Shown) {
+  private sceneOf(shown = this.shown) {
     return sceneOf(shown, this.controls.overlay, this.model.slices.window);
   }
 
   private draw(): void {
-    const scene = this.sceneOf(this.shown);
+    const scene = this.sceneOf();
     const settled = document.body.dataset["state"] !== "working";
     if (scene) void this.viewer.show(scene, this.controls.point, settled);
   }
@@ -183,15 +174,16 @@ export class App {
     this.draw();
   }
 
-  /** Let the sliders span the space that is shown. */
   private spanSpace(): void {
-    const { space, original, standard, matrix } = this.shown;
-    const picture = space === "standard" ? standard : original;
-    if (picture) this.controls.span(picture, matrix ? fromStandard(this.shown, START) : middleOf(picture));
+    const picture = this.sceneOf()?.base;
+    if (!picture) return;
+    const [low, high] = boundsOf(picture);
+    const middle = eachAxis((axis) => (low[axis]! + high[axis]!) / 2);
+    this.controls.span(picture, this.shown.matrix ? fromStandard(this.shown, START) : middle);
   }
 
   private restyle(): void {
-    const scene = this.sceneOf(this.shown);
+    const scene = this.sceneOf();
     this.strip.restyle(this.controls.overlay);
     if (scene) this.viewer.restyle(scene);
   }
@@ -201,7 +193,6 @@ export class App {
     this.viewer.moveTo(point);
   }
 
-  /** Let sliders and slices say where the viewer is. */
   private follow(point: Vector): void {
     this.controls.point = point;
     this.strip.mark(toStandard(this.shown, point)[1]);
@@ -234,9 +225,4 @@ function begun(name: string): Shown {
 
 function sectionOf(id: string): HTMLElement {
   return byId(id).closest("section")!;
-}
-
-function middleOf(picture: Volume): Vector {
-  const [low, high] = boundsOf(picture);
-  return eachAxis((axis) => (low[axis]! + high[axis]!) / 2);
 }

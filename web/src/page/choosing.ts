@@ -4,7 +4,6 @@ import { byId, element, fetched } from "./dom";
 
 type Take = (name: string, content: Promise<ArrayBuffer>) => void;
 
-/** A simulated scan that the build has chosen. */
 interface Example {
   kind: string;
   title: string;
@@ -40,14 +39,10 @@ export async function offerExamples(take: Take): Promise<void> {
   const place = byId("examples");
   for (const { kind, title, subject, severity, file } of examples) {
     const text = `test subject ${subject}, severity ${severity.toFixed(1)}`;
-    const content = [element("strong", {}, title), element("span", "small", text)];
-    const button = element("button", { type: "button", "data-kind": kind }, ...content);
-    button.addEventListener("click", () => {
-      take(
-        file,
-        fetched(`examples/${file}`).then((response) => response.arrayBuffer()),
-      );
-    });
+    const words = [element("strong", {}, title), element("span", "small", text)];
+    const button = element("button", { type: "button", "data-kind": kind }, ...words);
+    const content = async () => (await fetched(`examples/${file}`)).arrayBuffer();
+    button.addEventListener("click", () => take(file, content()));
     place.append(button);
   }
   place.parentElement!.hidden = examples.length === 0;

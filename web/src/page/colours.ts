@@ -2,10 +2,8 @@
 
 export type Direction = "AD" | "CN";
 
-/** What of the map is shown, and how. */
 export interface Overlay {
   direction: Direction;
-  /** 0 to 1. */
   opacity: number;
   /** Share of the map's largest value below which nothing is painted. */
   threshold: number;
@@ -35,7 +33,6 @@ export function lookupTable(direction: Direction) {
   };
 }
 
-/** Return a CSS gradient of the colours. */
 export function gradient(direction: Direction): string {
   return `linear-gradient(to right, ${STOPS[direction].map((stop) => `rgb(${stop.join(" ")})`).join(", ")})`;
 }

@@ -19,12 +19,11 @@ export class Controls {
     for (const input of [this.opacity, this.threshold]) input.addEventListener("input", restyle);
     byId("direction").addEventListener("change", restyle);
     byId("space").addEventListener("change", () => on.space());
-    for (const place of this.places) {
-      place.addEventListener("input", () => {
-        this.label();
-        on.move(this.point);
-      });
-    }
+    const move = () => {
+      this.label();
+      on.move(this.point);
+    };
+    for (const place of this.places) place.addEventListener("input", move);
     this.label();
   }
 
@@ -49,7 +48,6 @@ export class Controls {
     this.label();
   }
 
-  /** Let the sliders of the place span a volume. */
   span(picture: Volume, point: Vector): void {
     const [low, high] = boundsOf(picture);
     this.places.forEach((place, axis) => {
@@ -59,7 +57,6 @@ export class Controls {
     this.point = point;
   }
 
-  /** Return to the standard space, for a new scan. */
   reset(): void {
     byId("space").querySelector<HTMLInputElement>("[value=standard]")!.checked = true;
   }

@@ -13,14 +13,12 @@ export function element<Tag extends keyof HTMLElementTagNameMap>(
   return made;
 }
 
-/** Find an element that the page's markup has. */
 export function byId<Kind extends HTMLElement = HTMLElement>(id: string): Kind {
   const found = document.getElementById(id);
   if (!found) throw new Error(`no element has the id ${id}`);
   return found as Kind;
 }
 
-/** Fetch a file of this page. */
 export async function fetched(address: string): Promise<Response> {
   const response = await fetch(address);
   if (response.ok) return response;
@@ -29,7 +27,6 @@ export async function fetched(address: string): Promise<Response> {
   );
 }
 
-/** Offer a file as a download. */
 export function save(content: BlobPart, name: string, type: string): void {
   const address = URL.createObjectURL(new Blob([content], { type }));
   element("a", { href: address, download: name }).click();
@@ -44,7 +41,6 @@ export function percent(share: number): string {
   return `${Math.round(100 * share)}%`;
 }
 
-/** Write a number with a true minus sign. */
 export function signed(value: number, digits: number): string {
   const text = value.toFixed(digits);
   return text.replace("-", Number(text) === 0 ? "" : "−");

@@ -75,10 +75,6 @@ export class NiivueViewer implements Viewer {
     return shown;
   }
 
-  restyle(scene: Scene): void {
-    void this.show(scene);
-  }
-
   moveTo(point: Vector): void {
     if (this.base) {
       this.niivue.scene.crosshairPos = this.niivue.mm2frac(point);
@@ -145,12 +141,12 @@ function leastOf({ cam, overlay }: Scene): number {
 }
 
 function imageOf(
-  { data, shape, affine }: Volume,
+  volume: Volume,
   name: string,
   colormap: string,
   opacity: number,
   [cal_min, cal_max]: readonly [number, number],
 ): Promise<NVImage> {
-  const file = new File([writeNifti(data, shape, affine)], name);
+  const file = new File([writeNifti(volume)], name);
   return NVImage.loadFromFile({ file, name, colormap, opacity, cal_min, cal_max });
 }

@@ -11,7 +11,6 @@ export interface CamPicture {
   max: number;
 }
 
-/** What a section shows. */
 export interface Scene {
   base: Volume;
   /** Values that are drawn black and white. */
@@ -20,14 +19,6 @@ export interface Scene {
   overlay: Overlay;
 }
 
-/** For each axis that a section is across: the world axes that run right and up in it, and its sides. */
-const ACROSS = [
-  [1, 2],
-  [0, 2],
-  [0, 1],
-] as const;
-
-/** The letters left and right of a section. */
 export function sidesOf(axis: Axis): readonly [string, string] {
   return axis === 0 ? ["P", "A"] : ["L", "R"];
 }
@@ -41,10 +32,9 @@ export function paintSection(
   pixelMm: number,
 ): void {
   const [low, high] = boundsOf(base);
-  const [right, up] = ACROSS[axis];
-  const [width, height] = [right, up].map((side) =>
-    Math.max(1, Math.round((high[side] - low[side]) / pixelMm)),
-  ) as [number, number];
+  const [right, up] = ([0, 1, 2] as const).filter((other) => other !== axis) as [Axis, Axis];
+  const pixels = (side: Axis) => Math.max(1, Math.round((high[side] - low[side]) / pixelMm));
+  const [width, height] = [pixels(right), pixels(up)];
   Object.assign(canvas, { width, height });
   const context = canvas.getContext("2d")!;
   const image = context.createImageData(width, height);

@@ -37,7 +37,6 @@ export function sceneOf(
   return original && { base: original, window: originalWindow!, cam: originalCam, overlay };
 }
 
-/** Return a map where the scan lies. */
 export function moved(cam: CamPicture, matrix: number[][]): CamPicture {
   return { ...cam, picture: { ...cam.picture, affine: product(matrix, cam.picture.affine) } };
 }

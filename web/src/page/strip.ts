@@ -12,7 +12,6 @@ interface Slice {
   map?: Float32Array;
 }
 
-/** Slices in a row on a wide screen. */
 const MOST_COLUMNS = 16;
 
 export class Strip {
@@ -59,7 +58,6 @@ export class Strip {
     this.paint(slice, index, overlay);
   }
 
-  /** Mark the slice that the crosshair is nearest to. */
   mark(yMm: number): void {
     const distances = (this.given?.yMm ?? []).map((place) => Math.abs(place - yMm));
     const nearest = distances.indexOf(Math.min(...distances));

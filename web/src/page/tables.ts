@@ -13,7 +13,6 @@ const COLUMNS = [
   ["z", "z against CN", "Standard deviations of cognitively normal training scans"],
   ["cam_share", "Share of map", "Share of the positive map inside the brain that lies in the region"],
 ] as const;
-/** The z at which a bar ends. */
 const WIDEST_Z = 4;
 const VERDICTS = {
   refused: { order: 0, mark: "×", words: "refused" },
@@ -27,6 +26,7 @@ export function showAnswer(place: HTMLElement, answer: Answer, model: ModelDocum
     p >= threshold ? ["AD", "CN", "At or above"] : (["CN", "AD", "Below"] as const);
   const { auc, test_subjects: subjects } = model.performance;
   const limit = percent(threshold);
+  const likeness = `more like the ${side} than the ${other} scans it has learned from`;
   const scale = element(
     "div",
     { class: `scale ${side.toLowerCase()}`, "aria-hidden": "true" },
@@ -40,10 +40,7 @@ export function showAnswer(place: HTMLElement, answer: Answer, model: ModelDocum
   const flags = checks.filter((check) => check.verdict === "flagged").map((check) => check.reason);
   const [value, low, high] = [auc.value, auc.low, auc.high].map((share) => share.toFixed(2));
   const paragraphs = [
-    [
-      "",
-      `${where} the threshold of ${limit}: more like the ${side} than the ${other} scans it has learned from.`,
-    ],
+    ["", `${where} the threshold of ${limit}: ${likeness}.`],
     ["meaning", answer.meaning],
     ["small", `AUC ${value} (${low} to ${high}) on ${subjects} held-out subjects.`],
     ["warning", answer.leaky ? LEAKY : ""],
@@ -106,7 +103,6 @@ function regionRow({ name, uptake, z, cam_share, ad_pattern }: RegionRow): HTMLT
   );
 }
 
-/** Draw the checks into a list, those that failed first. */
 export function showChecks(
   list: HTMLElement,
   checks: readonly CheckRow[],

@@ -1,21 +1,14 @@
-/**
- * What shows a volume. While the worker computes, three sections on plain canvases, which cost the page little;
- * then NiiVue with planes and 3D, where there is WebGL2.
- */
+/** Three sections on plain canvases while the worker computes; then NiiVue, where there is WebGL2. */
 
 import { boundsOf, eachAxis, type Vector } from "../imaging";
 import { element } from "./dom";
 import { paintSection, sidesOf, type Axis, type Scene } from "./sections";
 
 export interface Viewer {
-  /** Show a volume and the map over it; returns when it is drawn. */
   show(scene: Scene): Promise<void>;
-  /** Change what is shown of the map. */
-  restyle(scene: Scene): void;
   moveTo(point: Vector): void;
 }
 
-/** Called with the place that the user has moved to, in world mm. */
 export type OnMove = (point: Vector) => void;
 
 const PIXEL_MM = 1.5;
@@ -48,14 +41,14 @@ export class StagedViewer {
     if (turn !== this.turn) return;
     await viewer.show(this.scene);
     if (turn !== this.turn) return;
-    viewer.restyle(this.scene);
+    void viewer.show(this.scene);
     viewer.moveTo(this.point);
     this.activate(viewer);
   }
 
   restyle(scene: Scene): void {
     this.scene = scene;
-    this.active.restyle(scene);
+    void this.active.show(scene);
   }
 
   moveTo(point: Vector): void {
@@ -88,7 +81,6 @@ export class StagedViewer {
   }
 }
 
-/** Three sections, which need no WebGL. */
 class PlaneViewer implements Viewer {
   readonly note = element("p", "note", "3D comes with the answer.");
   private readonly canvases = NAMES.map(() => element("canvas", { role: "img" }));
@@ -114,21 +106,12 @@ class PlaneViewer implements Viewer {
 
   async show(scene: Scene): Promise<void> {
     const [low, high] = boundsOf(scene.base);
-    this.point = eachAxis((n) => Math.min(Math.max(this.point[n]!, low[n]!), high[n]!));
-    this.restyle(scene);
-  }
-
-  restyle(scene: Scene): void {
     this.scene = scene;
-    this.paintSoon();
+    this.moveTo(eachAxis((n) => Math.min(Math.max(this.point[n]!, low[n]!), high[n]!)));
   }
 
   moveTo(point: Vector): void {
     this.point = point;
-    this.paintSoon();
-  }
-
-  private paintSoon(): void {
     cancelAnimationFrame(this.frame);
     this.frame = requestAnimationFrame(() =>
       this.canvases.forEach((canvas, axis) => {

@@ -1,24 +1,7 @@
 /** Answer for one scan, as `adpet predict` does. */
 
-import {
-  InputError,
-  backProject,
-  coronalSlices,
-  eachAxis,
-  fixed,
-  largest,
-  percent,
-  pooledProbability,
-  qualityChecks,
-  readNifti,
-  refusal,
-  regionTable,
-  rounded,
-  normalize,
-  writeNifti,
-  type Model,
-  type Volume,
-} from "../imaging";
+import * as imaging from "../imaging";
+import { eachAxis, fixed, largest, percent, rounded, type Model, type Volume } from "../imaging";
 import type { Finding, Scored, Step } from "../messages";
 import type { ModelDocument } from "../model.generated";
 import type { Network } from "./network";
@@ -29,12 +12,7 @@ type Send = (finding: Finding, transfer?: Transferable[]) => void;
 const MOST_SEEN = 2 ** 24;
 const PROBABILITY_DECIMALS = 6;
 
-/**
- * Answer for one scan, and report on the way.
- *
- * @param isStale - True if a later scan has taken this one's place.
- * @throws InputError with the sentence that the user sees.
- */
+/** Answer for one scan, and report on the way, until a later scan makes this one stale. */
 export async function answerFor(
   name: string,
   bytes: Uint8Array,
@@ -45,20 +23,20 @@ export async function answerFor(
   const step = (which: Step, done: number) => send({ kind: "progress", step: which, done });
   const copied = (volume: Volume): Volume => ({ ...volume, data: volume.data.slice() });
   step("reading", 0);
-  const scan = readNifti(bytes, name);
+  const scan = imaging.readNifti(bytes, name);
   const original = copied(thinned(scan));
   send({ kind: "original", picture: original }, [original.data.buffer as ArrayBuffer]);
   step("aligning", 0);
-  const { volume, matrix, similarity } = normalize(scan, model, (done) => step("aligning", done));
-  const checks = qualityChecks(scan, { volume, matrix, similarity }, model);
+  const { volume, matrix, similarity } = imaging.normalize(scan, model, (done) => step("aligning", done));
+  const checks = imaging.qualityChecks(scan, { volume, matrix, similarity }, model);
   const picture = copied(volume);
   send({ kind: "standard", picture, matrix, checks }, [picture.data.buffer as ArrayBuffer]);
-  const sentence = refusal(checks);
-  if (sentence) throw new InputError(`${name}: ${sentence}`);
+  const sentence = imaging.refusal(checks);
+  if (sentence) throw new imaging.InputError(`${name}: ${sentence}`);
   if (isStale()) return;
   const { constants } = model;
   const { y_mm: yMm, size } = constants.slices;
-  const pixels = coronalSlices(volume, model);
+  const pixels = imaging.coronalSlices(volume, model);
   send({ kind: "slices", pixels, size, yMm });
   const scored: Scored[] = [];
   for (let index = 0; index < yMm.length; index++) {
@@ -70,10 +48,10 @@ export async function answerFor(
     await new Promise((resolve) => setTimeout(resolve, 0));
     if (isStale()) return;
   }
-  const cam = backProject(Float32Array.from(scored.flatMap(({ map }) => [...map])), model);
+  const cam = imaging.backProject(Float32Array.from(scored.flatMap(({ map }) => [...map])), model);
   const probabilities = scored.map(({ probability }) => probability);
-  const probability = pooledProbability(probabilities, model);
-  const { shape, affine } = model.template;
+  const probability = imaging.pooledProbability(probabilities, model);
+  const map: Volume = { ...model.template, data: cam };
   send({
     kind: "answer",
     answer: {
@@ -90,12 +68,12 @@ export async function answerFor(
       })),
       similarity_to_template: rounded(similarity, 4),
       matrix,
-      regions: regionTable(volume, cam, model),
+      regions: imaging.regionTable(volume, cam, model),
       checks,
     },
-    cam: { data: cam, shape, affine },
+    cam: map,
     camMax: largest(cam),
-    camFile: writeNifti(cam, shape, affine),
+    camFile: imaging.writeNifti(map),
   });
 }
 
@@ -113,16 +91,8 @@ export function meaningOf(probability: number, { calibration, performance }: Mod
 }
 
 function thinned(volume: Volume): Volume {
-  const { data, shape, affine } = volume;
-  if (data.length <= MOST_SEEN) return volume;
-  const [ni, nj, nk] = eachAxis((axis) => Math.ceil(shape[axis]! / 2));
-  const kept = new Float32Array(ni * nj * nk);
-  let at = 0;
-  for (let i = 0; i < ni; i++) {
-    for (let j = 0; j < nj; j++) {
-      for (let k = 0; k < nk; k++) kept[at++] = data[(2 * i * shape[1] + 2 * j) * shape[2] + 2 * k]!;
-    }
-  }
-  const doubled = affine.map((row) => row.map((value, column) => (column < 3 ? 2 * value : value)));
-  return thinned({ data: kept, shape: [ni, nj, nk], affine: doubled });
+  if (volume.data.length <= MOST_SEEN) return volume;
+  const shape = eachAxis((axis) => Math.ceil(volume.shape[axis]! / 2));
+  const affine = imaging.product(volume.affine, imaging.diagonal([2, 2, 2]));
+  return thinned({ data: imaging.resample(volume, { shape, affine }), shape, affine });
 }

@@ -1,7 +1,4 @@
-/**
- * Fetch the model next to the page, each file checked against the digest that `model.json` names: over HTTPS and on
- * loopback, since browsers compute none elsewhere.
- */
+/** Fetch the model; over HTTPS and on loopback, its files are checked against the digests of `model.json`. */
 
 import { InputError, MODEL_IMAGES, openModel, type Model } from "../imaging";
 import type { ModelDocument } from "../model.generated";

@@ -17,7 +17,6 @@ export class Network {
     return new Network(await ort.InferenceSession.create(content, { executionProviders: ["wasm"] }));
   }
 
-  /** Score one slice of `size` by `size` bytes. */
   async score(slice: Uint8Array, size: number): Promise<Scored> {
     const input = new ort.Tensor("uint8", slice, [1, size, size, 1]);
     const { cam, probability } = await this.session.run({ slices: input });
