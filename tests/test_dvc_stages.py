@@ -17,10 +17,10 @@ FILES = (Path("data/simulated/dvc.yaml"), Path("dvc.yaml"))
 # Modules that stages import without depending on them, because no result follows from them:
 EXEMPT = (
     # what only logs; `register` is the exception, since its result is what it logs,
-    "adpet.tracking",
-    # what reads parameters, paths and files, starts processes and says errors.
-    "adpet.params", "adpet.paths", "adpet.storage", "adpet.parallel", "adpet.errors", "adpet.malloc",
-    "adpet.temporary", "adpet.processes", "adpet.dvc_cache",
+    "adpet.tracking", "adpet.stages.common.tracking",
+    # what reads parameters, paths and files, checks their form, starts processes and says errors.
+    "adpet.params", "adpet.paths", "adpet.storage", "adpet.contracts", "adpet.parallel", "adpet.errors",
+    "adpet.malloc",
 )  # fmt: skip
 # Another colour of a curve is not worth a new network.
 DRAWN = {"tune": "adpet.reporting", "train": "adpet.reporting"}
