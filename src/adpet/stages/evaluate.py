@@ -119,7 +119,7 @@ def draw() -> None:
 
 
 def run(params: Params) -> None:
-    """Write predictions, metrics, tables and figures, and add them to the training's MLflow run."""
+    """Write predictions, metrics, tables and figures; log to MLflow."""
     trained = read_contract(paths.RUN, TrainingRun)
     split = read_split(paths.SPLIT)
     leaky = trained.leaky

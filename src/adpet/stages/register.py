@@ -22,7 +22,7 @@ from adpet.tracking.ui_notes import Origin
 
 
 def run(params: Params) -> None:
-    """Create the version, or find the one that this run has already, and write ``version.json``."""
+    """Create or find the run's version; write ``version.json``."""
     metrics, trained = read_contract(paths.METRICS, Metrics), read_contract(paths.RUN, TrainingRun)
     audit = read_contract(paths.AUDIT, LeakageDocument).leakage.audit
     lineage = trained.lineage
@@ -50,7 +50,7 @@ def run(params: Params) -> None:
             **_weights(params),
             registry.AUDIT: audit.verdict,
             **evidence,
-            # By these, versions are looked through: on whom it was tested, and for what it is.
+            # Tags to filter versions by.
             "adpet.test_subjects": str(metrics.counts.subjects),
             "adpet.beats": ", ".join(beaten) or "none",
             "adpet.use": "research only",
@@ -108,7 +108,7 @@ def _delivered(audit: LeakageTest, evidence: Evidence, lineage_id: str) -> tuple
 
 
 def _description(origin: Origin, metrics: Metrics) -> str:
-    """Return AUC, origin, and the model card up to MLflow's limit."""
+    """Return AUC, origin and as much model card as fits."""
     auc = metrics.subject.auc
     first = f"AUC {auc.value:.3f} ({auc.low:.3f} to {auc.high:.3f}). {origin.of_version()}\n\n"
     try:
