@@ -94,13 +94,12 @@ def test_a_fit_that_ends_early_has_gone_the_way_of_the_whole_one(project_root, t
             small,
             refs,
             [],
-            checkpoint=tmp_path / f"{epochs}.npz",
-            label="fit",
-            log=lambda row, _, rows=rows: rows.append({key: row[key] for key in ("loss", "learning_rate")}),
-            epochs=epochs,
+            epochs=3,
+            stop_after=epochs,
+            on_epoch=lambda row, _, rows=rows: rows.append((row["loss"], row["learning_rate"])),
         )
     assert seen[2] == seen[3][:2]
-    assert seen[2][1]["learning_rate"] < seen[2][0]["learning_rate"]
+    assert seen[2][1][1] < seen[2][0][1]
 
 
 def test_a_model_is_not_evaluated_on_whom_it_was_trained_on():

@@ -119,6 +119,7 @@ def _train_fold(
         params,
         slice_refs(trained),
         slice_refs(scored[scored["part"] == "validation"]),
+        epochs=params.train.epochs,
         checkpoint=work / f"fold-{fold}.npz",
     )
     probability = predict(model, slice_refs(scored), batch_size=params.train.batch_size)

@@ -102,9 +102,10 @@ def _validated(
         params,
         training,
         validation,
+        epochs=params.train.epochs,
         checkpoint=work / "checkpoint.npz",
         label="train",
-        log=tracked.log_metrics,
+        on_epoch=tracked.log_metrics,
     )
     # Without folds the tested validate, as in 2019: what is chosen after the training is not chosen on them.
     rows = split[split["part"] == fold_name(params.split.validation_fold)].assign(probability=np.nan)
@@ -126,10 +127,11 @@ def _refitted(
         params,
         all_training(split, params),
         [],
+        epochs=params.train.epochs,
+        stop_after=epochs,
         checkpoint=work / "refit.npz",
         label="refit",
-        log=lambda row, epoch: tracked.log_metrics({f"refit.{key}": row[key] for key in row}, epoch),
-        epochs=epochs,
+        on_epoch=lambda row, epoch: tracked.log_metrics({f"refit.{key}": row[key] for key in row}, epoch),
     )[0]
 
 

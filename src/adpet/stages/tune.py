@@ -14,20 +14,13 @@ from adpet.imaging.slices import resize_maps
 from adpet.learning.data import SliceRef
 from adpet.learning.saliency import class_activation_maps
 from adpet.learning.search import TrialHandle, TrialRow, search
-from adpet.learning.training import RISING, set_determinism, train
-from adpet.parallel import epochs_shown
+from adpet.learning.training import RISING, set_determinism
 from adpet.params import Params
 from adpet.reporting.brain_figures import cam_montage
 from adpet.reporting.style import save_figure
 from adpet.reporting.training_figures import search_figure
 from adpet.stages.common.checks import may_log_images
-from adpet.stages.common.fitting import (
-    augmentation,
-    network,
-    optimisation,
-    search_space,
-    training_and_validation,
-)
+from adpet.stages.common.fitting import fit, search_space, training_and_validation
 from adpet.stages.common.grid import coronal_grid
 from adpet.stages.common.tables import write_table
 from adpet.stages.common.tracking import log_data, stage_lineage
@@ -129,27 +122,18 @@ class _Trial:
     def _fit(self, trial: TrialHandle, fold: int, params: Params, tracked: RunHandle) -> list[float]:
         """Train with one fold held out; return the epochs' measures."""
         training, validation = training_and_validation(self.split, params, fold=fold)
-        model = network(params)
         values: list[float] = []
 
-        def on_epoch(epoch: int, row: dict[str, float]) -> bool:
+        def on_epoch(row: dict[str, float], epoch: int) -> bool:
             step = fold * params.tune.epochs + epoch
             values.append(row[params.train.monitor])
             tracked.log_metrics(row, step=step)
             return trial.report(step, values[-1])
 
         label = f"trial {trial.number + 1}/{params.tune.trials}"
-        with epochs_shown(params.tune.epochs, label=label, on_epoch=on_epoch) as shown:
-            train(
-                model,
-                training,
-                validation,
-                optimisation=optimisation(params, epochs=params.tune.epochs),
-                augmentation=augmentation(params),
-                monitor=params.train.monitor,
-                seed=params.seed,
-                on_epoch=shown,
-            )
+        model, _ = fit(
+            params, training, validation, epochs=params.tune.epochs, label=label, on_epoch=on_epoch
+        )
         if fold == 0 and may_log_images(params):
             title = f"Trial {trial.number}, a validation scan with AD"
             _log_montage(model, validation, params, tracked, title=title)

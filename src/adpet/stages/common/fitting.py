@@ -70,53 +70,44 @@ def network(params: Params) -> "keras.Model":
     return build_model(**params.model.model_dump(), seed=params.seed)
 
 
-def augmentation(params: Params) -> Augmentation:
-    """Return the augmentation settings, after the search."""
-    return Augmentation(**params.augment.model_dump())
-
-
-def optimisation(params: Params, *, epochs: int) -> Optimisation:
-    """Return the settings of a fit over `epochs`."""
-    settings = params.train.model_dump(exclude={"monitor", "epochs"})
-    return Optimisation(**settings, epochs=epochs)
-
-
 def fit(
     params: Params,
     training: list[SliceRef],
     validation: list[SliceRef],
     *,
-    checkpoint: Path,
+    epochs: int,
+    stop_after: int | None = None,
+    checkpoint: Path | None = None,
     label: str | None = None,
-    log: Callable[[dict[str, float], int], None] = lambda *_: None,
-    epochs: int | None = None,
+    on_epoch: Callable[[dict[str, float], int], bool | None] = lambda *_: None,
 ) -> tuple["keras.Model", History]:
     """Train a new network, or continue from `checkpoint`.
 
     Parameters
     ----------
+    stop_after : int, optional
+        End after this many epochs, on the schedule of all `epochs`.
     label : str, optional
         Name of the progress bar; without one there is no bar.
-    log : callable
-        Called with each epoch's row and number.
-    epochs : int, optional
-        End after this many, on the schedule of all ``train.epochs``.
+    on_epoch : callable
+        Called with each epoch's row and number; the training ends where it returns True.
     """
     model = network(params)
-    epochs = epochs or params.train.epochs
+    last = stop_after or epochs
 
-    def on_epoch(epoch: int, row: dict[str, float]) -> bool:
-        log(row, epoch)
-        return epoch + 1 == epochs
+    def stops(epoch: int, row: dict[str, float]) -> bool:
+        return bool(on_epoch(row, epoch)) or epoch + 1 == last
 
-    bar = nullcontext(on_epoch) if label is None else epochs_shown(epochs, label=label, on_epoch=on_epoch)
+    bar = epochs_shown(last, label=label, on_epoch=stops) if label else nullcontext(stops)
     with bar as shown:
         history = train(
             model,
             training,
             validation,
-            optimisation=optimisation(params, epochs=params.train.epochs),
-            augmentation=augmentation(params),
+            optimisation=Optimisation(
+                **params.train.model_dump(exclude={"monitor", "epochs"}), epochs=epochs
+            ),
+            augmentation=Augmentation(**params.augment.model_dump()),
             monitor=params.train.monitor,
             seed=params.seed,
             checkpoint=checkpoint,
