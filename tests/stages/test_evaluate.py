@@ -107,16 +107,14 @@ def test_results_of_another_training_are_neither_exported_nor_registered(copied)
     path.write_text(json.dumps({**known, "lineage": "0" * 16}))
     for stage in ("export", "register"):
         refused = copied.adpet(stage, status=1).stderr
-        assert (
-            f"required the evaluation of the training {known['lineage']}; received that of {16 * '0'}"
-            in refused
-        )
+        said = f"required the evaluation of training {known['lineage']}; received {16 * '0'}"
+        assert said in refused
         assert "run: dvc repro evaluate" in refused
     path.write_text(json.dumps(known))
     path = copied.root / "results/leakage/leakage.json"
     path.write_text(path.read_text().replace('"split": "', '"split": "0'))
     refused = copied.adpet("register", status=1).stderr
-    assert "required the audit of the split" in refused
+    assert "required the leakage test of the split" in refused
     assert "run: dvc repro leakage" in refused
 
 
