@@ -142,10 +142,7 @@ def _without_nan(row: dict[str, float]) -> dict[str, float | None]:
 def _logged(
     result: FoldResult, params: Params, split: pd.DataFrame, facts: dict[str, Any], training_run: str
 ) -> FoldResult:
-    """Log a fold as a run below the training's.
-
-    Logged here and not where it is trained: one process writes to MLflow.
-    """
+    """Log a fold below the training's run."""
     with open_run(
         lineage=f"{facts['id']}.{result['fold']}",
         kind="fold",

@@ -88,7 +88,7 @@ def _baselines(split: pd.DataFrame, *, grid_mm: float) -> dict[str, Baseline]:
 def _of_volumes(
     scans: "pd.Series[str]", grid_mm: float
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Read all volumes once: (scans, blocks) and (scans, regions) features."""
+    """Return features of voxels, (scans, blocks), and regions, (scans, regions)."""
     atlas = load_atlas(BUILT_IN, grid_mm)
     regions: list[npt.NDArray[np.float32]] = []
 

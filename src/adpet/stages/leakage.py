@@ -83,10 +83,7 @@ def _grid(params: Params) -> CoronalGrid:
 
 
 def _cut(scans: "pd.Series[str]", grid: CoronalGrid, window: tuple[float, float], work: Path) -> None:
-    """Write the planes of scans, unless a killed run has.
-
-    A checkpoint goes with the files it was made from, so they are not written twice.
-    """
+    """Write the planes of scans, unless a killed run has."""
     for scan in progress(scans, label="leakage: planes", unit="scan", total=len(scans)):
         path = work / f"{scan}.npy"
         if path.exists():

@@ -91,11 +91,7 @@ def _evidence(trained: TrainingRun, audit: LeakageTest, metrics: Metrics) -> Evi
 
 
 def _delivered(audit: LeakageTest, evidence: Evidence, lineage_id: str) -> tuple[str | None, dict[str, str]]:
-    """Add audit and evidence to the training's run.
-
-    Here, since the audit itself does not follow from a training. Returns the run's id where the registry is,
-    once the run is complete there, and the version's tag of the evidence.
-    """
+    """Complete the training's run; return its id and evidence."""
     numbers = {key: value for key, value in flatten(audit.document()).items() if not isinstance(value, str)}
     with append_to_run(lineage_id) as tracked:
         tracked.log_metrics({f"audit.{key}": value for key, value in numbers.items()})

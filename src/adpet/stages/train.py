@@ -78,13 +78,12 @@ def run(params: Params) -> None:
 
 def _preprocessing(params: Params, facts: dict[str, Any]) -> dict[str, Any]:
     """Return the model's preprocessing, for its metadata."""
-    refit = {"training": REFITTED} if params.refits() else {}
     return {
         "normalize": params.normalize.model_dump(mode="json"),
         "slice": params.slice.model_dump(mode="json"),
         "input_size": params.model.input_size,
         "lineage": facts["id"],
-    } | refit
+    } | ({"training": REFITTED} if params.refits() else {})
 
 
 def _settings(params: Params) -> dict[str, Any]:
@@ -149,18 +148,14 @@ def _tags(facts: dict[str, Any], *, leaky: bool, refits: bool) -> dict[str, str]
 
 
 def _whom(split: pd.DataFrame, params: Params) -> dict[str, Any]:
-    """Return the hashed subjects that were trained and validated on.
-
-    After a refit, ``before_refit`` has the training subjects of the validated network.
-    """
+    """Return the hashed subjects that were trained and validated on."""
     tested = split["part"] == "test"
     validated = split["part"] == fold_name(params.split.validation_fold) if params.split.folds else tested
     first = hashed(split.loc[~validated & ~tested, "subject"])
-    refits = params.refits()
     return {
-        "trained_on": hashed(split.loc[~tested, "subject"]) if refits else first,
+        "trained_on": hashed(split.loc[~tested, "subject"]) if params.refits() else first,
         "validated_on": hashed(split.loc[validated, "subject"]),
-        "before_refit": {"trained_on": first} if refits else None,
+        "before_refit": {"trained_on": first} if params.refits() else None,
     }
 
 

@@ -21,13 +21,7 @@ def refuse_trained_on(trained_on: Iterable[str], evaluated: Iterable[str]) -> No
 
 
 def refuse_shared(subjects: set[str], what: str) -> None:
-    """Refuse subjects on two sides of the split.
-
-    Raises
-    ------
-    LeakageError
-        With their number and the first three, unless `subjects` is empty.
-    """
+    """Refuse subjects on two sides of the split, if any."""
     if subjects:
         first = ", ".join(sorted(subjects)[:3])
         raise LeakageError(

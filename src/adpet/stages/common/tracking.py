@@ -19,10 +19,7 @@ def stage_lineage(
 ) -> dict[str, Any]:
     """Return the facts that a stage's result follows from.
 
-    Parameters
-    ----------
-    settings : mapping of str to value
-        The parameters that matter for the result, nested.
+    `settings` are the parameters that matter for it, nested.
     """
     return lineage(
         stage=stage, params=settings, raw=params.cohort.raw, split_hash=split_hash, seed=params.seed
