@@ -37,7 +37,7 @@ def test_no_folds_end_at_once_with_an_empty_summary(project_root, tmp_path):
 
 @pytest.fixture(scope="module")
 def refitted(finished, tmp_path_factory):
-    """A copy of the finished project that asks for folds, and so trains another network after the validated one."""
+    """The finished project, with folds asked for, and so with a refit."""
     refitted = copy_of(finished, tmp_path_factory.mktemp("refitted") / "project")
     refitted.set_params({"evaluate.cross_validation": FOLDS, "compute.workers": 2})
     refitted.adpet("train")
