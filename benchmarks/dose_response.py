@@ -17,19 +17,21 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from scipy import ndimage
+from sklearn.metrics import roc_auc_score
 
 from adpet.cohort.splits import read_split
 from adpet.imaging.nifti import Volume, read_volume
 from adpet.imaging.normalization import load_standard, normalize, to_suvr, to_uint8
 from adpet.imaging.registration import FWHM_PER_SIGMA, resample
 from adpet.imaging.slices import coronal_slices
+from adpet.learning.saliency import class_activation_maps
 from adpet.learning.training import set_determinism
 from adpet.params import Params, load_params
 from adpet.paths import BEST_TRIAL, SLICES, SPLIT
 from adpet.simulation.anatomy import GRID_MM, load_anatomy
 from adpet.simulation.subject import average_person, person_uptake
-from adpet.stages.common.fitting import augmentation, network, optimisation, training_and_validation
-from adpet.stages.common.grid import coronal_grid
+from adpet.stages.common.fitting import fit, training_and_validation
+from adpet.stages.slice import coronal_grid
 from adpet.storage import read_json
 
 DOSES = (0.0, 0.5, 1.0, 1.5, 2.0)
@@ -49,24 +51,15 @@ def main() -> None:
     set_determinism(options.seeds[0], params.compute.threads)
     split = read_split(SPLIT)
     dosed = real_slices(options.real, params)
-    print(
-        "seed  AUC    phantom CN  phantom AD  "
-        + "  ".join(f"dose {dose:.1f}" for dose in DOSES)
-        + "  verdict"
-    )
+    doses = "  ".join(f"dose {dose:.1f}" for dose in DOSES)
+    print(f"seed  AUC       CN mean     AD mean  {doses}  verdict")
     held = [judged(seed, split, dosed, params) for seed in options.seeds]
     sys.exit(0 if all(held) else 1)
 
 
 def real_slices(path: Path, params: Params) -> list[npt.NDArray[np.uint8]]:
     """Return the slices of the real image at each dose, made as those of any scan."""
-    standard = load_standard(
-        grid_mm=params.normalize.grid_mm,
-        reference=params.normalize.reference,
-        template=params.normalize.template,
-        align=params.normalize.align,
-        smoothing_mm=params.normalize.smoothing_mm,
-    )
+    standard = load_standard(**params.normalize.model_dump(exclude={"min_similarity"}))
     volume = normalize(read_volume(path), standard)[0]
     slices = []
     for dose in DOSES:
@@ -90,23 +83,9 @@ def spared(severity: float) -> Volume:
 
 def judged(seed: int, split: pd.DataFrame, dosed: list[npt.NDArray[np.uint8]], params: Params) -> bool:
     """Train with one seed, print its row, and say whether it holds."""
-    from sklearn.metrics import roc_auc_score
-
-    from adpet.learning.saliency import class_activation_maps
-    from adpet.learning.training import train
-
     params = params.with_values({"seed": seed})
-    training, validation = training_and_validation(split, params, fold=params.split.validation_fold)
-    model = network(params)
-    train(
-        model,
-        training,
-        validation,
-        optimisation=optimisation(params, epochs=params.train.epochs),
-        augmentation=augmentation(params),
-        monitor=params.train.monitor,
-        seed=seed,
-    )
+    slices = training_and_validation(split, params, fold=params.split.validation_fold)
+    model, _ = fit(params, *slices, epochs=params.train.epochs)
 
     def logit(slices: npt.NDArray[np.uint8]) -> float:
         return float(class_activation_maps(model, slices)[1].mean())

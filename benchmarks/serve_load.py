@@ -26,7 +26,6 @@ import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -46,35 +45,28 @@ START_S, LOOK_S = 120, 1.0
 # For a request, in which others may wait before it: on two cores eight lists take a minute.
 ANSWER_S = 300
 MB = 10**6
+# Kinds of requests, and how often each is sent.
+KINDS = {"good": 5, "list": 2, "bad": 2, "mixed": 1}
 # What memory may grow by, between the time after the start and the end.
 GROWTH = 1.1
 
 
-@dataclass
-class Seen:
-    """What the clients saw; they write to it one at a time."""
-
-    counts: Counter[str] = field(default_factory=Counter)
-    seconds: list[float] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def note(self, kind: str, seconds: float, problem: str = "") -> None:
-        """Count a request, and keep what was wrong with its answer."""
-        with self.lock:
-            self.counts[kind] += 1
-            if kind != "bad":
-                self.seconds.append(seconds)
-            if problem:
-                self.problems.append(f"{kind}: {problem}")
+# A request: its kind, the seconds to its answer, and what was wrong with that.
+Request = tuple[str, float, str]
 
 
 def main() -> None:
-    options = _options()
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("scans", nargs="+", type=Path, metavar="SCAN.nii.gz")
+    parser.add_argument("--minutes", type=float, default=5.0)
+    options = parser.parse_args()
     scans = _good(options.scans), _bad(options.scans[0])
     with tempfile.TemporaryDirectory() as temporary, _served(Path(temporary)) as (address, process):
         before = _files(temporary)
-        seen, ends = Seen(), time.monotonic() + 60 * options.minutes
+        seen: list[Request] = []
+        ends = time.monotonic() + 60 * options.minutes
         clients = [
             threading.Thread(target=_client, args=(number, address, scans, seen, ends), daemon=True)
             for number in range(CLIENTS)
@@ -84,19 +76,22 @@ def main() -> None:
         memory = list(_memory(process.pid, ends))
         for client in clients:
             client.join(ANSWER_S)
-        if process.poll() is not None:
-            seen.problems.append(f"the server ended with status {process.returncode}")
+        ended = process.poll() is not None
         left = _files(temporary) - before
-    _report(seen, memory, left, options.minutes)
+    _report(seen, memory, ["the server ended"] * ended + [f"a file is left: {path}" for path in sorted(left)])
 
 
 def _client(
-    number: int, address: str, scans: tuple[list[tuple[str, float]], list[str]], seen: Seen, ends: float
+    number: int,
+    address: str,
+    scans: tuple[list[tuple[str, float]], list[str]],
+    seen: list[Request],
+    ends: float,
 ) -> None:
     good, bad = scans
     chance = random.Random(number)  # noqa: S311 (which scan, no secret)
     while time.monotonic() < ends:
-        kind = chance.choices(("good", "list", "bad", "mixed"), (5, 2, 2, 1))[0]
+        kind = chance.choices(list(KINDS), list(KINDS.values()))[0]
         wanted = [
             chance.choice(good) for _ in range(chance.randint(2, 3) if kind in ("list", "mixed") else 1)
         ]
@@ -109,7 +104,7 @@ def _client(
             problem = _judged(kind, status, text, [probability for _, probability in wanted])
         except (OSError, ValueError, KeyError) as error:
             problem = f"{type(error).__name__}: {error}"
-        seen.note(kind, time.monotonic() - started, problem)
+        seen.append((kind, time.monotonic() - started, problem))
 
 
 def _judged(kind: str, status: int, text: str, wanted: list[float]) -> str:
@@ -227,47 +222,21 @@ def _files(folder: str) -> set[str]:
     }
 
 
-def _report(seen: Seen, memory: list[float], left: set[str], minutes: float) -> None:
+def _report(seen: list[Request], memory: list[float], problems: list[str]) -> None:
     fifth = max(len(memory) // 5, 1)
     early, late = statistics.median(memory[fifth : 2 * fifth] or memory), statistics.median(memory[-fifth:])
     if late > GROWTH * early:
-        seen.problems.append(f"memory grew from {early:.0f} to {late:.0f} MB")
-    if left:
-        seen.problems.append(f"files are left: {', '.join(sorted(left)[:5])}")
-    if not all(seen.counts[kind] for kind in ("good", "list", "bad", "mixed")):
-        seen.problems.append("required requests of each kind; received fewer; take more minutes")
-    seconds = sorted(seen.seconds) or [0.0]
-    rows = [
-        ("minutes, clients", f"{minutes:g}, {CLIENTS}"),
-        *((f"requests: {kind}", f"{seen.counts[kind]}") for kind in ("good", "list", "bad", "mixed")),
-        (
-            "seconds, median and 95 %",
-            f"{statistics.median(seconds):.1f}, {seconds[int(0.95 * (len(seconds) - 1))]:.1f}",
-        ),
-        ("memory early, late, most", f"{early:.0f}, {late:.0f}, {max(memory):.0f} MB"),
-        ("memory minute by minute", f"{', '.join(f'{one:.0f}' for one in _by_minute(memory))} MB"),
-        ("files left", f"{len(left)}"),
-        ("problems", f"{len(seen.problems)}"),
-    ]
-    for name, value in rows:
-        print(f"{name:<28}{value}")
-    for problem in seen.problems[:20]:
-        print(f"    {problem}")
-    sys.exit(bool(seen.problems))
-
-
-def _by_minute(memory: list[float]) -> list[float]:
-    looks = round(60 / LOOK_S)
-    return [statistics.median(memory[first : first + looks]) for first in range(0, len(memory), looks)]
-
-
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("scans", nargs="+", type=Path, metavar="SCAN.nii.gz")
-    parser.add_argument("--minutes", type=float, default=5.0)
-    return parser.parse_args()
+        problems.append(f"memory grew from {early:.0f} to {late:.0f} MB")
+    counts = Counter(kind for kind, *_ in seen)
+    if len(counts) < len(KINDS):
+        problems.append("required requests of each kind; received fewer; take more minutes")
+    problems += [f"{kind}: {problem}" for kind, _, problem in seen if problem]
+    seconds = [duration for kind, duration, _ in seen if kind != "bad"] or [0.0]
+    print(f"requests     {dict(counts)} of {CLIENTS} clients")
+    print(f"seconds      median {statistics.median(seconds):.1f}, 95 % {np.quantile(seconds, 0.95):.1f}")
+    print(f"memory       early {early:.0f}, late {late:.0f}, most {max(memory):.0f} MB")
+    print(f"problems     {len(problems)}", *problems[:20], sep="\n    ")
+    sys.exit(bool(problems))
 
 
 if __name__ == "__main__":

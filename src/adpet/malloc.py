@@ -1,8 +1,8 @@
 """Memory: keep freed memory for the next array.
 
 A network frees and takes its arrays at every step. glibc gives each large one back to the system, which hands
-out empty pages again: more than half of the processor time of a training on two cores
-(`benchmarks/memory.py`). Results do not change by a bit.
+out empty pages again: more than half of the processor time of a training on two cores. Results do not change
+by a bit.
 """
 
 import ctypes

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from adpet.errors import LeakageError
-from adpet.params import load_params, read_yaml, set_by_key, validate_params
+from adpet.params import load_params
 from adpet.paths import SLICES
 from adpet.stages.common.checks import hashed, may_log_images, refuse_trained_on
 from adpet.stages.common.fitting import all_training, fit, training_and_validation
@@ -31,13 +31,6 @@ def params(project_root):
     return load_params(project_root / "params.yaml")
 
 
-def changed(project_root, values):
-    document = read_yaml(project_root / "params.yaml")
-    for key, value in values.items():
-        set_by_key(document, key, value)
-    return validate_params(document, source="params.yaml")
-
-
 def subjects(refs):
     return [ref.subject for ref in refs]
 
@@ -49,21 +42,18 @@ def test_the_test_set_is_neither_trained_nor_validated_on(params):
     assert training[0].path.as_posix() == "data/processed/slices/s3_a.npy"
 
 
-def test_a_subject_on_two_sides_stops_before_training(params):
+def test_a_subject_on_two_sides_stops_every_training(params):
     leaking = pd.concat([SPLIT, SPLIT[:1].assign(part="fold-1")])
     with pytest.raises(LeakageError, match="received 1 trained on and held out: s1; run: dvc repro"):
         training_and_validation(leaking, params, fold=0)
+    with pytest.raises(LeakageError, match="received 1 trained on and held out: s1"):
+        all_training(leaking, params)
+    leaky = params.with_values({"split.unit": "slice"})
+    assert "s1" in subjects(training_and_validation(leaking, leaky, fold=0)[0])
 
 
-def test_a_split_that_was_asked_to_leak_may(project_root):
-    leaky = changed(project_root, {"split.unit": "slice"})
-    leaking = pd.concat([SPLIT, SPLIT[:1].assign(part="fold-1")])
-    training, _ = training_and_validation(leaking, leaky, fold=0)
-    assert "s1" in subjects(training)
-
-
-def test_without_folds_validation_is_on_the_test_set_as_in_2019(project_root):
-    protocol = changed(project_root, {"split.unit": "slice", "split.folds": 0} | FIXED)
+def test_without_folds_validation_is_on_the_test_set_as_in_2019(params):
+    protocol = params.with_values({"split.unit": "slice", "split.folds": 0} | FIXED)
     two = SPLIT.assign(part=["test", "train", "train", "train"])
     training, validation = training_and_validation(two, protocol, fold=0)
     assert (subjects(training), subjects(validation)) == (["s2", "s3", "s4"], ["s1"])
@@ -73,34 +63,27 @@ def test_all_training_subjects_are_all_but_the_tested(params):
     assert subjects(all_training(SPLIT, params)) == ["s2", "s3", "s4"]
 
 
-def test_a_validating_subject_that_is_also_tested_stops_the_training_on_all(params):
-    leaking = pd.concat([SPLIT, SPLIT[:1].assign(part="fold-0")])
-    with pytest.raises(LeakageError, match="received 1 trained on and held out: s1"):
-        all_training(leaking, params)
-
-
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-def test_a_fit_that_ends_early_has_gone_the_way_of_the_whole_one(project_root, tmp_path, monkeypatch):
+def test_a_fit_that_ends_early_has_gone_the_way_of_the_whole_one(params, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     SLICES.mkdir(parents=True)
     rng = np.random.default_rng(0)
     for scan in SPLIT["scan"]:
         np.save(SLICES / f"{scan}.npy", rng.integers(0, 255, (1, 32, 32), dtype=np.uint8))
     settings = {"model.input_size": 32, "model.alpha": 0.35, "train.epochs": 3, "train.batch_size": 2}
-    small = changed(project_root, FIXED | settings)
+    small = params.with_values(FIXED | settings)
     refs, seen = all_training(SPLIT, small), {3: [], 2: []}
     for epochs, rows in seen.items():
         fit(
             small,
             refs,
             [],
-            checkpoint=tmp_path / f"{epochs}.npz",
-            label="fit",
-            log=lambda row, _, rows=rows: rows.append({key: row[key] for key in ("loss", "learning_rate")}),
-            epochs=epochs,
+            epochs=3,
+            stop_after=epochs,
+            on_epoch=lambda row, _, rows=rows: rows.append((row["loss"], row["learning_rate"])),
         )
     assert seen[2] == seen[3][:2]
-    assert seen[2][1]["learning_rate"] < seen[2][0]["learning_rate"]
+    assert seen[2][1][1] < seen[2][0][1]
 
 
 def test_a_model_is_not_evaluated_on_whom_it_was_trained_on():
@@ -114,7 +97,8 @@ def test_hashes_do_not_name_subjects():
     assert hashed(["s2", "s1", "s1"]) == hashed(["s1", "s2"])
 
 
-def test_images_of_participants_stay_out_of_mlflow_unless_allowed(project_root, params):
+def test_images_of_participants_stay_out_of_mlflow_unless_allowed(params):
+    participants = params.with_values({"cohort.raw": "data/raw"})
     assert may_log_images(params)
-    assert not may_log_images(changed(project_root, {"cohort.raw": "data/raw"}))
-    assert may_log_images(changed(project_root, {"cohort.raw": "data/raw", "tracking.log_images": True}))
+    assert not may_log_images(participants)
+    assert may_log_images(participants.with_values({"tracking.log_images": True}))

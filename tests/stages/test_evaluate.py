@@ -5,7 +5,10 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from mlflow import MlflowClient
 from sklearn import metrics as sk
+
+from adpet.stages.evaluate import draw
 
 pytestmark = pytest.mark.slow
 
@@ -94,8 +97,6 @@ def test_the_figures_are_drawn_again_from_the_folder_alone(copied, monkeypatch):
     (copied.root / "data").rename(copied.root / "elsewhere")
     (copied.root / "results/train").rename(copied.root / "elsewhere/train")
     monkeypatch.chdir(copied.root)
-    from adpet.stages.evaluate import draw
-
     draw()
     assert {path.name: path.read_bytes() for path in folder.glob("*.png")} == before
     assert len(before) == 7
@@ -103,27 +104,26 @@ def test_the_figures_are_drawn_again_from_the_folder_alone(copied, monkeypatch):
 
 def test_results_of_another_training_are_neither_exported_nor_registered(copied):
     path = copied.root / "results/evaluate/findings.json"
-    known = json.loads(path.read_text())
-    path.write_text(json.dumps({**known, "lineage": "0" * 16}))
+    known = path.read_text()
+    lineage = json.loads(known)["lineage"]
+    path.write_text(known.replace(lineage, "0" * 16))
     for stage in ("export", "register"):
-        refused = copied.adpet(stage, status=1).stderr
-        assert (
-            f"required the evaluation of the training {known['lineage']}; received that of {16 * '0'}"
-            in refused
-        )
-        assert "run: dvc repro evaluate" in refused
-    path.write_text(json.dumps(known))
+        said = f"required the evaluation of training {lineage}; received {'0' * 16}; run: dvc repro evaluate"
+        assert said in copied.adpet(stage, status=1).stderr
+    path.write_text(known)
     path = copied.root / "results/leakage/leakage.json"
     path.write_text(path.read_text().replace('"split": "', '"split": "0'))
     refused = copied.adpet("register", status=1).stderr
-    assert "required the audit of the split" in refused
+    assert "required the leakage test of the split" in refused
     assert "run: dvc repro leakage" in refused
 
 
-def test_figures_and_tables_lie_where_mlflow_puts_those_of_two_runs_side_by_side(finished):
-    from mlflow import MlflowClient
+def client_of(workspace):
+    return MlflowClient(tracking_uri=f"sqlite:///{workspace.root}/mlflow.db")
 
-    client = MlflowClient(tracking_uri=f"sqlite:///{finished.root}/mlflow.db")
+
+def test_figures_and_tables_lie_where_mlflow_puts_those_of_two_runs_side_by_side(finished):
+    client = client_of(finished)
     run_id = client.get_model_version("adpet", "1").run_id
     at_the_top = {entry.path for entry in client.list_artifacts(run_id) if not entry.is_dir}
     figures = {path.name for path in (finished.root / "results/evaluate").glob("*.png")}
@@ -134,9 +134,6 @@ def test_learned_weights_reach_the_version(copied):
     copied.set_params({"evaluate.aggregation": "position_weights"})
     for stage in ("evaluate", "register"):
         copied.adpet(stage)
-    from mlflow import MlflowClient
-
-    client = MlflowClient(tracking_uri=f"sqlite:///{copied.root}/mlflow.db")
-    version = client.get_model_version_by_alias("adpet", "challenger")
+    version = client_of(copied).get_model_version_by_alias("adpet", "challenger")
     weights = copied.read_json("results/evaluate/position_weights.json")["weights"]
     assert version.tags["adpet.position_weights"] == str(weights)

@@ -10,15 +10,15 @@ from scipy import ndimage
 from adpet.cohort.scans import scans_table, write_scans
 from adpet.errors import InputError
 from adpet.imaging.template import fdg_template
-from adpet.params import read_yaml, set_by_key, validate_params
-from adpet.paths import ALIGNMENT, SCANS, VOLUMES
+from adpet.params import load_params
+from adpet.paths import SCANS, VOLUMES
 from adpet.stages import normalize
 from adpet.stages.common.tables import read_alignment
 
 
 @pytest.fixture
 def attempts(tmp_path, monkeypatch):
-    """Count the scans that are standardized, without the registration."""
+    """Count the scans that are normalized, without the registration."""
     (tmp_path / "volumes").mkdir()
     made = []
 
@@ -83,20 +83,14 @@ def cohort(tmp_path, monkeypatch, project_root):
         for file, subject in files.items()
     ]  # fmt: skip
     write_scans(SCANS, scans_table(rows))
-    document = read_yaml(project_root / "params.yaml")
-
-    def params(**values):
-        for key, value in ({"normalize.align": "none", "compute.workers": 1} | values).items():
-            set_by_key(document, key, value)
-        return validate_params(document, source="params.yaml")
-
-    return params
+    fast = {"normalize.align": "none", "compute.workers": 1}
+    return load_params(project_root / "params.yaml").with_values(fast)
 
 
 class TestOneImageUnderTwoNames:
     def test_both_scans_are_set_aside_with_the_reason_and_their_volumes_removed(self, cohort, capsys):
-        normalize.run(cohort(**{"cohort.max_rejected_fraction": 0.2}))
-        table = read_alignment(ALIGNMENT).set_index("scan")
+        normalize.run(cohort.with_values({"cohort.max_rejected_fraction": 0.2}))
+        table = read_alignment().set_index("scan")
         failed = table[~table["passed"]]
         assert list(failed.index) == ["sub-3", "sub-7"]
         assert failed.loc["sub-3", "reason"].startswith("the same image as sub-7 of another subject")
@@ -107,4 +101,4 @@ class TestOneImageUnderTwoNames:
 
     def test_they_count_as_unusable(self, cohort):
         with pytest.raises(InputError, match=r"2 of 13 scans .* the same image as"):
-            normalize.run(cohort(**{"cohort.max_rejected_fraction": 0.1}))
+            normalize.run(cohort.with_values({"cohort.max_rejected_fraction": 0.1}))

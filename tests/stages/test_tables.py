@@ -1,5 +1,7 @@
 """What is a word in a table stays one, whatever it looks like."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -34,10 +36,11 @@ def test_a_table_that_is_not_there_is_told_in_one_line(tmp_path):
 
 
 def test_the_evidence_of_a_version_knows_the_tested_by_the_hashes_of_a_training(subjects):
+    auc = SimpleNamespace(value=0.9, low=0.8, high=1.0)
     evidence = register._evidence(
-        {"trained_on": hashed(["NA"]), "validated_on": [], "leaky": False},
-        {"verdict": "clean", "reason": ""},
-        {"subject": {"auc": {"value": 0.9, "low": 0.8, "high": 1.0}}, "differences": {}},
+        SimpleNamespace(trained_on=hashed(["NA"]), validated_on=[], before_refit=None, leaky=False),
+        SimpleNamespace(verdict="clean", reason=""),
+        SimpleNamespace(subject=SimpleNamespace(auc=auc), differences={}),
     )
     assert sorted(evidence.tested["subject"]) == hashed(NAMES)
     assert evidence.known <= set(evidence.tested["subject"])

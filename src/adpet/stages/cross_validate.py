@@ -4,7 +4,6 @@ The hyperparameters are those of ``tune``, which has seen the subjects outside o
 reports the subjects that the search has not seen apart.
 """
 
-from collections.abc import Iterator
 from functools import partial
 from math import isnan
 from pathlib import Path
@@ -19,11 +18,11 @@ from adpet.contracts import TrainingRun, read_contract
 from adpet.evaluation.cross_validation import COLUMNS, fold_subjects, pooled_summary
 from adpet.parallel import map_in_processes, progress
 from adpet.params import Params
-from adpet.stages.common.checks import hashed, log_data, refuse_trained_on
+from adpet.stages.common.checks import hashed, refuse_trained_on
 from adpet.stages.common.tables import read_results, write_table
+from adpet.stages.common.tracking import log_data, log_to_training, stage_lineage
 from adpet.storage import fingerprint, read_json, work_dir, write_json
-from adpet.tracking.lineage import lineage
-from adpet.tracking.runs import append_to_run, find_run, open_run
+from adpet.tracking.runs import find_run, open_run
 from adpet.tracking.store import LEAKY
 from adpet.tracking.sync import start_tracking
 
@@ -57,22 +56,20 @@ def run(params: Params) -> None:
     start_tracking(Path.cwd(), experiment=params.tracking.experiment)
     _train_folds(params.with_values(read_json(paths.BEST_TRIAL)), split, training_run)
     summary = _pool(params, split)
-    with append_to_run(training_run) as tracked:
-        tracked.log_metrics({"cross_validation": summary})
-        tracked.log_artifact(paths.CROSS_VALIDATION_SUMMARY, "cross-validation")
+    log_to_training(
+        params, {"cross-validation": [paths.CROSS_VALIDATION_SUMMARY]}, {"cross_validation": summary}
+    )
 
 
 def _train_folds(params: Params, split: pd.DataFrame, training_run: str) -> None:
     """Train the folds' networks side by side; log and write."""
-    folds = subject_folds(params, split)
+    scans = read_scans(paths.SCANS)
+    people = subject_table(scans[scans["scan"].isin(split["scan"])])
+    folds = cross_validation_folds(people, folds=params.evaluate.cross_validation, seed=params.seed)
     rows = folds.to_csv(index=False, lineterminator="\n")
-    facts = lineage(
-        stage="cross_validate",
-        params=params.model_dump(include=SETTINGS, mode="json"),
-        raw=params.cohort.raw,
-        split_hash=fingerprint({"folds": rows, "slices": len(split)}),
-        seed=params.seed,
-    )
+    settings = params.model_dump(include=SETTINGS, mode="json")
+    split_hash = fingerprint({"folds": rows, "slices": len(split)})
+    facts = stage_lineage("cross_validate", params, settings, split_hash=split_hash)
     numbers = range(params.evaluate.cross_validation)
     with work_dir("cross_validate", facts) as work:
         train = partial(_train_fold, params=params, split=split, folds=folds, work=work)
@@ -81,27 +78,21 @@ def _train_folds(params: Params, split: pd.DataFrame, training_run: str) -> None
         results = [_logged(result, params, split, facts, training_run) for result in shown]
         predictions = [read_results(_predictions(work, number)).assign(fold=number) for number in numbers]
         write_table(pd.concat(predictions)[list(PREDICTION_COLUMNS)], paths.CROSS_VALIDATION_PREDICTIONS)
-    write_table(pd.DataFrame(list(_history(results))).drop(columns="seconds"), paths.CROSS_VALIDATION_HISTORY)
+    history = [
+        {"fold": result["fold"], "epoch": epoch} | row
+        for result in results
+        for epoch, row in enumerate(result["rows"])
+    ]
+    write_table(pd.DataFrame(history).drop(columns="seconds"), paths.CROSS_VALIDATION_HISTORY)
     kept = ("fold", "best_epoch", "trained_on")
     write_json(paths.CROSS_VALIDATION_FOLDS, [{key: result[key] for key in kept} for result in results])
 
 
-def subject_folds(params: Params, split: pd.DataFrame) -> pd.DataFrame:
-    """Assign every subject to a fold: subject, diagnosis, fold."""
-    scans = read_scans(paths.SCANS)
-    scans = scans[scans["scan"].isin(split["scan"])]
-    return cross_validation_folds(
-        subject_table(scans), folds=params.evaluate.cross_validation, seed=params.seed
-    )
-
-
-def fold_slices(split: pd.DataFrame, folds: pd.DataFrame, *, fold: int) -> pd.DataFrame:
+def _fold_slices(split: pd.DataFrame, folds: pd.DataFrame, *, fold: int) -> pd.DataFrame:
     """Return all slices with part and session, with `fold` tested."""
-    slices = split.drop(columns="part").merge(
-        fold_parts(folds, fold=fold), on="subject", how="left", validate="many_to_one"
-    )
-    slices["session"] = slices["scan"].map(read_scans(paths.SCANS).set_index("scan")["session"])
-    return slices
+    parts = fold_parts(folds, fold=fold)
+    slices = split.drop(columns="part").merge(parts, on="subject", how="left", validate="many_to_one")
+    return slices.assign(session=slices["scan"].map(read_scans(paths.SCANS).set_index("scan")["session"]))
 
 
 def _predictions(work: Path, fold: int) -> Path:
@@ -120,7 +111,7 @@ def _train_fold(
     from adpet.stages.common.fitting import fit, slice_refs
 
     set_determinism(params.seed, params.compute.threads)
-    slices = fold_slices(split, folds, fold=fold)
+    slices = _fold_slices(split, folds, fold=fold)
     trained, scored = slices[slices["part"] == "train"], slices[slices["part"] != "train"]
     trained_on = hashed(trained["subject"])
     refuse_trained_on(trained_on, hashed(scored["subject"]))
@@ -128,6 +119,7 @@ def _train_fold(
         params,
         slice_refs(trained),
         slice_refs(scored[scored["part"] == "validation"]),
+        epochs=params.train.epochs,
         checkpoint=work / f"fold-{fold}.npz",
     )
     probability = predict(model, slice_refs(scored), batch_size=params.train.batch_size)
@@ -144,17 +136,13 @@ def _train_fold(
 
 
 def _without_nan(row: dict[str, float]) -> dict[str, float | None]:
-    """Return a row with None for undefined values."""
     return {name: None if isnan(value) else value for name, value in row.items()}
 
 
 def _logged(
     result: FoldResult, params: Params, split: pd.DataFrame, facts: dict[str, Any], training_run: str
 ) -> FoldResult:
-    """Log a fold as a run below the training's.
-
-    Logged here and not where it is trained: one process writes to MLflow.
-    """
+    """Log a fold below the training's run."""
     with open_run(
         lineage=f"{facts['id']}.{result['fold']}",
         kind="fold",
@@ -170,23 +158,12 @@ def _logged(
     return result
 
 
-def _history(results: list[FoldResult]) -> Iterator[dict[str, Any]]:
-    for result in results:
-        for epoch, row in enumerate(result["rows"]):
-            yield {"fold": result["fold"], "epoch": epoch} | row
-
-
 def _pool(params: Params, split: pd.DataFrame) -> dict[str, Any]:
     """Write subjects and summary from the written predictions."""
-    positions = int(split["index"].max()) + 1
-    predictions = read_results(paths.CROSS_VALIDATION_PREDICTIONS)
+    aggregation, positions = params.evaluate.aggregation, int(split["index"].max()) + 1
+    table = read_results(paths.CROSS_VALIDATION_PREDICTIONS)
     scored = [
-        fold_subjects(
-            predictions[predictions["fold"] == fold],
-            fold=fold,
-            aggregation=params.evaluate.aggregation,
-            positions=positions,
-        )
+        fold_subjects(table[table["fold"] == fold], fold=fold, aggregation=aggregation, positions=positions)
         for fold in range(params.evaluate.cross_validation)
     ]
     subjects = pd.concat(scored).sort_values("subject", ignore_index=True)

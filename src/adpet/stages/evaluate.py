@@ -1,15 +1,14 @@
 """Score the held-out test subjects, with intervals, baselines and figures."""
 
 from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from adpet import paths
-from adpet.cohort.scans import read_scans
+from adpet.cohort.scans import read_scans, read_typed
 from adpet.cohort.splits import read_split
 from adpet.contracts import Metrics, TrainingRun, read_contract, write_contract
 from adpet.evaluation.aggregation import PREDICTION_COLUMNS, learn_position_weights, subject_probabilities
@@ -22,7 +21,6 @@ from adpet.evaluation.baselines import (
     region_model,
     voxel_features,
 )
-from adpet.evaluation.bootstrap import FloatArray
 from adpet.evaluation.comparison import auc_difference, findings, subgroup_table, subject_facts
 from adpet.evaluation.metrics import (
     calibration_points,
@@ -37,7 +35,7 @@ from adpet.imaging.template import brain_mask
 from adpet.learning.checkpoint import load_model
 from adpet.learning.training import predict, set_determinism
 from adpet.parallel import progress
-from adpet.params import Params, flatten
+from adpet.params import Params
 from adpet.reporting.performance_figures import (
     baselines_figure,
     calibration_figure,
@@ -50,10 +48,9 @@ from adpet.reporting.performance_figures import (
 from adpet.reporting.style import save_figure
 from adpet.stages.common.checks import hashed, refuse_trained_on
 from adpet.stages.common.fitting import slice_refs
-from adpet.stages.common.tables import read_results, read_validation, write_table
+from adpet.stages.common.tables import VALIDATION_COLUMNS, read_results, write_table
+from adpet.stages.common.tracking import log_to_training
 from adpet.storage import write_json
-from adpet.tracking.runs import append_to_run
-from adpet.tracking.sync import start_tracking
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
@@ -62,14 +59,11 @@ if TYPE_CHECKING:
 BLOCK_MM = 9.0
 
 
-class Baseline(NamedTuple):
-    """Predictions of test scans, and out-of-fold ones of training scans."""
-
-    test: pd.DataFrame
-    out_of_fold: pd.DataFrame
+# Predictions of test scans, and out-of-fold ones of training scans.
+Baseline = tuple[pd.DataFrame, pd.DataFrame]
 
 
-def baselines(split: pd.DataFrame, *, grid_mm: float) -> dict[str, Baseline]:
+def _baselines(split: pd.DataFrame, *, grid_mm: float) -> dict[str, Baseline]:
     """Fit every baseline on training subjects; predict the test subjects.
 
     A fact that no scan has, such as the site of a single hospital's cohort, gives no baseline.
@@ -78,16 +72,15 @@ def baselines(split: pd.DataFrame, *, grid_mm: float) -> dict[str, Baseline]:
     scans = split.drop_duplicates("scan")[["scan", "subject", "diagnosis", "part"]]
     scans = scans.merge(facts, on="scan", how="left", validate="one_to_one")
     voxels, regions = _of_volumes(scans["scan"], grid_mm)
+    known = {name: columns for name, columns in FACTS.items() if is_known(scans, columns)}
     wanted: dict[str, tuple[npt.NDArray[np.float32] | pd.DataFrame, Pipeline | None]] = {
         "regions": (regions, region_model()),
         "voxels": (voxels, None),
+        **{name: (scans[list(columns)], fact_model(columns)) for name, columns in known.items()},
     }
-    for name, columns in FACTS.items():
-        if is_known(scans, columns):
-            wanted[name] = scans[list(columns)], fact_model(columns)
     training = (scans["part"] != "test").to_numpy()
     return {
-        name: Baseline(*baseline_predictions(features, scans, training=training, model=model))
+        name: baseline_predictions(features, scans, training=training, model=model)
         for name, (features, model) in wanted.items()
     }
 
@@ -95,7 +88,7 @@ def baselines(split: pd.DataFrame, *, grid_mm: float) -> dict[str, Baseline]:
 def _of_volumes(
     scans: "pd.Series[str]", grid_mm: float
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Read all volumes once: (scans, blocks) and (scans, regions) features."""
+    """Return features of voxels, (scans, blocks), and regions, (scans, regions)."""
     atlas = load_atlas(BUILT_IN, grid_mm)
     regions: list[npt.NDArray[np.float32]] = []
 
@@ -110,7 +103,7 @@ def _of_volumes(
 
 
 def draw() -> None:
-    """Draw every figure anew."""
+    """Draw all figures from the written tables."""
     metrics = read_contract(paths.METRICS, Metrics).document()
     figures = {
         "roc": roc_figure(read_results(paths.ROC), read_results(paths.ROC_BAND), metrics=metrics),
@@ -126,23 +119,36 @@ def draw() -> None:
 
 
 def run(params: Params) -> None:
-    """Write predictions, metrics, tables and figures, and add them to the training's MLflow run."""
+    """Write predictions, metrics, tables and figures; log to MLflow."""
     trained = read_contract(paths.RUN, TrainingRun)
     split = read_split(paths.SPLIT)
     leaky = trained.leaky
     tested = split[split["part"] == "test"]
     # Without folds only tested subjects could choose a threshold: it stays 0.5, as in 2019.
-    validation = read_validation(paths.VALIDATION)
+    validation = read_typed(paths.VALIDATION, VALIDATION_COLUMNS)
     if not leaky:
-        _refuse_known(trained, tested, validation)
-    predictions = _with_sessions(pd.concat([_predicted(tested, params), validation], ignore_index=True))
+        refuse_trained_on(trained.trained_on, hashed(tested["subject"]))
+        # The validation fold was scored by the network before the refit, where there was one.
+        validated = trained.before_refit or trained
+        refuse_trained_on(validated.trained_on, hashed(validation["subject"]))
+    predictions = pd.concat([_predicted(tested, params), validation], ignore_index=True)
+    sessions = read_scans(paths.SCANS).set_index("scan")["session"]
+    predictions = predictions.assign(session=predictions["scan"].map(sessions))[list(PREDICTION_COLUMNS)]
     is_test = predictions["part"] == "test"
     test, validation = predictions[is_test], predictions[~is_test]
     # Rounded as written, so that what is written gives the same results again.
     weights = learn_position_weights(validation, positions=int(split["index"].max()) + 1).round(9)
-    metrics = _evaluation(test, validation, params, weights=weights, leaky=leaky)
-    subjects = subject_probabilities(test, aggregation=params.evaluate.aggregation, weights=weights)
-    compared = {} if leaky else baselines(split, grid_mm=params.normalize.grid_mm)
+    options: dict[str, Any] = {"aggregation": params.evaluate.aggregation, "weights": weights}
+    metrics = evaluation(
+        test,
+        validation,
+        seed=params.seed,
+        resamples=params.evaluate.resamples,
+        allow_shared_subjects=leaky,
+        **options,
+    )
+    subjects = subject_probabilities(test, **options)
+    compared = {} if leaky else _baselines(split, grid_mm=params.normalize.grid_mm)
     metrics |= {**_compared(subjects, compared, params), "leakage": {"leaky": int(leaky)}}
     write_table(predictions, paths.PREDICTIONS)
     write_json(paths.POSITION_WEIGHTS, {"weights": weights.tolist()})
@@ -151,17 +157,9 @@ def run(params: Params) -> None:
     write_json(paths.FINDINGS, {"lineage": trained.lineage.id, **findings(metrics)})
     write_contract(paths.METRICS, metrics, Metrics)
     draw()
-    _log(metrics, trained.lineage.id, params)
-
-
-def _refuse_known(trained: TrainingRun, tested: pd.DataFrame, validation: pd.DataFrame) -> None:
-    """Check that no subject is scored by a network that was fitted to it.
-
-    The validation fold was scored by the network before the refit, where there was one.
-    """
-    refuse_trained_on(trained.trained_on, hashed(tested["subject"]))
-    validated = trained.before_refit or trained
-    refuse_trained_on(validated.trained_on, hashed(validation["subject"]))
+    # In no folder: of two runs, MLflow's comparison shows side by side only the files at the top.
+    files = [paths.METRICS, paths.FINDINGS, paths.SUBGROUPS, *sorted(paths.EVALUATE.glob("*.png"))]
+    log_to_training(params, {None: files}, {"test": metrics})
 
 
 def _predicted(tested: pd.DataFrame, params: Params) -> pd.DataFrame:
@@ -171,34 +169,15 @@ def _predicted(tested: pd.DataFrame, params: Params) -> pd.DataFrame:
     return tested.assign(probability=probability.astype("float64"))
 
 
-def _with_sessions(predictions: pd.DataFrame) -> pd.DataFrame:
-    sessions = read_scans(paths.SCANS).set_index("scan")["session"]
-    return predictions.assign(session=predictions["scan"].map(sessions))[list(PREDICTION_COLUMNS)]
-
-
-def _evaluation(
-    test: pd.DataFrame, validation: pd.DataFrame, params: Params, *, weights: FloatArray, leaky: bool
-) -> dict[str, Any]:
-    return evaluation(
-        test,
-        validation,
-        aggregation=params.evaluate.aggregation,
-        seed=params.seed,
-        resamples=params.evaluate.resamples,
-        allow_shared_subjects=leaky,
-        weights=weights,
-    )
-
-
 def _compared(subjects: pd.DataFrame, compared: dict[str, Baseline], params: Params) -> dict[str, Any]:
     """Return each baseline's metrics, and the network's lead over it."""
     options: dict[str, Any] = {"seed": params.seed, "resamples": params.evaluate.resamples}
     document: dict[str, Any] = {"baselines": {}, "differences": {}}
-    for name, baseline in compared.items():
+    for name, (test, out_of_fold) in compared.items():
         # One row a scan: what is averaged is a subject's visits.
-        scored = evaluation(baseline.test, baseline.out_of_fold, aggregation="mean_logit", **options)
+        scored = evaluation(test, out_of_fold, aggregation="mean_logit", **options)
         document["baselines"][name] = {**scored["subject"], "threshold": scored["threshold"]}
-        other = subject_probabilities(baseline.test, aggregation="mean_logit")
+        other = subject_probabilities(test, aggregation="mean_logit")
         document["differences"][name] = auc_difference(subjects, other, **options)
     return document
 
@@ -214,27 +193,16 @@ def _write_tables(
     subjects: pd.DataFrame, test: pd.DataFrame, metrics: dict[str, Any], params: Params
 ) -> None:
     """Write all that the figures are drawn from."""
-    threshold = metrics["threshold"]
-    band = roc_band(subjects, seed=params.seed, resamples=params.evaluate.resamples)
-    tested = read_scans(paths.SCANS)
-    tested = tested[tested["scan"].isin(test["scan"])]
+    threshold, scans = metrics["threshold"], read_scans(paths.SCANS)
+    facts = subject_facts(scans[scans["scan"].isin(test["scan"])])
     called = (subjects["probability"] >= threshold).map({True: "AD", False: "CN"})
     tables = {
         paths.SUBJECTS: subjects.assign(called=called),
-        paths.SUBGROUPS: subgroup_table(subjects, subject_facts(tested), threshold=threshold),
+        paths.SUBGROUPS: subgroup_table(subjects, facts, threshold=threshold),
         paths.ROC: roc_curves(subjects, test),
-        paths.ROC_BAND: band,
+        paths.ROC_BAND: roc_band(subjects, seed=params.seed, resamples=params.evaluate.resamples),
         paths.PRECISION_RECALL: precision_recall_curves(subjects, test),
         paths.CALIBRATION: calibration_points(subjects, test),
     }
     for path, table in tables.items():
         write_table(table, path)
-
-
-def _log(metrics: dict[str, Any], lineage_id: str, params: Params) -> None:
-    start_tracking(Path.cwd(), experiment=params.tracking.experiment)
-    with append_to_run(lineage_id) as tracked:
-        tracked.log_metrics({f"test.{key}": value for key, value in flatten(metrics).items()})
-        # In no folder: of two runs, MLflow's comparison shows side by side only the files at the top.
-        for path in (paths.METRICS, paths.FINDINGS, paths.SUBGROUPS, *sorted(paths.EVALUATE.glob("*.png"))):
-            tracked.log_artifact(path)

@@ -1,7 +1,6 @@
 """Export the model as ONNX with constants for inference."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,7 @@ from adpet.cohort.scans import read_scans
 from adpet.cohort.splits import read_split
 from adpet.contracts import Metrics, TrainingRun, read_contract
 from adpet.errors import InputError
-from adpet.evaluation.bootstrap import bins_for, equal_mass_bins, exact_interval
+from adpet.evaluation.bootstrap import FloatArray, bins_for, equal_mass_bins, exact_interval
 from adpet.imaging.atlas import AD_PATTERN, Atlas, load_atlas
 from adpet.imaging.nifti import Volume, read_header, read_volume, write_volume
 from adpet.imaging.normalization import Standard, load_standard
@@ -49,74 +48,27 @@ from adpet.parallel import progress
 from adpet.params import Params
 from adpet.stages.common.checks import require_evaluation_of
 from adpet.stages.common.fitting import slice_refs
-from adpet.stages.common.grid import coronal_grid
 from adpet.stages.common.tables import MATRIX_COLUMNS, read_alignment, read_results
+from adpet.stages.slice import coronal_grid
 from adpet.storage import atomic_write, read_json, write_json
 
 if TYPE_CHECKING:
     import keras
 
+# (i, j, k): 1 where a voxel is mostly grey matter, 2 where it is mostly white matter.
+Tissue = npt.NDArray[np.uint8]
+
 # The SD of two equal subjects is 0, which no z-score can be divided by.
 SMALLEST_SD = 0.01
 
 
-@dataclass(frozen=True, eq=False)
-class Cohort:
-    """The training scans in numbers.
-
-    Attributes
-    ----------
-    cn_mean, cn_sd : list of float
-        Uptake of the atlas' regions in cognitively normal training subjects, one scan each.
-    profile : dict
-        As `profile_of` gives it, of all training scans.
-    limits : list of dict
-        As `limits_of` gives them.
-    """
-
-    cn_mean: list[float]
-    cn_sd: list[float]
-    profile: dict[str, Any]
-    limits: list[dict[str, Any]]
-
-
-def measured_cohort(
-    split: pd.DataFrame,
-    standard: Standard,
-    atlas: Atlas,
-    tissue: npt.NDArray[np.uint8],
-    *,
-    min_similarity: float,
-) -> Cohort:
-    """Measure the scans of everyone who is not tested.
-
-    Parameters
-    ----------
-    split : DataFrame
-        As `read_split` gives it, a row a slice.
-    standard : Standard
-        The space that the scans were brought to.
-    atlas : Atlas
-        Its labels on the standard grid.
-    tissue : (i, j, k) uint8 ndarray
-        1 where a voxel of the standard grid is mostly grey matter, 2 where it is mostly white matter.
-    min_similarity : float
-        Correlation with the template below which `normalize` set scans aside.
-
-    Returns
-    -------
-    Cohort
-        Uptake as a ratio to the reference region.
-
-    Raises
-    ------
-    InputError
-        If a scan, its registered volume or a table of a stage before is not there or cannot be read.
-    """
-    scans = _training_scans(split)
+def _measured(
+    scans: pd.DataFrame, standard: Standard, atlas: Atlas, tissue: Tissue
+) -> tuple[FloatArray, dict[str, FloatArray]]:
+    """Return the scans' uptake, (scans, regions), and quality measures."""
     labels = list(atlas.names)
     points = brain_points(standard.brain, standard.template.affine)
-    uptakes: list[npt.NDArray[np.float64]] = []
+    uptakes: list[FloatArray] = []
     rows: list[dict[str, float]] = []
     for scan in progress(scans.to_dict("records"), label="export", unit="scan", total=len(scans)):
         volume = read_volume(paths.VOLUMES / f"{scan['scan']}.nii")
@@ -138,21 +90,29 @@ def measured_cohort(
         )
     uptake = np.stack(uptakes)
     measured = {name: np.array([row[name] for row in rows]) for name in CHECKS}
-    measured["profile_distance"] = profile_distances(uptake, scans["subject"].to_numpy())
-    normal = uptake[((scans["diagnosis"] == "CN") & ~scans.duplicated("subject")).to_numpy()]
-    return Cohort(
-        cn_mean=normal.mean(axis=0).round(6).tolist(),
-        cn_sd=np.maximum(normal.std(axis=0, ddof=1), SMALLEST_SD).round(6).tolist(),
-        profile=profile_of(uptake),
-        limits=limits_of(measured, min_similarity=min_similarity),
-    )
+    return uptake, measured | {"profile_distance": profile_distances(uptake, scans["subject"].to_numpy())}
 
 
-def _training_scans(split: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per training scan, with its alignment."""
+def _cohort(
+    split: pd.DataFrame, standard: Standard, atlas: Atlas, tissue: Tissue, *, min_similarity: float
+) -> dict[str, Any]:
+    """Describe the training scans: regional uptake, profile, quality limits."""
     training = split.loc[split["part"] != "test", ["scan", "subject", "diagnosis"]].drop_duplicates("scan")
-    scans = read_scans(paths.SCANS)[["scan", "path"]]
-    return training.merge(scans, on="scan").merge(read_alignment(paths.ALIGNMENT), on="scan")
+    scans = training.merge(read_scans(paths.SCANS)[["scan", "path"]], on="scan")
+    scans = scans.merge(read_alignment(), on="scan")
+    uptake, measured = _measured(scans, standard, atlas, tissue)
+    # One scan each.
+    normal = uptake[((scans["diagnosis"] == "CN") & ~scans.duplicated("subject")).to_numpy()]
+    means = normal.mean(axis=0).round(6).tolist()
+    spreads = np.maximum(normal.std(axis=0, ddof=1), SMALLEST_SD).round(6).tolist()
+    return {
+        "regions": [
+            {"label": label, "name": name, "ad_pattern": name in AD_PATTERN, "cn_mean": mean, "cn_sd": sd}
+            for (label, name), mean, sd in zip(atlas.names.items(), means, spreads, strict=True)
+        ],
+        "profile": profile_of(uptake),
+        "quality": limits_of(measured, min_similarity=min_similarity),
+    }
 
 
 INTENDED_USE = (
@@ -166,22 +126,15 @@ APART = 1e-5
 def run(params: Params) -> None:
     """Write ``results/export``, whole or not at all."""
     split = read_split(paths.SPLIT)
-    settings = params.normalize
-    standard = load_standard(
-        grid_mm=settings.grid_mm,
-        reference=settings.reference,
-        template=settings.template,
-        align=settings.align,
-        smoothing_mm=settings.smoothing_mm,
-    )
-    atlas = load_atlas(params.explain.atlas, settings.grid_mm)
-    tissue = tissue_labels(settings.grid_mm)
-    cohort = measured_cohort(split, standard, atlas, tissue, min_similarity=settings.min_similarity)
+    standard = load_standard(**params.normalize.model_dump(exclude={"min_similarity"}))
+    atlas = load_atlas(params.explain.atlas, params.normalize.grid_mm)
+    tissue = tissue_labels(params.normalize.grid_mm)
+    cohort = _cohort(split, standard, atlas, tissue, min_similarity=params.normalize.min_similarity)
     with atomic_write(paths.EXPORT) as folder:
         folder.mkdir()
         _write_volumes(folder, standard, atlas, tissue)
         map_size = _write_network(folder / NETWORK, split[split["part"] == "test"], params)
-        document = _document(params, standard, atlas, cohort)
+        document = _document(params, standard) | cohort
         document["network"]["map_size"] = map_size
         document["files"] = {name: sha256(folder / name) for name in FILES}
         write_json(folder / DOCUMENT, document)
@@ -190,19 +143,20 @@ def run(params: Params) -> None:
 def furthest_apart(
     model: "keras.Model", network: Network, slices: Iterable[npt.NDArray[np.uint8]]
 ) -> dict[str, float]:
-    """Return the largest difference between trained and exported network's outputs.
+    """Return the largest difference between two networks' outputs.
 
     Parameters
     ----------
     model : keras.Model
+        Trained.
     network : Network
+        Exported.
     slices : iterable of (n, height, width, 1) uint8 ndarray
 
     Returns
     -------
     dict of str to float
-        `probability`, and `cam` relative to the largest value of all maps, or to 1 where that is larger; NaN
-        where a network answers so.
+        `probability`, and `cam` relative to the largest value of all maps, or to 1 where that is larger.
     """
     apart, largest = {"probability": 0.0, "cam": 0.0}, 1.0
     for batch in slices:
@@ -217,13 +171,7 @@ def furthest_apart(
 
 
 def require_same(path: Path, apart: Mapping[str, float]) -> None:
-    """Require that the exported network answers as the trained one.
-
-    Raises
-    ------
-    InputError
-        Where they lie further apart than `APART`.
-    """
+    """Require that the exported network answers as the trained one."""
     for name, distance in apart.items():
         if not distance <= APART:
             raise InputError(
@@ -246,7 +194,7 @@ def _write_network(path: Path, tested: pd.DataFrame, params: Params) -> list[int
     return [int(side) for side in model.get_layer(POOL_NAME).input.shape[1:3]]
 
 
-def _write_volumes(folder: Path, standard: Standard, atlas: Atlas, tissue: npt.NDArray[np.uint8]) -> None:
+def _write_volumes(folder: Path, standard: Standard, atlas: Atlas, tissue: Tissue) -> None:
     affine = standard.template.affine
     for name, data, dtype in (
         (TEMPLATE, standard.template.data, np.float32),
@@ -259,11 +207,12 @@ def _write_volumes(folder: Path, standard: Standard, atlas: Atlas, tissue: npt.N
         write_volume(folder / name, volume, dtype=dtype, space="mni")
 
 
-def _document(params: Params, standard: Standard, atlas: Atlas, cohort: Cohort) -> dict[str, Any]:
+def _document(params: Params, standard: Standard) -> dict[str, Any]:
+    """Return ``model.json`` without what is of files and cohort."""
     trained, metrics = read_contract(paths.RUN, TrainingRun), read_contract(paths.METRICS, Metrics)
     require_evaluation_of(trained.lineage.id)
-    subjects = read_results(paths.SUBJECTS)
-    settings, grid = params.normalize, coronal_grid(params)
+    grid, aggregation = coronal_grid(params), params.evaluate.aggregation
+    weights = read_json(paths.POSITION_WEIGHTS)["weights"]
     return {
         "format": FORMAT,
         "name": params.tracking.model_name,
@@ -275,13 +224,10 @@ def _document(params: Params, standard: Standard, atlas: Atlas, cohort: Cohort) 
         "network": {"file": NETWORK, "input_size": params.model.input_size},
         "files": {},
         "standard": {
-            "grid_mm": settings.grid_mm,
+            "grid_mm": params.normalize.grid_mm,
             "shape": list(standard.template.data.shape),
             "affine": standard.template.affine.tolist(),
-            "align": settings.align,
-            "smoothing_mm": settings.smoothing_mm,
-            "reference": settings.reference,
-            "min_similarity": settings.min_similarity,
+            **params.normalize.model_dump(include={"align", "smoothing_mm", "reference", "min_similarity"}),
         },
         "registration": registration_constants(),
         "slices": {
@@ -292,24 +238,16 @@ def _document(params: Params, standard: Standard, atlas: Atlas, cohort: Cohort) 
             "window": list(params.slice.window),
         },
         "aggregation": {
-            "method": params.evaluate.aggregation,
-            "weights": read_json(paths.POSITION_WEIGHTS)["weights"]
-            if params.evaluate.aggregation == "position_weights"
-            else None,
+            "method": aggregation,
+            "weights": weights if aggregation == "position_weights" else None,
         },
         "threshold": metrics.threshold,
-        "calibration": calibration(subjects),
+        "calibration": calibration(read_results(paths.SUBJECTS)),
         "performance": {
             "auc": metrics.subject.auc.document(),
             "test_subjects": metrics.counts.subjects,
         },
         "leaky": trained.leaky,
-        "regions": [
-            {"label": label, "name": name, "ad_pattern": name in AD_PATTERN, "cn_mean": mean, "cn_sd": sd}
-            for (label, name), mean, sd in zip(atlas.names.items(), cohort.cn_mean, cohort.cn_sd, strict=True)
-        ],
-        "profile": cohort.profile,
-        "quality": cohort.limits,
     }
 
 

@@ -17,20 +17,17 @@ LAB = "lab"
 
 
 def run(params: Params) -> None:
-    """Write ``scans.csv``, ``rejected.csv`` and ``ingest.json``.
-
-    Prints what it found: what is used, what was set aside and why, and how alike the groups are.
-    """
-    cohort = params.cohort
-    _require_lab_remote(Path(cohort.raw))
+    """Write ``scans.csv``, ``rejected.csv`` and ``ingest.json``; print a summary."""
+    cohort, raw = params.cohort, Path(params.cohort.raw)
+    _require_lab_remote(raw)
     collection = read_collection(
-        Path(cohort.raw),
+        raw,
         layout=cohort.layout,
-        table=_table_inside(Path(cohort.raw), "table", cohort.table),
+        table=_table_inside(raw, "table", cohort.table),
         diagnosis_column=cohort.diagnosis_column,
         diagnosis_map=cohort.diagnosis_map,
         diagnosis=cohort.diagnosis,
-        diagnosis_table=_table_inside(Path(cohort.raw), "diagnosis_table", cohort.diagnosis_table),
+        diagnosis_table=_table_inside(raw, "diagnosis_table", cohort.diagnosis_table),
         adni_level=cohort.adni_level,
         workers=params.compute.workers,
         notes=paths.INGEST_NOTES,
@@ -46,13 +43,7 @@ def run(params: Params) -> None:
 
 
 def _require_lab_remote(raw: Path) -> None:
-    """Refuse scans that `dvc push` sends to the default remote.
-
-    Raises
-    ------
-    InputError
-        If the ``.dvc`` file of the folder lacks ``remote: lab``.
-    """
+    """Refuse scans that `dvc push` sends to the default remote."""
     for folder in (raw, *raw.parents):
         file = folder.with_name(f"{folder.name}.dvc") if folder.name else folder
         if not file.is_file():
@@ -66,17 +57,9 @@ def _require_lab_remote(raw: Path) -> None:
 
 
 def _table_inside(raw: Path, key: str, name: str | None) -> Path | None:
-    """Return the path of a table inside of the collection.
-
-    Raises
-    ------
-    InputError
-        Where it lies elsewhere.
-    """
-    if name is None:
-        return None
-    table = raw / name
-    if not table.resolve().is_relative_to(raw.resolve()):
+    """Return the path of a table inside of the collection."""
+    table = raw / name if name else None
+    if table and not table.resolve().is_relative_to(raw.resolve()):
         raise InputError(
             f"params.yaml: cohort.{key}: required a path inside cohort.raw ({raw}), so that DVC versions "
             f"it with the scans; received {name}; move the file there"

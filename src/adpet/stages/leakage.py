@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from adpet import paths
@@ -27,8 +26,8 @@ from adpet.params import Params
 from adpet.reporting.performance_figures import leakage_figure
 from adpet.reporting.style import save_figure
 from adpet.stages.common.tables import read_alignment, write_table
+from adpet.stages.common.tracking import stage_lineage
 from adpet.storage import atomic_write, read_json, work_dir
-from adpet.tracking.lineage import lineage
 
 # Everything that the four networks follow from, except the code.
 SETTINGS: dict[str, Any] = {
@@ -47,13 +46,8 @@ def run(params: Params) -> None:
     """Write ``leakage.json``, predictions of four arms and their figure."""
     split_summary = read_json(paths.SPLIT_SUMMARY)
     subjects, scans = _audited(params, leaky=split_summary["leaky"])
-    facts = lineage(
-        stage="leakage",
-        params=params.model_dump(include=SETTINGS, mode="json"),
-        raw=params.cohort.raw,
-        split_hash=split_summary["hash"],
-        seed=params.seed,
-    )
+    settings = params.model_dump(include=SETTINGS, mode="json")
+    facts = stage_lineage("leakage", params, settings, split_hash=split_summary["hash"])
     with work_dir("leakage", facts) as work:
         grid = _grid(params)
         _cut(scans["scan"], grid, params.slice.window, work)
@@ -70,10 +64,8 @@ def _audited(params: Params, *, leaky: bool) -> tuple[pd.DataFrame, pd.DataFrame
 
     A slice split has no subject outside of its test set, and nothing to keep untouched.
     """
-    split = read_split(paths.SPLIT)
+    split, alignment, scans = read_split(paths.SPLIT), read_alignment(), read_scans(paths.SCANS)
     tested = set() if leaky else set(split.loc[split["part"] == TEST, "subject"])
-    alignment = read_alignment(paths.ALIGNMENT)
-    scans = read_scans(paths.SCANS)
     scans = scans[scans["scan"].isin(alignment.loc[alignment["passed"], "scan"])]
     people = subject_table(scans[~scans["subject"].isin(tested)])
     subjects = audit_subjects(people, most=params.leakage.subjects, seed=params.seed)
@@ -91,10 +83,7 @@ def _grid(params: Params) -> CoronalGrid:
 
 
 def _cut(scans: "pd.Series[str]", grid: CoronalGrid, window: tuple[float, float], work: Path) -> None:
-    """Write the planes of scans, unless a killed run has.
-
-    A checkpoint goes with the files it was made from, so they are not written twice.
-    """
+    """Write the planes of scans, unless a killed run has."""
     for scan in progress(scans, label="leakage: planes", unit="scan", total=len(scans)):
         path = work / f"{scan}.npy"
         if path.exists():
@@ -105,12 +94,8 @@ def _cut(scans: "pd.Series[str]", grid: CoronalGrid, window: tuple[float, float]
 
 
 def _slices(scans: pd.DataFrame, grid: CoronalGrid) -> pd.DataFrame:
-    rows = [
-        (scan, index, subject, diagnosis)
-        for scan, subject, diagnosis in zip(scans["scan"], scans["subject"], scans["diagnosis"], strict=True)
-        for index in range(len(grid.y_mm))
-    ]
-    return pd.DataFrame(rows, columns=["scan", "index", "subject", "diagnosis"])
+    planes = pd.DataFrame({"index": range(len(grid.y_mm))})
+    return scans[["scan", "subject", "diagnosis"]].merge(planes, how="cross")
 
 
 def _predictions(arms: dict[str, pd.DataFrame], params: Params, work: Path) -> dict[str, pd.DataFrame]:
@@ -118,8 +103,7 @@ def _predictions(arms: dict[str, pd.DataFrame], params: Params, work: Path) -> d
     missing = [name for name in arms if not _kept(name, work).exists()]
     fit = partial(_fit, arms=arms, params=params, work=work)
     fitted = map_in_processes(fit, missing, workers=params.compute.workers)
-    for _ in progress(fitted, label="leakage", unit="network", total=len(missing)):
-        pass
+    list(progress(fitted, label="leakage", unit="network", total=len(missing)))
     return {name: table.assign(probability=np.load(_kept(name, work))) for name, table in arms.items()}
 
 
@@ -128,24 +112,15 @@ def _kept(name: str, work: Path) -> Path:
 
 
 def _fit(name: str, *, arms: dict[str, pd.DataFrame], params: Params, work: Path) -> None:
-    """Train one arm's network and keep its predictions."""
-    set_determinism(params.seed, THREADS)
-    probability = _fit_predict(arms[name], params, checkpoint=work / f"{name}.npz", planes=work)
-    with atomic_write(_kept(name, work)) as aside:
-        np.save(aside, probability)
-
-
-def _fit_predict(
-    table: pd.DataFrame, params: Params, *, checkpoint: Path, planes: Path
-) -> npt.NDArray[np.float32]:
     """Train on the arm's training slices; predict all its slices.
 
     Nothing holds the network back from memorising: no augmentation, Dropout or weight decay. The last
     epoch is kept, since one chosen on the test slices would be better than chance at chance.
     """
-    settings = params.leakage
+    set_determinism(params.seed, THREADS)
+    settings, table = params.leakage, arms[name]
     columns = zip(table["scan"], table["index"], table["diagnosis"], table["subject"], strict=True)
-    refs = [SliceRef(planes / f"{scan}.npy", int(index), *rest) for scan, index, *rest in columns]
+    refs = [SliceRef(work / f"{scan}.npy", int(index), *rest) for scan, index, *rest in columns]
     training = [ref for ref, part in zip(refs, table["part"], strict=True) if part != TEST]
     model = build_model(
         input_size=settings.input_size,
@@ -168,10 +143,10 @@ def _fit_predict(
         augmentation=Augmentation(),
         monitor="val_loss",
         seed=params.seed,
-        checkpoint=checkpoint,
-        on_epoch=lambda *_: None,
+        checkpoint=work / f"{name}.npz",
     )
-    return predict(model, refs)
+    with atomic_write(_kept(name, work)) as aside:
+        np.save(aside, predict(model, refs))
 
 
 def _audit(

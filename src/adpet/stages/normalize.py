@@ -16,8 +16,8 @@ from adpet.imaging.nifti import Array, read_volume, write_volume
 from adpet.imaging.normalization import load_standard, normalize
 from adpet.parallel import map_in_processes, progress
 from adpet.params import Normalize, Params
-from adpet.stages.common.tables import ALIGNMENT_COLUMNS, MATRIX_COLUMNS
-from adpet.storage import atomic_write, move, read_json, remove, work_dir, write_json
+from adpet.stages.common.tables import ALIGNMENT_COLUMNS, MATRIX_COLUMNS, write_table
+from adpet.storage import move, read_json, remove, work_dir, write_json
 
 
 def run(params: Params) -> None:
@@ -34,8 +34,7 @@ def run(params: Params) -> None:
         copies = _copies(table, scans, volumes=work / "volumes", workers=params.compute.workers)
         table = _set_aside(table, copies, volumes=work / "volumes")
         _require_enough(table, max_rejected_fraction=params.cohort.max_rejected_fraction)
-        with atomic_write(paths.ALIGNMENT) as aside:
-            table.to_csv(aside, index=False, lineterminator="\n")
+        write_table(table, paths.ALIGNMENT, float_format=None)
         move(work / "volumes", paths.VOLUMES)
 
 
@@ -51,18 +50,10 @@ def _normalize_scan(scan: dict[str, Any], *, settings: Normalize, work: Path) ->
 
 def _attempt(scan: dict[str, Any], *, settings: Normalize, volumes: Path) -> dict[str, Any]:
     row: dict[str, Any] = {"scan": scan["scan"], "passed": False, "similarity": None, "reason": ""}
-    standard = load_standard(
-        grid_mm=settings.grid_mm,
-        reference=settings.reference,
-        template=settings.template,
-        align=settings.align,
-        smoothing_mm=settings.smoothing_mm,
-    )
+    standard = load_standard(**settings.model_dump(exclude={"min_similarity"}))
+    seconds = [float(value) for value in scan["frame_seconds"].split()] or None
     try:
-        seconds = [float(value) for value in scan["frame_seconds"].split()]
-        volume, alignment = normalize(
-            read_volume(Path(scan["path"]), frame_seconds=seconds or None), standard
-        )
+        volume, alignment = normalize(read_volume(Path(scan["path"]), frame_seconds=seconds), standard)
     except InputError as error:
         reason = str(error)
         return {**row, "reason": reason if scan["path"] in reason else f"{scan['path']}: {reason}"}
@@ -80,18 +71,16 @@ def _copies(table: pd.DataFrame, scans: pd.DataFrame, *, volumes: Path, workers:
     passed = table.loc[table["passed"], "scan"].tolist()
     subjects = scans.set_index("scan")["subject"]
     brains = list(map_in_processes(partial(_coarse_brain, volumes=volumes), passed, workers=workers))
-    pairs = find_duplicates(np.stack(brains), subjects[passed].tolist()) if brains else []
     reasons: dict[str, str] = {}
-    for pair in pairs:
+    for pair in find_duplicates(np.stack(brains), subjects[passed].tolist()) if brains else []:
         one, other = passed[pair.first], passed[pair.second]
+        alike = f"(correlation {pair.correlation:.2f})"
         print(
-            f"{one} and {other}: one image under two subjects' names (correlation {pair.correlation:.2f}); "
+            f"{one} and {other}: one image under two subjects' names {alike}; "
             "both set aside, since which name is right cannot be known"
         )
         for scan, twin in ((one, other), (other, one)):
-            reasons.setdefault(
-                scan, f"the same image as {twin} of another subject (correlation {pair.correlation:.2f})"
-            )
+            reasons.setdefault(scan, f"the same image as {twin} of another subject {alike}")
     return reasons
 
 

@@ -22,15 +22,20 @@ from adpet.tracking.ui_notes import Origin
 
 
 def run(params: Params) -> None:
-    """Create the version, or find the one that this run has already, and write ``version.json``."""
+    """Create or find the run's version; write ``version.json``."""
     metrics, trained = read_contract(paths.METRICS, Metrics), read_contract(paths.RUN, TrainingRun)
     audit = read_contract(paths.AUDIT, LeakageDocument).leakage.audit
     lineage = trained.lineage
     require_evaluation_of(lineage.id)
-    _require_audit_of(lineage.split, audit)
+    if audit.split != lineage.split:
+        raise InputError(
+            f"{paths.AUDIT}: required the leakage test of the split {lineage.split[:16]}; received that of "
+            f"{audit.split[:16]}; run: dvc repro leakage"
+        )
     start_tracking(Path.cwd(), experiment=params.tracking.experiment, required=True)
     run_id, evidence = _delivered(audit, _evidence(trained, audit, metrics), lineage.id)
     origin = origin_of(run_id, lineage.document())
+    beaten = [name for name, lead in metrics.differences.items() if lead.low > 0]
     version = register_version(
         run_id=run_id,
         model_id=log_served(run_id, paths.EXPORT),
@@ -45,7 +50,10 @@ def run(params: Params) -> None:
             **_weights(params),
             registry.AUDIT: audit.verdict,
             **evidence,
-            **_whom(metrics),
+            # Tags to filter versions by.
+            "adpet.test_subjects": str(metrics.counts.subjects),
+            "adpet.beats": ", ".join(beaten) or "none",
+            "adpet.use": "research only",
         },
         metrics=_headline(metrics),
         description=_description(origin, metrics),
@@ -64,15 +72,6 @@ def run(params: Params) -> None:
     )
 
 
-def _require_audit_of(split_hash: str, audit: LeakageTest) -> None:
-    """Check that the split which was audited is that of the training."""
-    if audit.split != split_hash:
-        raise InputError(
-            f"{paths.AUDIT}: required the leakage test of the split {split_hash[:16]}; received that of "
-            f"{audit.split[:16]}; run: dvc repro leakage"
-        )
-
-
 def _weights(params: Params) -> dict[str, str]:
     """Return the tag by which a learned aggregation reaches `predict`."""
     if params.evaluate.aggregation != "position_weights":
@@ -81,7 +80,7 @@ def _weights(params: Params) -> dict[str, str]:
 
 
 def _evidence(trained: TrainingRun, audit: LeakageTest, metrics: Metrics) -> Evidence:
-    """Return what a decision about the version will need, under hashed ids: whom it knows, what it said."""
+    """Return what a decision needs: subjects, by hash, and probabilities."""
     subjects = read_results(paths.SUBJECTS)
     return Evidence.of(
         subjects.assign(subject=[hashed([subject])[0] for subject in subjects["subject"]]),
@@ -92,10 +91,7 @@ def _evidence(trained: TrainingRun, audit: LeakageTest, metrics: Metrics) -> Evi
 
 
 def _delivered(audit: LeakageTest, evidence: Evidence, lineage_id: str) -> tuple[str | None, dict[str, str]]:
-    """Add audit and evidence to the training's run; return its id once all that is known of it is there.
-
-    And the version's tag of the evidence. Here, since the audit itself does not follow from a training.
-    """
+    """Complete the training's run; return its id and evidence."""
     numbers = {key: value for key, value in flatten(audit.document()).items() if not isinstance(value, str)}
     with append_to_run(lineage_id) as tracked:
         tracked.log_metrics({f"audit.{key}": value for key, value in numbers.items()})
@@ -108,33 +104,18 @@ def _delivered(audit: LeakageTest, evidence: Evidence, lineage_id: str) -> tuple
 
 
 def _description(origin: Origin, metrics: Metrics) -> str:
-    """Return how good the version is, where it comes from, and as much of its model card as MLflow holds."""
+    """Return AUC, origin and as much model card as fits."""
     auc = metrics.subject.auc
-    how_good = f"AUC {auc.value:.3f} ({auc.low:.3f} to {auc.high:.3f})."
-    first = f"{how_good} {origin.of_version()}\n\n"
-    return first + shortened(_card(), most=registry.DESCRIPTION_LIMIT - len(first))
-
-
-def _card() -> str:
-    """Read the model card, which the report stage wrote."""
+    first = f"AUC {auc.value:.3f} ({auc.low:.3f} to {auc.high:.3f}). {origin.of_version()}\n\n"
     try:
-        return paths.MODEL_CARD.read_text(encoding="utf-8")
+        card = paths.MODEL_CARD.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise InputError(f"{paths.MODEL_CARD}: required, but not there; run: dvc repro report") from error
-
-
-def _whom(metrics: Metrics) -> dict[str, str]:
-    """Return the tags that versions are looked through by: on whom it was tested, and for what it is."""
-    beaten = [name for name, lead in metrics.differences.items() if lead.low > 0]
-    return {
-        "adpet.test_subjects": str(metrics.counts.subjects),
-        "adpet.beats": ", ".join(beaten) or "none",
-        "adpet.use": "research only",
-    }
+    return first + shortened(card, most=registry.DESCRIPTION_LIMIT - len(first))
 
 
 def _headline(metrics: Metrics) -> dict[str, float]:
-    """Return the figures that a version is told apart by."""
+    """Return the metrics in the list of versions."""
     subject = metrics.subject.model_dump(exclude={"confusion"})
     headline = {f"subject.{name}": estimate["value"] for name, estimate in subject.items()}
     headline |= {f"subject.auc.{end}": subject["auc"][end] for end in ("low", "high")}

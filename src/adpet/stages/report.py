@@ -20,33 +20,34 @@ from adpet.reporting.training_figures import PARAMETER_PREFIX
 from adpet.stages.common.checks import reads_simulated
 from adpet.stages.common.fitting import search_space
 from adpet.stages.common.tables import read_results
+from adpet.stages.common.tracking import log_to_training
 from adpet.storage import atomic_write, read_json
-from adpet.tracking.runs import append_to_run
-from adpet.tracking.sync import start_tracking
 
 
 def run(params: Params) -> None:
     """Write ``report.html`` and ``MODEL_CARD.md``; log them to MLflow."""
-    documents = read_documents(params)
+    documents = _documents(params)
     for path, text in ((paths.REPORT, report_html(documents)), (paths.MODEL_CARD, model_card(documents))):
         with atomic_write(path) as aside:
             aside.write_text(text, encoding="utf-8")
-    _log(documents.lineage["id"], params)
+    log_to_training(params, {"report": [paths.REPORT, paths.MODEL_CARD]})
 
 
-def read_documents(params: Params) -> Documents:
-    """Read the report's documents; only the evaluation is required.
-
-    Raises
-    ------
-    InputError
-        Where the results of ingest, split, train or evaluate are not there.
-    """
+def _documents(params: Params) -> Documents:
+    """Read the report's documents; ingest to evaluate are required."""
     audit = _read_if_there(paths.AUDIT, LeakageDocument)
     return Documents(
         metrics=read_contract(paths.METRICS, Metrics).document(),
         findings=read_json(paths.FINDINGS),
-        evaluation=_evaluation(),
+        evaluation=Evaluation(
+            # Without their names: no figure needs them, and none can show them.
+            subjects=read_results(paths.SUBJECTS).drop(columns="subject"),
+            subgroups=read_results(paths.SUBGROUPS),
+            roc=read_results(paths.ROC),
+            roc_band=read_results(paths.ROC_BAND),
+            precision_recall=read_results(paths.PRECISION_RECALL),
+            calibration=read_results(paths.CALIBRATION),
+        ),
         trained=read_contract(paths.RUN, TrainingRun).document(),
         history=read_results(paths.HISTORY),
         ingest=read_json(paths.INGEST),
@@ -67,29 +68,15 @@ def _read_if_there(path: Path, model: type[Contract]) -> dict[str, Any] | None:
     return read_contract(path, model).document() if path.exists() else None
 
 
-def _evaluation() -> Evaluation:
-    # Without their names: no figure needs them, and none can show them.
-    subjects = read_results(paths.SUBJECTS).drop(columns="subject")
-    return Evaluation(
-        subjects=subjects,
-        subgroups=read_results(paths.SUBGROUPS),
-        roc=read_results(paths.ROC),
-        roc_band=read_results(paths.ROC_BAND),
-        precision_recall=read_results(paths.PRECISION_RECALL),
-        calibration=read_results(paths.CALIBRATION),
-    )
-
-
 def _maps(params: Params) -> Maps | None:
     """Read the group maps and their tables, if any."""
     if not paths.CAM.exists():
         return None
     groups, sanity = paths.EXPLAIN / "groups", paths.EXPLAIN / "sanity"
     template = fdg_template(params.normalize.grid_mm)
-    volumes = {name: read_volume(groups / f"{name}.nii.gz").data for name in GROUP_MAPS}
     is_checked = (sanity / "cascade.csv").exists()
     return Maps(
-        volumes=volumes,
+        volumes={name: read_volume(groups / f"{name}.nii.gz").data for name in GROUP_MAPS},
         underlay=template.data,
         affine=template.affine,
         hide_below=params.explain.hide_below,
@@ -121,10 +108,3 @@ def _search(params: Params) -> Search | None:
         rising=params.train.monitor in RISING,
         importance=parameter_importance(rows, search_space(params), seed=params.seed),
     )
-
-
-def _log(lineage_id: str, params: Params) -> None:
-    start_tracking(Path.cwd(), experiment=params.tracking.experiment)
-    with append_to_run(lineage_id) as tracked:
-        for path in (paths.REPORT, paths.MODEL_CARD):
-            tracked.log_artifact(path, "report")

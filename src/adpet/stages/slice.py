@@ -1,4 +1,4 @@
-"""Cut the coronal planes of every standard volume."""
+"""Cut the coronal planes of every normalized volume."""
 
 import numpy as np
 import pandas as pd
@@ -6,17 +6,16 @@ import pandas as pd
 from adpet import paths
 from adpet.imaging.nifti import read_volume
 from adpet.imaging.normalization import to_uint8
-from adpet.imaging.slices import coronal_slices
+from adpet.imaging.slices import CoronalGrid, coronal_slices
 from adpet.parallel import progress
 from adpet.params import Params
-from adpet.stages.common.grid import coronal_grid
-from adpet.stages.common.tables import SLICE_COLUMNS, read_alignment
+from adpet.stages.common.tables import SLICE_COLUMNS, read_alignment, write_table
 from adpet.storage import atomic_write
 
 
 def run(params: Params) -> None:
     """Write one packed uint8 file per scan, and ``slices.csv``."""
-    alignment = read_alignment(paths.ALIGNMENT)
+    alignment = read_alignment()
     scans = alignment.loc[alignment["passed"], "scan"]
     grid = coronal_grid(params)
     with atomic_write(paths.SLICES) as aside:
@@ -26,6 +25,14 @@ def run(params: Params) -> None:
             planes = coronal_slices(volume.data, volume.affine, grid)
             np.save(aside / f"{scan}.npy", to_uint8(planes, window=params.slice.window))
     rows = [(scan, index, y_mm) for scan in scans for index, y_mm in enumerate(grid.y_mm)]
-    table = pd.DataFrame(rows, columns=list(SLICE_COLUMNS))
-    with atomic_write(paths.SLICES_TABLE) as aside:
-        table.to_csv(aside, index=False, lineterminator="\n")
+    write_table(pd.DataFrame(rows, columns=list(SLICE_COLUMNS)), paths.SLICES_TABLE, float_format=None)
+
+
+def coronal_grid(params: Params) -> CoronalGrid:
+    """Return the coronal planes that the parameters ask for."""
+    return CoronalGrid.spanning(
+        range_mm=params.slice.range_mm,
+        step_mm=params.slice.step_mm,
+        size=params.model.input_size,
+        field_mm=params.slice.field_mm,
+    )

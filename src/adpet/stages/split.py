@@ -1,7 +1,9 @@
 """Assign the subjects to the test set and validation folds."""
 
+from typing import Any
+
 from adpet import paths
-from adpet.cohort.scans import read_scans, subject_table
+from adpet.cohort.scans import read_scans, read_typed, subject_table
 from adpet.cohort.splits import (
     assign_slices,
     check_disjoint,
@@ -11,29 +13,22 @@ from adpet.cohort.splits import (
     write_split,
 )
 from adpet.params import Params
-from adpet.stages.common.tables import read_slices_table
+from adpet.stages.common.tables import SLICE_COLUMNS
 from adpet.storage import write_json
 
 
 def run(params: Params) -> None:
     """Write ``split.csv``, one row per slice, and ``split.json``."""
-    settings = params.split
+    options: dict[str, Any] = params.split.model_dump(include={"test_fraction", "folds"})
+    options["seed"] = params.seed
     scans = read_scans(paths.SCANS)
-    slices = read_slices_table(paths.SLICES_TABLE)
+    slices = read_typed(paths.SLICES_TABLE, SLICE_COLUMNS)
     scans = scans[scans["scan"].isin(slices["scan"])]
-    if settings.unit == "slice":
+    if params.split.unit == "slice":
         slices = slices.merge(scans[["scan", "subject", "diagnosis"]], on="scan", validate="many_to_one")
-        split = split_by_slice(
-            slices, test_fraction=settings.test_fraction, folds=settings.folds, seed=params.seed
-        )
+        split = split_by_slice(slices, **options)
     else:
-        parts = split_by_subject(
-            subject_table(scans),
-            test_fraction=settings.test_fraction,
-            folds=settings.folds,
-            seed=params.seed,
-        )
-        split = assign_slices(slices, scans, parts)
+        split = assign_slices(slices, scans, split_by_subject(subject_table(scans), **options))
         check_disjoint(split)
     write_split(paths.SPLIT, split)
     write_json(paths.SPLIT_SUMMARY, split_summary(split, scans))

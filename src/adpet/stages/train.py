@@ -21,12 +21,12 @@ from adpet.learning.training import History, predict, set_determinism
 from adpet.params import Params
 from adpet.reporting.style import save_figure
 from adpet.reporting.training_figures import learning_curves_figure
-from adpet.stages.common.checks import hashed, log_data
+from adpet.stages.common.checks import hashed
 from adpet.stages.common.fitting import all_training, fit, history_table, slice_refs, training_and_validation
-from adpet.stages.common.grid import coronal_grid
-from adpet.stages.common.tables import write_validation
-from adpet.storage import atomic_write, read_json, work_dir
-from adpet.tracking.lineage import lineage
+from adpet.stages.common.tables import VALIDATION_COLUMNS, write_table
+from adpet.stages.common.tracking import log_data, stage_lineage
+from adpet.stages.slice import coronal_grid
+from adpet.storage import read_json, work_dir
 from adpet.tracking.runs import RunHandle, open_run
 from adpet.tracking.sync import start_tracking
 from adpet.tracking.ui_notes import run_name
@@ -51,15 +51,8 @@ def run(params: Params) -> None:
     """Write model, history, ``validation.csv`` and ``run.json``; log to MLflow."""
     params = params.with_values(read_json(paths.BEST_TRIAL))
     set_determinism(params.seed, params.compute.threads)
-    split = read_split(paths.SPLIT)
-    split_summary = read_json(paths.SPLIT_SUMMARY)
-    facts = lineage(
-        stage="train",
-        params=_settings(params),
-        raw=params.cohort.raw,
-        split_hash=split_summary["hash"],
-        seed=params.seed,
-    )
+    split, split_summary = read_split(paths.SPLIT), read_json(paths.SPLIT_SUMMARY)
+    facts = stage_lineage("train", params, _settings(params), split_hash=split_summary["hash"])
     start_tracking(Path.cwd(), experiment=params.tracking.experiment)
     with (
         work_dir("train", facts) as work,
@@ -80,18 +73,17 @@ def run(params: Params) -> None:
         tracked.log_metrics({f"final.{name}": value for name, value in history.final.items()})
         for path in (paths.CURVES, paths.HISTORY):
             tracked.log_artifact(path, "train")
-        tracked.log_model(model, signature_example=_example(params), metadata=preprocessing(params, facts))
+        tracked.log_model(model, signature_example=_example(params), metadata=_preprocessing(params, facts))
 
 
-def preprocessing(params: Params, facts: dict[str, Any]) -> dict[str, Any]:
+def _preprocessing(params: Params, facts: dict[str, Any]) -> dict[str, Any]:
     """Return the model's preprocessing, for its metadata."""
-    refit = {"training": REFITTED} if params.refits() else {}
     return {
         "normalize": params.normalize.model_dump(mode="json"),
         "slice": params.slice.model_dump(mode="json"),
         "input_size": params.model.input_size,
         "lineage": facts["id"],
-    } | refit
+    } | ({"training": REFITTED} if params.refits() else {})
 
 
 def _settings(params: Params) -> dict[str, Any]:
@@ -109,15 +101,16 @@ def _validated(
         params,
         training,
         validation,
+        epochs=params.train.epochs,
         checkpoint=work / "checkpoint.npz",
         label="train",
-        log=tracked.log_metrics,
+        on_epoch=tracked.log_metrics,
     )
     # Without folds the tested validate, as in 2019: what is chosen after the training is not chosen on them.
     rows = split[split["part"] == fold_name(params.split.validation_fold)].assign(probability=np.nan)
     if len(rows):
         rows["probability"] = predict(model, slice_refs(rows), batch_size=params.train.batch_size)
-    write_validation(rows, paths.VALIDATION)
+    write_table(rows[list(VALIDATION_COLUMNS)], paths.VALIDATION)
     return model, history
 
 
@@ -129,24 +122,19 @@ def _refitted(
     It goes the same way and stops there: on a schedule that fell to 0 within these epochs the learning rates
     would be others than those that led to the epoch that was chosen.
     """
-
-    def log(row: dict[str, float], epoch: int) -> None:
-        tracked.log_metrics({f"refit.{name}": value for name, value in row.items()}, epoch)
-
-    model, _ = fit(
+    return fit(
         params,
         all_training(split, params),
         [],
+        epochs=params.train.epochs,
+        stop_after=epochs,
         checkpoint=work / "refit.npz",
         label="refit",
-        log=log,
-        epochs=epochs,
-    )
-    return model
+        on_epoch=lambda row, epoch: tracked.log_metrics({f"refit.{key}": row[key] for key in row}, epoch),
+    )[0]
 
 
 def _tags(facts: dict[str, Any], *, leaky: bool, refits: bool) -> dict[str, str]:
-    versions = ", ".join(f"{package} {number}" for package, number in facts["versions"].items())
     return {
         "adpet.leaky": str(leaky).lower(),
         "adpet.refit": str(refits).lower(),
@@ -154,33 +142,27 @@ def _tags(facts: dict[str, Any], *, leaky: bool, refits: bool) -> dict[str, str]
         "adpet.split": facts["split"],
         "adpet.seed": str(facts["seed"]),
         "adpet.code": facts["code"],
-        "adpet.versions": versions,
+        "adpet.versions": ", ".join(f"{package} {number}" for package, number in facts["versions"].items()),
         "mlflow.source.git.commit": facts["commit"],
     }
 
 
 def _whom(split: pd.DataFrame, params: Params) -> dict[str, Any]:
-    """Return the hashed subjects that were trained and validated on.
-
-    After a refit, ``before_refit`` has the training subjects of the validated network.
-    """
+    """Return the hashed subjects that were trained and validated on."""
     tested = split["part"] == "test"
     validated = split["part"] == fold_name(params.split.validation_fold) if params.split.folds else tested
     first = hashed(split.loc[~validated & ~tested, "subject"])
-    refits = params.refits()
     return {
-        "trained_on": hashed(split.loc[~tested, "subject"]) if refits else first,
+        "trained_on": hashed(split.loc[~tested, "subject"]) if params.refits() else first,
         "validated_on": hashed(split.loc[validated, "subject"]),
-        "before_refit": {"trained_on": first} if refits else None,
+        "before_refit": {"trained_on": first} if params.refits() else None,
     }
 
 
 def _write(history: History, run_facts: dict[str, Any]) -> None:
+    write_table(history_table(history), paths.HISTORY, float_format=None)
     rows = [{"epoch": epoch} | row for epoch, row in enumerate(history.rows)]
-    with atomic_write(paths.HISTORY) as aside:
-        history_table(history).to_csv(aside, index=False, lineterminator="\n")
-    figure = learning_curves_figure(rows, best_epoch=history.best_epoch)
-    save_figure(figure, paths.CURVES)
+    save_figure(learning_curves_figure(rows, best_epoch=history.best_epoch), paths.CURVES)
     document = {**run_facts, "best_epoch": history.best_epoch, "final": history.final}
     write_contract(paths.RUN, document, TrainingRun)
 

@@ -3,7 +3,7 @@
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -14,23 +14,17 @@ from adpet.imaging.slices import resize_maps
 from adpet.learning.data import SliceRef
 from adpet.learning.saliency import class_activation_maps
 from adpet.learning.search import TrialHandle, TrialRow, search
-from adpet.learning.training import RISING, set_determinism, train
-from adpet.parallel import epochs_shown
+from adpet.learning.training import RISING, set_determinism
 from adpet.params import Params
 from adpet.reporting.brain_figures import cam_montage
 from adpet.reporting.style import save_figure
 from adpet.reporting.training_figures import search_figure
-from adpet.stages.common.checks import log_data, may_log_images
-from adpet.stages.common.fitting import (
-    augmentation,
-    network,
-    optimisation,
-    search_space,
-    training_and_validation,
-)
-from adpet.stages.common.grid import coronal_grid
-from adpet.storage import atomic_write, move, read_json, work_dir, write_json
-from adpet.tracking.lineage import lineage
+from adpet.stages.common.checks import may_log_images
+from adpet.stages.common.fitting import fit, search_space, training_and_validation
+from adpet.stages.common.tables import write_table
+from adpet.stages.common.tracking import log_data, stage_lineage
+from adpet.stages.slice import coronal_grid
+from adpet.storage import move, read_json, work_dir, write_json
 from adpet.tracking.runs import RunHandle, open_run
 from adpet.tracking.store import LEAKY
 from adpet.tracking.sync import start_tracking
@@ -54,16 +48,10 @@ def run(params: Params) -> None:
         _write([], {}, params)
         return
     set_determinism(params.seed, params.compute.threads)
-    split = read_split(paths.SPLIT)
-    split_summary = read_json(paths.SPLIT_SUMMARY)
+    split, split_summary = read_split(paths.SPLIT), read_json(paths.SPLIT_SUMMARY)
     leaky = {LEAKY: str(split_summary["leaky"]).lower()}
-    facts = lineage(
-        stage="tune",
-        params=params.model_dump(include=SETTINGS, exclude={"train": {"epochs"}}, mode="json"),
-        raw=params.cohort.raw,
-        split_hash=split_summary["hash"],
-        seed=params.seed,
-    )
+    settings = params.model_dump(include=SETTINGS, exclude={"train": {"epochs"}}, mode="json")
+    facts = stage_lineage("tune", params, settings, split_hash=split_summary["hash"])
     start_tracking(Path.cwd(), experiment=params.tracking.experiment)
     with (
         work_dir("tune", facts) as work,
@@ -85,7 +73,7 @@ def run(params: Params) -> None:
             storage=work / "study.db",
             startup_trials=params.tune.startup_trials,
             pruner=params.tune.pruner,
-            direction="maximize" if params.train.monitor in RISING else "minimize",
+            direction=_direction(params),
         )
         _write(result.trials, result.best, params)
         parent.log_metrics({f"best.{params.train.monitor}": result.best_value})
@@ -93,6 +81,10 @@ def run(params: Params) -> None:
             parent.log_artifact(path, "search")
         # Last: a search that MLflow fails to take is not searched again.
         move(work / "study.db", STUDY)
+
+
+def _direction(params: Params) -> Literal["maximize", "minimize"]:
+    return "maximize" if params.train.monitor in RISING else "minimize"
 
 
 @dataclass(frozen=True)
@@ -108,7 +100,7 @@ class _Trial:
     def evaluate(self, trial: TrialHandle) -> float:
         """Return the monitored measure, as a mean over validation folds."""
         params = self.params.with_values(trial.params)
-        rising = params.train.monitor in RISING
+        best = max if params.train.monitor in RISING else min
         best_of_folds: list[float] = []
         with open_run(
             lineage=f"{self.lineage_id}.{trial.number}",
@@ -119,65 +111,51 @@ class _Trial:
             params=trial.params,
         ) as tracked:
             for fold in range(params.tune.folds):
-                values, stopped = self._fit(trial, fold, params, tracked)
-                best_of_folds.append(max(values) if rising else min(values))
-                if stopped:
+                best_of_folds.append(best(self._fit(trial, fold, params, tracked)))
+                if trial.pruned:
                     break
             value = float(np.mean(best_of_folds))
             tracked.log_metrics({f"best.{params.train.monitor}": value})
             tracked.set_tags({"adpet.pruned": str(trial.pruned).lower()})
         return value
 
-    def _fit(
-        self, trial: TrialHandle, fold: int, params: Params, tracked: RunHandle
-    ) -> tuple[list[float], bool]:
-        """Train with one fold held out; return measures, and "pruned"."""
+    def _fit(self, trial: TrialHandle, fold: int, params: Params, tracked: RunHandle) -> list[float]:
+        """Train with one fold held out; return the epochs' measures."""
         training, validation = training_and_validation(self.split, params, fold=fold)
-        model = network(params)
         values: list[float] = []
 
-        def on_epoch(epoch: int, row: dict[str, float]) -> bool:
+        def on_epoch(row: dict[str, float], epoch: int) -> bool:
             step = fold * params.tune.epochs + epoch
             values.append(row[params.train.monitor])
             tracked.log_metrics(row, step=step)
             return trial.report(step, values[-1])
 
         label = f"trial {trial.number + 1}/{params.tune.trials}"
-        with epochs_shown(params.tune.epochs, label=label, on_epoch=on_epoch) as shown:
-            train(
-                model,
-                training,
-                validation,
-                optimisation=optimisation(params, epochs=params.tune.epochs),
-                augmentation=augmentation(params),
-                monitor=params.train.monitor,
-                seed=params.seed,
-                on_epoch=shown,
-            )
+        model, _ = fit(
+            params, training, validation, epochs=params.tune.epochs, label=label, on_epoch=on_epoch
+        )
         if fold == 0 and may_log_images(params):
-            _log_montage(
-                model, validation, params, tracked, title=f"Trial {trial.number}, a validation scan with AD"
-            )
-        return values, trial.pruned
+            title = f"Trial {trial.number}, a validation scan with AD"
+            _log_montage(model, validation, params, tracked, title=title)
+        return values
 
 
 def _log_montage(
     model: Any, validation: list[SliceRef], params: Params, tracked: RunHandle, *, title: str
 ) -> None:
     """Log the maps of the first validation scan with AD."""
-    path = next(ref.path for ref in validation if ref.label == "AD")
-    slices = np.load(path)
+    slices = np.load(next(ref.path for ref in validation if ref.label == "AD"))
     maps, _ = class_activation_maps(model, slices)
     grid = coronal_grid(params)
+    figure = cam_montage(
+        slices,
+        resize_maps(maps, grid.size),
+        y_mm=np.array(grid.y_mm),
+        title=title,
+        hide_below=params.explain.hide_below,
+    )
     with tempfile.TemporaryDirectory() as folder:
         montage = Path(folder) / "montage.png"
-        figure = cam_montage(
-            slices,
-            resize_maps(maps, grid.size),
-            y_mm=np.array(grid.y_mm),
-            title=title,
-            hide_below=params.explain.hide_below,
-        )
         save_figure(figure, montage)
         tracked.log_artifact(montage, "cam")
 
@@ -185,21 +163,11 @@ def _log_montage(
 def _write(trials: list[TrialRow], best: dict[str, Any], params: Params) -> None:
     """Write the best values, the trials and the search figure."""
     rows = [
-        {
-            "number": trial.number,
-            "state": trial.state,
-            "value": trial.value,
-            **{f"params_{key}": value for key, value in trial.params.items()},
-        }
-        for trial in trials
+        (trial.number, trial.state, trial.value, *map(trial.params.get, params.tuned())) for trial in trials
     ]
     columns = ["number", "state", "value", *(f"params_{key}" for key in params.tuned())]
     table = pd.DataFrame(rows, columns=columns)
-    rising = params.train.monitor in RISING
-    figure = search_figure(
-        table, direction="maximize" if rising else "minimize", value_name=params.train.monitor
-    )
+    figure = search_figure(table, direction=_direction(params), value_name=params.train.monitor)
     save_figure(figure, paths.SEARCH_FIGURE)
-    with atomic_write(paths.TRIALS) as aside:
-        table.to_csv(aside, index=False, lineterminator="\n")
+    write_table(table, paths.TRIALS, float_format=None)
     write_json(paths.BEST_TRIAL, best)

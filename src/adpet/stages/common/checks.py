@@ -1,17 +1,13 @@
 """Checks before results are made, and facts of their scans."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
 
 from adpet import paths
 from adpet.errors import InputError, LeakageError
 from adpet.params import Params
 from adpet.storage import read_json
-from adpet.tracking.runs import RunHandle
 
 
 def hashed(subjects: Iterable[str]) -> list[str]:
@@ -20,24 +16,12 @@ def hashed(subjects: Iterable[str]) -> list[str]:
 
 
 def refuse_trained_on(trained_on: Iterable[str], evaluated: Iterable[str]) -> None:
-    """Refuse to evaluate subjects that were trained on, by hash.
-
-    Raises
-    ------
-    LeakageError
-        With how many it was trained on.
-    """
+    """Refuse to evaluate subjects that were trained on, by hash."""
     refuse_shared(set(trained_on) & set(evaluated), "to be evaluated, but trained on")
 
 
 def refuse_shared(subjects: set[str], what: str) -> None:
-    """Refuse subjects on two sides of the split.
-
-    Raises
-    ------
-    LeakageError
-        With their number and the first three, unless `subjects` is empty.
-    """
+    """Refuse subjects on two sides of the split, if any."""
     if subjects:
         first = ", ".join(sorted(subjects)[:3])
         raise LeakageError(
@@ -47,28 +31,13 @@ def refuse_shared(subjects: set[str], what: str) -> None:
 
 
 def require_evaluation_of(lineage_id: str) -> None:
-    """Require that the results of `evaluate` belong to a training.
-
-    Raises
-    ------
-    InputError
-        If they belong to another one.
-    """
+    """Require that the results of `evaluate` belong to a training."""
     found = read_json(paths.FINDINGS).get("lineage")
     if found != lineage_id:
         raise InputError(
             f"{paths.EVALUATE}: required the evaluation of training {lineage_id}; received {found}; "
             "run: dvc repro evaluate"
         )
-
-
-def log_data(tracked: RunHandle, facts: Mapping[str, Any], split: pd.DataFrame) -> None:
-    """Log a run's scans: hash in DVC, and numbers."""
-    raw = facts["params"]["cohort"]["raw"]
-    counts = {"scans": split["scan"].nunique(), "subjects": split["subject"].nunique()}
-    groups = split.groupby("diagnosis")["subject"].nunique()
-    counts |= {f"{name} subjects": int(number) for name, number in groups.items()}
-    tracked.log_dataset(name=raw, digest=facts["data"], source=raw, counts=counts)
 
 
 def may_log_images(params: Params) -> bool:

@@ -23,14 +23,11 @@ if TYPE_CHECKING:
 
 def search_space(params: Params) -> dict[str, Range | Choice]:
     """Return the search space of `tuned` parameters, by dotted key."""
-    space: dict[str, Range | Choice] = {}
-    for key in params.tuned():
-        settings = getattr(params.tune.space, key.rpartition(".")[2])
-        if isinstance(settings, SettingsRange):
-            space[key] = Range(**settings.model_dump())
-        else:
-            space[key] = Choice(tuple(settings.choices))
-    return space
+    searched = {key: getattr(params.tune.space, key.rpartition(".")[2]) for key in params.tuned()}
+    return {
+        key: Range(**one.model_dump()) if isinstance(one, SettingsRange) else Choice(tuple(one.choices))
+        for key, one in searched.items()
+    }
 
 
 def slice_refs(rows: pd.DataFrame) -> list[SliceRef]:
@@ -48,34 +45,24 @@ def training_and_validation(
     """Return training and validation slices, with `fold` held out.
 
     With no folds, which only a slice-level split may ask for, validation is on the test set, as in 2019.
-
-    Raises
-    ------
-    LeakageError
-        If a subject is trained on and also held out, unless the split was asked to leak.
     """
     test = split["part"] == "test"
     held_out = test if params.split.folds == 0 else split["part"] == f"fold-{fold}"
-    training = split[~test & ~held_out]
-    if params.split.unit == "subject":
-        both = set(training["subject"]) & set(split.loc[test | held_out, "subject"])
-        refuse_shared(both, "trained on and held out")
-    return slice_refs(training), slice_refs(split[held_out])
+    return _trained(split, test | held_out, params), slice_refs(split[held_out])
 
 
 def all_training(split: pd.DataFrame, params: Params) -> list[SliceRef]:
-    """Return all slices outside of the test set.
+    """Return all slices outside of the test set."""
+    return _trained(split, split["part"] == "test", params)
 
-    Raises
-    ------
-    LeakageError
-        If a subject is also tested, unless the split was asked to leak.
-    """
-    test = split["part"] == "test"
-    if params.split.unit == "subject":
-        both = set(split.loc[~test, "subject"]) & set(split.loc[test, "subject"])
+
+def _trained(split: pd.DataFrame, held_out: "pd.Series[bool]", params: Params) -> list[SliceRef]:
+    """Return the other slices; refuse subjects on both sides."""
+    training = split[~held_out]
+    if params.split.unit == "subject":  # another was asked to leak
+        both = set(training["subject"]) & set(split.loc[held_out, "subject"])
         refuse_shared(both, "trained on and held out")
-    return slice_refs(split[~test])
+    return slice_refs(training)
 
 
 def network(params: Params) -> "keras.Model":
@@ -83,53 +70,44 @@ def network(params: Params) -> "keras.Model":
     return build_model(**params.model.model_dump(), seed=params.seed)
 
 
-def augmentation(params: Params) -> Augmentation:
-    """Return the augmentation settings, after the search."""
-    return Augmentation(**params.augment.model_dump())
-
-
-def optimisation(params: Params, *, epochs: int) -> Optimisation:
-    """Return the settings of a fit over `epochs`."""
-    settings = params.train.model_dump(exclude={"monitor", "epochs"})
-    return Optimisation(**settings, epochs=epochs)
-
-
 def fit(
     params: Params,
     training: list[SliceRef],
     validation: list[SliceRef],
     *,
-    checkpoint: Path,
+    epochs: int,
+    stop_after: int | None = None,
+    checkpoint: Path | None = None,
     label: str | None = None,
-    log: Callable[[dict[str, float], int], None] = lambda *_: None,
-    epochs: int | None = None,
+    on_epoch: Callable[[dict[str, float], int], bool | None] = lambda *_: None,
 ) -> tuple["keras.Model", History]:
     """Train a new network, or continue from `checkpoint`.
 
     Parameters
     ----------
+    stop_after : int, optional
+        End after this many epochs, on the schedule of all `epochs`.
     label : str, optional
         Name of the progress bar; without one there is no bar.
-    log : callable
-        Called with each epoch's row and number.
-    epochs : int, optional
-        End after this many, on the schedule of all ``train.epochs``.
+    on_epoch : callable
+        Called with each epoch's row and number; the training ends where it returns True.
     """
     model = network(params)
-    epochs = epochs or params.train.epochs
+    last = stop_after or epochs
 
-    def on_epoch(epoch: int, row: dict[str, float]) -> bool:
-        log(row, epoch)
-        return epoch + 1 == epochs
+    def stops(epoch: int, row: dict[str, float]) -> bool:
+        return bool(on_epoch(row, epoch)) or epoch + 1 == last
 
-    bar = nullcontext(on_epoch) if label is None else epochs_shown(epochs, label=label, on_epoch=on_epoch)
+    bar = epochs_shown(last, label=label, on_epoch=stops) if label else nullcontext(stops)
     with bar as shown:
         history = train(
             model,
             training,
             validation,
-            optimisation=optimisation(params, epochs=params.train.epochs),
-            augmentation=augmentation(params),
+            optimisation=Optimisation(
+                **params.train.model_dump(exclude={"monitor", "epochs"}), epochs=epochs
+            ),
+            augmentation=Augmentation(**params.augment.model_dump()),
             monitor=params.train.monitor,
             seed=params.seed,
             checkpoint=checkpoint,
@@ -140,6 +118,4 @@ def fit(
 
 def history_table(history: History) -> pd.DataFrame:
     """Return a history without its seconds, which differ between runs."""
-    return pd.DataFrame([{"epoch": epoch} | row for epoch, row in enumerate(history.rows)]).drop(
-        columns="seconds"
-    )
+    return pd.DataFrame(history.rows).rename_axis("epoch").reset_index().drop(columns="seconds")

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from adpet import paths
 from adpet.cohort.scans import read_typed
 from adpet.cohort.splits import SPLIT_COLUMNS
 from adpet.errors import InputError
@@ -23,66 +24,26 @@ ALIGNMENT_COLUMNS = {
 # ``slices.csv``: y is MNI, in mm.
 SLICE_COLUMNS = {"scan": "str", "index": "int64", "y_mm": "float64"}
 
+# ``validation.csv``, one row a slice; none if the test set validates: nothing more is chosen on it.
+VALIDATION_COLUMNS = {**SPLIT_COLUMNS, "probability": "float64"}
+
 # Columns that are read as text: a subject or a site may be named "012" or "NA".
 WORDS = dict.fromkeys(("scan", "subject", "session", "diagnosis", "part", "group"), "str")
 
 
-def read_alignment(path: Path) -> pd.DataFrame:
-    """Read ``alignment.csv``.
-
-    Raises
-    ------
-    InputError
-        If there is no such table, or it is not one.
-    """
-    return read_typed(path, ALIGNMENT_COLUMNS)
-
-
-def read_slices_table(path: Path) -> pd.DataFrame:
-    """Read ``slices.csv``.
-
-    Raises
-    ------
-    InputError
-        If there is no such table, or it is not one.
-    """
-    return read_typed(path, SLICE_COLUMNS)
+def read_alignment() -> pd.DataFrame:
+    """Read ``alignment.csv``."""
+    return read_typed(paths.ALIGNMENT, ALIGNMENT_COLUMNS)
 
 
 def read_results(path: Path) -> pd.DataFrame:
-    """Read a table of results; only empty cells are missing.
-
-    Raises
-    ------
-    InputError
-        If there is no such table.
-    """
+    """Read a table of results; only empty cells are missing."""
     if not path.exists():
         raise InputError(f"{path}: required, but not there; run: dvc repro")
     return pd.read_csv(path, dtype=WORDS, keep_default_na=False, na_values=[""])
 
 
-def write_table(table: pd.DataFrame, path: Path) -> None:
-    """Write a table of results as CSV, 9 significant digits."""
+def write_table(table: pd.DataFrame, path: Path, *, float_format: str | None = "%.9g") -> None:
+    """Write a table as CSV; None keeps all digits."""
     with atomic_write(path) as aside:
-        table.to_csv(aside, index=False, lineterminator="\n", float_format="%.9g")
-
-
-# ``validation.csv``, one row a slice; none if the test set validates: nothing more is chosen on it.
-VALIDATION_COLUMNS = {**SPLIT_COLUMNS, "probability": "float64"}
-
-
-def write_validation(table: pd.DataFrame, path: Path) -> None:
-    """Write ``validation.csv`` from split rows with `probability` of AD."""
-    write_table(table[list(VALIDATION_COLUMNS)], path)
-
-
-def read_validation(path: Path) -> pd.DataFrame:
-    """Read ``validation.csv``.
-
-    Raises
-    ------
-    InputError
-        If there is no such table, or it is not one.
-    """
-    return read_typed(path, VALIDATION_COLUMNS)
+        table.to_csv(aside, index=False, lineterminator="\n", float_format=float_format)

@@ -1,7 +1,6 @@
 """Explain the test scans: CAM and z-scored attribution maps."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import pandas as pd
 
 from adpet import paths
 from adpet.cohort.splits import read_split
-from adpet.contracts import Metrics, Saliency, TrainingRun, read_contract, write_contract
+from adpet.contracts import Metrics, Saliency, read_contract, write_contract
 from adpet.evaluation.aggregation import pooled_probability
 from adpet.evaluation.saliency import (
     SCORES,
@@ -33,6 +32,7 @@ from adpet.reporting.brain_figures import REFERENCED_UNIT, cam_montage, group_ma
 from adpet.reporting.style import save_figure
 from adpet.stages.common.checks import may_log_images, reads_simulated
 from adpet.stages.common.tables import read_results, write_table
+from adpet.stages.common.tracking import log_to_training
 from adpet.stages.explain.controls import (
     cascade_table,
     curve_table,
@@ -42,21 +42,13 @@ from adpet.stages.explain.controls import (
 )
 from adpet.stages.explain.maps import Explainer, Space, slices_of, space_of
 from adpet.storage import atomic_write, read_json
-from adpet.tracking.runs import append_to_run
-from adpet.tracking.sync import start_tracking
 
 # The two maps of every scan, the suffix of their files, and the unit of their values.
 KINDS = {"exact": ("cam", "logit"), "referenced": ("referenced", "SD")}
 
+# Maps by kind and scan; scans by group: a diagnosis, whole or those correctly or wrongly classified.
 Volumes = dict[str, dict[str, Map]]
-
-
-@dataclass(frozen=True, eq=False)
-class _Group:
-    """Scans of one diagnosis: all, correctly or wrongly classified."""
-
-    name: str
-    scans: list[str]
+Groups = dict[str, list[str]]
 
 
 def run(params: Params) -> None:
@@ -81,11 +73,16 @@ def run(params: Params) -> None:
     write_contract(paths.CAM, facts, Saliency)
     for alarm in facts["alarms"]:
         print(f"ALARM: {alarm}")
-    _log(params)
+    files: dict[str | None, list[Path]] = {
+        "explain/groups": [paths.CAM, paths.EXPLAIN / "regions.csv", paths.EXPLAIN / "groups"]
+    }
+    private = ("montages", "montages_referenced", "volumes") if may_log_images(params) else ()
+    files |= {f"explain/{folder}": [paths.EXPLAIN / folder] for folder in ("sanity", *private)}
+    log_to_training(params, files)
 
 
 def _with_answers(scans: pd.DataFrame, params: Params) -> pd.DataFrame:
-    """Return the test scans with the network's probability of each, and whether it was right."""
+    """Return the scans with `probability` and whether it is `correct`."""
     predictions, threshold = read_results(paths.PREDICTIONS), read_contract(paths.METRICS, Metrics).threshold
     weights = np.array(read_json(paths.POSITION_WEIGHTS)["weights"])
     aggregation = params.evaluate.aggregation
@@ -99,7 +96,13 @@ def _with_answers(scans: pd.DataFrame, params: Params) -> pd.DataFrame:
 
 def _write_scans(explainer: Explainer, scans: pd.DataFrame, space: Space, params: Params) -> Volumes:
     """Write two volumes per scan and some montages; return volumes."""
-    drawn = _balanced(scans, params.explain.montages)
+    most = params.explain.montages
+    half = {"AD": (most + 1) // 2, "CN": most // 2}
+    drawn = {
+        scan
+        for diagnosis, wanted in half.items()
+        for scan in scans.loc[scans["diagnosis"] == diagnosis, "scan"].head(wanted)
+    }
     made: Volumes = {kind: {} for kind in KINDS}
     with (
         atomic_write(paths.EXPLAIN / "volumes") as folder,
@@ -115,8 +118,7 @@ def _write_scans(explainer: Explainer, scans: pd.DataFrame, space: Space, params
             made["exact"][scan] = space.volume_of(maps)
             made["referenced"][scan] = explainer.referenced(slices)
             for kind, (suffix, _) in KINDS.items():
-                volume = Volume(made[kind][scan], space.template.affine)
-                write_volume(folder / f"{scan}_{suffix}.nii.gz", volume, space="mni")
+                _write_map(folder / f"{scan}_{suffix}.nii.gz", made[kind][scan], space)
             if scan in drawn:
                 settings: dict[str, Any] = {
                     "y_mm": np.array(space.grid.y_mm),
@@ -131,28 +133,21 @@ def _write_scans(explainer: Explainer, scans: pd.DataFrame, space: Space, params
     return made
 
 
-def _balanced(scans: pd.DataFrame, count: int) -> set[str]:
-    """Return the first `count` scans, half of them AD."""
-    half = {"AD": (count + 1) // 2, "CN": count // 2}
-    return {
-        scan
-        for diagnosis, wanted in half.items()
-        for scan in scans.loc[scans["diagnosis"] == diagnosis, "scan"].head(wanted)
-    }
+def _write_map(path: Path, data: Map, space: Space) -> None:
+    write_volume(path, Volume(data, space.template.affine), space="mni")
 
 
-def _groups(scans: pd.DataFrame) -> list[_Group]:
-    """Return the non-empty groups: diagnoses, correctly and wrongly classified."""
-    groups = []
+def _groups(scans: pd.DataFrame) -> Groups:
+    """Return the non-empty groups."""
+    groups: Groups = {}
     for diagnosis in ("AD", "CN"):
-        of_diagnosis = scans["diagnosis"] == diagnosis
-        parts = {"": of_diagnosis, "_correct": of_diagnosis & scans["correct"]}
-        parts["_wrong"] = of_diagnosis & ~scans["correct"]
-        groups += [
-            _Group(f"{diagnosis.lower()}{part}", scans.loc[chosen, "scan"].tolist())
+        rows = scans[scans["diagnosis"] == diagnosis]
+        parts = {"": rows, "_correct": rows[rows["correct"]], "_wrong": rows[~rows["correct"]]}
+        groups |= {
+            f"{diagnosis.lower()}{part}": chosen["scan"].tolist()
             for part, chosen in parts.items()
-            if chosen.any()
-        ]
+            if len(chosen)
+        }
     return groups
 
 
@@ -161,29 +156,27 @@ def _mean(volumes: Mapping[str, Map], scans: Sequence[str]) -> Map:
 
 
 def _write_groups(
-    volumes: Volumes, groups: list[_Group], references: dict[str, Reference], space: Space, params: Params
+    volumes: Volumes, groups: Groups, references: dict[str, Reference], space: Space, params: Params
 ) -> pd.DataFrame:
     """Write group maps and figures; return the table of regions."""
-    affine = space.template.affine
     means: dict[str, Map] = {}
     with atomic_write(paths.EXPLAIN / "groups") as folder:
         folder.mkdir()
         for kind, (suffix, unit) in KINDS.items():
-            found = {group.name: _mean(volumes[kind], group.scans) for group in groups}
+            found = {name: _mean(volumes[kind], scans) for name, scans in groups.items()}
+            means |= {f"{name}_{kind}": data for name, data in found.items()}
             found["difference"] = found["ad"] - found["cn"]
             for name, data in found.items():
-                write_volume(folder / f"{name}_{suffix}.nii.gz", Volume(data, affine), space="mni")
-            sizes = {group.name: len(group.scans) for group in groups}
+                _write_map(folder / f"{name}_{suffix}.nii.gz", data, space)
             figure = group_map_figure(
-                found["ad"], found["cn"], found["difference"], space.template.data, affine,
-                n_ad=sizes["ad"], n_cn=sizes["cn"], hide_below=params.explain.hide_below, unit=unit,
+                found["ad"], found["cn"], found["difference"], space.template.data, space.template.affine,
+                n_ad=len(groups["ad"]), n_cn=len(groups["cn"]),
+                hide_below=params.explain.hide_below, unit=unit,
             )  # fmt: skip
             save_figure(figure, folder / ("groups.png" if kind == "exact" else f"groups_{kind}.png"))
-            means |= {f"{name}_{kind}": data for name, data in found.items() if name != "difference"}
         for depth, reference in references.items():
-            volume = Volume(space.filled(reference.mean), affine)
-            write_volume(folder / f"reference_{depth}.nii.gz", volume, space="mni")
-    uptake = {group.name: _mean_uptake(group.scans) for group in groups if group.name in ("ad", "cn")}
+            _write_map(folder / f"reference_{depth}.nii.gz", space.filled(reference.mean), space)
+    uptake = {name: _mean_uptake(groups[name]) for name in ("ad", "cn")}
     atlas = load_atlas(params.explain.atlas, params.normalize.grid_mm)
     table = region_table(means, uptake, atlas, space.brain)
     write_table(table, paths.EXPLAIN / "regions.csv")
@@ -195,17 +188,16 @@ def _mean_uptake(scans: list[str]) -> Map:
     return np.asarray(total / len(scans), dtype=np.float32)
 
 
-def _facts(volumes: Volumes, groups: list[_Group], regions: pd.DataFrame, space: Space) -> dict[str, Any]:
+def _facts(volumes: Volumes, groups: Groups, regions: pd.DataFrame, space: Space) -> dict[str, Any]:
     """Return scan counts and map mass, by map and group."""
-    facts: dict[str, Any] = {}
+    facts: dict[str, Any] = {kind: {} for kind in KINDS}
     outside: dict[str, float] = {}
     for kind in KINDS:
-        facts[kind] = {}
-        for group in groups:
-            name = f"{group.name}_{kind}"
-            outside[name] = share_outside(_mean(volumes[kind], group.scans), space.brain)
-            facts[kind][group.name] = {
-                "scans": len(group.scans),
+        for group, scans in groups.items():
+            name = f"{group}_{kind}"
+            outside[name] = share_outside(_mean(volumes[kind], scans), space.brain)
+            facts[kind][group] = {
+                "scans": len(scans),
                 "share_inside_brain": round(1 - outside[name], 6),
                 "ad_pattern": pattern_share(regions, name),
             }
@@ -213,33 +205,16 @@ def _facts(volumes: Volumes, groups: list[_Group], regions: pd.DataFrame, space:
 
 
 def _write_truth(
-    volumes: Volumes,
-    scans: pd.DataFrame,
-    healthy: list[str],
-    space: Space,
-    params: Params,
+    volumes: Volumes, scans: pd.DataFrame, healthy: list[str], space: Space, params: Params
 ) -> dict[str, Any]:
-    """Score the maps against the simulated cohort's truth, if any.
-
-    Parameters
-    ----------
-    healthy : list of str
-        Training scans that the untrained networks' maps are referenced to.
-    """
+    """Score the maps against the simulated cohort's truth, if any."""
     found = scans[(scans["diagnosis"] == "AD") & scans["correct"]]
     deficits = truths_of(found, space) if reads_simulated(params) else {}
+    table, facts = pd.DataFrame(columns=["scan", "subject", "map", *SCORES]), {"scans": 0}
     if deficits:
-        table, facts = truth_scores(
-            volumes,
-            deficits,
-            found,
-            untrained_explainers(healthy, space, params),
-            space,
-            seed=params.seed,
-            resamples=params.evaluate.resamples,
-        )
-    else:
-        table, facts = pd.DataFrame(columns=["scan", "subject", "map", *SCORES]), {"scans": 0}
+        untrained = untrained_explainers(healthy, space, params)
+        options = {"seed": params.seed, "resamples": params.evaluate.resamples}
+        table, facts = truth_scores(volumes, deficits, found, untrained, space, **options)
     write_table(table, paths.EXPLAIN / "truth.csv")
     return facts
 
@@ -248,8 +223,7 @@ def _write_sanity(
     explainer: Explainer, referenced: Mapping[str, Map], scans: pd.DataFrame, space: Space, params: Params
 ) -> dict[str, Any]:
     """Write the tables and the figure of the sanity checks."""
-    patients = scans.loc[(scans["diagnosis"] == "AD"), "scan"]
-    chosen = patients.head(params.explain.sanity_scans).tolist()
+    chosen = scans.loc[scans["diagnosis"] == "AD", "scan"].head(params.explain.sanity_scans).tolist()
     with atomic_write(paths.EXPLAIN / "sanity") as folder:
         folder.mkdir()
         if not chosen:
@@ -261,16 +235,3 @@ def _write_sanity(
         save_figure(sanity_figure(cascade, curves), folder / "sanity.png")
     rows = cascade[["layer", "similarity"]].round(6).to_dict("records")
     return {"scans": len(chosen), "cascade": rows, "area_over_random": areas}
-
-
-def _log(params: Params) -> None:
-    start_tracking(Path.cwd(), experiment=params.tracking.experiment)
-    with append_to_run(read_contract(paths.RUN, TrainingRun).lineage.id) as tracked:
-        for path in (paths.CAM, paths.EXPLAIN / "regions.csv", *sorted((paths.EXPLAIN / "groups").iterdir())):
-            tracked.log_artifact(path, "explain/groups")
-        for path in sorted((paths.EXPLAIN / "sanity").iterdir()):
-            tracked.log_artifact(path, "explain/sanity")
-        if may_log_images(params):
-            for folder in ("montages", "montages_referenced", "volumes"):
-                for path in sorted((paths.EXPLAIN / folder).iterdir()):
-                    tracked.log_artifact(path, f"explain/{folder}")

@@ -1,6 +1,6 @@
 """Controls of the explain stage: randomized networks and simulated truth."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,6 @@ import pandas as pd
 from adpet.evaluation.saliency import (
     LEAST_DEFICIT,
     Map,
-    Mask,
     area_share,
     cascade_rows,
     centre_map,
@@ -28,7 +27,7 @@ from adpet.imaging.registration import resample
 from adpet.imaging.slices import coronal_slices, resize_maps
 from adpet.learning.saliency import cascade, class_activation_maps
 from adpet.params import Params
-from adpet.paths import ALIGNMENT, SIMULATED_TRUTH
+from adpet.paths import SIMULATED_TRUTH
 from adpet.stages.common.fitting import network
 from adpet.stages.common.tables import MATRIX_COLUMNS, read_alignment
 from adpet.stages.explain.maps import Explainer, Space, slices_of
@@ -39,6 +38,9 @@ if TYPE_CHECKING:
 # Points of a curve after its first, and random orders to compare with.
 STEPS, RANDOM_ORDERS = 8, 2
 
+# Networks that have learned nothing, and healthy training scans that they are referenced to.
+UNTRAINED, UNTRAINED_SCANS = 6, 16
+
 
 def cascade_table(model: "keras.Model", scans: Sequence[str], params: Params) -> pd.DataFrame:
     """Return the maps' similarity as layers are randomized."""
@@ -47,23 +49,15 @@ def cascade_table(model: "keras.Model", scans: Sequence[str], params: Params) ->
     def maps_of(examined: "keras.Model") -> list[Map]:
         return [class_activation_maps(examined, one, method=params.explain.method)[0] for one in slices]
 
-    def randomised() -> Iterator[tuple[str, list[Map]]]:
-        for layer, randomised_model in cascade(model, seed=params.seed):
-            yield layer, maps_of(randomised_model)
-
     original = maps_of(model)
-    return pd.DataFrame(cascade_rows(original, randomised(), np.ones(original[0].shape, dtype=bool)))
+    randomized = ((layer, maps_of(changed)) for layer, changed in cascade(model, seed=params.seed))
+    return pd.DataFrame(cascade_rows(original, randomized, np.ones(original[0].shape, dtype=bool)))
 
 
 def curve_table(
     explainer: Explainer, referenced: Mapping[str, Map], scans: Sequence[str], space: Space, params: Params
 ) -> tuple[pd.DataFrame, dict[str, dict[str, float]]]:
     """Compute deletion and insertion curves of the maps.
-
-    Parameters
-    ----------
-    referenced : mapping of str to (i, j, k) ndarray
-        Referenced volumes by scan.
 
     Returns
     -------
@@ -86,9 +80,7 @@ def curve_table(
         for name, found in areas.items():
             found.append(gains(curves[name], curves["random"]))
     means = {
-        name: {
-            key: round(float(np.mean([one[key] for one in found])), 6) for key in ("deletion", "insertion")
-        }
+        name: {key: round(float(np.mean([one[key] for one in found])), 6) for key in found[0]}
         for name, found in areas.items()
     }
     return pd.DataFrame(rows), means
@@ -117,19 +109,9 @@ def _curves(
     return curves
 
 
-# Networks that have learned nothing, and healthy training scans that they are referenced to.
-UNTRAINED, UNTRAINED_SCANS = 6, 16
-
-
 def truths_of(scans: pd.DataFrame, space: Space) -> dict[str, Map]:
-    """Return the true relative deficits in MNI space, by scan.
-
-    Parameters
-    ----------
-    scans : DataFrame
-        With the column `scan`.
-    """
-    alignment = read_alignment(ALIGNMENT).set_index("scan")
+    """Return the true relative deficits in MNI space, by scan."""
+    alignment = read_alignment().set_index("scan")
     deficits = {}
     for scan in scans["scan"]:
         path = SIMULATED_TRUTH / f"{scan}_deficit.nii.gz"
@@ -158,10 +140,6 @@ def truth_scores(
         The truth by scan.
     scans : DataFrame
         Correctly classified AD test scans: `scan`, `subject`.
-    untrained : sequence of Explainer
-        Of networks of the same shape that have learned nothing.
-    seed, resamples : int
-        Of the bootstrap over subjects.
 
     Returns
     -------
@@ -172,42 +150,36 @@ def truth_scores(
     """
     masks = {scan: truth_mask(deficit, space.inside) for scan, deficit in deficits.items()}
     # A deficit of 5 % nowhere, or everywhere, leaves nothing to be found.
-    scored = [scan for scan in scans["scan"] if scan in masks and _can_be_missed(masks[scan], space.inside)]
+    sizes = {scan: int(mask.sum()) for scan, mask in masks.items()}
+    scored = [scan for scan in scans["scan"] if 0 < sizes.get(scan, 0) < int(space.inside.sum())]
     if not scored:
         return pd.DataFrame(columns=["scan", "subject", "map"]), {"scans": 0}
     subjects = scans.set_index("scan")["subject"]
-    group = {name: np.mean([volumes[scan] for scan in scored], axis=0) for name, volumes in explained.items()}
-    centre = centre_map(space.inside)
+    same_for_all: dict[str, Map] = {
+        f"group mean {name}": np.mean([volumes[scan] for scan in scored], axis=0)
+        for name, volumes in explained.items()
+    }
+    same_for_all["centre"] = centre_map(space.inside)
     rows = []
     for scan in scored:
-        slices = slices_of(scan)
-        maps = {
-            **{name: volumes[scan] for name, volumes in explained.items()},
-            **{f"group mean {name}": data for name, data in group.items()},
-            "centre": centre,
-        }
-        rows += score_rows(maps, masks[scan], space.inside, scan=scan, subject=subjects[scan])
+        slices, facts = slices_of(scan), {"scan": scan, "subject": subjects[scan]}
+        maps = {name: volumes[scan] for name, volumes in explained.items()} | same_for_all
+        rows += score_rows(maps, masks[scan], space.inside, **facts)
         for number, blank in enumerate(untrained, start=1):
             maps = {
                 "untrained exact": space.volume_of(blank.exact(slices)[0]),
                 "untrained referenced": blank.referenced(slices),
             }
-            facts = {"scan": scan, "subject": subjects[scan], "network": number}
-            rows += score_rows(maps, masks[scan], space.inside, **facts)
+            rows += score_rows(maps, masks[scan], space.inside, **facts, network=number)
     table = pd.DataFrame(rows)
-    summary = score_summary(table, seed=seed, resamples=resamples)
     return table, {
         "scans": len(scored),
         "left_out": len(scans) - len(scored),
         "least_deficit": LEAST_DEFICIT,
         "area_share": round(area_share([masks[scan] for scan in scored], space.inside), 6),
-        "scores": summary,
+        "scores": score_summary(table, seed=seed, resamples=resamples),
         "untrained": network_ranges(table),
     }
-
-
-def _can_be_missed(mask: Mask, inside: Mask) -> bool:
-    return bool(mask.any()) and int(mask.sum()) < int(inside.sum())
 
 
 def _in_mni(path: Path, matrix: "pd.Series[float]", space: Space) -> Map:

@@ -23,7 +23,7 @@ from adpet.learning.saliency import class_activation_maps, integrated_maps
 from adpet.parallel import progress
 from adpet.params import Params
 from adpet.paths import SLICES
-from adpet.stages.common.grid import coronal_grid
+from adpet.stages.slice import coronal_grid
 
 if TYPE_CHECKING:
     import keras
@@ -75,24 +75,12 @@ class Explainer:
     distances from healthy training scans; of their mean, what lies along the ways in which those differ is
     kept.
 
-    Parameters
-    ----------
-    model : keras.Model
-    healthy : sequence of str
-        Training scans of healthy subjects.
-
     Attributes
     ----------
-    model : keras.Model
-    references : dict
-        Of healthy training scans' maps, by depth.
     healthy : (n, height, width) uint8 ndarray
-        The mean of their slices.
-
-    Raises
-    ------
-    InputError
-        Where there are too few healthy scans, or the network's maps of them are all alike.
+        The mean slices of healthy training scans.
+    references : dict
+        Of the same scans' maps, by depth.
     """
 
     def __init__(self, model: "keras.Model", healthy: Sequence[str], space: Space, params: Params) -> None:
@@ -112,28 +100,16 @@ class Explainer:
         return class_activation_maps(self.model, slices, method=self._params.explain.method)
 
     def referenced(self, slices: npt.NDArray[np.uint8]) -> Map:
-        """Return the z-scored attribution volume, above its own mean.
-
-        A volume, 0 outside of the brain between the outer planes.
-        """
+        """Return the z-scored attribution volume, above its own mean."""
         return self._space.filled(self._patterns.kept(self._distances(self._both_depths(slices))))
 
     def _both_depths(self, slices: npt.NDArray[np.uint8]) -> Map:
         """Return the blurred maps of `DEPTHS` inside, (2, v)."""
-        explain, space = self._params.explain, self._space
-        planes = (
-            self.exact(slices)[0],
-            integrated_maps(self.model, slices, self.healthy, steps=explain.path_steps),
-        )
-        grid_mm = self._params.normalize.grid_mm
-        return np.stack(
-            [
-                smoothed(
-                    space.volume_of(maps), fwhm_mm=explain.smooth_mm, grid_mm=grid_mm, inside=space.inside
-                )[space.inside]
-                for maps in planes
-            ]
-        )
+        explain, space, inside = self._params.explain, self._space, self._space.inside
+        integrated = integrated_maps(self.model, slices, self.healthy, steps=explain.path_steps)
+        volumes = [space.volume_of(maps) for maps in (self.exact(slices)[0], integrated)]
+        width = {"fwhm_mm": explain.smooth_mm, "grid_mm": self._params.normalize.grid_mm}
+        return np.stack([smoothed(volume, **width, inside=inside)[inside] for volume in volumes])
 
     def _distances(self, maps: Map) -> Map:
         """Return the depths' weighted mean z-score, (..., v)."""

@@ -1,0 +1,47 @@
+"""What stages tell MLflow, and what a result follows from."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from adpet import paths
+from adpet.contracts import TrainingRun, read_contract
+from adpet.params import Params
+from adpet.tracking.lineage import lineage
+from adpet.tracking.runs import RunHandle, append_to_run
+from adpet.tracking.sync import start_tracking
+
+
+def stage_lineage(
+    stage: str, params: Params, settings: Mapping[str, Any], *, split_hash: str
+) -> dict[str, Any]:
+    """Return the facts that a stage's result follows from.
+
+    `settings` are the parameters that matter for it, nested.
+    """
+    return lineage(
+        stage=stage, params=settings, raw=params.cohort.raw, split_hash=split_hash, seed=params.seed
+    )
+
+
+def log_data(tracked: RunHandle, facts: Mapping[str, Any], split: pd.DataFrame) -> None:
+    """Log a run's scans: hash in DVC, and numbers."""
+    raw = facts["params"]["cohort"]["raw"]
+    counts = {"scans": split["scan"].nunique(), "subjects": split["subject"].nunique()}
+    groups = split.groupby("diagnosis")["subject"].nunique()
+    counts |= {f"{name} subjects": int(number) for name, number in groups.items()}
+    tracked.log_dataset(name=raw, digest=facts["data"], source=raw, counts=counts)
+
+
+def log_to_training(
+    params: Params, files: Mapping[str | None, Iterable[Path]], metrics: Mapping[str, Any] | None = None
+) -> None:
+    """Add files, by folder, and metrics to the training's run."""
+    start_tracking(Path.cwd(), experiment=params.tracking.experiment)
+    with append_to_run(read_contract(paths.RUN, TrainingRun).lineage.id) as tracked:
+        tracked.log_metrics(metrics or {})
+        for folder, contents in files.items():
+            for path in contents:
+                tracked.log_artifact(path, folder)
