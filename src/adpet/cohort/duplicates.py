@@ -99,10 +99,7 @@ def residual_patterns(brains: Matrix) -> Matrix:
 
 
 def _common_patterns(common: Array) -> Matrix:
-    """Return an orthonormal basis, (n, patterns), of common patterns.
-
-    The common image itself, a constant, blurred ones, and its changes by a small affine motion.
-    """
+    """Return an orthonormal basis, (n, patterns), of common patterns."""
     mask = _coarse_mask()
     image = np.zeros(mask.shape, dtype=np.float64)
     image[mask] = common

@@ -47,10 +47,7 @@ REASONS_LISTED = 30
 
 @dataclass(frozen=True)
 class Collection:
-    """Used scans (`SCAN_COLUMNS`) and rejected files (`REJECTED_COLUMNS`).
-
-    `tracers` and `levels` count the files of each tracer and processing level, used or not.
-    """
+    """Used scans, rejected files, counts of files by tracer and level."""
 
     scans: pd.DataFrame
     rejected: pd.DataFrame
@@ -98,8 +95,7 @@ def check_scans(table: pd.DataFrame) -> None:
 def set_aside_conflicts(collection: Collection) -> Collection:
     """Reject subjects with both diagnoses or a shared image.
 
-    Which label or name is right cannot be known, and either would leak over a split. An image that the same
-    subject has twice is kept once.
+    Which label or name is right cannot be known, and either would leak over a split.
     """
     scans = collection.scans
     again = scans.loc[scans.duplicated(["subject", "content"]), "scan"]
@@ -188,10 +184,7 @@ def read_typed(path: Path, columns: Mapping[str, str]) -> pd.DataFrame:
 
 
 def ingest_summary(collection: Collection) -> dict[str, Any]:
-    """Count a collection, as JSON values.
-
-    ``content`` is a SHA-256 over all scans' checksums: the same images give the same hash.
-    """
+    """Count a collection, as JSON values."""
     scans, rejected = collection.scans, collection.rejected
     subjects = subject_table(scans)
     content = hashlib.sha256("\n".join(sorted(scans["content"])).encode()).hexdigest()
@@ -233,7 +226,6 @@ def count_values(values: "pd.Series[str]", *, most: int | None = None) -> dict[s
 
 
 def _conflicts(scans: pd.DataFrame) -> dict[str, str]:
-    """Return the reason by scan for subjects in conflict."""
     owners = scans.groupby("content")["subject"].transform("nunique")
     shared = set(scans.loc[owners > 1, "subject"])
     labels = scans.groupby("subject")["diagnosis"].transform("nunique")

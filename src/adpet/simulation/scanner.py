@@ -173,8 +173,7 @@ def count(
 ) -> Array:
     """Return one scan in whole Bq/mL, not negative.
 
-    It has a further axis of frames if there are several; a frame of n has n times the noise variance. The
-    uptake is that which an ideal scanner of the same resolution would see, pons = 1.
+    A frame of n has n times the noise variance; `uptake` is seen without noise, pons = 1.
     """
     zooms = np.array(scanner.zooms)
     lattice = [int(size * zoom / LATTICE_MM) + 3 for size, zoom in zip(uptake.shape, zooms, strict=True)]

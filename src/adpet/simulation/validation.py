@@ -203,7 +203,6 @@ def _svm_auc(cohort: pd.DataFrame, measures: Sequence[ScanMeasures]) -> float:
 
 
 def _cross_validated(cohort: pd.DataFrame, features: npt.NDArray[np.floating], *, linear_svm: bool) -> float:
-    """Return the AUC of left-out pairs."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import roc_auc_score
     from sklearn.model_selection import GroupKFold, cross_val_predict
@@ -241,7 +240,6 @@ def _spread(values: "pd.Series[float]", members: Mask) -> float:
 
 
 def _asymmetry(measures: Sequence[ScanMeasures], members: Mask) -> float:
-    """Return the SD of asymmetry, median over regions."""
     left, right = (
         pd.DataFrame([getattr(scan, side) for scan in measures])[list(NORMATIVE)][members]
         for side in ("left", "right")
