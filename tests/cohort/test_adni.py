@@ -1,7 +1,6 @@
 import pytest
 
-from adpet.cohort.adni import LEVELS, find_adni, has_adni_folders
-from adpet.cohort.adni_metadata import is_collection_table
+from adpet.cohort.adni import LEVELS, find_adni
 from adpet.errors import InputError
 
 UNIFORM, SIX_MM, STANDARD, AVERAGED, DYNAMIC, RAW = LEVELS.values()
@@ -187,20 +186,6 @@ class TestContradictions:
         assert reason in found
         assert "Jane" not in found
 
-    def test_row_without_a_file_is_unusable(self, adni_tree):
-        adni_tree.image("I1", "941_S_6962")
-        adni_tree.row("I2", "002_S_0001")
-        kind, reason = find(adni_tree)[1]["I2"]
-        assert kind == "unusable"
-        assert "described in FDG_1_02_2024.csv, but not there" in reason
-
-    def test_copy_in_another_folder_is_skipped(self, adni_tree):
-        adni_tree.image("I1", "941_S_6962")
-        adni_tree.file("I1", "941_S_6962", leaf="copy")
-        candidates, rejected = find(adni_tree)
-        assert len(candidates) == 1
-        assert [kind for kind, _ in rejected.values()] == ["skipped"]
-
     def test_row_whose_image_is_no_number_is_reported(self, adni_tree):
         adni_tree.image("I1", "941_S_6962")
         adni_tree.row("see below", "002_S_0001")
@@ -210,12 +195,6 @@ class TestContradictions:
 
 
 class TestCollectionTable:
-    def test_other_tables_are_left_alone(self, adni_tree):
-        adni_tree.image("I1", "941_S_6962")
-        (adni_tree.root / "DXSUM.csv").write_text("PTID,VISCODE,DIAGNOSIS\n941_S_6962,bl,3\n")
-        assert len(find(adni_tree)[0]) == 1
-        assert not is_collection_table(adni_tree.root / "DXSUM.csv")
-
     def test_two_of_them_are_a_question_for_the_user(self, adni_tree):
         adni_tree.image("I1", "941_S_6962")
         twin = adni_tree.root / "other.csv"
@@ -283,18 +262,7 @@ class TestDiagnosesByVisit:
 
         return find_with
 
-    def test_diagnosis_by_visit_overrides_the_group(self, visits):
-        candidates, _ = visits("RID,VISCODE,DIAGNOSIS\n6962,bl,2\n6962,m24,3\n")
-        assert [scan.diagnosis for scan in candidates] == ["MCI", "Dementia"]
-
     def test_all_diagnoses_of_the_subject_are_kept(self, adni_tree, visits):
         visits("RID,VISCODE,DIAGNOSIS\n6962,bl,1\n6962,m24,1\n6962,m36,2\n")
         found = find_adni(adni_tree.root, diagnosis_table=adni_tree.root / "DXSUM.csv")
         assert found.diagnoses == {"941_S_6962": {"CN", "MCI"}}
-
-
-def test_folders_named_by_subjects_tell_a_download(adni_tree, tmp_path):
-    assert not has_adni_folders(tmp_path)
-    adni_tree.image("I1", "941_S_6962")
-    assert has_adni_folders(adni_tree.root)
-    assert has_adni_folders(adni_tree.root / "ADNI")

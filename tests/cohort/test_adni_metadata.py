@@ -173,11 +173,3 @@ class TestXmlFacts:
         visit = "<visit><visitIdentifier>ADNI2 Year 2 Visit</visitIdentifier></visit>"
         path.write_text(path.read_text().replace("<study>", visit + "<study>"))
         assert read_xml_files(adni_tree.root).images["7"].visit == ""
-
-    def test_two_files_that_disagree_on_an_image_are_a_problem_of_it(self, adni_tree):
-        adni_tree.xml(["7"], "941_S_6962", "AD")
-        adni_tree.xml(["7"], "941_S_6962", "CN", name="again.xml")
-        adni_tree.xml(["8"], "941_S_6962", "CN")
-        problems = read_xml_files(adni_tree.root).problems
-        assert [*problems] == ["7"]
-        assert "described twice, with another group" in problems["7"]

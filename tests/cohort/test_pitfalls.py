@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from adpet.cohort.reader import read_collection
-from adpet.cohort.scans import write_rejected, write_scans
+from adpet.cohort.scans import write_scans, write_table
 from adpet.errors import InputError
 from adpet.imaging.nifti import read_volume, write_volume
 
@@ -220,7 +220,7 @@ def test_names_in_a_header_reach_no_table_and_no_volume(flat, tmp_path):
     assert len(found.scans) == 3
     assert len(found.rejected) == 5
     write_scans(tmp_path / "scans.csv", found.scans)
-    write_rejected(tmp_path / "rejected.csv", found.rejected)
+    write_table(tmp_path / "rejected.csv", found.rejected)
     write_volume(tmp_path / "out.nii", read_volume(flat.root / "read.nii"))
     for name in ("scans.csv", "rejected.csv", "out.nii"):
         written = (tmp_path / name).read_bytes()

@@ -128,7 +128,13 @@ def files_by_image(root: Path, listing: Listing, findings: Findings) -> dict[str
             continue
         if number in listing.images:
             findings.tracers[tracer_of(listing.images[number])] += 1
-        if copied := _copied(file, files[number]):
+        name = file.name.lower().removesuffix(".gz")
+        repeated = (
+            other
+            for other in files[number]
+            if other.parent != file.parent or other.name.lower().removesuffix(".gz") == name
+        )
+        if copied := next(repeated, None):
             where = "beside it" if file.parent == copied.parent else "in another folder"
             findings.reject(file, f"a copy of {copied.name} {where}", SKIPPED)
         else:
@@ -320,14 +326,3 @@ def _known_number(file: Path, listing: Listing) -> str:
     if number not in listing.images and number not in listing.problems:
         raise InputError(f"image I{number} is not described in {listing.source}; add it, or remove the file")
     return number
-
-
-def _copied(file: Path, earlier: Sequence[Path]) -> Path | None:
-    for other in earlier:
-        if other.parent != file.parent or _unpacked(other) == _unpacked(file):
-            return other
-    return None
-
-
-def _unpacked(file: Path) -> str:
-    return file.name.lower().removesuffix(".gz")

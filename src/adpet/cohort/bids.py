@@ -95,6 +95,9 @@ def _candidate(
     if not rows[1]:
         raise InputError(f"sub-{subject} is not in {PARTICIPANTS}; add a row for it")
 
+    maker, model = (plain(str(metadata.get(name, ""))) for name in ("Manufacturer", "ManufacturersModelName"))
+    named = bool(model) and model.casefold().startswith(maker.casefold())
+
     def fact(column: str) -> str:
         return next(filter(None, (plain(row.get(column, "")) for row in rows)), "")
 
@@ -107,7 +110,7 @@ def _candidate(
         age=parse_age(fact("age")),
         sex=parse_sex(fact("sex")),
         site=fact("site"),
-        scanner=_scanner(metadata),
+        scanner=model if named else f"{maker} {model}".strip(),
         frame_seconds=_frame_seconds(metadata.get("FrameDuration")),
         date=parse_date(rows[0].get("acqtime", "")),
     )
@@ -177,12 +180,6 @@ def _by_label(table: Table, key: str, *, prefix: str) -> dict[str, dict[str, str
             raise InputError(f"{table.path}: required one row for each label; received {prefix}{label} twice")
         rows[label] = row
     return rows
-
-
-def _scanner(metadata: Mapping[str, Any]) -> str:
-    maker = plain(str(metadata.get("Manufacturer", "")))
-    model = plain(str(metadata.get("ManufacturersModelName", "")))
-    return model if model.casefold().startswith(maker.casefold()) and model else f"{maker} {model}".strip()
 
 
 def _frame_seconds(durations: Any) -> str:

@@ -226,7 +226,6 @@ def _index_file(file: Path) -> FileEntry:
 
 
 def _stamp(file: Path) -> str:
-    """Return path, names, sizes, times and inodes, ``""`` if missing."""
     try:
         found = [(part.name, os.stat(part)) for part in scan_files(file)]  # noqa: PTH116 - half Path's time
     except OSError:
@@ -257,7 +256,6 @@ def _note(stamp: str, entry: FileEntry) -> str:
 
 @cache
 def _code() -> str:
-    """Return a hash of the code that reads files."""
     digest = hashlib.sha256(version("nibabel").encode())
     for source in (__file__, str(nifti.__file__)):
         digest.update(Path(source).read_bytes())

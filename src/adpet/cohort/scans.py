@@ -145,11 +145,6 @@ def read_scans(path: Path) -> pd.DataFrame:
     return table
 
 
-def write_rejected(path: Path, table: pd.DataFrame) -> None:
-    """Write the table of rejected files."""
-    write_table(path, table)
-
-
 def write_table(path: Path, table: pd.DataFrame, *, separator: str = ",") -> None:
     """Write a table as CSV, whole or not at all."""
     with atomic_write(path) as aside:
@@ -170,8 +165,9 @@ def read_typed(path: Path, columns: Mapping[str, str]) -> pd.DataFrame:
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: required a table as `dvc repro` writes it; received: {reason}") from error
     if list(table.columns) != list(columns):
+        received = ", ".join(map(str, table.columns))
         raise InputError(
-            f"{path}: required the columns {', '.join(columns)}; received {_names(table)}; run `dvc repro`"
+            f"{path}: required the columns {', '.join(columns)}; received {received}; run `dvc repro`"
         )
     if "scan" in columns:
         odd = table.loc[~table["scan"].str.fullmatch(SCAN_KEY), "scan"]
@@ -266,7 +262,3 @@ def _describe(subjects: pd.DataFrame) -> dict[str, Any]:
 def _first_reasons(rejected: pd.DataFrame, number: int = 2) -> str:
     first = [f"{file}: {reason}" for file, reason, _ in rejected.head(number).itertuples(index=False)]
     return f" (first: {'; '.join(first)})" if first else ""
-
-
-def _names(table: pd.DataFrame) -> str:
-    return ", ".join(map(str, table.columns))

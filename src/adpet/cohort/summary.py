@@ -31,8 +31,7 @@ class Factor:
     """How well one factor alone separates AD from CN.
 
     `auc` is beyond chance: 0.5 as good as shuffled diagnoses, 1 separates all subjects. `p` is the share of
-    shuffled diagnoses that are separated as well; `one_group` are categories with one group alone and more
-    subjects than chance would leave so.
+    shuffled diagnoses that are separated as well; `one_group` are categories with one group alone.
     """
 
     name: str

@@ -32,10 +32,7 @@ SCALP_MM = (3.0, 17.0)
 
 @dataclass(frozen=True)
 class Region:
-    """Soft ellipsoid on both sides of the head, MNI mm.
-
-    x is given for the right side; `mean` is healthy uptake relative to the pons, at `TABLE_FWHM_MM`.
-    """
+    """Soft ellipsoid on both sides, MNI mm; x is right."""
 
     centre: Vector
     radii: Vector

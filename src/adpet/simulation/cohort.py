@@ -78,10 +78,9 @@ class SimulationRecipe:
 class SimulatedScan:
     """Simulated scan.
 
-    `volume` has whole Bq/mL on the scanner's grid, (i, j, k), or (i, j, k, frames) if the site delivers
-    frames. `deficit`, on the same grid, is the relative loss of blurred uptake against the same person at
-    severity 0, without noise; None at severity 0. `points`, (3, i, j, k), are the origins of the voxels:
-    indices on the anatomy's grid.
+    `volume` has whole Bq/mL on the scanner's grid, (i, j, k), or (i, j, k, frames). `deficit`, on the same
+    grid, is the relative loss of blurred uptake, without noise. `points`, (3, i, j, k), are the origins of
+    the voxels: indices on the anatomy's grid.
     """
 
     volume: Volume
@@ -169,20 +168,16 @@ def _pair(recipe: SimulationRecipe, pair: int) -> dict[str, Any]:
     shared = _stream(recipe.seed, 0, pair)
     offsets = _stream(recipe.seed, 2).random(3)
     spread = (offsets + (pair + 1) * np.array([SITE_STEP, SEX_STEP, FOLLOWUP_STEP])) % 1
+    shares = site_shares(recipe.scanners)
+    ends = np.cumsum(list(shares.values()))
     return {
         "first_is_ad": bool(shared.integers(2)),
         "age": shared.normal(recipe.age_mean, recipe.age_sd),
-        "site": _site(recipe, spread[0]),
+        # From the right: a site without a share is never met.
+        "site": list(shares)[int(np.searchsorted(ends / ends[-1], spread[0], side="right"))],
         "sex": "FM"[int(2 * spread[1])],
         "visits": _visit_count(recipe, spread[2]),
     }
-
-
-def _site(recipe: SimulationRecipe, spread: float) -> str:
-    shares = site_shares(recipe.scanners)
-    ends = np.cumsum(list(shares.values()))
-    # From the right: a site without a share is never met.
-    return list(shares)[int(np.searchsorted(ends / ends[-1], spread, side="right"))]
 
 
 def _visit_count(recipe: SimulationRecipe, spread: float) -> int:

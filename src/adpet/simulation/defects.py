@@ -56,11 +56,7 @@ class Planted:
 
 @dataclass(frozen=True)
 class ExtraSubject:
-    """Person beyond the cohort, with the file of `source`.
-
-    `damage` leads from the copied bytes to the stored ones; without it there is no file. If `listed`, the
-    tables have a row for the person.
-    """
+    """Person beyond the cohort, with the damaged file of `source`."""
 
     row: Row
     source: Row
@@ -74,9 +70,8 @@ class ExtraSubject:
 class PlantedDefects:
     """Plan of the defects of a cohort.
 
-    `stored` has the pitfall of `READABLE` by subject and session. `shared` is the scan that another subject
-    has too, which makes both unusable, `changed` that of a subject with the disease from before it was
-    diagnosed, and `plain` are scans without any of this.
+    `stored` has the pitfall by subject and session. `shared` is the scan that another subject has too,
+    `changed` that from before a diagnosis, and `plain` are scans without any of this.
     """
 
     stored: dict[tuple[str, str], str]

@@ -367,14 +367,9 @@ def _deficit_name(tree: Tree, row: Row) -> str:
 
 
 def _further_images(plain: Sequence[Row]) -> Iterator[Image]:
-    versions = (
-        (DYNAMIC, "PET"),
-        (RAW, "PET"),
-        (f"AV45 {AVERAGED}", "PET"),
-        ("MPRAGE", "MRI"),
-        (STANDARDIZED, "PET"),
-    )
-    for version, (description, modality) in enumerate(versions if plain else (), start=1):
+    descriptions = (DYNAMIC, RAW, f"AV45 {AVERAGED}", "MPRAGE", STANDARDIZED)
+    for version, description in enumerate(descriptions if plain else (), start=1):
+        modality = "MRI" if description == "MPRAGE" else "PET"
         yield Image(plain[version % len(plain)], description, version, modality)
 
 

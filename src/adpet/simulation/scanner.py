@@ -34,10 +34,7 @@ WIDE_VARIANCE = 0.5
 
 @dataclass(frozen=True)
 class Scanner:
-    """Scanner with its reconstruction.
-
-    `matrix` and `zooms` (mm) are in storage order; `axes` are the axis codes of nibabel.
-    """
+    """Scanner; `matrix` and `zooms` (mm) are in storage order."""
 
     manufacturer: str
     model: str
@@ -163,14 +160,7 @@ def sample(image: Array, points: Array) -> Array:
     return np.asarray(ndimage.map_coordinates(image, points, order=1, mode="nearest"))
 
 
-def count(
-    rng: np.random.Generator,
-    uptake: Array,
-    scanner: Scanner,
-    *,
-    noise: float,
-    frames: int,
-) -> Array:
+def count(rng: np.random.Generator, uptake: Array, scanner: Scanner, *, noise: float, frames: int) -> Array:
     """Return one scan in whole Bq/mL, not negative.
 
     A frame of n has n times the noise variance; `uptake` is seen without noise, pons = 1.
