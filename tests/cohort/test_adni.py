@@ -91,10 +91,10 @@ class TestLevels:
 
 class TestWantedLevels:
     def test_order_of_preference_is_the_users(self, adni_tree):
-        adni_tree.image("I1", "941_S_6962", description=UNIFORM)
-        adni_tree.image("I2", "941_S_6962", description=AVERAGED)
+        for number, description in enumerate((UNIFORM, AVERAGED)):
+            adni_tree.image(f"I{number}", "941_S_6962", description=description)
         candidates, _ = find(adni_tree, levels=["averaged", "uniform-8mm"])
-        assert [(scan.file.parent.name, scan.level) for scan in candidates] == [("I2", "averaged")]
+        assert [scan.level for scan in candidates] == ["averaged"]
 
     def test_level_that_is_not_listed_is_never_used(self, adni_tree):
         adni_tree.image("I1", "941_S_6962", description=UNIFORM)
@@ -106,16 +106,15 @@ class TestWantedLevels:
         ]
 
 
-class TestCounts:
-    def test_files_are_counted_by_tracer_or_modality_whether_used_or_not(self, adni_tree):
-        others = ["AV45 " + STANDARD, "ADNI Brain PET: Raw AV45", "PIB " + AVERAGED, "Statistics"]
-        for number, description in enumerate([UNIFORM, AVERAGED, *others]):
-            adni_tree.image(f"I{number}", "941_S_6962", description=description)
-        adni_tree.row("I7", "941_S_6962", modality="MRI", description="MPRAGE")
-        adni_tree.file("I7", "941_S_6962")
-        found = find_adni(adni_tree.root)
-        assert found.tracers == {"FDG": 2, "AV45": 2, "PIB": 1, "unknown": 1, "MRI": 1}
-        assert found.levels == {"uniform-8mm": 1, "averaged": 1}
+def test_files_are_counted_by_tracer_or_modality_whether_used_or_not(adni_tree):
+    others = ["AV45 " + STANDARD, "ADNI Brain PET: Raw AV45", "PIB " + AVERAGED, "Statistics"]
+    for number, description in enumerate([UNIFORM, AVERAGED, *others]):
+        adni_tree.image(f"I{number}", "941_S_6962", description=description)
+    adni_tree.row("I7", "941_S_6962", modality="MRI", description="MPRAGE")
+    adni_tree.file("I7", "941_S_6962")
+    found = find_adni(adni_tree.root)
+    assert found.tracers == {"FDG": 2, "AV45": 2, "PIB": 1, "unknown": 1, "MRI": 1}
+    assert found.levels == {"uniform-8mm": 1, "averaged": 1}
 
 
 class TestFrames:
@@ -157,12 +156,11 @@ class TestFrames:
         assert reason.startswith("2 files for one image of level averaged, which has no frames")
 
 
-class TestSessions:
-    def test_date_stands_in_where_visits_repeat(self, adni_tree):
-        adni_tree.image("I1", "941_S_6962", visit="2", date="2010-01-05")
-        adni_tree.image("I2", "941_S_6962", visit="2", date="2011-01-09")
-        candidates, _ = find(adni_tree)
-        assert [scan.session for scan in candidates] == ["20100105", "20110109"]
+def test_date_stands_in_for_visits_that_repeat(adni_tree):
+    adni_tree.image("I1", "941_S_6962", visit="2", date="2010-01-05")
+    adni_tree.image("I2", "941_S_6962", visit="2", date="2011-01-09")
+    candidates, _ = find(adni_tree)
+    assert [scan.session for scan in candidates] == ["20100105", "20110109"]
 
 
 class TestContradictions:
@@ -194,14 +192,13 @@ class TestContradictions:
         assert "'see below', which is no number" in rejected[adni_tree.table.name][1]
 
 
-class TestCollectionTable:
-    def test_two_of_them_are_a_question_for_the_user(self, adni_tree):
-        adni_tree.image("I1", "941_S_6962")
-        twin = adni_tree.root / "other.csv"
-        twin.write_bytes(adni_tree.table.read_bytes())
-        with pytest.raises(InputError, match=r"received FDG_1_02_2024\.csv, other\.csv; set cohort\.table"):
-            find(adni_tree)
-        assert len(find(adni_tree, table=twin)[0]) == 1
+def test_two_collection_tables_are_a_question_for_the_user(adni_tree):
+    adni_tree.image("I1", "941_S_6962")
+    twin = adni_tree.root / "other.csv"
+    twin.write_bytes(adni_tree.table.read_bytes())
+    with pytest.raises(InputError, match=r"received FDG_1_02_2024\.csv, other\.csv; set cohort\.table"):
+        find(adni_tree)
+    assert len(find(adni_tree, table=twin)[0]) == 1
 
 
 class TestXml:

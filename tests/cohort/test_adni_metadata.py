@@ -144,19 +144,18 @@ class TestXmlSafety:
         assert "leads out of" in listing.problems["7"]
 
 
-class TestBrokenXml:
-    @pytest.mark.parametrize(
-        "content",
-        [
-            b"", b"DOE^JANE", b"<idaxs>DOE", b"<idaxs>&DOE;</idaxs>", b"<DOE></JANE>", b"\x00DOE\xff",
-            b'<?xml version="1.0" encoding="DOE"?><idaxs/>', b'<idaxs DOE="1" DOE="2"/>', codecs.BOM_UTF16 + b"DOE",
-        ],
-    )  # fmt: skip
-    def test_broken_xml_is_refused_without_quoting_it(self, reason, content):
-        found = reason(content)
-        assert found.startswith("scan_S1_I7.xml: ")
-        assert "\n" not in found
-        assert "DOE" not in found
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"", b"DOE^JANE", b"<idaxs>DOE", b"<idaxs>&DOE;</idaxs>", b"<DOE></JANE>", b"\x00DOE\xff",
+        b'<?xml version="1.0" encoding="DOE"?><idaxs/>', b'<idaxs DOE="1" DOE="2"/>', codecs.BOM_UTF16 + b"DOE",
+    ],
+)  # fmt: skip
+def test_broken_xml_is_refused_without_quoting_it(reason, content):
+    found = reason(content)
+    assert found.startswith("scan_S1_I7.xml: ")
+    assert "\n" not in found
+    assert "DOE" not in found
 
 
 class TestXmlFacts:

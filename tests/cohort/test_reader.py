@@ -239,24 +239,23 @@ class TestPolicy:
         assert not settle("stable-only", candidate("1", "CN"), diagnoses={"1": {"CN", "MCI"}})[0]
 
 
-class TestChronological:
-    @pytest.mark.parametrize(
-        ("scans", "order"),
-        [
-            ([("a", "20210101", 60), ("b", "20200101", 70)], ["b", "a"]),
-            ([("a", "", 71.5), ("b", "20200101", 70)], ["b", "a"]),
-            ([("m12", "", 70), ("m6", "", 70)], ["m6", "m12"]),
-            ([("m12", "", 60), ("m6", "", math.nan), ("m108", "", 50)], ["m6", "m12", "m108"]),
-            (
-                [(label, "", math.nan) for label in ("1", "m06", "Baseline", "sc")],
-                ["sc", "Baseline", "1", "m06"],
-            ),
-        ],
-        ids=["dates", "ages", "labels of one age", "natural order", "names of a first session"],
-    )
-    def test_order_is_by_dates_ages_or_labels(self, scans, order):
-        found = chronological([candidate(session, date=date, age=age) for session, date, age in scans])
-        assert [scan.session for scan in found] == order
+@pytest.mark.parametrize(
+    ("scans", "order"),
+    [
+        ([("a", "20210101", 60), ("b", "20200101", 70)], ["b", "a"]),
+        ([("a", "", 71.5), ("b", "20200101", 70)], ["b", "a"]),
+        ([("m12", "", 70), ("m6", "", 70)], ["m6", "m12"]),
+        ([("m12", "", 60), ("m6", "", math.nan), ("m108", "", 50)], ["m6", "m12", "m108"]),
+        (
+            [(label, "", math.nan) for label in ("1", "m06", "Baseline", "sc")],
+            ["sc", "Baseline", "1", "m06"],
+        ),
+    ],
+    ids=["dates", "ages", "labels of one age", "natural order", "names of a first session"],
+)
+def test_order_is_by_dates_ages_or_labels(scans, order):
+    found = chronological([candidate(session, date=date, age=age) for session, date, age in scans])
+    assert [scan.session for scan in found] == order
 
 
 def sha256(path):

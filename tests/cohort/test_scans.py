@@ -47,21 +47,20 @@ def collection(*rows, **counts):
     return Collection(scans_table(rows), rejected(**counts))
 
 
-class TestCheckScans:
-    @pytest.mark.parametrize(
-        ("change", "message"),
-        [
-            ({"diagnosis": "MCI"}, "sub-2_ses-1: column diagnosis: required AD or CN; received 'MCI'"),
-            ({"sex": "f"}, "column sex: required F, M or nothing; received 'f'"),
-            ({"scan": "SUB-1_ses-1"}, "column scan: required a key that occurs once"),
-            ({"subject": ""}, "column subject: required a subject"),
-            ({"path": "data/raw/sub-1_ses-1.nii"}, "column path: required a path that occurs once"),
-            ({"content": "abc"}, "column content: required 64 hexadecimal digits; received 'abc'"),
-        ],
-    )
-    def test_bad_cell_is_named_with_its_scan_and_column(self, change, message):
-        with pytest.raises(InputError, match=message):
-            check_scans(scans_table([row("1"), {**row("2"), **change}]))
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"diagnosis": "MCI"}, "sub-2_ses-1: column diagnosis: required AD or CN; received 'MCI'"),
+        ({"sex": "f"}, "column sex: required F, M or nothing; received 'f'"),
+        ({"scan": "SUB-1_ses-1"}, "column scan: required a key that occurs once"),
+        ({"subject": ""}, "column subject: required a subject"),
+        ({"path": "data/raw/sub-1_ses-1.nii"}, "column path: required a path that occurs once"),
+        ({"content": "abc"}, "column content: required 64 hexadecimal digits; received 'abc'"),
+    ],
+)
+def test_bad_cell_is_named_with_its_scan_and_column(change, message):
+    with pytest.raises(InputError, match=message):
+        check_scans(scans_table([row("1"), {**row("2"), **change}]))
 
 
 class TestSetAsideConflicts:

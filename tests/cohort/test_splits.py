@@ -183,15 +183,14 @@ class TestSplitBySlice:
         assert split["part"].value_counts().to_dict() == {"train": 384, "test": 96}
 
 
-class TestCheckDisjoint:
-    @settings(max_examples=20)
-    @given(row=st.integers(0, 479), data=st.data())
-    def test_one_slice_on_another_side_is_found(self, row, data):
-        split = split_of(cohort(1))
-        others = sorted(set(split["part"]) - {split.loc[row, "part"]})
-        split.loc[row, "part"] = data.draw(st.sampled_from(others))
-        with pytest.raises(LeakageError, match=f"subject {split.loc[row, 'subject']} in"):
-            check_disjoint(split)
+@settings(max_examples=20)
+@given(row=st.integers(0, 479), data=st.data())
+def test_one_slice_on_another_side_is_found(row, data):
+    split = split_of(cohort(1))
+    others = sorted(set(split["part"]) - {split.loc[row, "part"]})
+    split.loc[row, "part"] = data.draw(st.sampled_from(others))
+    with pytest.raises(LeakageError, match=f"subject {split.loc[row, 'subject']} in"):
+        check_disjoint(split)
 
 
 class TestSummary:

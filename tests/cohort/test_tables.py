@@ -31,6 +31,10 @@ class TestReadTable:
         path.write_text("\ufeffa,b\n\n1\n,\n", encoding="utf-8")
         assert read_table(path).rows == ({"a": "1", "b": ""},)
 
+    def test_missing_file_is_named(self, tmp_path):
+        with pytest.raises(InputError, match=r"gone\.csv: required, but not there"):
+            read_table(tmp_path / "gone.csv")
+
     @pytest.mark.parametrize("content", [b"\xff\xfe\x00a", b"", b"\n\n"])
     def test_other_files_are_refused_in_one_line(self, tmp_path, content):
         path = tmp_path / "a.csv"
