@@ -172,7 +172,7 @@ def apply_policy(found: Findings, *, policy: Policy, diagnosis_map: Mapping[str,
 
 
 def chronological(scans: Sequence[Candidate]) -> list[Candidate]:
-    """Order scans by dates or ages if all known, else session."""
+    """Order scans by date or age if known, else session."""
     dated = all(scan.date for scan in scans)
     aged = all(scan.age > 0 for scan in scans)
 

@@ -47,7 +47,7 @@ REASONS_LISTED = 30
 
 @dataclass(frozen=True)
 class Collection:
-    """Used scans, rejected files, counts of files by tracer and level."""
+    """Used scans, rejected files, counts by tracer and level."""
 
     scans: pd.DataFrame
     rejected: pd.DataFrame
