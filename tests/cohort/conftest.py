@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 RAS = np.diag([4.0, 4.0, 4.0, 1.0])
-LAS = np.diag([-4.0, 4.0, 4.0, 1.0])
 
 
 def save_scan(path, seed=0, *, affine=RAS, frames=None):
@@ -54,9 +53,6 @@ ADNI_HEADER = (
     '"Format","Downloaded"\n'
 )
 UNIFORM = "Coreg, Avg, Std Img and Vox Siz, Uniform Resolution"
-STANDARD = "Coreg, Avg, Standardized Image and Voxel Size"
-AVERAGED = "Co-registered, Averaged"
-RAW = "ADNI Brain PET: Raw FDG"
 
 
 class AdniTree:

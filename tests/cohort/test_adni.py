@@ -1,7 +1,6 @@
 import pytest
 
-from adpet.cohort.adni import LEVELS, find_adni, has_adni_folders
-from adpet.cohort.adni_metadata import is_collection_table
+from adpet.cohort.adni import LEVELS, find_adni
 from adpet.errors import InputError
 
 UNIFORM, SIX_MM, STANDARD, AVERAGED, DYNAMIC, RAW = LEVELS.values()
@@ -92,10 +91,10 @@ class TestLevels:
 
 class TestWantedLevels:
     def test_order_of_preference_is_the_users(self, adni_tree):
-        adni_tree.image("I1", "941_S_6962", description=UNIFORM)
-        adni_tree.image("I2", "941_S_6962", description=AVERAGED)
+        for number, description in enumerate((UNIFORM, AVERAGED)):
+            adni_tree.image(f"I{number}", "941_S_6962", description=description)
         candidates, _ = find(adni_tree, levels=["averaged", "uniform-8mm"])
-        assert [(scan.file.parent.name, scan.level) for scan in candidates] == [("I2", "averaged")]
+        assert [scan.level for scan in candidates] == ["averaged"]
 
     def test_level_that_is_not_listed_is_never_used(self, adni_tree):
         adni_tree.image("I1", "941_S_6962", description=UNIFORM)
@@ -107,16 +106,15 @@ class TestWantedLevels:
         ]
 
 
-class TestCounts:
-    def test_files_are_counted_by_tracer_or_modality_whether_used_or_not(self, adni_tree):
-        others = ["AV45 " + STANDARD, "ADNI Brain PET: Raw AV45", "PIB " + AVERAGED, "Statistics"]
-        for number, description in enumerate([UNIFORM, AVERAGED, *others]):
-            adni_tree.image(f"I{number}", "941_S_6962", description=description)
-        adni_tree.row("I7", "941_S_6962", modality="MRI", description="MPRAGE")
-        adni_tree.file("I7", "941_S_6962")
-        found = find_adni(adni_tree.root)
-        assert found.tracers == {"FDG": 2, "AV45": 2, "PIB": 1, "unknown": 1, "MRI": 1}
-        assert found.levels == {"uniform-8mm": 1, "averaged": 1}
+def test_files_are_counted_by_tracer_or_modality_whether_used_or_not(adni_tree):
+    others = ["AV45 " + STANDARD, "ADNI Brain PET: Raw AV45", "PIB " + AVERAGED, "Statistics"]
+    for number, description in enumerate([UNIFORM, AVERAGED, *others]):
+        adni_tree.image(f"I{number}", "941_S_6962", description=description)
+    adni_tree.row("I7", "941_S_6962", modality="MRI", description="MPRAGE")
+    adni_tree.file("I7", "941_S_6962")
+    found = find_adni(adni_tree.root)
+    assert found.tracers == {"FDG": 2, "AV45": 2, "PIB": 1, "unknown": 1, "MRI": 1}
+    assert found.levels == {"uniform-8mm": 1, "averaged": 1}
 
 
 class TestFrames:
@@ -158,12 +156,11 @@ class TestFrames:
         assert reason.startswith("2 files for one image of level averaged, which has no frames")
 
 
-class TestSessions:
-    def test_date_stands_in_where_visits_repeat(self, adni_tree):
-        adni_tree.image("I1", "941_S_6962", visit="2", date="2010-01-05")
-        adni_tree.image("I2", "941_S_6962", visit="2", date="2011-01-09")
-        candidates, _ = find(adni_tree)
-        assert [scan.session for scan in candidates] == ["20100105", "20110109"]
+def test_date_stands_in_for_visits_that_repeat(adni_tree):
+    adni_tree.image("I1", "941_S_6962", visit="2", date="2010-01-05")
+    adni_tree.image("I2", "941_S_6962", visit="2", date="2011-01-09")
+    candidates, _ = find(adni_tree)
+    assert [scan.session for scan in candidates] == ["20100105", "20110109"]
 
 
 class TestContradictions:
@@ -187,20 +184,6 @@ class TestContradictions:
         assert reason in found
         assert "Jane" not in found
 
-    def test_row_without_a_file_is_unusable(self, adni_tree):
-        adni_tree.image("I1", "941_S_6962")
-        adni_tree.row("I2", "002_S_0001")
-        kind, reason = find(adni_tree)[1]["I2"]
-        assert kind == "unusable"
-        assert "described in FDG_1_02_2024.csv, but not there" in reason
-
-    def test_copy_in_another_folder_is_skipped(self, adni_tree):
-        adni_tree.image("I1", "941_S_6962")
-        adni_tree.file("I1", "941_S_6962", leaf="copy")
-        candidates, rejected = find(adni_tree)
-        assert len(candidates) == 1
-        assert [kind for kind, _ in rejected.values()] == ["skipped"]
-
     def test_row_whose_image_is_no_number_is_reported(self, adni_tree):
         adni_tree.image("I1", "941_S_6962")
         adni_tree.row("see below", "002_S_0001")
@@ -209,20 +192,13 @@ class TestContradictions:
         assert "'see below', which is no number" in rejected[adni_tree.table.name][1]
 
 
-class TestCollectionTable:
-    def test_other_tables_are_left_alone(self, adni_tree):
-        adni_tree.image("I1", "941_S_6962")
-        (adni_tree.root / "DXSUM.csv").write_text("PTID,VISCODE,DIAGNOSIS\n941_S_6962,bl,3\n")
-        assert len(find(adni_tree)[0]) == 1
-        assert not is_collection_table(adni_tree.root / "DXSUM.csv")
-
-    def test_two_of_them_are_a_question_for_the_user(self, adni_tree):
-        adni_tree.image("I1", "941_S_6962")
-        twin = adni_tree.root / "other.csv"
-        twin.write_bytes(adni_tree.table.read_bytes())
-        with pytest.raises(InputError, match=r"received FDG_1_02_2024\.csv, other\.csv; set cohort\.table"):
-            find(adni_tree)
-        assert len(find(adni_tree, table=twin)[0]) == 1
+def test_two_collection_tables_are_a_question_for_the_user(adni_tree):
+    adni_tree.image("I1", "941_S_6962")
+    twin = adni_tree.root / "other.csv"
+    twin.write_bytes(adni_tree.table.read_bytes())
+    with pytest.raises(InputError, match=r"received FDG_1_02_2024\.csv, other\.csv; set cohort\.table"):
+        find(adni_tree)
+    assert len(find(adni_tree, table=twin)[0]) == 1
 
 
 class TestXml:
@@ -283,18 +259,7 @@ class TestDiagnosesByVisit:
 
         return find_with
 
-    def test_diagnosis_by_visit_overrides_the_group(self, visits):
-        candidates, _ = visits("RID,VISCODE,DIAGNOSIS\n6962,bl,2\n6962,m24,3\n")
-        assert [scan.diagnosis for scan in candidates] == ["MCI", "Dementia"]
-
     def test_all_diagnoses_of_the_subject_are_kept(self, adni_tree, visits):
         visits("RID,VISCODE,DIAGNOSIS\n6962,bl,1\n6962,m24,1\n6962,m36,2\n")
         found = find_adni(adni_tree.root, diagnosis_table=adni_tree.root / "DXSUM.csv")
         assert found.diagnoses == {"941_S_6962": {"CN", "MCI"}}
-
-
-def test_folders_named_by_subjects_tell_a_download(adni_tree, tmp_path):
-    assert not has_adni_folders(tmp_path)
-    adni_tree.image("I1", "941_S_6962")
-    assert has_adni_folders(adni_tree.root)
-    assert has_adni_folders(adni_tree.root / "ADNI")

@@ -19,7 +19,7 @@ from adpet.cohort.reader import (
     index_files,
     read_collection,
 )
-from adpet.cohort.scans import read_scans, require_usable, write_rejected, write_scans
+from adpet.cohort.scans import read_scans, require_usable, write_scans, write_table
 from adpet.cohort.tables import Candidate, Findings
 from adpet.errors import InputError
 
@@ -150,7 +150,7 @@ class TestRejections:
         collection = read(bids_tree.root)
         assert len(collection.scans) == 1
         assert "not valid UTF-8" in collection.rejected["reason"][0]
-        write_rejected(tmp_path / "rejected.csv", collection.rejected)
+        write_table(tmp_path / "rejected.csv", collection.rejected)
 
 
 class TestNothingToRead:
@@ -172,10 +172,6 @@ class TestNothingToRead:
         (bids_tree.root / "scans.csv").write_text("path,subject,session,diagnosis\n")
         with pytest.raises(InputError, match="received bids and folder"):
             detect_layout(bids_tree.root)
-
-    def test_table_tells_its_layout(self, adni_tree, flat):
-        assert detect_layout(adni_tree.root, table=adni_tree.table) == "adni"
-        assert detect_layout(flat.root, table=flat.root / "scans.csv") == "folder"
 
 
 class TestAdni:
@@ -242,44 +238,24 @@ class TestPolicy:
     def test_stable_only_counts_visits_without_a_scan(self):
         assert not settle("stable-only", candidate("1", "CN"), diagnoses={"1": {"CN", "MCI"}})[0]
 
-    @pytest.mark.parametrize(
-        ("policy", "kept", "kinds"),
-        [
-            ("visit", [], ["unusable", "unusable"]),
-            ("baseline", ["1", "2"], []),
-            ("stable-only", [], ["skipped", "skipped"]),
-        ],
-    )
-    def test_subject_is_never_in_both_classes(self, bids_tree, policy, kept, kinds):
-        bids_tree.person("01", "n/a")
-        for session in "12":
-            bids_tree.scan(f"sub-01_ses-{session}_pet.nii", int(session))
-        (bids_tree.root / "sub-01/sub-01_sessions.tsv").write_text(
-            "session_id\tdiagnosis\nses-1\tCN\nses-2\tAD\n"
-        )
-        collection = read(bids_tree.root, diagnosis=policy)
-        assert list(collection.scans["session"]) == kept
-        assert list(collection.rejected["kind"]) == kinds
 
-
-class TestChronological:
-    @pytest.mark.parametrize(
-        ("scans", "order"),
-        [
-            ([("a", "20210101", 60), ("b", "20200101", 70)], ["b", "a"]),
-            ([("a", "", 71.5), ("b", "20200101", 70)], ["b", "a"]),
-            ([("m12", "", 70), ("m6", "", 70)], ["m6", "m12"]),
-            ([("m12", "", 60), ("m6", "", math.nan), ("m108", "", 50)], ["m6", "m12", "m108"]),
-            (
-                [(label, "", math.nan) for label in ("1", "m06", "Baseline", "sc")],
-                ["sc", "Baseline", "1", "m06"],
-            ),
-        ],
-        ids=["dates", "ages", "labels of one age", "natural order", "names of a first session"],
-    )
-    def test_order_is_by_dates_ages_or_labels(self, scans, order):
-        found = chronological([candidate(session, date=date, age=age) for session, date, age in scans])
-        assert [scan.session for scan in found] == order
+@pytest.mark.parametrize(
+    ("scans", "order"),
+    [
+        ([("a", "20210101", 60), ("b", "20200101", 70)], ["b", "a"]),
+        ([("a", "", 71.5), ("b", "20200101", 70)], ["b", "a"]),
+        ([("m12", "", 70), ("m6", "", 70)], ["m6", "m12"]),
+        ([("m12", "", 60), ("m6", "", math.nan), ("m108", "", 50)], ["m6", "m12", "m108"]),
+        (
+            [(label, "", math.nan) for label in ("1", "m06", "Baseline", "sc")],
+            ["sc", "Baseline", "1", "m06"],
+        ),
+    ],
+    ids=["dates", "ages", "labels of one age", "natural order", "names of a first session"],
+)
+def test_order_is_by_dates_ages_or_labels(scans, order):
+    found = chronological([candidate(session, date=date, age=age) for session, date, age in scans])
+    assert [scan.session for scan in found] == order
 
 
 def sha256(path):

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal
 
 from adpet.cohort.scans import (
-    REJECTED_COLUMNS,
     SCAN_COLUMNS,
     Collection,
     check_scans,
@@ -21,7 +20,6 @@ from adpet.cohort.scans import (
     scans_table,
     set_aside_conflicts,
     subject_table,
-    write_rejected,
     write_scans,
 )
 from adpet.cohort.splits import SPLIT_COLUMNS
@@ -49,21 +47,20 @@ def collection(*rows, **counts):
     return Collection(scans_table(rows), rejected(**counts))
 
 
-class TestCheckScans:
-    @pytest.mark.parametrize(
-        ("change", "message"),
-        [
-            ({"diagnosis": "MCI"}, "sub-2_ses-1: column diagnosis: required AD or CN; received 'MCI'"),
-            ({"sex": "f"}, "column sex: required F, M or nothing; received 'f'"),
-            ({"scan": "SUB-1_ses-1"}, "column scan: required a key that occurs once"),
-            ({"subject": ""}, "column subject: required a subject"),
-            ({"path": "data/raw/sub-1_ses-1.nii"}, "column path: required a path that occurs once"),
-            ({"content": "abc"}, "column content: required 64 hexadecimal digits; received 'abc'"),
-        ],
-    )
-    def test_bad_cell_is_named_with_its_scan_and_column(self, change, message):
-        with pytest.raises(InputError, match=message):
-            check_scans(scans_table([row("1"), {**row("2"), **change}]))
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"diagnosis": "MCI"}, "sub-2_ses-1: column diagnosis: required AD or CN; received 'MCI'"),
+        ({"sex": "f"}, "column sex: required F, M or nothing; received 'f'"),
+        ({"scan": "SUB-1_ses-1"}, "column scan: required a key that occurs once"),
+        ({"subject": ""}, "column subject: required a subject"),
+        ({"path": "data/raw/sub-1_ses-1.nii"}, "column path: required a path that occurs once"),
+        ({"content": "abc"}, "column content: required 64 hexadecimal digits; received 'abc'"),
+    ],
+)
+def test_bad_cell_is_named_with_its_scan_and_column(change, message):
+    with pytest.raises(InputError, match=message):
+        check_scans(scans_table([row("1"), {**row("2"), **change}]))
 
 
 class TestSetAsideConflicts:
@@ -117,11 +114,6 @@ class TestFiles:
         table = scans_table([row("1"), {**row("2"), **texts, "subject": subject, "age": age}])
         write_scans(path, table)
         assert_frame_equal(read_scans(path), table, check_exact=True)
-
-    def test_rejected_files_come_back(self, tmp_path):
-        table = rejected(unusable=2, skipped=1)
-        write_rejected(tmp_path / "rejected.csv", table)
-        assert_frame_equal(read_typed(tmp_path / "rejected.csv", REJECTED_COLUMNS), table)
 
     def test_table_is_checked_on_reading(self, tmp_path):
         path = tmp_path / "scans.csv"

@@ -139,14 +139,6 @@ class TestFalseAlarms:
 
 
 class TestWarnings:
-    def test_diagnosis_made_of_the_scanner(self):
-        subjects = cohort(60)
-        subjects["scanner"] = np.where(is_ad(subjects), "HR+", "HRRT")
-        factor = factor_of(subjects, "scanner")
-        assert factor.auc == 1
-        assert factor.p < 0.001
-        assert factor.one_group == ("HR+", "HRRT")
-
     def test_scanner_that_most_of_one_group_has(self):
         subjects = cohort(120)
         often = np.random.default_rng(1).random(120) < np.where(is_ad(subjects), 0.85, 0.2)

@@ -30,12 +30,11 @@ def blurred(image, fwhm_mm):
     return ndimage.gaussian_filter(image, fwhm_mm / FWHM_PER_SIGMA / GRID_MM)
 
 
-class TestAnatomy:
-    def test_every_region_has_grey_matter_on_both_sides(self, anatomy):
-        middle = (anatomy.tissue.shape[0] - 1) // 2
-        for name, mask in region_masks(anatomy).items():
-            left, right = mask[:middle].sum(), mask[middle + 1 :].sum()
-            assert min(left, right) > 0.35 * max(left, right), name
+def test_every_region_has_grey_matter_on_both_sides(anatomy):
+    middle = (anatomy.tissue.shape[0] - 1) // 2
+    for name, mask in region_masks(anatomy).items():
+        left, right = mask[:middle].sum(), mask[middle + 1 :].sum()
+        assert min(left, right) > 0.35 * max(left, right), name
 
 
 class TestHealthyUptake:

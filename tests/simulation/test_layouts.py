@@ -13,16 +13,11 @@ from adpet.simulation.cohort import SimulationRecipe, draw_cohort
 from adpet.simulation.layouts import write_cohort
 
 RECIPE = SimulationRecipe(ad_subjects=2, cn_subjects=2, followup_fraction=0.5, seed=1)
-KINDS = {
-    "bids": ("bids", False),
-    "adni": ("adni", False),
-    "messy-bids": ("bids", True),
-    "messy-adni": ("adni", True),
-}
+KINDS = ("bids", "adni", "messy-bids", "messy-adni")
 
 
 def write(folder, kind="bids", recipe=RECIPE, **options):
-    layout, messy = KINDS[kind]
+    layout, messy = kind.removeprefix("messy-"), kind.startswith("messy-")
     write_cohort(folder / "raw", folder / "truth", recipe, layout=layout, messy=messy, **options)
     return folder
 
@@ -44,21 +39,20 @@ def trees(tmp_path_factory):
     return tree
 
 
-class TestBids:
-    def test_has_a_scan_a_sidecar_and_a_row_for_everybody(self, trees):
-        raw = trees("bids") / "raw"
-        people = pd.read_csv(raw / "participants.tsv", sep="\t")
-        assert list(people["participant_id"]) == [f"sub-P000{n}" for n in (1, 2, 3, 4)]
-        assert sorted(people["diagnosis"]) == ["AD", "AD", "CN", "CN"]
-        scans = sorted(raw.glob("sub-*/ses-*/pet/*_trc-18FFDG_pet.nii.gz"))
-        assert len(scans) == len(draw_cohort(RECIPE))
-        for scan in scans:
-            sidecar = json.loads(scan.with_name(scan.name.replace(".nii.gz", ".json")).read_text())
-            assert sidecar["TracerName"] == "FDG"
-            assert sidecar["Units"] == "Bq/mL"
-            assert sum(sidecar["FrameDuration"]) == 1800
-            assert len(sidecar["FrameTimesStart"]) == len(sidecar["FrameDuration"])
-        assert json.loads((raw / "dataset_description.json").read_text())["BIDSVersion"]
+def test_bids_has_a_scan_a_sidecar_and_a_row_for_everybody(trees):
+    raw = trees("bids") / "raw"
+    people = pd.read_csv(raw / "participants.tsv", sep="\t")
+    assert list(people["participant_id"]) == [f"sub-P000{n}" for n in (1, 2, 3, 4)]
+    assert sorted(people["diagnosis"]) == ["AD", "AD", "CN", "CN"]
+    scans = sorted(raw.glob("sub-*/ses-*/pet/*_trc-18FFDG_pet.nii.gz"))
+    assert len(scans) == len(draw_cohort(RECIPE))
+    for scan in scans:
+        sidecar = json.loads(scan.with_name(scan.name.replace(".nii.gz", ".json")).read_text())
+        assert sidecar["TracerName"] == "FDG"
+        assert sidecar["Units"] == "Bq/mL"
+        assert sum(sidecar["FrameDuration"]) == 1800
+        assert len(sidecar["FrameTimesStart"]) == len(sidecar["FrameDuration"])
+    assert json.loads((raw / "dataset_description.json").read_text())["BIDSVersion"]
 
 
 class TestAdni:

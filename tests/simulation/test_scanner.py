@@ -34,36 +34,33 @@ def counted(*, noise=1.0, frames=1, seed=0, uptake=None):
     )
 
 
-class TestScanners:
-    @pytest.mark.parametrize("name", SCANNERS)
-    def test_affine_has_the_scanners_axes_zooms_and_its_middle_at_the_origin(self, name):
-        scanner = SCANNERS[name]
-        assert "".join(nib.aff2axcodes(scanner.affine)) == scanner.axes
-        np.testing.assert_allclose(nib.affines.voxel_sizes(scanner.affine), scanner.zooms)
-        middle = scanner.affine @ [*((np.array(scanner.matrix) - 1) / 2), 1]
-        np.testing.assert_allclose(middle[:3], 0, atol=1e-9)
+@pytest.mark.parametrize("name", SCANNERS)
+def test_affine_has_the_scanners_axes_zooms_and_its_middle_at_the_origin(name):
+    scanner = SCANNERS[name]
+    assert "".join(nib.aff2axcodes(scanner.affine)) == scanner.axes
+    np.testing.assert_allclose(nib.affines.voxel_sizes(scanner.affine), scanner.zooms)
+    middle = scanner.affine @ [*((np.array(scanner.matrix) - 1) / 2), 1]
+    np.testing.assert_allclose(middle[:3], 0, atol=1e-9)
 
 
-class TestPose:
-    def test_turns_and_scales_without_shear_or_mirror(self, person):
-        pose = draw_pose(np.random.default_rng(1), person, scale=1)[:3, :3]
-        size = np.cbrt(np.linalg.det(pose))
-        assert 0.8 < size < 1.25
-        np.testing.assert_allclose(pose @ pose.T, size**2 * np.eye(3), atol=1e-9)
+def test_pose_turns_and_scales_without_shear_or_mirror(person):
+    pose = draw_pose(np.random.default_rng(1), person, scale=1)[:3, :3]
+    size = np.cbrt(np.linalg.det(pose))
+    assert 0.8 < size < 1.25
+    np.testing.assert_allclose(pose @ pose.T, size**2 * np.eye(3), atol=1e-9)
 
 
-class TestResolution:
-    @pytest.mark.parametrize("fwhm_mm", [4.2, 5.2, 6.2, 6.8])
-    def test_blur_and_interpolation_together_have_the_scanners_resolution(self, fwhm_mm):
-        point = np.zeros((21, 21, 21), dtype=np.float32)
-        point[10, 10, 10] = 1
-        fine = np.arange(0, 20.01, 1 / 3)
-        line = np.stack(np.meshgrid(fine, [10.0], [10.0], indexing="ij")).astype(np.float32)
-        profile = sample(blur(point, fwhm_mm), line)[:, 0, 0]
-        variance = (profile * (fine - 10) ** 2).sum() / profile.sum() * GRID_MM**2
-        # The average over the voxel, which the tissue maps have undergone, is missing here.
-        variance += GRID_MM**2 / 12
-        assert FWHM_PER_SIGMA * np.sqrt(variance) == pytest.approx(fwhm_mm, rel=0.05)
+@pytest.mark.parametrize("fwhm_mm", [4.2, 5.2, 6.2, 6.8])
+def test_blur_and_interpolation_together_have_the_scanners_resolution(fwhm_mm):
+    point = np.zeros((21, 21, 21), dtype=np.float32)
+    point[10, 10, 10] = 1
+    fine = np.arange(0, 20.01, 1 / 3)
+    line = np.stack(np.meshgrid(fine, [10.0], [10.0], indexing="ij")).astype(np.float32)
+    profile = sample(blur(point, fwhm_mm), line)[:, 0, 0]
+    variance = (profile * (fine - 10) ** 2).sum() / profile.sum() * GRID_MM**2
+    # The average over the voxel, which the tissue maps have undergone, is missing here.
+    variance += GRID_MM**2 / 12
+    assert FWHM_PER_SIGMA * np.sqrt(variance) == pytest.approx(fwhm_mm, rel=0.05)
 
 
 class TestCounts:

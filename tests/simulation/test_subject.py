@@ -44,13 +44,10 @@ class TestDisease:
         assert found[0] > 0
 
 
-class TestPhysiology:
-    def test_age_lowers_the_anterior_cingulate_and_leaves_the_cerebellum(self, person, anatomy):
-        young, old = (
-            means(person_uptake(person, anatomy, age=age, severity=0)[0], anatomy) for age in (65, 85)
-        )
-        assert old["anterior cingulate"] / young["anterior cingulate"] < 0.93
-        assert old["cerebellar cortex"] / young["cerebellar cortex"] > 0.98
+def test_age_lowers_the_anterior_cingulate_and_leaves_the_cerebellum(person, anatomy):
+    young, old = (means(person_uptake(person, anatomy, age=age, severity=0)[0], anatomy) for age in (65, 85))
+    assert old["anterior cingulate"] / young["anterior cingulate"] < 0.93
+    assert old["cerebellar cortex"] / young["cerebellar cortex"] > 0.98
 
 
 class TestSmoothNoise:

@@ -71,14 +71,8 @@ def find_adni(
 ) -> Findings:
     """List the FDG scans of an ADNI download.
 
-    Parameters
-    ----------
-    table : Path, optional
-        The collection CSV; without it the only one in `root` itself, else the XML files anywhere in it.
-    diagnosis_table : Path, optional
-        Diagnoses by visit (DXSUM), which override the group.
-    levels : sequence of str
-        The wanted ones of `LEVELS`, in the order of preference.
+    Without `table` the only collection CSV in `root` itself counts, else the XML files anywhere in it;
+    `diagnosis_table` overrides the group; the wanted `levels` are in the order of preference.
     """
     listing = _listing(root, table)
     diagnoses = read_visit_diagnoses(diagnosis_table) if diagnosis_table else None
@@ -134,7 +128,13 @@ def files_by_image(root: Path, listing: Listing, findings: Findings) -> dict[str
             continue
         if number in listing.images:
             findings.tracers[tracer_of(listing.images[number])] += 1
-        if copied := _copied(file, files[number]):
+        name = file.name.lower().removesuffix(".gz")
+        repeated = (
+            other
+            for other in files[number]
+            if other.parent != file.parent or other.name.lower().removesuffix(".gz") == name
+        )
+        if copied := next(repeated, None):
             where = "beside it" if file.parent == copied.parent else "in another folder"
             findings.reject(file, f"a copy of {copied.name} {where}", SKIPPED)
         else:
@@ -151,8 +151,6 @@ def shared_folder(files: Sequence[Path]) -> Path | None:
 
 @dataclass(frozen=True)
 class _Image:
-    """Described image, with its files."""
-
     facts: ImageFacts
     files: Sequence[Path]
 
@@ -168,7 +166,6 @@ class _Image:
 
     @property
     def path(self) -> Path:
-        """The scan; only if there are files."""
         return _scan_path(self.files) or Path()
 
 
@@ -179,7 +176,6 @@ def _wanted_images(
     levels: Sequence[str],
     findings: Findings,
 ) -> Iterator[_Image]:
-    """Yield FDG images of wanted levels; count levels, reject others."""
     for number, facts in listing.images.items():
         image = _Image(facts, files.get(number, ()))
         if number in listing.problems:
@@ -225,7 +221,6 @@ def _why_unwanted(image: _Image, root: Path, source: str, levels: Sequence[str])
 def _best_image(
     same: Sequence[_Image], root: Path, listing: Listing, levels: Sequence[str], findings: Findings
 ) -> _Image | None:
-    """Return an acquisition's image with a file, preferred level, newest."""
     best, *others = sorted(
         same, key=lambda image: (not image.files, levels.index(image.level), -int(image.facts.number))
     )
@@ -245,7 +240,6 @@ def _best_image(
 
 
 def _listing(root: Path, table: Path | None) -> Listing:
-    """Read the CSV or XML files in `root`."""
     if table is not None:
         return read_collection_table(table)
     found = [path for path in sorted(root.glob("*.csv")) if is_collection_table(path)]
@@ -265,7 +259,6 @@ def _listing(root: Path, table: Path | None) -> Listing:
 
 
 def _problem_with_frames(image: _Image) -> str:
-    """Return why an image's files cannot be frames, or ``""``."""
     number = len(image.files)
     if number == 1:
         return ""
@@ -277,7 +270,6 @@ def _problem_with_frames(image: _Image) -> str:
 
 
 def _scan_path(files: Sequence[Path]) -> Path | None:
-    """Return the file or the folder of an image."""
     return shared_folder(files) or next(iter(files), None)
 
 
@@ -293,7 +285,6 @@ def _with_sessions(images: Iterable[_Image]) -> Iterator[tuple[_Image, str]]:
 
 
 def _diagnosis(image: _Image, diagnoses: VisitDiagnoses | None, findings: Findings) -> str:
-    """Return the diagnosis of a scan's visit, or the group."""
     facts = image.facts
     if diagnoses is None:
         return facts.group
@@ -325,7 +316,6 @@ def _named_before(description: str) -> str:
 
 
 def _known_number(file: Path, listing: Listing) -> str:
-    """Return the image number of a file, or raise InputError."""
     matches = (IMAGE_IN_NAME.search(file.name), IMAGE_IN_FOLDER.fullmatch(file.parent.name))
     numbers = {str(int(match[1])) for match in matches if match}
     if not numbers:
@@ -336,15 +326,3 @@ def _known_number(file: Path, listing: Listing) -> str:
     if number not in listing.images and number not in listing.problems:
         raise InputError(f"image I{number} is not described in {listing.source}; add it, or remove the file")
     return number
-
-
-def _copied(file: Path, earlier: Sequence[Path]) -> Path | None:
-    """Return the earlier file that this one repeats."""
-    for other in earlier:
-        if other.parent != file.parent or _unpacked(other) == _unpacked(file):
-            return other
-    return None
-
-
-def _unpacked(file: Path) -> str:
-    return file.name.lower().removesuffix(".gz")

@@ -76,11 +76,7 @@ class ImageFacts:
 
 @dataclass(frozen=True)
 class Listing:
-    """Images that one source describes, by image number.
-
-    `problems` say, by image number, why a description cannot be used; `strays` are files without a known
-    image, and why.
-    """
+    """Described images and problems by image number; files without one."""
 
     source: str
     images: dict[str, ImageFacts] = field(default_factory=dict)
@@ -120,10 +116,7 @@ class VisitDiagnoses:
         return {exam.diagnosis for exam in self.exams.get(_rid(subject), ())}
 
     def at(self, subject: str, *, visit: str, day: str) -> str:
-        """Return the diagnosis at a scan's visit or day (YYYYMMDD).
-
-        InputError if no visit matches, or the matching ones have different diagnoses.
-        """
+        """Return the diagnosis at a scan's visit or day (YYYYMMDD)."""
         exams = self.exams.get(_rid(subject), ())
         if not exams:
             raise InputError(f"{self.name} has no diagnosis of {subject}; add one")
@@ -222,7 +215,6 @@ def files_under(root: Path, names: re.Pattern[str]) -> Iterator[Path]:
 
 
 def _spelling(table: Table, column: str) -> str:
-    """Return the table's key of a column, or ``""``."""
     return next((key for key in COLUMN_VARIANTS[column] if table.has(key)), "")
 
 
@@ -239,7 +231,6 @@ def _require_inside(path: Path, root: Path) -> None:
 
 
 def _parse(path: Path) -> Element:
-    """Parse a file of bounded size."""
     try:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
@@ -263,10 +254,7 @@ def _parse(path: Path) -> Element:
 
 
 def _described(document: Element) -> Iterator[ImageFacts]:
-    """Yield the images of one file; other XML has none.
-
-    The root has a namespace and its children have none, which ``{*}`` does not mind.
-    """
+    """Yield the images of one file; other XML has none."""
     if document.tag.rpartition("}")[2] != ROOT:
         return
     for subject in document.iterfind("{*}project/{*}subject"):
@@ -278,10 +266,6 @@ def _described(document: Element) -> Iterator[ImageFacts]:
 
 
 def _in_series(subject: Element, study: Element, series: Element, *, visit: str) -> Iterator[ImageFacts]:
-    """Yield the images of a series, derived and original.
-
-    The tracer is known if the series names one only.
-    """
     terms = (protocol for protocol in series.iterfind(".//{*}protocol") if protocol.text)
     tracers = {plain(term.text or "") for term in terms if term.get("term") == "Radiopharmaceutical"} - {""}
     tracer = tracers.pop() if len(tracers) == 1 else ""

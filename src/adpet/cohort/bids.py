@@ -38,11 +38,9 @@ Entities = dict[str, str]
 def find_bids(root: Path, *, diagnosis_column: str) -> Findings:
     """List the PET scans of a BIDS dataset.
 
-    A scan is FDG by its TracerName, else by its ``trc-`` entity. A scan with neither is rejected, since a
-    network that learns from a mixture of tracers is wrong unnoticed; one ``pet.json`` with a TracerName at
-    the root of the dataset mends it for all scans. Of several reconstructions of one session and run the
-    first by name is used. `diagnosis_column` is one of ``participants.tsv``, or of ``sub-*_sessions.tsv``,
-    which wins.
+    A scan is FDG by its TracerName, else by its ``trc-`` entity. Of several reconstructions of one session
+    and run the first by name is used. `diagnosis_column` is one of ``participants.tsv``, or of
+    ``sub-*_sessions.tsv``, which wins.
     """
     require_inside(root / PARTICIPANTS, root)
     participants = read_table(root / PARTICIPANTS)
@@ -77,7 +75,6 @@ def find_bids(root: Path, *, diagnosis_column: str) -> Findings:
 
 
 def _is_fdg(file: Path, entities: Entities, metadata: Mapping[str, Any], findings: Findings) -> bool:
-    """Count a scan's tracer; reject others than FDG."""
     tracer = tracer_name(str(metadata.get("TracerName", ""))) or tracer_name(entities.get("trc", ""))
     findings.tracers[tracer or UNKNOWN] += 1
     if not tracer:
@@ -98,6 +95,9 @@ def _candidate(
     if not rows[1]:
         raise InputError(f"sub-{subject} is not in {PARTICIPANTS}; add a row for it")
 
+    maker, model = (plain(str(metadata.get(name, ""))) for name in ("Manufacturer", "ManufacturersModelName"))
+    named = bool(model) and model.casefold().startswith(maker.casefold())
+
     def fact(column: str) -> str:
         return next(filter(None, (plain(row.get(column, "")) for row in rows)), "")
 
@@ -110,7 +110,7 @@ def _candidate(
         age=parse_age(fact("age")),
         sex=parse_sex(fact("sex")),
         site=fact("site"),
-        scanner=_scanner(metadata),
+        scanner=model if named else f"{maker} {model}".strip(),
         frame_seconds=_frame_seconds(metadata.get("FrameDuration")),
         date=parse_date(rows[0].get("acqtime", "")),
     )
@@ -119,7 +119,6 @@ def _candidate(
 def _metadata(
     file: Path, entities: Entities, root: Path, sidecars: Callable[[Path], list[tuple[Path, Entities]]]
 ) -> dict[str, Any]:
-    """Return the metadata of all sidecars of a scan."""
     folders = dict(folder.split("-", 1) for folder in file.relative_to(root).parts[:-2])
     if {name: entities[name] for name in ("sub", "ses") if name in entities} != folders:
         raise InputError("its name and its folders give different subjects or sessions; rename it")
@@ -140,7 +139,6 @@ def _sidecars(folder: Path) -> list[tuple[Path, Entities]]:
 
 
 def _sessions(file: Path, root: Path) -> dict[str, dict[str, str]]:
-    """Return the rows of a subject's ``sub-*_sessions.tsv``, by session."""
     path = file.parents[2] / f"{file.parents[2].name}_sessions.tsv"
     if not path.is_file():
         return {}
@@ -175,7 +173,6 @@ def _read_object(path: Path) -> dict[str, Any]:
 
 
 def _by_label(table: Table, key: str, *, prefix: str) -> dict[str, dict[str, str]]:
-    """Return the rows by label, with or without prefix."""
     rows: dict[str, dict[str, str]] = {}
     for row in table.rows:
         label = row.get(key, "").removeprefix(prefix)
@@ -185,13 +182,6 @@ def _by_label(table: Table, key: str, *, prefix: str) -> dict[str, dict[str, str
     return rows
 
 
-def _scanner(metadata: Mapping[str, Any]) -> str:
-    maker = plain(str(metadata.get("Manufacturer", "")))
-    model = plain(str(metadata.get("ManufacturersModelName", "")))
-    return model if model.casefold().startswith(maker.casefold()) and model else f"{maker} {model}".strip()
-
-
 def _frame_seconds(durations: Any) -> str:
-    """Return durations as text, to be checked with the frames."""
     listed = durations if isinstance(durations, list) else [] if durations is None else [durations]
     return " ".join(f"{value:.10g}" if isinstance(value, int | float) else str(value) for value in listed)

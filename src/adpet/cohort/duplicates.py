@@ -46,10 +46,7 @@ class Duplicate:
 
 
 def coarse_brain(volume: Volume) -> Array:
-    """Return a normalized brain on a coarse grid, (n,) float32.
-
-    It is blurred and sampled at the voxels of `_coarse_mask`, relative to their mean.
-    """
+    """Return a brain blurred on a coarse grid, (n,) float32."""
     sigma = FWHM_MM / FWHM_PER_SIGMA / voxel_sizes(volume.affine)
     blurred = Volume(ndimage.gaussian_filter(volume.data, sigma), volume.affine)
     shape, affine = template_grid(GRID_MM)
@@ -82,10 +79,7 @@ def find_duplicates(brains: Matrix, subjects: Sequence[str]) -> list[Duplicate]:
 
 
 def residual_patterns(brains: Matrix) -> Matrix:
-    """Return each brain without what heads have in common.
-
-    Its rows, (scans, n), have length 1: their products are correlations.
-    """
+    """Return brains without what heads share; rows have length 1."""
     few = len(brains) < FEW_SCANS
     common = coarse_brain(fdg_template(GRID_MM)) if few else brains.mean(axis=0, dtype=np.float64)
     basis = _common_patterns(np.asarray(common, dtype=np.float32))
@@ -99,10 +93,7 @@ def residual_patterns(brains: Matrix) -> Matrix:
 
 
 def _common_patterns(common: Array) -> Matrix:
-    """Return an orthonormal basis, (n, patterns), of common patterns.
-
-    The common image itself, a constant, blurred ones, and its changes by a small affine motion.
-    """
+    """Return an orthonormal basis, (n, patterns), of common patterns."""
     mask = _coarse_mask()
     image = np.zeros(mask.shape, dtype=np.float64)
     image[mask] = common
@@ -116,7 +107,6 @@ def _common_patterns(common: Array) -> Matrix:
 
 
 def _blurred_inside(image: npt.NDArray[np.float64], mask: Mask, fwhm_mm: float) -> npt.NDArray[np.float64]:
-    """Blur a mask's voxels alone, and continue them outwards."""
     sigma = fwhm_mm / FWHM_PER_SIGMA / GRID_MM
     weight = ndimage.gaussian_filter(mask.astype(np.float64), sigma)
     blurred = ndimage.gaussian_filter(np.where(mask, image, 0), sigma)

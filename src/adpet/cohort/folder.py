@@ -22,11 +22,7 @@ REQUIRED = ("path", "subject", "session", "diagnosis")
 
 
 def find_folder(root: Path, *, table: Path | None = None) -> Findings:
-    """List the scans of a flat folder's CSV.
-
-    Columns are path, subject, session, diagnosis; optional are age, sex, site, scanner, and date, which
-    orders a subject's scans. Without `table` the CSV is ``scans.csv`` in `root`.
-    """
+    """List the scans of a CSV, by default ``scans.csv``."""
     if table is None:
         require_inside(root / TABLE, root)
     listing = read_table(table or root / TABLE)

@@ -72,22 +72,10 @@ def read_collection(
 ) -> Collection:
     """Read all scans of a collection, and reject unusable files.
 
-    Parameters
-    ----------
-    root : Path
-        Paths under the working directory are given relative to it.
-    table : Path or None
-        The CSV of an ADNI download or of a flat folder, unless it is in `root`.
-    diagnosis_column : str
-        Where a BIDS dataset has the diagnosis.
-    diagnosis_map : mapping of str to "AD" or "CN"
-        What the collection calls them, in any case; other diagnoses are skipped.
-    diagnosis_table : Path, optional
-        ADNI's diagnoses by visit.
-    notes : Path, optional
-        The file index on disk, so that the next call reads new and changed files alone.
-    progress : callable, optional
-        Wraps the iterable of opened scans; called with it and ``total=``.
+    Paths under the working directory are given relative to it. `diagnosis_map` gives AD or CN for the
+    collection's words, in any case; other diagnoses are skipped. With `notes`, the file index on disk, the
+    next call reads new and changed files alone. `progress` wraps the iterable of opened scans, and is called
+    with it and ``total=``.
     """
     if not root.is_dir():
         raise InputError(
@@ -150,10 +138,7 @@ def detect_layout(root: Path, *, table: Path | None = None) -> Layout:
 
 
 def apply_policy(found: Findings, *, policy: Policy, diagnosis_map: Mapping[str, str]) -> list[Candidate]:
-    """Return the candidates with diagnoses by `policy`; reject the others.
-
-    Words of one class in `diagnosis_map` are one diagnosis: from ``AD`` to ``Dementia`` is no change.
-    """
+    """Return the candidates with diagnoses by `policy`; reject the others."""
     if policy == "visit":
         return found.candidates
     subjects: dict[str, list[Candidate]] = defaultdict(list)
@@ -187,11 +172,7 @@ def apply_policy(found: Findings, *, policy: Policy, diagnosis_map: Mapping[str,
 
 
 def chronological(scans: Sequence[Candidate]) -> list[Candidate]:
-    """Order one subject's scans by date, age or session.
-
-    By dates or else by ages if all scans have them, then by labels in natural order (``m6`` before ``m12``),
-    names of a first session before all others.
-    """
+    """Order scans by date or age if known, else session."""
     dated = all(scan.date for scan in scans)
     aged = all(scan.age > 0 for scan in scans)
 
@@ -205,11 +186,7 @@ def chronological(scans: Sequence[Candidate]) -> list[Candidate]:
 
 
 def index_files(files: Sequence[Path], *, workers: int = 1, notes: Path | None = None) -> Iterator[FileEntry]:
-    """Index files with checksums: yield an entry each, in order.
-
-    To the index on disk, `notes`, a line is added as soon as a scan is read, so that a killed call continues;
-    lines of other code, of other files and damaged ones are dropped.
-    """
+    """Index files with checksums: yield an entry each, in order."""
     stamps = [_stamp(file) for file in files]
     noted = _read_notes(notes) if notes else {}
     known = [noted.get(stamp) for stamp in stamps]
@@ -239,7 +216,6 @@ def _index_batch(files: Sequence[Path]) -> list[FileEntry]:
 
 
 def _index_file(file: Path) -> FileEntry:
-    """Open and hash one file."""
     try:
         return FileEntry(read_header(file).n_frames, content_hash(file))
     except InputError as error:
@@ -250,7 +226,6 @@ def _index_file(file: Path) -> FileEntry:
 
 
 def _stamp(file: Path) -> str:
-    """Return path, names, sizes, times and inodes, ``""`` if missing."""
     try:
         found = [(part.name, os.stat(part)) for part in scan_files(file)]  # noqa: PTH116 - half Path's time
     except OSError:
@@ -259,7 +234,6 @@ def _stamp(file: Path) -> str:
 
 
 def _begin_notes(notes: Path, known: Iterable[tuple[str, FileEntry | None]]) -> TextIO:
-    """Write the known entries; return the file, to append lines."""
     lines = "".join(_note(stamp, entry) for stamp, entry in dict(known).items() if entry)
     with atomic_write(notes) as aside:
         aside.write_text(f"{_code()}\n{lines}", encoding="utf-8")
@@ -268,7 +242,6 @@ def _begin_notes(notes: Path, known: Iterable[tuple[str, FileEntry | None]]) -> 
 
 
 def _read_notes(notes: Path) -> dict[str, FileEntry]:
-    """Return the entries by stamp, none of other code's."""
     try:
         code, *lines = notes.read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError):
@@ -283,7 +256,6 @@ def _note(stamp: str, entry: FileEntry) -> str:
 
 @cache
 def _code() -> str:
-    """Return a hash of the code that reads files."""
     digest = hashlib.sha256(version("nibabel").encode())
     for source in (__file__, str(nifti.__file__)):
         digest.update(Path(source).read_bytes())
@@ -293,7 +265,6 @@ def _code() -> str:
 def _with_diagnoses(
     candidates: Iterable[Candidate], diagnosis_map: Mapping[str, str], found: Findings
 ) -> list[Candidate]:
-    """Translate diagnoses to AD or CN; reject other scans."""
     words = {word.casefold(): diagnosis for word, diagnosis in diagnosis_map.items()}
     kept = []
     for candidate in candidates:
@@ -309,7 +280,6 @@ def _with_diagnoses(
 
 
 def _without_repeats(candidates: Iterable[Candidate], found: Findings) -> list[Candidate]:
-    """Order candidates by key; reject repeated keys and files."""
     first: dict[str, Candidate] = {}
     files: set[Path] = set()
     for candidate in candidates:
@@ -328,7 +298,6 @@ def _without_repeats(candidates: Iterable[Candidate], found: Findings) -> list[C
 def _index_inside(
     candidates: Sequence[Candidate], root: Path, *, workers: int, notes: Path | None
 ) -> Iterator[FileEntry]:
-    """Index the candidates' files, those outside of `root` unopened."""
     real_root = root.resolve()
     problems = [_problem_with_place(candidate.file, root, real_root) for candidate in candidates]
     inside = [candidate.file for candidate, problem in zip(candidates, problems, strict=True) if not problem]
@@ -338,7 +307,6 @@ def _index_inside(
 
 
 def _problem_with_place(file: Path, root: Path, real_root: Path) -> str:
-    """Return why a file is outside the collection, or ``""``."""
     try:
         str(file).encode()
     except UnicodeEncodeError:
@@ -351,7 +319,6 @@ def _problem_with_place(file: Path, root: Path, real_root: Path) -> str:
 
 
 def _problem_with_durations(durations: str, n_frames: int) -> str:
-    """Return why durations do not fit the frames, or ``""``."""
     values = durations.split()
     if n_frames == 1 or not values:
         return ""

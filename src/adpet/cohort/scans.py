@@ -47,10 +47,7 @@ REASONS_LISTED = 30
 
 @dataclass(frozen=True)
 class Collection:
-    """Used scans (`SCAN_COLUMNS`) and rejected files (`REJECTED_COLUMNS`).
-
-    `tracers` and `levels` count the files of each tracer and processing level, used or not.
-    """
+    """Used scans, rejected files, counts by tracer and level."""
 
     scans: pd.DataFrame
     rejected: pd.DataFrame
@@ -98,8 +95,7 @@ def check_scans(table: pd.DataFrame) -> None:
 def set_aside_conflicts(collection: Collection) -> Collection:
     """Reject subjects with both diagnoses or a shared image.
 
-    Which label or name is right cannot be known, and either would leak over a split. An image that the same
-    subject has twice is kept once.
+    Which label or name is right cannot be known, and either would leak over a split.
     """
     scans = collection.scans
     again = scans.loc[scans.duplicated(["subject", "content"]), "scan"]
@@ -149,11 +145,6 @@ def read_scans(path: Path) -> pd.DataFrame:
     return table
 
 
-def write_rejected(path: Path, table: pd.DataFrame) -> None:
-    """Write the table of rejected files."""
-    write_table(path, table)
-
-
 def write_table(path: Path, table: pd.DataFrame, *, separator: str = ",") -> None:
     """Write a table as CSV, whole or not at all."""
     with atomic_write(path) as aside:
@@ -174,8 +165,9 @@ def read_typed(path: Path, columns: Mapping[str, str]) -> pd.DataFrame:
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: required a table as `dvc repro` writes it; received: {reason}") from error
     if list(table.columns) != list(columns):
+        received = ", ".join(map(str, table.columns))
         raise InputError(
-            f"{path}: required the columns {', '.join(columns)}; received {_names(table)}; run `dvc repro`"
+            f"{path}: required the columns {', '.join(columns)}; received {received}; run `dvc repro`"
         )
     if "scan" in columns:
         odd = table.loc[~table["scan"].str.fullmatch(SCAN_KEY), "scan"]
@@ -188,10 +180,7 @@ def read_typed(path: Path, columns: Mapping[str, str]) -> pd.DataFrame:
 
 
 def ingest_summary(collection: Collection) -> dict[str, Any]:
-    """Count a collection, as JSON values.
-
-    ``content`` is a SHA-256 over all scans' checksums: the same images give the same hash.
-    """
+    """Count a collection, as JSON values."""
     scans, rejected = collection.scans, collection.rejected
     subjects = subject_table(scans)
     content = hashlib.sha256("\n".join(sorted(scans["content"])).encode()).hexdigest()
@@ -233,7 +222,6 @@ def count_values(values: "pd.Series[str]", *, most: int | None = None) -> dict[s
 
 
 def _conflicts(scans: pd.DataFrame) -> dict[str, str]:
-    """Return the reason by scan for subjects in conflict."""
     owners = scans.groupby("content")["subject"].transform("nunique")
     shared = set(scans.loc[owners > 1, "subject"])
     labels = scans.groupby("subject")["diagnosis"].transform("nunique")
@@ -274,7 +262,3 @@ def _describe(subjects: pd.DataFrame) -> dict[str, Any]:
 def _first_reasons(rejected: pd.DataFrame, number: int = 2) -> str:
     first = [f"{file}: {reason}" for file, reason, _ in rejected.head(number).itertuples(index=False)]
     return f" (first: {'; '.join(first)})" if first else ""
-
-
-def _names(table: pd.DataFrame) -> str:
-    return ", ".join(map(str, table.columns))

@@ -42,16 +42,8 @@ def split_by_subject(subjects: pd.DataFrame, *, test_fraction: float, folds: int
 
     Seats are given to the parts by Webster's method over diagnosis and sex, so that each part's share of any
     of these groups is right to two or three subjects. In a group, a part's seats lie one in each of equally
-    many stretches of age, at random within it (stratified sampling), so that ages agree as well.
-
-    Parameters
-    ----------
-    subjects : DataFrame
-        One row a subject: subject, diagnosis, age (years, NaN if unknown), sex.
-    test_fraction : float
-        Share of the subjects that are tested, in (0, 1); the folds share the rest equally.
-    folds : int
-        0 puts the rest in ``train``.
+    many stretches of age, at random within it (stratified sampling), so that ages agree as well. `subjects`
+    has one row each, with age in years; with 0 folds the rest is in ``train``.
     """
     if subjects["subject"].duplicated().any():
         twice = subjects.loc[subjects["subject"].duplicated(), "subject"].iloc[0]
@@ -100,10 +92,7 @@ def split_by_slice(slices: pd.DataFrame, *, test_fraction: float, folds: int, se
 
 
 def cross_validation_folds(subjects: pd.DataFrame, *, folds: int, seed: int) -> pd.DataFrame:
-    """Assign all subjects to 3 or more equal folds.
-
-    As `split_by_subject` does; of each fold's rest one part validates, the others train.
-    """
+    """Assign all subjects to 3 or more equal folds."""
     # A test set as large as each of the other folds is the last of them.
     assigned = split_by_subject(subjects, test_fraction=1 / folds, folds=folds - 1, seed=seed)
     numbers = {fold_name(number): number for number in range(folds - 1)} | {TEST: folds - 1}
@@ -137,10 +126,7 @@ def split_hash(split: pd.DataFrame) -> str:
 
 
 def split_summary(split: pd.DataFrame, scans: pd.DataFrame) -> dict[str, Any]:
-    """Summarize a split as JSON values: hash, leakage, parts.
-
-    ``leaky`` is found in the rows: true where any subject is in two parts, and ``unit`` is then ``slice``.
-    """
+    """Summarize a split as JSON values: hash, leakage, parts."""
     leaky = bool(split[["subject", "part"]].drop_duplicates()["subject"].duplicated().any())
     people = subject_table(scans)
     return {
@@ -171,7 +157,6 @@ def read_split(path: Path) -> pd.DataFrame:
 
 
 def _parts(test_fraction: float, folds: int) -> tuple[list[str], npt.NDArray[np.float64]]:
-    """Return the parts, the test set first, and their shares."""
     if not 0 < test_fraction < 1 or folds < 0:
         raise ValueError(
             "`test_fraction` must be in (0, 1) and `folds` 0 or more. "
@@ -184,11 +169,7 @@ def _parts(test_fraction: float, folds: int) -> tuple[list[str], npt.NDArray[np.
 def _webster_seats(
     count: int, weights: npt.NDArray[np.float64], rng: np.random.Generator
 ) -> npt.NDArray[np.int64]:
-    """Return the part of each seat, in turn.
-
-    Any first n seats are shared by `weights`: the next one goes to the part with the largest
-    weight / (2 seats + 1) (Webster, Sainte-Lague); chance decides between equals.
-    """
+    """Return the part of each seat, in turn (Webster, Sainte-Lague)."""
     order = rng.permutation(len(weights))
     taken = np.zeros(len(weights))
     seats = np.empty(count, dtype=np.int64)

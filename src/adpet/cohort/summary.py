@@ -31,8 +31,7 @@ class Factor:
     """How well one factor alone separates AD from CN.
 
     `auc` is beyond chance: 0.5 as good as shuffled diagnoses, 1 separates all subjects. `p` is the share of
-    shuffled diagnoses that are separated as well; `one_group` are categories with one group alone and more
-    subjects than chance would leave so.
+    shuffled diagnoses that are separated as well; `one_group` are categories with one group alone.
     """
 
     name: str
@@ -47,10 +46,7 @@ class Factor:
 
 
 def ingest_report(collection: Collection) -> dict[str, Any]:
-    """Summarize a collection with levels, tracers and confounds.
-
-    ``balance`` has, by factor, ``auc`` and ``p`` of `Factor`, and each group's values.
-    """
+    """Summarize a collection with levels, tracers and confounds."""
     subjects = first_visits(collection.scans)
     factors = measure_confounds(subjects)
     return {
@@ -128,10 +124,7 @@ def _measure(name: str, values: npt.NDArray[np.object_], is_ad: npt.NDArray[np.b
 
 
 def _aucs(ad: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """Return the AUC, (n,), of guessing by each category's share.
-
-    `ad` has the number of AD in each category, (n, categories), `sizes` that of all subjects.
-    """
+    """Return the AUC, (n,), of guessing by each category's share."""
     order = np.argsort(ad / sizes, axis=1, kind="stable")
     cases = np.take_along_axis(ad, order, axis=1).astype(np.float64)
     controls = np.take_along_axis(sizes - ad, order, axis=1).astype(np.float64)
@@ -142,7 +135,6 @@ def _aucs(ad: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64]) -> npt.NDArra
 
 
 def _values(subjects: pd.DataFrame, factor: str, group: str) -> dict[str, Any]:
-    """Return a group's mean age, or subjects by category."""
     values = subjects.loc[subjects["diagnosis"] == group, factor]
     if factor == "age":
         known = values.dropna()

@@ -170,10 +170,7 @@ def parse_sex(text: str) -> str:
 
 
 def parse_date(text: str) -> str:
-    """Return a date as ``20210810``, else ``""``.
-
-    It is read from ``8/10/2021`` (month first, padded or not) and ``2021-08-10``.
-    """
+    """Return ``8/10/2021`` or ``2021-08-10`` as ``20210810``, else ``""``."""
     if match := re.match(r"(\d{1,2})/(\d{1,2})/(\d{4})(?!\d)", text.strip()):
         month, day, year = map(int, match.groups())
     elif match := re.match(r"(\d{4})-(\d{1,2})-(\d{1,2})(?!\d)", text.strip()):

@@ -32,10 +32,7 @@ SCALP_MM = (3.0, 17.0)
 
 @dataclass(frozen=True)
 class Region:
-    """Soft ellipsoid on both sides of the head, MNI mm.
-
-    x is given for the right side; `mean` is healthy uptake relative to the pons, at `TABLE_FWHM_MM`.
-    """
+    """Soft ellipsoid on both sides, MNI mm; x is right."""
 
     centre: Vector
     radii: Vector
@@ -224,11 +221,7 @@ def brain_uptake(
     right: npt.NDArray[np.float64],
     white: float,
 ) -> tuple[Array, Array]:
-    """Return the uptake of grey and white matter, before blur.
-
-    `grey` is the share of active grey matter; `left` and `right` are the values of the regions in each
-    hemisphere, `white` that of white matter.
-    """
+    """Return the uptake of grey and white matter, before blur."""
     sides = np.stack([left, right]).astype(np.float32) @ anatomy.share
     regional = sides[0] + (sides[1] - sides[0]) * anatomy.right + np.float32(FAR_VALUE) * anatomy.far
     return grey * regional, np.float32(white) * anatomy.white * np.clip(1.05 - grey, 0, 1)
@@ -246,7 +239,6 @@ def region_masks(anatomy: Anatomy) -> dict[str, Mask]:
 
 
 def _fitted_values(anatomy: Anatomy) -> npt.NDArray[np.float64]:
-    """Fit the regions' values to their means, in twelve steps."""
     masks = region_masks(anatomy)
     wanted = np.array([region.mean for region in REGIONS.values()])
     values = wanted * 1.3
@@ -261,7 +253,6 @@ def _fitted_values(anatomy: Anatomy) -> npt.NDArray[np.float64]:
 
 
 def _coarse(name: Literal["gm", "wm"]) -> Array:
-    """Average a tissue map on the 3 mm grid."""
     volume = tissue_map(name)
     shape, affine = template_grid(GRID_MM)
     averaged = ndimage.uniform_filter(volume.data, size=round(GRID_MM), mode="constant")
@@ -278,7 +269,6 @@ def _deep_grey(position: Array, tissue: Array) -> Array:
 
 
 def _ventricles(tissue: Array) -> Array:
-    """Return nearness to the lateral and third ventricles."""
     deep = near(_grid_positions(), [Region((10, -12, 12), (24, 46, 24), 0)]).reshape(tissue.shape)
     empty = np.clip(1 - tissue, 0, 1) * (deep > MOSTLY)
     blurred = ndimage.gaussian_filter(empty, 10 / FWHM_PER_SIGMA / GRID_MM)
@@ -286,7 +276,6 @@ def _ventricles(tissue: Array) -> Array:
 
 
 def _scalp(brain: Mask) -> Array:
-    """Return the uptake of scalp, face and neck."""
     hull = ndimage.binary_closing(np.pad(brain, 8), iterations=6)[8:-8, 8:-8, 8:-8]
     outside = ndimage.distance_transform_edt(~hull) * GRID_MM
     layer = np.clip((SCALP_MM[1] - outside) / 4, 0, 1) * np.clip((outside - SCALP_MM[0]) / 3, 0, 1)

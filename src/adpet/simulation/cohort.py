@@ -78,10 +78,9 @@ class SimulationRecipe:
 class SimulatedScan:
     """Simulated scan.
 
-    `volume` has whole Bq/mL on the scanner's grid, (i, j, k), or (i, j, k, frames) if the site delivers
-    frames. `deficit`, on the same grid, is the relative loss of blurred uptake against the same person at
-    severity 0, without noise; None at severity 0. `points`, (3, i, j, k), are the origins of the voxels:
-    indices on the anatomy's grid.
+    `volume` has whole Bq/mL on the scanner's grid, (i, j, k), or (i, j, k, frames). `deficit`, on the same
+    grid, is the relative loss of blurred uptake, without noise. `points`, (3, i, j, k), are the origins of
+    the voxels: indices on the anatomy's grid.
     """
 
     volume: Volume
@@ -93,9 +92,8 @@ class SimulatedScan:
 def draw_cohort(recipe: SimulationRecipe) -> pd.DataFrame:
     """Draw a cohort, one row a scan.
 
-    Subjects come in pairs, AD and CN in random order, of the same sex, scanned at the same site, of nearly
-    the same age and with as many visits. In groups of different size, the numbers of missing partners are
-    left out. The column `years` is the time since the first visit.
+    Subjects come in pairs, AD and CN in random order, of the same sex, site and number of visits, and of
+    nearly the same age. In groups of different size, the numbers of missing partners are left out.
     """
     numbers = range(2 * max(recipe.ad_subjects, recipe.cn_subjects))
     return pd.DataFrame([row for number in numbers for row in _visits(recipe, number)])
@@ -167,24 +165,19 @@ def _visits(recipe: SimulationRecipe, number: int) -> list[dict[str, Any]]:
 
 
 def _pair(recipe: SimulationRecipe, pair: int) -> dict[str, Any]:
-    """Draw what two partners have in common."""
     shared = _stream(recipe.seed, 0, pair)
     offsets = _stream(recipe.seed, 2).random(3)
     spread = (offsets + (pair + 1) * np.array([SITE_STEP, SEX_STEP, FOLLOWUP_STEP])) % 1
+    shares = site_shares(recipe.scanners)
+    ends = np.cumsum(list(shares.values()))
     return {
         "first_is_ad": bool(shared.integers(2)),
         "age": shared.normal(recipe.age_mean, recipe.age_sd),
-        "site": _site(recipe, spread[0]),
+        # From the right: a site without a share is never met.
+        "site": list(shares)[int(np.searchsorted(ends / ends[-1], spread[0], side="right"))],
         "sex": "FM"[int(2 * spread[1])],
         "visits": _visit_count(recipe, spread[2]),
     }
-
-
-def _site(recipe: SimulationRecipe, spread: float) -> str:
-    shares = site_shares(recipe.scanners)
-    ends = np.cumsum(list(shares.values()))
-    # From the right: a site without a share is never met.
-    return list(shares)[int(np.searchsorted(ends / ends[-1], spread, side="right"))]
 
 
 def _visit_count(recipe: SimulationRecipe, spread: float) -> int:
@@ -195,7 +188,6 @@ def _visit_count(recipe: SimulationRecipe, spread: float) -> int:
 
 
 def _severity(rng: np.random.Generator, recipe: SimulationRecipe, diagnosis: str) -> float:
-    """Draw the severity at the first visit."""
     mean, sd = recipe.ad_severity_mean, recipe.ad_severity_sd
     if diagnosis == "AD":
         return float(rng.gamma((mean / sd) ** 2, sd**2 / mean)) if mean > 0 and sd > 0 else mean
@@ -207,7 +199,6 @@ def _stream(seed: int, *key: int) -> np.random.Generator:
 
 
 def _blurred(uptake: tuple[Array, Array], scanner: Scanner, anatomy: Anatomy) -> tuple[Array, Array | None]:
-    """Return the blurred uptake and relative deficit."""
     ill, healthy = uptake
     seen = blur(ill, scanner.fwhm_mm)
     if ill is healthy:

@@ -56,11 +56,7 @@ class Planted:
 
 @dataclass(frozen=True)
 class ExtraSubject:
-    """Person beyond the cohort, with the file of `source`.
-
-    `damage` leads from the copied bytes to the stored ones; without it there is no file. If `listed`, the
-    tables have a row for the person.
-    """
+    """Person beyond the cohort, with the damaged file of `source`."""
 
     row: Row
     source: Row
@@ -74,9 +70,8 @@ class ExtraSubject:
 class PlantedDefects:
     """Plan of the defects of a cohort.
 
-    `stored` has the pitfall of `READABLE` by subject and session. `shared` is the scan that another subject
-    has too, which makes both unusable, `changed` that of a subject with the disease from before it was
-    diagnosed, and `plain` are scans without any of this.
+    `stored` has the pitfall by subject and session. `shared` is the scan that another subject has too,
+    `changed` that from before a diagnosis, and `plain` are scans without any of this.
     """
 
     stored: dict[tuple[str, str], str]
@@ -117,7 +112,6 @@ def plan_defects(cohort: pd.DataFrame, seed: int) -> PlantedDefects:
 def _extra_subjects(
     cohort: pd.DataFrame, sources: Sequence[Row], shared: Row | None
 ) -> tuple[ExtraSubject, ...]:
-    """Return people of other diagnoses and with unusable files."""
     last = int(cohort["subject"].iloc[-1][1:])
     other = {"verdict": "skipped", "damage": bytes}
     others = [(f"diagnosis {group}", group, other) for group in OTHER_GROUPS]
@@ -131,7 +125,6 @@ def _extra_subjects(
 
 
 def _unusable(budget: int, shared: Row | None) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Yield faults, most frequent first, within `budget`."""
     for number, (pitfall, facts) in enumerate(UNUSABLE.items()):
         # Of a shared image both scans are lost.
         cost = 2 if pitfall == SHARED else 1
@@ -166,7 +159,6 @@ def turned(volume: Volume, pitfall: str) -> Volume:
 
 
 def _flipped(volume: Volume) -> Volume:
-    """Store the first axis backwards, at the same place."""
     affine = volume.affine.copy()
     affine[:3, 3] += affine[:3, 0] * (volume.data.shape[0] - 1)
     affine[:3, 0] *= -1
@@ -174,7 +166,6 @@ def _flipped(volume: Volume) -> Volume:
 
 
 def _oblique(volume: Volume) -> Volume:
-    """Turn the head about the vertical axis."""
     angle = np.radians(OBLIQUE_DEGREES)
     turn = np.eye(4)
     turn[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
@@ -182,7 +173,6 @@ def _oblique(volume: Volume) -> Volume:
 
 
 def _thick(volume: Volume) -> Volume:
-    """Average pairs of slices: voxels twice as long in z."""
     data = volume.data[:, :, : volume.data.shape[2] // 2 * 2]
     affine = volume.affine.copy()
     affine[:3, 3] += affine[:3, 2] / 2
@@ -210,7 +200,6 @@ def _slope_nan(volume: Volume) -> bytes:
 
 
 def _nan_voxels(volume: Volume) -> bytes:
-    """Mark the first slice as outside the field of view."""
     data = volume.data.copy()
     data[0] = np.nan
     return bytes(nib.Nifti1Image(data, volume.affine).to_bytes())

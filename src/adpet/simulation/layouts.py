@@ -170,7 +170,6 @@ class AdniTree:
         return _planted(self, path, subject.pitfall, subject.verdict)
 
     def _versions(self, images: Iterable[Image]) -> Iterator[Planted]:
-        """Write further images, a copy, and a macOS twin."""
         for image in images:
             if image.description != STANDARDIZED:
                 path = self.root / image.folder / image.name()
@@ -186,7 +185,6 @@ class AdniTree:
             yield _macos_twin(self, path)
 
     def _collection_row(self, image: Image) -> list[Any]:
-        """Return one row in the spelling of an export."""
         row, day = image.row, date.fromisoformat(image.row["date"])
         messy = self.defects != NO_DEFECTS
         padded = f"{day.month:02d}/{day.day:02d}/{day.year}"
@@ -272,7 +270,6 @@ class BidsTree:
                 yield _planted(self, path, subject.pitfall, subject.verdict)
 
     def _further_files(self) -> Iterator[Planted]:
-        """Write another tracer and reconstruction, MRI, and a macOS twin."""
         if not self.defects.plain:
             return
         row = self.defects.plain[0]
@@ -314,17 +311,9 @@ def write_cohort(
 
     The truth is ``severity.tsv``, one row a scan, and ``<scan>_deficit.nii.gz`` for each scan whose severity
     is not 0, where ``<scan>`` is the key that ingest gives it. A scan that exists already is whole and not
-    made again, so that a killed call continues; the folders must have been begun with the same arguments.
-
-    Parameters
-    ----------
-    messy : bool
-        Plant the pitfalls of real collections, and list them in ``planted.csv`` with the truth: the file or
-        folder, relative to `folder_raw`; the pitfall; and the verdict that ingest must come to: ``read``,
-        ``skipped``, ``unusable``, or ``ignored`` if no table of ingest names it. In ADNI's layout it must
-        know ``cohort.diagnosis_table``.
-    progress : callable
-        Wraps the iterable of finished scans; called with it and ``total=``.
+    made again, so that a killed call continues. `messy` plants the pitfalls of real collections, and lists
+    them in ``planted.csv`` with the verdict that ingest must come to: ``read``, ``skipped``, ``unusable``, or
+    ``ignored`` if no table of ingest names it.
     """
     cohort = draw_cohort(recipe)
     defects = plan_defects(cohort, recipe.seed) if messy else NO_DEFECTS
@@ -344,7 +333,6 @@ def write_cohort(
 
 
 def _write_scan(row: Row, *, tree: Tree, folder_truth: Path, recipe: SimulationRecipe) -> None:
-    """Write a scan after its truth: it stands for both."""
     if tree.path(row).exists():
         return
     scan = simulate_scan(row, recipe, load_anatomy())
@@ -355,7 +343,6 @@ def _write_scan(row: Row, *, tree: Tree, folder_truth: Path, recipe: SimulationR
 
 
 def _stored(tree: Tree, rows: Sequence[Row]) -> Iterator[Planted]:
-    """Yield the cohort's own scans that are unlike the others."""
     for row in rows:
         if row == tree.defects.changed:
             yield _planted(tree, tree.path(row), CHANGED, "skipped")
@@ -380,15 +367,9 @@ def _deficit_name(tree: Tree, row: Row) -> str:
 
 
 def _further_images(plain: Sequence[Row]) -> Iterator[Image]:
-    """Yield other levels, tracers and modalities of plain scans."""
-    versions = (
-        (DYNAMIC, "PET"),
-        (RAW, "PET"),
-        (f"AV45 {AVERAGED}", "PET"),
-        ("MPRAGE", "MRI"),
-        (STANDARDIZED, "PET"),
-    )
-    for version, (description, modality) in enumerate(versions if plain else (), start=1):
+    descriptions = (DYNAMIC, RAW, f"AV45 {AVERAGED}", "MPRAGE", STANDARDIZED)
+    for version, description in enumerate(descriptions if plain else (), start=1):
+        modality = "MRI" if description == "MPRAGE" else "PET"
         yield Image(plain[version % len(plain)], description, version, modality)
 
 
@@ -406,7 +387,6 @@ def _viscode(row: Row) -> str:
 
 
 def _visit(row: Row) -> str:
-    """Return the visit as the collection CSV names it."""
     numbered = int(row["site"][1:]) % NUMBERED_VISITS == 0
     return str(int(row["session"])) if numbered else _viscode(row)
 
@@ -416,7 +396,6 @@ def _sidecar_path(path: Path) -> Path:
 
 
 def _sidecar(row: Row, injected_mbq: float) -> dict[str, Any]:
-    """Return the BIDS-PET fields of one scan."""
     scanner = SCANNERS[row["scanner"]]
     frames = SITES[row["site"]].frames
     seconds = SECONDS // frames

@@ -34,10 +34,7 @@ WIDE_VARIANCE = 0.5
 
 @dataclass(frozen=True)
 class Scanner:
-    """Scanner with its reconstruction.
-
-    `matrix` and `zooms` (mm) are in storage order; `axes` are the axis codes of nibabel.
-    """
+    """Scanner; `matrix` and `zooms` (mm) are in storage order."""
 
     manufacturer: str
     model: str
@@ -163,18 +160,10 @@ def sample(image: Array, points: Array) -> Array:
     return np.asarray(ndimage.map_coordinates(image, points, order=1, mode="nearest"))
 
 
-def count(
-    rng: np.random.Generator,
-    uptake: Array,
-    scanner: Scanner,
-    *,
-    noise: float,
-    frames: int,
-) -> Array:
+def count(rng: np.random.Generator, uptake: Array, scanner: Scanner, *, noise: float, frames: int) -> Array:
     """Return one scan in whole Bq/mL, not negative.
 
-    It has a further axis of frames if there are several; a frame of n has n times the noise variance. The
-    uptake is that which an ideal scanner of the same resolution would see, pons = 1.
+    A frame of n has n times the noise variance; `uptake` is seen without noise, pons = 1.
     """
     zooms = np.array(scanner.zooms)
     lattice = [int(size * zoom / LATTICE_MM) + 3 for size, zoom in zip(uptake.shape, zooms, strict=True)]

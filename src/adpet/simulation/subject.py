@@ -133,11 +133,7 @@ def average_person(anatomy: Anatomy) -> Person:
 
 
 def person_uptake(person: Person, anatomy: Anatomy, *, age: float, severity: float) -> tuple[Array, Array]:
-    """Return a person's uptake and that at severity 0.
-
-    Both have the same ventricles and shape, so that their ratio shows lost metabolism and lost cortex only.
-    At severity 0 they are one and the same array.
-    """
+    """Return a person's uptake and the same at severity 0."""
     decades = (age - TABLE_AGE) / 10
     ageing = _ageing(decades)
     opened = person.ventricles + VENTRICLE_DECADE * decades + VENTRICLE_DISEASE * severity
@@ -180,11 +176,7 @@ def unit_noise(rng: np.random.Generator, shape: list[int], fwhm_voxels: list[flo
 
 
 def on_lattice(lattice: Array, shape: tuple[int, ...], step: npt.ArrayLike = LATTICE_MM / GRID_MM) -> Array:
-    """Interpolate a lattice linearly at every voxel of `shape`.
-
-    Its first point lies at the first voxel, the next one `step` voxels on; beyond the last the value
-    continues. Axis by axis is six times as fast as by eight neighbours.
-    """
+    """Interpolate a lattice linearly at every voxel of `shape`."""
     for axis, (size, length) in enumerate(zip(shape, np.broadcast_to(step, 3), strict=True)):
         last = lattice.shape[axis] - 1
         at = np.minimum(np.arange(size) / length, last)
@@ -202,7 +194,6 @@ def _ageing(decades: float) -> npt.NDArray[np.float64]:
 
 
 def _spared(person: Person, anatomy: Anatomy, severity: float) -> Array:
-    """Return the share of grey uptake left, (n,) float32."""
     spared = []
     for lost in (person.lost_left, person.lost_right):
         share = np.ones_like(anatomy.right)

@@ -88,10 +88,7 @@ def measure_scan(row: Row, recipe: SimulationRecipe, *, anatomy: Anatomy, standa
 def region_means(
     data: npt.NDArray[np.float32], points: npt.NDArray[np.float32], anatomy: Anatomy
 ) -> tuple[dict[str, float], dict[str, float], float]:
-    """Return the means of left regions, right ones, the brain.
-
-    `points`, (3, i, j, k), of `simulate_scan` tell the person's own anatomy.
-    """
+    """Return the means of left regions, right ones, the brain."""
     i, j, k = np.round(points).astype(np.intp)
     shape = anatomy.tissue.shape
     inside = (i >= 0) & (i < shape[0]) & (j >= 0) & (j < shape[1]) & (k >= 0) & (k < shape[2])
@@ -151,10 +148,7 @@ def regional_targets(cohort: pd.DataFrame, measures: Sequence[ScanMeasures]) -> 
 
 
 def likeness(mean: Array, real: Array, brain: Mask, *, grid_mm: float) -> tuple[float, float]:
-    """Return the best voxel correlation of two group means.
-
-    `mean` is blurred by that among `LIKENESS_FWHM_MM` which makes it most like `real`; it is returned too.
-    """
+    """Return the best correlation of two means, and its blur."""
     sigmas = {fwhm_mm: fwhm_mm / FWHM_PER_SIGMA / grid_mm for fwhm_mm in LIKENESS_FWHM_MM}
     blurred = {fwhm_mm: ndimage.gaussian_filter(mean, sigma)[brain] for fwhm_mm, sigma in sigmas.items()}
     return max((float(np.corrcoef(found, real[brain])[0, 1]), fwhm_mm) for fwhm_mm, found in blurred.items())
@@ -203,7 +197,6 @@ def _svm_auc(cohort: pd.DataFrame, measures: Sequence[ScanMeasures]) -> float:
 
 
 def _cross_validated(cohort: pd.DataFrame, features: npt.NDArray[np.floating], *, linear_svm: bool) -> float:
-    """Return the AUC of left-out pairs."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import roc_auc_score
     from sklearn.model_selection import GroupKFold, cross_val_predict
@@ -241,7 +234,6 @@ def _spread(values: "pd.Series[float]", members: Mask) -> float:
 
 
 def _asymmetry(measures: Sequence[ScanMeasures], members: Mask) -> float:
-    """Return the SD of asymmetry, median over regions."""
     left, right = (
         pd.DataFrame([getattr(scan, side) for scan in measures])[list(NORMATIVE)][members]
         for side in ("left", "right")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from adpet import paths
 from adpet.cohort.reader import read_collection
-from adpet.cohort.scans import require_usable, write_rejected, write_scans
+from adpet.cohort.scans import require_usable, write_scans, write_table
 from adpet.cohort.summary import ingest_report, report_text
 from adpet.errors import InputError
 from adpet.parallel import progress
@@ -34,7 +34,7 @@ def run(params: Params) -> None:
         progress=partial(progress, label="ingest", unit="file"),
     )
     # Written first: the error of `require_usable` sends the reader to it.
-    write_rejected(paths.REJECTED, collection.rejected)
+    write_table(paths.REJECTED, collection.rejected)
     require_usable(collection, max_rejected_fraction=cohort.max_rejected_fraction)
     write_scans(paths.SCANS, collection.scans)
     report = ingest_report(collection)
