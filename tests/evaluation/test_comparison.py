@@ -123,15 +123,10 @@ class TestPlantedLeak:
             document["differences"][name] = _difference(network, other)
         return document
 
-    def test_confounded_scanner_gives_a_warning(self):
-        document = self._document(self._scans(agreement=1.0))
-        assert document["baselines"]["scanner"]["auc"]["value"] > 0.99
-        (warning,) = findings(document)["warnings"]
+    def test_only_a_confounded_scanner_gives_a_warning(self):
+        (warning,) = findings(self._document(self._scans(agreement=1.0)))["warnings"]
         assert warning.startswith("Scanner alone tells AD from CN (AUC 1.00, 95 % interval")
-
-    def test_balanced_scanners_give_no_warning(self):
-        document = self._document(self._scans(agreement=0.0))
-        assert findings(document)["warnings"] == []
+        assert findings(self._document(self._scans(agreement=0.0)))["warnings"] == []
 
 
 @pytest.fixture

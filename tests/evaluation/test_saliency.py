@@ -47,11 +47,6 @@ class TestOneMap:
         assert found["pointing"] == found["mass"] == found["auroc"] == found["iou"] == 1
         assert found["mass_ratio"] == pytest.approx(INSIDE.sum() / TRUTH.sum())
 
-    def test_constant_map_is_at_chance(self):
-        found = cam_score(np.ones(INSIDE.shape, np.float32), TRUTH, INSIDE)
-        assert found["auroc"] == 0.5
-        assert found["mass_ratio"] == pytest.approx(1)
-
     def test_voxels_outside_the_mask_do_not_count(self):
         found = np.where(INSIDE, noise(0), 1e6).astype(np.float32)
         assert cam_score(found, TRUTH, INSIDE) == cam_score(noise(0), TRUTH, INSIDE)
@@ -147,31 +142,18 @@ class TestReference:
             healthy_reference(healthy(1)[[0, 0, 0, 0]])
 
 
-class TestPatterns:
-    """Maps differ along a few patterns, and by noise of single places."""
-
+def test_filter_keeps_components_and_removes_noise():
     rng = np.random.default_rng(1)
-    ways = rng.normal(size=(3, VOXELS))
-
-    def people(self, n, *, noise=1.0):
-        along = self.rng.normal(size=(n, 3)) @ self.ways
-        return along.astype(np.float32), (noise * self.rng.normal(size=(n, VOXELS))).astype(np.float32)
-
-    def test_filter_keeps_components_and_removes_noise(self):
-        patterns = healthy_patterns(np.add(*self.people(60)))
-        along, noise = self.people(20)
-        np.testing.assert_array_less(np.abs(patterns.kept(noise)).mean(), 0.2 * np.abs(noise).mean())
-        before, after = (
-            np.mean([np.corrcoef(*pair)[0, 1] for pair in zip(along, maps, strict=True)])
-            for maps in (along + noise, patterns.kept(along + noise))
-        )
-        assert after > before + 0.05
-
-    def test_patterns_are_orthonormal_and_gains_are_shares(self):
-        patterns = healthy_patterns(np.add(*self.people(9)))
-        products = patterns.patterns @ patterns.patterns.T
-        np.testing.assert_allclose(products, np.eye(len(products)), atol=1e-3)
-        assert ((patterns.gains > 0) & (patterns.gains <= 1)).all()
+    along = (rng.normal(size=(80, 3)) @ rng.normal(size=(3, VOXELS))).astype(np.float32)
+    noise = rng.normal(size=along.shape).astype(np.float32)
+    patterns = healthy_patterns((along + noise)[20:])
+    along, noise = along[:20], noise[:20]
+    assert np.abs(patterns.kept(noise)).mean() < 0.2 * np.abs(noise).mean()
+    before, after = (
+        np.mean([np.corrcoef(*pair)[0, 1] for pair in zip(along, maps, strict=True)])
+        for maps in (along + noise, patterns.kept(along + noise))
+    )
+    assert after > before + 0.05
 
 
 def test_smoothing_stays_inside_and_keeps_constants():
