@@ -155,7 +155,7 @@ class TestContent:
     def test_map_of_a_single_subject_is_not_shown(self, documents, make_documents):
         counts = documents.metrics["counts"] | {"subjects_ad": 1}
         alone = make_documents(metrics={"counts": counts}, maps=documents.maps)
-        kinds = [block.kind for block in saliency(alone).blocks]
+        kinds = [block.kind for block in saliency(alone)]
         # The sanity checks are no image of anybody.
         assert kinds.count("chart") == 1
 

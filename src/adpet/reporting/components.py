@@ -83,15 +83,6 @@ MEASURES = {
 Block = Text | Items | Heading | Chart | Table
 
 
-@dataclass(frozen=True)
-class Section:
-    """A section of the report; `anchor` is its id."""
-
-    title: str
-    anchor: str
-    blocks: tuple[Block, ...]
-
-
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Return one mapping a row, by column."""
     return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
@@ -222,17 +213,9 @@ class Documents:
         return facts
 
 
-def svg_uri(figure: "Figure") -> str:
-    """Return a figure as a data URI of deterministic SVG."""
-    return _uri(figure, "svg", "image/svg+xml")
-
-
-def png_uri(figure: "Figure") -> str:
-    """Return a figure as a data URI of PNG."""
-    return _uri(figure, "png", "image/png")
-
-
-def _uri(figure: "Figure", kind: Literal["svg", "png"], media: str) -> str:
+def data_uri(figure: "Figure", kind: Literal["svg", "png"] = "svg") -> str:
+    """Return a figure as a data URI with deterministic bytes."""
     content = io.BytesIO()
     save_as(figure, content, kind)
+    media = {"svg": "image/svg+xml", "png": "image/png"}[kind]
     return f"data:{media};base64,{base64.b64encode(content.getvalue()).decode()}"
