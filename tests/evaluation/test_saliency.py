@@ -57,11 +57,6 @@ class TestOneMap:
         expected = roc_auc_score(TRUTH[INSIDE], found[INSIDE])
         assert cam_score(found, TRUTH, INSIDE)["auroc"] == pytest.approx(expected)
 
-    @pytest.mark.parametrize("truth", [np.zeros_like(INSIDE), INSIDE])
-    def test_empty_or_full_truth_is_refused(self, truth):
-        with pytest.raises(ValueError, match="part of `inside`"):
-            cam_score(noise(0), truth, INSIDE)
-
 
 def test_truth_is_a_deficit_above_five_percent():
     deficit = np.full(INSIDE.shape, 0.2, np.float32)
@@ -113,14 +108,6 @@ def healthy(n, seed=0):
 
 
 class TestReference:
-    @given(st.integers(3, 12), st.integers(0, 50))
-    def test_mean_and_spread_match_numpy(self, n, seed):
-        maps = healthy(n, seed)
-        reference = healthy_reference(maps)
-        np.testing.assert_allclose(reference.mean, np.mean(maps, axis=0), atol=1e-4)
-        spread = np.std(maps, axis=0, ddof=1, dtype=np.float64)
-        np.testing.assert_allclose(reference.spread, np.sqrt(np.mean(spread**2)), rtol=1e-5)
-
     def test_common_features_of_healthy_maps_are_not_unusual(self):
         maps = healthy(20)
         odd = maps[-1].copy()

@@ -5,7 +5,7 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,6 @@ class Text:
     """A paragraph."""
 
     text: str
-    kind: ClassVar[str] = "text"
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,6 @@ class Items:
     """A bulleted list."""
 
     items: tuple[str, ...]
-    kind: ClassVar[str] = "items"
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,6 @@ class Heading:
     """Title of a subsection."""
 
     title: str
-    kind: ClassVar[str] = "heading"
 
 
 @dataclass(frozen=True)
@@ -54,7 +51,6 @@ class Chart:
     alt: str
     caption: str
     wide: bool = False
-    kind: ClassVar[str] = "chart"
 
 
 @dataclass(frozen=True)
@@ -65,7 +61,6 @@ class Table:
     columns: tuple[str, ...]
     rows: Sequence[tuple[str, ...]]
     numeric: bool = True
-    kind: ClassVar[str] = "table"
 
 
 # Metrics, as they are printed.
@@ -81,11 +76,6 @@ MEASURES = {
 }
 
 Block = Text | Items | Heading | Chart | Table
-
-
-def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return one mapping a row, by column."""
-    return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
 
 
 def number(value: float | None, digits: int = DIGITS) -> str:

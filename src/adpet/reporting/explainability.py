@@ -23,7 +23,6 @@ from adpet.reporting.components import (
     percent,
     plural,
     points,
-    records,
     value_and_ci,
 )
 from adpet.reporting.performance_figures import leakage_figure
@@ -142,6 +141,7 @@ def _masses_table(cam: Mapping[str, Any]) -> Table:
 
 
 def _regions_table(regions: pd.DataFrame) -> Table:
+    ranked = regions.sort_values("ad_referenced_density", ascending=False, kind="stable")
     rows = [
         (
             f"{row['region']}{' *' if row['ad_pattern'] else ''}",
@@ -151,7 +151,7 @@ def _regions_table(regions: pd.DataFrame) -> Table:
             number(row["ad_uptake"], 2),
             number(row["cn_uptake"], 2),
         )
-        for row in records(regions.sort_values("ad_referenced_density", ascending=False, kind="stable"))
+        for row in ranked.to_dict("records")
     ]
     columns = ("Region", "Density, AD", "Density, CN", "Mass, AD", "Uptake, AD", "Uptake, CN")
     caption = (
@@ -159,19 +159,6 @@ def _regions_table(regions: pd.DataFrame) -> Table:
         "brain, 1 if even. Uptake: SUVR. * Alzheimer's disease begins here."
     )
     return Table(caption, columns, rows)
-
-
-def _truth_table(truth: Mapping[str, Any]) -> Table:
-    rows = [
-        (title, *(f"{number(scores[key]['value'], 2)} ({format_ci(scores[key], 2)})" for key in SCORES))
-        for name, title in CONTROLS.items()
-        if (scores := truth["scores"].get(name))
-    ]
-    caption = (
-        f"Maps of {plural(truth['scans'], 'correctly classified AD scan')} against the simulated deficit, "
-        f"which covers {percent(truth['area_share'])} of the scored voxels; 95 % intervals over subjects"
-    )
-    return Table(caption, ("Map", *SCORES.values()), rows)
 
 
 def _alarms(cam: Mapping[str, Any]) -> Text:
@@ -240,7 +227,16 @@ def _truth(truth: Mapping[str, Any]) -> list[Block]:
         f"{number(found['auroc']['lowest'], 2)} and {number(found['auroc']['highest'], 2)}, pointing "
         f"between {number(found['pointing']['lowest'], 2)} and {number(found['pointing']['highest'], 2)}."
     )
-    return [heading, Text(text), _truth_table(truth)]
+    rows = [
+        (title, *(f"{number(scores[key]['value'], 2)} ({format_ci(scores[key], 2)})" for key in SCORES))
+        for name, title in CONTROLS.items()
+        if (scores := truth["scores"].get(name))
+    ]
+    caption = (
+        f"Maps of {plural(truth['scans'], 'correctly classified AD scan')} against the simulated deficit, "
+        f"which covers {percent(truth['area_share'])} of the scored voxels; 95 % intervals over subjects"
+    )
+    return [heading, Text(text), Table(caption, ("Map", *SCORES.values()), rows)]
 
 
 def _sanity(sanity: Mapping[str, Any], maps: Maps | None) -> list[Block]:

@@ -5,7 +5,6 @@ from typing import Any, Literal
 
 from adpet.cohort.scans import DIAGNOSES
 from adpet.evaluation.bootstrap import exact_interval
-from adpet.params import flatten
 from adpet.reporting import training_figures
 from adpet.reporting.components import (
     Block,
@@ -22,7 +21,6 @@ from adpet.reporting.components import (
     number,
     percent,
     plural,
-    records,
     typeset,
 )
 
@@ -113,7 +111,7 @@ def training(documents: Documents) -> list[Block]:
         ),
         *([Text(refit_sentence(documents))] if documents.refitted else []),
         Chart(
-            data_uri(training_figures.learning_curves_figure(records(history), best_epoch=best)),
+            data_uri(training_figures.learning_curves_figure(history, best_epoch=best)),
             f"Training and validation measures over {plural(len(history), 'epoch')}; epoch {best} was kept.",
             "Learning curves.",
             wide=True,
@@ -180,7 +178,7 @@ def _trials_table(search: Search) -> Table:
             number(row["value"]),
             *(_value(row[name], digits=3) for name in names),
         )
-        for row in records(search.trials)
+        for row in search.trials.to_dict("records")
     ]
     columns = ("Trial", "State", "Value", *(name.rpartition(".")[2].replace("_", " ") for name in names))
     return Table(f"Trials; value: {humanize(search.monitor).lower()}", columns, rows)
@@ -194,7 +192,7 @@ def lineage(documents: Documents) -> list[Block]:
         for key in ("id", "data", "split", "commit", "code", "seed", "backend")
         if key in facts
     ]
-    parameters = [(key, _value(value)) for key, value in flatten(facts["params"]).items()]
+    parameters = [(key, _value(value)) for key, value in _flat(facts["params"])]
     return [
         Text("The same data, split, parameters, code, seed and versions reproduce the same model."),
         Table("What the model was made from", ("Fact", "Value"), rows, numeric=False),
@@ -249,6 +247,14 @@ def limit_sentences(documents: Documents) -> list[str]:
         "The reference is the collection's clinical diagnosis, not pathology.",
         "A saliency map shows what the network responds to, not where disease is.",
     ]
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def _value(value: Any, *, digits: int = 6) -> str:

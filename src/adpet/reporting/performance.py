@@ -24,7 +24,6 @@ from adpet.reporting.components import (
     number,
     percent,
     plural,
-    records,
     typeset,
     value_and_ci,
 )
@@ -170,7 +169,7 @@ def subgroups_table(groups: pd.DataFrame) -> Table:
             *_cells(row, "auc"),
             *_cells(row, "balanced_accuracy"),
         )
-        for row in records(groups)
+        for row in groups.to_dict("records")
     ]
     columns = ("Subgroup", "AD", "CN", "AUC", "95 % interval", "Balanced accuracy", "95 % interval")
     return Table("Subgroups of the test subjects", columns, rows)
@@ -208,7 +207,7 @@ def wrong_calls(subjects: pd.DataFrame, threshold: float) -> list[str]:
     return sentences
 
 
-def _cells(row: Mapping[str, Any], name: str) -> tuple[str, str]:
+def _cells(row: Mapping[Any, Any], name: str) -> tuple[str, str]:
     if np.isnan(row[name]):
         return "-", "one diagnosis only"
     return number(row[name]), format_ci({"low": row[f"{name}_low"], "high": row[f"{name}_high"]})
@@ -229,22 +228,6 @@ def cross_validation(documents: Documents) -> list[Block]:
     summary = documents.cross_validation
     if not summary or not summary["folds"]:
         return []
-    return [
-        Heading("Cross-validation"),
-        Text(_sentences(summary)),
-        _pooled_table(summary),
-        Chart(
-            data_uri(performance_figures.folds_figure(summary)),
-            f"AUC of all subjects and of each fold, with intervals: {fold_spread(summary)}; the numbers are "
-            "in the tables.",
-            "AUC with 95 % intervals, of all subjects and of each fold; dashed: chance.",
-            wide=True,
-        ),
-        folds_table(summary),
-    ]
-
-
-def _pooled_table(summary: Mapping[str, Any]) -> Table:
     rows = [
         (
             title,
@@ -257,7 +240,19 @@ def _pooled_table(summary: Mapping[str, Any]) -> Table:
     ]
     means = ("Mean of folds", "SD of folds", "Lowest to highest fold")
     columns = ("Metric", "All subjects", "95 % interval", *means)
-    return Table(f"{summary['folds']} folds of all subjects", columns, rows)
+    return [
+        Heading("Cross-validation"),
+        Text(_sentences(summary)),
+        Table(f"{summary['folds']} folds of all subjects", columns, rows),
+        Chart(
+            data_uri(performance_figures.folds_figure(summary)),
+            f"AUC of all subjects and of each fold, with intervals: {fold_spread(summary)}; the numbers are "
+            "in the tables.",
+            "AUC with 95 % intervals, of all subjects and of each fold; dashed: chance.",
+            wide=True,
+        ),
+        folds_table(summary),
+    ]
 
 
 def folds_table(summary: Mapping[str, Any]) -> Table:

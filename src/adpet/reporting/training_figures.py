@@ -25,13 +25,13 @@ BAR_HEIGHT, FRAME_HEIGHT = 0.3, 0.8
 
 
 @styled
-def learning_curves_figure(history: list[dict[str, Any]], *, best_epoch: int) -> "Figure":
+def learning_curves_figure(history: pd.DataFrame | list[dict[str, Any]], *, best_epoch: int) -> "Figure":
     """Draw training and validation curves, one panel a metric.
 
     Parameters
     ----------
-    history : list of dict
-        One an epoch; `val_loss` is the validation's `loss`.
+    history : DataFrame or list of dict
+        One row an epoch; `val_loss` is the validation's `loss`.
     best_epoch : int
         The epoch that was kept.
     """
