@@ -144,6 +144,11 @@ class TestPerformance:
         assert "S02  (0 AD, 1 CN)" in texts
         assert texts.count("one diagnosis only") == 2
 
+    @pytest.mark.parametrize("verdict", ["clean", "invalid", "inconclusive"])
+    def test_leakage_figure_is_titled_unless_clean(self, make_documents, verdict):
+        (axes,) = performance_figures.leakage_figure(make_documents(audit={"verdict": verdict}).audit).axes
+        assert (axes.get_title() == "") == (verdict == "clean")
+
 
 class TestTraining:
     @pytest.mark.parametrize(("direction", "best"), [("minimize", "idxmin"), ("maximize", "idxmax")])
