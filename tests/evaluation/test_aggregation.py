@@ -71,12 +71,6 @@ class TestWeightedPositions:
         odds = found["probability"].iloc[0] / (1 - found["probability"].iloc[0])
         assert odds == pytest.approx(math.sqrt(9))
 
-    def test_position_without_weight_is_refused(self, make_predictions):
-        with pytest.raises(InputError, match="each of 16 positions; received 3"):
-            subject_probabilities(
-                make_predictions(), aggregation="position_weights", weights=np.full(3, 1 / 3)
-            )
-
 
 class TestLearningWeights:
     def _blind_at(self, make_predictions, blind, **options):

@@ -47,11 +47,6 @@ class TestOneMap:
         assert found["pointing"] == found["mass"] == found["auroc"] == found["iou"] == 1
         assert found["mass_ratio"] == pytest.approx(INSIDE.sum() / TRUTH.sum())
 
-    def test_constant_map_is_at_chance(self):
-        found = cam_score(np.ones(INSIDE.shape, np.float32), TRUTH, INSIDE)
-        assert found["auroc"] == 0.5
-        assert found["mass_ratio"] == pytest.approx(1)
-
     def test_voxels_outside_the_mask_do_not_count(self):
         found = np.where(INSIDE, noise(0), 1e6).astype(np.float32)
         assert cam_score(found, TRUTH, INSIDE) == cam_score(noise(0), TRUTH, INSIDE)
@@ -61,11 +56,6 @@ class TestOneMap:
         found = np.round(noise(seed), 1)
         expected = roc_auc_score(TRUTH[INSIDE], found[INSIDE])
         assert cam_score(found, TRUTH, INSIDE)["auroc"] == pytest.approx(expected)
-
-    @pytest.mark.parametrize("truth", [np.zeros_like(INSIDE), INSIDE])
-    def test_empty_or_full_truth_is_refused(self, truth):
-        with pytest.raises(ValueError, match="part of `inside`"):
-            cam_score(noise(0), truth, INSIDE)
 
 
 def test_truth_is_a_deficit_above_five_percent():
@@ -118,14 +108,6 @@ def healthy(n, seed=0):
 
 
 class TestReference:
-    @given(st.integers(3, 12), st.integers(0, 50))
-    def test_mean_and_spread_match_numpy(self, n, seed):
-        maps = healthy(n, seed)
-        reference = healthy_reference(maps)
-        np.testing.assert_allclose(reference.mean, np.mean(maps, axis=0), atol=1e-4)
-        spread = np.std(maps, axis=0, ddof=1, dtype=np.float64)
-        np.testing.assert_allclose(reference.spread, np.sqrt(np.mean(spread**2)), rtol=1e-5)
-
     def test_common_features_of_healthy_maps_are_not_unusual(self):
         maps = healthy(20)
         odd = maps[-1].copy()
@@ -147,31 +129,18 @@ class TestReference:
             healthy_reference(healthy(1)[[0, 0, 0, 0]])
 
 
-class TestPatterns:
-    """Maps differ along a few patterns, and by noise of single places."""
-
+def test_filter_keeps_components_and_removes_noise():
     rng = np.random.default_rng(1)
-    ways = rng.normal(size=(3, VOXELS))
-
-    def people(self, n, *, noise=1.0):
-        along = self.rng.normal(size=(n, 3)) @ self.ways
-        return along.astype(np.float32), (noise * self.rng.normal(size=(n, VOXELS))).astype(np.float32)
-
-    def test_filter_keeps_components_and_removes_noise(self):
-        patterns = healthy_patterns(np.add(*self.people(60)))
-        along, noise = self.people(20)
-        np.testing.assert_array_less(np.abs(patterns.kept(noise)).mean(), 0.2 * np.abs(noise).mean())
-        before, after = (
-            np.mean([np.corrcoef(*pair)[0, 1] for pair in zip(along, maps, strict=True)])
-            for maps in (along + noise, patterns.kept(along + noise))
-        )
-        assert after > before + 0.05
-
-    def test_patterns_are_orthonormal_and_gains_are_shares(self):
-        patterns = healthy_patterns(np.add(*self.people(9)))
-        products = patterns.patterns @ patterns.patterns.T
-        np.testing.assert_allclose(products, np.eye(len(products)), atol=1e-3)
-        assert ((patterns.gains > 0) & (patterns.gains <= 1)).all()
+    along = (rng.normal(size=(80, 3)) @ rng.normal(size=(3, VOXELS))).astype(np.float32)
+    noise = rng.normal(size=along.shape).astype(np.float32)
+    patterns = healthy_patterns((along + noise)[20:])
+    along, noise = along[:20], noise[:20]
+    assert np.abs(patterns.kept(noise)).mean() < 0.2 * np.abs(noise).mean()
+    before, after = (
+        np.mean([np.corrcoef(*pair)[0, 1] for pair in zip(along, maps, strict=True)])
+        for maps in (along + noise, patterns.kept(along + noise))
+    )
+    assert after > before + 0.05
 
 
 def test_smoothing_stays_inside_and_keeps_constants():

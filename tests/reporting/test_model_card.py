@@ -35,12 +35,6 @@ def test_card_has_the_guidelines_headings_in_order(card):
     assert tuple(titles) == HEADINGS
 
 
-def test_card_gives_evidence_against_the_model_first(make_documents):
-    level = {"value": 0.0, "low": -0.04, "high": 0.05}
-    lines = model_card(make_documents(lead=level)).splitlines()
-    assert lines[4].startswith("- **Baselines.** The network does not beat the region baseline")
-
-
 def test_card_escapes_texts_of_the_collection(make_documents):
     warning = "<b>site</b> | *S01* has one group"
     card = model_card(make_documents(ingest={"warnings": [warning]}))

@@ -57,16 +57,11 @@ def cam_montage(
 
     Parameters
     ----------
-    slices : (n, h, w) uint8 ndarray
-    maps : (n, h, w) float ndarray
-        On the pixels of `slices`.
+    slices, maps : (n, h, w) ndarray
     y_mm : (n,) float ndarray
         MNI y of each slice.
-    title : str
     hide_below : float
         Share of the largest absolute value below which the map is transparent.
-    unit : str, optional
-        Label of the colour bar; by default class activation in logits.
     """
     shown = _evenly(0, len(slices) - 1, MAX_PANELS)
     overlay = _overlay(maps, hide_below=hide_below)
@@ -106,22 +101,18 @@ def group_map_figure(
 
     Parameters
     ----------
-    mean_ad, mean_cn, difference : (i, j, k) float ndarray
-        Maps on the template grid; both means have the same colour scale.
-    underlay : (i, j, k) float ndarray
-        The template on the same grid.
+    mean_ad, mean_cn, difference, underlay : (i, j, k) float ndarray
+        On the template grid; both means have the same colour scale.
     affine : (4, 4) float64 ndarray
         Voxel indices -> RAS+ mm, axis-aligned.
     n_ad, n_cn : int
-        Scans of each mean, for the labels.
-    hide_below : float
-        Share of the largest absolute value below which a map is transparent.
-    unit : str
-        Of the values, for the colour bars.
+        Scans of each mean.
     """
     if not np.allclose(affine[:3, :3], np.diag(np.abs(np.diag(affine)[:3]))):
         raise ValueError(f"`affine` must be axis-aligned RAS+. Received: affine={affine.tolist()}")
-    planes = _planes_with_activation(np.abs(mean_ad) + np.abs(mean_cn))
+    active = np.flatnonzero((np.abs(mean_ad) + np.abs(mean_cn)).any(axis=(0, 2)))
+    first, last = (active[0], active[-1]) if active.size else (0, underlay.shape[1] - 1)
+    planes = _evenly(int(first), int(last), SECTIONS)
     crop = _head(underlay)
     means = _overlay(np.stack([mean_ad, mean_cn]), hide_below=hide_below)
     contrast = _overlay(difference, hide_below=hide_below, signed=True)
@@ -236,13 +227,6 @@ def _plane(volume: Floats, index: int, crop: tuple[slice, slice]) -> Floats:
     return volume[crop[0], index, crop[1]].T[::-1]
 
 
-def _planes_with_activation(strength: Floats) -> list[int]:
-    """Return evenly spaced planes that span all activation."""
-    held = np.flatnonzero(strength.any(axis=(0, 2)))
-    first, last = (held[0], held[-1]) if held.size else (0, strength.shape[1] - 1)
-    return _evenly(int(first), int(last), SECTIONS)
-
-
 def _evenly(first: int, last: int, most: int) -> list[int]:
     """Return at most `most` indices at equal steps, centred."""
     step = max(1, -(-(last - first + 1) // most))
@@ -279,7 +263,16 @@ def sanity_figure(cascade: pd.DataFrame, curves: pd.DataFrame) -> "Figure":
     """
     figure = new_figure(11, 3.6)
     left, *others = figure.subplots(1, 3, width_ratios=(1.4, 1, 1))
-    _draw_cascade(left, cascade)
+    places = range(len(cascade))
+    left.axhline(0, color=LIGHT_GREY, linewidth=0.8, zorder=0)
+    left.fill_between(places, cascade["lowest"], cascade["highest"], color=CN_COLOUR, alpha=0.2, linewidth=0)
+    left.plot(places, cascade["similarity"], "o-", color=CN_COLOUR, markersize=4)
+    left.set_xticks(list(places), cascade["layer"], rotation=60, ha="right", rotation_mode="anchor")
+    left.set(
+        title="Weights randomized from the head down to ...",
+        ylabel="Similarity (Spearman)",
+        ylim=(min(-0.5, float(cascade["lowest"].min()) - 0.05), 1.05),
+    )
     titles = {"deletion": "Deletion: healthy tissue inserted", "insertion": "Insertion into a healthy scan"}
     for axes, (name, title) in zip(others, titles.items(), strict=True):
         means = curves.groupby(["map", "share"], sort=True)[name].mean()
@@ -289,16 +282,3 @@ def sanity_figure(cascade: pd.DataFrame, curves: pd.DataFrame) -> "Figure":
         axes.set(title=title, xlabel="Brain replaced (%)", ylabel="Log-odds of AD")
         axes.legend(title="Highest first by")
     return figure
-
-
-def _draw_cascade(axes: "Axes", cascade: pd.DataFrame) -> None:
-    places = range(len(cascade))
-    axes.axhline(0, color=LIGHT_GREY, linewidth=0.8, zorder=0)
-    axes.fill_between(places, cascade["lowest"], cascade["highest"], color=CN_COLOUR, alpha=0.2, linewidth=0)
-    axes.plot(places, cascade["similarity"], "o-", color=CN_COLOUR, markersize=4)
-    axes.set_xticks(list(places), cascade["layer"], rotation=60, ha="right", rotation_mode="anchor")
-    axes.set(
-        title="Weights randomized from the head down to ...",
-        ylabel="Similarity (Spearman)",
-        ylim=(min(-0.5, float(cascade["lowest"].min()) - 0.05), 1.05),
-    )

@@ -5,7 +5,7 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,6 @@ class Text:
     """A paragraph."""
 
     text: str
-    kind: ClassVar[str] = "text"
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,6 @@ class Items:
     """A bulleted list."""
 
     items: tuple[str, ...]
-    kind: ClassVar[str] = "items"
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,6 @@ class Heading:
     """Title of a subsection."""
 
     title: str
-    kind: ClassVar[str] = "heading"
 
 
 @dataclass(frozen=True)
@@ -54,7 +51,6 @@ class Chart:
     alt: str
     caption: str
     wide: bool = False
-    kind: ClassVar[str] = "chart"
 
 
 @dataclass(frozen=True)
@@ -65,7 +61,6 @@ class Table:
     columns: tuple[str, ...]
     rows: Sequence[tuple[str, ...]]
     numeric: bool = True
-    kind: ClassVar[str] = "table"
 
 
 # Metrics, as they are printed.
@@ -81,20 +76,6 @@ MEASURES = {
 }
 
 Block = Text | Items | Heading | Chart | Table
-
-
-@dataclass(frozen=True)
-class Section:
-    """A section of the report; `anchor` is its id."""
-
-    title: str
-    anchor: str
-    blocks: tuple[Block, ...]
-
-
-def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return one mapping a row, by column."""
-    return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
 
 
 def number(value: float | None, digits: int = DIGITS) -> str:
@@ -222,17 +203,9 @@ class Documents:
         return facts
 
 
-def svg_uri(figure: "Figure") -> str:
-    """Return a figure as a data URI of deterministic SVG."""
-    return _uri(figure, "svg", "image/svg+xml")
-
-
-def png_uri(figure: "Figure") -> str:
-    """Return a figure as a data URI of PNG."""
-    return _uri(figure, "png", "image/png")
-
-
-def _uri(figure: "Figure", kind: Literal["svg", "png"], media: str) -> str:
+def data_uri(figure: "Figure", kind: Literal["svg", "png"] = "svg") -> str:
+    """Return a figure as a data URI with deterministic bytes."""
     content = io.BytesIO()
     save_as(figure, content, kind)
+    media = {"svg": "image/svg+xml", "png": "image/png"}[kind]
     return f"data:{media};base64,{base64.b64encode(content.getvalue()).decode()}"

@@ -14,19 +14,15 @@ from adpet.reporting.components import (
     Documents,
     Heading,
     Maps,
-    Section,
     Table,
     Text,
+    data_uri,
     format_ci,
     humanize,
-    interval,
     number,
     percent,
     plural,
-    png_uri,
     points,
-    records,
-    svg_uri,
     value_and_ci,
 )
 from adpet.reporting.performance_figures import leakage_figure
@@ -61,37 +57,12 @@ OUTCOMES = {"": "", "correct": ", correctly classified", "wrong": ", misclassifi
 SCORES = {"pointing": "Pointing", "mass": "Mass", "mass_ratio": "Mass ratio", "auroc": "AUROC", "iou": "IoU"}
 
 
-def leakage(documents: Documents) -> Section:
+def leakage(documents: Documents) -> list[Block]:
     """Return the section on the leakage test."""
-    title, audit = "Leakage test", documents.audit
+    audit = documents.audit
     if audit is None:
-        return _absent(title, "leakage", "The leakage test was not run", "leakage")
+        return [Text("The leakage test was not run; run: dvc repro leakage.")]
     cohort, gaps = audit["cohort"], audit["gap"]
-    return Section(
-        title,
-        "leakage",
-        (
-            Text(f"Result {audit['verdict']}: {audit['reason']}."),
-            Text(
-                f"Four small networks were trained on {plural(cohort['subjects'], 'subject')} outside the "
-                f"test set ({cohort['planes']} planes each, {cohort['step_mm']:g} mm apart), split by "
-                "subject and by slice, with true labels and with labels shuffled among subjects. The "
-                f"slice split gains {points(gaps['true_labels'])} with true labels and "
-                f"{points(gaps['shuffled_labels'])} with shuffled ones."
-            ),
-            _arms_table(audit),
-            Chart(
-                svg_uri(leakage_figure(audit)),
-                "Accuracy per slice of the four networks, by split and by true or shuffled labels; the "
-                "numbers are in the table.",
-                "Accuracy gained by recognising subjects.",
-                wide=True,
-            ),
-        ),
-    )
-
-
-def _arms_table(audit: Mapping[str, Any]) -> Table:
     rows = [
         (
             humanize(name),
@@ -107,14 +78,31 @@ def _arms_table(audit: Mapping[str, Any]) -> Table:
         "Network", "Accuracy per slice", "95 % interval", "AUC per slice", "Training accuracy",
         "Subjects on both sides",
     )  # fmt: skip
-    return Table("The four networks of the leakage test", columns, rows)
+    return [
+        Text(f"Result {audit['verdict']}: {audit['reason']}."),
+        Text(
+            f"Four small networks were trained on {plural(cohort['subjects'], 'subject')} outside the "
+            f"test set ({cohort['planes']} planes each, {cohort['step_mm']:g} mm apart), split by "
+            "subject and by slice, with true labels and with labels shuffled among subjects. The "
+            f"slice split gains {points(gaps['true_labels'])} with true labels and "
+            f"{points(gaps['shuffled_labels'])} with shuffled ones."
+        ),
+        Table("The four networks of the leakage test", columns, rows),
+        Chart(
+            data_uri(leakage_figure(audit)),
+            "Accuracy per slice of the four networks, by split and by true or shuffled labels; the "
+            "numbers are in the table.",
+            "Accuracy gained by recognising subjects.",
+            wide=True,
+        ),
+    ]
 
 
-def saliency(documents: Documents) -> Section:
+def saliency(documents: Documents) -> list[Block]:
     """Return the section on group maps, scores and sanity checks."""
-    title, cam = "Explainability", documents.cam
+    cam = documents.cam
     if cam is None:
-        return _absent(title, "maps", "Saliency maps were not made", "explain")
+        return [Text("Saliency maps were not made; run: dvc repro explain.")]
     blocks: list[Block] = [
         Text(
             f"{METHODS[cam['method']]} A z-scored attribution map combines it with integrated gradients, "
@@ -133,7 +121,7 @@ def saliency(documents: Documents) -> Section:
         blocks += [Heading("By region"), _regions_table(documents.maps.regions)]
     blocks += _truth(cam["truth"])
     blocks += _sanity(cam["sanity"], documents.maps)
-    return Section(title, "maps", tuple(blocks))
+    return blocks
 
 
 def _masses_table(cam: Mapping[str, Any]) -> Table:
@@ -153,6 +141,7 @@ def _masses_table(cam: Mapping[str, Any]) -> Table:
 
 
 def _regions_table(regions: pd.DataFrame) -> Table:
+    ranked = regions.sort_values("ad_referenced_density", ascending=False, kind="stable")
     rows = [
         (
             f"{row['region']}{' *' if row['ad_pattern'] else ''}",
@@ -162,7 +151,7 @@ def _regions_table(regions: pd.DataFrame) -> Table:
             number(row["ad_uptake"], 2),
             number(row["cn_uptake"], 2),
         )
-        for row in records(regions.sort_values("ad_referenced_density", ascending=False, kind="stable"))
+        for row in ranked.to_dict("records")
     ]
     columns = ("Region", "Density, AD", "Density, CN", "Mass, AD", "Uptake, AD", "Uptake, CN")
     caption = (
@@ -170,23 +159,6 @@ def _regions_table(regions: pd.DataFrame) -> Table:
         "brain, 1 if even. Uptake: SUVR. * Alzheimer's disease begins here."
     )
     return Table(caption, columns, rows)
-
-
-def _truth_table(truth: Mapping[str, Any]) -> Table:
-    rows = [
-        (title, *(f"{number(scores[key]['value'], 2)} ({format_ci(scores[key], 2)})" for key in SCORES))
-        for name, title in CONTROLS.items()
-        if (scores := truth["scores"].get(name))
-    ]
-    caption = (
-        f"Maps of {plural(truth['scans'], 'correctly classified AD scan')} against the simulated deficit, "
-        f"which covers {percent(truth['area_share'])} of the scored voxels; 95 % intervals over subjects"
-    )
-    return Table(caption, ("Map", *SCORES.values()), rows)
-
-
-def _absent(title: str, anchor: str, reason: str, stage: str) -> Section:
-    return Section(title, anchor, (Text(f"{reason}; run: dvc repro {stage}."),))
 
 
 def _alarms(cam: Mapping[str, Any]) -> Text:
@@ -232,12 +204,12 @@ def _pictures(documents: Documents, maps: Maps) -> list[Block]:
             "map."
         )
         caption = f"{title}, mean of each group ({LONG_UNITS[kind]}). L and R are the patient's."
-        blocks.append(Chart(png_uri(figure), alt, caption, wide=True))
+        blocks.append(Chart(data_uri(figure, "png"), alt, caption, wide=True))
     difference = maps.volumes["difference_referenced"]
     glass = glass_brain_figure(difference, maps.affine, hide_below=maps.hide_below)
     alt = "AD minus CN of the z-scored attribution maps in a glass brain, from four sides."
     caption = "AD minus CN of the z-scored attribution maps (SD), as maximum intensity projections."
-    return [*blocks, Chart(png_uri(glass), alt, caption, wide=True)]
+    return [*blocks, Chart(data_uri(glass, "png"), alt, caption, wide=True)]
 
 
 def _truth(truth: Mapping[str, Any]) -> list[Block]:
@@ -255,7 +227,16 @@ def _truth(truth: Mapping[str, Any]) -> list[Block]:
         f"{number(found['auroc']['lowest'], 2)} and {number(found['auroc']['highest'], 2)}, pointing "
         f"between {number(found['pointing']['lowest'], 2)} and {number(found['pointing']['highest'], 2)}."
     )
-    return [heading, Text(text), _truth_table(truth)]
+    rows = [
+        (title, *(f"{number(scores[key]['value'], 2)} ({format_ci(scores[key], 2)})" for key in SCORES))
+        for name, title in CONTROLS.items()
+        if (scores := truth["scores"].get(name))
+    ]
+    caption = (
+        f"Maps of {plural(truth['scans'], 'correctly classified AD scan')} against the simulated deficit, "
+        f"which covers {percent(truth['area_share'])} of the scored voxels; 95 % intervals over subjects"
+    )
+    return [heading, Text(text), Table(caption, ("Map", *SCORES.values()), rows)]
 
 
 def _sanity(sanity: Mapping[str, Any], maps: Maps | None) -> list[Block]:
@@ -278,7 +259,7 @@ def _sanity(sanity: Mapping[str, Any], maps: Maps | None) -> list[Block]:
     if maps is not None and maps.cascade is not None and maps.curves is not None:
         blocks.append(
             Chart(
-                svg_uri(sanity_figure(maps.cascade, maps.curves)),
+                data_uri(sanity_figure(maps.cascade, maps.curves)),
                 "Left: similarity of maps as weights are randomized from the head down. Right: log-odds as "
                 "tissue is replaced in the maps' order and at random; the numbers are in text and table.",
                 "Weight randomization, deletion and insertion.",
@@ -287,8 +268,3 @@ def _sanity(sanity: Mapping[str, Any], maps: Maps | None) -> list[Block]:
         )
     caption = "Similarity to the original maps, with the weights randomized down to a layer"
     return [*blocks, Table(caption, ("Layer", "Rank correlation"), rows)]
-
-
-def truth_sentence(truth: Mapping[str, Any]) -> str:
-    """Return how well the z-scored maps find the deficit."""
-    return f"AUROC of the z-scored attribution maps {interval(truth['scores']['referenced']['auroc'])}"

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from adpet.cohort.scans import DIAGNOSES
 from adpet.evaluation.bootstrap import exact_interval
+from adpet.reporting import training_figures
 from adpet.reporting.components import (
     Block,
     Chart,
@@ -12,30 +13,22 @@ from adpet.reporting.components import (
     Heading,
     Items,
     Search,
-    Section,
     Table,
     Text,
+    data_uri,
     format_ci,
     humanize,
     number,
     percent,
     plural,
-    records,
-    svg_uri,
     typeset,
-)
-from adpet.reporting.training_figures import (
-    PARAMETER_PREFIX,
-    importance_figure,
-    learning_curves_figure,
-    search_figure,
 )
 
 # With fewer complete trials parameter importances are rough.
 FEW_TRIALS = 20
 
 
-def data(documents: Documents) -> Section:
+def data(documents: Documents) -> list[Block]:
     """Return the section on scans and split."""
     ingest, split = documents.ingest, documents.split
     source = (
@@ -43,19 +36,20 @@ def data(documents: Documents) -> Section:
         if documents.is_simulated
         else "The scans are those of the collection given to the pipeline."
     )
-    return Section(
-        "Data and split",
-        "data",
-        (
-            Text(f"{source} {ingest['scans']} scans of {plural(ingest['subjects'], 'subject')} are used."),
-            Text(set_aside(ingest)),
-            *(Text(typeset(f"Warning: {warning}")) for warning in ingest["warnings"]),
-            _groups_table(ingest),
-            _origins_table(ingest),
-            Text(split_sentence(split)),
-            split_table(split),
-        ),
-    )
+    places = [
+        (f"{title}: {name or 'unknown'}", str(count))
+        for title, key in (("Site", "sites"), ("Scanner", "scanners"))
+        for name, count in ingest[key].items()
+    ]
+    return [
+        Text(f"{source} {ingest['scans']} scans of {plural(ingest['subjects'], 'subject')} are used."),
+        Text(set_aside(ingest)),
+        *(Text(typeset(f"Warning: {warning}")) for warning in ingest["warnings"]),
+        _groups_table(ingest),
+        Table("Scans by site and scanner", ("Origin", "Scans"), places),
+        Text(split_sentence(split)),
+        split_table(split),
+    ]
 
 
 def _groups_table(ingest: Mapping[str, Any]) -> Table:
@@ -69,15 +63,6 @@ def _groups_table(ingest: Mapping[str, Any]) -> Table:
         rows.append((name, str(group["subjects"]), str(group["scans"]), years, sexes))
     columns = ("Diagnosis", "Subjects", "Scans", "Age at first scan", "F / M / unknown")
     return Table("Subjects", columns, rows)
-
-
-def _origins_table(ingest: Mapping[str, Any]) -> Table:
-    rows = [
-        (f"{title}: {name or 'unknown'}", str(count))
-        for title, key in (("Site", "sites"), ("Scanner", "scanners"))
-        for name, count in ingest[key].items()
-    ]
-    return Table("Scans by site and scanner", ("Origin", "Scans"), rows)
 
 
 def set_aside(ingest: Mapping[str, Any]) -> str:
@@ -112,7 +97,7 @@ def split_table(split: Mapping[str, Any]) -> Table:
     return Table("Parts of the split", columns, rows)
 
 
-def training(documents: Documents) -> Section:
+def training(documents: Documents) -> list[Block]:
     """Return the section on search and training."""
     final = documents.trained["final"]
     history, best = documents.history, documents.trained["best_epoch"]
@@ -126,13 +111,13 @@ def training(documents: Documents) -> Section:
         ),
         *([Text(refit_sentence(documents))] if documents.refitted else []),
         Chart(
-            svg_uri(learning_curves_figure(records(history), best_epoch=best)),
+            data_uri(training_figures.learning_curves_figure(history, best_epoch=best)),
             f"Training and validation measures over {plural(len(history), 'epoch')}; epoch {best} was kept.",
             "Learning curves.",
             wide=True,
         ),
     ]
-    return Section("Search and training", "training", tuple(blocks))
+    return blocks
 
 
 def refit_sentence(documents: Documents) -> str:
@@ -161,8 +146,9 @@ def _search(search: Search | None) -> Iterator[Block]:
     )
     yield _trials_table(search)
     direction: Literal["minimize", "maximize"] = "maximize" if search.rising else "minimize"
+    figure = training_figures.search_figure(search.trials, direction=direction, value_name=search.monitor)
     yield Chart(
-        svg_uri(search_figure(search.trials, direction=direction, value_name=search.monitor)),
+        data_uri(figure),
         "Value of each trial with the best so far, and each parameter against the value; the numbers "
         "are in the table.",
         "History of the search, and each parameter against the value.",
@@ -176,7 +162,7 @@ def _search(search: Search | None) -> Iterator[Block]:
     first = next(iter(search.importance))
     few = f" From {complete} trials this is a rough estimate." if complete < FEW_TRIALS else ""
     yield Chart(
-        svg_uri(importance_figure(search.importance)),
+        data_uri(training_figures.importance_figure(search.importance)),
         f"Share of the variance over trials that each parameter explains; the largest is {first}: "
         f"{number(search.importance[first], 2)}.",
         f"Importance of the parameters by fANOVA over the complete trials.{few}",
@@ -184,7 +170,7 @@ def _search(search: Search | None) -> Iterator[Block]:
 
 
 def _trials_table(search: Search) -> Table:
-    names = [name for name in search.trials.columns if name.startswith(PARAMETER_PREFIX)]
+    names = [name for name in search.trials.columns if name.startswith(training_figures.PARAMETER_PREFIX)]
     rows = [
         (
             str(row["number"]),
@@ -192,13 +178,13 @@ def _trials_table(search: Search) -> Table:
             number(row["value"]),
             *(_value(row[name], digits=3) for name in names),
         )
-        for row in records(search.trials)
+        for row in search.trials.to_dict("records")
     ]
     columns = ("Trial", "State", "Value", *(name.rpartition(".")[2].replace("_", " ") for name in names))
     return Table(f"Trials; value: {humanize(search.monitor).lower()}", columns, rows)
 
 
-def lineage(documents: Documents) -> Section:
+def lineage(documents: Documents) -> list[Block]:
     """Return the section on lineage, versions and parameters."""
     facts = documents.lineage
     rows = [
@@ -207,21 +193,17 @@ def lineage(documents: Documents) -> Section:
         if key in facts
     ]
     parameters = [(key, _value(value)) for key, value in _flat(facts["params"])]
-    return Section(
-        "Lineage, versions and parameters",
-        "lineage",
-        (
-            Text("The same data, split, parameters, code, seed and versions reproduce the same model."),
-            Table("What the model was made from", ("Fact", "Value"), rows, numeric=False),
-            Table("Versions", ("Package", "Version"), list(facts["versions"].items()), numeric=False),
-            Table("Parameters of the training", ("Parameter", "Value"), parameters, numeric=False),
-        ),
-    )
+    return [
+        Text("The same data, split, parameters, code, seed and versions reproduce the same model."),
+        Table("What the model was made from", ("Fact", "Value"), rows, numeric=False),
+        Table("Versions", ("Package", "Version"), list(facts["versions"].items()), numeric=False),
+        Table("Parameters of the training", ("Parameter", "Value"), parameters, numeric=False),
+    ]
 
 
-def limits(documents: Documents) -> Section:
+def limits(documents: Documents) -> list[Block]:
     """Return the section on limitations."""
-    return Section("Limitations", "limits", (Items(tuple(limit_sentences(documents))),))
+    return [Items(tuple(limit_sentences(documents)))]
 
 
 def limit_sentences(documents: Documents) -> list[str]:
@@ -268,7 +250,6 @@ def limit_sentences(documents: Documents) -> list[str]:
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield nested values by dotted key."""
     for key, value in values.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{key}.")

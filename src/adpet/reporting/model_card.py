@@ -9,7 +9,6 @@ from typing import Any
 
 from adpet.cohort.scans import DIAGNOSES
 from adpet.reporting.components import Documents, Table, humanize, interval, number, percent, plural, points
-from adpet.reporting.explainability import truth_sentence
 from adpet.reporting.methods import limit_sentences, refit_sentence, set_aside, split_sentence, split_table
 from adpet.reporting.performance import (
     baselines_table,
@@ -187,7 +186,8 @@ def _explained(cam: Mapping[str, Any] | None) -> str:
         return "No maps were made."
     pattern = cam["referenced"]["ad"]["ad_pattern"]
     found = (
-        f"Against the simulated deficit: {truth_sentence(cam['truth'])}."
+        "Against the simulated deficit: AUROC of the z-scored attribution maps "
+        f"{interval(cam['truth']['scores']['referenced']['auroc'])}."
         if cam["truth"]["scans"]
         else "There is no known deficit to score them against."
     )

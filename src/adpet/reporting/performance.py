@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from adpet.evaluation.comparison import BASELINES
+from adpet.reporting import performance_figures
 from adpet.reporting.components import (
     MEASURES,
     Block,
@@ -14,33 +15,21 @@ from adpet.reporting.components import (
     Documents,
     Heading,
     Items,
-    Section,
     Table,
     Text,
+    data_uri,
     format_ci,
     humanize,
     interval,
     number,
     percent,
     plural,
-    records,
-    svg_uri,
     typeset,
     value_and_ci,
 )
-from adpet.reporting.performance_figures import (
-    baselines_figure,
-    calibration_figure,
-    confusion_figure,
-    folds_figure,
-    precision_recall_figure,
-    probability_figure,
-    roc_figure,
-    subgroups_figure,
-)
 
 
-def performance(documents: Documents) -> Section:
+def performance(documents: Documents) -> list[Block]:
     """Return the section on metrics, curves and calibration."""
     metrics, tables = documents.metrics, documents.evaluation
     auc, counts = metrics["subject"]["auc"], metrics["counts"]
@@ -60,32 +49,32 @@ def performance(documents: Documents) -> Section:
         ),
         measures_table(metrics),
         Chart(
-            svg_uri(roc_figure(tables.roc, tables.roc_band, metrics=metrics)),
+            data_uri(performance_figures.roc_figure(tables.roc, tables.roc_band, metrics=metrics)),
             f"ROC curve of the test subjects with its bootstrap band; area {interval(auc)}.",
             "ROC curve per subject with its 95 % band, and per slice (thin).",
         ),
         Chart(
-            svg_uri(precision_recall_figure(tables.precision_recall, metrics=metrics)),
+            data_uri(performance_figures.precision_recall_figure(tables.precision_recall, metrics=metrics)),
             "Precision over recall of the test subjects; average precision "
             f"{interval(metrics['subject']['average_precision'])}.",
             "Precision and recall per subject, and per slice (thin).",
         ),
         Chart(
-            svg_uri(calibration_figure(tables.calibration, metrics=metrics)),
+            data_uri(performance_figures.calibration_figure(tables.calibration, metrics=metrics)),
             "Observed share of AD over predicted probability in bins of subjects; calibration error "
             f"{interval(metrics['subject']['calibration_error'])}.",
             "Calibration: on the diagonal, predicted and observed shares agree.",
         ),
         confusion_table(metrics),
         Chart(
-            svg_uri(confusion_figure(metrics)),
+            data_uri(performance_figures.confusion_figure(metrics)),
             f"Confusion matrices per subject and per slice: {_calls(metrics['subject']['confusion'])}.",
             "Confusion matrices per subject and per slice.",
             wide=True,
         ),
         *cross_validation(documents),
     ]
-    return Section("Performance on held-out subjects", "performance", tuple(blocks))
+    return blocks
 
 
 def measures_table(metrics: Mapping[str, Any]) -> Table:
@@ -110,33 +99,29 @@ def confusion_table(metrics: Mapping[str, Any]) -> Table:
     return Table("Confusion matrices", ("Diagnosis", "Predicted AD", "Predicted CN"), rows)
 
 
-def baselines(documents: Documents) -> Section:
+def baselines(documents: Documents) -> list[Block]:
     """Return the section on classical models on the same subjects."""
     found = documents.findings
     if not documents.metrics["baselines"]:
         why = "No baseline was fitted: a leaky split allows no fair comparison."
-        return Section("Comparison with baselines", "baselines", (Text(why),))
+        return [Text(why)]
     sentences = [*found["warnings"], *found["not_beaten"], *found["beaten"]]
-    return Section(
-        "Comparison with baselines",
-        "baselines",
-        (
-            Text(
-                "Each baseline was fitted to all training subjects and tested on the same test subjects. "
-                "The region and voxel baselines use the images; age, sex, scanner and site must not "
-                "separate AD from CN."
-            ),
-            Items(tuple(map(typeset, sentences))),
-            baselines_table(documents.metrics),
-            Chart(
-                svg_uri(baselines_figure(documents.metrics)),
-                "AUC of the network and of each baseline, and the paired differences, with intervals; the "
-                "numbers are in the table.",
-                "AUC with 95 % intervals, and its difference by the paired bootstrap.",
-                wide=True,
-            ),
+    return [
+        Text(
+            "Each baseline was fitted to all training subjects and tested on the same test subjects. "
+            "The region and voxel baselines use the images; age, sex, scanner and site must not "
+            "separate AD from CN."
         ),
-    )
+        Items(tuple(map(typeset, sentences))),
+        baselines_table(documents.metrics),
+        Chart(
+            data_uri(performance_figures.baselines_figure(documents.metrics)),
+            "AUC of the network and of each baseline, and the paired differences, with intervals; the "
+            "numbers are in the table.",
+            "AUC with 95 % intervals, and its difference by the paired bootstrap.",
+            wide=True,
+        ),
+    ]
 
 
 def baselines_table(metrics: Mapping[str, Any]) -> Table:
@@ -155,27 +140,23 @@ def baselines_table(metrics: Mapping[str, Any]) -> Table:
     return Table("The network and its baselines on the same subjects", columns, rows)
 
 
-def subgroups(documents: Documents) -> Section:
+def subgroups(documents: Documents) -> list[Block]:
     """Return the section on age, sex, site and scanner."""
     groups = documents.evaluation.subgroups
-    return Section(
-        "Subgroups",
-        "subgroups",
-        (
-            Text(
-                "Subgroups are post hoc and small: an odd one is a question, not a result. A subgroup "
-                "with one diagnosis only has no metrics."
-            ),
-            subgroups_table(groups),
-            Chart(
-                svg_uri(subgroups_figure(groups)),
-                "AUC and balanced accuracy with intervals by age, sex, site and scanner; the numbers are "
-                "in the table.",
-                "Thin line: all subjects.",
-                wide=True,
-            ),
+    return [
+        Text(
+            "Subgroups are post hoc and small: an odd one is a question, not a result. A subgroup "
+            "with one diagnosis only has no metrics."
         ),
-    )
+        subgroups_table(groups),
+        Chart(
+            data_uri(performance_figures.subgroups_figure(groups)),
+            "AUC and balanced accuracy with intervals by age, sex, site and scanner; the numbers are "
+            "in the table.",
+            "Thin line: all subjects.",
+            wide=True,
+        ),
+    ]
 
 
 def subgroups_table(groups: pd.DataFrame) -> Table:
@@ -188,28 +169,28 @@ def subgroups_table(groups: pd.DataFrame) -> Table:
             *_cells(row, "auc"),
             *_cells(row, "balanced_accuracy"),
         )
-        for row in records(groups)
+        for row in groups.to_dict("records")
     ]
     columns = ("Subgroup", "AD", "CN", "AUC", "95 % interval", "Balanced accuracy", "95 % interval")
     return Table("Subgroups of the test subjects", columns, rows)
 
 
-def failures(documents: Documents) -> Section:
+def failures(documents: Documents) -> list[Block]:
     """Return the section on misclassified subjects."""
     metrics = documents.metrics
-    return Section(
-        "Misclassified subjects",
-        "failures",
-        (
-            Items(tuple(wrong_calls(documents.evaluation.subjects, metrics["threshold"]))),
-            Chart(
-                svg_uri(probability_figure(documents.evaluation.subjects, threshold=metrics["threshold"])),
-                "One dot a test subject: probability of AD by diagnosis, with the threshold; "
-                f"misclassified subjects are ringed: {_calls(metrics['subject']['confusion'])}.",
-                "Probability of AD of each test subject.",
+    return [
+        Items(tuple(wrong_calls(documents.evaluation.subjects, metrics["threshold"]))),
+        Chart(
+            data_uri(
+                performance_figures.probability_figure(
+                    documents.evaluation.subjects, threshold=metrics["threshold"]
+                )
             ),
+            "One dot a test subject: probability of AD by diagnosis, with the threshold; "
+            f"misclassified subjects are ringed: {_calls(metrics['subject']['confusion'])}.",
+            "Probability of AD of each test subject.",
         ),
-    )
+    ]
 
 
 def wrong_calls(subjects: pd.DataFrame, threshold: float) -> list[str]:
@@ -226,7 +207,7 @@ def wrong_calls(subjects: pd.DataFrame, threshold: float) -> list[str]:
     return sentences
 
 
-def _cells(row: Mapping[str, Any], name: str) -> tuple[str, str]:
+def _cells(row: Mapping[Any, Any], name: str) -> tuple[str, str]:
     if np.isnan(row[name]):
         return "-", "one diagnosis only"
     return number(row[name]), format_ci({"low": row[f"{name}_low"], "high": row[f"{name}_high"]})
@@ -247,22 +228,6 @@ def cross_validation(documents: Documents) -> list[Block]:
     summary = documents.cross_validation
     if not summary or not summary["folds"]:
         return []
-    return [
-        Heading("Cross-validation"),
-        Text(_sentences(summary)),
-        _pooled_table(summary),
-        Chart(
-            svg_uri(folds_figure(summary)),
-            f"AUC of all subjects and of each fold, with intervals: {fold_spread(summary)}; the numbers are "
-            "in the tables.",
-            "AUC with 95 % intervals, of all subjects and of each fold; dashed: chance.",
-            wide=True,
-        ),
-        folds_table(summary),
-    ]
-
-
-def _pooled_table(summary: Mapping[str, Any]) -> Table:
     rows = [
         (
             title,
@@ -275,7 +240,19 @@ def _pooled_table(summary: Mapping[str, Any]) -> Table:
     ]
     means = ("Mean of folds", "SD of folds", "Lowest to highest fold")
     columns = ("Metric", "All subjects", "95 % interval", *means)
-    return Table(f"{summary['folds']} folds of all subjects", columns, rows)
+    return [
+        Heading("Cross-validation"),
+        Text(_sentences(summary)),
+        Table(f"{summary['folds']} folds of all subjects", columns, rows),
+        Chart(
+            data_uri(performance_figures.folds_figure(summary)),
+            f"AUC of all subjects and of each fold, with intervals: {fold_spread(summary)}; the numbers are "
+            "in the tables.",
+            "AUC with 95 % intervals, of all subjects and of each fold; dashed: chance.",
+            wide=True,
+        ),
+        folds_table(summary),
+    ]
 
 
 def folds_table(summary: Mapping[str, Any]) -> Table:

@@ -10,8 +10,19 @@ from adpet.reporting.summary import PURPOSE, summary
 
 TEMPLATES = Path(__file__).parent / "templates"
 
-# In the order of a reviewer's questions.
-SECTIONS = (performance, baselines, leakage, saliency, subgroups, failures, data, training, lineage, limits)
+# Anchor, title and content, in the order of a reviewer's questions.
+SECTIONS = (
+    ("performance", "Performance on held-out subjects", performance),
+    ("baselines", "Comparison with baselines", baselines),
+    ("leakage", "Leakage test", leakage),
+    ("maps", "Explainability", saliency),
+    ("subgroups", "Subgroups", subgroups),
+    ("failures", "Misclassified subjects", failures),
+    ("data", "Data and split", data),
+    ("training", "Search and training", training),
+    ("lineage", "Lineage, versions and parameters", lineage),
+    ("limits", "Limitations", limits),
+)
 
 
 def report_html(documents: Documents) -> str:
@@ -29,6 +40,6 @@ def report_html(documents: Documents) -> str:
         lineage=documents.lineage["id"],
         purpose=PURPOSE,
         summary=summary(documents),
-        sections=[section(documents) for section in SECTIONS],
+        sections=[(anchor, title, blocks(documents)) for anchor, title, blocks in SECTIONS],
         style=(TEMPLATES / "page.css").read_text(encoding="utf-8"),
     )

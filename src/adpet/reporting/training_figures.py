@@ -1,7 +1,7 @@
 """Figures of training curves and hyperparameter search."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -25,22 +25,22 @@ BAR_HEIGHT, FRAME_HEIGHT = 0.3, 0.8
 
 
 @styled
-def learning_curves_figure(
-    history: Sequence[Mapping[str, Any]], *, best_epoch: int | None = None
-) -> "Figure":
+def learning_curves_figure(history: pd.DataFrame | list[dict[str, Any]], *, best_epoch: int) -> "Figure":
     """Draw training and validation curves, one panel a metric.
 
     Parameters
     ----------
-    history : sequence of mappings
-        One an epoch; `val_loss` is the validation's `loss`. Epochs are numbered by `epoch`, else from 1.
-    best_epoch : int, optional
-        The epoch that was kept, to be marked.
+    history : DataFrame or list of dict
+        One row an epoch; `val_loss` is the validation's `loss`.
+    best_epoch : int
+        The epoch that was kept.
     """
-    table = pd.DataFrame([dict(row) for row in history])
-    epochs = table["epoch"] if "epoch" in table else pd.Series(np.arange(1, len(table) + 1))
+    table = pd.DataFrame(history)
     curves = [name for name in table.columns if name not in NOT_CURVES and table[name].dtype.kind in "fiu"]
-    names = sorted({name.removeprefix("val_") for name in curves}, key=_curve_order)
+    names = sorted(
+        {name.removeprefix("val_") for name in curves},
+        key=lambda name: (name != "loss", name == "learning_rate", name),
+    )
     columns = 2 if len(names) in (2, 4) else min(len(names), 3)
     rows = math.ceil(len(names) / columns)
     figure = new_figure(0.6 + 2.9 * columns, 0.5 + 2.4 * rows)
@@ -51,13 +51,10 @@ def learning_curves_figure(
         for prefix, label, colour, line in looks:
             if prefix + name in curves:
                 marker = "o" if len(table) == 1 else ""
-                (drawn,) = axes.plot(
-                    epochs, table[prefix + name], color=colour, linestyle=line, marker=marker
-                )
+                look = {"color": colour, "linestyle": line, "marker": marker}
+                (drawn,) = axes.plot(table["epoch"], table[prefix + name], **look)
                 labelled.setdefault(label, drawn)
-        if best_epoch is not None:
-            kept = axes.axvline(best_epoch, color=GREY, linewidth=0.9, linestyle=":")
-            labelled["Epoch kept"] = kept
+        labelled["Epoch kept"] = axes.axvline(best_epoch, color=GREY, linewidth=0.9, linestyle=":")
         axes.set(title=humanize(name), xlabel="Epoch")
         _whole_ticks(axes)
     for axes in panels[len(names) :]:
@@ -78,11 +75,7 @@ def search_figure(
     Parameters
     ----------
     trials : DataFrame
-        As Optuna's ``Study.trials_dataframe``: `number`, `value`, `state` (COMPLETE, PRUNED, FAIL) and a
-        column ``params_<name>`` a parameter.
-    direction : {"minimize", "maximize"}
-    value_name : str
-        Label of the value.
+        As Optuna's ``Study.trials_dataframe``.
     """
     trials = trials.astype({"value": np.float64})
     shown = trials[np.isfinite(trials["value"])].sort_values("number")
@@ -132,11 +125,6 @@ def importance_figure(importance: Mapping[str, float]) -> "Figure":
     return figure
 
 
-def _curve_order(name: str) -> tuple[int, str]:
-    """Sort losses first and the learning rate last."""
-    return (0 if name == "loss" else 2 if name == "learning_rate" else 1, name)
-
-
 def _whole_ticks(axes: "Axes") -> None:
     """Set integer ticks for epochs and trials."""
     from matplotlib.ticker import MaxNLocator
@@ -169,8 +157,7 @@ def _parameter_panel(axes: "Axes", name: str, trials: pd.DataFrame, best: pd.Dat
     """Draw one parameter against the value."""
     column = trials[name].dropna()
     trials = trials.loc[column.index]
-    is_number = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
-    if is_number:
+    if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
         _trial_dots(axes, column, trials, best[name], best)
     else:
         levels = sorted({str(value) for value in column})
