@@ -22,15 +22,6 @@ def ramp(shape, affine, slope):
 
 
 class TestGrid:
-    @pytest.mark.parametrize(
-        ("size", "field", "y_mm"),
-        [(0, 64, (0, 1)), (16, 0, (0, 1)), (16, 64, ()), (16, 64, (0, 1, 3)), (16, 64, (1, 0))],
-        ids=["no pixels", "no field", "no planes", "unequal steps", "descending"],
-    )
-    def test_grid_without_geometry_is_refused(self, size, field, y_mm):
-        with pytest.raises(ValueError, match="Received"):
-            CoronalGrid(size, field, y_mm)
-
     @pytest.mark.parametrize("grid_mm", [2.0, 3.0])
     def test_field_of_192_mm_holds_the_brain(self, grid_mm):
         mask = brain_mask(grid_mm).astype(np.float32)

@@ -137,20 +137,6 @@ class TestTrain:
         assert history.rows[1]["loss"] < history.rows[0]["loss"]
         assert set(history.final) == {column for column in COLUMNS if column.startswith("val_")}
 
-    def test_exception_of_the_callback_is_raised_and_the_next_run_resumes(self, fit, tmp_path):
-        reported = []
-
-        def on_epoch(epoch, _):
-            reported.append(epoch)
-            if len(reported) == 2:
-                raise ZeroDivisionError
-
-        options = {"checkpoint": tmp_path / "training.npz", "on_epoch": on_epoch}
-        with pytest.raises(ZeroDivisionError):
-            fit(**options)
-        assert len(fit(**options)[1].rows) == 3
-        assert reported == [0, 1, 0, 1, 2]
-
     def test_last_epoch_is_kept_without_validation_also_when_resumed(self, fit, small_model, sides, tmp_path):
         options = {"validation": (), "checkpoint": tmp_path / "training.npz"}
         model, history = fit(small_model(dropout=0.0), **options)

@@ -93,8 +93,7 @@ def batch_norm_layers(model: keras.Model) -> list[Any]:
 
 def batch_norm_statistics(model: keras.Model) -> list[Any]:
     """Return all BatchNorm moving means and variances, by layer."""
-    layers = batch_norm_layers(model)
-    return [value for layer in layers for value in (layer.moving_mean, layer.moving_variance)]
+    return [v for layer in batch_norm_layers(model) for v in (layer.moving_mean, layer.moving_variance)]
 
 
 def compiles_with_xla() -> bool:

@@ -220,7 +220,6 @@ class _Probe(keras.Model):  # type: ignore[misc]
 
 
 def _present_probe(model: keras.Model, layer: Any, batch_size: int) -> _Probe:
-    """Return the probe behind `layer`, with the model's present weights."""
     key = ("tail", layer.name)
     tail = compiled(model, key, lambda: keras.Model(layer.output, model.get_layer(HEAD_NAME).output))
     probe = compiled(model, (*key, batch_size), lambda: _Probe(tail, batch_size))
@@ -239,7 +238,6 @@ def _in_batches(
 
 
 def _blocks(model: keras.Model) -> list[tuple[str, list[keras.Layer]]]:
-    """Return the layers with weights by block, first to last."""
     blocks: dict[str, list[keras.Layer]] = {}
     for layer in model.layers:
         if layer.weights:
