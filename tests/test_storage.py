@@ -109,9 +109,6 @@ class TestWorkDir:
 
 
 class TestCodeFolders:
-    def test_stage_names_its_folders_and_modules(self, project):
-        assert code_folders("normalize") == [Path("src/adpet/normalize.py"), Path("src/adpet/imaging")]
-
     def test_simulated_cohort_is_declared_in_its_own_file(self, project_root, monkeypatch):
         monkeypatch.chdir(project_root)
         assert Path("src/adpet/simulation") in code_folders("simulate")

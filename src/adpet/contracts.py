@@ -145,7 +145,7 @@ class Lineage(Contract):
 
 
 class BeforeRefit(Contract):
-    """Hashed subjects of the validated network, before the refit."""
+    """Hashed subjects of the validated network."""
 
     trained_on: list[str]
 

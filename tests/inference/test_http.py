@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from adpet.errors import InputError
-from adpet.imaging.nifti import Volume, read_volume, write_volume
+from adpet.imaging.nifti import read_volume
 from adpet.inference import http
 from adpet.inference.exported_model import open_model
 from adpet.inference.http import Limits, answer_encoded
@@ -104,16 +104,6 @@ def test_other_content_is_refused_in_one_line_without_a_path(make, reason, small
     assert message.startswith(f"scan 1: {reason}")
     assert "\n" not in message
     assert "/" not in message.replace("scan.nii", "")
-
-
-def test_scan_out_of_distribution_is_refused_with_the_reason(tmp_path_factory, model):
-    path = tmp_path_factory.mktemp("noise") / "noise.nii"
-    noise = np.random.default_rng(0).random((40, 40, 30), dtype=np.float32)
-    affine = np.diag([5.0, 5.0, 5.0, 1.0])
-    affine[:3, 3] = -100, -120, -70
-    write_volume(path, Volume(noise, affine))
-    with pytest.raises(InputError, match=r"scan 1: required FDG-PET of a whole human brain.*not FDG-PET"):
-        answer_encoded(as_text(path.read_bytes()), model, Limits())
 
 
 def test_bad_scan_refuses_all_with_the_reason_for_each(sent, model, monkeypatch):

@@ -7,26 +7,17 @@ import sys
 import pytest
 
 PROGRAM = """
-import builtins, sys
+import sys
 REFUSED = {
     "dvc", "joblib", "matplotlib", "mlflow", "nilearn", "optuna", "pandas", "pydantic", "ruamel",
     "sklearn", "tensorflow", "torch", "tqdm",
 }
-original = builtins.__import__
-
-def import_hook(name, globals=None, locals=None, fromlist=(), level=0):
-    # JAX itself stands on SciPy; our modules may not.
-    ours = ((globals or {}).get("__name__") or "").startswith("adpet")
-    if name.split(".")[0] in REFUSED or (ours and name.split(".")[0] == "scipy"):
-        raise ImportError(f"{name} is refused")
-    return original(name, globals, locals, fromlist, level)
 
 class Finder:
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] in REFUSED:
             raise ImportError(f"{name} is refused")
 
-builtins.__import__ = import_hook
 sys.meta_path.insert(0, Finder())
 
 import tempfile

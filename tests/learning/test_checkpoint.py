@@ -71,7 +71,6 @@ class TestWeightsDifference:
             ([[1.0, 2.0], [3.0]], [[1.0, 2.5], [2.0]], 1.0),
             ([[0.0]], [[-0.0]], 0.0),
             ([[1.0, 2.0]], [[1.0]], np.inf),
-            ([[1.0, 2.0]], [[1.0, 2.0], [3.0]], np.inf),
             ([[1.0, 2.0]], [[[1.0], [2.0]]], np.inf),
         ],
     )
@@ -108,9 +107,7 @@ class TestCheckpoint:
                 np.testing.assert_array_equal(before, after)
         assert found.rows[0]["loss"] == 0.1 + 0.2
         assert np.isnan(found.rows[0]["val_subject_auc"])
-
-    def test_checkpoint_of_another_training_is_ignored(self, path):
-        assert read_checkpoint(path, "other") is None
+        assert read_checkpoint(path, "another training") is None
 
     @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 broken", b"text", None])
     def test_broken_or_truncated_checkpoint_is_ignored(self, path, content):

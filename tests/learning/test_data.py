@@ -6,7 +6,6 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from adpet.errors import InputError
-from adpet.learning import data as module
 from adpet.learning.data import (
     Augmentation,
     CutMix,
@@ -18,7 +17,6 @@ from adpet.learning.data import (
     draw_cells,
     mix_labels,
     mix_slices,
-    one_hot,
     transform_cells,
 )
 from adpet.learning.model import CLASSES
@@ -103,12 +101,6 @@ class TestSliceDataset:
 
 
 class TestSliceReader:
-    def test_few_files_are_open_at_a_time(self, refs, monkeypatch):
-        monkeypatch.setattr(module, "OPEN_FILES", 2)
-        reader = SliceReader(refs)
-        np.testing.assert_array_equal(reader.read(range(30))[:, 0, 0, 0], np.arange(30))
-        assert reader._packed.cache_info().currsize == 2
-
     @pytest.mark.parametrize(
         ("content", "index", "message"),
         [
@@ -126,10 +118,6 @@ class TestSliceReader:
             np.save(path, content, allow_pickle=True)
         with pytest.raises(InputError, match=message):
             SliceReader([refs[0], SliceRef(path, index, "CN", "0")]).read([0, 1])
-
-    def test_unknown_label_is_refused(self, refs):
-        with pytest.raises(InputError, match="required a label of CN, AD; received MCI"):
-            one_hot([SliceRef(refs[0].path, 0, "MCI", "s")])
 
 
 class TestDrawAugmentation:

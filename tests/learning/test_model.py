@@ -8,7 +8,6 @@ from adpet.errors import ParameterError
 from adpet.learning.checkpoint import load_model, save_model
 from adpet.learning.model import (
     CLASSES,
-    FEATURE_LAYERS,
     batch_norm_layers,
     build_model,
     probability_of_ad,
@@ -36,21 +35,9 @@ def published(mobilenet, tmp_path_factory):
 
 
 class TestBuildModel:
-    @pytest.mark.parametrize("feature_layer", FEATURE_LAYERS)
-    def test_feature_layer_has_its_stride(self, small_model, feature_layer):
-        model = small_model(feature_layer=feature_layer, input_size=64)
-        side = 64 // FEATURE_LAYERS[feature_layer]
-        assert model.get_layer("pool").input.shape[1:3] == (side, side)
-
     def test_parameter_count_is_that_of_the_2019_network(self):
         model = build_model(input_size=128, alpha=1.5, feature_layer="Conv_1", dropout=0.0, seed=0)
         assert model.count_params() == pytest.approx(4.99e6, rel=0.005)
-
-    def test_seed_decides_the_weights(self, small_model):
-        first, again, other = (small_model(seed=seed).get_weights() for seed in (1, 1, 2))
-        for left, right in zip(first, again, strict=True):
-            np.testing.assert_array_equal(left, right)
-        assert any(not np.array_equal(*pair) for pair in zip(first, other, strict=True))
 
     def test_saved_model_loads_in_safe_mode_with_equal_probabilities(self, small_model, tmp_path):
         model = small_model()
@@ -62,21 +49,6 @@ class TestBuildModel:
         np.testing.assert_array_equal(outputs, loaded.predict(BATCH, verbose=0))
         assert [layer.momentum for layer in batch_norm_layers(loaded)] == [0.9] * 19
         assert {type(layer).__module__.split(".")[0] for layer in loaded.layers} == {"keras"}
-
-    @pytest.mark.parametrize(
-        ("changes", "message"),
-        [
-            (
-                {"feature_layer": "block_99"},
-                "model.feature_layer: required one of Conv_1, .*received block_99",
-            ),
-            ({"input_size": 36}, "multiple of 8, the stride of block_6_expand_relu; received 36"),
-            ({"input_size": 24}, "at least 32"),
-        ],
-    )
-    def test_impossible_settings_are_refused(self, small_model, changes, message):
-        with pytest.raises(ParameterError, match=message):
-            small_model(**changes)
 
 
 class TestWeights:
@@ -145,7 +117,9 @@ class TestWeights:
 class TestReestimateBatchNorm:
     def test_statistics_are_those_of_training(self, small_model):
         """With the momentum at 0, one step of training leaves exactly one batch's statistics."""
-        model, reference = small_model(), small_model(batch_norm_momentum=0.0)
+        model, reference = small_model(), small_model()
+        for layer in batch_norm_layers(reference):
+            layer.momentum = 0.0
         reestimate_batch_norm(model, [BATCH])
         reference(BATCH, training=True)
         for ours, theirs in zip(batch_norm_layers(model), batch_norm_layers(reference), strict=True):

@@ -130,13 +130,6 @@ class TestFailure:
 
 
 class TestContinuing:
-    def test_finished_study_returns_without_evaluating(self, tmp_path):
-        storage = tmp_path / "study.db"
-        before = run(storage, trials=5)
-        bytes_before = storage.read_bytes()
-        assert run(storage, trials=5, evaluate=lambda _: 1 / 0) == before
-        assert storage.read_bytes() == bytes_before
-
     def test_more_trials_continue_the_study(self, tmp_path, undisturbed):
         storage = tmp_path / "study.db"
         for trials in (1, 2, 5, 12):

@@ -130,26 +130,12 @@ class TestTrain:
     def test_sgd_trains_until_the_callback_returns_true(self, fit):
         _, history = fit(
             augmentation=Augmentation(fill="constant"), monitor="val_accuracy", optimizer="sgd",
-            learning_rate=0.05, schedule="constant", epochs=5, label_smoothing=0.1,
+            learning_rate=0.05, schedule="constant", epochs=5,
             on_epoch=lambda epoch, _: epoch == 1,
         )  # fmt: skip
         assert len(history.rows) == 2
         assert history.rows[1]["loss"] < history.rows[0]["loss"]
         assert set(history.final) == {column for column in COLUMNS if column.startswith("val_")}
-
-    def test_exception_of_the_callback_is_raised_and_the_next_run_resumes(self, fit, tmp_path):
-        reported = []
-
-        def on_epoch(epoch, _):
-            reported.append(epoch)
-            if len(reported) == 2:
-                raise ZeroDivisionError
-
-        options = {"checkpoint": tmp_path / "training.npz", "on_epoch": on_epoch}
-        with pytest.raises(ZeroDivisionError):
-            fit(**options)
-        assert len(fit(**options)[1].rows) == 3
-        assert reported == [0, 1, 0, 1, 2]
 
     def test_last_epoch_is_kept_without_validation_also_when_resumed(self, fit, small_model, sides, tmp_path):
         options = {"validation": (), "checkpoint": tmp_path / "training.npz"}
@@ -191,15 +177,12 @@ def test_probability_of_a_subject_is_the_mean_over_its_slices():
     assert metrics["val_subject_auc"] == 1
 
 
-def test_subject_with_two_diagnoses_counts_for_each():
-    metrics = validation_metrics([0.8, 0.2], refs_of(("a", "AD"), ("a", "CN")))
-    assert metrics["val_subject_auc"] == 1
-
-
-def test_certain_error_costs_a_finite_loss_and_one_class_has_no_auc():
+def test_auc_needs_two_diagnoses_and_a_certain_error_costs_a_finite_loss():
     metrics = validation_metrics([0.0], refs_of(("a", "AD")))
     assert np.isfinite(metrics["val_loss"])
     assert np.isnan(metrics["val_subject_auc"])
+    both = validation_metrics([0.8, 0.2], refs_of(("a", "AD"), ("a", "CN")))
+    assert both["val_subject_auc"] == 1
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.booleans()), min_size=2, max_size=30))
@@ -217,11 +200,9 @@ def test_auc_matches_scikit_learn_with_ties(pairs):
     ("value", "best", "metric", "expected"),
     [
         (0.4, 0.5, "val_loss", True),
-        (0.6, 0.5, "val_loss", False),
         (0.6, 0.5, "val_subject_auc", True),
         (0.4, 0.5, "val_accuracy", False),
         (0.5, 0.5, "val_loss", False),
-        (0.5, 0.5, "val_accuracy", False),
         (np.nan, 0.5, "val_loss", False),
         (0.5, np.nan, "val_loss", True),
         (np.nan, np.nan, "val_loss", False),

@@ -92,16 +92,8 @@ class Network:
 class ExportedModel:
     """Everything needed to answer for a scan.
 
-    Attributes
-    ----------
-    name : str
-        As in answers: the folder's name, or ``models:/NAME/VERSION``.
-    document : dict
-        `model.json`.
-    tissue : (i, j, k) uint8 ndarray
-        1 where a voxel is mostly grey matter, 2 where it is mostly white matter.
-    leaky : bool
-        Whether the model's split had subjects on two sides.
+    `name`, as in answers, is the folder's or ``models:/NAME/VERSION``; `document` is `model.json`; `tissue`
+    is 1 where a voxel is mostly grey matter, 2 where it is mostly white matter.
     """
 
     name: str
@@ -202,7 +194,6 @@ def _require_file(folder: Path, file: str, digest: str) -> None:
 
 
 def _require_same_constants(folder: Path, document: Mapping[str, Any]) -> None:
-    """Refuse a model whose registration has other constants."""
     here = registration_constants() | {"centre_z_mm": slices.CENTRE_Z_MM}
     there = document["registration"] | {"centre_z_mm": document["slices"]["centre_z_mm"]}
     for name in sorted(here.keys() | there.keys()):

@@ -65,15 +65,8 @@ VARIABLES: Final = {
 def answer_encoded(sent: Any, model: ExportedModel, limits: Limits) -> list[dict[str, Any]]:
     """Answer for scans that were sent.
 
-    Parameters
-    ----------
-    sent : str or list of str
-        NIfTI files in base64, gzipped or not; white space does not matter.
-
-    Returns
-    -------
-    list of dict
-        As `adpet predict --json` writes them, in the order of the scans, named "scan 1" and so on.
+    These are one or more NIfTI files in base64, gzipped or not; white space does not matter. The answers are
+    as `adpet predict --json` writes them, in order, named "scan 1" and so on.
     """
     texts = {f"scan {number}": text for number, text in enumerate(_texts(sent, limits), 1)}
     with _AT_ONCE, tempfile.TemporaryDirectory(prefix="adpet-scans-") as folder:
@@ -118,7 +111,6 @@ def _texts(sent: Any, limits: Limits) -> list[str]:
 
 
 def _written(text: str, place: Path, limits: Limits) -> Path:
-    """Write a scan to a file after basic checks."""
     content = _decoded(text, limits)
     packed = content.startswith(GZIP)
     if packed:
@@ -147,7 +139,6 @@ def _decoded(text: str, limits: Limits) -> bytes:
 
 
 def _require_unpacked(content: bytes, limits: Limits) -> None:
-    """Refuse a gzip file that unpacks to a large one."""
     length = 0
     try:
         with gzip.GzipFile(fileobj=io.BytesIO(content)) as stream:
@@ -164,7 +155,6 @@ def _require_unpacked(content: bytes, limits: Limits) -> None:
 
 
 def _require_field_of_view(header: VolumeHeader) -> None:
-    """Refuse a scan larger than PET scanners acquire."""
     sides_mm = (np.abs(header.affine[:3, :3]) @ header.shape).tolist()
     if math.prod(sides_mm) > math.prod(MAX_VIEW_MM):
         raise InputError(

@@ -82,16 +82,16 @@ def _is_scan(file: Path, folder: Path, *, bids: bool) -> bool:
 
 
 def _stems(files: Sequence[Path]) -> list[str]:
-    """Return unique stems, with folders or a number if needed.
-
-    Only folders in the given paths, or found below them, are named.
-    """
+    """Return unique stems, with folders or a number if needed."""
     places = [
         (*(part for part in file.parts[:-1] if part not in (file.anchor, "..")), stem_of(file))
         for file in files
     ]
     ends = Counter(place[start:] for place in set(places) for start in range(len(place)))
-    wanted = ["_".join(_shortest(place, ends)) for place in places]
+    wanted = []
+    for place in places:
+        unique = (place[at:] for at in reversed(range(len(place))) if ends[place[at:]] == 1)
+        wanted.append("_".join(next(unique, place)))
     # In lower case, as some file systems ignore case.
     reserved, taken = {stem.casefold() for stem in wanted}, set[str]()
     stems = []
@@ -102,9 +102,3 @@ def _stems(files: Sequence[Path]) -> list[str]:
         reserved.add(stems[-1].casefold())
         taken.add(stems[-1].casefold())
     return stems
-
-
-def _shortest(place: tuple[str, ...], ends: Counter[tuple[str, ...]]) -> tuple[str, ...]:
-    """Return the shortest unique end of a path."""
-    starts = range(len(place) - 1, -1, -1)
-    return next((place[start:] for start in starts if ends[place[start:]] == 1), place)

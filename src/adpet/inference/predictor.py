@@ -32,14 +32,9 @@ class RefusedError(InputError):
 class Answer:
     """Answer for a scan.
 
-    Attributes
-    ----------
-    document : dict
-        As `adpet predict --json` writes it.
-    cam, scan_cam : Volume
-        The map in template space and on the scan's own grid: AD minus CN, in units of the logit.
-    slices, maps : (n, size, size) uint8 ndarray, (n, h, w) float32 ndarray
-        The network's input, and its maps.
+    `document` is as `adpet predict --json` writes it; `cam` and `scan_cam` are the map in template space and
+    on the scan's own grid, AD minus CN in units of the logit; `slices`, (n, size, size), and `maps`,
+    (n, h, w), are the network's input and output.
     """
 
     document: dict[str, Any]
@@ -60,18 +55,9 @@ def answer(
 ) -> Answer:
     """Answer for one scan.
 
-    A scan out of distribution raises `RefusedError`, whose text names no file.
-
-    Parameters
-    ----------
-    scan : Volume
-        As `read_volume` gives it.
-    name : str
-        Of the scan, for the answer.
-    shape, affine : optional
-        The grid of the scan's file, if its voxels are not in RAS+ order (default: the scan's own).
-    align : {"affine", "none"}, optional
-        ``none`` for a scan in MNI space (default: as in training).
+    A scan out of distribution raises `RefusedError`, whose text names no file. `shape` and `affine` are of
+    the scan's file, if its voxels are not in RAS+ order; `align` is ``none`` for a scan in MNI space (by
+    default as in training).
     """
     found, alignment = normalize(scan, replace(model.standard, align=align or model.standard.align))
     grid = tuple(shape or scan.data.shape), scan.affine if affine is None else affine

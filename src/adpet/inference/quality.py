@@ -102,18 +102,8 @@ def measures(
 ) -> dict[str, float]:
     """Measure a normalized scan for `CHECKS`.
 
-    Parameters
-    ----------
-    ratio : (i, j, k) float32 ndarray
-        SUVR in template space, whose middle plane of i is x = 0.
-    tissue : (i, j, k) uint8 ndarray
-        1 where a voxel is mostly grey matter, 2 where it is mostly white matter, else 0.
-    uptake : (regions,) float64 ndarray
-        As `regional_means` gives it.
-    profile : mapping
-        `mean` (regions) and `precision` (regions, regions) of the training scans.
-    similarity : float
-        To the template.
+    `ratio`, (i, j, k), is SUVR in template space, whose middle plane of i is x = 0; `uptake` is as
+    `regional_means` gives it; `profile` has `mean` and `precision` of the training scans.
     """
     data = ratio.astype(np.float64)
     mean = float(data[brain].mean())
@@ -168,8 +158,7 @@ def judged(values: Mapping[str, float], limits: Sequence[Mapping[str, Any]]) -> 
 def profile_of(uptakes: Vector) -> dict[str, Any]:
     """Return mean and regularised precision of profiles, (scans, regions).
 
-    The covariance is shrunk towards its own diagonal (Friedman 1989, doi:10.1080/01621459.1989.10478752), so
-    that each region keeps its variance.
+    The covariance is shrunk towards its diagonal (Friedman 1989, doi:10.1080/01621459.1989.10478752).
     """
     covariance = np.cov(uptakes, rowvar=False).reshape(uptakes.shape[1], -1)
     variances = np.diag(covariance)
@@ -239,7 +228,7 @@ def _verdict(value: float, limit: Mapping[str, Any]) -> tuple[Verdict, str]:
 
 
 def _roughness(data: Vector, brain: Mask) -> float:
-    """Return the RMS difference of voxels from their six neighbours."""
+    """Return the RMS difference from the six neighbours."""
     inner = (slice(1, -1),) * 3
     around = np.zeros(tuple(n - 2 for n in data.shape))
     for axis in range(3):

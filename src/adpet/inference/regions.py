@@ -26,18 +26,8 @@ def region_table(
 ) -> list[dict[str, Any]]:
     """Return one row a region, in the order of `regions`.
 
-    Parameters
-    ----------
-    ratio, cam : (i, j, k) float32 ndarray
-        SUVR; AD minus CN in units of the logit.
-    regions : sequence of mapping
-        `label`, `name`, `ad_pattern`, `cn_mean` and `cn_sd` of an exported model.
-
-    Returns
-    -------
-    list of dict
-        `name`, `uptake` (SUVR), `z` ((uptake - mean) / SD of the cognitively normal), `cam_share` (of the
-        positive CAM in the brain) and `ad_pattern`.
+    `uptake` is SUVR; `z` is (uptake - mean) / SD of the cognitively normal; `cam_share` is of the positive
+    CAM in the brain. `regions` are those of an exported model.
     """
     wanted = [int(region["label"]) for region in regions]
     uptake = regional_means(ratio, labels, wanted)

@@ -9,11 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Hold back a backend's stderr; show it on failure.
-
-    TensorFlow's libraries print the CPU and GPU features they have found as they are loaded, before any
-    setting of theirs can silence them.
-    """
+    """Hold back what a backend prints; show it on failure."""
     sys.stderr.flush()
     kept = os.dup(2)
     with tempfile.TemporaryFile() as held:

@@ -19,7 +19,7 @@ from adpet.errors import InputError
 from adpet.learning.data import SliceRef
 from adpet.storage import atomic_write, fingerprint
 
-# Raised when the meaning of a checkpoint's content changes, so that older ones are ignored.
+# Of a checkpoint's content; those of another format are ignored.
 FORMAT = 1
 
 # The earliest time that a ZIP archive can hold.
@@ -69,10 +69,7 @@ def load_model(path: Path) -> keras.Model:
 
 
 def weights_difference(first: Any, second: Any) -> float | None:
-    """Return the largest difference of weights; None if bitwise equal.
-
-    It is infinite for weights of different shapes, and NaN where one of them is.
-    """
+    """Return the largest difference; None if bitwise equal."""
     ours, theirs = first.get_weights(), second.get_weights()
     if [weight.shape for weight in ours] != [weight.shape for weight in theirs]:
         return float("inf")
@@ -112,8 +109,7 @@ def training_fingerprint(
 ) -> str:
     """Return a fingerprint of all that decides a training's result.
 
-    `settings` are JSON values. Packed files are known by path, size and time of change; the
-    network by its layers and initial weights.
+    Packed files are known by path, size and time of change; the network by layers and initial weights.
     """
     facts: dict[str, Any] = {
         "format": FORMAT,

@@ -73,10 +73,8 @@ class SliceDataset(keras.utils.PyDataset):  # type: ignore[misc]
     """Training batches: ``{"slice", "transform", "gain"}`` and one-hot labels.
 
     With `cutmix`, labels and their weights are those of two outputs, ``whole`` and ``places``: a whole slice
-    counts as a whole, a mixed one place by place.
-
-    What remains after the last full batch of an epoch is left out: the order differs from epoch to epoch.
-    Fewer slices than a batch make one smaller batch. `epoch` is to be set before each epoch.
+    counts as a whole, a mixed one place by place. An incomplete batch is left out, if it is not the only one.
+    `epoch` is to be set before each epoch.
     """
 
     def __init__(
@@ -172,11 +170,7 @@ class SliceReader:
 
 def one_hot(refs: Sequence[SliceRef]) -> Labels:
     """Return one-hot labels, float32 (n, 2), by `CLASSES`."""
-    for ref in refs:
-        if ref.label not in CLASSES:
-            raise InputError(f"{ref.path}: required a label of {', '.join(CLASSES)}; received {ref.label}")
-    numbers = [CLASSES.index(ref.label) for ref in refs]
-    return np.eye(len(CLASSES), dtype=np.float32)[numbers]
+    return np.eye(len(CLASSES), dtype=np.float32)[[CLASSES.index(ref.label) for ref in refs]]
 
 
 def draw_augmentation(
@@ -268,17 +262,15 @@ def transform_cells(cells: Cells, transforms: npt.NDArray[np.float32], size: int
 
 
 def _matrices(xx: Array, xy: Array, yx: Array, yy: Array) -> Array:
-    """Return (n, 2, 2) matrices from their elements, (n,) each."""
     return np.stack([np.stack([xx, xy], axis=-1), np.stack([yx, yy], axis=-1)], axis=-2)
 
 
 def _about_centre(matrices: Array, shift: Array, size: int) -> npt.NDArray[np.float32]:
     """Return (n, 8) transforms about the image's centre, plus `shift`."""
-    n = len(matrices)
     centre = np.full(2, (size - 1) / 2)
     offset = centre + shift - matrices @ centre
-    rows = np.concatenate([matrices, offset[:, :, None]], axis=2).reshape(n, 6)
-    return np.concatenate([rows, np.zeros((n, 2))], axis=1).astype(np.float32)
+    rows = np.concatenate([matrices, offset[:, :, None]], axis=2).reshape(-1, 6)
+    return np.pad(rows, ((0, 0), (0, 2))).astype(np.float32)
 
 
 def _open_packed(path: Path) -> Slices:

@@ -20,18 +20,8 @@ from adpet.errors import ParameterError
 # The order of the network's outputs; nowhere else may a class be known by its number.
 CLASSES = ("CN", "AD")
 
-# Where features are taken, and the stride in pixels of one place of the class activation map.
-FEATURE_LAYERS = {
-    "Conv_1": 32,
-    "out_relu": 32,
-    "block_16_project_BN": 32,
-    "block_13_expand_relu": 16,
-    "block_6_expand_relu": 8,
-    "block_4_expand_relu": 8,
-}
-
-# Keras builds no smaller MobileNetV2.
-MIN_SIZE = 32
+# Keras' own 0.999 leaves the moving statistics near their start in a training of some hundred steps.
+BATCH_NORM_MOMENTUM = 0.9
 
 # Channels of MobileNetV2's own weights.
 RGB = 3
@@ -56,7 +46,6 @@ def build_model(
     feature_layer: str,
     weights: str = "none",
     dropout: float,
-    batch_norm_momentum: float = 0.9,
     seed: int,
 ) -> keras.Model:
     """Build the network for square slices.
@@ -66,18 +55,14 @@ def build_model(
     Parameters
     ----------
     input_size : int
-        Height and width in pixels; at least 32 and a multiple of the feature layer's stride.
+        Height and width in pixels; a multiple of 32.
     feature_layer : str
-        A key of `FEATURE_LAYERS`; what comes after it in MobileNetV2 is left out.
+        The last layer of MobileNetV2 that is kept.
     weights : str
         ``none`` (random), ``imagenet``, the path of a MobileNetV2 weights file without top
         (``.h5``), or the path of an earlier model of ours (``.keras``), head included.
         MobileNetV2's own weights have three input channels, which all get the grey slice.
-    batch_norm_momentum : float
-        Of every BatchNormalization. Keras' own 0.999 leaves the moving statistics near their
-        start in a training of some hundred steps, and inference then fails.
     """
-    _check_size(input_size, feature_layer)
     keras.utils.set_random_seed(seed)
     earlier, channels = None, 1 if weights == "none" else RGB
     if weights.endswith(".keras"):
@@ -90,7 +75,7 @@ def build_model(
     logits = keras.layers.Dense(len(CLASSES), kernel_initializer="random_uniform", name=HEAD_NAME)(pooled)
     model = keras.Model(slices, keras.layers.Softmax(name=OUTPUT_NAME)(logits), name="adpet")
     for layer in batch_norm_layers(model):
-        layer.momentum = batch_norm_momentum
+        layer.momentum = BATCH_NORM_MOMENTUM
     if earlier:
         _copy_weights(model, earlier, weights)
     return model
@@ -108,8 +93,7 @@ def batch_norm_layers(model: keras.Model) -> list[Any]:
 
 def batch_norm_statistics(model: keras.Model) -> list[Any]:
     """Return all BatchNorm moving means and variances, by layer."""
-    layers = batch_norm_layers(model)
-    return [value for layer in layers for value in (layer.moving_mean, layer.moving_variance)]
+    return [v for layer in batch_norm_layers(model) for v in (layer.moving_mean, layer.moving_variance)]
 
 
 def compiles_with_xla() -> bool:
@@ -128,15 +112,8 @@ def compiled(model: keras.Model, key: Any, build: Callable[[], Part]) -> Part:
 def reestimate_batch_norm(model: keras.Model, batches: Iterable[npt.NDArray[np.uint8]]) -> None:
     """Estimate the BatchNorm statistics from `batches`, as in training.
 
-    Every layer gets the mean and variance of its inputs over all batches, where each batch is normalised by
-    its own statistics in the layers before. The variance is that within batches plus that of their means.
-
-    Parameters
-    ----------
-    model : keras.Model
-        As built by `build_model`; its BatchNorm statistics are changed in place.
-    batches : iterable of (n, height, width, 1) uint8 ndarray
-        Shuffled slices, so that a batch has both classes and many subjects; at least one batch.
+    Every layer gets the mean and variance of its inputs over all batches of shuffled slices, (n, height,
+    width, 1), where each batch is normalised by its own statistics in the layers before.
     """
     layers = batch_norm_layers(model)
     batch_moments = compiled(model, "moments", lambda: _BatchMoments(model, layers))
@@ -157,21 +134,7 @@ def reestimate_batch_norm(model: keras.Model, batches: Iterable[npt.NDArray[np.u
         layer.moving_variance.assign((variance + square - mean**2).astype(np.float32))
 
 
-def _check_size(input_size: int, feature_layer: str) -> None:
-    if feature_layer not in FEATURE_LAYERS:
-        raise ParameterError(
-            f"model.feature_layer: required one of {', '.join(FEATURE_LAYERS)}; received {feature_layer}"
-        )
-    stride = FEATURE_LAYERS[feature_layer]
-    if input_size < MIN_SIZE or input_size % stride:
-        raise ParameterError(
-            f"model.input_size: required at least {MIN_SIZE} and a multiple of {stride}, the stride of "
-            f"{feature_layer}; received {input_size}"
-        )
-
-
 def _features(slices: Any, channels: int, alpha: float, feature_layer: str, weights: str) -> Any:
-    """Return the feature layer's output for `slices`."""
     scaled = keras.layers.Rescaling(1 / 127.5, offset=-1.0, name="scale")(slices)
     if channels == RGB:
         scaled = keras.layers.Concatenate(name="grey_to_rgb")([scaled] * RGB)
@@ -234,12 +197,10 @@ def _copy_weights(model: keras.Model, earlier: keras.Model, source: str) -> None
 
 
 class _BatchMoments(keras.Model):  # type: ignore[misc]
-    """Mean and variance of each BatchNorm's inputs, (2, channels).
+    """Mean and variance of each BatchNorm's inputs, (2, channels)."""
 
-    With momentum 0, a layer's moving statistics are those of the last batch. The model ends at the
-    last BatchNorm, before Dropout, whose random state it leaves alone. It is not a functional model,
-    which would pass on the inference mode of `predict` to its layers.
-    """
+    # With momentum 0, moving statistics are those of the last batch. A functional model would pass on the
+    # inference mode of `predict`; what comes after the last BatchNorm would draw for Dropout.
 
     def __init__(self, model: keras.Model, layers: list[Any]) -> None:
         super().__init__(name="batch_moments")

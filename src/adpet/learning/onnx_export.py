@@ -53,7 +53,6 @@ def write_onnx(model: keras.Model, path: Path) -> None:
 
 
 def _with_maps(model: keras.Model) -> keras.Model:
-    """Return the network with its map and probability as outputs."""
     (kernel,) = values_of([model.get_layer(HEAD_NAME).kernel])
     ad, cn = CLASSES.index("AD"), CLASSES.index("CN")
     features = model.get_layer(POOL_NAME).input

@@ -35,13 +35,8 @@ def class_activation_maps(
 ) -> tuple[Array, Array]:
     """Return saliency maps and log-odds of AD by slice.
 
-    Parameters
-    ----------
-    model : keras.Model
-        As built by `build_model`, also after saving and loading; for Grad-CAM, any functional model whose
-        layer `HEAD_NAME` gives the logits in the order of `CLASSES`.
-    method : {"auto", "cam", "grad-cam"}
-        ``auto`` is the exact CAM if the head has one, else Grad-CAM.
+    ``auto`` is the exact CAM if the head has one, else Grad-CAM, for which `model` may be any functional
+    model whose layer `HEAD_NAME` gives the logits in the order of `CLASSES`.
 
     Returns
     -------
@@ -145,23 +140,9 @@ def feature_layer(model: keras.Model) -> Any:
 def integrated_maps(model: keras.Model, slices: Slices, baseline: Slices, *, steps: int) -> Array:
     """Return integrated gradients of the log-odds (Sundararajan, ICML 2017).
 
-    Parameters
-    ----------
-    model : keras.Model
-        Functional, with a layer `HEAD_NAME` that gives the logits; its first layer scales pixel by pixel.
-    steps : int
-        Points on the path where the gradient is taken, in the middle of equal parts.
-
-    Returns
-    -------
-    maps : (n, height, width) float32 ndarray
-        Their sum over a slice approaches the difference of the two log-odds with more steps.
+    The first layer of `model` scales pixel by pixel; `steps` are points on the path, in the middle of equal
+    parts. With more of them, the sum of a map, (n, height, width), approaches the difference of the log-odds.
     """
-    if slices.shape != baseline.shape:
-        raise InputError(
-            f"integrated gradients: required a baseline for every slice, {slices.shape}; "
-            f"received {baseline.shape}"
-        )
     layer = model.layers[1]
     scaling = compiled(model, "scaling", lambda: keras.Model(model.inputs, layer.output))
     probe = _present_probe(model, layer, BATCH_SIZE)
@@ -185,10 +166,9 @@ def integrated_maps(model: keras.Model, slices: Slices, baseline: Slices, *, ste
 def cascade(model: keras.Model, *, seed: int) -> Iterator[tuple[str, keras.Model]]:
     """Yield a copy with weights randomized from the head down.
 
-    This is the cascading randomization of Adebayo et al. (NeurIPS 2018). Weights are permuted within each
-    variable, so that their size and spread stay as they were trained; a freshly drawn network would also
-    differ in the scale of its features. The copy, the same object each time, comes with the block that was
-    randomized last, such as ``head`` or ``block_6``.
+    This is the cascading randomization of Adebayo et al. (NeurIPS 2018); weights are permuted within each
+    variable, so that their size and spread stay. The copy, the same object each time, comes with the block
+    that was randomized last, such as ``head`` or ``block_6``.
     """
     copy = keras.models.clone_model(model)
     assign_values(copy.variables, values_of(model.variables))
@@ -201,11 +181,10 @@ def cascade(model: keras.Model, *, seed: int) -> Iterator[tuple[str, keras.Model
 
 
 class _Probe(keras.Model):  # type: ignore[misc]
-    """The layers after a layer, whose output gets a variable.
+    """The layers after a layer, whose output gets a variable."""
 
-    One step of gradient descent turns the variable into the gradient of the logits. The layers are a copy,
-    so that nothing of the network itself can be trained by accident.
-    """
+    # One step of gradient descent turns the variable into the gradient of the logits. The layers are a copy,
+    # so that nothing of the network itself can be trained by accident.
 
     def __init__(self, tail: keras.Model, batch_size: int) -> None:
         super().__init__(name="probe")
@@ -231,7 +210,6 @@ class _Probe(keras.Model):  # type: ignore[misc]
             self._tail.set_weights(weights)
 
     def gradient(self, features: Array, weights: npt.ArrayLike) -> Array:
-        """Return the gradient of the weighted logits, by feature."""
         n = len(features)
         full = np.concatenate([features, np.zeros((self._samples - n, *features.shape[1:]), np.float32)])
         self._moved.assign(np.zeros(self._moved.shape, np.float32))
@@ -242,7 +220,6 @@ class _Probe(keras.Model):  # type: ignore[misc]
 
 
 def _present_probe(model: keras.Model, layer: Any, batch_size: int) -> _Probe:
-    """Return the probe behind `layer`, with the model's present weights."""
     key = ("tail", layer.name)
     tail = compiled(model, key, lambda: keras.Model(layer.output, model.get_layer(HEAD_NAME).output))
     probe = compiled(model, (*key, batch_size), lambda: _Probe(tail, batch_size))
@@ -261,7 +238,6 @@ def _in_batches(
 
 
 def _blocks(model: keras.Model) -> list[tuple[str, list[keras.Layer]]]:
-    """Return the layers with weights by block, first to last."""
     blocks: dict[str, list[keras.Layer]] = {}
     for layer in model.layers:
         if layer.weights:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -124,21 +125,8 @@ def search(
     NeurIPS 2011; Falkner et al., ICML 2018). A trial worse than the median of those before it at the
     same step is pruned, from `startup_trials` complete ones on (Golovin et al., KDD 2017).
 
-    Parameters
-    ----------
-    space : mapping of str to Range or Choice
-        The hyperparameters by name.
-    evaluate : callable
-        Returns the value of a trial; NaN (a diverged training) counts as the worst one.
-    storage : Path
-        SQLite file of this study alone; made if it does not exist.
-
-    Raises
-    ------
-    InputError
-        If `storage` holds a study of another search, or no trial has a finite value.
-    Exception
-        What `evaluate` raised, after the trial is marked FAIL; the next search replaces that trial.
+    The value NaN (a diverged training) counts as the worst. What `evaluate` raises, `search` raises after the
+    trial is marked FAIL; the next search replaces that trial. `storage` is the SQLite file of this study.
     """
     settings = {
         "space": {name: asdict(values) for name, values in space.items()},
@@ -161,13 +149,8 @@ def search(
 def parameter_importance(trials: Sequence[TrialRow], space: Space, *, seed: int) -> dict[str, float]:
     """Return parameter importance by fANOVA (Hutter et al., ICML 2014).
 
-    Pruned and failed trials are left out: their values are of another length of training.
-
-    Returns
-    -------
-    dict
-        Share of the variance by parameter, the largest first; the shares add up to 1. Empty if the trials
-        are too few, or all alike.
+    Complete trials alone count, since others were shorter. Shares of the variance add up to 1, the largest
+    first; there are none if the trials are too few, or all alike.
     """
     ended = [trial for trial in trials if trial.state == "COMPLETE" and trial.value is not None]
     if len(ended) < FEWEST or len({trial.value for trial in ended}) == 1 or not space:
@@ -209,25 +192,18 @@ def _run(
     space: Space,
     pruner: optuna.pruners.BasePruner,
 ) -> None:
-    """Evaluate a trial and write it as one transaction."""
-
-    def frozen(state: TrialState, reported: Mapping[int, float], value: float | None = None) -> Any:
-        return create_trial(
-            state=state,
-            value=value,
-            params=params,
-            distributions=_distributions(space),
-            intermediate_values=dict(reported),
-        )
+    frozen = partial(create_trial, params=params, distributions=_distributions(space))
 
     def write(state: TrialState, value: float | None) -> None:
-        ended = frozen(state, trial.reported, value)
+        ended = frozen(state=state, value=value, intermediate_values=trial.reported)
         ended.datetime_start = started
         study.add_trial(ended)
 
-    trial = TrialHandle(
-        number, params, lambda reported: pruner.prune(study, frozen(TrialState.RUNNING, reported))
-    )
+    def should_prune(reported: Mapping[int, float]) -> bool:
+        running = frozen(state=TrialState.RUNNING, intermediate_values=dict(reported))
+        return bool(pruner.prune(study, running))
+
+    trial = TrialHandle(number, params, should_prune)
     started = datetime.now()  # noqa: DTZ005 (Optuna's times are naive and local)
     try:
         value = float(evaluate(trial))
@@ -271,7 +247,6 @@ def _result(study: optuna.Study, direction: Direction, storage: Path) -> SearchR
 
 @contextmanager
 def _study(storage: Path, direction: Direction, settings: dict[str, Any]) -> Iterator[optuna.Study]:
-    """Open the study; make its file atomically."""
     settings = json.loads(json.dumps(settings))
     if not storage.exists():
         with atomic_write(storage) as aside, _database(aside) as database:

@@ -73,8 +73,8 @@ ValidationMetric = Literal["val_loss", "val_accuracy", "val_subject_log_loss", "
 class Optimisation:
     """Settings of the optimizer.
 
-    The learning rate falls to 0 by its schedule; weight decay is decoupled, of kernels only; label smoothing
-    is of the training loss alone; `mix` is the share of training slices that CutMix mixes.
+    The learning rate falls to 0 by its schedule; weight decay is decoupled, of kernels only; `mix` is the
+    share of training slices that CutMix mixes.
     """
 
     optimizer: Literal["adamw", "sgd"]
@@ -84,7 +84,6 @@ class Optimisation:
     batch_size: int
     weight_decay: float = 0.0
     momentum: float = 0.9
-    label_smoothing: float = 0.0
     mix: float = 0.0
 
 
@@ -92,15 +91,8 @@ class Optimisation:
 class History:
     """Metrics of a training.
 
-    Attributes
-    ----------
-    rows : tuple of dict
-        One row an epoch, by `COLUMNS`: `loss` and `accuracy` of the augmented training slices, `accuracy`
-        without the mixed ones; `seconds` alone differs between runs.
-    best_epoch : int
-        The epoch whose weights were kept.
-    final : dict
-        The ``val_`` columns of the network as it is returned. Empty without validation slices.
+    `rows` has one row an epoch, by `COLUMNS`; `loss` and `accuracy` are of the augmented training slices,
+    `accuracy` without the mixed ones. `final` has the ``val_`` columns of the returned network, if any.
     """
 
     rows: tuple[Row, ...]
@@ -143,8 +135,8 @@ def train(
 
     Parameters
     ----------
-    training, validation : sequences of SliceRef
-        Without validation slices, the last epoch's weights are kept.
+    validation : sequence of SliceRef
+        Without any, the last epoch's weights are kept.
     monitor : str
         The validation metric that the best epoch is chosen by; of equals, the first.
     checkpoint : Path, optional
@@ -286,7 +278,6 @@ class _Epochs(keras.callbacks.Callback):  # type: ignore[misc]
         self.stopped = False
 
     def resume(self, optimizer: keras.optimizers.Optimizer) -> None:
-        """Continue from this training's checkpoint, if it exists."""
         state = self.checkpoint and read_checkpoint(self.checkpoint, self.mark)
         if not state:
             return
@@ -341,19 +332,14 @@ class _Epochs(keras.callbacks.Callback):  # type: ignore[misc]
 
 
 def _validate(model: keras.Model, validation: Sequence[SliceRef], batch_size: int) -> Row:
-    """Return the validation metrics; empty without validation slices."""
-    if not validation:
-        return {}
-    return validation_metrics(predict(model, validation, batch_size), validation)
+    return validation_metrics(predict(model, validation, batch_size), validation) if validation else {}
 
 
 def _training_model(
     model: keras.Model, optimisation: Optimisation, augmentation: Augmentation, *, steps: int
 ) -> keras.Model:
-    """Return a compiled model with augmentation, logits and `model`'s weights.
-
-    Logits, since the loss of a softmax's rounded outputs has no gradient where they are 0 or 1.
-    """
+    """Return a compiled model with augmentation, logits and `model`'s weights."""
+    # Logits, since the loss of a softmax's rounded outputs has no gradient where they are 0 or 1.
     slices = keras.Input(model.inputs[0].shape[1:], dtype="uint8", name=INPUT_NAME)
     transforms = keras.Input((8,), name="transform")
     gains = keras.Input((2,), name="gain")
@@ -364,9 +350,7 @@ def _training_model(
         outputs = keras.Model(model.inputs, model.get_layer(HEAD_NAME).output)(changed)
     trainer = keras.Model({INPUT_NAME: slices, "transform": transforms, "gain": gains}, outputs)
     optimizer = _optimizer(optimisation, steps * optimisation.epochs)
-    loss = keras.losses.CategoricalCrossentropy(
-        from_logits=True, label_smoothing=optimisation.label_smoothing
-    )
+    loss = keras.losses.CategoricalCrossentropy(from_logits=True)
     accuracy = [keras.metrics.CategoricalAccuracy(name="accuracy")]
     trainer.compile(
         optimizer=optimizer,
@@ -404,7 +388,6 @@ def _optimizer(optimisation: Optimisation, steps: int) -> keras.optimizers.Optim
 
 
 def _plain_batches(refs: Sequence[SliceRef], batch_size: int, seed: int) -> Iterator[npt.NDArray[np.uint8]]:
-    """Yield shuffled batches of slices without augmentation."""
     dataset = SliceDataset(refs, batch_size=batch_size, augmentation=Augmentation(), seed=seed)
     for step in range(len(dataset)):
         inputs, _ = dataset[step]
