@@ -123,7 +123,7 @@ class TestTheStore:
             for labels in ("", "_shuffled"):
                 assert f"audit.arms.{split}{labels}.slice.accuracy.value" in run.data.metrics
         names = {entry.path for entry in client.list_artifacts(run.info.run_id, "audit")}
-        assert names == {"audit/audit.json", "audit/leak.png"}
+        assert names == {"audit/leakage.json", "audit/leak.png"}
         assert client.get_model_version("adpet", "1").tags["adpet.audit"] == "inconclusive"
 
     def test_every_trial_is_a_nested_run_with_a_montage(self, finished, client, training):

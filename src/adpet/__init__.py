@@ -1,1 +1,1 @@
-"""Alzheimer's disease from FDG-PET: from a folder of NIfTI scans to a registered, explained model."""
+"""Alzheimer's disease from FDG-PET: from NIfTI scans to a model."""

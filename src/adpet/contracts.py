@@ -45,7 +45,7 @@ def read_contract(path: Path, model: type[Model]) -> Model:
 
 
 def first_problem(error: ValidationError) -> str:
-    """Name the first wrong field, and how many others there are."""
+    """Name the first wrong field, and count the others."""
     first, *others = error.errors(include_url=False)
     field = ".".join(map(str, first["loc"])) or "top level"
     more = f" (and {len(others)} more)" if others else ""
@@ -325,7 +325,7 @@ class ModelLineage(Contract):
 
 
 class Network(Contract):
-    """The ONNX file, and the sizes of its input and of its maps in pixels."""
+    """ONNX file, and pixels of its input and maps."""
 
     file: str
     input_size: Count
@@ -424,7 +424,7 @@ class Performance(Contract):
 
 
 class Region(Contract):
-    """A region of the atlas, and its SUVR in CN training subjects."""
+    """Atlas region, and its SUVR in CN training subjects."""
 
     label: Count
     name: str
@@ -434,14 +434,14 @@ class Region(Contract):
 
 
 class Profile(Contract):
-    """Regional SUVR of the training scans, in the order of the regions."""
+    """Regional SUVR of the training scans, by region."""
 
     mean: list[float]
     precision: Annotated[list[list[float]], Field(description="Inverse covariance, (regions, regions).")]
 
 
 class QualityLimit(Contract):
-    """Range of a quality measure in the training scans, and the limits that follow."""
+    """Quality measure in training scans, and its limits."""
 
     name: str
     text: str

@@ -24,7 +24,7 @@ def test_preset_changes_its_values_alone_and_once(project):
     assert (params.model.alpha, params.split.unit, params.tuned()) == (1.5, "slice", ())
     assert params.simulation.ad_subjects == 120
     text = (project / "params.yaml").read_text()
-    assert "# the built-in synthetic cohort" in text
+    assert "# the simulated cohort" in text
     assert "holds these values already" in run("protocol-2019")
     assert (project / "params.yaml").read_text() == text
 
