@@ -1,7 +1,7 @@
 """Find copies of one image under two subjects' names.
 
 What all scans share (their mean, and its changes by gain, blur and small motion) is removed: the residuals of
-copies correlate, those of two subjects hardly. ``benchmarks/look_alikes.py`` measures all of this.
+copies correlate, those of two subjects hardly.
 """
 
 from collections.abc import Sequence
