@@ -3,6 +3,7 @@
 import fcntl
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -59,6 +60,12 @@ def predictions_table(
     table["part"] = "test"
     table["probability"] = 1 / (1 + np.exp(-logits.ravel()))
     return table
+
+
+@pytest.fixture(autouse=True)
+def same_path(monkeypatch) -> None:
+    """Restore `sys.path`: MLflow puts a loaded model's own code first there, for all tests and processes after."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
 
 
 @pytest.fixture(scope="session")
