@@ -30,6 +30,9 @@ settings.load_profile("adpet")
 
 REAL_MEAN_IMAGE = PROJECT.parent / "shared" / "real" / "TEMPLATE_FDGPET_100.nii"
 
+# Fixtures that take the longest to make, and that the test processes share.
+FINISHED = {"finished", "finished_by_dvc"}
+
 MakePredictions = Callable[..., pd.DataFrame]
 
 
@@ -60,6 +63,14 @@ def predictions_table(
     table["part"] = "test"
     table["probability"] = 1 / (1 + np.exp(-logits.ravel()))
     return table
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the file that makes `finished` first and its other users last, so that no test process waits for it."""
+    users = {item.path for item in items if FINISHED & set(getattr(item, "fixturenames", ()))}
+    items.sort(
+        key=lambda item: 1 if item.path not in users else 0 if item.path.name == "test_pipeline.py" else 2
+    )
 
 
 @pytest.fixture(autouse=True)
