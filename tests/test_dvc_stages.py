@@ -35,7 +35,6 @@ LOGGED = {"tune": {"explain.hide_below"}}
 # What methods of `Params` read; those with nothing hand it on, to MLflow and to the lineage.
 METHODS = {
     "tuned": {"train.learning_rate", "augment"},
-    "refits": {"evaluate.cross_validation", "split.folds"},
     "flat": set(), "model_dump": set(), "model_copy": set(), "with_values": set(),
 }  # fmt: skip
 

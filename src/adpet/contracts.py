@@ -144,14 +144,19 @@ class Lineage(Contract):
     code_folders: list[str]
 
 
-class BeforeRefit(Contract):
-    """Hashed subjects of the validated network."""
+class FoldRun(Contract):
+    """Hashed subjects of one fold's network."""
 
     trained_on: list[str]
+    validated_on: list[str]
+    best_epoch: int
 
 
 class TrainingRun(Contract):
-    """``results/train/run.json``; subjects are hashed."""
+    """``results/train/run.json``; subjects are hashed.
+
+    ``folds`` are the networks whose out-of-fold predictions calibrate the model, ``final`` their metrics.
+    """
 
     stage: ClassVar[str] = "train"
 
@@ -159,7 +164,7 @@ class TrainingRun(Contract):
     leaky: bool
     trained_on: list[str]
     validated_on: list[str]
-    before_refit: BeforeRefit | None
+    folds: list[FoldRun]
     best_epoch: int
     final: dict[str, float]
 
@@ -392,10 +397,12 @@ class Slices(Contract):
 
 
 class Aggregation(Contract):
-    """From slices to a scan."""
+    """From slices to a scan; `slope` and `intercept` calibrate the pooled logit."""
 
     method: Literal["mean_probability", "mean_logit", "position_weights"]
     weights: Annotated[list[float] | None, Field(description="Of each plane, for position_weights.")]
+    slope: float
+    intercept: float
 
 
 class CalibrationBin(Contract):

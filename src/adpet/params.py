@@ -30,6 +30,9 @@ from adpet.storage import read_yaml
 
 TUNED = "tuned"
 
+# A setting that nothing follows from any more; it is passed over until the next release.
+GONE = ("split", "validation_fold")
+
 # Sections by their names before this release, which are accepted until the next one.
 OLD_SECTIONS = {"phantom": "simulation", "standardize": "normalize", "audit": "leakage"}
 
@@ -122,7 +125,7 @@ class Compute(Section):
     """Processes for scans and threads for the network."""
 
     workers: Count = 2
-    threads: Count = 2
+    threads: Count = 1
 
 
 class Simulation(Section):
@@ -190,8 +193,8 @@ class Normalize(Section):
 class Slice(Section):
     """Coronal planes, and the SUVR window that uint8 spans."""
 
-    range_mm: Interval = (-84.0, 36.0)
-    step_mm: Positive = 8.0
+    range_mm: Interval = (-80.0, -20.0)
+    step_mm: Positive = 4.0
     field_mm: Positive = 192.0
     window: Interval = (0.0, 2.0)
 
@@ -202,7 +205,6 @@ class Split(Section):
     unit: Literal["subject", "slice"] = "subject"
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.25
     folds: Annotated[int, Field(ge=0)] = 5
-    validation_fold: Annotated[int, Field(ge=0)] = 0
 
     @model_validator(mode="after")
     def _folds_suffice(self) -> Self:
@@ -213,11 +215,6 @@ class Split(Section):
                 "folds: required 2 or more (0, validation on the test set as in 2019, only with "
                 f"split.unit: slice); received {self.folds} with split.unit: {self.unit}"
             )
-        if self.validation_fold >= self.folds:
-            raise ValueError(
-                f"validation_fold: required less than split.folds ({self.folds}); "
-                f"received {self.validation_fold}"
-            )
         return self
 
 
@@ -226,7 +223,7 @@ class Model(Section):
 
     input_size: Annotated[int, Field(ge=32, multiple_of=32)] = 64
     alpha: Positive = 0.5
-    feature_layer: FeatureLayer = "block_4_expand_relu"
+    feature_layer: FeatureLayer = "block_13_expand_relu"
     weights: Annotated[str, _word_or_file_in(WEIGHTS, "none", "imagenet")] = "none"
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
 
@@ -260,12 +257,15 @@ class Train(Section):
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     weight_decay: NonNegative = 0.0001
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    epochs: Count = 18
+    epochs: Count = 8
     batch_size: Count = 32
-    mix: Fraction = 0.5
-    monitor: Literal["val_loss", "val_accuracy", "val_subject_log_loss", "val_subject_auc"] = (
-        "val_subject_log_loss"
-    )
+    mix: Fraction = 0.0
+    monitor: Literal["none", "val_loss", "val_accuracy", "val_subject_log_loss", "val_subject_auc"] = "none"
+
+    @property
+    def objective(self) -> str:
+        """The validation measure that trials are compared by."""
+        return "val_subject_log_loss" if self.monitor == "none" else self.monitor
 
 
 class Range(Section):
@@ -341,7 +341,7 @@ class Tune(Section):
 class Evaluate(Section):
     """Aggregation over slices, bootstrap and cross-validation."""
 
-    aggregation: Literal["mean_probability", "mean_logit", "position_weights"] = "mean_logit"
+    aggregation: Literal["mean_probability", "mean_logit", "position_weights"] = "position_weights"
     resamples: Annotated[int, Field(ge=100)] = 2000
     cross_validation: Annotated[int, Field(ge=0, le=MAX_CROSS_VALIDATION), AfterValidator(_none_or_3)] = 0
 
@@ -438,13 +438,6 @@ class Params(Section):
             if value == TUNED
         )
 
-    def refits(self) -> bool:
-        """True if the final network trains on the validation fold.
-
-        Without folds, as in 2019, no part was left out of the training for validation.
-        """
-        return self.evaluate.cross_validation > 0 and self.split.folds > 0
-
     def with_values(self, values: Mapping[str, Any]) -> "Params":
         """Return validated parameters with `values` by dotted key."""
         document = self.model_dump()
@@ -471,6 +464,9 @@ def validate_params(document: Any, *, source: str) -> Params:
     if isinstance(document, dict):
         document = dict(document)
         rename_sections(document, source=source)
+        section, key = GONE
+        if isinstance(document.get(section), dict):
+            document[section] = {name: value for name, value in document[section].items() if name != key}
     try:
         return Params.model_validate(document)
     except ValidationError as failure:

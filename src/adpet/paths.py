@@ -46,7 +46,7 @@ ROC = EVALUATE / "roc.csv"
 ROC_BAND = EVALUATE / "roc_band.csv"
 PRECISION_RECALL = EVALUATE / "precision_recall.csv"
 CALIBRATION = EVALUATE / "calibration.csv"
-POSITION_WEIGHTS = EVALUATE / "position_weights.json"
+POOLING = EVALUATE / "pooling.json"
 FINDINGS = EVALUATE / "findings.json"
 
 CROSS_VALIDATION = Path("results/cross-validation")

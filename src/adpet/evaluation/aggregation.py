@@ -4,7 +4,8 @@ A predictions table has one row a slice: `scan`, `index`, `subject`, `session`, 
 `part` and `probability` (of AD). A baseline has one row a scan.
 """
 
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,8 @@ import numpy.typing as npt
 from adpet.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import pandas as pd
 
 FloatArray = npt.NDArray[np.float64]
@@ -28,18 +31,32 @@ PRIOR_SPREAD = 0.5
 TOLERANCE = 1e-8
 
 
-def subject_probabilities(
-    predictions: "pd.DataFrame", *, aggregation: Aggregation, weights: FloatArray | None = None
-) -> "pd.DataFrame":
-    """Average slices into scans, and scans into subjects.
+@dataclass(frozen=True, eq=False)
+class Pooling:
+    """How slices become a calibrated probability.
 
-    Parameters
-    ----------
-    predictions : DataFrame
-    aggregation : {"mean_probability", "mean_logit", "position_weights"}
-        What is averaged; a mean logit is turned back into a probability.
-    weights : (positions,) float64 ndarray, optional
-        Of each slice `index`; in a scan without some positions the others share.
+    `weights`, (positions,), are of each slice `index`, for "position_weights"; in a scan without some
+    positions the others share. The log-odds of AD are `intercept` + `slope` times the logit of the mean.
+    """
+
+    method: Aggregation = "mean_logit"
+    weights: FloatArray | None = None
+    slope: float = 1.0
+    intercept: float = 0.0
+
+    @classmethod
+    def of(cls, document: "Mapping[str, Any]") -> "Pooling":
+        """Return what `document` described."""
+        weights = document["weights"]
+        return cls(**{**document, "weights": None if weights is None else np.array(weights, np.float64)})
+
+    def document(self) -> dict[str, Any]:
+        """Return the fields as JSON values, for ``aggregation.json``."""
+        return {**vars(self), "weights": None if self.weights is None else self.weights.tolist()}
+
+
+def subject_probabilities(predictions: "pd.DataFrame", pooling: Pooling) -> "pd.DataFrame":
+    """Average slices into scans, and scans into subjects.
 
     Returns
     -------
@@ -47,24 +64,52 @@ def subject_probabilities(
         `subject`, `diagnosis`, `probability`, sorted by subject.
     """
     check_predictions(predictions)
-    score = _score(predictions["probability"].to_numpy(np.float64), aggregation)
-    weight = _weight_of(predictions["index"].to_numpy(np.intp), aggregation, weights)
+    score = _score(predictions["probability"].to_numpy(np.float64), pooling.method)
+    weight = _weight_of(predictions["index"].to_numpy(np.intp), pooling)
     keys = ["subject", "diagnosis", "scan"]
     parts = predictions[keys].assign(weighted=score * weight, weight=weight)
     scans = parts.groupby(keys, observed=True)[["weighted", "weight"]].sum()
     means = (scans["weighted"] / scans["weight"]).rename("probability")
     subjects = means.groupby(keys[:2], observed=True).mean().reset_index()
-    subjects["probability"] = _probability(subjects["probability"].to_numpy(np.float64), aggregation)
+    subjects["probability"] = _probability(subjects["probability"].to_numpy(np.float64), pooling)
     return subjects
 
 
-def pooled_probability(
-    probability: FloatArray, *, aggregation: Aggregation, weights: FloatArray | None = None
-) -> float:
+def pooled_probability(probability: FloatArray, pooling: Pooling) -> float:
     """Average the slices of one scan, in order of position."""
-    weight = _weight_of(np.arange(probability.size), aggregation, weights)
-    mean = np.atleast_1d(np.average(_score(probability, aggregation), weights=weight))
-    return float(_probability(mean, aggregation)[0])
+    weight = _weight_of(np.arange(probability.size), pooling)
+    mean = np.atleast_1d(np.average(_score(probability, pooling.method), weights=weight))
+    return float(_probability(mean, pooling)[0])
+
+
+def fit_pooling(out_of_fold: "pd.DataFrame", method: Aggregation, *, positions: int) -> Pooling:
+    """Fit position weights and calibration on out-of-fold predictions.
+
+    Calibration is that of Platt (1999, Advances in Large Margin Classifiers): a logistic regression of the
+    diagnosis on the pooled logit, subjects weighing the same, with his targets short of 0 and 1, so that
+    perfectly separated subjects give finite odds. Without both diagnoses there is none.
+    """
+    from scipy.optimize import minimize
+
+    weights = learn_position_weights(out_of_fold, positions=positions).round(9)
+    pooling = Pooling(method, weights if method == "position_weights" else None)
+    if out_of_fold["diagnosis"].nunique() < 2:
+        return pooling
+    subjects = subject_probabilities(out_of_fold, pooling)
+    logit = _logit(subjects["probability"].to_numpy(np.float64))
+    truth = (subjects["diagnosis"] == POSITIVE).to_numpy()
+    target = np.where(truth, 1 - 1 / (truth.sum() + 2), 1 / ((~truth).sum() + 2))
+
+    def objective(values: FloatArray) -> tuple[float, FloatArray]:
+        odds = values[0] * logit + values[1]
+        gap = 1 / (1 + np.exp(np.clip(-odds, -500, 500))) - target
+        return float(np.sum(np.logaddexp(0, odds) - target * odds)), np.array([gap @ logit, gap.sum()])
+
+    found = minimize(
+        objective, np.array([1.0, 0.0]), jac=True, method="L-BFGS-B", bounds=[(0.0, None), (None, None)]
+    )
+    slope, intercept = (round(float(value), 9) for value in found.x)
+    return replace(pooling, slope=slope, intercept=intercept)
 
 
 def learn_position_weights(validation: "pd.DataFrame", *, positions: int) -> FloatArray:
@@ -73,7 +118,7 @@ def learn_position_weights(validation: "pd.DataFrame", *, positions: int) -> Flo
     Non-negative logistic regression of the diagnosis on slice logits, with a prior centred at the mean logit:
     with p `positions`, weights w_i and s = `PRIOR_SPREAD`, it minimises the log loss summed over subjects
     (diagnoses weigh the same) plus sum((p w_i - 1)^2) / (2 s^2), over w >= 0 and a free offset. That is
-    convex. The threshold takes the place of the offset. Without both diagnoses all weights are equal.
+    convex. Calibration takes the place of the offset. Without both diagnoses all weights are equal.
 
     Returns
     -------
@@ -150,13 +195,12 @@ def _subject_logits(
     return np.where(np.isnan(values), mean, values), truth
 
 
-def _weight_of(
-    index: "np.ndarray[tuple[int], np.dtype[np.intp]]", aggregation: Aggregation, weights: FloatArray | None
-) -> FloatArray:
-    if aggregation != "position_weights":
+def _weight_of(index: "np.ndarray[tuple[int], np.dtype[np.intp]]", pooling: Pooling) -> FloatArray:
+    if pooling.method != "position_weights":
         return np.ones(index.size)
+    weights = pooling.weights
     if weights is None:
-        raise ValueError("`aggregation` position_weights needs `weights`. Received: weights=None")
+        raise ValueError("a Pooling by position_weights needs `weights`. Received: weights=None")
     if index.size and index.max() >= weights.size:
         raise InputError(
             f"position weights: required one for each of {index.max() + 1} positions; received "
@@ -166,13 +210,16 @@ def _weight_of(
     return np.maximum(weights[index], SMALLEST_PROBABILITY / weights.size)
 
 
-def _score(probability: FloatArray, aggregation: Aggregation) -> FloatArray:
-    if aggregation == "mean_probability":
-        return probability
+def _score(probability: FloatArray, method: Aggregation) -> FloatArray:
+    return probability if method == "mean_probability" else _logit(probability)
+
+
+def _logit(probability: FloatArray) -> FloatArray:
     inside = np.clip(probability, SMALLEST_PROBABILITY, 1 - SMALLEST_PROBABILITY)
     return np.asarray(np.log(inside) - np.log1p(-inside), dtype=np.float64)
 
 
-def _probability(score: FloatArray, aggregation: Aggregation) -> FloatArray:
-    """Undo `_score`."""
-    return score if aggregation == "mean_probability" else np.asarray(1 / (1 + np.exp(-score)))
+def _probability(score: FloatArray, pooling: Pooling) -> FloatArray:
+    """Undo `_score`, and calibrate."""
+    logit = _logit(score) if pooling.method == "mean_probability" else score
+    return np.asarray(1 / (1 + np.exp(-(pooling.slope * logit + pooling.intercept))), dtype=np.float64)

@@ -9,7 +9,7 @@ from adpet.evaluation.aggregation import (
     NEGATIVE,
     POSITIVE,
     Aggregation,
-    learn_position_weights,
+    fit_pooling,
     subject_probabilities,
 )
 from adpet.evaluation.bootstrap import MetricName, subject_resamples
@@ -30,7 +30,7 @@ def fold_subjects(
 ) -> pd.DataFrame:
     """Return a fold's test subjects and its threshold.
 
-    Position weights and threshold are chosen on the fold's validation subjects.
+    Position weights, calibration and threshold are chosen on the fold's validation subjects.
 
     Parameters
     ----------
@@ -42,11 +42,8 @@ def fold_subjects(
         Slices of a whole scan.
     """
     parts = dict(iter(predictions.groupby("part", sort=True)))
-    weights = learn_position_weights(parts["validation"], positions=positions)
-    tested, validating = (
-        subject_probabilities(parts[part], aggregation=aggregation, weights=weights)
-        for part in ("test", "validation")
-    )
+    pooling = fit_pooling(parts["validation"], aggregation, positions=positions)
+    tested, validating = (subject_probabilities(parts[part], pooling) for part in ("test", "validation"))
     return tested.assign(threshold=choose_threshold(validating), fold=fold)
 
 

@@ -17,7 +17,7 @@ import pandas as pd
 
 from adpet.cohort.scans import DIAGNOSES
 from adpet.cohort.splits import TEST, assign_slices, check_disjoint, split_by_slice, split_by_subject
-from adpet.evaluation.aggregation import POSITIVE, Aggregation
+from adpet.evaluation.aggregation import POSITIVE, Pooling
 from adpet.evaluation.bootstrap import (
     FloatArray,
     percentile_interval,
@@ -104,7 +104,6 @@ def leakage_audit(
     predictions: Mapping[str, pd.DataFrame],
     truth: Mapping[str, str],
     *,
-    aggregation: Aggregation,
     seed: int,
     resamples: int,
 ) -> dict[str, Any]:
@@ -116,11 +115,11 @@ def leakage_audit(
         By the names in `ARMS`, an arm's table with `probability`.
     truth : mapping of str to str
         The true diagnosis of each subject.
-    aggregation, seed, resamples
+    seed, resamples
         As of `metrics.bootstrap_intervals`.
     """
     options = {"seed": seed, "resamples": resamples}
-    arms = {name: _arm(predictions[name], aggregation=aggregation, **options) for name in ARMS}
+    arms = {name: _arm(predictions[name], **options) for name in ARMS}
     held_out = _tested(predictions[SUBJECT_SPLIT_SHUFFLED])
     p, smallest = chance_test(held_out, truth, seed=seed)
     fitted = min(arms[name]["training_accuracy"] for name in GAPS["shuffled_labels"])
@@ -221,14 +220,14 @@ def accuracy_gap(leaky: pd.DataFrame, honest: pd.DataFrame, *, seed: int, resamp
     return {"value": float(value), "low": min(low, float(value)), "high": max(high, float(value))}
 
 
-def _arm(predictions: pd.DataFrame, *, aggregation: Aggregation, seed: int, resamples: int) -> dict[str, Any]:
+def _arm(predictions: pd.DataFrame, *, seed: int, resamples: int) -> dict[str, Any]:
     tested = _tested(predictions)
     training = predictions[predictions["part"] != TEST]
     right = (training["probability"] >= DEFAULT_THRESHOLD) == (training["diagnosis"] == POSITIVE)
     # One scan a subject: sessions are not needed.
     levels = bootstrap_intervals(
         tested.assign(session=""),
-        aggregation=aggregation,
+        pooling=Pooling(),
         threshold=DEFAULT_THRESHOLD,
         seed=seed,
         resamples=resamples,

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from adpet.errors import InputError, LeakageError
-from adpet.evaluation.aggregation import NEGATIVE, POSITIVE, Aggregation, subject_probabilities
+from adpet.evaluation.aggregation import NEGATIVE, POSITIVE, Pooling, subject_probabilities
 from adpet.evaluation.bootstrap import (
     BoolArray,
     FloatArray,
@@ -117,11 +117,10 @@ def level_intervals(
 def bootstrap_intervals(
     predictions: pd.DataFrame,
     *,
-    aggregation: Aggregation,
+    pooling: Pooling,
     threshold: float,
     seed: int,
     resamples: int = DEFAULT_RESAMPLES,
-    weights: FloatArray | None = None,
 ) -> dict[Literal["subject", "slice"], dict[MetricName, Interval]]:
     """Return all metrics with intervals, per subject and slice.
 
@@ -129,7 +128,7 @@ def bootstrap_intervals(
     subject are near copies; drawn singly they would make intervals several times too narrow. Both levels use
     the same resamples and threshold.
     """
-    subjects = subject_probabilities(predictions, aggregation=aggregation, weights=weights)
+    subjects = subject_probabilities(predictions, pooling)
     truth = subjects["diagnosis"].to_numpy() == POSITIVE
     codes = pd.Index(subjects["subject"]).get_indexer(pd.Index(predictions["subject"]))
     of_subject = subjects["probability"].to_numpy(np.float64)
@@ -147,11 +146,10 @@ def evaluation(
     predictions: pd.DataFrame,
     validation_predictions: pd.DataFrame,
     *,
-    aggregation: Aggregation,
+    pooling: Pooling,
     seed: int,
     resamples: int = DEFAULT_RESAMPLES,
     allow_shared_subjects: bool = False,
-    weights: FloatArray | None = None,
 ) -> dict[str, Any]:
     """Return a test set's metrics, threshold and counts.
 
@@ -161,31 +159,31 @@ def evaluation(
         Of the test subjects.
     validation_predictions : DataFrame
         Of the subjects that choose the threshold; if empty it is 0.5.
-    aggregation : {"mean_probability", "mean_logit", "position_weights"}
+    pooling : Pooling
+        From slices to subjects; learned on the validation subjects as well.
     seed, resamples : int
         Of the bootstrap.
     allow_shared_subjects : bool
         Only for the slice split of 2019, which is marked as leaky.
-    weights : (positions,) float64 ndarray, optional
-        For "position_weights"; learned on the validation subjects as well.
 
     Raises
     ------
     LeakageError
         A subject is in both tables.
     """
-    pooling: dict[str, Any] = {"aggregation": aggregation, "weights": weights}
     threshold = DEFAULT_THRESHOLD
     if not validation_predictions.empty:
-        threshold = choose_threshold(subject_probabilities(validation_predictions, **pooling))
-    subjects = subject_probabilities(predictions, **pooling)
+        threshold = choose_threshold(subject_probabilities(validation_predictions, pooling))
+    subjects = subject_probabilities(predictions, pooling)
     shared = sorted(set(subjects["subject"]) & set(validation_predictions["subject"]))
     if shared and not allow_shared_subjects:
         raise LeakageError(
             f"the threshold must be chosen on other subjects than those it is tested on; {len(shared)} are "
             f"in both tables, the first is {shared[0]}: run the split again"
         )
-    levels = bootstrap_intervals(predictions, threshold=threshold, seed=seed, resamples=resamples, **pooling)
+    levels = bootstrap_intervals(
+        predictions, pooling=pooling, threshold=threshold, seed=seed, resamples=resamples
+    )
     return {
         "subject": {**levels["subject"], "confusion": _confusion(subjects, threshold)},
         "slice": {**levels["slice"], "confusion": _confusion(predictions, threshold)},

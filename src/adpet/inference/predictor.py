@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from adpet.errors import InputError
-from adpet.evaluation.aggregation import pooled_probability
+from adpet.evaluation.aggregation import Pooling, pooled_probability
 from adpet.imaging.nifti import Affine, Volume
 from adpet.imaging.normalization import normalize, to_uint8
 from adpet.imaging.registration import resample
@@ -108,13 +108,7 @@ def meaning(probability: float, document: Mapping[str, Any]) -> str:
 
 
 def _probabilities(per_slice: npt.NDArray[np.float32], model: ExportedModel) -> dict[str, Any]:
-    aggregation = model.document["aggregation"]
-    weights = aggregation["weights"]
-    pooled = pooled_probability(
-        per_slice.astype(np.float64),
-        aggregation=aggregation["method"],
-        weights=None if weights is None else np.array(weights, dtype=np.float64),
-    )
+    pooled = pooled_probability(per_slice.astype(np.float64), Pooling.of(model.document["aggregation"]))
     return {
         "probability_of_ad": round(pooled, 6),
         "threshold": model.document["threshold"],

@@ -124,7 +124,7 @@ def train(
     *,
     optimisation: Optimisation,
     augmentation: Augmentation,
-    monitor: ValidationMetric,
+    monitor: ValidationMetric | None,
     seed: int,
     checkpoint: Path | None = None,
     on_epoch: OnEpoch | None = None,
@@ -137,8 +137,9 @@ def train(
     ----------
     validation : sequence of SliceRef
         Without any, the last epoch's weights are kept.
-    monitor : str
-        The validation metric that the best epoch is chosen by; of equals, the first.
+    monitor : str, optional
+        The validation metric that the best epoch is chosen by; of equals, the first. Without one the last
+        epoch's weights are kept.
     checkpoint : Path, optional
         Where the state is written after each epoch. If it holds a training with the same network, slices and
         settings, training continues from it, to the same bits as without the stop.
@@ -264,7 +265,7 @@ class _Epochs(keras.callbacks.Callback):  # type: ignore[misc]
     network: keras.Model
     dataset: SliceDataset
     validation: Sequence[SliceRef]
-    monitor: ValidationMetric
+    monitor: ValidationMetric | None
     checkpoint: Path | None
     mark: str
     on_epoch: OnEpoch | None
@@ -321,7 +322,7 @@ class _Epochs(keras.callbacks.Callback):  # type: ignore[misc]
         return row
 
     def _is_best(self, row: Row) -> bool:
-        if not self.rows or not self.validation:
+        if not self.rows or not self.validation or self.monitor is None:
             return True
         return is_better(row[self.monitor], self.rows[self.best_epoch][self.monitor], self.monitor)
 

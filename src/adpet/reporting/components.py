@@ -192,11 +192,6 @@ class Documents:
         return bool(self.metrics["leakage"]["leaky"])
 
     @property
-    def refitted(self) -> bool:
-        """True if the model was refitted on all training subjects."""
-        return bool(self.trained["before_refit"])
-
-    @property
     def lineage(self) -> Document:
         """Return what the model was made from."""
         facts: Document = self.trained["lineage"]

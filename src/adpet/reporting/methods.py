@@ -101,15 +101,18 @@ def training(documents: Documents) -> list[Block]:
     """Return the section on search and training."""
     final = documents.trained["final"]
     history, best = documents.history, documents.trained["best_epoch"]
+    networks = plural(len(documents.trained["folds"]), "network")
     blocks: list[Block] = [
         *_search(documents.search),
         Heading("Training"),
         Text(
-            f"{plural(len(history), 'epoch')} were trained; epoch {best} was kept. On the validation fold: "
+            f"The model was trained for {plural(len(history), 'epoch')} on all training subjects; epoch {best} "
+            f"was kept. Before it, {networks} of the same kind were trained, each without one fold, which it "
+            "then predicted: these predictions give position weights, calibration and threshold. Means over "
+            "the folds: "
             + ", ".join(f"{humanize(name).lower()} {number(value)}" for name, value in final.items())
             + "."
         ),
-        *([Text(refit_sentence(documents))] if documents.refitted else []),
         Chart(
             data_uri(training_figures.learning_curves_figure(history, best_epoch=best)),
             f"Training and validation measures over {plural(len(history), 'epoch')}; epoch {best} was kept.",
@@ -118,16 +121,6 @@ def training(documents: Documents) -> list[Block]:
         ),
     ]
     return blocks
-
-
-def refit_sentence(documents: Documents) -> str:
-    """Return how the refitted model differs from the validated one."""
-    epochs = documents.trained["best_epoch"] + 1
-    return (
-        "The model is a second network, trained in the same way on all training subjects including the "
-        f"validation fold, and stopped after {plural(epochs, 'epoch')}, at the epoch kept before; the "
-        "number of epochs and the threshold come from the first network."
-    )
 
 
 def _search(search: Search | None) -> Iterator[Block]:
@@ -215,23 +208,18 @@ def limit_sentences(documents: Documents) -> list[str]:
     simulated = (
         "All scans are simulated: the numbers show that the pipeline works, and nothing about patients."
     )
-    refitted = (
-        "The number of epochs and the threshold were chosen for a network that was trained without the "
-        "validation fold; the model was trained on that fold too, and may be calibrated differently."
-    )
     return [
         *([simulated] if documents.is_simulated else []),
         (
             f"Even a flawless result on {plural(least, 'subject')} of a diagnosis leaves a sensitivity or "
             f"specificity anywhere from {number(low, 2)} to {number(high, 2)} (95 % interval)."
         ),
-        *([refitted] if documents.refitted else []),
         "One network was tested on one split: intervals are over subjects, and do not include the variation "
         "between networks."
         if not (documents.cross_validation or {}).get("folds")
         else "Intervals are over subjects; the spread over folds shows the variation between networks.",
         (
-            "Calibration was not corrected; its error is "
+            "Calibration is that of networks trained without each fold; its error on the test subjects is "
             f"{number(metrics['subject']['calibration_error']['value'])} "
             f"({format_ci(metrics['subject']['calibration_error'])}), and it is biased upwards for few "
             "subjects."

@@ -9,7 +9,7 @@ from typing import Any
 
 from adpet.cohort.scans import DIAGNOSES
 from adpet.reporting.components import Documents, Table, humanize, interval, number, percent, plural, points
-from adpet.reporting.methods import limit_sentences, refit_sentence, set_aside, split_sentence, split_table
+from adpet.reporting.methods import limit_sentences, set_aside, split_sentence, split_table
 from adpet.reporting.performance import (
     baselines_table,
     confusion_table,
@@ -143,7 +143,7 @@ def _missing(ingest: Mapping[str, Any]) -> str:
 
 def _training(documents: Documents) -> str:
     params, search = documents.lineage["params"]["train"], documents.search
-    refit = f" {refit_sentence(documents)}" if documents.refitted else ""
+    networks = plural(len(documents.trained["folds"]), "network")
     searched = (
         f"{plural(len(search.trials), 'trial')} of a TPE search on validation folds of the training "
         f"subjects, by {humanize(search.monitor).lower()}"
@@ -152,8 +152,8 @@ def _training(documents: Documents) -> str:
     )
     return (
         f"Tuning: {searched}. Training: {params['optimizer']}, {params['epochs']} epochs, batches of "
-        f"{params['batch_size']}; epoch {documents.trained['best_epoch']} was kept, chosen on the "
-        f"validation fold.{refit}"
+        f"{params['batch_size']}; epoch {documents.trained['best_epoch']} was kept. Position "
+        f"weights, calibration and threshold: out-of-fold predictions of {networks}."
     )
 
 

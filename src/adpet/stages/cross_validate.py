@@ -4,8 +4,6 @@ The hyperparameters are those of ``tune``, which has seen the subjects outside o
 reports the subjects that the search has not seen apart.
 """
 
-from functools import partial
-from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +14,12 @@ from adpet.cohort.scans import read_scans, subject_table
 from adpet.cohort.splits import cross_validation_folds, fold_parts, read_split
 from adpet.contracts import TrainingRun, read_contract
 from adpet.evaluation.cross_validation import COLUMNS, fold_subjects, pooled_summary
-from adpet.parallel import map_in_processes, progress
 from adpet.params import Params
-from adpet.stages.common.checks import hashed, refuse_trained_on
+from adpet.stages.common.checks import refuse_shared
 from adpet.stages.common.tables import read_results, write_table
-from adpet.stages.common.tracking import log_data, log_to_training, stage_lineage
+from adpet.stages.common.tracking import log_fold, log_to_training, stage_lineage
 from adpet.storage import fingerprint, read_json, work_dir, write_json
-from adpet.tracking.runs import find_run, open_run
-from adpet.tracking.store import LEAKY
+from adpet.tracking.runs import find_run
 from adpet.tracking.sync import start_tracking
 
 # Everything that the folds' weights follow from.
@@ -37,9 +33,6 @@ SETTINGS: dict[str, Any] = {
 PREDICTION_COLUMNS = (
     "fold", "scan", "index", "subject", "diagnosis", "part", "session", "probability",
 )  # fmt: skip
-
-# A fold's document in the work folder: its predictions lie next to it.
-FoldResult = dict[str, Any]
 
 
 def run(params: Params) -> None:
@@ -63,6 +56,8 @@ def run(params: Params) -> None:
 
 def _train_folds(params: Params, split: pd.DataFrame, training_run: str) -> None:
     """Train the folds' networks side by side; log and write."""
+    from adpet.stages.common.fitting import train_folds
+
     scans = read_scans(paths.SCANS)
     people = subject_table(scans[scans["scan"].isin(split["scan"])])
     folds = cross_validation_folds(people, folds=params.evaluate.cross_validation, seed=params.seed)
@@ -70,14 +65,12 @@ def _train_folds(params: Params, split: pd.DataFrame, training_run: str) -> None
     settings = params.model_dump(include=SETTINGS, mode="json")
     split_hash = fingerprint({"folds": rows, "slices": len(split)})
     facts = stage_lineage("cross_validate", params, settings, split_hash=split_hash)
-    numbers = range(params.evaluate.cross_validation)
+    slices = {fold: _fold_slices(split, folds, fold=fold) for fold in range(params.evaluate.cross_validation)}
     with work_dir("cross_validate", facts) as work:
-        train = partial(_train_fold, params=params, split=split, folds=folds, work=work)
-        trained = map_in_processes(train, numbers, workers=params.compute.workers)
-        shown = progress(trained, label="cross-validation", unit="fold", total=len(numbers))
-        results = [_logged(result, params, split, facts, training_run) for result in shown]
-        predictions = [read_results(_predictions(work, number)).assign(fold=number) for number in numbers]
-        write_table(pd.concat(predictions)[list(PREDICTION_COLUMNS)], paths.CROSS_VALIDATION_PREDICTIONS)
+        results, predictions = train_folds(slices, params, work, label="cross-validation")
+        for result in results:
+            log_fold(result, params, facts, parent=find_run(training_run, "train"), leaky=False)
+        write_table(predictions[list(PREDICTION_COLUMNS)], paths.CROSS_VALIDATION_PREDICTIONS)
     history = [
         {"fold": result["fold"], "epoch": epoch} | row
         for result in results
@@ -92,70 +85,9 @@ def _fold_slices(split: pd.DataFrame, folds: pd.DataFrame, *, fold: int) -> pd.D
     """Return all slices with part and session, with `fold` tested."""
     parts = fold_parts(folds, fold=fold)
     slices = split.drop(columns="part").merge(parts, on="subject", how="left", validate="many_to_one")
+    trained = slices["part"] == "train"
+    refuse_shared(set(slices.loc[trained, "subject"]) & set(slices.loc[~trained, "subject"]), "on both sides")
     return slices.assign(session=slices["scan"].map(read_scans(paths.SCANS).set_index("scan")["session"]))
-
-
-def _predictions(work: Path, fold: int) -> Path:
-    return work / f"fold-{fold}.csv"
-
-
-def _train_fold(
-    fold: int, *, params: Params, split: pd.DataFrame, folds: pd.DataFrame, work: Path
-) -> FoldResult:
-    """Train one fold, unless a killed run has finished it."""
-    finished = work / f"fold-{fold}.json"
-    if finished.exists():
-        result: FoldResult = read_json(finished)
-        return result
-    from adpet.learning.training import predict, set_determinism
-    from adpet.stages.common.fitting import fit, slice_refs
-
-    set_determinism(params.seed, params.compute.threads)
-    slices = _fold_slices(split, folds, fold=fold)
-    trained, scored = slices[slices["part"] == "train"], slices[slices["part"] != "train"]
-    trained_on = hashed(trained["subject"])
-    refuse_trained_on(trained_on, hashed(scored["subject"]))
-    model, history = fit(
-        params,
-        slice_refs(trained),
-        slice_refs(scored[scored["part"] == "validation"]),
-        epochs=params.train.epochs,
-        checkpoint=work / f"fold-{fold}.npz",
-    )
-    probability = predict(model, slice_refs(scored), batch_size=params.train.batch_size)
-    write_table(scored.assign(probability=probability), _predictions(work, fold))
-    result = {
-        "fold": fold,
-        "best_epoch": history.best_epoch,
-        "trained_on": trained_on,
-        "rows": [_without_nan(row) for row in history.rows],
-        "final": _without_nan(history.final),
-    }
-    write_json(finished, result)
-    return result
-
-
-def _without_nan(row: dict[str, float]) -> dict[str, float | None]:
-    return {name: None if isnan(value) else value for name, value in row.items()}
-
-
-def _logged(
-    result: FoldResult, params: Params, split: pd.DataFrame, facts: dict[str, Any], training_run: str
-) -> FoldResult:
-    """Log a fold below the training's run."""
-    with open_run(
-        lineage=f"{facts['id']}.{result['fold']}",
-        kind="fold",
-        name=f"fold {result['fold']}",
-        parent=find_run(training_run, "train"),
-        tags={LEAKY: "false"},
-        params=params.flat(),
-    ) as tracked:
-        log_data(tracked, facts, split)
-        for epoch, row in enumerate(result["rows"]):
-            tracked.log_metrics(row, epoch)
-        tracked.log_metrics({f"final.{name}": value for name, value in result["final"].items()})
-    return result
 
 
 def _pool(params: Params, split: pd.DataFrame) -> dict[str, Any]:

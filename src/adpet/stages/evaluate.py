@@ -11,7 +11,7 @@ from adpet import paths
 from adpet.cohort.scans import read_scans, read_typed
 from adpet.cohort.splits import read_split
 from adpet.contracts import Metrics, TrainingRun, read_contract, write_contract
-from adpet.evaluation.aggregation import PREDICTION_COLUMNS, learn_position_weights, subject_probabilities
+from adpet.evaluation.aggregation import PREDICTION_COLUMNS, Pooling, fit_pooling, subject_probabilities
 from adpet.evaluation.baselines import (
     FACTS,
     baseline_predictions,
@@ -128,30 +128,28 @@ def run(params: Params) -> None:
     validation = read_typed(paths.VALIDATION, VALIDATION_COLUMNS)
     if not leaky:
         refuse_trained_on(trained.trained_on, hashed(tested["subject"]))
-        # The validation fold was scored by the network before the refit, where there was one.
-        validated = trained.before_refit or trained
-        refuse_trained_on(validated.trained_on, hashed(validation["subject"]))
+        for fold in trained.folds:
+            refuse_trained_on(fold.trained_on, fold.validated_on)
     predictions = pd.concat([_predicted(tested, params), validation], ignore_index=True)
     sessions = read_scans(paths.SCANS).set_index("scan")["session"]
     predictions = predictions.assign(session=predictions["scan"].map(sessions))[list(PREDICTION_COLUMNS)]
     is_test = predictions["part"] == "test"
     test, validation = predictions[is_test], predictions[~is_test]
-    # Rounded as written, so that what is written gives the same results again.
-    weights = learn_position_weights(validation, positions=int(split["index"].max()) + 1).round(9)
-    options: dict[str, Any] = {"aggregation": params.evaluate.aggregation, "weights": weights}
+    positions = int(split["index"].max()) + 1
+    pooling = fit_pooling(validation, params.evaluate.aggregation, positions=positions)
     metrics = evaluation(
         test,
         validation,
         seed=params.seed,
         resamples=params.evaluate.resamples,
         allow_shared_subjects=leaky,
-        **options,
+        pooling=pooling,
     )
-    subjects = subject_probabilities(test, **options)
+    subjects = subject_probabilities(test, pooling)
     compared = {} if leaky else _baselines(split, grid_mm=params.normalize.grid_mm)
     metrics |= {**_compared(subjects, compared, params), "leakage": {"leaky": int(leaky)}}
     write_table(predictions, paths.PREDICTIONS)
-    write_json(paths.POSITION_WEIGHTS, {"weights": weights.tolist()})
+    write_json(paths.POOLING, pooling.document())
     _write_baselines(compared)
     _write_tables(subjects, test, metrics, params)
     write_json(paths.FINDINGS, {"lineage": trained.lineage.id, **findings(metrics)})
@@ -175,9 +173,9 @@ def _compared(subjects: pd.DataFrame, compared: dict[str, Baseline], params: Par
     document: dict[str, Any] = {"baselines": {}, "differences": {}}
     for name, (test, out_of_fold) in compared.items():
         # One row a scan: what is averaged is a subject's visits.
-        scored = evaluation(test, out_of_fold, aggregation="mean_logit", **options)
+        scored = evaluation(test, out_of_fold, pooling=Pooling(), **options)
         document["baselines"][name] = {**scored["subject"], "threshold": scored["threshold"]}
-        other = subject_probabilities(test, aggregation="mean_logit")
+        other = subject_probabilities(test, Pooling())
         document["differences"][name] = auc_difference(subjects, other, **options)
     return document
 

@@ -211,8 +211,7 @@ def _document(params: Params, standard: Standard) -> dict[str, Any]:
     """Return ``model.json`` without what is of files and cohort."""
     trained, metrics = read_contract(paths.RUN, TrainingRun), read_contract(paths.METRICS, Metrics)
     require_evaluation_of(trained.lineage.id)
-    grid, aggregation = coronal_grid(params), params.evaluate.aggregation
-    weights = read_json(paths.POSITION_WEIGHTS)["weights"]
+    grid = coronal_grid(params)
     return {
         "format": FORMAT,
         "name": params.tracking.model_name,
@@ -237,10 +236,7 @@ def _document(params: Params, standard: Standard) -> dict[str, Any]:
             "centre_z_mm": CENTRE_Z_MM,
             "window": list(params.slice.window),
         },
-        "aggregation": {
-            "method": aggregation,
-            "weights": weights if aggregation == "position_weights" else None,
-        },
+        "aggregation": read_json(paths.POOLING),
         "threshold": metrics.threshold,
         "calibration": calibration(read_results(paths.SUBJECTS)),
         "performance": {

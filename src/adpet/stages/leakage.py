@@ -38,9 +38,6 @@ SETTINGS: dict[str, Any] = {
 # Of each network, so that several are trained side by side; what one learns does not depend on how many.
 THREADS: Final = 1
 
-# Its planes are others than the model's, which may have learned weights for its own.
-AGGREGATION: Final = "mean_logit"
-
 
 def run(params: Params) -> None:
     """Write ``leakage.json``, predictions of four arms and their figure."""
@@ -156,7 +153,6 @@ def _audit(
     audit = leakage_audit(
         predictions,
         dict(zip(subjects["subject"], subjects["diagnosis"], strict=True)),
-        aggregation=AGGREGATION,
         seed=params.seed,
         resamples=params.evaluate.resamples,
     )

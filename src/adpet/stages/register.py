@@ -1,6 +1,5 @@
 """Register the exported model as a version with alias ``challenger``."""
 
-import json
 from pathlib import Path
 
 from adpet import paths
@@ -11,7 +10,7 @@ from adpet.params import Params, flatten
 from adpet.reporting.model_card import shortened
 from adpet.stages.common.checks import hashed, require_evaluation_of
 from adpet.stages.common.tables import read_results
-from adpet.storage import read_json, write_json
+from adpet.storage import write_json
 from adpet.tracking import registry
 from adpet.tracking.lineage import FOLDER
 from adpet.tracking.models import log_served
@@ -47,7 +46,6 @@ def run(params: Params) -> None:
             "adpet.threshold": f"{metrics.threshold:.6f}",
             "adpet.commit": lineage.commit,
             "adpet.data": lineage.data,
-            **_weights(params),
             registry.AUDIT: audit.verdict,
             **evidence,
             # Tags to filter versions by.
@@ -70,13 +68,6 @@ def run(params: Params) -> None:
             "audit": audit.verdict,
         },
     )
-
-
-def _weights(params: Params) -> dict[str, str]:
-    """Return the tag by which a learned aggregation reaches `predict`."""
-    if params.evaluate.aggregation != "position_weights":
-        return {}
-    return {"adpet.position_weights": json.dumps(read_json(paths.POSITION_WEIGHTS)["weights"])}
 
 
 def _evidence(trained: TrainingRun, audit: LeakageTest, metrics: Metrics) -> Evidence:

@@ -104,7 +104,7 @@ def _search(params: Params) -> Search | None:
     ]
     return Search(
         trials=trials,
-        monitor=params.train.monitor,
-        rising=params.train.monitor in RISING,
+        monitor=params.train.objective,
+        rising=params.train.objective in RISING,
         importance=parameter_importance(rows, search_space(params), seed=params.seed),
     )

@@ -1,24 +1,32 @@
-"""Training that stages share: slices of a split, settings, fits."""
+"""Training that stages share: slices of a split, settings, fits, folds."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from functools import partial
+from math import isnan
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from adpet.cohort.splits import fold_name
 from adpet.learning.data import Augmentation, SliceRef
 from adpet.learning.model import build_model
 from adpet.learning.search import Choice, Range
-from adpet.learning.training import History, Optimisation, train
-from adpet.parallel import epochs_shown
+from adpet.learning.training import History, Optimisation, predict, set_determinism, train
+from adpet.parallel import epochs_shown, map_in_processes, progress
 from adpet.params import Params
 from adpet.params import Range as SettingsRange
 from adpet.paths import SLICES
-from adpet.stages.common.checks import refuse_shared
+from adpet.stages.common.checks import hashed, refuse_shared
+from adpet.stages.common.tables import read_results, write_table
+from adpet.storage import read_json, write_json
 
 if TYPE_CHECKING:
     import keras
+
+# What a fold's network leaves in the work folder: number, subjects, epochs; its predictions lie next to it.
+FoldResult = dict[str, Any]
 
 
 def search_space(params: Params) -> dict[str, Range | Choice]:
@@ -47,7 +55,7 @@ def training_and_validation(
     With no folds, which only a slice-level split may ask for, validation is on the test set, as in 2019.
     """
     test = split["part"] == "test"
-    held_out = test if params.split.folds == 0 else split["part"] == f"fold-{fold}"
+    held_out = test if params.split.folds == 0 else split["part"] == fold_name(fold)
     return _trained(split, test | held_out, params), slice_refs(split[held_out])
 
 
@@ -108,7 +116,7 @@ def fit(
                 **params.train.model_dump(exclude={"monitor", "epochs"}), epochs=epochs
             ),
             augmentation=Augmentation(**params.augment.model_dump()),
-            monitor=params.train.monitor,
+            monitor=None if params.train.monitor == "none" else params.train.monitor,
             seed=params.seed,
             checkpoint=checkpoint,
             on_epoch=shown,
@@ -119,3 +127,77 @@ def fit(
 def history_table(history: History) -> pd.DataFrame:
     """Return a history without its seconds, which differ between runs."""
     return pd.DataFrame(history.rows).rename_axis("epoch").reset_index().drop(columns="seconds")
+
+
+def train_folds(
+    folds: Mapping[int, pd.DataFrame], params: Params, work: Path, *, label: str
+) -> tuple[list[FoldResult], pd.DataFrame]:
+    """Train one network a fold, side by side in processes.
+
+    A fold that a killed run has finished in `work` is not trained again.
+
+    Parameters
+    ----------
+    folds : mapping of int to DataFrame
+        A fold's slices; those with another `part` than "train" are predicted.
+
+    Returns
+    -------
+    results : list of dict
+    predictions : DataFrame
+        The predicted slices of all folds with `fold` and `probability`.
+    """
+    fit_fold = partial(_train_fold, params=params, work=work)
+    trained = map_in_processes(fit_fold, list(folds.items()), workers=params.compute.workers)
+    results = list(progress(trained, label=label, unit="fold", total=len(folds)))
+    tables = [read_results(_predictions(work, fold)).assign(fold=fold) for fold in folds]
+    return results, pd.concat(tables, ignore_index=True)
+
+
+def _train_fold(fold: tuple[int, pd.DataFrame], *, params: Params, work: Path) -> FoldResult:
+    number, slices = fold
+    finished = work / f"fold-{number}.json"
+    if finished.exists():
+        result: FoldResult = read_json(finished)
+        return result
+    set_determinism(params.seed, params.compute.threads)
+    trained, scored = slices[slices["part"] == "train"], slices[slices["part"] != "train"]
+    validated = scored[scored["part"] == "validation"]
+    model, history = fit(
+        params,
+        slice_refs(trained),
+        slice_refs(validated),
+        epochs=params.train.epochs,
+        checkpoint=work / f"fold-{number}.npz",
+    )
+    probability = predict(model, slice_refs(scored), batch_size=params.train.batch_size)
+    write_table(scored.assign(probability=probability), _predictions(work, number))
+    result = {
+        "fold": number,
+        "best_epoch": history.best_epoch,
+        "trained_on": hashed(trained["subject"]),
+        "validated_on": hashed(validated["subject"]),
+        "rows": [_without_nan(row) for row in history.rows],
+        "final": _without_nan(history.final),
+    }
+    write_json(finished, result)
+    return result
+
+
+def _predictions(work: Path, fold: int) -> Path:
+    return work / f"fold-{fold}.csv"
+
+
+def _without_nan(row: dict[str, float]) -> dict[str, float | None]:
+    return {name: None if isnan(value) else value for name, value in row.items()}
+
+
+def fold_slices(split: pd.DataFrame, params: Params) -> dict[int, pd.DataFrame]:
+    """Return the training slices by fold, with `fold` as validation."""
+    parts = {}
+    for fold in range(params.split.folds):
+        held_out = split["part"] == fold_name(fold)
+        _trained(split, (split["part"] == "test") | held_out, params)
+        slices = split[split["part"] != "test"]
+        parts[fold] = slices.assign(part=held_out.map({True: "validation", False: "train"}))
+    return parts

@@ -10,7 +10,8 @@ from adpet import paths
 from adpet.contracts import TrainingRun, read_contract
 from adpet.params import Params
 from adpet.tracking.lineage import lineage
-from adpet.tracking.runs import RunHandle, append_to_run
+from adpet.tracking.runs import RunHandle, append_to_run, open_run
+from adpet.tracking.store import LEAKY
 from adpet.tracking.sync import start_tracking
 
 
@@ -33,6 +34,23 @@ def log_data(tracked: RunHandle, facts: Mapping[str, Any], split: pd.DataFrame) 
     groups = split.groupby("diagnosis")["subject"].nunique()
     counts |= {f"{name} subjects": int(number) for name, number in groups.items()}
     tracked.log_dataset(name=raw, digest=facts["data"], source=raw, counts=counts)
+
+
+def log_fold(
+    result: Mapping[str, Any], params: Params, facts: Mapping[str, Any], *, parent: str | None, leaky: bool
+) -> None:
+    """Log a fold's network as a run below `parent`."""
+    with open_run(
+        lineage=f"{facts['id']}.{result['fold']}",
+        kind="fold",
+        name=f"fold {result['fold']}",
+        parent=parent,
+        tags={LEAKY: str(leaky).lower()},
+        params=params.flat(),
+    ) as tracked:
+        for epoch, row in enumerate(result["rows"]):
+            tracked.log_metrics(row, epoch)
+        tracked.log_metrics({f"final.{name}": value for name, value in result["final"].items()})
 
 
 def log_to_training(

@@ -10,7 +10,7 @@ import pandas as pd
 from adpet import paths
 from adpet.cohort.splits import read_split
 from adpet.contracts import Metrics, Saliency, read_contract, write_contract
-from adpet.evaluation.aggregation import pooled_probability
+from adpet.evaluation.aggregation import Pooling, pooled_probability
 from adpet.evaluation.saliency import (
     SCORES,
     Map,
@@ -56,7 +56,7 @@ def run(params: Params) -> None:
     set_determinism(params.seed, params.compute.threads)
     model, space = load_model(paths.MODEL), space_of(params)
     split = read_split(paths.SPLIT).drop_duplicates("scan", keep="first")
-    scans = _with_answers(split[split["part"] == "test"], params)
+    scans = _with_answers(split[split["part"] == "test"])
     healthy = split.loc[(split["part"] != "test") & (split["diagnosis"] == "CN"), "scan"].tolist()
     explainer = Explainer(model, healthy, space, params)
     volumes = _write_scans(explainer, scans, space, params)
@@ -81,13 +81,12 @@ def run(params: Params) -> None:
     log_to_training(params, files)
 
 
-def _with_answers(scans: pd.DataFrame, params: Params) -> pd.DataFrame:
+def _with_answers(scans: pd.DataFrame) -> pd.DataFrame:
     """Return the scans with `probability` and whether it is `correct`."""
     predictions, threshold = read_results(paths.PREDICTIONS), read_contract(paths.METRICS, Metrics).threshold
-    weights = np.array(read_json(paths.POSITION_WEIGHTS)["weights"])
-    aggregation = params.evaluate.aggregation
+    pooling = Pooling.of(read_json(paths.POOLING))
     probability = {
-        scan: pooled_probability(rows.to_numpy(np.float64), aggregation=aggregation, weights=weights)
+        scan: pooled_probability(rows.to_numpy(np.float64), pooling)
         for scan, rows in predictions[predictions["part"] == "test"].groupby("scan")["probability"]
     }
     answers = scans.assign(probability=scans["scan"].map(probability)).reset_index(drop=True)
