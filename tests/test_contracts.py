@@ -22,7 +22,7 @@ def run_document():
         "leaky": False,
         "trained_on": ["a"],
         "validated_on": [],
-        "before_refit": None,
+        "folds": [{"trained_on": ["a"], "validated_on": ["b"], "best_epoch": 1}],
         "best_epoch": 1,
         "final": {"val_loss": 0.5},
     }  # fmt: skip

@@ -35,6 +35,7 @@ LOGGED = {"tune": {"explain.hide_below"}}
 # What methods of `Params` read; those with nothing hand it on, to MLflow and to the lineage.
 METHODS = {
     "tuned": {"train.learning_rate", "augment"},
+    "objective": {"train.monitor"},
     "flat": set(), "model_dump": set(), "model_copy": set(), "with_values": set(),
 }  # fmt: skip
 

@@ -131,7 +131,6 @@ class TestRefusals:
             ("evaluate.cross_validation", 6, "required less than or equal to 5; received 6"),
             ("simulation.scanners", {"HRRT": 0.5}, "required shares of HRRT, D690, TruePoint, HRplus"),
             ("simulation.scanners", {"PETMR": 1.0}, "received {'PETMR': 1.0} with the sum 1"),
-            ("split.validation_fold", 5, "required less than split.folds (5); received 5"),
             ("split.folds", 0, "only with split.unit: slice"),
             ("tune.trials", 0, "required 1 or more while train.learning_rate"),
             ("tune.space.zoom.first", 0.9, "low <= first <= high"),
@@ -163,9 +162,8 @@ def test_adni_levels_are_those_of_the_reader():
     assert list(LEVELS) == list(get_args(AdniLevel)) == list(Params().cohort.adni_level)
 
 
-def test_cross_validation_asks_for_a_model_of_all_training_subjects():
-    assert not Params().refits()
-    assert params_with(evaluate={"cross_validation": 5}).refits()
+def test_setting_of_an_earlier_release_that_nothing_follows_from_is_passed_over():
+    assert params_with(split={"validation_fold": 3}) == Params()
 
 
 def test_best_trial_fills_what_is_tuned():

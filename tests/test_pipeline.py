@@ -66,7 +66,8 @@ class TestTheRun:
         split = pd.read_csv(finished.root / "data/processed/split.csv")
         assert split.groupby("subject")["part"].nunique().max() == 1
         trained = finished.read_json("results/train/run.json")
-        assert not set(trained["trained_on"]) & set(trained["validated_on"])
+        for fold in trained["folds"]:
+            assert not set(fold["trained_on"]) & set(fold["validated_on"])
 
     def test_the_audit_leaves_the_test_subjects_alone(self, finished):
         split = pd.read_csv(finished.root / "data/processed/split.csv")

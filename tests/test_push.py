@@ -20,7 +20,7 @@ SHARED = {
     "results/train/run.json",
     "results/train/curves.png",
     "results/evaluate/findings.json",
-    "results/evaluate/position_weights.json",
+    "results/evaluate/pooling.json",
     "results/evaluate/subgroups.csv",
     "results/evaluate/roc.csv",
     "results/evaluate/roc_band.csv",

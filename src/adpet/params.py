@@ -262,11 +262,6 @@ class Train(Section):
     mix: Fraction = 0.0
     monitor: Literal["none", "val_loss", "val_accuracy", "val_subject_log_loss", "val_subject_auc"] = "none"
 
-    @property
-    def objective(self) -> str:
-        """The validation measure that trials are compared by."""
-        return "val_subject_log_loss" if self.monitor == "none" else self.monitor
-
 
 class Range(Section):
     """Range of a searched number, and the first trial's value."""
@@ -437,6 +432,10 @@ class Params(Section):
             for key, value in getattr(self, section)
             if value == TUNED
         )
+
+    def objective(self) -> str:
+        """Return the validation measure that trials are compared by."""
+        return "val_subject_log_loss" if self.train.monitor == "none" else self.train.monitor
 
     def with_values(self, values: Mapping[str, Any]) -> "Params":
         """Return validated parameters with `values` by dotted key."""

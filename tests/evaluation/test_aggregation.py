@@ -6,10 +6,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import log_loss, roc_auc_score
 
 from adpet.errors import InputError
-from adpet.evaluation.aggregation import learn_position_weights, pooled_probability, subject_probabilities
+from adpet.evaluation.aggregation import (
+    Pooling,
+    fit_pooling,
+    learn_position_weights,
+    pooled_probability,
+    subject_probabilities,
+)
 
 
 class TestSubjectProbabilities:
@@ -17,30 +23,28 @@ class TestSubjectProbabilities:
         table = make_predictions(subjects=2, slices=4, visits=2)
         table = table.drop(index=table.index[1:4])  # the first subject's first scan keeps one slice
         table["probability"] = np.r_[0.8, [0.2] * 4, [0.5] * 8]
-        first = subject_probabilities(table, aggregation="mean_probability")["probability"].iloc[0]
+        first = subject_probabilities(table, Pooling("mean_probability"))["probability"].iloc[0]
         assert first == pytest.approx((0.8 + 0.2) / 2)
 
     def test_mean_logit_is_a_geometric_mean_of_odds(self, make_predictions):
         table = make_predictions(subjects=2, slices=2)
         table["probability"] = [0.9, 0.5, 0.5, 0.5]
-        first = subject_probabilities(table, aggregation="mean_logit")["probability"].iloc[0]
+        first = subject_probabilities(table, Pooling("mean_logit"))["probability"].iloc[0]
         assert first / (1 - first) == pytest.approx(math.sqrt(9 * 1))
 
     @pytest.mark.parametrize("aggregation", ["mean_probability", "mean_logit", "position_weights"])
     def test_single_scan_is_aggregated_as_in_a_cohort(self, make_predictions, aggregation):
         table = make_predictions(subjects=3)
-        weights = np.arange(16.0) / 120
-        cohort = subject_probabilities(table, aggregation=aggregation, weights=weights)["probability"]
+        pooling = Pooling(aggregation, np.arange(16.0) / 120, slope=1.5, intercept=-0.5)
+        cohort = subject_probabilities(table, pooling)["probability"]
         for subject, (_, scan) in enumerate(table.groupby("scan")):
-            alone = pooled_probability(
-                scan["probability"].to_numpy(), aggregation=aggregation, weights=weights
-            )
+            alone = pooled_probability(scan["probability"].to_numpy(), pooling)
             assert alone == pytest.approx(cohort[subject])
 
     @pytest.mark.parametrize("aggregation", ["mean_probability", "mean_logit"])
     def test_probabilities_of_0_and_1_stay_finite(self, make_predictions, aggregation):
         table = make_predictions(subjects=4).assign(probability=lambda t: (t["diagnosis"] == "AD") * 1.0)
-        result = subject_probabilities(table, aggregation=aggregation)
+        result = subject_probabilities(table, Pooling(aggregation))
         assert np.isfinite(result["probability"]).all()
         assert ((result["probability"] > 0.5) == (result["diagnosis"] == "AD")).all()
 
@@ -57,7 +61,7 @@ class TestSubjectProbabilities:
     )
     def test_malformed_table_is_refused(self, make_predictions, change, message):
         with pytest.raises(InputError, match=message) as refusal:
-            subject_probabilities(change(make_predictions(subjects=4)), aggregation="mean_logit")
+            subject_probabilities(change(make_predictions(subjects=4)), Pooling())
         assert "\n" not in str(refusal.value)
 
 
@@ -67,7 +71,7 @@ class TestWeightedPositions:
         table["probability"] = [0.9, 0.5, 0.5, 0.5, 0.5, 0.5]
         table = table.drop(index=2)
         weights = np.array([0.25, 0.25, 0.5])
-        found = subject_probabilities(table, aggregation="position_weights", weights=weights)
+        found = subject_probabilities(table, Pooling("position_weights", weights))
         odds = found["probability"].iloc[0] / (1 - found["probability"].iloc[0])
         assert odds == pytest.approx(math.sqrt(9))
 
@@ -87,8 +91,8 @@ class TestLearningWeights:
         table = self._blind_at(make_predictions, blind, subjects=200, seed=1, separation=1.5)
         other = self._blind_at(make_predictions, blind, subjects=400, seed=2, separation=1.5)
         weights = learn_position_weights(table, positions=8)
-        learned = subject_probabilities(other, aggregation="position_weights", weights=weights)
-        plain = subject_probabilities(other, aggregation="mean_logit")
+        learned = subject_probabilities(other, Pooling("position_weights", weights))
+        plain = subject_probabilities(other, Pooling("mean_logit"))
         auc = [roc_auc_score(t["diagnosis"] == "AD", t["probability"]) for t in (learned, plain)]
         assert auc[0] > auc[1]
 
@@ -105,3 +109,30 @@ class TestLearningWeights:
         table = make_predictions(slices=4)
         for some in (table.head(0), table[table["diagnosis"] == "AD"]):
             assert learn_position_weights(some, positions=4).tolist() == [0.25] * 4
+
+
+class TestCalibration:
+    @pytest.mark.parametrize("method", ["mean_probability", "mean_logit", "position_weights"])
+    def test_shrunken_logits_become_calibrated_on_other_subjects(self, make_predictions, method):
+        table, other = (
+            make_predictions(subjects=800, seed=seed, separation=0.5, within=0.2) for seed in (1, 2)
+        )
+        pooling = fit_pooling(table, method, positions=16)
+        before = subject_probabilities(other, Pooling(method, pooling.weights))
+        after = subject_probabilities(other, pooling)
+        truth = after["diagnosis"] == "AD"
+        assert log_loss(truth, after["probability"]) < log_loss(truth, before["probability"])
+        # Two normal distributions of this distance and width have this log-odds per logit.
+        assert pooling.slope == pytest.approx(0.5, abs=0.25)
+
+    def test_separated_subjects_keep_finite_odds(self, make_predictions):
+        pooling = fit_pooling(make_predictions(subjects=8, separation=50.0), "mean_logit", positions=16)
+        assert 0 < pooling.slope < 10
+
+    def test_nothing_is_calibrated_without_both_diagnoses(self, make_predictions):
+        pooling = fit_pooling(make_predictions().head(0), "mean_logit", positions=16)
+        assert (pooling.slope, pooling.intercept) == (1.0, 0.0)
+
+    def test_document_describes_the_same_pooling(self):
+        pooling = Pooling("position_weights", np.array([0.25, 0.75]), slope=2.0, intercept=0.1)
+        assert Pooling.of(pooling.document()).document() == pooling.document()

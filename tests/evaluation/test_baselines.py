@@ -6,6 +6,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from adpet.errors import InputError, LeakageError
+from adpet.evaluation.aggregation import Pooling
 from adpet.evaluation.baselines import baseline_predictions, voxel_features
 from adpet.evaluation.metrics import evaluation
 
@@ -42,7 +43,7 @@ class TestVoxelBaseline:
         test, held_out = _fitted(*_cohort(effect=1.0), training=60)
         assert _auc(test) > 0.95
         assert test["probability"].between(0, 1).all()
-        found = evaluation(test, held_out, aggregation="mean_probability", seed=0, resamples=100)
+        found = evaluation(test, held_out, pooling=Pooling("mean_probability"), seed=0, resamples=100)
         assert found["subject"]["auc"]["value"] == pytest.approx(_auc(test))
         assert found["subject"]["auc"] == pytest.approx(found["slice"]["auc"])
         assert found["counts"]["validation_subjects"] == 60

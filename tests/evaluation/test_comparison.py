@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from adpet.errors import InputError
-from adpet.evaluation.aggregation import subject_probabilities
+from adpet.evaluation.aggregation import Pooling, subject_probabilities
 from adpet.evaluation.baselines import FACTS as BASELINE_FACTS
 from adpet.evaluation.baselines import baseline_predictions, fact_model
 from adpet.evaluation.comparison import auc_difference, findings, subgroup_table, subject_facts
@@ -103,8 +103,8 @@ def _scanner_metrics(*, confounded, subjects=120):
     test, held_out = baseline_predictions(
         scans[facts], scans.drop(columns="probability"), training=training, model=fact_model(facts)
     )
-    scored = evaluation(test, held_out, aggregation="mean_logit", seed=0, resamples=200)["subject"]
-    lead = _difference(scans[~training], subject_probabilities(test, aggregation="mean_logit"))
+    scored = evaluation(test, held_out, pooling=Pooling(), seed=0, resamples=200)["subject"]
+    lead = _difference(scans[~training], subject_probabilities(test, Pooling()))
     return {"baselines": {"scanner": scored}, "differences": {"scanner": lead}}
 
 
@@ -116,7 +116,7 @@ def test_only_a_confounded_scanner_gives_a_warning():
 
 @pytest.fixture
 def subjects(make_predictions):
-    return subject_probabilities(make_predictions(subjects=40), aggregation="mean_logit")
+    return subject_probabilities(make_predictions(subjects=40), Pooling())
 
 
 def _scans(subjects):

@@ -168,7 +168,7 @@ class TestLearners:
         # Not 0, one of the seeds in a hundred at which chance alone is called invalid.
         arms = arms_of(subjects, seed=1)
         predictions = {name: arm.assign(probability=fit_predict(arm)) for name, arm in arms.items()}
-        return leakage_audit(predictions, truth_of(subjects), aggregation="mean_logit", seed=0, resamples=200)
+        return leakage_audit(predictions, truth_of(subjects), seed=0, resamples=200)
 
     @staticmethod
     def nearest(images, is_ad, training):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from adpet.errors import InputError, LeakageError
-from adpet.evaluation.aggregation import subject_probabilities
+from adpet.evaluation.aggregation import Pooling, subject_probabilities
 from adpet.evaluation.bootstrap import MetricName
 from adpet.evaluation.metrics import (
     bootstrap_intervals,
@@ -86,7 +86,7 @@ class TestThreshold:
 
 class TestBootstrap:
     def _intervals(self, table, **options):
-        options = {"aggregation": "mean_logit", "threshold": 0.5, "seed": 0, "resamples": 500} | options
+        options = {"pooling": Pooling(), "threshold": 0.5, "seed": 0, "resamples": 500} | options
         return bootstrap_intervals(table, **options)
 
     @pytest.mark.parametrize("separation", [0.0, 1.0, 3.0, 9.0])
@@ -106,7 +106,7 @@ class TestBootstrap:
 
 class TestEvaluation:
     def _evaluation(self, test, validation, **options):
-        return evaluation(test, validation, aggregation="mean_logit", seed=0, resamples=200, **options)
+        return evaluation(test, validation, pooling=Pooling(), seed=0, resamples=200, **options)
 
     def test_counts_agree_with_the_metrics(self, make_predictions):
         found = self._evaluation(make_predictions(visits=2), make_predictions(prefix="val-", seed=1))
@@ -141,7 +141,7 @@ def test_calibration_error_matches_hand_calculation():
 
 
 def subjects_of(table):
-    return subject_probabilities(table, aggregation="mean_logit")
+    return subject_probabilities(table, Pooling())
 
 
 def test_band_surrounds_the_curve(make_predictions):

@@ -94,7 +94,10 @@ def trained_document() -> dict:
         "backend": "tensorflow",
         "versions": {"keras": "3.15.1", "numpy": "2.4.6"},
     }
-    return {"lineage": lineage, "best_epoch": 1, "final": {"val_loss": 0.4}, "before_refit": None}
+    return {"lineage": lineage, "best_epoch": 1, "final": {"val_loss": 0.4}, "folds": [FOLD] * 5}
+
+
+FOLD = {"trained_on": ["a"], "validated_on": ["b"], "best_epoch": 1}
 
 
 def split_document() -> dict:
@@ -105,7 +108,7 @@ def split_document() -> dict:
 @pytest.fixture(scope="session")
 def evaluated(make_predictions):
     """The evaluation of a fair network: its document, and its tables."""
-    from adpet.evaluation.aggregation import subject_probabilities
+    from adpet.evaluation.aggregation import Pooling, subject_probabilities
     from adpet.evaluation.comparison import subgroup_table
     from adpet.evaluation.metrics import (
         calibration_points,
@@ -117,7 +120,7 @@ def evaluated(make_predictions):
     from adpet.reporting.components import Evaluation
 
     test, validation = make_predictions(), make_predictions(prefix="val-", seed=1)
-    metrics = evaluation(test, validation, aggregation="mean_logit", seed=0, resamples=100)
+    metrics = evaluation(test, validation, pooling=Pooling(), seed=0, resamples=100)
     lead = {"value": 0.1, "low": 0.02, "high": 0.2}
     names = ("regions", "voxels", "site")
     metrics |= {
@@ -125,7 +128,7 @@ def evaluated(make_predictions):
         "differences": dict.fromkeys(names, lead),
         "leakage": {"leaky": 0},
     }
-    subjects = subject_probabilities(test, aggregation="mean_logit")
+    subjects = subject_probabilities(test, Pooling())
     facts = subjects[["subject"]].assign(age="65 to 74", sex="F", site="S01", scanner="HR+")
     facts.loc[0, "site"] = "S02"
     tables = Evaluation(

@@ -196,8 +196,7 @@ class TestFolds:
 
 
 @pytest.mark.parametrize("written", [report_html, model_card])
-def test_refit_is_explained(make_documents, written):
-    text = written(make_documents(trained={"before_refit": {"trained_on": ["0123456789abcdef"]}}))
-    assert "stopped after 2 epochs, at the epoch kept before" in text
-    assert "the number of epochs and the threshold come from the first network" in text
-    assert "were chosen for a network that was trained without the validation fold" in text
+def test_origin_of_weights_calibration_and_threshold_is_explained(make_documents, written):
+    text = written(make_documents())
+    assert "osition weights, calibration and threshold" in text
+    assert "5 networks" in text

@@ -83,7 +83,7 @@ def test_every_tested_subject_stands_in_one_group_of_each_fact(finished, metrics
 
 
 def test_the_weights_of_positions_are_one_a_slice(finished):
-    weights = np.array(finished.read_json("results/evaluate/position_weights.json")["weights"])
+    weights = np.array(finished.read_json("results/evaluate/pooling.json")["weights"])
     slices = pd.read_csv(finished.root / "data/processed/slices.csv")
     assert weights.size == slices["index"].nunique()
     assert weights.sum() == pytest.approx(1)
@@ -128,12 +128,3 @@ def test_figures_and_tables_lie_where_mlflow_puts_those_of_two_runs_side_by_side
     at_the_top = {entry.path for entry in client.list_artifacts(run_id) if not entry.is_dir}
     figures = {path.name for path in (finished.root / "results/evaluate").glob("*.png")}
     assert at_the_top == figures | {"metrics.json", "findings.json", "subgroups.csv"}
-
-
-def test_learned_weights_reach_the_version(copied):
-    copied.set_params({"evaluate.aggregation": "position_weights"})
-    for stage in ("evaluate", "register"):
-        copied.adpet(stage)
-    version = client_of(copied).get_model_version_by_alias("adpet", "challenger")
-    weights = copied.read_json("results/evaluate/position_weights.json")["weights"]
-    assert version.tags["adpet.position_weights"] == str(weights)

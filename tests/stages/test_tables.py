@@ -38,7 +38,7 @@ def test_a_table_that_is_not_there_is_told_in_one_line(tmp_path):
 def test_the_evidence_of_a_version_knows_the_tested_by_the_hashes_of_a_training(subjects):
     auc = SimpleNamespace(value=0.9, low=0.8, high=1.0)
     evidence = register._evidence(
-        SimpleNamespace(trained_on=hashed(["NA"]), validated_on=[], before_refit=None, leaky=False),
+        SimpleNamespace(trained_on=hashed(["NA"]), validated_on=[], leaky=False),
         SimpleNamespace(verdict="clean", reason=""),
         SimpleNamespace(subject=SimpleNamespace(auc=auc), differences={}),
     )

@@ -10,6 +10,7 @@ def write_exported(folder: Path, *, lineage: str = "a1") -> Path:
     import onnx
     from onnx import TensorProto, helper
 
+    from adpet.evaluation.aggregation import Pooling
     from adpet.imaging.nifti import Volume, write_volume
     from adpet.imaging.template import brain_mask, fdg_template, reference_mask, tissue_labels
     from adpet.inference import exported_model
@@ -70,7 +71,7 @@ def write_exported(folder: Path, *, lineage: str = "a1") -> Path:
         },
         "registration": exported_model.registration_constants(),
         "slices": {"y_mm": y_mm, "size": size, "field_mm": 192.0, "centre_z_mm": 5.0, "window": [0.0, 2.0]},
-        "aggregation": {"method": "mean_logit", "weights": None},
+        "aggregation": Pooling(slope=1.5, intercept=-0.25).document(),
         "threshold": 0.5,
         "calibration": {
             "bins": [{"low": 0.0, "high": 1.0, "subjects": 10, "ad_share": 0.5, "ad_share_low": 0.2, "ad_share_high": 0.8}],

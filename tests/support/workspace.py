@@ -3,8 +3,10 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from ruamel.yaml import YAML
@@ -156,3 +158,22 @@ def copy_of(workspace: Workspace, root: Path) -> Workspace:
     """Return a copy of a project, to be changed."""
     shutil.copytree(workspace.root, root, symlinks=True)
     return Workspace(root, workspace.names)
+
+
+def kill_when_there(pattern, workspace, *command):
+    """Start a stage, and kill it with its workers as soon as a file of unfinished work is there."""
+    process = workspace.start(sys.executable, "-m", "adpet", *command)
+    while not next((workspace.root / ".adpet").glob(pattern), None):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+def runs_of(workspace, kind):
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=f"sqlite:///{workspace.root}/mlflow.db")
+    experiment = client.get_experiment_by_name("adpet").experiment_id
+    runs = client.search_runs([experiment], f"tags.`adpet.kind` = '{kind}'")
+    return client, sorted(runs, key=lambda run: run.info.start_time)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from adpet.errors import InputError
-from adpet.evaluation.aggregation import pooled_probability
+from adpet.evaluation.aggregation import Pooling, pooled_probability
 from adpet.imaging.atlas import load_atlas
 from adpet.imaging.nifti import Volume, read_volume, write_volume
 from adpet.imaging.normalization import load_standard, normalize, to_uint8
@@ -49,7 +49,7 @@ class Exported:
                 "y_mm": list(PLANES.y_mm), "size": SIZE, "field_mm": FIELD_MM, "centre_z_mm": CENTRE_Z_MM,
                 "window": WINDOW,
             },
-            "aggregation": {"method": "mean_logit", "weights": None},
+            "aggregation": Pooling().document(),
             "regions": [
                 {"label": label, "name": name, "ad_pattern": label % 3 == 0, "cn_mean": 1.1, "cn_sd": 0.07}
                 for label, name in self.atlas.names.items()
@@ -175,10 +175,10 @@ def test_pooled_probability_matches_python(run_port, tmp_path, model, aggregatio
     rng = np.random.default_rng(3)
     weights = np.clip(rng.normal(0.2, 0.3, 16), 0, None)
     slices = [rng.random(16), np.array([0, 1, *rng.random(14)])]
-    job = [{"slices": list(row), "method": aggregation, "weights": weights.tolist()} for row in slices]
+    pooling = Pooling(aggregation, weights, slope=1.5, intercept=-0.25)
+    job = [{"slices": list(row), "aggregation": pooling.document()} for row in slices]
     found = run_port(tmp_path, [], model=str(model.folder), pooled=job).report["pooled"]
-    weights = weights if aggregation == "position_weights" else None
-    due = [pooled_probability(row, aggregation=aggregation, weights=weights) for row in slices]
+    due = [pooled_probability(row, pooling) for row in slices]
     np.testing.assert_allclose(found, due, rtol=0, atol=1e-9)
 
 

@@ -3,6 +3,8 @@
 export interface Aggregation {
   method: "mean_probability" | "mean_logit" | "position_weights";
   weights: number[] | null;
+  slope: number;
+  intercept: number;
 }
 export type Calibration = { bins: CalibrationBin[]; prevalence: number };
 export interface CalibrationBin {

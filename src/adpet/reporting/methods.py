@@ -106,10 +106,10 @@ def training(documents: Documents) -> list[Block]:
         *_search(documents.search),
         Heading("Training"),
         Text(
-            f"The model was trained for {plural(len(history), 'epoch')} on all training subjects; epoch {best} "
-            f"was kept. Before it, {networks} of the same kind were trained, each without one fold, which it "
-            "then predicted: these predictions give position weights, calibration and threshold. Means over "
-            "the folds: "
+            f"The model was trained for {plural(len(history), 'epoch')} on all training subjects, and "
+            f"epoch {best} was kept. Before it, {networks} of the same kind were trained, each without "
+            "one fold, which it then predicted: these predictions give position weights, calibration and "
+            "threshold. Means over the folds: "
             + ", ".join(f"{humanize(name).lower()} {number(value)}" for name, value in final.items())
             + "."
         ),

@@ -69,7 +69,8 @@ def _train_folds(params: Params, split: pd.DataFrame, training_run: str) -> None
     with work_dir("cross_validate", facts) as work:
         results, predictions = train_folds(slices, params, work, label="cross-validation")
         for result in results:
-            log_fold(result, params, facts, parent=find_run(training_run, "train"), leaky=False)
+            parent = find_run(training_run, "train")
+            log_fold(result, params, facts, name="cross-validation fold", parent=parent, leaky=False)
         write_table(predictions[list(PREDICTION_COLUMNS)], paths.CROSS_VALIDATION_PREDICTIONS)
     history = [
         {"fold": result["fold"], "epoch": epoch} | row

@@ -104,7 +104,7 @@ def _search(params: Params) -> Search | None:
     ]
     return Search(
         trials=trials,
-        monitor=params.train.objective,
-        rising=params.train.objective in RISING,
+        monitor=params.objective(),
+        rising=params.objective() in RISING,
         importance=parameter_importance(rows, search_space(params), seed=params.seed),
     )

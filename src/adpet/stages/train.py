@@ -74,7 +74,7 @@ def run(params: Params) -> None:
         log_data(tracked, facts, split)
         folds, predictions = _folds(split, params, work)
         for fold in folds:
-            log_fold(fold, params, facts, parent=tracked.run_id, leaky=leaky)
+            log_fold(fold, params, facts, name="fold", parent=tracked.run_id, leaky=leaky)
         model, history = _final(split, params, work, tracked, folds)
         save_model(model, paths.MODEL)
         document = {"lineage": facts, "leaky": leaky, **_whom(split, folds), "best_epoch": history.best_epoch}

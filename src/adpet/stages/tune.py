@@ -76,7 +76,7 @@ def run(params: Params) -> None:
             direction=_direction(params),
         )
         _write(result.trials, result.best, params)
-        parent.log_metrics({f"best.{params.train.monitor}": result.best_value})
+        parent.log_metrics({f"best.{params.objective()}": result.best_value})
         for path in (paths.BEST_TRIAL, paths.TRIALS, paths.SEARCH_FIGURE):
             parent.log_artifact(path, "search")
         # Last: a search that MLflow fails to take is not searched again.
@@ -84,7 +84,7 @@ def run(params: Params) -> None:
 
 
 def _direction(params: Params) -> Literal["maximize", "minimize"]:
-    return "maximize" if params.train.monitor in RISING else "minimize"
+    return "maximize" if params.objective() in RISING else "minimize"
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class _Trial:
     def evaluate(self, trial: TrialHandle) -> float:
         """Return the monitored measure, as a mean over validation folds."""
         params = self.params.with_values(trial.params)
-        best = max if params.train.monitor in RISING else min
+        best = max if params.objective() in RISING else min
         best_of_folds: list[float] = []
         with open_run(
             lineage=f"{self.lineage_id}.{trial.number}",
@@ -115,7 +115,7 @@ class _Trial:
                 if trial.pruned:
                     break
             value = float(np.mean(best_of_folds))
-            tracked.log_metrics({f"best.{params.train.monitor}": value})
+            tracked.log_metrics({f"best.{params.objective()}": value})
             tracked.set_tags({"adpet.pruned": str(trial.pruned).lower()})
         return value
 
@@ -126,7 +126,7 @@ class _Trial:
 
         def on_epoch(row: dict[str, float], epoch: int) -> bool:
             step = fold * params.tune.epochs + epoch
-            values.append(row[params.train.monitor])
+            values.append(row[params.objective()])
             tracked.log_metrics(row, step=step)
             return trial.report(step, values[-1])
 
@@ -167,7 +167,7 @@ def _write(trials: list[TrialRow], best: dict[str, Any], params: Params) -> None
     ]
     columns = ["number", "state", "value", *(f"params_{key}" for key in params.tuned())]
     table = pd.DataFrame(rows, columns=columns)
-    figure = search_figure(table, direction=_direction(params), value_name=params.train.monitor)
+    figure = search_figure(table, direction=_direction(params), value_name=params.objective())
     save_figure(figure, paths.SEARCH_FIGURE)
     write_table(table, paths.TRIALS, float_format=None)
     write_json(paths.BEST_TRIAL, best)

@@ -1,4 +1,4 @@
-/** From slices to a scan: one probability, as `adpet.evaluation.aggregation` pools it. */
+/** From slices to a scan: one calibrated probability, as `adpet.evaluation.aggregation` pools it. */
 
 import { InputError } from "./errors";
 import type { Model } from "./model";
@@ -8,7 +8,7 @@ const SMALLEST_PROBABILITY = 1e-7;
 
 /** Pool the probabilities of one scan's slices, which are those of all positions in order. */
 export function pooledProbability(perSlice: ArrayLike<number>, { constants }: Model): number {
-  const { method, weights } = constants.aggregation;
+  const { method, weights, slope, intercept } = constants.aggregation;
   const probabilities = Array.from(perSlice);
   if (method === "position_weights" && (weights?.length ?? 0) < probabilities.length) {
     throw new InputError(
@@ -26,8 +26,8 @@ export function pooledProbability(perSlice: ArrayLike<number>, { constants }: Mo
     sum += weight * (method === "mean_probability" ? probability : logit(probability));
     total += weight;
   });
-  const mean = sum / total;
-  return method === "mean_probability" ? mean : 1 / (1 + Math.exp(-mean));
+  const mean = method === "mean_probability" ? logit(sum / total) : sum / total;
+  return 1 / (1 + Math.exp(-(slope * mean + intercept)));
 }
 
 function logit(probability: number): number {

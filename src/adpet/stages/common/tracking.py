@@ -37,13 +37,19 @@ def log_data(tracked: RunHandle, facts: Mapping[str, Any], split: pd.DataFrame) 
 
 
 def log_fold(
-    result: Mapping[str, Any], params: Params, facts: Mapping[str, Any], *, parent: str | None, leaky: bool
+    result: Mapping[str, Any],
+    params: Params,
+    facts: Mapping[str, Any],
+    *,
+    name: str,
+    parent: str | None,
+    leaky: bool,
 ) -> None:
     """Log a fold's network as a run below `parent`."""
     with open_run(
         lineage=f"{facts['id']}.{result['fold']}",
         kind="fold",
-        name=f"fold {result['fold']}",
+        name=f"{name} {result['fold']}",
         parent=parent,
         tags={LEAKY: str(leaky).lower()},
         params=params.flat(),
