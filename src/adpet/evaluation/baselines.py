@@ -76,7 +76,7 @@ def voxel_features(
 
 
 def region_means(volume: npt.NDArray[np.float32], atlas: Atlas) -> FeatureArray:
-    """Mean SUVR of each region of an atlas, in its order.
+    """Return mean SUVR by region, in the atlas's order.
 
     Only positive voxels count, as for the SUVR: what lies outside the field of view is 0. A region that lies
     there as a whole is NaN.
@@ -90,7 +90,7 @@ def region_means(volume: npt.NDArray[np.float32], atlas: Atlas) -> FeatureArray:
 
 
 def meta_roi(regions: FeatureArray, atlas: Atlas, pons: FeatureArray) -> FeatureArray:
-    """FDG meta-ROI over pons, (scans, 1).
+    """Return the FDG meta-ROI over pons, (scans, 1).
 
     Parameters
     ----------

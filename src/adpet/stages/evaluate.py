@@ -89,7 +89,7 @@ def _baselines(split: pd.DataFrame, *, grid_mm: float) -> dict[str, Baseline]:
 def _of_volumes(
     scans: "pd.Series[str]", grid_mm: float
 ) -> tuple[npt.NDArray[np.float32], dict[str, npt.NDArray[np.float32]]]:
-    """Return features of voxels, (scans, blocks), and by baseline of regions, (scans, regions)."""
+    """Return features of voxels and, by baseline, of regions."""
     pons = Atlas(reference_mask("pons", grid_mm).astype(np.int16), {1: "pons"})
     atlases = {"atlas": load_atlas(DESIKAN_KILLIANY, grid_mm), "meta_roi": pons}
     atlases["regions"] = load_atlas(BUILT_IN, grid_mm)
