@@ -140,12 +140,12 @@ def simulate(project: Path, folder: Path, params: Params, *, subjects: int, seed
     run_stages(folder, Path(adpet.__file__).parents[1], "simulate", "ingest", "normalize")
 
 
-def retrain(project: Path, folder: Path, params: Params, *, seed: int) -> Path:
+def retrain(project: Path, folder: Path, *, seed: int) -> Path:
     """Train, evaluate and export with another seed; return the export."""
     (folder / "results").mkdir(parents=True)
     for name in ("src", "data", "dvc.yaml", "dvc.lock", str(paths.TUNE)):
         (folder / name).symlink_to(project / name)
-    write_json(folder / paths.PARAMS, params.with_values({"seed": seed}).model_dump(mode="json"))
+    write_json(folder / paths.PARAMS, read_yaml(project / paths.PARAMS) | {"seed": seed})
     run_stages(folder, project / "src", "train", "evaluate", "export")
     return folder / paths.EXPORT
 
@@ -217,7 +217,7 @@ def main() -> None:
         baselines = ask_baselines(project, fresh, params)
         networks = {f"seed {params.seed}": ask_network(project / paths.EXPORT, fresh)}
         for other in range(params.seed + 1, params.seed + options.training_seeds):
-            export = retrain(project, Path(temporary, str(other)), params, seed=other)
+            export = retrain(project, Path(temporary, str(other)), seed=other)
             networks[f"seed {other}"] = ask_network(export, fresh)
     scores = {name: fresh.scores(asked) for name, asked in (networks | baselines).items()}
     scores["true severity"] = {"auc": fresh.scores((fresh.severity / fresh.severity.max(), 0.5))["auc"]}
