@@ -195,6 +195,13 @@ def test_tune_does_not_follow_from_the_length_of_the_final_training(stages):
     assert not {"train", "train.epochs"} & set(stages["tune"]["params"])
 
 
+@pytest.mark.parametrize("stage", ["simulate", "split"])
+def test_cohort_and_split_stay_when_the_seed_of_the_training_changes(stages, project_root, stage):
+    section = "simulation" if stage == "simulate" else stage
+    assert {key for key in parameters_read(stage, project_root) if "seed" in key} == {f"{section}.seed"}
+    assert stages[stage]["params"] == [section]
+
+
 def test_every_dependency_on_code_exists(stages, project_root):
     paths = {path for stage in stages.values() for path in stage["deps"] if path.startswith("src/")}
     assert [path for path in sorted(paths) if not (project_root / path).exists()] == []

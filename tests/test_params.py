@@ -49,11 +49,13 @@ class TestDefaults:
 
     def test_missing_key_takes_its_default(self):
         params = params_with(
+            seed=7,
             train={"epochs": 3},
             tune={"space": {"zoom": {"high": 0.12}}},
             cohort={"diagnosis_map": {"Patient": "AD"}},
         )
-        assert (params.train.epochs, params.train.batch_size, params.seed) == (3, 32, 2019)
+        assert (params.train.epochs, params.train.batch_size) == (3, 32)
+        assert (params.seed, params.split.seed, params.simulation.seed) == (7, 2019, 2019)
         assert (params.tune.space.zoom.low, params.tune.space.zoom.high) == (0.0, 0.12)
         assert params.cohort.diagnosis_map == {"Patient": "AD"}
 

@@ -63,6 +63,7 @@ Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
 def _each_once(levels: tuple[str, ...]) -> tuple[str, ...]:
@@ -131,6 +132,7 @@ class Compute(Section):
 class Simulation(Section):
     """Simulated cohort: its subjects, scanners and file layout."""
 
+    seed: Seed = 2019
     layout: Literal["bids", "adni"] = "bids"
     messy: bool = False
     ad_subjects: Annotated[int, Field(ge=2)] = 120
@@ -202,6 +204,7 @@ class Slice(Section):
 class Split(Section):
     """Test set and validation folds."""
 
+    seed: Seed = 2019
     unit: Literal["subject", "slice"] = "subject"
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.25
     folds: Annotated[int, Field(ge=0)] = 5
@@ -388,7 +391,7 @@ class Tracking(Section):
 class Params(Section):
     """All of ``params.yaml``."""
 
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 2019
+    seed: Seed = 2019
     compute: Compute = Compute()
     simulation: Simulation = Simulation()
     cohort: Cohort = Cohort()

@@ -12,13 +12,13 @@ from adpet.storage import move, work_dir
 
 def simulation_recipe(params: Params) -> SimulationRecipe:
     """Return the recipe of the simulated cohort."""
-    return SimulationRecipe(seed=params.seed, **params.simulation.model_dump(exclude={"layout", "messy"}))
+    return SimulationRecipe(**params.simulation.model_dump(exclude={"layout", "messy"}))
 
 
 def run(params: Params) -> None:
     """Write the simulated cohort's scans, and their truth."""
     settings = params.simulation
-    with work_dir("simulate", {"seed": params.seed, "simulation": settings.model_dump()}) as work:
+    with work_dir("simulate", settings.model_dump()) as work:
         write_cohort(
             work / "raw",
             work / "truth",

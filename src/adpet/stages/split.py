@@ -19,8 +19,7 @@ from adpet.storage import write_json
 
 def run(params: Params) -> None:
     """Write ``split.csv``, one row per slice, and ``split.json``."""
-    options: dict[str, Any] = params.split.model_dump(include={"test_fraction", "folds"})
-    options["seed"] = params.seed
+    options: dict[str, Any] = params.split.model_dump(include={"test_fraction", "folds", "seed"})
     scans = read_scans(paths.SCANS)
     slices = read_typed(paths.SLICES_TABLE, SLICE_COLUMNS)
     scans = scans[scans["scan"].isin(slices["scan"])]

@@ -1,0 +1,246 @@
+"""Hold a finished project's model against newly simulated subjects.
+
+    python benchmarks/fresh_subjects.py [PROJECT] [--subjects 1000] [--training-seeds 5] [--output FILE]
+
+Simulates a cohort with another `simulation.seed` and normalizes it as the project's. The exported model,
+networks trained again with other seeds (and the same hyperparameters), and every baseline, fitted on the
+project's training subjects, answer for the same scans. Prints each metric with its 95 % interval over
+subjects, the paired differences, and the AUC of the simulator's true severity, which no image can exceed.
+
+Choose settings with one `--simulation-seed`, report another. `--cohort FOLDER` keeps the cohort for the next
+call, also with another project; after a change of the simulation's code, give another folder.
+"""
+
+import argparse
+import contextlib
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+import adpet
+from adpet import paths
+from adpet.cohort.scans import read_scans, read_typed, write_scans
+from adpet.cohort.splits import read_split
+from adpet.evaluation.aggregation import SMALLEST_PROBABILITY, subject_probabilities
+from adpet.evaluation.bootstrap import FloatArray, percentile_interval, subject_resamples
+from adpet.evaluation.comparison import auc_difference
+from adpet.evaluation.metrics import Interval, choose_threshold, level_intervals
+from adpet.imaging.nifti import read_volume
+from adpet.imaging.normalization import to_uint8
+from adpet.imaging.slices import coronal_slices
+from adpet.inference.exported_model import open_model
+from adpet.inference.predictor import _probabilities
+from adpet.params import Params, load_params
+from adpet.stages.common.tables import ALIGNMENT_COLUMNS
+from adpet.stages.evaluate import _baselines
+from adpet.storage import read_yaml, write_json
+
+METRICS = (
+    "auc", "brier", "log_loss", "calibration_slope", "calibration_intercept",
+    "accuracy", "sensitivity", "specificity",
+)  # fmt: skip
+Row = Mapping[str, Interval]
+# Probabilities, and the threshold of their model.
+Asked = tuple[FloatArray, float]
+
+
+class Fresh:
+    """Subjects that no setting has seen, in order, and how answers about them are scored."""
+
+    def __init__(self, cohort: Path, params: Params) -> None:
+        alignment = read_typed(cohort / paths.ALIGNMENT, ALIGNMENT_COLUMNS)
+        scans = read_scans(cohort / paths.SCANS).sort_values("subject")
+        self.scans = scans[scans["scan"].isin(alignment.loc[alignment["passed"], "scan"])]
+        self.set_aside = len(scans) - len(self.scans)
+        self.volumes = cohort / paths.VOLUMES
+        truth = pd.read_csv(cohort / paths.SIMULATED_TRUTH / "severity.tsv", sep="\t", index_col="scan")
+        self.severity = truth.loc[self.scans["scan"], "severity"].to_numpy(np.float64)
+        self.ill = (self.scans["diagnosis"] == "AD").to_numpy()
+        self.options: dict[str, Any] = {"seed": params.seed, "resamples": params.evaluate.resamples}
+        self.counts = subject_resamples(self.ill, **self.options)
+
+    def scores(self, asked: Asked) -> Row:
+        """Return every metric with its interval."""
+        probability, threshold = asked
+        codes = np.arange(self.ill.size)
+        level = level_intervals(self.ill, codes, probability, threshold=threshold, counts=self.counts)
+        found: dict[str, Interval] = {
+            "log_loss": self._mean(losses(probability, self.ill)["log_loss"]),
+            "calibration_slope": self._interval(lambda counts: line(self.ill, counts, probability)[:, 0]),
+            "calibration_intercept": self._interval(lambda counts: line(self.ill, counts, probability)[:, 1]),
+            **{str(name): interval for name, interval in level.items()},
+        }
+        return {name: found[name] for name in METRICS}
+
+    def differences(self, first: Asked, second: Asked) -> Row:
+        """Return the first model's metrics minus the second's, paired."""
+        tables = [self.scans.assign(probability=probability) for probability, _ in (first, second)]
+        mine, theirs = (losses(probability, self.ill) for probability, _ in (first, second))
+        scores = {name: self._mean(mine[name] - theirs[name]) for name in mine}
+        return {"auc": auc_difference(*tables, **self.options), **scores}
+
+    def _mean(self, values: FloatArray) -> Interval:
+        return self._interval(lambda counts: counts @ values / values.size)
+
+    def _interval(self, statistic: Callable[[FloatArray], FloatArray]) -> Interval:
+        low, high = percentile_interval(statistic(self.counts))
+        return {"value": float(statistic(np.ones((1, self.ill.size)))[0]), "low": low, "high": high}
+
+
+# Simple: until `level_intervals` has these metrics, and differences.
+def losses(probability: FloatArray, truth: npt.NDArray[np.bool_]) -> dict[str, FloatArray]:
+    right = np.where(truth, probability, 1 - probability)
+    return {"brier": (1 - right) ** 2, "log_loss": -np.log(right.clip(SMALLEST_PROBABILITY))}
+
+
+def line(truth: npt.NDArray[np.bool_], counts: FloatArray, probability: FloatArray) -> FloatArray:
+    """Regress the diagnosis on the logit in each resample, by Newton's method: slope, intercept."""
+    inside = probability.clip(SMALLEST_PROBABILITY, 1 - SMALLEST_PROBABILITY)
+    design = np.column_stack([np.log(inside / (1 - inside)), np.ones(inside.size)])
+    products = np.einsum("ni,nj->nij", design, design).reshape(-1, 4)
+    found = np.zeros((len(counts), 2))
+    for _ in range(20):
+        expected = 1 / (1 + np.exp(-np.clip(found @ design.T, -500, 500)))
+        curvature = (counts * expected * (1 - expected)) @ products + 1e-6 * np.eye(2).ravel()
+        gradient = (counts * (truth - expected)) @ design
+        found += np.linalg.solve(curvature.reshape(-1, 2, 2), gradient[..., None])[..., 0]
+    return found
+
+
+def run_stages(folder: Path, code: Path, *names: str) -> None:
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW", "DVC"))}
+    for name in names:
+        command, environment = [sys.executable, "-m", "adpet", name], kept | {"PYTHONPATH": str(code)}
+        subprocess.run(command, cwd=folder, env=environment, check=True, stdout=sys.stderr)
+
+
+def simulate(project: Path, folder: Path, params: Params, *, subjects: int, seed: int) -> None:
+    """Fill a project folder with the new cohort, normalized as the project's."""
+    recipe = params.simulation.model_dump() | {
+        "ad_subjects": subjects // 2,
+        "cn_subjects": (subjects + 1) // 2,
+    }
+    recipe |= {"seed": seed, "followup_fraction": 0.0, "messy": False, "layout": "bids"}
+    settings = {"simulation": recipe} | params.model_dump(mode="json", include={"compute", "normalize"})
+    if (folder / paths.ALIGNMENT).exists() and read_yaml(folder / paths.PARAMS) == settings:
+        return
+    (folder / paths.ALIGNMENT).unlink(missing_ok=True)
+    (folder / "data").mkdir(parents=True, exist_ok=True)
+    if not (folder / paths.TEMPLATES).exists():
+        (folder / paths.TEMPLATES).symlink_to(project / paths.TEMPLATES)
+    write_json(folder / paths.PARAMS, settings)
+    run_stages(folder, Path(adpet.__file__).parents[1], "simulate", "ingest", "normalize")
+
+
+def retrain(project: Path, folder: Path, *, seed: int) -> Path:
+    """Train, evaluate and export with another seed; return the export."""
+    (folder / "results").mkdir(parents=True)
+    for name in ("src", "data", "dvc.yaml", "dvc.lock", str(paths.TUNE)):
+        (folder / name).symlink_to(project / name)
+    write_json(folder / paths.PARAMS, read_yaml(project / paths.PARAMS) | {"seed": seed})
+    run_stages(folder, project / "src", "train", "evaluate", "export")
+    return folder / paths.EXPORT
+
+
+def ask_network(export: Path, fresh: Fresh) -> Asked:
+    """Return what the exported model answers, as users see it."""
+    model = open_model(export)
+    probability = []
+    for scan in fresh.scans["scan"]:
+        volume = read_volume(fresh.volumes / f"{scan}.nii")
+        planes = coronal_slices(volume.data, volume.affine, model.grid)
+        _, per_slice = model.network(to_uint8(planes, window=tuple(model.document["slices"]["window"])))
+        probability.append(_probabilities(per_slice, model)["probability_of_ad"])
+    return np.array(probability, dtype=np.float64), model.document["threshold"]
+
+
+def ask_baselines(project: Path, fresh: Fresh, params: Params) -> dict[str, Asked]:
+    """Return what every baseline answers, fitted on the project's training subjects."""
+    split = read_split(project / paths.SPLIT)
+    trained = split[split["part"] != "test"].drop_duplicates("scan")
+    known = read_scans(project / paths.SCANS)
+    # Both cohorts number their subjects from 1.
+    new = fresh.scans.assign(**{key: "fresh-" + fresh.scans[key] for key in ("scan", "subject", "path")})
+    volumes = {scan: project / paths.VOLUMES / f"{scan}.nii" for scan in trained["scan"]}
+    volumes |= {f"fresh-{scan}": fresh.volumes / f"{scan}.nii" for scan in fresh.scans["scan"]}
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        paths.VOLUMES.mkdir(parents=True)
+        for scan, volume in volumes.items():
+            (paths.VOLUMES / f"{scan}.nii").symlink_to(volume)
+        write_scans(paths.SCANS, pd.concat([known[known["scan"].isin(trained["scan"])], new]))
+        both = pd.concat([trained, new[["scan", "subject", "diagnosis"]].assign(index=0, part="test")])
+        found = _baselines(both, grid_mm=params.normalize.grid_mm)
+    return {
+        name: (
+            test.sort_values("subject")["probability"].to_numpy(np.float64),
+            choose_threshold(subject_probabilities(out_of_fold, aggregation="mean_logit")),
+        )
+        for name, (test, out_of_fold) in found.items()
+    }
+
+
+def table(rows: Mapping[str, Row]) -> str:
+    def text(one: Any) -> str:
+        return f"{one['value']:.3f} ({one['low']:.3f} to {one['high']:.3f})" if isinstance(one, dict) else ""
+
+    return pd.DataFrame.from_dict(dict(rows), orient="index").map(text).to_string()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument(
+        "project", nargs="?", type=Path, default=Path(), help="finished (default: this folder)"
+    )
+    parser.add_argument("--subjects", type=int, default=1_000, help="half of them AD")
+    parser.add_argument("--simulation-seed", type=int, help="default: the project's plus 1")
+    parser.add_argument("--training-seeds", type=int, default=5, help="trainings in all; 1 trains none again")
+    parser.add_argument("--cohort", type=Path, help="folder that keeps the new cohort (default: none)")
+    parser.add_argument("--output", type=Path, help="JSON file of the results")
+    options = parser.parse_args()
+    project = options.project.resolve()
+    params = load_params(project / paths.PARAMS)
+    seed = params.simulation.seed + 1 if options.simulation_seed is None else options.simulation_seed
+    if seed == params.simulation.seed:
+        sys.exit(f"--simulation-seed: required another seed than the project's cohort has; received {seed}")
+    with tempfile.TemporaryDirectory() as temporary:
+        cohort = (options.cohort or Path(temporary, "cohort")).resolve()
+        simulate(project, cohort, params, subjects=options.subjects, seed=seed)
+        fresh = Fresh(cohort, params)
+        baselines = ask_baselines(project, fresh, params)
+        networks = {f"seed {params.seed}": ask_network(project / paths.EXPORT, fresh)}
+        for other in range(params.seed + 1, params.seed + options.training_seeds):
+            export = retrain(project, Path(temporary, str(other)), seed=other)
+            networks[f"seed {other}"] = ask_network(export, fresh)
+    scores = {name: fresh.scores(asked) for name, asked in (networks | baselines).items()}
+    scores["true severity"] = {"auc": fresh.scores((fresh.severity / fresh.severity.max(), 0.5))["auc"]}
+    differences = {
+        f"{network} - {baseline}": fresh.differences(networks[network], baselines[baseline])
+        for network in networks
+        for baseline in baselines
+    }
+    values = pd.DataFrame(
+        {name: {key: one["value"] for key, one in scores[name].items()} for name in networks}
+    )
+    spread = values.T.agg(["mean", "min", "max"])
+    print(
+        f"{fresh.ill.size} new subjects, {fresh.ill.sum()} of them AD (simulation.seed {seed}; "
+        f"{fresh.set_aside} scans set aside)\n{table(scores)}\n\n"
+        f"paired differences\n{table(differences)}\n\n"
+        f"{len(networks)} training seeds\n{spread.round(3).to_string()}"
+    )
+    if options.output:
+        document = {"subjects": fresh.ill.size, "set_aside": fresh.set_aside, "simulation_seed": seed}
+        document |= {"scores": scores, "differences": differences, "spread": spread.to_dict()}
+        write_json(options.output, document)
+
+
+if __name__ == "__main__":
+    main()
