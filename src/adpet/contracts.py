@@ -85,11 +85,19 @@ class Scores(Contract):
     sensitivity: Estimate
     specificity: Estimate
     brier: Estimate
+    log_loss: Estimate
     calibration_error: Estimate
     confusion: Confusion
 
 
-class BaselineScores(Scores):
+class SubjectScores(Scores):
+    """Metrics per subject, with the calibration line."""
+
+    calibration_slope: Estimate
+    calibration_intercept: Estimate
+
+
+class BaselineScores(SubjectScores):
     """Metrics of a baseline per subject, at its own threshold."""
 
     threshold: float
@@ -112,18 +120,33 @@ class SplitLeakage(Contract):
     leaky: int
 
 
+class Differences(Contract):
+    """Paired differences, network minus baseline."""
+
+    auc: Estimate
+    brier: Estimate
+    log_loss: Estimate
+
+
+class Oracle(Contract):
+    """AUC of the simulated severity: any network's ceiling."""
+
+    auc: Estimate
+
+
 class Metrics(Contract):
-    """``results/evaluate/metrics.json``; ``differences`` are paired AUC differences."""
+    """``results/evaluate/metrics.json``."""
 
     stage: ClassVar[str] = "evaluate"
 
-    subject: Scores
+    subject: SubjectScores
     slice: Scores
     threshold: float
     counts: Counts
     baselines: dict[str, BaselineScores]
-    differences: dict[str, Estimate]
+    differences: dict[str, Differences]
     leakage: SplitLeakage
+    oracle: Annotated[Oracle | None, Field(description="Of simulated subjects only.")] = None
 
 
 class Lineage(Contract):

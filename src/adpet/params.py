@@ -375,7 +375,8 @@ class Promotion(Section):
     """Conditions of `adpet promote`."""
 
     min_auc_lower: Fraction = 0.8
-    baseline_margin: Fraction = 0.0
+    calibration_slope: Interval = (0.8, 1.25)
+    baseline_margin: Fraction = 0.05
     champion_margin: Fraction = 0.05
     min_subjects: Annotated[int, Field(ge=2)] = 10
 

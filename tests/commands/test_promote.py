@@ -11,7 +11,7 @@ from adpet.tracking import promotion
 from adpet.tracking.promotion import Decision, History, Promotion, Rollback
 
 MET = Condition("AUC", met=True, text="0.950 (95 % interval 0.900 to 0.980); required: lower end over 0.8")
-MISSED = Condition("region baseline", met=False, text="AUC difference +0.000")
+MISSED = Condition("baseline", met=False, text="AUC difference +0.000")
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ class TestPromote:
     def test_a_yes_is_printed_with_every_condition(self, promote, capsys):
         asked = promote(result(MET, moved=True, before=1))
         assert asked["version"] == "challenger"
-        assert (asked["rule"].baseline_margin, asked["rule"].resamples, asked["forced"]) == (0.0, 2000, None)
+        assert (asked["rule"].baseline_margin, asked["rule"].resamples, asked["forced"]) == (0.05, 2000, None)
         assert capsys.readouterr().out.splitlines() == [
             "met      AUC              0.950 (95 % interval 0.900 to 0.980); required: lower end over 0.8",
             "",
@@ -53,17 +53,17 @@ class TestPromote:
         with pytest.raises(SystemExit) as stopped:
             promote(result(MET, MISSED), "2")
         assert str(stopped.value) == (
-            "adpet promote: models:/adpet/2: required every condition; not met: region baseline; improve the "
+            "adpet promote: models:/adpet/2: required every condition; not met: baseline; improve the "
             'model, or decide otherwise with: adpet promote 2 --force --reason "..."'
         )
         lines = capsys.readouterr().out.splitlines()
-        assert lines[1] == "NOT MET  region baseline  AUC difference +0.000"
+        assert lines[1] == "NOT MET  baseline         AUC difference +0.000"
         assert lines[-1] == "adpet version 2 does not become the champion"
 
     def test_a_dry_run_says_what_would_be_and_has_the_same_exit_status(self, promote, capsys):
         assert promote(result(MET), "--dry-run")["dry_run"] is True
         assert "would become the champion; nothing was changed" in capsys.readouterr().out
-        with pytest.raises(SystemExit, match="not met: region baseline"):
+        with pytest.raises(SystemExit, match="not met: baseline"):
             promote(result(MISSED), "--dry-run")
         capsys.readouterr()
         promote(result(MISSED), "--dry-run", "--force", "--reason", "demo")

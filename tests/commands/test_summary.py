@@ -3,7 +3,7 @@
 import pytest
 
 from adpet.commands.summary import run
-from adpet.contracts import Counts, LeakageDocument, Metrics, Scores, write_contract
+from adpet.contracts import Counts, LeakageDocument, Metrics, Scores, SubjectScores, write_contract
 from adpet.errors import InputError
 from adpet.paths import AUDIT, CROSS_VALIDATION_SUMMARY, FINDINGS, METRICS, VERSION
 from adpet.storage import write_json
@@ -16,18 +16,20 @@ def results(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     def write(*, leaky=False, **found):
-        write_json(FINDINGS, {"warnings": [], "not_beaten": [], "beaten": []} | found)
+        write_json(FINDINGS, {key: [] for key in ("warnings", "not_beaten", "beaten", "limits")} | found)
         cells = ("true_positive", "false_negative", "false_positive", "true_negative")
-        names = [name for name in Scores.model_fields if name != "confusion"]
+        names = [name for name in SubjectScores.model_fields if name != "confusion"]
         scores = {**dict.fromkeys(names, INTERVAL), "confusion": dict.fromkeys(cells, 1)}
+        of_slices = {name: score for name, score in scores.items() if name in Scores.model_fields}
         metrics = {
             "subject": scores,
-            "slice": scores,
+            "slice": of_slices,
             "threshold": 0.5,
             "counts": dict.fromkeys(Counts.model_fields, 44),
             "baselines": {} if leaky else {"voxels": {**scores, "threshold": 0.5}},
             "differences": {},
             "leakage": {"leaky": int(leaky)},
+            "oracle": {"auc": INTERVAL},
         }
         write_contract(METRICS, metrics, Metrics)
         version = {"name": "adpet", "version": 3, "alias": "challenger", "lineage": "0123456789abcdef"}
@@ -56,6 +58,7 @@ def test_summary_has_auc_interval_version_and_next_commands(results):
     text = run()
     assert "0.950 (95 % interval 0.880 to 0.990) on 44 held-out subjects" in text
     assert "baseline: voxels" in text
+    assert "ceiling           0.950 (95 % interval 0.880 to 0.990) AUC, true severity" in text
     assert "inconclusive: the network never fitted" in text
     assert "accuracy +13 points with true labels, +41 points with shuffled labels" in text
     assert "adpet version 3, alias challenger" in text

@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import minimize
 
 from adpet.evaluation.bootstrap import (
+    STEEPEST,
     bins_for,
+    calibration_lines,
     equal_mass_bins,
     exact_interval,
     metric_intervals,
@@ -45,6 +48,52 @@ class TestResampledMetrics:
             bins = equal_mass_bins(probability, bins=bins_for(6))[drawn]
             gaps = [(expected[1] - expected[0])[bins == code].sum() for code in range(2)]
             assert found["calibration_error"][number] == pytest.approx(np.abs(gaps).sum() / drawn.size)
+
+
+class TestCalibrationLines:
+    def line(self, truth, logit, counts=None):
+        sums = subject_sums(truth, np.arange(truth.size), 1 / (1 + np.exp(-logit)), threshold=0.5)
+        counts = np.ones((1, truth.size)) if counts is None else counts
+        return np.column_stack(list(calibration_lines(sums, counts).values()))
+
+    def test_line_has_the_largest_penalised_likelihood(self):
+        rng, truth = np.random.default_rng(0), _truth(15)
+        logit = rng.normal(size=30) + 2 * truth - 0.5
+        counts = subject_resamples(truth, resamples=4, seed=0)
+
+        def loss(values, count):
+            fitted = 1 / (1 + np.exp(-(values[1] + values[0] * logit)))
+            weight, design = count * fitted * (1 - fitted), np.column_stack([np.ones(30), logit])
+            information = (design.T * weight) @ design
+            return (
+                -count @ np.log(np.where(truth, fitted, 1 - fitted)) - np.linalg.slogdet(information)[1] / 2
+            )
+
+        for count, found in zip(counts, self.line(truth, logit, counts), strict=True):
+            best = minimize(
+                loss, [1, 0], args=(count,), method="Nelder-Mead", options={"xatol": 1e-7, "fatol": 1e-10}
+            )
+            assert found == pytest.approx(best.x, abs=1e-4)
+
+    def test_many_calibrated_subjects_have_slope_1_and_bolder_or_shifted_ones_do_not(self):
+        rng = np.random.default_rng(1)
+        logit = rng.normal(size=20_000) * 1.5
+        truth = rng.random(logit.size) < 1 / (1 + np.exp(-logit))
+        for told, expected in ((logit, (1, 0)), (4 * logit, (0.25, 0)), (logit / 2 + 1, (2, -2))):
+            assert self.line(truth, told)[0] == pytest.approx(expected, abs=0.12)
+
+    @pytest.mark.parametrize("spread", [0.0, 0.01, 3.0, 15.0])
+    def test_separable_and_constant_probabilities_have_a_finite_line(self, spread):
+        truth = _truth(10)
+        found = self.line(truth, spread * (truth - 0.3), subject_resamples(truth, resamples=50, seed=0))
+        assert np.isfinite(found).all()
+        assert (found[:, 0] > 0).all() == (spread > 0)
+
+    def test_slope_interval_of_separated_subjects_has_no_upper_limit(self):
+        truth = _truth(10)
+        sums = subject_sums(truth, np.arange(20), np.where(truth, 0.9, 0.1), threshold=0.5)
+        found = metric_intervals(sums, subject_resamples(truth, resamples=50, seed=0))["calibration_slope"]
+        assert found[0] < 1 < found[1] == STEEPEST
 
 
 def test_interval_of_perfect_scores_matches_published_bounds():

@@ -5,13 +5,13 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score
 
 from adpet.errors import InputError
 from adpet.evaluation.aggregation import Pooling, subject_probabilities
 from adpet.evaluation.baselines import FACTS as BASELINE_FACTS
 from adpet.evaluation.baselines import baseline_predictions, fact_model
-from adpet.evaluation.comparison import auc_difference, findings, subgroup_table, subject_facts
+from adpet.evaluation.comparison import COMPARED, findings, paired_differences, subgroup_table, subject_facts
 from adpet.evaluation.metrics import evaluation
 
 
@@ -31,46 +31,50 @@ def _scores(separation, *, seed, subjects=120):
     return np.random.default_rng(seed).normal(size=subjects) + separation * (np.arange(subjects) % 2)
 
 
-def _difference(network, baseline):
-    return auc_difference(network, baseline, seed=0, resamples=500)
+def _differences(network, baseline):
+    return paired_differences(network, baseline, seed=0, resamples=500)
 
 
 class TestDifference:
-    def test_auc_difference_matches_scikit_learn(self):
+    def test_differences_match_scikit_learn(self):
         network, baseline = _subjects(_scores(2.0, seed=0)), _subjects(_scores(1.0, seed=1))
-        areas = [roc_auc_score(t["diagnosis"] == "AD", t["probability"]) for t in (network, baseline)]
-        found = _difference(network, baseline)
-        assert found["value"] == pytest.approx(areas[0] - areas[1])
-        assert found["low"] < found["value"] < found["high"]
+        found = _differences(network, baseline)
+        for name, score in zip(COMPARED, (roc_auc_score, brier_score_loss, log_loss), strict=True):
+            first, second = (score(t["diagnosis"] == "AD", t["probability"]) for t in (network, baseline))
+            assert found[name]["value"] == pytest.approx(first - second)
+            assert found[name]["low"] < found[name]["value"] < found[name]["high"]
 
-    def test_auc_difference_is_paired(self):
+    @pytest.mark.parametrize("name", COMPARED)
+    def test_differences_are_paired(self, name):
         scores = _scores(1.5, seed=0)
         near = scores + 0.3 * np.random.default_rng(9).normal(size=scores.size)
         width = {}
-        for name, other in (("like", near), ("unlike", _scores(1.5, seed=1))):
-            found = _difference(_subjects(scores), _subjects(other))
-            width[name] = found["high"] - found["low"]
+        for kind, other in (("like", near), ("unlike", _scores(1.5, seed=1))):
+            found = _differences(_subjects(scores), _subjects(other))[name]
+            width[kind] = found["high"] - found["low"]
         assert width["like"] < 0.5 * width["unlike"]
 
     def test_two_perfect_models_on_few_subjects_keep_a_wide_interval(self):
         perfect = _subjects(_scores(40.0, seed=0, subjects=12))
-        found = _difference(perfect, perfect)
+        found = _differences(perfect, perfect)["auc"]
         assert found["value"] == 0
         assert found["low"] < -0.1
         assert found["high"] > 0.1
 
     def test_different_subjects_are_refused(self):
         with pytest.raises(InputError, match="the same subjects in both tables; received 120 and 119"):
-            _difference(_subjects(_scores(1.0, seed=0)), _subjects(_scores(1.0, seed=0)).iloc[1:])
+            _differences(_subjects(_scores(1.0, seed=0)), _subjects(_scores(1.0, seed=0)).iloc[1:])
 
 
-def _metrics(**leads):
-    areas = {"value": 0.6, "low": 0.45, "high": 0.7}
+def _metrics(brier=(0.01, -0.01, 0.03), log_loss=(0.0, -0.1, 0.1), **leads):
+    def interval(numbers):
+        return dict(zip(("value", "low", "high"), numbers, strict=True))
+
+    proper = {"brier": interval(brier), "log_loss": interval(log_loss)}
     return {
-        "baselines": {name: {"auc": areas} for name in leads},
-        "differences": {
-            name: dict(zip(("value", "low", "high"), lead, strict=True)) for name, lead in leads.items()
-        },
+        "counts": {"subjects": 60, "subjects_ad": 29, "subjects_cn": 31},
+        "baselines": {name: {"auc": interval((0.6, 0.45, 0.7))} for name in leads},
+        "differences": {name: {"auc": interval(lead), **proper} for name, lead in leads.items()},
     }
 
 
@@ -79,10 +83,23 @@ class TestFindings:
         found = findings(_metrics(regions=(-0.01, -0.06, 0.03), scanner=(0.4, 0.2, 0.5)))
         assert "\n".join(found["not_beaten"]) == (
             "The network does not beat the disease-informed region baseline "
-            "(AUC difference -0.01, 95 % interval -0.06 to 0.03)"
+            "(AUC difference -0.01, 95 % interval -0.06 to 0.03); no clear difference by Brier score "
+            "(+0.010, -0.010 to +0.030) and log loss (+0.000, -0.100 to +0.100)"
         )
         assert found["beaten"][0].startswith("The network beats the scanner baseline")
         assert found["warnings"] == []
+        (limits,) = found["limits"]
+        assert limits.startswith(
+            "On 60 subjects (29 AD, 31 CN) the comparison with the region baseline can see "
+        )
+        assert "AUC differences from 0.04 (half the interval's width), no smaller ones" in limits
+
+    def test_proper_scores_are_called_better_or_worse_only_if_clear(self):
+        metrics = _metrics(brier=(0.07, 0.04, 0.09), log_loss=(-0.1, -0.2, -0.05), site=(0.0, -0.1, 0.1))
+        (sentence,) = findings(metrics)["not_beaten"]
+        assert sentence.endswith(
+            "; worse by Brier score (+0.070, +0.040 to +0.090); better by log loss (-0.100, -0.200 to -0.050)"
+        )
 
     @given(st.floats(-1, 1), st.floats(0, 1), st.floats(0, 1))
     def test_network_beats_baseline_only_if_the_interval_is_above_zero(self, value, below, above):
@@ -103,9 +120,9 @@ def _scanner_metrics(*, confounded, subjects=120):
     test, held_out = baseline_predictions(
         scans[facts], scans.drop(columns="probability"), training=training, model=fact_model(facts)
     )
-    scored = evaluation(test, held_out, pooling=Pooling(), seed=0, resamples=200)["subject"]
-    lead = _difference(scans[~training], subject_probabilities(test, Pooling()))
-    return {"baselines": {"scanner": scored}, "differences": {"scanner": lead}}
+    scored = evaluation(test, held_out, pooling=Pooling(), seed=0, resamples=200)
+    lead = _differences(scans[~training], subject_probabilities(test, Pooling()))
+    return scored | {"baselines": {"scanner": scored["subject"]}, "differences": {"scanner": lead}}
 
 
 def test_only_a_confounded_scanner_gives_a_warning():

@@ -25,6 +25,7 @@ from adpet.evaluation.metrics import (
 )
 
 NAMES = set(get_args(MetricName))
+LINE = {"calibration_slope", "calibration_intercept"}
 
 
 def _subjects(diagnoses, probabilities):
@@ -48,6 +49,7 @@ class TestClassificationMetrics:
         mean = (found["sensitivity"] + found["specificity"]) / 2
         assert found["balanced_accuracy"] == pytest.approx(mean)
         assert found["brier"] == pytest.approx(np.mean((probability - truth) ** 2))
+        assert found["log_loss"] == pytest.approx(sk.log_loss(truth, probability.clip(1e-7, 1 - 1e-7)))
         levels = np.unique(probability)[::-1]
         precision = np.array([truth[probability >= level].mean() for level in levels])
         recall = np.array([(probability[truth] >= level).mean() for level in levels])
@@ -91,10 +93,13 @@ class TestBootstrap:
 
     @pytest.mark.parametrize("separation", [0.0, 1.0, 3.0, 9.0])
     def test_intervals_hold_the_value_and_stay_between_0_and_1(self, make_predictions, separation):
-        for level in self._intervals(make_predictions(separation=separation)).values():
-            assert set(level) == NAMES
-            for interval in level.values():
-                assert 0 <= interval["low"] <= interval["value"] <= interval["high"] <= 1
+        found = self._intervals(make_predictions(separation=separation))
+        assert (set(found["subject"]), set(found["slice"])) == (NAMES, NAMES - LINE)
+        for level in found.values():
+            for name, interval in level.items():
+                assert interval["low"] <= interval["value"] <= interval["high"]
+                if name not in LINE | {"log_loss"}:
+                    assert 0 <= interval["low"] <= interval["high"] <= 1
 
     def test_cluster_bootstrap_is_wider_than_drawing_slices(self, make_predictions):
         table = make_predictions(slices=30, within=0.1, separation=1.5)

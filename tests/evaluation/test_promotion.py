@@ -1,4 +1,4 @@
-"""Promotion: five conditions, each with its numbers."""
+"""Promotion: six conditions, each with its numbers."""
 
 import json
 import re
@@ -10,15 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adpet.contracts import Estimate, LeakageTest, Metrics, Scores, TrainingRun
+from adpet.contracts import Differences, Estimate, LeakageTest, Metrics, SubjectScores, TrainingRun
 from adpet.errors import InputError
 from adpet.evaluation.promotion import Evidence, Rule, common_subjects, conditions, evidence_digest
+from adpet.params import Promotion
 
-RULE = Rule(
-    min_auc_lower=0.8, baseline_margin=0.0, champion_margin=0.05, min_subjects=10, seed=1, resamples=500
-)
+RULE = Rule(**Promotion().model_dump(), seed=1, resamples=500)
 AUC = {"value": 0.95, "low": 0.9, "high": 0.98}
-LEAD = {"value": 0.05, "low": 0.01, "high": 0.09}
+LEAD = {"value": 0.0, "low": -0.04, "high": 0.04}
+SLOPE = {"value": 1.4, "low": 1.2, "high": 1.7}
 
 
 def answers(separation=2.0, *, noise=0.0, subjects=80, first=0, seed=3):
@@ -44,7 +44,9 @@ def evidence(table=None, **changes):
         audit="clean",
         audit_reason="with shuffled labels new subjects are at chance (p = 0.4)",
         auc=AUC,
-        region_lead=LEAD,
+        slope=SLOPE,
+        baseline="regions",
+        lead=LEAD,
     )
     return replace(whole, **changes)
 
@@ -58,7 +60,7 @@ class TestWithoutAChampion:
         found = conditions(evidence(), None, RULE)
         assert all(condition.met for condition in found)
         assert [condition.name for condition in found] == [
-            "new subjects", "leakage test", "AUC", "region baseline", "champion"
+            "new subjects", "leakage test", "AUC", "calibration", "baseline", "champion"
         ]  # fmt: skip
 
     @pytest.mark.parametrize(
@@ -70,8 +72,10 @@ class TestWithoutAChampion:
             ({"audit": "invalid"}, "leakage test", "invalid: with shuffled labels"),
             ({"audit": "inconclusive"}, "leakage test", "inconclusive: "),
             ({"auc": AUC | {"low": 0.8}}, "AUC", "0.950 .95 % interval 0.800 to 0.980.; required: lower end over 0.8"),
-            ({"region_lead": LEAD | {"low": 0.0}}, "region baseline", "required: lower end over 0, a win"),
-            ({"region_lead": None}, "region baseline", "it was not scored"),
+            ({"slope": SLOPE | {"low": 1.3}}, "calibration", "an interval that overlaps 0.8 to 1.25"),
+            ({"slope": SLOPE | {"low": 0.5, "high": 0.7}}, "calibration", "slope 1.400 .* 0.500 to 0.700"),
+            ({"lead": LEAD | {"low": -0.05}}, "baseline", r"region: .*required: lower end over -0.05$"),
+            ({"baseline": None, "lead": None}, "baseline", "none of atlas, regions was scored"),
         ],
     )  # fmt: skip
     def test_single_unmet_condition_says_why(self, changes, name, text):
@@ -79,11 +83,9 @@ class TestWithoutAChampion:
         assert list(found) == [name]
         assert re.search(text, found[name])
 
-    def test_margin_accepts_a_tie_with_the_region_baseline(self):
-        rule = replace(RULE, baseline_margin=0.05)
-        assert not missed(evidence(region_lead={"value": 0.0, "low": -0.04, "high": 0.04}), rule=rule)
-        found = missed(evidence(region_lead={"value": -0.03, "low": -0.06, "high": 0.0}), rule=rule)
-        assert "required: lower end over -0.05" in found["region baseline"]
+    def test_margin_of_zero_asks_for_a_win_over_the_baseline(self):
+        found = missed(evidence(), rule=replace(RULE, baseline_margin=0.0))
+        assert found["baseline"].endswith("required: lower end over 0, a win")
 
 
 class TestAgainstAChampion:
@@ -97,6 +99,12 @@ class TestAgainstAChampion:
         assert list(found) == ["champion"]
         assert "AUC difference -0." in found["champion"]
         assert "on 80 subjects (40 AD, 40 CN) that both were tested on; required: " in found["champion"]
+
+    def test_challenger_with_the_same_ranks_and_a_worse_brier_score_fails(self):
+        timid = answers().assign(probability=lambda table: 0.45 + 0.1 * table["probability"])
+        found = missed(evidence(timid), evidence())
+        assert "AUC difference +0.000 (95 % interval +0.000 to +0.000)" in found["champion"]
+        assert found["champion"].endswith("required: lower end not over 0 (not clearly worse)")
 
     def test_subject_with_changed_diagnosis_is_excluded(self):
         changed = answers()
@@ -142,7 +150,11 @@ class TestEvidence:
         assert evidence_digest(text) == evidence_digest(evidence().to_json())
         assert not missed(other, one)
 
-    def test_results_of_a_run_keep_hashed_subjects_in_hash_order_and_nothing_else(self):
+    @pytest.mark.parametrize(
+        ("baselines", "chosen"),
+        [(["voxels"], None), (["voxels", "regions"], "regions"), (["regions", "atlas"], "atlas")],
+    )
+    def test_results_of_a_run_keep_hashed_subjects_and_the_neutral_baseline(self, baselines, chosen):
         table = answers().assign(called="AD", session="20090811", age=75).sample(frac=1, random_state=1)
         estimate = Estimate(**AUC)
         found = Evidence.of(
@@ -150,13 +162,15 @@ class TestEvidence:
             trained=TrainingRun.model_construct(trained_on=["b", "a"], validated_on=["a"], leaky=False),
             audit=LeakageTest.model_construct(verdict="clean", reason="so"),
             metrics=Metrics.model_construct(
-                subject=Scores.model_construct(auc=estimate), differences={"voxels": estimate}
+                subject=SubjectScores.model_construct(auc=estimate, calibration_slope=estimate),
+                differences=dict.fromkeys(baselines, Differences.model_construct(auc=estimate)),
             ),
         )
         document = json.loads(found.to_json())
         assert set(document["tested"]) == {"subject", "diagnosis", "probability"}
         assert document["tested"]["subject"] == sorted(table["subject"])
-        assert (document["known"], document["auc"], document["region_lead"]) == (["a", "b"], AUC, None)
+        assert (document["known"], document["auc"], document["slope"]) == (["a", "b"], AUC, AUC)
+        assert (document["baseline"], document["lead"]) == (chosen, chosen and AUC)
 
     @pytest.mark.parametrize("text", ["", "[]", "{}", '{"tested": {}, "known": 3}'])
     def test_malformed_evidence_is_refused_in_one_line(self, text):

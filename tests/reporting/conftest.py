@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from adpet.evaluation.comparison import COMPARED
 from adpet.evaluation.saliency import SCORES
 
 AGES, PEOPLE = {"known": 18, "mean": 74.0, "sd": 7.0}, {"F": 9, "M": 9, "unknown": 0}
@@ -122,11 +123,12 @@ def evaluated(make_predictions):
     test, validation = make_predictions(), make_predictions(prefix="val-", seed=1)
     metrics = evaluation(test, validation, pooling=Pooling(), seed=0, resamples=100)
     lead = {"value": 0.1, "low": 0.02, "high": 0.2}
-    names = ("regions", "voxels", "site")
+    area, names = {"value": 0.7, "low": 0.5, "high": 0.85}, ("regions", "voxels", "site")
     metrics |= {
-        "baselines": {key: {"auc": {"value": 0.7, "low": 0.5, "high": 0.85}} for key in names},
-        "differences": dict.fromkeys(names, lead),
+        "baselines": dict.fromkeys(names, dict.fromkeys(COMPARED, area)),
+        "differences": dict.fromkeys(names, dict.fromkeys(COMPARED, lead)),
         "leakage": {"leaky": 0},
+        "oracle": {"auc": {"value": 0.99, "low": 0.97, "high": 1.0}},
     }
     subjects = subject_probabilities(test, Pooling())
     facts = subjects[["subject"]].assign(age="65 to 74", sex="F", site="S01", scanner="HR+")
@@ -154,7 +156,8 @@ def make_documents(evaluated):
     def make(*, lead=None, leaky=False, **changes):
         metrics, tables = evaluated
         if lead is not None:
-            metrics = metrics | {"differences": {"regions": lead, "voxels": lead, "site": lead}}
+            scores = dict.fromkeys(COMPARED, lead)
+            metrics = metrics | {"differences": dict.fromkeys(("regions", "voxels", "site"), scores)}
         if leaky:
             metrics = metrics | {"baselines": {}, "differences": {}, "leakage": {"leaky": 1}}
         history = pd.DataFrame({"epoch": [0, 1, 2], "loss": [0.7, 0.5, 0.4], "val_loss": [0.7, 0.5, 0.6]})

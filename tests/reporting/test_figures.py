@@ -133,7 +133,7 @@ class TestPerformance:
         metrics, _ = evaluated
         lead = {"value": -0.02, "low": -0.1, "high": 0.05}
         figure = performance_figures.baselines_figure(
-            metrics | {"differences": dict.fromkeys(metrics["differences"], lead)}
+            metrics | {"differences": {name: {"auc": lead} for name in metrics["differences"]}}
         )
         texts, names = _texts(figure), [label.get_text() for label in figure.axes[0].get_yticklabels()]
         assert names == ["Network", "Disease-informed region", "Voxel", "Site"]

@@ -138,13 +138,21 @@ class TestAccessibility:
 class TestContent:
     @pytest.mark.parametrize("name", MEASURES)
     def test_metrics_are_those_of_the_evaluation(self, documents, page, name):
-        subject, single = (documents.metrics[level][name] for level in ("subject", "slice"))
+        subject, single = (documents.metrics[level].get(name) for level in ("subject", "slice"))
         expected = [
             text
             for metric in (subject, single)
+            if metric
             for text in (f"{metric['value']:.3f}", f"{metric['low']:.3f} to {metric['high']:.3f}")
         ]
-        assert page.row(MEASURES[name]) == [MEASURES[name], *expected]
+        cells = [cell.replace("\N{MINUS SIGN}", "-") for cell in page.row(MEASURES[name])]
+        assert cells[: len(expected) + 1] == [MEASURES[name], *expected]
+
+    def test_models_are_compared_by_auc_and_brier_score_below_the_ceiling(self, page):
+        lead = "0.100 (0.020 to 0.200)"
+        area = "0.700 (0.500 to 0.850)"
+        assert page.row("Region") == ["Region", area, lead, area, lead]
+        assert page.row("True severity (ceiling)")[1] == "0.990 (0.970 to 1.000)"
 
     def test_sections_without_files_name_the_command(self, make_documents):
         text = report_html(make_documents(audit=None, cam=None, leaky=True))

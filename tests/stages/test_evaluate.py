@@ -37,6 +37,7 @@ def agree(found, table, threshold):
         "sensitivity": sk.recall_score(truth, called),
         "specificity": sk.recall_score(~truth, ~called),
         "brier": sk.brier_score_loss(truth, probability),
+        "log_loss": sk.log_loss(truth, probability),
     }
     for name, value in expected.items():
         assert found[name]["value"] == pytest.approx(value, abs=1e-6), name
@@ -73,7 +74,18 @@ def test_so_do_the_baselines(finished, metrics):
         subjects = scored(test[test["baseline"] == name])
         agree(found, subjects, found["threshold"])
         other = sk.roc_auc_score(subjects["diagnosis"] == "AD", subjects["probability"])
-        assert metrics["differences"][name]["value"] == pytest.approx(own - other)
+        assert metrics["differences"][name]["auc"]["value"] == pytest.approx(own - other)
+        lead = metrics["subject"]["brier"]["value"] - found["brier"]["value"]
+        assert metrics["differences"][name]["brier"]["value"] == pytest.approx(lead)
+
+
+def test_the_ceiling_is_the_auc_of_the_true_severity(finished, metrics):
+    severity = pd.read_csv(finished.root / "data/simulated/truth/severity.tsv", sep="\t")
+    predictions = pd.read_csv(finished.root / "results/evaluate/predictions.csv").query("part == 'test'")
+    scans = severity[severity["scan"].isin(predictions["scan"])]
+    subjects = scans.groupby(["subject", "diagnosis"])["severity"].mean().reset_index()
+    auc = sk.roc_auc_score(subjects["diagnosis"] == "AD", subjects["severity"])
+    assert metrics["oracle"]["auc"]["value"] == pytest.approx(auc)
 
 
 def test_every_tested_subject_stands_in_one_group_of_each_fact(finished, metrics):

@@ -81,7 +81,7 @@ def test_it_lies_with_the_training_and_the_card_is_on_the_version(finished, clie
 def test_versions_can_be_looked_through_by_whom_they_were_tested_on(finished, client):
     tags = client.get_model_version("adpet", "1").tags
     metrics = finished.read_json("results/evaluate/metrics.json")
-    beaten = [name for name, lead in metrics["differences"].items() if lead["low"] > 0]
+    beaten = [name for name, lead in metrics["differences"].items() if lead["auc"]["low"] > 0]
     assert tags["adpet.test_subjects"] == str(metrics["counts"]["subjects"])
     assert tags["adpet.beats"] == (", ".join(beaten) or "none")
     assert tags["adpet.use"] == "research only"

@@ -40,7 +40,7 @@ def test_the_evidence_of_a_version_knows_the_tested_by_the_hashes_of_a_training(
     evidence = register._evidence(
         SimpleNamespace(trained_on=hashed(["NA"]), validated_on=[], leaky=False),
         SimpleNamespace(verdict="clean", reason=""),
-        SimpleNamespace(subject=SimpleNamespace(auc=auc), differences={}),
+        SimpleNamespace(subject=SimpleNamespace(auc=auc, calibration_slope=auc), differences={}),
     )
     assert sorted(evidence.tested["subject"]) == hashed(NAMES)
     assert evidence.known <= set(evidence.tested["subject"])

@@ -152,7 +152,9 @@ def made_up_evidence(separation, **changes):
         audit="clean",
         audit_reason="new subjects are at chance",
         auc={"value": 0.93, "low": 0.87, "high": 0.98},
-        region_lead={"value": 0.05, "low": 0.01, "high": 0.09},
+        slope={"value": 1.0, "low": 0.8, "high": 1.3},
+        baseline="regions",
+        lead={"value": 0.05, "low": 0.01, "high": 0.09},
     )
     return replace(whole, **changes)
 

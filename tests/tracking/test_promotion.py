@@ -10,6 +10,7 @@ from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
 
 from adpet.errors import TrackingError
 from adpet.evaluation.promotion import Evidence, Rule
+from adpet.params import Promotion
 from adpet.tracking import promotion
 from adpet.tracking.promotion import (
     LONGEST_REASON,
@@ -22,10 +23,7 @@ from adpet.tracking.promotion import (
 )
 from adpet.tracking.store import current
 
-RULE = Rule(
-    min_auc_lower=0.8, baseline_margin=0.0, champion_margin=0.05, min_subjects=10, seed=1, resamples=300
-)
-KNOWN = {"model_name": "adpet", "rule": RULE}
+KNOWN = {"model_name": "adpet", "rule": Rule(**Promotion().model_dump(), seed=1, resamples=300)}
 FORGERY = "x]\n2026-01-01 00:00:00  7\r\x1b[2Kanna\u202e"
 
 

@@ -16,7 +16,15 @@ NEXT = (
     "       dvc exp run -S train.epochs=30   try something else",
 )
 
-SHOWN = ("accuracy", "balanced_accuracy", "sensitivity", "specificity", "calibration_error")
+SHOWN = (
+    "accuracy",
+    "balanced_accuracy",
+    "sensitivity",
+    "specificity",
+    "brier",
+    "log_loss",
+    "calibration_slope",
+)
 
 
 def main(_: argparse.Namespace) -> None:
@@ -38,7 +46,7 @@ def run() -> str:
         *(("WARNING", sentence) for sentence in found["warnings"]),
         *(("NOT BETTER", sentence) for sentence in found["not_beaten"]),
         *_facts(metrics, version, test),
-        *(("", sentence) for sentence in found["beaten"]),
+        *(("", sentence) for sentence in (*found["beaten"], *found["limits"])),
     ]
     lines = [f"{name:<18}{text}" for name, text in rows]
     following = [line.format(version=version["version"]) for line in NEXT]
@@ -55,6 +63,7 @@ def _facts(metrics: Metrics, version: dict[str, Any], test: LeakageTest) -> list
             (f"baseline: {name}", f"{_interval(baseline.auc)} AUC, same subjects")
             for name, baseline in metrics.baselines.items()
         ),
+        *([("ceiling", f"{_interval(metrics.oracle.auc)} AUC, true severity")] if metrics.oracle else []),
         ("leakage test", f"{test.verdict}: {test.reason}"),
         ("a slice split", f"accuracy {_points(test, 'true_labels')}, {_points(test, 'shuffled_labels')}"),
         ("model", f"{version['name']} version {version['version']}, alias {version['alias']}"),

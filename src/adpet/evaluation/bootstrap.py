@@ -6,6 +6,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from adpet.evaluation.aggregation import SMALLEST_PROBABILITY
+
 # Fewer subjects in a bin say little about their share of AD.
 SUBJECTS_A_BIN = 10
 MIN_BINS, MAX_BINS = 2, 10
@@ -32,7 +34,10 @@ MetricName = Literal[
     "sensitivity",
     "specificity",
     "brier",
+    "log_loss",
     "calibration_error",
+    "calibration_slope",
+    "calibration_intercept",
 ]
 
 # Most levels at which resampled precision and recall are taken; on 20,000 slices this changes an average
@@ -48,9 +53,11 @@ class SubjectSums:
     size: FloatArray  # (subjects,), scores of each: 1, or its slices
     called_ad: FloatArray  # (subjects,), scores at or above the threshold
     squared_error: FloatArray  # (subjects,)
+    log_loss: FloatArray  # (subjects,)
     pairs_won: FloatArray  # (AD subjects, CN subjects), pairs of scores that AD wins; a tie counts one half
     at_or_above: FloatArray  # (subjects, levels), scores at or above each level, levels falling
     bin_excess: FloatArray  # (subjects, bins), sum of (probability - truth), bins of equal mass
+    logit: FloatArray | None  # (subjects,) where each has one score, else None
 
 
 def subject_resamples(truth: BoolArray, *, resamples: int, seed: int) -> FloatArray:
@@ -96,14 +103,18 @@ def subject_sums(
     n, bins = truth.size, bins_for(truth.size)
     excess = probability - truth[codes]
     places = codes * bins + equal_mass_bins(probability, bins=bins)
+    inside = np.clip(probability, SMALLEST_PROBABILITY, 1 - SMALLEST_PROBABILITY)
+    logit = np.log(inside) - np.log1p(-inside)
     return SubjectSums(
         truth=truth,
         size=np.bincount(codes, minlength=n).astype(np.float64),
         called_ad=_summed(codes, probability >= threshold, n),
         squared_error=_summed(codes, excess**2, n),
+        log_loss=_summed(codes, np.logaddexp(0, np.where(truth[codes], -logit, logit)), n),
         pairs_won=_pairs_won(truth, codes, probability),
         at_or_above=_at_or_above(codes, probability, n),
         bin_excess=_summed(places, excess, n * bins).reshape(n, bins),
+        logit=logit if np.array_equal(codes, np.arange(n)) else None,
     )
 
 
@@ -125,8 +136,54 @@ def resampled_metrics(sums: SubjectSums, counts: FloatArray) -> dict[MetricName,
         "sensitivity": sensitivity,
         "specificity": specificity,
         "brier": counts @ sums.squared_error / size,
+        "log_loss": counts @ sums.log_loss / size,
         "calibration_error": np.abs(counts @ sums.bin_excess).sum(axis=1) / size,
     }
+
+
+# Fisher scoring of calibration lines: steps, the longest (in SDs of the logit), and where it has converged.
+STEPS, LONGEST_STEP, CONVERGED = 100, 2.0, 1e-9
+# Added to the information about a slope: without any spread of the logits it is 0.
+FLAT = 1e-9
+
+
+def calibration_lines(sums: SubjectSums, counts: FloatArray) -> dict[MetricName, FloatArray]:
+    """Return calibration slope and intercept of every resample.
+
+    Logistic regression of the diagnosis on the logit of the probability (Cox 1958, Biometrika 45:562-565):
+    slope 1 and intercept 0 are calibrated; a slope above 1 calls for bolder probabilities. A resample whose
+    groups do not overlap has no maximum of the likelihood. With Jeffreys' prior (Firth 1993, Biometrika
+    80:27-38) every one has a finite slope; others change by the order of 1 / subjects.
+
+    Returns
+    -------
+    dict of (resamples,) float64 ndarray
+        Empty if subjects have several scores.
+    """
+    if sums.logit is None:
+        return {}
+    mean, spread = sums.logit.mean(), sums.logit.std()
+    scale = spread if spread > FLAT else 1.0
+    x = (sums.logit - mean) / scale
+    powers = np.vander(x, 3, increasing=True)
+    offset, slope = np.zeros((2, len(counts), 1))
+    for _ in range(STEPS):
+        fitted = 1 / (1 + np.exp(-np.clip(offset + slope * x, -500, 500)))
+        variance = fitted * (1 - fitted)
+        s0, s1, s2 = (counts * variance @ powers).T[..., None]
+        s2 = s2 + FLAT
+        information = s0 * s2 - s1**2
+        leverage = variance * (s2 - 2 * s1 * x + s0 * x**2) / information
+        score = counts * (sums.truth - fitted + leverage * (0.5 - fitted))
+        u0, u1 = (score @ powers[:, :2]).T[..., None]
+        steps = np.array([s2 * u0 - s1 * u1, s0 * u1 - s1 * u0]) / information
+        longest = np.abs(steps).max(axis=0)
+        steps /= np.maximum(1, longest / LONGEST_STEP)
+        offset, slope = offset + steps[0], slope + steps[1]
+        if longest.max() < CONVERGED:
+            break
+    slope = slope / scale
+    return {"calibration_slope": slope[:, 0], "calibration_intercept": (offset - slope * mean)[:, 0]}
 
 
 def _summed(codes: npt.NDArray[np.intp], weights: npt.NDArray[Any], n: int) -> FloatArray:
@@ -172,6 +229,8 @@ def _average_precision(hits: FloatArray, false_alarms: FloatArray) -> FloatArray
 CONFIDENCE = 0.95
 # A quantile of resamples is at 0 or 1 when it is nearer to it than rounding can tell.
 NEAR_END = 1e-9
+# Stands for a calibration slope without limit.
+STEEPEST = 100.0
 
 
 def metric_intervals(sums: SubjectSums, counts: FloatArray) -> dict[MetricName, tuple[float, float]]:
@@ -181,11 +240,12 @@ def metric_intervals(sums: SubjectSums, counts: FloatArray) -> dict[MetricName, 
     that the sample lacks: with 18 + 18 subjects and a true AUC of 0.98 such an interval holds it in 74 % of
     simulated studies. An interval that touches 0 or 1 is therefore widened to the analytic one (95 % or more
     in the same simulation), which counts subjects, never slices. Resampling inflates the calibration error, a
-    sum of distances: its interval starts at that of the basic bootstrap (chapter 13 too).
+    sum of distances, and the slope: their intervals start at that of the basic bootstrap (chapter 13 too),
+    the slope's on a log scale (with 60 subjects, 88 % coverage becomes 95 % or more). Perfectly separated
+    subjects set the slope no upper limit: `STEEPEST`.
     """
-    samples = resampled_metrics(sums, counts)
-    ones = np.ones((1, sums.truth.size))
-    value = {name: float(row[0]) for name, row in resampled_metrics(sums, ones).items()}
+    samples = resampled_metrics(sums, counts) | calibration_lines(sums, counts)
+    value = metric_values(sums)
     analytic = analytic_intervals(value, n_ad=int(sums.truth.sum()), n_cn=int((~sums.truth).sum()))
     intervals: dict[MetricName, tuple[float, float]] = {}
     for name, row in samples.items():
@@ -194,8 +254,18 @@ def metric_intervals(sums: SubjectSums, counts: FloatArray) -> dict[MetricName, 
             low, high = min(low, analytic[name][0]), max(high, analytic[name][1])
         if name == "calibration_error":
             low = min(low, max(0.0, 2 * value[name] - high))
+        if name == "calibration_slope" and value[name] > 0:
+            high = STEEPEST if value["auc"] >= 1 - NEAR_END else high
+            low = min(low, value[name] ** 2 / high)
         intervals[name] = min(low, value[name]), max(high, value[name])
     return intervals
+
+
+def metric_values(sums: SubjectSums) -> dict[MetricName, float]:
+    """Return every metric of the sample itself."""
+    once = np.ones((1, sums.truth.size))
+    found = resampled_metrics(sums, once) | calibration_lines(sums, once)
+    return {name: float(row[0]) for name, row in found.items()}
 
 
 def percentile_interval(samples: FloatArray) -> tuple[float, float]:

@@ -1,7 +1,7 @@
 """Paired comparison of models, and performance by subgroup."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -11,6 +11,7 @@ from adpet.evaluation.aggregation import POSITIVE
 from adpet.evaluation.bootstrap import (
     NEAR_END,
     analytic_intervals,
+    metric_values,
     percentile_interval,
     resampled_metrics,
     score_interval_auc,
@@ -33,14 +34,17 @@ BASELINES = {
 # Nothing of the brain: where these separate the groups, the network may use them too.
 NUISANCES = ("age_sex", "scanner", "site")
 CHANCE = 0.5
+SCORES = {"brier": "Brier score", "log_loss": "log loss"}
+# Compared in pairs: ranks, and two proper scores, which are better the lower they are.
+COMPARED: tuple[Literal["auc", "brier", "log_loss"], ...] = ("auc", "brier", "log_loss")
 
 
-def auc_difference(
+def paired_differences(
     network: pd.DataFrame, baseline: pd.DataFrame, *, seed: int, resamples: int = DEFAULT_RESAMPLES
-) -> Interval:
-    """Return the AUC difference with its paired interval.
+) -> dict[str, Interval]:
+    """Return network minus baseline, with paired intervals.
 
-    If resamples of either model reach 0 or 1, the interval is widened to that of two independent areas
+    If AUC resamples of either model reach 0 or 1, that interval is widened to that of two independent areas
     (Newcombe 1998, Statistics in Medicine 17:873-890, method 10, on `score_interval_auc`), which is
     conservative for areas on the same subjects. Tables are as of `subject_probabilities`.
     """
@@ -57,17 +61,22 @@ def auc_difference(
         )
         for table in (network, baseline)
     ]
-    first, second = (float(resampled_metrics(each, np.ones((1, truth.size)))["auc"][0]) for each in sums)
-    samples = [resampled_metrics(each, counts)["auc"] for each in sums]
-    ends = [end for sample in samples for end in percentile_interval(sample)]
-    difference = first - second
-    low, high = percentile_interval(samples[0] - samples[1])
+    values = [metric_values(each) for each in sums]
+    samples = [resampled_metrics(each, counts) for each in sums]
+    found: dict[str, Interval] = {}
+    for name in COMPARED:
+        difference = values[0][name] - values[1][name]
+        low, high = percentile_interval(samples[0][name] - samples[1][name])
+        found[name] = {"value": difference, "low": min(low, difference), "high": max(high, difference)}
+    ends = [end for sample in samples for end in percentile_interval(sample["auc"])]
     if min(ends) <= NEAR_END or max(ends) >= 1 - NEAR_END:
         sizes = {"n_ad": int(truth.sum()), "n_cn": int((~truth).sum())}
+        first, second = (value["auc"] for value in values)
         (low_1, high_1), (low_2, high_2) = (score_interval_auc(value, **sizes) for value in (first, second))
-        low = min(low, difference - np.hypot(first - low_1, high_2 - second))
-        high = max(high, difference + np.hypot(high_1 - first, second - low_2))
-    return {"value": difference, "low": float(min(low, difference)), "high": float(max(high, difference))}
+        auc = found["auc"]
+        auc["low"] = min(auc["low"], float(first - second - np.hypot(first - low_1, high_2 - second)))
+        auc["high"] = max(auc["high"], float(first - second + np.hypot(high_1 - first, second - low_2)))
+    return found
 
 
 def findings(metrics: Mapping[str, Any]) -> dict[str, list[str]]:
@@ -81,18 +90,37 @@ def findings(metrics: Mapping[str, Any]) -> dict[str, list[str]]:
         "beaten": [],
     }
     for name in names:
-        outcome = "beaten" if differences[name]["low"] > 0 else "not_beaten"
+        outcome = "beaten" if differences[name]["auc"]["low"] > 0 else "not_beaten"
         found[outcome].append(comparison_sentence(name, differences[name]))
+    found["limits"] = [resolution_sentence(names[0], metrics)] if names else []
     return found
 
 
-def comparison_sentence(name: str, difference: Mapping[str, float]) -> str:
-    """Return whether the network beats a baseline."""
-    worse = "is worse than" if difference["high"] < 0 else "does not beat"
-    verb = "beats" if difference["low"] > 0 else worse
+def comparison_sentence(name: str, differences: Mapping[str, Mapping[str, float]]) -> str:
+    """Compare the network with a baseline in words."""
+    auc = differences["auc"]
+    verb = "beats" if auc["low"] > 0 else "is worse than" if auc["high"] < 0 else "does not beat"
+    text = (
+        f"The network {verb} the {BASELINES[name]} baseline (AUC difference {auc['value']:.2f}, "
+        f"95 % interval {auc['low']:.2f} to {auc['high']:.2f})"
+    )
+    groups: dict[str, list[str]] = {}
+    for score in ("brier", "log_loss"):
+        found = differences[score]
+        kind = "better" if found["high"] < 0 else "worse" if found["low"] > 0 else "no clear difference"
+        numbers = f"({found['value']:+.3f}, {found['low']:+.3f} to {found['high']:+.3f})"
+        groups.setdefault(kind, []).append(f"{SCORES[score]} {numbers}")
+    return "; ".join([text, *(f"{kind} by {' and '.join(scores)}" for kind, scores in groups.items())])
+
+
+def resolution_sentence(name: str, metrics: Mapping[str, Any]) -> str:
+    """Return the smallest difference that a comparison can see."""
+    auc, counts = metrics["differences"][name]["auc"], metrics["counts"]
     return (
-        f"The network {verb} the {BASELINES[name]} baseline (AUC difference {difference['value']:.2f}, "
-        f"95 % interval {difference['low']:.2f} to {difference['high']:.2f})"
+        f"On {counts['subjects']} subjects ({counts['subjects_ad']} AD, {counts['subjects_cn']} CN) the "
+        f"comparison with the {BASELINES[name]} baseline can see AUC differences from "
+        f"{(auc['high'] - auc['low']) / 2:.2f} (half the interval's width), no smaller ones, and not how "
+        "another training or cohort would differ"
     )
 
 

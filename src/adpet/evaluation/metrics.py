@@ -8,7 +8,13 @@ import numpy.typing as npt
 import pandas as pd
 
 from adpet.errors import InputError, LeakageError
-from adpet.evaluation.aggregation import NEGATIVE, POSITIVE, Pooling, subject_probabilities
+from adpet.evaluation.aggregation import (
+    NEGATIVE,
+    POSITIVE,
+    SMALLEST_PROBABILITY,
+    Pooling,
+    subject_probabilities,
+)
 from adpet.evaluation.bootstrap import (
     BoolArray,
     FloatArray,
@@ -17,6 +23,7 @@ from adpet.evaluation.bootstrap import (
     equal_mass_bins,
     exact_interval,
     metric_intervals,
+    metric_values,
     percentile_interval,
     subject_resamples,
     subject_sums,
@@ -57,6 +64,9 @@ def classification_metrics(
         "sensitivity": float(sensitivity),
         "specificity": float(specificity),
         "brier": float(sk.brier_score_loss(truth, probability)),
+        "log_loss": float(
+            sk.log_loss(truth, probability.clip(SMALLEST_PROBABILITY, 1 - SMALLEST_PROBABILITY))
+        ),
         "calibration_error": calibration_error(
             truth, probability, bins=bins_for(truth.size) if bins is None else bins
         ),
@@ -105,8 +115,11 @@ def level_intervals(
     counts: FloatArray,
 ) -> dict[MetricName, Interval]:
     """Every metric with its 95 % interval; arguments as `subject_sums`."""
-    values = classification_metrics(truth[codes], probability, threshold=threshold, bins=bins_for(truth.size))
-    intervals = metric_intervals(subject_sums(truth, codes, probability, threshold=threshold), counts)
+    sums = subject_sums(truth, codes, probability, threshold=threshold)
+    values = metric_values(sums) | classification_metrics(
+        truth[codes], probability, threshold=threshold, bins=bins_for(truth.size)
+    )
+    intervals = metric_intervals(sums, counts)
     # Rounding differs in the last digit, and an interval must hold its value.
     return {
         name: {"value": value, "low": min(intervals[name][0], value), "high": max(intervals[name][1], value)}
@@ -191,6 +204,16 @@ def evaluation(
         "counts": _counts(predictions, subjects)
         | {"validation_subjects": int(validation_predictions["subject"].nunique())},
     }
+
+
+def oracle_auc(
+    subjects: pd.DataFrame, severity: FloatArray, *, seed: int, resamples: int = DEFAULT_RESAMPLES
+) -> Interval:
+    """Return the AUC of the true severity, (subjects,)."""
+    truth = subjects["diagnosis"].to_numpy() == POSITIVE
+    sums = subject_sums(truth, np.arange(truth.size), severity, threshold=DEFAULT_THRESHOLD)
+    low, high = metric_intervals(sums, subject_resamples(truth, resamples=resamples, seed=seed))["auc"]
+    return {"value": metric_values(sums)["auc"], "low": low, "high": high}
 
 
 def _confusion(table: pd.DataFrame, threshold: float) -> dict[str, int]:

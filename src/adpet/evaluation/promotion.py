@@ -14,13 +14,13 @@ import pandas as pd
 from adpet.contracts import Estimate, LeakageTest, Metrics, TrainingRun
 from adpet.errors import InputError
 from adpet.evaluation.aggregation import NEGATIVE, POSITIVE
-from adpet.evaluation.comparison import auc_difference
+from adpet.evaluation.comparison import BASELINES, paired_differences
 from adpet.evaluation.leakage import CLEAN
 from adpet.evaluation.metrics import Interval
 
 COLUMNS = ["subject", "diagnosis", "probability"]
-# The baseline that a network must beat.
-REGIONS = "regions"
+# Baselines that a network is held against: the first that was scored.
+NEUTRAL = ("atlas", "regions")
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,15 +36,17 @@ class Evidence:
     audit: str
     audit_reason: str
     auc: Interval
-    # AUC difference to the region baseline, if that was scored.
-    region_lead: Interval | None
+    slope: Interval
+    # AUC difference to a baseline, and which, if it was scored.
+    baseline: str | None
+    lead: Interval | None
 
     @classmethod
     def of(
         cls, subjects: pd.DataFrame, *, trained: TrainingRun, audit: LeakageTest, metrics: Metrics
     ) -> Self:
         """Collect the evidence of a run; subject ids are hashed."""
-        lead = metrics.differences.get(REGIONS)
+        baseline = next((name for name in NEUTRAL if name in metrics.differences), None)
         return cls(
             tested=subjects[COLUMNS].sort_values("subject", ignore_index=True),
             known=frozenset([*trained.trained_on, *trained.validated_on]),
@@ -52,7 +54,9 @@ class Evidence:
             audit=audit.verdict,
             audit_reason=audit.reason,
             auc=_interval_of(metrics.subject.auc),
-            region_lead=None if lead is None else _interval_of(lead),
+            slope=_interval_of(metrics.subject.calibration_slope),
+            baseline=baseline,
+            lead=None if baseline is None else _interval_of(metrics.differences[baseline].auc),
         )
 
     def to_json(self) -> str:
@@ -102,7 +106,8 @@ class Rule:
     """
 
     min_auc_lower: float  # to be exceeded by the lower end of the AUC's interval
-    baseline_margin: float  # to the region baseline
+    calibration_slope: tuple[float, float]  # to be overlapped by the slope's interval
+    baseline_margin: float  # to the neutral baseline
     champion_margin: float
     min_subjects: int  # of each diagnosis
     seed: int
@@ -134,7 +139,8 @@ def conditions(challenger: Evidence, champion: Evidence | None, rule: Rule) -> l
             "leakage test", challenger.audit == CLEAN, f"{challenger.audit}: {challenger.audit_reason}"
         ),
         _auc(challenger.auc, rule),
-        _baseline(challenger.region_lead, rule),
+        _calibration(challenger.slope, rule),
+        _baseline(challenger, rule),
         Condition("champion", met=True, text="there is no champion yet")
         if champion is None
         else _champion(challenger, champion, rule),
@@ -170,12 +176,20 @@ def _auc(auc: Interval, rule: Rule) -> Condition:
     return Condition("AUC", auc["low"] > rule.min_auc_lower, text)
 
 
-def _baseline(lead: Interval | None, rule: Rule) -> Condition:
-    if lead is None:
-        return Condition("region baseline", met=False, text="it was not scored on the test subjects")
+def _calibration(slope: Interval, rule: Rule) -> Condition:
+    least, most = rule.calibration_slope
+    text = f"slope {_interval(slope)}; required: an interval that overlaps {least:g} to {most:g}"
+    return Condition("calibration", slope["low"] <= most and slope["high"] >= least, text)
+
+
+def _baseline(challenger: Evidence, rule: Rule) -> Condition:
+    lead = challenger.lead
+    if challenger.baseline is None or lead is None:
+        return Condition("baseline", met=False, text=f"none of {', '.join(NEUTRAL)} was scored")
     win = "" if rule.baseline_margin else ", a win"
-    text = f"AUC difference {_interval(lead, sign='+')}; {_wanted(rule.baseline_margin)}{win}"
-    return Condition("region baseline", lead["low"] > -rule.baseline_margin, text)
+    name = BASELINES.get(challenger.baseline, challenger.baseline)
+    text = f"{name}: AUC difference {_interval(lead, sign='+')}; {_wanted(rule.baseline_margin)}{win}"
+    return Condition("baseline", lead["low"] > -rule.baseline_margin, text)
 
 
 def _champion(challenger: Evidence, champion: Evidence, rule: Rule) -> Condition:
@@ -195,9 +209,14 @@ def _champion(challenger: Evidence, champion: Evidence, rule: Rule) -> Condition
         return Condition("champion", met=False, text=f"{subjects}; {_required(rule)}")
     if common.challenger["probability"].equals(common.champion["probability"]):
         return Condition("champion", met=True, text=f"the same predictions as the champion's on {subjects}")
-    difference = auc_difference(common.challenger, common.champion, seed=rule.seed, resamples=rule.resamples)
-    text = f"AUC difference {_interval(difference, sign='+')} on {subjects}; {_wanted(rule.champion_margin)}"
-    return Condition("champion", difference["low"] > -rule.champion_margin, text)
+    options = {"seed": rule.seed, "resamples": rule.resamples}
+    found = paired_differences(common.challenger, common.champion, **options)
+    auc, brier = found["auc"], found["brier"]
+    text = (
+        f"AUC difference {_interval(auc, sign='+')} on {subjects}; {_wanted(rule.champion_margin)}; Brier "
+        f"difference {_interval(brier, sign='+')}; required: lower end not over 0 (not clearly worse)"
+    )
+    return Condition("champion", auc["low"] > -rule.champion_margin and brier["low"] <= 0, text)
 
 
 def _numbers(subjects: pd.DataFrame) -> Mapping[str, int]:

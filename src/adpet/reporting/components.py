@@ -72,7 +72,10 @@ MEASURES = {
     "sensitivity": "Sensitivity",
     "specificity": "Specificity",
     "brier": "Brier score (0 is best)",
+    "log_loss": "Log loss (0 is best)",
     "calibration_error": "Calibration error (0 is best)",
+    "calibration_slope": "Calibration slope (1 is best)",
+    "calibration_intercept": "Calibration intercept (0 is best)",
 }
 
 Block = Text | Items | Heading | Chart | Table

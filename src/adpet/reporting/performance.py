@@ -80,7 +80,7 @@ def performance(documents: Documents) -> list[Block]:
 def measures_table(metrics: Mapping[str, Any]) -> Table:
     """Return every metric per subject and per slice."""
     rows = [
-        (title, *value_and_ci(metrics["subject"][name]), *value_and_ci(metrics["slice"][name]))
+        (title, *(cell for level in ("subject", "slice") for cell in _cells_of(metrics[level].get(name))))
         for name, title in MEASURES.items()
         if name in metrics["subject"]
     ]
@@ -105,12 +105,12 @@ def baselines(documents: Documents) -> list[Block]:
     if not documents.metrics["baselines"]:
         why = "No baseline was fitted: a leaky split allows no fair comparison."
         return [Text(why)]
-    sentences = [*found["warnings"], *found["not_beaten"], *found["beaten"]]
+    sentences = [*found["warnings"], *found["not_beaten"], *found["beaten"], *found["limits"]]
     return [
         Text(
             "Each baseline was fitted to all training subjects and tested on the same test subjects. "
             "The region and voxel baselines use the images; age, sex, scanner and site must not "
-            "separate AD from CN."
+            "separate AD from CN. Differences are of the network less the baseline, on the same resamples."
         ),
         Items(tuple(map(typeset, sentences))),
         baselines_table(documents.metrics),
@@ -125,18 +125,21 @@ def baselines(documents: Documents) -> list[Block]:
 
 
 def baselines_table(metrics: Mapping[str, Any]) -> Table:
-    """Return each baseline's AUC and the paired differences."""
-    rows = [("Network", *value_and_ci(metrics["subject"]["auc"]), "", "")]
+    """Return each model's scores and paired differences."""
+
+    def row(title: str, scores: Mapping[str, Any], differences: Mapping[str, Any]) -> tuple[str, ...]:
+        measures = (table.get(name) for name in ("auc", "brier") for table in (scores, differences))
+        return title, *(f"{value} ({ci})" if ci else value for value, ci in map(_cells_of, measures))
+
+    rows = [row("Network", metrics["subject"], {})]
     rows += [
-        (
-            humanize(title),
-            *value_and_ci(metrics["baselines"][name]["auc"]),
-            *value_and_ci(metrics["differences"][name]),
-        )
+        row(humanize(title), metrics["baselines"][name], metrics["differences"][name])
         for name, title in BASELINES.items()
         if name in metrics["baselines"]
     ]
-    columns = ("Model", "AUC per subject", "95 % interval", "AUC difference", "95 % interval")
+    if "oracle" in metrics:
+        rows.append(row("True severity (ceiling)", metrics["oracle"], {}))
+    columns = ("Model", "AUC (95 % interval)", "Difference", "Brier score (95 % interval)", "Difference")
     return Table("The network and its baselines on the same subjects", columns, rows)
 
 
@@ -207,6 +210,10 @@ def wrong_calls(subjects: pd.DataFrame, threshold: float) -> list[str]:
     return sentences
 
 
+def _cells_of(metric: Mapping[str, Any] | None) -> tuple[str, str]:
+    return ("", "") if metric is None else value_and_ci(metric)
+
+
 def _cells(row: Mapping[Any, Any], name: str) -> tuple[str, str]:
     if np.isnan(row[name]):
         return "-", "one diagnosis only"
@@ -236,7 +243,7 @@ def cross_validation(documents: Documents) -> list[Block]:
             format_ci(summary["spread"][name]),
         )
         for name, title in MEASURES.items()
-        if name in summary["pooled"]
+        if name in summary["spread"]
     ]
     means = ("Mean of folds", "SD of folds", "Lowest to highest fold")
     columns = ("Metric", "All subjects", "95 % interval", *means)

@@ -205,7 +205,7 @@ def baselines_figure(metrics: Mapping[str, Any]) -> "Figure":
         Row("Network", **metrics["subject"]["auc"], colour=AD_COLOUR),
         *(Row(humanize(BASELINES[name]), **metrics["baselines"][name]["auc"]) for name in names),
     ]
-    leads = [Row("", None, 0, 0), *(Row("", **metrics["differences"][name]) for name in names)]
+    leads = [Row("", None, 0, 0), *(Row("", **metrics["differences"][name]["auc"]) for name in names)]
     figure = new_figure(7.6, FRAME_HEIGHT + ROW_HEIGHT * len(rows))
     left, right = figure.subplots(1, 2, sharey=True)
     _area_forest(left, rows)

@@ -11,7 +11,7 @@ from adpet.reporting.components import Documents, interval, number, percent, plu
 Tone = Literal["bad", "doubt", "good", "plain"]
 
 # A model that does not beat these adds nothing to a classical one.
-TO_BEAT = ("regions", "voxels")
+TO_BEAT = ("atlas", "regions", "voxels")
 PURPOSE = "Research use only, not for diagnosis."
 
 
@@ -58,7 +58,7 @@ def _baseline(documents: Documents) -> Line:
     if not compared:
         why = ", since a leaky split allows no fair comparison" if documents.leaky else ""
         return Line("doubt", "Baselines", f"The network was not compared with any baseline{why}.")
-    behind = [name for name in compared if differences[name]["low"] <= 0]
+    behind = [name for name in compared if differences[name]["auc"]["low"] <= 0]
     sentences = [
         *map(typeset, found["warnings"]),
         *(typeset(comparison_sentence(name, differences[name])) for name in compared),

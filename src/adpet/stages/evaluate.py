@@ -22,10 +22,11 @@ from adpet.evaluation.baselines import (
     region_model,
     voxel_features,
 )
-from adpet.evaluation.comparison import auc_difference, findings, subgroup_table, subject_facts
+from adpet.evaluation.comparison import findings, paired_differences, subgroup_table, subject_facts
 from adpet.evaluation.metrics import (
     calibration_points,
     evaluation,
+    oracle_auc,
     precision_recall_curves,
     roc_band,
     roc_curves,
@@ -47,7 +48,7 @@ from adpet.reporting.performance_figures import (
     subgroups_figure,
 )
 from adpet.reporting.style import save_figure
-from adpet.stages.common.checks import hashed, refuse_trained_on
+from adpet.stages.common.checks import hashed, reads_simulated, refuse_trained_on
 from adpet.stages.common.fitting import slice_refs
 from adpet.stages.common.tables import VALIDATION_COLUMNS, read_results, write_table
 from adpet.stages.common.tracking import log_to_training
@@ -154,6 +155,7 @@ def run(params: Params) -> None:
     subjects = subject_probabilities(test, pooling)
     compared = {} if leaky else _baselines(split, grid_mm=params.normalize.grid_mm)
     metrics |= {**_compared(subjects, compared, params), "leakage": {"leaky": int(leaky)}}
+    metrics |= _oracle(subjects, test, params)
     write_table(predictions, paths.PREDICTIONS)
     write_json(paths.POOLING, pooling.document())
     _write_baselines(compared)
@@ -174,7 +176,7 @@ def _predicted(tested: pd.DataFrame, params: Params) -> pd.DataFrame:
 
 
 def _compared(subjects: pd.DataFrame, compared: dict[str, Baseline], params: Params) -> dict[str, Any]:
-    """Return each baseline's metrics, and the network's lead over it."""
+    """Return each baseline's metrics, and its paired differences."""
     options: dict[str, Any] = {"seed": params.seed, "resamples": params.evaluate.resamples}
     document: dict[str, Any] = {"baselines": {}, "differences": {}}
     for name, (test, out_of_fold) in compared.items():
@@ -182,8 +184,22 @@ def _compared(subjects: pd.DataFrame, compared: dict[str, Baseline], params: Par
         scored = evaluation(test, out_of_fold, pooling=Pooling(), **options)
         document["baselines"][name] = {**scored["subject"], "threshold": scored["threshold"]}
         other = subject_probabilities(test, Pooling())
-        document["differences"][name] = auc_difference(subjects, other, **options)
+        document["differences"][name] = paired_differences(subjects, other, **options)
     return document
+
+
+def _oracle(subjects: pd.DataFrame, test: pd.DataFrame, params: Params) -> dict[str, Any]:
+    """Return the simulated severity's AUC, if there is one."""
+    path = paths.SIMULATED_TRUTH / "severity.tsv"
+    if not reads_simulated(params) or not path.exists():
+        return {}
+    severity = pd.read_csv(path, sep="\t", dtype={"scan": "str"}).set_index("scan")["severity"]
+    scans = test.drop_duplicates("scan").assign(severity=lambda table: table["scan"].map(severity))
+    of_subject = scans.groupby("subject")["severity"].mean().reindex(subjects["subject"]).to_numpy(np.float64)
+    if np.isnan(of_subject).any():
+        return {}
+    options: dict[str, Any] = {"seed": params.seed, "resamples": params.evaluate.resamples}
+    return {"oracle": {"auc": oracle_auc(subjects, of_subject, **options)}}
 
 
 def _write_baselines(compared: dict[str, Baseline]) -> None:

@@ -34,7 +34,7 @@ def run(params: Params) -> None:
     start_tracking(Path.cwd(), experiment=params.tracking.experiment, required=True)
     run_id, evidence = _delivered(audit, _evidence(trained, audit, metrics), lineage.id)
     origin = origin_of(run_id, lineage.document())
-    beaten = [name for name, lead in metrics.differences.items() if lead.low > 0]
+    beaten = [name for name, lead in metrics.differences.items() if lead.auc.low > 0]
     version = register_version(
         run_id=run_id,
         model_id=log_served(run_id, paths.EXPORT),
@@ -113,5 +113,5 @@ def _headline(metrics: Metrics) -> dict[str, float]:
     for name, baseline in metrics.baselines.items():
         headline[f"baselines.{name}.auc"] = baseline.auc.value
     for name, lead in metrics.differences.items():
-        headline |= {f"differences.{name}": lead.value, f"differences.{name}.low": lead.low}
+        headline |= {f"differences.{name}": lead.auc.value, f"differences.{name}.low": lead.auc.low}
     return headline
