@@ -17,21 +17,20 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 import adpet
 from adpet import paths
 from adpet.cohort.scans import read_scans, read_typed, write_scans
 from adpet.cohort.splits import read_split
-from adpet.evaluation.aggregation import SMALLEST_PROBABILITY, subject_probabilities
-from adpet.evaluation.bootstrap import FloatArray, percentile_interval, subject_resamples
-from adpet.evaluation.comparison import auc_difference
+from adpet.evaluation.aggregation import Pooling, subject_probabilities
+from adpet.evaluation.bootstrap import FloatArray, MetricName, subject_resamples
+from adpet.evaluation.comparison import paired_differences
 from adpet.evaluation.metrics import Interval, choose_threshold, level_intervals
 from adpet.imaging.nifti import read_volume
 from adpet.imaging.normalization import to_uint8
@@ -43,7 +42,7 @@ from adpet.stages.common.tables import ALIGNMENT_COLUMNS
 from adpet.stages.evaluate import _baselines
 from adpet.storage import read_yaml, write_json
 
-METRICS = (
+METRICS: tuple[MetricName, ...] = (
     "auc", "brier", "log_loss", "calibration_slope", "calibration_intercept",
     "accuracy", "sensitivity", "specificity",
 )  # fmt: skip
@@ -71,48 +70,13 @@ class Fresh:
         """Return every metric with its interval."""
         probability, threshold = asked
         codes = np.arange(self.ill.size)
-        level = level_intervals(self.ill, codes, probability, threshold=threshold, counts=self.counts)
-        found: dict[str, Interval] = {
-            "log_loss": self._mean(losses(probability, self.ill)["log_loss"]),
-            "calibration_slope": self._interval(lambda counts: line(self.ill, counts, probability)[:, 0]),
-            "calibration_intercept": self._interval(lambda counts: line(self.ill, counts, probability)[:, 1]),
-            **{str(name): interval for name, interval in level.items()},
-        }
+        found = level_intervals(self.ill, codes, probability, threshold=threshold, counts=self.counts)
         return {name: found[name] for name in METRICS}
 
     def differences(self, first: Asked, second: Asked) -> Row:
         """Return the first model's metrics minus the second's, paired."""
         tables = [self.scans.assign(probability=probability) for probability, _ in (first, second)]
-        mine, theirs = (losses(probability, self.ill) for probability, _ in (first, second))
-        scores = {name: self._mean(mine[name] - theirs[name]) for name in mine}
-        return {"auc": auc_difference(*tables, **self.options), **scores}
-
-    def _mean(self, values: FloatArray) -> Interval:
-        return self._interval(lambda counts: counts @ values / values.size)
-
-    def _interval(self, statistic: Callable[[FloatArray], FloatArray]) -> Interval:
-        low, high = percentile_interval(statistic(self.counts))
-        return {"value": float(statistic(np.ones((1, self.ill.size)))[0]), "low": low, "high": high}
-
-
-# Simple: until `level_intervals` has these metrics, and differences.
-def losses(probability: FloatArray, truth: npt.NDArray[np.bool_]) -> dict[str, FloatArray]:
-    right = np.where(truth, probability, 1 - probability)
-    return {"brier": (1 - right) ** 2, "log_loss": -np.log(right.clip(SMALLEST_PROBABILITY))}
-
-
-def line(truth: npt.NDArray[np.bool_], counts: FloatArray, probability: FloatArray) -> FloatArray:
-    """Regress the diagnosis on the logit in each resample, by Newton's method: slope, intercept."""
-    inside = probability.clip(SMALLEST_PROBABILITY, 1 - SMALLEST_PROBABILITY)
-    design = np.column_stack([np.log(inside / (1 - inside)), np.ones(inside.size)])
-    products = np.einsum("ni,nj->nij", design, design).reshape(-1, 4)
-    found = np.zeros((len(counts), 2))
-    for _ in range(20):
-        expected = 1 / (1 + np.exp(-np.clip(found @ design.T, -500, 500)))
-        curvature = (counts * expected * (1 - expected)) @ products + 1e-6 * np.eye(2).ravel()
-        gradient = (counts * (truth - expected)) @ design
-        found += np.linalg.solve(curvature.reshape(-1, 2, 2), gradient[..., None])[..., 0]
-    return found
+        return dict(paired_differences(*tables, **self.options))
 
 
 def run_stages(folder: Path, code: Path, *names: str) -> None:
@@ -181,7 +145,7 @@ def ask_baselines(project: Path, fresh: Fresh, params: Params) -> dict[str, Aske
     return {
         name: (
             test.sort_values("subject")["probability"].to_numpy(np.float64),
-            choose_threshold(subject_probabilities(out_of_fold, aggregation="mean_logit")),
+            choose_threshold(subject_probabilities(out_of_fold, Pooling())),
         )
         for name, (test, out_of_fold) in found.items()
     }
