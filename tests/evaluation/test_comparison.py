@@ -90,7 +90,7 @@ class TestFindings:
         assert found["warnings"] == []
         (limits,) = found["limits"]
         assert limits.startswith(
-            "On 60 subjects (29 AD, 31 CN) the comparison with the region baseline can see "
+            "On 60 subjects (29 AD, 31 CN) the comparison with the disease-informed region baseline can see "
         )
         assert "AUC differences from 0.04 (half the interval's width), no smaller ones" in limits
 
