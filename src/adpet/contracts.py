@@ -223,6 +223,15 @@ class UntrainedRanges(Contract):
     networks: int
 
 
+class SideAgreement(Contract):
+    """Share of subjects with the map heavier on the worse side."""
+
+    least_asymmetry: float
+    subjects: int
+    left: int
+    agreement: dict[str, Estimate]
+
+
 class TruthScores(Contract):
     """Scores against the simulated deficit, by map and score."""
 
@@ -231,6 +240,10 @@ class TruthScores(Contract):
     least_deficit: float
     area_share: float
     scores: dict[str, dict[str, Estimate]]
+    # Own minus rival, by map, rival and score.
+    differences: dict[str, dict[str, dict[str, Estimate]]]
+    verdict: dict[str, str]
+    side: SideAgreement
     untrained: UntrainedRanges
 
 

@@ -67,6 +67,9 @@ def cam_document() -> dict:
                 "referenced": dict.fromkeys(SCORES, score),
                 "untrained referenced": dict.fromkeys(SCORES, score | {"value": 0.5}),
             },
+            "differences": {"referenced": {"group mean": dict.fromkeys(SCORES, score | {"low": -0.1})}},
+            "verdict": {"referenced": "A patient's own map adds nothing measurable to the group mean."},
+            "side": {"least_asymmetry": 0.05, "subjects": 9, "left": 4, "agreement": {"referenced": score}},
         },
         "sanity": {
             "scans": 2,

@@ -166,6 +166,11 @@ class TestContent:
         # The sanity checks are no image of anybody.
         assert sum(isinstance(block, Chart) for block in saliency(alone)) == 1
 
+    def test_own_maps_are_held_against_their_controls(self, page, html):
+        assert "A patient&#39;s own map adds nothing measurable to the group mean." in html
+        assert page.row("the group mean")[1] == "0.700 (\N{MINUS SIGN}0.100 to 0.800)"
+        assert "9 subjects whose hemispheres differ by at least 5 % of it (4 worse on the left)" in html
+
     def test_alarm_names_its_maps(self, make_documents):
         group = {"scans": 5, "share_inside_brain": 0.6, "ad_pattern": {"mass": 0.1, "over_volume": 1.0}}
         kinds = {"exact": {"ad": group, "cn": group, "cn_wrong": group}}

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from scipy import ndimage
-from scipy.stats import rankdata
+from scipy.stats import binomtest, rankdata
 
 from adpet.errors import InputError
 from adpet.evaluation.bootstrap import percentile_interval
@@ -23,6 +23,19 @@ Mask: TypeAlias = npt.NDArray[np.bool_]
 # The truth is where at least this share of uptake is lost after the scanner's blur; less is noise.
 LEAST_DEFICIT: Final = 0.05
 SCORES: Final = ("pointing", "mass", "mass_ratio", "auroc", "iou")
+# A deficit has a worse side if the hemispheres' shares of it differ by this much.
+LEAST_ASYMMETRY: Final = 0.05
+# The standard deviation of healthy uptake is at least this share of its median over voxels.
+SPREAD_FLOOR: Final = 0.5
+# A verdict on fewer subjects would rest on an interval that is too narrow.
+FEWEST_JUDGED: Final = 10
+# The network's maps, and what a patient's own must improve on to say something about that patient.
+NETWORK_MAPS: Final = {"exact": "CAM", "referenced": "z-scored attribution map"}
+RIVALS: Final = {
+    "other patients": "other patients' maps",
+    "group mean": "the group mean",
+    "z-map": "a z-map made without a network",
+}
 
 
 def truth_mask(deficit: Map, inside: Mask) -> Mask:
@@ -50,24 +63,63 @@ def cam_score(found: Map, truth: Mask, inside: Mask) -> dict[str, float]:
         probability that a voxel of the truth is higher than another, ties one half. ``iou``: intersection
         over union of the truth and as many of the highest voxels.
     """
-    values, wanted = found[inside].astype(np.float64), truth[inside]
-    n, positive = wanted.size, int(wanted.sum())
-    if not 0 < positive < n:
-        raise ValueError(f"`truth` must be a part of `inside`. Received: {positive} of {n} voxels")
-    mass = np.clip(values, 0, None)
-    total = float(mass.sum())
-    share = float(mass[wanted].sum()) / total if total else 0.0
-    won = float(rankdata(values)[wanted].sum()) - positive * (positive + 1) / 2
+    scores = map_scores(found[inside][None], truth[inside][None])
+    return {name: float(values[0, 0]) for name, values in scores.items()}
+
+
+def map_scores(found: Map, truths: Mask) -> dict[str, npt.NDArray[np.float64]]:
+    """Score every map, (m, v), against every truth, (t, v).
+
+    Returns
+    -------
+    dict
+        (m, t) ndarrays of the scores of `cam_score`.
+    """
+    values, n, positive = found.astype(np.float64), truths.shape[1], truths.sum(axis=1)
+    if not ((positive > 0) & (positive < n)).all():
+        raise ValueError(f"`truths` must be parts of the mask. Received: {positive.tolist()} of {n} voxels")
+    wanted, mass = truths.T.astype(np.float64), np.clip(values, 0, None)
+    total = mass.sum(axis=1, keepdims=True)
+    share = np.divide(mass @ wanted, total, out=np.zeros((len(found), len(truths))), where=total > 0)
+    won = rankdata(values, axis=1) @ wanted - positive * (positive + 1) / 2
     # A stable order breaks ties the same way everywhere.
-    top = np.argsort(-values, kind="stable")[:positive]
-    hits = int(wanted[top].sum())
+    places = np.argsort(np.argsort(-values, axis=1, kind="stable"), axis=1)
+    hits = np.stack([(truths & (place < positive[:, None])).sum(axis=1) for place in places])
     return {
-        "pointing": float(wanted[int(np.argmax(values))]),
+        "pointing": truths[:, values.argmax(axis=1)].T.astype(np.float64),
         "mass": share,
         "mass_ratio": share * n / positive,
         "auroc": won / (positive * (n - positive)),
         "iou": hits / (2 * positive - hits),
     }
+
+
+def score_table(found: Mapping[str, Map], truths: Mask, subjects: "pd.Series[str]") -> pd.DataFrame:
+    """Score own maps, other patients' maps and group means.
+
+    Parameters
+    ----------
+    found : mapping of str to (n, v) float32 ndarray
+        A map of every scan by the map's name.
+    truths : (n, v) bool ndarray
+    subjects : Series
+        By scan. "other patients <name>" is the mean score of all other subjects' maps on a scan's truth.
+    """
+    others = subjects.to_numpy()[:, None] != subjects.to_numpy()
+    tables = []
+    for name, maps in found.items():
+        scores = map_scores(np.vstack([maps, maps.mean(axis=0)]), truths)
+        by_map = {
+            name: {score: values[:-1].diagonal() for score, values in scores.items()},
+            f"group mean {name}": {score: values[-1] for score, values in scores.items()},
+        }
+        if others.any():
+            by_map[f"other patients {name}"] = {
+                score: np.average(values[:-1], axis=0, weights=others) for score, values in scores.items()
+            }
+        facts = {"scan": subjects.index, "subject": subjects.to_numpy()}
+        tables += [pd.DataFrame({**facts, "map": key, **columns}) for key, columns in by_map.items()]
+    return pd.concat(tables, ignore_index=True)
 
 
 def centre_map(inside: Mask) -> Map:
@@ -84,13 +136,94 @@ def score_summary(
 
     `table` has `subject`, `map` and `SCORES`, one row a scan and map; all maps use the same resamples.
     """
-    subjects = table.groupby(["map", "subject"], sort=True)[list(SCORES)].mean()
-    n = subjects.index.get_level_values("subject").nunique()
-    drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples) / n
+    subjects, drawn = _subject_scores(table, seed=seed, resamples=resamples)
     return {
         str(name): {score: _interval(rows[score].to_numpy(np.float64), drawn) for score in SCORES}
         for name, rows in subjects.groupby(level="map", sort=True)
     }
+
+
+def score_differences(table: pd.DataFrame, *, seed: int, resamples: int) -> dict[str, dict[str, Any]]:
+    """Return own minus rival scores, paired, with intervals over subjects.
+
+    By map ("z-map" is one), rival (see `RIVALS`) and score; resamples are those of `score_summary`.
+    """
+    subjects, drawn = _subject_scores(table, seed=seed, resamples=resamples)
+    there = set(subjects.index.get_level_values("map"))
+    found: dict[str, dict[str, Any]] = {}
+    for own in (*NETWORK_MAPS, "z-map"):
+        for rival in RIVALS:
+            other = rival if rival == "z-map" else f"{rival} {own}"
+            if own != other and {own, other} <= there:
+                gain = subjects.loc[own].to_numpy(np.float64) - subjects.loc[other].to_numpy(np.float64)
+                found.setdefault(own, {})[rival] = {
+                    score: _interval(gain[:, number], drawn) for number, score in enumerate(SCORES)
+                }
+    return found
+
+
+def verdict(name: str, gains: Mapping[str, Mapping[str, Any]], *, subjects: int) -> str:
+    """Say whether a network's map adds anything to its rivals.
+
+    `gains` are its `score_differences` by rival, over this many `subjects`; AUROC decides.
+    """
+    title = NETWORK_MAPS[name]
+    if subjects < FEWEST_JUDGED:
+        return f"{title}: {subjects} scored subjects are too few for a verdict (required: {FEWEST_JUDGED})."
+    said = []
+    for rival, words in RIVALS.items():
+        if rival in gains:
+            gain = gains[rival]["auroc"]
+            loses = "is worse than" if gain["high"] < 0 else "adds nothing measurable to"
+            adds = "adds to" if gain["low"] > 0 else loses
+            said.append(f"{adds} {words} ({gain['value']:+z.3f}, {gain['low']:+z.3f} to {gain['high']:+z.3f})")
+    return f"A patient's own {title} {'; it '.join(said)} (AUROC, 95 % interval, {subjects} subjects)."
+
+
+def asymmetry(maps: Map, x_mm: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return (left - right) / (left + right) of positive mass, (...).
+
+    `maps` are (..., v); `x_mm`, (v,), is MNI x, negative on the left.
+    """
+    mass = np.clip(maps, 0, None).astype(np.float64)
+    left, right = mass @ (x_mm < 0), mass @ (x_mm > 0)
+    return np.asarray((left - right) / np.maximum(left + right, np.finfo(np.float64).tiny))
+
+
+def side_agreement(
+    found: Mapping[str, Map], deficits: Map, x_mm: npt.NDArray[np.float64], subjects: "pd.Series[str]"
+) -> dict[str, Any]:
+    """Return how often maps are heavier on the deficit's worse side.
+
+    Maps are (n, v), or (v,) if the same for all scans; `deficits` are (n, v), `x_mm` is (v,), and `subjects`
+    name those of the n rows. A subject counts by the first scan whose deficit has a worse side, and `left` of
+    them have it on the left. The `agreement` of a map is a share of them, with Wilson's interval.
+    """
+    worse = asymmetry(deficits, x_mm)
+    sided = subjects.reset_index(drop=True)[np.abs(worse) >= LEAST_ASYMMETRY]
+    chosen = sided.drop_duplicates().index.to_numpy()
+    shares = {}
+    for name, maps in found.items() if chosen.size else ():
+        agreed = int((np.sign(asymmetry(maps, x_mm)) == np.sign(worse))[chosen].sum())
+        ends = binomtest(agreed, chosen.size).proportion_ci(method="wilson")
+        shares[name] = _rounded(agreed / chosen.size, ends.low, ends.high)
+    return {
+        "least_asymmetry": LEAST_ASYMMETRY,
+        "subjects": int(chosen.size),
+        "left": int((worse[chosen] > 0).sum()),
+        "agreement": shares,
+    }
+
+
+def low_uptake(uptake: Map, healthy: Map) -> Map:
+    """Return z-scores of low uptake against healthy scans.
+
+    A voxel-wise z-map, as 3D-SSP makes on the surface (Minoshima et al. 1995), of `uptake`, (..., v), against
+    `healthy`, (n, v), one scan a subject.
+    """
+    require_healthy(len(healthy))
+    mean, spread = healthy.mean(axis=0, dtype=np.float64), healthy.std(axis=0, ddof=1, dtype=np.float64)
+    return np.asarray((mean - uptake) / np.maximum(spread, SPREAD_FLOOR * np.median(spread)), np.float32)
 
 
 def network_ranges(table: pd.DataFrame) -> dict[str, Any]:
@@ -120,9 +253,22 @@ def score_rows(maps: Mapping[str, Map], truth: Mask, inside: Mask, **facts: Any)
     return [{**facts, "map": name, **cam_score(found, truth, inside)} for name, found in maps.items()]
 
 
+def _subject_scores(
+    table: pd.DataFrame, *, seed: int, resamples: int
+) -> tuple[pd.DataFrame, npt.NDArray[np.float64]]:
+    """Return mean scores by map and subject, and the share of each subject in each resample."""
+    subjects = table.groupby(["map", "subject"], sort=True)[list(SCORES)].mean()
+    n = subjects.index.get_level_values("subject").nunique()
+    drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples) / n
+    return subjects, drawn
+
+
 def _interval(values: npt.NDArray[np.float64], drawn: npt.NDArray[np.float64]) -> dict[str, float | int]:
-    low, high = percentile_interval(drawn @ values)
-    return {"value": round(float(values.mean()), 6), "low": round(low, 6), "high": round(high, 6)}
+    return _rounded(float(values.mean()), *percentile_interval(drawn @ values))
+
+
+def _rounded(value: float, low: float, high: float) -> dict[str, float | int]:
+    return {"value": round(value, 6), "low": round(float(low), 6), "high": round(float(high), 6)}
 
 
 # Fewer healthy scans give no useful spread.

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from adpet.evaluation.leakage import ARMS
-from adpet.evaluation.saliency import MOST_OUTSIDE
+from adpet.evaluation.saliency import MOST_OUTSIDE, RIVALS
 from adpet.reporting.brain_figures import glass_brain_figure, group_map_figure, sanity_figure
 from adpet.reporting.components import (
     Block,
@@ -47,8 +47,13 @@ METHODS = {
 CONTROLS = {
     "referenced": "Z-scored attribution map",
     "exact": "CAM",
+    "z-map": "Z-map without a network",
+    "other patients referenced": "Other patients, z-scored",
+    "other patients exact": "Other patients, CAM",
+    "other patients z-map": "Other patients, z-map",
     "group mean referenced": "Group mean, z-scored",
     "group mean exact": "Group mean, CAM",
+    "group mean z-map": "Group mean, z-map",
     "untrained referenced": "Untrained networks, z-scored",
     "untrained exact": "Untrained networks, CAM",
     "centre": "Proximity to the brain's centre",
@@ -225,10 +230,20 @@ def _truth(truth: Mapping[str, Any]) -> list[Block]:
         f"those of untrained networks finds nothing. The signs of the {blank['networks']} untrained "
         "networks' maps are arbitrary: the AUROC of their z-scored maps lies between "
         f"{number(found['auroc']['lowest'], 2)} and {number(found['auroc']['highest'], 2)}, pointing "
-        f"between {number(found['pointing']['lowest'], 2)} and {number(found['pointing']['highest'], 2)}."
+        f"between {number(found['pointing']['lowest'], 2)} and {number(found['pointing']['highest'], 2)}. "
+        "Other patients: the mean score of all other scored patients' maps on this patient's deficit. Z-map: "
+        "how far a scan's smoothed uptake lies below that of healthy training scans, voxel by voxel, without "
+        "a network (cf. 3D-SSP). Worse side: the map is heavier in the hemisphere that holds more of the "
+        f"deficit, in {plural(truth['side']['subjects'], 'subject')} whose hemispheres differ by at least "
+        f"{percent(truth['side']['least_asymmetry'])} of it ({truth['side']['left']} worse on the left)."
     )
+    sides = truth["side"]["agreement"]
     rows = [
-        (title, *(f"{number(scores[key]['value'], 2)} ({format_ci(scores[key], 2)})" for key in SCORES))
+        (
+            title,
+            *(f"{number(scores[key]['value'], 2)} ({format_ci(scores[key], 2)})" for key in SCORES),
+            f"{number(sides[name]['value'], 2)} ({format_ci(sides[name], 2)})" if name in sides else "-",
+        )
         for name, title in CONTROLS.items()
         if (scores := truth["scores"].get(name))
     ]
@@ -236,7 +251,27 @@ def _truth(truth: Mapping[str, Any]) -> list[Block]:
         f"Maps of {plural(truth['scans'], 'correctly classified AD scan')} against the simulated deficit, "
         f"which covers {percent(truth['area_share'])} of the scored voxels; 95 % intervals over subjects"
     )
-    return [heading, Text(text), Table(caption, ("Map", *SCORES.values()), rows)]
+    return [
+        heading,
+        *(Text(sentence) for sentence in truth["verdict"].values()),
+        Text(text),
+        Table(caption, ("Map", *SCORES.values(), "Worse side"), rows),
+        *([_differences(truth)] if truth["differences"] else []),
+    ]
+
+
+def _differences(truth: Mapping[str, Any]) -> Table:
+    rows = [
+        (
+            CONTROLS[name],
+            RIVALS[rival],
+            *(f"{number(scores[key]['value'])} ({format_ci(scores[key])})" for key in SCORES),
+        )
+        for name, rivals in truth["differences"].items()
+        for rival, scores in rivals.items()
+    ]
+    caption = "A patient's own map minus its controls, paired; 95 % intervals over subjects"
+    return Table(caption, ("Own map", "Minus", *SCORES.values()), rows)
 
 
 def _sanity(sanity: Mapping[str, Any], maps: Maps | None) -> list[Block]:

@@ -39,6 +39,7 @@ from adpet.stages.explain.controls import (
     truth_scores,
     truths_of,
     untrained_explainers,
+    z_maps,
 )
 from adpet.stages.explain.maps import Explainer, Space, slices_of, space_of
 from adpet.storage import atomic_write, read_json
@@ -57,8 +58,8 @@ def run(params: Params) -> None:
     model, space = load_model(paths.MODEL), space_of(params)
     split = read_split(paths.SPLIT).drop_duplicates("scan", keep="first")
     scans = _with_answers(split[split["part"] == "test"])
-    healthy = split.loc[(split["part"] != "test") & (split["diagnosis"] == "CN"), "scan"].tolist()
-    explainer = Explainer(model, healthy, space, params)
+    healthy = split[(split["part"] != "test") & (split["diagnosis"] == "CN")]
+    explainer = Explainer(model, healthy["scan"].tolist(), space, params)
     volumes = _write_scans(explainer, scans, space, params)
     groups = _groups(scans)
     regions = _write_groups(volumes, groups, explainer.references, space, params)
@@ -204,16 +205,18 @@ def _facts(volumes: Volumes, groups: Groups, regions: pd.DataFrame, space: Space
 
 
 def _write_truth(
-    volumes: Volumes, scans: pd.DataFrame, healthy: list[str], space: Space, params: Params
+    volumes: Volumes, scans: pd.DataFrame, healthy: pd.DataFrame, space: Space, params: Params
 ) -> dict[str, Any]:
     """Score the maps against the simulated cohort's truth, if any."""
     found = scans[(scans["diagnosis"] == "AD") & scans["correct"]]
     deficits = truths_of(found, space) if reads_simulated(params) else {}
     table, facts = pd.DataFrame(columns=["scan", "subject", "map", *SCORES]), {"scans": 0}
     if deficits:
-        untrained = untrained_explainers(healthy, space, params)
+        untrained = untrained_explainers(healthy["scan"].tolist(), space, params)
+        normal = healthy.drop_duplicates("subject")["scan"].tolist()
+        made = volumes | {"z-map": z_maps(list(deficits), normal, space, params)}
         options = {"seed": params.seed, "resamples": params.evaluate.resamples}
-        table, facts = truth_scores(volumes, deficits, found, untrained, space, **options)
+        table, facts = truth_scores(made, deficits, found, untrained, space, **options)
     write_table(table, paths.EXPLAIN / "truth.csv")
     return facts
 

@@ -9,6 +9,7 @@ import pandas as pd
 
 from adpet.evaluation.saliency import (
     LEAST_DEFICIT,
+    NETWORK_MAPS,
     Map,
     area_share,
     cascade_rows,
@@ -17,20 +18,25 @@ from adpet.evaluation.saliency import (
     gains,
     highest_first,
     in_blocks_at_random,
+    low_uptake,
     network_ranges,
+    score_differences,
     score_rows,
     score_summary,
+    score_table,
+    side_agreement,
     truth_mask,
+    verdict,
 )
 from adpet.imaging.nifti import read_volume
 from adpet.imaging.registration import resample
 from adpet.imaging.slices import coronal_slices, resize_maps
 from adpet.learning.saliency import cascade, class_activation_maps
 from adpet.params import Params
-from adpet.paths import SIMULATED_TRUTH
+from adpet.paths import SIMULATED_TRUTH, VOLUMES
 from adpet.stages.common.fitting import network
 from adpet.stages.common.tables import MATRIX_COLUMNS, read_alignment
-from adpet.stages.explain.maps import Explainer, Space, slices_of
+from adpet.stages.explain.maps import Explainer, Space, slices_of, smoothed_inside
 
 if TYPE_CHECKING:
     import keras
@@ -120,6 +126,22 @@ def truths_of(scans: pd.DataFrame, space: Space) -> dict[str, Map]:
     return deficits
 
 
+def z_maps(scans: Sequence[str], healthy: Sequence[str], space: Space, params: Params) -> dict[str, Map]:
+    """Return each scan's z-map of low uptake, made without a network.
+
+    Parameters
+    ----------
+    healthy : sequence of str
+        CN training scans, one a subject.
+    """
+
+    def uptake(scan: str) -> Map:
+        return smoothed_inside(read_volume(VOLUMES / f"{scan}.nii").data, space, params)
+
+    normal = np.stack([uptake(scan) for scan in healthy])
+    return {scan: space.filled(low_uptake(uptake(scan), normal)) for scan in scans}
+
+
 def truth_scores(
     explained: Mapping[str, Mapping[str, Map]],
     deficits: Mapping[str, Map],
@@ -130,12 +152,12 @@ def truth_scores(
     seed: int,
     resamples: int,
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Score the exact and referenced maps, and their controls.
+    """Score the exact, referenced and z-maps, and their controls.
 
     Parameters
     ----------
     explained : mapping of str to mapping of str to (i, j, k) ndarray
-        Volumes by map (``exact``, ``referenced``) and scan.
+        Volumes by map (``exact``, ``referenced``, ``z-map``) and scan.
     deficits : mapping of str to (i, j, k) ndarray
         The truth by scan.
     scans : DataFrame
@@ -146,7 +168,8 @@ def truth_scores(
     table : DataFrame
         One row a scan and map; of untrained networks' maps one a network, with its number as `network`.
     facts : dict
-        Mean scores by map with their intervals, and what they were taken from.
+        Mean scores by map and paired differences with their intervals, verdicts, agreement with the deficit's
+        side, and what they were taken from.
     """
     masks = {scan: truth_mask(deficit, space.inside) for scan, deficit in deficits.items()}
     # A deficit of 5 % nowhere, or everywhere, leaves nothing to be found.
@@ -154,30 +177,35 @@ def truth_scores(
     scored = [scan for scan in scans["scan"] if 0 < sizes.get(scan, 0) < int(space.inside.sum())]
     if not scored:
         return pd.DataFrame(columns=["scan", "subject", "map"]), {"scans": 0}
-    subjects = scans.set_index("scan")["subject"]
-    same_for_all: dict[str, Map] = {
-        f"group mean {name}": np.mean([volumes[scan] for scan in scored], axis=0)
-        for name, volumes in explained.items()
-    }
-    same_for_all["centre"] = centre_map(space.inside)
+    inside, subjects = space.inside, scans.set_index("scan").loc[scored, "subject"]
+    found = {name: np.stack([maps[scan][inside] for scan in scored]) for name, maps in explained.items()}
+    truths = np.stack([masks[scan][inside] for scan in scored])
     rows = []
     for scan in scored:
         slices, facts = slices_of(scan), {"scan": scan, "subject": subjects[scan]}
-        maps = {name: volumes[scan] for name, volumes in explained.items()} | same_for_all
-        rows += score_rows(maps, masks[scan], space.inside, **facts)
+        rows += score_rows({"centre": centre_map(inside)}, masks[scan], inside, **facts)
         for number, blank in enumerate(untrained, start=1):
             maps = {
                 "untrained exact": space.volume_of(blank.exact(slices)[0]),
                 "untrained referenced": blank.referenced(slices),
             }
-            rows += score_rows(maps, masks[scan], space.inside, **facts, network=number)
-    table = pd.DataFrame(rows)
+            rows += score_rows(maps, masks[scan], inside, **facts, network=number)
+    table = pd.concat([score_table(found, truths, subjects), pd.DataFrame(rows)], ignore_index=True)
+    x_mm = (np.argwhere(inside) @ space.template.affine[:3, :3].T + space.template.affine[:3, 3])[:, 0]
+    sides = found | {f"group mean {name}": maps.mean(axis=0) for name, maps in found.items()}
+    deficit = np.stack([deficits[scan][inside] for scan in scored]) * truths
+    differences = score_differences(table, seed=seed, resamples=resamples)
     return table, {
         "scans": len(scored),
         "left_out": len(scans) - len(scored),
         "least_deficit": LEAST_DEFICIT,
-        "area_share": round(area_share([masks[scan] for scan in scored], space.inside), 6),
+        "area_share": round(area_share([masks[scan] for scan in scored], inside), 6),
         "scores": score_summary(table, seed=seed, resamples=resamples),
+        "differences": differences,
+        "verdict": {
+            name: verdict(name, differences[name], subjects=subjects.nunique()) for name in NETWORK_MAPS
+        },
+        "side": side_agreement(sides, deficit, x_mm, subjects),
         "untrained": network_ranges(table),
     }
 

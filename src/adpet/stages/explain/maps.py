@@ -61,6 +61,12 @@ def space_of(params: Params) -> Space:
     return Space(template, grid, brain, brain & between[None, :, None])
 
 
+def smoothed_inside(volume: Map, space: Space, params: Params) -> Map:
+    """Return the values inside, (v,), blurred by `explain.smooth_mm`."""
+    width = {"fwhm_mm": params.explain.smooth_mm, "grid_mm": params.normalize.grid_mm}
+    return smoothed(volume, **width, inside=space.inside)[space.inside]
+
+
 def slices_of(scan: str) -> npt.NDArray[np.uint8]:
     """Return a scan's slices, (n, height, width)."""
     slices: npt.NDArray[np.uint8] = np.load(SLICES / f"{scan}.npy")
@@ -105,11 +111,10 @@ class Explainer:
 
     def _both_depths(self, slices: npt.NDArray[np.uint8]) -> Map:
         """Return the blurred maps of `DEPTHS` inside, (2, v)."""
-        explain, space, inside = self._params.explain, self._space, self._space.inside
-        integrated = integrated_maps(self.model, slices, self.healthy, steps=explain.path_steps)
-        volumes = [space.volume_of(maps) for maps in (self.exact(slices)[0], integrated)]
-        width = {"fwhm_mm": explain.smooth_mm, "grid_mm": self._params.normalize.grid_mm}
-        return np.stack([smoothed(volume, **width, inside=inside)[inside] for volume in volumes])
+        space, params = self._space, self._params
+        integrated = integrated_maps(self.model, slices, self.healthy, steps=params.explain.path_steps)
+        both = (self.exact(slices)[0], integrated)
+        return np.stack([smoothed_inside(space.volume_of(maps), space, params) for maps in both])
 
     def _distances(self, maps: Map) -> Map:
         """Return the depths' weighted mean z-score, (..., v)."""
