@@ -83,8 +83,8 @@ def map_scores(found: Map, truths: Mask) -> dict[str, npt.NDArray[np.float64]]:
     share = np.divide(mass @ wanted, total, out=np.zeros((len(found), len(truths))), where=total > 0)
     won = rankdata(values, axis=1) @ wanted - positive * (positive + 1) / 2
     # A stable order breaks ties the same way everywhere.
-    places = np.argsort(np.argsort(-values, axis=1, kind="stable"), axis=1)
-    hits = np.stack([(truths & (place < positive[:, None])).sum(axis=1) for place in places])
+    orders, sized = np.argsort(-values, axis=1, kind="stable"), list(zip(truths, positive, strict=True))
+    hits = np.array([[truth[order[:size]].sum() for truth, size in sized] for order in orders])
     return {
         "pointing": truths[:, values.argmax(axis=1)].T.astype(np.float64),
         "mass": share,
@@ -176,7 +176,9 @@ def verdict(name: str, gains: Mapping[str, Mapping[str, Any]], *, subjects: int)
             gain = gains[rival]["auroc"]
             loses = "is worse than" if gain["high"] < 0 else "adds nothing measurable to"
             adds = "adds to" if gain["low"] > 0 else loses
-            said.append(f"{adds} {words} ({gain['value']:+z.3f}, {gain['low']:+z.3f} to {gain['high']:+z.3f})")
+            said.append(
+                f"{adds} {words} ({gain['value']:+z.3f}, {gain['low']:+z.3f} to {gain['high']:+z.3f})"
+            )
     return f"A patient's own {title} {'; it '.join(said)} (AUROC, 95 % interval, {subjects} subjects)."
 
 

@@ -180,10 +180,10 @@ def truth_scores(
     inside, subjects = space.inside, scans.set_index("scan").loc[scored, "subject"]
     found = {name: np.stack([maps[scan][inside] for scan in scored]) for name, maps in explained.items()}
     truths = np.stack([masks[scan][inside] for scan in scored])
-    rows = []
+    rows, centre = [], centre_map(inside)
     for scan in scored:
         slices, facts = slices_of(scan), {"scan": scan, "subject": subjects[scan]}
-        rows += score_rows({"centre": centre_map(inside)}, masks[scan], inside, **facts)
+        rows += score_rows({"centre": centre}, masks[scan], inside, **facts)
         for number, blank in enumerate(untrained, start=1):
             maps = {
                 "untrained exact": space.volume_of(blank.exact(slices)[0]),
