@@ -20,7 +20,7 @@ for (const { name, shape, affine } of written) {
   write(name, imaging.writeNifti({ data, shape, affine }));
 }
 const report = {
-  pooled: pooled.map(({ slices, ...aggregation }) =>
+  pooled: pooled.map(({ slices, aggregation }) =>
     imaging.pooledProbability(slices, { ...model, constants: { ...model.constants, aggregation } }),
   ),
   interpreted: interpreted.map(([probability, reference]) => imaging.interpret(probability, reference)),

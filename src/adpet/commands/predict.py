@@ -69,16 +69,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--frames", action="store_true", help="a folder is one scan, and its files are the scan's frames"
     )
     parser.add_argument(
-        "--prevalence",
-        type=float,
-        metavar="P",
-        help="share of AD among those scanned, for the probability at it (default: as in training)",
+        "--prevalence", type=float, help="share of AD among those scanned (default: as in training)"
     )
     parser.add_argument(
-        "--coverage",
-        type=float,
-        metavar="C",
-        help="share of those with, and without, AD whose answer does not rule out the truth (default: 0.9)",
+        "--coverage", type=float, help="share of people whose diagnosis is not ruled out (default: 0.9)"
     )
 
 
@@ -233,14 +227,13 @@ def _single(document: dict[str, Any]) -> list[str]:
 
 
 def _interpreted(document: dict[str, Any]) -> list[str]:
-    given, usual, asked = (
-        document[key] for key in ("probability_of_ad", "training_prevalence", "prevalence")
-    )
+    given = f"probability of AD  {document['probability_of_ad']:.3f}"
     if document["answer"] is None:
-        return [f"probability of AD  {given:.3f}", UNCALIBRATED]
+        return [given, UNCALIBRATED]
+    usual, asked = document["training_prevalence"], document["prevalence"]
     other = f"                   {document['probability_at_prevalence']:.3f} at a prevalence of {asked:.3g}"
     return [
-        f"probability of AD  {given:.3f} at the prevalence in training, {usual:.3g}",
+        f"{given} at the prevalence in training, {usual:.3g}",
         *([other] if asked != usual else []),
         f"likelihood ratio   {document['likelihood_ratio']:.3g} (AD to CN)",
         f"answer             {document['answer']} (coverage {100 * document['coverage']:g} %)",
@@ -256,14 +249,13 @@ def _table(answers: Sequence[dict[str, Any]]) -> Iterator[str]:
             continue
         flags = [check["name"] for check in row["checks"] if check["verdict"] != "ok"]
         more = f"  unlike the training scans: {', '.join(flags)}" if flags else ""
-        values = {
-            key: "-" if row[key] is None else format(row[key], form) for key, (_, form) in TABLE.items()
-        }
-        cells = (value.ljust(len(TABLE[key][0])) for key, value in values.items())
-        yield "  ".join([row["scan"].ljust(width), *cells]).rstrip() + more
+        cells = [row["scan"].ljust(width)]
+        for key, (title, form) in TABLE.items():
+            cells.append(("-" if row[key] is None else format(row[key], form)).ljust(len(title)))
+        yield "  ".join(cells).rstrip() + more
     answered = next((row for row in answers if "error" not in row), None)
     if answered is not None:
         yield f"threshold {answered['threshold']:.3f} ({answered['model']})"
-    if answered is not None and answered["answer"] is not None:
-        at = f"{answered['prevalence']:.3g} ({answered['training_prevalence']:.3g} in training)"
-        yield f"prevalence {at}, coverage {100 * answered['coverage']:g} %"
+        if answered["answer"]:
+            at = f"{answered['prevalence']:.3g} ({answered['training_prevalence']:.3g} in training)"
+            yield f"prevalence {at}, coverage {100 * answered['coverage']:g} %"

@@ -1,4 +1,4 @@
-"""Aggregation of slice predictions into one probability per subject, and what it means.
+"""Aggregation of slices into one probability, and what it means.
 
 A predictions table has one row a slice: `scan`, `index`, `subject`, `session`, `diagnosis` ("AD" or "CN"),
 `part` and `probability` (of AD). A baseline has one row a scan.

@@ -111,18 +111,14 @@ def meaning(probability: float, document: Mapping[str, Any]) -> str:
 
 
 def _probabilities(
-    per_slice: npt.NDArray[np.float32],
-    model: ExportedModel,
-    *,
-    prevalence: float | None,
-    coverage: float | None,
+    per_slice: npt.NDArray[np.float32], model: ExportedModel, **asked: float | None
 ) -> dict[str, Any]:
     pooled = pooled_probability(per_slice.astype(np.float64), Pooling.of(model.document["aggregation"]))
     return {
         "probability_of_ad": round(pooled, 6),
         "threshold": model.document["threshold"],
         "meaning": meaning(pooled, model.document),
-        **interpret(pooled, model.document["out_of_fold"], prevalence=prevalence, coverage=coverage),
+        **interpret(pooled, model.document["out_of_fold"], **asked),
         "slices": [
             {"y_mm": y_mm, "probability_of_ad": round(float(value), 6)}
             for y_mm, value in zip(model.grid.y_mm, per_slice, strict=True)
