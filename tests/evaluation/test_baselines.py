@@ -7,8 +7,17 @@ from sklearn.metrics import roc_auc_score
 
 from adpet.errors import InputError, LeakageError
 from adpet.evaluation.aggregation import Pooling
-from adpet.evaluation.baselines import baseline_predictions, voxel_features
+from adpet.evaluation.baselines import (
+    META_ROI,
+    baseline_predictions,
+    meta_roi,
+    region_means,
+    region_model,
+    voxel_features,
+)
 from adpet.evaluation.metrics import evaluation
+from adpet.imaging.atlas import BUILT_IN, DESIKAN_KILLIANY, Atlas, load_atlas
+from adpet.imaging.template import grid_axes, template_grid
 
 
 def _cohort(*, effect, subjects=90, features=2_000, seed=0):
@@ -61,6 +70,28 @@ class TestVoxelBaseline:
         scans.loc[61, "subject"] = "sub-001"
         with pytest.raises(LeakageError, match="1 are on both sides, the first is sub-001"):
             baseline_predictions(values, scans, training=(scans["part"] != "test").to_numpy())
+
+
+class TestRegionBaselines:
+    @pytest.mark.parametrize("source", [BUILT_IN, DESIKAN_KILLIANY])
+    def test_scan_with_truncated_field_of_view_is_measured_and_predicted(self, source):
+        atlas = load_atlas(source, 3.0)
+        uptake = np.tile([1.0, 0.8], 4)
+        volumes = np.ones((8, *template_grid(3.0)[0]), np.float32) * uptake[:, None, None, None]
+        volumes[7, :, :, grid_axes(3.0)[2] < -8] = 0
+        features = np.array([region_means(volume, atlas) for volume in volumes])
+        lost = np.isnan(features)
+        assert lost[7].any()
+        assert not lost[:7].any()
+        assert features[7][~lost[7]] == pytest.approx(0.8)
+        model = region_model().fit(features, uptake < 1)
+        assert model.predict_proba(features)[7, 1] > 0.5
+
+    def test_meta_roi_is_the_mean_of_five_regions_over_pons(self):
+        atlas = Atlas(np.zeros((1, 1, 1), np.int16), dict(enumerate(["insula", *META_ROI], start=1)))
+        regions = np.array([[9.0, 1.0, 2.0, 3.0]], np.float32)
+        found = meta_roi(regions, atlas, np.array([[2.0]], np.float32))
+        assert found == pytest.approx(np.array([[np.mean([1, 1, 2, 3, 3]) / 2]]))
 
 
 class TestVoxelFeatures:

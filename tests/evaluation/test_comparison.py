@@ -78,7 +78,7 @@ class TestFindings:
     def test_network_that_does_not_beat_regions_says_so_with_numbers(self):
         found = findings(_metrics(regions=(-0.01, -0.06, 0.03), scanner=(0.4, 0.2, 0.5)))
         assert "\n".join(found["not_beaten"]) == (
-            "The network does not beat the region baseline "
+            "The network does not beat the disease-informed region baseline "
             "(AUC difference -0.01, 95 % interval -0.06 to 0.03)"
         )
         assert found["beaten"][0].startswith("The network beats the scanner baseline")

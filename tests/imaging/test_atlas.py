@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from adpet.errors import InputError
-from adpet.imaging.atlas import AD_PATTERN, BUILT_IN, ELLIPSOIDS, load_atlas
-from adpet.imaging.template import brain_mask, template_grid
+from adpet.imaging.atlas import AD_PATTERN, BUILT_IN, DESIKAN_KILLIANY, ELLIPSOIDS, load_atlas
+from adpet.imaging.template import brain_mask, grid_axes, template_grid
 
 
 @pytest.fixture
@@ -20,10 +20,11 @@ def label_file(tmp_path):
     return tmp_path / "labels.nii.gz"
 
 
-class TestOwnRegions:
+@pytest.mark.parametrize("source", [BUILT_IN, DESIKAN_KILLIANY])
+class TestShippedRegions:
     @pytest.mark.parametrize("grid_mm", [2.0, 3.0, 4.0])
-    def test_every_region_is_there_on_both_sides(self, grid_mm):
-        atlas = load_atlas(BUILT_IN, grid_mm)
+    def test_every_region_is_there_on_both_sides(self, source, grid_mm):
+        atlas = load_atlas(source, grid_mm)
         shape, affine = template_grid(grid_mm)
         x = affine[0, 3] + grid_mm * np.arange(shape[0])
         for label, name in atlas.names.items():
@@ -31,12 +32,34 @@ class TestOwnRegions:
             assert where[x < 0].any(), name
             assert where[x > 0].any(), name
 
-    def test_regions_lie_in_the_brain(self):
-        atlas = load_atlas(BUILT_IN, 3.0)
+    def test_regions_lie_in_the_brain(self, source):
+        atlas = load_atlas(source, 3.0)
         assert brain_mask(3.0)[atlas.labels > 0].mean() > 0.98
 
-    def test_pattern_of_the_disease_is_made_of_regions(self):
-        assert set(AD_PATTERN) <= set(ELLIPSOIDS)
+    def test_left_and_right_mirror_each_other(self, source):
+        atlas = load_atlas(source, 3.0)
+        for label, name in atlas.names.items():
+            right = _centre(atlas.labels == label)
+            assert np.linalg.norm(right - _centre(atlas.labels[::-1] == label)) < 6, name
+
+
+def test_desikan_killiany_regions_lie_where_their_names_say():
+    atlas = load_atlas(DESIKAN_KILLIANY, 3.0)
+    shared = {name: label for label, name in atlas.names.items() if name in ELLIPSOIDS}
+    assert len(atlas.names) == 42
+    assert set(shared) == {"precuneus", "cuneus", "insula", "caudate", "putamen", "pericalcarine"}
+    for name, label in shared.items():
+        assert np.linalg.norm(_centre(atlas.labels == label) - ELLIPSOIDS[name][0]) < 10, name
+
+
+def test_pattern_of_the_disease_is_made_of_regions():
+    assert set(AD_PATTERN) <= set(ELLIPSOIDS)
+
+
+def _centre(where):
+    """Centre of a region's right half, MNI mm."""
+    axes = np.stack(np.meshgrid(*grid_axes(3.0), indexing="ij"), axis=-1)
+    return axes[where & (axes[..., 0] > 0)].mean(axis=0)
 
 
 class TestAnAtlasFile:

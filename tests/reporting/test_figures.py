@@ -136,7 +136,7 @@ class TestPerformance:
             metrics | {"differences": dict.fromkeys(metrics["differences"], lead)}
         )
         texts, names = _texts(figure), [label.get_text() for label in figure.axes[0].get_yticklabels()]
-        assert names == ["Network", "Region", "Voxel", "Site"]
+        assert names == ["Network", "Disease-informed region", "Voxel", "Site"]
         assert texts.count("\N{MINUS SIGN}0.02 (\N{MINUS SIGN}0.10 to 0.05)") == 3
 
     def test_subgroup_of_one_diagnosis_is_named_without_marker(self, evaluated):

@@ -25,8 +25,18 @@ def test_summary_has_five_lines_and_ends_with_the_purpose(make_documents):
     ("changes", "place", "line", "said"),
     [
         ({}, 1, ("Baselines", "good"), ""),
-        ({"lead": LEVEL}, 0, ("Baselines", "doubt"), ".*The network does not beat the region baseline"),
-        ({"lead": BEHIND}, 0, ("Baselines", "doubt"), ".*The network is worse than the region baseline"),
+        (
+            {"lead": LEVEL},
+            0,
+            ("Baselines", "doubt"),
+            ".*The network does not beat the disease-informed region baseline",
+        ),
+        (
+            {"lead": BEHIND},
+            0,
+            ("Baselines", "doubt"),
+            ".*The network is worse than the disease-informed region baseline",
+        ),
         ({"findings": CONFOUNDED}, 0, ("Baselines", "doubt"), "Site alone tells AD from CN[.]"),
         ({}, 2, ("Leakage", "good"), GAINS),
         ({"audit": INVALID}, 0, ("Leakage", "bad"), "Leakage test invalid: so[.]"),

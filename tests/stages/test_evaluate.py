@@ -65,7 +65,8 @@ def test_the_threshold_follows_from_the_validation_subjects(finished, metrics):
 def test_so_do_the_baselines(finished, metrics):
     table = pd.read_csv(finished.root / "results/evaluate/baselines.csv")
     test = table[table["part"] == "test"]
-    assert {"regions", "voxels", "age_sex", "scanner", "site"} == set(metrics["baselines"])
+    names = {"atlas", "meta_roi", "regions", "voxels", "age_sex", "scanner", "site"}
+    assert names == set(metrics["baselines"])
     network = scored(pd.read_csv(finished.root / "results/evaluate/predictions.csv").query("part == 'test'"))
     own = sk.roc_auc_score(network["diagnosis"] == "AD", network["probability"])
     for name, found in metrics["baselines"].items():

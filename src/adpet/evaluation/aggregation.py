@@ -25,9 +25,9 @@ POSITIVE, NEGATIVE = "AD", "CN"
 PREDICTION_COLUMNS = ("scan", "index", "subject", "session", "diagnosis", "part", "probability")
 # Probabilities of 0 and 1 have no logit; float32 networks reach both.
 SMALLEST_PROBABILITY = 1e-7
-# Relative standard deviation of the weights' prior around equal weights: thirty subjects move the weights a
-# little, thousands freely.
-PRIOR_SPREAD = 0.5
+# Relative standard deviation of the weights' prior around equal weights. Log loss in a cross-validation
+# inside the 180 default training subjects: 0.1892 at 0.5, 0.1883 at 1, 0.1880 at 2, 0.1912 at 8.
+PRIOR_SPREAD = 1.0
 # In percent, the coverages of conformal answers.
 COVERAGES = np.arange(50, 100)
 DEFAULT_COVERAGE = 0.9

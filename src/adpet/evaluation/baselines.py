@@ -8,6 +8,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from adpet.errors import InputError, LeakageError
+from adpet.imaging.atlas import Atlas
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
@@ -23,6 +24,9 @@ MIN_BRAIN_IN_BLOCK = 0.5
 INVERSE_PENALTY = 1_000.0
 # The same for a few dozen standardised, correlated regional means.
 REGION_INVERSE_PENALTY = 0.1
+# Regions of the Desikan-Killiany atlas for the five of the FDG meta-ROI (Landau et al. 2011, Neurobiol Aging
+# 32:1207-1218), which weigh the same: two angular gyri, posterior cingulate, two inferior temporal gyri.
+META_ROI = {"inferiorparietal": 2, "isthmuscingulate": 1, "inferiortemporal": 2}
 # Columns of the scans table that may separate the groups without an image.
 FACTS: dict[str, tuple[str, ...]] = {"age_sex": ("age", "sex"), "scanner": ("scanner",), "site": ("site",)}
 NUMERIC_FACTS = ("age",)
@@ -71,22 +75,48 @@ def voxel_features(
     return np.asarray(rows, dtype=np.float32)
 
 
-def region_means(
-    volume: npt.NDArray[np.float32], labels: npt.NDArray[np.int16], numbers: Sequence[int]
-) -> FeatureArray:
-    """Mean SUVR of each region, both hemispheres together."""
-    counts = np.bincount(labels.ravel(), minlength=max(numbers) + 1)[list(numbers)]
-    sums = np.bincount(labels.ravel(), weights=volume.ravel(), minlength=max(numbers) + 1)[list(numbers)]
-    return np.asarray(sums / counts, dtype=np.float32)
+def region_means(volume: npt.NDArray[np.float32], atlas: Atlas) -> FeatureArray:
+    """Return mean SUVR by region, in the atlas's order.
+
+    Only positive voxels count, as for the SUVR: what lies outside the field of view is 0. A region that lies
+    there as a whole is NaN.
+    """
+    numbers, seen = list(atlas.names), volume > 0
+    labels, size = atlas.labels[seen], max(numbers) + 1
+    counts = np.bincount(labels, minlength=size)[numbers]
+    sums = np.bincount(labels, weights=volume[seen], minlength=size)[numbers]
+    means = np.divide(sums, counts, out=np.full(len(numbers), np.nan), where=counts > 0)
+    return np.asarray(means, dtype=np.float32)
+
+
+def meta_roi(regions: FeatureArray, atlas: Atlas, pons: FeatureArray) -> FeatureArray:
+    """Return the FDG meta-ROI over pons, (scans, 1).
+
+    Parameters
+    ----------
+    regions : (scans, regions) float32 ndarray
+        Mean SUVR of the regions of `atlas`, the Desikan-Killiany atlas.
+    pons : (scans, 1) float32 ndarray
+        Mean SUVR of the pons.
+    """
+    names = list(atlas.names.values())
+    chosen = regions[:, [names.index(name) for name in META_ROI]]
+    means = np.average(chosen, axis=1, weights=list(META_ROI.values()), keepdims=True)
+    return np.asarray(means / pons, dtype=np.float32)
 
 
 def region_model() -> "Pipeline":
-    """Return the unfitted logistic regression on regional means."""
+    """Return the unfitted logistic regression on regional means.
+
+    A region outside of the field of view becomes the training scans' median.
+    """
+    from sklearn.impute import SimpleImputer
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
     return make_pipeline(
+        SimpleImputer(strategy="median", keep_empty_features=True),
         StandardScaler(),
         LogisticRegression(C=REGION_INVERSE_PENALTY, class_weight="balanced", max_iter=1_000),
     )

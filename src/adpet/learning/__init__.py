@@ -1,5 +1,6 @@
 """Keras on any backend: network, data, training and saliency."""
 
+import logging
 import os
 import sys
 import tempfile
@@ -27,3 +28,6 @@ def quietly() -> Iterator[None]:
 
 with quietly():
     import keras  # noqa: F401
+
+# TensorFlow warns of every network after the fifth in a process: folds and trials are several by design.
+logging.getLogger("tensorflow").setLevel(logging.ERROR)

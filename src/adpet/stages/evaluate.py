@@ -17,6 +17,7 @@ from adpet.evaluation.baselines import (
     baseline_predictions,
     fact_model,
     is_known,
+    meta_roi,
     region_means,
     region_model,
     voxel_features,
@@ -29,9 +30,9 @@ from adpet.evaluation.metrics import (
     roc_band,
     roc_curves,
 )
-from adpet.imaging.atlas import BUILT_IN, load_atlas
+from adpet.imaging.atlas import BUILT_IN, DESIKAN_KILLIANY, Atlas, load_atlas
 from adpet.imaging.nifti import read_volume
-from adpet.imaging.template import brain_mask
+from adpet.imaging.template import brain_mask, reference_mask
 from adpet.learning.checkpoint import load_model
 from adpet.learning.training import predict, set_determinism
 from adpet.parallel import progress
@@ -71,10 +72,10 @@ def _baselines(split: pd.DataFrame, *, grid_mm: float) -> dict[str, Baseline]:
     facts = read_scans(paths.SCANS)[["scan", "session", "age", "sex", "site", "scanner"]]
     scans = split.drop_duplicates("scan")[["scan", "subject", "diagnosis", "part"]]
     scans = scans.merge(facts, on="scan", how="left", validate="one_to_one")
-    voxels, regions = _of_volumes(scans["scan"], grid_mm)
+    voxels, regional = _of_volumes(scans["scan"], grid_mm)
     known = {name: columns for name, columns in FACTS.items() if is_known(scans, columns)}
     wanted: dict[str, tuple[npt.NDArray[np.float32] | pd.DataFrame, Pipeline | None]] = {
-        "regions": (regions, region_model()),
+        **{name: (features, region_model()) for name, features in regional.items()},
         "voxels": (voxels, None),
         **{name: (scans[list(columns)], fact_model(columns)) for name, columns in known.items()},
     }
@@ -87,19 +88,24 @@ def _baselines(split: pd.DataFrame, *, grid_mm: float) -> dict[str, Baseline]:
 
 def _of_volumes(
     scans: "pd.Series[str]", grid_mm: float
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Return features of voxels, (scans, blocks), and regions, (scans, regions)."""
-    atlas = load_atlas(BUILT_IN, grid_mm)
-    regions: list[npt.NDArray[np.float32]] = []
+) -> tuple[npt.NDArray[np.float32], dict[str, npt.NDArray[np.float32]]]:
+    """Return features of voxels and, by baseline, of regions."""
+    pons = Atlas(reference_mask("pons", grid_mm).astype(np.int16), {1: "pons"})
+    atlases = {"atlas": load_atlas(DESIKAN_KILLIANY, grid_mm), "meta_roi": pons}
+    atlases["regions"] = load_atlas(BUILT_IN, grid_mm)
+    means: dict[str, list[npt.NDArray[np.float32]]] = {name: [] for name in atlases}
 
     def volumes() -> Iterator[npt.NDArray[np.float32]]:
         for scan in progress(scans, label="baselines", unit="scan", total=len(scans)):
             volume = read_volume(paths.VOLUMES / f"{scan}.nii").data
-            regions.append(region_means(volume, atlas.labels, list(atlas.names)))
+            for name, atlas in atlases.items():
+                means[name].append(region_means(volume, atlas))
             yield volume
 
     voxels = voxel_features(volumes(), brain_mask(grid_mm), block=max(1, round(BLOCK_MM / grid_mm)))
-    return voxels, np.array(regions)
+    regional = {name: np.array(rows) for name, rows in means.items()}
+    regional["meta_roi"] = meta_roi(regional["atlas"], atlases["atlas"], regional["meta_roi"])
+    return voxels, regional
 
 
 def draw() -> None:
