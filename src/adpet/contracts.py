@@ -428,6 +428,18 @@ class Aggregation(Contract):
     intercept: float
 
 
+class OutOfFold(Contract):
+    """Prevalence and conformal quantiles of the training subjects."""
+
+    prevalence: Annotated[float, Field(gt=0, lt=1)]
+    coverage: Annotated[float, Field(description="Coverage of an answer unless another is asked for.")]
+    coverages: Annotated[list[float], Field(description="Ascending.")]
+    quantiles: Annotated[
+        dict[Literal["AD", "CN"], list[float]],
+        Field(description="Of 1 - the probability of a diagnosis in those who have it, at each coverage."),
+    ]
+
+
 class CalibrationBin(Contract):
     """Test subjects whose probability lies between two edges."""
 
@@ -501,6 +513,7 @@ class ModelDocument(Contract):
     registration: Registration
     slices: Slices
     aggregation: Aggregation
+    out_of_fold: Annotated[OutOfFold | None, Field(description="None if the test set validates.")]
     threshold: Annotated[float, Field(description="Probability from which a scan is called AD.")]
     calibration: Calibration
     performance: Performance
