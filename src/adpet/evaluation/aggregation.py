@@ -36,6 +36,8 @@ INTERPRETATION = (
     "likelihood_ratio", "training_prevalence", "prevalence", "probability_at_prevalence",
     "answer", "coverage",
 )  # fmt: skip
+# Of the calibration, so that subjects keep their order if predictions say nothing out of fold.
+SMALLEST_SLOPE = 0.01
 # Gradient at which the fit of the weights stops; the loss is a sum over subjects.
 TOLERANCE = 1e-8
 
@@ -115,7 +117,11 @@ def fit_pooling(out_of_fold: "pd.DataFrame", method: Aggregation, *, positions: 
         return float(np.sum(np.logaddexp(0, odds) - target * odds)), np.array([gap @ logit, gap.sum()])
 
     found = minimize(
-        objective, np.array([1.0, 0.0]), jac=True, method="L-BFGS-B", bounds=[(0.0, None), (None, None)]
+        objective,
+        np.array([1.0, 0.0]),
+        jac=True,
+        method="L-BFGS-B",
+        bounds=[(SMALLEST_SLOPE, None), (None, None)],
     )
     slope, intercept = (round(float(value), 9) for value in found.x)
     return replace(pooling, slope=slope, intercept=intercept)
