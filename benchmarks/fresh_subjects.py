@@ -28,7 +28,7 @@ import adpet
 from adpet import paths
 from adpet.cohort.scans import read_scans, read_typed, write_scans
 from adpet.cohort.splits import read_split
-from adpet.evaluation.aggregation import Pooling, subject_probabilities
+from adpet.evaluation.aggregation import Pooling, pooled_probability, subject_probabilities
 from adpet.evaluation.bootstrap import FloatArray, MetricName, subject_resamples
 from adpet.evaluation.comparison import paired_differences
 from adpet.evaluation.metrics import Interval, choose_threshold, level_intervals
@@ -36,7 +36,6 @@ from adpet.imaging.nifti import read_volume
 from adpet.imaging.normalization import to_uint8
 from adpet.imaging.slices import coronal_slices
 from adpet.inference.exported_model import open_model
-from adpet.inference.predictor import _probabilities
 from adpet.params import Params, load_params
 from adpet.stages.common.tables import ALIGNMENT_COLUMNS
 from adpet.stages.evaluate import _baselines
@@ -71,12 +70,12 @@ class Fresh:
         probability, threshold = asked
         codes = np.arange(self.ill.size)
         found = level_intervals(self.ill, codes, probability, threshold=threshold, counts=self.counts)
-        return {name: found[name] for name in METRICS}
+        return {str(name): found[name] for name in METRICS}
 
     def differences(self, first: Asked, second: Asked) -> Row:
         """Return the first model's metrics minus the second's, paired."""
         tables = [self.scans.assign(probability=probability) for probability, _ in (first, second)]
-        return dict(paired_differences(*tables, **self.options))
+        return paired_differences(*tables, **self.options)
 
 
 def run_stages(folder: Path, code: Path, *names: str) -> None:
@@ -116,13 +115,13 @@ def retrain(project: Path, folder: Path, *, seed: int) -> Path:
 
 def ask_network(export: Path, fresh: Fresh) -> Asked:
     """Return what the exported model answers, as users see it."""
-    model = open_model(export)
-    probability = []
+    model, probability = open_model(export), []
+    pooling = Pooling.of(model.document["aggregation"])
     for scan in fresh.scans["scan"]:
         volume = read_volume(fresh.volumes / f"{scan}.nii")
         planes = coronal_slices(volume.data, volume.affine, model.grid)
         _, per_slice = model.network(to_uint8(planes, window=tuple(model.document["slices"]["window"])))
-        probability.append(_probabilities(per_slice, model)["probability_of_ad"])
+        probability.append(pooled_probability(per_slice.astype(np.float64), pooling))
     return np.array(probability, dtype=np.float64), model.document["threshold"]
 
 

@@ -433,12 +433,24 @@ class Slices(Contract):
 
 
 class Aggregation(Contract):
-    """From slices to a scan; `slope` and `intercept` calibrate the pooled logit."""
+    """From slices to a scan; slope and intercept calibrate the logit."""
 
     method: Literal["mean_probability", "mean_logit", "position_weights"]
     weights: Annotated[list[float] | None, Field(description="Of each plane, for position_weights.")]
     slope: float
     intercept: float
+
+
+class OutOfFold(Contract):
+    """Prevalence and conformal quantiles of the training subjects."""
+
+    prevalence: Annotated[float, Field(gt=0, lt=1)]
+    coverage: Annotated[float, Field(description="Coverage of an answer unless another is asked for.")]
+    coverages: Annotated[list[float], Field(description="Ascending.")]
+    quantiles: Annotated[
+        dict[Literal["AD", "CN"], list[float]],
+        Field(description="Of 1 - the probability of a diagnosis in those who have it, at each coverage."),
+    ]
 
 
 class CalibrationBin(Contract):
@@ -514,6 +526,7 @@ class ModelDocument(Contract):
     registration: Registration
     slices: Slices
     aggregation: Aggregation
+    out_of_fold: Annotated[OutOfFold | None, Field(description="None if the test set validates.")]
     threshold: Annotated[float, Field(description="Probability from which a scan is called AD.")]
     calibration: Calibration
     performance: Performance

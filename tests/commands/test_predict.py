@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -13,6 +14,7 @@ import pytest
 
 from adpet.commands.predict import Options, run
 from adpet.errors import InputError
+from adpet.evaluation.aggregation import INTERPRETATION
 from adpet.inference.inputs import stem_of
 
 EXPORT = "results/export"
@@ -45,11 +47,12 @@ class TestOneScan:
         found = json.loads(only(folder, "*.json").read_text())
         assert set(found) == {
             "scan", "model", "lineage", "leaky", "probability_of_ad", "threshold", "meaning", "slices",
-            "similarity_to_template", "matrix", "regions", "checks",
+            "similarity_to_template", "matrix", "regions", "checks", *INTERPRETATION,
         }  # fmt: skip
         assert found["scan"] == stem_of(paths[0])
         assert found["lineage"] == finished.read_json("results/train/run.json")["lineage"]["id"]
         assert f"{found['probability_of_ad']:.3f}" in said
+        assert f"answer             {found['answer']} (coverage 90 %)" in said
         assert "not for diagnosis" in said
         predictions = pd.read_csv(finished.root / "results/evaluate/predictions.csv")
         scans = pd.read_csv(finished.root / "data/interim/scans.csv").set_index("path")
@@ -150,6 +153,41 @@ def test_broken_scan_adds_only_its_row_to_csv_on_stdout(small_export, small_scan
         run([small_scans[0], tmp_path / "bad.nii"], options)
     lines = capsys.readouterr().out.splitlines()
     assert [line.partition(",")[0] for line in lines] == ["scan", "one", "bad"]
+
+
+class TestInterpretation:
+    def test_prevalence_and_coverage_reach_every_output(self, small_export, small_scans, tmp_path):
+        table, asked = tmp_path / "all.csv", {"prevalence": 0.05, "coverage": 0.99}
+        options = Options(model=str(small_export), output=tmp_path / "o", csv=table, **asked)
+        printed = run(small_scans[:1], options)
+        found = json.loads(only(tmp_path / "o", "*.json").read_text())
+        assert asked.items() <= found.items()
+        assert found["answer"] == "undecided"
+        (row,) = csv.DictReader(io.StringIO(table.read_text()))
+        assert {key: row[key] for key in INTERPRETATION} == {key: str(found[key]) for key in INTERPRETATION}
+        for text in (printed, only(tmp_path / "o", "*.html").read_text()):
+            for said in (
+                f"{found['probability_at_prevalence']:.3f}",
+                f"{found['likelihood_ratio']:.3g}",
+                "99 %",
+            ):
+                assert said in text
+
+    def test_uncalibrated_model_says_so_and_refuses_the_options(self, small_export, small_scans, tmp_path):
+        folder = shutil.copytree(small_export, tmp_path / "export")
+        document = json.loads((folder / "model.json").read_text())
+        (folder / "model.json").write_text(json.dumps(document | {"out_of_fold": None}))
+        options = Options(model=str(folder), output=tmp_path / "o")
+        assert "Not calibrated: " in run(small_scans[:1], options)
+        assert "Not calibrated: " in only(tmp_path / "o", "*.html").read_text()
+        assert run(small_scans[:2], options).splitlines()[1].split()[2:] == ["-", "-", "-"]
+        with pytest.raises(InputError, match="a model with out-of-fold predictions; this one has none"):
+            run(small_scans[:1], replace(options, prevalence=0.1))
+
+    @pytest.mark.parametrize("asked", [{"prevalence": 0.0}, {"prevalence": 1.0}, {"coverage": 0.4}])
+    def test_option_out_of_range_is_refused(self, asked):
+        with pytest.raises(InputError, match=f"^--{next(iter(asked))}: required a number .*; received"):
+            run([Path("scan.nii")], Options(**asked))
 
 
 @pytest.mark.parametrize("output", ["pet", "pet/../pet", "link"])

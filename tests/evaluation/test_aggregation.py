@@ -12,7 +12,9 @@ from adpet.errors import InputError
 from adpet.evaluation.aggregation import (
     Pooling,
     fit_pooling,
+    interpret,
     learn_position_weights,
+    out_of_fold_quantiles,
     pooled_probability,
     subject_probabilities,
 )
@@ -136,3 +138,41 @@ class TestCalibration:
     def test_document_describes_the_same_pooling(self):
         pooling = Pooling("position_weights", np.array([0.25, 0.75]), slope=2.0, intercept=0.1)
         assert Pooling.of(pooling.document()).document() == pooling.document()
+
+
+class TestInterpretation:
+    @pytest.mark.parametrize("coverage", [0.5, 0.8, 0.9])
+    def test_quantiles_cover_new_subjects_of_each_diagnosis_exactly(self, make_predictions, coverage):
+        covered = []
+        for seed in range(200):
+            table = make_predictions(subjects=80, slices=1, seed=seed)
+            found = out_of_fold_quantiles(table[:40], Pooling())
+            row = found["coverages"].index(coverage)
+            for name, fresh in table[40:].groupby("diagnosis"):
+                score = 1 - fresh["probability"] if name == "AD" else fresh["probability"]
+                covered.append((score <= found["quantiles"][name][row]).mean())
+        error = np.std(covered, ddof=1) / math.sqrt(len(covered))
+        # Twenty subjects of a diagnosis have 21 gaps between and around them.
+        assert np.mean(covered) == pytest.approx(math.ceil(21 * coverage) / 21, abs=3 * error)
+
+    @pytest.mark.parametrize(
+        ("quantiles", "answer"),
+        [((0.4, 0.6), "AD"), ((0.2, 0.8), "CN"), ((0.4, 0.8), "undecided"), ((0.2, 0.6), "undecided")],
+    )
+    def test_answer_is_the_only_diagnosis_that_is_not_ruled_out(self, quantiles, answer):
+        assert interpret(0.7, reference(*quantiles))["answer"] == answer
+
+    @given(probability=st.floats(0, 1), usual=st.floats(0.01, 0.99), asked=st.floats(0.01, 0.99))
+    def test_probability_follows_from_likelihood_ratio_and_prevalence(self, probability, usual, asked):
+        same, other = (interpret(probability, reference(usual=usual), prevalence=p) for p in (usual, asked))
+        assert same["probability_at_prevalence"] == pytest.approx(probability, abs=1e-6)
+        odds = other["likelihood_ratio"] * asked / (1 - asked)
+        assert other["probability_at_prevalence"] == pytest.approx(odds / (1 + odds), abs=2e-4)
+
+    def test_nothing_follows_without_both_diagnoses(self, make_predictions):
+        found = out_of_fold_quantiles(make_predictions().head(0), Pooling())
+        assert set(interpret(0.7, found).values()) == {None}
+
+
+def reference(ad=0.5, cn=0.5, *, usual=0.5):
+    return {"prevalence": usual, "coverage": 0.9, "coverages": [0.9], "quantiles": {"AD": [ad], "CN": [cn]}}

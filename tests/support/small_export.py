@@ -72,6 +72,10 @@ def write_exported(folder: Path, *, lineage: str = "a1") -> Path:
         "registration": exported_model.registration_constants(),
         "slices": {"y_mm": y_mm, "size": size, "field_mm": 192.0, "centre_z_mm": 5.0, "window": [0.0, 2.0]},
         "aggregation": Pooling(slope=1.5, intercept=-0.25).document(),
+        "out_of_fold": {
+            "prevalence": 0.4, "coverage": 0.9, "coverages": [0.5, 0.9, 0.99],
+            "quantiles": {"AD": [0.2, 0.6, 1.0], "CN": [0.1, 0.45, 1.0]},
+        },
         "threshold": 0.5,
         "calibration": {
             "bins": [{"low": 0.0, "high": 1.0, "subjects": 10, "ad_share": 0.5, "ad_share_low": 0.2, "ad_share_high": 0.8}],

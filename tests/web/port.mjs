@@ -1,12 +1,13 @@
 // Runs the browser's preprocessing in Node on the scans of a job, and writes the results for Python.
-// The job is JSON: {model, out, scans: [{name, file, normalize}], maps, pooled, written: [{name, shape, affine}]}.
+// The job is JSON: {model, out, scans: [{name, file, normalize}], maps, pooled, interpreted,
+// written: [{name, shape, affine}]}.
 
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import * as imaging from "../../web/src/imaging/index.ts";
 
 const job = JSON.parse(readFileSync(process.argv[2], "utf8"));
-const { pooled = [], written = [] } = job;
+const { pooled = [], interpreted = [], written = [] } = job;
 const model = job.model && modelIn(job.model);
 const cam = job.maps && imaging.backProject(new Float32Array(new Uint8Array(readFileSync(job.maps)).buffer), model);
 if (cam) {
@@ -19,9 +20,10 @@ for (const { name, shape, affine } of written) {
   write(name, imaging.writeNifti({ data, shape, affine }));
 }
 const report = {
-  pooled: pooled.map(({ slices, ...aggregation }) =>
+  pooled: pooled.map(({ slices, aggregation }) =>
     imaging.pooledProbability(slices, { ...model, constants: { ...model.constants, aggregation } }),
   ),
+  interpreted: interpreted.map(([probability, reference]) => imaging.interpret(probability, reference)),
   scans: Object.fromEntries(job.scans.map((scan) => [scan.name, described(scan)])),
 };
 write("report.json", JSON.stringify(report));

@@ -42,7 +42,7 @@ def exported(project):
     return open_model(project / "results/export")
 
 
-# Each way gives, by scan, the probability of AD and the map in MNI space; None for a refused scan.
+# Each way gives, by scan, the probability of AD, the map in MNI space and the answer; None for a refused scan.
 
 
 def by_python(scans, model):
@@ -53,7 +53,8 @@ def by_python(scans, model):
         except RefusedError:
             asked[name] = None
         else:
-            asked[name] = found.document["probability_of_ad"], found.cam.data
+            document = found.document
+            asked[name] = document["probability_of_ad"], found.cam.data, document["answer"]
     return asked
 
 
@@ -110,7 +111,8 @@ def posted(address, path):
     if reply.status_code == HTTPStatus.BAD_REQUEST:
         return None
     reply.raise_for_status()
-    return reply.json()["predictions"][0]["probability_of_ad"], None
+    document = reply.json()["predictions"][0]
+    return document["probability_of_ad"], None, document["answer"]
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +135,9 @@ def by_browser(built_page, serve, scans, launch_chromium, tmp_path_factory):
             with page.expect_download() as download:
                 page.click("#save-cam")
             download.value.save_as(saved)
-            asked[name] = float(page.evaluate(shown)), np.array(nib.load(saved).dataobj)
+            said = page.inner_text(".interpretation")
+            answer = next(word for word in ("AD", "CN", "undecided") if f"coverage: {word}." in said)
+            asked[name] = float(page.evaluate(shown)), np.array(nib.load(saved).dataobj), answer
     browser.close()
     return asked
 
@@ -146,7 +150,9 @@ def test_keras_onnx_http_and_browser_give_the_same_answers(by_keras, by_onnx, by
             assert ways == [None] * 4, name
             lines.append(f"{name:<22}" + f"{'refused':>10}" * 4)
             continue
-        (keras, onnx, http, browser), (keras_map, onnx_map, _, browser_map) = zip(*ways, strict=True)
+        (keras, onnx, http, browser), maps, answers = zip(*ways, strict=True)
+        keras_map, onnx_map, _, browser_map = maps
+        assert len(set(answers)) == 1, name
         alike = np.corrcoef(onnx_map.ravel(), browser_map.ravel())[0, 1]
         lines.append(f"{name:<22}{keras:10.6f}{onnx:10.6f}{http:10.6f}{browser:10.6f}{alike:10.6f}")
         assert onnx == pytest.approx(keras, abs=SAME), name

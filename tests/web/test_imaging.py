@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from adpet.errors import InputError
-from adpet.evaluation.aggregation import Pooling, pooled_probability
+from adpet.evaluation.aggregation import Pooling, interpret, out_of_fold_quantiles, pooled_probability
 from adpet.imaging.atlas import load_atlas
 from adpet.imaging.nifti import Volume, read_volume, write_volume
 from adpet.imaging.normalization import load_standard, normalize, to_uint8
@@ -180,6 +180,13 @@ def test_pooled_probability_matches_python(run_port, tmp_path, model, aggregatio
     found = run_port(tmp_path, [], model=str(model.folder), pooled=job).report["pooled"]
     due = [pooled_probability(row, pooling) for row in slices]
     np.testing.assert_allclose(found, due, rtol=0, atol=1e-9)
+
+
+def test_interpretation_matches_python(run_port, tmp_path, make_predictions):
+    reference = out_of_fold_quantiles(make_predictions(subjects=40), Pooling())
+    cases = [(p, given) for p in (0.0, 1e-4, 0.2, 0.5, 0.77, 1.0) for given in (reference, None)]
+    found = run_port(tmp_path, [], interpreted=cases).report["interpreted"]
+    assert found == [interpret(*case) for case in cases]
 
 
 @pytest.mark.parametrize(

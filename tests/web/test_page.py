@@ -132,6 +132,11 @@ class TestAnswer:
         shown = int(re.search(r"\d+", answered.inner_text("#probability"))[0]) / 100
         assert shown == pytest.approx(expected.document["probability_of_ad"], abs=0.02 + 0.005)
         assert expected.document["meaning"] in answered.inner_text("#answer")
+        assert f"coverage: {expected.document['answer']}. " in answered.inner_text(".interpretation")
+        answered.fill(".prevalence input", "10")
+        odds = expected.document["likelihood_ratio"] / 9
+        found = int(re.search(r"\d+", answered.inner_text(".prevalence output"))[0]) / 100
+        assert found == pytest.approx(odds / (1 + odds), abs=0.02 + 0.005)
         assert "Not for diagnosis" in answered.inner_text("#answer")
         assert "Research use only" in answered.inner_text("footer")
 
@@ -140,9 +145,9 @@ class TestAnswer:
         for label, row in zip(labels, expected.document["slices"], strict=True):
             y, share = re.findall(r"-?[\d.]+", label)
             assert float(y) == row["y_mm"]
-            assert abs(int(share) / 100 - row["probability_of_ad"]) <= 0.03
+            assert abs(float(share) - row["probability_of_ad"]) <= 0.03
         chart = answered.get_attribute("svg.chart", "aria-label")
-        assert chart.startswith("Probability of AD of each coronal slice: ")
+        assert chart.startswith("Score of each coronal slice, 0 to 1: ")
 
     def test_regions_and_checks_match_python(self, answered, expected):
         rows = answered.eval_on_selector_all(

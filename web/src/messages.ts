@@ -1,6 +1,6 @@
 /** What the page asks of the worker, and what the worker reports; reports of one scan carry its number. */
 
-import type { CheckRow, RegionRow, Volume } from "./imaging";
+import type { CheckRow, Interpretation, RegionRow, Volume } from "./imaging";
 
 export interface SliceAnswer {
   /** MNI y in mm. */
@@ -9,7 +9,7 @@ export interface SliceAnswer {
 }
 
 /** Answer for a scan, with the keys of `adpet predict --json` and of the HTTP service. */
-export interface Answer {
+export interface Answer extends Interpretation {
   scan: string;
   model: string;
   lineage: string;

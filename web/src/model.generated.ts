@@ -19,6 +19,12 @@ export type Estimate = { value: number; low: number; high: number };
 export type Level = { step: number; blur: number; every: number };
 export type ModelLineage = { id: string };
 export type Network = { file: string; input_size: number; map_size: [number, number] };
+export interface OutOfFold {
+  prevalence: number;
+  coverage: number;
+  coverages: number[];
+  quantiles: Record<string, number[]>;
+}
 export type Performance = { auc: Estimate; test_subjects: number };
 export type Profile = { mean: number[]; precision: number[][] };
 export interface QualityLimit {
@@ -88,6 +94,7 @@ export interface ModelDocument {
   registration: Registration;
   slices: Slices;
   aggregation: Aggregation;
+  out_of_fold: OutOfFold | null;
   threshold: number;
   calibration: Calibration;
   performance: Performance;

@@ -14,12 +14,19 @@ from adpet.imaging.nifti import read_header, read_volume
 from adpet.inference.exported_model import ExportedModel, open_model
 from adpet.inference.inputs import ScanPath, frame_seconds, scans_at
 from adpet.inference.outputs import answers_as_csv, answers_as_json, write_answer
-from adpet.inference.predictor import RESEARCH_ONLY, RefusedError, answer
+from adpet.inference.predictor import RESEARCH_ONLY, UNCALIBRATED, RefusedError, answer
 from adpet.storage import atomic_write
 
 Align = Literal["affine", "none"]
 
 STDOUT = Path("-")
+# Title and format of a column for several scans.
+TABLE = {
+    "probability_of_ad": ("probability of AD", ".3f"),
+    "probability_at_prevalence": ("at prevalence", ".3f"),
+    "likelihood_ratio": ("likelihood ratio", ".3g"),
+    "answer": ("answer", ""),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +39,8 @@ class Options:
     json: Path | None = None
     csv: Path | None = None
     frames: bool = False
+    prevalence: float | None = None
+    coverage: float | None = None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,6 +68,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--frames", action="store_true", help="a folder is one scan, and its files are the scan's frames"
     )
+    parser.add_argument(
+        "--prevalence", type=float, help="share of AD among those scanned (default: as in training)"
+    )
+    parser.add_argument(
+        "--coverage", type=float, help="share of people whose diagnosis is not ruled out (default: 0.9)"
+    )
 
 
 def main(options: argparse.Namespace) -> None:
@@ -71,12 +86,18 @@ def main(options: argparse.Namespace) -> None:
 
 def run(paths: Sequence[Path], options: Options) -> str:
     """Predict scans, write the files, return the printed text."""
+    _require_shares(options)
     scans = scans_at(paths, frames=options.frames)
     _require_other_folder(options.output, scans)
     # Read first: a wrong path should not wait for the model to load.
     if len(scans) == 1:
         read_header(scans[0].path)
     model = _opened(options.model)
+    if model.document["out_of_fold"] is None and (options.prevalence or options.coverage):
+        raise InputError(
+            f"{model.name}: --prevalence and --coverage need a model with out-of-fold predictions; this one "
+            "has none; leave them out, or train with split.folds of 2 or more"
+        )
     shown = tqdm(scans, desc="predict", unit="scan", disable=None, dynamic_ncols=True)
     answers = [_attempt(scan, model, options) for scan in shown]
     for path, render in ((options.json, answers_as_json), (options.csv, answers_as_csv)):
@@ -95,6 +116,13 @@ def run(paths: Sequence[Path], options: Options) -> str:
     raise InputError(
         f"required an answer for each of {len(answers)} scans; received {received}, and the reasons above"
     )
+
+
+def _require_shares(options: Options) -> None:
+    for name, low, high in (("prevalence", 1e-6, 1 - 1e-6), ("coverage", 0.5, 0.99)):
+        value = getattr(options, name)
+        if value is not None and not low <= value <= high:
+            raise InputError(f"--{name}: required a number from {low:g} to {high:g}; received {value:g}")
 
 
 def _require_other_folder(output: Path | None, scans: Sequence[ScanPath]) -> None:
@@ -149,7 +177,14 @@ def _answered(scan: ScanPath, model: ExportedModel, options: Options) -> dict[st
     header = read_header(scan.path)
     volume = read_volume(scan.path, frame_seconds=frame_seconds(scan.path, header.n_frames))
     found = answer(
-        volume, model, name=scan.stem, shape=header.shape, affine=header.affine, align=options.align
+        volume,
+        model,
+        name=scan.stem,
+        shape=header.shape,
+        affine=header.affine,
+        align=options.align,
+        prevalence=options.prevalence,
+        coverage=options.coverage,
     )
     write_answer(found, model, _folder(scan, options), scan.stem)
     return found.document
@@ -181,26 +216,46 @@ def _single(document: dict[str, Any]) -> list[str]:
         return []
     flags = [check["reason"] for check in document["checks"] if check["verdict"] != "ok"]
     return [
-        f"probability of AD  {document['probability_of_ad']:.3f}",
+        *_interpreted(document),
         f"threshold          {document['threshold']:.3f} ({document['model']})",
         document["meaning"],
         f"similarity to the template after alignment  {document['similarity_to_template']:.2f}",
         *(f"UNLIKE THE TRAINING SCANS  {flag}" for flag in flags),
-        "y in mm   probability of AD of the slice",
+        "y in mm   score of the slice, 0 to 1, not calibrated",
         *(f"{row['y_mm']:7.1f}   {row['probability_of_ad']:.3f}" for row in document["slices"]),
     ]
 
 
+def _interpreted(document: dict[str, Any]) -> list[str]:
+    given = f"probability of AD  {document['probability_of_ad']:.3f}"
+    if document["answer"] is None:
+        return [given, UNCALIBRATED]
+    usual, asked = document["training_prevalence"], document["prevalence"]
+    other = f"                   {document['probability_at_prevalence']:.3f} at a prevalence of {asked:.3g}"
+    return [
+        f"{given} at the prevalence in training, {usual:.3g}",
+        *([other] if asked != usual else []),
+        f"likelihood ratio   {document['likelihood_ratio']:.3g} (AD to CN)",
+        f"answer             {document['answer']} (coverage {100 * document['coverage']:g} %)",
+    ]
+
+
 def _table(answers: Sequence[dict[str, Any]]) -> Iterator[str]:
-    width = max(len(row["scan"]) for row in answers)
-    yield f"{'scan':<{width}}  probability of AD"
+    width = max(len("scan"), *(len(row["scan"]) for row in answers))
+    yield "  ".join(["scan".ljust(width), *(title for title, _ in TABLE.values())])
     for row in answers:
         if "error" in row:
             yield f"{row['scan']:<{width}}  not answered"
             continue
         flags = [check["name"] for check in row["checks"] if check["verdict"] != "ok"]
         more = f"  unlike the training scans: {', '.join(flags)}" if flags else ""
-        yield f"{row['scan']:<{width}}  {row['probability_of_ad']:.3f}{more}"
+        cells = [row["scan"].ljust(width)]
+        for key, (title, form) in TABLE.items():
+            cells.append(("-" if row[key] is None else format(row[key], form)).ljust(len(title)))
+        yield "  ".join(cells).rstrip() + more
     answered = next((row for row in answers if "error" not in row), None)
     if answered is not None:
         yield f"threshold {answered['threshold']:.3f} ({answered['model']})"
+        if answered["answer"]:
+            at = f"{answered['prevalence']:.3g} ({answered['training_prevalence']:.3g} in training)"
+            yield f"prevalence {at}, coverage {100 * answered['coverage']:g} %"

@@ -1,9 +1,10 @@
-"""Aggregation of slice predictions into one probability per subject.
+"""Aggregation of slices into one probability, and what it means.
 
 A predictions table has one row a slice: `scan`, `index`, `subject`, `session`, `diagnosis` ("AD" or "CN"),
 `part` and `probability` (of AD). A baseline has one row a scan.
 """
 
+from bisect import bisect_left
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -27,6 +28,16 @@ SMALLEST_PROBABILITY = 1e-7
 # Relative standard deviation of the weights' prior around equal weights. Log loss in a cross-validation
 # inside the 180 default training subjects: 0.1892 at 0.5, 0.1883 at 1, 0.1880 at 2, 0.1912 at 8.
 PRIOR_SPREAD = 1.0
+# In percent, the coverages of conformal answers.
+COVERAGES = np.arange(50, 100)
+DEFAULT_COVERAGE = 0.9
+# What `interpret` says of a probability.
+INTERPRETATION = (
+    "likelihood_ratio", "training_prevalence", "prevalence", "probability_at_prevalence",
+    "answer", "coverage",
+)  # fmt: skip
+# Of the calibration, so that subjects keep their order if predictions say nothing out of fold.
+SMALLEST_SLOPE = 0.01
 # Gradient at which the fit of the weights stops; the loss is a sum over subjects.
 TOLERANCE = 1e-8
 
@@ -106,10 +117,73 @@ def fit_pooling(out_of_fold: "pd.DataFrame", method: Aggregation, *, positions: 
         return float(np.sum(np.logaddexp(0, odds) - target * odds)), np.array([gap @ logit, gap.sum()])
 
     found = minimize(
-        objective, np.array([1.0, 0.0]), jac=True, method="L-BFGS-B", bounds=[(0.0, None), (None, None)]
+        objective,
+        np.array([1.0, 0.0]),
+        jac=True,
+        method="L-BFGS-B",
+        bounds=[(SMALLEST_SLOPE, None), (None, None)],
     )
     slope, intercept = (round(float(value), 9) for value in found.x)
     return replace(pooling, slope=slope, intercept=intercept)
+
+
+def out_of_fold_quantiles(out_of_fold: "pd.DataFrame", pooling: Pooling) -> dict[str, Any] | None:
+    """Quantiles that interpret a probability, from out-of-fold predictions.
+
+    The nonconformity of a subject is 1 - the calibrated probability of its diagnosis. With n subjects of a
+    diagnosis, the quantile at coverage c is their k-th smallest nonconformity, k = ceil((n + 1) c), or 1 if
+    k > n: split conformal prediction by class (Mondrian; Vovk, Gammerman and Shafer 2005, Algorithmic
+    Learning in a Random World). None without both diagnoses.
+    """
+    if out_of_fold["diagnosis"].nunique() < 2:
+        return None
+    subjects = subject_probabilities(out_of_fold, pooling)
+    probability = subjects["probability"].to_numpy(np.float64)
+    truth = (subjects["diagnosis"] == POSITIVE).to_numpy()
+    scores = {POSITIVE: 1 - probability[truth], NEGATIVE: probability[~truth]}
+    quantiles = {}
+    for diagnosis, values in scores.items():
+        rank = -(-(values.size + 1) * COVERAGES // 100)
+        found = np.append(np.sort(values), 1.0)[np.minimum(rank - 1, values.size)]
+        quantiles[diagnosis] = found.round(9).tolist()
+    return {
+        "prevalence": round(float(truth.mean()), 9),
+        "coverage": DEFAULT_COVERAGE,
+        "coverages": (COVERAGES / 100).tolist(),
+        "quantiles": quantiles,
+    }
+
+
+def interpret(
+    probability: float,
+    reference: "Mapping[str, Any] | None",
+    *,
+    prevalence: float | None = None,
+    coverage: float | None = None,
+) -> dict[str, Any]:
+    """Likelihood ratio, probability at a prevalence, and conformal answer.
+
+    The likelihood ratio is the odds of AD over those in training. The answer is the one diagnosis that is not
+    ruled out at `coverage` (0.5 to 0.99), else "undecided". Defaults are those of `reference`, of
+    `out_of_fold_quantiles`; all values are None without it.
+    """
+    if reference is None:
+        return dict.fromkeys(INTERPRETATION)
+    usual, level = reference["prevalence"], coverage or reference["coverage"]
+    asked = prevalence or usual
+    given, before, after = _logit(np.array([probability, usual, asked]))
+    row = bisect_left(reference["coverages"], level)
+    score = {POSITIVE: 1 - probability, NEGATIVE: probability}
+    possible = [name for name, values in reference["quantiles"].items() if score[name] <= values[row]]
+    values = (
+        float(f"{np.exp(given - before):.4g}"),
+        usual,
+        asked,
+        round(float(1 / (1 + np.exp(before - given - after))), 6),
+        possible[0] if len(possible) == 1 else "undecided",
+        level,
+    )
+    return dict(zip(INTERPRETATION, values, strict=True))
 
 
 def learn_position_weights(validation: "pd.DataFrame", *, positions: int) -> FloatArray:

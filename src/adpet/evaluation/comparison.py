@@ -10,6 +10,7 @@ from adpet.errors import InputError
 from adpet.evaluation.aggregation import POSITIVE
 from adpet.evaluation.bootstrap import (
     NEAR_END,
+    FloatArray,
     analytic_intervals,
     metric_values,
     percentile_interval,
@@ -44,9 +45,9 @@ def paired_differences(
 ) -> dict[str, Interval]:
     """Return network minus baseline, with paired intervals.
 
-    If AUC resamples of either model reach 0 or 1, that interval is widened to that of two independent areas
-    (Newcombe 1998, Statistics in Medicine 17:873-890, method 10, on `score_interval_auc`), which is
-    conservative for areas on the same subjects. Tables are as of `subject_probabilities`.
+    If AUC resamples of either model reach 0 or 1, that interval is widened to one made of the two areas' own
+    (`score_interval_auc`) and the correlation of their resamples (MOVER: Zou and Donner 2008, Statistics in
+    Medicine 27:1693-1702). Tables are as of `subject_probabilities`.
     """
     if list(network["subject"]) != list(baseline["subject"]):
         raise InputError(
@@ -73,10 +74,21 @@ def paired_differences(
         sizes = {"n_ad": int(truth.sum()), "n_cn": int((~truth).sum())}
         first, second = (value["auc"] for value in values)
         (low_1, high_1), (low_2, high_2) = (score_interval_auc(value, **sizes) for value in (first, second))
+        shared = _correlation(*(sample["auc"] for sample in samples))
         auc = found["auc"]
-        auc["low"] = min(auc["low"], float(first - second - np.hypot(first - low_1, high_2 - second)))
-        auc["high"] = max(auc["high"], float(first - second + np.hypot(high_1 - first, second - low_2)))
+        auc["low"] = min(auc["low"], first - second - _joined(first - low_1, high_2 - second, shared))
+        auc["high"] = max(auc["high"], first - second + _joined(high_1 - first, second - low_2, shared))
     return found
+
+
+def _correlation(first: FloatArray, second: FloatArray) -> float:
+    """Return the correlation of resamples; 0 if some do not vary."""
+    return float(np.corrcoef(first, second)[0, 1]) if first.std() and second.std() else 0.0
+
+
+def _joined(first: float, second: float, correlation: float) -> float:
+    """Return a difference's margin from those of its two terms."""
+    return float(np.sqrt(max(0.0, first**2 + second**2 - 2 * correlation * first * second)))
 
 
 def findings(metrics: Mapping[str, Any]) -> dict[str, list[str]]:

@@ -15,9 +15,10 @@ from adpet.evaluation.aggregation import (
 from adpet.evaluation.bootstrap import MetricName, subject_resamples
 from adpet.evaluation.metrics import (
     DEFAULT_RESAMPLES,
+    DEFAULT_THRESHOLD,
     Interval,
-    choose_threshold,
     classification_metrics,
+    even_threshold,
     level_intervals,
 )
 
@@ -43,8 +44,8 @@ def fold_subjects(
     """
     parts = dict(iter(predictions.groupby("part", sort=True)))
     pooling = fit_pooling(parts["validation"], aggregation, positions=positions)
-    tested, validating = (subject_probabilities(parts[part], pooling) for part in ("test", "validation"))
-    return tested.assign(threshold=choose_threshold(validating), fold=fold)
+    threshold = even_threshold(parts["validation"]) or DEFAULT_THRESHOLD
+    return subject_probabilities(parts["test"], pooling).assign(threshold=threshold, fold=fold)
 
 
 def pooled_summary(

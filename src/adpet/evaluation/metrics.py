@@ -106,6 +106,17 @@ def choose_threshold(subjects: pd.DataFrame) -> float:
     return float(best[np.argmin(np.abs(best - DEFAULT_THRESHOLD))])
 
 
+def even_threshold(subjects: pd.DataFrame) -> float | None:
+    """Return the share of AD: calibrated evidence is even there.
+
+    None without both diagnoses. `subjects` has one or more rows a subject.
+    """
+    share = (
+        float((subjects.groupby("subject")["diagnosis"].first() == POSITIVE).mean()) if len(subjects) else 0.0
+    )
+    return share if 0 < share < 1 else None
+
+
 def level_intervals(
     truth: BoolArray,
     codes: npt.NDArray[np.intp],
@@ -160,6 +171,7 @@ def evaluation(
     validation_predictions: pd.DataFrame,
     *,
     pooling: Pooling,
+    threshold: float | None = None,
     seed: int,
     resamples: int = DEFAULT_RESAMPLES,
     allow_shared_subjects: bool = False,
@@ -171,9 +183,11 @@ def evaluation(
     predictions : DataFrame
         Of the test subjects.
     validation_predictions : DataFrame
-        Of the subjects that choose the threshold; if empty it is 0.5.
+        Of the subjects that `pooling` and threshold follow from.
     pooling : Pooling
-        From slices to subjects; learned on the validation subjects as well.
+        From slices to subjects.
+    threshold : float, optional
+        By default that of `choose_threshold`, or 0.5 without validation subjects.
     seed, resamples : int
         Of the bootstrap.
     allow_shared_subjects : bool
@@ -184,9 +198,9 @@ def evaluation(
     LeakageError
         A subject is in both tables.
     """
-    threshold = DEFAULT_THRESHOLD
-    if not validation_predictions.empty:
+    if threshold is None and not validation_predictions.empty:
         threshold = choose_threshold(subject_probabilities(validation_predictions, pooling))
+    threshold = DEFAULT_THRESHOLD if threshold is None else threshold
     subjects = subject_probabilities(predictions, pooling)
     shared = sorted(set(subjects["subject"]) & set(validation_predictions["subject"]))
     if shared and not allow_shared_subjects:

@@ -11,10 +11,11 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from adpet.evaluation.aggregation import INTERPRETATION
 from adpet.imaging.nifti import write_volume
 from adpet.imaging.slices import resize_maps
 from adpet.inference.exported_model import ExportedModel
-from adpet.inference.predictor import RESEARCH_ONLY, Answer
+from adpet.inference.predictor import RESEARCH_ONLY, UNCALIBRATED, Answer
 from adpet.storage import PARTIAL_PREFIX, remove, write_json
 
 Array = npt.NDArray[np.float32]
@@ -35,6 +36,7 @@ COLUMNS = (
     "scan",
     "probability_of_ad",
     "threshold",
+    *INTERPRETATION,
     "similarity_to_template",
     "flagged",
     "model",
@@ -102,6 +104,7 @@ def answer_html(answer: Answer, model: ExportedModel) -> str:
         performance=model.document["performance"],
         intended_use=model.document["intended_use"],
         research_only=RESEARCH_ONLY,
+        uncalibrated=UNCALIBRATED,
         hide_below=HIDE_BELOW,
         full_bar_z=FULL_BAR_Z,
         ramps={"ad": _gradient(TOWARDS_AD), "cn": _gradient(TOWARDS_CN)},

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from adpet.errors import InputError
-from adpet.evaluation.aggregation import Pooling, pooled_probability
+from adpet.evaluation.aggregation import Pooling, interpret, pooled_probability
 from adpet.imaging.nifti import Affine, Volume
 from adpet.imaging.normalization import normalize, to_uint8
 from adpet.imaging.registration import resample
@@ -18,6 +18,7 @@ from adpet.inference.quality import judged, measures, view_measures
 from adpet.inference.regions import region_table, regional_means
 
 RESEARCH_ONLY = "Research use only, not for diagnosis."
+UNCALIBRATED = "Not calibrated: a model without out-of-fold predictions gives no likelihood ratio or answer."
 
 
 class RefusedError(InputError):
@@ -52,12 +53,14 @@ def answer(
     shape: Sequence[int] | None = None,
     affine: Affine | None = None,
     align: Literal["affine", "none"] | None = None,
+    prevalence: float | None = None,
+    coverage: float | None = None,
 ) -> Answer:
     """Answer for one scan.
 
     A scan out of distribution raises `RefusedError`, whose text names no file. `shape` and `affine` are of
     the scan's file, if its voxels are not in RAS+ order; `align` is ``none`` for a scan in MNI space (by
-    default as in training).
+    default as in training). `prevalence` and `coverage` are as in `interpret`.
     """
     found, alignment = normalize(scan, replace(model.standard, align=align or model.standard.align))
     grid = tuple(shape or scan.data.shape), scan.affine if affine is None else affine
@@ -74,7 +77,7 @@ def answer(
         "model": model.name,
         "lineage": model.document["lineage"]["id"],
         "leaky": model.leaky,
-        **_probabilities(per_slice, model),
+        **_probabilities(per_slice, model, prevalence=prevalence, coverage=coverage),
         "similarity_to_template": round(alignment.similarity, 4),
         "matrix": alignment.matrix.tolist(),
         "regions": region_table(
@@ -107,12 +110,15 @@ def meaning(probability: float, document: Mapping[str, Any]) -> str:
     )
 
 
-def _probabilities(per_slice: npt.NDArray[np.float32], model: ExportedModel) -> dict[str, Any]:
+def _probabilities(
+    per_slice: npt.NDArray[np.float32], model: ExportedModel, **asked: float | None
+) -> dict[str, Any]:
     pooled = pooled_probability(per_slice.astype(np.float64), Pooling.of(model.document["aggregation"]))
     return {
         "probability_of_ad": round(pooled, 6),
         "threshold": model.document["threshold"],
         "meaning": meaning(pooled, model.document),
+        **interpret(pooled, model.document["out_of_fold"], **asked),
         "slices": [
             {"y_mm": y_mm, "probability_of_ad": round(float(value), 6)}
             for y_mm, value in zip(model.grid.y_mm, per_slice, strict=True)

@@ -35,9 +35,9 @@ def performance(documents: Documents) -> list[Block]:
     auc, counts = metrics["subject"]["auc"], metrics["counts"]
     n = counts["validation_subjects"]
     chosen = (
-        f"this threshold was chosen on {plural(n, 'validation subject')}"
+        f"that is the share of AD among {plural(n, 'training subject')}, where the evidence is even"
         if n
-        else "there were no validation subjects to choose it on"
+        else "nothing was calibrated, since no training subject was predicted out of fold"
     )
     blocks: list[Block] = [
         Text(

@@ -26,6 +26,7 @@ from adpet.evaluation.comparison import findings, paired_differences, subgroup_t
 from adpet.evaluation.metrics import (
     calibration_points,
     evaluation,
+    even_threshold,
     oracle_auc,
     precision_recall_curves,
     roc_band,
@@ -151,6 +152,7 @@ def run(params: Params) -> None:
         resamples=params.evaluate.resamples,
         allow_shared_subjects=leaky,
         pooling=pooling,
+        threshold=even_threshold(validation),
     )
     subjects = subject_probabilities(test, pooling)
     compared = {} if leaky else _baselines(split, grid_mm=params.normalize.grid_mm)

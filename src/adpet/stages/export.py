@@ -10,10 +10,11 @@ import numpy.typing as npt
 import pandas as pd
 
 from adpet import paths
-from adpet.cohort.scans import read_scans
+from adpet.cohort.scans import read_scans, read_typed
 from adpet.cohort.splits import read_split
 from adpet.contracts import Metrics, TrainingRun, read_contract
 from adpet.errors import InputError
+from adpet.evaluation.aggregation import Pooling, out_of_fold_quantiles
 from adpet.evaluation.bootstrap import FloatArray, bins_for, equal_mass_bins, exact_interval
 from adpet.imaging.atlas import AD_PATTERN, Atlas, load_atlas
 from adpet.imaging.nifti import Volume, read_header, read_volume, write_volume
@@ -48,7 +49,7 @@ from adpet.parallel import progress
 from adpet.params import Params
 from adpet.stages.common.checks import require_evaluation_of
 from adpet.stages.common.fitting import slice_refs
-from adpet.stages.common.tables import MATRIX_COLUMNS, read_alignment, read_results
+from adpet.stages.common.tables import MATRIX_COLUMNS, VALIDATION_COLUMNS, read_alignment, read_results
 from adpet.stages.slice import coronal_grid
 from adpet.storage import atomic_write, read_json, write_json
 
@@ -212,7 +213,8 @@ def _document(params: Params, standard: Standard) -> dict[str, Any]:
     """Return ``model.json`` without what is of files and cohort."""
     trained, metrics = read_contract(paths.RUN, TrainingRun), read_contract(paths.METRICS, Metrics)
     require_evaluation_of(trained.lineage.id)
-    grid = coronal_grid(params)
+    grid, pooling = coronal_grid(params), read_json(paths.POOLING)
+    validation = read_typed(paths.VALIDATION, VALIDATION_COLUMNS).assign(session="")
     return {
         "format": FORMAT,
         "name": params.tracking.model_name,
@@ -237,7 +239,8 @@ def _document(params: Params, standard: Standard) -> dict[str, Any]:
             "centre_z_mm": CENTRE_Z_MM,
             "window": list(params.slice.window),
         },
-        "aggregation": read_json(paths.POOLING),
+        "aggregation": pooling,
+        "out_of_fold": out_of_fold_quantiles(validation, Pooling.of(pooling)),
         "threshold": metrics.threshold,
         "calibration": calibration(read_results(paths.SUBJECTS)),
         "performance": {

@@ -104,7 +104,7 @@ def _folds(split: pd.DataFrame, params: Params, work: Path) -> tuple[list[FoldRe
 def _final(
     split: pd.DataFrame, params: Params, work: Path, tracked: RunHandle, folds: list[FoldResult]
 ) -> tuple["keras.Model", History]:
-    """Train the model on all training subjects, as the folds' networks.
+    """Train the model, like the folds, on all training subjects.
 
     It stops after as many epochs as they kept in the median; validation measures are their means.
     """

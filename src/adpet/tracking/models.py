@@ -269,10 +269,12 @@ def _keep_uncompiled(code: Path) -> None:
 
 def _signature() -> ModelSignature:
     """Return the signature: NIfTI in base64 in, an answer out."""
-    numbers = ("probability_of_ad", "threshold")
-    answer = ("scan", "model", "probability_of_ad", "threshold", "meaning")
+    numbers = ("probability_of_ad", "threshold", "likelihood_ratio")
+    answer = ("scan", "model", "probability_of_ad", "threshold", "meaning", "likelihood_ratio", "answer")
     kinds = {name: DataType.double if name in numbers else DataType.string for name in answer}
     return ModelSignature(
         inputs=Schema([ColSpec(DataType.string, name="scan")]),
-        outputs=Schema([ColSpec(kind, name=name) for name, kind in kinds.items()]),
+        outputs=Schema(
+            [ColSpec(kind, name=name, required=name in answer[:5]) for name, kind in kinds.items()]
+        ),
     )

@@ -1,7 +1,9 @@
 /** From slices to a scan: one calibrated probability, as `adpet.evaluation.aggregation` pools it. */
 
 import { InputError } from "./errors";
+import type { OutOfFold } from "../model.generated";
 import type { Model } from "./model";
+import { general, rounded } from "./wording";
 
 /** Probabilities of 0 and 1 have no logit; float32 networks reach both. */
 const SMALLEST_PROBABILITY = 1e-7;
@@ -28,6 +30,43 @@ export function pooledProbability(perSlice: ArrayLike<number>, { constants }: Mo
   });
   const mean = method === "mean_probability" ? logit(sum / total) : sum / total;
   return 1 / (1 + Math.exp(-(slope * mean + intercept)));
+}
+
+/** What a probability means: `interpret` of `adpet.evaluation.aggregation`, with its keys. */
+export interface Interpretation {
+  likelihood_ratio: number | null;
+  training_prevalence: number | null;
+  prevalence: number | null;
+  probability_at_prevalence: number | null;
+  answer: string | null;
+  coverage: number | null;
+}
+
+const NOTHING: Interpretation = {
+  likelihood_ratio: null,
+  training_prevalence: null,
+  prevalence: null,
+  probability_at_prevalence: null,
+  answer: null,
+  coverage: null,
+};
+
+/** Interpret a probability at the training subjects' prevalence; all is null without their predictions. */
+export function interpret(probability: number, reference: OutOfFold | null): Interpretation {
+  if (!reference) return NOTHING;
+  const { prevalence, coverage, coverages, quantiles } = reference;
+  const row = coverages.findIndex((level) => level >= coverage);
+  const score: Record<string, number> = { AD: 1 - probability, CN: probability };
+  const possible = Object.keys(quantiles).filter((name) => score[name]! <= quantiles[name]![row]!);
+  const ratio = Math.exp(logit(probability) - logit(prevalence));
+  return {
+    likelihood_ratio: Number(general(ratio, 4)),
+    training_prevalence: prevalence,
+    prevalence,
+    probability_at_prevalence: rounded(probability, 6),
+    answer: possible.length === 1 ? possible[0]! : "undecided",
+    coverage,
+  };
 }
 
 function logit(probability: number): number {

@@ -1,6 +1,6 @@
 /** Python's `adpet.imaging` and `adpet.inference` in plain typed arrays without DOM, for a worker or Node. */
 
-export { pooledProbability } from "./aggregation";
+export { interpret, type Interpretation, pooledProbability } from "./aggregation";
 export { backProject, coronalSlices, resizeMaps } from "./slices";
 export { InputError } from "./errors";
 export { apply, boundsOf, diagonal, inverse, product } from "./matrix";
@@ -11,5 +11,5 @@ export { type RegionRow, regionTable } from "./regions";
 export { resample, sample } from "./sampling";
 export { normalize } from "./normalization";
 export { eachAxis, largest, type Vector, type Volume } from "./volume";
-export { fixed, percent, rounded } from "./wording";
+export { fixed, general, percent, rounded } from "./wording";
 export { writeNifti } from "./writing";

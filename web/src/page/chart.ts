@@ -1,7 +1,7 @@
-/** Probability of each slice from back to front: a small chart, also in words. */
+/** Score of each slice from back to front: a small chart, also in words. */
 
 import type { SliceAnswer } from "../messages";
-import { percent, signed } from "./dom";
+import { signed } from "./dom";
 
 const [WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM] = [340, 150, 42, 332, 10, 120];
 
@@ -25,7 +25,7 @@ export function probabilityChart(
   const labelled = [...new Set([0, Math.floor((yMm.length - 1) / 2), yMm.length - 1])];
   const parts = [
     ...[0, 0.5, 1].map(
-      (share) => across(share, "grid") + text(LEFT - 6, y(share) + 3.5, "tick end", `${100 * share}%`),
+      (share) => across(share, "grid") + text(LEFT - 6, y(share) + 3.5, "tick end", String(share)),
     ),
     ...slices.map(stem),
     across(threshold, "threshold"),
@@ -38,11 +38,11 @@ export function probabilityChart(
 }
 
 function inWords(slices: readonly SliceAnswer[], count: number, threshold: number): string {
-  if (!slices.length) return `Probability of AD of each of ${count} coronal slices; none is scored yet.`;
+  if (!slices.length) return `Score of each of ${count} coronal slices; none is scored yet.`;
   const above = slices.filter((slice) => slice.probability_of_ad >= threshold).length;
   const highest = slices.reduce((a, b) => (b.probability_of_ad > a.probability_of_ad ? b : a));
   return (
-    `Probability of AD of each coronal slice: ${above} of ${slices.length} at or above ${percent(threshold)}; ` +
-    `the highest, ${percent(highest.probability_of_ad)}, at y = ${highest.y_mm} mm.`
+    `Score of each coronal slice, 0 to 1: ${above} of ${slices.length} at or above ${threshold.toFixed(2)}; ` +
+    `the highest, ${highest.probability_of_ad.toFixed(2)}, at y = ${highest.y_mm} mm.`
   );
 }

@@ -1,9 +1,9 @@
-/** The coronal slices as the network is given them, each with its map and probability once it is scored. */
+/** The coronal slices as the network is given them, each with its map and score once it is scored. */
 
 import { largest, resizeMaps } from "../imaging";
 import type { Of } from "../messages";
 import type { Overlay } from "./colours";
-import { element, percent, signed } from "./dom";
+import { element, signed } from "./dom";
 import { paintPixel } from "./sections";
 
 interface Slice {
@@ -53,8 +53,8 @@ export class Strip {
     slice.map = resizeMaps(map, [1, ...mapShape], size);
     this.max = Math.max(this.max, largest(map));
     button.classList.add("scored", probability >= threshold ? "ad" : "cn");
-    button.ariaLabel = `Slice at y = ${yMm[index]} mm: probability of AD ${percent(probability)}`;
-    button.querySelector(".value")!.textContent = percent(probability);
+    button.ariaLabel = `Slice at y = ${yMm[index]} mm: score ${probability.toFixed(2)}`;
+    button.querySelector(".value")!.textContent = probability.toFixed(2);
     this.paint(slice, index, overlay);
   }
 

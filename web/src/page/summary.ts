@@ -6,7 +6,7 @@ import type { ModelDocument } from "../model.generated";
 import { colourOf } from "./colours";
 import { figure, percent, signed } from "./dom";
 import { paintSection, sidesOf, type Axis, type Scene } from "./sections";
-import { LEAKY } from "./tables";
+import { interpretationOf, LEAKY } from "./tables";
 
 const [WIDTH, HEIGHT, MARGIN] = [1200, 1180, 48];
 const [INK, QUIET, WHITE] = ["#17212b", "#566573", "#ffffff"];
@@ -77,7 +77,8 @@ function drawHead(sheet: Sheet, answer: Answer): void {
   sheet.head(answer.scan, RIGHT, 72, { size: 18, align: "right", widest: 560 });
   sheet.write(`threshold ${percent(threshold)}`, RIGHT, 96, { size: 16, colour: QUIET, align: "right" });
   sheet.write(answer.meaning, MARGIN, 130, { size: 16, colour: QUIET, widest: RIGHT - MARGIN });
-  if (answer.leaky) sheet.head(LEAKY, MARGIN, 150, { colour: AD });
+  sheet.write(interpretationOf(answer), MARGIN, 149, { size: 16, colour: QUIET });
+  if (answer.leaky) sheet.head(LEAKY, RIGHT, 149, { colour: AD, align: "right" });
 }
 
 function drawSection(sheet: Sheet, scene: Scene, axis: Axis, at: Vector): void {
@@ -107,10 +108,10 @@ function drawLegend(sheet: Sheet, { overlay: { direction, threshold } }: Scene):
 function drawSlices(sheet: Sheet, { slices, threshold }: Answer): void {
   const [left, bottom, height] = [MARGIN + 44, 740, 150];
   const y = (share: number) => bottom - share * height;
-  sheet.head("Probability of AD, coronal slices from back to front (MNI y in mm)", MARGIN, 570);
+  sheet.head("Score of each coronal slice, not calibrated, from back to front (MNI y in mm)", MARGIN, 570);
   for (const share of [0, 0.5, 1]) {
     sheet.fill(left, y(share), RIGHT - left, 1, "#dfe4e8");
-    sheet.write(`${100 * share}%`, left - 8, y(share) + 5, { size: 13, colour: QUIET, align: "right" });
+    sheet.write(String(share), left - 8, y(share) + 5, { size: 13, colour: QUIET, align: "right" });
   }
   slices.forEach(({ probability_of_ad: p, y_mm: yMm }, index) => {
     const x = left + ((index + 0.5) * (RIGHT - left)) / slices.length;

@@ -1,10 +1,12 @@
 /** The answer in figures and words, the sortable table of regions, and the quality checks. */
 
-import type { CheckRow, RegionRow } from "../imaging";
+import { general, type CheckRow, type RegionRow } from "../imaging";
 import type { Answer } from "../messages";
 import type { ModelDocument } from "../model.generated";
 import { element, figure, percent, signed } from "./dom";
 
+const UNCALIBRATED =
+  "Not calibrated: a model without out-of-fold predictions gives no likelihood ratio or answer.";
 export const LEAKY = "This model was trained and tested on the same subjects.";
 
 const COLUMNS = [
@@ -41,6 +43,7 @@ export function showAnswer(place: HTMLElement, answer: Answer, model: ModelDocum
   const [value, low, high] = [auc.value, auc.low, auc.high].map((share) => share.toFixed(2));
   const paragraphs = [
     ["", `${where} the threshold of ${limit}: ${likeness}.`],
+    ["interpretation", interpretationOf(answer)],
     ["meaning", answer.meaning],
     ["small", `AUC ${value} (${low} to ${high}) on ${subjects} held-out subjects.`],
     ["warning", answer.leaky ? LEAKY : ""],
@@ -53,6 +56,28 @@ export function showAnswer(place: HTMLElement, answer: Answer, model: ModelDocum
     scale,
     ...paragraphs.flatMap(([kind, text]) => (text ? [element("p", kind, text)] : [])),
   );
+  if (answer.answer) place.querySelector(".interpretation")!.after(prevalenceField(answer));
+}
+
+/** Write the conformal answer and the likelihood ratio in words. */
+export function interpretationOf({ answer, coverage, likelihood_ratio: ratio }: Answer): string {
+  if (!answer) return UNCALIBRATED;
+  const asked = `Answer at ${general(100 * coverage!)}% coverage`;
+  return `${asked}: ${answer}. Likelihood ratio, AD to CN: ${general(ratio!, 3)}.`;
+}
+
+/** Make a field for the share of AD among those scanned, and the probability at it. */
+function prevalenceField({ likelihood_ratio: ratio, training_prevalence: usual }: Answer): HTMLElement {
+  const value = general(100 * usual!, 3);
+  const input = element("input", { type: "number", min: "0.1", max: "99.9", step: "any", value });
+  const output = element("output");
+  const update = () => {
+    const odds = (ratio! * input.valueAsNumber) / (100 - input.valueAsNumber);
+    output.value = input.validity.valid && input.value ? percent(odds / (1 + odds)) : "";
+  };
+  input.addEventListener("input", update);
+  update();
+  return element("p", "prevalence", element("label", {}, "Where ", input, "% have AD: "), output);
 }
 
 /** Draw the regions into a table, lowest z first; a click on a heading sorts. */

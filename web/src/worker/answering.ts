@@ -62,6 +62,7 @@ export async function answerFor(
       probability_of_ad: rounded(probability, PROBABILITY_DECIMALS),
       threshold: constants.threshold,
       meaning: meaningOf(probability, constants),
+      ...imaging.interpret(probability, constants.out_of_fold),
       slices: yMm.map((y, index) => ({
         y_mm: y,
         probability_of_ad: rounded(probabilities[index]!, PROBABILITY_DECIMALS),

@@ -1,4 +1,4 @@
-"""Training that stages share: slices of a split, settings, fits, folds."""
+"""Training that stages share: slices, settings, fits, folds."""
 
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
