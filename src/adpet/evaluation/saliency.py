@@ -179,7 +179,10 @@ def verdict(name: str, gains: Mapping[str, Mapping[str, Any]], *, subjects: int)
             said.append(
                 f"{adds} {words} ({gain['value']:+z.3f}, {gain['low']:+z.3f} to {gain['high']:+z.3f})"
             )
-    return f"A patient's own {title} {'; it '.join(said)} (AUROC, 95 % interval, {subjects} subjects)."
+    return (
+        f"A patient's own {title} {'; it '.join(said)}. Differences of AUROC and 95 % intervals over "
+        f"{subjects} subjects."
+    )
 
 
 def asymmetry(maps: Map, x_mm: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
