@@ -224,7 +224,7 @@ class UntrainedRanges(Contract):
 
 
 class SideAgreement(Contract):
-    """Share of subjects with the map heavier on the worse side."""
+    """Share of subjects whose worse side a map finds."""
 
     least_asymmetry: float
     subjects: int

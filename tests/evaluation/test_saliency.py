@@ -12,7 +12,6 @@ from adpet.evaluation.saliency import (
     ELSEWHERE,
     SCORES,
     alarms_of,
-    asymmetry,
     cam_score,
     deletion_insertion,
     gains,
@@ -97,64 +96,43 @@ class TestPatient:
 
     X_MM = np.arange(-59.5, 60)
     TRUTHS = np.abs(X_MM - np.linspace(-50, 50, 12)[:, None]) < 8
+    OWN = TRUTHS.astype(np.float32)
     SUBJECTS = pd.Series([f"p{number}" for number in range(12)], index=[f"s{number}" for number in range(12)])
 
-    def differences(self, own, subjects=SUBJECTS):
-        rng = np.random.default_rng(0)
-        noise = [rng.normal(size=own.shape).astype(np.float32) for _ in range(2)]
-        found = {
-            "exact": own + noise[0] / 4,
-            "referenced": np.ones_like(own) * own.mean(axis=0),
-            "z-map": noise[1],
-        }
-        table = score_table(found, self.TRUTHS, subjects)
-        return table, score_differences(table, seed=0, resamples=200)
+    def scores(self, own=OWN, subjects=SUBJECTS):
+        noise = np.random.default_rng(0).normal(size=own.shape).astype(np.float32)
+        found = {"exact": own + noise / 4, "referenced": 0 * own + own.mean(axis=0), "z-map": noise}
+        return score_table(found, self.TRUTHS, subjects)
 
-    def test_own_map_adds_to_others_and_a_map_for_all_does_not(self):
-        _, found = self.differences(self.TRUTHS.astype(np.float32))
-        assert found["exact"]["other patients"]["auroc"]["low"] > 0.2
-        assert "A patient's own CAM adds to other patients' maps (+0." in verdict(
-            "exact", found["exact"], subjects=12
-        )
-        same = verdict("referenced", found["referenced"], subjects=12)
-        assert "adds nothing measurable to other patients' maps (+0.000, +0.000 to +0.000)" in same
-        assert "adds nothing measurable to the group mean" in same
-
-    def test_map_of_where_the_deficit_is_not_is_worse(self):
-        _, found = self.differences(-self.TRUTHS.astype(np.float32))
-        assert "is worse than a z-map made without a network (-0." in verdict(
-            "exact", found["exact"], subjects=12
-        )
-        assert "9 scored subjects are too few" in verdict("exact", found["exact"], subjects=9)
+    @pytest.mark.parametrize(
+        ("name", "own", "sentence"),
+        [
+            ("exact", OWN, "own CAM adds to other patients' maps (+0."),
+            ("exact", -OWN, "is worse than a z-map made without a network (-0."),
+            ("referenced", OWN, "adds nothing measurable to other patients' maps (+0.000, +0.000 to +0.000)"),
+        ],
+    )
+    def test_verdict_says_what_an_own_map_adds(self, name, own, sentence):
+        gains = score_differences(self.scores(own), seed=0, resamples=200)[name]
+        assert sentence in verdict(name, gains, subjects=12)
+        assert "9 scored subjects are too few" in verdict(name, gains, subjects=9)
 
     def test_scans_of_the_same_subject_are_not_other_patients(self):
-        own = self.TRUTHS.astype(np.float32)
-        scores = [self.differences(own, self.SUBJECTS.replace({"p1": "p0"}))[0], self.differences(own)[0]]
-        pair, each = (one[one["map"] == "other patients exact"]["auroc"].to_numpy() for one in scores)
+        tables = [self.scores(subjects=self.SUBJECTS.replace({"p1": "p0"})), self.scores()]
+        pair, each = (table[table["map"] == "other patients exact"]["auroc"].to_numpy() for table in tables)
         # Their deficits overlap, so the other scan would have scored well.
         assert (pair[:2] < each[:2]).all()
         np.testing.assert_array_equal(pair[2:], each[2:])
-        _, alone = self.differences(own, pd.Series("p0", index=self.SUBJECTS.index))
-        assert "other patients" not in alone["exact"]
 
     def test_mirrored_map_disagrees_with_the_worse_side(self):
-        deficits = self.TRUTHS.astype(np.float32)
-        found = side_agreement(
-            {"own": deficits, "mirrored": deficits[:, ::-1], "left": self.X_MM < 0},
-            deficits,
-            self.X_MM,
-            self.SUBJECTS,
-        )
+        maps = {"own": self.OWN, "mirrored": self.OWN[:, ::-1], "left": self.X_MM < 0}
+        found = side_agreement(maps, self.OWN, self.X_MM, self.SUBJECTS)
         assert (found["subjects"], found["left"]) == (12, 6)
-        assert {name: share["value"] for name, share in found["agreement"].items()} == {
-            "own": 1, "mirrored": 0, "left": 0.5
-        }  # fmt: skip
+        assert [share["value"] for share in found["agreement"].values()] == [1, 0, 0.5]
         assert found["agreement"]["own"]["low"] == pytest.approx(12 / (12 + 1.959964**2), abs=1e-6)
 
     def test_deficit_of_both_sides_has_no_worse_one(self):
-        even = np.ones((2, self.X_MM.size), np.float32)
-        assert asymmetry(even, self.X_MM).tolist() == asymmetry(0 * even, self.X_MM).tolist() == [0, 0]
-        found = side_agreement({"own": even}, even, self.X_MM, self.SUBJECTS[:2])
+        found = side_agreement({"own": self.OWN}, np.ones_like(self.OWN), self.X_MM, self.SUBJECTS)
         assert (found["subjects"], found["agreement"]) == (0, {})
 
     def test_low_uptake_is_positive_and_quiet_voxels_are_not_inflated(self):

@@ -186,9 +186,9 @@ def verdict(name: str, gains: Mapping[str, Mapping[str, Any]], *, subjects: int)
 
 
 def asymmetry(maps: Map, x_mm: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return (left - right) / (left + right) of positive mass, (...).
+    """Return hemispheres' difference of positive mass over its sum.
 
-    `maps` are (..., v); `x_mm`, (v,), is MNI x, negative on the left.
+    `maps` are (..., v); `x_mm`, (v,), is MNI x, negative on the left, which counts as positive.
     """
     mass = np.clip(maps, 0, None).astype(np.float64)
     left, right = mass @ (x_mm < 0), mass @ (x_mm > 0)
@@ -198,7 +198,7 @@ def asymmetry(maps: Map, x_mm: npt.NDArray[np.float64]) -> npt.NDArray[np.float6
 def side_agreement(
     found: Mapping[str, Map], deficits: Map, x_mm: npt.NDArray[np.float64], subjects: "pd.Series[str]"
 ) -> dict[str, Any]:
-    """Return how often maps are heavier on the deficit's worse side.
+    """Return how often maps find the deficit's worse side.
 
     Maps are (n, v), or (v,) if the same for all scans; `deficits` are (n, v), `x_mm` is (v,), and `subjects`
     name those of the n rows. A subject counts by the first scan whose deficit has a worse side, and `left` of
@@ -248,11 +248,6 @@ def network_ranges(table: pd.DataFrame) -> dict[str, Any]:
     return {"networks": int(table["network"].nunique()), **extremes}
 
 
-def area_share(truths: Sequence[Mask], inside: Mask) -> float:
-    """Return the truth's mean share of voxels."""
-    return float(np.mean([truth[inside].mean() for truth in truths]))
-
-
 def score_rows(maps: Mapping[str, Map], truth: Mask, inside: Mask, **facts: Any) -> list[dict[str, Any]]:
     """Return one row a map: name, facts, scores."""
     return [{**facts, "map": name, **cam_score(found, truth, inside)} for name, found in maps.items()]
@@ -261,7 +256,7 @@ def score_rows(maps: Mapping[str, Map], truth: Mask, inside: Mask, **facts: Any)
 def _subject_scores(
     table: pd.DataFrame, *, seed: int, resamples: int
 ) -> tuple[pd.DataFrame, npt.NDArray[np.float64]]:
-    """Return mean scores by map and subject, and the share of each subject in each resample."""
+    """Return mean scores by map and subject, and resamples' weights."""
     subjects = table.groupby(["map", "subject"], sort=True)[list(SCORES)].mean()
     n = subjects.index.get_level_values("subject").nunique()
     drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples) / n

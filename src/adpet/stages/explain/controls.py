@@ -11,7 +11,6 @@ from adpet.evaluation.saliency import (
     LEAST_DEFICIT,
     NETWORK_MAPS,
     Map,
-    area_share,
     cascade_rows,
     centre_map,
     deletion_insertion,
@@ -127,12 +126,9 @@ def truths_of(scans: pd.DataFrame, space: Space) -> dict[str, Map]:
 
 
 def z_maps(scans: Sequence[str], healthy: Sequence[str], space: Space, params: Params) -> dict[str, Map]:
-    """Return each scan's z-map of low uptake, made without a network.
+    """Return z-maps of low uptake against healthy training scans.
 
-    Parameters
-    ----------
-    healthy : sequence of str
-        CN training scans, one a subject.
+    They need no network. `healthy` is one scan a subject.
     """
 
     def uptake(scan: str) -> Map:
@@ -191,7 +187,8 @@ def truth_scores(
             }
             rows += score_rows(maps, masks[scan], inside, **facts, network=number)
     table = pd.concat([score_table(found, truths, subjects), pd.DataFrame(rows)], ignore_index=True)
-    x_mm = (np.argwhere(inside) @ space.template.affine[:3, :3].T + space.template.affine[:3, 3])[:, 0]
+    # The template's axes are those of MNI space.
+    x_mm = np.argwhere(inside)[:, 0] * space.template.affine[0, 0] + space.template.affine[0, 3]
     sides = found | {f"group mean {name}": maps.mean(axis=0) for name, maps in found.items()}
     deficit = np.stack([deficits[scan][inside] for scan in scored]) * truths
     differences = score_differences(table, seed=seed, resamples=resamples)
@@ -199,7 +196,7 @@ def truth_scores(
         "scans": len(scored),
         "left_out": len(scans) - len(scored),
         "least_deficit": LEAST_DEFICIT,
-        "area_share": round(area_share([masks[scan] for scan in scored], inside), 6),
+        "area_share": round(float(truths.mean()), 6),
         "scores": score_summary(table, seed=seed, resamples=resamples),
         "differences": differences,
         "verdict": {
