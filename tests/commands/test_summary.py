@@ -58,7 +58,7 @@ def test_summary_has_auc_interval_version_and_next_commands(results):
     text = run()
     assert "0.950 (95 % interval 0.880 to 0.990) on 44 held-out subjects" in text
     assert "baseline: voxels" in text
-    assert "ceiling           0.950 (95 % interval 0.880 to 0.990) AUC, true severity" in text
+    assert "ceiling            0.950 (95 % interval 0.880 to 0.990) AUC, true severity" in text
     assert "inconclusive: the network never fitted" in text
     assert "accuracy +13 points with true labels, +41 points with shuffled labels" in text
     assert "adpet version 3, alias challenger" in text

@@ -48,7 +48,7 @@ def run() -> str:
         *_facts(metrics, version, test),
         *(("", sentence) for sentence in (*found["beaten"], *found["limits"])),
     ]
-    lines = [f"{name:<18}{text}" for name, text in rows]
+    lines = [f"{name:<19}{text}" for name, text in rows]
     following = [line.format(version=version["version"]) for line in NEXT]
     return "\n".join(["", *lines, "", *following])
 
