@@ -82,7 +82,7 @@ def paired_differences(
 
 
 def _correlation(first: FloatArray, second: FloatArray) -> float:
-    """Return the correlation of resamples; 0 if some do not vary."""
+    """Return the correlation of resamples, 0 without variance."""
     return float(np.corrcoef(first, second)[0, 1]) if first.std() and second.std() else 0.0
 
 

@@ -100,9 +100,11 @@ def _found(truth: dict[str, Any]) -> tuple[str, Tone]:
     text = (
         f"In {plural(truth['scans'], 'correctly classified AD scan')} the z-scored attribution maps find the "
         f"simulated deficit with an AUROC per voxel of {interval(ours)}; maps of untrained networks reach "
-        f"{number(blank['value'])}."
+        f"{number(blank['value'])}. {truth['verdict']['referenced']}"
     )
-    return text, "good" if ours["low"] > max(CHANCE, blank["value"]) else "doubt"
+    lead = truth["differences"]["referenced"]["group mean"]["auroc"]
+    is_good = ours["low"] > max(CHANCE, blank["value"]) and lead["low"] > 0
+    return text, "good" if is_good else "doubt"
 
 
 def _pattern(facts: dict[str, Any]) -> tuple[str, Tone]:
