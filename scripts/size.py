@@ -15,14 +15,15 @@ ROOT = Path(__file__).parents[1]
 LOCK_FILES = {"requirements.lock", "package-lock.json"}
 BINARY = {".png", ".ico", ".nii", ".gz", ".onnx", ".wasm"}
 
-# Lines, but for the number of modules.
+# Lines, but for the number of modules. Neutral baselines, calibrated answers, maps held against other patients and
+# fresh subjects took the two sums from 20,500 and 44,000 to where they are.
 LIMITS = {
     "modules under src/adpet": 105,
-    "lines under src/adpet": 20_500,
+    "lines under src/adpet": 21_100,
     "longest module": 600,
     "lines of tests": 16_500,
     "lines of dvc.yaml": 330,
-    "lines of the whole repository": 44_000,
+    "lines of the whole repository": 45_800,
     "words of README.md": 1_500,
     "docstrings that begin with more than 10 words": 0,
 }

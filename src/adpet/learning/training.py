@@ -113,6 +113,8 @@ def set_determinism(seed: int, threads: int) -> None:
         "TF_NUM_INTEROP_THREADS": count,
         "PJRT_NPROC": count,
         "TF_DETERMINISTIC_OPS": "1",
+        # Folds share a GPU: each process takes what it needs, not all of it.
+        "TF_FORCE_GPU_ALLOW_GROWTH": "true",
     }
     keras.utils.set_random_seed(seed)
 
