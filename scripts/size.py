@@ -15,8 +15,8 @@ ROOT = Path(__file__).parents[1]
 LOCK_FILES = {"requirements.lock", "package-lock.json"}
 BINARY = {".png", ".ico", ".nii", ".gz", ".onnx", ".wasm"}
 
-# Lines, but for the number of modules. Neutral baselines, calibrated answers, maps held against other patients and
-# fresh subjects took the two sums from 20,500 and 44,000 to where they are.
+# Lines, but for the number of modules. Neutral baselines, calibrated answers, fresh subjects and maps held
+# against those of other patients took the two sums from 20,500 and 44,000 to here.
 LIMITS = {
     "modules under src/adpet": 105,
     "lines under src/adpet": 21_100,

@@ -433,7 +433,7 @@ class Slices(Contract):
 
 
 class Aggregation(Contract):
-    """From slices to a scan, and the calibration of its logit."""
+    """From slices to a scan, calibrated."""
 
     method: Literal["mean_probability", "mean_logit", "position_weights"]
     weights: Annotated[list[float] | None, Field(description="Of each plane, for position_weights.")]
