@@ -9,7 +9,10 @@ import time
 import pandas as pd
 import pytest
 from ruamel.yaml import YAML
-from workspace import SMALL
+from workspace import PROJECT, SMALL
+
+from adpet.params import flatten
+from adpet.storage import read_yaml
 
 pytestmark = [pytest.mark.slow, pytest.mark.dvc]
 
@@ -156,28 +159,9 @@ def test_a_messy_adni_cohort_runs_through(messy):
 
 
 def test_the_2019_protocol_in_small_is_marked_as_leaky_for_ever(copied_from_dvc):
-    fixed = {
-        "rotation_degrees": 20.0,
-        "zoom": 0.05,
-        "shift": 0.05,
-        "shear": 0.05,
-        "flip": True,
-        "intensity": 0.0,
-    }
-    copied_from_dvc.set_params(
-        {
-            **{f"augment.{key}": value for key, value in fixed.items()},
-            "split.unit": "slice",
-            "split.test_fraction": 0.2,
-            "split.folds": 0,
-            "model.feature_layer": "Conv_1",
-            "train.optimizer": "sgd",
-            "train.schedule": "linear",
-            "train.learning_rate": 3e-4,
-            "train.monitor": "val_accuracy",
-            "tune.trials": 0,
-        }
-    )
+    preset = flatten(read_yaml(PROJECT / "presets/protocol-2019-small.yaml"))
+    smaller = ("slice.step_mm", "model.input_size", "model.alpha", "train.epochs")
+    copied_from_dvc.set_params(preset | {key: SMALL[key] for key in smaller})
     copied_from_dvc.run("dvc", "repro")
     assert copied_from_dvc.adpet("summary").stdout.strip().startswith("LEAKY")
     version = copied_from_dvc.read_json("results/register/version.json")

@@ -174,8 +174,14 @@ def test_best_trial_fills_what_is_tuned():
     assert "augment.zoom" not in params_with(augment={"zoom": 0.1}).tuned()
 
 
-def test_2019_preset_expresses_the_protocol_whole(project_root):
-    params = validate_params(read_yaml(project_root / "presets/protocol-2019.yaml"), source="preset")
+SMALL_2019 = {
+    "model.input_size": 64, "model.alpha": 0.5, "train.epochs": 12, "train.learning_rate": 0.02,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "changed"), [("protocol-2019", {}), ("protocol-2019-small", SMALL_2019)])
+def test_2019_preset_expresses_the_protocol_whole(project_root, name, changed):
+    params = validate_params(read_yaml(project_root / f"presets/{name}.yaml"), source="preset")
     protocol = {
         "model.alpha": 1.5, "model.feature_layer": "Conv_1", "model.input_size": 128,
         "train.optimizer": "sgd", "train.learning_rate": 3e-4, "train.schedule": "linear", "train.epochs": 100,
@@ -184,4 +190,4 @@ def test_2019_preset_expresses_the_protocol_whole(project_root):
         "augment.rotation_degrees": 20.0, "augment.flip": True, "augment.fill": "nearest",
         "augment.zoom": 0.05, "augment.shift": 0.05, "augment.shear": 0.05,
     }  # fmt: skip
-    assert protocol.items() <= params.flat().items()
+    assert (protocol | changed).items() <= params.flat().items()

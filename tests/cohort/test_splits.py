@@ -25,6 +25,7 @@ from adpet.cohort.splits import (
     write_split,
 )
 from adpet.errors import InputError, LeakageError
+from adpet.storage import read_yaml
 
 AGE_SD = 7.0
 
@@ -170,8 +171,11 @@ class TestSplitBySlice:
         assert counts["CN", "test"] == 24
         assert set(counts["AD"]) == {40}
 
-    def test_split_by_slice_leaks_subjects(self):
-        split = split_by_slice(labelled_slices(cohort(1)), **self.options)
+    @pytest.mark.parametrize("preset", ["protocol-2019", "protocol-2019-small"])
+    def test_split_by_slice_leaks_subjects(self, project_root, preset):
+        asked = read_yaml(project_root / f"presets/{preset}.yaml")["split"]
+        assert asked.pop("unit") == "slice"
+        split = split_by_slice(labelled_slices(cohort(1), planes=31), **asked, seed=1)
         assert (parts_a_subject(split) > 1).mean() > 0.9
         with pytest.raises(LeakageError):
             check_disjoint(split)

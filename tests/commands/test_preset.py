@@ -30,9 +30,8 @@ def test_preset_changes_its_values_alone_and_once(project):
 
 
 def test_unknown_preset_is_refused_with_the_known_ones(project):
-    with pytest.raises(
-        ParameterError, match="required one of defaults, protocol-2019; received 'protocol-2020'"
-    ):
+    known = "defaults, protocol-2019, protocol-2019-small"
+    with pytest.raises(ParameterError, match=f"required one of {known}; received 'protocol-2020'"):
         run("protocol-2020")
 
 
@@ -45,7 +44,7 @@ def test_preset_with_an_unknown_key_changes_nothing(project):
 
 
 def test_no_name_lists_the_presets(project):
-    assert run(None).splitlines() == ["defaults", "protocol-2019"]
+    assert run(None).splitlines() == ["defaults", "protocol-2019", "protocol-2019-small"]
 
 
 def test_defaults_add_missing_keys_and_rename_old_sections_after_an_upgrade(project):
