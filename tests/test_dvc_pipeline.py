@@ -109,7 +109,7 @@ class TestKilled:
 
     def test_train_comes_to_the_same_weights(self, finished_by_dvc, copied_from_dvc):
         def first_epoch_done():
-            return any((copied_from_dvc.root / ".adpet").glob("train/*/checkpoint.npz"))
+            return any((copied_from_dvc.root / ".adpet").glob("train/*/fold-0.npz"))
 
         self.kill_when(copied_from_dvc, "train", first_epoch_done)
         self.assert_repro_leads_to_the_same("train", copied_from_dvc, finished_by_dvc)

@@ -18,12 +18,22 @@ def metrics(finished):
     return finished.read_json("results/evaluate/metrics.json")
 
 
-def scored(table):
-    """Mean logits over a scan's slices, then over a subject's scans."""
-    table = table.assign(logit=np.log(table["probability"] / (1 - table["probability"])))
-    scans = table.groupby(["subject", "diagnosis", "scan"])["logit"].mean()
-    subjects = scans.groupby(["subject", "diagnosis"]).mean().reset_index()
-    return subjects.assign(probability=1 / (1 + np.exp(-subjects["logit"])))
+def scored(table, weights=None, slope=1.0, intercept=0.0):
+    """Weighted mean logits over a scan's slices, then over a subject's scans, calibrated."""
+    weight = 1.0 if weights is None else np.array(weights)[table["index"]]
+    logit = np.log(table["probability"] / (1 - table["probability"]))
+    table = table.assign(logit=logit * weight, weight=weight)
+    scans = table.groupby(["subject", "diagnosis", "scan"])[["logit", "weight"]].sum()
+    means = (scans["logit"] / scans["weight"]).rename("logit")
+    subjects = means.groupby(["subject", "diagnosis"]).mean().reset_index()
+    return subjects.assign(probability=1 / (1 + np.exp(-slope * subjects["logit"] - intercept)))
+
+
+@pytest.fixture(scope="module")
+def pooling(finished):
+    pooling = finished.read_json("results/evaluate/pooling.json")
+    assert pooling.pop("method") == "position_weights"
+    return pooling
 
 
 def agree(found, table, threshold):
@@ -43,32 +53,26 @@ def agree(found, table, threshold):
         assert found[name]["value"] == pytest.approx(value, abs=1e-6), name
 
 
-def test_the_metrics_follow_from_the_predictions_and_the_threshold_alone(finished, metrics):
+def test_the_metrics_follow_from_predictions_pooling_and_threshold_alone(finished, metrics, pooling):
     predictions = pd.read_csv(finished.root / "results/evaluate/predictions.csv")
     test = predictions[predictions["part"] == "test"]
-    agree(metrics["subject"], scored(test), metrics["threshold"])
+    agree(metrics["subject"], scored(test, **pooling), metrics["threshold"])
     agree(metrics["slice"], test, metrics["threshold"])
 
 
-def test_the_threshold_follows_from_the_validation_subjects(finished, metrics):
+def test_the_threshold_is_the_share_of_ad_among_the_training_subjects(finished, metrics):
     predictions = pd.read_csv(finished.root / "results/evaluate/predictions.csv")
-    subjects = scored(predictions[predictions["part"] != "test"])
-    truth, best = subjects["diagnosis"] == "AD", metrics["threshold"]
-
-    def youden(threshold):
-        called = subjects["probability"] >= threshold
-        return called[truth].mean() - called[~truth].mean()
-
-    others = [youden(threshold) for threshold in subjects["probability"]]
-    assert youden(best) == pytest.approx(max(0, *others))
+    subjects = predictions[predictions["part"] != "test"].drop_duplicates("subject")
+    assert metrics["threshold"] == pytest.approx((subjects["diagnosis"] == "AD").mean())
 
 
-def test_so_do_the_baselines(finished, metrics):
+def test_so_do_the_baselines(finished, metrics, pooling):
     table = pd.read_csv(finished.root / "results/evaluate/baselines.csv")
     test = table[table["part"] == "test"]
     names = {"atlas", "meta_roi", "regions", "voxels", "age_sex", "scanner", "site"}
     assert names == set(metrics["baselines"])
-    network = scored(pd.read_csv(finished.root / "results/evaluate/predictions.csv").query("part == 'test'"))
+    predictions = pd.read_csv(finished.root / "results/evaluate/predictions.csv").query("part == 'test'")
+    network = scored(predictions, **pooling)
     own = sk.roc_auc_score(network["diagnosis"] == "AD", network["probability"])
     for name, found in metrics["baselines"].items():
         subjects = scored(test[test["baseline"] == name])
