@@ -100,7 +100,7 @@ def _texts(sent: Any, limits: Limits) -> list[str]:
     if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
         raise InputError(
             "required a NIfTI file in base64, or a list of them; received "
-            f"{'an empty list' if sent == [] else 'something else'}; send "
+            f"{'an empty list' if isinstance(sent, list) and not sent else 'something else'}; send "
             '{"inputs": ["..."]}'
         )
     if len(texts) > limits.scans:
