@@ -4,6 +4,7 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from adpet.errors import InputError
@@ -115,7 +116,9 @@ def test_bad_scan_refuses_all_with_the_reason_for_each(sent, model, monkeypatch)
     assert "scan 1" not in str(refused.value)
 
 
-@pytest.mark.parametrize("other", [None, 5, [], [1], {"scan": "x"}, ["x", None]])
+@pytest.mark.parametrize(
+    "other", [None, 5, [], [1], {"scan": "x"}, ["x", None], pd.DataFrame({"scan": ["x"]})]
+)
 def test_other_types_are_refused(other, model):
     with pytest.raises(InputError, match="required a NIfTI file in base64, or a list of them"):
         answer_encoded(other, model, Limits())
