@@ -62,7 +62,7 @@ class Pooling:
         return cls(**{**document, "weights": None if weights is None else np.array(weights, np.float64)})
 
     def document(self) -> dict[str, Any]:
-        """Return the fields as JSON values, for ``aggregation.json``."""
+        """Return the fields as JSON values, for ``pooling.json``."""
         return {**vars(self), "weights": None if self.weights is None else self.weights.tolist()}
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from adpet import paths
 from adpet.cohort.scans import read_scans, read_typed
-from adpet.cohort.splits import read_split
+from adpet.cohort.splits import fold_name, read_split
 from adpet.contracts import Metrics, TrainingRun, read_contract, write_contract
 from adpet.evaluation.aggregation import PREDICTION_COLUMNS, Pooling, fit_pooling, subject_probabilities
 from adpet.evaluation.baselines import (
@@ -136,8 +136,9 @@ def run(params: Params) -> None:
     validation = read_typed(paths.VALIDATION, VALIDATION_COLUMNS)
     if not leaky:
         refuse_trained_on(trained.trained_on, hashed(tested["subject"]))
-        for fold in trained.folds:
-            refuse_trained_on(fold.trained_on, fold.validated_on)
+        for number, fold in enumerate(trained.folds):
+            own = validation.loc[validation["part"] == fold_name(number), "subject"]
+            refuse_trained_on(fold.trained_on, hashed(own))
     predictions = pd.concat([_predicted(tested, params), validation], ignore_index=True)
     sessions = read_scans(paths.SCANS).set_index("scan")["session"]
     predictions = predictions.assign(session=predictions["scan"].map(sessions))[list(PREDICTION_COLUMNS)]
