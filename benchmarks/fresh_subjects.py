@@ -38,7 +38,7 @@ from adpet.imaging.slices import coronal_slices
 from adpet.inference.exported_model import open_model
 from adpet.params import Params, load_params
 from adpet.stages.common.tables import ALIGNMENT_COLUMNS
-from adpet.stages.evaluate import _baselines
+from adpet.stages.evaluate import fitted_baselines
 from adpet.storage import read_yaml, write_json
 
 METRICS: tuple[MetricName, ...] = (
@@ -140,7 +140,7 @@ def ask_baselines(project: Path, fresh: Fresh, params: Params) -> dict[str, Aske
             (paths.VOLUMES / f"{scan}.nii").symlink_to(volume)
         write_scans(paths.SCANS, pd.concat([known[known["scan"].isin(trained["scan"])], new]))
         both = pd.concat([trained, new[["scan", "subject", "diagnosis"]].assign(index=0, part="test")])
-        found = _baselines(both, grid_mm=params.normalize.grid_mm)
+        found = fitted_baselines(both, grid_mm=params.normalize.grid_mm)
     return {
         name: (
             test.sort_values("subject")["probability"].to_numpy(np.float64),

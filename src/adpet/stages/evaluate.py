@@ -66,7 +66,7 @@ BLOCK_MM = 9.0
 Baseline = tuple[pd.DataFrame, pd.DataFrame]
 
 
-def _baselines(split: pd.DataFrame, *, grid_mm: float) -> dict[str, Baseline]:
+def fitted_baselines(split: pd.DataFrame, *, grid_mm: float) -> dict[str, Baseline]:
     """Fit every baseline on training subjects; predict the test subjects.
 
     A fact that no scan has, such as the site of a single hospital's cohort, gives no baseline.
@@ -156,7 +156,7 @@ def run(params: Params) -> None:
         threshold=even_threshold(validation),
     )
     subjects = subject_probabilities(test, pooling)
-    compared = {} if leaky else _baselines(split, grid_mm=params.normalize.grid_mm)
+    compared = {} if leaky else fitted_baselines(split, grid_mm=params.normalize.grid_mm)
     metrics |= {**_compared(subjects, compared, params), "leakage": {"leaky": int(leaky)}}
     metrics |= _oracle(subjects, test, params)
     write_table(predictions, paths.PREDICTIONS)
