@@ -120,7 +120,7 @@ def ask_network(export: Path, fresh: Fresh) -> Asked:
     for scan in fresh.scans["scan"]:
         volume = read_volume(fresh.volumes / f"{scan}.nii")
         planes = coronal_slices(volume.data, volume.affine, model.grid)
-        _, per_slice = model.network(to_uint8(planes, window=tuple(model.document["slices"]["window"])))
+        _, per_slice, *_ = model.network(to_uint8(planes, window=tuple(model.document["slices"]["window"])))
         probability.append(pooled_probability(per_slice.astype(np.float64), pooling))
     return np.array(probability, dtype=np.float64), model.document["threshold"]
 

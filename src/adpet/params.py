@@ -263,6 +263,7 @@ class Train(Section):
     epochs: Count = 8
     batch_size: Count = 32
     mix: Fraction = 0.0
+    balance: bool = True
     monitor: Literal["none", "val_loss", "val_accuracy", "val_subject_log_loss", "val_subject_auc"] = "none"
 
 

@@ -41,7 +41,7 @@ class Exported:
         n = len(self.atlas.names)
         root = rng.normal(0, 3, (n, n))
         self.document = {
-            "format": 1,
+            "format": 2,
             "standard": {"shape": self.shape, "affine": self.affine.tolist(), **how},
             "network": {"map_size": MAP_SIZE},
             "registration": registration_constants(),
