@@ -60,6 +60,28 @@ def test_scan_without_uptake_in_the_reference_is_refused():
         normalize(Volume(empty.astype(np.float32), template.affine), chosen)
 
 
+@pytest.mark.parametrize(
+    ("seen", "message"), [(0.6, None), (0.15, r"\d+% of the reference region lies well")]
+)
+def test_cut_off_reference_is_measured_in_what_is_seen_or_the_scan_set_aside(seen, message):
+    template = fdg_template(GRID_MM)
+    chosen = standard(reference="cerebellum", align="none", smoothing_mm=8.0)
+    flat = Volume(np.full_like(template.data, 700), template.affine)
+    # Cut so that this share of the region stays, less what smoothing reaches.
+    height = np.quantile(np.argwhere(chosen.reference)[:, 2], 1 - seen)
+    start = int(height) - 2
+    affine = template.affine.copy()
+    affine[2, 3] += GRID_MM * start
+    cut = Volume(flat.data[:, :, start:], affine)
+    if message:
+        with pytest.raises(InputError, match=message):
+            normalize(cut, chosen)
+    else:
+        assert normalize(cut, chosen)[0].data[:, :, start + 4 : -4][
+            chosen.brain[:, :, start + 4 : -4]
+        ].mean() == (pytest.approx(1, abs=0.002))
+
+
 class TestSmoothing:
     def test_smoothed_point_has_the_fwhm(self):
         template = fdg_template(GRID_MM)

@@ -39,7 +39,7 @@ SEVERITY_YEAR = {"AD": 0.15, "CN": 0.05, "MCI": 0.1, "FTD": 0.15, "DLB": 0.15, "
 CONVERTERS, CONVERTER_SEVERITY, STABLE_SEVERITY = 1 / 3, 0.7, (0.0, 0.5)
 # Share of uptake that an old infarct lost in its middle.
 INFARCT_SEVERITY = (0.7, 1.0)
-# Frontotemporal dementia is lateralised in so many (26 of 29: Jeong et al. 2005, J Nucl Med 46:233).
+# Share of lateralised patients with frontotemporal dementia (26 of 29: Jeong et al. 2005, J Nucl Med 46:233).
 FTD_LATERALISED = 0.9
 # Numbers of subjects who have neither AD nor CN: they do not depend on how many have.
 FIRST_NUMBER = {"MCI": 10_000, "FTD": 20_000, "DLB": 30_000, "stroke": 40_000}
@@ -101,7 +101,7 @@ class SimulationRecipe:
 
     @property
     def further(self) -> list[tuple[str, int]]:
-        """Diagnoses other than AD and CN, and how many have them."""
+        """Numbers of subjects with diagnoses other than AD and CN."""
         return [("MCI", self.mci_subjects), *self.other_subjects.items()]
 
 
@@ -210,7 +210,7 @@ def _visits(recipe: SimulationRecipe, number: int, diagnosis: str | None) -> lis
 
 
 def _pair(recipe: SimulationRecipe, number: int, diagnosis: str | None) -> dict[str, Any]:
-    """Draw what a subject shares with its partner, but for confounding."""
+    """Draw what partners share, but for confounding."""
     pair = number // 2
     shared = _stream(recipe.seed, 0, pair)
     first_is_ad = bool(shared.integers(2))
@@ -251,7 +251,7 @@ def _severity(rng: np.random.Generator, recipe: SimulationRecipe, diagnosis: str
 
 
 def _disease(recipe: SimulationRecipe, number: int, diagnosis: str) -> dict[str, Any]:
-    """Draw a subject's pattern of disease, its worse side, and the course of MCI."""
+    """Draw pattern of disease, worse side, course of MCI."""
     own = _stream(recipe.seed, 5, number)
     subtype, lateralised, converts = own.random(3)
     asymmetry = own.choice([-1, 1]) * own.uniform(*ASYMMETRY)

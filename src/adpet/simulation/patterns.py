@@ -1,4 +1,4 @@
-"""Patterns of disease: subtypes of Alzheimer's disease, and diseases that are another.
+"""Patterns of disease: subtypes of Alzheimer's disease, other diseases.
 
 A pattern is a factor on each of `LESIONS`. Those of the subtypes are divided by their mean over the cohort's
 shares, so that a group of patients loses on average what `LESIONS` says, whatever its subtypes.
@@ -86,8 +86,8 @@ def patterned(person: Person, *, pattern: str, asymmetry: float, subtypes: Mappi
     """
     if pattern in INFARCTS:
         lost = np.append(np.zeros(len(LESIONS)), np.isin(list(INFARCTS), pattern) / 2)
-        sides = {"lost_left": lost * (1 + asymmetry), "lost_right": lost * (1 - asymmetry)}
-        return replace(person, **sides, medial_thinning=0.0, most_lost=1.0)
+        left, right = lost * (1 + asymmetry), lost * (1 - asymmetry)
+        return replace(person, lost_left=left, lost_right=right, medial_thinning=0.0, most_lost=1.0)
     factor = _factors(pattern, subtypes)
     return replace(
         person,
