@@ -125,7 +125,6 @@ class TestVariedCohort:
         men = {diagnosis: (rows["sex"] == "M").mean() for diagnosis, rows in groups.items()}
         assert men["AD"] - men["CN"] == pytest.approx(0.4, abs=0.05)
         assert len(set(groups["AD"]["site"]) & set(groups["CN"]["site"])) <= 1
-        assert set(groups["AD"]["site"]) < set(draw_cohort(RECIPE)["site"])
 
     def test_scanners_own_field_has_the_middle_slices_of_the_whole_head(self, anatomy):
         row = draw_cohort(RECIPE).query("site == 'S03' and severity > 0").iloc[0].to_dict()
@@ -143,7 +142,7 @@ class TestVariedCohort:
         ],
     )
     def test_other_dementias_take_from_their_own_regions(self, anatomy, disease, lost, spared):
-        means = self.lost_by(anatomy, f"diagnosis == '{disease}'")
+        means = regional_means(self.deficit(anatomy, f"diagnosis == '{disease}'"), anatomy)
         assert min(means[name] for name in lost) > 0.05 > 2 * max(means[name] for name in spared)
 
     def test_infarct_is_deep_and_on_one_side(self, anatomy):
@@ -159,9 +158,6 @@ class TestVariedCohort:
         deficit = self.deficit(anatomy, "diagnosis == 'AD' and asymmetry > 0.4 and severity > 0.8")
         middle = deficit.data.shape[0] // 2
         assert deficit.data[:middle].sum() > 1.3 * deficit.data[middle:].sum()
-
-    def lost_by(self, anatomy, chosen):
-        return regional_means(self.deficit(anatomy, chosen), anatomy)
 
     def deficit(self, anatomy, chosen):
         recipe = replace(VARIED, pose=0)

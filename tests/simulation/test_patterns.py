@@ -1,7 +1,6 @@
 """Subtypes share what the group loses."""
 
 import numpy as np
-import pytest
 
 from adpet.simulation.patterns import patterned
 from adpet.simulation.subject import LESIONS, average_person
@@ -32,9 +31,3 @@ def test_limbic_subtype_is_deepest_in_the_medial_temporal_lobe_and_the_cortical_
     )
     assert limbic["medial temporal"] > 3 * cortical["medial temporal"]
     assert cortical["inferior parietal"] > 2 * limbic["inferior parietal"]
-
-
-def test_both_sides_together_lose_as_much_whichever_is_worse(anatomy):
-    left, right = lost(anatomy, "typical", asymmetry=0.5)
-    np.testing.assert_allclose(left, 3 * right)
-    assert (left + right).sum() == pytest.approx(2 * lost(anatomy, "typical")[0].sum())
