@@ -133,9 +133,9 @@ class Compute(Section):
 class Subtypes(Section):
     """Share of each subtype of AD."""
 
-    typical: Fraction = 1.0
-    limbic: Fraction = 0.0
-    cortical: Fraction = 0.0
+    typical: Fraction = 0.49
+    limbic: Fraction = 0.44
+    cortical: Fraction = 0.07
 
     @model_validator(mode="after")
     def _share_the_patients(self) -> Self:
@@ -148,9 +148,9 @@ class Subtypes(Section):
 class OtherSubjects(Section):
     """Subjects with neither AD nor MCI nor health, by diagnosis."""
 
-    FTD: Size = 0
-    DLB: Size = 0
-    stroke: Size = 0
+    FTD: Size = 4
+    DLB: Size = 4
+    stroke: Size = 4
 
 
 class Confounding(Section):
@@ -179,10 +179,10 @@ class Simulation(Section):
     age_sd: NonNegative = 7.0
     pose: NonNegative = 1.0
     noise: NonNegative = 1.0
-    axial_fov: Literal["full", "scanner"] = "full"
+    axial_fov: Literal["full", "scanner"] = "scanner"
     subtypes: Subtypes = Subtypes()
-    lateralised_fraction: Fraction = 0.0
-    mci_subjects: Size = 0
+    lateralised_fraction: Fraction = 0.28
+    mci_subjects: Size = 40
     other_subjects: OtherSubjects = OtherSubjects()
     confounding: Confounding = Confounding()
 
