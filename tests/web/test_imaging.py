@@ -106,7 +106,7 @@ def port(run_port, tmp_path_factory, model, golden, cam):
     return run_port(folder, scans, model=str(model.folder), maps=str(folder / "maps.f32"))
 
 
-@pytest.fixture(scope="module", params=range(12))
+@pytest.fixture(scope="module", params=range(13))
 def both(request, golden, model, port):
     """A golden scan's name, its voxels, and what Python's normalization makes of them."""
     if request.param >= len(golden):
