@@ -163,7 +163,9 @@ def begin_project(root: Path, values: dict, *, dvc: bool = True) -> Workspace:
 def copy_of(workspace: Workspace, root: Path) -> Workspace:
     """Return a copy of a project, to be changed."""
     shutil.copytree(workspace.root, root, symlinks=True)
-    return Workspace(root, workspace.names)
+    copy = Workspace(root, workspace.names)
+    copy.output = list(workspace.output)
+    return copy
 
 
 def kill_when_there(pattern, workspace, *command):
