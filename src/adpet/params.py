@@ -6,6 +6,7 @@ is a value or the word ``tuned``: ``tuned`` takes the best trial's value, a valu
 
 import difflib
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,9 +18,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
-    ValidationInfo,
     WrapValidator,
-    field_validator,
     model_validator,
 )
 from pydantic_core import ErrorDetails
@@ -92,6 +91,16 @@ def _model_name(name: str) -> str:
     return name
 
 
+def _database(address: str) -> str:
+    # The address is logged and committed; a database's client reads the password elsewhere.
+    if not re.match(r"(?!https?:)[\w+]+://", address) or re.match(r"[^/]*//[^/@]*:[^/@]*@", address):
+        raise ValueError(
+            "required the address of a database without a password, such as sqlite:////shared/optuna.db or "
+            f"postgresql://user@host/optuna; received {re.sub('//.*@', '//...@', address)!r}"
+        )
+    return address
+
+
 Interval = Annotated[tuple[float, float], Field(strict=False), AfterValidator(_ascending)]
 
 
@@ -109,6 +118,7 @@ def _word_or_file_in(folder: Path, *words: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+_OR_TUNED_TEXT = f" or {TUNED!r}"
 _OR_TUNED = WrapValidator(lambda value, check: value if value == TUNED else check(value))
 TunablePositive = Annotated[Positive | Literal["tuned"], _OR_TUNED]
 TunableNonNegative = Annotated[NonNegative | Literal["tuned"], _OR_TUNED]
@@ -266,17 +276,34 @@ class Train(Section):
     monitor: Literal["none", "val_loss", "val_accuracy", "val_subject_log_loss", "val_subject_auc"] = "none"
 
 
+# Sections with keys that the search space may name, in the order of trials.csv; no name is in two of them.
+SEARCHED: dict[str, type[Section]] = {"train": Train, "augment": Augment, "model": Model}
+
+# Keys of these sections that cannot be searched, and why.
+NOT_SEARCHED = {
+    "epochs": "a trial lasts tune.epochs",
+    "monitor": "trials are compared by it",
+    "input_size": "slices are cut at it before the search",
+}
+
+
 class Range(Section):
-    """Range of a searched number, and the first trial's value."""
+    """Range of a searched number, and the first trial's value.
+
+    Without `first` that is the value of the key itself, or `low` if that lies outside or is ``tuned``.
+    """
 
     low: float
     high: float
-    log: bool
-    first: float
+    log: bool = False
+    first: float | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if not self.low <= self.first <= self.high or self.low == self.high:
+        if (
+            not self.low < self.high
+            or not self.low <= (self.low if self.first is None else self.first) <= self.high
+        ):
             raise ValueError(
                 f"required low < high and low <= first <= high; received low {self.low}, "
                 f"high {self.high}, first {self.first}"
@@ -287,52 +314,68 @@ class Range(Section):
 
 
 class Choice(Section):
-    """Choices of a searched switch, the first trial's first."""
+    """Choices of a searched setting; the first trial's as in `Range`, or the first."""
 
-    choices: list[bool] = Field(min_length=1)
+    choices: list[bool | int | float | str] = Field(min_length=1)
 
 
 class SearchSpace(Section):
-    """Search space of the hyperparameters that are ``tuned``."""
+    """Ranges of the hyperparameters that are ``tuned``, and of others that are searched.
 
-    learning_rate: Range = Range(low=0.0005, high=0.005, log=True, first=0.003)
-    rotation_degrees: Range = Range(low=0.0, high=20.0, log=False, first=5.0)
-    zoom: Range = Range(low=0.0, high=0.15, log=False, first=0.1)
-    shift: Range = Range(low=0.0, high=0.1, log=False, first=0.02)
-    shear: Range = Range(low=0.0, high=0.1, log=False, first=0.0)
-    flip: Choice = Choice(choices=[True, False])
-    intensity: Range = Range(low=0.0, high=0.2, log=False, first=0.1)
+    Keys of `SEARCHED` may be named whole (``train.batch_size``) or by their last part.
+    """
 
-    @field_validator("*", mode="before")
+    model_config = ConfigDict(extra="allow")
+
+    learning_rate: Range | Choice = Range(low=0.0005, high=0.005, log=True, first=0.003)
+    rotation_degrees: Range | Choice = Range(low=0.0, high=20.0, log=False, first=5.0)
+    zoom: Range | Choice = Range(low=0.0, high=0.15, log=False, first=0.1)
+    shift: Range | Choice = Range(low=0.0, high=0.1, log=False, first=0.02)
+    shear: Range | Choice = Range(low=0.0, high=0.1, log=False, first=0.0)
+    flip: Range | Choice = Choice(choices=[True, False])
+    intensity: Range | Choice = Range(low=0.0, high=0.2, log=False, first=0.1)
+
+    @model_validator(mode="before")
     @classmethod
-    def _defaults_fill_a_range(cls, value: Any, info: ValidationInfo) -> Any:
-        default = cls.model_fields[str(info.field_name)].default
-        return {**default.model_dump(), **value} if isinstance(value, dict) else value
+    def _by_last_part(cls, given: Any) -> Any:
+        """Name every key by its last part; fill ranges with defaults."""
+        found: dict[str, Range | Choice] = {}
+        for key, value in named_keys(given).items():
+            name = _searched_name(key)
+            if name in found:
+                raise ValueError(f"{key}: required once; it is there as {name} too")
+            default = cls.model_fields[name].default.model_dump() if name in cls.model_fields else {}
+            found[name] = _range_or_choice(key, value, default)
+        return found
 
-    @model_validator(mode="after")
-    def _values_are_allowed(self) -> Self:
-        """Refuse ranges in which a trial would be refused."""
-        for name, searched in self:
-            if not isinstance(searched, Range):
-                continue
-            highest = 1.0 if name in ("zoom", "shift", "shear", "intensity") else float("inf")
-            if searched.low < 0 or searched.high > highest or (name == "learning_rate" and searched.low == 0):
-                lowest = "more than 0" if name == "learning_rate" else "0 or more"
-                raise ValueError(
-                    f"{name}: required low of {lowest}{' and high of at most 1' if highest == 1 else ''}; "
-                    f"received low {searched.low}, high {searched.high}"
-                )
-        return self
+
+def named_keys(space: Any) -> dict[str, Any]:
+    """Return a search space by key, written in sections or not."""
+    if isinstance(space, BaseModel):
+        space = dict(space)
+    if not isinstance(space, Mapping):
+        raise ValueError(f"required a range or choices by key; received {space!r}")  # noqa: TRY004 (pydantic's)
+    return {
+        name: value
+        for key, below in space.items()
+        for name, value in (
+            {f"{key}.{leaf}": value for leaf, value in below.items()}
+            if key in SEARCHED and isinstance(below, Mapping)
+            else {key: below}
+        ).items()
+    }
 
 
 class Tune(Section):
     """Hyperparameter search."""
 
-    trials: Annotated[int, Field(ge=0)] = 3
-    startup_trials: Count = 2
+    trials: Annotated[int, Field(ge=0)] = 8
+    startup_trials: Count = 4
     epochs: Count = 3
     folds: Count = 1
-    pruner: Literal["median", "none"] = "median"
+    pruner: Literal["halving", "median", "none"] = "halving"
+    workers: Count = 2
+    storage: Annotated[str, AfterValidator(_database)] | None = None
     space: SearchSpace = SearchSpace()
 
 
@@ -409,6 +452,41 @@ class Params(Section):
     promotion: Promotion = Promotion()
     tracking: Tracking = Tracking()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _named_in_the_space(cls, document: Any) -> Any:
+        """Let a key that `tune.space` names say ``tuned`` for its default."""
+        try:
+            named = {key.rpartition(".")[2] for key in named_keys(document["tune"]["space"])}
+            values = {section: dict(document[section]) for section in SEARCHED if section in document}
+        except (KeyError, TypeError, ValueError):
+            return document
+        for section, model in SEARCHED.items():
+            plain = {name for name, field in model.model_fields.items() if field.default != TUNED}
+            for name in plain & named & values.get(section, {}).keys():
+                if values[section][name] == TUNED:
+                    del values[section][name]
+        return {**document, **values}
+
+    @model_validator(mode="after")
+    def _searched_values_are_allowed(self) -> Self:
+        """Refuse values with which a trial would be refused."""
+        for section, model in SEARCHED.items():
+            for name in model.model_fields:
+                searched = dict(self.tune.space).get(name)
+                tried = getattr(searched, "choices", None) or [
+                    int(value) if is_integer(f"{section}.{name}") and value == int(value) else value
+                    for value in (getattr(searched, end, None) for end in ("low", "high", "first"))
+                    if value is not None
+                ]
+                for value in tried:
+                    try:
+                        model.model_validate({**getattr(self, section).model_dump(), name: value})
+                    except ValidationError as error:
+                        message = _messages(error.errors(include_url=False), {name: value}, model)[0]
+                        raise ValueError(f"tune.space.{message.replace(_OR_TUNED_TEXT, '')}") from error
+        return self
+
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
         tuned = ", ".join(self.tuned())
@@ -429,13 +507,35 @@ class Params(Section):
         return self
 
     def tuned(self) -> tuple[str, ...]:
-        """Return the keys that are ``tuned``, such as ``train.learning_rate``."""
+        """Return the searched keys, such as ``train.learning_rate``.
+
+        They are ``tuned``, or have a value and are named in `tune.space` all the same.
+        """
         return tuple(
             f"{section}.{key}"
-            for section in ("train", "augment")
+            for section in SEARCHED
             for key, value in getattr(self, section)
-            if value == TUNED
+            if value == TUNED or key in (self.tune.space.model_extra or {})
         )
+
+    def searched(self) -> dict[str, tuple[Range | Choice, Any]]:
+        """Return where each searched key's values lie, and the first trial's."""
+        found = {}
+        for key in self.tuned():
+            section, _, name = key.partition(".")
+            space, own = dict(self.tune.space)[name], getattr(getattr(self, section), name)
+            if isinstance(space, Choice):
+                first = own if own in space.choices else space.choices[0]
+            else:
+                is_inside = own != TUNED and space.low <= own <= space.high
+                first = next(
+                    value
+                    for value in (space.first, own if is_inside else None, space.low)
+                    if value is not None
+                )
+                first = int(first) if is_integer(key) else first
+            found[key] = space, first
+        return found
 
     def objective(self) -> str:
         """Return the validation measure that trials are compared by."""
@@ -446,11 +546,50 @@ class Params(Section):
         document = self.model_dump()
         for key, value in values.items():
             set_by_key(document, key, value)
+            # It has its value now; the defaults of the space stay.
+            if key.partition(".")[0] in SEARCHED and key.rpartition(".")[2] in (
+                self.tune.space.model_extra or {}
+            ):
+                del document["tune"]["space"][key.rpartition(".")[2]]
         return validate_params(document, source="the best trial")
 
     def flat(self) -> dict[str, Any]:
         """Return every value by its dotted key."""
         return flatten(self.model_dump())
+
+
+def is_integer(key: str) -> bool:
+    """True if a key of `SEARCHED` takes whole numbers alone."""
+    section, _, name = key.partition(".")
+    return SEARCHED[section].model_fields[name].annotation is int
+
+
+def _searched_name(key: str) -> str:
+    """Return the last part of a key that can be searched."""
+    names = {name: section for section, model in SEARCHED.items() for name in model.model_fields}
+    section, _, name = key.rpartition(".")
+    if name not in names or section not in ("", names[name]):
+        known = [f"{section}.{name}" for name, section in names.items()] if section else list(names)
+        nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
+        raise ValueError(f"{key}: unknown key; of train, augment and model, did you mean {nearest}?")
+    if name in NOT_SEARCHED:
+        raise ValueError(f"{key}: required a key that can be searched; {NOT_SEARCHED[name]}; remove it")
+    return name
+
+
+def _range_or_choice(key: str, value: Any, default: Mapping[str, Any]) -> Range | Choice:
+    """Return what a key's values are searched in."""
+    if isinstance(value, Range | Choice):
+        return value
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{key}: required {{low: , high: }} or {{choices: []}}; received {value!r}")  # noqa: TRY004
+    kind = Choice if "choices" in value else Range
+    whole = {**default, **value} if ("choices" in default) == (kind is Choice) else dict(value)
+    try:
+        return kind.model_validate(whole)
+    except ValidationError as error:
+        message = _messages(error.errors(include_url=False), whole, kind)[0]
+        raise ValueError(f"{key}{': ' if message.startswith('required') else '.'}{message}") from error
 
 
 def load_params(path: Path = Path("params.yaml")) -> Params:
@@ -507,7 +646,7 @@ def set_by_key(document: dict[str, Any], key: str, value: Any) -> None:
     document[leaf] = value
 
 
-def _messages(errors: Sequence[ErrorDetails], document: Any) -> list[str]:
+def _messages(errors: Sequence[ErrorDetails], document: Any, model: type[Section] = Params) -> list[str]:
     """Return a message a key; 'or' joins a union's alternatives."""
     required: dict[tuple[str, str], list[str]] = {}
     for error in errors:
@@ -517,7 +656,7 @@ def _messages(errors: Sequence[ErrorDetails], document: Any) -> list[str]:
             separator = "." if key and not text.startswith("required") else ": " if key else ""
             required[key + separator + text, ""] = []
         elif error["type"] == "extra_forbidden":
-            required[_unknown_key(error["loc"]), ""] = []
+            required[_unknown_key(error["loc"], model), ""] = []
         else:
             wanted = error["msg"].removeprefix("Input should be ")
             required.setdefault((key, repr(error["input"])), []).append(wanted)
@@ -541,9 +680,8 @@ def _key_path(location: tuple[int | str, ...], document: Any) -> str:
     return ".".join(names)
 
 
-def _unknown_key(location: tuple[int | str, ...]) -> str:
+def _unknown_key(location: tuple[int | str, ...], model: Any) -> str:
     *sections, key = map(str, location)
-    model: Any = Params
     for section in sections:
         model = model.model_fields[section].annotation
     allowed = list(model.model_fields)

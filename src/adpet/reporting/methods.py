@@ -139,7 +139,9 @@ def _search(search: Search | None) -> Iterator[Block]:
     )
     yield _trials_table(search)
     direction: Literal["minimize", "maximize"] = "maximize" if search.rising else "minimize"
-    figure = training_figures.search_figure(search.trials, direction=direction, value_name=search.monitor)
+    figure = training_figures.search_figure(
+        search.trials, direction=direction, value_name=search.monitor, logarithmic=search.logarithmic
+    )
     yield Chart(
         data_uri(figure),
         "Value of each trial with the best so far, and each parameter against the value; the numbers "

@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from adpet.cohort.splits import fold_name
 from adpet.learning.data import Augmentation, SliceRef
 from adpet.learning.model import build_model
-from adpet.learning.search import Choice, Range
 from adpet.learning.training import History, Optimisation, predict, set_determinism, train
 from adpet.parallel import epochs_shown, map_in_processes, progress
-from adpet.params import Params
-from adpet.params import Range as SettingsRange
+from adpet.params import Choice, Params, Range, is_integer
 from adpet.paths import SLICES
 from adpet.stages.common.checks import hashed, refuse_shared
 from adpet.stages.common.tables import read_results, write_table
@@ -29,13 +28,17 @@ if TYPE_CHECKING:
 FoldResult = dict[str, Any]
 
 
-def search_space(params: Params) -> dict[str, Range | Choice]:
-    """Return the search space of `tuned` parameters, by dotted key."""
-    searched = {key: getattr(params.tune.space, key.rpartition(".")[2]) for key in params.tuned()}
-    return {
-        key: Range(**one.model_dump()) if isinstance(one, SettingsRange) else Choice(tuple(one.choices))
-        for key, one in searched.items()
-    }
+def search_space(params: Params) -> dict[str, BaseDistribution]:
+    """Return Optuna's distribution of each searched key."""
+
+    def distribution(key: str, space: Range | Choice) -> BaseDistribution:
+        if isinstance(space, Choice):
+            return CategoricalDistribution(space.choices)
+        if is_integer(key):
+            return IntDistribution(int(space.low), int(space.high), log=space.log)
+        return FloatDistribution(space.low, space.high, log=space.log)
+
+    return {key: distribution(key, space) for key, (space, _) in params.searched().items()}
 
 
 def slice_refs(rows: pd.DataFrame) -> list[SliceRef]:
