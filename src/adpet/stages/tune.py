@@ -23,7 +23,7 @@ from adpet.reporting.brain_figures import cam_montage
 from adpet.reporting.style import save_figure
 from adpet.reporting.training_figures import importance_figure, search_figure
 from adpet.stages.common.checks import may_log_images
-from adpet.stages.common.fitting import fit, search_space, training_and_validation
+from adpet.stages.common.fitting import fit, network, search_space, training_and_validation
 from adpet.stages.common.tables import write_table
 from adpet.stages.common.tracking import log_data, stage_lineage
 from adpet.stages.slice import coronal_grid
@@ -92,6 +92,8 @@ def join_search(
     The study has the name of `work`, the folder of unfinished work under the hash of all that trials follow
     from. Several machines may call this at once if `tune.storage` names a database.
     """
+    if params.model.weights == "imagenet":
+        network(params)  # fetched once, before the workers all do it
     return search(
         search_space(params),
         partial(_evaluate, params=params, split=split, work=work),
@@ -135,7 +137,13 @@ def _evaluate(trial: optuna.Trial, *, params: Params, split: pd.DataFrame, work:
         training, validation = training_and_validation(split, params, fold=fold)
         checkpoint = work / f"trial-{trial.number}" / f"fold-{fold}.npz"
         model, fitted = fit(
-            params, training, validation, epochs=epochs, checkpoint=checkpoint, on_epoch=on_epoch
+            params,
+            training,
+            validation,
+            epochs=epochs,
+            checkpoint=checkpoint,
+            on_epoch=on_epoch,
+            finish=False,
         )
         if fold == 0 and may_log_images(params):
             title, montage = (

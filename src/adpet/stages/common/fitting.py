@@ -91,6 +91,7 @@ def fit(
     checkpoint: Path | None = None,
     label: str | None = None,
     on_epoch: Callable[[dict[str, float], int], bool | None] = lambda *_: None,
+    finish: bool = True,
 ) -> tuple["keras.Model", History]:
     """Train a new network, or continue from `checkpoint`.
 
@@ -102,6 +103,8 @@ def fit(
         Name of the progress bar; without one there is no bar.
     on_epoch : callable
         Called with each epoch's row and number; the training ends where it returns True.
+    finish : bool
+        False if the epochs' rows are enough.
     """
     model = network(params)
     last = stop_after or epochs
@@ -123,6 +126,7 @@ def fit(
             seed=params.seed,
             checkpoint=checkpoint,
             on_epoch=shown,
+            finish=finish,
         )
     return model, history
 
