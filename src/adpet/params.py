@@ -8,7 +8,7 @@ import difflib
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -21,9 +21,8 @@ from pydantic import (
     WrapValidator,
     model_validator,
 )
-from pydantic_core import ErrorDetails
 
-from adpet.errors import ParameterError
+from adpet.errors import ParameterError, validation_messages
 from adpet.paths import ATLASES, TEMPLATES, WEIGHTS
 from adpet.storage import read_yaml
 
@@ -92,11 +91,11 @@ def _model_name(name: str) -> str:
 
 
 def _database(address: str) -> str:
-    # The address is logged and committed; a database's client reads the password elsewhere.
-    if not re.match(r"(?!https?:)[\w+]+://", address) or re.match(r"[^/]*//[^/@]*:[^/@]*@", address):
+    # It is logged and committed; a database's client reads the password elsewhere.
+    if not re.match(r"(?!https?:)[\w+]+://(?![^/@]*:[^/]*@)", address):
         raise ValueError(
-            "required the address of a database without a password, such as sqlite:////shared/optuna.db or "
-            f"postgresql://user@host/optuna; received {re.sub('//.*@', '//...@', address)!r}"
+            "required the address of a database without a password, such as postgresql://user@host/optuna; "
+            f"received {re.sub('//.*@', '//...@', address)!r}"
         )
     return address
 
@@ -276,10 +275,11 @@ class Train(Section):
     monitor: Literal["none", "val_loss", "val_accuracy", "val_subject_log_loss", "val_subject_auc"] = "none"
 
 
-# Sections with keys that the search space may name, in the order of trials.csv; no name is in two of them.
+# Sections with keys that can be searched, in the order of trials.csv, and the section of each key.
 SEARCHED: dict[str, type[Section]] = {"train": Train, "augment": Augment, "model": Model}
+SECTION_OF = {name: section for section, model in SEARCHED.items() for name in model.model_fields}
 
-# Keys of these sections that cannot be searched, and why.
+# Their keys that cannot be searched, and why.
 NOT_SEARCHED = {
     "epochs": "a trial lasts tune.epochs",
     "monitor": "trials are compared by it",
@@ -290,20 +290,18 @@ NOT_SEARCHED = {
 class Range(Section):
     """Range of a searched number, and the first trial's value.
 
-    Without `first` that is the value of the key itself, or `low` if that lies outside or is ``tuned``.
+    Without `first` that is the key's own value, or `low` if that lies outside.
     """
 
-    low: float
-    high: float
+    low: int | float
+    high: int | float
     log: bool = False
-    first: float | None = None
+    first: int | float | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if (
-            not self.low < self.high
-            or not self.low <= (self.low if self.first is None else self.first) <= self.high
-        ):
+        first = self.low if self.first is None else self.first
+        if not self.low <= first <= self.high or self.low == self.high:
             raise ValueError(
                 f"required low < high and low <= first <= high; received low {self.low}, "
                 f"high {self.high}, first {self.first}"
@@ -314,15 +312,15 @@ class Range(Section):
 
 
 class Choice(Section):
-    """Choices of a searched setting; the first trial's as in `Range`, or the first."""
+    """Choices of a searched setting."""
 
     choices: list[bool | int | float | str] = Field(min_length=1)
 
 
 class SearchSpace(Section):
-    """Ranges of the hyperparameters that are ``tuned``, and of others that are searched.
+    """Search space by the keys' last parts.
 
-    Keys of `SEARCHED` may be named whole (``train.batch_size``) or by their last part.
+    Keys may be given whole too (``train.batch_size``). Those without a field are searched when named.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -338,32 +336,52 @@ class SearchSpace(Section):
     @model_validator(mode="before")
     @classmethod
     def _by_last_part(cls, given: Any) -> Any:
-        """Name every key by its last part; fill ranges with defaults."""
         found: dict[str, Range | Choice] = {}
-        for key, value in named_keys(given).items():
+        for key, value in _space_by_key(given).items():
             name = _searched_name(key)
             if name in found:
                 raise ValueError(f"{key}: required once; it is there as {name} too")
-            default = cls.model_fields[name].default.model_dump() if name in cls.model_fields else {}
-            found[name] = _range_or_choice(key, value, default)
+            field = cls.model_fields.get(name)
+            found[name] = _range_or_choice(key, value, field.default.model_dump() if field else {})
         return found
 
 
-def named_keys(space: Any) -> dict[str, Any]:
-    """Return a search space by key, written in sections or not."""
-    if isinstance(space, BaseModel):
-        space = dict(space)
-    if not isinstance(space, Mapping):
+def _space_by_key(space: Any) -> dict[str, Any]:
+    """Return a search space by key, also one in sections."""
+    if not isinstance(space, Mapping | SearchSpace):
         raise ValueError(f"required a range or choices by key; received {space!r}")  # noqa: TRY004 (pydantic's)
-    return {
-        name: value
-        for key, below in space.items()
-        for name, value in (
-            {f"{key}.{leaf}": value for leaf, value in below.items()}
-            if key in SEARCHED and isinstance(below, Mapping)
-            else {key: below}
-        ).items()
-    }
+    found: dict[str, Any] = {}
+    for key, value in dict(space).items():
+        is_section = key in SEARCHED and isinstance(value, Mapping)
+        found |= {f"{key}.{name}": below for name, below in value.items()} if is_section else {key: value}
+    return found
+
+
+def _searched_name(key: str) -> str:
+    """Return a searched key's last part."""
+    section, _, name = key.rpartition(".")
+    if section not in ("", SECTION_OF.get(name)) or name not in SECTION_OF:
+        known = [f"{section}.{name}" for name, section in SECTION_OF.items()] if section else list(SECTION_OF)
+        nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
+        raise ValueError(f"{key}: unknown key; of train, augment and model, did you mean {nearest}?")
+    if name in NOT_SEARCHED:
+        raise ValueError(f"{key}: required a key that can be searched; {NOT_SEARCHED[name]}; remove it")
+    return name
+
+
+def _range_or_choice(key: str, value: Any, default: Mapping[str, Any]) -> Range | Choice:
+    """Return what a key's values are searched in."""
+    if isinstance(value, Range | Choice):
+        return value
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{key}: required {{low: , high: }} or {{choices: []}}; received {value!r}")  # noqa: TRY004
+    kind = Choice if "choices" in value else Range
+    whole = {**default, **value} if ("choices" in default) == (kind is Choice) else dict(value)
+    try:
+        return kind.model_validate(whole)
+    except ValidationError as error:
+        message = validation_messages(error.errors(include_url=False), whole, kind)[0]
+        raise ValueError(f"{key}{': ' if message.startswith('required') else '.'}{message}") from error
 
 
 class Tune(Section):
@@ -455,36 +473,27 @@ class Params(Section):
     @model_validator(mode="before")
     @classmethod
     def _named_in_the_space(cls, document: Any) -> Any:
-        """Let a key that `tune.space` names say ``tuned`` for its default."""
+        """Let a key say ``tuned`` that `tune.space` names."""
         try:
-            named = {key.rpartition(".")[2] for key in named_keys(document["tune"]["space"])}
+            named = {key.rpartition(".")[2] for key in _space_by_key(document["tune"]["space"])}
             values = {section: dict(document[section]) for section in SEARCHED if section in document}
         except (KeyError, TypeError, ValueError):
             return document
-        for section, model in SEARCHED.items():
-            plain = {name for name, field in model.model_fields.items() if field.default != TUNED}
-            for name in plain & named & values.get(section, {}).keys():
-                if values[section][name] == TUNED:
-                    del values[section][name]
+        for name in named & SECTION_OF.keys() - SearchSpace.model_fields.keys():
+            if values.get(SECTION_OF[name], {}).get(name) == TUNED:
+                del values[SECTION_OF[name]][name]
         return {**document, **values}
 
     @model_validator(mode="after")
     def _searched_values_are_allowed(self) -> Self:
-        """Refuse values with which a trial would be refused."""
-        for section, model in SEARCHED.items():
-            for name in model.model_fields:
-                searched = dict(self.tune.space).get(name)
-                tried = getattr(searched, "choices", None) or [
-                    int(value) if is_integer(f"{section}.{name}") and value == int(value) else value
-                    for value in (getattr(searched, end, None) for end in ("low", "high", "first"))
-                    if value is not None
-                ]
-                for value in tried:
-                    try:
-                        model.model_validate({**getattr(self, section).model_dump(), name: value})
-                    except ValidationError as error:
-                        message = _messages(error.errors(include_url=False), {name: value}, model)[0]
-                        raise ValueError(f"tune.space.{message.replace(_OR_TUNED_TEXT, '')}") from error
+        for name, space in self.tune.space:
+            section = getattr(self, SECTION_OF[name])
+            for value in space.choices if isinstance(space, Choice) else (space.low, space.high):
+                try:
+                    type(section).model_validate({**section.model_dump(), name: value})
+                except ValidationError as error:
+                    found = validation_messages(error.errors(include_url=False), {name: value}, type(section))
+                    raise ValueError(f"tune.space.{found[0].replace(_OR_TUNED_TEXT, '')}") from error
         return self
 
     @model_validator(mode="after")
@@ -511,29 +520,25 @@ class Params(Section):
 
         They are ``tuned``, or have a value and are named in `tune.space` all the same.
         """
+        named = self.tune.space.model_extra or {}
         return tuple(
-            f"{section}.{key}"
-            for section in SEARCHED
-            for key, value in getattr(self, section)
-            if value == TUNED or key in (self.tune.space.model_extra or {})
+            f"{section}.{name}"
+            for name, section in SECTION_OF.items()
+            if name in named or getattr(getattr(self, section), name) == TUNED
         )
 
     def searched(self) -> dict[str, tuple[Range | Choice, Any]]:
-        """Return where each searched key's values lie, and the first trial's."""
+        """Return each searched key's space and first value."""
         found = {}
         for key in self.tuned():
             section, _, name = key.partition(".")
             space, own = dict(self.tune.space)[name], getattr(getattr(self, section), name)
             if isinstance(space, Choice):
                 first = own if own in space.choices else space.choices[0]
+            elif space.first is None:
+                first = own if own != TUNED and space.low <= own <= space.high else space.low
             else:
-                is_inside = own != TUNED and space.low <= own <= space.high
-                first = next(
-                    value
-                    for value in (space.first, own if is_inside else None, space.low)
-                    if value is not None
-                )
-                first = int(first) if is_integer(key) else first
+                first = space.first
             found[key] = space, first
         return found
 
@@ -546,50 +551,13 @@ class Params(Section):
         document = self.model_dump()
         for key, value in values.items():
             set_by_key(document, key, value)
-            # It has its value now; the defaults of the space stay.
-            if key.partition(".")[0] in SEARCHED and key.rpartition(".")[2] in (
-                self.tune.space.model_extra or {}
-            ):
-                del document["tune"]["space"][key.rpartition(".")[2]]
+            if key.rpartition(".")[2] in (self.tune.space.model_extra or {}):
+                document["tune"]["space"].pop(key.rpartition(".")[2], None)  # it has its value now
         return validate_params(document, source="the best trial")
 
     def flat(self) -> dict[str, Any]:
         """Return every value by its dotted key."""
         return flatten(self.model_dump())
-
-
-def is_integer(key: str) -> bool:
-    """True if a key of `SEARCHED` takes whole numbers alone."""
-    section, _, name = key.partition(".")
-    return SEARCHED[section].model_fields[name].annotation is int
-
-
-def _searched_name(key: str) -> str:
-    """Return the last part of a key that can be searched."""
-    names = {name: section for section, model in SEARCHED.items() for name in model.model_fields}
-    section, _, name = key.rpartition(".")
-    if name not in names or section not in ("", names[name]):
-        known = [f"{section}.{name}" for name, section in names.items()] if section else list(names)
-        nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
-        raise ValueError(f"{key}: unknown key; of train, augment and model, did you mean {nearest}?")
-    if name in NOT_SEARCHED:
-        raise ValueError(f"{key}: required a key that can be searched; {NOT_SEARCHED[name]}; remove it")
-    return name
-
-
-def _range_or_choice(key: str, value: Any, default: Mapping[str, Any]) -> Range | Choice:
-    """Return what a key's values are searched in."""
-    if isinstance(value, Range | Choice):
-        return value
-    if not isinstance(value, Mapping):
-        raise ValueError(f"{key}: required {{low: , high: }} or {{choices: []}}; received {value!r}")  # noqa: TRY004
-    kind = Choice if "choices" in value else Range
-    whole = {**default, **value} if ("choices" in default) == (kind is Choice) else dict(value)
-    try:
-        return kind.model_validate(whole)
-    except ValidationError as error:
-        message = _messages(error.errors(include_url=False), whole, kind)[0]
-        raise ValueError(f"{key}{': ' if message.startswith('required') else '.'}{message}") from error
 
 
 def load_params(path: Path = Path("params.yaml")) -> Params:
@@ -612,7 +580,7 @@ def validate_params(document: Any, *, source: str) -> Params:
     try:
         return Params.model_validate(document)
     except ValidationError as failure:
-        messages = _messages(failure.errors(include_url=False), document)
+        messages = validation_messages(failure.errors(include_url=False), document, Params)
         more = f" (and {len(messages) - 1} more)" if len(messages) > 1 else ""
         raise ParameterError(f"{source}: {messages[0]}{more}") from failure
 
@@ -644,47 +612,3 @@ def set_by_key(document: dict[str, Any], key: str, value: Any) -> None:
     for section in sections:
         document = document.setdefault(section, {})
     document[leaf] = value
-
-
-def _messages(errors: Sequence[ErrorDetails], document: Any, model: type[Section] = Params) -> list[str]:
-    """Return a message a key; 'or' joins a union's alternatives."""
-    required: dict[tuple[str, str], list[str]] = {}
-    for error in errors:
-        key = _key_path(error["loc"], document)
-        if error["type"] == "value_error":
-            text = str(error["ctx"]["error"])
-            separator = "." if key and not text.startswith("required") else ": " if key else ""
-            required[key + separator + text, ""] = []
-        elif error["type"] == "extra_forbidden":
-            required[_unknown_key(error["loc"], model), ""] = []
-        else:
-            wanted = error["msg"].removeprefix("Input should be ")
-            required.setdefault((key, repr(error["input"])), []).append(wanted)
-    return [
-        f"{key or 'top level'}: required {' or '.join(dict.fromkeys(wanted))}; received {received}"
-        if wanted
-        else key
-        for (key, received), wanted in required.items()
-    ]
-
-
-def _key_path(location: tuple[int | str, ...], document: Any) -> str:
-    """Return the dotted key of a location, without union branches."""
-    names = []
-    for name in location:
-        try:
-            document = document[name]
-        except (KeyError, IndexError, TypeError):
-            break
-        names.append(str(name))
-    return ".".join(names)
-
-
-def _unknown_key(location: tuple[int | str, ...], model: Any) -> str:
-    *sections, key = map(str, location)
-    for section in sections:
-        model = model.model_fields[section].annotation
-    allowed = list(model.model_fields)
-    close = difflib.get_close_matches(key, allowed, n=1)
-    hint = f"; did you mean {'.'.join([*sections, close[0]])}?" if close else ""
-    return f"{'.'.join([*sections, key])}: unknown key; allowed here: {', '.join(allowed)}{hint}"

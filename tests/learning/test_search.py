@@ -17,6 +17,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from adpet.errors import InputError
 from adpet.learning import search as module
 from adpet.learning.search import FEWEST, TrialRow, parameter_importance, search
+from adpet.parallel import map_in_processes
 
 SPACE = {
     "train.learning_rate": FloatDistribution(1e-4, 1.0, log=True),
@@ -52,10 +53,9 @@ def undisturbed(tmp_path_factory):
     return run(tmp_path_factory.mktemp("undisturbed") / "study.db")
 
 
-@pytest.fixture
-def in_turn(monkeypatch):
-    """Let the trials of a round run in this process, the last one first."""
-    monkeypatch.setattr(module, "map_in_processes", lambda run, items, workers: map(run, items[::-1]))
+def last_first(run, items):
+    """Run a round in this process, its last trial first."""
+    return map(run, items[::-1])
 
 
 class TestSearch:
@@ -117,24 +117,21 @@ class TestPruning:
 
 
 class TestRounds:
-    def test_same_trials_whatever_ends_first_and_however_often_it_was_extended(self, tmp_path, in_turn):
-        def slowly(trial):
-            return objective(trial, pause=0.001 * (trial.number % 3))
-
-        whole = run(tmp_path / "whole.db", workers=3, pruner="halving")
+    def test_same_trials_whatever_ends_first_and_however_often_it_was_extended(self, tmp_path):
+        options = {"workers": 3, "pruner": "halving"}
+        whole = run(tmp_path / "whole.db", **options)
         for trials in (1, 2, 7, 12):
-            parts = run(tmp_path / "parts.db", workers=3, pruner="halving", trials=trials, evaluate=slowly)
+            parts = run(tmp_path / "parts.db", trials=trials, side_by_side=last_first, **options)
         assert parts == whole
-        assert run(tmp_path / "parts.db", workers=3, pruner="halving", trials=5).trials == whole.trials[:5]
+        assert run(tmp_path / "parts.db", trials=5, **options).trials == whole.trials[:5]
 
-    def test_trials_of_a_round_differ(self, tmp_path, in_turn):
+    def test_trials_of_a_round_differ(self, tmp_path):
         rows = run(tmp_path / "study.db", workers=6, trials=12, startup_trials=1).trials
         assert len({tuple(row.params.values()) for row in rows}) == 12
 
     @pytest.mark.slow
-    def test_trial_of_a_killed_worker_runs_again_under_its_number(self, tmp_path, in_turn, monkeypatch):
+    def test_trial_of_a_killed_worker_runs_again_under_its_number(self, tmp_path):
         undisturbed = run(tmp_path / "undisturbed.db", workers=2, trials=4)
-        monkeypatch.undo()
         tried = tmp_path / "tried"
 
         def killed(trial, times=1):
@@ -145,10 +142,11 @@ class TestRounds:
                 os.kill(os.getpid(), signal.SIGKILL)
             return value
 
-        assert run(tmp_path / "study.db", workers=2, trials=4, evaluate=killed) == undisturbed
+        two = {"workers": 2, "trials": 4, "side_by_side": partial(map_in_processes, workers=2)}
+        assert run(tmp_path / "study.db", evaluate=killed, **two) == undisturbed
         assert tried.read_text().split().count("3") == 2
         with pytest.raises(InputError, match=r"processes were killed 4 times, .*; lower tune.workers"):
-            run(tmp_path / "other.db", workers=2, trials=4, evaluate=partial(killed, times=99))
+            run(tmp_path / "other.db", evaluate=partial(killed, times=99), **two)
 
 
 class TestFailure:

@@ -53,7 +53,7 @@ def test_keys_that_the_space_names_are_searched_on_folds_and_trained_with(copied
     study = studies(copied)[-1]
     assert [list(trial.intermediate_values) for trial in study.trials] == [[1, 2, 4]] * SMALL["tune.trials"]
     assert study.best_params == best
-    for trial in runs_of(copied, "trial")[1][: SMALL["tune.trials"]]:
+    for trial in runs_of(copied, "trial")[1][-SMALL["tune.trials"] :]:
         assert trial.data.params["train.batch_size"] in ("8", "16")
     copied.adpet("train")
     trained = copied.read_json("results/train/run.json")["lineage"]["params"]

@@ -7,7 +7,7 @@ from the rounds before its own alone, so that a search in one study of its own r
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,7 +24,6 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.exc import SQLAlchemyError
 
 from adpet.errors import InputError
-from adpet.parallel import map_in_processes
 from adpet.storage import atomic_write
 
 # Steps, counted from 1, at which no trial is pruned by the median: a network has learned nothing yet.
@@ -93,6 +92,7 @@ def search(
     pruner: Pruner = "median",
     direction: Direction = "minimize",
     on_trial: Callable[[FrozenTrial], None] = lambda _: None,
+    side_by_side: Callable[[Callable[[int], None], list[int]], Iterable[None]] = map,
 ) -> SearchResult:
     """Run the study until it has `trials` trials.
 
@@ -110,26 +110,25 @@ def search(
     Parameters
     ----------
     evaluate : callable
-        Called in one of `workers` processes; it may raise `optuna.TrialPruned`.
+        Called through `side_by_side`; it may raise `optuna.TrialPruned`.
     storage : Path or str
         This search's own SQLite file, or the address of a database in which other machines join the study:
         there, a trial without a sign of life is queued again, and results no longer repeat.
     on_trial : callable
         Called once with each trial that counts, also of earlier searches in this study.
+    side_by_side : callable
+        As `map`, for a round of `workers` trials.
     """
-    run_one = partial(
-        _run, evaluate=evaluate, storage=storage, name=name, workers=workers,
-        pruner=_pruner(pruner, startup_trials),
-    )  # fmt: skip
+    is_shared = isinstance(storage, str)
+    # Machines that ask at the same time must not get the same values.
+    suggest = partial(_suggest, space, first, seed=None if is_shared else seed, startup_trials=startup_trials)
+    judge = _pruner(pruner, startup_trials)
+    run_one = partial(_run, evaluate=evaluate, storage=storage, name=name, workers=workers, pruner=judge)
     seen: set[int] = set()
     with _quiet(), _opened(storage, create=True) as database:
         study = optuna.create_study(
             storage=database, study_name=name, direction=direction, load_if_exists=True
         )
-        is_shared = isinstance(storage, str)
-        # Machines that ask at the same time must not get the same values.
-        own_seed = None if is_shared else seed
-        suggest = partial(_suggest, space, first, seed=own_seed, startup_trials=startup_trials)
         while True:
             optuna.storages.fail_stale_trials(study)
             for trial in study.get_trials(states=COUNTED):
@@ -137,13 +136,13 @@ def search(
                     on_trial(trial)
                     seen.add(trial.number)
             if len(seen) >= trials:
-                return _result(study, trials, f"study {name}")
-            numbers = _next_round(study, suggest, space, trials=trials, workers=workers, is_shared=is_shared)
-            for number in numbers:
+                return _result(study, trials)
+            ids = _next_round(study, suggest, space, trials=trials, workers=workers, is_shared=is_shared)
+            for identifier in ids:
                 # Before its process starts, so that a trial lost on the way is found too.
-                database.record_heartbeat(_identifier(study, number))
-            if numbers:
-                _run_all(run_one, numbers, study, workers)
+                database.record_heartbeat(identifier)
+            if ids:
+                _run_all(partial(side_by_side, run_one), ids, study)
             else:
                 time.sleep(POLL_S)
 
@@ -180,27 +179,26 @@ def _next_round(
     workers: int,
     is_shared: bool,
 ) -> list[int]:
-    """Return the numbers of trials to run next, asked for or lost."""
+    """Return the database's ids of trials to run next."""
     known = study.get_trials(deepcopy=False)
-    running = [trial.number for trial in known if trial.state == TrialState.RUNNING]
-    # In a database of one's own, what runs without this process was lost with an earlier one.
-    numbers = [] if is_shared else running
+    running = _running(study)
+    # In a file of one's own, what runs without this process was lost with an earlier one.
+    ids = [] if is_shared else running
     wanted = trials - len(running) - sum(trial.state in COUNTED for trial in known)
     queued = sum(trial.state == TrialState.WAITING for trial in known)
-    asked = len(known) - queued
-    while wanted > 0 and (not numbers or asked % workers):
+    number = len(known) - queued
+    while wanted > 0 and (not ids or number % workers):
         if queued:
             queued -= 1
         else:
-            study.enqueue_trial(suggest(study, asked, _start(asked, workers)))
-        numbers.append(study.ask(dict(space)).number)
-        wanted, asked = wanted - 1, asked + 1
-    return numbers
+            study.enqueue_trial(suggest(study, number, number - number % workers))
+        ids.append(study.ask(dict(space))._trial_id)  # noqa: SLF001 (it has no other name for another process)
+        wanted, number = wanted - 1, number + 1
+    return ids
 
 
-def _start(number: int, workers: int) -> int:
-    """Return the first number of a trial's round."""
-    return number - number % workers
+def _running(study: optuna.Study) -> list[int]:
+    return [trial._trial_id for trial in study.get_trials(states=(TrialState.RUNNING,))]  # noqa: SLF001
 
 
 def _suggest(
@@ -213,7 +211,7 @@ def _suggest(
     seed: int | None,
     startup_trials: int,
 ) -> Values:
-    """Suggest values from the trials before a round, and its others' values."""
+    """Suggest values from the trials before number `start`."""
     draft = optuna.create_study(
         directions=study.directions,
         sampler=optuna.samplers.TPESampler(
@@ -231,25 +229,24 @@ def _suggest(
     return dict(draft.ask(dict(space)).params) if draft.trials else first
 
 
-def _run_all(run_one: Callable[[int], None], numbers: list[int], study: optuna.Study, workers: int) -> None:
+def _run_all(run: Callable[[list[int]], Iterable[None]], ids: list[int], study: optuna.Study) -> None:
     """Run trials side by side; again those of killed processes."""
     for _ in range(1 + RETRIES):
         try:
-            for _ in map_in_processes(run_one, numbers, workers=workers):
+            for _ in run(ids):
                 pass
         except BrokenProcessPool:
-            running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-            numbers = sorted({trial.number for trial in running} & set(numbers))
+            ids = sorted(set(ids) & set(_running(study)))
         else:
             return
     raise InputError(
-        f"trials {', '.join(map(str, numbers))}: their processes were killed {1 + RETRIES} times, as happens "
-        "when memory runs out; lower tune.workers and run it again to go on"
+        f"{len(ids)} trials: their processes were killed {1 + RETRIES} times, as happens when memory runs "
+        "out; lower tune.workers and run it again to go on"
     )
 
 
 def _run(
-    number: int,
+    identifier: int,
     *,
     evaluate: Callable[[optuna.Trial], float],
     storage: Path | str,
@@ -257,17 +254,16 @@ def _run(
     workers: int,
     pruner: optuna.pruners.BasePruner,
 ) -> None:
-    """Evaluate one trial of a study, and write how it ended."""
+    """Evaluate one trial, and write how it ended."""
     with _quiet(), _opened(storage) as database:
-        sampler = optuna.samplers.RandomSampler()
-        study = _EarlierRounds(name, database, sampler, pruner, before=_start(number, workers))
-        own = optuna.load_study(study_name=name, storage=database)
-        identifier = _identifier(own, number)
+        study = _EarlierRounds(name, database, optuna.samplers.RandomSampler(), pruner)
+        trial = optuna.Trial(study, identifier)
+        study.before = trial.number - trial.number % workers
         # A trial that was given up for lost has been queued again: its end is not counted twice.
-        end = partial(own.tell, number, skip_if_finished=True)
+        end = partial(study.tell, trial, skip_if_finished=True)
         try:
             with get_heartbeat_thread(identifier, database):
-                value = float(evaluate(optuna.Trial(study, identifier)))
+                value = float(evaluate(trial))
         except optuna.TrialPruned:
             end(state=TrialState.PRUNED)
         except Exception:
@@ -278,21 +274,13 @@ def _run(
             end(worst if math.isnan(value) else value)
 
 
-def _identifier(study: optuna.Study, number: int) -> int:
-    """Return a trial's key in the database."""
-    return int(study.get_trials(deepcopy=False)[number]._trial_id)  # noqa: SLF001 (Optuna has no other way)
-
-
 class _EarlierRounds(optuna.Study):  # type: ignore[misc]
-    """Study as its pruner may see it: without the trials of the same round."""
+    """Study whose pruner sees the trials of earlier rounds."""
 
-    def __init__(self, *arguments: Any, before: int) -> None:
-        super().__init__(*arguments)
-        self._before = before
+    before: int
 
     def get_trials(self, *arguments: Any, **options: Any) -> list[FrozenTrial]:
-        """Return the trials of earlier rounds."""
-        return [trial for trial in super().get_trials(*arguments, **options) if trial.number < self._before]
+        return [trial for trial in super().get_trials(*arguments, **options) if trial.number < self.before]
 
 
 def _pruner(name: Pruner, startup_trials: int) -> optuna.pruners.BasePruner:
@@ -303,21 +291,18 @@ def _pruner(name: Pruner, startup_trials: int) -> optuna.pruners.BasePruner:
     return optuna.pruners.NopPruner()
 
 
-def _result(study: optuna.Study, trials: int, where: str) -> SearchResult:
-    """Return the first `trials` that count, and the earliest best complete one."""
+def _result(study: optuna.Study, trials: int) -> SearchResult:
+    """Return the first `trials` that count, and their best."""
     ended = study.get_trials(deepcopy=False, states=(*COUNTED, TrialState.FAIL))
     last = [trial.number for trial in ended if trial.state in COUNTED][trials - 1]
     rows = [
         TrialRow(
-            trial.number,
-            trial.state.name if trial.state in COUNTED else "FAIL",
-            trial.value if trial.state in COUNTED else None,
-            dict(trial.params),
+            trial.number, trial.state.name, trial.value, dict(trial.params),
             dict(sorted(trial.intermediate_values.items())),
         )
         for trial in ended
         if trial.number <= last
-    ]
+    ]  # fmt: skip
     sign = 1.0 if study.direction == optuna.study.StudyDirection.MINIMIZE else -1.0
     finite = [
         (sign * row.value, row.number, row)
@@ -326,8 +311,8 @@ def _result(study: optuna.Study, trials: int, where: str) -> SearchResult:
     ]
     if not finite:
         raise InputError(
-            f"{where}: required one trial or more with a finite value; received none of {len(rows)}; "
-            "narrow the search space, its learning rate first, and search again"
+            f"study {study.study_name}: required one trial or more with a finite value; received none of "
+            f"{len(rows)}; narrow the search space, its learning rate first, and search again"
         )
     value, number, row = min(finite, key=lambda found: found[:2])
     return SearchResult(row.params, number, value * sign, rows)
@@ -335,7 +320,7 @@ def _result(study: optuna.Study, trials: int, where: str) -> SearchResult:
 
 @contextmanager
 def _opened(storage: Path | str, *, create: bool = False) -> Iterator[RDBStorage]:
-    """Open a file of one's own, or a shared database with heartbeats."""
+    """Open a file, or a shared database with heartbeats."""
     options: dict[str, Any] = {}
     if isinstance(storage, str):
         retry = RetryHeartbeatStaleTrialCallback(max_retry=RETRIES)

@@ -17,7 +17,7 @@ from adpet.learning.data import SliceRef
 from adpet.learning.saliency import class_activation_maps
 from adpet.learning.search import SearchResult, TrialRow, logarithmic, parameter_importance, search
 from adpet.learning.training import RISING, set_determinism
-from adpet.parallel import progress
+from adpet.parallel import map_in_processes, progress
 from adpet.params import Params
 from adpet.reporting.brain_figures import cam_montage
 from adpet.reporting.style import save_figure
@@ -107,6 +107,7 @@ def join_search(
         pruner=params.tune.pruner,
         direction=_direction(params),
         on_trial=on_trial,
+        side_by_side=partial(map_in_processes, workers=params.tune.workers),
     )
 
 

@@ -15,7 +15,7 @@ from adpet.learning.data import Augmentation, SliceRef
 from adpet.learning.model import build_model
 from adpet.learning.training import History, Optimisation, predict, set_determinism, train
 from adpet.parallel import epochs_shown, map_in_processes, progress
-from adpet.params import Choice, Params, Range, is_integer
+from adpet.params import SEARCHED, Choice, Params, Range
 from adpet.paths import SLICES
 from adpet.stages.common.checks import hashed, refuse_shared
 from adpet.stages.common.tables import read_results, write_table
@@ -34,7 +34,8 @@ def search_space(params: Params) -> dict[str, BaseDistribution]:
     def distribution(key: str, space: Range | Choice) -> BaseDistribution:
         if isinstance(space, Choice):
             return CategoricalDistribution(space.choices)
-        if is_integer(key):
+        section, _, name = key.partition(".")
+        if SEARCHED[section].model_fields[name].annotation is int:
             return IntDistribution(int(space.low), int(space.high), log=space.log)
         return FloatDistribution(space.low, space.high, log=space.log)
 
