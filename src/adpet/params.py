@@ -91,7 +91,6 @@ def _model_name(name: str) -> str:
 
 
 def _database(address: str) -> str:
-    # It is logged and committed; a database's client reads the password elsewhere.
     if not re.match(r"(?!https?:)[\w+]+://(?![^/@]*:[^/]*@)", address):
         raise ValueError(
             "required the address of a database without a password, such as postgresql://user@host/optuna; "
@@ -117,7 +116,6 @@ def _word_or_file_in(folder: Path, *words: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-_OR_TUNED_TEXT = f" or {TUNED!r}"
 _OR_TUNED = WrapValidator(lambda value, check: value if value == TUNED else check(value))
 TunablePositive = Annotated[Positive | Literal["tuned"], _OR_TUNED]
 TunableNonNegative = Annotated[NonNegative | Literal["tuned"], _OR_TUNED]
@@ -275,23 +273,17 @@ class Train(Section):
     monitor: Literal["none", "val_loss", "val_accuracy", "val_subject_log_loss", "val_subject_auc"] = "none"
 
 
-# Sections with keys that can be searched, in the order of trials.csv, and the section of each key.
+# Sections with keys that can be searched, in the order of trials.csv; why some of their keys cannot.
 SEARCHED: dict[str, type[Section]] = {"train": Train, "augment": Augment, "model": Model}
 SECTION_OF = {name: section for section, model in SEARCHED.items() for name in model.model_fields}
-
-# Their keys that cannot be searched, and why.
 NOT_SEARCHED = {
-    "epochs": "a trial lasts tune.epochs",
-    "monitor": "trials are compared by it",
+    "epochs": "a trial lasts tune.epochs", "monitor": "trials are compared by it",
     "input_size": "slices are cut at it before the search",
-}
+}  # fmt: skip
 
 
 class Range(Section):
-    """Range of a searched number, and the first trial's value.
-
-    Without `first` that is the key's own value, or `low` if that lies outside.
-    """
+    """Range of a searched number, and the first trial's value."""
 
     low: int | float
     high: int | float
@@ -318,10 +310,7 @@ class Choice(Section):
 
 
 class SearchSpace(Section):
-    """Search space by the keys' last parts.
-
-    Keys may be given whole too (``train.batch_size``). Those without a field are searched when named.
-    """
+    """Search space by the keys' last parts; more may be named."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -493,7 +482,7 @@ class Params(Section):
                     type(section).model_validate({**section.model_dump(), name: value})
                 except ValidationError as error:
                     found = validation_messages(error.errors(include_url=False), {name: value}, type(section))
-                    raise ValueError(f"tune.space.{found[0].replace(_OR_TUNED_TEXT, '')}") from error
+                    raise ValueError(f"tune.space.{found[0].replace(f" or '{TUNED}'", '')}") from error
         return self
 
     @model_validator(mode="after")
@@ -516,10 +505,7 @@ class Params(Section):
         return self
 
     def tuned(self) -> tuple[str, ...]:
-        """Return the searched keys, such as ``train.learning_rate``.
-
-        They are ``tuned``, or have a value and are named in `tune.space` all the same.
-        """
+        """Return the searched keys, such as ``train.learning_rate``."""
         named = self.tune.space.model_extra or {}
         return tuple(
             f"{section}.{name}"

@@ -353,7 +353,8 @@ def _quiet() -> Iterator[None]:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        warnings.filterwarnings("ignore", "Heartbeat of storage is supposed to be used with Study.optimize")
+        # Heartbeats outside of `Study.optimize`; steps that a lost trial has reported before.
+        warnings.filterwarnings("ignore", "Heartbeat of storage|The reported value is ignored")
         try:
             yield
         finally:

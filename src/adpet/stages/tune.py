@@ -126,40 +126,35 @@ def _evaluate(trial: optuna.Trial, *, params: Params, split: pd.DataFrame, work:
     best = max if params.objective() in RISING else min
     history: list[tuple[int, dict[str, float]]] = []
 
-    def stops(step: int, value: float) -> bool:
+    def is_pruned(step: int, value: float) -> bool:
         trial.report(value, step)
         return step < epochs * folds and trial.should_prune()
 
-    def fit_fold(fold: int) -> float:
-        def on_epoch(row: dict[str, float], epoch: int) -> bool:
-            history.append((fold * epochs + epoch, row))
-            return fold == 0 and stops(epoch + 1, row[params.objective()])
+    def fit_fold(fold: int) -> tuple[float, bool]:
+        stopped = False
 
-        training, validation = training_and_validation(split, params, fold=fold)
-        checkpoint = work / f"trial-{trial.number}" / f"fold-{fold}.npz"
-        model, fitted = fit(
-            params,
-            training,
-            validation,
-            epochs=epochs,
-            checkpoint=checkpoint,
-            on_epoch=on_epoch,
-            finish=False,
-        )
+        def on_epoch(row: dict[str, float], epoch: int) -> bool:
+            nonlocal stopped
+            history.append((fold * epochs + epoch, row))
+            stopped = fold == 0 and is_pruned(epoch + 1, row[params.objective()])
+            return stopped
+
+        slices = training_and_validation(split, params, fold=fold)
+        place = work / f"trial-{trial.number}" / f"fold-{fold}.npz"
+        model, fitted = fit(params, *slices, epochs=epochs, checkpoint=place, on_epoch=on_epoch, finish=False)
         if fold == 0 and may_log_images(params):
-            title, montage = (
-                f"Trial {trial.number}, a validation scan with AD",
-                checkpoint.with_name("montage.png"),
-            )
-            _draw_montage(model, validation, params, montage, title=title)
-            trial.set_user_attr("montage", str(montage))
-        return best(row[params.objective()] for row in fitted.rows)
+            place = place.with_name("montage.png")
+            title = f"Trial {trial.number}, a validation scan with AD"
+            _draw_montage(model, slices[1], params, place, title=title)
+            trial.set_user_attr("montage", str(place))
+        return best(row[params.objective()] for row in fitted.rows), stopped
 
     values: list[float] = []
     try:
         for fold in range(folds):
-            values.append(fit_fold(fold))
-            if len(history) < epochs or (fold and stops((fold + 1) * epochs, float(np.mean(values)))):
+            value, stopped = fit_fold(fold)
+            values.append(value)
+            if stopped or (fold and is_pruned((fold + 1) * epochs, float(np.mean(values)))):
                 raise optuna.TrialPruned
     finally:
         trial.set_user_attr("history", history)
