@@ -482,7 +482,7 @@ class Params(Section):
                     type(section).model_validate({**section.model_dump(), name: value})
                 except ValidationError as error:
                     found = validation_messages(error.errors(include_url=False), {name: value}, type(section))
-                    raise ValueError(f"tune.space.{found[0].replace(f" or '{TUNED}'", '')}") from error
+                    raise ValueError("tune.space." + found[0].replace(" or 'tuned'", "")) from error
         return self
 
     @model_validator(mode="after")
