@@ -310,7 +310,7 @@ class Choice(Section):
 
 
 class SearchSpace(Section):
-    """Search space by the keys' last parts; more may be named."""
+    """Search space by the last part of the key."""
 
     model_config = ConfigDict(extra="allow")
 

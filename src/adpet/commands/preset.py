@@ -57,7 +57,9 @@ def run(name: str | None) -> str:
         aside.write_text(text.getvalue(), encoding="utf-8")
     changes = [f"{key}: added" for key in values] if name == DEFAULTS else []
     after = load_params().flat()
-    changes += [f"{key}: {before[key]} -> {after[key]}" for key in after if before[key] != after[key]]
+    changes += [
+        f"{key}: {before.get(key)} -> {value}" for key, value in after.items() if before.get(key) != value
+    ]
     return "\n".join(changes or ["params.yaml holds these values already"]) + "\nNow run: dvc repro"
 
 

@@ -41,9 +41,6 @@ SETTINGS: dict[str, Any] = {
     ),
 }
 
-# What a study goes on with when it changes.
-EXTENDED: dict[str, Any] = {"train": {"epochs"}, "tune": {"trials", "storage"}}
-
 
 def run(params: Params) -> None:
     """Write ``best.json``, trials and figure; log trials to MLflow."""
@@ -53,7 +50,9 @@ def run(params: Params) -> None:
     set_determinism(params.seed, params.compute.threads)
     split, split_summary = read_split(paths.SPLIT), read_json(paths.SPLIT_SUMMARY)
     leaky = {LEAKY: str(split_summary["leaky"]).lower()}
-    settings = params.model_dump(include=SETTINGS, exclude=EXTENDED, mode="json")
+    # A study goes on with more trials; on a shared one each machine has workers of its own.
+    free = {"trials", "storage", *(["workers"] if params.tune.storage else [])}
+    settings = params.model_dump(include=SETTINGS, exclude={"train": {"epochs"}, "tune": free}, mode="json")
     facts = stage_lineage("tune", params, settings, split_hash=split_summary["hash"])
     start_tracking(Path.cwd(), experiment=params.tracking.experiment)
     bar = progress(range(params.tune.trials), label="trials", unit="trial", total=params.tune.trials)
