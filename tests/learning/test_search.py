@@ -247,6 +247,11 @@ class TestImportance:
         assert sum(found.values()) == pytest.approx(1)
         assert found == parameter_importance(rows, self.SPACE, seed=0)
 
+    def test_stopped_trials_count_next_to_complete_ones(self):
+        rows = self.trials(30, lambda params: np.log10(params["rate"]), "PRUNED")
+        rows[:2] = self.trials(2, lambda params: np.log10(params["rate"]))
+        assert parameter_importance(rows, self.SPACE, seed=0)["rate"] > 0.9
+
     @pytest.mark.parametrize(
         ("count", "value", "state"),
         [

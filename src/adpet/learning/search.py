@@ -150,11 +150,14 @@ def search(
 def parameter_importance(trials: Sequence[TrialRow], space: Space, *, seed: int) -> dict[str, float]:
     """Return parameter importance by fANOVA (Hutter et al., ICML 2014).
 
-    Complete trials alone count, since others were shorter. Shares of the variance add up to 1, the largest
-    first; there are none if the trials are too few, or all alike.
+    A pruned trial counts with its last value, which is worse than what it would have reached: what makes a
+    trial worth stopping matters. Shares of the variance add up to 1, the largest first; there are none if the
+    trials are too few, all alike or none complete.
     """
-    ended = [trial for trial in trials if trial.state == "COMPLETE" and trial.value is not None]
+    ended = [trial for trial in trials if trial.value is not None and math.isfinite(trial.value)]
     if len(ended) < FEWEST or len({trial.value for trial in ended}) == 1 or not space:
+        return {}
+    if all(trial.state == "PRUNED" for trial in ended):
         return {}
     with _quiet():
         study = optuna.create_study()
