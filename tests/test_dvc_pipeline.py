@@ -12,6 +12,7 @@ from ruamel.yaml import YAML
 from workspace import PROJECT, SMALL
 
 from adpet.params import flatten
+from adpet.paths import STUDIES
 from adpet.storage import read_yaml
 
 pytestmark = [pytest.mark.slow, pytest.mark.dvc]
@@ -96,11 +97,10 @@ class TestKilled:
         self.assert_repro_leads_to_the_same("normalize", copied_from_dvc, finished_by_dvc)
 
     def test_tune_runs_the_lost_trial_again_and_no_trial_twice(self, finished_by_dvc, copied_from_dvc):
+        (copied_from_dvc.root / STUDIES).unlink()
+
         def second_trial_runs():
-            return (
-                any((copied_from_dvc.root / ".adpet").glob("tune/*/study.db"))
-                and _trials(copied_from_dvc) == 1
-            )
+            return (copied_from_dvc.root / STUDIES).exists() and _trials(copied_from_dvc) == 2
 
         self.kill_when(copied_from_dvc, "tune", second_trial_runs)
         self.assert_repro_leads_to_the_same("tune", copied_from_dvc, finished_by_dvc)
@@ -132,8 +132,7 @@ class TestKilled:
 def _trials(workspace) -> int:
     import sqlite3
 
-    path = next((workspace.root / ".adpet").glob("tune/*/study.db"))
-    with sqlite3.connect(path) as study:
+    with sqlite3.connect(workspace.root / STUDIES) as study:
         return study.execute("select count(*) from trials").fetchone()[0]
 
 

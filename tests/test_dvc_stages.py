@@ -25,8 +25,8 @@ EXEMPT = (
 # Another colour of a curve is not worth a new network.
 DRAWN = {"tune": "adpet.reporting", "train": "adpet.reporting"}
 
-# Parameters that change no result: how many processes work, and what MLflow is told.
-WITHOUT_RESULT = {"compute.workers", "tracking.connection", "tracking.log_images"}
+# Parameters that change no result: how many processes work, what MLflow is told, where a study lies.
+WITHOUT_RESULT = {"compute.workers", "tracking.connection", "tracking.log_images", "tune.storage"}
 # Where the scans lie: what lies there is a dependency of ingest.
 PLACES = {"cohort.raw"}
 # Only drawn, for MLflow.
@@ -34,7 +34,7 @@ LOGGED = {"tune": {"explain.hide_below"}}
 
 # What methods of `Params` read; those with nothing hand it on, to MLflow and to the lineage.
 METHODS = {
-    "tuned": {"train.learning_rate", "augment"},
+    **{name: {"train.learning_rate", "augment", "tune.space"} for name in ("tuned", "searched")},
     "objective": {"train.monitor"},
     "flat": set(), "model_dump": set(), "model_copy": set(), "with_values": set(),
 }  # fmt: skip

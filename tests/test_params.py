@@ -138,8 +138,20 @@ class TestRefusals:
             ("split.folds", 0, "only with split.unit: slice"),
             ("tune.trials", 0, "required 1 or more while train.learning_rate"),
             ("tune.space.zoom.first", 0.9, "low <= first <= high"),
-            ("tune.space.zoom", {"high": 1.5}, "required low of 0 or more and high of at most 1"),
-            ("tune.space.learning_rate", {"low": 0.0, "log": False}, "required low of more than 0"),
+            ("tune.space.zoom", {"high": 1.5}, "zoom: required less than or equal to 1; received 1.5"),
+            ("tune.space.learning_rate", {"low": 0.0, "log": False}, "required greater than 0; received 0.0"),
+            ("tune.space", {"train.batchsize": {"choices": [16]}}, "train.batchsize: unknown key; of train, augment and model, did you mean train.batch_size?"),
+            ("tune.space", {"dropuot": {"low": 0.1, "high": 0.2}}, "did you mean dropout?"),
+            ("tune.space", {"model.optimizer": {"choices": ["sgd"]}}, "did you mean train.optimizer?"),
+            ("tune.space", {"train.optimizer": {"choices": ["adamw", "adam"]}}, "optimizer: required 'adamw' or 'sgd'; received 'adam'"),
+            ("tune.space", {"batch_size": {"low": 0, "high": 8}}, "batch_size: required greater than or equal to 1; received 0"),
+            ("tune.space", {"train.epochs": {"low": 1, "high": 8}}, "train.epochs: required a key that can be searched; a trial lasts tune.epochs"),
+            ("tune.space", {"zoom": {"high": 0.1}, "augment.zoom": {"high": 0.1}}, "augment.zoom: required once"),
+            ("tune.space.zoom", {"hihg": 0.1}, "zoom.hihg: unknown key; allowed here: low, high, log, first; did you mean high?"),
+            ("tune.space.zoom", 0.1, "required {low: , high: } or {choices: []}; received 0.1"),
+            ("train.batch_size", "tuned", "required a valid integer; received 'tuned'"),
+            ("tune.storage", "optuna.db", "required the address of a database without a password"),
+            ("tune.storage", "postgresql://me:secret@host/optuna", "received 'postgresql://...@host/optuna'"),
         ],
     )  # fmt: skip
     def test_value_is_refused_with_its_key_and_what_is_allowed(self, key, value, message):
@@ -168,6 +180,35 @@ def test_adni_levels_are_those_of_the_reader():
 
 def test_setting_of_an_earlier_release_that_nothing_follows_from_is_passed_over():
     assert params_with(split={"validation_fold": 3}) == Params()
+
+
+@pytest.mark.parametrize(
+    "searched",
+    [
+        {"tune": {"space": {"train.batch_size": {"choices": [16, 64]}, "dropout": {"low": 0, "high": 0.5}}}},
+        {"tune": {"space": {"train": {"batch_size": {"choices": [16, 64]}}, "model": {"dropout": {"low": 0, "high": 0.5}}}},
+         "train": {"batch_size": "tuned"}},
+    ],
+    ids=["by name", "by section"],
+)  # fmt: skip
+def test_any_key_that_the_space_names_is_searched_and_filled(searched):
+    params = params_with(**searched)
+    assert set(params.tuned()) - set(Params().tuned()) == {"train.batch_size", "model.dropout"}
+    first = {key: first for key, (_, first) in params.searched().items()}
+    # Its own value is tried first if the space has it, a rate's is that of the default space.
+    assert (first["train.batch_size"], first["model.dropout"], first["train.learning_rate"]) == (
+        16,
+        0.2,
+        0.003,
+    )
+    assert params.with_values({"train.epochs": 3}).tuned() == params.tuned()
+    filled = params.with_values(first | {"train.batch_size": 64})
+    assert (filled.train.batch_size, filled.tuned()) == (64, ())
+
+
+def test_whole_numbers_are_tried_for_a_key_that_takes_no_others():
+    params = params_with(tune={"space": {"batch_size": {"low": 8, "high": 16}}})
+    assert repr(params.searched()["train.batch_size"][1]) == "8"
 
 
 def test_best_trial_fills_what_is_tuned():

@@ -1,5 +1,12 @@
 """Errors that a user can mend, one line each."""
 
+import difflib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
 
 class AdpetError(Exception):
     """What is wrong, where, and what to do next."""
@@ -19,3 +26,47 @@ class LeakageError(AdpetError):
 
 class TrackingError(AdpetError):
     """The tracking server or model registry cannot do it."""
+
+
+def validation_messages(errors: Sequence["ErrorDetails"], document: Any, model: Any) -> list[str]:
+    """Return pydantic's errors by key; 'or' joins a union's alternatives."""
+    required: dict[tuple[str, str], list[str]] = {}
+    for error in errors:
+        key = _key_path(error["loc"], document)
+        if error["type"] == "value_error":
+            text = str(error["ctx"]["error"])
+            separator = "." if key and not text.startswith("required") else ": " if key else ""
+            required[key + separator + text, ""] = []
+        elif error["type"] == "extra_forbidden":
+            required[_unknown_key(error["loc"], model), ""] = []
+        else:
+            wanted = error["msg"].removeprefix("Input should be ")
+            required.setdefault((key, repr(error["input"])), []).append(wanted)
+    return [
+        f"{key or 'top level'}: required {' or '.join(dict.fromkeys(wanted))}; received {received}"
+        if wanted
+        else key
+        for (key, received), wanted in required.items()
+    ]
+
+
+def _key_path(location: tuple[int | str, ...], document: Any) -> str:
+    """Return the dotted key of a location, without union branches."""
+    names = []
+    for name in location:
+        try:
+            document = document[name]
+        except (KeyError, IndexError, TypeError):
+            break
+        names.append(str(name))
+    return ".".join(names)
+
+
+def _unknown_key(location: tuple[int | str, ...], model: Any) -> str:
+    *sections, key = map(str, location)
+    for section in sections:
+        model = model.model_fields[section].annotation
+    allowed = list(model.model_fields)
+    close = difflib.get_close_matches(key, allowed, n=1)
+    hint = f"; did you mean {'.'.join([*sections, close[0]])}?" if close else ""
+    return f"{'.'.join([*sections, key])}: unknown key; allowed here: {', '.join(allowed)}{hint}"

@@ -6,8 +6,9 @@ is a value or the word ``tuned``: ``tuned`` takes the best trial's value, a valu
 
 import difflib
 import os
+import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -17,14 +18,11 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
-    ValidationInfo,
     WrapValidator,
-    field_validator,
     model_validator,
 )
-from pydantic_core import ErrorDetails
 
-from adpet.errors import ParameterError
+from adpet.errors import ParameterError, validation_messages
 from adpet.paths import ATLASES, TEMPLATES, WEIGHTS
 from adpet.storage import read_yaml
 
@@ -91,6 +89,15 @@ def _model_name(name: str) -> str:
     if not name or set(name) & set("/:@"):
         raise ValueError(f"required a name without / : and @; received {name!r}")
     return name
+
+
+def _database(address: str) -> str:
+    if not re.match(r"(?!https?:)[\w+]+://(?![^/@]*:[^/]*@)", address):
+        raise ValueError(
+            "required the address of a database without a password, such as postgresql://user@host/optuna; "
+            f"received {re.sub('//.*@', '//...@', address)!r}"
+        )
+    return address
 
 
 Interval = Annotated[tuple[float, float], Field(strict=False), AfterValidator(_ascending)]
@@ -305,17 +312,27 @@ class Train(Section):
     monitor: Literal["none", "val_loss", "val_accuracy", "val_subject_log_loss", "val_subject_auc"] = "none"
 
 
+# Sections with keys that can be searched, in the order of trials.csv; why some of their keys cannot.
+SEARCHED: dict[str, type[Section]] = {"train": Train, "augment": Augment, "model": Model}
+SECTION_OF = {name: section for section, model in SEARCHED.items() for name in model.model_fields}
+NOT_SEARCHED = {
+    "epochs": "a trial lasts tune.epochs", "monitor": "trials are compared by it",
+    "input_size": "slices are cut at it before the search",
+}  # fmt: skip
+
+
 class Range(Section):
     """Range of a searched number, and the first trial's value."""
 
-    low: float
-    high: float
-    log: bool
-    first: float
+    low: int | float
+    high: int | float
+    log: bool = False
+    first: int | float | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if not self.low <= self.first <= self.high or self.low == self.high:
+        first = self.low if self.first is None else self.first
+        if not self.low <= first <= self.high or self.low == self.high:
             raise ValueError(
                 f"required low < high and low <= first <= high; received low {self.low}, "
                 f"high {self.high}, first {self.first}"
@@ -326,52 +343,85 @@ class Range(Section):
 
 
 class Choice(Section):
-    """Choices of a searched switch, the first trial's first."""
+    """Choices of a searched setting."""
 
-    choices: list[bool] = Field(min_length=1)
+    choices: list[bool | int | float | str] = Field(min_length=1)
 
 
 class SearchSpace(Section):
-    """Search space of the hyperparameters that are ``tuned``."""
+    """Search space by the last part of the key."""
 
-    learning_rate: Range = Range(low=0.0005, high=0.005, log=True, first=0.003)
-    rotation_degrees: Range = Range(low=0.0, high=20.0, log=False, first=5.0)
-    zoom: Range = Range(low=0.0, high=0.15, log=False, first=0.1)
-    shift: Range = Range(low=0.0, high=0.1, log=False, first=0.02)
-    shear: Range = Range(low=0.0, high=0.1, log=False, first=0.0)
-    flip: Choice = Choice(choices=[True, False])
-    intensity: Range = Range(low=0.0, high=0.2, log=False, first=0.1)
+    model_config = ConfigDict(extra="allow")
 
-    @field_validator("*", mode="before")
+    learning_rate: Range | Choice = Range(low=0.0005, high=0.005, log=True, first=0.003)
+    rotation_degrees: Range | Choice = Range(low=0.0, high=20.0, log=False, first=5.0)
+    zoom: Range | Choice = Range(low=0.0, high=0.15, log=False, first=0.1)
+    shift: Range | Choice = Range(low=0.0, high=0.1, log=False, first=0.02)
+    shear: Range | Choice = Range(low=0.0, high=0.1, log=False, first=0.0)
+    flip: Range | Choice = Choice(choices=[True, False])
+    intensity: Range | Choice = Range(low=0.0, high=0.2, log=False, first=0.1)
+
+    @model_validator(mode="before")
     @classmethod
-    def _defaults_fill_a_range(cls, value: Any, info: ValidationInfo) -> Any:
-        default = cls.model_fields[str(info.field_name)].default
-        return {**default.model_dump(), **value} if isinstance(value, dict) else value
+    def _by_last_part(cls, given: Any) -> Any:
+        found: dict[str, Range | Choice] = {}
+        for key, value in _space_by_key(given).items():
+            name = _searched_name(key)
+            if name in found:
+                raise ValueError(f"{key}: required once; it is there as {name} too")
+            field = cls.model_fields.get(name)
+            found[name] = _range_or_choice(key, value, field.default.model_dump() if field else {})
+        return found
 
-    @model_validator(mode="after")
-    def _values_are_allowed(self) -> Self:
-        """Refuse ranges in which a trial would be refused."""
-        for name, searched in self:
-            if not isinstance(searched, Range):
-                continue
-            highest = 1.0 if name in ("zoom", "shift", "shear", "intensity") else float("inf")
-            if searched.low < 0 or searched.high > highest or (name == "learning_rate" and searched.low == 0):
-                lowest = "more than 0" if name == "learning_rate" else "0 or more"
-                raise ValueError(
-                    f"{name}: required low of {lowest}{' and high of at most 1' if highest == 1 else ''}; "
-                    f"received low {searched.low}, high {searched.high}"
-                )
-        return self
+
+def _space_by_key(space: Any) -> dict[str, Any]:
+    """Return a search space by key, also one in sections."""
+    if not isinstance(space, Mapping | SearchSpace):
+        raise ValueError(f"required a range or choices by key; received {space!r}")  # noqa: TRY004 (pydantic's)
+    found: dict[str, Any] = {}
+    for key, value in dict(space).items():
+        is_section = key in SEARCHED and isinstance(value, Mapping)
+        found |= {f"{key}.{name}": below for name, below in value.items()} if is_section else {key: value}
+    return found
+
+
+def _searched_name(key: str) -> str:
+    """Return a searched key's last part."""
+    section, _, name = key.rpartition(".")
+    if section not in ("", SECTION_OF.get(name)) or name not in SECTION_OF:
+        known = [f"{section}.{name}" for name, section in SECTION_OF.items()] if section else list(SECTION_OF)
+        nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
+        raise ValueError(f"{key}: unknown key; of train, augment and model, did you mean {nearest}?")
+    if name in NOT_SEARCHED:
+        raise ValueError(f"{key}: required a key that can be searched; {NOT_SEARCHED[name]}; remove it")
+    return name
+
+
+def _range_or_choice(key: str, value: Any, default: Mapping[str, Any]) -> Range | Choice:
+    """Return what a key's values are searched in."""
+    if isinstance(value, Range | Choice):
+        return value
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{key}: required {{low: , high: }} or {{choices: []}}; received {value!r}")  # noqa: TRY004
+    kind = Choice if "choices" in value else Range
+    whole = {**default, **value} if ("choices" in default) == (kind is Choice) else dict(value)
+    try:
+        return kind.model_validate(whole)
+    except ValidationError as error:
+        message = validation_messages(error.errors(include_url=False), whole, kind)[0]
+        raise ValueError(f"{key}{': ' if message.startswith('required') else '.'}{message}") from error
 
 
 class Tune(Section):
     """Hyperparameter search."""
 
-    trials: Annotated[int, Field(ge=0)] = 3
-    startup_trials: Count = 2
+    trials: Annotated[int, Field(ge=0)] = 8
+    startup_trials: Count = 4
     epochs: Count = 3
     folds: Count = 1
-    pruner: Literal["median", "none"] = "median"
+    pruner: Literal["halving", "median", "none"] = "halving"
+    workers: Count = 2
+    storage: Annotated[str, AfterValidator(_database)] | None = None
     space: SearchSpace = SearchSpace()
 
 
@@ -448,6 +498,32 @@ class Params(Section):
     promotion: Promotion = Promotion()
     tracking: Tracking = Tracking()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _named_in_the_space(cls, document: Any) -> Any:
+        """Let a key say ``tuned`` that `tune.space` names."""
+        try:
+            named = {key.rpartition(".")[2] for key in _space_by_key(document["tune"]["space"])}
+            values = {section: dict(document[section]) for section in SEARCHED if section in document}
+        except (KeyError, TypeError, ValueError):
+            return document
+        for name in named & SECTION_OF.keys() - SearchSpace.model_fields.keys():
+            if values.get(SECTION_OF[name], {}).get(name) == TUNED:
+                del values[SECTION_OF[name]][name]
+        return {**document, **values}
+
+    @model_validator(mode="after")
+    def _searched_values_are_allowed(self) -> Self:
+        for name, space in self.tune.space:
+            section = getattr(self, SECTION_OF[name])
+            for value in space.choices if isinstance(space, Choice) else (space.low, space.high):
+                try:
+                    type(section).model_validate({**section.model_dump(), name: value})
+                except ValidationError as error:
+                    found = validation_messages(error.errors(include_url=False), {name: value}, type(section))
+                    raise ValueError("tune.space." + found[0].replace(" or 'tuned'", "")) from error
+        return self
+
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
         tuned = ", ".join(self.tuned())
@@ -468,13 +544,28 @@ class Params(Section):
         return self
 
     def tuned(self) -> tuple[str, ...]:
-        """Return the keys that are ``tuned``, such as ``train.learning_rate``."""
+        """Return the searched keys, such as ``train.learning_rate``."""
+        named = self.tune.space.model_extra or {}
         return tuple(
-            f"{section}.{key}"
-            for section in ("train", "augment")
-            for key, value in getattr(self, section)
-            if value == TUNED
+            f"{section}.{name}"
+            for name, section in SECTION_OF.items()
+            if name in named or getattr(getattr(self, section), name) == TUNED
         )
+
+    def searched(self) -> dict[str, tuple[Range | Choice, Any]]:
+        """Return each searched key's space and first value."""
+        found = {}
+        for key in self.tuned():
+            section, _, name = key.partition(".")
+            space, own = dict(self.tune.space)[name], getattr(getattr(self, section), name)
+            if isinstance(space, Choice):
+                first = own if own in space.choices else space.choices[0]
+            elif space.first is None:
+                first = own if own != TUNED and space.low <= own <= space.high else space.low
+            else:
+                first = space.first
+            found[key] = space, first
+        return found
 
     def objective(self) -> str:
         """Return the validation measure that trials are compared by."""
@@ -485,6 +576,8 @@ class Params(Section):
         document = self.model_dump()
         for key, value in values.items():
             set_by_key(document, key, value)
+            if key.rpartition(".")[2] in (self.tune.space.model_extra or {}):
+                document["tune"]["space"].pop(key.rpartition(".")[2], None)  # it has its value now
         return validate_params(document, source="the best trial")
 
     def flat(self) -> dict[str, Any]:
@@ -512,7 +605,7 @@ def validate_params(document: Any, *, source: str) -> Params:
     try:
         return Params.model_validate(document)
     except ValidationError as failure:
-        messages = _messages(failure.errors(include_url=False), document)
+        messages = validation_messages(failure.errors(include_url=False), document, Params)
         more = f" (and {len(messages) - 1} more)" if len(messages) > 1 else ""
         raise ParameterError(f"{source}: {messages[0]}{more}") from failure
 
@@ -544,48 +637,3 @@ def set_by_key(document: dict[str, Any], key: str, value: Any) -> None:
     for section in sections:
         document = document.setdefault(section, {})
     document[leaf] = value
-
-
-def _messages(errors: Sequence[ErrorDetails], document: Any) -> list[str]:
-    """Return a message a key; 'or' joins a union's alternatives."""
-    required: dict[tuple[str, str], list[str]] = {}
-    for error in errors:
-        key = _key_path(error["loc"], document)
-        if error["type"] == "value_error":
-            text = str(error["ctx"]["error"])
-            separator = "." if key and not text.startswith("required") else ": " if key else ""
-            required[key + separator + text, ""] = []
-        elif error["type"] == "extra_forbidden":
-            required[_unknown_key(error["loc"]), ""] = []
-        else:
-            wanted = error["msg"].removeprefix("Input should be ")
-            required.setdefault((key, repr(error["input"])), []).append(wanted)
-    return [
-        f"{key or 'top level'}: required {' or '.join(dict.fromkeys(wanted))}; received {received}"
-        if wanted
-        else key
-        for (key, received), wanted in required.items()
-    ]
-
-
-def _key_path(location: tuple[int | str, ...], document: Any) -> str:
-    """Return the dotted key of a location, without union branches."""
-    names = []
-    for name in location:
-        try:
-            document = document[name]
-        except (KeyError, IndexError, TypeError):
-            break
-        names.append(str(name))
-    return ".".join(names)
-
-
-def _unknown_key(location: tuple[int | str, ...]) -> str:
-    *sections, key = map(str, location)
-    model: Any = Params
-    for section in sections:
-        model = model.model_fields[section].annotation
-    allowed = list(model.model_fields)
-    close = difflib.get_close_matches(key, allowed, n=1)
-    hint = f"; did you mean {'.'.join([*sections, close[0]])}?" if close else ""
-    return f"{'.'.join([*sections, key])}: unknown key; allowed here: {', '.join(allowed)}{hint}"

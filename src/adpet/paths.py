@@ -74,5 +74,7 @@ VERSION = Path("results/register/version.json")
 
 # Unfinished work of each stage, by a hash of what the result follows from: a killed stage goes on from it.
 WORK = Path(".adpet")
+# Optuna's studies, finished ones too: a larger tune.trials extends them. Their times keep them out of DVC.
+STUDIES = WORK / "optuna.db"
 # File index of ingest, so that only new and changed files are read; nothing is lost without it.
 INGEST_NOTES = WORK / "ingest.tsv"

@@ -3,10 +3,11 @@
 import shutil
 
 import pytest
+from workspace import PROJECT
 
 from adpet.commands.preset import run
 from adpet.errors import ParameterError
-from adpet.params import Params, load_params, validate_params
+from adpet.params import Params, flatten, load_params, validate_params
 from adpet.storage import read_yaml
 
 
@@ -29,22 +30,40 @@ def test_preset_changes_its_values_alone_and_once(project):
     assert (project / "params.yaml").read_text() == text
 
 
+@pytest.mark.parametrize("name", [path.stem for path in (PROJECT / "presets").glob("*.yaml")])
+def test_every_preset_of_the_project_is_applied_whole(project, name):
+    run(name)
+    written = load_params().flat()
+    for key, value in flatten(read_yaml(project / f"presets/{name}.yaml")).items():
+        assert written[key] == (tuple(value) if isinstance(written[key], tuple) else value)
+
+
+def test_adni_preset_searches_a_whole_network_on_a_gpu(project):
+    run("adni")
+    params = load_params()
+    assert 128 <= params.model.input_size <= 224
+    assert (params.model.alpha, params.model.weights, params.cohort) == (1.0, "imagenet", Params().cohort)
+    assert params.tune.trials >= 40
+    assert {"train.batch_size", "train.weight_decay", "model.dropout"} <= set(params.tuned())
+
+
 def test_unknown_preset_is_refused_with_the_known_ones(project):
-    known = "defaults, protocol-2019, protocol-2019-small"
+    known = "defaults, adni, protocol-2019, protocol-2019-small"
     with pytest.raises(ParameterError, match=f"required one of {known}; received 'protocol-2020'"):
         run("protocol-2020")
 
 
 def test_preset_with_an_unknown_key_changes_nothing(project):
     before = (project / "params.yaml").read_text()
-    (project / "presets" / "typo.yaml").write_text("train: {epoch: 3}\n")
-    with pytest.raises(ParameterError, match=r"train.epoch: unknown key"):
-        run("typo")
+    for text, key in (("train: {epoch: 3}\n", "train.epoch"), ("tune: {space: {zom: {high: 0.1}}}", "zom")):
+        (project / "presets" / "typo.yaml").write_text(text)
+        with pytest.raises(ParameterError, match=rf"{key}: unknown key"):
+            run("typo")
     assert (project / "params.yaml").read_text() == before
 
 
 def test_no_name_lists_the_presets(project):
-    assert run(None).splitlines() == ["defaults", "protocol-2019", "protocol-2019-small"]
+    assert run(None).splitlines() == ["defaults", "adni", "protocol-2019", "protocol-2019-small"]
 
 
 def test_defaults_add_missing_keys_and_rename_old_sections_after_an_upgrade(project):

@@ -94,13 +94,18 @@ def test_worktree_gets_the_parameters_of_the_version_and_the_files_they_name(tmp
     weights, folder = tmp_path / "weights.h5", tmp_path / "worktree"
     weights.write_bytes(b"weights")
     folder.mkdir()
-    (folder / "params.yaml").write_text("seed: 1\nmodel: {weights: none, alpha: 1.0}\n")
+    text = (
+        "seed: 1\nmodel: {weights: none, alpha: 1.0}\ntune: {trials: 3, space: {dropout: {choices: [0.1]}}}\n"
+    )
+    (folder / "params.yaml").write_text(text)
     facts = {
         "params": {"seed": 2, "model": {"weights": "weights.h5"}},
         "weights_digest": file_digest(weights),
     }
     reproduce._settle(folder, facts)
-    assert read_yaml(folder / "params.yaml") == {"seed": 2, "model": {"weights": str(weights), "alpha": 1.0}}
+    assert read_yaml(folder / "params.yaml") == {
+        "seed": 2, "model": {"weights": str(weights), "alpha": 1.0}, "tune": {"trials": 3, "space": {}},
+    }  # fmt: skip
     weights.write_bytes(b"others")
     with pytest.raises(InputError, match=r"model.weights: required the file .* bring it back to"):
         reproduce._settle(folder, facts)

@@ -6,39 +6,45 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import optuna
 import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution
 
 from adpet.errors import InputError
 from adpet.learning import search as module
-from adpet.learning.search import FEWEST, Choice, Range, TrialRow, parameter_importance, search
+from adpet.learning.search import FEWEST, TrialRow, parameter_importance, search
+from adpet.parallel import map_in_processes
 
 SPACE = {
-    "train.learning_rate": Range(1e-4, 1.0, first=1e-2, log=True),
-    "augment.shift": Range(-3.0, 3.0, first=0.5),
-    "augment.flip": Choice((True, False)),
+    "train.learning_rate": FloatDistribution(1e-4, 1.0, log=True),
+    "augment.shift": FloatDistribution(-3.0, 3.0),
+    "augment.flip": CategoricalDistribution((True, False)),
 }
+FIRST = {"train.learning_rate": 1e-2, "augment.shift": 0.5, "augment.flip": True}
 
 
 def objective(trial, pause=0.0):
     """A bowl whose depth shows over five steps; the best point is 1e-2, 1, True."""
     value = math.nan
-    for step in range(5):
+    for step in range(1, 6):
         time.sleep(pause)
         distance = (trial.params["augment.shift"] - 1) ** 2
         distance += abs(math.log10(trial.params["train.learning_rate"]) + 2) + (
             not trial.params["augment.flip"]
         )
-        value = distance + 1 / (1 + step)
-        if trial.report(step, value):
-            break
+        value = distance + 1 / step
+        trial.report(value, step)
+        if trial.should_prune():
+            raise optuna.TrialPruned
     return value
 
 
 def run(storage, *, evaluate=objective, trials=12, **options):
-    settings = {"seed": 3, "startup_trials": 4, **options}
+    settings = {"seed": 3, "startup_trials": 4, "first": FIRST, "name": "bowl", **options}
     return search(SPACE, evaluate, trials=trials, storage=storage, **settings)
 
 
@@ -47,13 +53,14 @@ def undisturbed(tmp_path_factory):
     return run(tmp_path_factory.mktemp("undisturbed") / "study.db")
 
 
+def last_first(run, items):
+    """Run a round in this process, its last trial first."""
+    return map(run, items[::-1])
+
+
 class TestSearch:
     def test_first_trial_tries_the_first_values(self, undisturbed):
-        assert undisturbed.trials[0].params == {
-            "train.learning_rate": 1e-2,
-            "augment.shift": 0.5,
-            "augment.flip": True,
-        }
+        assert undisturbed.trials[0].params == FIRST
 
     def test_best_trial_has_the_smallest_value(self, undisturbed):
         complete = [row for row in undisturbed.trials if row.state == "COMPLETE"]
@@ -76,8 +83,14 @@ class TestSearch:
         assert other.trials[1].params != undisturbed.trials[1].params
 
     def test_nothing_is_printed_and_no_warning_escapes(self, tmp_path, capfd):
-        run(tmp_path / "study.db", trials=6)
+        run(f"sqlite:///{tmp_path}/study.db", trials=6)
         assert capfd.readouterr() == ("", "")
+
+    def test_every_counted_trial_is_told_of_once_in_each_search(self, tmp_path):
+        told = []
+        run(tmp_path / "study.db", trials=3)
+        run(tmp_path / "study.db", trials=5, on_trial=lambda trial: told.append(trial.number))
+        assert told == [0, 1, 2, 3, 4]
 
 
 class TestPruning:
@@ -93,11 +106,53 @@ class TestPruning:
         rows = run(tmp_path / "study.db", trials=8, pruner="none").trials
         assert {(row.state, len(row.reported)) for row in rows} == {("COMPLETE", 5)}
 
+    def test_halving_stops_the_worse_half_after_1_2_and_4_steps(self, tmp_path):
+        rows = run(tmp_path / "study.db", pruner="halving", trials=16).trials
+        assert {len(row.reported) for row in rows} <= {1, 2, 4, 5}
+        for row in rows:
+            earlier = [one.reported[1] for one in rows[: row.number]]
+            better = sum(value <= row.reported[1] for value in earlier)
+            goes_on = better < max(1, (len(earlier) + 1) // 2)
+            assert (len(row.reported) > 1) == goes_on
+
+
+class TestRounds:
+    def test_same_trials_whatever_ends_first_and_however_often_it_was_extended(self, tmp_path):
+        options = {"workers": 3, "pruner": "halving"}
+        whole = run(tmp_path / "whole.db", **options)
+        for trials in (1, 2, 7, 12):
+            parts = run(tmp_path / "parts.db", trials=trials, side_by_side=last_first, **options)
+        assert parts == whole
+        assert run(tmp_path / "parts.db", trials=5, **options).trials == whole.trials[:5]
+
+    def test_trials_of_a_round_differ(self, tmp_path):
+        rows = run(tmp_path / "study.db", workers=6, trials=12, startup_trials=1).trials
+        assert len({tuple(row.params.values()) for row in rows}) == 12
+
+    @pytest.mark.slow
+    def test_trial_of_a_killed_worker_runs_again_under_its_number(self, tmp_path):
+        undisturbed = run(tmp_path / "undisturbed.db", workers=2, trials=4)
+        tried = tmp_path / "tried"
+
+        def killed(trial, times=1):
+            value = objective(trial)
+            with tried.open("a") as lines:
+                lines.write(f"{trial.number}\n")
+            if trial.number == 3 and tried.read_text().split().count("3") <= times:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return value
+
+        two = {"workers": 2, "trials": 4, "side_by_side": partial(map_in_processes, workers=2)}
+        assert run(tmp_path / "study.db", evaluate=killed, **two) == undisturbed
+        assert tried.read_text().split().count("3") == 2
+        with pytest.raises(InputError, match=r"processes were killed 4 times, .*; lower tune.workers"):
+            run(tmp_path / "other.db", evaluate=partial(killed, times=99), **two)
+
 
 class TestFailure:
     def test_trial_that_raised_is_replaced_by_the_next_search(self, tmp_path):
         def broken(trial):
-            trial.report(0, 1.0)
+            trial.report(1.0, 1)
             if trial.number == 2:
                 raise ZeroDivisionError("disk full")
             return trial.params["augment.shift"]
@@ -108,7 +163,7 @@ class TestFailure:
         rows = run(storage, evaluate=broken, trials=4).trials
         assert [row.state for row in rows] == ["COMPLETE", "COMPLETE", "FAIL", "COMPLETE", "COMPLETE"]
         assert rows[2].value is None
-        assert rows[2].reported == {0: 1.0}
+        assert rows[2].reported == {1: 1.0}
 
     def test_diverged_trial_counts_as_the_worst(self, tmp_path):
         def diverging(trial):
@@ -122,11 +177,10 @@ class TestFailure:
         with pytest.raises(InputError, match="finite value; received none of 2; narrow the search space"):
             run(tmp_path / "study.db", evaluate=lambda _: math.nan, trials=2)
 
-    def test_study_of_another_search_is_refused(self, tmp_path):
-        storage = tmp_path / "study.db"
-        run(storage, trials=1)
-        with pytest.raises(InputError, match="another space, seed, sampler or pruner; remove the file"):
-            run(storage, trials=1, seed=4)
+    @pytest.mark.parametrize("address", ["sqlite:////nowhere/optuna.db", "nonsense://host/optuna"])
+    def test_database_that_cannot_be_opened_is_refused_in_one_line(self, address):
+        with pytest.raises(InputError, match=f"^{address}: required a database for Optuna .*docs/search.md$"):
+            run(address)
 
 
 class TestContinuing:
@@ -139,14 +193,7 @@ class TestContinuing:
     def test_search_killed_at_any_moment_ends_as_if_undisturbed(self, tmp_path, undisturbed):
         """Kill -9 real processes one after the other, in the study's making, a suggestion, a trial, a write."""
         storage, log = tmp_path / "study.db", tmp_path / "evaluated.jsonl"
-        done = subprocess.run(
-            [sys.executable, __file__, str(storage), str(log)],
-            env={**os.environ, "PYTHONPATH": str(Path(module.__file__).parents[2])},
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        assert int(done.stdout) > 4  # processes killed before they had finished
+        assert searched_in_processes(storage, log) > 4  # processes killed before they had finished
         assert run(storage, evaluate=lambda _: 1 / 0) == undisturbed
         tried = {}
         for line in log.read_text().splitlines():
@@ -154,9 +201,35 @@ class TestContinuing:
             assert tried.setdefault(number, params) == params  # the same trial again, not another one
         assert sorted(tried) == list(range(12))
 
+    @pytest.mark.slow
+    def test_lost_trial_of_another_machine_is_queued_again_and_counted_once(self, tmp_path):
+        """One process is killed in a trial, two others share what is left of the study."""
+        storage, log = f"sqlite:///{tmp_path}/study.db", tmp_path / "evaluated.jsonl"
+        assert searched_in_processes(storage, log) == 1
+        study = optuna.load_study(study_name="bowl", storage=storage)
+        lost, *others = study.trials
+        assert lost.state == optuna.trial.TrialState.FAIL
+        (again,) = [trial for trial in others if trial.system_attrs.get("failed_trial") == lost.number]
+        counted = study.get_trials(states=module.COUNTED)
+        assert again.number in {trial.number for trial in counted}
+        assert again.params == lost.params
+        assert len({tuple(trial.params.values()) for trial in counted}) == len(counted) >= 12
+
+
+def searched_in_processes(storage, log):
+    """Return how many processes were killed in `main`."""
+    done = subprocess.run(
+        [sys.executable, __file__, str(storage), str(log)],
+        env={**os.environ, "PYTHONPATH": str(Path(module.__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return int(done.stdout)
+
 
 class TestImportance:
-    SPACE = {"rate": Range(0.001, 0.1, 0.01, log=True), "flip": Choice((True, False))}
+    SPACE = {"rate": FloatDistribution(0.001, 0.1, log=True), "flip": CategoricalDistribution((True, False))}
 
     @staticmethod
     def trials(count, value, state="COMPLETE"):
@@ -174,6 +247,11 @@ class TestImportance:
         assert sum(found.values()) == pytest.approx(1)
         assert found == parameter_importance(rows, self.SPACE, seed=0)
 
+    def test_stopped_trials_count_next_to_complete_ones(self):
+        rows = self.trials(30, lambda params: np.log10(params["rate"]), "PRUNED")
+        rows[:2] = self.trials(2, lambda params: np.log10(params["rate"]))
+        assert parameter_importance(rows, self.SPACE, seed=0)["rate"] > 0.9
+
     @pytest.mark.parametrize(
         ("count", "value", "state"),
         [
@@ -189,31 +267,45 @@ class TestImportance:
 
 def main():
     """Search in processes that are killed at moments drawn at random, then in one that is not."""
-    storage, log = map(Path, sys.argv[1:])
+    storage, log = sys.argv[1], Path(sys.argv[2])
+    if storage.startswith("sqlite"):
+        module.HEARTBEAT_S, module.POLL_S = 4, 0.5
+        lost = start(storage, log, stuck=True)
+        while not log.exists():
+            time.sleep(0.01)
+        os.kill(lost, signal.SIGKILL)
+        print(sum(ended_by_kill(process) for process in (lost, start(storage, log), start(storage, log))))
+        return
     moments = random.Random(0)
     killed = 0
     for _ in range(15):
-        killed += search_in_a_fork(storage, log, kill_after=moments.uniform(0.01, 0.4))
-    assert search_in_a_fork(storage, log, kill_after=None) == 0
+        process = start(Path(storage), log)
+        time.sleep(moments.uniform(0.01, 0.4))
+        os.kill(process, signal.SIGKILL)
+        killed += ended_by_kill(process)
+    assert not ended_by_kill(start(Path(storage), log))
     print(killed)
 
 
-def search_in_a_fork(storage, log, *, kill_after):
-    """Return whether the search was killed before its end."""
+def start(storage, log, *, stuck=False):
+    """Return the id of a process that searches."""
 
     def evaluate(trial):
         with log.open("a") as lines:
             lines.write(json.dumps([trial.number, trial.params]) + "\n")
+        time.sleep(600 * stuck)
         return objective(trial, pause=0.01)
 
-    child = os.fork()
-    if child == 0:
+    process = os.fork()
+    if process == 0:
         run(storage, evaluate=evaluate)
         os._exit(0)
-    if kill_after is not None:
-        time.sleep(kill_after)
-        os.kill(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
+    return process
+
+
+def ended_by_kill(process):
+    """Wait for a process; True if it was killed."""
+    _, status = os.waitpid(process, 0)
     return os.waitstatus_to_exitcode(status) == -signal.SIGKILL
 
 

@@ -36,6 +36,7 @@ SMALL = {
     "tune.trials": 2,
     "tune.startup_trials": 1,
     "tune.epochs": 2,
+    "tune.workers": 1,
     "evaluate.resamples": 200,
     "explain.montages": 2,
     "leakage.subjects": 8,

@@ -46,7 +46,8 @@ def run(name: str | None) -> str:
     path = PRESETS / f"{name}.yaml"
     values = _missing(document) if name == DEFAULTS else flatten(read_yaml(path))
     for key, value in values.items():
-        if name != DEFAULTS and key not in before:
+        # What a search space may name is checked with the values.
+        if name != DEFAULTS and key not in before and not key.startswith("tune.space."):
             raise ParameterError(f"{path}: {key}: unknown key; compare with params.yaml")
         set_by_key(document, key, value)
     validate_params(document, source=str(path))
@@ -56,7 +57,9 @@ def run(name: str | None) -> str:
         aside.write_text(text.getvalue(), encoding="utf-8")
     changes = [f"{key}: added" for key in values] if name == DEFAULTS else []
     after = load_params().flat()
-    changes += [f"{key}: {before[key]} -> {after[key]}" for key in after if before[key] != after[key]]
+    changes += [
+        f"{key}: {before.get(key)} -> {value}" for key, value in after.items() if before.get(key) != value
+    ]
     return "\n".join(changes or ["params.yaml holds these values already"]) + "\nNow run: dvc repro"
 
 

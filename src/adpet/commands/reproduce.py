@@ -118,6 +118,8 @@ def _settle(folder: Path, facts: Mapping[str, Any]) -> None:
             document[name].update(value)
         else:
             document[name] = value
+    if "space" in document.get("tune", {}):
+        document["tune"]["space"] = {}  # the search has chosen
     for fact, key in PARAMETER_FILES.items():
         if facts.get(fact) is None:
             continue

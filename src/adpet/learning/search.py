@@ -1,69 +1,60 @@
 """Hyperparameter search with Optuna, and the importance of each parameter.
 
-A study is a SQLite file. A trial is written when it has ended, so that a killed search continues as if it had
-not been stopped.
+Trials run in rounds of as many as there are workers. What a trial tries, and whether it is pruned, follows
+from the rounds before its own alone, so that a search in one study of its own repeats bit by bit.
 """
 
-import json
 import math
+import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from datetime import datetime
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
-from optuna.trial import TrialState, create_trial
+from optuna.distributions import BaseDistribution
+from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
+from optuna.storages._heartbeat import get_heartbeat_thread
+from optuna.trial import FrozenTrial, TrialState, create_trial
+from sqlalchemy.exc import SQLAlchemyError
 
 from adpet.errors import InputError
 from adpet.storage import atomic_write
 
-# The median pruner ignores the first reports of a trial: a network has learned nothing yet.
+# Steps, counted from 1, at which no trial is pruned by the median: a network has learned nothing yet.
 WARMUP_STEPS = 1
+
+# Halving compares trials after 1, 2, 4, ... steps; the better half goes on.
+REDUCTION = 2
 
 # Importance from fewer trials than these would be noise.
 FEWEST = 4
 
+# How often a trial is run again whose process was killed.
+RETRIES = 3
+
+# Seconds between signs of life in a shared database; after two missed ones a trial counts as lost.
+HEARTBEAT_S = 60
+
+# Seconds between looks at the last trials of other machines.
+POLL_S = 2.0
+
+# Seconds to wait for a process that writes to the same SQLite file.
+LOCKED_S = 60
+
 # Trials that count; a failed one is kept in the table and replaced by the next.
-_COUNTED = (TrialState.COMPLETE, TrialState.PRUNED)
+COUNTED = (TrialState.COMPLETE, TrialState.PRUNED)
 
-STUDY_NAME = "adpet"
-
-# The study's attribute with the settings of its search.
-_SETTINGS = "adpet.settings"
-
-Value = float | bool
+Value = bool | int | float | str
+Values = dict[str, Value]
 Direction = Literal["minimize", "maximize"]
-
-
-@dataclass(frozen=True)
-class Range:
-    """Range of a number, and the first trial's value."""
-
-    low: float
-    high: float
-    first: float
-    log: bool = False
-
-
-@dataclass(frozen=True)
-class Choice:
-    """Values to try; the first trial takes the first."""
-
-    choices: tuple[bool, ...]
-
-    @property
-    def first(self) -> bool:
-        """The first trial's value."""
-        return self.choices[0]
-
-
-Space = Mapping[str, Range | Choice]
+Pruner = Literal["halving", "median", "none"]
+Space = Mapping[str, BaseDistribution]
 
 
 @dataclass(frozen=True)
@@ -73,7 +64,7 @@ class TrialRow:
     number: int
     state: Literal["COMPLETE", "PRUNED", "FAIL"]
     value: float | None
-    params: dict[str, Value]
+    params: Values
     reported: dict[int, float]
 
 
@@ -81,190 +72,276 @@ class TrialRow:
 class SearchResult:
     """All trials, and the best one."""
 
-    best: dict[str, Value]
+    best: Values
     best_number: int
     best_value: float
     trials: list[TrialRow]
 
 
-@dataclass
-class TrialHandle:
-    """Running trial, for the function that evaluates it."""
-
-    number: int
-    params: dict[str, Value]
-    _should_prune: Callable[[Mapping[int, float]], bool] = field(repr=False)
-    reported: dict[int, float] = field(default_factory=dict)
-    pruned: bool = False
-
-    def report(self, step: int, value: float) -> bool:
-        """Report an intermediate value; True if the trial should stop.
-
-        It then ends as PRUNED with its last reported value, whatever its function returns.
-        """
-        self.reported[int(step)] = float(value)
-        self.pruned = self.pruned or self._should_prune(self.reported)
-        return self.pruned
-
-
 def search(
     space: Space,
-    evaluate: Callable[[TrialHandle], float],
+    evaluate: Callable[[optuna.Trial], float],
     *,
+    first: Values,
     trials: int,
     seed: int,
-    storage: Path,
+    storage: Path | str,
+    name: str,
+    workers: int = 1,
     startup_trials: int = 10,
-    pruner: Literal["median", "none"] = "median",
+    pruner: Pruner = "median",
     direction: Direction = "minimize",
+    on_trial: Callable[[FrozenTrial], None] = lambda _: None,
+    side_by_side: Callable[[Callable[[int], None], list[int]], Iterable[None]] = map,
 ) -> SearchResult:
     """Run the study until it has `trials` trials.
 
-    The first trial tries the values that `space` names first, the next ones up to `startup_trials` are
-    drawn at random, the others by a multivariate tree-structured Parzen estimator (Bergstra et al.,
-    NeurIPS 2011; Falkner et al., ICML 2018). A trial worse than the median of those before it at the
-    same step is pruned, from `startup_trials` complete ones on (Golovin et al., KDD 2017).
+    The first trial tries the values `first`, the next ones up to `startup_trials` are drawn at random, the
+    others by a multivariate tree-structured Parzen estimator, to which unfinished trials are bad ones
+    (Bergstra et al., NeurIPS 2011; Falkner et al., ICML 2018). Pruning is by successive halving (Li et al.,
+    MLSys 2020), or by the median of the trials before from `startup_trials` complete ones on (Golovin et
+    al., KDD 2017).
 
     The value NaN (a diverged training) counts as the worst. What `evaluate` raises, `search` raises after the
-    trial is marked FAIL; the next search replaces that trial. `storage` is the SQLite file of this study.
+    trial is marked FAIL; the next search replaces that trial. A trial whose process was killed runs again
+    under its number. A finished study goes on with a larger `trials`; with a smaller one, the result is that
+    of its first trials.
+
+    Parameters
+    ----------
+    evaluate : callable
+        Called through `side_by_side`; it may raise `optuna.TrialPruned`.
+    storage : Path or str
+        This search's own SQLite file, or the address of a database in which other machines join the study:
+        there, a trial without a sign of life is queued again, and results no longer repeat.
+    on_trial : callable
+        Called once with each trial that counts, also of earlier searches in this study.
+    side_by_side : callable
+        As `map`, for a round of `workers` trials.
     """
-    settings = {
-        "space": {name: asdict(values) for name, values in space.items()},
-        "seed": seed,
-        "startup_trials": startup_trials,
-        "pruner": pruner,
-        "direction": direction,
-    }
-    judge: optuna.pruners.BasePruner = optuna.pruners.NopPruner()
-    if pruner == "median":
-        judge = optuna.pruners.MedianPruner(n_startup_trials=startup_trials, n_warmup_steps=WARMUP_STEPS)
-    with _quiet(), _study(storage, direction, settings) as study:
-        while len(study.get_trials(deepcopy=False, states=_COUNTED)) < trials:
-            number = len(study.get_trials(deepcopy=False))
-            params = _suggest(space, study, number=number, seed=seed, startup_trials=startup_trials)
-            _run(study, evaluate, number=number, params=params, space=space, pruner=judge)
-        return _result(study, direction, storage)
+    is_shared = isinstance(storage, str)
+    # Machines that ask at the same time must not get the same values.
+    suggest = partial(_suggest, space, first, seed=None if is_shared else seed, startup_trials=startup_trials)
+    judge = _pruner(pruner, startup_trials)
+    run_one = partial(_run, evaluate=evaluate, storage=storage, name=name, workers=workers, pruner=judge)
+    seen: set[int] = set()
+    with _quiet(), _opened(storage, create=True) as database:
+        study = optuna.create_study(
+            storage=database, study_name=name, direction=direction, load_if_exists=True
+        )
+        while True:
+            optuna.storages.fail_stale_trials(study)
+            for trial in study.get_trials(states=COUNTED):
+                if trial.number not in seen:
+                    on_trial(trial)
+                    seen.add(trial.number)
+            if len(seen) >= trials:
+                return _result(study, trials)
+            ids = _next_round(study, suggest, space, trials=trials, workers=workers, is_shared=is_shared)
+            for identifier in ids:
+                # Before its process starts, so that a trial lost on the way is found too.
+                database.record_heartbeat(identifier)
+            if ids:
+                _run_all(partial(side_by_side, run_one), ids, study)
+            else:
+                time.sleep(POLL_S)
 
 
 def parameter_importance(trials: Sequence[TrialRow], space: Space, *, seed: int) -> dict[str, float]:
     """Return parameter importance by fANOVA (Hutter et al., ICML 2014).
 
-    Complete trials alone count, since others were shorter. Shares of the variance add up to 1, the largest
-    first; there are none if the trials are too few, or all alike.
+    A pruned trial counts with its last value, which is worse than what it would have reached: what makes a
+    trial worth stopping matters. Shares of the variance add up to 1, the largest first; there are none if the
+    trials are too few, all alike or none complete.
     """
-    ended = [trial for trial in trials if trial.state == "COMPLETE" and trial.value is not None]
+    ended = [trial for trial in trials if trial.value is not None and math.isfinite(trial.value)]
     if len(ended) < FEWEST or len({trial.value for trial in ended}) == 1 or not space:
         return {}
-    distributions = _distributions(space)
+    if all(trial.state == "PRUNED" for trial in ended):
+        return {}
     with _quiet():
         study = optuna.create_study()
         for trial in ended:
-            study.add_trial(create_trial(params=trial.params, distributions=distributions, value=trial.value))
+            study.add_trial(create_trial(params=trial.params, distributions=dict(space), value=trial.value))
         evaluator = optuna.importance.FanovaImportanceEvaluator(seed=seed)
         found = optuna.importance.get_param_importances(study, evaluator=evaluator)
     return {name: float(share) for name, share in found.items()}
 
 
+def logarithmic(space: Space) -> list[str]:
+    """Return the keys that are searched on a logarithmic scale."""
+    return [name for name, distribution in space.items() if getattr(distribution, "log", False)]
+
+
+def _next_round(
+    study: optuna.Study,
+    suggest: Callable[[optuna.Study, int, int], Values],
+    space: Space,
+    *,
+    trials: int,
+    workers: int,
+    is_shared: bool,
+) -> list[int]:
+    """Return the database's ids of trials to run next."""
+    known = study.get_trials(deepcopy=False)
+    running = _running(study)
+    # In a file of one's own, what runs without this process was lost with an earlier one.
+    ids = [] if is_shared else running
+    wanted = trials - len(running) - sum(trial.state in COUNTED for trial in known)
+    queued = sum(trial.state == TrialState.WAITING for trial in known)
+    number = len(known) - queued
+    while wanted > 0 and (not ids or number % workers):
+        if queued:
+            queued -= 1
+        else:
+            study.enqueue_trial(suggest(study, number, number - number % workers))
+        ids.append(study.ask(dict(space))._trial_id)  # noqa: SLF001 (it has no other name for another process)
+        wanted, number = wanted - 1, number + 1
+    return ids
+
+
+def _running(study: optuna.Study) -> list[int]:
+    return [trial._trial_id for trial in study.get_trials(states=(TrialState.RUNNING,))]  # noqa: SLF001
+
+
 def _suggest(
-    space: Space, study: optuna.Study, *, number: int, seed: int, startup_trials: int
-) -> dict[str, Value]:
-    """Suggest parameters from study, number and seed alone."""
-    if not study.get_trials(deepcopy=False, states=_COUNTED):
-        return {name: values.first for name, values in space.items()}
+    space: Space,
+    first: Values,
+    study: optuna.Study,
+    number: int,
+    start: int,
+    *,
+    seed: int | None,
+    startup_trials: int,
+) -> Values:
+    """Suggest values from the trials before number `start`."""
     draft = optuna.create_study(
         directions=study.directions,
         sampler=optuna.samplers.TPESampler(
             multivariate=True,
+            constant_liar=True,
             n_startup_trials=startup_trials,
-            seed=int(np.random.SeedSequence([seed, number]).generate_state(1)[0]),
+            seed=None if seed is None else int(np.random.SeedSequence([seed, number]).generate_state(1)[0]),
         ),
     )
-    draft.add_trials(study.get_trials(deepcopy=False))
-    return dict(draft.ask(_distributions(space)).params)
+    for trial in study.get_trials(states=(*COUNTED, TrialState.RUNNING)):
+        if trial.number >= start:
+            trial.state, trial.values, trial.intermediate_values = TrialState.RUNNING, None, {}
+            trial.datetime_complete = None
+        draft.add_trial(trial)
+    return dict(draft.ask(dict(space)).params) if draft.trials else first
+
+
+def _run_all(run: Callable[[list[int]], Iterable[None]], ids: list[int], study: optuna.Study) -> None:
+    """Run trials side by side; again those of killed processes."""
+    for _ in range(1 + RETRIES):
+        try:
+            for _ in run(ids):
+                pass
+        except BrokenProcessPool:
+            ids = sorted(set(ids) & set(_running(study)))
+        else:
+            return
+    raise InputError(
+        f"{len(ids)} trials: their processes were killed {1 + RETRIES} times, as happens when memory runs "
+        "out; lower tune.workers and run it again to go on"
+    )
 
 
 def _run(
-    study: optuna.Study,
-    evaluate: Callable[[TrialHandle], float],
+    identifier: int,
     *,
-    number: int,
-    params: dict[str, Value],
-    space: Space,
+    evaluate: Callable[[optuna.Trial], float],
+    storage: Path | str,
+    name: str,
+    workers: int,
     pruner: optuna.pruners.BasePruner,
 ) -> None:
-    frozen = partial(create_trial, params=params, distributions=_distributions(space))
-
-    def write(state: TrialState, value: float | None) -> None:
-        ended = frozen(state=state, value=value, intermediate_values=trial.reported)
-        ended.datetime_start = started
-        study.add_trial(ended)
-
-    def should_prune(reported: Mapping[int, float]) -> bool:
-        running = frozen(state=TrialState.RUNNING, intermediate_values=dict(reported))
-        return bool(pruner.prune(study, running))
-
-    trial = TrialHandle(number, params, should_prune)
-    started = datetime.now()  # noqa: DTZ005 (Optuna's times are naive and local)
-    try:
-        value = float(evaluate(trial))
-    except Exception:
-        write(TrialState.FAIL, None)
-        raise
-    if trial.pruned:
-        last = trial.reported[max(trial.reported)]
-        write(TrialState.PRUNED, None if math.isnan(last) else last)
-    else:
-        worst = math.inf if study.direction == optuna.study.StudyDirection.MINIMIZE else -math.inf
-        write(TrialState.COMPLETE, worst if math.isnan(value) else value)
+    """Evaluate one trial, and write how it ended."""
+    with _quiet(), _opened(storage) as database:
+        study = _EarlierRounds(name, database, optuna.samplers.RandomSampler(), pruner)
+        trial = optuna.Trial(study, identifier)
+        study.before = trial.number - trial.number % workers
+        # A trial that was given up for lost has been queued again: its end is not counted twice.
+        end = partial(study.tell, trial, skip_if_finished=True)
+        try:
+            with get_heartbeat_thread(identifier, database):
+                value = float(evaluate(trial))
+        except optuna.TrialPruned:
+            end(state=TrialState.PRUNED)
+        except Exception:
+            end(state=TrialState.FAIL)
+            raise
+        else:
+            worst = math.inf if study.direction == optuna.study.StudyDirection.MINIMIZE else -math.inf
+            end(worst if math.isnan(value) else value)
 
 
-def _result(study: optuna.Study, direction: Direction, storage: Path) -> SearchResult:
-    """Return the trials and the earliest best complete one."""
+class _EarlierRounds(optuna.Study):  # type: ignore[misc]
+    """Study whose pruner sees the trials of earlier rounds."""
+
+    before: int
+
+    def get_trials(self, *arguments: Any, **options: Any) -> list[FrozenTrial]:
+        return [trial for trial in super().get_trials(*arguments, **options) if trial.number < self.before]
+
+
+def _pruner(name: Pruner, startup_trials: int) -> optuna.pruners.BasePruner:
+    if name == "halving":
+        return optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=REDUCTION)
+    if name == "median":
+        return optuna.pruners.MedianPruner(n_startup_trials=startup_trials, n_warmup_steps=WARMUP_STEPS + 1)
+    return optuna.pruners.NopPruner()
+
+
+def _result(study: optuna.Study, trials: int) -> SearchResult:
+    """Return the first `trials` that count, and their best."""
+    ended = study.get_trials(deepcopy=False, states=(*COUNTED, TrialState.FAIL))
+    last = [trial.number for trial in ended if trial.state in COUNTED][trials - 1]
     rows = [
         TrialRow(
-            trial.number,
-            trial.state.name if trial.state in _COUNTED else "FAIL",
-            trial.value,
-            dict(trial.params),
+            trial.number, trial.state.name, trial.value, dict(trial.params),
             dict(sorted(trial.intermediate_values.items())),
         )
-        for trial in study.get_trials(deepcopy=False)
-    ]
-    sign = 1.0 if direction == "minimize" else -1.0
+        for trial in ended
+        if trial.number <= last
+    ]  # fmt: skip
+    sign = 1.0 if study.direction == optuna.study.StudyDirection.MINIMIZE else -1.0
     finite = [
-        (sign * row.value, row.number)
+        (sign * row.value, row.number, row)
         for row in rows
         if row.state == "COMPLETE" and row.value is not None and math.isfinite(row.value)
     ]
     if not finite:
         raise InputError(
-            f"{storage}: required one trial or more with a finite value; received none of {len(rows)}; "
-            "narrow the search space, its learning rate first, and search again"
+            f"study {study.study_name}: required one trial or more with a finite value; received none of "
+            f"{len(rows)}; narrow the search space, its learning rate first, and search again"
         )
-    value, number = min(finite)
-    return SearchResult(dict(rows[number].params), number, value * sign, rows)
+    value, number, row = min(finite, key=lambda found: found[:2])
+    return SearchResult(row.params, number, value * sign, rows)
 
 
 @contextmanager
-def _study(storage: Path, direction: Direction, settings: dict[str, Any]) -> Iterator[optuna.Study]:
-    settings = json.loads(json.dumps(settings))
-    if not storage.exists():
-        with atomic_write(storage) as aside, _database(aside) as database:
-            study = optuna.create_study(storage=database, study_name=STUDY_NAME, direction=direction)
-            study.set_user_attr(_SETTINGS, settings)
-    with _database(storage) as database:
-        study = optuna.load_study(storage=database, study_name=STUDY_NAME)
-        if study.user_attrs.get(_SETTINGS) != settings:
-            raise InputError(
-                f"{storage}: required a study of this search, but it was made with another space, seed, "
-                "sampler or pruner; remove the file to start a new search"
-            )
-        yield study
-
-
-@contextmanager
-def _database(path: Path) -> Iterator[optuna.storages.RDBStorage]:
-    database = optuna.storages.RDBStorage(f"sqlite:///{path.absolute()}")
+def _opened(storage: Path | str, *, create: bool = False) -> Iterator[RDBStorage]:
+    """Open a file, or a shared database with heartbeats."""
+    options: dict[str, Any] = {}
+    if isinstance(storage, str):
+        retry = RetryHeartbeatStaleTrialCallback(max_retry=RETRIES)
+        options = {"heartbeat_interval": HEARTBEAT_S, "heartbeat_stale_trial_callback": retry}
+    elif create and not storage.exists():
+        # Aside: a file that a kill left half made would be refused.
+        with atomic_write(storage) as aside, _opened(aside):
+            pass
+    address = storage if isinstance(storage, str) else f"sqlite:///{storage.absolute()}"
+    if address.startswith("sqlite"):
+        options["engine_kwargs"] = {"connect_args": {"timeout": LOCKED_S}}
+    try:
+        database = RDBStorage(address, **options)
+    except (ImportError, SQLAlchemyError, optuna.exceptions.OptunaError) as error:
+        raise InputError(
+            f"{address}: required a database for Optuna that can be opened; received: "
+            f"{' '.join(str(error).split())[:200]}; compare with tune.storage in docs/search.md"
+        ) from error
     try:
         yield database
     finally:
@@ -274,21 +351,14 @@ def _database(path: Path) -> Iterator[optuna.storages.RDBStorage]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence Optuna's log and its warning about the multivariate TPE."""
+    """Silence Optuna's log, and its warnings about what is new."""
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        # Heartbeats outside of `Study.optimize`; steps that a lost trial has reported before.
+        warnings.filterwarnings("ignore", "Heartbeat of storage|The reported value is ignored")
         try:
             yield
         finally:
             optuna.logging.set_verbosity(before)
-
-
-def _distributions(space: Space) -> dict[str, BaseDistribution]:
-    return {
-        name: CategoricalDistribution(values.choices)
-        if isinstance(values, Choice)
-        else FloatDistribution(values.low, values.high, log=values.log)
-        for name, values in space.items()
-    }

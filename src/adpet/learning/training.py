@@ -131,6 +131,7 @@ def train(
     seed: int,
     checkpoint: Path | None = None,
     on_epoch: OnEpoch | None = None,
+    finish: bool = True,
 ) -> History:
     """Train `model` in place; keep the best epoch's weights.
 
@@ -149,6 +150,8 @@ def train(
     on_epoch : callable, optional
         Called with the epoch and its row after each epoch, once its checkpoint is written, and in a resumed
         training also for the epochs before. True ends the training.
+    finish : bool
+        False leaves the network as it is after the last epoch, which is enough for the history's rows.
     """
     cutmix = None
     if optimisation.mix:
@@ -189,6 +192,8 @@ def train(
             verbose=0,
             callbacks=[epochs],
         )
+    if not finish:
+        return History(tuple(epochs.rows), epochs.best_epoch, final={})
     assign_values(model.variables, epochs.best)
     reestimate_batch_norm(model, plain_batches())
     final = _validate(model, validation, optimisation.batch_size)

@@ -155,6 +155,7 @@ class Search:
     monitor: str
     rising: bool
     importance: Mapping[str, float] = field(default_factory=dict)
+    logarithmic: Sequence[str] = ()
 
 
 @dataclass(frozen=True, eq=False)

@@ -139,7 +139,9 @@ def _search(search: Search | None) -> Iterator[Block]:
     )
     yield _trials_table(search)
     direction: Literal["minimize", "maximize"] = "maximize" if search.rising else "minimize"
-    figure = training_figures.search_figure(search.trials, direction=direction, value_name=search.monitor)
+    figure = training_figures.search_figure(
+        search.trials, direction=direction, value_name=search.monitor, logarithmic=search.logarithmic
+    )
     yield Chart(
         data_uri(figure),
         "Value of each trial with the best so far, and each parameter against the value; the numbers "
@@ -148,17 +150,16 @@ def _search(search: Search | None) -> Iterator[Block]:
         wide=True,
     )
     if not search.importance:
-        yield Text(
-            "There are too few complete trials, or too similar ones, to estimate parameter importances."
-        )
+        yield Text("There are too few trials, or too similar ones, to estimate parameter importances.")
         return
     first = next(iter(search.importance))
-    few = f" From {complete} trials this is a rough estimate." if complete < FEW_TRIALS else ""
+    count = len(search.trials)
+    few = f" From {count} trials this is a rough estimate." if count < FEW_TRIALS else ""
     yield Chart(
         data_uri(training_figures.importance_figure(search.importance)),
         f"Share of the variance over trials that each parameter explains; the largest is {first}: "
         f"{number(search.importance[first], 2)}.",
-        f"Importance of the parameters by fANOVA over the complete trials.{few}",
+        f"Importance of the parameters by fANOVA; a trial that was stopped counts with its last value.{few}",
     )
 
 

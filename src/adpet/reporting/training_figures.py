@@ -1,7 +1,7 @@
 """Figures of training curves and hyperparameter search."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 NOT_CURVES = ("epoch", "step", "seconds")
 # Prefix of a parameter's column in Optuna's table of trials.
 PARAMETER_PREFIX = "params_"
-# Parameters that are searched on a logarithmic scale.
-LOGARITHMIC = ("learning_rate",)
 # Inches of a bar, and of the axes.
 BAR_HEIGHT, FRAME_HEIGHT = 0.3, 0.8
 
@@ -69,6 +67,7 @@ def search_figure(
     *,
     direction: Literal["minimize", "maximize"],
     value_name: str = "Value",
+    logarithmic: Collection[str] = (),
 ) -> "Figure":
     """Draw the trials' history, and each parameter against the value.
 
@@ -76,6 +75,8 @@ def search_figure(
     ----------
     trials : DataFrame
         As Optuna's ``Study.trials_dataframe``.
+    logarithmic : collection of str
+        The parameters that are searched on a logarithmic scale.
     """
     trials = trials.astype({"value": np.float64})
     shown = trials[np.isfinite(trials["value"])].sort_values("number")
@@ -98,7 +99,7 @@ def search_figure(
     for position, name in enumerate(parameters):
         axes = figure.add_subplot(grid[1 + position // columns, position % columns])
         _parameter_panel(axes, name, shown, best)
-        if _parameter(name) in LOGARITHMIC and len(shown):
+        if name.removeprefix(PARAMETER_PREFIX) in logarithmic and len(shown):
             axes.set_xscale("log")
         if position % columns == 0:
             axes.set_ylabel(humanize(value_name))

@@ -9,7 +9,7 @@ from adpet import paths
 from adpet.contracts import Contract, LeakageDocument, Metrics, Saliency, TrainingRun, read_contract
 from adpet.imaging.nifti import read_volume
 from adpet.imaging.template import fdg_template
-from adpet.learning.search import TrialRow, parameter_importance
+from adpet.learning.search import TrialRow, logarithmic, parameter_importance
 from adpet.learning.training import RISING
 from adpet.params import Params
 from adpet.reporting.components import Documents, Evaluation, Maps, Search
@@ -107,4 +107,5 @@ def _search(params: Params) -> Search | None:
         monitor=params.objective(),
         rising=params.objective() in RISING,
         importance=parameter_importance(rows, search_space(params), seed=params.seed),
+        logarithmic=logarithmic(search_space(params)),
     )

@@ -1,30 +1,33 @@
 """Search the ``tuned`` hyperparameters on validation folds of training subjects."""
 
-import tempfile
-from dataclasses import dataclass
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import optuna
 import pandas as pd
+from optuna.trial import FrozenTrial, TrialState
 
 from adpet import paths
 from adpet.cohort.splits import read_split
 from adpet.imaging.slices import resize_maps
 from adpet.learning.data import SliceRef
 from adpet.learning.saliency import class_activation_maps
-from adpet.learning.search import TrialHandle, TrialRow, search
+from adpet.learning.search import SearchResult, TrialRow, logarithmic, parameter_importance, search
 from adpet.learning.training import RISING, set_determinism
+from adpet.parallel import map_in_processes, progress
 from adpet.params import Params
 from adpet.reporting.brain_figures import cam_montage
 from adpet.reporting.style import save_figure
-from adpet.reporting.training_figures import search_figure
+from adpet.reporting.training_figures import importance_figure, search_figure
 from adpet.stages.common.checks import may_log_images
-from adpet.stages.common.fitting import fit, search_space, training_and_validation
+from adpet.stages.common.fitting import fit, network, search_space, training_and_validation
 from adpet.stages.common.tables import write_table
 from adpet.stages.common.tracking import log_data, stage_lineage
 from adpet.stages.slice import coronal_grid
-from adpet.storage import move, read_json, work_dir, write_json
+from adpet.storage import read_json, work_dir, write_json
 from adpet.tracking.runs import RunHandle, open_run
 from adpet.tracking.store import LEAKY
 from adpet.tracking.sync import start_tracking
@@ -38,9 +41,6 @@ SETTINGS: dict[str, Any] = {
     ),
 }
 
-# The study, for Optuna's own tools; its time stamps keep it out of DVC.
-STUDY = paths.TUNE / "study.db"
-
 
 def run(params: Params) -> None:
     """Write ``best.json``, trials and figure; log trials to MLflow."""
@@ -50,9 +50,12 @@ def run(params: Params) -> None:
     set_determinism(params.seed, params.compute.threads)
     split, split_summary = read_split(paths.SPLIT), read_json(paths.SPLIT_SUMMARY)
     leaky = {LEAKY: str(split_summary["leaky"]).lower()}
-    settings = params.model_dump(include=SETTINGS, exclude={"train": {"epochs"}}, mode="json")
+    # A study goes on with more trials; on a shared one each machine has workers of its own.
+    free = {"trials", "storage", *(["workers"] if params.tune.storage else [])}
+    settings = params.model_dump(include=SETTINGS, exclude={"train": {"epochs"}, "tune": free}, mode="json")
     facts = stage_lineage("tune", params, settings, split_hash=split_summary["hash"])
     start_tracking(Path.cwd(), experiment=params.tracking.experiment)
+    bar = progress(range(params.tune.trials), label="trials", unit="trial", total=params.tune.trials)
     with (
         work_dir("tune", facts) as work,
         open_run(
@@ -64,86 +67,121 @@ def run(params: Params) -> None:
         ) as parent,
     ):
         log_data(parent, facts, split)
-        trial = _Trial(params, split, parent, facts["id"], leaky)
-        result = search(
-            search_space(params),
-            trial.evaluate,
-            trials=params.tune.trials,
-            seed=params.seed,
-            storage=work / "study.db",
-            startup_trials=params.tune.startup_trials,
-            pruner=params.tune.pruner,
-            direction=_direction(params),
-        )
+
+        def log(trial: FrozenTrial) -> None:
+            _log_trial(trial, params.objective(), parent, facts["id"], leaky)
+            next(bar, None)
+
+        result = join_search(params, split, work, on_trial=log)
         _write(result.trials, result.best, params)
-        parent.log_metrics({f"best.{params.objective()}": result.best_value})
+        parent.log_metrics({f"best.{params.objective()}": result.best_value, "trials": len(result.trials)})
+        importance = parameter_importance(result.trials, search_space(params), seed=params.seed)
+        if importance:
+            save_figure(importance_figure(importance), work / "importance.png")
+            parent.log_artifact(work / "importance.png", "search")
         for path in (paths.BEST_TRIAL, paths.TRIALS, paths.SEARCH_FIGURE):
             parent.log_artifact(path, "search")
-        # Last: a search that MLflow fails to take is not searched again.
-        move(work / "study.db", STUDY)
+
+
+def join_search(
+    params: Params, split: pd.DataFrame, work: Path, *, on_trial: Callable[[FrozenTrial], None]
+) -> SearchResult:
+    """Run trials until the study has enough of them.
+
+    The study has the name of `work`, the folder of unfinished work under the hash of all that trials follow
+    from. Several machines may call this at once if `tune.storage` names a database.
+    """
+    if params.model.weights == "imagenet":
+        network(params)  # fetched once, before the workers all do it
+    return search(
+        search_space(params),
+        partial(_evaluate, params=params, split=split, work=work),
+        first={key: first for key, (_, first) in params.searched().items()},
+        trials=params.tune.trials,
+        seed=params.seed,
+        storage=params.tune.storage or paths.STUDIES,
+        name=f"adpet-{work.name}",
+        workers=params.tune.workers,
+        startup_trials=params.tune.startup_trials,
+        pruner=params.tune.pruner,
+        direction=_direction(params),
+        on_trial=on_trial,
+        side_by_side=partial(map_in_processes, workers=params.tune.workers),
+    )
 
 
 def _direction(params: Params) -> Literal["maximize", "minimize"]:
     return "maximize" if params.objective() in RISING else "minimize"
 
 
-@dataclass(frozen=True)
-class _Trial:
-    """Trains, validates and logs one set of hyperparameters."""
+def _evaluate(trial: optuna.Trial, *, params: Params, split: pd.DataFrame, work: Path) -> float:
+    """Return the monitored measure, as a mean over validation folds.
 
-    params: Params
-    split: pd.DataFrame
-    parent: RunHandle
-    lineage_id: str
-    tags: dict[str, str]
+    Steps are epochs: a report after each one of the first fold, then the mean over folds after each fold.
+    """
+    set_determinism(params.seed, params.compute.threads)
+    params = params.with_values(trial.params)
+    epochs, folds = params.tune.epochs, params.tune.folds
+    best = max if params.objective() in RISING else min
+    history: list[tuple[int, dict[str, float]]] = []
 
-    def evaluate(self, trial: TrialHandle) -> float:
-        """Return the monitored measure, as a mean over validation folds."""
-        params = self.params.with_values(trial.params)
-        best = max if params.objective() in RISING else min
-        best_of_folds: list[float] = []
-        with open_run(
-            lineage=f"{self.lineage_id}.{trial.number}",
-            kind="trial",
-            name=f"trial {trial.number}",
-            parent=self.parent.run_id,
-            tags=self.tags,
-            params=trial.params,
-        ) as tracked:
-            for fold in range(params.tune.folds):
-                best_of_folds.append(best(self._fit(trial, fold, params, tracked)))
-                if trial.pruned:
-                    break
-            value = float(np.mean(best_of_folds))
-            tracked.log_metrics({f"best.{params.objective()}": value})
-            tracked.set_tags({"adpet.pruned": str(trial.pruned).lower()})
-        return value
+    def is_pruned(step: int, value: float) -> bool:
+        trial.report(value, step)
+        return step < epochs * folds and trial.should_prune()
 
-    def _fit(self, trial: TrialHandle, fold: int, params: Params, tracked: RunHandle) -> list[float]:
-        """Train with one fold held out; return the epochs' measures."""
-        training, validation = training_and_validation(self.split, params, fold=fold)
-        values: list[float] = []
+    def fit_fold(fold: int) -> tuple[float, bool]:
+        stopped = False
 
         def on_epoch(row: dict[str, float], epoch: int) -> bool:
-            step = fold * params.tune.epochs + epoch
-            values.append(row[params.objective()])
-            tracked.log_metrics(row, step=step)
-            return trial.report(step, values[-1])
+            nonlocal stopped
+            history.append((fold * epochs + epoch, row))
+            stopped = fold == 0 and is_pruned(epoch + 1, row[params.objective()])
+            return stopped
 
-        label = f"trial {trial.number + 1}/{params.tune.trials}"
-        model, _ = fit(
-            params, training, validation, epochs=params.tune.epochs, label=label, on_epoch=on_epoch
-        )
+        slices = training_and_validation(split, params, fold=fold)
+        place = work / f"trial-{trial.number}" / f"fold-{fold}.npz"
+        model, fitted = fit(params, *slices, epochs=epochs, checkpoint=place, on_epoch=on_epoch, finish=False)
         if fold == 0 and may_log_images(params):
+            place = place.with_name("montage.png")
             title = f"Trial {trial.number}, a validation scan with AD"
-            _log_montage(model, validation, params, tracked, title=title)
-        return values
+            _draw_montage(model, slices[1], params, place, title=title)
+            trial.set_user_attr("montage", str(place))
+        return best(row[params.objective()] for row in fitted.rows), stopped
+
+    values: list[float] = []
+    try:
+        for fold in range(folds):
+            value, stopped = fit_fold(fold)
+            values.append(value)
+            if stopped or (fold and is_pruned((fold + 1) * epochs, float(np.mean(values)))):
+                raise optuna.TrialPruned
+    finally:
+        trial.set_user_attr("history", history)
+    return float(np.mean(values))
 
 
-def _log_montage(
-    model: Any, validation: list[SliceRef], params: Params, tracked: RunHandle, *, title: str
+def _log_trial(
+    trial: FrozenTrial, objective: str, parent: RunHandle, lineage_id: str, tags: dict[str, str]
 ) -> None:
-    """Log the maps of the first validation scan with AD."""
+    """Log an ended trial as a run below its search."""
+    with open_run(
+        lineage=f"{lineage_id}.{trial.number}",
+        kind="trial",
+        name=f"trial {trial.number}",
+        parent=parent.run_id,
+        tags={**tags, "adpet.pruned": str(trial.state == TrialState.PRUNED).lower()},
+        params=trial.params,
+    ) as tracked:
+        for step, row in trial.user_attrs.get("history", []):
+            tracked.log_metrics(row, step=step)
+        tracked.log_metrics({f"best.{objective}": trial.value})
+        montage = trial.user_attrs.get("montage")
+        if montage and Path(montage).exists():  # another machine's is not here
+            tracked.log_artifact(Path(montage), "cam")
+
+
+def _draw_montage(model: Any, validation: list[SliceRef], params: Params, path: Path, *, title: str) -> None:
+    """Draw the maps of the first validation scan with AD."""
     slices = np.load(next(ref.path for ref in validation if ref.label == "AD"))
     maps, _ = class_activation_maps(model, slices)
     grid = coronal_grid(params)
@@ -154,10 +192,7 @@ def _log_montage(
         title=title,
         hide_below=params.explain.hide_below,
     )
-    with tempfile.TemporaryDirectory() as folder:
-        montage = Path(folder) / "montage.png"
-        save_figure(figure, montage)
-        tracked.log_artifact(montage, "cam")
+    save_figure(figure, path)
 
 
 def _write(trials: list[TrialRow], best: dict[str, Any], params: Params) -> None:
@@ -167,7 +202,12 @@ def _write(trials: list[TrialRow], best: dict[str, Any], params: Params) -> None
     ]
     columns = ["number", "state", "value", *(f"params_{key}" for key in params.tuned())]
     table = pd.DataFrame(rows, columns=columns)
-    figure = search_figure(table, direction=_direction(params), value_name=params.objective())
+    figure = search_figure(
+        table,
+        direction=_direction(params),
+        value_name=params.objective(),
+        logarithmic=logarithmic(search_space(params)),
+    )
     save_figure(figure, paths.SEARCH_FIGURE)
     write_table(table, paths.TRIALS, float_format=None)
     write_json(paths.BEST_TRIAL, best)

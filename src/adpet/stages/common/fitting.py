@@ -8,16 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from adpet.cohort.splits import fold_name
 from adpet.learning.checkpoint import save_model
 from adpet.learning.data import Augmentation, SliceRef
 from adpet.learning.model import build_model
-from adpet.learning.search import Choice, Range
 from adpet.learning.training import History, Optimisation, predict, set_determinism, train
 from adpet.parallel import epochs_shown, map_in_processes, progress
-from adpet.params import Params
-from adpet.params import Range as SettingsRange
+from adpet.params import SEARCHED, Choice, Params, Range
 from adpet.paths import SLICES
 from adpet.stages.common.checks import hashed, refuse_shared
 from adpet.stages.common.tables import read_results, write_table
@@ -30,13 +29,18 @@ if TYPE_CHECKING:
 FoldResult = dict[str, Any]
 
 
-def search_space(params: Params) -> dict[str, Range | Choice]:
-    """Return the search space of `tuned` parameters, by dotted key."""
-    searched = {key: getattr(params.tune.space, key.rpartition(".")[2]) for key in params.tuned()}
-    return {
-        key: Range(**one.model_dump()) if isinstance(one, SettingsRange) else Choice(tuple(one.choices))
-        for key, one in searched.items()
-    }
+def search_space(params: Params) -> dict[str, BaseDistribution]:
+    """Return Optuna's distribution of each searched key."""
+
+    def distribution(key: str, space: Range | Choice) -> BaseDistribution:
+        if isinstance(space, Choice):
+            return CategoricalDistribution(space.choices)
+        section, _, name = key.partition(".")
+        if SEARCHED[section].model_fields[name].annotation is int:
+            return IntDistribution(int(space.low), int(space.high), log=space.log)
+        return FloatDistribution(space.low, space.high, log=space.log)
+
+    return {key: distribution(key, space) for key, (space, _) in params.searched().items()}
 
 
 def slice_refs(rows: pd.DataFrame) -> list[SliceRef]:
@@ -89,6 +93,7 @@ def fit(
     checkpoint: Path | None = None,
     label: str | None = None,
     on_epoch: Callable[[dict[str, float], int], bool | None] = lambda *_: None,
+    finish: bool = True,
 ) -> tuple["keras.Model", History]:
     """Train a new network, or continue from `checkpoint`.
 
@@ -100,6 +105,8 @@ def fit(
         Name of the progress bar; without one there is no bar.
     on_epoch : callable
         Called with each epoch's row and number; the training ends where it returns True.
+    finish : bool
+        False if the epochs' rows are enough.
     """
     model = network(params)
     last = stop_after or epochs
@@ -121,6 +128,7 @@ def fit(
             seed=params.seed,
             checkpoint=checkpoint,
             on_epoch=shown,
+            finish=finish,
         )
     return model, history
 

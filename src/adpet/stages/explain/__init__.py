@@ -9,7 +9,7 @@ import pandas as pd
 
 from adpet import paths
 from adpet.cohort.splits import read_split
-from adpet.contracts import Metrics, Saliency, read_contract, write_contract
+from adpet.contracts import Metrics, Saliency, TrainingRun, read_contract, write_contract
 from adpet.evaluation.aggregation import Pooling, pooled_probability
 from adpet.evaluation.saliency import (
     SCORES,
@@ -27,7 +27,7 @@ from adpet.learning.checkpoint import load_model
 from adpet.learning.saliency import method_for
 from adpet.learning.training import set_determinism
 from adpet.parallel import progress
-from adpet.params import Params
+from adpet.params import Params, flatten
 from adpet.reporting.brain_figures import REFERENCED_UNIT, cam_montage, group_map_figure, sanity_figure
 from adpet.reporting.style import save_figure
 from adpet.stages.common.checks import may_log_images, reads_simulated
@@ -54,6 +54,9 @@ Groups = dict[str, list[str]]
 
 def run(params: Params) -> None:
     """Write volumes, montages, tables and ``cam.json``; log to MLflow."""
+    # The search may have chosen the network's shape.
+    trained = read_contract(paths.RUN, TrainingRun).lineage.params
+    params = params.with_values(flatten({"model": trained["model"]}))
     set_determinism(params.seed, params.compute.threads)
     model, space = load_model(paths.MODEL), space_of(params)
     split = read_split(paths.SPLIT).drop_duplicates("scan", keep="first")
