@@ -72,7 +72,7 @@ class TestLevels:
     @pytest.mark.parametrize(
         ("row", "kind", "reason"),
         [
-            ({"description": f"AV45 {STANDARD}"}, "skipped", f"description 'AV45 {STANDARD}' is none of FDG"),
+            ({"description": f"AV45 {STANDARD}"}, "skipped", f"description 'AV45 {STANDARD}' is not that of an FDG image"),
             ({"modality": "MRI"}, "skipped", "modality MRI is not PET"),
             (
                 {"description": ""},

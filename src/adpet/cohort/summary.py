@@ -21,6 +21,10 @@ MAX_P = 0.01
 SHUFFLES = 5000
 
 COLUMNS = 100
+# Without the ids, since warnings go into the report and the model card.
+SPELLINGS = (
+    "{} subjects have ids in several spellings, each taken as one person: see `spellings` in ingest.json"
+)
 # Most sites, scanners or levels that a line shows; widths of the columns.
 MOST_SHOWN = 4
 LABEL, GROUP = 9, 36
@@ -65,7 +69,12 @@ def ingest_report(collection: Collection) -> dict[str, Any]:
             }
             for factor in factors
         },
-        "warnings": [text for factor in factors for text in _warnings(factor)],
+        "warnings": [
+            *(text for factor in factors for text in _warnings(factor)),
+            *(_unread(column, number) for column, number in sorted(collection.unread.items())),
+            *([SPELLINGS.format(len(collection.spellings))] if collection.spellings else []),
+        ],
+        "spellings": [list(group) for group in collection.spellings],
     }
 
 
@@ -157,6 +166,11 @@ def _warnings(factor: Factor) -> Iterator[str]:
         yield f"{factor.name} {name} has subjects of one group alone: add the other group, or leave it out"
 
 
+def _unread(column: str, number: int) -> str:
+    form = {"age": "years (75.3)", "sex": "F or M", "date": "YYYY-MM-DD, or set cohort.date_order"}[column]
+    return f"{column}: {number} cells could not be read and count as unknown; write {form}"
+
+
 def _found(report: Mapping[str, Any]) -> Iterator[str]:
     groups = ", ".join(f"{report['diagnosis'][name]['subjects']} {name}" for name in DIAGNOSES)
     by_visits = sorted(report["subjects_by_visits"].items(), key=lambda pair: int(pair[0]))
@@ -165,6 +179,8 @@ def _found(report: Mapping[str, Any]) -> Iterator[str]:
     yield from _line("scans", f"{report['scans']} used, of {report['subjects']} subjects ({groups})")
     yield from _line("visits", visits or "none")
     yield from _line("levels", _listed(used) + (f" (there are: {_listed(seen)})" if seen else ""))
+    for group in report["spellings"]:
+        yield from _line("one of", f"{' and '.join(group)}: taken as one person; spell the id in one way")
     if report["tracers"]:
         yield from _line("tracers", _listed(report["tracers"]))
 
