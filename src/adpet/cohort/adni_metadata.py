@@ -48,7 +48,7 @@ REQUIRED: Final = (IMAGE, SUBJECT, GROUP, DESCRIPTION)
 NUMBERS: Final = {1: "CN", 2: "MCI", 3: "Dementia"}
 NUMBER: Final = re.compile(r"(-?\d+)(?:\.0*)?")
 # The number at a PTID's end, which other tables call RID.
-RID: Final = re.compile(r"(?:\d{3}_S_)?0*(\d+)(?:\.0*)?")
+RID: Final = re.compile(r"(?:\d{3}_?S_?)?0*(\d+)(?:\.0*)?", re.IGNORECASE)
 
 DIAGNOSIS_COLUMNS: Final = {
     "PTID": ("ptid", "subjectid", "subject"),

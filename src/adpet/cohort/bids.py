@@ -24,6 +24,7 @@ from adpet.cohort.tables import (
     DateOrder,
     Findings,
     column_key,
+    date_order,
     parse_age,
     parse_date,
     parse_sex,
@@ -82,14 +83,14 @@ def find_bids(
             if first != file:
                 findings.reject(file, f"another version of {first.name} of the same session", SKIPPED)
                 continue
-            visits = _sessions(file, inside) if "ses" in entities else {}
+            visits, order = _sessions(file, inside, declared) if "ses" in entities else ({}, declared)
             has_diagnoses |= any(key in row for row in visits.values())
             own = people.get(person_key(scan[0]), {})
             told = [*visits.values(), *(own.values() if by_visit else ())]
             findings.diagnoses[scan[0]] = {plain(row.get(key, "")) for row in told} - {""}
             rows = _rows(scan, visits, _person(scan, own, by_visit=by_visit), key)
             scan_of = _candidate(file, scan, rows, metadata, diagnosis_key=key, findings=findings)
-            date = findings.parse("date", partial(parse_date, order=declared), rows[0].get("acqtime", ""))
+            date = findings.parse("date", partial(parse_date, order=order), rows[0].get("acqtime", ""))
             findings.candidates.append(replace(scan_of, date=date))
         except InputError as error:
             findings.reject(file, str(error))
@@ -194,12 +195,17 @@ def _sidecars(folder: Path) -> list[tuple[Path, Entities]]:
     return sorted(((path, _entities(path.name)) for path in paths), key=lambda pair: len(pair[1]))
 
 
-def _sessions(file: Path, inside: Callable[[Path], None]) -> dict[str, dict[str, str]]:
+def _sessions(
+    file: Path, inside: Callable[[Path], None], declared: DateOrder
+) -> tuple[dict[str, dict[str, str]], DateOrder]:
+    """Return the rows by session, and the order of their dates."""
     path = file.parents[2] / f"{file.parents[2].name}_sessions.tsv"
     if not path.is_file():
-        return {}
+        return {}, declared
     inside(path)
-    return {session: own[""] for session, own in rows_by_id(read_table(path), "sessionid").items()}
+    table = read_table(path)
+    rows = {session: own[""] for session, own in rows_by_id(table, "sessionid").items()}
+    return rows, date_order(table, "acqtime", declared)
 
 
 def _list_overlooked(root: Path, people: Rows, findings: Findings) -> None:
@@ -208,19 +214,13 @@ def _list_overlooked(root: Path, people: Rows, findings: Findings) -> None:
     visits, seen = {file.parent.parent for file in read}, set()
     for subject in sorted(path for path in root.iterdir() if path.name.casefold().startswith("sub-")):
         for file in files_under(subject, IMAGE):
-            of_pet = file.parent.name.casefold() == "pet" or re.search("(?i)_pet[a-z0-9]?[.]", file.name)
-            if of_pet:
+            if file.parent.name.casefold() == "pet" or re.search("(?i)_pet[a-z0-9]?[.]", file.name):
                 seen |= {person_key(subject.name), person_key(_entities(file.name).get("sub", ""))}
-            if of_pet and file not in read:
-                findings.reject(
-                    file, _why_overlooked(file), SKIPPED if file.parent.parent in visits else UNUSABLE
-                )
-    for label, own in people.items():
-        if label and label not in seen:
-            name = next(iter(own.values()))["participantid"].removeprefix("sub-")
-            findings.reject(
-                root / f"sub-{name}", "a participant without a PET scan; add it if there is one", SKIPPED
-            )
+                if file not in read:
+                    kind = SKIPPED if file.parent.parent in visits else UNUSABLE
+                    findings.reject(file, _why_overlooked(file), kind)
+    without = [own for label, own in people.items() if label and label not in seen]
+    findings.without_scan.extend(next(iter(own.values()))["participantid"] for own in without)
 
 
 def _why_overlooked(file: Path) -> str:

@@ -54,7 +54,8 @@ def find_folder(
                     file=file,
                     subject=subject,
                     **{
-                        name: plain(row.get(name, "")) for name in ("session", "diagnosis", "site", "scanner")
+                        name: without_decimals(plain(row.get(name, "")))
+                        for name in ("session", "diagnosis", "site", "scanner")
                     },
                     age=findings.parse("age", parse_age, row.get("age", "")),
                     sex=findings.parse("sex", parse_sex, row.get("sex", "")),

@@ -23,8 +23,8 @@ def person_key(label: str) -> str:
     Case, blanks, marks, accents, leading zeros, a prefix ``sub-`` or ``ses-`` and a spreadsheet's ``.0`` do
     not count, but a mark between two numbers does.
     """
-    letters = ACCENTS.sub("", unicodedata.normalize("NFKD", label)).casefold().strip()
-    text = without_decimals(re.sub(r"^(sub|ses)-", "", letters))
+    letters = unicodedata.normalize("NFC", ACCENTS.sub("", unicodedata.normalize("NFKD", label)))
+    text = without_decimals(re.sub(r"^(sub|ses)-", "", letters.casefold().strip()))
     parts = re.findall(r"\d+|[^\W\d_]+", text)
     key = "-".join(str(int(part)) if part.isdecimal() else part for part in parts)
     return re.sub(r"(?<!\d)-|-(?!\d)", "", key)

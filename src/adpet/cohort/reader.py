@@ -133,6 +133,7 @@ def read_collection(
             levels=dict(found.levels),
             unread=dict(found.unread),
             spellings=spellings,
+            without_scan=found.without_scan,
         )
     )
     check_scans(collection.scans)

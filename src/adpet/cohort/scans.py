@@ -49,7 +49,7 @@ REASONS_LISTED = 30
 class Collection:
     """Used scans, rejected files, counts by tracer, level, unread column.
 
-    `spellings` are the ids of each person that has several.
+    `spellings` are the ids of each person that has several, `without_scan` those of listed people.
     """
 
     scans: pd.DataFrame
@@ -58,6 +58,7 @@ class Collection:
     levels: Mapping[str, int] = field(default_factory=dict)
     unread: Mapping[str, int] = field(default_factory=dict)
     spellings: Sequence[Sequence[str]] = ()
+    without_scan: Sequence[str] = ()
 
 
 def scans_table(rows: Sequence[Mapping[Any, Any]]) -> pd.DataFrame:

@@ -75,6 +75,7 @@ def ingest_report(collection: Collection) -> dict[str, Any]:
             *([SPELLINGS.format(len(collection.spellings))] if collection.spellings else []),
         ],
         "spellings": [list(group) for group in collection.spellings],
+        "without_scan": list(collection.without_scan),
     }
 
 
@@ -179,6 +180,10 @@ def _found(report: Mapping[str, Any]) -> Iterator[str]:
     yield from _line("scans", f"{report['scans']} used, of {report['subjects']} subjects ({groups})")
     yield from _line("visits", visits or "none")
     yield from _line("levels", _listed(used) + (f" (there are: {_listed(seen)})" if seen else ""))
+    if people := report["without_scan"]:
+        named = ", ".join([*people[:MOST_SHOWN], *(["..."] if len(people) > MOST_SHOWN else [])])
+        text = f"{len(people)} in participants.tsv have no PET scan ({named}); add it if there is one"
+        yield from _line("no scan", text)
     for group in report["spellings"]:
         yield from _line("one of", f"{' and '.join(group)}: taken as one person; spell the id in one way")
     if report["tracers"]:

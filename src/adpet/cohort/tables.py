@@ -108,7 +108,7 @@ class Findings:
 
     `tracers` counts the files of each tracer, `levels` the FDG images of each processing level, used or not.
     `diagnoses` are those that tables give a subject at any visit, with and without a scan; `unread` counts
-    the cells of candidates by column that hold no age, sex or date.
+    the cells of candidates by column that hold no age, sex or date; `without_scan` are listed participants.
     """
 
     candidates: list[Candidate] = field(default_factory=list)
@@ -117,6 +117,7 @@ class Findings:
     levels: Counter[str] = field(default_factory=Counter)
     diagnoses: dict[str, set[str]] = field(default_factory=dict)
     unread: Counter[str] = field(default_factory=Counter)
+    without_scan: list[str] = field(default_factory=list)
 
     def parse(self, column: str, parser: Callable[[str], Any], text: str) -> Any:
         """Parse a cell; count it if that fails."""
@@ -300,7 +301,7 @@ def _check_cells(path: Path, lines: list[list[str]], keys: list[str], delimiter:
                 f"{path}: row {number}: required {len(keys)} cells, as in the header; received {len(cells)}; "
                 "put quotes around text with separators"
             )
-        if any("\n" in cell and delimiter in cell for cell in cells):
+        if any(len(cell.splitlines()) > 1 and delimiter in cell for cell in cells):
             raise InputError(f"{path}: row {number}: a quote is not closed and takes other rows in; close it")
 
 
