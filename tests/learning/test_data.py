@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from adpet.learning.data import (
     SliceReader,
     SliceRef,
     augment,
+    balanced_weights,
     draw_augmentation,
     draw_cells,
     mix_labels,
@@ -48,6 +51,39 @@ def refs(tmp_path):
     ]
 
 
+def refs_of(slices):
+    """Return refs of ``{subject: number}``, AD if the name begins with A."""
+    return [
+        SliceRef(Path("x.npy"), 0, "AD" if subject[0] == "A" else "CN", subject)
+        for subject, number in slices.items()
+        for _ in range(number)
+    ]
+
+
+class TestBalancedWeights:
+    def test_sound_set_has_none(self):
+        assert balanced_weights(refs_of({"A1": 3, "A2": 6, "C1": 9, "C2": 3, "C3": 3, "C4": 3})) is None
+
+    @pytest.mark.parametrize(
+        "slices",
+        [
+            {f"A{i}": 2 for i in range(8)} | {f"C{i}": 2 for i in range(80)},
+            {"A1": 2, "A2": 2, "C1": 40, "C2": 2},
+        ],
+    )
+    def test_diagnoses_and_subjects_weigh_the_same(self, slices):
+        refs = refs_of(slices)
+        weights = balanced_weights(refs)
+        assert weights.mean() == pytest.approx(1)
+        of_subject = {
+            subject: sum(w for w, ref in zip(weights, refs, strict=True) if ref.subject == subject)
+            for subject in slices
+        }
+        for group in "AC":
+            masses = [mass for subject, mass in of_subject.items() if subject[0] == group]
+            assert masses == pytest.approx([len(refs) / 2 / len(masses)] * len(masses), rel=1e-4)
+
+
 class TestSliceDataset:
     @staticmethod
     def dataset(refs, seed=0):
@@ -68,6 +104,16 @@ class TestSliceDataset:
         assert inputs["slice"].dtype == np.uint8
         is_ad = (inputs["slice"][:, 0, 0, 0] // 3) % 2
         np.testing.assert_array_equal(labels, np.stack([1 - is_ad, is_ad], axis=1))
+
+    @pytest.mark.parametrize("cutmix", [None, CutMix(share=0.5, places=2)])
+    def test_lopsided_training_set_has_weights_that_level_it(self, refs, cutmix):
+        lopsided = [ref for ref in refs if ref.label == "CN" or ref.subject == "1"]
+        data = SliceDataset(lopsided, batch_size=18, augmentation=STRONG, seed=0, cutmix=cutmix)
+        inputs, labels, weights = data[0]
+        if cutmix:
+            labels, weights = labels["whole"], weights["whole"] + weights["places"].max(axis=(1, 2))
+        np.testing.assert_allclose(weights @ labels, [9, 9], rtol=1e-6)
+        assert data[0][0]["slice"].shape == inputs["slice"].shape == (18, 4, 4, 1)
 
     def test_epoch_repeats_exactly_in_any_order_of_batches(self, refs):
         used, fresh = self.dataset(refs), self.dataset(refs)

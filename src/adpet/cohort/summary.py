@@ -19,6 +19,8 @@ AGE_PARTS = 5
 MIN_AUC = 0.65
 MAX_P = 0.01
 SHUFFLES = 5000
+# A group of fewer subjects, and one of more times the other's, are warned of: what to expect of figures.
+FEW, LOPSIDED = 20, 3
 
 COLUMNS = 100
 # Without the ids, since warnings go into the report and the model card.
@@ -71,6 +73,7 @@ def ingest_report(collection: Collection) -> dict[str, Any]:
         },
         "warnings": [
             *(text for factor in factors for text in _warnings(factor)),
+            *_expectations(collection.scans, subjects),
             *(_unread(column, number) for column, number in sorted(collection.unread.items())),
             *([SPELLINGS.format(len(collection.spellings))] if collection.spellings else []),
         ],
@@ -165,6 +168,30 @@ def _warnings(factor: Factor) -> Iterator[str]:
         )
     for name in factor.one_group:
         yield f"{factor.name} {name} has subjects of one group alone: add the other group, or leave it out"
+
+
+def _expectations(scans: pd.DataFrame, subjects: pd.DataFrame) -> Iterator[str]:
+    """Say what a small or lopsided cohort allows."""
+    (few, rare), (many, frequent) = sorted((int((subjects["diagnosis"] == g).sum()), g) for g in DIAGNOSES)
+    visits = scans.groupby("subject").size()
+    if 0 < few < FEW:
+        yield (
+            f"only {few} {rare} subjects: an AUC of 0.9 is uncertain by {_auc_half_width(few, many):.2f} after a "
+            "cross-validation, by more on a test set; each part of a split needs one (split.folds)"
+        )
+    if few and many > LOPSIDED * few:
+        yield (
+            f"{many} {frequent} and {few} {rare}: training weighs the groups alike; {frequent} for all has "
+            f"an accuracy of {many / (few + many):.0%}, so look at AUC, sensitivity and specificity"
+        )
+    if len(visits) and visits.max() > LOPSIDED * visits.median():
+        yield f"one subject has {visits.max()} of {visits.sum()} scans: it weighs as one subject in training"
+
+
+def _auc_half_width(ad: int, cn: int, auc: float = 0.9) -> float:
+    """Return half the 95 % interval of an AUC (Hanley and McNeil 1982)."""
+    first, second = auc / (2 - auc) - auc**2, 2 * auc**2 / (1 + auc) - auc**2
+    return float(1.96 * np.sqrt((auc * (1 - auc) + (ad - 1) * first + (cn - 1) * second) / (ad * cn)))
 
 
 def _unread(column: str, number: int) -> str:

@@ -393,5 +393,5 @@ def _optimizer(optimisation: Optimisation, steps: int) -> keras.optimizers.Optim
 def _plain_batches(refs: Sequence[SliceRef], batch_size: int, seed: int) -> Iterator[npt.NDArray[np.uint8]]:
     dataset = SliceDataset(refs, batch_size=batch_size, augmentation=Augmentation(), seed=seed)
     for step in range(len(dataset)):
-        inputs, _ = dataset[step]
+        inputs, *_ = dataset[step]
         yield inputs[INPUT_NAME]
