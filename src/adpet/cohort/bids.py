@@ -211,7 +211,8 @@ def _sessions(
 def _list_overlooked(root: Path, people: Rows, findings: Findings) -> None:
     """Reject images in other spellings than BIDS's; list people without one."""
     read = set(_pet_files(root))
-    visits, seen = {file.parent.parent for file in read}, set()
+    visits = {file.parent.parent for file in read}
+    seen = {person_key(_entities(file.name).get("sub", "")) for file in read}
     for subject in sorted(path for path in root.iterdir() if path.name.casefold().startswith("sub-")):
         for file in files_under(subject, IMAGE):
             if file.parent.name.casefold() == "pet" or re.search("(?i)_pet[a-z0-9]?[.]", file.name):

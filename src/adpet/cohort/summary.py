@@ -176,8 +176,8 @@ def _expectations(scans: pd.DataFrame, subjects: pd.DataFrame) -> Iterator[str]:
     visits = scans.groupby("subject").size()
     if 0 < few < FEW:
         yield (
-            f"only {few} {rare} subjects: an AUC of 0.9 is uncertain by {_auc_half_width(few, many):.2f} after a "
-            "cross-validation, by more on a test set; each part of a split needs one (split.folds)"
+            f"only {few} {rare} subjects: an AUC of 0.9 is uncertain by {_auc_half_width(few, many):.2f} in "
+            "cross-validation, more so on a test set; each part of a split needs one (split.folds)"
         )
     if few and many > LOPSIDED * few:
         yield (
