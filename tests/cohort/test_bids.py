@@ -255,6 +255,15 @@ def test_image_in_another_spelling_is_listed_with_what_to_do(bids_tree, name, ad
     assert kind == "unusable"
 
 
+def test_participant_whose_folder_is_a_link_has_a_scan(bids_tree):
+    bids_tree.person("01", "CN")
+    folder = bids_tree.scan("sub-01_pet.nii.gz").parent
+    folder.rename(bids_tree.root / "store")
+    folder.symlink_to(bids_tree.root / "store")
+    found = find_bids(bids_tree.root, diagnosis_column="diagnosis")
+    assert (len(found.candidates), found.without_scan) == (1, [])
+
+
 def test_image_in_another_spelling_next_to_the_scan_is_skipped(bids_tree):
     bids_tree.person("01", "CN")
     bids_tree.scan("sub-01_pet.nii.gz").with_name("sub-01_peta.nii.gz").write_bytes(b"x")
