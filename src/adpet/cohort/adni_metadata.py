@@ -328,7 +328,7 @@ def _rid(subject: str) -> str:
 
 
 def _order(table: Table, key: str, declared: DateOrder) -> DateOrder:
-    """Return a column's order of dates, ADNI's own if nothing tells."""
+    """Return a column's order of dates, else ADNI's own."""
     order = date_order(table, key, declared)
     return "month-first" if order == "auto" else order
 

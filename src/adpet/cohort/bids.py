@@ -145,20 +145,23 @@ def _person(scan: tuple[str, ...], own: Mapping[str, dict[str, str]], *, by_visi
     subject, session, _ = scan
     if not own:
         raise InputError(f"sub-{subject} is not in {PARTICIPANTS}; add a row for it")
-    only = next(iter(own.values())) if len(own) == 1 else None
-    if only and (not by_visit or not session):
-        return only
-    if row := own.get(person_key(session)):
-        return row
-    raise InputError(
-        f"{PARTICIPANTS} has a row for each session, but not for session '{session}' of sub-{subject}; add it"
-    )
+    first = next(iter(own.values()))
+    row = first if len(own) == 1 and not (by_visit and session) else own.get(person_key(session))
+    if not row:
+        raise InputError(
+            f"{PARTICIPANTS} has a row for each session, but not for session '{session}' of sub-{subject}; "
+            "add it"
+        )
+    return row
 
 
 def _rows(
     scan: tuple[str, ...], visits: Mapping[str, dict[str, str]], person: dict[str, str], key: str
 ) -> tuple[dict[str, str], ...]:
-    """Return the rows of visit and person; the latter is of the first visit."""
+    """Return the rows of visit and person.
+
+    The person's diagnosis is that of the first visit.
+    """
     row = visits.get(person_key(scan[1]), {})
     if not any(plain(visit.get(key, "")) for visit in visits.values()):
         return row, person
@@ -198,7 +201,7 @@ def _sidecars(folder: Path) -> list[tuple[Path, Entities]]:
 def _sessions(
     file: Path, inside: Callable[[Path], None], declared: DateOrder
 ) -> tuple[dict[str, dict[str, str]], DateOrder]:
-    """Return the rows by session, and the order of their dates."""
+    """Return the rows by session, and their dates' order."""
     path = file.parents[2] / f"{file.parents[2].name}_sessions.tsv"
     if not path.is_file():
         return {}, declared
@@ -209,7 +212,7 @@ def _sessions(
 
 
 def _list_overlooked(root: Path, people: Rows, findings: Findings) -> None:
-    """Reject images in other spellings than BIDS's; list people without one."""
+    """Reject images named unlike BIDS; list people without one."""
     read = set(_pet_files(root))
     visits = {file.parent.parent for file in read}
     seen = {person_key(_entities(file.name).get("sub", "")) for file in read}

@@ -37,7 +37,7 @@ def without_decimals(label: str) -> str:
 
 
 def unify_subjects(found: Findings) -> tuple[Findings, list[list[str]]]:
-    """Give each person one id, the most frequent; return all spellings."""
+    """Give each person the most frequent id; return all spellings."""
     counts = Counter(candidate.subject for candidate in found.candidates)
     groups: dict[str, list[str]] = defaultdict(list)
     for subject in sorted(counts, key=lambda subject: (counts[subject], subject), reverse=True):

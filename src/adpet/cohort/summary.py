@@ -189,7 +189,7 @@ def _expectations(scans: pd.DataFrame, subjects: pd.DataFrame) -> Iterator[str]:
 
 
 def _auc_half_width(ad: int, cn: int, auc: float = 0.9) -> float:
-    """Return half the 95 % interval of an AUC (Hanley and McNeil 1982)."""
+    """Return half the 95 % interval (Hanley and McNeil 1982)."""
     first, second = auc / (2 - auc) - auc**2, 2 * auc**2 / (1 + auc) - auc**2
     return float(1.96 * np.sqrt((auc * (1 - auc) + (ad - 1) * first + (cn - 1) * second) / (ad * cn)))
 
@@ -209,7 +209,7 @@ def _found(report: Mapping[str, Any]) -> Iterator[str]:
     yield from _line("levels", _listed(used) + (f" (there are: {_listed(seen)})" if seen else ""))
     if people := report["without_scan"]:
         named = ", ".join([*people[:MOST_SHOWN], *(["..."] if len(people) > MOST_SHOWN else [])])
-        text = f"{len(people)} in participants.tsv have no PET scan ({named}); add it if there is one"
+        text = f"{len(people)} listed in participants.tsv without one ({named}): add it if there is one"
         yield from _line("no scan", text)
     for group in report["spellings"]:
         yield from _line("one of", f"{' and '.join(group)}: taken as one person; spell the id in one way")

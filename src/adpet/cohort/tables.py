@@ -166,7 +166,7 @@ def table_columns(path: Path) -> tuple[str, ...]:
         with path.open(encoding="utf-8-sig") as file:
             first = file.readline()
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: required a table in UTF-8; save it again") from error
+        raise InputError(f"{path}: required a table in UTF-8; it cannot be read; check the path") from error
     return tuple(next(csv.reader([first], delimiter=_delimiter(path, first)), ()))
 
 
@@ -242,7 +242,7 @@ def date_order(table: Table, key: str, declared: DateOrder = "auto") -> DateOrde
 def parse_date(text: str, order: DateOrder = "month-first") -> str:
     """Return ``8/10/2021`` or ``2021-08-10`` as ``20210810``, else ``""``.
 
-    With the order ``auto`` ``8/10/2021``, of which nothing tells day and month, is unknown.
+    With the order ``auto``, ``8/10/2021`` is unknown and ``13/10/2021`` is not.
     """
     if match := OTHER_DATE.match(text.strip()):
         month, day, year = int(match[1]), int(match[3]), int(match[4])
