@@ -31,7 +31,7 @@ settings.load_profile("adpet")
 REAL_MEAN_IMAGE = PROJECT.parent / "shared" / "real" / "TEMPLATE_FDGPET_100.nii"
 
 # Fixtures that take the longest to make, and that the test processes share.
-FINISHED = {"finished", "finished_by_dvc"}
+FINISHED = {"finished", "run_by_dvc"}
 
 MakePredictions = Callable[..., pd.DataFrame]
 
@@ -180,10 +180,16 @@ def begin():
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory) -> Workspace:
-    """A project in which every stage has run, on a simulated cohort with names in it; without DVC."""
+def finished(request, tmp_path_factory) -> Workspace:
+    """A project in which every stage has run, on a simulated cohort with names in it.
+
+    Without DVC, unless other tests need the run by DVC anyway.
+    """
+    by_dvc = any("run_by_dvc" in getattr(item, "fixturenames", ()) for item in request.session.items)
 
     def make(root: Path) -> Workspace:
+        if by_dvc:
+            return copy_of(request.getfixturevalue("run_by_dvc"), root)
         workspace = begin_project(root, {"compute.workers": 1}, dvc=False)
         workspace.adpet("simulate")
         workspace.names = plant_names(workspace.root / "data/simulated/raw")
@@ -200,24 +206,30 @@ def copied(finished, tmp_path) -> Workspace:
 
 
 @pytest.fixture(scope="session")
-def finished_by_dvc(tmp_path_factory) -> Workspace:
-    """A project in which ``dvc repro`` has run, with names in the simulated cohort."""
+def run_by_dvc(tmp_path_factory) -> Workspace:
+    """A project in which ``dvc repro`` has run, with names in the simulated cohort; every test takes a copy."""
 
     def make(root: Path) -> Workspace:
-        workspace = begin_project(root, {})
+        workspace = begin_project(root, {"compute.workers": 1})
         workspace.run("dvc", "repro", SIMULATE_STAGE)
         workspace.names = plant_names(workspace.root / "data/simulated/raw")
         workspace.run("dvc", "commit", "--force", SIMULATE_STAGE)
         workspace.run("dvc", "repro")
         return workspace
 
-    return shared(tmp_path_factory, "finished-by-dvc", make)
+    return shared(tmp_path_factory, "run-by-dvc", make)
+
+
+@pytest.fixture(scope="module")
+def finished_by_dvc(run_by_dvc, tmp_path_factory) -> Workspace:
+    """The project that DVC has finished, for one file of tests, which leave its results as they are."""
+    return copy_of(run_by_dvc, tmp_path_factory.mktemp("by-dvc") / "project")
 
 
 @pytest.fixture
-def copied_from_dvc(finished_by_dvc, tmp_path) -> Workspace:
+def copied_from_dvc(run_by_dvc, tmp_path) -> Workspace:
     """A copy of the project that DVC has finished, to be changed."""
-    return copy_of(finished_by_dvc, tmp_path / "copy")
+    return copy_of(run_by_dvc, tmp_path / "copy")
 
 
 @pytest.fixture(scope="session")

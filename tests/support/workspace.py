@@ -20,6 +20,12 @@ SIMULATE_STAGE = "data/simulated/dvc.yaml:simulate"
 SMALL = {
     "simulation.ad_subjects": 8,
     "simulation.cn_subjects": 8,
+    # So few people all count: whole heads, one pattern of disease.
+    "simulation.axial_fov": "full",
+    "simulation.subtypes": {"typical": 1.0, "limbic": 0.0, "cortical": 0.0},
+    "simulation.lateralised_fraction": 0.0,
+    "simulation.mci_subjects": 0,
+    "simulation.other_subjects": {"FTD": 0, "DLB": 0, "stroke": 0},
     "compute.workers": 2,
     "compute.threads": 1,
     "split.folds": 3,
@@ -157,7 +163,9 @@ def begin_project(root: Path, values: dict, *, dvc: bool = True) -> Workspace:
 def copy_of(workspace: Workspace, root: Path) -> Workspace:
     """Return a copy of a project, to be changed."""
     shutil.copytree(workspace.root, root, symlinks=True)
-    return Workspace(root, workspace.names)
+    copy = Workspace(root, workspace.names)
+    copy.output = list(workspace.output)
+    return copy
 
 
 def kill_when_there(pattern, workspace, *command):

@@ -82,7 +82,7 @@ export interface StandardSpace {
   min_similarity: number;
 }
 export interface ModelDocument {
-  format: 1;
+  format: 2;
   name: string;
   lineage: ModelLineage;
   adpet_version: string;

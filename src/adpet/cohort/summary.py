@@ -181,11 +181,11 @@ def _expectations(scans: pd.DataFrame, subjects: pd.DataFrame) -> Iterator[str]:
         )
     if few and many > LOPSIDED * few:
         yield (
-            f"{many} {frequent} and {few} {rare}: training weighs the groups alike; {frequent} for all has "
-            f"an accuracy of {many / (few + many):.0%}, so look at AUC, sensitivity and specificity"
+            f"{many} {frequent} and {few} {rare}: training weighs them alike (train.balance); "
+            f"accuracy is {many / (few + many):.0%} with {frequent} for all, so look at AUC and sensitivity"
         )
     if len(visits) and visits.max() > LOPSIDED * visits.median():
-        yield f"one subject has {visits.max()} of {visits.sum()} scans: it weighs as one subject in training"
+        yield f"one subject has {visits.max()} of {visits.sum()} scans: it weighs as one (train.balance)"
 
 
 def _auc_half_width(ad: int, cn: int, auc: float = 0.9) -> float:

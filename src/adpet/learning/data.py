@@ -21,10 +21,6 @@ from adpet.learning.model import CLASSES
 # Packed files that a data set keeps open; each takes one file handle of the 1024 a process has.
 OPEN_FILES = 128
 
-# Up to this many times the slices of the other diagnosis, or of the median subject, all weigh the same:
-# calibration makes up for it, and random parts of sound cohorts stay below it.
-LOPSIDED = 3
-
 # Slice, height, width.
 PACKED_AXES = 3
 
@@ -75,11 +71,11 @@ class CutMix:
 
 
 class SliceDataset(keras.utils.PyDataset):  # type: ignore[misc]
-    """Training batches: ``{"slice", "transform", "gain"}`` and one-hot labels.
+    """Training batches: ``{"slice", "transform", "gain"}``, one-hot labels, weights.
 
-    Slices of a lopsided set have weights (`balanced_weights`). With `cutmix`, labels and their weights are
-    those of two outputs, ``whole`` and ``places``: a whole slice counts as a whole, a mixed one place by
-    place. An incomplete batch is left out, if it is not the only one. `epoch` is to be set before each epoch.
+    With `cutmix`, labels and weights are those of two outputs, ``whole`` and ``places``: a whole slice counts
+    as a whole, a mixed one place by place. With `balance`, slices weigh as `balanced_weights` says, else all
+    alike. An incomplete batch is left out, if it is not the only one. `epoch` is to be set before each epoch.
     """
 
     def __init__(
@@ -90,13 +86,14 @@ class SliceDataset(keras.utils.PyDataset):  # type: ignore[misc]
         augmentation: Augmentation,
         seed: int,
         cutmix: CutMix | None = None,
+        balance: bool = False,
     ) -> None:
         super().__init__()
         if not refs:
             raise InputError("training: required at least one slice; received none")
         self._reader = SliceReader(refs)
         self._labels = one_hot(refs)
-        self._weights = balanced_weights(refs)
+        self._weights = balanced_weights(refs) if balance else np.ones(len(refs), np.float32)
         self.batch_size = min(batch_size, len(refs))
         self._augmentation = augmentation
         self._seed = seed
@@ -112,7 +109,7 @@ class SliceDataset(keras.utils.PyDataset):  # type: ignore[misc]
         return len(self._labels) // self.batch_size
 
     def __getitem__(self, step: int) -> tuple[Any, ...]:
-        """Return a batch: inputs, labels and, if there are, weights."""
+        """Return a batch: inputs, labels and weights."""
         order = self._rng(0).permutation(len(self._labels))
         chosen = order[step * self.batch_size : (step + 1) * self.batch_size]
         slices = self._reader.read(chosen)
@@ -120,10 +117,8 @@ class SliceDataset(keras.utils.PyDataset):  # type: ignore[misc]
             self._augmentation, len(chosen), slices.shape[1], self._rng(1 + step)
         )
         inputs: dict[str, npt.NDArray[Any]] = {"slice": slices, "transform": transforms, "gain": gains}
-        if not self._cutmix and self._weights is not None:
-            return inputs, self._labels[chosen], self._weights[chosen]
         if not self._cutmix:
-            return inputs, self._labels[chosen]
+            return inputs, self._labels[chosen], self._weights[chosen]
         return self._mixed(inputs, chosen, self._cutmix, self._rng(1 + step, 1))
 
     def _mixed(
@@ -138,11 +133,13 @@ class SliceDataset(keras.utils.PyDataset):  # type: ignore[misc]
         slices = mix_slices(inputs["slice"], self._reader.read(partners), cells)
         shown = transform_cells(cells, inputs["transform"], slices.shape[1])
         own, other = self._labels[chosen], self._labels[partners]
-        is_whole = np.asarray(cells.all(axis=(1, 2)), dtype=np.float32)
-        weights = {"whole": is_whole, "places": np.ones(shown.shape, np.float32) - is_whole.reshape(-1, 1, 1)}
-        if self._weights is not None:
-            weights = {name: (values.T * self._weights[chosen]).T for name, values in weights.items()}
-        return inputs | {"slice": slices}, {"whole": own, "places": mix_labels(own, other, shown)}, weights
+        is_whole, weights = cells.all(axis=(1, 2)), self._weights[chosen]
+        mixed = np.where(is_whole, np.float32(0), weights)
+        return (
+            inputs | {"slice": slices},
+            {"whole": own, "places": mix_labels(own, other, shown)},
+            {"whole": weights - mixed, "places": np.ones(shown.shape, np.float32) * mixed[:, None, None]},
+        )
 
     def _rng(self, *streams: int) -> np.random.Generator:
         return np.random.default_rng(np.random.SeedSequence(self._seed, spawn_key=(self.epoch, *streams)))
@@ -180,21 +177,16 @@ def one_hot(refs: Sequence[SliceRef]) -> Labels:
     return np.eye(len(CLASSES), dtype=np.float32)[[CLASSES.index(ref.label) for ref in refs]]
 
 
-def balanced_weights(refs: Sequence[SliceRef]) -> Labels | None:
-    """Return slices' weights, float32 (n,) of mean 1, if lopsided.
+def balanced_weights(refs: Sequence[SliceRef]) -> Labels:
+    """Return each slice's weight, float32 (n,), of mean 1.
 
-    A subject with many visits weighs as one, and both diagnoses the same: the usual inverse frequencies
-    (King and Zeng 2001, Political Analysis 9, 137). None up to `LOPSIDED`.
+    Subjects of one diagnosis weigh alike, with however many visits, and each diagnosis as the other. A
+    subject whose diagnosis changed counts once for each.
     """
-    diagnosis = np.array([ref.label for ref in refs])
-    subjects = Counter(ref.subject for ref in refs)
-    weights = np.ones(len(refs))
-    if max(subjects.values()) > LOPSIDED * np.median(list(subjects.values())):
-        weights = np.array([1 / subjects[ref.subject] for ref in refs])
-    mass = {label: weights[diagnosis == label].sum() for label in set(diagnosis.tolist())}
-    if max(mass.values()) > LOPSIDED * min(mass.values()):
-        weights /= np.array([mass[label] for label in diagnosis.tolist()])
-    return None if np.ptp(weights) == 0 else (weights / weights.mean()).astype(np.float32)
+    subjects = [(ref.label, ref.subject) for ref in refs]
+    slices, of_diagnosis = Counter(subjects), Counter(label for label, _ in set(subjects))
+    weights = np.array([1 / (slices[each] * of_diagnosis[each[0]]) for each in subjects])
+    return np.asarray(weights / weights.mean(), dtype=np.float32)
 
 
 def draw_augmentation(
