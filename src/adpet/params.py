@@ -220,6 +220,8 @@ class Cohort(Section):
     }
     diagnosis: Literal["visit", "baseline", "stable-only"] = "visit"
     diagnosis_table: str | None = None
+    date_order: Literal["auto", "month-first", "day-first"] = "auto"
+    link_targets: Annotated[tuple[str, ...], Field(strict=False)] = ()
     adni_level: Annotated[
         tuple[AdniLevel, ...], Field(strict=False, min_length=1), AfterValidator(_each_once)
     ] = get_args(AdniLevel)

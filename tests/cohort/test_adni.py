@@ -38,6 +38,54 @@ def test_dates_may_be_padded_or_not_and_stand_in_the_folder_as_well(adni_tree, d
     assert [scan.date for scan in find(adni_tree)[0]] == ["20210810"]
 
 
+@pytest.mark.parametrize(
+    ("date", "declared", "read"),
+    [
+        ("05/11/2021", "auto", None), ("05/11/2021", "month-first", None), ("05/11/2021", "day-first", "20211105"),
+        ("11/5/2021", "auto", "20211105"),
+    ],
+)  # fmt: skip
+def test_date_of_the_folder_contradicts_the_table_or_agrees(adni_tree, date, declared, read):
+    adni_tree.row("I7", "941_S_6962", date=date)
+    adni_tree.file("I7", "941_S_6962", date="2021-11-05")
+    candidates, rejected = find(adni_tree, declared=declared)
+    assert [scan.date for scan in candidates] == [read] * bool(read)
+    assert [(kind, reason.split(";")[0]) for kind, reason in rejected.values()] == [
+        ("unusable", "FDG_1_02_2024.csv says 20210511, the path 20211105")
+    ] * (not read)
+
+
+def test_day_above_12_anywhere_in_the_column_proves_day_first(adni_tree):
+    for number, (subject, date, day) in enumerate(
+        [("941_S_6962", "05/11/2021", "2021-11-05"), ("941_S_6963", "13/11/2021", "2021-11-13")], start=7
+    ):
+        adni_tree.row(f"I{number}.0", subject, date=date)
+        adni_tree.file(f"I{number}", subject, date=day)
+    assert [scan.date for scan in find(adni_tree)[0]] == ["20211105", "20211113"]
+
+
+def test_images_that_neither_date_nor_visit_tells_apart_are_said_to_be_so(adni_tree):
+    for number in (7, 8):
+        adni_tree.row(f"I{number}", "941_S_6962", date="", visit="")
+        adni_tree.file(f"I{number}", "941_S_6962", date="unknown")
+    candidates, rejected = find(adni_tree)
+    assert [scan.file.parent.name for scan in candidates] == ["I8"]
+    ((kind, reason),) = rejected.values()
+    assert (kind, reason) == (
+        "unusable",
+        "neither date nor visit tells it from image I8 of 941_S_6962; fill one in",
+    )
+
+
+@pytest.mark.parametrize("ending", [".nii.zst", ".nii.bz2", ".v"])
+def test_image_with_an_ending_that_is_not_read_is_listed(adni_tree, ending):
+    file = adni_tree.image("I7", "941_S_6962")
+    file.rename(file.with_suffix(ending))
+    _, rejected = find(adni_tree)
+    assert "decompress it, or convert it" in rejected[file.with_suffix(ending).name][1]
+    assert "not there" in rejected["I7"][1]
+
+
 def test_other_headers_of_the_archive_are_understood(adni_tree):
     adni_tree.table.write_text(
         f'image_id,PTID,Research Group,Description\n7,941_S_6962,CN,"{STANDARD}"\n', encoding="utf-8"
@@ -72,7 +120,11 @@ class TestLevels:
     @pytest.mark.parametrize(
         ("row", "kind", "reason"),
         [
-            ({"description": f"AV45 {STANDARD}"}, "skipped", f"description 'AV45 {STANDARD}' is none of FDG"),
+            (
+                {"description": f"AV45 {STANDARD}"},
+                "skipped",
+                f"description 'AV45 {STANDARD}' is not that of an FDG image",
+            ),
             ({"modality": "MRI"}, "skipped", "modality MRI is not PET"),
             (
                 {"description": ""},

@@ -79,6 +79,30 @@ class TestTable:
     def test_subject_and_diagnosis_are_read_in_their_variants(self, read, text):
         assert at(read(text), "bl") == "Dementia"
 
+    @pytest.mark.parametrize(
+        ("cells", "diagnosis"),
+        [
+            ("1,,", "CN"), (",2,", "MCI"), (",,3", "Dementia"), (",5,", "Dementia"), (",7,", "CN"), (",8,-4", "MCI"),
+            ("3,6,3.0", "Dementia"), (",Conversion: MCI to Dementia,", "Dementia"), (",Stable: NL to NL,1", "CN"),
+            ("1,3,", "CN and Dementia"),
+        ],
+    )  # fmt: skip
+    def test_diagnosis_of_every_phase_is_read_and_a_contradiction_is_said(self, read, cells, diagnosis):
+        table = read(f"RID,VISCODE,DIAGNOSIS,DXCHANGE,DXCURREN\n295,bl,{cells}\n")
+        if " and " in diagnosis:
+            with pytest.raises(InputError, match=f"says {diagnosis} of 002_S_0295"):
+                at(table, "bl")
+        else:
+            assert at(table, "bl") == diagnosis
+
+    @pytest.mark.parametrize(
+        ("dates", "diagnosis"), [(("5/11/2010", "13/5/2010"), "CN"), (("5/11/2010", "11/5/2010"), "Dementia")]
+    )
+    def test_dates_are_read_day_first_only_if_one_proves_it(self, read, dates, diagnosis):
+        first, second = dates
+        table = read(f"RID,EXAMDATE,DIAGNOSIS\n295,{first},1\n295,{second},3\n295,2005-01-01,2\n")
+        assert at(table, day="20101105") == diagnosis
+
     def test_row_without_a_diagnosis_is_no_visit(self, read):
         table = read(
             "RID,VISCODE,EXAMDATE,DIAGNOSIS\n295,m06,2008-01-01,\n295,m12,2008-03-01,-4\n295,m18,2008-04-01,1\n"

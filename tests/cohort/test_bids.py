@@ -158,6 +158,131 @@ def test_other_files_of_the_dataset_are_no_scans(bids_tree, scan_file):
     only(bids_tree)
 
 
+class TestIdentity:
+    @pytest.mark.parametrize("written", ["1", "1.0", "001", "sub-1", " SUB-001"])
+    def test_participant_is_found_in_every_spelling_of_the_id(self, bids_tree, written):
+        bids_tree.participants(f"participant_id\tdiagnosis\n{written}\tAD\n")
+        bids_tree.scan("sub-001_pet.nii.gz")
+        scan = only(bids_tree)
+        assert (scan.subject, scan.diagnosis) == ("001", "AD")
+
+    def test_two_rows_that_may_be_of_one_person_are_refused_with_both(self, bids_tree):
+        bids_tree.person("001", "AD")
+        bids_tree.person("1", "CN")
+        with pytest.raises(InputError, match="sub-001 and sub-1"):
+            find(bids_tree)
+
+
+class TestVisits:
+    """A label is that of the visit, or there is none."""
+
+    @pytest.mark.parametrize(
+        ("sessions", "told"),
+        [
+            ("ses-1\tCN\nses-3\tAD\n", ["CN", None, "AD"]),
+            ("ses-01\tn/a\nses-2\tn/a\nses-3.0\tAD\n", ["CN", "", "AD"]),
+            ("ses-1\tn/a\nses-2\tn/a\nses-3\tn/a\n", ["CN", "CN", "CN"]),
+        ],
+    )
+    def test_session_without_its_own_diagnosis_does_not_take_the_first_ones(self, bids_tree, sessions, told):
+        bids_tree.person("01", "CN")
+        for session in "123":
+            bids_tree.scan(f"sub-01_ses-{session}_pet.nii")
+        path = bids_tree.root / "sub-01/sub-01_sessions.tsv"
+        path.write_text("session_id\tdiagnosis\n" + sessions)
+        candidates, rejected = find(bids_tree)
+        assert [scan.diagnosis for scan in candidates] == [word for word in told if word is not None]
+        assert [reason for _, reason in rejected.values()] == [
+            "ses-2 is not in sub-01_sessions.tsv, which has the visits' diagnoses; add a row"
+        ] * (None in told)
+
+    @pytest.mark.parametrize("column", ["session_id", "session", "visit"])
+    def test_participants_may_have_a_row_for_each_session(self, bids_tree, column):
+        bids_tree.participants(
+            f"participant_id\t{column}\tage\tdiagnosis\nsub-01\tses-1\t70\tCN\nsub-01\t2\t72\tAD\n"
+            f"sub-02\tses-1\t60\tCN\n"
+        )
+        for name in ("sub-01_ses-1", "sub-01_ses-02", "sub-01_ses-3", "sub-02_ses-1", "sub-02"):
+            bids_tree.scan(f"{name}_pet.nii")
+        candidates, rejected = find(bids_tree)
+        assert [(scan.key, scan.diagnosis, scan.age) for scan in candidates] == [
+            ("sub-01_ses-02", "AD", 72), ("sub-01_ses-1", "CN", 70),
+            ("sub-02", "CN", 60), ("sub-02_ses-1", "CN", 60),
+        ]  # fmt: skip
+        assert [reason for _, reason in rejected.values()] == [
+            "participants.tsv has a row for each session, but not for session '3' of sub-01; add it"
+        ]
+
+    def test_dates_of_sessions_are_read_in_the_order_that_one_of_them_proves(self, bids_tree):
+        bids_tree.person("01", "CN")
+        for session in "123":
+            bids_tree.scan(f"sub-01_ses-{session}_pet.nii")
+        (bids_tree.root / "sub-01/sub-01_sessions.tsv").write_text(
+            "session_id\tacq_time\nses-1\t25/12/2019\nses-2\t05/11/2020\nses-3\tin May\n"
+        )
+        found = find_bids(bids_tree.root, diagnosis_column="diagnosis")
+        assert [scan.date for scan in found.candidates] == ["20191225", "20201105", ""]
+        assert found.unread == {"date": 1}
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("pet/sub-02_trc-18FFDG_pet.nii.zst", "decompress it"),
+        ("pet/sub-02_pet.nii.bz2", "decompress it"),
+        ("pet/sub-02_pet.mnc", "convert it"),
+        ("pet/sub-02_pet.NII.GZ", "in lower case; rename it"),
+        ("ses-1/pet/sub-02_ses-1_PET.nii.gz", "in lower case; rename it"),
+        ("pet/SUB-02_pet.nii", "in lower case; rename it"),
+        ("pet/scan.nii.gz", "rename it"),
+        ("pet/sub-02_peta.nii.gz", "dcm2niix"),
+        ("PET/sub-02_pet.nii.gz", "move its folder"),
+        ("sub-02_pet.nii", "move its folder"),
+        ("Sub-02/pet/sub-02_pet.nii", "rename or move its folder"),
+    ],
+)
+def test_image_in_another_spelling_is_listed_with_what_to_do(bids_tree, name, advice):
+    bids_tree.person("01", "CN")
+    bids_tree.person("02", "AD")
+    bids_tree.scan("sub-01_pet.nii.gz")
+    path = bids_tree.root / (name if name[0] == "S" else f"sub-02/{name}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"x")
+    candidates, rejected = find(bids_tree)
+    assert [scan.subject for scan in candidates] == ["01"]
+    ((kind, reason),) = rejected.values()
+    assert advice in reason
+    assert kind == "unusable"
+
+
+def test_participant_whose_folder_is_a_link_has_a_scan(bids_tree):
+    bids_tree.person("01", "CN")
+    folder = bids_tree.scan("sub-01_pet.nii.gz").parent
+    folder.rename(bids_tree.root / "store")
+    folder.symlink_to(bids_tree.root / "store")
+    found = find_bids(bids_tree.root, diagnosis_column="diagnosis")
+    assert (len(found.candidates), found.without_scan) == (1, [])
+
+
+def test_image_in_another_spelling_next_to_the_scan_is_skipped(bids_tree):
+    bids_tree.person("01", "CN")
+    bids_tree.scan("sub-01_pet.nii.gz").with_name("sub-01_peta.nii.gz").write_bytes(b"x")
+    _, rejected = find(bids_tree)
+    assert rejected["sub-01_peta.nii.gz"][0] == "skipped"
+
+
+def test_participant_without_a_scan_is_listed_and_unread_cells_are_counted(bids_tree):
+    bids_tree.person("01", "CN", age="seventy", sex="1")
+    bids_tree.person("02", "CN", age="n/a", sex="")
+    bids_tree.person("03", "AD")
+    for label in ("01", "02"):
+        bids_tree.scan(f"sub-{label}_pet.nii.gz")
+    found = find_bids(bids_tree.root, diagnosis_column="diagnosis")
+    assert found.without_scan == ["sub-03"]
+    assert not found.rejected
+    assert found.unread == {"age": 1, "sex": 1}
+
+
 class TestLinksOutOfTheDataset:
     """A table or sidecar that DVC would not version with the scans."""
 

@@ -45,6 +45,42 @@ def test_rows_without_path_or_subject_are_rejected(tmp_path):
     assert {item.kind for item in found.rejected} == {"unusable"}
 
 
+def test_numbers_of_a_spreadsheet_and_dates_without_an_order(tmp_path):
+    (tmp_path / "scans.csv").write_text(
+        "path,subject,session,diagnosis,age,sex,date\na.nii,1.0,2.0,CN,old,x,5/11/2021\nb.nii,1,10,CN,70,F,n/a\n"
+    )
+    found = find_folder(tmp_path)
+    assert [(scan.subject, scan.session, scan.date) for scan in found.candidates] == [
+        ("1", "2", ""),
+        ("1", "10", ""),
+    ]
+    assert found.unread == {"age": 1, "sex": 1, "date": 1}
+    assert find_folder(tmp_path, declared="day-first").candidates[0].date == "20211105"
+
+
+def test_images_without_a_row_are_listed(tmp_path, scan_file):
+    (tmp_path / "scans.csv").write_text(
+        "path,subject,session,diagnosis\na.nii,1,1,CN\npair.img,2,1,AD\nframes,3,1,AD\n"
+    )
+    for name in (
+        "a.nii",
+        "pair.img",
+        "pair.hdr",
+        "frames/1.nii",
+        "b.nii.zst",
+        "sub/c.NII",
+        "frames/x.hdr",
+        "d.nii.json",
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    rejected = find_folder(tmp_path).rejected
+    assert sorted(item.file.name for item in rejected) == ["b.nii.zst", "c.NII", "x.hdr"]
+    assert {(item.kind, item.reason) for item in rejected} == {
+        ("skipped", "not in scans.csv; add a row if it is a scan")
+    }
+
+
 def test_missing_columns_are_named(tmp_path):
     (tmp_path / "scans.csv").write_text("path,subject\na.nii,1\n")
     with pytest.raises(InputError, match="required the columns session, diagnosis; received path, subject"):

@@ -3,6 +3,8 @@
 import hashlib
 import math
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import nibabel as nib
@@ -20,6 +22,7 @@ from adpet.cohort.reader import (
     read_collection,
 )
 from adpet.cohort.scans import read_scans, require_usable, write_scans, write_table
+from adpet.cohort.summary import ingest_report, report_text
 from adpet.cohort.tables import Candidate, Findings
 from adpet.errors import InputError
 
@@ -96,6 +99,37 @@ class TestRejections:
         (folder / "2.nii").symlink_to(outside)
         self.check(flat, "frames", "unusable", "leads out of")
 
+    @pytest.mark.parametrize("store", ["annex", "parameter", "elsewhere"])
+    def test_link_into_a_store_is_followed_where_it_is_known(self, flat, scan_file, store):
+        project = flat.root.parent
+        folder = project / (".git/annex/objects" if store == "annex" else "shared")
+        key = scan_file(folder / "ab/cd/SHA256E-s9--ef.nii", 9)
+        flat.row("link.nii", "3", "AD").symlink_to(os.path.relpath(key, flat.root))
+        targets = [str(folder)] if store == "parameter" else []
+        found = read(flat.root, link_targets=targets)
+        assert len(found.scans) == 2 + (store != "elsewhere")
+        assert store != "elsewhere" or "cohort.link_targets" in reasons(found)["link.nii"][1]
+
+    @pytest.mark.dvc
+    @pytest.mark.parametrize("cache_dir", ["", "../outer-cache"])
+    @pytest.mark.parametrize("kind", ["symlink", "hardlink"])
+    def test_files_that_dvc_links_into_its_cache_are_the_collections(
+        self, flat, monkeypatch, kind, cache_dir
+    ):
+        before = read(flat.root)
+        monkeypatch.chdir(flat.root.parent)
+        settings = [("cache.type", kind), *([("cache.dir", cache_dir)] if cache_dir else [])]
+        for command in (
+            ["init", "--no-scm"], *(["config", *pair] for pair in settings), ["add", "collection"],
+            ["checkout", "--relink"],
+        ):  # fmt: skip
+            subprocess.run([sys.executable, "-m", "dvc", "-q", *command], check=True)
+        assert (flat.root / "ad.nii").is_symlink() == (kind == "symlink")
+        assert (flat.root / "ad.nii").stat().st_nlink > (kind == "hardlink")
+        found = read(flat.root)
+        assert found.rejected.empty
+        assert list(found.scans["content"]) == list(before.scans["content"])
+
     def test_link_inside_the_collection_is_followed(self, flat, scan_file):
         store = scan_file(flat.root / ".store" / "abc.nii", 9)
         flat.row("link.nii", "3", "AD").symlink_to(store)
@@ -127,6 +161,19 @@ class TestRejections:
         collection = read(flat.root)
         assert list(collection.scans["subject"]) == ["1", "2", "s"]
         assert len(collection.rejected) == 1
+
+    def test_person_in_three_spellings_is_one_subject_and_never_in_both_classes(self, flat):
+        for number, subject in enumerate(("S003", "S 003", "s003", "014", "14")):
+            flat.sound(f"{number}.nii", subject, "CN" if subject == "s003" else "AD", number, seed=5 + number)
+        found = read(flat.root)
+        assert found.scans["subject"].value_counts().to_dict() == {"1": 1, "2": 1, "14": 2}
+        assert sorted(found.spellings) == [["14", "014"], ["s003", "S003", "S 003"]]
+        assert {reason for _, reason in reasons(found).values()} == {
+            "subject s003 is AD in one scan and CN in another"
+        }
+        report = ingest_report(found)
+        assert "14 and 014: taken as one person" in report_text(report)
+        assert not any("014" in warning for warning in report["warnings"])
 
     def test_durations_that_do_not_fit_the_frames(self, bids_tree):
         bids_tree.json("pet.json", TracerName="FDG", FrameDuration=[300, 600, "x"])

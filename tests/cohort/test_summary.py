@@ -60,6 +60,28 @@ class TestReport:
             "scanner Siemens Biograph 64 TruePoint",
         ]
 
+    @pytest.mark.parametrize(
+        ("ad", "cn", "visits", "said"),
+        [
+            (20, 20, 3, []),
+            (
+                8,
+                80,
+                1,
+                ["only 8 AD subjects: an AUC of 0.9 is uncertain by 0.15", "80 CN and 8 AD: training weighs"],
+            ),
+            (3, 3, 1, ["only 3 AD subjects: an AUC of 0.9 is uncertain by 0.29"]),
+            (30, 30, 20, ["one subject has 20 of 79 scans"]),
+        ],
+    )
+    def test_small_or_lopsided_cohort_is_told_what_to_expect(self, ad, cn, visits, said):
+        rows = [row(n, "AD" if n < ad else "CN", age=70.0, sex="F", site="A") for n in range(ad + cn)]
+        rows += [row(0, "AD", str(visit), age=70.0, sex="F", site="A") for visit in range(2, visits + 1)]
+        warnings = ingest_report(Collection(scans_table(rows), rejected_table([])))["warnings"]
+        assert [text.startswith(words) for text, words in zip(warnings, said, strict=True)] == [True] * len(
+            said
+        )
+
     def test_report_is_json(self, report):
         assert json.loads(json.dumps(report, allow_nan=False)) == report
         json.dumps(ingest_report(Collection(scans_table([]), rejected_table([]))), allow_nan=False)

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from adpet.cohort.tables import (
     Candidate,
+    Table,
+    date_order,
     parse_age,
     parse_date,
     parse_sex,
@@ -34,6 +36,38 @@ class TestReadTable:
     def test_missing_file_is_named(self, tmp_path):
         with pytest.raises(InputError, match=r"gone\.csv: required, but not there"):
             read_table(tmp_path / "gone.csv")
+
+    @pytest.mark.parametrize(
+        ("name", "text", "cells"),
+        [
+            ("a.tsv", 'a\tb\n1\t"low dose\n2\tsee "\n', ["1", '"low dose', "2", 'see "']),
+            ("a.tsv", '"a"\t"b"\n"1"\t"x"\n', ["1", "x"]),
+            ("a.csv", 'a\tb\n1\t"low dose\n2\tx\n', ["1", '"low dose', "2", "x"]),
+            ("a.csv", 'a,b\n1,"low, dose"\n2,"x\ny"\n', ["1", "low, dose", "2", "x\ny"]),
+        ],
+    )
+    def test_quotes_mean_nothing_between_tabs_and_hold_a_cell_together_between_commas(
+        self, tmp_path, name, text, cells
+    ):
+        (tmp_path / name).write_text(text)
+        table = read_table(tmp_path / name)
+        assert [cell for row in table.rows for cell in row.values()] == cells
+        assert table.columns == ("a", "b")
+
+    @pytest.mark.parametrize(
+        ("text", "reason"),
+        [
+            ('id,note,dx\n3,"low dose,CN\n4,ok,CN\n5,see ",AD\n', "row 2: a quote is not closed"),
+            ('id,dx,note\r3,CN,"low\r4,AD,"\r', "row 2: a quote is not closed"),
+            ("id,note,dx\n3,low, dose,CN\n", "row 2: required 3 cells, as in the header; received 4"),
+            ("Dx,note,dx \n1,2,3\n", r"two columns have one name \(Dx and dx \)"),
+        ],
+    )
+    def test_table_whose_cells_would_move_to_another_row_or_column_is_refused(self, tmp_path, text, reason):
+        path = tmp_path / "a.csv"
+        path.write_text(text)
+        with pytest.raises(InputError, match=reason):
+            read_table(path)
 
     @pytest.mark.parametrize("content", [b"\xff\xfe\x00a", b"", b"\n\n"])
     def test_other_files_are_refused_in_one_line(self, tmp_path, content):
@@ -72,6 +106,37 @@ class TestDates:
     )
     def test_they_are_read_in_their_variants(self, text):
         assert parse_date(text) == "20210809"
+
+    @pytest.mark.parametrize(
+        ("dates", "declared", "order"),
+        [
+            (["5/11/2021", "13/5/2021"], "auto", "day-first"),
+            (["5/11/2021", "05.31.2021"], "auto", "month-first"),
+            (["5/11/2021", "2021-05-31", ""], "auto", "auto"),
+            (["5/11/2021"], "day-first", "day-first"),
+            (["5/11/2021", "31-05-2021"], "month-first", None),
+            (["31/5/2021", "5/31/2021"], "auto", None),
+        ],
+    )
+    def test_their_order_is_proven_by_the_column_or_declared(self, dates, declared, order):
+        table = Table(Path("a.csv"), ("Acq Date",), tuple({"acqdate": date} for date in dates))
+        if order is None:
+            with pytest.raises(InputError, match="required dates of one order"):
+                date_order(table, "acqdate", declared)
+        else:
+            assert date_order(table, "acqdate", declared) == order
+
+    @pytest.mark.parametrize(
+        ("order", "read"),
+        [
+            ("day-first", ["20211105", "20211231", "", "20210505"]),
+            ("month-first", ["20210511", "", "20211231", "20210505"]),
+            ("auto", ["", "20211231", "20211231", "20210505"]),
+        ],
+    )
+    def test_they_are_read_in_this_order_and_unknown_without_one(self, order, read):
+        texts = ("5/11/2021", "31.12.2021", "12-31-2021", "5/5/2021")
+        assert [parse_date(text, order) for text in texts] == read
 
     @pytest.mark.parametrize("text", ["", "August", "8/9/21", "20210809", "13/9/2021", "2021-02-30"])
     def test_impossible_date_is_unknown(self, text):

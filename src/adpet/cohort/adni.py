@@ -24,10 +24,12 @@ from adpet.cohort.adni_metadata import (
 )
 from adpet.cohort.tables import (
     FDG,
+    IMAGE,
     SKIPPED,
     UNKNOWN,
     UNUSABLE,
     Candidate,
+    DateOrder,
     Findings,
     Kind,
     parse_age,
@@ -68,14 +70,16 @@ def find_adni(
     table: Path | None = None,
     diagnosis_table: Path | None = None,
     levels: Sequence[str] = tuple(LEVELS),
+    declared: DateOrder = "auto",
+    link_targets: Sequence[str] = (),
 ) -> Findings:
     """List the FDG scans of an ADNI download.
 
     Without `table` the only collection CSV in `root` itself counts, else the XML files anywhere in it;
     `diagnosis_table` overrides the group; the wanted `levels` are in the order of preference.
     """
-    listing = _listing(root, table)
-    diagnoses = read_visit_diagnoses(diagnosis_table) if diagnosis_table else None
+    listing = _listing(root, table, declared, link_targets)
+    diagnoses = read_visit_diagnoses(diagnosis_table, declared=declared) if diagnosis_table else None
     findings = Findings()
     for file, reason in listing.strays:
         findings.reject(file, reason)
@@ -92,7 +96,10 @@ def find_adni(
         except InputError as error:
             findings.reject(image.path, str(error))
         else:
-            findings.candidates.append(_candidate(image, session, diagnosis))
+            findings.candidates.append(_candidate(image, session, diagnosis, findings))
+    for file in files_under(root, IMAGE):
+        if not NIFTI.fullmatch(file.name) and PTID.search(file.as_posix()):
+            findings.reject(file, "its ending is not read; decompress it, or convert it to NIfTI (.nii.gz)")
     return findings
 
 
@@ -135,8 +142,8 @@ def files_by_image(root: Path, listing: Listing, findings: Findings) -> dict[str
             if other.parent != file.parent or other.name.lower().removesuffix(".gz") == name
         )
         if copied := next(repeated, None):
-            where = "beside it" if file.parent == copied.parent else "in another folder"
-            findings.reject(file, f"a copy of {copied.name} {where}", SKIPPED)
+            where = "the same folder" if file.parent == copied.parent else "another folder"
+            findings.reject(file, f"a copy of {copied.name} in {where}", SKIPPED)
         else:
             files[number].append(file)
     return files
@@ -157,8 +164,12 @@ class _Image:
     @property
     def date(self) -> str:
         """Acquisition date, YYYYMMDD, of description or folder."""
+        return self.facts.date or self.folder_date
+
+    @property
+    def folder_date(self) -> str:
         found = (ACQUISITION.fullmatch(part) for file in self.files for part in file.parts)
-        return self.facts.date or next((parse_date(match[1]) for match in found if match), "")
+        return next((parse_date(match[1]) for match in found if match), "")
 
     @property
     def level(self) -> str:
@@ -196,7 +207,7 @@ def _why_unwanted(image: _Image, root: Path, source: str, levels: Sequence[str])
     reasons: tuple[tuple[bool, str, Kind], ...] = (
         (facts.modality.upper() not in {PET, ""}, f"modality {facts.modality} is not PET", SKIPPED),
         (not facts.description, f"{source}: no description tells its tracer and level; fill it in", UNUSABLE),
-        (not image.level, f"{described} is none of FDG", SKIPPED),
+        (not image.level, f"{described} is not that of an FDG image", SKIPPED),
         (
             tracer_of(facts) != FDG,
             f"{source}: tracer {facts.tracer}, but {described} of FDG; mend it",
@@ -226,30 +237,35 @@ def _best_image(
     )
     number = best.facts.number
     for other in others:
-        if other.files:
+        if other.files and not (best.date or best.facts.visit):
+            reason = (
+                f"neither date nor visit tells it from image I{number} of {best.facts.subject}; fill one in"
+            )
+            findings.reject(other.path, reason)
+        elif other.files:
             findings.reject(other.path, f"another processing level or copy of image I{number}", SKIPPED)
     if not best.files:
         findings.reject(
             root / f"I{number}", f"described in {listing.source}, but not there; download it again"
         )
         return None
-    if problem := _problem_with_frames(best):
+    if problem := _problem_with_frames(best) or _problem_with_date(best, listing.source):
         findings.reject(best.path, problem)
         return None
     return best
 
 
-def _listing(root: Path, table: Path | None) -> Listing:
+def _listing(root: Path, table: Path | None, declared: DateOrder, link_targets: Sequence[str]) -> Listing:
     if table is not None:
-        return read_collection_table(table)
+        return read_collection_table(table, declared=declared)
     found = [path for path in sorted(root.glob("*.csv")) if is_collection_table(path)]
     if len(found) > 1:
         names = ", ".join(path.name for path in found)
         raise InputError(f"{root}: required one collection CSV; received {names}; set cohort.table")
     if found:
-        require_inside(found[0], root)
-        return read_collection_table(found[0])
-    listing = read_xml_files(root)
+        require_inside(found[0], root, link_targets)
+        return read_collection_table(found[0], declared=declared)
+    listing = read_xml_files(root, link_targets)
     if not listing.images and not listing.problems:
         raise InputError(
             f"{root}: required ADNI's collection CSV (with {', '.join(REQUIRED)}) in it, or its XML files; "
@@ -267,6 +283,12 @@ def _problem_with_frames(image: _Image) -> str:
     if shared_folder(image.files) is None:
         return f"{number} frames lie in one folder with other images; give them a folder of their own"
     return ""
+
+
+def _problem_with_date(image: _Image, source: str) -> str:
+    if image.folder_date in {"", image.date}:
+        return ""
+    return f"{source} says {image.date}, the path {image.folder_date}; mend one, or set cohort.date_order"
 
 
 def _scan_path(files: Sequence[Path]) -> Path | None:
@@ -292,14 +314,14 @@ def _diagnosis(image: _Image, diagnoses: VisitDiagnoses | None, findings: Findin
     return diagnoses.at(facts.subject, visit=facts.visit, day=image.date)
 
 
-def _candidate(image: _Image, session: str, diagnosis: str) -> Candidate:
+def _candidate(image: _Image, session: str, diagnosis: str, findings: Findings) -> Candidate:
     return Candidate(
         file=image.path,
         subject=image.facts.subject,
         session=session,
         diagnosis=diagnosis,
-        age=parse_age(image.facts.age),
-        sex=parse_sex(image.facts.sex),
+        age=findings.parse("age", parse_age, image.facts.age),
+        sex=findings.parse("sex", parse_sex, image.facts.sex),
         site=image.facts.subject[:3],
         level=image.level,
         date=image.date,

@@ -10,11 +10,21 @@ from typing import Final
 from xml.etree.ElementTree import Element, ParseError, TreeBuilder, XMLParser
 from xml.parsers.expat import ErrorString
 
-from adpet.cohort.tables import Table, parse_date, plain, read_table, require_columns
+from adpet.cohort.tables import (
+    DateOrder,
+    Table,
+    date_order,
+    parse_date,
+    plain,
+    read_table,
+    require_columns,
+    require_inside,
+    table_columns,
+)
 from adpet.errors import InputError
 
 PTID: Final = re.compile(r"(?<!\d)\d{3}_S_\d{4,5}(?!\d)")
-IMAGE_ID: Final = re.compile(r"[ID]?(\d+)", re.IGNORECASE)
+IMAGE_ID: Final = re.compile(r"[ID]?(\d+)(?:\.0*)?", re.IGNORECASE)
 
 # Two descriptions of one image must agree in these: label, scan and time follow from them.
 DECIDING: Final = ("subject", "group", "modality", "description", "date", "tracer")
@@ -38,7 +48,7 @@ REQUIRED: Final = (IMAGE, SUBJECT, GROUP, DESCRIPTION)
 NUMBERS: Final = {1: "CN", 2: "MCI", 3: "Dementia"}
 NUMBER: Final = re.compile(r"(-?\d+)(?:\.0*)?")
 # The number at a PTID's end, which other tables call RID.
-RID: Final = re.compile(r"(?:\d{3}_S_)?0*(\d+)(?:\.0*)?")
+RID: Final = re.compile(r"(?:\d{3}_?S_?)?0*(\d+)(?:\.0*)?", re.IGNORECASE)
 
 DIAGNOSIS_COLUMNS: Final = {
     "PTID": ("ptid", "subjectid", "subject"),
@@ -46,8 +56,11 @@ DIAGNOSIS_COLUMNS: Final = {
     "VISCODE": ("viscode",),
     "VISCODE2": ("viscode2",),
     "EXAMDATE": ("examdate", "visdate"),
-    "DIAGNOSIS": ("diagnosis", "dx", "dxcurren"),
 }
+# Diagnoses of all phases: ADNI 3 and later, GO and 2, 1 (ADNI's data dictionary of DXSUM).
+DIAGNOSIS_VARIANTS: Final = ("diagnosis", "dx", "dxchange", "dxcurren")
+# DXCHANGE tells a change too; its last digit's meaning is the diagnosis afterwards.
+CHANGES: Final = NUMBERS | {4: "MCI", 5: "Dementia", 6: "Dementia", 7: "CN", 8: "MCI", 9: "CN"}
 # Half a year: exams are a year apart, and of two diagnoses the nearer one holds.
 MAX_DAYS: Final = 180
 
@@ -134,16 +147,17 @@ class VisitDiagnoses:
         return diagnoses[0]
 
 
-def read_collection_table(path: Path) -> Listing:
+def read_collection_table(path: Path, *, declared: DateOrder = "auto") -> Listing:
     """Read the images of a collection CSV."""
     table = read_table(path)
     spellings = {column: _spelling(table, column) for column in COLUMN_VARIANTS}
     missing = [column for column in REQUIRED if not spellings[column]]
     require_columns(table, missing, hint="download the CSV of the collection from the archive")
     listing = Listing(path.name)
+    order = _order(table, spellings["Acq Date"], declared)
     for cells in table.rows:
         row = {column: plain(cells.get(key, "")) for column, key in spellings.items()}
-        image, day = row.pop(IMAGE), parse_date(row.pop("Acq Date"))
+        image, day = row.pop(IMAGE), parse_date(row.pop("Acq Date"), order)
         if number := image_number(image):
             facts = {column.lower(): cell for column, cell in row.items()}
             listing.add(ImageFacts(number, date=day, **facts))
@@ -156,19 +170,19 @@ def read_collection_table(path: Path) -> Listing:
 def is_collection_table(path: Path) -> bool:
     """True if a CSV has the archive's columns."""
     try:
-        table = read_table(path)
+        table = Table(path, table_columns(path), ())
     except InputError:
         return False
     return all(_spelling(table, column) for column in REQUIRED)
 
 
-def read_xml_files(root: Path) -> Listing:
+def read_xml_files(root: Path, link_targets: Sequence[str] = ()) -> Listing:
     """Read all XML files; broken ones affect their own image."""
     listing = Listing("the XML files")
     broken: list[tuple[Path, str]] = []
     for path in files_under(root, XML):
         try:
-            _require_inside(path, root)
+            require_inside(path, root, link_targets)
             for facts in _described(_parse(path)):
                 listing.add(facts)
         except InputError as error:
@@ -184,20 +198,25 @@ def read_xml_files(root: Path) -> Listing:
     return listing
 
 
-def read_visit_diagnoses(path: Path) -> VisitDiagnoses:
+def read_visit_diagnoses(path: Path, *, declared: DateOrder = "auto") -> VisitDiagnoses:
     """Read a table of diagnoses by visit, without empty ones."""
     table = read_table(path)
     keys = {column: next(filter(table.has, variants), "") for column, variants in DIAGNOSIS_COLUMNS.items()}
-    groups = (("PTID", "RID"), ("VISCODE", "VISCODE2", "EXAMDATE"), ("DIAGNOSIS",))
+    told = [column for column in DIAGNOSIS_VARIANTS if table.has(column)]
+    groups = (("PTID", "RID"), ("VISCODE", "VISCODE2", "EXAMDATE"))
     missing = [" or ".join(group) for group in groups if not any(keys[column] for column in group)]
+    missing += [] if told else ["DIAGNOSIS"]
     require_columns(table, missing, hint="set cohort.diagnosis_table to ADNI's DXSUM")
     exams: dict[str, list[Exam]] = {}
+    order = _order(table, keys["EXAMDATE"], declared)
     for cells in table.rows:
         row = {column: plain(cells.get(key, "")) for column, key in keys.items()}
-        rid, diagnosis = _rid(row["PTID"]) or _rid(row["RID"]), _in_words(row["DIAGNOSIS"], path)
-        if rid and diagnosis:
-            codes = frozenset({row["VISCODE"].casefold(), row["VISCODE2"].casefold()} - {""})
-            exams.setdefault(rid, []).append(Exam(codes, parse_date(row["EXAMDATE"]), diagnosis))
+        rid = _rid(row["PTID"]) or _rid(row["RID"])
+        codes = frozenset({row["VISCODE"].casefold(), row["VISCODE2"].casefold()} - {""})
+        # Columns that contradict one another are two diagnoses of the visit.
+        for diagnosis in {_in_words(plain(cells.get(column, "")), path, column) for column in told} - {""}:
+            if rid:
+                exams.setdefault(rid, []).append(Exam(codes, parse_date(row["EXAMDATE"], order), diagnosis))
     return VisitDiagnoses(path.name, exams)
 
 
@@ -223,11 +242,6 @@ class _NoDoctype(TreeBuilder):
 
     def doctype(self, name: str, pubid: str | None, system: str | None) -> None:  # noqa: ARG002
         raise InputError("required XML without a document type; received one; download the file again")
-
-
-def _require_inside(path: Path, root: Path) -> None:
-    if not path.resolve().is_relative_to(root.resolve()):
-        raise InputError(f"leads out of {root} by a link; put the file itself there")
 
 
 def _parse(path: Path) -> Element:
@@ -313,13 +327,21 @@ def _rid(subject: str) -> str:
     return match[1] if match else ""
 
 
-def _in_words(diagnosis: str, path: Path) -> str:
-    number = NUMBER.fullmatch(diagnosis)
+def _order(table: Table, key: str, declared: DateOrder) -> DateOrder:
+    """Return a column's order of dates, else ADNI's own."""
+    order = date_order(table, key, declared)
+    return "month-first" if order == "auto" else order
+
+
+def _in_words(diagnosis: str, path: Path, column: str) -> str:
+    number, numbers = NUMBER.fullmatch(diagnosis), CHANGES if column == "dxchange" else NUMBERS
     if not number:
-        return diagnosis
+        # "Conversion: MCI to Dementia" and "Stable: NL to NL" are diagnoses afterwards.
+        word = diagnosis if column == "diagnosis" else diagnosis.rpartition(" to ")[2]
+        return "CN" if word == "NL" else word
     if int(number[1]) < 0:
         return ""
-    if int(number[1]) not in NUMBERS:
-        meanings = ", ".join(f"{value} ({word})" for value, word in NUMBERS.items())
+    if int(number[1]) not in numbers:
+        meanings = ", ".join(f"{value} ({word})" for value, word in numbers.items())
         raise InputError(f"{path}: required as diagnosis {meanings} or a word; received {diagnosis}; mend it")
-    return NUMBERS[int(number[1])]
+    return numbers[int(number[1])]

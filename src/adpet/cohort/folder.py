@@ -3,11 +3,20 @@
 Its paths are relative to the folder; one may name a folder with the frames of one image.
 """
 
+import os
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
+from adpet.cohort.adni_metadata import files_under
+from adpet.cohort.identity import without_decimals
 from adpet.cohort.tables import (
+    IMAGE,
+    SKIPPED,
     Candidate,
+    DateOrder,
     Findings,
+    date_order,
     parse_age,
     parse_date,
     parse_sex,
@@ -16,21 +25,25 @@ from adpet.cohort.tables import (
     require_columns,
     require_inside,
 )
+from adpet.imaging.nifti import scan_files
 
 TABLE = "scans.csv"
 REQUIRED = ("path", "subject", "session", "diagnosis")
 
 
-def find_folder(root: Path, *, table: Path | None = None) -> Findings:
+def find_folder(
+    root: Path, *, table: Path | None = None, declared: DateOrder = "auto", link_targets: Sequence[str] = ()
+) -> Findings:
     """List the scans of a CSV, by default ``scans.csv``."""
     if table is None:
-        require_inside(root / TABLE, root)
+        require_inside(root / TABLE, root, link_targets)
     listing = read_table(table or root / TABLE)
     require_columns(listing, REQUIRED, hint="age, sex, site, scanner and date may be added")
     findings = Findings()
+    day = partial(parse_date, order=date_order(listing, "date", declared))
     for row in listing.rows:
         file = root / row["path"]
-        subject = plain(row["subject"])
+        subject = without_decimals(plain(row["subject"]))
         if not row["path"]:
             findings.reject(listing.path, f"a row of subject {subject or 'unknown'} has no path; fill it in")
         elif not subject:
@@ -41,11 +54,17 @@ def find_folder(root: Path, *, table: Path | None = None) -> Findings:
                     file=file,
                     subject=subject,
                     **{
-                        name: plain(row.get(name, "")) for name in ("session", "diagnosis", "site", "scanner")
+                        name: without_decimals(plain(row.get(name, "")))
+                        for name in ("session", "diagnosis", "site", "scanner")
                     },
-                    age=parse_age(row.get("age", "")),
-                    sex=parse_sex(row.get("sex", "")),
-                    date=parse_date(row.get("date", "")),
+                    age=findings.parse("age", parse_age, row.get("age", "")),
+                    sex=findings.parse("sex", parse_sex, row.get("sex", "")),
+                    date=findings.parse("date", day, row.get("date", "")),
                 )
             )
+    paths = [root / row["path"] for row in listing.rows if row["path"]]
+    listed = {os.path.realpath(part) for path in paths for part in scan_files(path)}
+    for file in files_under(root, IMAGE):
+        if os.path.realpath(file) not in listed:
+            findings.reject(file, f"not in {listing.path.name}; add a row if it is a scan", SKIPPED)
     return findings

@@ -21,6 +21,7 @@ from typing import Any, Final, Literal, TextIO, TypeAlias
 
 from adpet.cohort import adni, bids, folder
 from adpet.cohort.adni import LEVELS
+from adpet.cohort.identity import unify_subjects
 from adpet.cohort.scans import (
     DIAGNOSES,
     Collection,
@@ -29,7 +30,17 @@ from adpet.cohort.scans import (
     scans_table,
     set_aside_conflicts,
 )
-from adpet.cohort.tables import SKIPPED, UNUSABLE, Candidate, Findings, Rejection, read_table
+from adpet.cohort.tables import (
+    SKIPPED,
+    UNUSABLE,
+    Candidate,
+    DateOrder,
+    Findings,
+    Rejection,
+    column_key,
+    require_inside,
+    table_columns,
+)
 from adpet.errors import InputError
 from adpet.imaging import nifti
 from adpet.imaging.nifti import natural_key, read_header, scan_files
@@ -66,6 +77,8 @@ def read_collection(
     diagnosis: Policy = "visit",
     diagnosis_table: Path | None = None,
     adni_level: Sequence[str] = tuple(LEVELS),
+    date_order: DateOrder = "auto",
+    link_targets: Sequence[str] = (),
     workers: int = 1,
     notes: Path | None = None,
     progress: Callable[..., Iterable[Any]] = lambda items, **_: items,
@@ -73,7 +86,8 @@ def read_collection(
     """Read all scans of a collection, and reject unusable files.
 
     Paths under the working directory are given relative to it. `diagnosis_map` gives AD or CN for the
-    collection's words, in any case; other diagnoses are skipped. With `notes`, the file index on disk, the
+    collection's words, in any case; other diagnoses are skipped. `link_targets` are folders that links may
+    lead to, as they may into DVC's cache. With `notes`, the file index on disk, the
     next call reads new and changed files alone. `progress` wraps the iterable of opened scans, and is called
     with it and ``total=``.
     """
@@ -87,20 +101,24 @@ def read_collection(
             f"cohort.diagnosis_table: required ADNI's layout; received {detected}, whose own tables tell the "
             "diagnosis of every visit; set it to null"
         )
+    options: dict[str, Any] = {"declared": date_order, "link_targets": link_targets}
     if detected == "adni":
-        found = adni.find_adni(root, table=table, diagnosis_table=diagnosis_table, levels=adni_level)
+        found = adni.find_adni(
+            root, table=table, diagnosis_table=diagnosis_table, levels=adni_level, **options
+        )
     elif detected == "bids":
-        found = bids.find_bids(root, diagnosis_column=diagnosis_column)
+        found = bids.find_bids(root, diagnosis_column=diagnosis_column, **options)
     else:
-        found = folder.find_folder(root, table=table)
+        found = folder.find_folder(root, table=table, **options)
     if not found.candidates and not found.rejected:
         raise InputError(
             f"{root}: required scans (.nii or .nii.gz); received none; check cohort.raw and cohort.layout"
         )
+    found, spellings = unify_subjects(found)
     settled = apply_policy(found, policy=diagnosis, diagnosis_map=diagnosis_map)
     to_open = _without_repeats(_with_diagnoses(settled, diagnosis_map, found), found)
     rows = []
-    outcomes = _index_inside(to_open, root, workers=workers, notes=notes)
+    outcomes = _index_inside(to_open, root, link_targets, workers=workers, notes=notes)
     for candidate, entry in zip(to_open, progress(outcomes, total=len(to_open)), strict=True):
         problem = entry.problem or _problem_with_durations(candidate.frame_seconds, entry.n_frames)
         if problem:
@@ -113,6 +131,9 @@ def read_collection(
             rejected_table([_rejected_row(rejection) for rejection in found.rejected]),
             tracers=dict(found.tracers),
             levels=dict(found.levels),
+            unread=dict(found.unread),
+            spellings=spellings,
+            without_scan=found.without_scan,
         )
     )
     check_scans(collection.scans)
@@ -122,7 +143,7 @@ def read_collection(
 def detect_layout(root: Path, *, table: Path | None = None) -> Layout:
     """Detect the layout of a collection, or of its table."""
     if table is not None:
-        return "folder" if read_table(table).has("path") else "adni"
+        return "folder" if "path" in map(column_key, table_columns(table)) else "adni"
     signs: dict[Layout, bool] = {
         "bids": (root / bids.PARTICIPANTS).is_file() or any(root.glob("sub-*/")),
         "folder": (root / folder.TABLE).is_file(),
@@ -296,23 +317,30 @@ def _without_repeats(candidates: Iterable[Candidate], found: Findings) -> list[C
 
 
 def _index_inside(
-    candidates: Sequence[Candidate], root: Path, *, workers: int, notes: Path | None
+    candidates: Sequence[Candidate],
+    root: Path,
+    link_targets: Sequence[str],
+    *,
+    workers: int,
+    notes: Path | None,
 ) -> Iterator[FileEntry]:
-    real_root = root.resolve()
-    problems = [_problem_with_place(candidate.file, root, real_root) for candidate in candidates]
+    problems = [_problem_with_place(candidate.file, root, link_targets) for candidate in candidates]
     inside = [candidate.file for candidate, problem in zip(candidates, problems, strict=True) if not problem]
     entries = index_files(inside, workers=workers, notes=notes)
     for problem in problems:
         yield FileEntry(problem=problem) if problem else next(entries)
 
 
-def _problem_with_place(file: Path, root: Path, real_root: Path) -> str:
+def _problem_with_place(file: Path, root: Path, link_targets: Sequence[str]) -> str:
     try:
         str(file).encode()
     except UnicodeEncodeError:
         return "its name is not valid UTF-8; rename it"
-    if not all(Path(os.path.realpath(part)).is_relative_to(real_root) for part in (file, *scan_files(file))):
-        return f"leads out of {root}, by its path or a link; put the file itself there"
+    try:
+        for part in {file, *scan_files(file)}:
+            require_inside(part, root, link_targets)
+    except InputError as error:
+        return str(error)
     if not file.exists():
         return "listed, but not there, or a link to nothing; check its name, or fetch it"
     return ""

@@ -47,12 +47,18 @@ REASONS_LISTED = 30
 
 @dataclass(frozen=True)
 class Collection:
-    """Used scans, rejected files, counts by tracer and level."""
+    """Used scans, rejected files, counts by tracer, level, unread column.
+
+    `spellings` are the ids of each person that has several, `without_scan` those of listed people.
+    """
 
     scans: pd.DataFrame
     rejected: pd.DataFrame
     tracers: Mapping[str, int] = field(default_factory=dict)
     levels: Mapping[str, int] = field(default_factory=dict)
+    unread: Mapping[str, int] = field(default_factory=dict)
+    spellings: Sequence[Sequence[str]] = ()
+    without_scan: Sequence[str] = ()
 
 
 def scans_table(rows: Sequence[Mapping[Any, Any]]) -> pd.DataFrame:

@@ -19,8 +19,14 @@ AGE_PARTS = 5
 MIN_AUC = 0.65
 MAX_P = 0.01
 SHUFFLES = 5000
+# A group of fewer subjects, and one of more times the other's, are warned of: what to expect of figures.
+FEW, LOPSIDED = 20, 3
 
 COLUMNS = 100
+# Without the ids, since warnings go into the report and the model card.
+SPELLINGS = (
+    "{} subjects have ids in several spellings, each taken as one person: see `spellings` in ingest.json"
+)
 # Most sites, scanners or levels that a line shows; widths of the columns.
 MOST_SHOWN = 4
 LABEL, GROUP = 9, 36
@@ -65,7 +71,14 @@ def ingest_report(collection: Collection) -> dict[str, Any]:
             }
             for factor in factors
         },
-        "warnings": [text for factor in factors for text in _warnings(factor)],
+        "warnings": [
+            *(text for factor in factors for text in _warnings(factor)),
+            *_expectations(collection.scans, subjects),
+            *(_unread(column, number) for column, number in sorted(collection.unread.items())),
+            *([SPELLINGS.format(len(collection.spellings))] if collection.spellings else []),
+        ],
+        "spellings": [list(group) for group in collection.spellings],
+        "without_scan": list(collection.without_scan),
     }
 
 
@@ -157,6 +170,35 @@ def _warnings(factor: Factor) -> Iterator[str]:
         yield f"{factor.name} {name} has subjects of one group alone: add the other group, or leave it out"
 
 
+def _expectations(scans: pd.DataFrame, subjects: pd.DataFrame) -> Iterator[str]:
+    """Say what a small or lopsided cohort allows."""
+    (few, rare), (many, frequent) = sorted((int((subjects["diagnosis"] == g).sum()), g) for g in DIAGNOSES)
+    visits = scans.groupby("subject").size()
+    if 0 < few < FEW:
+        yield (
+            f"only {few} {rare} subjects: an AUC of 0.9 is uncertain by {_auc_half_width(few, many):.2f} in "
+            "cross-validation, more so on a test set; each part of a split needs one (split.folds)"
+        )
+    if few and many > LOPSIDED * few:
+        yield (
+            f"{many} {frequent} and {few} {rare}: training weighs them alike (train.balance); "
+            f"accuracy is {many / (few + many):.0%} with {frequent} for all, so look at AUC and sensitivity"
+        )
+    if len(visits) and visits.max() > LOPSIDED * visits.median():
+        yield f"one subject has {visits.max()} of {visits.sum()} scans: it weighs as one (train.balance)"
+
+
+def _auc_half_width(ad: int, cn: int, auc: float = 0.9) -> float:
+    """Return half the 95 % interval (Hanley and McNeil 1982)."""
+    first, second = auc / (2 - auc) - auc**2, 2 * auc**2 / (1 + auc) - auc**2
+    return float(1.96 * np.sqrt((auc * (1 - auc) + (ad - 1) * first + (cn - 1) * second) / (ad * cn)))
+
+
+def _unread(column: str, number: int) -> str:
+    form = {"age": "years (75.3)", "sex": "F or M", "date": "YYYY-MM-DD, or set cohort.date_order"}[column]
+    return f"{column}: {number} cells could not be read and count as unknown; write {form}"
+
+
 def _found(report: Mapping[str, Any]) -> Iterator[str]:
     groups = ", ".join(f"{report['diagnosis'][name]['subjects']} {name}" for name in DIAGNOSES)
     by_visits = sorted(report["subjects_by_visits"].items(), key=lambda pair: int(pair[0]))
@@ -165,6 +207,12 @@ def _found(report: Mapping[str, Any]) -> Iterator[str]:
     yield from _line("scans", f"{report['scans']} used, of {report['subjects']} subjects ({groups})")
     yield from _line("visits", visits or "none")
     yield from _line("levels", _listed(used) + (f" (there are: {_listed(seen)})" if seen else ""))
+    if people := report["without_scan"]:
+        named = ", ".join([*people[:MOST_SHOWN], *(["..."] if len(people) > MOST_SHOWN else [])])
+        text = f"{len(people)} listed in participants.tsv without one ({named}): add it if there is one"
+        yield from _line("no scan", text)
+    for group in report["spellings"]:
+        yield from _line("one of", f"{' and '.join(group)}: taken as one person; spell the id in one way")
     if report["tracers"]:
         yield from _line("tracers", _listed(report["tracers"]))
 

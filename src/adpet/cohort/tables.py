@@ -3,14 +3,16 @@
 import csv
 import hashlib
 import math
+import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import date
+from functools import cache
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from adpet.errors import InputError
 
@@ -23,6 +25,17 @@ DELIMITERS = (",", ";", "\t")
 # "75", "75.3", "75,3", DICOM's "075Y", and "89+", which BIDS recommends for the oldest.
 AGE = re.compile(r"(\d{1,3}(?:[.,]\d+)?)\s*[Yy+]?")
 MAX_AGE_YEARS = 120
+
+ISO_DATE = re.compile(r"(\d{4})-(\d{1,2})-(\d{1,2})(?!\d)")
+# Day and month, in an order that the text alone does not tell if both are 12 or less.
+OTHER_DATE = re.compile(r"(\d{1,2})([/.-])(\d{1,2})\2(\d{4})(?!\d)")
+DateOrder = Literal["auto", "month-first", "day-first"]
+
+MONTHS = 12
+
+
+# What looks like an image, read or not.
+IMAGE: Final = re.compile(r"(?i)[^.].*\.(nii|img|hdr|mgh|mgz|mnc|v|dcm|ima)(\.(?!json|tsv|txt|md5)\w+)?")
 
 FDG: Final = "FDG"
 # Name of a tracer that no table gives.
@@ -94,7 +107,8 @@ class Findings:
     """Candidates and rejections that a reader found.
 
     `tracers` counts the files of each tracer, `levels` the FDG images of each processing level, used or not.
-    `diagnoses` are those that tables give a subject at any visit, with and without a scan.
+    `diagnoses` are those that tables give a subject at any visit, with and without a scan; `unread` counts
+    the cells of candidates by column that hold no age, sex or date; `without_scan` are listed participants.
     """
 
     candidates: list[Candidate] = field(default_factory=list)
@@ -102,6 +116,15 @@ class Findings:
     tracers: Counter[str] = field(default_factory=Counter)
     levels: Counter[str] = field(default_factory=Counter)
     diagnoses: dict[str, set[str]] = field(default_factory=dict)
+    unread: Counter[str] = field(default_factory=Counter)
+    without_scan: list[str] = field(default_factory=list)
+
+    def parse(self, column: str, parser: Callable[[str], Any], text: str) -> Any:
+        """Parse a cell; count it if that fails."""
+        value = parser(text)
+        if plain(text) and (value == "" or value != value):  # noqa: PLR0124 - NaN
+            self.unread[column] += 1
+        return value
 
     def reject(self, file: Path, reason: str, kind: Kind = UNUSABLE) -> None:
         """Reject one file."""
@@ -109,28 +132,58 @@ class Findings:
 
 
 def read_table(path: Path) -> Table:
-    """Read a CSV or TSV file, short rows padded."""
+    """Read a CSV or TSV file, short rows padded.
+
+    Tabs separate as in BIDS, without quoting. A quote left open, a row with more cells than the header or two
+    columns of one name would give a scan another one's facts: they are refused.
+    """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             first = file.readline()
             file.seek(0)
-            lines = list(csv.reader(file, delimiter=_delimiter(path, first)))
+            delimiter = _delimiter(path, first)
+            plain_cells = csv.reader(file, delimiter=delimiter, quoting=csv.QUOTE_NONE)
+            lines = list(plain_cells if delimiter == "\t" else csv.reader(file, delimiter=delimiter))
     except FileNotFoundError as error:
         raise InputError(f"{path}: required, but not there; check the path") from error
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: required a table in UTF-8; received: {reason}; save it again") from error
+    if delimiter == "\t":
+        # R and spreadsheets put quotes around whole cells all the same.
+        lines = [[re.sub(r'^\s*"([^"]*)"\s*$', r"\1", cell) for cell in cells] for cells in lines]
     if not lines or not any(map(str.strip, lines[0])):
         raise InputError(f"{path}: required a first line with the names of the columns; it is empty")
     keys = [column_key(name) for name in lines[0]]
+    _check_cells(path, lines, keys, delimiter)
     rows = (_row(keys, cells) for cells in lines[1:] if any(map(str.strip, cells)))
     return Table(path, tuple(name.strip() for name in lines[0]), tuple(rows))
 
 
-def require_inside(path: Path, root: Path) -> None:
-    """Refuse a file outside of its collection, links resolved."""
-    if not path.resolve().is_relative_to(root.resolve()):
-        raise InputError(f"{path.name} leads out of {root}, by its path or a link; put the file itself there")
+def table_columns(path: Path) -> tuple[str, ...]:
+    """Read the names of a table's columns."""
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            first = file.readline()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: required a table in UTF-8; it cannot be read; check the path") from error
+    return tuple(next(csv.reader([first], delimiter=_delimiter(path, first)), ()))
+
+
+def require_inside(path: Path, root: Path, link_targets: Sequence[str] = ()) -> None:
+    """Refuse a file outside of its collection, links resolved.
+
+    Links may lead to `link_targets`, into DVC's cache and into git-annex.
+    """
+    # Not Path.resolve, which raises for a link to itself.
+    real = Path(os.path.realpath(path))
+    if not real.is_relative_to(os.path.realpath(root)) and not any(
+        real.is_relative_to(folder) for folder in _link_stores(root.absolute(), tuple(link_targets))
+    ):
+        raise InputError(
+            f"{path.name} leads out of {root}, by its path or a link; put the file itself there, or name the "
+            "link's folder in cohort.link_targets"
+        )
 
 
 def require_columns(table: Table, columns: Iterable[str], *, hint: str) -> None:
@@ -169,11 +222,35 @@ def parse_sex(text: str) -> str:
     return "M" if word in {"m", "male", "man"} else ""
 
 
-def parse_date(text: str) -> str:
-    """Return ``8/10/2021`` or ``2021-08-10`` as ``20210810``, else ``""``."""
-    if match := re.match(r"(\d{1,2})/(\d{1,2})/(\d{4})(?!\d)", text.strip()):
-        month, day, year = map(int, match.groups())
-    elif match := re.match(r"(\d{4})-(\d{1,2})-(\d{1,2})(?!\d)", text.strip()):
+def date_order(table: Table, key: str, declared: DateOrder = "auto") -> DateOrder:
+    """Return the order of a column's dates, proven or declared.
+
+    A day above 12 proves it, also against what is `declared`, which is then refused; ``auto`` is neither.
+    """
+    dates = [match for row in table.rows if (match := OTHER_DATE.match(row.get(key, "").strip()))]
+    proven: set[DateOrder] = set() if declared == "auto" else {declared}
+    proven |= {"day-first" for match in dates if int(match[1]) > MONTHS}
+    proven |= {"month-first" for match in dates if int(match[3]) > MONTHS}
+    if len(proven) > 1:
+        raise InputError(
+            f"{table.path}: column {key}: required dates of one order; day first and month first, in the "
+            "cells or by cohort.date_order; write all as YYYY-MM-DD"
+        )
+    return proven.pop() if proven else "auto"
+
+
+def parse_date(text: str, order: DateOrder = "month-first") -> str:
+    """Return ``8/10/2021`` or ``2021-08-10`` as ``20210810``, else ``""``.
+
+    With the order ``auto``, ``8/10/2021`` is unknown and ``13/10/2021`` is not.
+    """
+    if match := OTHER_DATE.match(text.strip()):
+        month, day, year = int(match[1]), int(match[3]), int(match[4])
+        if order == "day-first" or (order == "auto" and month > MONTHS):
+            month, day = day, month
+        elif order == "auto" and day <= MONTHS and month != day:
+            return ""
+    elif match := ISO_DATE.match(text.strip()):
         year, month, day = map(int, match.groups())
     else:
         return ""
@@ -212,3 +289,32 @@ def _row(keys: list[str], cells: list[str]) -> dict[str, str]:
     for index, key in enumerate(keys):
         row.setdefault(key, cells[index].strip() if index < len(cells) else "")
     return row
+
+
+def _check_cells(path: Path, lines: list[list[str]], keys: list[str], delimiter: str) -> None:
+    twice = [name for name, key in zip(lines[0], keys, strict=True) if key and keys.count(key) > 1]
+    if twice:
+        raise InputError(f"{path}: two columns have one name ({' and '.join(twice)}); remove or rename one")
+    for number, cells in enumerate(lines, start=1):
+        if any(map(str.strip, cells[len(keys) :])):
+            raise InputError(
+                f"{path}: row {number}: required {len(keys)} cells, as in the header; received {len(cells)}; "
+                "put quotes around text with separators"
+            )
+        if any(len(cell.splitlines()) > 1 and delimiter in cell for cell in cells):
+            raise InputError(f"{path}: row {number}: a quote is not closed and takes other rows in; close it")
+
+
+@cache
+def _link_stores(root: Path, link_targets: tuple[str, ...]) -> tuple[Path, ...]:
+    """Return the folders that links may lead to, resolved."""
+    # Half a second, which a collection without links does not pay.
+    from dvc.config import Config
+
+    folders = [Path(target) for target in link_targets]
+    for parent in {*root.parents, *root.resolve().parents, root}:
+        folders.append(parent / ".git/annex/objects")
+        if (parent / ".dvc").is_dir():
+            cache_dir = Config(str(parent / ".dvc"))["cache"].get("dir")
+            folders.append(Path(cache_dir) if cache_dir else parent / ".dvc/cache")
+    return tuple(folder.resolve() for folder in folders if folder.is_dir())

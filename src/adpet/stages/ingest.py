@@ -7,6 +7,7 @@ from adpet import paths
 from adpet.cohort.reader import read_collection
 from adpet.cohort.scans import require_usable, write_scans, write_table
 from adpet.cohort.summary import ingest_report, report_text
+from adpet.cohort.tables import require_inside
 from adpet.errors import InputError
 from adpet.parallel import progress
 from adpet.params import Params
@@ -23,23 +24,25 @@ def run(params: Params) -> None:
     collection = read_collection(
         raw,
         layout=cohort.layout,
-        table=_table_inside(raw, "table", cohort.table),
+        table=_table_inside(params, "table", cohort.table),
         diagnosis_column=cohort.diagnosis_column,
         diagnosis_map=cohort.diagnosis_map,
         diagnosis=cohort.diagnosis,
-        diagnosis_table=_table_inside(raw, "diagnosis_table", cohort.diagnosis_table),
+        diagnosis_table=_table_inside(params, "diagnosis_table", cohort.diagnosis_table),
         adni_level=cohort.adni_level,
+        date_order=cohort.date_order,
+        link_targets=cohort.link_targets,
         workers=params.compute.workers,
         notes=paths.INGEST_NOTES,
         progress=partial(progress, label="ingest", unit="file"),
     )
-    # Written first: the error of `require_usable` sends the reader to it.
+    # Written and told first: the error of `require_usable` sends the reader to them.
     write_table(paths.REJECTED, collection.rejected)
+    report = ingest_report(collection)
+    print(report_text(report))
     require_usable(collection, max_rejected_fraction=cohort.max_rejected_fraction)
     write_scans(paths.SCANS, collection.scans)
-    report = ingest_report(collection)
     write_json(paths.INGEST, report)
-    print(report_text(report))
 
 
 def _require_lab_remote(raw: Path) -> None:
@@ -56,12 +59,16 @@ def _require_lab_remote(raw: Path) -> None:
             )
 
 
-def _table_inside(raw: Path, key: str, name: str | None) -> Path | None:
+def _table_inside(params: Params, key: str, name: str | None) -> Path | None:
     """Return the path of a table inside of the collection."""
+    raw = Path(params.cohort.raw)
     table = raw / name if name else None
-    if table and not table.resolve().is_relative_to(raw.resolve()):
+    try:
+        if table:
+            require_inside(table, raw, params.cohort.link_targets)
+    except InputError as error:
         raise InputError(
             f"params.yaml: cohort.{key}: required a path inside cohort.raw ({raw}), so that DVC versions "
             f"it with the scans; received {name}; move the file there"
-        )
+        ) from error
     return table
