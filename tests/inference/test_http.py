@@ -75,7 +75,7 @@ def test_age_and_maps_are_those_of_predict(sent, model, small_scans):
 
 @pytest.mark.parametrize(("scans", "age"), [(1, 300.0), (2, 70.0)])
 def test_impossible_age_or_one_for_several_scans_is_refused(sent, model, scans, age):
-    with pytest.raises(InputError, match="^age: required .*; received"):
+    with pytest.raises(InputError, match=r"^age: required .*; received"):
         answer_encoded(sent[:scans], model, Limits(), age=age)
 
 
