@@ -127,19 +127,15 @@ def answer_html(answer: Answer, model: ExportedModel) -> str:
 
 
 def unusual_text(document: Mapping[str, Any]) -> str:
-    """Return regions with an unusual z, and the age compared at."""
+    """Return the unusual regions, and the age they are compared at."""
     at, age = document["compared_at_age"], document["age"]
-    compared = "" if at is None else f"at age {at:.0f}"
-    if age is None and at is not None:
+    compared = "without regard to age" if at is None else f"at age {at:.0f}"
+    if at is not None and age is None:
         compared += ", the healthy people's mean, as no age was given"
-    elif age is not None and at != age:
-        compared = (
-            "without regard to age"
-            if at is None
-            else f"{compared}, the nearest to {age:g} that healthy people have"
-        )
-    regions = ", ".join(f"{row['name']} ({row['z']:+.1f})" for row in document["unusual"]) or "none"
-    return f"{regions}{f' ({compared})' if compared else ''}"
+    elif at != age and at is not None:
+        compared += f", the nearest to {age:g} that healthy people have"
+    regions = ", ".join(f"{row['name']} ({row['z']:+.1f})" for row in document["unusual"])
+    return f"{regions or 'none'}; compared {compared}"
 
 
 def section_pictures(slices: npt.NDArray[np.uint8], maps: Array, scale: Mapping[str, Any]) -> list[str]:

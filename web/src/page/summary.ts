@@ -8,7 +8,7 @@ import { colourOf } from "./colours";
 import { SIDES } from "./controls";
 import { figure, percent, signed } from "./dom";
 import { paintSection, sidesOf, type Axis, type Scene } from "./sections";
-import { interpretationOf, LEAKY, unusualIn } from "./tables";
+import { comparedIn, interpretationOf, LEAKY } from "./tables";
 
 const [WIDTH, HEIGHT, MARGIN] = [1200, 1180, 48];
 const [INK, QUIET, WHITE] = ["#17212b", "#566573", "#ffffff"];
@@ -137,7 +137,7 @@ function drawSlices(sheet: Sheet, { slices }: Answer): void {
 function drawRegions(sheet: Sheet, answer: Answer): void {
   const { regions } = answer;
   const columns = [378, 468, 578];
-  sheet.write(unusualIn(answer), MARGIN, 782, { colour: QUIET, widest: RIGHT - MARGIN });
+  sheet.write(`compared ${comparedIn(answer)}`, MARGIN, 832, { size: 13, colour: QUIET, widest: 250 });
   sheet.head("Regions with the lowest uptake against CN", MARGIN, 812);
   ["uptake", "z", "share of CAM"].forEach((text, n) =>
     sheet.write(text, columns[n]!, 836, { size: 13, colour: QUIET, align: "right" }),

@@ -67,15 +67,16 @@ export function interpretationOf({ answer, coverage, likelihood_ratio: ratio }: 
 }
 
 /** Write the unusual regions and the age that they are compared at in words. */
-export function unusualIn({ age, compared_at_age: at, unusual }: Comparison): string {
-  const regions = unusual.map(({ name, z }) => `${name} (${z > 0 ? "+" : ""}${signed(z, 1)})`).join(", ");
-  const compared = [
-    at === null ? "" : `at age ${at.toFixed(0)}`,
-    age === null && at !== null ? ", the healthy people's mean, as no age was given" : "",
-    age !== null && at !== null && at !== age ? `, the nearest to ${age} that healthy people have` : "",
-    age !== null && at === null ? "without regard to age" : "",
-  ].join("");
-  return `Unusual regions, with z: ${regions || "none"}${compared && ` (${compared})`}.`;
+export function unusualIn(comparison: Comparison): string {
+  const regions = comparison.unusual.map(({ name, z }) => `${name} (${z > 0 ? "+" : ""}${signed(z, 1)})`);
+  return `Unusual regions, with z: ${regions.join(", ") || "none"}; compared ${comparedIn(comparison)}.`;
+}
+
+/** Write the age that a scan is compared at in words. */
+export function comparedIn({ age, compared_at_age: at }: Comparison): string {
+  if (at === null) return "without regard to age";
+  if (age === null) return `at age ${at.toFixed(0)}, the healthy people's mean, as no age was given`;
+  return `at age ${at.toFixed(0)}${at === age ? "" : `, the nearest to ${age} that healthy people have`}`;
 }
 
 /** Make a field for the share of AD among those scanned, and the probability at it. */
