@@ -502,7 +502,7 @@ class Norms(Contract):
 
 
 class MapScale(Contract):
-    """Name and colours of a map, the same for every scan."""
+    """Name and colours of a map, for every scan."""
 
     title: str
     unit: str

@@ -380,7 +380,7 @@ def pattern_share(table: pd.DataFrame, name: str) -> dict[str, float]:
 
 
 def outside_share(ad: Sequence[Map], cn: Sequence[Map], brain: Mask) -> float:
-    """Return the share of AD minus CN from outside the brain.
+    """Return the share of AD minus CN outside the brain.
 
     `ad` and `cn` are scans' integrated gradients, (n, h, w), whose sum is the log-odds of AD relative to the
     mean healthy scan. Their sums in and outside of `brain` are averaged over AD and over CN scans: a network
@@ -396,7 +396,7 @@ def outside_share(ad: Sequence[Map], cn: Sequence[Map], brain: Mask) -> float:
 
 
 def alarms_of(outside: float) -> list[str]:
-    """Return an alarm if pixels outside the brain tell AD from CN."""
+    """Return an alarm if AD differs outside the brain."""
     if outside <= MOST_OUTSIDE:
         return []
     what = f"{outside:.0%} of what tells AD from CN scans lies outside the brain"

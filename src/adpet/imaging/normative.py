@@ -1,4 +1,4 @@
-"""Normative images: uptake of healthy scans by age, voxel by voxel.
+"""Normative images: healthy uptake by age, voxel by voxel.
 
 A z-map shows where a scan differs from healthy people of its age, without any network: 3D-SSP's comparison
 (Minoshima et al. 1995, J Nucl Med 36:1238-1248) in the volume.
@@ -26,7 +26,7 @@ SPREAD_FLOOR: Final = 0.5
 
 @dataclass(frozen=True, eq=False)
 class Norms:
-    """Mean SUVR of healthy scans, its change by year, and spread.
+    """Mean SUVR of healthy scans, yearly change, and spread.
 
     `mean` (at the mean age), `slope` and `sd` (about the line) have a value a voxel or region. `ages` are the
     lowest, mean and highest, in years; None if age is left out.

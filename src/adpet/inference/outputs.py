@@ -127,7 +127,7 @@ def answer_html(answer: Answer, model: ExportedModel) -> str:
 
 
 def unusual_text(document: Mapping[str, Any]) -> str:
-    """Return the unusual regions, and the age they are compared at."""
+    """Return the unusual regions and the age of comparison."""
     at, age = document["compared_at_age"], document["age"]
     compared = "without regard to age" if at is None else f"at age {at:.0f}"
     if at is not None and age is None:
@@ -146,7 +146,7 @@ def section_pictures(slices: npt.NDArray[np.uint8], maps: Array, scale: Mapping[
 
 
 def _bar(row: dict[str, Any], share: float) -> dict[str, Any]:
-    """Add a bar from the middle, in percent of the width."""
+    """Add a bar from the middle, in percent."""
     width = min(abs(share), 1) * 50
     return row | {"width": round(width, 1), "left": round(50 - width if share < 0 else 50, 1)}
 
@@ -157,7 +157,7 @@ def _gradient(ends: tuple[tuple[int, ...], ...]) -> str:
 
 
 def _section(plane: npt.NDArray[np.uint8], over: Array, least: float) -> npt.NDArray[np.uint8]:
-    """Overlay a map, -1 to 1, on a slice where it is `least` or more."""
+    """Overlay a map, -1 to 1, from `least` on."""
     from PIL import Image
 
     grey = np.asarray(Image.fromarray(plane).resize((SIDE, SIDE), Image.Resampling.BICUBIC), dtype=np.float32)

@@ -53,6 +53,6 @@ def region_table(
 
 
 def unusual(regions: Sequence[Mapping[str, Any]], least: float) -> list[dict[str, Any]]:
-    """Return name and z of regions with `least` |z|, the largest first."""
+    """Return the regions with at least this |z|, largest first."""
     found = [{"name": row["name"], "z": row["z"]} for row in regions if abs(row["z"]) >= least]
     return sorted(found, key=lambda row: -abs(row["z"]))

@@ -61,7 +61,7 @@ def read_ages() -> "pd.Series[float]":
 
 
 def read_uptake(scan: str, brain: Mask, params: Params) -> Image:
-    """Read a scan's SUVR in the brain, (v,), smoothed as for z-maps."""
+    """Read a scan's smoothed SUVR in the brain, (v,)."""
     width = {"fwhm_mm": params.explain.smooth_mm, "grid_mm": params.normalize.grid_mm}
     return smoothed(read_volume(paths.VOLUMES / f"{scan}.nii").data, **width, inside=brain)[brain]
 

@@ -103,7 +103,9 @@ def _with_answers(scans: pd.DataFrame) -> pd.DataFrame:
 def _write_scans(
     explainer: Explainer, scans: pd.DataFrame, low: dict[str, Map], space: Space, params: Params
 ) -> tuple[Volumes, dict[str, Map]]:
-    """Write the volumes of each scan and some montages; `low` are z-maps.
+    """Write the volumes of each scan and some montages.
+
+    `low` are the z-maps of low uptake, by scan.
 
     Returns
     -------
@@ -207,7 +209,7 @@ def _mean_uptake(scans: list[str]) -> Map:
 
 
 def _facts(groups: Groups, regions: pd.DataFrame) -> dict[str, Any]:
-    """Return scan counts and mass in the AD pattern, by map and group."""
+    """Return scan counts and AD pattern, by map and group."""
     return {
         kind: {
             group: {"scans": len(scans), "ad_pattern": pattern_share(regions, f"{group}_{kind}")}

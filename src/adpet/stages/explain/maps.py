@@ -47,7 +47,7 @@ class Space:
         return back_project(maps, self.grid, shape=self.template.data.shape, affine=self.template.affine)
 
     def planes_of_brain(self) -> Mask:
-        """Return the brain in the planes, grown by a margin, (n, h, w)."""
+        """Return the brain with a margin in the planes."""
         steps = max(1, round(MARGIN_MM / float(self.template.affine[0, 0])))
         grown = ndimage.binary_dilation(self.brain, iterations=steps)
         return coronal_slices(grown.astype(np.float32), self.template.affine, self.grid) > 0.5
@@ -113,7 +113,7 @@ class Explainer:
         return class_activation_maps(self.model, slices, method=self._params.explain.method)
 
     def integrated(self, slices: npt.NDArray[np.uint8]) -> Map:
-        """Return integrated gradients from the mean healthy slices, (n, h, w)."""
+        """Return integrated gradients from the mean healthy slices."""
         return integrated_maps(self.model, slices, self.healthy, steps=self._params.explain.path_steps)
 
     def referenced(self, slices: npt.NDArray[np.uint8], integrated: Map | None = None) -> Map:
