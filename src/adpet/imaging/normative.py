@@ -46,11 +46,13 @@ class Norms:
             return self.ages and self.ages[1]
         return min(max(age, self.ages[0]), self.ages[2])
 
+    def years(self, age: float | None) -> float:
+        """Return by how much that age is above the mean."""
+        return (self.compared_at(age) or 0.0) - self.ages[1] if self.ages else 0.0
+
     def z(self, uptake: Floats, age: float | None = None) -> Image:
         """Return z-scores of SUVR: negative is low."""
-        at = self.compared_at(age)
-        years = at - self.ages[1] if at is not None and self.ages else 0.0
-        return np.asarray((uptake - self.mean - years * self.slope) / self.sd, dtype=np.float32)
+        return np.asarray((uptake - self.mean - self.years(age) * self.slope) / self.sd, dtype=np.float32)
 
 
 def fit_norms(uptake: Floats, ages: Floats) -> Norms:

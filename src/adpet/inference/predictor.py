@@ -81,15 +81,13 @@ def answer(
         "cam": Volume(back_project(maps, model.grid, shape=(i, j, k), affine=found.affine), found.affine),
         "z": Volume(_z_map(found.data, model, age), found.affine),
     }
-    compared_at = model.norms.compared_at(age)
-    years = compared_at - model.norms.ages[1] if compared_at is not None and model.norms.ages else 0.0
     regions = region_table(
         found.data,
         volumes["cam"].data,
         labels=model.regions,
         brain=model.standard.brain,
         regions=model.document["regions"],
-        years=years,
+        years=model.norms.years(age),
     )
     document = {
         "scan": name,
@@ -100,7 +98,7 @@ def answer(
         "similarity_to_template": round(alignment.similarity, 4),
         "matrix": alignment.matrix.tolist(),
         "age": age,
-        "compared_at_age": compared_at,
+        "compared_at_age": model.norms.compared_at(age),
         "unusual": unusual(regions, model.document["maps"]["z"]["shown_from"]),
         "regions": regions,
         "checks": checks,
