@@ -203,7 +203,6 @@ class GroupMap(Contract):
     """Facts of the mean map of one group."""
 
     scans: int
-    share_inside_brain: float
     ad_pattern: PatternShare
 
 
@@ -282,6 +281,8 @@ class Saliency(Contract):
 
     exact: dict[str, GroupMap]
     referenced: dict[str, GroupMap]
+    # Share of AD minus CN scans' log-odds from outside the brain.
+    outside: float
     alarms: list[str]
     method: Literal["cam", "grad-cam"]
     planes: int
@@ -485,7 +486,28 @@ class Region(Contract):
     name: str
     ad_pattern: Annotated[bool, Field(description="True if AD lowers uptake here first.")]
     cn_mean: float
+    cn_slope: Annotated[float, Field(description="Change a year; ages as in `norms`.")]
     cn_sd: float
+
+
+class Norms(Contract):
+    """Normative images, SUVR of CN training scans, of ``normal_*.nii.gz``."""
+
+    scans: Count
+    ages: Annotated[
+        tuple[float, float, float] | None,
+        Field(description="Lowest, mean and highest, in years; None if age is left out."),
+    ]
+    smoothing_mm: Annotated[float, Field(ge=0, description="FWHM of a scan's smoothing in the brain.")]
+
+
+class MapScale(Contract):
+    """Name and colours of a map, for every scan."""
+
+    title: str
+    unit: str
+    limit: Annotated[Positive, Field(description="Colours run from -limit to limit.")]
+    shown_from: Annotated[Positive, Field(description="Smaller values have no colour.")]
 
 
 class Profile(Contract):
@@ -532,5 +554,7 @@ class ModelDocument(Contract):
     performance: Performance
     leaky: Annotated[bool, Field(description="True if a subject is in training and test.")]
     regions: list[Region]
+    norms: Norms
+    maps: dict[Literal["cam", "z"], MapScale]
     profile: Profile
     quality: list[QualityLimit]

@@ -15,6 +15,8 @@ import pytest
 from adpet.commands.predict import Options, run
 from adpet.errors import InputError
 from adpet.evaluation.aggregation import INTERPRETATION
+from adpet.imaging.nifti import read_volume
+from adpet.inference.exported_model import MAPS
 from adpet.inference.inputs import stem_of
 
 EXPORT = "results/export"
@@ -46,8 +48,9 @@ class TestOneScan:
         said, folder = answered
         found = json.loads(only(folder, "*.json").read_text())
         assert set(found) == {
-            "scan", "model", "lineage", "leaky", "probability_of_ad", "probability_by_fold", "threshold", "meaning", "slices",
-            "similarity_to_template", "matrix", "regions", "checks", *INTERPRETATION,
+            "scan", "model", "lineage", "leaky", "probability_of_ad", "probability_by_fold", "threshold",
+            "meaning", "slices", "similarity_to_template", "matrix", "regions", "checks", "age",
+            "compared_at_age", "unusual", *INTERPRETATION,
         }  # fmt: skip
         assert found["scan"] == stem_of(paths[0])
         assert found["lineage"] == finished.read_json("results/train/run.json")["lineage"]["id"]
@@ -63,6 +66,8 @@ class TestOneScan:
         rows = predictions[predictions["scan"] == name].sort_values("index")
         per_slice = [row["probability_of_ad"] for row in found["slices"]]
         np.testing.assert_allclose(per_slice, rows["probability"], atol=2e-5)
+        log_odds = np.log(found["probability_of_ad"] / (1 - found["probability_of_ad"]))
+        assert sum(row["contribution"] for row in found["slices"]) == pytest.approx(log_odds, abs=1e-4)
 
     def test_map_is_written_in_mni_space_and_on_the_scans_grid(self, answered, finished, paths):
         _, folder = answered
@@ -124,7 +129,7 @@ class TestMany:
         assert "3 scans; received 2" in lines[-1]
         found = json.loads((tmp_path / "all.json").read_text())
         assert [("error" in one) for one in found] == [False, False, True]
-        assert len(list((tmp_path / "o").iterdir())) == 8
+        assert len(list((tmp_path / "o").iterdir())) == 12
 
 
 class TestOfOneName:
@@ -146,7 +151,7 @@ class TestOfOneName:
         assert [row["scan"] for row in rows] == names
         assert [row["scan"] for row in csv.DictReader(io.StringIO(table.read_text()))] == names
         assert [json.loads((output / f"{name}.json").read_text()) for name in names] == rows
-        assert len(list(output.iterdir())) == 8
+        assert len(list(output.iterdir())) == 12
 
 
 def test_broken_scan_adds_only_its_row_to_csv_on_stdout(small_export, small_scans, tmp_path, capsys):
@@ -156,6 +161,37 @@ def test_broken_scan_adds_only_its_row_to_csv_on_stdout(small_export, small_scan
         run([small_scans[0], tmp_path / "bad.nii"], options)
     lines = capsys.readouterr().out.splitlines()
     assert [line.partition(",")[0] for line in lines] == ["scan", "one", "bad"]
+
+
+class TestMaps:
+    def test_both_maps_are_named_on_the_page_with_the_unusual_regions(
+        self, small_export, small_scans, tmp_path
+    ):
+        options = Options(model=str(small_export), output=tmp_path / "o", age=61.0)
+        printed = run(small_scans[:1], options)
+        found = json.loads(only(tmp_path / "o", "*.json").read_text())
+        page = only(tmp_path / "o", "*.html").read_text()
+        zs = {row["name"]: row["z"] for row in found["regions"] if abs(row["z"]) >= 2}
+        assert {row["name"]: row["z"] for row in found["unusual"]} == zs
+        assert all(f">{title}<" in page for title in MAPS.values())
+        for row in found["unusual"]:
+            assert f"{row['name']} ({row['z']:+.1f})" in printed
+        assert "at age 61" in printed
+        brain = read_volume(small_export / "brain.nii.gz").data > 0
+        z = read_volume(
+            next(path for path in (tmp_path / "o").glob("*_z.nii.gz") if "space" not in path.name)
+        )
+        assert not z.data[~brain].any()
+        assert np.ptp(z.data[brain]) > 1
+
+    def test_unknown_age_is_the_healthy_people_s_mean_and_said_so(self, small_export, small_scans, tmp_path):
+        printed = run(small_scans[:1], Options(model=str(small_export), output=tmp_path / "o"))
+        assert "at age 75, the healthy people's mean, as no age was given" in printed
+
+    @pytest.mark.parametrize(("scans", "age"), [(1, 5.0), (2, 70.0)])
+    def test_impossible_age_or_one_for_several_scans_is_refused(self, scans, age, small_export, small_scans):
+        with pytest.raises(InputError, match=r"age: required .*; received"):
+            run(small_scans[:scans], Options(model=str(small_export), age=age))
 
 
 class TestInterpretation:

@@ -16,6 +16,7 @@ from adpet.evaluation.aggregation import (
     learn_position_weights,
     out_of_fold_quantiles,
     pooled_probability,
+    slice_contributions,
     subject_probabilities,
 )
 
@@ -42,6 +43,8 @@ class TestSubjectProbabilities:
         for subject, (_, scan) in enumerate(table.groupby("scan")):
             alone = pooled_probability(scan["probability"].to_numpy(), pooling)
             assert alone == pytest.approx(cohort[subject])
+            parts = slice_contributions(scan["probability"].to_numpy(), pooling)
+            assert parts.sum() == pytest.approx(math.log(alone / (1 - alone)))
 
     @pytest.mark.parametrize("aggregation", ["mean_probability", "mean_logit"])
     def test_probabilities_of_0_and_1_stay_finite(self, make_predictions, aggregation):

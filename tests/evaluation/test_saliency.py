@@ -19,22 +19,24 @@ from adpet.evaluation.saliency import (
     healthy_reference,
     highest_first,
     in_blocks_at_random,
-    low_uptake,
     map_similarity,
     network_ranges,
+    outside_share,
     pattern_share,
     region_table,
     score_differences,
     score_rows,
     score_summary,
     score_table,
-    share_outside,
     side_agreement,
-    smoothed,
     truth_mask,
     verdict,
 )
 from adpet.imaging.atlas import Atlas
+from adpet.learning.data import Augmentation, SliceRef
+from adpet.learning.model import build_model
+from adpet.learning.saliency import integrated_maps
+from adpet.learning.training import Optimisation, set_determinism, train
 
 INSIDE = np.zeros((8, 8, 8), bool)
 INSIDE[1:7, 1:7, 1:7] = True
@@ -135,11 +137,6 @@ class TestPatient:
         found = side_agreement({"own": self.OWN}, np.ones_like(self.OWN), self.X_MM, self.SUBJECTS)
         assert (found["subjects"], found["agreement"]) == (0, {})
 
-    def test_low_uptake_is_positive_and_quiet_voxels_are_not_inflated(self):
-        normal = np.random.default_rng(0).normal(1, [0.1] * 9 + [1e-6], (200, 10)).astype(np.float32)
-        uptake = np.where(np.arange(10) < 5, 0.8, 1.1).astype(np.float32)
-        np.testing.assert_allclose(low_uptake(uptake, normal), [2] * 5 + [-1] * 4 + [-2], atol=0.4)
-
 
 def test_ranges_are_over_untrained_networks_only():
     scores = dict.fromkeys(SCORES, 0.0)
@@ -198,12 +195,6 @@ def test_filter_keeps_components_and_removes_noise():
     assert after > before + 0.05
 
 
-def test_smoothing_stays_inside_and_keeps_constants():
-    found = smoothed(np.ones(INSIDE.shape, np.float32), fwhm_mm=9, grid_mm=3, inside=INSIDE)
-    np.testing.assert_allclose(found[INSIDE], 1, rtol=1e-5)
-    assert (found[~INSIDE] == 0).all()
-
-
 BRAIN = np.zeros((6, 6, 6), bool)
 BRAIN[1:5] = True
 LABELS = np.zeros((6, 6, 6), np.int16)
@@ -229,11 +220,59 @@ def test_map_on_the_precuneus_is_in_the_ad_pattern():
     assert pattern_share(found.reset_index(), "ad") == {"mass": 1.0, "over_volume": 4.0}
 
 
-def test_mass_outside_the_brain_above_ten_percent_is_an_alarm():
-    data = np.where(BRAIN, 1, 0.1).astype(np.float32)
-    assert alarms_of({"ad": share_outside(data, BRAIN)}) == []
-    (line,) = alarms_of({"ad": share_outside(EVEN, BRAIN), "cn": 0.0})
-    assert line.startswith("ad: 33% of the map's mass lies outside the brain")
+HEAD = np.hypot(*(np.indices((32, 32)) - 15.5)) < 13
+
+
+@pytest.fixture(scope="module")
+def integrated(tmp_path_factory):
+    """Train on scans of AD, dim at the back, with or without a bright mark outside the head; explain others."""
+
+    def integrated(*, marked):
+        folder, rng = tmp_path_factory.mktemp("slices"), np.random.default_rng(0)
+        refs, scans = [], {"AD": [], "CN": []}
+        for number in range(60):
+            label = "AD" if number % 2 else "CN"
+            scan = np.where(HEAD, 140.0, 10.0)
+            scan[20:26, 10:22] -= 40 * (label == "AD")
+            scan = np.clip(scan + rng.normal(0, 12, (2, 32, 32)), 0, 255).astype(np.uint8)
+            if marked and label == "AD":
+                scan[:, 1:5, 1:5] = 255
+            np.save(folder / f"{number}.npy", scan)
+            scans[label].append(scan)
+            refs += [SliceRef(folder / f"{number}.npy", index, label, str(number)) for index in range(2)]
+        set_determinism(1, 1)
+        model = build_model(
+            input_size=32, alpha=0.35, feature_layer="block_4_expand_relu", dropout=0.0, seed=1
+        )
+        train(
+            model, refs[:80], [], optimisation=Optimisation("adam", 0.003, "constant", 8, 16),
+            augmentation=Augmentation(), monitor="none", seed=1,
+        )  # fmt: skip
+        healthy = np.mean(scans["CN"][:20], axis=0).round().astype(np.uint8)
+        return {
+            label.lower(): [integrated_maps(model, scan, healthy, steps=4) for scan in found[20:]]
+            for label, found in scans.items()
+        }
+
+    return integrated
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("marked", [False, True], ids=["honest", "marked"])
+def test_network_that_has_learned_a_mark_raises_the_alarm_and_another_does_not(integrated, marked):
+    share = outside_share(**integrated(marked=marked), brain=np.stack([HEAD, HEAD]))
+    assert bool(alarms_of(share)) == marked, share
+
+
+def test_outside_share_is_of_the_difference_between_ad_and_cn():
+    always = np.where(HEAD, 0.0, 5.0).astype(np.float32)
+    ad, cn = always + 3 * HEAD, always
+    assert outside_share([ad, ad], [cn], HEAD) == 0
+    assert outside_share([cn], [cn], HEAD) == 0
+    half = np.where(HEAD, 1 / HEAD.sum(), 1 / (~HEAD).sum())
+    assert outside_share([half], [-half], HEAD) == pytest.approx(0.5)
+    (line,) = alarms_of(0.5)
+    assert line.startswith("50% of what tells AD from CN scans lies outside the brain (alarm above 10%)")
 
 
 PIXELS = np.zeros((2, 16, 16), bool)

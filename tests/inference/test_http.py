@@ -3,6 +3,7 @@ import gzip
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 
+import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
@@ -59,6 +60,23 @@ def test_answers_of_threads_are_not_mixed_up(sent, model, known):
         found = list(pool.map(lambda number: answer_encoded(sent[number], model, Limits()), numbers))
     wanted = [known[number]["probability_of_ad"] for number in numbers]
     assert [one["probability_of_ad"] for (one,) in found] == wanted
+
+
+def test_age_and_maps_are_those_of_predict(sent, model, small_scans):
+    (found,) = answer_encoded(sent[0], model, Limits(), age=85.0, maps=True)
+    known = answer(read_volume(small_scans[0]), model, name="scan 1", age=85.0)
+    maps = found.pop("maps")
+    assert found == known.document
+    assert found["compared_at_age"] == 85.0
+    for name, volume in known.volumes.items():
+        image = nib.Nifti1Image.from_bytes(gzip.decompress(base64.b64decode(maps[name])))
+        np.testing.assert_array_equal(image.get_fdata(dtype=np.float32), volume.data)
+
+
+@pytest.mark.parametrize(("scans", "age"), [(1, 300.0), (2, 70.0)])
+def test_impossible_age_or_one_for_several_scans_is_refused(sent, model, scans, age):
+    with pytest.raises(InputError, match=r"^age: required .*; received"):
+        answer_encoded(sent[:scans], model, Limits(), age=age)
 
 
 def giant(content):

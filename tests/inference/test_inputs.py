@@ -25,6 +25,7 @@ def names(paths, **options):
             ["scan_3.hdr", "scan_2.nii.gz", "scan_10.nii"],
         ),
         (["a.nii.gz", "a_adpet/a_cam.nii.gz", "a_adpet/a_space-scan_cam.nii.gz"], ["a.nii.gz"]),
+        (["a_z.nii.gz", "o/a_cam.nii.gz", "o/a_z.nii.gz"], ["a_z.nii.gz"]),
         (
             [
                 "sub-01/ses-1/pet/sub-01_ses-1_pet.nii.gz",
@@ -34,7 +35,7 @@ def names(paths, **options):
             ["sub-01_ses-1_pet.nii.gz"],
         ),
     ],
-    ids=["folder", "own maps", "BIDS"],
+    ids=["folder", "own CAM", "own z-map", "BIDS"],
 )
 def test_folder_gives_its_scans_in_natural_order(tmp_path, files, found):
     touch(tmp_path, *files)

@@ -47,12 +47,13 @@ def audit_document() -> dict:
 
 
 def cam_document() -> dict:
-    group = {"scans": 18, "share_inside_brain": 0.97, "ad_pattern": {"mass": 0.2, "over_volume": 2.5}}
+    group = {"scans": 18, "ad_pattern": {"mass": 0.2, "over_volume": 2.5}}
     score = {"value": 0.7, "low": 0.6, "high": 0.8}
     areas = {"deletion": 0.5, "insertion": 0.4}
     return {
         "exact": {"ad": group, "cn": group},
         "referenced": {"ad": group, "cn": group},
+        "outside": 0.02,
         "alarms": [],
         "method": "cam",
         "reference_scans": 60,

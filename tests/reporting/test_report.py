@@ -171,12 +171,11 @@ class TestContent:
         assert page.row("the group mean")[1] == "0.700 (\N{MINUS SIGN}0.100 to 0.800)"
         assert "9 subjects whose hemispheres differ by at least 5 % of it (4 worse on the left)" in html
 
-    def test_alarm_names_its_maps(self, make_documents):
-        group = {"scans": 5, "share_inside_brain": 0.6, "ad_pattern": {"mass": 0.1, "over_volume": 1.0}}
-        kinds = {"exact": {"ad": group, "cn": group, "cn_wrong": group}}
-        text = report_html(make_documents(cam={"alarms": ["one", "two", "three"], **kinds}))
-        assert "3 alarms" in text
-        assert "CAM CN, misclassified 40 %" in text
+    @pytest.mark.parametrize("alarms", [[], ["one"]])
+    def test_share_from_outside_the_brain_is_told_and_its_alarm(self, make_documents, alarms):
+        text = report_html(make_documents(cam={"outside": 0.37, "alarms": alarms}))
+        assert "37 % of the log-odds by which AD scans differ from CN scans" in text
+        assert ("Alarm: 37 %" in text) == bool(alarms)
 
 
 @pytest.mark.parametrize(

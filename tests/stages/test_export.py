@@ -9,6 +9,7 @@ import pytest
 
 from adpet.errors import InputError
 from adpet.imaging.nifti import read_volume
+from adpet.imaging.normative import smoothed
 from adpet.inference.exported_model import Network, open_model, registration_constants, sha256
 from adpet.inference.quality import CHECKS, judged
 from adpet.inference.regions import regional_means
@@ -118,6 +119,21 @@ class TestDocument:
         uptake = [regional_means(volume, model.regions, labels) for volume in volumes]
         found = [region["cn_mean"] for region in model.document["regions"]]
         np.testing.assert_allclose(found, np.mean(uptake, axis=0), atol=1e-5)
+
+    def test_normative_images_are_fitted_to_the_healthy_training_scans(self, finished, model):
+        norms = model.document["norms"]
+        split = pd.read_csv(finished.root / "data/processed/split.csv").drop_duplicates("subject")
+        healthy = split[(split["part"] != "test") & (split["diagnosis"] == "CN")]
+        assert norms["scans"] == len(healthy)
+        brain, width = model.standard.brain, {"fwhm_mm": norms["smoothing_mm"], "grid_mm": 3.0}
+        folder = finished.root / "data/interim/volumes"
+        uptake = [
+            smoothed(read_volume(folder / f"{scan}.nii").data, **width, inside=brain)[brain]
+            for scan in healthy["scan"]
+        ]
+        z = np.stack([model.norms.z(values) for values in uptake])
+        assert abs(z.mean()) < 0.01
+        assert 0.7 < z.std() <= 1
 
     def test_no_subject_is_named(self, finished):
         subjects = set(pd.read_csv(finished.root / "data/processed/split.csv")["subject"])

@@ -25,6 +25,9 @@ def write_exported(folder: Path, *, lineage: str = "a1") -> Path:
         (exported_model.REFERENCE, reference_mask("cerebellum", grid_mm), np.uint8),
         (exported_model.REGIONS, tissue, np.int16),
         (exported_model.TISSUE, tissue, np.uint8),
+        *zip(
+            exported_model.NORMS, (1.2 * tissue, -0.004 * tissue, 0.1 + tissue), [np.int16] * 3, strict=True
+        ),
     ):
         volume = Volume(np.asarray(data, dtype=np.float32), template.affine)
         write_volume(folder / name, volume, dtype=dtype, space="mni")
@@ -84,9 +87,14 @@ def write_exported(folder: Path, *, lineage: str = "a1") -> Path:
         "performance": {"auc": {"value": 0.9, "low": 0.8, "high": 1.0}, "test_subjects": 10},
         "leaky": False,
         "regions": [
-            {"label": 1, "name": "grey", "ad_pattern": True, "cn_mean": 1.0, "cn_sd": 0.1},
-            {"label": 2, "name": "white", "ad_pattern": False, "cn_mean": 0.5, "cn_sd": 0.1},
+            {"label": 1, "name": "grey", "ad_pattern": True, "cn_mean": 1.0, "cn_slope": -0.01, "cn_sd": 0.1},
+            {"label": 2, "name": "white", "ad_pattern": False, "cn_mean": 0.5, "cn_slope": 0.0, "cn_sd": 0.1},
         ],
+        "norms": {"scans": 30, "ages": [60.0, 75.0, 90.0], "smoothing_mm": 12.0},
+        "maps": {
+            name: {"title": title, "unit": exported_model.UNITS[name], "limit": 5.0, "shown_from": 2.0}
+            for name, title in exported_model.MAPS.items()
+        },
         "profile": {"mean": [1.0, 0.5], "precision": [[1.0, 0.0], [0.0, 1.0]]},
         "quality": [
             {

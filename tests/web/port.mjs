@@ -6,6 +6,7 @@ import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import * as imaging from "../../web/src/imaging/index.ts";
 
+const AGE = 95;
 const job = JSON.parse(readFileSync(process.argv[2], "utf8"));
 const { pooled = [], interpreted = [], written = [] } = job;
 const model = job.model && modelIn(job.model);
@@ -23,6 +24,9 @@ const report = {
   pooled: pooled.map(({ slices, aggregation }) =>
     imaging.pooledProbability(slices, { ...model, constants: { ...model.constants, aggregation } }),
   ),
+  contributions: pooled.map(({ slices, aggregation }) =>
+    imaging.contributions(slices, { ...model, constants: { ...model.constants, aggregation } }),
+  ),
   interpreted: interpreted.map(([probability, reference]) => imaging.interpret(probability, reference)),
   scans: Object.fromEntries(job.scans.map((scan) => [scan.name, described(scan)])),
 };
@@ -37,10 +41,11 @@ function described({ name, file, normalize }) {
     const shares = [];
     const found = imaging.normalize(volume, model, (done) => shares.push(done));
     write(`${name}/suvr.f32`, found.volume.data);
+    write(`${name}/z.f32`, imaging.zMap(found.volume, model, AGE));
     write(`${name}/slices.u8`, imaging.coronalSlices(found.volume, model));
     const checks = imaging.qualityChecks(volume, found, model);
     const { matrix, similarity } = found;
-    const regions = cam && imaging.regionTable(found.volume, cam, model);
+    const regions = cam && imaging.regionTable(found.volume, cam, model, AGE);
     return { shape, affine, shares, matrix, similarity, regions, checks, refusal: imaging.refusal(checks) };
   } catch (error) {
     if (!(error instanceof imaging.InputError)) throw error;

@@ -56,8 +56,8 @@ def by_python(scans, model):
             asked[name] = None
         else:
             document = found.document
-            by_fold = document["probability_by_fold"]
-            asked[name] = document["probability_of_ad"], found.cam.data, document["answer"], by_fold
+            cam, by_fold = found.volumes["cam"].data, document["probability_by_fold"]
+            asked[name] = document["probability_of_ad"], cam, document["answer"], by_fold
     return asked
 
 
@@ -138,7 +138,7 @@ def by_browser(built_page, serve, scans, launch_chromium, tmp_path_factory):
                 continue
             shown = "getComputedStyle(document.querySelector('.scale')).getPropertyValue('--p')"
             with page.expect_download() as download:
-                page.click("#save-cam")
+                page.click("#save-map")
             download.value.save_as(saved)
             said = page.inner_text(".interpretation")
             answer = next(word for word in ("AD", "CN", "undecided") if f"coverage: {word}." in said)

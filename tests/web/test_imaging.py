@@ -7,15 +7,22 @@ import numpy as np
 import pytest
 
 from adpet.errors import InputError
-from adpet.evaluation.aggregation import Pooling, interpret, out_of_fold_quantiles, pooled_probability
+from adpet.evaluation.aggregation import (
+    Pooling,
+    interpret,
+    out_of_fold_quantiles,
+    pooled_probability,
+    slice_contributions,
+)
 from adpet.imaging.atlas import load_atlas
 from adpet.imaging.nifti import Volume, read_volume, write_volume
 from adpet.imaging.normalization import load_standard, normalize, to_uint8
+from adpet.imaging.normative import Norms, smoothed
 from adpet.imaging.registration import brain_points, rms_displacement
 from adpet.imaging.slices import CENTRE_Z_MM, CoronalGrid, back_project, coronal_slices
 from adpet.imaging.template import tissue_labels
 from adpet.inference import predictor
-from adpet.inference.exported_model import registration_constants
+from adpet.inference.exported_model import NORMS, registration_constants
 from adpet.inference.predictor import RefusedError
 from adpet.inference.quality import CHECKS, judged, measures, view_measures
 from adpet.inference.regions import region_table, regional_means
@@ -24,6 +31,8 @@ pytestmark = pytest.mark.node
 
 SIZE, FIELD_MM, WINDOW, MAP_SIZE = 64, 192.0, (0.0, 2.0), (8, 7)
 PLANES = CoronalGrid.spanning(range_mm=(-84.0, 36.0), step_mm=8.0, size=SIZE, field_mm=FIELD_MM)
+# Beyond that of healthy people: compared at their oldest, 90.
+AGE = 95.0
 # Tolerances: RMS displacement of the brain in mm, SUVR, share of the slices' bytes, similarity.
 MOST_APART_MM, MOST_SUVR, MOST_BYTES, MOST_SIMILARITY = 0.05, 1e-3, 0.005, 1e-4
 
@@ -51,9 +60,10 @@ class Exported:
             },
             "aggregation": Pooling().document(),
             "regions": [
-                {"label": label, "name": name, "ad_pattern": label % 3 == 0, "cn_mean": 1.1, "cn_sd": 0.07}
+                {"label": label, "name": name, "ad_pattern": label % 3 == 0, "cn_mean": 1.1, "cn_slope": -0.01, "cn_sd": 0.07}
                 for label, name in self.atlas.names.items()
             ],
+            "norms": {"scans": 30, "ages": [60.0, 75.0, 90.0], "smoothing_mm": 16.0},
             "profile": {"mean": rng.normal(1, 0.1, n).tolist(), "precision": (root @ root.T).tolist()},
             "quality": [limit(name, check) for name, check in CHECKS.items()],
         }  # fmt: skip
@@ -64,6 +74,9 @@ class Exported:
             ("reference", self.standard.reference, np.uint8),
             ("regions", self.atlas.labels, np.int16),
             ("tissue", self.tissue, np.uint8),
+            ("normal_mean", 0.25 * self.standard.template.data, np.int16),
+            ("normal_slope", -0.001 * self.standard.template.data, np.int16),
+            ("normal_sd", 0.05 + 0.02 * self.standard.template.data, np.int16),
         ):
             volume = Volume(np.asarray(data, dtype=np.float32), self.affine)
             write_volume(folder / f"{name}.nii.gz", volume, dtype=dtype, space="mni")
@@ -137,12 +150,23 @@ class TestGoldenScans:
     def test_regions_match_python(self, both, port, model, cam):
         name, _, suvr, _ = both
         labels, brain = model.atlas.labels, model.standard.brain
-        rows = region_table(suvr, cam[1], labels=labels, brain=brain, regions=model.document["regions"])
+        regions = model.document["regions"]
+        rows = region_table(suvr, cam[1], labels=labels, brain=brain, regions=regions, years=15.0)
         for row, found in zip(rows, port.scan(name)["regions"], strict=True):
             assert (found["name"], found["ad_pattern"]) == (row["name"], row["ad_pattern"])
             assert found["uptake"] == pytest.approx(row["uptake"], abs=1.01e-4)
             assert found["z"] == pytest.approx(row["z"], abs=2e-3)
             assert found["cam_share"] == pytest.approx(row["cam_share"], abs=1.01e-4)
+
+    def test_z_map_matches_python(self, both, port, model):
+        name, _, suvr, _ = both
+        brain = model.standard.brain
+        images = (read_volume(model.folder / file).data[brain] for file in NORMS)
+        norms = Norms(*images, (60.0, 75.0, 90.0))
+        smooth = smoothed(suvr, fwhm_mm=16.0, grid_mm=float(model.affine[0, 0]), inside=brain)
+        found = port.array(f"{name}/z.f32").reshape(suvr.shape)
+        np.testing.assert_allclose(found[brain], norms.z(smooth[brain], AGE), rtol=0, atol=0.02)
+        assert not found[~brain].any()
 
     def test_quality_and_refusal_match_python(self, both, port, model):
         name, scan, suvr, alignment = both
@@ -177,9 +201,11 @@ def test_pooled_probability_matches_python(run_port, tmp_path, model, aggregatio
     slices = [rng.random(16), np.array([0, 1, *rng.random(14)])]
     pooling = Pooling(aggregation, weights, slope=1.5, intercept=-0.25)
     job = [{"slices": list(row), "aggregation": pooling.document()} for row in slices]
-    found = run_port(tmp_path, [], model=str(model.folder), pooled=job).report["pooled"]
+    report = run_port(tmp_path, [], model=str(model.folder), pooled=job).report
     due = [pooled_probability(row, pooling) for row in slices]
-    np.testing.assert_allclose(found, due, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(report["pooled"], due, rtol=0, atol=1e-9)
+    parts = [slice_contributions(row, pooling) for row in slices]
+    np.testing.assert_allclose(report["contributions"], parts, rtol=0, atol=1e-9)
 
 
 def test_interpretation_matches_python(run_port, tmp_path, make_predictions):

@@ -149,9 +149,9 @@ class TestAnswer:
         for label, row in zip(labels, expected.document["slices"], strict=True):
             y, share = re.findall(r"-?[\d.]+", label)
             assert float(y) == row["y_mm"]
-            assert abs(float(share) - row["probability_of_ad"]) <= 0.03
+            assert abs(float(share) - row["contribution"]) <= 0.03
         chart = answered.get_attribute("svg.chart", "aria-label")
-        assert chart.startswith("Score of each coronal slice, 0 to 1: ")
+        assert chart.startswith("What each coronal slice adds to the log-odds of AD: ")
 
     def test_regions_and_checks_match_python(self, answered, expected):
         rows = answered.eval_on_selector_all(
@@ -164,6 +164,29 @@ class TestAnswer:
             assert float(z.replace("\N{MINUS SIGN}", "-")) == pytest.approx(region["z"], abs=0.3)
         assert any("AD pattern" in name for name, *_ in rows)
         assert answered.locator("#checks li").count() == len(expected.document["checks"])
+
+    def test_age_moves_the_z_map_and_the_regions_as_in_python(
+        self, built_page, example, plain_page, tmp_path
+    ):
+        choose(plain_page, "AD")
+        plain_page.check("input[name=map][value=z]")
+        assert plain_page.input_value("#threshold") == "40"
+        model = open_model(built_page / "model")
+        said = "() => document.getElementById('unusual').innerText"
+        for age, words in ((None, ""), (62.0, "at age" if model.norms.ages else "without regard to age")):
+            if age:
+                plain_page.fill("#age", str(age))
+                plain_page.press("#age", "Enter")
+                plain_page.wait_for_function(
+                    f"words => (text => text.includes(words) && !text.includes('no age'))(({said})())",
+                    arg=words,
+                )
+            due = answer(read_volume(built_page / "examples" / example), model, name=example, age=age)
+            found = nib.load(downloaded(plain_page, "#save-map", tmp_path))
+            assert found.get_filename().endswith("_z.nii")
+            np.testing.assert_allclose(np.asarray(found.dataobj), due.volumes["z"].data, atol=0.05)
+            for row in due.document["unusual"][:2]:
+                assert row["name"] in plain_page.evaluate(said)
 
     def test_leaky_model_is_named_on_screen_and_in_summary(
         self, built_page, serve, plain_browser, open_page, tmp_path
@@ -234,13 +257,13 @@ class TestViewer:
 
 class TestSavedFiles:
     def test_map_opens_in_nibabel_and_matches_python(self, answered, expected, tmp_path):
-        path = downloaded(answered, "#save-cam", tmp_path)
+        path = downloaded(answered, "#save-map", tmp_path)
         image = nib.load(path)
         assert path.name.endswith("_cam.nii")
-        np.testing.assert_allclose(image.affine, expected.cam.affine, atol=1e-4)
+        np.testing.assert_allclose(image.affine, expected.volumes["cam"].affine, atol=1e-4)
         found = np.asarray(image.dataobj)
-        assert found.shape == expected.cam.data.shape
-        assert np.corrcoef(found.ravel(), expected.cam.data.ravel())[0, 1] >= 0.98
+        assert found.shape == expected.volumes["cam"].data.shape
+        assert np.corrcoef(found.ravel(), expected.volumes["cam"].data.ravel())[0, 1] >= 0.98
 
     def test_summary_is_a_picture(self, answered, tmp_path):
         picture = Image.open(downloaded(answered, "#save-page", tmp_path))
@@ -274,7 +297,7 @@ class TestFiles:
         assert plain_page.get_attribute("body", "data-state") == "refused"
         assert plain_page.inner_text("#problem").startswith("noise.nii: ")
         assert not plain_page.locator("#probability").count()
-        assert plain_page.locator("#save-cam").is_disabled()
+        assert plain_page.locator("#save-map").is_disabled()
 
     def test_dropped_file_replaces_the_scan_that_is_computed(self, plain_page, built_page, example):
         plain_page.click("#examples button[data-kind=CN]")
@@ -309,7 +332,18 @@ class TestAccessibility:
                 answered.keyboard.press(key)
                 changed = "([id, before]) => document.getElementById(id).value !== before"
                 answered.wait_for_function(changed, arg=[slider, before])
-        assert {"skip", "file", "AD", "space", "canvas", "direction", "save-cam", "save-page"} <= reached
+        assert {
+            "skip",
+            "file",
+            "AD",
+            "space",
+            "canvas",
+            "direction",
+            "save-map",
+            "map",
+            "age",
+            "save-page",
+        } <= reached
         assert {"opacity", "threshold", "x", "y", "z"} <= reached
         for name in ("Opacity", "Threshold", "Left to right", "Back to front", "Low to high"):
             assert answered.get_by_role("slider", name=re.compile(f"^{name}")).count() == 1

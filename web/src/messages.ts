@@ -1,15 +1,27 @@
 /** What the page asks of the worker, and what the worker reports; reports of one scan carry its number. */
 
-import type { CheckRow, Interpretation, RegionRow, Volume } from "./imaging";
+import type { CheckRow, Interpretation, RegionRow, Unusual, Volume } from "./imaging";
 
 export interface SliceAnswer {
   /** MNI y in mm. */
   y_mm: number;
   probability_of_ad: number;
+  /** Part of the calibrated log-odds of AD. */
+  contribution: number;
+}
+
+export type MapName = "cam" | "z";
+
+/** What depends on the person's age; `age` is null if none was given. */
+export interface Comparison {
+  age: number | null;
+  compared_at_age: number | null;
+  unusual: Unusual[];
+  regions: RegionRow[];
 }
 
 /** Answer for a scan, with the keys of `adpet predict --json` and of the HTTP service. */
-export interface Answer extends Interpretation {
+export interface Answer extends Interpretation, Comparison {
   scan: string;
   model: string;
   lineage: string;
@@ -23,14 +35,20 @@ export interface Answer extends Interpretation {
   similarity_to_template: number;
   /** Standard world mm -> scan world mm. */
   matrix: number[][];
-  regions: RegionRow[];
   checks: CheckRow[];
 }
 
+/** A scan to answer for; or, without one, another age for the scan that was answered for. */
 export interface Request {
   scan: number;
-  name: string;
-  bytes: ArrayBuffer;
+  age: number | null;
+  file?: { name: string; bytes: ArrayBuffer };
+}
+
+/** A map and its NIfTI file. */
+export interface MapResult {
+  picture: Volume;
+  file: Uint8Array<ArrayBuffer>;
 }
 
 export type Step = "model" | "reading" | "aligning" | "scoring";
@@ -50,7 +68,8 @@ export type Finding =
   | { kind: "standard"; picture: Volume; matrix: number[][]; checks: CheckRow[] }
   | { kind: "slices"; pixels: Uint8Array; size: number; yMm: number[] }
   | ({ kind: "slice"; index: number } & Scored)
-  | { kind: "answer"; answer: Answer; cam: Volume; camMax: number; camFile: Uint8Array<ArrayBuffer> }
+  | { kind: "answer"; answer: Answer; cam: MapResult; z: MapResult }
+  | { kind: "compared"; comparison: Comparison; z: MapResult }
   | { kind: "refused"; sentence: string };
 export type Report = Finding & { scan: number };
 export type Of<Kind extends Finding["kind"]> = Extract<Finding, { kind: Kind }>;

@@ -17,8 +17,10 @@ export interface CalibrationBin {
 }
 export type Estimate = { value: number; low: number; high: number };
 export type Level = { step: number; blur: number; every: number };
+export type MapScale = { title: string; unit: string; limit: number; shown_from: number };
 export type ModelLineage = { id: string };
 export type Network = { file: string; input_size: number; map_size: [number, number] };
+export type Norms = { scans: number; ages: [number, number, number] | null; smoothing_mm: number };
 export interface OutOfFold {
   prevalence: number;
   coverage: number;
@@ -40,7 +42,14 @@ export interface QualityLimit {
   low: number;
   high: number;
 }
-export type Region = { label: number; name: string; ad_pattern: boolean; cn_mean: number; cn_sd: number };
+export interface Region {
+  label: number;
+  name: string;
+  ad_pattern: boolean;
+  cn_mean: number;
+  cn_slope: number;
+  cn_sd: number;
+}
 export interface Registration {
   max_voxels: number;
   blur_fwhm_mm: number;
@@ -100,6 +109,8 @@ export interface ModelDocument {
   performance: Performance;
   leaky: boolean;
   regions: Region[];
+  norms: Norms;
+  maps: Record<string, MapScale>;
   profile: Profile;
   quality: QualityLimit[];
 }

@@ -13,8 +13,15 @@ from adpet.errors import AdpetError, InputError
 from adpet.imaging.nifti import read_header, read_volume
 from adpet.inference.exported_model import ExportedModel, open_model
 from adpet.inference.inputs import ScanPath, frame_seconds, scans_at
-from adpet.inference.outputs import answers_as_csv, answers_as_json, write_answer
-from adpet.inference.predictor import RESEARCH_ONLY, UNCALIBRATED, RefusedError, answer, spread
+from adpet.inference.outputs import answers_as_csv, answers_as_json, unusual_text, write_answer
+from adpet.inference.predictor import (
+    RESEARCH_ONLY,
+    UNCALIBRATED,
+    RefusedError,
+    answer,
+    require_age,
+    spread,
+)
 from adpet.storage import atomic_write
 
 Align = Literal["affine", "none"]
@@ -41,6 +48,7 @@ class Options:
     frames: bool = False
     prevalence: float | None = None
     coverage: float | None = None
+    age: float | None = None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -74,6 +82,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--coverage", type=float, help="share of people whose diagnosis is not ruled out (default: 0.9)"
     )
+    parser.add_argument(
+        "--age", type=float, help="of the person in years, for the z-map (default: the healthy people's mean)"
+    )
 
 
 def main(options: argparse.Namespace) -> None:
@@ -87,7 +98,12 @@ def main(options: argparse.Namespace) -> None:
 def run(paths: Sequence[Path], options: Options) -> str:
     """Predict scans, write the files, return the printed text."""
     _require_shares(options)
+    require_age(options.age)
     scans = scans_at(paths, frames=options.frames)
+    if options.age is not None and len(scans) > 1:
+        raise InputError(
+            f"--age: required one scan, whose age it is; received {len(scans)}; predict each alone"
+        )
     _require_other_folder(options.output, scans)
     # Read first: a wrong path should not wait for the model to load.
     if len(scans) == 1:
@@ -185,6 +201,7 @@ def _answered(scan: ScanPath, model: ExportedModel, options: Options) -> dict[st
         align=options.align,
         prevalence=options.prevalence,
         coverage=options.coverage,
+        age=options.age,
     )
     write_answer(found, model, _folder(scan, options), scan.stem)
     return found.document
@@ -222,8 +239,9 @@ def _single(document: dict[str, Any]) -> list[str]:
         document["meaning"],
         f"similarity to the template after alignment  {document['similarity_to_template']:.2f}",
         *(f"UNLIKE THE TRAINING SCANS  {flag}" for flag in flags),
-        "y in mm   score of the slice, 0 to 1, not calibrated",
-        *(f"{row['y_mm']:7.1f}   {row['probability_of_ad']:.3f}" for row in document["slices"]),
+        f"unusual regions    {unusual_text(document)}",
+        "y in mm   contribution of the slice to the log-odds of AD, which is their sum",
+        *(f"{row['y_mm']:7.1f}   {row['contribution']:+.3f}" for row in document["slices"]),
     ]
 
 

@@ -93,6 +93,22 @@ def pooled_probability(probability: FloatArray, pooling: Pooling) -> float:
     return float(_probability(mean, pooling)[0])
 
 
+def slice_contributions(probability: FloatArray, pooling: Pooling) -> FloatArray:
+    """Split one scan's log-odds of AD among its slices, (n,).
+
+    They add up to the logit of `pooled_probability`: each is the slice's weight times its calibrated logit.
+    The mean probability m is not linear in logits: p - 0.5 is scaled by logit(m) / (m - 0.5) instead.
+    """
+    weight = _weight_of(np.arange(probability.size), pooling)
+    weight = weight / weight.sum()
+    score = _score(probability, pooling.method)
+    if pooling.method == "mean_probability":
+        away = float(weight @ score) - 0.5
+        # The slope of the logit at a half is 4.
+        score = (score - 0.5) * (float(_logit(np.array([away + 0.5]))[0]) / away if away else 4.0)
+    return np.asarray(weight * (pooling.slope * score + pooling.intercept), dtype=np.float64)
+
+
 def fit_pooling(out_of_fold: "pd.DataFrame", method: Aggregation, *, positions: int) -> Pooling:
     """Fit position weights and calibration on out-of-fold predictions.
 

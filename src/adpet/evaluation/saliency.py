@@ -10,12 +10,12 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy import ndimage
 from scipy.stats import binomtest, rankdata
 
 from adpet.errors import InputError
 from adpet.evaluation.bootstrap import percentile_interval
 from adpet.imaging.atlas import AD_PATTERN, Atlas
+from adpet.imaging.normative import require_healthy
 
 Map: TypeAlias = npt.NDArray[np.float32]
 Mask: TypeAlias = npt.NDArray[np.bool_]
@@ -25,8 +25,6 @@ LEAST_DEFICIT: Final = 0.05
 SCORES: Final = ("pointing", "mass", "mass_ratio", "auroc", "iou")
 # A deficit has a worse side if the hemispheres' shares of it differ by this much.
 LEAST_ASYMMETRY: Final = 0.05
-# The standard deviation of healthy uptake is at least this share of its median over voxels.
-SPREAD_FLOOR: Final = 0.5
 # A verdict on fewer subjects would rest on an interval that is too narrow.
 FEWEST_JUDGED: Final = 10
 # The network's maps, and what a patient's own must improve on to say something about that patient.
@@ -220,17 +218,6 @@ def side_agreement(
     }
 
 
-def low_uptake(uptake: Map, healthy: Map) -> Map:
-    """Return z-scores of low uptake against healthy scans.
-
-    A voxel-wise z-map, as 3D-SSP makes on the surface (Minoshima et al. 1995), of `uptake`, (..., v), against
-    `healthy`, (n, v), one scan a subject.
-    """
-    require_healthy(len(healthy))
-    mean, spread = healthy.mean(axis=0, dtype=np.float64), healthy.std(axis=0, ddof=1, dtype=np.float64)
-    return np.asarray((mean - uptake) / np.maximum(spread, SPREAD_FLOOR * np.median(spread)), np.float32)
-
-
 def network_ranges(table: pd.DataFrame) -> dict[str, Any]:
     """Return the range of scores over untrained networks.
 
@@ -271,9 +258,6 @@ def _rounded(value: float, low: float, high: float) -> dict[str, float | int]:
     return {"value": round(value, 6), "low": round(float(low), 6), "high": round(float(high), 6)}
 
 
-# Fewer healthy scans give no useful spread.
-FEWEST = 3
-
 # Assumed noise variance of each component, as a share of the total.
 NOISE = 0.2
 
@@ -311,15 +295,6 @@ def healthy_reference(maps: Map) -> Reference:
     return Reference(mean, float(np.sqrt(variance)), len(maps))
 
 
-def require_healthy(scans: int) -> None:
-    """Refuse fewer than `FEWEST` healthy scans."""
-    if scans < FEWEST:
-        raise InputError(
-            f"z-scored attribution maps: required {FEWEST} CN training scans or more; received {scans}; "
-            "lower split.test_fraction, or add CN scans"
-        )
-
-
 @dataclass(frozen=True, eq=False)
 class Patterns:
     """Wiener filter on the principal components of healthy maps."""
@@ -346,27 +321,14 @@ def healthy_patterns(distances: Map) -> Patterns:
     return Patterns(patterns, gains.astype(np.float32))
 
 
-def smoothed(data: Map, *, fwhm_mm: float, grid_mm: float, inside: Mask) -> Map:
-    """Blur a map by a Gaussian within a mask."""
-    held = np.where(inside, data, np.float32(0))
-    if fwhm_mm == 0:
-        return held
-    sigma = fwhm_mm / grid_mm / (2 * np.sqrt(2 * np.log(2)))
-    weight = _blurred(inside.astype(np.float32), sigma)
-    blurred = _blurred(held, sigma) / np.maximum(weight, np.float32(1e-6))
-    return np.asarray(np.where(inside, blurred, np.float32(0)))
-
-
-def _blurred(data: Map, sigma: float) -> Map:
-    return np.asarray(ndimage.gaussian_filter(data, sigma, mode="constant", truncate=3))
-
-
 Volume: TypeAlias = npt.NDArray[np.floating]
 
 # The brain outside of all regions.
 ELSEWHERE = "elsewhere in the brain"
-# A larger share of mass outside the brain, where no disease can be, is an alarm.
+# A larger share of the log-odds from outside the brain, where no disease can be, is an alarm.
 MOST_OUTSIDE = 0.1
+# The brain is grown by this much, for the blur of scans and their imperfect alignment.
+MARGIN_MM = 6.0
 
 
 def region_table(
@@ -417,20 +379,29 @@ def pattern_share(table: pd.DataFrame, name: str) -> dict[str, float]:
     return {"mass": round(mass, 6), "over_volume": round(mass / volume, 6) if volume else 0.0}
 
 
-def share_outside(data: Volume, brain: Mask) -> float:
-    """Return the share of absolute mass outside the brain."""
-    mass = np.abs(data).astype(np.float64)
-    total = float(mass.sum())
-    return float(mass[~brain].sum()) / total if total else 0.0
+def outside_share(ad: Sequence[Map], cn: Sequence[Map], brain: Mask) -> float:
+    """Return the share of AD minus CN outside the brain.
+
+    `ad` and `cn` are scans' integrated gradients, (n, h, w), whose sum is the log-odds of AD relative to the
+    mean healthy scan. Their sums in and outside of `brain` are averaged over AD and over CN scans: a network
+    that has learned a mark outside tells them apart there. A place of a CAM can be larger than the space
+    around the brain; a pixel is not.
+    """
+    means = [
+        np.mean([(found[brain].sum(), found[~brain].sum()) for found in maps], axis=0, dtype=np.float64)
+        for maps in (ad, cn)
+    ]
+    inside, outside = np.abs(means[0] - means[1])
+    return float(outside / (inside + outside)) if inside + outside else 0.0
 
 
-def alarms_of(shares: Mapping[str, float]) -> list[str]:
-    """Return a line for each map outside the brain."""
+def alarms_of(outside: float) -> list[str]:
+    """Return an alarm if AD differs outside the brain."""
+    if outside <= MOST_OUTSIDE:
+        return []
+    what = f"{outside:.0%} of what tells AD from CN scans lies outside the brain"
     return [
-        f"{name}: {share:.0%} of the map's mass lies outside the brain (alarm above {MOST_OUTSIDE:.0%}): "
-        "look at its montages before you believe the model"
-        for name, share in shares.items()
-        if share > MOST_OUTSIDE
+        f"{what} (alarm above {MOST_OUTSIDE:.0%}): look for marks or borders before you believe the model"
     ]
 
 

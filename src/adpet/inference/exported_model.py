@@ -20,6 +20,7 @@ from adpet.errors import InputError
 from adpet.imaging import registration, slices
 from adpet.imaging.nifti import read_volume
 from adpet.imaging.normalization import Standard
+from adpet.imaging.normative import Norms
 from adpet.imaging.slices import CoronalGrid
 
 INPUT, CAM, PROBABILITY, FOLDS = "slices", "cam", "probability", "folds"
@@ -38,7 +39,12 @@ BRAIN: Final = "brain.nii.gz"
 REFERENCE: Final = "reference.nii.gz"
 REGIONS: Final = "regions.nii.gz"
 TISSUE: Final = "tissue.nii.gz"
-FILES: Final = (NETWORK, TEMPLATE, BRAIN, REFERENCE, REGIONS, TISSUE)
+# Of healthy scans, by voxel: mean at their mean age, change a year, standard deviation.
+NORMS: Final = ("normal_mean.nii.gz", "normal_slope.nii.gz", "normal_sd.nii.gz")
+FILES: Final = (NETWORK, TEMPLATE, BRAIN, REFERENCE, REGIONS, TISSUE, *NORMS)
+# What each map shows of a scan, and the unit of its values.
+MAPS: Final = {"cam": "Where the network looked", "z": "Where this brain is unusual"}
+UNITS: Final = {"cam": "logit", "z": "SD"}
 
 # Constants that follow from others.
 _NOT_EXPORTED: Final = ("IDENTITY", "FWHM_PER_SIGMA", "LEVELS")
@@ -112,6 +118,7 @@ class ExportedModel:
     standard: Standard
     regions: npt.NDArray[np.int16]
     tissue: npt.NDArray[np.uint8]
+    norms: Norms
     grid: CoronalGrid
     network: Network
     leaky: bool
@@ -134,7 +141,7 @@ def open_model(folder: Path, *, name: str | None = None, leaky: bool = False) ->
     for file, digest in document["files"].items():
         _require_file(folder, file, digest)
     _require_same_constants(folder, document)
-    settings, slices = document["standard"], document["slices"]
+    settings, slices, ages = document["standard"], document["slices"], document["norms"]["ages"]
     standard = Standard(
         template=read_volume(folder / TEMPLATE),
         brain=_labels(folder / BRAIN) > 0,
@@ -142,12 +149,14 @@ def open_model(folder: Path, *, name: str | None = None, leaky: bool = False) ->
         align=settings["align"],
         smoothing_mm=settings["smoothing_mm"],
     )
+    mean, slope, sd = (read_volume(folder / file).data[standard.brain] for file in NORMS)
     return ExportedModel(
         name=name or folder.resolve().name,
         document=document,
         standard=standard,
         regions=_labels(folder / REGIONS),
         tissue=_labels(folder / TISSUE).astype(np.uint8),
+        norms=Norms(mean, slope, sd, ages and (ages[0], ages[1], ages[2])),
         grid=CoronalGrid(slices["size"], slices["field_mm"], tuple(slices["y_mm"])),
         network=Network.read(folder / NETWORK),
         leaky=bool(document["leaky"]) or leaky,

@@ -20,9 +20,9 @@ from typing import Any, Final, TypeVar
 import numpy as np
 
 from adpet.errors import InputError
-from adpet.imaging.nifti import CHUNK_BYTES, VolumeHeader, read_header, read_volume
+from adpet.imaging.nifti import CHUNK_BYTES, Volume, VolumeHeader, read_header, read_volume, write_volume
 from adpet.inference.exported_model import ExportedModel
-from adpet.inference.predictor import answer
+from adpet.inference.predictor import answer, require_age
 
 T = TypeVar("T")
 
@@ -62,17 +62,24 @@ VARIABLES: Final = {
 }
 
 
-def answer_encoded(sent: Any, model: ExportedModel, limits: Limits) -> list[dict[str, Any]]:
+def answer_encoded(
+    sent: Any, model: ExportedModel, limits: Limits, *, age: float | None = None, maps: bool = False
+) -> list[dict[str, Any]]:
     """Answer for scans that were sent.
 
     These are one or more NIfTI files in base64, gzipped or not; white space does not matter. The answers are
-    as `adpet predict --json` writes them, in order, named "scan 1" and so on.
+    as `adpet predict --json` writes them, in order, named "scan 1" and so on. `age` is of the person, if one
+    scan is sent; with `maps`, each answer has both, in MNI space, as NIfTI in base64.
     """
     texts = {f"scan {number}": text for number, text in enumerate(_texts(sent, limits), 1)}
+    require_age(age)
+    if age is not None and len(texts) > 1:
+        raise InputError(f"age: required one scan, whose age it is; received {len(texts)}; send each alone")
     with _AT_ONCE, tempfile.TemporaryDirectory(prefix="adpet-scans-") as folder:
         places = {name: Path(folder, name) for name in texts}
         paths = _each(lambda name: _written(texts[name], places[name], limits), places)
-        return list(_each(lambda name: _answered(paths[name], model, name), places).values())
+        found = _each(lambda name: _answered(paths[name], model, name, age=age, maps=maps), places)
+        return list(found.values())
 
 
 def _each(work: Callable[[str], T], places: Mapping[str, Path]) -> dict[str, T]:
@@ -88,11 +95,22 @@ def _each(work: Callable[[str], T], places: Mapping[str, Path]) -> dict[str, T]:
     return done
 
 
-def _answered(path: Path, model: ExportedModel, name: str) -> dict[str, Any]:
+def _answered(
+    path: Path, model: ExportedModel, name: str, *, age: float | None, maps: bool
+) -> dict[str, Any]:
     header = read_header(path, max_voxels=MAX_VOXELS)
     scan = read_volume(path, max_voxels=MAX_VOXELS)
     path.unlink()
-    return answer(scan, model, name=name, shape=header.shape, affine=header.affine).document
+    found = answer(scan, model, name=name, shape=header.shape, affine=header.affine, age=age)
+    if not maps:
+        return found.document
+    return found.document | {"maps": {key: _encoded(one, path.parent) for key, one in found.volumes.items()}}
+
+
+def _encoded(volume: Volume, folder: Path) -> str:
+    path = folder / "map.nii.gz"
+    write_volume(path, volume, space="mni")
+    return base64.b64encode(path.read_bytes()).decode()
 
 
 def _texts(sent: Any, limits: Limits) -> list[str]:

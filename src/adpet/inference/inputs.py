@@ -13,8 +13,8 @@ from adpet.errors import InputError
 from adpet.imaging.nifti import NIFTI, PAIR, natural_key, scan_files
 
 SUFFIXES: Final = (".nii.gz", ".nii", ".hdr.gz", ".img.gz", ".hdr", ".img")
-# Maps that `adpet predict` wrote, which are not scans.
-OURS: Final = re.compile(r".*_(space-scan_)?cam\.nii\.gz")
+# Maps that `adpet predict` wrote, which are not scans; a z-map lies next to its CAM.
+CAM, Z_MAP = "_cam.nii.gz", "_z.nii.gz"
 _BIDS_SCAN: Final = re.compile(r"sub-.*_pet\.nii(\.gz)?")
 
 
@@ -70,7 +70,7 @@ def _in_folder(folder: Path) -> list[Path]:
 
 def _is_scan(file: Path, folder: Path, *, bids: bool) -> bool:
     inner = file.relative_to(folder).parts
-    if any(part.startswith(".") for part in inner) or OURS.fullmatch(file.name) or not file.is_file():
+    if any(part.startswith(".") for part in inner) or _is_ours(file) or not file.is_file():
         return False
     if bids:
         away = {"derivatives", "sourcedata"} & set(inner[:-1])
@@ -79,6 +79,11 @@ def _is_scan(file: Path, folder: Path, *, bids: bool) -> bool:
     if pair:  # the header stands for both
         return pair[2].lower() == "hdr" or not scan_files(file)[0].is_file()
     return bool(NIFTI.fullmatch(file.name))
+
+
+def _is_ours(file: Path) -> bool:
+    cam = file.with_name(file.name.removesuffix(Z_MAP) + CAM)
+    return file.name.endswith(CAM) or (file.name.endswith(Z_MAP) and cam.is_file())
 
 
 def _stems(files: Sequence[Path]) -> list[str]:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from adpet.evaluation.aggregation import INTERPRETATION
 from adpet.imaging.nifti import write_volume
-from adpet.imaging.slices import resize_maps
+from adpet.imaging.slices import coronal_slices, resize_maps
 from adpet.inference.exported_model import ExportedModel
 from adpet.inference.predictor import RESEARCH_ONLY, UNCALIBRATED, Answer, spread
 from adpet.storage import PARTIAL_PREFIX, remove, write_json
@@ -22,12 +22,15 @@ Array = npt.NDArray[np.float32]
 
 # Screen pixels along a slice's edge.
 SIDE: Final = 192
-# Share of the largest value of all slices below which the map is transparent.
-HIDE_BELOW: Final = 0.2
 OPACITY: Final = 0.7
 # AD from orange to yellow, CN from blue to cyan: also for the colour-blind.
 TOWARDS_AD: Final = ((214, 69, 0), (255, 225, 60))
 TOWARDS_CN: Final = ((24, 90, 200), (110, 225, 255))
+# What the two ends of a map's scale say: towards AD and towards CN.
+COLOURS: Final = {
+    "cam": ("speaks for AD", "speaks for CN"),
+    "z": ("uptake below healthy people's", "uptake above healthy people's"),
+}
 TEMPLATES = Path(__file__).parent / "templates"
 # z score at which a region's bar is full.
 FULL_BAR_Z = 4.0
@@ -54,8 +57,9 @@ def write_answer(answer: Answer, model: ExportedModel, folder: Path, stem: str) 
     remove(aside)
     try:
         aside.mkdir(parents=True)
-        write_volume(aside / f"{stem}_cam.nii.gz", answer.cam, space="mni")
-        write_volume(aside / f"{stem}_space-scan_cam.nii.gz", answer.scan_cam)
+        for name, volume in answer.volumes.items():
+            write_volume(aside / f"{stem}_{name}.nii.gz", volume, space="mni")
+            write_volume(aside / f"{stem}_space-scan_{name}.nii.gz", answer.scan_volumes[name])
         (aside / f"{stem}.html").write_text(answer_html(answer, model), encoding="utf-8")
         write_json(aside / f"{stem}.json", answer.document)
         for file in sorted(aside.iterdir()):
@@ -93,16 +97,27 @@ def answer_html(answer: Answer, model: ExportedModel) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    document = answer.document
-    pictures = section_pictures(answer.slices, answer.maps)
+    document, scales = answer.document, model.document["maps"]
+    z_planes = coronal_slices(answer.volumes["z"].data, answer.volumes["z"].affine, model.grid)
+    widest = max(abs(row["contribution"]) for row in document["slices"]) or 1.0
+    maps = [
+        (name, scale | {"colours": COLOURS[name]}, list(zip(document["slices"], pictures, strict=True)))
+        for name, scale, pictures in (
+            ("cam", scales["cam"], section_pictures(answer.slices, answer.maps, scales["cam"])),
+            # Low uptake has the colours of AD.
+            ("z", scales["z"], section_pictures(answer.slices, -z_planes, scales["z"])),
+        )
+    ]
     limits = {limit["name"]: limit for limit in model.document["quality"]}
     regions = sorted(document["regions"], key=lambda region: (not region["ad_pattern"], region["z"]))
     return environment.get_template("page.html.jinja").render(
         answer=document,
         percent=round(100 * document["probability_of_ad"], 1),
         above=document["probability_of_ad"] >= document["threshold"],
-        sections=list(zip(document["slices"], pictures, strict=True)),
-        regions=[_row(region) for region in regions],
+        maps=maps,
+        contributions=[_bar(row, row["contribution"] / widest) for row in document["slices"]],
+        unusual=unusual_text(document),
+        regions=[_bar(region, region["z"] / FULL_BAR_Z) for region in regions],
         checks=[(check, limits[check["name"]]) for check in document["checks"]],
         flagged=[check for check in document["checks"] if check["verdict"] != "ok"],
         performance=model.document["performance"],
@@ -110,23 +125,35 @@ def answer_html(answer: Answer, model: ExportedModel) -> str:
         spread=spread(document),
         research_only=RESEARCH_ONLY,
         uncalibrated=UNCALIBRATED,
-        hide_below=HIDE_BELOW,
         full_bar_z=FULL_BAR_Z,
         ramps={"ad": _gradient(TOWARDS_AD), "cn": _gradient(TOWARDS_CN)},
         style=(TEMPLATES / "page.css").read_text(encoding="utf-8"),
     )
 
 
-def section_pictures(slices: npt.NDArray[np.uint8], maps: Array) -> list[str]:
+def unusual_text(document: Mapping[str, Any]) -> str:
+    """Return the unusual regions and the age of comparison."""
+    at, age = document["compared_at_age"], document["age"]
+    compared = "without regard to age" if at is None else f"at age {at:.0f}"
+    if at is not None and age is None:
+        compared += ", the healthy people's mean, as no age was given"
+    elif at != age and at is not None:
+        compared += f", the nearest to {age:g} that healthy people have"
+    regions = ", ".join(f"{row['name']} ({row['z']:+.1f})" for row in document["unusual"])
+    return f"{regions or 'none'}; compared {compared}"
+
+
+def section_pictures(slices: npt.NDArray[np.uint8], maps: Array, scale: Mapping[str, Any]) -> list[str]:
     """Draw slices with their maps as PNG data addresses."""
-    scale = float(np.abs(maps).max()) or 1.0
-    large = resize_maps(maps, SIDE) / scale
-    return [_png(_section(plane, over)) for plane, over in zip(slices, large, strict=True)]
+    large = resize_maps(maps, SIDE) / scale["limit"]
+    least = scale["shown_from"] / scale["limit"]
+    return [_png(_section(plane, over, least)) for plane, over in zip(slices, large, strict=True)]
 
 
-def _row(region: dict[str, Any]) -> dict[str, Any]:
-    width = min(abs(region["z"]) / FULL_BAR_Z, 1) * 50
-    return region | {"width": round(width, 1), "left": round(50 - width if region["z"] < 0 else 50, 1)}
+def _bar(row: dict[str, Any], share: float) -> dict[str, Any]:
+    """Add a bar from the middle, in percent."""
+    width = min(abs(share), 1) * 50
+    return row | {"width": round(width, 1), "left": round(50 - width if share < 0 else 50, 1)}
 
 
 def _gradient(ends: tuple[tuple[int, ...], ...]) -> str:
@@ -134,16 +161,14 @@ def _gradient(ends: tuple[tuple[int, ...], ...]) -> str:
     return f"{low}, {high}"
 
 
-def _section(plane: npt.NDArray[np.uint8], over: Array) -> npt.NDArray[np.uint8]:
-    """Overlay a map, -1 to 1, on a slice."""
+def _section(plane: npt.NDArray[np.uint8], over: Array, least: float) -> npt.NDArray[np.uint8]:
+    """Overlay a map, -1 to 1, from `least` on."""
     from PIL import Image
 
     grey = np.asarray(Image.fromarray(plane).resize((SIDE, SIDE), Image.Resampling.BICUBIC), dtype=np.float32)
-    strength = np.asarray(
-        np.clip((np.abs(over) - HIDE_BELOW) / (1 - HIDE_BELOW), 0, 1)[..., None], dtype=np.float32
-    )
+    strength = np.asarray(np.clip((np.abs(over) - least) / (1 - least), 0, 1)[..., None], dtype=np.float32)
     colours = np.where((over > 0)[..., None], _ramp(TOWARDS_AD, strength), _ramp(TOWARDS_CN, strength))
-    opacity = OPACITY * np.minimum(1, 3 * strength)
+    opacity = OPACITY * (np.abs(over) >= least)[..., None]
     return np.asarray(np.round(grey[..., None] * (1 - opacity) + colours * opacity), dtype=np.uint8)
 
 

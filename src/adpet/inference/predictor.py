@@ -8,17 +8,20 @@ import numpy as np
 import numpy.typing as npt
 
 from adpet.errors import InputError
-from adpet.evaluation.aggregation import Pooling, interpret, pooled_probability
+from adpet.evaluation.aggregation import Pooling, interpret, pooled_probability, slice_contributions
 from adpet.imaging.nifti import Affine, Volume
 from adpet.imaging.normalization import normalize, to_uint8
+from adpet.imaging.normative import smoothed
 from adpet.imaging.registration import resample
 from adpet.imaging.slices import back_project, coronal_slices
 from adpet.inference.exported_model import ExportedModel, Scores
 from adpet.inference.quality import judged, measures, view_measures
-from adpet.inference.regions import region_table, regional_means
+from adpet.inference.regions import region_table, regional_means, unusual
 
 RESEARCH_ONLY = "Research use only, not for diagnosis."
 UNCALIBRATED = "Not calibrated: a model without out-of-fold predictions gives no likelihood ratio or answer."
+
+YOUNGEST, OLDEST = 18, 120
 
 
 class RefusedError(InputError):
@@ -33,14 +36,15 @@ class RefusedError(InputError):
 class Answer:
     """Answer for a scan.
 
-    `document` is as `adpet predict --json` writes it; `cam` and `scan_cam` are the map in template space and
-    on the scan's own grid, AD minus CN in units of the logit; `slices`, (n, size, size), and `maps`,
-    (n, h, w), are the network's input and output.
+    `document` is as `adpet predict --json` writes it; `volumes` and `scan_volumes` are the maps by name in
+    template space and on the scan's own grid: `cam`, AD minus CN in units of the logit, and `z`, SUVR in SD
+    from healthy people, 0 outside the brain. `slices`, (n, size, size), and `maps`, (n, h, w), are the
+    network's input and output.
     """
 
     document: dict[str, Any]
-    cam: Volume
-    scan_cam: Volume
+    volumes: dict[str, Volume]
+    scan_volumes: dict[str, Volume]
     slices: npt.NDArray[np.uint8]
     maps: npt.NDArray[np.float32]
 
@@ -55,13 +59,15 @@ def answer(
     align: Literal["affine", "none"] | None = None,
     prevalence: float | None = None,
     coverage: float | None = None,
+    age: float | None = None,
 ) -> Answer:
     """Answer for one scan.
 
     A scan out of distribution raises `RefusedError`, whose text names no file. `shape` and `affine` are of
     the scan's file, if its voxels are not in RAS+ order; `align` is ``none`` for a scan in MNI space (by
-    default as in training). `prevalence` and `coverage` are as in `interpret`.
+    default as in training). `prevalence` and `coverage` are as in `interpret`; `age` is in years.
     """
+    require_age(age)
     found, alignment = normalize(scan, replace(model.standard, align=align or model.standard.align))
     grid = tuple(shape or scan.data.shape), scan.affine if affine is None else affine
     checks = _checks(found, model, alignment.matrix, alignment.similarity, grid)
@@ -71,7 +77,20 @@ def answer(
     slices = to_uint8(planes, window=(low, high))
     scores = model.network(slices)
     i, j, k = found.data.shape
-    cam = Volume(back_project(scores.cam, model.grid, shape=(i, j, k), affine=found.affine), found.affine)
+    volumes = {
+        "cam": Volume(
+            back_project(scores.cam, model.grid, shape=(i, j, k), affine=found.affine), found.affine
+        ),
+        "z": Volume(_z_map(found.data, model, age), found.affine),
+    }
+    regions = region_table(
+        found.data,
+        volumes["cam"].data,
+        labels=model.regions,
+        brain=model.standard.brain,
+        regions=model.document["regions"],
+        years=model.norms.years(age),
+    )
     document = {
         "scan": name,
         "model": model.name,
@@ -80,18 +99,18 @@ def answer(
         **_probabilities(scores, model, prevalence=prevalence, coverage=coverage),
         "similarity_to_template": round(alignment.similarity, 4),
         "matrix": alignment.matrix.tolist(),
-        "regions": region_table(
-            found.data,
-            cam.data,
-            labels=model.regions,
-            brain=model.standard.brain,
-            regions=model.document["regions"],
-        ),
+        "age": age,
+        "compared_at_age": model.norms.compared_at(age),
+        "unusual": unusual(regions, model.document["maps"]["z"]["shown_from"]),
+        "regions": regions,
         "checks": checks,
     }
     inverse = np.asarray(np.linalg.inv(alignment.matrix), dtype=np.float64)
-    back = resample(cam, shape=grid[0], affine=grid[1], matrix=inverse)
-    return Answer(document, cam, Volume(back, grid[1]), slices, scores.cam)
+    back = {
+        map_name: Volume(resample(volume, shape=grid[0], affine=grid[1], matrix=inverse), grid[1])
+        for map_name, volume in volumes.items()
+    }
+    return Answer(document, volumes, back, slices, scores.cam)
 
 
 def spread(document: Mapping[str, Any]) -> str:
@@ -103,6 +122,22 @@ def spread(document: Mapping[str, Any]) -> str:
         f"{min(found):.3f} to {max(found):.3f} by {len(found)} networks, each trained without another "
         f"{1 / len(found):.0%} of the training subjects"
     )
+
+
+def require_age(age: float | None) -> None:
+    """Refuse an age that no adult has."""
+    if age is not None and not OLDEST >= age >= YOUNGEST:
+        raise InputError(
+            f"age: required {YOUNGEST} to {OLDEST} years; received {age:g}; correct it or leave it out"
+        )
+
+
+def _z_map(suvr: npt.NDArray[np.float32], model: ExportedModel, age: float | None) -> npt.NDArray[np.float32]:
+    brain, affine = model.standard.brain, model.standard.template.affine
+    width = model.document["norms"]["smoothing_mm"]
+    held = smoothed(suvr, fwhm_mm=width, grid_mm=float(affine[0, 0]), inside=brain)
+    held[brain] = model.norms.z(held[brain], age)
+    return held
 
 
 def meaning(probability: float, document: Mapping[str, Any]) -> str:
@@ -122,8 +157,9 @@ def meaning(probability: float, document: Mapping[str, Any]) -> str:
 
 
 def _probabilities(scores: Scores, model: ExportedModel, **asked: float | None) -> dict[str, Any]:
-    pooling = Pooling.of(model.document["aggregation"])
-    pooled = pooled_probability(scores.probability.astype(np.float64), pooling)
+    pooling, probabilities = Pooling.of(model.document["aggregation"]), scores.probability.astype(np.float64)
+    pooled = pooled_probability(probabilities, pooling)
+    facts = zip(model.grid.y_mm, probabilities, slice_contributions(probabilities, pooling), strict=True)
     return {
         "probability_of_ad": round(pooled, 6),
         "probability_by_fold": [
@@ -133,8 +169,12 @@ def _probabilities(scores: Scores, model: ExportedModel, **asked: float | None) 
         "meaning": meaning(pooled, model.document),
         **interpret(pooled, model.document["out_of_fold"], **asked),
         "slices": [
-            {"y_mm": y_mm, "probability_of_ad": round(float(value), 6)}
-            for y_mm, value in zip(model.grid.y_mm, scores.probability, strict=True)
+            {
+                "y_mm": y_mm,
+                "probability_of_ad": round(float(value), 6),
+                "contribution": round(float(added), 6),
+            }
+            for y_mm, value, added in facts
         ],
     }
 

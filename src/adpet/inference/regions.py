@@ -22,12 +22,18 @@ def regional_means(data: Array, labels: Labels, wanted: Sequence[int]) -> npt.ND
 
 
 def region_table(
-    ratio: Array, cam: Array, *, labels: Labels, brain: Mask, regions: Sequence[Mapping[str, Any]]
+    ratio: Array,
+    cam: Array,
+    *,
+    labels: Labels,
+    brain: Mask,
+    regions: Sequence[Mapping[str, Any]],
+    years: float = 0.0,
 ) -> list[dict[str, Any]]:
     """Return one row a region, in the order of `regions`.
 
-    `uptake` is SUVR; `z` is (uptake - mean) / SD of the cognitively normal; `cam_share` is of the positive
-    CAM in the brain. `regions` are those of an exported model.
+    `uptake` is SUVR; `z` is (uptake - mean) / SD of the cognitively normal, who are `years` older than the
+    mean; `cam_share` is of the positive CAM in the brain. `regions` are those of an exported model.
     """
     wanted = [int(region["label"]) for region in regions]
     uptake = regional_means(ratio, labels, wanted)
@@ -38,9 +44,15 @@ def region_table(
         {
             "name": region["name"],
             "uptake": round(float(here), 4),
-            "z": round((float(here) - region["cn_mean"]) / region["cn_sd"], 3),
+            "z": round((float(here) - region["cn_mean"] - years * region["cn_slope"]) / region["cn_sd"], 3),
             "cam_share": round(float(share) / total, 4) if total > 0 else 0.0,
             "ad_pattern": region["ad_pattern"],
         }
         for region, here, share in zip(regions, uptake, mass, strict=True)
     ]
+
+
+def unusual(regions: Sequence[Mapping[str, Any]], least: float) -> list[dict[str, Any]]:
+    """Return the regions with at least this |z|, largest first."""
+    found = [{"name": row["name"], "z": row["z"]} for row in regions if abs(row["z"]) >= least]
+    return sorted(found, key=lambda row: -abs(row["z"]))

@@ -138,7 +138,7 @@ def group_map_figure(
             if row == 0:
                 axes.set_title(f"y = {_millimetres(affine[1, 1] * plane + affine[1, 3])}", fontsize=9, pad=3)
         panels[row, 0].set_ylabel(name, fontsize=10)
-    bars = ((panels[:2], means, "Mean activation"), (panels[2:], contrast, "Difference"))
+    bars = ((panels[:2], means, "Mean"), (panels[2:], contrast, "Difference"))
     for where, overlay, name in bars:
         bar = figure.colorbar(_legend(overlay), ax=where, location="right", shrink=0.9, pad=0.01)
         bar.set_label(f"{name} ({unit})")

@@ -30,12 +30,14 @@ from adpet.reporting.performance_figures import leakage_figure
 # A group map of one subject would be that subject's image.
 FEWEST_SUBJECTS = 2
 KINDS = {
+    "exact": ("cam", "logit", "Where the network looked: class activation maps (CAM)"),
+    "z-map": ("low_uptake", "SD", "Where these brains are unusual: z-maps without a network"),
     "referenced": ("referenced", "SD", "Z-scored attribution maps"),
-    "exact": ("cam", "logit", "Class activation maps (CAM)"),
 }
 LONG_UNITS = {
     "referenced": "standard deviations from healthy training scans, minus the scan's mean",
     "exact": "logits; + is AD",
+    "z-map": "standard deviations below healthy training scans of that age",
 }
 NAMES = {"referenced": "Z-scored", "exact": "CAM"}
 # The group maps that the report draws, by the names of their files.
@@ -134,14 +136,13 @@ def _masses_table(cam: Mapping[str, Any]) -> Table:
         (
             f"{NAMES[kind]}: {_group(name)}",
             str(facts["scans"]),
-            percent(1 - facts["share_inside_brain"]),
             percent(facts["ad_pattern"]["mass"]),
             number(facts["ad_pattern"]["over_volume"], 2),
         )
-        for kind in KINDS
+        for kind in NAMES
         for name, facts in cam[kind].items()
     ]
-    columns = ("Mean map", "Scans", "Outside the brain", "In AD regions", "Over their share of the brain")
+    columns = ("Mean map", "Scans", "In AD regions", "Over their share of the brain")
     return Table("Mass of the groups' mean maps", columns, rows)
 
 
@@ -167,19 +168,13 @@ def _regions_table(regions: pd.DataFrame) -> Table:
 
 
 def _alarms(cam: Mapping[str, Any]) -> Text:
-    if not cam["alarms"]:
-        return Text(f"No mean map has more than {percent(MOST_OUTSIDE)} of its mass outside the brain.")
-    found = [
-        f"{NAMES[kind]} {_group(name)} {percent(outside)}"
-        for kind in KINDS
-        for name, facts in cam[kind].items()
-        if (outside := 1 - facts["share_inside_brain"]) > MOST_OUTSIDE
-    ]
-    return Text(
-        f"{plural(len(cam['alarms']), 'alarm')}: more than {percent(MOST_OUTSIDE)} of the mass of these "
-        f"mean maps lies outside the brain, where no disease can be: {'; '.join(found)}. Look at the "
-        "montages of single scans before you trust the model."
+    text = (
+        f"{percent(cam['outside'])} of the log-odds by which AD scans differ from CN scans come from pixels "
+        f"outside the brain, where no disease can be (alarm above {percent(MOST_OUTSIDE)})."
     )
+    if not cam["alarms"]:
+        return Text(text)
+    return Text(f"Alarm: {text} Look for marks, borders or noise there before you trust the model.")
 
 
 def _group(name: str) -> str:
@@ -196,17 +191,15 @@ def _pictures(documents: Documents, maps: Maps) -> list[Block]:
     blocks: list[Block] = []
     for kind, (suffix, unit, title) in KINDS.items():
         ad, cn, difference = (maps.volumes[f"{name}_{suffix}"] for name in ("ad", "cn", "difference"))
-        facts = (documents.cam or {})[kind]
+        cam = documents.cam or {}
         figure = group_map_figure(
             ad, cn, difference, maps.underlay, maps.affine,
-            n_ad=facts["ad"]["scans"], n_cn=facts["cn"]["scans"], hide_below=maps.hide_below, unit=unit,
+            n_ad=cam["exact"]["ad"]["scans"], n_cn=cam["exact"]["cn"]["scans"],
+            hide_below=maps.hide_below, unit=unit,
         )  # fmt: skip
-        pattern = {group: facts[group]["ad_pattern"] for group in ("ad", "cn")}
         alt = (
             f"{title} of the AD and CN test scans and their difference on coronal sections, patient's left "
-            "on the left. The regions where Alzheimer's disease begins hold "
-            f"{percent(pattern['ad']['mass'])} of the AD map and {percent(pattern['cn']['mass'])} of the CN "
-            "map."
+            "on the left; shares by region are in the tables."
         )
         caption = f"{title}, mean of each group ({LONG_UNITS[kind]}). L and R are the patient's."
         blocks.append(Chart(data_uri(figure, "png"), alt, caption, wide=True))

@@ -191,7 +191,9 @@ def _explained(cam: Mapping[str, Any] | None) -> str:
         if cam["truth"]["scans"]
         else "There is no known deficit to score them against."
     )
-    alarms = f" {plural(len(cam['alarms']), 'alarm')}: mass outside the brain." if cam["alarms"] else ""
+    alarms = (
+        f" {plural(len(cam['alarms']), 'alarm')}: log-odds from outside the brain." if cam["alarms"] else ""
+    )
     return (
         f"Class activation maps (CAM) and z-scored attribution maps of every test scan. "
         f"{percent(pattern['mass'])} of the AD group's z-scored map lies where Alzheimer's disease begins, "

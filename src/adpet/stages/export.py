@@ -19,6 +19,7 @@ from adpet.evaluation.bootstrap import FloatArray, bins_for, equal_mass_bins, ex
 from adpet.imaging.atlas import AD_PATTERN, Atlas, load_atlas
 from adpet.imaging.nifti import Volume, read_header, read_volume, write_volume
 from adpet.imaging.normalization import Standard, load_standard
+from adpet.imaging.normative import Norms, fit_norms
 from adpet.imaging.registration import brain_points
 from adpet.imaging.slices import CENTRE_Z_MM
 from adpet.imaging.template import tissue_labels
@@ -28,11 +29,14 @@ from adpet.inference.exported_model import (
     DOCUMENT,
     FILES,
     FORMAT,
+    MAPS,
     NETWORK,
+    NORMS,
     REFERENCE,
     REGIONS,
     TEMPLATE,
     TISSUE,
+    UNITS,
     Network,
     registration_constants,
     sha256,
@@ -49,7 +53,14 @@ from adpet.parallel import progress
 from adpet.params import Params
 from adpet.stages.common.checks import require_evaluation_of
 from adpet.stages.common.fitting import slice_refs
-from adpet.stages.common.tables import MATRIX_COLUMNS, VALIDATION_COLUMNS, read_alignment, read_results
+from adpet.stages.common.tables import (
+    MATRIX_COLUMNS,
+    VALIDATION_COLUMNS,
+    read_ages,
+    read_alignment,
+    read_norms,
+    read_results,
+)
 from adpet.stages.slice import coronal_grid
 from adpet.storage import atomic_write, read_json, write_json
 
@@ -61,6 +72,12 @@ Tissue = npt.NDArray[np.uint8]
 
 # The SD of two equal subjects is 0, which no z-score can be divided by.
 SMALLEST_SD = 0.01
+REGION_NORMS = ("cn_mean", "cn_slope", "cn_sd")
+
+# The colours of every scan's z-map. Of those of the CAM, all but a hundredth of the values in training slices
+# are within the limit.
+Z_LIMIT, Z_SHOWN_FROM = 5.0, 2.0
+CAM_QUANTILE, CAM_SHOWN_FROM = 0.99, 0.2
 
 
 def _measured(
@@ -103,14 +120,17 @@ def _cohort(
     scans = scans.merge(read_alignment(), on="scan")
     uptake, measured = _measured(scans, standard, atlas, tissue)
     # One scan each.
-    normal = uptake[((scans["diagnosis"] == "CN") & ~scans.duplicated("subject")).to_numpy()]
-    means = normal.mean(axis=0).round(6).tolist()
-    spreads = np.maximum(normal.std(axis=0, ddof=1), SMALLEST_SD).round(6).tolist()
+    normal = ((scans["diagnosis"] == "CN") & ~scans.duplicated("subject")).to_numpy()
+    names = scans.loc[normal, "scan"].tolist()
+    norms = fit_norms(uptake[normal], read_ages()[names].to_numpy(np.float64))
+    facts = zip(norms.mean, norms.slope, np.maximum(norms.sd, SMALLEST_SD), strict=True)
     return {
         "regions": [
-            {"label": label, "name": name, "ad_pattern": name in AD_PATTERN, "cn_mean": mean, "cn_sd": sd}
-            for (label, name), mean, sd in zip(atlas.names.items(), means, spreads, strict=True)
+            {"label": label, "name": name, "ad_pattern": name in AD_PATTERN}
+            | {key: round(float(value), 6) for key, value in zip(REGION_NORMS, values, strict=True)}
+            for (label, name), values in zip(atlas.names.items(), facts, strict=True)
         ],
+        "norms": {"scans": names},
         "profile": profile_of(uptake),
         "quality": limits_of(measured, min_similarity=min_similarity),
     }
@@ -132,12 +152,20 @@ def run(params: Params) -> None:
     atlas = load_atlas(params.explain.atlas, params.normalize.grid_mm)
     tissue = tissue_labels(params.normalize.grid_mm)
     cohort = _cohort(split, standard, atlas, tissue, min_similarity=params.normalize.min_similarity)
+    norms = read_norms(cohort["norms"]["scans"], standard.brain, params)
     with atomic_write(paths.EXPORT) as folder:
         folder.mkdir()
         _write_volumes(folder, standard, atlas, tissue)
+        _write_norms(folder, norms, standard)
         map_size = _write_network(folder / NETWORK, split[split["part"] == "test"], params)
         document = _document(params, standard) | cohort
         document["network"]["map_size"] = map_size
+        document["norms"] = {
+            "scans": len(cohort["norms"]["scans"]),
+            "ages": norms.ages and [round(age, 3) for age in norms.ages],
+            "smoothing_mm": params.explain.smooth_mm,
+        }
+        document["maps"] = _maps(Network.read(folder / NETWORK), split[split["part"] != "test"])
         document["files"] = {name: sha256(folder / name) for name in FILES}
         write_json(folder / DOCUMENT, document)
 
@@ -207,6 +235,25 @@ def _write_volumes(folder: Path, standard: Standard, atlas: Atlas, tissue: Tissu
     ):
         volume = Volume(np.asarray(data, dtype=np.float32), affine)
         write_volume(folder / name, volume, dtype=dtype, space="mni")
+
+
+def _write_norms(folder: Path, norms: Norms, standard: Standard) -> None:
+    for name, values in zip(NORMS, (norms.mean, norms.slope, norms.sd), strict=True):
+        data = np.zeros(standard.brain.shape, dtype=np.float32)
+        data[standard.brain] = values
+        write_volume(folder / name, Volume(data, standard.template.affine), dtype=np.int16, space="mni")
+
+
+def _maps(network: Network, training: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """Name the maps, and fix the scales of their colours."""
+    scans = training["scan"].unique()
+    cams = np.concatenate([network(np.load(paths.SLICES / f"{scan}.npy"))[0] for scan in scans])
+    limit = float(f"{max(float(np.quantile(np.abs(cams), CAM_QUANTILE)), 1e-6):.2g}")
+    scales = {"cam": (limit, CAM_SHOWN_FROM * limit), "z": (Z_LIMIT, Z_SHOWN_FROM)}
+    return {
+        name: {"title": MAPS[name], "unit": UNITS[name], "limit": limit, "shown_from": float(f"{least:.4g}")}
+        for name, (limit, least) in scales.items()
+    }
 
 
 def _document(params: Params, standard: Standard) -> dict[str, Any]:

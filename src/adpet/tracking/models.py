@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 from mlflow.models import Model, ModelSignature, infer_signature
-from mlflow.types import ColSpec, DataType, Schema
+from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 
 from adpet.errors import InputError, TrackingError
 from adpet.inference.exported_model import open_model
@@ -276,5 +276,8 @@ def _signature() -> ModelSignature:
         inputs=Schema([ColSpec(DataType.string, name="scan")]),
         outputs=Schema(
             [ColSpec(kind, name=name, required=name in answer[:5]) for name, kind in kinds.items()]
+        ),
+        params=ParamSchema(
+            [ParamSpec("age", DataType.double, None), ParamSpec("maps", DataType.boolean, default=False)]
         ),
     )

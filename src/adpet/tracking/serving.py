@@ -42,14 +42,15 @@ class ScanModel:
         self._limits = Limits.from_environment()
         self._model = open_model(folder, name=name, leaky=leaky)
 
-    def predict(self, model_input: Any) -> list[dict[str, Any]]:
+    def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> list[dict[str, Any]]:
         """Answer for a NIfTI file in base64, or several.
 
+        `params` may have the arguments `age` and `maps` of `answer_encoded`.
         An error is a ScanError: BAD_REQUEST, HTTP 400, with the reason; INTERNAL_ERROR, HTTP 500, for what
         was not foreseen.
         """
         try:
-            return answer_encoded(model_input, self._model, self._limits)
+            return answer_encoded(model_input, self._model, self._limits, **params or {})
         except InputError as error:
             raise ScanError(str(error), BAD_REQUEST) from error
         except Exception as error:

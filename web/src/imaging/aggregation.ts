@@ -9,7 +9,13 @@ import { general, rounded } from "./wording";
 const SMALLEST_PROBABILITY = 1e-7;
 
 /** Pool the probabilities of one scan's slices, which are those of all positions in order. */
-export function pooledProbability(perSlice: ArrayLike<number>, { constants }: Model): number {
+export function pooledProbability(perSlice: ArrayLike<number>, model: Model): number {
+  const logOdds = contributions(perSlice, model).reduce((sum, part) => sum + part, 0);
+  return 1 / (1 + Math.exp(-logOdds));
+}
+
+/** Split one scan's log-odds of AD among its slices: `slice_contributions` of `adpet.evaluation.aggregation`. */
+export function contributions(perSlice: ArrayLike<number>, { constants }: Model): number[] {
   const { method, weights, slope, intercept } = constants.aggregation;
   const probabilities = Array.from(perSlice);
   if (method === "position_weights" && (weights?.length ?? 0) < probabilities.length) {
@@ -18,18 +24,17 @@ export function pooledProbability(perSlice: ArrayLike<number>, { constants }: Mo
         `${weights?.length ?? 0}: export the model again`,
     );
   }
-  let sum = 0;
-  let total = 0;
-  probabilities.forEach((probability, position) => {
-    const weight =
-      method === "position_weights"
-        ? Math.max(weights![position]!, SMALLEST_PROBABILITY / weights!.length)
-        : 1;
-    sum += weight * (method === "mean_probability" ? probability : logit(probability));
-    total += weight;
+  const raw = probabilities.map((_, position) =>
+    method === "position_weights" ? Math.max(weights![position]!, SMALLEST_PROBABILITY / weights!.length) : 1,
+  );
+  const total = raw.reduce((sum, weight) => sum + weight, 0);
+  const away = probabilities.reduce((sum, p, position) => sum + (raw[position]! / total) * p, 0) - 0.5;
+  // The slope of the logit at a half is 4.
+  const scale = away ? logit(away + 0.5) / away : 4;
+  return probabilities.map((p, position) => {
+    const score = method === "mean_probability" ? (p - 0.5) * scale : logit(p);
+    return (raw[position]! / total) * (slope * score + intercept);
   });
-  const mean = method === "mean_probability" ? logit(sum / total) : sum / total;
-  return 1 / (1 + Math.exp(-(slope * mean + intercept)));
 }
 
 /** What a probability means: `interpret` of `adpet.evaluation.aggregation`, with its keys. */

@@ -15,9 +15,12 @@ export interface Model {
   readonly labels: Int16Array;
   /** 1 where a voxel is mostly grey matter, 2 where it is mostly white matter. */
   readonly tissue: Uint8Array;
+  /** SUVR of healthy scans by voxel: at their mean age, its change by year, and standard deviation. */
+  readonly norms: Record<"mean" | "slope" | "sd", Float32Array>;
 }
 
-export const MODEL_IMAGES = ["template", "brain", "reference", "regions", "tissue"].map(
+const NORMS = ["normal_mean", "normal_slope", "normal_sd"];
+export const MODEL_IMAGES = ["template", "brain", "reference", "regions", "tissue", ...NORMS].map(
   (name) => `${name}.nii.gz`,
 );
 
@@ -29,7 +32,7 @@ export function openModel(constants: ModelDocument, images: Readonly<Record<stri
     );
   }
   const { shape } = constants.standard;
-  const [template, brain, reference, regions, tissue] = MODEL_IMAGES.map((name) => {
+  const [template, brain, reference, regions, tissue, mean, slope, sd] = MODEL_IMAGES.map((name) => {
     const content = images[name];
     if (!content) throw new InputError(`${name}: not found next to model.json: export the model again`);
     const volume = readNifti(content, name);
@@ -39,7 +42,7 @@ export function openModel(constants: ModelDocument, images: Readonly<Record<stri
       );
     }
     return volume;
-  }) as [Volume, Volume, Volume, Volume, Volume];
+  }) as [Volume, Volume, Volume, Volume, Volume, Volume, Volume, Volume];
   return {
     constants,
     // The grid to the last digit, which a header's single precision does not hold.
@@ -48,5 +51,6 @@ export function openModel(constants: ModelDocument, images: Readonly<Record<stri
     reference: Uint8Array.from(reference.data),
     labels: Int16Array.from(regions.data),
     tissue: Uint8Array.from(tissue.data),
+    norms: { mean: mean.data, slope: slope.data, sd: sd.data },
   };
 }

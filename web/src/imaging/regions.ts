@@ -1,6 +1,7 @@
 /** SUVR by region, compared with CN subjects, and the map's share in each. */
 
 import type { Model } from "./model";
+import { yearsFromMean } from "./normative";
 import type { Volume } from "./volume";
 import { rounded } from "./wording";
 
@@ -20,18 +21,35 @@ export function regionalMeans(data: Float32Array, { labels, constants }: Model):
 }
 
 /** Describe each of the model's regions by its SUVR and its share of the map `cam`, both on the standard grid. */
-export function regionTable(volume: Volume, cam: Float32Array, model: Model): RegionRow[] {
+export function regionTable(
+  volume: Volume,
+  cam: Float32Array,
+  model: Model,
+  age: number | null = null,
+): RegionRow[] {
+  const years = yearsFromMean(model, age);
   const uptakes = regionalMeans(volume.data, model);
   const towards = cam.map((value, at) => (model.brain[at] ? Math.max(value, 0) : 0));
   const { sums } = summed(model.labels, towards);
   const total = towards.reduce((sum, value) => sum + value, 0);
-  return model.constants.regions.map(({ name, label, ad_pattern, cn_mean, cn_sd }, index) => ({
+  return model.constants.regions.map(({ name, label, ad_pattern, cn_mean, cn_slope, cn_sd }, index) => ({
     name,
     uptake: rounded(uptakes[index]!, 4),
-    z: rounded((uptakes[index]! - cn_mean) / cn_sd, 3),
+    z: rounded((uptakes[index]! - cn_mean - years * cn_slope) / cn_sd, 3),
     cam_share: total > 0 ? rounded((sums[label] ?? 0) / total, 4) : 0,
     ad_pattern,
   }));
+}
+
+export interface Unusual {
+  readonly name: string;
+  readonly z: number;
+}
+
+/** Return the regions with at least so large a |z|, the largest first. */
+export function unusual(regions: readonly RegionRow[], least: number): Unusual[] {
+  const found = regions.filter(({ z }) => Math.abs(z) >= least).map(({ name, z }) => ({ name, z }));
+  return found.sort((a, b) => Math.abs(b.z) - Math.abs(a.z));
 }
 
 function summed(labels: Int16Array, data: Float32Array): { sums: Float64Array; counts: Float64Array } {

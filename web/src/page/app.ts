@@ -1,15 +1,15 @@
 /** What happens when: a scan is taken, the worker reports, the user moves a control. */
 
 import { boundsOf, eachAxis, type Vector } from "../imaging";
-import type { Finding, Of, Report, Request, Step } from "../messages";
+import type { Comparison, Finding, Of, Report, Request, Step } from "../messages";
 import type { ModelDocument } from "../model.generated";
-import { probabilityChart } from "./chart";
+import { contributionChart } from "./chart";
 import { Controls } from "./controls";
 import { byId, element, percent, save } from "./dom";
-import { fromStandard, moved, sceneOf, toStandard, windowOf, type Shown } from "./state";
+import { fromStandard, sceneOf, shownMap, toStandard, windowOf, type Shown } from "./state";
 import { Strip } from "./strip";
 import { summaryPicture } from "./summary";
-import { showAnswer, showChecks, showRegions } from "./tables";
+import { showAnswer, showChecks, showRegions, unusualIn } from "./tables";
 import { StagedViewer } from "./viewer";
 
 /** Posterior cingulate, where AD lowers uptake first. */
@@ -25,14 +25,17 @@ const STEPS: Record<Step, readonly [string, number, number]> = {
 export class App {
   private readonly worker = new Worker("worker.js", { type: "module" });
   private readonly controls: Controls;
-  private readonly strip = new Strip(byId("strip"), (yMm) => this.moveToSlice(yMm));
+  private readonly strip: Strip;
   private readonly viewer = new StagedViewer(byId("viewer"), (point) => this.follow(point));
   private shown: Shown = begun("");
   private scan = 0;
 
   constructor(private readonly model: ModelDocument) {
-    this.controls = new Controls({
+    this.strip = new Strip(byId("strip"), (yMm) => this.moveToSlice(yMm), model.maps["cam"]!.limit);
+    this.controls = new Controls(model, {
       restyle: () => this.restyle(),
+      map: () => this.draw(),
+      age: () => this.askAgain(),
       move: (point) => this.move(point),
       space: () => this.changeSpace(),
     });
@@ -43,13 +46,14 @@ export class App {
       slices: (found) => this.showSlices(found),
       slice: (found) => this.showSlice(found),
       answer: (found) => this.showAnswer(found),
+      compared: (found) => this.showComparison(found),
       refused: ({ sentence }) => this.refuse(sentence),
     };
     this.worker.onmessage = ({ data }: MessageEvent<Report>) => {
       if (data.scan === this.scan) on[data.kind](data as never);
     };
     this.worker.onerror = () => this.refuse("The page's worker could not be started: reload the page");
-    byId("save-cam").addEventListener("click", () => this.saveCam());
+    byId("save-map").addEventListener("click", () => this.saveMap());
     byId("save-page").addEventListener("click", () => void this.saveSummary());
   }
 
@@ -58,11 +62,19 @@ export class App {
     this.begin(name);
     try {
       const bytes = await content;
-      if (scan === this.scan) this.worker.postMessage({ scan, name, bytes } satisfies Request, [bytes]);
+      if (scan === this.scan) this.ask({ scan, age: null, file: { name, bytes } }, [bytes]);
     } catch (error) {
       const reason = error instanceof Error ? error.message : String(error);
       if (scan === this.scan) this.refuse(`${name}: cannot be read (${reason})`);
     }
+  }
+
+  private ask(request: Request, transfer: Transferable[] = []): void {
+    this.worker.postMessage(request, transfer);
+  }
+
+  private askAgain(): void {
+    if (this.shown.answer) this.ask({ scan: this.scan, age: this.controls.years });
   }
 
   private begin(name: string): void {
@@ -108,28 +120,35 @@ export class App {
   private showSlices(slices: Of<"slices">): void {
     this.shown.slices = slices;
     sectionOf("strip").hidden = false;
-    this.strip.begin(slices, this.controls.overlay);
-    this.drawChart();
+    this.strip.begin(slices, this.camOverlay);
   }
 
   private showSlice(slice: Of<"slice">): void {
     const { yMm } = this.shown.slices!;
-    this.shown.scored.push({ y_mm: yMm[slice.index]!, probability_of_ad: slice.probability });
-    this.strip.add(slice, this.controls.overlay, this.model.threshold);
-    this.drawChart();
+    this.strip.add(slice, this.camOverlay);
     this.progress({ step: "scoring", done: (slice.index + 1) / yMm.length });
   }
 
-  private showAnswer({ answer, cam: picture, camMax: max, camFile }: Of<"answer">): void {
-    const cam = { picture, max };
-    Object.assign(this.shown, { answer, cam, originalCam: moved(cam, answer.matrix), camFile });
+  private showAnswer({ answer, cam, z }: Of<"answer">): void {
+    this.shown.answer = answer;
+    this.shown.maps.cam = shownMap("cam", cam, answer.matrix, this.model);
     showAnswer(byId("answer"), answer, this.model);
-    showRegions(byId<HTMLTableElement>("regions"), answer.regions);
-    sectionOf("regions").hidden = false;
-    this.strip.restyle(this.controls.overlay);
+    byId("chart").innerHTML = contributionChart(answer.slices);
+    this.strip.answer(answer.slices);
+    this.showComparison({ comparison: answer, z });
     this.follow(this.controls.point);
     this.setState("answered");
     this.say(`Answered: ${percent(answer.probability_of_ad)} probability of AD`);
+    this.draw();
+  }
+
+  private showComparison({ comparison, z }: { comparison: Comparison } & Pick<Of<"answer">, "z">): void {
+    const { age, compared_at_age, unusual, regions } = comparison;
+    const answer = Object.assign(this.shown.answer!, { age, compared_at_age, unusual, regions });
+    this.shown.maps.z = shownMap("z", z, answer.matrix, this.model);
+    byId("unusual").textContent = unusualIn(answer);
+    showRegions(byId<HTMLTableElement>("regions"), regions);
+    sectionOf("regions").hidden = false;
     this.draw();
   }
 
@@ -150,12 +169,12 @@ export class App {
   private setState(state: "working" | "answered" | "refused"): void {
     document.body.dataset["state"] = state;
     byId("work").ariaBusy = String(state === "working");
-    for (const id of ["save-cam", "save-page"]) byId<HTMLButtonElement>(id).disabled = state !== "answered";
+    for (const id of ["save-map", "save-page"]) byId<HTMLButtonElement>(id).disabled = state !== "answered";
   }
 
-  private drawChart(): void {
-    const { scored, slices } = this.shown;
-    byId("chart").innerHTML = probabilityChart(scored, slices!.yMm, this.model.threshold);
+  /** The strip shows the CAM alone. */
+  private get camOverlay() {
+    return { ...this.controls.overlay, map: "cam" as const };
   }
 
   private sceneOf(shown = this.shown) {
@@ -184,7 +203,7 @@ export class App {
 
   private restyle(): void {
     const scene = this.sceneOf();
-    this.strip.restyle(this.controls.overlay);
+    if (this.controls.map === "cam") this.strip.restyle(this.camOverlay);
     if (scene) this.viewer.restyle(scene);
   }
 
@@ -203,8 +222,9 @@ export class App {
     this.move(fromStandard(this.shown, [x, yMm, z]));
   }
 
-  private saveCam(): void {
-    save(this.shown.camFile!, `${this.stem}_cam.nii`, "application/octet-stream");
+  private saveMap(): void {
+    const { map } = this.controls;
+    save(this.shown.maps[map]!.file, `${this.stem}_${map}.nii`, "application/octet-stream");
   }
 
   private async saveSummary(): Promise<void> {
@@ -220,7 +240,7 @@ export class App {
 }
 
 function begun(name: string): Shown {
-  return { name, space: "standard", checks: [], scored: [] };
+  return { name, space: "standard", checks: [], maps: {} };
 }
 
 function sectionOf(id: string): HTMLElement {

@@ -1,48 +1,48 @@
-/** Score of each slice from back to front: a small chart, also in words. */
+/** What each slice adds to the log-odds of AD, from back to front: a small chart, also in words. */
 
 import type { SliceAnswer } from "../messages";
 import { signed } from "./dom";
 
 const [WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM] = [340, 150, 42, 332, 10, 120];
 
-/** Return the chart's markup, all of numbers; some slices may still be missing. */
-export function probabilityChart(
-  slices: readonly SliceAnswer[],
-  yMm: readonly number[],
-  threshold: number,
-): string {
-  const y = (share: number) => BOTTOM + share * (TOP - BOTTOM);
-  const x = (index: number) => LEFT + ((index + 0.5) * (RIGHT - LEFT)) / yMm.length;
-  const across = (share: number, kind: string) =>
-    `<line x1="${LEFT}" x2="${RIGHT}" y1="${y(share)}" y2="${y(share)}" class="${kind}"/>`;
+/** Return the end of an axis that holds all contributions. */
+export function reachOf(slices: readonly SliceAnswer[]): number {
+  return Math.max(0.1, ...slices.map(({ contribution }) => Math.abs(contribution)));
+}
+
+/** Return the chart's markup, all of numbers. */
+export function contributionChart(slices: readonly SliceAnswer[]): string {
+  const reach = reachOf(slices);
+  const y = (value: number) => (TOP + BOTTOM) / 2 + (value / reach) * ((TOP - BOTTOM) / 2);
+  const x = (index: number) => LEFT + ((index + 0.5) * (RIGHT - LEFT)) / slices.length;
   const text = (left: number, top: number, kind: string, words: string) =>
     `<text x="${left}" y="${top}" class="${kind}">${words}</text>`;
-  const stem = ({ probability_of_ad: p }: SliceAnswer, index: number) => {
-    const side = p >= threshold ? "ad" : "cn";
-    const line = `<line x1="${x(index)}" x2="${x(index)}" y1="${BOTTOM}" y2="${y(p)}" class="stem ${side}"/>`;
-    return `${line}<circle cx="${x(index)}" cy="${y(p)}" r="4" class="dot ${side}"/>`;
+  const stem = ({ contribution }: SliceAnswer, index: number) => {
+    const side = contribution > 0 ? "ad" : "cn";
+    const [at, end] = [x(index), y(contribution)];
+    const line = `<line x1="${at}" x2="${at}" y1="${y(0)}" y2="${end}" class="stem ${side}"/>`;
+    return `${line}<circle cx="${at}" cy="${end}" r="4" class="dot ${side}"/>`;
   };
-  const labelled = [...new Set([0, Math.floor((yMm.length - 1) / 2), yMm.length - 1])];
+  const labelled = [...new Set([0, Math.floor((slices.length - 1) / 2), slices.length - 1])];
   const parts = [
-    ...[0, 0.5, 1].map(
-      (share) => across(share, "grid") + text(LEFT - 6, y(share) + 3.5, "tick end", String(share)),
+    ...[-reach, 0, reach].map(
+      (value) =>
+        `<line x1="${LEFT}" x2="${RIGHT}" y1="${y(value)}" y2="${y(value)}" class="grid"/>` +
+        text(LEFT - 6, y(value) + 3.5, "tick end", signed(value, value ? 1 : 0)),
     ),
     ...slices.map(stem),
-    across(threshold, "threshold"),
-    ...labelled.map((index) => text(x(index), HEIGHT - 15, "tick", signed(yMm[index]!, 0))),
+    ...labelled.map((index) => text(x(index), HEIGHT - 15, "tick", signed(slices[index]!.y_mm, 0))),
     text((LEFT + WIDTH) / 2, HEIGHT - 2, "tick", "back  ·  MNI y in mm  ·  front"),
   ];
-  const words = inWords(slices, yMm.length, threshold);
-  const head = `<svg viewBox="0 0 ${WIDTH} ${HEIGHT}" class="chart" role="img" aria-label="${words}">`;
+  const head = `<svg viewBox="0 0 ${WIDTH} ${HEIGHT}" class="chart" role="img" aria-label="${inWords(slices)}">`;
   return `${head}${parts.join("")}</svg>`;
 }
 
-function inWords(slices: readonly SliceAnswer[], count: number, threshold: number): string {
-  if (!slices.length) return `Score of each of ${count} coronal slices; none is scored yet.`;
-  const above = slices.filter((slice) => slice.probability_of_ad >= threshold).length;
-  const highest = slices.reduce((a, b) => (b.probability_of_ad > a.probability_of_ad ? b : a));
+function inWords(slices: readonly SliceAnswer[]): string {
+  const speak = slices.filter(({ contribution }) => contribution > 0).length;
+  const most = slices.reduce((a, b) => (Math.abs(b.contribution) > Math.abs(a.contribution) ? b : a));
   return (
-    `Score of each coronal slice, 0 to 1: ${above} of ${slices.length} at or above ${threshold.toFixed(2)}; ` +
-    `the highest, ${highest.probability_of_ad.toFixed(2)}, at y = ${highest.y_mm} mm.`
+    `What each coronal slice adds to the log-odds of AD: ${speak} of ${slices.length} speak for AD; ` +
+    `the most, ${signed(most.contribution, 2)}, at y = ${most.y_mm} mm.`
   );
 }

@@ -1,11 +1,15 @@
 /** Perceptually uniform colours of the map: inferno for AD, viridis for CN, without their darkest third. */
 
+import type { MapName } from "../messages";
+
+/** Of the z-map, AD stands for low uptake and CN for high. */
 export type Direction = "AD" | "CN";
 
 export interface Overlay {
+  map: MapName;
   direction: Direction;
   opacity: number;
-  /** Share of the map's largest value below which nothing is painted. */
+  /** Share of the scale's end below which nothing is painted. */
   threshold: number;
 }
 
@@ -15,7 +19,7 @@ const STOPS = {
 };
 const TABLES = { AD: tableOf(STOPS.AD), CN: tableOf(STOPS.CN) };
 
-/** Return the colour of a share, 0 to 1, of the map's largest value. */
+/** Return the colour of a share, 0 to 1, of the scale's end. */
 export function colourOf(direction: Direction, share: number): number[] {
   return TABLES[direction][Math.round(255 * Math.min(Math.max(share, 0), 1))]!;
 }

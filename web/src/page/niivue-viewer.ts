@@ -7,7 +7,7 @@ import { element } from "./dom";
 import type { Scene } from "./sections";
 import type { OnMove, Viewer } from "./viewer";
 
-/** NiiVue's code for colours that run from 0 to the largest value and end at once below the least one. */
+/** NiiVue's code for colours that run from 0 to the end of the scale and end at once below the least one. */
 const NOTHING_BELOW_LEAST = 2;
 const BLACK = [0.043, 0.051, 0.063, 1];
 const STEP_KEYS: Record<string, Vector> = {

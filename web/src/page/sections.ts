@@ -5,7 +5,7 @@ import { colourOf, type Overlay } from "./colours";
 
 export type Axis = 0 | 1 | 2;
 
-/** Map and its largest absolute value, to which its colours are scaled. */
+/** Map and the end of its scale, the same for every scan. */
 export interface CamPicture {
   picture: Volume;
   max: number;

@@ -1,7 +1,8 @@
 /** What is known of the scan that is shown. */
 
 import { apply, type CheckRow, inverse, product, type Vector, type Volume } from "../imaging";
-import type { Answer, Of, SliceAnswer } from "../messages";
+import type { Answer, MapName, MapResult, Of } from "../messages";
+import type { ModelDocument } from "../model.generated";
 import type { Overlay } from "./colours";
 import type { Space } from "./controls";
 import type { CamPicture, Scene } from "./sections";
@@ -19,25 +20,43 @@ export interface Shown {
   matrix?: number[][];
   checks: CheckRow[];
   slices?: Of<"slices">;
-  scored: SliceAnswer[];
-  cam?: CamPicture;
-  /** The same voxels where the scan lies, under another affine. */
-  originalCam?: CamPicture;
-  camFile?: Uint8Array<ArrayBuffer>;
+  maps: Partial<Record<MapName, ShownMap>>;
   answer?: Answer;
+}
+
+/** A map in both spaces: the same voxels under two affines. */
+interface ShownMap {
+  standard: CamPicture;
+  original: CamPicture;
+  file: Uint8Array<ArrayBuffer>;
+}
+
+/** Return a map as it is drawn; low uptake has the colours of AD. */
+export function shownMap(
+  name: MapName,
+  { picture, file }: MapResult,
+  matrix: number[][],
+  { maps }: ModelDocument,
+): ShownMap {
+  const data = name === "z" ? picture.data.map((value) => -value) : picture.data;
+  const standard = { picture: { ...picture, data }, max: maps[name]!.limit };
+  return { standard, original: moved(standard, matrix), file };
 }
 
 /** Return what the viewer shows: the scan on the standard grid as soon as it is there, or as it came. */
 export function sceneOf(
-  { space, original, originalWindow, standard, cam, originalCam }: Shown,
+  { space, original, originalWindow, standard, maps }: Shown,
   overlay: Overlay,
   ratioWindow: readonly [number, number],
 ): Scene | undefined {
-  if (space === "standard" && standard) return { base: standard, window: ratioWindow, cam, overlay };
-  return original && { base: original, window: originalWindow!, cam: originalCam, overlay };
+  const map = maps[overlay.map];
+  if (space === "standard" && standard) {
+    return { base: standard, window: ratioWindow, cam: map?.standard, overlay };
+  }
+  return original && { base: original, window: originalWindow!, cam: map?.original, overlay };
 }
 
-export function moved(cam: CamPicture, matrix: number[][]): CamPicture {
+function moved(cam: CamPicture, matrix: number[][]): CamPicture {
   return { ...cam, picture: { ...cam.picture, affine: product(matrix, cam.picture.affine) } };
 }
 

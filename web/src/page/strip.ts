@@ -1,7 +1,7 @@
-/** The coronal slices as the network is given them, each with its map and score once it is scored. */
+/** The coronal slices as the network is given them, each with its map once it is scored, and its part of the answer. */
 
-import { largest, resizeMaps } from "../imaging";
-import type { Of } from "../messages";
+import { resizeMaps } from "../imaging";
+import type { Of, SliceAnswer } from "../messages";
 import type { Overlay } from "./colours";
 import { element, signed } from "./dom";
 import { paintPixel } from "./sections";
@@ -17,24 +17,24 @@ const MOST_COLUMNS = 16;
 export class Strip {
   private given: Of<"slices"> | undefined;
   private slices: Slice[] = [];
-  /** Largest value of the maps so far, to which colours are scaled. */
-  private max = 0;
 
   constructor(
     private readonly place: HTMLElement,
     private readonly choose: (yMm: number) => void,
+    /** End of the CAM's scale. */
+    private readonly limit: number,
   ) {}
 
   begin(given: Of<"slices">, overlay: Overlay): void {
     const { yMm, size } = given;
-    [this.given, this.max] = [given, Number.MIN_VALUE];
+    this.given = given;
     const rows = Math.ceil(yMm.length / MOST_COLUMNS);
     this.place.style.setProperty("--columns", String(Math.ceil(yMm.length / rows)));
     this.slices = yMm.map((y) => {
       const canvas = element("canvas", { width: String(size), height: String(size) });
       const button = element(
         "button",
-        { type: "button", class: "slice", "aria-label": `Slice at y = ${y} mm, not scored yet` },
+        { type: "button", class: "slice", "aria-label": `Slice at y = ${y} mm, not answered yet` },
         canvas,
         element("span", "place", signed(y, 0)),
         element("span", "value", "…"),
@@ -46,16 +46,21 @@ export class Strip {
     this.restyle(overlay);
   }
 
-  add({ index, probability, map, mapShape }: Of<"slice">, overlay: Overlay, threshold: number): void {
-    const { yMm, size } = this.given!;
+  add({ index, map, mapShape }: Of<"slice">, overlay: Overlay): void {
     const slice = this.slices[index]!;
-    const { button } = slice;
-    slice.map = resizeMaps(map, [1, ...mapShape], size);
-    this.max = Math.max(this.max, largest(map));
-    button.classList.add("scored", probability >= threshold ? "ad" : "cn");
-    button.ariaLabel = `Slice at y = ${yMm[index]} mm: score ${probability.toFixed(2)}`;
-    button.querySelector(".value")!.textContent = probability.toFixed(2);
+    slice.map = resizeMaps(map, [1, ...mapShape], this.given!.size);
+    slice.button.classList.add("scored");
     this.paint(slice, index, overlay);
+  }
+
+  /** Write under each slice what it adds to the answer. */
+  answer(slices: readonly SliceAnswer[]): void {
+    slices.forEach(({ y_mm, contribution }, index) => {
+      const { button } = this.slices[index]!;
+      button.classList.add(contribution > 0 ? "ad" : "cn");
+      button.ariaLabel = `Slice at y = ${y_mm} mm: adds ${contribution.toFixed(2)}`;
+      button.querySelector(".value")!.textContent = signed(contribution, 2);
+    });
   }
 
   mark(yMm: number): void {
@@ -73,7 +78,7 @@ export class Strip {
     const context = canvas.getContext("2d")!;
     const image = context.createImageData(size, size);
     for (let pixel = 0; pixel < size * size; pixel++) {
-      const value = map ? map[pixel]! / this.max : 0;
+      const value = map ? map[pixel]! / this.limit : 0;
       paintPixel(image.data, 4 * pixel, pixels[index * size * size + pixel]!, value, overlay);
     }
     context.putImageData(image, 0, 0);

@@ -3,10 +3,12 @@
 import type { Vector } from "../imaging";
 import type { Answer } from "../messages";
 import type { ModelDocument } from "../model.generated";
+import { reachOf } from "./chart";
 import { colourOf } from "./colours";
+import { SIDES } from "./controls";
 import { figure, percent, signed } from "./dom";
 import { paintSection, sidesOf, type Axis, type Scene } from "./sections";
-import { interpretationOf, LEAKY } from "./tables";
+import { comparedIn, interpretationOf, LEAKY } from "./tables";
 
 const [WIDTH, HEIGHT, MARGIN] = [1200, 1180, 48];
 const [INK, QUIET, WHITE] = ["#17212b", "#566573", "#ffffff"];
@@ -35,7 +37,7 @@ export async function summaryPicture(
   sheet.fill(0, 0, WIDTH, HEIGHT, WHITE);
   drawHead(sheet, answer);
   ([0, 1, 2] as const).forEach((axis) => drawSection(sheet, scene, axis, at));
-  drawLegend(sheet, scene);
+  drawLegend(sheet, scene, model);
   drawSlices(sheet, answer);
   drawRegions(sheet, answer);
   drawChecks(sheet, answer, model);
@@ -97,37 +99,47 @@ function drawSection(sheet: Sheet, scene: Scene, axis: Axis, at: Vector): void {
   sheet.write(place, left + 10, top + height - 12, { colour: WHITE });
 }
 
-function drawLegend(sheet: Sheet, { overlay: { direction, threshold } }: Scene): void {
+function drawLegend(
+  sheet: Sheet,
+  { overlay: { map, direction, threshold } }: Scene,
+  { maps }: ModelDocument,
+): void {
+  const { title, limit, unit } = maps[map]!;
   for (let x = 0; x < 200; x++) {
     sheet.fill(MARGIN + x, 516, 1, 10, `rgb(${colourOf(direction, x / 199).join(" ")})`);
   }
-  const text = `evidence for ${direction}, from 0 to the map's largest value; shown from ${percent(threshold)} of it`;
+  const shown = `shown from ${Number((threshold * limit).toPrecision(2))} to ${limit} ${unit}`;
+  const text = `${title}: ${SIDES[map][direction]}, ${shown}, the same scale for every scan`;
   sheet.write(text, MARGIN + 212, 526, { colour: QUIET });
 }
 
-function drawSlices(sheet: Sheet, { slices, threshold }: Answer): void {
-  const [left, bottom, height] = [MARGIN + 44, 740, 150];
-  const y = (share: number) => bottom - share * height;
-  sheet.head("Score of each coronal slice, not calibrated, from back to front (MNI y in mm)", MARGIN, 570);
-  for (const share of [0, 0.5, 1]) {
-    sheet.fill(left, y(share), RIGHT - left, 1, "#dfe4e8");
-    sheet.write(String(share), left - 8, y(share) + 5, { size: 13, colour: QUIET, align: "right" });
+function drawSlices(sheet: Sheet, { slices }: Answer): void {
+  const [left, middle, height] = [MARGIN + 44, 665, 75];
+  const reach = reachOf(slices);
+  const y = (value: number) => middle - (value / reach) * height;
+  sheet.head("What each coronal slice adds to the log-odds of AD, back to front (MNI y in mm)", MARGIN, 570);
+  for (const value of [-reach, 0, reach]) {
+    sheet.fill(left, y(value), RIGHT - left, 1, "#dfe4e8");
+    const style = { size: 13, colour: QUIET, align: "right" } as const;
+    sheet.write(signed(value, value ? 1 : 0), left - 8, y(value) + 5, style);
   }
-  slices.forEach(({ probability_of_ad: p, y_mm: yMm }, index) => {
+  slices.forEach(({ contribution, y_mm: yMm }, index) => {
     const x = left + ((index + 0.5) * (RIGHT - left)) / slices.length;
-    sheet.fill(x - 1.5, y(p), 3, p * height, p >= threshold ? AD : CN);
+    const [from, to] = [y(0), y(contribution)];
+    sheet.fill(x - 1.5, Math.min(from, to), 3, Math.abs(from - to), contribution > 0 ? AD : CN);
     sheet.context.beginPath();
-    sheet.context.arc(x, y(p), 6, 0, 2 * Math.PI);
+    sheet.context.arc(x, to, 6, 0, 2 * Math.PI);
     sheet.context.fill();
-    sheet.write(signed(yMm, 0), x, bottom + 20, { size: 13, colour: QUIET, align: "center" });
+    sheet.write(signed(yMm, 0), x, middle + height + 20, { size: 13, colour: QUIET, align: "center" });
   });
-  for (let x = left; x < RIGHT; x += 10) sheet.fill(x, y(threshold), 6, 1.5, INK);
 }
 
-function drawRegions(sheet: Sheet, { regions }: Answer): void {
+function drawRegions(sheet: Sheet, answer: Answer): void {
+  const { regions } = answer;
   const columns = [378, 468, 578];
+  sheet.write(`compared ${comparedIn(answer)}`, MARGIN, 832, { size: 13, colour: QUIET, widest: 250 });
   sheet.head("Regions with the lowest uptake against CN", MARGIN, 812);
-  ["uptake", "z", "share of map"].forEach((text, n) =>
+  ["uptake", "z", "share of CAM"].forEach((text, n) =>
     sheet.write(text, columns[n]!, 836, { size: 13, colour: QUIET, align: "right" }),
   );
   const lowest = [...regions].sort((a, b) => a.z - b.z).slice(0, REGIONS);

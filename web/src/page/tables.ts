@@ -1,7 +1,7 @@
 /** The answer in figures and words, the sortable table of regions, and the quality checks. */
 
 import { general, type CheckRow, type RegionRow } from "../imaging";
-import type { Answer } from "../messages";
+import type { Answer, Comparison } from "../messages";
 import type { ModelDocument } from "../model.generated";
 import { element, figure, percent, signed } from "./dom";
 
@@ -13,7 +13,7 @@ const COLUMNS = [
   ["name", "Region", "By name"],
   ["uptake", "Uptake", "Ratio to the reference region"],
   ["z", "z against CN", "Standard deviations of cognitively normal training scans"],
-  ["cam_share", "Share of map", "Share of the positive map inside the brain that lies in the region"],
+  ["cam_share", "Share of CAM", "Share of the positive CAM inside the brain that lies in the region"],
 ] as const;
 const WIDEST_Z = 4;
 const VERDICTS = {
@@ -73,6 +73,19 @@ export function interpretationOf({ answer, coverage, likelihood_ratio: ratio }: 
   if (!answer) return UNCALIBRATED;
   const asked = `Answer at ${general(100 * coverage!)}% coverage`;
   return `${asked}: ${answer}. Likelihood ratio, AD to CN: ${general(ratio!, 3)}.`;
+}
+
+/** Write the unusual regions and the age that they are compared at in words. */
+export function unusualIn(comparison: Comparison): string {
+  const regions = comparison.unusual.map(({ name, z }) => `${name} (${z > 0 ? "+" : ""}${signed(z, 1)})`);
+  return `Unusual regions, with z: ${regions.join(", ") || "none"}; compared ${comparedIn(comparison)}.`;
+}
+
+/** Write the age that a scan is compared at in words. */
+export function comparedIn({ age, compared_at_age: at }: Comparison): string {
+  if (at === null) return "without regard to age";
+  if (age === null) return `at age ${at.toFixed(0)}, the healthy people's mean, as no age was given`;
+  return `at age ${at.toFixed(0)}${at === age ? "" : `, the nearest to ${age} that healthy people have`}`;
 }
 
 /** Make a field for the share of AD among those scanned, and the probability at it. */

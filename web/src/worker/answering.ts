@@ -1,8 +1,8 @@
 /** Answer for one scan, as `adpet predict` does. */
 
 import * as imaging from "../imaging";
-import { eachAxis, fixed, largest, percent, rounded, type Model, type Volume } from "../imaging";
-import type { Finding, Scored, Step } from "../messages";
+import { eachAxis, fixed, percent, rounded, type Model, type Volume } from "../imaging";
+import type { Comparison, Finding, MapResult, Scored, Step } from "../messages";
 import type { ModelDocument } from "../model.generated";
 import type { Network } from "./network";
 
@@ -12,14 +12,16 @@ type Send = (finding: Finding, transfer?: Transferable[]) => void;
 const MOST_SEEN = 2 ** 24;
 const PROBABILITY_DECIMALS = 6;
 
+/** Compare the scan that was answered for at another age. */
+export type Compare = (age: number | null) => { comparison: Comparison; z: MapResult };
+
 /** Answer for one scan, and report on the way, until a later scan makes this one stale. */
 export async function answerFor(
-  name: string,
-  bytes: Uint8Array,
+  { name, bytes, age }: { name: string; bytes: Uint8Array; age: number | null },
   { model, network }: { model: Model; network: Network },
   send: Send,
   isStale: () => boolean,
-): Promise<void> {
+): Promise<Compare | undefined> {
   const step = (which: Step, done: number) => send({ kind: "progress", step: which, done });
   const copied = (volume: Volume): Volume => ({ ...volume, data: volume.data.slice() });
   step("reading", 0);
@@ -33,7 +35,7 @@ export async function answerFor(
   send({ kind: "standard", picture, matrix, checks }, [picture.data.buffer as ArrayBuffer]);
   const sentence = imaging.refusal(checks);
   if (sentence) throw new imaging.InputError(`${name}: ${sentence}`);
-  if (isStale()) return;
+  if (isStale()) return undefined;
   const { constants } = model;
   const { y_mm: yMm, size } = constants.slices;
   const pixels = imaging.coronalSlices(volume, model);
@@ -46,12 +48,26 @@ export async function answerFor(
     send({ kind: "slice", index, ...slice });
     // Lets a message about a newer scan in.
     await new Promise((resolve) => setTimeout(resolve, 0));
-    if (isStale()) return;
+    if (isStale()) return undefined;
   }
   const cam = imaging.backProject(Float32Array.from(scored.flatMap(({ map }) => [...map])), model);
   const probabilities = scored.map(({ probability }) => probability);
   const probability = imaging.pooledProbability(probabilities, model);
-  const map: Volume = { ...model.template, data: cam };
+  const added = imaging.contributions(probabilities, model);
+  const mapOf = (data: Float32Array): MapResult => {
+    const map = { ...model.template, data };
+    return { picture: map, file: imaging.writeNifti(map) };
+  };
+  const compare: Compare = (age) => {
+    const regions = imaging.regionTable(volume, cam, model, age);
+    const compared_at_age = imaging.comparedAt(model, age);
+    const unusual = imaging.unusual(regions, constants.maps["z"]!.shown_from);
+    return {
+      comparison: { age, compared_at_age, unusual, regions },
+      z: mapOf(imaging.zMap(volume, model, age)),
+    };
+  };
+  const { comparison, z } = compare(age);
   send({
     kind: "answer",
     answer: {
@@ -70,16 +86,17 @@ export async function answerFor(
       slices: yMm.map((y, index) => ({
         y_mm: y,
         probability_of_ad: rounded(probabilities[index]!, PROBABILITY_DECIMALS),
+        contribution: rounded(added[index]!, PROBABILITY_DECIMALS),
       })),
       similarity_to_template: rounded(similarity, 4),
       matrix,
-      regions: imaging.regionTable(volume, cam, model),
+      ...comparison,
       checks,
     },
-    cam: map,
-    camMax: largest(cam),
-    camFile: imaging.writeNifti(map),
+    cam: mapOf(cam),
+    z,
   });
+  return compare;
 }
 
 /** Say in one sentence how many test subjects with a probability like this one had AD. */

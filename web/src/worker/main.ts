@@ -2,7 +2,7 @@
 
 import { InputError } from "../imaging";
 import type { Finding, Request } from "../messages";
-import { answerFor } from "./answering";
+import { answerFor, type Compare } from "./answering";
 import { fetchModel } from "./files";
 import { Network } from "./network";
 
@@ -10,19 +10,28 @@ const scope = self as unknown as DedicatedWorkerGlobalScope;
 
 let opened: ReturnType<typeof open> | undefined;
 let latest = 0;
+let compare: Compare | undefined;
 
 scope.onmessage = (event: MessageEvent<Request>) => {
   latest = event.data.scan;
   void answer(event.data);
 };
 
-async function answer({ scan, name, bytes }: Request): Promise<void> {
+async function answer({ scan, age, file }: Request): Promise<void> {
   const send = (finding: Finding, transfer: Transferable[] = []) =>
     scope.postMessage({ ...finding, scan }, transfer);
+  if (!file) {
+    if (compare) send({ kind: "compared", ...compare(age) });
+    return;
+  }
+  const { name, bytes } = file;
   try {
+    compare = undefined;
     send({ kind: "progress", step: "model", done: 0 });
     opened ??= open();
-    await answerFor(name, new Uint8Array(bytes), await opened, send, () => latest !== scan);
+    const asked = { name, bytes: new Uint8Array(bytes), age };
+    const found = await answerFor(asked, await opened, send, () => latest !== scan);
+    if (latest === scan) compare = found;
   } catch (error) {
     send({ kind: "refused", sentence: sentenceOf(error, name) });
   }

@@ -1,13 +1,19 @@
-"""Tables that stages hand to each other."""
+"""Tables and volumes that stages hand to each other."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from adpet import paths
-from adpet.cohort.scans import read_typed
+from adpet.cohort.scans import read_scans, read_typed
 from adpet.cohort.splits import SPLIT_COLUMNS
 from adpet.errors import InputError
+from adpet.imaging.nifti import read_volume
+from adpet.imaging.normative import Image, Norms, fit_norms, smoothed
+from adpet.imaging.registration import Mask
+from adpet.params import Params
 from adpet.storage import atomic_write
 
 MATRIX_COLUMNS = [f"m{row}{column}" for row in range(3) for column in range(4)]
@@ -47,3 +53,20 @@ def write_table(table: pd.DataFrame, path: Path, *, float_format: str | None = "
     """Write a table as CSV; None keeps all digits."""
     with atomic_write(path) as aside:
         table.to_csv(aside, index=False, lineterminator="\n", float_format=float_format)
+
+
+def read_ages() -> "pd.Series[float]":
+    """Read the ages in years by scan; NaN if unknown."""
+    return read_scans(paths.SCANS).set_index("scan")["age"]
+
+
+def read_uptake(scan: str, brain: Mask, params: Params) -> Image:
+    """Read a scan's smoothed SUVR in the brain, (v,)."""
+    width = {"fwhm_mm": params.explain.smooth_mm, "grid_mm": params.normalize.grid_mm}
+    return smoothed(read_volume(paths.VOLUMES / f"{scan}.nii").data, **width, inside=brain)[brain]
+
+
+def read_norms(healthy: Sequence[str], brain: Mask, params: Params) -> Norms:
+    """Fit normative images to healthy scans, one a subject."""
+    uptake = np.stack([read_uptake(scan, brain, params) for scan in healthy])
+    return fit_norms(uptake, read_ages()[list(healthy)].to_numpy(np.float64))

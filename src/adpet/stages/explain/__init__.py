@@ -12,13 +12,14 @@ from adpet.cohort.splits import read_split
 from adpet.contracts import Metrics, Saliency, TrainingRun, read_contract, write_contract
 from adpet.evaluation.aggregation import Pooling, pooled_probability
 from adpet.evaluation.saliency import (
+    NETWORK_MAPS,
     SCORES,
     Map,
     Reference,
     alarms_of,
+    outside_share,
     pattern_share,
     region_table,
-    share_outside,
 )
 from adpet.imaging.atlas import load_atlas
 from adpet.imaging.nifti import Volume, read_volume, write_volume
@@ -44,8 +45,8 @@ from adpet.stages.explain.controls import (
 from adpet.stages.explain.maps import Explainer, Space, slices_of, space_of
 from adpet.storage import atomic_write, read_json
 
-# The two maps of every scan, the suffix of their files, and the unit of their values.
-KINDS = {"exact": ("cam", "logit"), "referenced": ("referenced", "SD")}
+# The maps of every scan, the suffix of their files, and the unit of their values.
+KINDS = {"exact": ("cam", "logit"), "referenced": ("referenced", "SD"), "z-map": ("low_uptake", "SD")}
 
 # Maps by kind and scan; scans by group: a diagnosis, whole or those correctly or wrongly classified.
 Volumes = dict[str, dict[str, Map]]
@@ -63,11 +64,16 @@ def run(params: Params) -> None:
     scans = _with_answers(split[split["part"] == "test"])
     healthy = split[(split["part"] != "test") & (split["diagnosis"] == "CN")]
     explainer = Explainer(model, healthy["scan"].tolist(), space, params)
-    volumes = _write_scans(explainer, scans, space, params)
-    groups = _groups(scans)
+    low = z_maps(scans["scan"].tolist(), healthy.drop_duplicates("subject")["scan"].tolist(), space, params)
+    volumes, integrated = _write_scans(explainer, scans, low, space, params)
+    groups, brain = _groups(scans), space.planes_of_brain()
+    of_group = {name: [integrated[scan] for scan in groups[name]] for name in ("ad", "cn")}
+    outside = outside_share(**of_group, brain=brain)
     regions = _write_groups(volumes, groups, explainer.references, space, params)
-    facts = _facts(volumes, groups, regions, space)
+    facts = _facts(groups, regions)
     facts |= {
+        "outside": round(outside, 6),
+        "alarms": alarms_of(outside),
         "method": method_for(model, params.explain.method),
         "planes": len(space.grid.y_mm),
         "reference_scans": len(healthy),
@@ -97,8 +103,20 @@ def _with_answers(scans: pd.DataFrame) -> pd.DataFrame:
     return answers.assign(correct=(answers["probability"] >= threshold) == (answers["diagnosis"] == "AD"))
 
 
-def _write_scans(explainer: Explainer, scans: pd.DataFrame, space: Space, params: Params) -> Volumes:
-    """Write two volumes per scan and some montages; return volumes."""
+def _write_scans(
+    explainer: Explainer, scans: pd.DataFrame, low: dict[str, Map], space: Space, params: Params
+) -> tuple[Volumes, dict[str, Map]]:
+    """Write the volumes of each scan and some montages.
+
+    `low` are the z-maps of low uptake, by scan.
+
+    Returns
+    -------
+    volumes : mapping of str to mapping of str to (i, j, k) ndarray
+        By map and scan.
+    integrated : mapping of str to (n, h, w) ndarray
+        Integrated gradients by scan.
+    """
     most = params.explain.montages
     half = {"AD": (most + 1) // 2, "CN": most // 2}
     drawn = {
@@ -106,7 +124,8 @@ def _write_scans(explainer: Explainer, scans: pd.DataFrame, space: Space, params
         for diagnosis, wanted in half.items()
         for scan in scans.loc[scans["diagnosis"] == diagnosis, "scan"].head(wanted)
     }
-    made: Volumes = {kind: {} for kind in KINDS}
+    made: Volumes = {"exact": {}, "referenced": {}, "z-map": low}
+    integrated: dict[str, Map] = {}
     with (
         atomic_write(paths.EXPLAIN / "volumes") as folder,
         atomic_write(paths.EXPLAIN / "montages") as montages,
@@ -119,7 +138,8 @@ def _write_scans(explainer: Explainer, scans: pd.DataFrame, space: Space, params
             slices = slices_of(scan)
             maps, logits = explainer.exact(slices)
             made["exact"][scan] = space.volume_of(maps)
-            made["referenced"][scan] = explainer.referenced(slices)
+            integrated[scan] = explainer.integrated(slices)
+            made["referenced"][scan] = explainer.referenced(slices, integrated[scan])
             for kind, (suffix, _) in KINDS.items():
                 _write_map(folder / f"{scan}_{suffix}.nii.gz", made[kind][scan], space)
             if scan in drawn:
@@ -133,7 +153,7 @@ def _write_scans(explainer: Explainer, scans: pd.DataFrame, space: Space, params
                 planes = coronal_slices(made["referenced"][scan], space.template.affine, space.grid)
                 figure = cam_montage(slices, planes, unit=REFERENCED_UNIT, **settings)
                 save_figure(figure, montages_referenced / f"{scan}.png")
-    return made
+    return made, integrated
 
 
 def _write_map(path: Path, data: Map, space: Space) -> None:
@@ -191,20 +211,15 @@ def _mean_uptake(scans: list[str]) -> Map:
     return np.asarray(total / len(scans), dtype=np.float32)
 
 
-def _facts(volumes: Volumes, groups: Groups, regions: pd.DataFrame, space: Space) -> dict[str, Any]:
-    """Return scan counts and map mass, by map and group."""
-    facts: dict[str, Any] = {kind: {} for kind in KINDS}
-    outside: dict[str, float] = {}
-    for kind in KINDS:
-        for group, scans in groups.items():
-            name = f"{group}_{kind}"
-            outside[name] = share_outside(_mean(volumes[kind], scans), space.brain)
-            facts[kind][group] = {
-                "scans": len(scans),
-                "share_inside_brain": round(1 - outside[name], 6),
-                "ad_pattern": pattern_share(regions, name),
-            }
-    return facts | {"alarms": alarms_of(outside)}
+def _facts(groups: Groups, regions: pd.DataFrame) -> dict[str, Any]:
+    """Return scan counts and AD pattern, by map and group."""
+    return {
+        kind: {
+            group: {"scans": len(scans), "ad_pattern": pattern_share(regions, f"{group}_{kind}")}
+            for group, scans in groups.items()
+        }
+        for kind in NETWORK_MAPS
+    }
 
 
 def _write_truth(
@@ -216,10 +231,8 @@ def _write_truth(
     table, facts = pd.DataFrame(columns=["scan", "subject", "map", *SCORES]), {"scans": 0}
     if deficits:
         untrained = untrained_explainers(healthy["scan"].tolist(), space, params)
-        normal = healthy.drop_duplicates("subject")["scan"].tolist()
-        made = volumes | {"z-map": z_maps(list(deficits), normal, space, params)}
         options = {"seed": params.seed, "resamples": params.evaluate.resamples}
-        table, facts = truth_scores(made, deficits, found, untrained, space, **options)
+        table, facts = truth_scores(volumes, deficits, found, untrained, space, **options)
     write_table(table, paths.EXPLAIN / "truth.csv")
     return facts
 

@@ -17,7 +17,6 @@ from adpet.evaluation.saliency import (
     gains,
     highest_first,
     in_blocks_at_random,
-    low_uptake,
     network_ranges,
     score_differences,
     score_rows,
@@ -32,10 +31,10 @@ from adpet.imaging.registration import resample
 from adpet.imaging.slices import coronal_slices, resize_maps
 from adpet.learning.saliency import cascade, class_activation_maps
 from adpet.params import Params
-from adpet.paths import SIMULATED_TRUTH, VOLUMES
+from adpet.paths import SIMULATED_TRUTH
 from adpet.stages.common.fitting import network
-from adpet.stages.common.tables import MATRIX_COLUMNS, read_alignment
-from adpet.stages.explain.maps import Explainer, Space, slices_of, smoothed_inside
+from adpet.stages.common.tables import MATRIX_COLUMNS, read_ages, read_alignment, read_norms, read_uptake
+from adpet.stages.explain.maps import Explainer, Space, slices_of
 
 if TYPE_CHECKING:
     import keras
@@ -128,14 +127,17 @@ def truths_of(scans: pd.DataFrame, space: Space) -> dict[str, Map]:
 def z_maps(scans: Sequence[str], healthy: Sequence[str], space: Space, params: Params) -> dict[str, Map]:
     """Return z-maps of low uptake against healthy training scans.
 
-    They need no network. `healthy` is one scan a subject.
+    They are those of `predict`, of the opposite sign. `healthy` is one scan a subject.
     """
+    norms, ages, inside = read_norms(healthy, space.brain, params), read_ages(), space.inside[space.brain]
+    return {
+        scan: space.filled(-norms.z(read_uptake(scan, space.brain, params), _known(ages[scan]))[inside])
+        for scan in scans
+    }
 
-    def uptake(scan: str) -> Map:
-        return smoothed_inside(read_volume(VOLUMES / f"{scan}.nii").data, space, params)
 
-    normal = np.stack([uptake(scan) for scan in healthy])
-    return {scan: space.filled(low_uptake(uptake(scan), normal)) for scan in scans}
+def _known(age: float) -> float | None:
+    return None if np.isnan(age) else float(age)
 
 
 def truth_scores(

@@ -6,18 +6,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 
 from adpet.evaluation.saliency import (
+    MARGIN_MM,
     Map,
     Mask,
     Reference,
     healthy_patterns,
     healthy_reference,
-    require_healthy,
-    smoothed,
 )
 from adpet.imaging.nifti import Volume
-from adpet.imaging.slices import CoronalGrid, back_project
+from adpet.imaging.normative import require_healthy, smoothed
+from adpet.imaging.slices import CoronalGrid, back_project, coronal_slices
 from adpet.imaging.template import brain_mask, fdg_template
 from adpet.learning.saliency import class_activation_maps, integrated_maps
 from adpet.parallel import progress
@@ -44,6 +45,12 @@ class Space:
     def volume_of(self, maps: Map) -> Map:
         """Put maps of the planes back into a volume."""
         return back_project(maps, self.grid, shape=self.template.data.shape, affine=self.template.affine)
+
+    def planes_of_brain(self) -> Mask:
+        """Return the brain with a margin in the planes."""
+        steps = max(1, round(MARGIN_MM / float(self.template.affine[0, 0])))
+        grown = ndimage.binary_dilation(self.brain, iterations=steps)
+        return coronal_slices(grown.astype(np.float32), self.template.affine, self.grid) > 0.5
 
     def filled(self, values: Map) -> Map:
         """Return a volume of values inside, (v,), and 0 outside."""
@@ -105,15 +112,18 @@ class Explainer:
         """Return CAMs, (n, h, w), and log-odds of AD, (n,)."""
         return class_activation_maps(self.model, slices, method=self._params.explain.method)
 
-    def referenced(self, slices: npt.NDArray[np.uint8]) -> Map:
-        """Return the z-scored attribution volume, above its own mean."""
-        return self._space.filled(self._patterns.kept(self._distances(self._both_depths(slices))))
+    def integrated(self, slices: npt.NDArray[np.uint8]) -> Map:
+        """Return integrated gradients from the mean healthy slices."""
+        return integrated_maps(self.model, slices, self.healthy, steps=self._params.explain.path_steps)
 
-    def _both_depths(self, slices: npt.NDArray[np.uint8]) -> Map:
+    def referenced(self, slices: npt.NDArray[np.uint8], integrated: Map | None = None) -> Map:
+        """Return the z-scored attribution volume, above its own mean."""
+        return self._space.filled(self._patterns.kept(self._distances(self._both_depths(slices, integrated))))
+
+    def _both_depths(self, slices: npt.NDArray[np.uint8], integrated: Map | None = None) -> Map:
         """Return the blurred maps of `DEPTHS` inside, (2, v)."""
         space, params = self._space, self._params
-        integrated = integrated_maps(self.model, slices, self.healthy, steps=params.explain.path_steps)
-        both = (self.exact(slices)[0], integrated)
+        both = (self.exact(slices)[0], self.integrated(slices) if integrated is None else integrated)
         return np.stack([smoothed_inside(space.volume_of(maps), space, params) for maps in both])
 
     def _distances(self, maps: Map) -> Map:

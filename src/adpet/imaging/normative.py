@@ -1,0 +1,104 @@
+"""Normative images: healthy uptake by age, voxel by voxel.
+
+A z-map shows where a scan differs from healthy people of its age, without any network: 3D-SSP's comparison
+(Minoshima et al. 1995, J Nucl Med 36:1238-1248) in the volume.
+"""
+
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from adpet.errors import InputError
+from adpet.imaging.registration import FWHM_PER_SIGMA, Mask
+
+Image: TypeAlias = npt.NDArray[np.float32]
+Floats: TypeAlias = npt.NDArray[np.floating]
+
+# Fewer healthy scans give no useful spread, or no useful slope by age.
+FEWEST: Final = 3
+FEWEST_AGES: Final = 20
+# A standard deviation is at least this share of the median: in few scans, some voxels look too alike.
+SPREAD_FLOOR: Final = 0.5
+
+
+@dataclass(frozen=True, eq=False)
+class Norms:
+    """Mean SUVR of healthy scans, yearly change, and spread.
+
+    `mean` (at the mean age), `slope` and `sd` (about the line) have a value a voxel or region. `ages` are the
+    lowest, mean and highest, in years; None if age is left out.
+    """
+
+    mean: Floats
+    slope: Floats
+    sd: Floats
+    ages: tuple[float, float, float] | None
+
+    def compared_at(self, age: float | None) -> float | None:
+        """Return the age that a scan is compared at.
+
+        The mean if `age` is unknown, else the nearest that healthy scans have; None if age is left out.
+        """
+        if self.ages is None or age is None:
+            return self.ages and self.ages[1]
+        return min(max(age, self.ages[0]), self.ages[2])
+
+    def years(self, age: float | None) -> float:
+        """Return by how much that age is above the mean."""
+        return (self.compared_at(age) or 0.0) - self.ages[1] if self.ages else 0.0
+
+    def z(self, uptake: Floats, age: float | None = None) -> Image:
+        """Return z-scores of SUVR: negative is low."""
+        return np.asarray((uptake - self.mean - self.years(age) * self.slope) / self.sd, dtype=np.float32)
+
+
+def fit_norms(uptake: Floats, ages: Floats) -> Norms:
+    """Fit a line by age to each voxel or region.
+
+    Parameters
+    ----------
+    uptake : (n, v) float ndarray
+        SUVR of healthy scans, one a subject.
+    ages : (n,) float ndarray
+        In years. NaN, an unknown age, counts as the mean; with fewer than 20 known ages, or equal ones, age
+        is left out.
+    """
+    require_healthy(len(uptake))
+    mean = uptake.mean(axis=0, dtype=np.float64)
+    away, known = uptake - mean, ages[np.isfinite(ages)]
+    slope, line = np.zeros_like(mean), None
+    if known.size >= FEWEST_AGES and np.ptp(known) > 0:
+        line = (float(known.min()), float(known.mean()), float(known.max()))
+        years = np.nan_to_num(ages - line[1])
+        slope = years @ away / (years @ years)
+        away -= np.multiply.outer(years, slope)
+    spread = np.sqrt((away**2).sum(axis=0) / (len(uptake) - 1 - (line is not None)))
+    floor = max(SPREAD_FLOOR * float(np.median(spread)), float(np.finfo(np.float32).tiny))
+    return Norms(mean, slope, np.maximum(spread, floor), line)
+
+
+def require_healthy(scans: int) -> None:
+    """Refuse fewer than `FEWEST` healthy scans."""
+    if scans < FEWEST:
+        raise InputError(
+            f"comparison with healthy scans: required {FEWEST} CN training scans or more; received {scans}; "
+            "lower split.test_fraction, or add CN scans"
+        )
+
+
+def smoothed(data: Floats, *, fwhm_mm: float, grid_mm: float, inside: Mask) -> Image:
+    """Blur an image by a Gaussian within a mask."""
+    held = np.where(inside, data, np.float32(0)).astype(np.float32)
+    if fwhm_mm == 0:
+        return held
+    sigma = fwhm_mm / grid_mm / FWHM_PER_SIGMA
+    weight = _blurred(inside.astype(np.float32), sigma)
+    blurred = _blurred(held, sigma) / np.maximum(weight, np.float32(1e-6))
+    return np.asarray(np.where(inside, blurred, np.float32(0)))
+
+
+def _blurred(data: Image, sigma: float) -> Image:
+    return np.asarray(ndimage.gaussian_filter(data, sigma, mode="constant", truncate=3))

@@ -1,0 +1,66 @@
+"""Normative images: age, unknown ages, few scans, the floor of the spread, smoothing."""
+
+import numpy as np
+import pytest
+
+from adpet.errors import InputError
+from adpet.imaging.normative import FEWEST_AGES, fit_norms, smoothed
+
+INSIDE = np.zeros((8, 8, 8), bool)
+INSIDE[1:7, 1:7, 1:7] = True
+
+
+def cohort(n=200, *, slope=-0.01, sd=0.1):
+    rng = np.random.default_rng(0)
+    ages = rng.uniform(60, 90, n)
+    uptake = 1 + slope * (ages[:, None] - 75) + rng.normal(0, sd, (n, 10))
+    return uptake.astype(np.float32), ages
+
+
+class TestNorms:
+    def test_slope_and_spread_are_those_of_the_cohort(self):
+        uptake, ages = cohort()
+        norms = fit_norms(uptake, ages)
+        np.testing.assert_allclose(norms.slope, -0.01, atol=0.003)
+        np.testing.assert_allclose(norms.sd, 0.1, atol=0.02)
+        assert norms.ages == (ages.min(), ages.mean(), ages.max())
+
+    def test_low_uptake_is_negative_relative_to_people_of_that_age(self):
+        norms, uptake = fit_norms(*cohort()), np.full(10, 0.85, np.float32)
+        assert norms.z(uptake).mean() == pytest.approx(-1.5, abs=0.2)
+        assert norms.z(uptake, 75 + 14).mean() == pytest.approx(-0.1, abs=0.3)
+
+    def test_unknown_age_is_the_mean_and_an_extreme_one_the_nearest(self):
+        norms = fit_norms(*cohort())
+        low, mean, high = norms.ages
+        assert [norms.compared_at(age) for age in (None, 20.0, 80.0, 99.0)] == [mean, low, 80.0, high]
+        np.testing.assert_array_equal(norms.z(norms.mean, 99.0), norms.z(norms.mean, high))
+
+    @pytest.mark.parametrize("known", [0, FEWEST_AGES - 1])
+    def test_age_is_left_out_with_few_known(self, known):
+        uptake, ages = cohort()
+        norms = fit_norms(uptake, np.where(np.arange(ages.size) < known, ages, np.nan))
+        assert norms.ages is None
+        assert norms.compared_at(80.0) is None
+        np.testing.assert_array_equal(norms.z(uptake[0], 80.0), norms.z(uptake[0]))
+
+    def test_scans_of_unknown_age_do_not_move_the_slope(self):
+        uptake, ages = cohort(sd=0.0)
+        extra = np.full((50, 10), uptake.mean(), np.float32)
+        norms = fit_norms(np.vstack([uptake, extra]), np.append(ages, np.full(50, np.nan)))
+        np.testing.assert_allclose(norms.slope, -0.01, rtol=1e-3)
+
+    def test_quiet_voxels_are_not_inflated(self):
+        uptake = np.random.default_rng(0).normal(1, [0.1] * 9 + [1e-6], (200, 10)).astype(np.float32)
+        norms = fit_norms(uptake, np.full(200, np.nan))
+        assert norms.sd[-1] == pytest.approx(0.05, abs=0.005)
+
+    def test_two_scans_are_refused_with_what_to_do(self):
+        with pytest.raises(InputError, match="required 3 CN training scans or more; received 2; lower split"):
+            fit_norms(*(values[:2] for values in cohort()))
+
+
+def test_smoothing_stays_inside_and_keeps_constants():
+    found = smoothed(np.ones(INSIDE.shape, np.float32), fwhm_mm=9, grid_mm=3, inside=INSIDE)
+    np.testing.assert_allclose(found[INSIDE], 1, rtol=1e-5)
+    assert (found[~INSIDE] == 0).all()
