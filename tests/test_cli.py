@@ -19,10 +19,10 @@ from adpet.commands import summary
     ],
 )
 def test_error_of_the_system_is_one_line(monkeypatch, error, message):
-    def run():
+    def fail():
         raise error
 
-    monkeypatch.setattr(summary, "run", run)
+    monkeypatch.setattr(summary, "main", fail)
     with pytest.raises(SystemExit, match=rf"^adpet summary: {message}$"):
         cli.main(["summary"])
 

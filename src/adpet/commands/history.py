@@ -1,6 +1,5 @@
 """Print who was champion when, why, and by whose decision."""
 
-import argparse
 from pathlib import Path
 
 from adpet.params import load_params
@@ -11,12 +10,7 @@ from adpet.tracking.store import connect
 HEADER = ("when (UTC)", "champion", "before", "by", "decision")
 
 
-def main(_: argparse.Namespace) -> None:
-    """Print the history."""
-    print(run())
-
-
-def run() -> str:
+def main() -> str:
     """Return decisions on the champion as a table."""
     tracking = load_params().tracking
     connect(Path.cwd(), experiment=tracking.experiment)

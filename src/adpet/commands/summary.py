@@ -1,6 +1,5 @@
 """Summary of the results, and the next commands."""
 
-import argparse
 from typing import Any
 
 from adpet import paths
@@ -27,12 +26,7 @@ SHOWN = (
 )
 
 
-def main(_: argparse.Namespace) -> None:
-    """Print the summary."""
-    print(run())
-
-
-def run() -> str:
+def main() -> str:
     """Return the summary of the project's results."""
     for path in (paths.METRICS, paths.FINDINGS, paths.VERSION, paths.AUDIT):
         if not path.exists():
