@@ -8,7 +8,6 @@ import hashlib
 import json
 import posixpath
 import re
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -43,12 +42,11 @@ _HASH_DIGITS = 8
 
 
 class RunHandle:
-    """A run to write to, from any thread."""
+    """A run to write to."""
 
     def __init__(self, store: Store, run_id: str, *, model_id: str | None = None) -> None:
         self.run_id = run_id
         self._store, self._model_id = store, model_id
-        self._lock = threading.Lock()
         self._steps: dict[str, set[int]] = {}
 
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
@@ -133,7 +131,7 @@ class RunHandle:
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        with self._lock, reported(f"{self._store.shown}: "):
+        with reported(f"{self._store.shown}: "):
             yield
         _changed(self.run_id, over=False)
 
