@@ -340,18 +340,12 @@ class LeakageTest(Contract):
     cohort: LeakageCohort
 
 
-class LeakageAudit(Contract):
-    """The leakage test under its key."""
-
-    audit: LeakageTest
-
-
 class LeakageDocument(Contract):
     """``results/leakage/leakage.json``."""
 
     stage: ClassVar[str] = "leakage"
 
-    leakage: LeakageAudit
+    leakage: LeakageTest
 
 
 # results/export/model.json

@@ -5,7 +5,7 @@ import pytest
 from adpet.commands.summary import main
 from adpet.contracts import Counts, LeakageDocument, Metrics, Scores, SubjectScores, write_contract
 from adpet.errors import InputError
-from adpet.paths import AUDIT, CROSS_VALIDATION_SUMMARY, FINDINGS, METRICS, VERSION
+from adpet.paths import CROSS_VALIDATION_SUMMARY, FINDINGS, LEAKAGE, METRICS, VERSION
 from adpet.storage import write_json
 
 INTERVAL = {"value": 0.95, "low": 0.88, "high": 0.99}
@@ -48,7 +48,7 @@ def results(tmp_path, monkeypatch):
             "arms": {},
             "cohort": {"subjects": 60, "planes": 16, "step_mm": 3.0},
         }
-        write_contract(AUDIT, {"leakage": {"audit": test}}, LeakageDocument)
+        write_contract(LEAKAGE, {"leakage": test}, LeakageDocument)
 
     return write
 

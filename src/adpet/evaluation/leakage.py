@@ -48,7 +48,7 @@ CHANCE_LEVEL: Final = 0.01
 RELABELLINGS: Final = 10_000
 
 
-def audit_subjects(subjects: pd.DataFrame, *, most: int, seed: int) -> pd.DataFrame:
+def leakage_subjects(subjects: pd.DataFrame, *, most: int, seed: int) -> pd.DataFrame:
     """Draw at most `most` subjects, balanced by diagnosis, in order."""
     rng = np.random.default_rng(seed)
     ordered = subjects.sort_values("subject", ignore_index=True)
@@ -75,7 +75,7 @@ def shuffled_labels(subjects: pd.DataFrame, *, seed: int) -> dict[str, str]:
     return labels
 
 
-def audit_arms(
+def leakage_arms(
     slices: pd.DataFrame, subjects: pd.DataFrame, *, test_fraction: float, seed: int
 ) -> dict[str, pd.DataFrame]:
     """Return the four arms, split as the cohort is.
@@ -100,7 +100,7 @@ def audit_arms(
     }
 
 
-def leakage_audit(
+def leakage_test(
     predictions: Mapping[str, pd.DataFrame],
     truth: Mapping[str, str],
     *,

@@ -20,8 +20,8 @@ from adpet.errors import TrackingError
 from adpet.evaluation.leakage import INVALID
 from adpet.evaluation.promotion import Condition, Rule, conditions
 from adpet.tracking.registry import (
-    AUDIT,
     CHAMPION,
+    LEAKAGE,
     NoEvidenceError,
     Version,
     evidence_of,
@@ -200,8 +200,8 @@ def judge(challenger: Version, champion: int | None, rule: Rule) -> list[Conditi
         return [Condition("evidence", met=False, text=str(error))]
     if has_tag(challenger, LEAKY, "true"):
         evidence = replace(evidence, leaky=True)
-    if has_tag(challenger, AUDIT, INVALID):
-        evidence = replace(evidence, audit=INVALID)
+    if has_tag(challenger, LEAKAGE, INVALID):
+        evidence = replace(evidence, leakage=INVALID)
     try:
         other = None if champion is None else evidence_of(named(champion, model_name=challenger.name))
     except NoEvidenceError as error:

@@ -31,7 +31,7 @@ CHALLENGER: Final = "challenger"
 MODEL_NAME: Final = "adpet"
 
 # Tag of a version and its run: the verdict of the leakage test.
-AUDIT: Final = "adpet.audit"
+LEAKAGE: Final = "adpet.leakage"
 AGGREGATION: Final = "adpet.aggregation"
 # The tag of a version with the digest of its test results, and their folder among the run's artifacts.
 EVIDENCE: Final = "adpet.evidence"

@@ -26,7 +26,7 @@ from mlflow.utils.rest_utils import http_request
 
 from adpet.errors import AdpetError, TrackingError
 from adpet.storage import atomic_write
-from adpet.tracking.ui_notes import experiment_tags
+from adpet.tracking.ui_notes import NOTE, experiment_tags
 
 TRACKING_URI: Final = "MLFLOW_TRACKING_URI"
 USERNAME, PASSWORD = "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"
@@ -221,12 +221,13 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def complete_experiment() -> None:
-    """Give an older experiment its description and view."""
+    """Give an older experiment its description and present view."""
     store = current()
     with reported():
         known = store.client.get_experiment(store.experiment_id).tags
-        for key in experiment_tags().keys() - known.keys():
-            store.client.set_experiment_tag(store.experiment_id, key, experiment_tags()[key])
+        for key, value in experiment_tags().items():
+            if key not in known or (key != NOTE and known[key] != value):
+                store.client.set_experiment_tag(store.experiment_id, key, value)
 
 
 def _root() -> Path:
