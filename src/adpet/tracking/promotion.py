@@ -50,14 +50,8 @@ _PAUSE_S = 0.05
 class Decision:
     """A decision on the champion, as the history shows it.
 
-    Attributes
-    ----------
-    before, after : int or None
-        Versions with the alias.
-    at : str
-        UTC, ISO 8601; empty for an alias moved by hand.
-    end : str
-        ``done``, ``overtaken`` or empty (unfinished).
+    `before` and `after` are versions with the alias; `at` is UTC, ISO 8601, empty for an alias moved by hand;
+    `end` is ``done``, ``overtaken`` or empty (unfinished).
     """
 
     kind: str
@@ -158,14 +152,8 @@ def promote(
 ) -> Promotion:
     """Make a version the champion if it meets every condition.
 
-    Parameters
-    ----------
-    version : int or str
-        Number, alias or ``models:/`` address.
-    forced : str, optional
-        Reason to promote it whatever the conditions say.
-    dry_run : bool
-        Judge, and change nothing.
+    `version` is a number, alias or ``models:/`` address; `forced` the reason to promote it whatever the
+    conditions say. A dry run changes nothing.
     """
     challenger = named(version, model_name=model_name)
     if challenger.name != model_name:

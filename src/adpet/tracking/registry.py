@@ -92,14 +92,8 @@ def register_version(
 ) -> int:
     """Register a run's model as ``challenger``, or update its version.
 
-    Parameters
-    ----------
-    run_id : str or None
-        Run that trained it; None, as `find_run` gives it, is refused like a run that does not exist.
-    model_id : str, optional
-        Logged model; by default the one that was trained.
-    metrics : mapping
-        They become tags named ``metric.NAME``.
+    `model_id` is by default the model that was trained; `metrics` become tags named ``metric.NAME``. A run
+    that is None, as `find_run` gives it, is refused like one that does not exist.
     """
     client = current().client
     trained = trained_model(run_id)
@@ -181,10 +175,7 @@ def log_evidence(run: RunHandle, evidence: Evidence) -> dict[str, str]:
 def evidence_of(version: Version) -> Evidence:
     """Read the test results that a version was registered with.
 
-    Raises
-    ------
-    NoEvidenceError
-        If there are none, or the file was removed, changed or has another form.
+    NoEvidenceError if there are none, or the file was removed, changed or has another form.
     """
     digest = version.tags.get(EVIDENCE)
     if digest is None:

@@ -116,13 +116,8 @@ class RunHandle:
     ) -> None:
         """Log a Keras model once, without pickle.
 
-        Parameters
-        ----------
-        model : keras.Model
-        signature_example : (n, height, width[, channels]) uint8 ndarray
-            A few inputs, from which the signature follows; the first is kept as the input example.
-        metadata : mapping of str to JSON value
-            The preprocessing that the model needs.
+        The signature follows from `signature_example`, (n, height, width[, channels]) uint8, whose first is
+        kept as the input example; `metadata` is the preprocessing that the model needs, as JSON values.
         """
         with self._writing():
             log_keras_model(
@@ -155,14 +150,8 @@ def open_run(
 ) -> Iterator[RunHandle]:
     """Continue the newest run of a lineage, or begin one.
 
-    It ends as FINISHED, as FAILED on an exception, as KILLED on Ctrl-C.
-
-    Parameters
-    ----------
-    lineage : str
-        The lineage id of the result; that of a trial is its search's followed by its number.
-    parent : str, optional
-        The id of the run to nest this one under.
+    It ends as FINISHED, as FAILED on an exception, as KILLED on Ctrl-C. The lineage id of a trial is its
+    search's followed by its number; `parent` is the id of the run to nest this one under.
     """
     store = local()
     with reported(f"{store.shown}: "):

@@ -81,17 +81,9 @@ class _Project:
 def connect(project_root: Path, experiment: str = "adpet", *, required: bool = True) -> None:
     """Choose the project whose stores this process uses.
 
-    Parameters
-    ----------
-    required : bool
-        Open the shared store now. A stage that only logs runs does without: it logs to the local store.
-
-    Raises
-    ------
-    UnreachableError
-        If `required` and the server does not answer within a few seconds.
-    TrackingError
-        If MLFLOW_TRACKING_URI is no usable address, or the store cannot be opened.
+    If `required`, the shared store is opened now: UnreachableError if the server does not answer within a few
+    seconds. A stage that only logs runs does without. TrackingError if MLFLOW_TRACKING_URI is no usable
+    address, or the store cannot be opened.
     """
     for name in ("alembic", "mlflow"):
         logging.getLogger(name).setLevel(logging.WARNING)

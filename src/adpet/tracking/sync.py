@@ -45,10 +45,7 @@ _OWN_TAGS = {UNSENT, SENT, PARENT, NOTE, "mlflow.user", "mlflow.runName"}
 def start_tracking(project_root: Path, *, experiment: str, required: bool = False) -> None:
     """Connect to the local store; mirror it to a server.
 
-    Parameters
-    ----------
-    required : bool
-        Whether the server must answer now, as for the registry.
+    If `required`, as for the registry, the server must answer now.
     """
     store.connect(project_root, experiment, required=required)
     runs.observers[:] = [_Sender().notify] if store.names_server() else []
@@ -65,10 +62,7 @@ def shared_run(lineage: str, kind: Kind = "train") -> str | None:
 def sync_all() -> tuple[int, list[str]]:
     """Send all local runs; return how many, and problems.
 
-    Raises
-    ------
-    UnreachableError
-        If the server does not answer.
+    UnreachableError if the server does not answer.
     """
     mirror = Mirror(local(), current())
     found, problems = _all_runs(local()), []
@@ -226,7 +220,7 @@ class _Sender:
             print(text, file=sys.stderr)
 
     def _send(self, run_ids: set[str], answer_s: int) -> str:
-        """Send runs until the server does not answer; return the problem."""
+        """Send runs while the server answers; return the problem."""
         problem, started = "it is slow", time.monotonic()
         with _answering_within(answer_s):
             for run_id in sorted(run_ids):
