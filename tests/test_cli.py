@@ -41,7 +41,7 @@ def test_closed_pipe_ends_without_a_message(project_root):
 def test_help_loads_no_library():
     code = (
         "import sys\nfrom adpet.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
-        "loaded = {'numpy', 'pydantic', 'mlflow', 'keras', 'joblib'} & set(sys.modules)\n"
+        "loaded = {'numpy', 'pandas', 'pydantic', 'mlflow', 'keras', 'optuna', 'nibabel', 'joblib'} & set(sys.modules)\n"
         "sys.exit(f'loaded: {loaded}' if loaded else 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

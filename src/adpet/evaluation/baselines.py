@@ -206,14 +206,10 @@ def _linear_model() -> "Pipeline":
     return make_pipeline(
         StandardScaler(),
         # After it the penalty means the same for any number of features.
-        FunctionTransformer(_unit_length),
+        FunctionTransformer(lambda features: features / np.sqrt(features.shape[1])),
         PCA(svd_solver="full"),
         LogisticRegression(C=INVERSE_PENALTY, class_weight="balanced", max_iter=1_000),
     )
-
-
-def _unit_length(features: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
-    return np.asarray(features / np.sqrt(features.shape[1]), dtype=np.float64)
 
 
 def _block_sums(volume: npt.NDArray[np.float32], block: int) -> npt.NDArray[np.float32]:

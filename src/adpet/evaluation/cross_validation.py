@@ -61,16 +61,15 @@ def pooled_summary(
         "counts": {
             "subjects": len(subjects),
             "searched": int(subjects["searched"].sum()),
-            "fold": {fold: _diagnoses(rows) for fold, rows in folds.items()},
+            "fold": {
+                fold: {name.lower(): int((rows["diagnosis"] == name).sum()) for name in (POSITIVE, NEGATIVE)}
+                for fold, rows in folds.items()
+            },
         },
     }
     if len(unsearched) < len(subjects) and len(set(unsearched["diagnosis"])) > 1:
         summary["unsearched"] = _intervals(unsearched, seed=seed, resamples=resamples)
     return summary
-
-
-def _diagnoses(subjects: pd.DataFrame) -> dict[str, int]:
-    return {name.lower(): int((subjects["diagnosis"] == name).sum()) for name in (POSITIVE, NEGATIVE)}
 
 
 def _columns(subjects: pd.DataFrame) -> tuple[Any, Any, Any]:

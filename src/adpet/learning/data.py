@@ -90,7 +90,7 @@ class SliceDataset(keras.utils.PyDataset):  # type: ignore[misc]
         if not refs:
             raise InputError("training: required at least one slice; received none")
         self._reader = SliceReader(refs)
-        self._labels = one_hot(refs)
+        self._labels = np.eye(len(CLASSES), dtype=np.float32)[[CLASSES.index(ref.label) for ref in refs]]
         self.batch_size = min(batch_size, len(refs))
         self._augmentation = augmentation
         self._seed = seed
@@ -166,11 +166,6 @@ class SliceReader:
                 "run the slice stage again"
             )
         return np.stack(planes)[..., np.newaxis]
-
-
-def one_hot(refs: Sequence[SliceRef]) -> Labels:
-    """Return one-hot labels, float32 (n, 2), by `CLASSES`."""
-    return np.eye(len(CLASSES), dtype=np.float32)[[CLASSES.index(ref.label) for ref in refs]]
 
 
 def draw_augmentation(

@@ -18,13 +18,14 @@ from adpet.evaluation.leakage import leakage_arms, leakage_subjects, leakage_tes
 from adpet.imaging.nifti import read_volume
 from adpet.imaging.normalization import to_uint8
 from adpet.imaging.slices import CoronalGrid, coronal_slices
-from adpet.learning.data import Augmentation, SliceRef
+from adpet.learning.data import Augmentation
 from adpet.learning.model import build_model
 from adpet.learning.training import Optimisation, predict, set_determinism, train
 from adpet.parallel import map_in_processes, progress
 from adpet.params import Params
 from adpet.reporting.performance_figures import leakage_figure
 from adpet.reporting.style import save_figure
+from adpet.stages.common.fitting import slice_refs
 from adpet.stages.common.tables import read_alignment, write_table
 from adpet.stages.common.tracking import stage_lineage
 from adpet.storage import atomic_write, read_json, work_dir
@@ -48,9 +49,10 @@ def run(params: Params) -> None:
     with work_dir("leakage", facts) as work:
         grid = _grid(params)
         _cut(scans["scan"], grid, params.slice.window, work)
-        arms = leakage_arms(
-            _slices(scans, grid), subjects, test_fraction=params.leakage.test_fraction, seed=params.seed
-        )
+        planes = pd.DataFrame({"index": range(len(grid.y_mm))})
+        slices = scans[["scan", "subject", "diagnosis"]].merge(planes, how="cross")
+        fraction = params.leakage.test_fraction
+        arms = leakage_arms(slices, subjects, test_fraction=fraction, seed=params.seed)
         result = _result(_predictions(arms, params, work), subjects, grid, params)
         document = {"leakage": {"split": split_summary["hash"], **result}}
         write_contract(paths.LEAKAGE, document, LeakageDocument)
@@ -90,11 +92,6 @@ def _cut(scans: "pd.Series[str]", grid: CoronalGrid, window: tuple[float, float]
             np.save(aside, to_uint8(coronal_slices(volume.data, volume.affine, grid), window=window))
 
 
-def _slices(scans: pd.DataFrame, grid: CoronalGrid) -> pd.DataFrame:
-    planes = pd.DataFrame({"index": range(len(grid.y_mm))})
-    return scans[["scan", "subject", "diagnosis"]].merge(planes, how="cross")
-
-
 def _predictions(arms: dict[str, pd.DataFrame], params: Params, work: Path) -> dict[str, pd.DataFrame]:
     """Return each arm's predictions, kept ones or new ones."""
     missing = [name for name in arms if not _kept(name, work).exists()]
@@ -116,8 +113,7 @@ def _fit(name: str, *, arms: dict[str, pd.DataFrame], params: Params, work: Path
     """
     set_determinism(params.seed, THREADS)
     settings, table = params.leakage, arms[name]
-    columns = zip(table["scan"], table["index"], table["diagnosis"], table["subject"], strict=True)
-    refs = [SliceRef(work / f"{scan}.npy", int(index), *rest) for scan, index, *rest in columns]
+    refs = slice_refs(table, folder=work)
     training = [ref for ref, part in zip(refs, table["part"], strict=True) if part != TEST]
     model = build_model(
         input_size=settings.input_size,

@@ -175,20 +175,20 @@ def open_run(
 
 
 @contextmanager
-def append_to_run(lineage: str, kind: Kind = "train") -> Iterator[RunHandle]:
-    """Add results to a run, whose status stays.
+def append_to_run(lineage: str) -> Iterator[RunHandle]:
+    """Add results to a training, whose status stays.
 
     Results are linked to the model that the run logged last, so that its page shows them. Where the run is
     missing, since it was made in another clone, one is created for the results.
     """
     store = local()
     with reported(f"{store.shown}: "):
-        known = search(store, lineage, kind)
+        known = search(store, lineage, "train")
         finished = [run for run in known if run.info.status == "FINISHED"]
         if known:
             run_id = str((finished or known)[0].info.run_id)
         else:
-            run_id = _create(store, lineage, kind, run_name(kind, lineage), None)
+            run_id = _create(store, lineage, "train", run_name("train", lineage), None)
             store.client.set_terminated(run_id, "FINISHED")
         models = ready_models(run_id, store)
     try:

@@ -118,11 +118,6 @@ def current() -> Store:
     return _Project.current
 
 
-def names_server() -> bool:
-    """Return True if MLFLOW_TRACKING_URI names a server."""
-    return store_uri(_root()).startswith(SERVER)
-
-
 def store_uri(project_root: Path) -> str:
     """Return MLFLOW_TRACKING_URI, or the project's own file."""
     uri = os.environ.get(TRACKING_URI, "").strip() or own_uri(project_root)

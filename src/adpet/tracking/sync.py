@@ -19,7 +19,7 @@ from mlflow.entities import LoggedModelStatus, Metric, Param, RunTag
 from adpet.errors import TrackingError
 from adpet.tracking import runs, store
 from adpet.tracking.models import DIGEST, SERVED, logged_models, send_model
-from adpet.tracking.runs import KIND, PARENT, Kind, find_run, log_batches, same, search
+from adpet.tracking.runs import KIND, PARENT, find_run, log_batches, same, search
 from adpet.tracking.store import LEAKY, LINEAGE, Store, current, local, reported
 from adpet.tracking.ui_notes import NOTE
 
@@ -48,14 +48,15 @@ def start_tracking(project_root: Path, *, experiment: str, required: bool = Fals
     If `required`, as for the registry, the server must answer now.
     """
     store.connect(project_root, experiment, required=required)
-    runs.observers[:] = [_Sender().notify] if store.names_server() else []
+    is_server = store.store_uri(project_root).startswith(store.SERVER)
+    runs.observers[:] = [_Sender().notify] if is_server else []
 
 
-def shared_run(lineage: str, kind: Kind = "train") -> str | None:
-    """Send a finished run to the registry; return its id."""
-    run_id = find_run(lineage, kind)
+def shared_run(lineage: str) -> str | None:
+    """Send a finished training to the registry; return its id."""
+    run_id = find_run(lineage, "train")
     if run_id is None or not current().is_server:
-        return find_run(lineage, kind, current())
+        return find_run(lineage, "train", current())
     return Mirror(local(), current()).send(run_id)
 
 
