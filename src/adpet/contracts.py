@@ -381,41 +381,6 @@ class StandardSpace(Contract):
     min_similarity: Annotated[float, Field(ge=-1, le=1)]
 
 
-class Level(Contract):
-    """Pyramid level: subsampling and blur, in voxels."""
-
-    step: Count
-    blur: float
-    every: Count
-
-
-class Registration(Contract):
-    """Constants of `adpet.imaging`'s registration, which explains each."""
-
-    max_voxels: Count
-    blur_fwhm_mm: float
-    local_sigma_mm: float
-    air: float
-    margin_mm: float
-    guess_degrees: list[float]
-    guess_shifts_mm: list[float]
-    guess_spacing_mm: float
-    rigid_levels: list[Level]
-    affine_levels: list[Level]
-    wholly_seen: float
-    min_seen: float
-    similarity_sigma: float
-    convincing: float
-    stretch: tuple[float, float]
-    shortest_step_mm: float
-    most_steps: Count
-    damping: float
-    eased: float
-    tightened: float
-    damping_range: tuple[float, float]
-    fewest_seen: float
-
-
 class Slices(Contract):
     """Coronal planes that the network is given."""
 
@@ -517,7 +482,7 @@ class ModelDocument(Contract):
     network: Network
     files: Annotated[dict[str, str], Field(description="SHA-256 of each file of the folder, by name.")]
     standard: StandardSpace
-    registration: Registration
+    registration: Annotated[dict[str, Any], Field(description="Constants of the registration, by name.")]
     slices: Slices
     aggregation: Aggregation
     out_of_fold: Annotated[OutOfFold | None, Field(description="None if the test set validates.")]

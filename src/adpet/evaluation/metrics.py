@@ -202,8 +202,14 @@ def evaluation(
         "subject": {**levels["subject"], "confusion": _confusion(subjects, threshold)},
         "slice": {**levels["slice"], "confusion": _confusion(predictions, threshold)},
         "threshold": threshold,
-        "counts": _counts(predictions, subjects)
-        | {"validation_subjects": int(validation_predictions["subject"].nunique())},
+        "counts": {
+            "subjects": len(subjects),
+            "subjects_ad": int((subjects["diagnosis"] == POSITIVE).sum()),
+            "subjects_cn": int((subjects["diagnosis"] == NEGATIVE).sum()),
+            "scans": int(predictions["scan"].nunique()),
+            "slices": len(predictions),
+            "validation_subjects": int(validation_predictions["subject"].nunique()),
+        },
     }
 
 
@@ -225,16 +231,6 @@ def _confusion(table: pd.DataFrame, threshold: float) -> dict[str, int]:
         "false_negative": int((truth & ~predicted).sum()),
         "false_positive": int((~truth & predicted).sum()),
         "true_negative": int((~truth & ~predicted).sum()),
-    }
-
-
-def _counts(predictions: pd.DataFrame, subjects: pd.DataFrame) -> dict[str, int]:
-    return {
-        "subjects": len(subjects),
-        "subjects_ad": int((subjects["diagnosis"] == POSITIVE).sum()),
-        "subjects_cn": int((subjects["diagnosis"] == NEGATIVE).sum()),
-        "scans": int(predictions["scan"].nunique()),
-        "slices": len(predictions),
     }
 
 

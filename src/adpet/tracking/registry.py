@@ -33,6 +33,8 @@ MODEL_NAME: Final = "adpet"
 # Tag of a version and its run: the verdict of the leakage test.
 LEAKAGE: Final = "adpet.leakage"
 AGGREGATION: Final = "adpet.aggregation"
+# Versions that agree in these have the same network and answers.
+_SAME = (DIGEST, AGGREGATION, SERVED)
 # The tag of a version with the digest of its test results, and their folder among the run's artifacts.
 EVIDENCE: Final = "adpet.evidence"
 EVIDENCE_FOLDER: Final = "promotion"
@@ -109,7 +111,9 @@ def register_version(
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-        found = _same_model(model_name, str(run_id), wanted)
+        versions = client.search_model_versions(f"name='{model_name}' and run_id='{run_id}'")
+        same = [one for one in versions if all(one.tags.get(tag) == wanted.get(tag) for tag in _SAME)]
+        found = same[0] if same else None
         known = dict(found.tags) if found else {}
         # This mark is never taken away.
         if "true" in (known.get(LEAKY), client.get_run(run_id).data.tags.get(LEAKY)):
@@ -316,14 +320,6 @@ def _not_there(uri: str, name: str, alias: str | None) -> str:
         return f"{uri}: required a champion, but there is none ({there}); run: adpet promote VERSION"
     what = f"the alias '{alias}'" if alias else "a version that exists"
     return f"{uri}: required {what}; '{name}' has {there}; name one of them, or run: adpet promote VERSION"
-
-
-def _same_model(name: str, run_id: str, tags: Mapping[str, str]) -> Any | None:
-    """Return the run's version with the same network and answers."""
-    for version in current().client.search_model_versions(f"name='{name}' and run_id='{run_id}'"):
-        if all(version.tags.get(tag) == tags.get(tag) for tag in (DIGEST, AGGREGATION, SERVED)):
-            return version
-    return None
 
 
 def _file_name(digest: str) -> str:
