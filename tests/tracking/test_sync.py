@@ -1,7 +1,6 @@
 """Runs on a server that is absent, is killed, or is slow: nothing lost, nothing doubled, no work stopped."""
 
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -259,11 +258,9 @@ class TestDisturbed:
             assert there(f"f.{fold}", "fold").data.tags["mlflow.parentRunId"] == there("a1").info.run_id
 
 
-def test_a_server_that_never_answers_costs_a_stage_one_answer_and_the_wait_at_its_end(
-    project, monkeypatch, capsys
-):
-    monkeypatch.setattr(sync, "ANSWER_S", 1)
-    monkeypatch.setattr(sync, "LAST_ANSWER_S", 1)
+def test_a_server_that_never_answers_costs_a_stage_only_the_wait_at_its_end(project, monkeypatch, capsys):
+    monkeypatch.setattr(sync, "WAIT_S", 1.0)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "3")
     with socket.create_server(("127.0.0.1", 0)) as listening:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{listening.getsockname()[1]}")
         start_tracking(project, experiment="adpet")
@@ -277,8 +274,7 @@ def test_a_server_that_never_answers_costs_a_stage_one_answer_and_the_wait_at_it
             assert time.monotonic() - start < took + 2
         finally:
             runs.observers.clear()
-    assert os.environ[sync.TIMEOUT] == "20"
-    assert re.search(r"1 run\(s\) are not all on the server \(.*timed out", capsys.readouterr().err)
+    assert "1 run(s) are not all on the server (it is slow)" in capsys.readouterr().err
     assert find_run("a1", "train")
 
 

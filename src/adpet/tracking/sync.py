@@ -4,11 +4,10 @@ A run is known there by lineage, kind and parent. What the server has is not sen
 results that did not change, files of the same size that are not newer than the last pass.
 """
 
-import os
 import sys
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlparse
@@ -23,14 +22,10 @@ from adpet.tracking.runs import KIND, PARENT, find_run, log_batches, same, searc
 from adpet.tracking.store import LEAKY, LINEAGE, Store, current, local, reported
 from adpet.tracking.ui_notes import NOTE
 
-# Seconds that one answer of the server may take, while a stage works and at its end.
-ANSWER_S: Final = 2
-LAST_ANSWER_S: Final = 10
-# Seconds between two passes: at least, as a multiple of what the last one took, and after a failure.
+# Seconds between two passes of a training, after a failure, and that the end of a stage waits for the server.
 PAUSE_S: Final = 1.0
-PAUSES: Final = 9
 PAUSE_AFTER_FAILURE_S: Final = 30.0
-TIMEOUT: Final = "MLFLOW_HTTP_REQUEST_TIMEOUT"
+WAIT_S: Final = 10.0
 
 # The tag of a local run that the server lacks something of, and that of the server's with the last pass (ms).
 UNSENT: Final = "adpet.unsent"
@@ -40,6 +35,7 @@ SENT: Final = "adpet.sent"
 _WAITING = f"tags.`{UNSENT}` = 'true' and attributes.status != 'RUNNING'"
 # Tags that each store has for itself, or that people write on the server.
 _OWN_TAGS = {UNSENT, SENT, PARENT, NOTE, "mlflow.user", "mlflow.runName"}
+_ONE_AT_A_TIME = threading.Lock()
 
 
 def start_tracking(project_root: Path, *, experiment: str, required: bool = False) -> None:
@@ -86,7 +82,7 @@ class Mirror:
 
     def send(self, run_id: str) -> str:
         """Send what the server lacks; return the run's id there."""
-        with reported(f"{self._target.shown}: "):
+        with _ONE_AT_A_TIME, reported(f"{self._target.shown}: "):
             started = int(time.time() * 1000)
             run = self._source.client.get_run(run_id)
             there = self._counterpart(run)
@@ -196,60 +192,64 @@ class Mirror:
 
 
 class _Sender:
-    """Sends changed runs; pauses for most of the time."""
+    """Sends changed runs in a thread; pauses after a failure."""
+
+    # With a plain call, two seconds an answer, an epoch has waited four seconds for a server that restarted.
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._own: set[str] = set()
+        self._thread = threading.Thread()
         self._next = 0.0
         self._mirror: Mirror | None = None
+        self._problem = ""
 
     def notify(self, run_id: str, over: bool) -> None:  # noqa: FBT001 - the form of `runs.observers`
         """Send a changed run; if over, print what is left."""
-        if over or run_id not in self._own:
-            self._own.add(run_id)
-            with reported():
-                local().client.set_tag(run_id, UNSENT, "true")
-        if not over:
-            if time.monotonic() >= self._next:
-                self._send(self._own, ANSWER_S)
-            return
-        waiting = (str(run.info.run_id) for run in _all_runs(local(), _WAITING))
-        problem = self._send({run_id, *waiting}, LAST_ANSWER_S)
-        left = len(_all_runs(local(), _WAITING))
+        with self._lock:
+            if over or run_id not in self._own:
+                self._own.add(run_id)
+                with reported():
+                    local().client.set_tag(run_id, UNSENT, "true")
+            if not over:
+                if not self._thread.is_alive() and time.monotonic() >= self._next:
+                    self._start(self._own)
+                return
+            until = time.monotonic() + WAIT_S
+            if self._thread.is_alive():
+                self._thread.join(WAIT_S)
+            if not self._thread.is_alive():
+                self._start({run_id, *(str(run.info.run_id) for run in _all_runs(local(), _WAITING))})
+                self._thread.join(max(0.0, until - time.monotonic()))
+        left = _all_runs(local(), _WAITING)
         if left:
-            text = f"MLflow: {left} run(s) are not all on the server ({problem}); send them with: adpet sync"
-            print(text, file=sys.stderr)
+            why = self._problem or "it is slow"
+            print(
+                f"MLflow: {len(left)} run(s) are not all on the server ({why}); send them with: adpet sync",
+                file=sys.stderr,
+            )
 
-    def _send(self, run_ids: set[str], answer_s: int) -> str:
-        """Send runs while the server answers; return the problem."""
-        problem, started = "it is slow", time.monotonic()
-        with _answering_within(answer_s):
-            for run_id in sorted(run_ids):
-                try:
-                    self._mirror = self._mirror or Mirror(local(), current())
-                    self._mirror.send(run_id)
-                    if local().client.get_run(run_id).info.status != "RUNNING":
-                        self._own.discard(run_id)
-                except store.UnreachableError as error:
-                    self._next = time.monotonic() + PAUSE_AFTER_FAILURE_S
-                    return str(error)
-                except Exception as error:  # noqa: BLE001 - the server must not stop the work
-                    problem = store.one_line(error)
-                if time.monotonic() - started > LAST_ANSWER_S:
-                    break
-        self._next = time.monotonic() + max(PAUSE_S, PAUSES * (time.monotonic() - started))
-        return problem
+    def _start(self, run_ids: set[str]) -> None:
+        self._problem = ""
+        self._thread = threading.Thread(
+            target=self._send, args=(sorted(run_ids),), name="adpet sync", daemon=True
+        )
+        self._thread.start()
 
-
-@contextmanager
-def _answering_within(seconds: int) -> Iterator[None]:
-    """Give each answer of the server this time at most."""
-    before = os.environ[TIMEOUT]
-    os.environ[TIMEOUT] = str(min(int(before), seconds))
-    try:
-        yield
-    finally:
-        os.environ[TIMEOUT] = before
+    def _send(self, run_ids: list[str]) -> None:
+        """Send runs until the server does not answer."""
+        for run_id in run_ids:
+            try:
+                self._mirror = self._mirror or Mirror(local(), current())
+                self._mirror.send(run_id)
+                if local().client.get_run(run_id).info.status != "RUNNING":
+                    self._own.discard(run_id)
+            except store.UnreachableError as error:
+                self._problem = str(error)
+                break
+            except Exception as error:  # noqa: BLE001 - the server must not stop the work
+                self._problem = store.one_line(error)
+        self._next = time.monotonic() + (PAUSE_AFTER_FAILURE_S if self._problem else PAUSE_S)
 
 
 def _all_runs(source: Store, query: str = "") -> list[Any]:
