@@ -18,14 +18,13 @@ from adpet.evaluation.leakage import leakage_arms, leakage_subjects, leakage_tes
 from adpet.imaging.nifti import read_volume
 from adpet.imaging.normalization import to_uint8
 from adpet.imaging.slices import CoronalGrid, coronal_slices
-from adpet.learning.data import Augmentation
+from adpet.learning.data import Augmentation, SliceRef
 from adpet.learning.model import build_model
 from adpet.learning.training import Optimisation, predict, set_determinism, train
 from adpet.parallel import map_in_processes, progress
 from adpet.params import Params
 from adpet.reporting.performance_figures import leakage_figure
 from adpet.reporting.style import save_figure
-from adpet.stages.common.fitting import slice_refs
 from adpet.stages.common.tables import read_alignment, write_table
 from adpet.stages.common.tracking import stage_lineage
 from adpet.storage import atomic_write, read_json, work_dir
@@ -113,7 +112,8 @@ def _fit(name: str, *, arms: dict[str, pd.DataFrame], params: Params, work: Path
     """
     set_determinism(params.seed, THREADS)
     settings, table = params.leakage, arms[name]
-    refs = slice_refs(table, folder=work)
+    columns = zip(table["scan"], table["index"], table["diagnosis"], table["subject"], strict=True)
+    refs = [SliceRef(work / f"{scan}.npy", int(index), *rest) for scan, index, *rest in columns]
     training = [ref for ref, part in zip(refs, table["part"], strict=True) if part != TEST]
     model = build_model(
         input_size=settings.input_size,

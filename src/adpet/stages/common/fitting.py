@@ -38,11 +38,11 @@ def search_space(params: Params) -> dict[str, Range | Choice]:
     }
 
 
-def slice_refs(rows: pd.DataFrame, *, folder: Path = SLICES) -> list[SliceRef]:
+def slice_refs(rows: pd.DataFrame) -> list[SliceRef]:
     """Return the file, index, diagnosis and subject of each slice."""
     columns = zip(rows["scan"], rows["index"], rows["diagnosis"], rows["subject"], strict=True)
     return [
-        SliceRef(path=folder / f"{scan}.npy", index=int(index), label=diagnosis, subject=subject)
+        SliceRef(path=SLICES / f"{scan}.npy", index=int(index), label=diagnosis, subject=subject)
         for scan, index, diagnosis, subject in columns
     ]
 
