@@ -1,11 +1,15 @@
 """Hold a finished project's model against newly simulated subjects.
 
     python benchmarks/fresh_subjects.py [PROJECT] [--subjects 1000] [--training-seeds 5] [--output FILE]
+                                        [--set simulation.KEY=VALUE ...]
 
 Simulates a cohort with another `simulation.seed` and normalizes it as the project's. The exported model,
 networks trained again with other seeds (and the same hyperparameters), and every baseline, fitted on the
 project's training subjects, answer for the same scans. Prints each metric with its 95 % interval over
 subjects, the paired differences, and the AUC of the simulator's true severity, which no image can exceed.
+
+`--set` changes the new subjects alone: the project's model meets people unlike those it was trained on.
+Scans of other diagnoses than AD and CN are left out.
 
 Choose settings with one `--simulation-seed`, report another. `--cohort FOLDER` keeps the cohort for the next
 call, also with another project; after a change of the simulation's code, give another folder.
@@ -17,17 +21,19 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from ruamel.yaml import YAML
 
 import adpet
 from adpet import paths
 from adpet.cohort.scans import read_scans, read_typed, write_scans
 from adpet.cohort.splits import read_split
+from adpet.errors import ParameterError
 from adpet.evaluation.aggregation import Pooling, pooled_probability, subject_probabilities
 from adpet.evaluation.bootstrap import FloatArray, MetricName, subject_resamples
 from adpet.evaluation.comparison import paired_differences
@@ -36,7 +42,7 @@ from adpet.imaging.nifti import read_volume
 from adpet.imaging.normalization import to_uint8
 from adpet.imaging.slices import coronal_slices
 from adpet.inference.exported_model import open_model
-from adpet.params import Params, load_params
+from adpet.params import Params, Simulation, load_params, set_by_key, validate_params
 from adpet.stages.common.tables import ALIGNMENT_COLUMNS
 from adpet.stages.evaluate import fitted_baselines
 from adpet.storage import read_yaml, write_json
@@ -85,14 +91,22 @@ def run_stages(folder: Path, code: Path, *names: str) -> None:
         subprocess.run(command, cwd=folder, env=environment, check=True, stdout=sys.stderr)
 
 
-def simulate(project: Path, folder: Path, params: Params, *, subjects: int, seed: int) -> None:
+def fresh_recipe(params: Params, changes: Sequence[str], **values: Any) -> Simulation:
+    """Return the settings of the new cohort: the project's, `values`, and each `simulation.KEY=VALUE`."""
+    document = params.model_dump(mode="json")
+    document["simulation"] |= {"followup_fraction": 0.0, "messy": False, "layout": "bids"} | values
+    for change in changes:
+        key, is_there, value = change.partition("=")
+        if not is_there or not key.startswith("simulation."):
+            raise ParameterError(f"--set: required simulation.KEY=VALUE; received {change!r}")
+        set_by_key(document, key, YAML(typ="safe").load(value))
+    return validate_params(document, source="--set").simulation
+
+
+def simulate(project: Path, folder: Path, params: Params, recipe: Simulation) -> None:
     """Fill a project folder with the new cohort, normalized as the project's."""
-    recipe = params.simulation.model_dump() | {
-        "ad_subjects": subjects // 2,
-        "cn_subjects": (subjects + 1) // 2,
-    }
-    recipe |= {"seed": seed, "followup_fraction": 0.0, "messy": False, "layout": "bids"}
-    settings = {"simulation": recipe} | params.model_dump(mode="json", include={"compute", "normalize"})
+    settings = {"simulation": recipe.model_dump(mode="json")}
+    settings |= params.model_dump(mode="json", include={"compute", "normalize"})
     if (folder / paths.ALIGNMENT).exists() and read_yaml(folder / paths.PARAMS) == settings:
         return
     (folder / paths.ALIGNMENT).unlink(missing_ok=True)
@@ -120,7 +134,7 @@ def ask_network(export: Path, fresh: Fresh) -> Asked:
     for scan in fresh.scans["scan"]:
         volume = read_volume(fresh.volumes / f"{scan}.nii")
         planes = coronal_slices(volume.data, volume.affine, model.grid)
-        _, per_slice = model.network(to_uint8(planes, window=tuple(model.document["slices"]["window"])))
+        _, per_slice, *_ = model.network(to_uint8(planes, window=tuple(model.document["slices"]["window"])))
         probability.append(pooled_probability(per_slice.astype(np.float64), pooling))
     return np.array(probability, dtype=np.float64), model.document["threshold"]
 
@@ -165,6 +179,9 @@ def main() -> None:
     parser.add_argument("--subjects", type=int, default=1_000, help="half of them AD")
     parser.add_argument("--simulation-seed", type=int, help="default: the project's plus 1")
     parser.add_argument("--training-seeds", type=int, default=5, help="trainings in all; 1 trains none again")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="simulation.KEY=VALUE", help="of the new subjects alone"
+    )
     parser.add_argument("--cohort", type=Path, help="folder that keeps the new cohort (default: none)")
     parser.add_argument("--output", type=Path, help="JSON file of the results")
     options = parser.parse_args()
@@ -173,9 +190,14 @@ def main() -> None:
     seed = params.simulation.seed + 1 if options.simulation_seed is None else options.simulation_seed
     if seed == params.simulation.seed:
         sys.exit(f"--simulation-seed: required another seed than the project's cohort has; received {seed}")
+    groups = {"ad_subjects": options.subjects // 2, "cn_subjects": (options.subjects + 1) // 2}
+    try:
+        recipe = fresh_recipe(params, options.set, seed=seed, **groups)
+    except ParameterError as error:
+        sys.exit(str(error))
     with tempfile.TemporaryDirectory() as temporary:
         cohort = (options.cohort or Path(temporary, "cohort")).resolve()
-        simulate(project, cohort, params, subjects=options.subjects, seed=seed)
+        simulate(project, cohort, params, recipe)
         fresh = Fresh(cohort, params)
         baselines = ask_baselines(project, fresh, params)
         networks = {f"seed {params.seed}": ask_network(project / paths.EXPORT, fresh)}
@@ -195,12 +217,13 @@ def main() -> None:
     spread = values.T.agg(["mean", "min", "max"])
     print(
         f"{fresh.ill.size} new subjects, {fresh.ill.sum()} of them AD (simulation.seed {seed}; "
-        f"{fresh.set_aside} scans set aside)\n{table(scores)}\n\n"
+        f"{'; '.join([f'{fresh.set_aside} scans set aside', *options.set])})\n{table(scores)}\n\n"
         f"paired differences\n{table(differences)}\n\n"
         f"{len(networks)} training seeds\n{spread.round(3).to_string()}"
     )
     if options.output:
-        document = {"subjects": fresh.ill.size, "set_aside": fresh.set_aside, "simulation_seed": seed}
+        document = {"subjects": fresh.ill.size, "set_aside": fresh.set_aside}
+        document |= {"simulation": recipe.model_dump(mode="json")}
         document |= {"scores": scores, "differences": differences, "spread": spread.to_dict()}
         write_json(options.output, document)
 

@@ -133,6 +133,8 @@ class TestRefusals:
             ("evaluate.cross_validation", 6, "required less than or equal to 5; received 6"),
             ("simulation.scanners", {"HRRT": 0.5}, "required shares of HRRT, D690, TruePoint, HRplus"),
             ("simulation.scanners", {"PETMR": 1.0}, "received {'PETMR': 1.0} with the sum 1"),
+            ("simulation.subtypes", {"limbic": 0.4}, "required shares with the sum 1"),
+            ("simulation.other_subjects", {"FTD": -1}, "required greater than or equal to 0; received -1"),
             ("split.folds", 0, "only with split.unit: slice"),
             ("tune.trials", 0, "required 1 or more while train.learning_rate"),
             ("tune.space.zoom.first", 0.9, "low <= first <= high"),

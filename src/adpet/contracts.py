@@ -473,7 +473,7 @@ class QualityLimit(Contract):
 class ModelDocument(Contract):
     """`model.json` of an exported model: all constants that predictions need."""
 
-    format: Literal[1]
+    format: Literal[2]
     name: str
     lineage: ModelLineage
     adpet_version: str

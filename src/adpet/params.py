@@ -63,6 +63,7 @@ Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
+Size = Annotated[int, Field(ge=0, le=9_999)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
@@ -129,6 +130,37 @@ class Compute(Section):
     threads: Count = 1
 
 
+class Subtypes(Section):
+    """Share of each subtype of AD."""
+
+    typical: Fraction = 0.49
+    limbic: Fraction = 0.44
+    cortical: Fraction = 0.07
+
+    @model_validator(mode="after")
+    def _share_the_patients(self) -> Self:
+        total = self.typical + self.limbic + self.cortical
+        if abs(total - 1) > SHARES_TOLERANCE:
+            raise ValueError(f"required shares with the sum 1; received {self.model_dump()}")
+        return self
+
+
+class OtherSubjects(Section):
+    """Subjects with neither AD nor MCI nor health, by diagnosis."""
+
+    FTD: Size = 4
+    DLB: Size = 4
+    stroke: Size = 4
+
+
+class Confounding(Section):
+    """What AD and CN differ in apart from the disease."""
+
+    age_years: Annotated[float, Field(ge=-30, le=30)] = 0.0
+    male_fraction: Annotated[float, Field(ge=-1, le=1)] = 0.0
+    site: Fraction = 0.0
+
+
 class Simulation(Section):
     """Simulated cohort: its subjects, scanners and file layout."""
 
@@ -147,6 +179,12 @@ class Simulation(Section):
     age_sd: NonNegative = 7.0
     pose: NonNegative = 1.0
     noise: NonNegative = 1.0
+    axial_fov: Literal["full", "scanner"] = "scanner"
+    subtypes: Subtypes = Subtypes()
+    lateralised_fraction: Fraction = 0.28
+    mci_subjects: Size = 40
+    other_subjects: OtherSubjects = OtherSubjects()
+    confounding: Confounding = Confounding()
 
     @model_validator(mode="after")
     def _scanners_share_the_cohort(self) -> Self:
@@ -263,6 +301,7 @@ class Train(Section):
     epochs: Count = 8
     batch_size: Count = 32
     mix: Fraction = 0.0
+    balance: bool = True
     monitor: Literal["none", "val_loss", "val_accuracy", "val_subject_log_loss", "val_subject_auc"] = "none"
 
 

@@ -31,6 +31,7 @@ SEARCH_FIGURE = TUNE / "search.png"
 
 TRAIN = Path("results/train")
 MODEL = TRAIN / "model.keras"
+FOLD_MODELS = TRAIN / "folds"
 HISTORY = TRAIN / "history.csv"
 RUN = TRAIN / "run.json"
 CURVES = TRAIN / "curves.png"

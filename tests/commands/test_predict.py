@@ -46,12 +46,15 @@ class TestOneScan:
         said, folder = answered
         found = json.loads(only(folder, "*.json").read_text())
         assert set(found) == {
-            "scan", "model", "lineage", "leaky", "probability_of_ad", "threshold", "meaning", "slices",
+            "scan", "model", "lineage", "leaky", "probability_of_ad", "probability_by_fold", "threshold", "meaning", "slices",
             "similarity_to_template", "matrix", "regions", "checks", *INTERPRETATION,
         }  # fmt: skip
         assert found["scan"] == stem_of(paths[0])
         assert found["lineage"] == finished.read_json("results/train/run.json")["lineage"]["id"]
         assert f"{found['probability_of_ad']:.3f}" in said
+        folds = found["probability_by_fold"]
+        assert len(set(folds)) == finished.params.split.folds
+        assert f"{min(folds):.3f} to {max(folds):.3f} by {len(folds)} networks" in said
         assert f"answer             {found['answer']} (coverage 90 %)" in said
         assert "not for diagnosis" in said
         predictions = pd.read_csv(finished.root / "results/evaluate/predictions.csv")

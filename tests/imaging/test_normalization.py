@@ -5,7 +5,13 @@ import pytest
 
 from adpet.errors import InputError
 from adpet.imaging.nifti import Volume
-from adpet.imaging.normalization import load_standard, normalize, to_suvr, to_uint8
+from adpet.imaging.normalization import (
+    MIN_REFERENCE_SEEN,
+    load_standard,
+    normalize,
+    to_suvr,
+    to_uint8,
+)
 from adpet.imaging.registration import brain_points, rms_displacement
 from adpet.imaging.template import fdg_template
 
@@ -58,6 +64,23 @@ def test_scan_without_uptake_in_the_reference_is_refused():
     empty = np.where(chosen.reference, 0, template.data)
     with pytest.raises(InputError, match="required uptake in the reference region"):
         normalize(Volume(empty.astype(np.float32), template.affine), chosen)
+
+
+@pytest.mark.parametrize("share", [0.6, 0.15])
+def test_cut_off_reference_is_measured_in_what_is_seen_or_the_scan_set_aside(share):
+    template, chosen = fdg_template(GRID_MM), standard(reference="cerebellum", align="none", smoothing_mm=8.0)
+    # About this share of the region stays, less what smoothing reaches.
+    start = int(np.quantile(np.argwhere(chosen.reference)[:, 2], 1 - share)) - 2
+    affine = template.affine.copy()
+    affine[2, 3] += GRID_MM * start
+    cut = Volume(np.full_like(template.data[:, :, start:], 700), affine)
+    if share < MIN_REFERENCE_SEEN:
+        with pytest.raises(InputError, match=r"\d+% of the reference region lies well inside"):
+            normalize(cut, chosen)
+        return
+    inside = np.s_[:, :, start + 4 : -4]
+    suvr = normalize(cut, chosen)[0].data[inside][chosen.brain[inside]]
+    np.testing.assert_allclose(suvr, 1, atol=0.002)
 
 
 class TestSmoothing:

@@ -1,5 +1,9 @@
+from dataclasses import replace
+from pathlib import Path
+
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,6 +17,7 @@ from adpet.learning.data import (
     SliceReader,
     SliceRef,
     augment,
+    balanced_weights,
     draw_augmentation,
     draw_cells,
     mix_labels,
@@ -48,6 +53,31 @@ def refs(tmp_path):
     ]
 
 
+class TestBalancedWeights:
+    @given(st.lists(st.tuples(st.sampled_from(["AD", "CN"]), st.integers(0, 5)), min_size=1, max_size=40))
+    def test_subjects_of_a_diagnosis_weigh_alike_and_diagnoses_alike(self, slices):
+        refs = [SliceRef(Path("x.npy"), 0, label, f"{label}{subject}") for label, subject in slices]
+        table = pd.DataFrame(slices, columns=["label", "subject"]).assign(weight=balanced_weights(refs))
+        assert table["weight"].mean() == pytest.approx(1, rel=1e-5)
+        subjects = table.groupby(["label", "subject"])["weight"].sum()
+        for of_diagnosis in (subjects[label].to_numpy() for label in table["label"].unique()):
+            assert of_diagnosis == pytest.approx(of_diagnosis[0], rel=1e-5)
+        diagnoses = table.groupby("label")["weight"].sum().to_numpy()
+        assert diagnoses == pytest.approx(diagnoses[0], rel=1e-5)
+
+    def test_subject_whose_diagnosis_changed_counts_once_for_each(self):
+        refs = [SliceRef(Path("x.npy"), 0, label, "1") for label in ("CN", "CN", "AD")]
+        assert balanced_weights(refs).tolist() == [0.75, 0.75, 1.5]
+
+    def test_batch_has_the_weights_of_its_slices(self, refs):
+        lopsided = [replace(ref, subject="0") if ref.subject in "02" else ref for ref in refs]
+        data = SliceDataset(lopsided, batch_size=30, augmentation=Augmentation(), seed=0, balance=True)
+        inputs, _, weights = data[0]
+        expected = balanced_weights(lopsided)
+        assert expected.min() < expected.max()
+        np.testing.assert_array_equal(weights, expected[inputs["slice"][:, 0, 0, 0]])
+
+
 class TestSliceDataset:
     @staticmethod
     def dataset(refs, seed=0):
@@ -59,7 +89,7 @@ class TestSliceDataset:
         return np.concatenate([data[step][0]["slice"][:, 0, 0, 0] for step in range(len(data))])
 
     def test_batch_has_slices_with_their_labels(self, refs):
-        inputs, labels = self.dataset(refs)[0]
+        inputs, labels, _ = self.dataset(refs)[0]
         assert {name: values.shape for name, values in inputs.items()} == {
             "slice": (8, 4, 4, 1),
             "transform": (8, 8),

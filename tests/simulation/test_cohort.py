@@ -81,6 +81,90 @@ class TestCohort:
         assert (table["AD"] == table["CN"]).all()
 
 
+# Every addition, in such shares that some of each come.
+VARIED = replace(
+    RECIPE,
+    axial_fov="scanner",
+    subtypes={"typical": 0.5, "limbic": 0.3, "cortical": 0.2},
+    lateralised_fraction=0.3,
+    mci_subjects=90,
+    other_subjects={"FTD": 3, "DLB": 2, "stroke": 4},
+)
+
+
+class TestVariedCohort:
+    def test_patients_and_controls_are_those_of_the_cohort_without_the_rest(self):
+        plain, varied = draw_cohort(RECIPE), draw_cohort(VARIED)
+        pd.testing.assert_frame_equal(plain, varied.loc[: len(plain) - 1, plain.columns])
+        rest = varied[len(plain) :].drop_duplicates("subject")
+        counts = {"MCI": 90, "FTD": 3, "DLB": 2, "stroke": 4}
+        assert rest["diagnosis"].value_counts().to_dict() == counts
+        assert not set(rest["subject"]) & set(plain["subject"])
+
+    def test_patterns_and_worse_sides_come_in_the_recipes_shares(self):
+        cohort = draw_cohort(replace(VARIED, ad_subjects=600)).query("diagnosis == 'AD' and session == '01'")
+        shares = cohort["pattern"].value_counts(normalize=True)
+        assert shares.to_dict() == pytest.approx(dict(VARIED.subtypes), abs=0.06)
+        sides = np.sign(cohort["asymmetry"])
+        assert (sides != 0).mean() == pytest.approx(0.3, abs=0.06)
+        assert (sides > 0).sum() == pytest.approx((sides < 0).sum(), rel=0.3)
+
+    def test_mild_impairment_lies_between_health_and_dementia(self):
+        first = draw_cohort(VARIED).query("session == '01'")
+        severity = first.groupby("diagnosis")["severity"].mean()
+        assert severity["CN"] + 0.1 < severity["MCI"] < severity["AD"] - 0.1
+        impaired = first.query("diagnosis == 'MCI'").groupby("course")["severity"]
+        assert impaired.mean()["converter"] > impaired.mean()["stable"]
+        assert impaired.size()["converter"] / 90 == pytest.approx(1 / 3, abs=0.12)
+
+    def test_groups_differ_in_age_sex_and_site_as_asked(self):
+        confounding = {"age_years": 6.0, "male_fraction": 0.4, "site": 1.0}
+        first = draw_cohort(replace(RECIPE, confounding=confounding)).query("session == '01'")
+        groups = dict(list(first.groupby("diagnosis")))
+        assert groups["AD"]["age"].mean() - groups["CN"]["age"].mean() == pytest.approx(6, abs=0.7)
+        men = {diagnosis: (rows["sex"] == "M").mean() for diagnosis, rows in groups.items()}
+        assert men["AD"] - men["CN"] == pytest.approx(0.4, abs=0.05)
+        assert len(set(groups["AD"]["site"]) & set(groups["CN"]["site"])) <= 1
+
+    def test_scanners_own_field_has_the_middle_slices_of_the_whole_head(self, anatomy):
+        row = draw_cohort(RECIPE).query("site == 'S03' and severity > 0").iloc[0].to_dict()
+        whole = simulate_scan(row, RECIPE, anatomy)
+        cut = simulate_scan(row, replace(RECIPE, axial_fov="scanner"), anatomy)
+        assert (whole.volume.data.shape[2], cut.volume.data.shape[2]) == (63, 47)
+        np.testing.assert_allclose(cut.deficit.data, whole.deficit.data[:, :, 8:55], atol=1e-4)
+        np.testing.assert_allclose(cut.volume.affine[:3, 3] - whole.volume.affine[:3, 3], [0, 0, 8 * 3.27])
+
+    @pytest.mark.parametrize(
+        ("disease", "lost", "spared"),
+        [
+            ("FTD", ["medial frontal", "anterior cingulate"], ["precuneus", "pericalcarine"]),
+            ("DLB", ["lateral occipital", "precuneus"], ["anterior cingulate", "hippocampus"]),
+        ],
+    )
+    def test_other_dementias_take_from_their_own_regions(self, anatomy, disease, lost, spared):
+        means = regional_means(self.deficit(anatomy, f"diagnosis == '{disease}'"), anatomy)
+        assert min(means[name] for name in lost) > 0.05 > 2 * max(means[name] for name in spared)
+
+    def test_infarct_is_deep_and_on_one_side(self, anatomy):
+        deficit = self.deficit(anatomy, "diagnosis == 'stroke'")
+        middle = deficit.data.shape[0] // 2
+        left, right = deficit.data[:middle], deficit.data[middle:]
+        assert deficit.data.max() > 0.5
+        assert min((left > 0.2).sum(), (right > 0.2).sum()) < 0.1 * max(
+            (left > 0.2).sum(), (right > 0.2).sum()
+        )
+
+    def test_worse_side_loses_more(self, anatomy):
+        deficit = self.deficit(anatomy, "diagnosis == 'AD' and asymmetry > 0.4 and severity > 0.8")
+        middle = deficit.data.shape[0] // 2
+        assert deficit.data[:middle].sum() > 1.3 * deficit.data[middle:].sum()
+
+    def deficit(self, anatomy, chosen):
+        recipe = replace(VARIED, pose=0)
+        row = draw_cohort(recipe).query(chosen).iloc[0].to_dict()
+        return simulate_scan(row, recipe, anatomy, scanner=COARSE).deficit
+
+
 class TestScan:
     def test_one_site_delivers_frames_whose_mean_our_reader_reads(self, anatomy, tmp_path):
         row = draw_cohort(RECIPE).query("site == 'S02'").iloc[0].to_dict()

@@ -1,5 +1,7 @@
 """Simulated cohorts on disk, in either layout, with and without defects."""
 
+import gzip
+import hashlib
 import json
 from dataclasses import replace
 
@@ -11,6 +13,7 @@ import pytest
 from adpet.imaging.nifti import read_volume
 from adpet.simulation.cohort import SimulationRecipe, draw_cohort
 from adpet.simulation.layouts import write_cohort
+from adpet.simulation.subject import INFARCTS
 
 RECIPE = SimulationRecipe(ad_subjects=2, cn_subjects=2, followup_fraction=0.5, seed=1)
 KINDS = ("bids", "adni", "messy-bids", "messy-adni")
@@ -109,6 +112,32 @@ class TestAdni:
         assert dynamic.shape[3] == len(frames) == 6
         for number, frame in enumerate(frames):
             np.testing.assert_array_equal(nib.load(frame).get_fdata(), dynamic[..., number])
+
+
+def test_cohort_without_additions_has_the_voxels_and_truth_that_it_always_had(tmp_path):
+    write(tmp_path, recipe=SimulationRecipe(ad_subjects=2, cn_subjects=2))
+    digest = hashlib.sha256()
+    for path in sorted([*tmp_path.rglob("*.nii*"), *tmp_path.rglob("severity.tsv")]):
+        content = path.read_bytes()
+        digest.update(gzip.decompress(content) if path.suffix == ".gz" else content)
+    assert digest.hexdigest() == "dc11eb5ee7280aceaffc219e9c61ef6a0ea84d30a9e6351467bbbcc08480ada1"
+
+
+@pytest.mark.parametrize("messy", [False, True])
+def test_other_diagnoses_are_labelled_and_planted_as_skipped(tmp_path, messy):
+    recipe = replace(RECIPE, mci_subjects=1, other_subjects={"FTD": 1, "stroke": 1}, subtypes={"limbic": 1.0})
+    write(tmp_path, "messy-bids" if messy else "bids", recipe)
+    people = pd.read_csv(tmp_path / "raw/participants.tsv", sep="\t").set_index("participant_id")["diagnosis"]
+    assert people["sub-P10001"] == "MCI"
+    assert {"FTD", "stroke"} < set(people)
+    truth = pd.read_csv(tmp_path / "truth/severity.tsv", sep="\t")
+    assert all((tmp_path / "truth" / name).exists() for name in truth["deficit"].dropna())
+    truth = truth.drop_duplicates("subject").groupby("diagnosis").first()
+    assert truth.loc["stroke", "pattern"] in INFARCTS
+    assert truth.loc["MCI", "course"] in ("converter", "stable")
+    if messy:
+        planted = pd.read_csv(tmp_path / "truth/planted.csv").set_index("file")
+        assert set(planted[planted.index.str.contains("P[12]0001|P40001")]["verdict"]) == {"skipped"}
 
 
 @pytest.mark.parametrize("kind", KINDS)

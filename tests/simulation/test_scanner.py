@@ -9,6 +9,7 @@ from adpet.simulation.anatomy import GRID_MM
 from adpet.simulation.scanner import (
     NOISE,
     SCANNERS,
+    SITES,
     blur,
     count,
     draw_pose,
@@ -41,6 +42,15 @@ def test_affine_has_the_scanners_axes_zooms_and_its_middle_at_the_origin(name):
     np.testing.assert_allclose(nib.affines.voxel_sizes(scanner.affine), scanner.zooms)
     middle = scanner.affine @ [*((np.array(scanner.matrix) - 1) / 2), 1]
     np.testing.assert_allclose(middle[:3], 0, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("site", "published_mm"),
+    [("S01", 252), ("S03", 157), ("S05", 216), ("S06", 162), ("S07", 155)],
+)
+def test_slices_fill_the_scanners_published_axial_field_of_view(site, published_mm):
+    length = SITES[site].slices * SCANNERS[SITES[site].scanner].zooms[2]
+    assert length == pytest.approx(published_mm, rel=0.025)
 
 
 def test_pose_turns_and_scales_without_shear_or_mirror(person):

@@ -13,6 +13,7 @@ from adpet.inference.exported_model import Network, open_model, registration_con
 from adpet.inference.quality import CHECKS, judged
 from adpet.inference.regions import regional_means
 from adpet.learning.checkpoint import load_model
+from adpet.learning.model import probability_of_ad
 from adpet.learning.onnx_export import write_onnx
 from adpet.stages import export
 from adpet.stages.export import APART, calibration, furthest_apart, require_same
@@ -40,7 +41,7 @@ def trained(finished):
 class TestNetwork:
     def test_it_answers_for_all_slices_as_keras_does(self, finished, trained, slices):
         network = Network.read(finished.root / EXPORT / "network.onnx")
-        cam, probability = network(slices[..., 0])
+        cam, probability, *_ = network(slices[..., 0])
         assert np.ptp(probability) > 0.01, "answers that are all the same show nothing"
         assert np.ptp(cam) > 0.1
         apart = furthest_apart(trained, network, [slices])
@@ -50,8 +51,17 @@ class TestNetwork:
         predictions = pd.read_csv(finished.root / "results/evaluate/predictions.csv")
         name = predictions["scan"].iloc[0]
         rows = predictions[predictions["scan"] == name].sort_values("index")
-        _, probability = model.network(np.load(finished.root / f"data/processed/slices/{name}.npy"))
+        _, probability, *_ = model.network(np.load(finished.root / f"data/processed/slices/{name}.npy"))
         np.testing.assert_allclose(probability, rows["probability"], atol=APART)
+
+    def test_folds_answer_as_their_networks_do(self, finished, model, slices):
+        found = model.network(slices[:8, ..., 0]).folds
+        paths = sorted((finished.root / "results/train/folds").iterdir())
+        assert found.shape == (8, len(paths))
+        wanted = [probability_of_ad(load_model(path).predict(slices[:8], verbose=0)) for path in paths]
+        np.testing.assert_allclose(found, np.stack(wanted, axis=-1), atol=APART)
+        assert len(paths) > 1
+        assert np.ptp(found, axis=1).max() > 0.001, "networks that are all the same show nothing"
 
     def test_one_that_answers_otherwise_is_not_written(self, trained, slices, finished, tmp_path):
         other = trained.__class__.from_config(trained.get_config())
@@ -75,7 +85,8 @@ class TestNetwork:
             require_same(tmp_path / "network.onnx", apart)
 
     def test_the_same_network_gives_the_same_bytes(self, trained, finished, tmp_path):
-        write_onnx(trained, tmp_path / "again.onnx")
+        folds = [load_model(path) for path in sorted((finished.root / "results/train/folds").iterdir())]
+        write_onnx(trained, tmp_path / "again.onnx", folds)
         assert sha256(tmp_path / "again.onnx") == sha256(finished.root / EXPORT / "network.onnx")
 
 
@@ -151,5 +162,5 @@ class TestOpening:
         with pytest.raises(InputError, match="run: dvc repro export"):
             open_model(tmp_path)
         (tmp_path / "model.json").write_text('{"format": 9}')
-        with pytest.raises(InputError, match="required format 1; received 9"):
+        with pytest.raises(InputError, match="required format 2; received 9"):
             open_model(tmp_path)

@@ -20,6 +20,12 @@ SIMULATE_STAGE = "data/simulated/dvc.yaml:simulate"
 SMALL = {
     "simulation.ad_subjects": 8,
     "simulation.cn_subjects": 8,
+    # So few people all count: whole heads, one pattern of disease.
+    "simulation.axial_fov": "full",
+    "simulation.subtypes": {"typical": 1.0, "limbic": 0.0, "cortical": 0.0},
+    "simulation.lateralised_fraction": 0.0,
+    "simulation.mci_subjects": 0,
+    "simulation.other_subjects": {"FTD": 0, "DLB": 0, "stroke": 0},
     "compute.workers": 2,
     "compute.threads": 1,
     "split.folds": 3,

@@ -169,6 +169,7 @@ def golden(tmp_path_factory, phantom, white_matter):
         "gzipped": save(folder / "packed.nii.gz", data, affine),
         "NIfTI-2": save(folder / "two.nii", data.astype(np.float64), affine, nib.Nifti2Image),
         "cut head": save(folder / "cut.nii", data[:, :, :72], affine),
+        "cut cerebellum": save(folder / "high.nii", data[:, :, 22:], affine @ placed((0, 0, 0), (0, 0, 22))),
         "white matter": save(folder / "white.nii", white_matter.data, white_matter.affine),
         "big-endian": save(
             folder / "big.nii", data, affine, header=nib.Nifti1Header(endianness=">"), dtype="i2"

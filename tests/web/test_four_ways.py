@@ -13,9 +13,10 @@ import requests
 from servers import answers, free_port, running
 
 from adpet.imaging.nifti import read_volume
-from adpet.inference.exported_model import open_model
+from adpet.inference.exported_model import Scores, open_model
 from adpet.inference.predictor import RefusedError, answer
 from adpet.learning.checkpoint import load_model
+from adpet.learning.model import probability_of_ad
 from adpet.learning.saliency import class_activation_maps
 
 pytestmark = [pytest.mark.node, pytest.mark.browser, pytest.mark.server]
@@ -38,7 +39,8 @@ def exported(project):
     return open_model(project / "results/export")
 
 
-# Each way gives, by scan, the probability of AD, the map in MNI space and the answer; None for a refused scan.
+# Each way gives, by scan, the probability of AD, the map in MNI space, the answer and what the folds give; None
+# for a refused scan.
 
 
 def by_python(scans, model):
@@ -50,7 +52,8 @@ def by_python(scans, model):
             asked[name] = None
         else:
             document = found.document
-            asked[name] = document["probability_of_ad"], found.cam.data, document["answer"]
+            by_fold = document["probability_by_fold"]
+            asked[name] = document["probability_of_ad"], found.cam.data, document["answer"], by_fold
     return asked
 
 
@@ -62,10 +65,12 @@ def by_onnx(scans, exported):
 @pytest.fixture(scope="module")
 def by_keras(project, scans, exported):
     network = load_model(project / "results/train/model.keras")
+    folds = [load_model(path) for path in sorted((project / "results/train/folds").iterdir())]
 
     def trained(slices):
         maps, logits = class_activation_maps(network, slices)
-        return maps, 1 / (1 + np.exp(-logits))
+        by_fold = [probability_of_ad(fold.predict(slices[..., None], verbose=0)) for fold in folds]
+        return Scores(maps, 1 / (1 + np.exp(-logits)), np.stack(by_fold, axis=-1))
 
     return by_python(scans, replace(exported, network=trained))
 
@@ -90,7 +95,7 @@ def posted(address, path):
         return None
     reply.raise_for_status()
     document = reply.json()["predictions"][0]
-    return document["probability_of_ad"], None, document["answer"]
+    return document["probability_of_ad"], None, document["answer"], document["probability_by_fold"]
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +120,7 @@ def by_browser(built_page, serve, scans, launch_chromium, tmp_path_factory):
             download.value.save_as(saved)
             said = page.inner_text(".interpretation")
             answer = next(word for word in ("AD", "CN", "undecided") if f"coverage: {word}." in said)
-            asked[name] = float(page.evaluate(shown)), np.array(nib.load(saved).dataobj), answer
+            asked[name] = float(page.evaluate(shown)), np.array(nib.load(saved).dataobj), answer, None
     browser.close()
     return asked
 
@@ -128,12 +133,14 @@ def test_keras_onnx_http_and_browser_give_the_same_answers(by_keras, by_onnx, by
             assert ways == [None] * 4, name
             lines.append(f"{name:<22}" + f"{'refused':>10}" * 4)
             continue
-        (keras, onnx, http, browser), maps, answers = zip(*ways, strict=True)
+        (keras, onnx, http, browser), maps, answers, by_fold = zip(*ways, strict=True)
         keras_map, onnx_map, _, browser_map = maps
         assert len(set(answers)) == 1, name
         alike = np.corrcoef(onnx_map.ravel(), browser_map.ravel())[0, 1]
         lines.append(f"{name:<22}{keras:10.6f}{onnx:10.6f}{http:10.6f}{browser:10.6f}{alike:10.6f}")
         assert onnx == pytest.approx(keras, abs=SAME), name
+        for folds in by_fold[1:3]:
+            assert folds == pytest.approx(by_fold[0], abs=SAME), name
         assert http == pytest.approx(keras, abs=SAME), name
         assert browser == pytest.approx(keras, abs=NEARLY), name
         assert alike >= ALIKE, name

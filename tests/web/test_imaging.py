@@ -41,7 +41,7 @@ class Exported:
         n = len(self.atlas.names)
         root = rng.normal(0, 3, (n, n))
         self.document = {
-            "format": 1,
+            "format": 2,
             "standard": {"shape": self.shape, "affine": self.affine.tolist(), **how},
             "network": {"map_size": MAP_SIZE},
             "registration": registration_constants(),
@@ -106,7 +106,7 @@ def port(run_port, tmp_path_factory, model, golden, cam):
     return run_port(folder, scans, model=str(model.folder), maps=str(folder / "maps.f32"))
 
 
-@pytest.fixture(scope="module", params=range(12))
+@pytest.fixture(scope="module", params=range(13))
 def both(request, golden, model, port):
     """A golden scan's name, its voxels, and what Python's normalization makes of them."""
     if request.param >= len(golden):

@@ -132,6 +132,10 @@ class TestAnswer:
         shown = int(re.search(r"\d+", answered.inner_text("#probability"))[0]) / 100
         assert shown == pytest.approx(expected.document["probability_of_ad"], abs=0.02 + 0.005)
         assert expected.document["meaning"] in answered.inner_text("#answer")
+        folds = expected.document["probability_by_fold"]
+        low, high = re.findall(r"\d+", answered.inner_text(".spread"))[:2]
+        assert int(low) / 100 == pytest.approx(min(folds), abs=0.02 + 0.005)
+        assert int(high) / 100 == pytest.approx(max(folds), abs=0.02 + 0.005)
         assert f"coverage: {expected.document['answer']}. " in answered.inner_text(".interpretation")
         answered.fill(".prevalence input", "10")
         odds = expected.document["likelihood_ratio"] / 9

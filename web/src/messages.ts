@@ -15,6 +15,8 @@ export interface Answer extends Interpretation {
   lineage: string;
   leaky: boolean;
   probability_of_ad: number;
+  /** By networks that were each trained without a part of the training subjects. */
+  probability_by_fold: number[];
   threshold: number;
   meaning: string;
   slices: SliceAnswer[];
@@ -36,6 +38,8 @@ export type Step = "model" | "reading" | "aligning" | "scoring";
 /** One slice's result: `map` is AD minus CN, in units of the logit. */
 export interface Scored {
   probability: number;
+  /** Of networks that were trained without a fold each. */
+  folds: number[];
   map: Float32Array<ArrayBuffer>;
   mapShape: readonly [number, number];
 }

@@ -81,7 +81,7 @@ export interface Registration {
   stretch: [number, number];
 }
 export interface ModelDocument {
-  format: 1;
+  format: 2;
   name: string;
   lineage: ModelLineage;
   adpet_version: string;

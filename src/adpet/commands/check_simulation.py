@@ -70,9 +70,9 @@ def run(*, real: Path | None) -> tuple[str, int]:
     # Read first: a wrong path should not wait for the cohorts.
     image = None if real is None else normalize(read_volume(real), _standard())[0].data
     recipe = simulation_recipe(params)
-    # One visit each and enough subjects.
+    # One visit each and enough subjects with AD and CN, no others.
     sizes = {name: max(getattr(recipe, name), FEWEST_IN_GROUP) for name in ("ad_subjects", "cn_subjects")}
-    recipe = replace(recipe, **sizes, followup_fraction=0.0)
+    recipe = replace(recipe, **sizes, followup_fraction=0.0, mci_subjects=0, other_subjects={})
     cohort, measures = _measured(recipe, params, label="cohort")
     healthy = replace(recipe, ad_severity_mean=0.0, ad_severity_sd=0.0, preclinical_fraction=0.0)
     targets = [
@@ -111,9 +111,14 @@ def _likeness(measures: Sequence[ScanMeasures], real: Array | None) -> Target:
 
 
 def _table(targets: Sequence[Target], *, subjects: int) -> str:
-    rows = [(VERDICTS[target.met], target.measured, target.required, target.name) for target in targets]
-    rows = [("", "measured", "required", f"target, on {subjects} subjects"), *rows]
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    lines = ["  ".join([*map(str.ljust, row, widths), row[3]]) for row in rows]
-    met = sum(target.met is True for target in targets)
-    return "\n".join([*lines, "", f"{met} of {len(targets)} targets met"])
+    head = ("", "measured", "required", "basis", f"target, on {subjects} subjects")
+    rows = [head, *((VERDICTS[one.met], one.measured, one.required, one.basis, one.name) for one in targets)]
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    lines = ["  ".join([*map(str.ljust, row, widths), row[4]]) for row in rows]
+    met = [one.basis for one in targets if one.met is True]
+    held_out = sum(one.basis == "held out" for one in targets)
+    counts = f"{len(met)} of {len(targets)} targets met; of the {held_out} held out {met.count('held out')}"
+    legend = (
+        "fitted: the simulator was set by it; design: groups are matched; held out: nothing was set by it"
+    )
+    return "\n".join([*lines, "", counts, legend])

@@ -14,7 +14,7 @@ from adpet.imaging.nifti import read_header, read_volume
 from adpet.inference.exported_model import ExportedModel, open_model
 from adpet.inference.inputs import ScanPath, frame_seconds, scans_at
 from adpet.inference.outputs import answers_as_csv, answers_as_json, write_answer
-from adpet.inference.predictor import RESEARCH_ONLY, UNCALIBRATED, RefusedError, answer
+from adpet.inference.predictor import RESEARCH_ONLY, UNCALIBRATED, RefusedError, answer, spread
 from adpet.storage import atomic_write
 
 Align = Literal["affine", "none"]
@@ -214,6 +214,7 @@ def _single(document: dict[str, Any]) -> list[str]:
     flags = [check["reason"] for check in document["checks"] if check["verdict"] != "ok"]
     return [
         *_interpreted(document),
+        *([f"                   {spread(document)}"] if document["probability_by_fold"] else []),
         f"threshold          {document['threshold']:.3f} ({document['model']})",
         document["meaning"],
         f"similarity to the template after alignment  {document['similarity_to_template']:.2f}",

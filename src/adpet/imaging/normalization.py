@@ -9,15 +9,25 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from nibabel.affines import voxel_sizes
+from nibabel.affines import apply_affine, voxel_sizes
 from scipy import ndimage
 
 from adpet.errors import InputError
-from adpet.imaging.nifti import Array, Volume
-from adpet.imaging.registration import FWHM_PER_SIGMA, Alignment, register, resample, similarity
+from adpet.imaging.nifti import Affine, Array, Volume
+from adpet.imaging.registration import (
+    FWHM_PER_SIGMA,
+    Alignment,
+    Mask,
+    brain_points,
+    register,
+    resample,
+    similarity,
+)
 from adpet.imaging.template import Reference, brain_mask, fdg_template, load_template, reference_mask
 
 BUILT_IN = "built-in"
+# Share of the reference region that a scan must show.
+MIN_REFERENCE_SEEN = 0.3
 
 
 @dataclass(frozen=True)
@@ -53,7 +63,9 @@ def load_standard(
 def normalize(scan: Volume, standard: Standard) -> tuple[Volume, Alignment]:
     """Normalize a scan: register, resample, smooth, divide by reference.
 
-    The volume is float32 SUVR on the template's grid; similarity is judged before smoothing.
+    The volume is float32 SUVR on the template's grid; similarity is judged before smoothing. Of a cut-off
+    reference region counts what the scan shows, up to where smoothing mixes in what it does not; InputError
+    if that is less than `MIN_REFERENCE_SEEN` of it.
     """
     template = standard.template
     matrix = register(scan, template, standard.brain).matrix if standard.align == "affine" else np.eye(4)
@@ -61,8 +73,15 @@ def normalize(scan: Volume, standard: Standard) -> tuple[Volume, Alignment]:
     alignment = Alignment(matrix, similarity(data, template.data, standard.brain))
     sigma = standard.smoothing_mm / FWHM_PER_SIGMA / voxel_sizes(template.affine)
     data = np.asarray(ndimage.gaussian_filter(data, sigma, mode="constant"))
+    seen = _seen_reference(scan, standard, matrix)
+    share = float(seen.sum() / standard.reference.sum())
+    if share < MIN_REFERENCE_SEEN:
+        raise InputError(
+            f"{share:.0%} of the reference region lies well inside the scanner's view, "
+            f"{MIN_REFERENCE_SEEN:.0%} must: choose another normalize.reference"
+        )
     try:
-        suvr = to_suvr(data, standard.reference)
+        suvr = to_suvr(data, seen)
     except ValueError as error:
         raise InputError(
             "required uptake in the reference region; received none there after registration; look at the "
@@ -93,3 +112,13 @@ def to_uint8(suvr: Array, *, window: tuple[float, float]) -> npt.NDArray[np.uint
     if not low < high:
         raise ValueError(f"`window` must ascend. Received: window={window}")
     return np.asarray(np.round(np.clip((suvr - low) / (high - low), 0, 1) * 255), dtype=np.uint8)
+
+
+def _seen_reference(scan: Volume, standard: Standard, matrix: Affine) -> Mask:
+    """Return the reference voxels that smoothing leaves as seen."""
+    points = brain_points(standard.reference, standard.template.affine)
+    index = apply_affine(np.linalg.inv(scan.affine) @ matrix, points)
+    margin = standard.smoothing_mm / voxel_sizes(scan.affine)
+    seen = standard.reference.copy()
+    seen[seen] = ((index >= margin) & (index <= np.array(scan.data.shape) - 1 - margin)).all(axis=1)
+    return seen

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,14 +22,14 @@ from adpet.imaging.nifti import read_volume
 from adpet.imaging.normalization import Standard
 from adpet.imaging.slices import CoronalGrid
 
-INPUT, CAM, PROBABILITY = "slices", "cam", "probability"
+INPUT, CAM, PROBABILITY, FOLDS = "slices", "cam", "probability", "folds"
 THREADS: Final = 2
 # Slices at a time, so that memory does not grow with their number.
 BATCH: Final = 64
 EXPORT_AGAIN: Final = "export it again with: dvc repro --force export"
 
 # Format of the folder; a reader of another format refuses it.
-FORMAT: Final = 1
+FORMAT: Final = 2
 
 DOCUMENT: Final = "model.json"
 NETWORK: Final = "network.onnx"
@@ -42,6 +42,18 @@ FILES: Final = (NETWORK, TEMPLATE, BRAIN, REFERENCE, REGIONS, TISSUE)
 
 # Constants that follow from others.
 _NOT_EXPORTED: Final = ("IDENTITY", "FWHM_PER_SIGMA", "LEVELS")
+
+
+class Scores(NamedTuple):
+    """What networks say of slices.
+
+    `cam`, (n, h, w), is AD minus CN in units of the logit; `probability`, (n,), is of AD; `folds`,
+    (n, folds), is that of networks which were trained without a fold each, if any.
+    """
+
+    cam: npt.NDArray[np.float32]
+    probability: npt.NDArray[np.float32]
+    folds: npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,22 +82,21 @@ class Network:
             raise _unusable_network(path, " ".join(str(error).split())[:200]) from error
         inputs = [value.name for value in session.get_inputs()]
         outputs = sorted(value.name for value in session.get_outputs())
-        if (inputs, outputs) != ([INPUT], [CAM, PROBABILITY]):
+        if (inputs, [name for name in outputs if name != FOLDS]) != ([INPUT], [CAM, PROBABILITY]):
             raise _unusable_network(path, f"{inputs} and {outputs}")
         return cls(session)
 
-    def __call__(
-        self, slices: npt.NDArray[np.uint8]
-    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """Return the CAM and probability of AD of slices.
-
-        The CAM, (n, h, w), is AD minus CN in units of the logit; the probability is (n,).
-        """
+    def __call__(self, slices: npt.NDArray[np.uint8]) -> Scores:
+        """Score slices, (n, size, size)."""
+        names = [value.name for value in self.session.get_outputs()]
         parts = [
-            self.session.run([CAM, PROBABILITY], {INPUT: slices[start : start + BATCH, ..., np.newaxis]})
-            for start in range(0, len(slices), BATCH)
+            dict(zip(names, self.session.run(names, {INPUT: batch[..., np.newaxis]}), strict=True))
+            for batch in (slices[start : start + BATCH] for start in range(0, len(slices), BATCH))
         ]
-        return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
+        found = {name: np.concatenate([part[name] for part in parts]) for name in names}
+        return Scores(
+            found[CAM], found[PROBABILITY], found.get(FOLDS, np.zeros((len(slices), 0), np.float32))
+        )
 
 
 @dataclass(frozen=True, eq=False)

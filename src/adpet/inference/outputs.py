@@ -15,7 +15,7 @@ from adpet.evaluation.aggregation import INTERPRETATION
 from adpet.imaging.nifti import write_volume
 from adpet.imaging.slices import resize_maps
 from adpet.inference.exported_model import ExportedModel
-from adpet.inference.predictor import RESEARCH_ONLY, UNCALIBRATED, Answer
+from adpet.inference.predictor import RESEARCH_ONLY, UNCALIBRATED, Answer, spread
 from adpet.storage import PARTIAL_PREFIX, remove, write_json
 
 Array = npt.NDArray[np.float32]
@@ -35,6 +35,8 @@ FULL_BAR_Z = 4.0
 COLUMNS = (
     "scan",
     "probability_of_ad",
+    "lowest_by_fold",
+    "highest_by_fold",
     "threshold",
     *INTERPRETATION,
     "similarity_to_template",
@@ -74,7 +76,9 @@ def answers_as_csv(answers: Sequence[Mapping[str, Any]]) -> str:
     writer.writeheader()
     for answer in answers:
         flagged = [check["name"] for check in answer.get("checks", []) if check["verdict"] != "ok"]
-        writer.writerow({**answer, "flagged": " ".join(flagged)})
+        folds = answer.get("probability_by_fold") or [""]
+        extremes = {"lowest_by_fold": min(folds), "highest_by_fold": max(folds)}
+        writer.writerow({**answer, **extremes, "flagged": " ".join(flagged)})
     return text.getvalue()
 
 
@@ -103,6 +107,7 @@ def answer_html(answer: Answer, model: ExportedModel) -> str:
         flagged=[check for check in document["checks"] if check["verdict"] != "ok"],
         performance=model.document["performance"],
         intended_use=model.document["intended_use"],
+        spread=spread(document),
         research_only=RESEARCH_ONLY,
         uncalibrated=UNCALIBRATED,
         hide_below=HIDE_BELOW,

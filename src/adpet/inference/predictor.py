@@ -13,7 +13,7 @@ from adpet.imaging.nifti import Affine, Volume
 from adpet.imaging.normalization import normalize, to_uint8
 from adpet.imaging.registration import resample
 from adpet.imaging.slices import back_project, coronal_slices
-from adpet.inference.exported_model import ExportedModel
+from adpet.inference.exported_model import ExportedModel, Scores
 from adpet.inference.quality import judged, measures, view_measures
 from adpet.inference.regions import region_table, regional_means
 
@@ -69,15 +69,15 @@ def answer(
     planes = coronal_slices(found.data, found.affine, model.grid)
     low, high = model.document["slices"]["window"]
     slices = to_uint8(planes, window=(low, high))
-    maps, per_slice = model.network(slices)
+    scores = model.network(slices)
     i, j, k = found.data.shape
-    cam = Volume(back_project(maps, model.grid, shape=(i, j, k), affine=found.affine), found.affine)
+    cam = Volume(back_project(scores.cam, model.grid, shape=(i, j, k), affine=found.affine), found.affine)
     document = {
         "scan": name,
         "model": model.name,
         "lineage": model.document["lineage"]["id"],
         "leaky": model.leaky,
-        **_probabilities(per_slice, model, prevalence=prevalence, coverage=coverage),
+        **_probabilities(scores, model, prevalence=prevalence, coverage=coverage),
         "similarity_to_template": round(alignment.similarity, 4),
         "matrix": alignment.matrix.tolist(),
         "regions": region_table(
@@ -91,7 +91,18 @@ def answer(
     }
     inverse = np.asarray(np.linalg.inv(alignment.matrix), dtype=np.float64)
     back = resample(cam, shape=grid[0], affine=grid[1], matrix=inverse)
-    return Answer(document, cam, Volume(back, grid[1]), slices, maps)
+    return Answer(document, cam, Volume(back, grid[1]), slices, scores.cam)
+
+
+def spread(document: Mapping[str, Any]) -> str:
+    """Return in words the range of the folds' networks, if any."""
+    found = document["probability_by_fold"]
+    if not found:
+        return ""
+    return (
+        f"{min(found):.3f} to {max(found):.3f} by {len(found)} networks, each trained without another "
+        f"{1 / len(found):.0%} of the training subjects"
+    )
 
 
 def meaning(probability: float, document: Mapping[str, Any]) -> str:
@@ -110,18 +121,20 @@ def meaning(probability: float, document: Mapping[str, Any]) -> str:
     )
 
 
-def _probabilities(
-    per_slice: npt.NDArray[np.float32], model: ExportedModel, **asked: float | None
-) -> dict[str, Any]:
-    pooled = pooled_probability(per_slice.astype(np.float64), Pooling.of(model.document["aggregation"]))
+def _probabilities(scores: Scores, model: ExportedModel, **asked: float | None) -> dict[str, Any]:
+    pooling = Pooling.of(model.document["aggregation"])
+    pooled = pooled_probability(scores.probability.astype(np.float64), pooling)
     return {
         "probability_of_ad": round(pooled, 6),
+        "probability_by_fold": [
+            round(pooled_probability(fold, pooling), 6) for fold in scores.folds.astype(np.float64).T
+        ],
         "threshold": model.document["threshold"],
         "meaning": meaning(pooled, model.document),
         **interpret(pooled, model.document["out_of_fold"], **asked),
         "slices": [
             {"y_mm": y_mm, "probability_of_ad": round(float(value), 6)}
-            for y_mm, value in zip(model.grid.y_mm, per_slice, strict=True)
+            for y_mm, value in zip(model.grid.y_mm, scores.probability, strict=True)
         ],
     }
 

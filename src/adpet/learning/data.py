@@ -4,6 +4,7 @@ Slices are uint8 (n, height, width, 1). A draw depends on the seed, the epoch an
 epoch can be repeated.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -70,11 +71,11 @@ class CutMix:
 
 
 class SliceDataset(keras.utils.PyDataset):  # type: ignore[misc]
-    """Training batches: ``{"slice", "transform", "gain"}`` and one-hot labels.
+    """Training batches: ``{"slice", "transform", "gain"}``, one-hot labels, weights.
 
-    With `cutmix`, labels and their weights are those of two outputs, ``whole`` and ``places``: a whole slice
-    counts as a whole, a mixed one place by place. An incomplete batch is left out, if it is not the only one.
-    `epoch` is to be set before each epoch.
+    With `cutmix`, labels and weights are those of two outputs, ``whole`` and ``places``: a whole slice counts
+    as a whole, a mixed one place by place. With `balance`, slices weigh as `balanced_weights` says, else all
+    alike. An incomplete batch is left out, if it is not the only one. `epoch` is to be set before each epoch.
     """
 
     def __init__(
@@ -85,12 +86,14 @@ class SliceDataset(keras.utils.PyDataset):  # type: ignore[misc]
         augmentation: Augmentation,
         seed: int,
         cutmix: CutMix | None = None,
+        balance: bool = False,
     ) -> None:
         super().__init__()
         if not refs:
             raise InputError("training: required at least one slice; received none")
         self._reader = SliceReader(refs)
-        self._labels = np.eye(len(CLASSES), dtype=np.float32)[[CLASSES.index(ref.label) for ref in refs]]
+        self._labels = one_hot(refs)
+        self._weights = balanced_weights(refs) if balance else np.ones(len(refs), np.float32)
         self.batch_size = min(batch_size, len(refs))
         self._augmentation = augmentation
         self._seed = seed
@@ -106,7 +109,7 @@ class SliceDataset(keras.utils.PyDataset):  # type: ignore[misc]
         return len(self._labels) // self.batch_size
 
     def __getitem__(self, step: int) -> tuple[Any, ...]:
-        """Return a batch: inputs, labels and, with CutMix, weights."""
+        """Return a batch: inputs, labels and weights."""
         order = self._rng(0).permutation(len(self._labels))
         chosen = order[step * self.batch_size : (step + 1) * self.batch_size]
         slices = self._reader.read(chosen)
@@ -115,7 +118,7 @@ class SliceDataset(keras.utils.PyDataset):  # type: ignore[misc]
         )
         inputs: dict[str, npt.NDArray[Any]] = {"slice": slices, "transform": transforms, "gain": gains}
         if not self._cutmix:
-            return inputs, self._labels[chosen]
+            return inputs, self._labels[chosen], self._weights[chosen]
         return self._mixed(inputs, chosen, self._cutmix, self._rng(1 + step, 1))
 
     def _mixed(
@@ -130,11 +133,12 @@ class SliceDataset(keras.utils.PyDataset):  # type: ignore[misc]
         slices = mix_slices(inputs["slice"], self._reader.read(partners), cells)
         shown = transform_cells(cells, inputs["transform"], slices.shape[1])
         own, other = self._labels[chosen], self._labels[partners]
-        is_whole = np.asarray(cells.all(axis=(1, 2)), dtype=np.float32)
+        is_whole, weights = cells.all(axis=(1, 2)), self._weights[chosen]
+        mixed = np.where(is_whole, np.float32(0), weights)
         return (
             inputs | {"slice": slices},
             {"whole": own, "places": mix_labels(own, other, shown)},
-            {"whole": is_whole, "places": np.ones(shown.shape, np.float32) - is_whole.reshape(-1, 1, 1)},
+            {"whole": weights - mixed, "places": np.ones(shown.shape, np.float32) * mixed[:, None, None]},
         )
 
     def _rng(self, *streams: int) -> np.random.Generator:
@@ -166,6 +170,23 @@ class SliceReader:
                 "run the slice stage again"
             )
         return np.stack(planes)[..., np.newaxis]
+
+
+def one_hot(refs: Sequence[SliceRef]) -> Labels:
+    """Return one-hot labels, float32 (n, 2), by `CLASSES`."""
+    return np.eye(len(CLASSES), dtype=np.float32)[[CLASSES.index(ref.label) for ref in refs]]
+
+
+def balanced_weights(refs: Sequence[SliceRef]) -> Labels:
+    """Return each slice's weight, float32 (n,), of mean 1.
+
+    Subjects of one diagnosis weigh alike, with however many visits, and each diagnosis as the other. A
+    subject whose diagnosis changed counts once for each.
+    """
+    subjects = [(ref.label, ref.subject) for ref in refs]
+    slices, of_diagnosis = Counter(subjects), Counter(label for label, _ in set(subjects))
+    weights = np.array([1 / (slices[each] * of_diagnosis[each[0]]) for each in subjects])
+    return np.asarray(weights / weights.mean(), dtype=np.float32)
 
 
 def draw_augmentation(

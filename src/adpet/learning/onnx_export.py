@@ -1,10 +1,12 @@
 """ONNX export of a network with its class activation map.
 
 The graph takes `slices`, uint8 (n, height, width, 1), and gives `cam`, float32 (n, h, w), AD minus CN in
-units of the logit, and `probability`, float32 (n,), of AD. It runs wherever ONNX does, also in a browser.
+units of the logit, `probability`, float32 (n,), of AD, and `folds`, float32 (n, folds), those of networks
+that were trained without a fold each. It runs wherever ONNX does, also in a browser.
 """
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +20,18 @@ from adpet.learning.model import CLASSES, HEAD_NAME, POOL_NAME
 from adpet.learning.saliency import has_pooled_head
 from adpet.storage import atomic_write
 
-INPUT, CAM, PROBABILITY = "slices", "cam", "probability"
+INPUT, CAM, PROBABILITY, FOLDS = "slices", "cam", "probability", "folds"
 # The name of the first axis, whose length is free.
 COUNT = "n"
 # Of ONNX's operators; onnxruntime and onnxruntime-web have run it for years.
 OPSET = 17
 
 
-def write_onnx(model: keras.Model, path: Path) -> None:
-    """Write a network as ONNX; equal networks give equal bytes."""
+def write_onnx(model: keras.Model, path: Path, folds: Sequence[keras.Model] = ()) -> None:
+    """Write networks as ONNX; equal networks give equal bytes.
+
+    Without `folds`, the graph has no output of that name.
+    """
     import onnx
 
     if not has_pooled_head(model):
@@ -39,7 +44,7 @@ def write_onnx(model: keras.Model, path: Path) -> None:
             with quietly(), warnings.catch_warnings():
                 # Keras asks NumPy for a name that it had before.
                 warnings.filterwarnings("ignore", message="In the future `np.object`")
-                _with_maps(model).export(aside, format="onnx", verbose=False, opset_version=OPSET)
+                _with_maps(model, folds).export(aside, format="onnx", verbose=False, opset_version=OPSET)
         except (ImportError, NotImplementedError, RuntimeError) as error:
             raise InputError(
                 f"{path}: required a Keras backend that writes ONNX, as TensorFlow does; received "
@@ -52,7 +57,7 @@ def write_onnx(model: keras.Model, path: Path) -> None:
         aside.write_bytes(graph.SerializeToString(deterministic=True))
 
 
-def _with_maps(model: keras.Model) -> keras.Model:
+def _with_maps(model: keras.Model, folds: Sequence[keras.Model]) -> keras.Model:
     (kernel,) = values_of([model.get_layer(HEAD_NAME).kernel])
     ad, cn = CLASSES.index("AD"), CLASSES.index("CN")
     features = model.get_layer(POOL_NAME).input
@@ -64,7 +69,12 @@ def _with_maps(model: keras.Model) -> keras.Model:
         CAM: keras.ops.squeeze(maps, axis=-1),
         PROBABILITY: model.output[:, ad],
     }
-    exported = keras.Model(model.inputs[0], outputs)
+    slices = model.inputs[0]
+    if folds:
+        # Named apart: saved networks all have one name.
+        named = [keras.Model(fold.inputs, fold.output, name=f"fold{n}") for n, fold in enumerate(folds)]
+        outputs[FOLDS] = keras.ops.stack([fold(slices)[:, ad] for fold in named], axis=-1)
+    exported = keras.Model(slices, outputs)
     # Keras exports only a model that has been called.
     exported(np.zeros((1, *model.input_shape[1:]), dtype=np.uint8))
     return exported

@@ -71,10 +71,10 @@ ValidationMetric = Literal["val_loss", "val_accuracy", "val_subject_log_loss", "
 
 @dataclass(frozen=True)
 class Optimisation:
-    """Settings of the optimizer.
+    """Settings of the optimizer and of the loss.
 
     The learning rate falls to 0 by its schedule; weight decay is decoupled, of kernels only; `mix` is the
-    share of training slices that CutMix mixes.
+    share of training slices that CutMix mixes; `balance` weighs subjects and diagnoses alike.
     """
 
     optimizer: Literal["adamw", "sgd"]
@@ -85,6 +85,7 @@ class Optimisation:
     weight_decay: float = 0.0
     momentum: float = 0.9
     mix: float = 0.0
+    balance: bool = False
 
 
 @dataclass(frozen=True)
@@ -156,6 +157,7 @@ def train(
         augmentation=augmentation,
         seed=seed,
         cutmix=cutmix,
+        balance=optimisation.balance,
     )
     trainer = _training_model(model, optimisation, augmentation, steps=len(dataset))
     settings = {
@@ -391,5 +393,4 @@ def _optimizer(optimisation: Optimisation, steps: int) -> keras.optimizers.Optim
 def _plain_batches(refs: Sequence[SliceRef], batch_size: int, seed: int) -> Iterator[npt.NDArray[np.uint8]]:
     dataset = SliceDataset(refs, batch_size=batch_size, augmentation=Augmentation(), seed=seed)
     for step in range(len(dataset)):
-        inputs, _ = dataset[step]
-        yield inputs[INPUT_NAME]
+        yield dataset[step][0][INPUT_NAME]

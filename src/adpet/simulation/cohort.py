@@ -5,15 +5,16 @@ the bytes of a scan depend neither on the other subjects nor on the number of wo
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
 from adpet.imaging.nifti import Array, Volume
 from adpet.simulation.anatomy import Anatomy
+from adpet.simulation.patterns import ASYMMETRY, OTHER_LOSSES, patterned
 from adpet.simulation.scanner import (
     SCANNER_SHARES,
     SCANNERS,
@@ -26,13 +27,22 @@ from adpet.simulation.scanner import (
     sample_points,
     site_shares,
 )
-from adpet.simulation.subject import draw_person, person_uptake
+from adpet.simulation.subject import INFARCTS, draw_person, person_uptake
 
 Row = Mapping[str, Any]
 
 # Severity in the preclinical stage, and its growth a year.
 PRECLINICAL_SEVERITY = (0.1, 0.5)
-SEVERITY_YEAR = {"AD": 0.15, "CN": 0.05}
+SEVERITY_YEAR = {"AD": 0.15, "CN": 0.05, "MCI": 0.1, "FTD": 0.15, "DLB": 0.15, "stroke": 0.0}
+# MCI: share that goes on to AD (181 of ADNI's 544 in four years: Sörensen et al. 2018,
+# doi:10.1016/j.nicl.2018.101637). Assumed: their severity relative to that of AD, and that of the others.
+CONVERTERS, CONVERTER_SEVERITY, STABLE_SEVERITY = 1 / 3, 0.7, (0.0, 0.5)
+# Share of uptake that an old infarct lost in its middle.
+INFARCT_SEVERITY = (0.7, 1.0)
+# Share of lateralised patients with frontotemporal dementia (26 of 29: Jeong et al. 2005, J Nucl Med 46:233).
+FTD_LATERALISED = 0.9
+# Numbers of subjects who have neither AD nor CN: they do not depend on how many have.
+FIRST_NUMBER = {"MCI": 10_000, "FTD": 20_000, "DLB": 30_000, "stroke": 40_000}
 AGE_LIMITS = (50.0, 95.0)
 # Partners of a pair, one with the disease and one without, differ by this much in age.
 PAIR_AGE_SD = 1.0
@@ -72,6 +82,27 @@ class SimulationRecipe:
     # Factors on the usual spread of head pose and on the usual noise.
     pose: float = 1.0
     noise: float = 1.0
+    # Of the whole head, or the scanner's own, which may cut off vertex or cerebellum.
+    axial_fov: Literal["full", "scanner"] = "full"
+    # Shares of the patterns of `SUBTYPES`, and of patients with a worse side.
+    subtypes: Mapping[str, float] = field(default_factory=lambda: {"typical": 1.0})
+    lateralised_fraction: float = 0.0
+    # Subjects with neither diagnosis; of the latter, by diagnosis (FTD, DLB, stroke).
+    mci_subjects: int = 0
+    other_subjects: Mapping[str, int] = field(default_factory=dict)
+    # AD minus CN: years of age, share of men; and how far sites are apart, 0 to 1 (none in common).
+    confounding: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def varied(self) -> bool:
+        """Whether not all have the same pattern of disease."""
+        same = self.subtypes.get("typical", 0) == sum(self.subtypes.values())
+        return not same or self.lateralised_fraction > 0 or any(size for _, size in self.further)
+
+    @property
+    def further(self) -> list[tuple[str, int]]:
+        """Numbers of subjects with diagnoses other than AD and CN."""
+        return [("MCI", self.mci_subjects), *self.other_subjects.items()]
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,10 +124,15 @@ def draw_cohort(recipe: SimulationRecipe) -> pd.DataFrame:
     """Draw a cohort, one row a scan.
 
     Subjects come in pairs, AD and CN in random order, of the same sex, site and number of visits, and of
-    nearly the same age. In groups of different size, the numbers of missing partners are left out.
+    nearly the same age, unless `recipe.confounding` parts them. In groups of different size, the numbers of
+    missing partners are left out. Subjects with another diagnosis come last.
     """
-    numbers = range(2 * max(recipe.ad_subjects, recipe.cn_subjects))
-    return pd.DataFrame([row for number in numbers for row in _visits(recipe, number)])
+    numbers: list[tuple[int, str | None]] = [
+        (number, None) for number in range(2 * max(recipe.ad_subjects, recipe.cn_subjects))
+    ]
+    for diagnosis, size in recipe.further:
+        numbers += [(FIRST_NUMBER[diagnosis] + number, diagnosis) for number in range(size)]
+    return pd.DataFrame([row for number, diagnosis in numbers for row in _visits(recipe, number, diagnosis)])
 
 
 def cohort_rows(cohort: pd.DataFrame) -> list[Row]:
@@ -111,9 +147,15 @@ def simulate_scan(
 
     With ``recipe.pose`` 0, the origin of the scanner's grid is `HEAD_CENTRE` in MNI mm.
     """
-    frames = 1 if scanner else SITES[row["site"]].frames
-    scanner = scanner or SCANNERS[row["scanner"]]
+    site, frames = SITES[row["site"]], 1
+    if scanner is None:
+        scanner, frames = SCANNERS[row["scanner"]], site.frames
+        if recipe.axial_fov == "scanner":
+            scanner = replace(scanner, matrix=(*scanner.matrix[:2], site.slices))
     person = draw_person(np.random.default_rng(row["person_seed"]), anatomy)
+    if "pattern" in row:
+        disease = {name: row[name] for name in ("pattern", "asymmetry")}
+        person = patterned(person, **disease, subtypes=recipe.subtypes)
     rng = np.random.default_rng(row["scan_seed"])
     pose = draw_pose(rng, person, scale=recipe.pose)
     uptake = person_uptake(person, anatomy, age=row["age"], severity=row["severity"])
@@ -132,15 +174,17 @@ def simulate_scan(
     )
 
 
-def _visits(recipe: SimulationRecipe, number: int) -> list[dict[str, Any]]:
+def _visits(recipe: SimulationRecipe, number: int, diagnosis: str | None) -> list[dict[str, Any]]:
     """Draw one subject's rows, none beyond its group's size."""
-    pair = _pair(recipe, number // 2)
-    diagnosis = "AD" if (number % 2 == 0) == pair["first_is_ad"] else "CN"
-    if number // 2 >= {"AD": recipe.ad_subjects, "CN": recipe.cn_subjects}[diagnosis]:
+    pair = _pair(recipe, number, diagnosis)
+    diagnosis = pair["diagnosis"]
+    if number // 2 >= {"AD": recipe.ad_subjects, "CN": recipe.cn_subjects}.get(diagnosis, np.inf):
         return []
+    disease = _disease(recipe, number, diagnosis)
     own = _stream(recipe.seed, 1, number)
-    severity = _severity(own, recipe, diagnosis)
-    age = float(np.clip(pair["age"] + own.normal(0, PAIR_AGE_SD), *AGE_LIMITS))
+    severity = _severity(own, recipe, disease["course"] or diagnosis)
+    older = recipe.confounding.get("age_years", 0.0) if diagnosis == "AD" else 0.0
+    age = float(np.clip(pair["age"] + own.normal(0, PAIR_AGE_SD) + older, *AGE_LIMITS))
     interval = float(own.uniform(*FOLLOWUP_YEARS))
     person_seed = int(own.integers(2**62))
     first = FIRST_DAY + timedelta(days=int(_stream(recipe.seed, 3, number).integers(FIRST_DAYS)))
@@ -159,23 +203,31 @@ def _visits(recipe: SimulationRecipe, number: int) -> list[dict[str, Any]]:
             "severity": round(severity + (years * SEVERITY_YEAR[diagnosis] if severity else 0), 4),
             "person_seed": person_seed,
             "scan_seed": int(own.integers(2**62)),
+            **(disease if recipe.varied else {}),
         }
         for visit, years in enumerate(interval * visit for visit in range(pair["visits"]))
     ]
 
 
-def _pair(recipe: SimulationRecipe, pair: int) -> dict[str, Any]:
+def _pair(recipe: SimulationRecipe, number: int, diagnosis: str | None) -> dict[str, Any]:
+    """Draw what partners share, but for confounding."""
+    pair = number // 2
     shared = _stream(recipe.seed, 0, pair)
+    first_is_ad = bool(shared.integers(2))
+    diagnosis = diagnosis or ("AD" if (number % 2 == 0) == first_is_ad else "CN")
+    men, apart = (recipe.confounding.get(name, 0.0) / 2 for name in ("male_fraction", "site"))
+    sign = {"AD": 1, "CN": -1}.get(diagnosis, 0)
     offsets = _stream(recipe.seed, 2).random(3)
     spread = (offsets + (pair + 1) * np.array([SITE_STEP, SEX_STEP, FOLLOWUP_STEP])) % 1
     shares = site_shares(recipe.scanners)
     ends = np.cumsum(list(shares.values()))
+    site = spread[0] * (1 - abs(sign) * apart) + (apart if diagnosis == "CN" else 0)
     return {
-        "first_is_ad": bool(shared.integers(2)),
+        "diagnosis": diagnosis,
         "age": shared.normal(recipe.age_mean, recipe.age_sd),
         # From the right: a site without a share is never met.
-        "site": list(shares)[int(np.searchsorted(ends / ends[-1], spread[0], side="right"))],
-        "sex": "FM"[int(2 * spread[1])],
+        "site": list(shares)[int(np.searchsorted(ends / ends[-1], site, side="right"))],
+        "sex": "FM"[int(spread[1] >= 0.5 - sign * men)],
         "visits": _visit_count(recipe, spread[2]),
     }
 
@@ -189,9 +241,31 @@ def _visit_count(recipe: SimulationRecipe, spread: float) -> int:
 
 def _severity(rng: np.random.Generator, recipe: SimulationRecipe, diagnosis: str) -> float:
     mean, sd = recipe.ad_severity_mean, recipe.ad_severity_sd
-    if diagnosis == "AD":
+    if diagnosis == "converter":
+        return CONVERTER_SEVERITY * _severity(rng, recipe, "AD")
+    if diagnosis in ("stable", "stroke"):
+        return float(rng.uniform(*(STABLE_SEVERITY if diagnosis == "stable" else INFARCT_SEVERITY)))
+    if diagnosis != "CN":
         return float(rng.gamma((mean / sd) ** 2, sd**2 / mean)) if mean > 0 and sd > 0 else mean
     return float(rng.uniform(*PRECLINICAL_SEVERITY)) if rng.random() < recipe.preclinical_fraction else 0.0
+
+
+def _disease(recipe: SimulationRecipe, number: int, diagnosis: str) -> dict[str, Any]:
+    """Draw pattern of disease, worse side, course of MCI."""
+    own = _stream(recipe.seed, 5, number)
+    subtype, lateralised, converts = own.random(3)
+    asymmetry = own.choice([-1, 1]) * own.uniform(*ASYMMETRY)
+    infarct = str(own.choice(list(INFARCTS)))
+    if diagnosis == "stroke":
+        return {"pattern": infarct, "asymmetry": float(np.sign(asymmetry)), "course": ""}
+    ends = np.cumsum(list(recipe.subtypes.values()))
+    usual = list(recipe.subtypes)[int(np.searchsorted(ends / ends[-1], subtype, side="right"))]
+    fraction = FTD_LATERALISED if diagnosis == "FTD" else recipe.lateralised_fraction
+    return {
+        "pattern": diagnosis if diagnosis in OTHER_LOSSES else usual,
+        "asymmetry": round(float(asymmetry), 3) if lateralised < fraction else 0.0,
+        "course": "" if diagnosis != "MCI" else "converter" if converts < CONVERTERS else "stable",
+    }
 
 
 def _stream(seed: int, *key: int) -> np.random.Generator:

@@ -91,6 +91,7 @@ NO_DEFECTS: Final = PlantedDefects({}, (), None, None, ())
 def plan_defects(cohort: pd.DataFrame, seed: int) -> PlantedDefects:
     """Plan the defects of a cohort of `draw_cohort`."""
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(4,)))
+    cohort = cohort[cohort["diagnosis"].isin(["AD", "CN"])]
     rows = cohort_rows(cohort.iloc[rng.permutation(len(cohort))])
     visits = cohort["subject"].value_counts()
     first_of_several = (row for row in rows if row["session"] == "01" and visits[row["subject"]] > 1)

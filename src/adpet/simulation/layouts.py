@@ -17,6 +17,7 @@ from adpet.imaging.nifti import Volume, write_volume
 from adpet.parallel import map_in_processes
 from adpet.simulation.anatomy import load_anatomy
 from adpet.simulation.cohort import (
+    FIRST_NUMBER,
     Row,
     SimulatedScan,
     SimulationRecipe,
@@ -310,7 +311,8 @@ def write_cohort(
     """Simulate a cohort; write the collection and its truth.
 
     The truth is ``severity.tsv``, one row a scan, and ``<scan>_deficit.nii.gz`` for each scan whose severity
-    is not 0, where ``<scan>`` is the key that ingest gives it. A scan that exists already is whole and not
+    is not 0, where ``<scan>`` is the key that ingest gives it. A varied cohort has pattern, asymmetry (above
+    0: the left side is worse) and the course of MCI there too. A scan that exists already is whole and not
     made again, so that a killed call continues. `messy` plants the pitfalls of real collections, and lists
     them in ``planted.csv`` with the verdict that ingest must come to: ``read``, ``skipped``, ``unusable``, or
     ``ignored`` if no table of ingest names it.
@@ -326,6 +328,11 @@ def write_cohort(
     truth = cohort[["subject", "session", "diagnosis", "severity"]].copy()
     truth.insert(0, "scan", [tree.key(row) for row in rows])
     truth["deficit"] = [_deficit_name(tree, row) if row["severity"] > 0 else "n/a" for row in rows]
+    if recipe.varied:
+        ill = cohort["severity"] > 0
+        truth["pattern"] = cohort["pattern"].where(ill, "n/a")
+        truth["asymmetry"] = cohort["asymmetry"].where(ill, 0.0)
+        truth["course"] = cohort["course"].replace("", "n/a")
     write_table(folder_truth / "severity.tsv", truth, separator="\t")
     if messy:
         table = pd.DataFrame(map(asdict, planted), columns=["file", "pitfall", "verdict"])
@@ -344,7 +351,9 @@ def _write_scan(row: Row, *, tree: Tree, folder_truth: Path, recipe: SimulationR
 
 def _stored(tree: Tree, rows: Sequence[Row]) -> Iterator[Planted]:
     for row in rows:
-        if row == tree.defects.changed:
+        if row["diagnosis"] in FIRST_NUMBER:
+            yield _planted(tree, tree.path(row), f"diagnosis {row['diagnosis']}", "skipped")
+        elif row == tree.defects.changed:
             yield _planted(tree, tree.path(row), CHANGED, "skipped")
         elif row == tree.defects.shared:
             yield _planted(tree, tree.path(row), SHARED, "unusable")

@@ -54,7 +54,7 @@ class Scanner:
         return affine
 
 
-# Voxel sizes and resolutions span those of multi-centre studies; matrices are cropped to the head.
+# Voxel sizes and resolutions span those of multi-centre studies; matrices are those of a whole head.
 SCANNERS = {
     "HRRT": Scanner("Siemens", "ECAT HRRT", "OP-OSEM3D", 4.2, (88, 106, 86), (2.44, 2.44, 2.44), "LAS"),
     "D690": Scanner("GE", "Discovery 690", "VPFX", 5.2, (110, 128, 63), (2.0, 2.0, 3.27), "RAS"),
@@ -67,23 +67,28 @@ SCANNERS = {
 
 @dataclass(frozen=True)
 class Site:
-    """Site: its scanner, share of the cohort, and frames."""
+    """Site: scanner, share of the cohort, axial slices, frames.
+
+    `slices` fill the scanner's own axial field of view (CONTRIBUTING has the sources).
+    """
 
     scanner: str
     share: float
+    slices: int
     frames: int = 1
 
 
 SITES = {
-    "S01": Site("HRRT", 0.08),
+    "S01": Site("HRRT", 0.08, slices=103),
     # Frames of five minutes, as they come from the scanner: a reader has to average them.
-    "S02": Site("HRRT", 0.04, frames=6),
-    "S03": Site("D690", 0.15),
-    "S04": Site("D690", 0.15),
-    "S05": Site("TruePoint", 0.17),
-    "S06": Site("TruePoint", 0.16),
-    "S07": Site("HRplus", 0.13),
-    "S08": Site("HRplus", 0.12),
+    "S02": Site("HRRT", 0.04, slices=103, frames=6),
+    "S03": Site("D690", 0.15, slices=47),
+    "S04": Site("D690", 0.15, slices=47),
+    # With the option TrueV, and without it: four rings of detector blocks, and three.
+    "S05": Site("TruePoint", 0.17, slices=109),
+    "S06": Site("TruePoint", 0.16, slices=81),
+    "S07": Site("HRplus", 0.13, slices=63),
+    "S08": Site("HRplus", 0.12, slices=63),
 }
 # The usual part of each scanner in a cohort.
 SCANNER_SHARES = {

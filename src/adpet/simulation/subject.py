@@ -48,6 +48,12 @@ LESIONS: dict[str, tuple[Vector, Vector, float]] = {
     "occipital": ((9, -84, 14), (11, 14, 18), 0.01),
     "insula": ((38, 4, 2), (7, 18, 14), 0.02),
 }
+# Centre (right side) and radii of old infarcts, within the territories of the three cerebral arteries.
+INFARCTS: dict[str, tuple[Vector, Vector]] = {
+    "ACA": ((8, 34, 36), (9, 24, 20)),
+    "MCA": ((50, -8, 22), (16, 26, 22)),
+    "PCA": ((16, -80, 2), (14, 20, 16)),
+}
 MOST_LOST = 0.6
 LESION_SPREAD, LESION_SIDE_SD = 0.4, 0.25
 
@@ -79,7 +85,8 @@ class Person:
 
     left: npt.NDArray[np.float64]  # (regions,): factors on the healthy uptake
     right: npt.NDArray[np.float64]
-    lost_left: npt.NDArray[np.float64]  # (lesions,): share of grey uptake lost at severity 1
+    # (lesions,) or (lesions + infarcts,): share of grey uptake lost at severity 1
+    lost_left: npt.NDArray[np.float64]
     lost_right: npt.NDArray[np.float64]
     field: Array  # (n,): smooth factor around 1 over the tissue
     warp_mm: Array  # (3, a, b, c): displacement on a 12 mm lattice that covers the anatomy's grid
@@ -88,6 +95,8 @@ class Person:
     thinning: float = 0.0  # cortical thinning, ventricular enlargement, deviation of head size from 1
     ventricles: float = 0.0
     size: float = 0.0
+    medial_thinning: float = 1.0  # factor on `DISEASE_THINNING`
+    most_lost: float = MOST_LOST
 
 
 def draw_person(rng: np.random.Generator, anatomy: Anatomy) -> Person:
@@ -151,7 +160,7 @@ def person_uptake(person: Person, anatomy: Anatomy, *, age: float, severity: flo
         return healthy, healthy
     shapes = _lesion_shapes()
     medial = shapes[list(LESIONS).index("medial temporal")]
-    thinning = severity * DISEASE_THINNING * medial
+    thinning = severity * DISEASE_THINNING * person.medial_thinning * medial
     return uptake(person.thinning + thinning, _spared(person, anatomy, severity)), healthy
 
 
@@ -197,13 +206,16 @@ def _spared(person: Person, anatomy: Anatomy, severity: float) -> Array:
     spared = []
     for lost in (person.lost_left, person.lost_right):
         share = np.ones_like(anatomy.right)
-        for amount, shape in zip(np.minimum(severity * lost, MOST_LOST), _lesion_shapes(), strict=True):
+        for amount, shape in zip(
+            np.minimum(severity * lost, person.most_lost), _lesion_shapes(), strict=False
+        ):
             share *= 1 - np.float32(amount) * shape
-        spared.append(np.maximum(share, np.float32(1 - MOST_LOST)))
+        spared.append(np.maximum(share, np.float32(1 - person.most_lost)))
     return np.asarray(spared[0] + (spared[1] - spared[0]) * anatomy.right)
 
 
 @cache
 def _lesion_shapes() -> Array:
     position = load_anatomy().position
-    return np.stack([near(position, [Region(centre, radii, 0)]) for centre, radii, _ in LESIONS.values()])
+    places = [*((centre, radii) for centre, radii, _ in LESIONS.values()), *INFARCTS.values()]
+    return np.stack([near(position, [Region(centre, radii, 0)]) for centre, radii in places])

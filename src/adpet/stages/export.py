@@ -154,7 +154,7 @@ def furthest_apart(
     for batch in slices:
         maps, _ = class_activation_maps(model, batch[..., 0])
         probability = probability_of_ad(predict_batch(model, batch, len(batch)))
-        cam, found = network(batch[..., 0])
+        cam, found, *_ = network(batch[..., 0])
         for name, distances in (("probability", probability - found), ("cam", maps - cam)):
             # Not Python's max, which drops NaN.
             apart[name] = float(np.maximum(apart[name], np.abs(distances).max()))
@@ -174,10 +174,10 @@ def require_same(path: Path, apart: Mapping[str, float]) -> None:
 
 
 def _write_network(path: Path, tested: pd.DataFrame, params: Params) -> list[int]:
-    """Write the network as ONNX; return its map's size."""
+    """Write the networks as ONNX; return the map's size."""
     set_determinism(params.seed, params.compute.threads)
     model = load_model(paths.MODEL)
-    write_onnx(model, path)
+    write_onnx(model, path, [load_model(fold) for fold in sorted(paths.FOLD_MODELS.iterdir())])
     reader = SliceReader(slice_refs(tested))
     batches = (
         reader.read(range(first, min(first + BATCH, len(tested)))) for first in range(0, len(tested), BATCH)

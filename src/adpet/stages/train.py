@@ -4,6 +4,7 @@ A network per fold, trained without it, predicts its subjects: these out-of-fold
 subjects calibrate the model. The model itself is one more network, trained as they were on all of them.
 """
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -28,6 +29,7 @@ from adpet.stages.common.fitting import (
     FoldResult,
     all_training,
     fit,
+    fold_model,
     fold_slices,
     history_table,
     train_folds,
@@ -36,7 +38,7 @@ from adpet.stages.common.fitting import (
 from adpet.stages.common.tables import VALIDATION_COLUMNS, write_table
 from adpet.stages.common.tracking import log_data, log_fold, stage_lineage
 from adpet.stages.slice import coronal_grid
-from adpet.storage import read_json, work_dir
+from adpet.storage import atomic_write, read_json, work_dir
 from adpet.tracking.runs import RunHandle, open_run
 from adpet.tracking.store import LEAKY
 from adpet.tracking.sync import start_tracking
@@ -77,6 +79,10 @@ def run(params: Params) -> None:
             log_fold(fold, params, facts, name="fold", parent=tracked.run_id, leaky=leaky)
         model, history = _final(split, params, work, tracked, folds)
         save_model(model, paths.MODEL)
+        with atomic_write(paths.FOLD_MODELS) as folder:
+            folder.mkdir()
+            for fold in folds:
+                shutil.copyfile(fold_model(work, fold["fold"]), fold_model(folder, fold["fold"]))
         document = {"lineage": facts, "leaky": leaky, **_subjects(split, folds)}
         document |= {"best_epoch": history.best_epoch, "final": history.final}
         write_contract(paths.RUN, document, TrainingRun)

@@ -23,9 +23,9 @@ export const MODEL_IMAGES = ["template", "brain", "reference", "regions", "tissu
 
 /** Bring `model.json` and the content of each of `MODEL_IMAGES` together; throws InputError if they do not fit. */
 export function openModel(constants: ModelDocument, images: Readonly<Record<string, Uint8Array>>): Model {
-  if (constants.format !== 1) {
+  if (constants.format !== 2) {
     throw new InputError(
-      `model.json: required format 1; received ${String(constants.format)}; export the model again`,
+      `model.json: required format 2; received ${String(constants.format)}; export the model again`,
     );
   }
   const { shape } = constants.standard;

@@ -4,10 +4,11 @@ import { type Alignment, FWHM_PER_SIGMA, type Progress, register, similarity } f
 import { InputError } from "./errors";
 import { gaussianFilter } from "./filters";
 import { ratioToReference } from "./intensity";
-import { diagonal, voxelSizes } from "./matrix";
+import type { Mask } from "./masks";
+import { apply, diagonal, inverse, product, voxelSizes } from "./matrix";
 import type { Model } from "./model";
 import { resample } from "./sampling";
-import type { Volume } from "./volume";
+import { eachVoxel, type Matrix4, type Volume } from "./volume";
 
 export interface Normalized extends Alignment {
   /** SUVR on the standard grid. */
@@ -16,6 +17,9 @@ export interface Normalized extends Alignment {
 
 /** Where scipy ends its Gaussians, in sigmas. */
 const TRUNCATE = 4;
+
+/** Share of the reference region that a scan must show. */
+const MIN_REFERENCE_SEEN = 0.3;
 
 export function normalize(scan: Volume, model: Model, progress: Progress): Normalized {
   const { standard } = model.constants;
@@ -27,7 +31,16 @@ export function normalize(scan: Volume, model: Model, progress: Progress): Norma
   const data = resample(scan, grid, matrix);
   const sigma = voxelSizes(grid.affine).map((zoom) => standard.smoothing_mm / FWHM_PER_SIGMA / zoom);
   const smooth = gaussianFilter(data, grid.shape, sigma, { edge: "constant", truncate: TRUNCATE });
-  const ratio = ratioToReference(smooth, model.reference);
+  const seen = seenReference(scan, model, matrix);
+  const size = (mask: Mask): number => mask.reduce((sum, one) => sum + one, 0);
+  const share = size(seen) / size(model.reference);
+  if (share < MIN_REFERENCE_SEEN) {
+    throw new InputError(
+      `${Math.round(100 * share)}% of the reference region lies well inside the scanner's view, ` +
+        `${100 * MIN_REFERENCE_SEEN}% must: choose another normalize.reference`,
+    );
+  }
+  const ratio = ratioToReference(smooth, seen);
   if (!ratio) {
     throw new InputError(
       "required uptake in the reference region; received none there after registration; look at the " +
@@ -36,4 +49,18 @@ export function normalize(scan: Volume, model: Model, progress: Progress): Norma
   }
   progress(1);
   return { volume: { ...grid, data: ratio }, matrix, similarity: similarity(data, model) };
+}
+
+/** The reference region, as far inside the scanner's view as smoothing reaches. */
+function seenReference(scan: Volume, model: Model, matrix: Matrix4): Mask {
+  const toIndex = product(product(inverse(scan.affine), matrix), model.template.affine);
+  const margin = voxelSizes(scan.affine).map((zoom) => model.constants.standard.smoothing_mm / zoom);
+  const seen = model.reference.slice();
+  eachVoxel(model.template.shape, (i, j, k, at) => {
+    if (!seen[at]) return;
+    const within = (value: number, axis: number): boolean =>
+      value >= margin[axis]! && value <= scan.shape[axis]! - 1 - margin[axis]!;
+    seen[at] = +apply(toIndex, [i, j, k]).every(within);
+  });
+  return seen;
 }

@@ -43,6 +43,7 @@ export function showAnswer(place: HTMLElement, answer: Answer, model: ModelDocum
   const [value, low, high] = [auc.value, auc.low, auc.high].map((share) => share.toFixed(2));
   const paragraphs = [
     ["", `${where} the threshold of ${limit}: ${likeness}.`],
+    ["spread", spreadOf(answer)],
     ["interpretation", interpretationOf(answer)],
     ["meaning", answer.meaning],
     ["small", `AUC ${value} (${low} to ${high}) on ${subjects} held-out subjects.`],
@@ -57,6 +58,14 @@ export function showAnswer(place: HTMLElement, answer: Answer, model: ModelDocum
     ...paragraphs.flatMap(([kind, text]) => (text ? [element("p", kind, text)] : [])),
   );
   if (answer.answer) place.querySelector(".interpretation")!.after(prevalenceField(answer));
+}
+
+/** Write how far the probability depends on who was trained on. */
+function spreadOf({ probability_by_fold: found }: Answer): string {
+  if (!found.length) return "";
+  const [low, high] = [Math.min(...found), Math.max(...found)].map(percent);
+  const part = percent(1 / found.length);
+  return `${low} to ${high} by ${found.length} networks, each trained without another ${part} of the training subjects.`;
 }
 
 /** Write the conformal answer and the likelihood ratio in words. */

@@ -60,6 +60,10 @@ export async function answerFor(
       lineage: constants.lineage.id,
       leaky: constants.leaky,
       probability_of_ad: rounded(probability, PROBABILITY_DECIMALS),
+      probability_by_fold: scored[0]!.folds.map((_, fold) => {
+        const ofFold = scored.map(({ folds }) => folds[fold]!);
+        return rounded(imaging.pooledProbability(ofFold, model), PROBABILITY_DECIMALS);
+      }),
       threshold: constants.threshold,
       meaning: meaningOf(probability, constants),
       ...imaging.interpret(probability, constants.out_of_fold),

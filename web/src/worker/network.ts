@@ -19,10 +19,11 @@ export class Network {
 
   async score(slice: Uint8Array, size: number): Promise<Scored> {
     const input = new ort.Tensor("uint8", slice, [1, size, size, 1]);
-    const { cam, probability } = await this.session.run({ slices: input });
+    const { cam, probability, folds } = await this.session.run({ slices: input });
     const [, height, width] = cam!.dims;
     return {
       probability: Number((probability!.data as Float32Array)[0]),
+      folds: Array.from((folds?.data ?? []) as Float32Array),
       map: new Float32Array(cam!.data as Float32Array),
       mapShape: [height!, width!],
     };

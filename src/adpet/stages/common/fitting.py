@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from adpet.cohort.splits import fold_name
+from adpet.learning.checkpoint import save_model
 from adpet.learning.data import Augmentation, SliceRef
 from adpet.learning.model import build_model
 from adpet.learning.search import Choice, Range
@@ -25,7 +26,7 @@ from adpet.storage import read_json, write_json
 if TYPE_CHECKING:
     import keras
 
-# What a fold's network leaves in the work folder: number, subjects, epochs; its predictions lie next to it.
+# What a fold leaves in the work folder: number, subjects, epochs; network and predictions lie next to it.
 FoldResult = dict[str, Any]
 
 
@@ -154,6 +155,7 @@ def _train_fold(fold: tuple[int, pd.DataFrame], *, params: Params, work: Path) -
         epochs=params.train.epochs,
         checkpoint=work / f"fold-{number}.npz",
     )
+    save_model(model, fold_model(work, number))
     probability = predict(model, slice_refs(scored), batch_size=params.train.batch_size)
     write_table(scored.assign(probability=probability), _predictions(work, number))
     result = {
@@ -166,6 +168,11 @@ def _train_fold(fold: tuple[int, pd.DataFrame], *, params: Params, work: Path) -
     }
     write_json(finished, result)
     return result
+
+
+def fold_model(work: Path, fold: int) -> Path:
+    """Return where a fold's network is written."""
+    return work / f"fold-{fold}.keras"
 
 
 def _predictions(work: Path, fold: int) -> Path:
