@@ -11,7 +11,7 @@ HEADER = ("when (UTC)", "champion", "before", "by", "decision")
 
 
 def main() -> str:
-    """Return decisions on the champion, also removed ones, as a table."""
+    """Return decisions on the champion as a table."""
     tracking = load_params().tracking
     connect(Path.cwd(), experiment=tracking.experiment)
     history = promotion.read_history(tracking.model_name)
