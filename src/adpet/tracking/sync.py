@@ -194,8 +194,6 @@ class Mirror:
 class _Sender:
     """Sends changed runs in a thread; pauses after a failure."""
 
-    # With a plain call, two seconds an answer, an epoch has waited four seconds for a server that restarted.
-
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._own: set[str] = set()
