@@ -105,7 +105,7 @@ class TestTheListOfRuns:
         page = open_page(run_list[run_list.index("#") :])
         for text in ("At a glance", training.info.run_name, "data/simulated/raw", re.compile(r"^search ")):
             seen(page, text)
-        for column in ("test.subject.auc.value", "test.subject.auc.low", "adpet.audit", "Dataset"):
+        for column in ("test.subject.auc.value", "test.subject.auc.low", "adpet.leakage", "Dataset"):
             seen(page, column)
 
     def test_trials_are_folded_under_their_search(self, open_page, run_list, finished):
@@ -135,7 +135,7 @@ class TestTheRun:
         seen(page, training.data.tags["adpet.lineage"])
         seen(open_page(target(page, "lineage")), "trained_on")
 
-    @pytest.mark.parametrize("picture", ["explain/groups/groups.png", "audit/leak.png"])
+    @pytest.mark.parametrize("picture", ["explain/groups/groups.png", "leakage/leak.png"])
     def test_a_picture_opens_from_the_artifacts(self, open_run, picture):
         page = open_run(f"/artifacts/{picture}")
         page.wait_for_function(

@@ -19,10 +19,10 @@ from adpet.commands import summary
     ],
 )
 def test_error_of_the_system_is_one_line(monkeypatch, error, message):
-    def run():
+    def fail():
         raise error
 
-    monkeypatch.setattr(summary, "run", run)
+    monkeypatch.setattr(summary, "main", fail)
     with pytest.raises(SystemExit, match=rf"^adpet summary: {message}$"):
         cli.main(["summary"])
 
@@ -41,7 +41,7 @@ def test_closed_pipe_ends_without_a_message(project_root):
 def test_help_loads_no_library():
     code = (
         "import sys\nfrom adpet.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
-        "loaded = {'numpy', 'pydantic', 'mlflow', 'keras', 'joblib'} & set(sys.modules)\n"
+        "loaded = {'numpy', 'pandas', 'pydantic', 'mlflow', 'keras', 'optuna', 'nibabel', 'joblib'} & set(sys.modules)\n"
         "sys.exit(f'loaded: {loaded}' if loaded else 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

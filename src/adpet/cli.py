@@ -1,13 +1,14 @@
 """Command line: one command a stage, and commands for people.
 
 A stage or command is imported only when it is called, so that ``--help`` answers at once. A module of
-`adpet.commands` has ``main``, and ``add_arguments`` if it takes any.
+`adpet.commands` has ``main``, which takes what its ``add_arguments`` adds and returns the text to print.
 """
 
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 
@@ -102,7 +103,7 @@ def _parser(command: str) -> argparse.ArgumentParser:
             module = import_module(f"adpet.commands.{name}")
             if hasattr(module, "add_arguments"):
                 module.add_arguments(added)
-            added.set_defaults(main=module.main)
+            added.set_defaults(main=partial(_run_command, module.main))
     return parser
 
 
@@ -112,6 +113,12 @@ def _version() -> str:
         return version("adpet")
     except PackageNotFoundError:
         return "(not installed)"
+
+
+def _run_command(main: Callable[..., str], options: argparse.Namespace) -> None:
+    text = main(**{name: value for name, value in vars(options).items() if name not in ("command", "main")})
+    if text:
+        print(text)
 
 
 def _run_stage(options: argparse.Namespace) -> None:

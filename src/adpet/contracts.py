@@ -341,18 +341,12 @@ class LeakageTest(Contract):
     cohort: LeakageCohort
 
 
-class LeakageAudit(Contract):
-    """The leakage test under its key."""
-
-    audit: LeakageTest
-
-
 class LeakageDocument(Contract):
     """``results/leakage/leakage.json``."""
 
     stage: ClassVar[str] = "leakage"
 
-    leakage: LeakageAudit
+    leakage: LeakageTest
 
 
 # results/export/model.json
@@ -386,41 +380,6 @@ class StandardSpace(Contract):
     smoothing_mm: Annotated[float, Field(ge=0, description="FWHM of the Gaussian; 0 is none.")]
     reference: Annotated[str, Field(description="Name of the reference region.")]
     min_similarity: Annotated[float, Field(ge=-1, le=1)]
-
-
-class Level(Contract):
-    """Pyramid level: subsampling and blur, in voxels."""
-
-    step: Count
-    blur: float
-    every: Count
-
-
-class Registration(Contract):
-    """Constants of `adpet.imaging`'s registration, which explains each."""
-
-    max_voxels: Count
-    blur_fwhm_mm: float
-    local_sigma_mm: float
-    air: float
-    margin_mm: float
-    guess_degrees: list[float]
-    guess_shifts_mm: list[float]
-    guess_spacing_mm: float
-    rigid_levels: list[Level]
-    affine_levels: list[Level]
-    wholly_seen: float
-    min_seen: float
-    similarity_sigma: float
-    convincing: float
-    stretch: tuple[float, float]
-    shortest_step_mm: float
-    most_steps: Count
-    damping: float
-    eased: float
-    tightened: float
-    damping_range: tuple[float, float]
-    fewest_seen: float
 
 
 class Slices(Contract):
@@ -545,7 +504,7 @@ class ModelDocument(Contract):
     network: Network
     files: Annotated[dict[str, str], Field(description="SHA-256 of each file of the folder, by name.")]
     standard: StandardSpace
-    registration: Registration
+    registration: Annotated[dict[str, Any], Field(description="Constants of the registration, by name.")]
     slices: Slices
     aggregation: Aggregation
     out_of_fold: Annotated[OutOfFold | None, Field(description="None if the test set validates.")]

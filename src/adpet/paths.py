@@ -63,9 +63,9 @@ EXPORT = Path("results/export")
 EXPLAIN = Path("results/explain")
 CAM = EXPLAIN / "cam.json"
 
-AUDIT = Path("results/leakage/leakage.json")
-LEAKAGE_PREDICTIONS = AUDIT.with_name("predictions.csv")
-LEAKAGE_FIGURE = AUDIT.with_name("leak.png")
+LEAKAGE = Path("results/leakage/leakage.json")
+LEAKAGE_PREDICTIONS = LEAKAGE.with_name("predictions.csv")
+LEAKAGE_FIGURE = LEAKAGE.with_name("leak.png")
 
 REPORT = Path("results/report/report.html")
 MODEL_CARD = REPORT.with_name("MODEL_CARD.md")

@@ -96,7 +96,7 @@ def test_rollback_names_the_champion_and_what_was_skipped(monkeypatch, project_r
     monkeypatch.chdir(project_root)
     monkeypatch.setattr(rollback_command, "connect", lambda *_, **__: None)
     monkeypatch.setattr(promotion, "rollback", lambda **_: Rollback(before=None, after=1, skipped=(3, 2)))
-    assert rollback_command.run(reason="") == (
+    assert rollback_command.main(reason="") == (
         "adpet version 1 is the champion again; there was none; skipped, since deleted: versions 3, 2"
     )
 
@@ -108,7 +108,7 @@ class TestHistory:
             monkeypatch.chdir(project_root)
             monkeypatch.setattr(history_command, "connect", lambda *_, **__: None)
             monkeypatch.setattr(promotion, "read_history", lambda _: History(decisions, champion))
-            return history_command.run().splitlines()
+            return history_command.main().splitlines()
 
         return table
 

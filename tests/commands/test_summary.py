@@ -2,10 +2,10 @@
 
 import pytest
 
-from adpet.commands.summary import run
+from adpet.commands.summary import main
 from adpet.contracts import Counts, LeakageDocument, Metrics, Scores, SubjectScores, write_contract
 from adpet.errors import InputError
-from adpet.paths import AUDIT, CROSS_VALIDATION_SUMMARY, FINDINGS, METRICS, VERSION
+from adpet.paths import CROSS_VALIDATION_SUMMARY, FINDINGS, LEAKAGE, METRICS, VERSION
 from adpet.storage import write_json
 
 INTERVAL = {"value": 0.95, "low": 0.88, "high": 0.99}
@@ -48,14 +48,14 @@ def results(tmp_path, monkeypatch):
             "arms": {},
             "cohort": {"subjects": 60, "planes": 16, "step_mm": 3.0},
         }
-        write_contract(AUDIT, {"leakage": {"audit": test}}, LeakageDocument)
+        write_contract(LEAKAGE, {"leakage": test}, LeakageDocument)
 
     return write
 
 
 def test_summary_has_auc_interval_version_and_next_commands(results):
     results(leaky=False)
-    text = run()
+    text = main()
     assert "0.950 (95 % interval 0.880 to 0.990) on 44 held-out subjects" in text
     assert "baseline: voxels" in text
     assert "ceiling            0.950 (95 % interval 0.880 to 0.990) AUC, true severity" in text
@@ -69,20 +69,20 @@ def test_summary_has_auc_interval_version_and_next_commands(results):
 
 def test_leaky_result_says_so_first(results):
     results(leaky=True)
-    assert run().strip().startswith("LEAKY")
+    assert main().strip().startswith("LEAKY")
 
 
 @pytest.mark.parametrize("kind", ["warnings", "not_beaten"])
 def test_warnings_come_before_the_figures(results, kind):
     results(**{kind: ["The scanner is as good"]}, beaten=["The network beats the site baseline"])
-    text = run()
+    text = main()
     assert text.index("The scanner is as good") < text.index("AUC per subject")
     assert text.index("The network beats the site baseline") > text.index("AUC per subject")
 
 
 def test_cross_validation_is_shown_with_the_subjects_outside_the_search(results):
     results()
-    assert "cross-validation" not in run()
+    assert "cross-validation" not in main()
     folds = {
         "folds": 5,
         "pooled": {"auc": INTERVAL},
@@ -91,13 +91,13 @@ def test_cross_validation_is_shown_with_the_subjects_outside_the_search(results)
         "unsearched": {"auc": INTERVAL},
     }
     write_json(CROSS_VALIDATION_SUMMARY, folds)
-    assert "180 subjects in 5 folds of 0.910 to 0.970" in run()
-    assert "on the 44 that the search has not seen" in run()
+    assert "180 subjects in 5 folds of 0.910 to 0.970" in main()
+    assert "on the 44 that the search has not seen" in main()
     write_json(CROSS_VALIDATION_SUMMARY, {"folds": 0})
-    assert "cross-validation" not in run()
+    assert "cross-validation" not in main()
 
 
 def test_summary_before_the_first_run_says_what_to_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match="run: dvc repro"):
-        run()
+        main()

@@ -2,16 +2,12 @@
 
 import os
 import shutil
-import signal
 import socket
-import subprocess
 import sys
-import time
-import urllib.request
-from contextlib import suppress
 
 import psutil
 import pytest
+from servers import answers, free_port, running
 
 from adpet.commands.ui import _require_free
 from adpet.errors import TrackingError
@@ -33,20 +29,13 @@ def test_number_beyond_ports_is_refused():
 def test_ui_listens_on_loopback_alone(tmp_path, project_root):
     """The operating system's list of sockets decides."""
     shutil.copy(project_root / "params.yaml", tmp_path)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     environment = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW")}
-    ui = subprocess.Popen(
-        [sys.executable, "-m", "adpet", "ui", "--port", str(port)],
-        cwd=tmp_path, env=environment | {"PYTHONPATH": str(project_root / "src")}, start_new_session=True,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
-        while True:
-            assert ui.poll() is None, "the UI ended"
-            with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1):
-                break
-            time.sleep(0.1)
+    command = [sys.executable, "-m", "adpet", "ui", "--port", str(port)]
+    options = {"cwd": tmp_path, "env": environment | {"PYTHONPATH": str(project_root / "src")}}
+    with running(
+        command, tmp_path / "log", lambda: answers(f"http://127.0.0.1:{port}/health"), **options
+    ) as ui:
         processes = [psutil.Process(ui.pid), *psutil.Process(ui.pid).children(recursive=True)]
         listening = {
             connection.laddr
@@ -55,6 +44,3 @@ def test_ui_listens_on_loopback_alone(tmp_path, project_root):
             if connection.status == psutil.CONN_LISTEN
         }
         assert listening == {("127.0.0.1", port)}
-    finally:
-        os.killpg(ui.pid, signal.SIGKILL)
-        ui.wait()

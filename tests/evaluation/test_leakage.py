@@ -13,9 +13,9 @@ from adpet.evaluation.leakage import (
     SLICE_SPLIT_SHUFFLED,
     SUBJECT_SPLIT,
     SUBJECT_SPLIT_SHUFFLED,
-    audit_arms,
     chance_test,
-    leakage_audit,
+    leakage_arms,
+    leakage_test,
     shuffled_labels,
     verdict,
 )
@@ -47,7 +47,7 @@ def slices_of(subjects, planes=PLANES):
 
 
 def arms_of(subjects, seed=0, **options):
-    return audit_arms(slices_of(subjects, **options), subjects, test_fraction=0.25, seed=seed)
+    return leakage_arms(slices_of(subjects, **options), subjects, test_fraction=0.25, seed=seed)
 
 
 def truth_of(subjects):
@@ -157,7 +157,7 @@ class TestLearners:
             ]
         )
 
-    def audit(self, fit, *, individual=1.0, disease=0.0):
+    def result(self, fit, *, individual=1.0, disease=0.0):
         subjects = people(32, 32)
 
         def fit_predict(table):
@@ -168,7 +168,7 @@ class TestLearners:
         # Not 0, one of the seeds in a hundred at which chance alone is called invalid.
         arms = arms_of(subjects, seed=1)
         predictions = {name: arm.assign(probability=fit_predict(arm)) for name, arm in arms.items()}
-        return leakage_audit(predictions, truth_of(subjects), seed=0, resamples=200)
+        return leakage_test(predictions, truth_of(subjects), seed=0, resamples=200)
 
     @staticmethod
     def nearest(images, is_ad, training):
@@ -177,7 +177,7 @@ class TestLearners:
         return is_ad[training][distance.argmin(axis=1)] * 0.8 + 0.1
 
     def test_learner_that_recognises_subjects_shows_a_large_leak(self):
-        found = self.audit(self.nearest)
+        found = self.result(self.nearest)
         assert found["verdict"] == "clean"
         assert found["arms"][SLICE_SPLIT_SHUFFLED]["slice"]["accuracy"]["value"] > 0.95
         assert found["gap"]["shuffled_labels"]["value"] > 0.3
@@ -189,12 +189,12 @@ class TestLearners:
             nearer = ((images - cn) ** 2).sum(axis=1) > ((images - ad) ** 2).sum(axis=1)
             return nearer * 0.8 + 0.1
 
-        found = self.audit(two_means, individual=0.0, disease=2.0)
+        found = self.result(two_means, individual=0.0, disease=2.0)
         assert found["arms"][SUBJECT_SPLIT]["slice"]["accuracy"]["value"] > 0.95
         assert abs(found["gap"]["true_labels"]["value"]) < 0.05
         assert found["verdict"] == "inconclusive"
 
     def test_learner_that_knows_the_test_labels_is_invalid(self):
-        found = self.audit(lambda images, is_ad, training: np.where(is_ad, 0.9, 0.1))
+        found = self.result(lambda images, is_ad, training: np.where(is_ad, 0.9, 0.1))
         assert found["verdict"] == "invalid"
         assert found["chance"]["p"] < CHANCE_LEVEL

@@ -41,8 +41,8 @@ def evidence(table=None, **changes):
         tested=answers() if table is None else table,
         known=frozenset({"f" * 16}),
         leaky=False,
-        audit="clean",
-        audit_reason="with shuffled labels new subjects are at chance (p = 0.4)",
+        leakage="clean",
+        leakage_reason="with shuffled labels new subjects are at chance (p = 0.4)",
         auc=AUC,
         slope=SLOPE,
         baseline="regions",
@@ -69,8 +69,8 @@ class TestWithoutAChampion:
             ({"leaky": True}, "new subjects", "the split leaked subjects"),
             ({"known": frozenset({f"{0:016x}"})}, "new subjects", "trained or tuned on 1 of them"),
             ({"table": answers(subjects=18)}, "new subjects", "required: 10 or more of each diagnosis"),
-            ({"audit": "invalid"}, "leakage test", "invalid: with shuffled labels"),
-            ({"audit": "inconclusive"}, "leakage test", "inconclusive: "),
+            ({"leakage": "invalid"}, "leakage test", "invalid: with shuffled labels"),
+            ({"leakage": "inconclusive"}, "leakage test", "inconclusive: "),
             ({"auc": AUC | {"low": 0.8}}, "AUC", "0.950 .95 % interval 0.800 to 0.980.; required: lower end over 0.8"),
             ({"slope": SLOPE | {"low": 1.3}}, "calibration", "an interval that overlaps 0.8 to 1.25"),
             ({"slope": SLOPE | {"low": 0.5, "high": 0.7}}, "calibration", "slope 1.400 .* 0.500 to 0.700"),
@@ -160,7 +160,7 @@ class TestEvidence:
         found = Evidence.of(
             table,
             trained=TrainingRun.model_construct(trained_on=["b", "a"], validated_on=["a"], leaky=False),
-            audit=LeakageTest.model_construct(verdict="clean", reason="so"),
+            leakage=LeakageTest.model_construct(verdict="clean", reason="so"),
             metrics=Metrics.model_construct(
                 subject=SubjectScores.model_construct(auc=estimate, calibration_slope=estimate),
                 differences=dict.fromkeys(baselines, Differences.model_construct(auc=estimate)),
@@ -174,6 +174,13 @@ class TestEvidence:
 
     @pytest.mark.parametrize("text", ["", "[]", "{}", '{"tested": {}, "known": 3}'])
     def test_malformed_evidence_is_refused_in_one_line(self, text):
-        with pytest.raises(InputError, match="required a version's evidence as JSON") as refused:
+        with pytest.raises(
+            InputError, match="required the evidence as this version of adpet writes"
+        ) as refused:
             Evidence.from_json(text)
         assert "\n" not in str(refused.value)
+
+    def test_evidence_of_an_older_form_says_how_to_make_it_again(self):
+        older = evidence().to_json().replace('"leakage', '"audit')
+        with pytest.raises(InputError, match=r"received: .*'audit'; register it again with: dvc repro"):
+            Evidence.from_json(older)

@@ -24,7 +24,7 @@ def ingest_document() -> dict:
     }
 
 
-def audit_document() -> dict:
+def leakage_document() -> dict:
     from adpet.evaluation.leakage import ARMS
 
     measure = {"value": 0.75, "low": 0.6, "high": 0.9}
@@ -175,7 +175,7 @@ def make_documents(evaluated):
             "split": split_document(),
             "aggregation": "mean_logit",
             "is_simulated": True,
-            "audit": audit_document(),
+            "leakage": leakage_document(),
             "cam": cam_document(),
         }
         for key, change in changes.items():

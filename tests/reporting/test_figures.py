@@ -47,7 +47,7 @@ def _volumes():
     return mean_ad, -mean_ad / 2, underlay, affine
 
 
-def _drawings(metrics, tables, folds, sanity, audit):
+def _drawings(metrics, tables, folds, sanity, leakage):
     slices, maps = _brain()
     mean_ad, mean_cn, underlay, affine = _volumes()
     return {
@@ -64,7 +64,7 @@ def _drawings(metrics, tables, folds, sanity, audit):
         "group": group_map_figure(mean_ad, mean_cn, mean_ad - mean_cn, underlay, affine, n_ad=9, n_cn=8),
         "search": search_figure(_trials(), direction="minimize"),
         "sanity": sanity_figure(*sanity),
-        "leakage": performance_figures.leakage_figure(audit),
+        "leakage": performance_figures.leakage_figure(leakage),
     }
 
 
@@ -75,7 +75,7 @@ def _texts(figure):
 
 
 def test_figures_are_deterministic(evaluated, cross_validated, sanity_tables, make_documents, tmp_path):
-    contents = *evaluated, cross_validated(), sanity_tables, make_documents().audit
+    contents = *evaluated, cross_validated(), sanity_tables, make_documents().leakage
     first, second = (_drawings(*contents) for _ in range(2))
     for name, figure in first.items():
         save_figure(figure, tmp_path / f"{name}.png")
@@ -146,7 +146,9 @@ class TestPerformance:
 
     @pytest.mark.parametrize("verdict", ["clean", "invalid", "inconclusive"])
     def test_leakage_figure_is_titled_unless_clean(self, make_documents, verdict):
-        (axes,) = performance_figures.leakage_figure(make_documents(audit={"verdict": verdict}).audit).axes
+        (axes,) = performance_figures.leakage_figure(
+            make_documents(leakage={"verdict": verdict}).leakage
+        ).axes
         assert (axes.get_title() == "") == (verdict == "clean")
 
 

@@ -42,7 +42,7 @@ def test_card_escapes_texts_of_the_collection(make_documents):
     assert "<b>" not in card
 
 
-@pytest.mark.parametrize("absent", [{"audit": None}, {"cam": None}, {"leaky": True}])
+@pytest.mark.parametrize("absent", [{"leakage": None}, {"cam": None}, {"leaky": True}])
 def test_card_is_written_without_optional_results(make_documents, absent):
     assert "## Limitations" in model_card(make_documents(**absent))
 

@@ -155,7 +155,7 @@ class TestContent:
         assert page.row("True severity (ceiling)")[1] == "0.990 (0.970 to 1.000)"
 
     def test_sections_without_files_name_the_command(self, make_documents):
-        text = report_html(make_documents(audit=None, cam=None, leaky=True))
+        text = report_html(make_documents(leakage=None, cam=None, leaky=True))
         assert "dvc repro leakage" in text
         assert "dvc repro explain" in text
         assert "There was no search" in text

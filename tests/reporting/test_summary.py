@@ -39,10 +39,10 @@ def test_summary_has_five_lines_and_ends_with_the_purpose(make_documents):
         ),
         ({"findings": CONFOUNDED}, 0, ("Baselines", "doubt"), "Site alone tells AD from CN[.]"),
         ({}, 2, ("Leakage", "good"), GAINS),
-        ({"audit": INVALID}, 0, ("Leakage", "bad"), "Leakage test invalid: so[.]"),
-        ({"audit": INCONCLUSIVE}, 2, ("Leakage", "doubt"), "Leakage test inconclusive: so[.]"),
+        ({"leakage": INVALID}, 0, ("Leakage", "bad"), "Leakage test invalid: so[.]"),
+        ({"leakage": INCONCLUSIVE}, 2, ("Leakage", "doubt"), "Leakage test inconclusive: so[.]"),
         (
-            {"audit": None},
+            {"leakage": None},
             2,
             ("Leakage", "doubt"),
             "The leakage test was not run; run: dvc repro leakage[.]$",

@@ -1,4 +1,4 @@
-"""The audit as a stage: whom it uses, the same bytes after a kill, and what register makes of it."""
+"""The leakage test as a stage: the subjects it uses, the same bytes after a kill, and what register makes of it."""
 
 import os
 import shutil
@@ -73,14 +73,14 @@ def workspace(project_root, tmp_path, monkeypatch):
 def test_no_subject_of_the_test_set_is_in_it_and_each_comes_with_one_scan(workspace):
     rows = pd.read_csv("data/processed/split.csv", dtype=str)
     held_out = set(rows.loc[rows["part"] == "test", "subject"])
-    subjects, scans = leakage._audited(load_params(), leaky=False)
+    subjects, scans = leakage._untested(load_params(), leaky=False)
     assert len(held_out) == 4
     assert not held_out & set(subjects["subject"])
     assert list(subjects["subject"]) == sorted(scans["subject"])
     assert dict(subjects["diagnosis"].value_counts()) == {"AD": 6, "CN": 6}
 
 
-def test_the_audit_follows_from_its_own_settings_and_not_from_the_training(project_root):
+def test_it_follows_from_its_own_settings_and_not_from_the_training(project_root):
     params = load_params(project_root / "params.yaml")
 
     def settings(values):
@@ -92,9 +92,7 @@ def test_the_audit_follows_from_its_own_settings_and_not_from_the_training(proje
 
 
 @pytest.mark.slow
-def test_an_audit_killed_between_two_epochs_ends_with_the_bytes_of_an_undisturbed_one(
-    workspace, project_root
-):
+def test_one_killed_between_two_epochs_ends_with_the_bytes_of_an_undisturbed_one(workspace, project_root):
     def start():
         environment = os.environ | {"PYTHONPATH": str(project_root / "src")}
         return subprocess.Popen(
@@ -133,6 +131,6 @@ def test_an_audit_killed_between_two_epochs_ends_with_the_bytes_of_an_undisturbe
     assert content() == expected
     assert not [path for path in (workspace / ".adpet").rglob("*") if path.is_file()]
 
-    document = read_json(workspace / "results/leakage/leakage.json")["leakage"]["audit"]
+    document = read_json(workspace / "results/leakage/leakage.json")["leakage"]
     assert document["verdict"] == "inconclusive"
     assert document["cohort"] == {"subjects": 12, "planes": 4, "step_mm": 15.0}

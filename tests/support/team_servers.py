@@ -5,19 +5,17 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import requests
+from servers import answers, free_port, running
 
 HOST, ADMIN = "127.0.0.1", "admin"
-START_S, STOP_S = 180.0, 60.0
 # PostgreSQL does not run as root.
 UNPRIVILEGED = "nobody" if os.geteuid() == 0 else None
 AUTHENTICATION = """\
@@ -60,11 +58,6 @@ def team_servers(folder: Path, users: tuple[str, ...]) -> Iterator[Team]:
         yield team
 
 
-def free_port() -> int:
-    with socket.create_server((HOST, 0)) as free:
-        return free.getsockname()[1]
-
-
 @contextmanager
 def _postgresql(folder: Path) -> Iterator[Path]:
     """Run PostgreSQL on a socket in a folder, which is yielded; its databases are runs and users."""
@@ -79,8 +72,8 @@ def _postgresql(folder: Path) -> Iterator[Path]:
     initdb = [binaries / "initdb", "-D", data, "--auth=trust", "--encoding=UTF8", "--locale=C", "-U", "adpet"]
     subprocess.run(initdb, user=UNPRIVILEGED, cwd=data, check=True, stdout=subprocess.DEVNULL)
     command = [binaries / "postgres", "-D", data, "-k", sockets, "-h", ""]
-    with _running(command, folder / "postgresql.log", signal.SIGINT, user=UNPRIVILEGED, cwd=data) as process:
-        _wait(process, folder / "postgresql.log", lambda: _create_databases(sockets))
+    options = {"stop": signal.SIGINT, "user": UNPRIVILEGED, "cwd": data}
+    with running(command, folder / "postgresql.log", lambda: _create_databases(sockets), **options):
         yield sockets
 
 
@@ -120,42 +113,10 @@ def _mlflow(folder: Path, sockets: Path, port: int, password: str) -> Iterator[N
         *("--allowed-hosts", f"{HOST}:{port},localhost:{port}"),
         *("--artifacts-destination", str(folder / "artifacts")),
     ]
-    log = folder / "mlflow.log"
-    with _running(command, log, signal.SIGTERM, env=environment, cwd=folder) as process:
-        _wait(process, log, lambda: _answers(f"http://{HOST}:{port}/health"))
+    options = {"stop": signal.SIGTERM, "env": environment, "cwd": folder}
+    with running(command, folder / "mlflow.log", lambda: answers(f"http://{HOST}:{port}/health"), **options):
         yield
 
 
 def _uri(sockets: Path, database: str) -> str:
     return f"postgresql+psycopg2://adpet@/{database}?host={sockets}"
-
-
-def _answers(address: str) -> bool:
-    try:
-        return requests.get(address, timeout=2).ok
-    except requests.RequestException:
-        return False
-
-
-@contextmanager
-def _running(command: list, log: Path, stop: int, **options) -> Iterator[subprocess.Popen]:
-    """Run a server, and stop it with all its children."""
-    with log.open("ab") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True, **options)
-    try:
-        yield process
-    finally:
-        process.send_signal(stop)
-        try:
-            process.wait(STOP_S)
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-
-
-def _wait(process: subprocess.Popen, log: Path, ready: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + START_S
-    while not ready():
-        assert process.poll() is None, log.read_text(errors="replace")
-        assert time.monotonic() < deadline, f"no answer in {START_S:.0f} s; see {log}"
-        time.sleep(0.2)

@@ -1,15 +1,13 @@
 import os
 import shutil
-import socket
-import subprocess
 import sys
-import time
-import urllib.request
+from contextlib import ExitStack
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
+from servers import answers, free_port, running
 
 from adpet.evaluation.promotion import Evidence
 
@@ -19,37 +17,25 @@ class Server:
 
     def __init__(self, folder, backend):
         self.artifacts = folder / "kept by the server"
-        self._folder, self._backend = folder, backend
-        self._process = None
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
-        self.uri = f"http://127.0.0.1:{self.port}"
+        self._folder, self._backend, self._port = folder, backend, free_port()
+        self.uri = f"http://127.0.0.1:{self._port}"
+        self._running = ExitStack()
 
     def start(self):
         quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-        self._process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)),
-                *("--backend-store-uri", self._backend, "--workers", "1"),
-                *("--artifacts-destination", str(self.artifacts)),
-            ],
-            cwd=self._folder, env={**os.environ, **quiet}, start_new_session=True,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        for _ in range(900):
-            assert self._process.poll() is None, "the server ended"
-            try:
-                with urllib.request.urlopen(f"{self.uri}/health", timeout=1):
-                    return
-            except OSError:
-                time.sleep(0.1)
-        raise TimeoutError(self.uri)
+        command = [
+            *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self._port)),
+            *("--backend-store-uri", self._backend, "--workers", "1"),
+            *("--artifacts-destination", str(self.artifacts)),
+        ]
+        ready, options = (
+            lambda: answers(f"{self.uri}/health"),
+            {"cwd": self._folder, "env": os.environ | quiet},
+        )
+        self._running.enter_context(running(command, self._folder / "log", ready, **options))
 
     def kill(self):
-        if self._process is not None:
-            os.killpg(self._process.pid, 9)
-            self._process.wait(timeout=20)
-            self._process = None
+        self._running.close()
 
 
 @pytest.fixture
@@ -149,8 +135,8 @@ def made_up_evidence(separation, **changes):
         ),
         known=frozenset({"f" * 16}),
         leaky=False,
-        audit="clean",
-        audit_reason="new subjects are at chance",
+        leakage="clean",
+        leakage_reason="new subjects are at chance",
         auc={"value": 0.93, "low": 0.87, "high": 0.98},
         slope={"value": 1.0, "low": 0.8, "high": 1.3},
         baseline="regions",

@@ -284,7 +284,7 @@ def test_command_prints_every_fact_and_how_to_reproduce(registered, facts, monke
     monkeypatch.setattr(lineage_command, "connect", lambda *_, **__: None)
     params = load_params(project_root / "params.yaml")
     monkeypatch.setattr(lineage_command, "load_params", lambda: params)
-    text = lineage_command.run(str(version.number))
+    text = lineage_command.main(version=str(version.number))
     for part in (
         f"adpet version 1, lineage {facts['id']}",
         f"NOT HERE data        {DATA} (data/raw): not in the DVC cache",

@@ -85,7 +85,7 @@ class TestRule:
         assert len(rows()) == 2
 
     def test_tags_of_the_version_count_as_well_as_its_evidence(self, version):
-        number = version(tags={"adpet.leaky": "true", "adpet.audit": "invalid"})
+        number = version(tags={"adpet.leaky": "true", "adpet.leakage": "invalid"})
         assert not_met(promote(number, **KNOWN)) == ["new subjects", "leakage test"]
 
     def test_a_dry_run_judges_and_writes_nothing(self, version):

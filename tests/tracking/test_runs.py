@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 
@@ -110,11 +109,6 @@ class TestMetrics:
             with pytest.raises(TrackingError, match="metric auc: required a number; received 'high'"):
                 run.log_metrics({"auc": "high"}, step=0)
         assert stored().data.metrics == {"n": 3.0}
-
-    def test_threads_log_to_one_run_without_losing_or_doubling_a_step(self, project):
-        with open_run(lineage="a1", kind="train", name="x") as run, ThreadPoolExecutor(4) as pool:
-            list(pool.map(lambda step: run.log_metrics({"loss": step}, step % 20), range(40)))
-        assert sorted(step for step, _ in curve("loss")) == list(range(20))
 
 
 class TestAppending:

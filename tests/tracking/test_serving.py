@@ -6,11 +6,8 @@ import json
 import os
 import pickletools
 import shutil
-import signal
-import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 import zipfile
@@ -20,6 +17,7 @@ import mlflow.pyfunc
 import pytest
 from mlflow.entities import LoggedModelStatus
 from mlflow.exceptions import MlflowException
+from servers import answers, free_port, running
 
 from adpet.errors import InputError, TrackingError
 from adpet.imaging.nifti import read_volume
@@ -180,36 +178,8 @@ def test_mlflow_answers_without_the_installed_package_and_compiles_nothing_in_pl
 class Service:
     """The champion, served on loopback, with its temporary files in a folder of its own."""
 
-    def __init__(self, root: Path) -> None:
-        self.temporary = root / "temporary"
-        self.temporary.mkdir()
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
-        self._address = f"http://127.0.0.1:{port}"
-        command = (
-            *(sys.executable, "-m", "mlflow", "models", "serve", "--model-uri", "models:/adpet@champion"),
-            *("--env-manager", "local", "--host", "127.0.0.1", "--port", str(port)),
-        )
-        own = {
-            "MLFLOW_TRACKING_URI": f"sqlite:///{root}/mlflow.db",
-            "TMPDIR": str(self.temporary),
-            "ADPET_SERVE_MAX_SCANS": "4",
-        }
-        self._log = root / "log"
-        with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                command, cwd=root, env={**os.environ, **own}, stdout=log, stderr=log, start_new_session=True
-            )
-
-    def wait(self) -> None:
-        for _ in range(1200):
-            assert self._process.poll() is None, self.said()
-            try:
-                with urllib.request.urlopen(f"{self._address}/ping", timeout=1):
-                    return
-            except OSError:
-                time.sleep(0.1)
-        raise TimeoutError(self.said())
+    def __init__(self, root: Path, address: str) -> None:
+        self.temporary, self.log, self._address = root / "temporary", root / "log", address
 
     def ask(self, body, content_type="application/json"):
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -226,11 +196,7 @@ class Service:
         return sorted(str(path) for path in self.temporary.rglob("*") if "__pycache__" not in path.parts)
 
     def said(self):
-        return self._log.read_text()
-
-    def stop(self) -> None:
-        os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait(timeout=20)
+        return self.log.read_text()
 
 
 @pytest.fixture(scope="module")
@@ -251,12 +217,21 @@ def service(tmp_path_factory, copy_store, tiny_model, small_export):
         run_id = find_run("a1", "train")
         number = register_version(run_id=run_id, model_id=log_served(run_id, small_export))
         current().client.set_registered_model_alias("adpet", "champion", str(number))
-        service = Service(root)
-    try:
-        service.wait()
+    port = free_port()
+    service = Service(root, f"http://127.0.0.1:{port}")
+    service.temporary.mkdir()
+    command = [
+        *(sys.executable, "-m", "mlflow", "models", "serve", "--model-uri", "models:/adpet@champion"),
+        *("--env-manager", "local", "--host", "127.0.0.1", "--port", str(port)),
+    ]
+    own = {
+        "MLFLOW_TRACKING_URI": f"sqlite:///{root}/mlflow.db",
+        "TMPDIR": str(service.temporary),
+        "ADPET_SERVE_MAX_SCANS": "4",
+    }
+    ready = lambda: answers(f"http://127.0.0.1:{port}/ping")  # noqa: E731
+    with running(command, service.log, ready, cwd=root, env=os.environ | own):
         yield service
-    finally:
-        service.stop()
 
 
 @pytest.mark.server

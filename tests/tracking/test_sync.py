@@ -87,7 +87,7 @@ def curve(key, lineage="a1", kind="train"):
 
 def wait_for_curve(least):
     """Wait until the server has this many epochs of a training that goes on."""
-    for _ in range(300):
+    for _ in range(900):
         if search(current(), "a1", "train") and len(curve("loss")) >= least:
             return
         time.sleep(0.1)

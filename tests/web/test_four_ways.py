@@ -2,12 +2,7 @@
 
 import base64
 import os
-import signal
-import socket
-import subprocess
 import sys
-import time
-from contextlib import suppress
 from dataclasses import replace
 from http import HTTPStatus
 
@@ -15,6 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import requests
+from servers import answers, free_port, running
 
 from adpet.imaging.nifti import read_volume
 from adpet.inference.exported_model import Scores, open_model
@@ -81,33 +77,15 @@ def by_keras(project, scans, exported):
 
 @pytest.fixture(scope="module")
 def by_http(project, scans, tmp_path_factory):
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    command = (
+    address = f"http://127.0.0.1:{(port := free_port())}"
+    command = [
         *(sys.executable, "-m", "mlflow", "models", "serve", "--model-uri", "models:/adpet@challenger"),
         *("--env-manager", "local", "--host", "127.0.0.1", "--port", str(port)),
-    )
+    ]
     environment = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{project}/mlflow.db"}
-    log = tmp_path_factory.mktemp("serve") / "log"
-    with log.open("wb") as output:
-        server = subprocess.Popen(
-            command, cwd=log.parent, env=environment, stdout=output, stderr=output, start_new_session=True
-        )
-    try:
-        wait_for(f"http://127.0.0.1:{port}/ping", server, log)
-        return {name: posted(f"http://127.0.0.1:{port}/invocations", path) for name, path in scans.items()}
-    finally:
-        os.killpg(server.pid, signal.SIGKILL)
-        server.wait(timeout=20)
-
-
-def wait_for(address, server, log):
-    for _ in range(1200):
-        assert server.poll() is None, log.read_text()
-        with suppress(requests.ConnectionError):
-            return requests.get(address, timeout=10)
-        time.sleep(0.1)
-    raise TimeoutError(log.read_text())
+    folder = tmp_path_factory.mktemp("serve")
+    with running(command, folder / "log", lambda: answers(f"{address}/ping"), cwd=folder, env=environment):
+        return {name: posted(f"{address}/invocations", path) for name, path in scans.items()}
 
 
 def posted(address, path):

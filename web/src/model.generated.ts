@@ -16,7 +16,6 @@ export interface CalibrationBin {
   ad_share_high: number;
 }
 export type Estimate = { value: number; low: number; high: number };
-export type Level = { step: number; blur: number; every: number };
 export type MapScale = { title: string; unit: string; limit: number; shown_from: number };
 export type ModelLineage = { id: string };
 export type Network = { file: string; input_size: number; map_size: [number, number] };
@@ -50,30 +49,6 @@ export interface Region {
   cn_slope: number;
   cn_sd: number;
 }
-export interface Registration {
-  max_voxels: number;
-  blur_fwhm_mm: number;
-  local_sigma_mm: number;
-  air: number;
-  margin_mm: number;
-  guess_degrees: number[];
-  guess_shifts_mm: number[];
-  guess_spacing_mm: number;
-  rigid_levels: Level[];
-  affine_levels: Level[];
-  wholly_seen: number;
-  min_seen: number;
-  similarity_sigma: number;
-  convincing: number;
-  stretch: [number, number];
-  shortest_step_mm: number;
-  most_steps: number;
-  damping: number;
-  eased: number;
-  tightened: number;
-  damping_range: [number, number];
-  fewest_seen: number;
-}
 export interface Slices {
   y_mm: number[];
   size: number;
@@ -89,6 +64,30 @@ export interface StandardSpace {
   smoothing_mm: number;
   reference: string;
   min_similarity: number;
+}
+export interface Registration {
+  max_voxels: number;
+  shortest_step_mm: number;
+  most_steps: number;
+  damping: number;
+  eased: number;
+  tightened: number;
+  damping_range: [number, number];
+  fewest_seen: number;
+  blur_fwhm_mm: number;
+  local_sigma_mm: number;
+  air: number;
+  margin_mm: number;
+  guess_degrees: [number, number, number];
+  guess_shifts_mm: [number, number, number, number, number];
+  guess_spacing_mm: number;
+  rigid_levels: { step: number; blur: number; every: number }[];
+  affine_levels: { step: number; blur: number; every: number }[];
+  wholly_seen: number;
+  min_seen: number;
+  similarity_sigma: number;
+  convincing: number;
+  stretch: [number, number];
 }
 export interface ModelDocument {
   format: 2;

@@ -1,41 +1,28 @@
 """Print who was champion when, why, and by whose decision."""
 
-import argparse
 from pathlib import Path
 
 from adpet.params import load_params
 from adpet.tracking import promotion
-from adpet.tracking.promotion import BY_HAND, DONE, Decision, History
+from adpet.tracking.promotion import BY_HAND, DONE, Decision
 from adpet.tracking.store import connect
 
 HEADER = ("when (UTC)", "champion", "before", "by", "decision")
 
 
-def main(_: argparse.Namespace) -> None:
-    """Print the history."""
-    print(run())
-
-
-def run() -> str:
+def main() -> str:
     """Return decisions on the champion as a table."""
     tracking = load_params().tracking
     connect(Path.cwd(), experiment=tracking.experiment)
-    rows = _rows(promotion.read_history(tracking.model_name))
+    history = promotion.read_history(tracking.model_name)
+    numbered = [(decision.number, _row(decision)) for decision in history.rows]
+    unknown = ("?",) * (len(HEADER) - 1)
+    numbered += [(n, (*unknown, f"decision {n} was removed from the registry")) for n in history.removed]
+    rows = [row for _, row in sorted(numbered, key=lambda pair: pair[0])]
     if not rows:
         return f"{tracking.model_name} never had a champion; make one with: adpet promote"
     widths = [max(map(len, column)) for column in zip(HEADER, *rows, strict=True)]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in (HEADER, *rows))
-
-
-def _rows(history: History) -> list[tuple[str, ...]]:
-    """Return a row for each decision, also removed ones."""
-    numbered = [(decision.number, _row(decision)) for decision in history.rows]
-    numbered += [(number, _removed(number)) for number in history.removed]
-    return [row for _, row in sorted(numbered, key=lambda pair: pair[0])]
-
-
-def _removed(number: int) -> tuple[str, ...]:
-    return ("?",) * (len(HEADER) - 1) + (f"decision {number} was removed from the registry",)
 
 
 def _row(decision: Decision) -> tuple[str, ...]:

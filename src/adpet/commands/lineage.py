@@ -19,21 +19,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def main(options: argparse.Namespace) -> None:
-    """Print the lineage of a version."""
-    print(run(options.version))
-
-
-def run(wanted: str) -> str:
+def main(*, version: str) -> str:
     """Return a version's lineage, compared with what is here."""
     tracking = load_params().tracking
     connect(Path.cwd(), experiment=tracking.experiment)
-    version = named(wanted, model_name=tracking.model_name)
-    facts = facts_of(version)
+    found = named(version, model_name=tracking.model_name)
+    facts = facts_of(found)
     changed = changed_settings(facts)
     return "\n".join(
         [
-            f"{version.name} version {version.number}, lineage {facts['id']}",
+            f"{found.name} version {found.number}, lineage {facts['id']}",
             *map(_line, checks(facts)),
             f"{'':<9}{'split':<12}{facts['split']}",
             f"{'':<9}{'seed':<12}{facts['seed']}",
@@ -44,7 +39,7 @@ def run(wanted: str) -> str:
             ),
             "",
             "Make it again, and compare the weights, with:",
-            f"  adpet reproduce {version.number}",
+            f"  adpet reproduce {found.number}",
         ]
     )
 

@@ -3,7 +3,7 @@
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -87,12 +87,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def main(options: argparse.Namespace) -> None:
-    """Predict and print the answers."""
-    names = [field.name for field in fields(Options)]
-    text = run(options.scans, Options(**{name: getattr(options, name) for name in names}))
-    if text:
-        print(text)
+def main(*, scans: Sequence[Path], **options: Any) -> str:
+    """Predict scans; `options` are those of `Options`."""
+    return run(scans, Options(**options))
 
 
 def run(paths: Sequence[Path], options: Options) -> str:

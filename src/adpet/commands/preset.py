@@ -23,12 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", nargs="?", help="the preset (default: list them)")
 
 
-def main(options: argparse.Namespace) -> None:
-    """Apply a preset, or list them."""
-    print(run(options.name))
-
-
-def run(name: str | None) -> str:
+def main(*, name: str | None) -> str:
     """Apply a preset and return the changes, or all names.
 
     The comments and the other values of ``params.yaml`` stay as they are.

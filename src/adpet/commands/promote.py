@@ -5,7 +5,7 @@ from pathlib import Path
 
 from adpet.errors import AdpetError
 from adpet.evaluation.promotion import Condition, Rule
-from adpet.params import Params, load_params
+from adpet.params import load_params
 from adpet.tracking import promotion
 from adpet.tracking.promotion import printable
 from adpet.tracking.store import connect
@@ -23,48 +23,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="show the conditions, and change nothing")
 
 
-def main(options: argparse.Namespace) -> None:
-    """Promote a version, print conditions, fail on a refusal."""
-    reason = (options.reason or "").strip()
-    if options.force != bool(reason) or (options.reason is not None and not reason):
+def main(*, version: str, force: bool, reason: str | None, dry_run: bool) -> str:
+    """Judge a version and move the alias; refusals are errors.
+
+    Returns every condition with its numbers, and the outcome; a refusal prints them.
+    """
+    forced = (reason or "").strip() or None
+    if force != (forced is not None) or (reason is not None and forced is None):
         raise AdpetError(
             'required --force and --reason together; received one of them; say why in --reason "..."'
         )
-    table, refusal = run(options.version, forced=reason or None, dry_run=options.dry_run)
-    print(table)
-    if refusal is not None:
-        raise AdpetError(refusal)
-
-
-def run(version: str, *, forced: str | None, dry_run: bool) -> tuple[str, str | None]:
-    """Judge a version, move the alias, return what to print.
-
-    Parameters
-    ----------
-    forced : str, optional
-        Reason to promote it whatever the conditions say; it is kept in the history.
-    dry_run : bool
-        Change nothing.
-
-    Returns
-    -------
-    table, refusal : str, str or None
-        Every condition with its numbers and the outcome; and one line if it is refused.
-    """
     params = load_params()
     name = params.tracking.model_name
     connect(Path.cwd(), experiment=params.tracking.experiment)
-    result = promotion.promote(version, model_name=name, rule=_rule(params), forced=forced, dry_run=dry_run)
+    rule = Rule(**params.promotion.model_dump(), seed=params.seed, resamples=params.evaluate.resamples)
+    result = promotion.promote(version, model_name=name, rule=rule, forced=forced, dry_run=dry_run)
     if result.before == result.after:
-        return f"{name} version {result.after} is the champion already", None
+        return f"{name} version {result.after} is the champion already"
     verdict = _verdict(result, name, forced=forced, dry_run=dry_run)
-    lines = [*map(_line, result.conditions), "", verdict]
-    refused = forced is None and not result.granted
-    return "\n".join(lines), _refusal(result, name) if refused else None
-
-
-def _rule(params: Params) -> Rule:
-    return Rule(**params.promotion.model_dump(), seed=params.seed, resamples=params.evaluate.resamples)
+    table = "\n".join([*map(_line, result.conditions), "", verdict])
+    if forced is None and not result.granted:
+        print(table)
+        raise AdpetError(_refusal(result, name))
+    return table
 
 
 def _line(condition: Condition) -> str:

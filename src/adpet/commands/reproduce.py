@@ -38,30 +38,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def main(options: argparse.Namespace) -> None:
-    """Train a version again; fail if its weights differ."""
-    message, same = run(options.version)
-    print(message)
-    if not same:
-        raise AdpetError("required the same weights as those registered; received others, as said above")
-
-
-def run(wanted: str) -> tuple[str, bool]:
-    """Train a version again from git and DVC's cache.
-
-    Return the outcome, and whether the weights are the same bits.
+def main(*, version: str) -> str:
+    """Train a version again; fail if its weights differ.
 
     Stages before the training come from the cache if they are there; the training always runs. Runs of the
     worktree go to a store of its own, and are removed with it.
     """
     tracking = load_params().tracking
     connect(Path.cwd(), experiment=tracking.experiment)
-    version = named(wanted, model_name=tracking.model_name)
-    facts = lineage.facts_of(version)
-    registered, _ = load_model(version.uri)
+    found = named(version, model_name=tracking.model_name)
+    facts = lineage.facts_of(found)
+    registered, _ = load_model(found.uri)
     raw = facts["params"]["cohort"]["raw"]
-    with _worktree(facts["commit"].removesuffix(DIRTY), version.uri) as folder:
-        _require_code(folder, facts, version.uri)
+    with _worktree(facts["commit"].removesuffix(DIRTY), found.uri) as folder:
+        _require_code(folder, facts, found.uri)
         _settle(folder, facts)
         with_data = place_data(facts["data"], folder, raw=raw)
         _train(folder, facts, with_data=with_data)
@@ -69,15 +59,16 @@ def run(wanted: str) -> tuple[str, bool]:
         if made != facts["data"]:
             received = f"received {made} from its commit"
             raise InputError(
-                f"{version.uri}: required the data {facts['data']}; {received}; {lineage.how_to_get(raw)}"
+                f"{found.uri}: required the data {facts['data']}; {received}; {lineage.how_to_get(raw)}"
             )
         difference = weights_difference(registered, load_keras(folder / MODEL))
-    lines = [f"{version.uri}, lineage {facts['id']}, was made again from commit {facts['commit']}"]
+    lines = [f"{found.uri}, lineage {facts['id']}, was made again from commit {facts['commit']}"]
     others = [check for check in lineage.checks(facts) if check.name == "packages" and not check.here]
     lines += [f"OTHER PACKAGES THAN THEN: {check.text}" for check in others]
     if difference is None:
-        return "\n".join([*lines, "the weights are the same, bit by bit"]), True
-    return "\n".join([*lines, f"the weights differ, by {difference:.3g} at most"]), False
+        return "\n".join([*lines, "the weights are the same, bit by bit"])
+    print(*lines, f"the weights differ, by {difference:.3g} at most", sep="\n")
+    raise AdpetError("required the same weights as those registered; received others, as said above")
 
 
 @contextmanager

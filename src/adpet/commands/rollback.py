@@ -13,12 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--reason", default="", help="why; it is written down in the registry")
 
 
-def main(options: argparse.Namespace) -> None:
-    """Roll back and print the outcome."""
-    print(run(reason=options.reason))
-
-
-def run(*, reason: str) -> str:
+def main(*, reason: str) -> str:
     """Move the alias ``champion`` back; return what to print."""
     tracking = load_params().tracking
     connect(Path.cwd(), experiment=tracking.experiment)

@@ -1,6 +1,5 @@
 """Summary of the results, and the next commands."""
 
-import argparse
 from typing import Any
 
 from adpet import paths
@@ -27,19 +26,14 @@ SHOWN = (
 )
 
 
-def main(_: argparse.Namespace) -> None:
-    """Print the summary."""
-    print(run())
-
-
-def run() -> str:
+def main() -> str:
     """Return the summary of the project's results."""
-    for path in (paths.METRICS, paths.FINDINGS, paths.VERSION, paths.AUDIT):
+    for path in (paths.METRICS, paths.FINDINGS, paths.VERSION, paths.LEAKAGE):
         if not path.exists():
             raise InputError(f"{path}: required, but not there; run: dvc repro")
     metrics = read_contract(paths.METRICS, Metrics)
     found, version = read_json(paths.FINDINGS), read_json(paths.VERSION)
-    test = read_contract(paths.AUDIT, LeakageDocument).leakage.audit
+    test = read_contract(paths.LEAKAGE, LeakageDocument).leakage
     leak = ("LEAKY", "subjects stand on both sides of this split: these figures are no result")
     rows = [
         *([leak] if metrics.leakage.leaky else []),

@@ -1,6 +1,5 @@
 """Send the project's own MLflow runs to the server."""
 
-import argparse
 from pathlib import Path
 
 from adpet.errors import TrackingError
@@ -9,12 +8,7 @@ from adpet.tracking.store import TRACKING_URI, connect, current
 from adpet.tracking.sync import sync_all
 
 
-def main(_: argparse.Namespace) -> None:
-    """Synchronize and print the outcome."""
-    print(run())
-
-
-def run() -> str:
+def main() -> str:
     """Send all that the server lacks; return what to print."""
     connect(Path.cwd(), experiment=load_params().tracking.experiment)
     server = current()

@@ -5,6 +5,7 @@ import os
 import socket
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 from adpet.errors import TrackingError
 from adpet.params import load_params
@@ -22,12 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=int, default=5000)
 
 
-def main(options: argparse.Namespace) -> None:
-    """Serve the UI until it is interrupted."""
-    run(port=options.port)
-
-
-def run(*, port: int) -> None:
+def main(*, port: int) -> NoReturn:
     """Serve the UI until it is interrupted."""
     # First: a missing store is made with its folder of artifacts.
     connect(Path.cwd(), experiment=load_params().tracking.experiment)

@@ -69,10 +69,7 @@ class Pooling:
 def subject_probabilities(predictions: "pd.DataFrame", pooling: Pooling) -> "pd.DataFrame":
     """Average slices into scans, and scans into subjects.
 
-    Returns
-    -------
-    DataFrame
-        `subject`, `diagnosis`, `probability`, sorted by subject.
+    Returns a table of `subject`, `diagnosis` and `probability`, sorted by subject.
     """
     check_predictions(predictions)
     score = _score(predictions["probability"].to_numpy(np.float64), pooling.method)
@@ -203,17 +200,13 @@ def interpret(
 
 
 def learn_position_weights(validation: "pd.DataFrame", *, positions: int) -> FloatArray:
-    """Learn the weight of each slice position on validation subjects.
+    """Learn the weight of each position, (positions,).
 
-    Non-negative logistic regression of the diagnosis on slice logits, with a prior centred at the mean logit:
-    with p `positions`, weights w_i and s = `PRIOR_SPREAD`, it minimises the log loss summed over subjects
-    (diagnoses weigh the same) plus sum((p w_i - 1)^2) / (2 s^2), over w >= 0 and a free offset. That is
-    convex. Calibration takes the place of the offset. Without both diagnoses all weights are equal.
-
-    Returns
-    -------
-    (positions,) float64 ndarray
-        Not negative; the sum is 1.
+    Non-negative logistic regression of the diagnosis on the slice logits of validation subjects, with a prior
+    centred at the mean logit: with p `positions`, weights w_i and s = `PRIOR_SPREAD`, it minimises the log
+    loss summed over subjects (diagnoses weigh the same) plus sum((p w_i - 1)^2) / (2 s^2), over w >= 0 and a
+    free offset. That is convex. Calibration takes the place of the offset. The weights sum to 1, and are
+    equal without both diagnoses.
     """
     from scipy.optimize import minimize
 

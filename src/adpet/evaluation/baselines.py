@@ -45,9 +45,7 @@ def voxel_features(
     Parameters
     ----------
     volumes : iterable of (i, j, k) float32 ndarray
-        SUVR, on the grid of `mask`.
-    mask : (i, j, k) bool ndarray
-        Brain.
+        SUVR, on the grid of `mask`, the brain.
     block : int
         Edge of a block in voxels.
 
@@ -92,12 +90,7 @@ def region_means(volume: npt.NDArray[np.float32], atlas: Atlas) -> FeatureArray:
 def meta_roi(regions: FeatureArray, atlas: Atlas, pons: FeatureArray) -> FeatureArray:
     """Return the FDG meta-ROI over pons, (scans, 1).
 
-    Parameters
-    ----------
-    regions : (scans, regions) float32 ndarray
-        Mean SUVR of the regions of `atlas`, the Desikan-Killiany atlas.
-    pons : (scans, 1) float32 ndarray
-        Mean SUVR of the pons.
+    `regions`, (scans, regions), and `pons`, (scans, 1), are mean SUVR; `atlas` is the Desikan-Killiany atlas.
     """
     names = list(atlas.names.values())
     chosen = regions[:, [names.index(name) for name in META_ROI]]
@@ -165,7 +158,7 @@ def baseline_predictions(
     scans : DataFrame
         A row for each row of `features`: `scan`, `subject`, `session`, `diagnosis`, `part`.
     training : (scans,) bool ndarray
-        Rows to fit on; all scans of a subject on the same side.
+        Rows to fit on; a subject on both sides is a LeakageError.
     model : Pipeline, optional
         Unfitted; by default ridge-penalised logistic regression on all principal components, for voxels.
 
@@ -173,11 +166,6 @@ def baseline_predictions(
     -------
     test, out_of_fold : DataFrame
         Predictions with one row a scan (`index` 0); those of training scans choose the baseline's threshold.
-
-    Raises
-    ------
-    LeakageError
-        A subject is on both sides.
     """
     from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 
@@ -218,14 +206,10 @@ def _linear_model() -> "Pipeline":
     return make_pipeline(
         StandardScaler(),
         # After it the penalty means the same for any number of features.
-        FunctionTransformer(_unit_length),
+        FunctionTransformer(lambda features: features / np.sqrt(features.shape[1])),
         PCA(svd_solver="full"),
         LogisticRegression(C=INVERSE_PENALTY, class_weight="balanced", max_iter=1_000),
     )
-
-
-def _unit_length(features: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
-    return np.asarray(features / np.sqrt(features.shape[1]), dtype=np.float64)
 
 
 def _block_sums(volume: npt.NDArray[np.float32], block: int) -> npt.NDArray[np.float32]:

@@ -61,15 +61,11 @@ class SubjectSums:
 
 
 def subject_resamples(truth: BoolArray, *, resamples: int, seed: int) -> FloatArray:
-    """Draw subjects with replacement within each diagnosis.
+    """Count how often each subject is drawn, (resamples, subjects).
 
-    The counts depend on the subjects' order and diagnosis alone: two models scored on the same subjects with
-    the same seed get the same resamples, so their differences are paired.
-
-    Returns
-    -------
-    (resamples, subjects) float64 ndarray
-        How often each subject was drawn.
+    Subjects are drawn with replacement within each diagnosis. The counts depend on their order and diagnosis
+    alone: two models scored on the same subjects with the same seed get the same resamples, so their
+    differences are paired.
     """
     rng = np.random.default_rng(seed)
     counts = np.zeros((resamples, truth.size), dtype=np.float64)
@@ -95,10 +91,8 @@ def subject_sums(
         True for AD.
     codes : (scores,) int ndarray
         Position in `truth` of the subject that each score belongs to.
-    probability : (scores,) float64 ndarray
-        Of AD.
-    threshold : float or (scores,) float64 ndarray
-        A score at or above it is predicted AD.
+    probability, threshold : (scores,) float64 ndarray
+        Of AD; a score at or above its threshold, which may be one number, is predicted AD.
     """
     n, bins = truth.size, bins_for(truth.size)
     excess = probability - truth[codes]
@@ -148,17 +142,13 @@ FLAT = 1e-9
 
 
 def calibration_lines(sums: SubjectSums, counts: FloatArray) -> dict[MetricName, FloatArray]:
-    """Return calibration slope and intercept of every resample.
+    """Return calibration slopes and intercepts, each (resamples,).
 
     Logistic regression of the diagnosis on the logit of the probability (Cox 1958, Biometrika 45:562-565):
     slope 1 and intercept 0 are calibrated; a slope above 1 calls for bolder probabilities. A resample whose
     groups do not overlap has no maximum of the likelihood. With Jeffreys' prior (Firth 1993, Biometrika
-    80:27-38) every one has a finite slope; others change by the order of 1 / subjects.
-
-    Returns
-    -------
-    dict of (resamples,) float64 ndarray
-        Empty if subjects have several scores.
+    80:27-38) every one has a finite slope; others change by the order of 1 / subjects. Empty if subjects have
+    several scores.
     """
     if sums.logit is None:
         return {}

@@ -10,7 +10,6 @@ from adpet.errors import InputError
 from adpet.evaluation.aggregation import POSITIVE
 from adpet.evaluation.bootstrap import (
     NEAR_END,
-    FloatArray,
     analytic_intervals,
     metric_values,
     percentile_interval,
@@ -74,16 +73,12 @@ def paired_differences(
         sizes = {"n_ad": int(truth.sum()), "n_cn": int((~truth).sum())}
         first, second = (value["auc"] for value in values)
         (low_1, high_1), (low_2, high_2) = (score_interval_auc(value, **sizes) for value in (first, second))
-        shared = _correlation(*(sample["auc"] for sample in samples))
+        x, y = (sample["auc"] for sample in samples)
+        shared = float(np.corrcoef(x, y)[0, 1]) if x.std() and y.std() else 0.0
         auc = found["auc"]
         auc["low"] = min(auc["low"], first - second - _joined(first - low_1, high_2 - second, shared))
         auc["high"] = max(auc["high"], first - second + _joined(high_1 - first, second - low_2, shared))
     return found
-
-
-def _correlation(first: FloatArray, second: FloatArray) -> float:
-    """Return the correlation of resamples, 0 without variance."""
-    return float(np.corrcoef(first, second)[0, 1]) if first.std() and second.std() else 0.0
 
 
 def _joined(first: float, second: float, correlation: float) -> float:

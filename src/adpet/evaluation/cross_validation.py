@@ -31,16 +31,8 @@ def fold_subjects(
 ) -> pd.DataFrame:
     """Return a fold's test subjects and its threshold.
 
-    Position weights, calibration and threshold are chosen on the fold's validation subjects.
-
-    Parameters
-    ----------
-    predictions : DataFrame
-        One row a slice, `part` "test" or "validation".
-    fold : int
-    aggregation : {"mean_probability", "mean_logit", "position_weights"}
-    positions : int
-        Slices of a whole scan.
+    Position weights, calibration and threshold are chosen on the fold's validation subjects. `predictions`
+    has one row a slice, `part` "test" or "validation"; a whole scan has `positions` slices.
     """
     parts = dict(iter(predictions.groupby("part", sort=True)))
     pooling = fit_pooling(parts["validation"], aggregation, positions=positions)
@@ -51,16 +43,11 @@ def fold_subjects(
 def pooled_summary(
     subjects: pd.DataFrame, *, seed: int, resamples: int = DEFAULT_RESAMPLES
 ) -> dict[str, Any]:
-    """Return the document of ``summary.json``; every leaf is a number.
+    """Return the document of ``summary.json`` from a table of `COLUMNS`.
 
     Intervals are over subjects with the networks fixed; the spread shows how much networks differ. A pooled
     AUC also suffers if the folds' networks are calibrated differently. `unsearched` are the subjects that no
-    hyperparameter was chosen on, if these are some of each diagnosis but not all.
-
-    Parameters
-    ----------
-    subjects : DataFrame
-        `COLUMNS`.
+    hyperparameter was chosen on, if these are some of each diagnosis but not all. Every leaf is a number.
     """
     folds = {str(fold): rows for fold, rows in subjects.groupby("fold", sort=True)}
     by_fold = pd.DataFrame([_values(rows) for rows in folds.values()])
@@ -74,16 +61,15 @@ def pooled_summary(
         "counts": {
             "subjects": len(subjects),
             "searched": int(subjects["searched"].sum()),
-            "fold": {fold: _diagnoses(rows) for fold, rows in folds.items()},
+            "fold": {
+                fold: {name.lower(): int((rows["diagnosis"] == name).sum()) for name in (POSITIVE, NEGATIVE)}
+                for fold, rows in folds.items()
+            },
         },
     }
     if len(unsearched) < len(subjects) and len(set(unsearched["diagnosis"])) > 1:
         summary["unsearched"] = _intervals(unsearched, seed=seed, resamples=resamples)
     return summary
-
-
-def _diagnoses(subjects: pd.DataFrame) -> dict[str, int]:
-    return {name.lower(): int((subjects["diagnosis"] == name).sum()) for name in (POSITIVE, NEGATIVE)}
 
 
 def _columns(subjects: pd.DataFrame) -> tuple[Any, Any, Any]:

@@ -48,7 +48,7 @@ CHANCE_LEVEL: Final = 0.01
 RELABELLINGS: Final = 10_000
 
 
-def audit_subjects(subjects: pd.DataFrame, *, most: int, seed: int) -> pd.DataFrame:
+def leakage_subjects(subjects: pd.DataFrame, *, most: int, seed: int) -> pd.DataFrame:
     """Draw at most `most` subjects, balanced by diagnosis, in order."""
     rng = np.random.default_rng(seed)
     ordered = subjects.sort_values("subject", ignore_index=True)
@@ -75,17 +75,13 @@ def shuffled_labels(subjects: pd.DataFrame, *, seed: int) -> dict[str, str]:
     return labels
 
 
-def audit_arms(
+def leakage_arms(
     slices: pd.DataFrame, subjects: pd.DataFrame, *, test_fraction: float, seed: int
 ) -> dict[str, pd.DataFrame]:
     """Return the four arms, split as the cohort is.
 
-    Parameters
-    ----------
-    slices : DataFrame
-        `scan`, `index`, `subject`, `diagnosis`.
-    subjects : DataFrame
-        One row a subject: `subject`, `diagnosis`, `age`, `sex`.
+    `slices` has `scan`, `index`, `subject`, `diagnosis`; `subjects` a row each of `subject`, `diagnosis`,
+    `age`, `sex`.
     """
     parts = split_by_subject(subjects, test_fraction=test_fraction, folds=0, seed=seed)
     by_subject = assign_slices(slices, slices.drop_duplicates("scan"), parts)
@@ -100,7 +96,7 @@ def audit_arms(
     }
 
 
-def leakage_audit(
+def leakage_test(
     predictions: Mapping[str, pd.DataFrame],
     truth: Mapping[str, str],
     *,
@@ -109,14 +105,7 @@ def leakage_audit(
 ) -> dict[str, Any]:
     """Return the result of the leakage test.
 
-    Parameters
-    ----------
-    predictions : mapping of DataFrame
-        By the names in `ARMS`, an arm's table with `probability`.
-    truth : mapping of str to str
-        The true diagnosis of each subject.
-    seed, resamples
-        As of `metrics.bootstrap_intervals`.
+    `predictions` are the tables of `ARMS` with `probability`; `truth` is the true diagnosis of each subject.
     """
     options = {"seed": seed, "resamples": resamples}
     arms = {name: _arm(predictions[name], **options) for name in ARMS}
@@ -137,12 +126,8 @@ def leakage_audit(
 def verdict(*, p: float, smallest_p: float, fitted: float) -> dict[str, Any]:
     """Decide between clean, invalid and inconclusive.
 
-    Parameters
-    ----------
-    p, smallest_p : float
-        Of `chance_test`, for new subjects with shuffled labels.
-    fitted : float
-        Lower training accuracy of the two arms with shuffled labels.
+    `p` and `smallest_p` are of `chance_test`, for new subjects with shuffled labels; `fitted` is the lower
+    training accuracy of the two arms with shuffled labels.
     """
     valid = p >= CHANCE_LEVEL
     doubts = []

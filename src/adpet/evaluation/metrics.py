@@ -45,9 +45,8 @@ def classification_metrics(
     ----------
     truth : (n,) bool ndarray
         True for AD; both classes must occur.
-    probability : (n,) float64 ndarray
-    threshold : float or (n,) float64 ndarray
-        A probability at or above it is predicted AD.
+    probability, threshold : (n,) float64 ndarray
+        A probability at or above its threshold, which may be one number, is predicted AD.
     bins : int, optional
         Of the calibration error; by default as many as n subjects can fill.
     """
@@ -180,23 +179,11 @@ def evaluation(
 
     Parameters
     ----------
-    predictions : DataFrame
-        Of the test subjects.
     validation_predictions : DataFrame
-        Of the subjects that `pooling` and threshold follow from.
-    pooling : Pooling
-        From slices to subjects.
+        Of the subjects that `pooling` and threshold follow from; a tested one is a LeakageError, unless
+        `allow_shared_subjects`, for the slice split of 2019.
     threshold : float, optional
         By default that of `choose_threshold`, or 0.5 without validation subjects.
-    seed, resamples : int
-        Of the bootstrap.
-    allow_shared_subjects : bool
-        Only for the slice split of 2019, which is marked as leaky.
-
-    Raises
-    ------
-    LeakageError
-        A subject is in both tables.
     """
     if threshold is None and not validation_predictions.empty:
         threshold = choose_threshold(subject_probabilities(validation_predictions, pooling))
@@ -215,8 +202,14 @@ def evaluation(
         "subject": {**levels["subject"], "confusion": _confusion(subjects, threshold)},
         "slice": {**levels["slice"], "confusion": _confusion(predictions, threshold)},
         "threshold": threshold,
-        "counts": _counts(predictions, subjects)
-        | {"validation_subjects": int(validation_predictions["subject"].nunique())},
+        "counts": {
+            "subjects": len(subjects),
+            "subjects_ad": int((subjects["diagnosis"] == POSITIVE).sum()),
+            "subjects_cn": int((subjects["diagnosis"] == NEGATIVE).sum()),
+            "scans": int(predictions["scan"].nunique()),
+            "slices": len(predictions),
+            "validation_subjects": int(validation_predictions["subject"].nunique()),
+        },
     }
 
 
@@ -238,16 +231,6 @@ def _confusion(table: pd.DataFrame, threshold: float) -> dict[str, int]:
         "false_negative": int((truth & ~predicted).sum()),
         "false_positive": int((~truth & predicted).sum()),
         "true_negative": int((~truth & ~predicted).sum()),
-    }
-
-
-def _counts(predictions: pd.DataFrame, subjects: pd.DataFrame) -> dict[str, int]:
-    return {
-        "subjects": len(subjects),
-        "subjects_ad": int((subjects["diagnosis"] == POSITIVE).sum()),
-        "subjects_cn": int((subjects["diagnosis"] == NEGATIVE).sum()),
-        "scans": int(predictions["scan"].nunique()),
-        "slices": len(predictions),
     }
 
 
@@ -298,11 +281,8 @@ def precision_recall_curves(subjects: pd.DataFrame, slices: pd.DataFrame) -> pd.
 def calibration_points(subjects: pd.DataFrame, slices: pd.DataFrame) -> pd.DataFrame:
     """Return the reliability diagrams per subject and per slice.
 
-    Returns
-    -------
-    DataFrame
-        A row a `level` and bin of equal mass: `n`, mean `probability`, `observed` share of AD, exact 95 %
-        interval `low` and `high`, empty for slices, which are not independent.
+    A row a `level` and bin of equal mass: `n`, mean `probability`, `observed` share of AD, exact 95 %
+    interval `low` and `high`, empty for slices, which are not independent.
     """
     bins = bins_for(len(subjects))
 

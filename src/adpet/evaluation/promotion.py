@@ -33,8 +33,8 @@ class Evidence:
     known: frozenset[str]
     leaky: bool
     # Verdict of the leakage test, and why.
-    audit: str
-    audit_reason: str
+    leakage: str
+    leakage_reason: str
     auc: Interval
     slope: Interval
     # AUC difference to a baseline, and which, if it was scored.
@@ -43,7 +43,7 @@ class Evidence:
 
     @classmethod
     def of(
-        cls, subjects: pd.DataFrame, *, trained: TrainingRun, audit: LeakageTest, metrics: Metrics
+        cls, subjects: pd.DataFrame, *, trained: TrainingRun, leakage: LeakageTest, metrics: Metrics
     ) -> Self:
         """Collect the evidence of a run; subject ids are hashed."""
         baseline = next((name for name in NEUTRAL if name in metrics.differences), None)
@@ -51,8 +51,8 @@ class Evidence:
             tested=subjects[COLUMNS].sort_values("subject", ignore_index=True),
             known=frozenset([*trained.trained_on, *trained.validated_on]),
             leaky=trained.leaky,
-            audit=audit.verdict,
-            audit_reason=audit.reason,
+            leakage=leakage.verdict,
+            leakage_reason=leakage.reason,
             auc=_interval_of(metrics.subject.auc),
             slope=_interval_of(metrics.subject.calibration_slope),
             baseline=baseline,
@@ -76,8 +76,8 @@ class Evidence:
             return cls(tested=tested, known=frozenset(document.pop("known")), **document)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(
-                f"required a version's evidence as JSON; received: {' '.join(str(error).split())[:200]}; "
-                "register it again with: dvc repro --force register"
+                "required the evidence as this version of adpet writes it; received: "
+                f"{' '.join(str(error).split())[:200]}; register it again with: dvc repro --force register"
             ) from error
 
 
@@ -136,7 +136,7 @@ def conditions(challenger: Evidence, champion: Evidence | None, rule: Rule) -> l
     return [
         _new_subjects(challenger, rule),
         Condition(
-            "leakage test", challenger.audit == CLEAN, f"{challenger.audit}: {challenger.audit_reason}"
+            "leakage test", challenger.leakage == CLEAN, f"{challenger.leakage}: {challenger.leakage_reason}"
         ),
         _auc(challenger.auc, rule),
         _calibration(challenger.slope, rule),

@@ -139,11 +139,9 @@ def train(
 
     Parameters
     ----------
-    validation : sequence of SliceRef
-        Without any, the last epoch's weights are kept.
     monitor : str, optional
-        The validation metric that the best epoch is chosen by; of equals, the first. Without one the last
-        epoch's weights are kept.
+        The validation metric that the best epoch is chosen by; of equals, the first. Without one, or without
+        validation slices, the last epoch's weights are kept.
     checkpoint : Path, optional
         Where the state is written after each epoch. If it holds a training with the same network, slices and
         settings, training continues from it, to the same bits as without the stop.

@@ -184,7 +184,7 @@ class Documents:
     split: Document
     aggregation: str
     is_simulated: bool
-    audit: Document | None = None
+    leakage: Document | None = None
     cam: Document | None = None
     maps: Maps | None = None
     search: Search | None = None

@@ -66,10 +66,10 @@ SCORES = {"pointing": "Pointing", "mass": "Mass", "mass_ratio": "Mass ratio", "a
 
 def leakage(documents: Documents) -> list[Block]:
     """Return the section on the leakage test."""
-    audit = documents.audit
-    if audit is None:
+    test = documents.leakage
+    if test is None:
         return [Text("The leakage test was not run; run: dvc repro leakage.")]
-    cohort, gaps = audit["cohort"], audit["gap"]
+    cohort, gaps = test["cohort"], test["gap"]
     rows = [
         (
             humanize(name),
@@ -79,14 +79,14 @@ def leakage(documents: Documents) -> list[Block]:
             str(arm["shared_subjects"]),
         )
         for name in ARMS
-        for arm in [audit["arms"][name]]
+        for arm in [test["arms"][name]]
     ]
     columns = (
         "Network", "Accuracy per slice", "95 % interval", "AUC per slice", "Training accuracy",
         "Subjects on both sides",
     )  # fmt: skip
     return [
-        Text(f"Result {audit['verdict']}: {audit['reason']}."),
+        Text(f"Result {test['verdict']}: {test['reason']}."),
         Text(
             f"Four small networks were trained on {plural(cohort['subjects'], 'subject')} outside the "
             f"test set ({cohort['planes']} planes each, {cohort['step_mm']:g} mm apart), split by "
@@ -96,7 +96,7 @@ def leakage(documents: Documents) -> list[Block]:
         ),
         Table("The four networks of the leakage test", columns, rows),
         Chart(
-            data_uri(leakage_figure(audit)),
+            data_uri(leakage_figure(test)),
             "Accuracy per slice of the four networks, by split and by true or shuffled labels; the "
             "numbers are in the table.",
             "Accuracy gained by recognising subjects.",

@@ -72,7 +72,7 @@ def _chapters(documents: Documents) -> Iterator[tuple[str, list[str]]]:
     yield "Partitions and validation", [_plain(split_sentence(split)), _table(split_table(split))]
     yield "Performance", _performance(documents)
     yield "Subgroups and fairness", [_table(subgroups_table(documents.evaluation.subgroups))]
-    yield "Leakage test", [_leakage(documents.audit)]
+    yield "Leakage test", [_leakage(documents.leakage)]
     yield "Explainability", [_explained(documents.cam)]
     yield "Failure analysis", [_listed(map(_plain, wrong_calls(subjects, metrics["threshold"])))]
     yield "Limitations", [_listed(map(_plain, limit_sentences(documents)))]
@@ -171,12 +171,12 @@ def _performance(documents: Documents) -> list[str]:
     return parts
 
 
-def _leakage(audit: Mapping[str, Any] | None) -> str:
-    if audit is None:
+def _leakage(test: Mapping[str, Any] | None) -> str:
+    if test is None:
         return "Not run."
-    gap = audit["gap"]
+    gap = test["gap"]
     return _plain(
-        f"{audit['verdict']}: {audit['reason']}. A slice split would gain {points(gap['true_labels'])} with "
+        f"{test['verdict']}: {test['reason']}. A slice split would gain {points(gap['true_labels'])} with "
         f"true labels and {points(gap['shuffled_labels'])} with shuffled ones."
     )
 

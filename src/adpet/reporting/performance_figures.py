@@ -303,7 +303,7 @@ NOTES = {
 
 
 @styled
-def leakage_figure(audit: Mapping[str, Any]) -> "Figure":
+def leakage_figure(test: Mapping[str, Any]) -> "Figure":
     """Draw accuracy per slice of the four arms, with gaps."""
     figure = new_figure(6.4, 4.2)
     axes = figure.add_subplot()
@@ -313,17 +313,17 @@ def leakage_figure(audit: Mapping[str, Any]) -> "Figure":
         textcoords="offset points", ha="right", color=GREY,
     )  # fmt: skip
     for middle, (labels, (leaky, honest)) in enumerate(GAPS.items()):
-        arms = audit["arms"]
+        arms = test["arms"]
         _point(axes, middle - ARM_OFFSET, arms[honest], **HONEST)
         _point(axes, middle + ARM_OFFSET, arms[leaky], **LEAKY)
-        _gap(axes, middle, arms[honest], arms[leaky], audit["gap"][labels])
+        _gap(axes, middle, arms[honest], arms[leaky], test["gap"][labels])
     axes.set(xlim=(-0.55, 1.6), ylim=(0, 1.04), xticks=[0, 1], ylabel="Accuracy per test slice")
     axes.set_xticklabels([TITLES[labels] for labels in GAPS])
     axes.tick_params(axis="x", length=0)
     handles, names = axes.get_legend_handles_labels()
     figure.legend(handles[:2], names[:2], loc="outside upper center", ncols=2)
-    if audit["verdict"] in NOTES:
-        axes.set_title(NOTES[audit["verdict"]], color=AD_COLOUR)
+    if test["verdict"] in NOTES:
+        axes.set_title(NOTES[test["verdict"]], color=AD_COLOUR)
     return figure
 
 

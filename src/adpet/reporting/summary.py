@@ -68,18 +68,18 @@ def _baseline(documents: Documents) -> Line:
 
 
 def _leakage(documents: Documents) -> Line:
-    audit = documents.audit
-    if audit is None:
+    test = documents.leakage
+    if test is None:
         return Line("doubt", "Leakage", "The leakage test was not run; run: dvc repro leakage.")
     size = (
         f"On these scans a slice split would raise the accuracy per slice by "
-        f"{points(audit['gap']['true_labels'])}; with labels shuffled among subjects, where only recognising "
-        f"subjects is left to learn, by {points(audit['gap']['shuffled_labels'])}."
+        f"{points(test['gap']['true_labels'])}; with labels shuffled among subjects, where only recognising "
+        f"subjects is left to learn, by {points(test['gap']['shuffled_labels'])}."
     )
-    result = f"Leakage test {audit['verdict']}: {audit['reason']}."
-    if audit["verdict"] == CLEAN:
+    result = f"Leakage test {test['verdict']}: {test['reason']}."
+    if test["verdict"] == CLEAN:
         return Line("good", "Leakage", f"{size} {result}")
-    return Line("bad" if audit["verdict"] == INVALID else "doubt", "Leakage", f"{result} {size}")
+    return Line("bad" if test["verdict"] == INVALID else "doubt", "Leakage", f"{result} {size}")
 
 
 def _maps(documents: Documents) -> Line:

@@ -139,7 +139,10 @@ def run(params: Params) -> None:
         for number, fold in enumerate(trained.folds):
             own = validation.loc[validation["part"] == fold_name(number), "subject"]
             refuse_trained_on(fold.trained_on, hashed(own))
-    predictions = pd.concat([_predicted(tested, params), validation], ignore_index=True)
+    set_determinism(params.seed, params.compute.threads)
+    probability = predict(load_model(paths.MODEL), slice_refs(tested), batch_size=params.train.batch_size)
+    tested = tested.assign(probability=probability.astype("float64"))
+    predictions = pd.concat([tested, validation], ignore_index=True)
     sessions = read_scans(paths.SCANS).set_index("scan")["session"]
     predictions = predictions.assign(session=predictions["scan"].map(sessions))[list(PREDICTION_COLUMNS)]
     is_test = predictions["part"] == "test"
@@ -169,13 +172,6 @@ def run(params: Params) -> None:
     # In no folder: of two runs, MLflow's comparison shows side by side only the files at the top.
     files = [paths.METRICS, paths.FINDINGS, paths.SUBGROUPS, *sorted(paths.EVALUATE.glob("*.png"))]
     log_to_training(params, {None: files}, {"test": metrics})
-
-
-def _predicted(tested: pd.DataFrame, params: Params) -> pd.DataFrame:
-    """Return the rows of `tested` with the network's probability."""
-    set_determinism(params.seed, params.compute.threads)
-    probability = predict(load_model(paths.MODEL), slice_refs(tested), batch_size=params.train.batch_size)
-    return tested.assign(probability=probability.astype("float64"))
 
 
 def _compared(subjects: pd.DataFrame, compared: dict[str, Baseline], params: Params) -> dict[str, Any]:

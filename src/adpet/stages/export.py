@@ -175,18 +175,8 @@ def furthest_apart(
 ) -> dict[str, float]:
     """Return the largest difference between two networks' outputs.
 
-    Parameters
-    ----------
-    model : keras.Model
-        Trained.
-    network : Network
-        Exported.
-    slices : iterable of (n, height, width, 1) uint8 ndarray
-
-    Returns
-    -------
-    dict of str to float
-        `probability`, and `cam` relative to the largest value of all maps, or to 1 where that is larger.
+    Of batches of slices, (n, height, width, 1) uint8: `probability`, and `cam` relative to the largest value
+    of all maps, or to 1 where that is larger.
     """
     apart, largest = {"probability": 0.0, "cam": 0.0}, 1.0
     for batch in slices:
@@ -301,16 +291,8 @@ def _document(params: Params, standard: Standard) -> dict[str, Any]:
 def calibration(subjects: pd.DataFrame) -> dict[str, Any]:
     """Return the test subjects' calibration in bins of equal mass.
 
-    Parameters
-    ----------
-    subjects : DataFrame
-        A row a subject: `probability` and `diagnosis`.
-
-    Returns
-    -------
-    dict
-        `bins`, each with `low` and `high` (probability), `subjects`, `ad_share` and the ends of its exact
-        95 % interval, and `prevalence`, the share of AD among all.
+    `subjects` has a row each: `probability` and `diagnosis`. A bin has its ends `low` and `high`, `subjects`,
+    `ad_share` and the ends of its exact 95 % interval; `prevalence` is the share of AD among all.
     """
     probability = subjects["probability"].to_numpy(np.float64)
     truth = (subjects["diagnosis"] == "AD").to_numpy()

@@ -14,7 +14,7 @@ from adpet import paths
 from adpet.cohort.scans import read_scans, subject_table
 from adpet.cohort.splits import TEST, read_split
 from adpet.contracts import LeakageDocument, write_contract
-from adpet.evaluation.leakage import audit_arms, audit_subjects, leakage_audit
+from adpet.evaluation.leakage import leakage_arms, leakage_subjects, leakage_test
 from adpet.imaging.nifti import read_volume
 from adpet.imaging.normalization import to_uint8
 from adpet.imaging.slices import CoronalGrid, coronal_slices
@@ -42,21 +42,22 @@ THREADS: Final = 1
 def run(params: Params) -> None:
     """Write ``leakage.json``, predictions of four arms and their figure."""
     split_summary = read_json(paths.SPLIT_SUMMARY)
-    subjects, scans = _audited(params, leaky=split_summary["leaky"])
+    subjects, scans = _untested(params, leaky=split_summary["leaky"])
     settings = params.model_dump(include=SETTINGS, mode="json")
     facts = stage_lineage("leakage", params, settings, split_hash=split_summary["hash"])
     with work_dir("leakage", facts) as work:
         grid = _grid(params)
         _cut(scans["scan"], grid, params.slice.window, work)
-        arms = audit_arms(
-            _slices(scans, grid), subjects, test_fraction=params.leakage.test_fraction, seed=params.seed
-        )
-        audit = _audit(_predictions(arms, params, work), subjects, grid, params)
-        document = {"leakage": {"audit": {"split": split_summary["hash"], **audit}}}
-        write_contract(paths.AUDIT, document, LeakageDocument)
+        planes = pd.DataFrame({"index": range(len(grid.y_mm))})
+        slices = scans[["scan", "subject", "diagnosis"]].merge(planes, how="cross")
+        fraction = params.leakage.test_fraction
+        arms = leakage_arms(slices, subjects, test_fraction=fraction, seed=params.seed)
+        result = _result(_predictions(arms, params, work), subjects, grid, params)
+        document = {"leakage": {"split": split_summary["hash"], **result}}
+        write_contract(paths.LEAKAGE, document, LeakageDocument)
 
 
-def _audited(params: Params, *, leaky: bool) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _untested(params: Params, *, leaky: bool) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the untested subjects and one scan of each.
 
     A slice split has no subject outside of its test set, and nothing to keep untouched.
@@ -65,7 +66,7 @@ def _audited(params: Params, *, leaky: bool) -> tuple[pd.DataFrame, pd.DataFrame
     tested = set() if leaky else set(split.loc[split["part"] == TEST, "subject"])
     scans = scans[scans["scan"].isin(alignment.loc[alignment["passed"], "scan"])]
     people = subject_table(scans[~scans["subject"].isin(tested)])
-    subjects = audit_subjects(people, most=params.leakage.subjects, seed=params.seed)
+    subjects = leakage_subjects(people, most=params.leakage.subjects, seed=params.seed)
     first = scans.sort_values("scan").drop_duplicates("subject")
     return subjects, first[first["subject"].isin(subjects["subject"])]
 
@@ -88,11 +89,6 @@ def _cut(scans: "pd.Series[str]", grid: CoronalGrid, window: tuple[float, float]
         volume = read_volume(paths.VOLUMES / f"{scan}.nii")
         with atomic_write(path) as aside:
             np.save(aside, to_uint8(coronal_slices(volume.data, volume.affine, grid), window=window))
-
-
-def _slices(scans: pd.DataFrame, grid: CoronalGrid) -> pd.DataFrame:
-    planes = pd.DataFrame({"index": range(len(grid.y_mm))})
-    return scans[["scan", "subject", "diagnosis"]].merge(planes, how="cross")
 
 
 def _predictions(arms: dict[str, pd.DataFrame], params: Params, work: Path) -> dict[str, pd.DataFrame]:
@@ -146,18 +142,18 @@ def _fit(name: str, *, arms: dict[str, pd.DataFrame], params: Params, work: Path
         np.save(aside, predict(model, refs))
 
 
-def _audit(
+def _result(
     predictions: dict[str, pd.DataFrame], subjects: pd.DataFrame, grid: CoronalGrid, params: Params
 ) -> dict[str, Any]:
     """Draw and write the arms' results; return the leakage estimates."""
-    audit = leakage_audit(
+    result = leakage_test(
         predictions,
         dict(zip(subjects["subject"], subjects["diagnosis"], strict=True)),
         seed=params.seed,
         resamples=params.evaluate.resamples,
     )
-    save_figure(leakage_figure(audit), paths.LEAKAGE_FIGURE)
+    save_figure(leakage_figure(result), paths.LEAKAGE_FIGURE)
     whole = pd.concat([table.assign(arm=name) for name, table in predictions.items()])
     write_table(whole, paths.LEAKAGE_PREDICTIONS)
     planes = {"subjects": len(subjects), "planes": len(grid.y_mm), "step_mm": grid.step_mm}
-    return {**audit, "cohort": planes}
+    return {**result, "cohort": planes}

@@ -23,16 +23,16 @@ from adpet.tracking.ui_notes import Origin
 def run(params: Params) -> None:
     """Create or find the run's version; write ``version.json``."""
     metrics, trained = read_contract(paths.METRICS, Metrics), read_contract(paths.RUN, TrainingRun)
-    audit = read_contract(paths.AUDIT, LeakageDocument).leakage.audit
+    leakage = read_contract(paths.LEAKAGE, LeakageDocument).leakage
     lineage = trained.lineage
     require_evaluation_of(lineage.id)
-    if audit.split != lineage.split:
+    if leakage.split != lineage.split:
         raise InputError(
-            f"{paths.AUDIT}: required the leakage test of the split {lineage.split[:16]}; received that of "
-            f"{audit.split[:16]}; run: dvc repro leakage"
+            f"{paths.LEAKAGE}: required the leakage test of the split {lineage.split[:16]}; received that of "
+            f"{leakage.split[:16]}; run: dvc repro leakage"
         )
     start_tracking(Path.cwd(), experiment=params.tracking.experiment, required=True)
-    run_id, evidence = _delivered(audit, _evidence(trained, audit, metrics), lineage.id)
+    run_id, evidence = _delivered(leakage, _evidence(trained, leakage, metrics), lineage.id)
     origin = origin_of(run_id, lineage.document())
     beaten = [name for name, lead in metrics.differences.items() if lead.auc.low > 0]
     version = register_version(
@@ -46,7 +46,7 @@ def run(params: Params) -> None:
             "adpet.threshold": f"{metrics.threshold:.6f}",
             "adpet.commit": lineage.commit,
             "adpet.data": lineage.data,
-            registry.AUDIT: audit.verdict,
+            registry.LEAKAGE: leakage.verdict,
             **evidence,
             # Tags to filter versions by.
             "adpet.test_subjects": str(metrics.counts.subjects),
@@ -65,30 +65,32 @@ def run(params: Params) -> None:
             "alias": "challenger",
             "lineage": lineage.id,
             "leaky": trained.leaky,
-            "audit": audit.verdict,
+            "leakage": leakage.verdict,
         },
     )
 
 
-def _evidence(trained: TrainingRun, audit: LeakageTest, metrics: Metrics) -> Evidence:
+def _evidence(trained: TrainingRun, leakage: LeakageTest, metrics: Metrics) -> Evidence:
     """Return what a decision needs: subjects, by hash, and probabilities."""
     subjects = read_results(paths.SUBJECTS)
     return Evidence.of(
         subjects.assign(subject=[hashed([subject])[0] for subject in subjects["subject"]]),
         trained=trained,
-        audit=audit,
+        leakage=leakage,
         metrics=metrics,
     )
 
 
-def _delivered(audit: LeakageTest, evidence: Evidence, lineage_id: str) -> tuple[str | None, dict[str, str]]:
+def _delivered(
+    leakage: LeakageTest, evidence: Evidence, lineage_id: str
+) -> tuple[str | None, dict[str, str]]:
     """Complete the training's run; return its id and evidence."""
-    numbers = {key: value for key, value in flatten(audit.document()).items() if not isinstance(value, str)}
+    facts = flatten({"leakage": leakage.document()})
     with append_to_run(lineage_id) as tracked:
-        tracked.log_metrics({f"audit.{key}": value for key, value in numbers.items()})
-        tracked.set_tags({registry.AUDIT: audit.verdict})
-        for path in (paths.AUDIT, paths.LEAKAGE_FIGURE):
-            tracked.log_artifact(path, "audit")
+        tracked.log_metrics({key: value for key, value in facts.items() if not isinstance(value, str)})
+        tracked.set_tags({registry.LEAKAGE: leakage.verdict})
+        for path in (paths.LEAKAGE, paths.LEAKAGE_FIGURE):
+            tracked.log_artifact(path, "leakage")
         tracked.log_artifact(paths.RUN, FOLDER)
         tag = log_evidence(tracked, evidence)
     return shared_run(lineage_id), tag

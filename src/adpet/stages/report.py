@@ -35,7 +35,7 @@ def run(params: Params) -> None:
 
 def _documents(params: Params) -> Documents:
     """Read the report's documents; ingest to evaluate are required."""
-    audit = _read_if_there(paths.AUDIT, LeakageDocument)
+    leakage = _read_if_there(paths.LEAKAGE, LeakageDocument)
     return Documents(
         metrics=read_contract(paths.METRICS, Metrics).document(),
         findings=read_json(paths.FINDINGS),
@@ -54,7 +54,7 @@ def _documents(params: Params) -> Documents:
         split=read_json(paths.SPLIT_SUMMARY),
         aggregation=params.evaluate.aggregation,
         is_simulated=reads_simulated(params),
-        audit=audit and audit["leakage"]["audit"],
+        leakage=leakage and leakage["leakage"],
         cam=_read_if_there(paths.CAM, Saliency),
         maps=_maps(params),
         search=_search(params),

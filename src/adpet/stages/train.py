@@ -83,8 +83,9 @@ def run(params: Params) -> None:
             folder.mkdir()
             for fold in folds:
                 shutil.copyfile(fold_model(work, fold["fold"]), fold_model(folder, fold["fold"]))
-        document = {"lineage": facts, "leaky": leaky, **_whom(split, folds), "best_epoch": history.best_epoch}
-        write_contract(paths.RUN, {**document, "final": history.final}, TrainingRun)
+        document = {"lineage": facts, "leaky": leaky, **_subjects(split, folds)}
+        document |= {"best_epoch": history.best_epoch, "final": history.final}
+        write_contract(paths.RUN, document, TrainingRun)
         write_table(predictions[list(VALIDATION_COLUMNS)], paths.VALIDATION)
         write_table(history_table(history), paths.HISTORY, float_format=None)
         rows = [{"epoch": epoch} | row for epoch, row in enumerate(history.rows)]
@@ -114,30 +115,19 @@ def _final(
 
     It stops after as many epochs as they kept in the median; validation measures are their means.
     """
+    options: dict[str, Any] = {
+        "epochs": params.train.epochs,
+        "checkpoint": work / "final.npz",
+        "label": "train",
+        "on_epoch": tracked.log_metrics,
+    }
     if not folds:
-        training, validation = training_and_validation(split, params, fold=0)
-    else:
-        training, validation = all_training(split, params), []
-    rows = (
-        [_mean([fold["rows"][epoch] for fold in folds]) for epoch in range(params.train.epochs)]
-        if folds
-        else []
-    )
+        return fit(params, *training_and_validation(split, params, fold=0), **options)
+    rows = [_mean([fold["rows"][epoch] for fold in folds]) for epoch in range(params.train.epochs)]
     for epoch, row in enumerate(rows):
         tracked.log_metrics(row, epoch)
-    kept = [fold["best_epoch"] + 1 for fold in folds]
-    model, history = fit(
-        params,
-        training,
-        validation,
-        epochs=params.train.epochs,
-        stop_after=round(median(kept)) if kept else None,
-        checkpoint=work / "final.npz",
-        label="train",
-        on_epoch=tracked.log_metrics,
-    )
-    if not folds:
-        return model, history
+    kept = round(median(fold["best_epoch"] + 1 for fold in folds))
+    model, history = fit(params, all_training(split, params), [], stop_after=kept, **options)
     merged = tuple(row | validated for row, validated in zip(history.rows, rows, strict=False))
     return model, replace(history, rows=merged, final=_mean([fold["final"] for fold in folds]))
 
@@ -170,7 +160,7 @@ def _tags(facts: dict[str, Any], *, leaky: bool) -> dict[str, str]:
     }
 
 
-def _whom(split: pd.DataFrame, folds: list[FoldResult]) -> dict[str, Any]:
+def _subjects(split: pd.DataFrame, folds: list[FoldResult]) -> dict[str, Any]:
     """Return the hashed subjects that were trained and validated on."""
     tested = split["part"] == "test"
     trained = hashed(split.loc[~tested, "subject"])

@@ -95,14 +95,8 @@ class Check(NamedTuple):
 def lineage(*, stage: str, params: Mapping[str, Any], raw: str, split_hash: str, seed: int) -> dict[str, Any]:
     """Return what a result follows from, with its ``id``.
 
-    Parameters
-    ----------
-    stage : str
-        Stage in ``dvc.yaml``, whose code counts; outside of a project it is that of the whole package.
-    params : mapping of str to value
-        Parameters that matter for the result, nested as in ``params.yaml``.
-    raw : str
-        Folder of raw scans, as in ``dvc.yaml``.
+    The code is that of `stage` in ``dvc.yaml``, outside of a project that of the whole package; `params` are
+    those that matter for the result, nested; `raw` is the folder of scans, as in ``dvc.yaml``.
     """
     settings = flatten(params)
     folders = code_folders(stage)

@@ -231,7 +231,10 @@ def _write_served(folder: Path, *, network: Path, export: Path) -> str:
                 pip_requirements=requirements,
                 metadata=trained.metadata,
             )
-    _keep_uncompiled(folder / "code")
+    # Files where Python would keep compiled modules: MLflow imports the code of a local store in place, where
+    # those would change the digest.
+    for place in (folder / "code", *(path for path in (folder / "code").rglob("*") if path.is_dir())):
+        (place / "__pycache__").write_text("Nothing compiled is kept here.\n", encoding="utf-8")
     described = Model.load(str(folder)).to_dict()
     stored = described["flavors"]["python_function"]["data"]
     described["flavors"]["keras"] = trained.flavors["keras"] | {"data": stored}
@@ -258,13 +261,6 @@ def _copy_modules(code: Path) -> None:
         for node in ast.parse(source.read_bytes()).body:
             if isinstance(node, ast.ImportFrom) and node.module:
                 waiting += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-
-
-def _keep_uncompiled(code: Path) -> None:
-    """Put a file where Python would keep compiled modules."""
-    # MLflow imports the code of a local store in place, where those would change the digest.
-    for folder in (code, *(path for path in code.rglob("*") if path.is_dir())):
-        (folder / "__pycache__").write_text("Nothing compiled is kept here.\n", encoding="utf-8")
 
 
 def _signature() -> ModelSignature:

@@ -20,8 +20,8 @@ from adpet.errors import TrackingError
 from adpet.evaluation.leakage import INVALID
 from adpet.evaluation.promotion import Condition, Rule, conditions
 from adpet.tracking.registry import (
-    AUDIT,
     CHAMPION,
+    LEAKAGE,
     NoEvidenceError,
     Version,
     evidence_of,
@@ -50,14 +50,8 @@ _PAUSE_S = 0.05
 class Decision:
     """A decision on the champion, as the history shows it.
 
-    Attributes
-    ----------
-    before, after : int or None
-        Versions with the alias.
-    at : str
-        UTC, ISO 8601; empty for an alias moved by hand.
-    end : str
-        ``done``, ``overtaken`` or empty (unfinished).
+    `before` and `after` are versions with the alias; `at` is UTC, ISO 8601, empty for an alias moved by hand;
+    `end` is ``done``, ``overtaken`` or empty (unfinished).
     """
 
     kind: str
@@ -158,14 +152,8 @@ def promote(
 ) -> Promotion:
     """Make a version the champion if it meets every condition.
 
-    Parameters
-    ----------
-    version : int or str
-        Number, alias or ``models:/`` address.
-    forced : str, optional
-        Reason to promote it whatever the conditions say.
-    dry_run : bool
-        Judge, and change nothing.
+    `version` is a number, alias or ``models:/`` address; `forced` the reason to promote it whatever the
+    conditions say. A dry run changes nothing.
     """
     challenger = named(version, model_name=model_name)
     if challenger.name != model_name:
@@ -200,8 +188,8 @@ def judge(challenger: Version, champion: int | None, rule: Rule) -> list[Conditi
         return [Condition("evidence", met=False, text=str(error))]
     if has_tag(challenger, LEAKY, "true"):
         evidence = replace(evidence, leaky=True)
-    if has_tag(challenger, AUDIT, INVALID):
-        evidence = replace(evidence, audit=INVALID)
+    if has_tag(challenger, LEAKAGE, INVALID):
+        evidence = replace(evidence, leakage=INVALID)
     try:
         other = None if champion is None else evidence_of(named(champion, model_name=challenger.name))
     except NoEvidenceError as error:

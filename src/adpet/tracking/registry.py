@@ -31,8 +31,10 @@ CHALLENGER: Final = "challenger"
 MODEL_NAME: Final = "adpet"
 
 # Tag of a version and its run: the verdict of the leakage test.
-AUDIT: Final = "adpet.audit"
+LEAKAGE: Final = "adpet.leakage"
 AGGREGATION: Final = "adpet.aggregation"
+# Versions that agree in these have the same network and answers.
+_SAME = (DIGEST, AGGREGATION, SERVED)
 # The tag of a version with the digest of its test results, and their folder among the run's artifacts.
 EVIDENCE: Final = "adpet.evidence"
 EVIDENCE_FOLDER: Final = "promotion"
@@ -92,14 +94,8 @@ def register_version(
 ) -> int:
     """Register a run's model as ``challenger``, or update its version.
 
-    Parameters
-    ----------
-    run_id : str or None
-        Run that trained it; None, as `find_run` gives it, is refused like a run that does not exist.
-    model_id : str, optional
-        Logged model; by default the one that was trained.
-    metrics : mapping
-        They become tags named ``metric.NAME``.
+    `model_id` is by default the model that was trained; `metrics` become tags named ``metric.NAME``. A run
+    that is None, as `find_run` gives it, is refused like one that does not exist.
     """
     client = current().client
     trained = trained_model(run_id)
@@ -115,7 +111,9 @@ def register_version(
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-        found = _same_model(model_name, str(run_id), wanted)
+        versions = client.search_model_versions(f"name='{model_name}' and run_id='{run_id}'")
+        same = [one for one in versions if all(one.tags.get(tag) == wanted.get(tag) for tag in _SAME)]
+        found = same[0] if same else None
         known = dict(found.tags) if found else {}
         # This mark is never taken away.
         if "true" in (known.get(LEAKY), client.get_run(run_id).data.tags.get(LEAKY)):
@@ -181,10 +179,7 @@ def log_evidence(run: RunHandle, evidence: Evidence) -> dict[str, str]:
 def evidence_of(version: Version) -> Evidence:
     """Read the test results that a version was registered with.
 
-    Raises
-    ------
-    NoEvidenceError
-        If there are none, or the file was removed, changed or has another form.
+    NoEvidenceError if there are none, or the file was removed, changed or has another form.
     """
     digest = version.tags.get(EVIDENCE)
     if digest is None:
@@ -325,14 +320,6 @@ def _not_there(uri: str, name: str, alias: str | None) -> str:
         return f"{uri}: required a champion, but there is none ({there}); run: adpet promote VERSION"
     what = f"the alias '{alias}'" if alias else "a version that exists"
     return f"{uri}: required {what}; '{name}' has {there}; name one of them, or run: adpet promote VERSION"
-
-
-def _same_model(name: str, run_id: str, tags: Mapping[str, str]) -> Any | None:
-    """Return the run's version with the same network and answers."""
-    for version in current().client.search_model_versions(f"name='{name}' and run_id='{run_id}'"):
-        if all(version.tags.get(tag) == tags.get(tag) for tag in (DIGEST, AGGREGATION, SERVED)):
-            return version
-    return None
 
 
 def _file_name(digest: str) -> str:

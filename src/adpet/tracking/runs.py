@@ -8,7 +8,6 @@ import hashlib
 import json
 import posixpath
 import re
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -43,12 +42,11 @@ _HASH_DIGITS = 8
 
 
 class RunHandle:
-    """A run to write to, from any thread."""
+    """A run to write to."""
 
     def __init__(self, store: Store, run_id: str, *, model_id: str | None = None) -> None:
         self.run_id = run_id
         self._store, self._model_id = store, model_id
-        self._lock = threading.Lock()
         self._steps: dict[str, set[int]] = {}
 
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
@@ -118,13 +116,8 @@ class RunHandle:
     ) -> None:
         """Log a Keras model once, without pickle.
 
-        Parameters
-        ----------
-        model : keras.Model
-        signature_example : (n, height, width[, channels]) uint8 ndarray
-            A few inputs, from which the signature follows; the first is kept as the input example.
-        metadata : mapping of str to JSON value
-            The preprocessing that the model needs.
+        The signature follows from `signature_example`, (n, height, width[, channels]) uint8, whose first is
+        kept as the input example; `metadata` is the preprocessing that the model needs, as JSON values.
         """
         with self._writing():
             log_keras_model(
@@ -133,7 +126,7 @@ class RunHandle:
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        with self._lock, reported(f"{self._store.shown}: "):
+        with reported(f"{self._store.shown}: "):
             yield
         _changed(self.run_id, over=False)
 
@@ -157,14 +150,8 @@ def open_run(
 ) -> Iterator[RunHandle]:
     """Continue the newest run of a lineage, or begin one.
 
-    It ends as FINISHED, as FAILED on an exception, as KILLED on Ctrl-C.
-
-    Parameters
-    ----------
-    lineage : str
-        The lineage id of the result; that of a trial is its search's followed by its number.
-    parent : str, optional
-        The id of the run to nest this one under.
+    It ends as FINISHED, as FAILED on an exception, as KILLED on Ctrl-C. The lineage id of a trial is its
+    search's followed by its number; `parent` is the id of the run to nest this one under.
     """
     store = local()
     with reported(f"{store.shown}: "):
@@ -188,20 +175,20 @@ def open_run(
 
 
 @contextmanager
-def append_to_run(lineage: str, kind: Kind = "train") -> Iterator[RunHandle]:
-    """Add results to a run, whose status stays.
+def append_to_run(lineage: str) -> Iterator[RunHandle]:
+    """Add results to a training, whose status stays.
 
     Results are linked to the model that the run logged last, so that its page shows them. Where the run is
     missing, since it was made in another clone, one is created for the results.
     """
     store = local()
     with reported(f"{store.shown}: "):
-        known = search(store, lineage, kind)
+        known = search(store, lineage, "train")
         finished = [run for run in known if run.info.status == "FINISHED"]
         if known:
             run_id = str((finished or known)[0].info.run_id)
         else:
-            run_id = _create(store, lineage, kind, run_name(kind, lineage), None)
+            run_id = _create(store, lineage, "train", run_name("train", lineage), None)
             store.client.set_terminated(run_id, "FINISHED")
         models = ready_models(run_id, store)
     try:

@@ -26,7 +26,7 @@ from mlflow.utils.rest_utils import http_request
 
 from adpet.errors import AdpetError, TrackingError
 from adpet.storage import atomic_write
-from adpet.tracking.ui_notes import experiment_tags
+from adpet.tracking.ui_notes import NOTE, experiment_tags
 
 TRACKING_URI: Final = "MLFLOW_TRACKING_URI"
 USERNAME, PASSWORD = "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"
@@ -81,17 +81,9 @@ class _Project:
 def connect(project_root: Path, experiment: str = "adpet", *, required: bool = True) -> None:
     """Choose the project whose stores this process uses.
 
-    Parameters
-    ----------
-    required : bool
-        Open the shared store now. A stage that only logs runs does without: it logs to the local store.
-
-    Raises
-    ------
-    UnreachableError
-        If `required` and the server does not answer within a few seconds.
-    TrackingError
-        If MLFLOW_TRACKING_URI is no usable address, or the store cannot be opened.
+    If `required`, the shared store is opened now: UnreachableError if the server does not answer within a few
+    seconds. A stage that only logs runs does without. TrackingError if MLFLOW_TRACKING_URI is no usable
+    address, or the store cannot be opened.
     """
     for name in ("alembic", "mlflow"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -124,11 +116,6 @@ def current() -> Store:
         _Project.current = _open(uri) if uri.startswith(SERVER) else local()
         _set_default(uri)
     return _Project.current
-
-
-def names_server() -> bool:
-    """Return True if MLFLOW_TRACKING_URI names a server."""
-    return store_uri(_root()).startswith(SERVER)
 
 
 def store_uri(project_root: Path) -> str:
@@ -221,12 +208,13 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def complete_experiment() -> None:
-    """Give an older experiment its description and view."""
+    """Give an older experiment its description and present view."""
     store = current()
     with reported():
         known = store.client.get_experiment(store.experiment_id).tags
-        for key in experiment_tags().keys() - known.keys():
-            store.client.set_experiment_tag(store.experiment_id, key, experiment_tags()[key])
+        for key, value in experiment_tags().items():
+            if key not in known or (key != NOTE and known[key] != value):
+                store.client.set_experiment_tag(store.experiment_id, key, value)
 
 
 def _root() -> Path:

@@ -18,7 +18,7 @@ from mlflow.entities import LoggedModelStatus, Metric, Param, RunTag
 from adpet.errors import TrackingError
 from adpet.tracking import runs, store
 from adpet.tracking.models import DIGEST, SERVED, logged_models, send_model
-from adpet.tracking.runs import KIND, PARENT, Kind, find_run, log_batches, same, search
+from adpet.tracking.runs import KIND, PARENT, find_run, log_batches, same, search
 from adpet.tracking.store import LEAKY, LINEAGE, Store, current, local, reported
 from adpet.tracking.ui_notes import NOTE
 
@@ -41,30 +41,25 @@ _ONE_AT_A_TIME = threading.Lock()
 def start_tracking(project_root: Path, *, experiment: str, required: bool = False) -> None:
     """Connect to the local store; mirror it to a server.
 
-    Parameters
-    ----------
-    required : bool
-        Whether the server must answer now, as for the registry.
+    If `required`, as for the registry, the server must answer now.
     """
     store.connect(project_root, experiment, required=required)
-    runs.observers[:] = [_Sender().notify] if store.names_server() else []
+    is_server = store.store_uri(project_root).startswith(store.SERVER)
+    runs.observers[:] = [_Sender().notify] if is_server else []
 
 
-def shared_run(lineage: str, kind: Kind = "train") -> str | None:
-    """Send a finished run to the registry; return its id."""
-    run_id = find_run(lineage, kind)
+def shared_run(lineage: str) -> str | None:
+    """Send a finished training to the registry; return its id."""
+    run_id = find_run(lineage, "train")
     if run_id is None or not current().is_server:
-        return find_run(lineage, kind, current())
+        return find_run(lineage, "train", current())
     return Mirror(local(), current()).send(run_id)
 
 
 def sync_all() -> tuple[int, list[str]]:
     """Send all local runs; return how many, and problems.
 
-    Raises
-    ------
-    UnreachableError
-        If the server does not answer.
+    UnreachableError if the server does not answer.
     """
     mirror = Mirror(local(), current())
     found, problems = _all_runs(local()), []
@@ -147,7 +142,8 @@ class Mirror:
             history = self._source.client.get_metric_history(run.info.run_id, key)
             if any(metric.step for metric in history):
                 if (target_id, key) not in self._steps:
-                    remote = self._target.client.get_metric_history(target_id, key)
+                    known = key in there.data.metrics
+                    remote = self._target.client.get_metric_history(target_id, key) if known else []
                     self._steps[target_id, key] = {metric.step for metric in remote}
                 new = [metric for metric in history if metric.step not in self._steps[target_id, key]]
             else:

@@ -23,7 +23,7 @@ _COLUMNS = {
     "metrics.`test.subject.auc.low`": 160,
     "metrics.`test.subject.auc.high`": 165,
     "metrics.`test.baselines.regions.auc.value`": 240,
-    "tags.`adpet.audit`": 110,
+    "tags.`adpet.leakage`": 110,
     "tags.`adpet.leaky`": 110,
     "metrics.`best.val_subject_log_loss`": 210,
     "attributes.`Models`": 120,

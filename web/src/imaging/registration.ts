@@ -1,6 +1,6 @@
 /** Register a scan to the template as `adpet.imaging.registration`, which says why, function by function. */
 
-import type { Level, Registration } from "../model.generated";
+import type { Registration } from "../model.generated";
 import { climb } from "./climbing";
 import { InputError } from "./errors";
 import { gaussianFilter } from "./filters";
@@ -172,7 +172,7 @@ function optimised(
   { scan, seen, template, constants, advance }: Pair,
   around: Mask,
   start: Matrix4,
-  levels: readonly Level[],
+  levels: Registration["rigid_levels"],
   stretches: boolean,
 ): Matrix4 {
   const counts = whollySeen(seen.data, constants);
@@ -186,7 +186,7 @@ function optimised(
 }
 
 /** The points of a level, and the blurred template there. */
-function targetOf(template: Volume, around: Mask, level: Level): Target {
+function targetOf(template: Volume, around: Mask, level: Registration["rigid_levels"][number]): Target {
   const indices = coarseIndices(around, template.shape, level.step, level.every);
   const smooth = blurred(template, level.blur).data;
   return {

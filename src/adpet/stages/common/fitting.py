@@ -97,16 +97,9 @@ def fit(
 ) -> tuple["keras.Model", History]:
     """Train a new network, or continue from `checkpoint`.
 
-    Parameters
-    ----------
-    stop_after : int, optional
-        End after this many epochs, on the schedule of all `epochs`.
-    label : str, optional
-        Name of the progress bar; without one there is no bar.
-    on_epoch : callable
-        Called with each epoch's row and number; the training ends where it returns True.
-    finish : bool
-        False if the epochs' rows are enough.
+    It ends after the epoch `stop_after`, on the schedule of all `epochs`, or where `on_epoch`, called with
+    each epoch's row and number, returns True. Without a `label` there is no progress bar; without `finish`
+    only the epochs' rows are made.
     """
     model = network(params)
     last = stop_after or epochs
@@ -143,18 +136,8 @@ def train_folds(
 ) -> tuple[list[FoldResult], pd.DataFrame]:
     """Train one network a fold, side by side in processes.
 
-    A fold that a killed run has finished in `work` is not trained again.
-
-    Parameters
-    ----------
-    folds : mapping of int to DataFrame
-        A fold's slices; those with another `part` than "train" are predicted.
-
-    Returns
-    -------
-    results : list of dict
-    predictions : DataFrame
-        The predicted slices of all folds with `fold` and `probability`.
+    A fold that a killed run has finished in `work` is not trained again. Of a fold's slices, those with
+    another `part` than "train" are predicted: the second result, with `fold` and `probability`.
     """
     fit_fold = partial(_train_fold, params=params, work=work)
     trained = map_in_processes(fit_fold, list(folds.items()), workers=params.compute.workers)
