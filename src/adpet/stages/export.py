@@ -93,7 +93,7 @@ def _measured(
         header = read_header(Path(scan["path"]))
         matrix = np.eye(4)
         matrix[:3] = np.reshape([scan[column] for column in MATRIX_COLUMNS], (3, 4))
-        uptakes.append(np.nan_to_num(regional_means(volume.data, atlas.labels, labels)))
+        uptakes.append(regional_means(volume.data, atlas.labels, labels))
         no_profile = {"mean": uptakes[-1], "precision": np.zeros((len(labels), len(labels)))}
         rows.append(
             measures(
