@@ -97,19 +97,25 @@ def split_table(split: Mapping[str, Any]) -> Table:
     return Table("Parts of the split", columns, rows)
 
 
+def _how_trained(folds: int, epochs: int, best: int) -> str:
+    if not folds:
+        return f"One network was trained for {plural(epochs, 'epoch')}, and epoch {best} was kept. It has: "
+    return (
+        f"The model is the ensemble of {plural(folds, 'network')}, each trained for "
+        f"{plural(epochs, 'epoch')} without one fold, which it then predicted: these predictions give "
+        f"position weights, calibration and threshold. Epoch {best} was kept (the median). Means over folds: "
+    )
+
+
 def training(documents: Documents) -> list[Block]:
     """Return the section on search and training."""
     final = documents.trained["final"]
     history, best = documents.history, documents.trained["best_epoch"]
-    networks = plural(len(documents.trained["folds"]), "network")
     blocks: list[Block] = [
         *_search(documents.search),
         Heading("Training"),
         Text(
-            f"The model was trained for {plural(len(history), 'epoch')} on all training subjects, and "
-            f"epoch {best} was kept. Before it, {networks} of the same kind were trained, each without "
-            "one fold, which it then predicted: these predictions give position weights, calibration and "
-            "threshold. Means over the folds: "
+            _how_trained(len(documents.trained["folds"]), len(history), best)
             + ", ".join(f"{humanize(name).lower()} {number(value)}" for name, value in final.items())
             + "."
         ),
