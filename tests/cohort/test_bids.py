@@ -29,7 +29,7 @@ def test_scan_gets_its_facts_from_tables_and_sidecars(bids_tree):
     assert scan.file == file
     assert (scan.subject, scan.session, scan.run) == ("01", "a", "2")
     assert (scan.diagnosis, scan.age, scan.sex, scan.site) == ("Dementia", 75.5, "F", "Kuopio")
-    assert (scan.scanner, scan.frame_seconds) == ("Siemens HR+", "300 300.5")
+    assert (scan.scanner, scan.frames["FrameDuration"]) == ("Siemens HR+", [300, 300.5])
 
 
 class TestInheritance:

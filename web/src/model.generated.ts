@@ -80,6 +80,7 @@ export interface StandardSpace {
   smoothing_mm: number;
   reference: string;
   min_similarity: number;
+  frames_minutes: [number, number];
 }
 export interface ModelDocument {
   format: 1;

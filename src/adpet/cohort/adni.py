@@ -6,7 +6,7 @@ Of each scan one processing level is taken, in the order of `cohort.adni_level`.
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -23,7 +23,6 @@ from adpet.cohort.adni_metadata import (
     read_xml_files,
 )
 from adpet.cohort.tables import (
-    FDG,
     SKIPPED,
     UNKNOWN,
     UNUSABLE,
@@ -34,10 +33,10 @@ from adpet.cohort.tables import (
     parse_date,
     parse_sex,
     require_inside,
-    tracer_name,
 )
 from adpet.errors import InputError
 from adpet.imaging.nifti import NIFTI, scan_files
+from adpet.imaging.sidecar import FDG, Statement, read_facts, tracer_name
 
 # ADNI's descriptions of FDG images by our names of their levels, in the default order of preference: the
 # most processed first, as it is the most alike over scanners (8 mm before 6 mm, because every phase of ADNI
@@ -85,14 +84,17 @@ def find_adni(
     acquisitions: dict[tuple[str, str], list[_Image]] = defaultdict(list)
     for image in _wanted_images(root, listing, files, levels, findings):
         acquisitions[image.facts.subject, image.date or image.facts.visit].append(image)
-    chosen = (_best_image(same, root, listing, levels, findings) for same in acquisitions.values())
-    for image, session in _with_sessions(filter(None, chosen)):
+    usable = (_best_images(same, root, listing, levels, findings) for same in acquisitions.values())
+    chosen = {images[0]: images[1:] for images in usable if images}
+    for image, session in _with_sessions(chosen):
         try:
             diagnosis = _diagnosis(image, diagnoses, findings)
         except InputError as error:
             findings.reject(image.path, str(error))
         else:
-            findings.candidates.append(_candidate(image, session, diagnosis))
+            made = _candidate(image, session, diagnosis, root)
+            others = (_candidate(other, session, diagnosis, root) for other in chosen[image])
+            findings.candidates.append(replace(made, others=tuple(others)))
     return findings
 
 
@@ -149,7 +151,7 @@ def shared_folder(files: Sequence[Path]) -> Path | None:
     return None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Image:
     facts: ImageFacts
     files: Sequence[Path]
@@ -183,10 +185,23 @@ def _wanted_images(
         if image.files and image.level and tracer_of(facts) == FDG:
             findings.levels[image.level] += 1
         verdict = _why_unwanted(image, root, listing.source, levels)
-        if verdict is None:
+        if verdict is not None:
+            if image.files:
+                findings.reject(image.path, *verdict)
+        elif _is_fdg(image, root, findings):
             yield image
-        elif image.files:
-            findings.reject(image.path, *verdict)
+
+
+def _is_fdg(image: _Image, root: Path, findings: Findings) -> bool:
+    """True unless name or sidecar contradict the description."""
+    if not image.files:
+        return True
+    found = read_facts(image.path, inside=root)
+    stated = Statement(f"its description '{image.facts.description}'", FDG)
+    counted = Findings()
+    taken = counted.takes(image.path, [*found.statements, stated], uncorrected=found.uncorrected)
+    findings.rejected.extend(counted.rejected)
+    return taken
 
 
 def _why_unwanted(image: _Image, root: Path, source: str, levels: Sequence[str]) -> tuple[str, Kind] | None:
@@ -218,43 +233,51 @@ def _why_unwanted(image: _Image, root: Path, source: str, levels: Sequence[str])
     return next(((reason, kind) for applies, reason, kind in reasons if applies), None)
 
 
-def _best_image(
+def _best_images(
     same: Sequence[_Image], root: Path, listing: Listing, levels: Sequence[str], findings: Findings
-) -> _Image | None:
-    best, *others = sorted(
-        same, key=lambda image: (not image.files, levels.index(image.level), -int(image.facts.number))
-    )
-    number = best.facts.number
-    for other in others:
-        if other.files:
-            findings.reject(other.path, f"another processing level or copy of image I{number}", SKIPPED)
-    if not best.files:
-        findings.reject(
-            root / f"I{number}", f"described in {listing.source}, but not there; download it again"
-        )
-        return None
-    if problem := _problem_with_frames(best):
-        findings.reject(best.path, problem)
-        return None
-    return best
+) -> list[_Image]:
+    """Return the usable images of one acquisition, the preferred first."""
+    ordered = sorted(same, key=lambda image: (levels.index(image.level), -int(image.facts.number)))
+    present = [image for image in ordered if image.files]
+    if not present:
+        reason = f"described in {listing.source}, but not there; download it again"
+        findings.reject(root / f"I{ordered[0].facts.number}", reason)
+    usable = []
+    for image in present:
+        if problem := _problem_with_frames(image):
+            findings.reject(image.path, problem)
+        else:
+            usable.append(image)
+    for other in usable[1:]:
+        reason = f"another processing level or copy of image I{usable[0].facts.number}"
+        findings.reject(other.path, reason, SKIPPED)
+    return usable
 
 
 def _listing(root: Path, table: Path | None) -> Listing:
     if table is not None:
-        return read_collection_table(table)
+        return _with_xml(read_collection_table(table), root)
     found = [path for path in sorted(root.glob("*.csv")) if is_collection_table(path)]
     if len(found) > 1:
         names = ", ".join(path.name for path in found)
         raise InputError(f"{root}: required one collection CSV; received {names}; set cohort.table")
     if found:
         require_inside(found[0], root)
-        return read_collection_table(found[0])
+        return _with_xml(read_collection_table(found[0]), root)
     listing = read_xml_files(root)
     if not listing.images and not listing.problems:
         raise InputError(
             f"{root}: required ADNI's collection CSV (with {', '.join(REQUIRED)}) in it, or its XML files; "
             "received neither; download the CSV from the archive's collection page, or set cohort.table"
         )
+    return listing
+
+
+def _with_xml(listing: Listing, root: Path) -> Listing:
+    """Add the XML files' tracers to a table's images."""
+    for number, facts in read_xml_files(root).images.items():
+        if number in listing.images and tracer_of(facts) != UNKNOWN:
+            listing.images[number] = replace(listing.images[number], tracer=tracer_of(facts))
     return listing
 
 
@@ -292,7 +315,7 @@ def _diagnosis(image: _Image, diagnoses: VisitDiagnoses | None, findings: Findin
     return diagnoses.at(facts.subject, visit=facts.visit, day=image.date)
 
 
-def _candidate(image: _Image, session: str, diagnosis: str) -> Candidate:
+def _candidate(image: _Image, session: str, diagnosis: str, root: Path) -> Candidate:
     return Candidate(
         file=image.path,
         subject=image.facts.subject,
@@ -303,6 +326,7 @@ def _candidate(image: _Image, session: str, diagnosis: str) -> Candidate:
         site=image.facts.subject[:3],
         level=image.level,
         date=image.date,
+        frames=read_facts(image.path, inside=root).metadata,
     )
 
 

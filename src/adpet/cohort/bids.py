@@ -4,17 +4,17 @@ pathlib does it: pybids takes seconds to start and indexes files that are not ne
 Metadata are inherited from the top down: of two ``*_pet.json`` the one nearer to the scan wins.
 """
 
-import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from adpet.cohort.tables import (
-    FDG,
     SKIPPED,
-    UNKNOWN,
     Candidate,
     Findings,
     Table,
@@ -26,21 +26,37 @@ from adpet.cohort.tables import (
     read_table,
     require_columns,
     require_inside,
-    tracer_name,
 )
 from adpet.errors import InputError
+from adpet.imaging.nifti import natural_key
+from adpet.imaging.sidecar import (
+    Facts,
+    entities_of,
+    facts_of,
+    is_uncorrected,
+    read_object,
+    sidecar_paths,
+    sidecars_in,
+    tracers_in,
+)
 
 PARTICIPANTS = "participants.tsv"
 
-Entities = dict[str, str]
+# Entities that tell versions of one scan apart, and how labels of parts of the body begin.
+VERSION: Final = ("rec", "acq", "chunk", "desc", "proc", "res")
+BRAIN: Final = ("brain", "head", "neuro", "cereb")
+BODY: Final = (
+    *("body", "wb", "wholebody", "torso", "trunk", "thorax", "chest", "abdom", "pelvi", "legs", "lung"),
+    *("heart", "cardi", "liver", "neck", "spine"),
+)
 
 
-def find_bids(root: Path, *, diagnosis_column: str) -> Findings:
+def find_bids(root: Path, *, diagnosis_column: str, reconstruction: Sequence[str] = ("*",)) -> Findings:
     """List the PET scans of a BIDS dataset.
 
-    A scan is FDG by its TracerName, else by its ``trc-`` entity. Of several reconstructions of one session
-    and run the first by name is used. `diagnosis_column` is one of ``participants.tsv``, or of
-    ``sub-*_sessions.tsv``, which wins.
+    Its name, its sidecar and those it inherits tell the tracer. Of several versions of one session and run
+    the first by `reconstruction` is used, see `_rank`. `diagnosis_column` is one of ``participants.tsv``, or
+    of ``sub-*_sessions.tsv``, which wins.
     """
     require_inside(root / PARTICIPANTS, root)
     participants = read_table(root / PARTICIPANTS)
@@ -48,25 +64,18 @@ def find_bids(root: Path, *, diagnosis_column: str) -> Findings:
     people = _by_label(participants, "participantid", prefix="sub-")
     key = column_key(diagnosis_column)
     has_diagnoses = participants.has(diagnosis_column)
-    sidecars = cache(_sidecars)
     findings = Findings()
-    taken: dict[tuple[str, ...], Path] = {}
-    for file in _pet_files(root):
+    for scan, versions in _versions(root, reconstruction, findings).items():
+        (file, _), *others = versions
+        for other, _ in others:
+            findings.reject(other, f"another version of {file.name} of the same session", SKIPPED)
         try:
-            entities = _entities(file.name)
-            metadata = _metadata(file, entities, root, sidecars)
-            if not _is_fdg(file, entities, metadata, findings):
-                continue
-            scan = tuple(entities.get(name, "") for name in ("sub", "ses", "run"))
-            first = taken.setdefault(scan, file)
-            if first != file:
-                findings.reject(file, f"another version of {first.name} of the same session", SKIPPED)
-                continue
-            visits = _sessions(file, root) if "ses" in entities else {}
+            visits = _sessions(file, root) if scan[1] else {}
             has_diagnoses |= any(key in row for row in visits.values())
             findings.diagnoses[scan[0]] = {plain(row.get(key, "")) for row in visits.values()} - {""}
             rows = visits.get(scan[1], {}), people.get(scan[0], {})
-            findings.candidates.append(_candidate(file, scan, rows, metadata, key))
+            first, *rest = (_candidate(*version, scan, rows, key) for version in versions)
+            findings.candidates.append(replace(first, others=tuple(rest)))
         except InputError as error:
             findings.reject(file, str(error))
     if not has_diagnoses:
@@ -74,24 +83,76 @@ def find_bids(root: Path, *, diagnosis_column: str) -> Findings:
     return findings
 
 
-def _is_fdg(file: Path, entities: Entities, metadata: Mapping[str, Any], findings: Findings) -> bool:
-    tracer = tracer_name(str(metadata.get("TracerName", ""))) or tracer_name(entities.get("trc", ""))
-    findings.tracers[tracer or UNKNOWN] += 1
-    if not tracer:
-        raise InputError("its tracer is not given; add TracerName to its .json or to pet.json at the root")
-    if tracer != FDG:
-        findings.reject(file, f"tracer {tracer} is not FDG", SKIPPED)
-    return tracer == FDG
+def _versions(
+    root: Path, reconstruction: Sequence[str], findings: Findings
+) -> dict[tuple[str, ...], list[tuple[Path, Facts]]]:
+    """Return each scan's FDG files, the preferred first."""
+    listed = cache(sidecars_in)
+    ranked: dict[tuple[str, ...], list[tuple[Any, Path, Facts]]] = defaultdict(list)
+    for file in _pet_files(root):
+        try:
+            entities = entities_of(file.name)
+            facts = _facts(file, entities, root, listed)
+            hint = "add TracerName to its own .json, or trc-18FFDG to its name"
+            if findings.takes(file, facts.statements, hint=hint):
+                findings.levels.update(filter(None, [level_of(file.name)]))
+                rank = _rank(file, facts, reconstruction)
+                ranked[tuple(entities.get(name, "") for name in ("sub", "ses", "run"))].append(
+                    (rank, file, facts)
+                )
+        except _UnwantedError as error:
+            findings.reject(file, str(error), SKIPPED)
+        except InputError as error:
+            findings.reject(file, str(error))
+    return {
+        scan: [one[1:] for one in sorted(found, key=lambda one: one[0])] for scan, found in ranked.items()
+    }
+
+
+class _UnwantedError(InputError):
+    """A version that `cohort.reconstruction` leaves out."""
+
+
+def _rank(file: Path, facts: Facts, patterns: Sequence[str]) -> tuple[Any, ...]:
+    """Return a version's rank; refuse one that no pattern takes.
+
+    First the order of the patterns, then brain before whole before body, corrected for attenuation before
+    not known, and names. A version that was not corrected is taken only by a pattern that names it.
+    """
+    version = level_of(file.name)
+    parts = [part.partition("-") for part in version.split("_")]
+    labels = [label.casefold() for *_, label in parts]
+    names = {version.casefold(), *version.casefold().split("_"), *labels}
+    matching = [
+        index
+        for index, pattern in enumerate(patterns)
+        if any(fnmatchcase(name, pattern.casefold()) for name in names)
+        and (not facts.uncorrected or is_uncorrected(pattern.rpartition("-")[2]))
+    ]
+    if not matching and facts.uncorrected:
+        raise _UnwantedError(f"not corrected for attenuation, says {facts.uncorrected}")
+    if not matching:
+        raise _UnwantedError(f"version {version or 'without a label'} is not in cohort.reconstruction")
+    body, brain, corrected = (any(one.startswith(words) for one in labels) for words in (BODY, BRAIN, "ac"))
+    known = corrected or bool(facts.metadata.get("AttenuationCorrection"))
+    return matching[0], body, not brain, not known, natural_key(file.name), file.name
+
+
+def level_of(name: str) -> str:
+    """Return ``rec-acstat_chunk-brain``, what tells versions of a scan apart."""
+    entities = entities_of(name)
+    pairs = ((key, entities[key]) for key in VERSION if key in entities)
+    return "_".join(f"{key}-{label}" for key, label in pairs if not list(tracers_in(f"{key}-{label}")))
 
 
 def _candidate(
     file: Path,
+    facts: Facts,
     scan: tuple[str, ...],
     rows: tuple[Mapping[str, str], ...],
-    metadata: Mapping[str, Any],
     diagnosis_key: str,
 ) -> Candidate:
-    subject, session, run = scan
+    (subject, session, run), metadata = scan, facts.metadata
     if not rows[1]:
         raise InputError(f"sub-{subject} is not in {PARTICIPANTS}; add a row for it")
 
@@ -111,31 +172,26 @@ def _candidate(
         sex=parse_sex(fact("sex")),
         site=fact("site"),
         scanner=model if named else f"{maker} {model}".strip(),
-        frame_seconds=_frame_seconds(metadata.get("FrameDuration")),
+        level=level_of(file.name),
+        frames=metadata,
         date=parse_date(rows[0].get("acqtime", "")),
     )
 
 
-def _metadata(
-    file: Path, entities: Entities, root: Path, sidecars: Callable[[Path], list[tuple[Path, Entities]]]
-) -> dict[str, Any]:
+def _facts(
+    file: Path,
+    entities: Mapping[str, str],
+    root: Path,
+    listed: Callable[[Path], list[tuple[Path, dict[str, str]]]],
+) -> Facts:
     folders = dict(folder.split("-", 1) for folder in file.relative_to(root).parts[:-2])
     if {name: entities[name] for name in ("sub", "ses") if name in entities} != folders:
         raise InputError("its name and its folders give different subjects or sessions; rename it")
-    metadata: dict[str, Any] = {}
-    for folder in reversed(file.parents):
-        if folder.is_relative_to(root):
-            for path, keys in sidecars(folder):
-                if keys.items() <= entities.items():
-                    require_inside(path, root)
-                    metadata.update(_read_object(path))
-    return metadata
-
-
-def _sidecars(folder: Path) -> list[tuple[Path, Entities]]:
-    """Return the sidecars of a folder, most specific last."""
-    paths = sorted({*folder.glob("*_pet.json"), *folder.glob("pet.json")})
-    return sorted(((path, _entities(path.name)) for path in paths), key=lambda pair: len(pair[1]))
+    sidecars = []
+    for path in sidecar_paths(file, root, listed):
+        require_inside(path, root)
+        sidecars.append((path.name, read_object(path)))
+    return facts_of([file.name], sidecars)
 
 
 def _sessions(file: Path, root: Path) -> dict[str, dict[str, str]]:
@@ -156,22 +212,6 @@ def _pet_files(root: Path) -> Iterator[Path]:
         )
 
 
-def _entities(name: str) -> Entities:
-    """Return ``{"sub": "01", "trc": "18FFDG"}`` of ``sub-01_trc-18FFDG_pet.nii.gz``."""
-    parts = name.split(".", maxsplit=1)[0].split("_")[:-1]
-    return dict(part.split("-", 1) for part in parts if "-" in part)
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path.name} is not JSON ({error}); mend it") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path.name} holds no names and values; mend it")
-    return content
-
-
 def _by_label(table: Table, key: str, *, prefix: str) -> dict[str, dict[str, str]]:
     rows: dict[str, dict[str, str]] = {}
     for row in table.rows:
@@ -180,8 +220,3 @@ def _by_label(table: Table, key: str, *, prefix: str) -> dict[str, dict[str, str
             raise InputError(f"{table.path}: required one row for each label; received {prefix}{label} twice")
         rows[label] = row
     return rows
-
-
-def _frame_seconds(durations: Any) -> str:
-    listed = durations if isinstance(durations, list) else [] if durations is None else [durations]
-    return " ".join(f"{value:.10g}" if isinstance(value, int | float) else str(value) for value in listed)

@@ -29,6 +29,8 @@ def run(params: Params) -> None:
         diagnosis=cohort.diagnosis,
         diagnosis_table=_table_inside(raw, "diagnosis_table", cohort.diagnosis_table),
         adni_level=cohort.adni_level,
+        reconstruction=cohort.reconstruction,
+        frames_minutes=cohort.frames_minutes,
         workers=params.compute.workers,
         notes=paths.INGEST_NOTES,
         progress=partial(progress, label="ingest", unit="file"),
