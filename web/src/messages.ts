@@ -1,6 +1,6 @@
 /** What the page asks of the worker, and what the worker reports; reports of one scan carry its number. */
 
-import type { CheckRow, Interpretation, RegionRow, Volume } from "./imaging";
+import type { CheckRow, Interpretation, RegionRow, Sidecar, Volume } from "./imaging";
 
 export interface SliceAnswer {
   /** MNI y in mm. */
@@ -29,6 +29,7 @@ export interface Request {
   scan: number;
   name: string;
   bytes: ArrayBuffer;
+  sidecar?: Sidecar;
 }
 
 export type Step = "model" | "reading" | "aligning" | "scoring";

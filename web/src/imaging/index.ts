@@ -9,6 +9,7 @@ export { type CheckRow, qualityChecks, refusal } from "./quality";
 export { readNifti } from "./reading";
 export { type RegionRow, regionTable } from "./regions";
 export { resample, sample } from "./sampling";
+export { requireFdg, type Sidecar, usedSeconds } from "./sidecar";
 export { normalize } from "./normalization";
 export { eachAxis, largest, type Vector, type Volume } from "./volume";
 export { fixed, general, percent, rounded } from "./wording";

@@ -2,7 +2,7 @@
 
 import * as imaging from "../imaging";
 import { eachAxis, fixed, largest, percent, rounded, type Model, type Volume } from "../imaging";
-import type { Finding, Scored, Step } from "../messages";
+import type { Finding, Request, Scored, Step } from "../messages";
 import type { ModelDocument } from "../model.generated";
 import type { Network } from "./network";
 
@@ -14,7 +14,7 @@ const PROBABILITY_DECIMALS = 6;
 
 /** Answer for one scan, and report on the way, until a later scan makes this one stale. */
 export async function answerFor(
-  name: string,
+  { name, sidecar }: Pick<Request, "name" | "sidecar">,
   bytes: Uint8Array,
   { model, network }: { model: Model; network: Network },
   send: Send,
@@ -23,7 +23,10 @@ export async function answerFor(
   const step = (which: Step, done: number) => send({ kind: "progress", step: which, done });
   const copied = (volume: Volume): Volume => ({ ...volume, data: volume.data.slice() });
   step("reading", 0);
-  const scan = imaging.readNifti(bytes, name);
+  imaging.requireFdg(name, sidecar);
+  const minutes = model.constants.standard.frames_minutes ?? [30, 60];
+  const about = sidecar ?? { name: "", content: {} };
+  const scan = imaging.readNifti(bytes, name, (frames) => imaging.usedSeconds(name, about, frames, minutes));
   const original = copied(thinned(scan));
   send({ kind: "original", picture: original }, [original.data.buffer as ArrayBuffer]);
   step("aligning", 0);

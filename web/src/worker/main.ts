@@ -16,13 +16,13 @@ scope.onmessage = (event: MessageEvent<Request>) => {
   void answer(event.data);
 };
 
-async function answer({ scan, name, bytes }: Request): Promise<void> {
+async function answer({ scan, name, bytes, ...about }: Request): Promise<void> {
   const send = (finding: Finding, transfer: Transferable[] = []) =>
     scope.postMessage({ ...finding, scan }, transfer);
   try {
     send({ kind: "progress", step: "model", done: 0 });
     opened ??= open();
-    await answerFor(name, new Uint8Array(bytes), await opened, send, () => latest !== scan);
+    await answerFor({ name, ...about }, new Uint8Array(bytes), await opened, send, () => latest !== scan);
   } catch (error) {
     send({ kind: "refused", sentence: sentenceOf(error, name) });
   }
