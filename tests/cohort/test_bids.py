@@ -126,7 +126,7 @@ class TestTracer:
 
 
 class TestVersions:
-    def used(self, tree, versions, patterns=("*",)):
+    def used(self, tree, versions, patterns=()):
         """Return the versions in the order of preference, and the reasons of those left out."""
         tree.person("01", "CN")
         for version, own in versions.items():

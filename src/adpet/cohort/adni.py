@@ -4,7 +4,7 @@ Of each scan one processing level is taken, in the order of `cohort.adni_level`.
 """
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,7 +36,7 @@ from adpet.cohort.tables import (
 )
 from adpet.errors import InputError
 from adpet.imaging.nifti import NIFTI, scan_files
-from adpet.imaging.sidecar import FDG, Statement, read_facts, tracer_name
+from adpet.imaging.sidecar import FDG, read_facts, tracer_name
 
 # ADNI's descriptions of FDG images by our names of their levels, in the default order of preference: the
 # most processed first, as it is the most alike over scanners (8 mm before 6 mm, because every phase of ADNI
@@ -197,11 +197,10 @@ def _is_fdg(image: _Image, root: Path, findings: Findings) -> bool:
     if not image.files:
         return True
     found = read_facts(image.path, inside=root)
-    stated = Statement(f"its description '{image.facts.description}'", FDG)
-    counted = Findings()
-    taken = counted.takes(image.path, [*found.statements, stated], uncorrected=found.uncorrected)
-    findings.rejected.extend(counted.rejected)
-    return taken
+    stated = [*found.statements, (f"its description '{image.facts.description}'", FDG)]
+    # Its files are counted by tracer already.
+    counted = replace(findings, tracers=Counter())
+    return counted.takes(image.path, stated, uncorrected=found.uncorrected)
 
 
 def _why_unwanted(image: _Image, root: Path, source: str, levels: Sequence[str]) -> tuple[str, Kind] | None:

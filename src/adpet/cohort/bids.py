@@ -51,7 +51,7 @@ BODY: Final = (
 )
 
 
-def find_bids(root: Path, *, diagnosis_column: str, reconstruction: Sequence[str] = ("*",)) -> Findings:
+def find_bids(root: Path, *, diagnosis_column: str, reconstruction: Sequence[str] = ()) -> Findings:
     """List the PET scans of a BIDS dataset.
 
     Its name, its sidecar and those it inherits tell the tracer. Of several versions of one session and run
@@ -94,14 +94,15 @@ def _versions(
             entities = entities_of(file.name)
             facts = _facts(file, entities, root, listed)
             hint = "add TracerName to its own .json, or trc-18FFDG to its name"
-            if findings.takes(file, facts.statements, hint=hint):
-                findings.levels.update(filter(None, [level_of(file.name)]))
-                rank = _rank(file, facts, reconstruction)
-                ranked[tuple(entities.get(name, "") for name in ("sub", "ses", "run"))].append(
-                    (rank, file, facts)
-                )
-        except _UnwantedError as error:
-            findings.reject(file, str(error), SKIPPED)
+            if not findings.takes(file, facts.statements, hint=hint):
+                continue
+            findings.levels.update(filter(None, [level_of(file.name)]))
+            rank = _rank(file, facts, reconstruction)
+            if isinstance(rank, str):
+                findings.reject(file, rank, SKIPPED)
+            else:
+                scan = tuple(entities.get(name, "") for name in ("sub", "ses", "run"))
+                ranked[scan].append((rank, file, facts))
         except InputError as error:
             findings.reject(file, str(error))
     return {
@@ -109,12 +110,8 @@ def _versions(
     }
 
 
-class _UnwantedError(InputError):
-    """A version that `cohort.reconstruction` leaves out."""
-
-
-def _rank(file: Path, facts: Facts, patterns: Sequence[str]) -> tuple[Any, ...]:
-    """Return a version's rank; refuse one that no pattern takes.
+def _rank(file: Path, facts: Facts, patterns: Sequence[str]) -> tuple[Any, ...] | str:
+    """Return a version's rank, or why it is not used.
 
     First the order of the patterns, then brain before whole before body, corrected for attenuation before
     not known, and names. A version that was not corrected is taken only by a pattern that names it.
@@ -125,14 +122,14 @@ def _rank(file: Path, facts: Facts, patterns: Sequence[str]) -> tuple[Any, ...]:
     names = {version.casefold(), *version.casefold().split("_"), *labels}
     matching = [
         index
-        for index, pattern in enumerate(patterns)
+        for index, pattern in enumerate(patterns or ["*"])
         if any(fnmatchcase(name, pattern.casefold()) for name in names)
         and (not facts.uncorrected or is_uncorrected(pattern.rpartition("-")[2]))
     ]
     if not matching and facts.uncorrected:
-        raise _UnwantedError(f"not corrected for attenuation, says {facts.uncorrected}")
+        return f"not corrected for attenuation, says {facts.uncorrected}"
     if not matching:
-        raise _UnwantedError(f"version {version or 'without a label'} is not in cohort.reconstruction")
+        return f"version {version or 'without a label'} is not in cohort.reconstruction"
     body, brain, corrected = (any(one.startswith(words) for one in labels) for words in (BODY, BRAIN, "ac"))
     known = corrected or bool(facts.metadata.get("AttenuationCorrection"))
     return matching[0], body, not brain, not known, natural_key(file.name), file.name

@@ -17,7 +17,7 @@ from adpet.cohort.tables import (
     require_columns,
     require_inside,
 )
-from adpet.imaging.sidecar import Statement, read_facts, tracer_name
+from adpet.imaging.sidecar import read_facts, tracer_name
 
 TABLE = "scans.csv"
 REQUIRED = ("path", "subject", "session", "diagnosis")
@@ -43,9 +43,9 @@ def find_folder(root: Path, *, table: Path | None = None) -> Findings:
             findings.reject(file, f"no subject in {listing.path.name}; fill it in")
             continue
         facts = read_facts(file, inside=root)
-        stated = Statement(f"column {column}", tracer_name(row.get(column, "")))
-        statements = [*facts.statements, *([stated] if stated.tracer else [])]
-        if findings.takes(file, statements, hint=hint, uncorrected=facts.uncorrected):
+        tracer = tracer_name(row.get(column, ""))
+        stated = [*facts.statements, *([(f"column {column}", tracer)] if tracer else [])]
+        if findings.takes(file, stated, hint=hint, uncorrected=facts.uncorrected):
             findings.candidates.append(
                 Candidate(
                     file=file,

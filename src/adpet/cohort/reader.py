@@ -66,7 +66,7 @@ def read_collection(
     diagnosis: Policy = "visit",
     diagnosis_table: Path | None = None,
     adni_level: Sequence[str] = tuple(LEVELS),
-    reconstruction: Sequence[str] = ("*",),
+    reconstruction: Sequence[str] = (),
     frames_minutes: Sequence[float] = FRAMES_MINUTES,
     workers: int = 1,
     notes: Path | None = None,

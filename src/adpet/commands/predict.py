@@ -175,7 +175,9 @@ def _attempt(scan: ScanPath, model: ExportedModel, options: Options) -> dict[str
 
 def _answered(scan: ScanPath, model: ExportedModel, options: Options) -> dict[str, Any]:
     header = read_header(scan.path)
-    seconds = frame_seconds(scan.path, header.n_frames, minutes=model.frames_minutes)
+    seconds = frame_seconds(
+        scan.path, header.n_frames, minutes=model.document["standard"].get("frames_minutes")
+    )
     volume = read_volume(scan.path, frame_seconds=seconds, steady=True)
     found = answer(
         volume,

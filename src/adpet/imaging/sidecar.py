@@ -7,12 +7,12 @@ import json
 import math
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import chain, pairwise
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from adpet.errors import InputError
 from adpet.imaging.nifti import scan_files
@@ -53,12 +53,8 @@ _WHO: Final = ("sub", "ses", "run", "space")
 _HOW: Final = ("rec", "acq", "desc", "proc")
 
 
-@dataclass(frozen=True)
-class Statement:
-    """Tracer that a source states: ``FDG``, or another as given."""
-
-    source: str
-    tracer: str
+# A source, and the tracer that it states: `FDG`, or another as given.
+Statement: TypeAlias = tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -88,17 +84,16 @@ def weigh(statements: Sequence[Statement]) -> tuple[str, str]:
     """Return the weightiest tracer, and a contradiction or ``""``."""
     if not statements:
         return "", ""
-    first = statements[0]
-    other = next((one for one in statements if (one.tracer == FDG) != (first.tracer == FDG)), None)
-    clash = other and f"{first.source} says {first.tracer}, but {other.source} {other.tracer}"
-    return first.tracer, clash or ""
+    source, tracer = statements[0]
+    other = next((one for one in statements if (one[1] == FDG) != (tracer == FDG)), None)
+    return tracer, f"{source} says {tracer}, but {other[0]} {other[1]}" if other else ""
 
 
 def require_fdg(facts: Facts) -> None:
     """Refuse what name or sidecar call another tracer, or uncorrected."""
     tracer, clash = weigh(facts.statements)
     if clash or tracer not in {"", FDG}:
-        said = clash or f"{facts.statements[0].source} says {tracer}"
+        said = clash or f"{facts.statements[0][0]} says {tracer}"
         raise InputError(f"required FDG; {said}; correct what is wrong, or give a scan of FDG")
     if facts.uncorrected:
         raise InputError(
@@ -108,7 +103,7 @@ def require_fdg(facts: Facts) -> None:
 
 def facts_of(names: Sequence[str], sidecars: Sequence[tuple[str, Mapping[str, Any]]]) -> Facts:
     """Return what names and sidecars, nearest first, say."""
-    stated = [Statement("its name", tracer) for name in names for tracer in tracers_in(name)]
+    stated = [("its name", tracer) for name in names for tracer in tracers_in(name)]
     stated += next(filter(None, (list(_stated(source, content)) for source, content in sidecars)), [])
     metadata = {key: value for _, content in reversed(sidecars) for key, value in content.items()}
     named = (f"its name ({word})" for name in names for word in _uncorrected_in(name))
@@ -127,9 +122,9 @@ def read_facts(scan: Path, *, inside: Path | None = None) -> Facts:
         files = scan_files(scan)
     except OSError:
         files = [scan]
-    found = [[*_readable(dict.fromkeys(_paths(file)), inside)] for file in files]
+    found = [[*_sidecars(file, inside)] for file in files]
     facts = facts_of(
-        [scan.name, *(file.name for file in files if scan.is_dir())], [pair for own in found for pair in own]
+        list(dict.fromkeys([scan.name, *(file.name for file in files)])), [*chain.from_iterable(found)]
     )
     if len(files) < 2 or not scan.is_dir():
         return facts
@@ -137,14 +132,13 @@ def read_facts(scan: Path, *, inside: Path | None = None) -> Facts:
     for key in ("FrameTimesStart", "FrameDuration"):
         # Each file's sidecar has the time of its own frame, or that of all.
         own = [_numbers(facts_of([], pairs).metadata.get(key)) for pairs in found]
-        times[key] = next(
-            (one for one in (own[0], [*chain.from_iterable(own)]) if len(one) == len(files)), []
-        )
+        either = own[0], [*chain.from_iterable(own)]
+        times[key] = next((one for one in either if len(one) == len(files)), [])
     return replace(facts, metadata={**facts.metadata, **times})
 
 
 def used_seconds(
-    metadata: Mapping[str, Any], n_frames: int, *, minutes: Sequence[float] = FRAMES_MINUTES
+    metadata: Mapping[str, Any], n_frames: int, *, minutes: Sequence[float] | None = None
 ) -> list[float] | None:
     """Return the averaged seconds of each frame, or None.
 
@@ -170,7 +164,8 @@ def used_seconds(
     if not starts:
         return durations
     shift = (scan[0] if scan and starts[0] < scan[0] else 0) - (injection[0] if injection else 0)
-    low, high = (60 * minute for minute in minutes)
+    first, last = minutes or FRAMES_MINUTES
+    low, high = 60 * first, 60 * last
     spans = [(start + shift, start + shift + length) for start, length in zip(starts, durations, strict=True)]
     inside = [
         length if low <= begin and end <= high else max(min(end, high) - max(begin, low), 0.0)
@@ -180,8 +175,8 @@ def used_seconds(
         return inside
     if spans[0][0] < low and injection:
         raise InputError(
-            f"its frames end {spans[-1][1] / 60:.0f} min after injection, before the {minutes[0]:g} to "
-            f"{minutes[1]:g} min of cohort.frames_minutes; give later frames"
+            f"its frames end {spans[-1][1] / 60:.0f} min after injection, before the {first:g} to "
+            f"{last:g} min of cohort.frames_minutes; give later frames"
         )
     return durations
 
@@ -228,15 +223,10 @@ def read_object(path: Path) -> dict[str, Any]:
     return content
 
 
-def _paths(file: Path) -> Iterator[Path]:
-    yield file.with_name(f"{stem_of(file)}.json")
+def _sidecars(file: Path, inside: Path | None) -> Iterator[tuple[str, dict[str, Any]]]:
     subject = next((folder for folder in file.parents if folder.name.startswith("sub-")), None)
-    if subject and file.parent.name == "pet":
-        yield from sidecar_paths(file, subject.parent)
-
-
-def _readable(paths: Iterable[Path], inside: Path | None) -> Iterator[tuple[str, dict[str, Any]]]:
-    for path in paths:
+    inherited = sidecar_paths(file, subject.parent) if subject and file.parent.name == "pet" else ()
+    for path in dict.fromkeys([file.with_name(f"{stem_of(file)}.json"), *inherited]):
         with suppress(InputError, OSError, RuntimeError):
             if inside is None or path.resolve().is_relative_to(inside.resolve()):
                 yield path.name, read_object(path)
@@ -245,11 +235,11 @@ def _readable(paths: Iterable[Path], inside: Path | None) -> Iterator[tuple[str,
 def _stated(source: str, sidecar: Mapping[str, Any]) -> Iterator[Statement]:
     for field in ("TracerName", "Radiopharmaceutical"):
         if tracer := tracer_name(str(sidecar.get(field, ""))):
-            yield Statement(f"{field} of {source}", tracer[:LONGEST])
+            yield f"{field} of {source}", tracer[:LONGEST]
     for field, allowed in (("TracerRadionuclide", FLUORINE_CODES), ("Modality", ("pt", "pet"))):
         value = str(sidecar.get(field, ""))
         if _key(value) not in {*UNSAID, *allowed}:
-            yield Statement(f"{field} of {source}", value[:LONGEST])
+            yield f"{field} of {source}", value[:LONGEST]
 
 
 def tracers_in(name: str) -> Iterator[str]:

@@ -5,7 +5,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +20,6 @@ from adpet.errors import InputError
 from adpet.imaging import registration, slices
 from adpet.imaging.nifti import read_volume
 from adpet.imaging.normalization import Standard
-from adpet.imaging.sidecar import FRAMES_MINUTES
 from adpet.imaging.slices import CoronalGrid
 
 INPUT, CAM, PROBABILITY = "slices", "cam", "probability"
@@ -110,12 +109,6 @@ class ExportedModel:
     def brain_points_mm(self) -> npt.NDArray[np.float64]:
         """World coordinates of the brain's voxels, (n, 3) in mm."""
         return registration.brain_points(self.standard.brain, self.standard.template.affine)
-
-    @property
-    def frames_minutes(self) -> Sequence[float]:
-        """Averaged frames, minutes after injection; default for older exports."""
-        minutes: Sequence[float] = self.document["standard"].get("frames_minutes", FRAMES_MINUTES)
-        return minutes
 
 
 def open_model(folder: Path, *, name: str | None = None, leaky: bool = False) -> ExportedModel:

@@ -21,7 +21,7 @@ import numpy as np
 
 from adpet.errors import InputError
 from adpet.imaging.nifti import CHUNK_BYTES, VolumeHeader, read_header, read_volume
-from adpet.imaging.sidecar import Facts, facts_of, require_fdg, used_seconds
+from adpet.imaging.sidecar import facts_of, require_fdg, used_seconds
 from adpet.inference.exported_model import ExportedModel
 from adpet.inference.predictor import answer
 
@@ -71,11 +71,6 @@ class SentScan:
     name: str = ""
     sidecar: Mapping[str, Any] = field(default_factory=dict)
 
-    @property
-    def facts(self) -> Facts:
-        """What name and sidecar say."""
-        return facts_of([self.name], [("its sidecar", self.sidecar)])
-
 
 def answer_encoded(sent: Any, model: ExportedModel, limits: Limits) -> list[dict[str, Any]]:
     """Answer for scans that were sent.
@@ -106,7 +101,8 @@ def _each(work: Callable[[str], T], places: Mapping[str, Path]) -> dict[str, T]:
 
 def _answered(path: Path, sent: SentScan, model: ExportedModel, name: str) -> dict[str, Any]:
     header = read_header(path, max_voxels=MAX_VOXELS)
-    seconds = used_seconds(sent.facts.metadata, header.n_frames, minutes=model.frames_minutes)
+    minutes = model.document["standard"].get("frames_minutes")
+    seconds = used_seconds(sent.sidecar, header.n_frames, minutes=minutes)
     scan = read_volume(path, frame_seconds=seconds, steady=True, max_voxels=MAX_VOXELS)
     path.unlink()
     return answer(scan, model, name=name, shape=header.shape, affine=header.affine).document
@@ -138,7 +134,7 @@ def _is_scan(sent: Any) -> bool:
 
 
 def _written(sent: SentScan, place: Path, limits: Limits) -> Path:
-    require_fdg(sent.facts)
+    require_fdg(facts_of([sent.name], [("its sidecar", sent.sidecar)]))
     content = _decoded(sent.scan, limits)
     packed = content.startswith(GZIP)
     if packed:

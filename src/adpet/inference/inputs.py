@@ -10,7 +10,7 @@ from typing import Final
 
 from adpet.errors import InputError
 from adpet.imaging.nifti import NIFTI, PAIR, natural_key, scan_files
-from adpet.imaging.sidecar import FRAMES_MINUTES, read_facts, require_fdg, stem_of, used_seconds
+from adpet.imaging.sidecar import read_facts, require_fdg, stem_of, used_seconds
 
 # Maps that `adpet predict` wrote, which are not scans.
 OURS: Final = re.compile(r".*_(space-scan_)?cam\.nii\.gz")
@@ -38,7 +38,7 @@ def scans_at(paths: Iterable[Path], *, frames: bool = False) -> list[ScanPath]:
 
 
 def frame_seconds(
-    path: Path, n_frames: int, *, minutes: Sequence[float] = FRAMES_MINUTES
+    path: Path, n_frames: int, *, minutes: Sequence[float] | None = None
 ) -> Sequence[float] | None:
     """Return the averaged seconds of each frame; refuse another tracer.
 
