@@ -92,8 +92,8 @@ def find_adni(
         except InputError as error:
             findings.reject(image.path, str(error))
         else:
-            made = _candidate(image, session, diagnosis, root)
-            others = (_candidate(other, session, diagnosis, root) for other in chosen[image])
+            made = _candidate(image, session, diagnosis)
+            others = (_candidate(other, session, diagnosis) for other in chosen[image])
             findings.candidates.append(replace(made, others=tuple(others)))
     return findings
 
@@ -188,15 +188,15 @@ def _wanted_images(
         if verdict is not None:
             if image.files:
                 findings.reject(image.path, *verdict)
-        elif _is_fdg(image, root, findings):
+        elif _is_fdg(image, findings):
             yield image
 
 
-def _is_fdg(image: _Image, root: Path, findings: Findings) -> bool:
+def _is_fdg(image: _Image, findings: Findings) -> bool:
     """True unless name or sidecar contradict the description."""
     if not image.files:
         return True
-    found = read_facts(image.path, inside=root)
+    found = read_facts(image.path)
     stated = [*found.statements, (f"its description '{image.facts.description}'", FDG)]
     # Its files are counted by tracer already.
     counted = replace(findings, tracers=Counter())
@@ -314,7 +314,7 @@ def _diagnosis(image: _Image, diagnoses: VisitDiagnoses | None, findings: Findin
     return diagnoses.at(facts.subject, visit=facts.visit, day=image.date)
 
 
-def _candidate(image: _Image, session: str, diagnosis: str, root: Path) -> Candidate:
+def _candidate(image: _Image, session: str, diagnosis: str) -> Candidate:
     return Candidate(
         file=image.path,
         subject=image.facts.subject,
@@ -325,7 +325,7 @@ def _candidate(image: _Image, session: str, diagnosis: str, root: Path) -> Candi
         site=image.facts.subject[:3],
         level=image.level,
         date=image.date,
-        frames=read_facts(image.path, inside=root).metadata,
+        frames=read_facts(image.path).metadata,
     )
 
 

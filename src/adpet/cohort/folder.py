@@ -42,7 +42,7 @@ def find_folder(root: Path, *, table: Path | None = None) -> Findings:
         if not subject:
             findings.reject(file, f"no subject in {listing.path.name}; fill it in")
             continue
-        facts = read_facts(file, inside=root)
+        facts = read_facts(file)
         tracer = tracer_name(row.get(column, ""))
         stated = [*facts.statements, *([(f"column {column}", tracer)] if tracer else [])]
         if findings.takes(file, stated, hint=hint, uncorrected=facts.uncorrected):

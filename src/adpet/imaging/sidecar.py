@@ -113,16 +113,13 @@ def facts_of(names: Sequence[str], sidecars: Sequence[tuple[str, Mapping[str, An
     return Facts(tuple(stated), next(named, next(listed, "")), metadata)
 
 
-def read_facts(scan: Path, *, inside: Path | None = None) -> Facts:
-    """Read the facts of a file or folder.
-
-    A sidecar that is unreadable, or leads out of the folder `inside`, says nothing.
-    """
+def read_facts(scan: Path) -> Facts:
+    """Read the facts of a file or folder, as far as readable."""
     try:
         files = scan_files(scan)
     except OSError:
         files = [scan]
-    found = [[*_sidecars(file, inside)] for file in files]
+    found = [[*_sidecars(file)] for file in files]
     facts = facts_of(
         list(dict.fromkeys([scan.name, *(file.name for file in files)])), [*chain.from_iterable(found)]
     )
@@ -223,13 +220,12 @@ def read_object(path: Path) -> dict[str, Any]:
     return content
 
 
-def _sidecars(file: Path, inside: Path | None) -> Iterator[tuple[str, dict[str, Any]]]:
+def _sidecars(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     subject = next((folder for folder in file.parents if folder.name.startswith("sub-")), None)
     inherited = sidecar_paths(file, subject.parent) if subject and file.parent.name == "pet" else ()
     for path in dict.fromkeys([file.with_name(f"{stem_of(file)}.json"), *inherited]):
-        with suppress(InputError, OSError, RuntimeError):
-            if inside is None or path.resolve().is_relative_to(inside.resolve()):
-                yield path.name, read_object(path)
+        with suppress(InputError):
+            yield path.name, read_object(path)
 
 
 def _stated(source: str, sidecar: Mapping[str, Any]) -> Iterator[Statement]:
@@ -275,7 +271,7 @@ def _numbers(value: Any) -> list[float]:
 
 
 def _matches(names: re.Pattern[str], text: str, marks: Sequence[str]) -> bool:
-    """True if a text without one of `marks` is a name."""
+    """True if a text is a name, marks left out."""
     key = _key(text)
     return any(map(names.fullmatch, (key, *(key.replace(mark, "", 1) for mark in marks))))
 

@@ -65,7 +65,7 @@ VARIABLES: Final = {
 
 @dataclass(frozen=True)
 class SentScan:
-    """NIfTI file in base64, with name and BIDS sidecar if given."""
+    """NIfTI file in base64, perhaps with name and sidecar."""
 
     scan: str
     name: str = ""
