@@ -114,7 +114,7 @@ def facts_of(names: Sequence[str], sidecars: Sequence[tuple[str, Mapping[str, An
 
 
 def read_facts(scan: Path) -> Facts:
-    """Read the facts of a file or folder, as far as readable."""
+    """Read the facts of a scan, as far as readable."""
     try:
         files = scan_files(scan)
     except OSError:
