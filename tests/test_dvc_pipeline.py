@@ -73,6 +73,16 @@ class TestPlaces:
         project.run("dvc", "repro", "slice")
         assert len(list((project.root / "data/processed/slices").iterdir())) >= 4
 
+    def test_experiments_in_temporary_workspaces_run(self, tmp_path):
+        subjects = {"simulation.ad_subjects": 2, "simulation.cn_subjects": 2}
+        project = begin_project(tmp_path / "two words", subjects)
+        change = ("ingest", "-S", "cohort.max_rejected_fraction=0.2")
+        assert "Ran experiment(s)" in project.run("dvc", "exp", "run", "--temp", *change).stdout
+        project.run("dvc", "exp", "run", "--queue", *change[:-1], "cohort.max_rejected_fraction=0.3")
+        project.run("dvc", "exp", "run", "--run-all")
+        shown = project.run("dvc", "exp", "show", "--csv").stdout
+        assert {"0.1", "0.2", "0.3"} <= set(shown.replace("\n", ",").split(","))
+
 
 class TestKilled:
     """``kill -9`` of DVC and the stage in the middle of its work, then ``dvc repro``."""
