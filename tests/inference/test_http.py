@@ -135,11 +135,57 @@ def test_bad_scan_refuses_all_with_the_reason_for_each(sent, model, monkeypatch)
 
 
 @pytest.mark.parametrize(
-    "other", [None, 5, [], [1], {"scan": "x"}, ["x", None], pd.DataFrame({"scan": ["x"]})]
+    "other",
+    [
+        None,
+        5,
+        [],
+        [1],
+        {"scan": "x"},
+        ["x", None],
+        [{"scan": 1}],
+        [{"name": "x"}],
+        [{"scan": "x", "age": "7"}],
+        pd.DataFrame({"scan": ["x"]}),
+    ],
 )
 def test_other_types_are_refused(other, model):
     with pytest.raises(InputError, match="required a NIfTI file in base64, or a list of them"):
         answer_encoded(other, model, Limits())
+
+
+class TestFacts:
+    """Name and sidecar count over HTTP as they do for a file."""
+
+    def test_sidecar_of_fdg_changes_nothing(self, sent, model, known):
+        about = {"name": "sub-01_trc-18FFDG_pet.nii.gz", "sidecar": {"TracerName": "FDG"}}
+        assert answer_encoded([{"scan": sent[0], **about}, sent[1]], model, Limits()) == known[:2]
+
+    @pytest.mark.parametrize(
+        ("about", "reason"),
+        [
+            ({"name": "sub-01_trc-18FAV45_pet.nii"}, "scan 1: required FDG; its name says 18FAV45"),
+            ({"sidecar": {"Radiopharmaceutical": "PiB"}}, "Radiopharmaceutical of its sidecar says PiB"),
+            ({"name": "a_NAC.nii"}, "required an image corrected for attenuation"),
+        ],
+    )
+    def test_other_tracer_is_refused(self, sent, model, about, reason):
+        with pytest.raises(InputError) as refused:
+            answer_encoded([{"scan": sent[0], **about}], model, Limits())
+        assert reason in str(refused.value)
+
+    def test_late_frames_alone_are_answered_for_and_early_ones_without_times_refused(
+        self, small_scans, model, known
+    ):
+        image = nib.load(small_scans[0])
+        data = image.get_fdata(dtype=np.float32)
+        frames = np.stack([data**2 * 0.1, data * 0.5, data], -1)
+        scan = as_text(nib.Nifti1Image(frames, image.affine).to_bytes())
+        times = {"FrameTimesStart": [0, 600, 1800], "FrameDuration": [600, 1200, 1800]}
+        (found,) = answer_encoded([{"scan": scan, "sidecar": times}], model, Limits())
+        assert found["probability_of_ad"] == pytest.approx(known[0]["probability_of_ad"], abs=1e-6)
+        with pytest.raises(InputError, match="uptake grows more than"):
+            answer_encoded(scan, model, Limits())
 
 
 class TestLimits:

@@ -1,6 +1,7 @@
 """One model, one set of scans, four ways to ask: the trained network, its export, over HTTP, in the browser."""
 
 import base64
+import json
 import os
 import sys
 from dataclasses import replace
@@ -12,9 +13,12 @@ import pytest
 import requests
 from servers import answers, free_port, running
 
-from adpet.imaging.nifti import read_volume
+from adpet.errors import InputError
+from adpet.imaging.nifti import read_header, read_volume
+from adpet.imaging.sidecar import stem_of
 from adpet.inference.exported_model import Scores, open_model
-from adpet.inference.predictor import RefusedError, answer
+from adpet.inference.inputs import frame_seconds
+from adpet.inference.predictor import answer
 from adpet.learning.checkpoint import load_model
 from adpet.learning.model import probability_of_ad
 from adpet.learning.saliency import class_activation_maps
@@ -27,10 +31,21 @@ SAME, NEARLY, ALIKE = 1e-5, 0.02, 0.98
 
 
 @pytest.fixture(scope="module")
-def scans(golden, project):
-    """Golden scans that a network may answer for, and two of the project's scans."""
+def scans(golden, project, phantom, tmp_path_factory):
+    """Golden scans that a network may answer for, scans with a sidecar, and two of the project's scans."""
     found = {name: path for name, path in golden.items() if name not in ("white matter", "NIfTI-2")}
     raw = sorted((project / "data/simulated/raw").rglob("*_pet.nii*"))
+    frames = np.stack([0.05 * phantom.data**1.2, 0.6 * phantom.data, phantom.data], -1)
+    times = {"FrameTimesStart": [0, 600, 1800], "FrameDuration": [600, 1200, 1800]}
+    for name, data, sidecar in (
+        ("from injection on", frames, times),
+        ("early, no times", frames, None),
+        ("says AV45", phantom.data, {"TracerName": "AV45"}),
+    ):
+        found[name] = tmp_path_factory.mktemp("told") / "scan.nii"
+        nib.save(nib.Nifti1Image(data, phantom.affine), found[name])
+        if sidecar:
+            found[name].with_suffix(".json").write_text(json.dumps(sidecar))
     return found | {f"of the project, {number}": raw[number] for number in (0, 1)}
 
 
@@ -47,8 +62,9 @@ def by_python(scans, model):
     asked = {}
     for name, path in scans.items():
         try:
-            found = answer(read_volume(path), model, name=path.name)
-        except RefusedError:
+            seconds = frame_seconds(path, read_header(path).n_frames)
+            found = answer(read_volume(path, frame_seconds=seconds, steady=True), model, name=path.name)
+        except InputError:
             asked[name] = None
         else:
             document = found.document
@@ -88,8 +104,14 @@ def by_http(project, scans, tmp_path_factory):
         return {name: posted(f"{address}/invocations", path) for name, path in scans.items()}
 
 
+def sidecar_of(path):
+    return path.with_name(f"{stem_of(path)}.json")
+
+
 def posted(address, path):
     scan = base64.b64encode(path.read_bytes()).decode()
+    if (sidecar := sidecar_of(path)).exists():
+        scan = [{"scan": scan, "name": path.name, "sidecar": json.loads(sidecar.read_text())}]
     reply = requests.post(address, json={"inputs": scan}, timeout=120)
     if reply.status_code == HTTPStatus.BAD_REQUEST:
         return None
@@ -109,7 +131,7 @@ def by_browser(built_page, serve, scans, launch_chromium, tmp_path_factory):
         page.goto(address)
         page.wait_for_selector("body[data-ready]")
         for name, path in scans.items():
-            page.set_input_files("#file", path)
+            page.set_input_files("#file", [one for one in (path, sidecar_of(path)) if one.exists()])
             page.wait_for_selector("body:is([data-state=answered], [data-state=refused])")
             if page.get_attribute("body", "data-state") == "refused":
                 asked[name] = None

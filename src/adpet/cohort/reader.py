@@ -6,14 +6,13 @@ A subject whose diagnosis changes between visits follows a policy: ``visit`` kee
 
 import hashlib
 import json
-import math
 import os
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
@@ -44,6 +43,7 @@ from adpet.cohort.tables import (
 from adpet.errors import InputError
 from adpet.imaging import nifti
 from adpet.imaging.nifti import natural_key, read_header, scan_files
+from adpet.imaging.sidecar import FRAMES_MINUTES, used_seconds
 from adpet.parallel import map_in_processes
 from adpet.storage import atomic_write
 
@@ -77,6 +77,8 @@ def read_collection(
     diagnosis: Policy = "visit",
     diagnosis_table: Path | None = None,
     adni_level: Sequence[str] = tuple(LEVELS),
+    reconstruction: Sequence[str] = (),
+    frames_minutes: Sequence[float] = FRAMES_MINUTES,
     date_order: DateOrder = "auto",
     link_targets: Sequence[str] = (),
     workers: int = 1,
@@ -86,10 +88,11 @@ def read_collection(
     """Read all scans of a collection, and reject unusable files.
 
     Paths under the working directory are given relative to it. `diagnosis_map` gives AD or CN for the
-    collection's words, in any case; other diagnoses are skipped. `link_targets` are folders that links may
-    lead to, as they may into DVC's cache. With `notes`, the file index on disk, the
-    next call reads new and changed files alone. `progress` wraps the iterable of opened scans, and is called
-    with it and ``total=``.
+    collection's words, in any case; other diagnoses are skipped. `reconstruction` orders the versions of a
+    BIDS scan, `frames_minutes` are those after injection that are averaged, `link_targets` folders that links
+    may lead to, as they may into DVC's cache. With `notes`, the file index on disk, the next call reads new
+    and changed files alone. `progress` wraps the iterable of opened scans, and is called with it and
+    ``total=``.
     """
     if not root.is_dir():
         raise InputError(
@@ -107,7 +110,9 @@ def read_collection(
             root, table=table, diagnosis_table=diagnosis_table, levels=adni_level, **options
         )
     elif detected == "bids":
-        found = bids.find_bids(root, diagnosis_column=diagnosis_column, **options)
+        found = bids.find_bids(
+            root, diagnosis_column=diagnosis_column, reconstruction=reconstruction, **options
+        )
     else:
         found = folder.find_folder(root, table=table, **options)
     if not found.candidates and not found.rejected:
@@ -117,17 +122,14 @@ def read_collection(
     found, spellings = unify_subjects(found)
     settled = apply_policy(found, policy=diagnosis, diagnosis_map=diagnosis_map)
     to_open = _without_repeats(_with_diagnoses(settled, diagnosis_map, found), found)
-    rows = []
-    outcomes = _index_inside(to_open, root, link_targets, workers=workers, notes=notes)
-    for candidate, entry in zip(to_open, progress(outcomes, total=len(to_open)), strict=True):
-        problem = entry.problem or _problem_with_durations(candidate.frame_seconds, entry.n_frames)
-        if problem:
-            found.reject(candidate.file, problem)
-        else:
-            rows.append(_scan_row(candidate, entry))
+    index = partial(_index_inside, root=root, link_targets=link_targets)
+    opened = zip(
+        to_open, progress(index(to_open, workers=workers, notes=notes), total=len(to_open)), strict=True
+    )
+    rows = [_row_or_next(candidate, entry, index, frames_minutes, found) for candidate, entry in opened]
     collection = set_aside_conflicts(
         Collection(
-            scans_table(rows),
+            scans_table([row for row in rows if row]),
             rejected_table([_rejected_row(rejection) for rejection in found.rejected]),
             tracers=dict(found.tracers),
             levels=dict(found.levels),
@@ -318,11 +320,11 @@ def _without_repeats(candidates: Iterable[Candidate], found: Findings) -> list[C
 
 def _index_inside(
     candidates: Sequence[Candidate],
+    *,
     root: Path,
     link_targets: Sequence[str],
-    *,
-    workers: int,
-    notes: Path | None,
+    workers: int = 1,
+    notes: Path | None = None,
 ) -> Iterator[FileEntry]:
     problems = [_problem_with_place(candidate.file, root, link_targets) for candidate in candidates]
     inside = [candidate.file for candidate, problem in zip(candidates, problems, strict=True) if not problem]
@@ -346,19 +348,34 @@ def _problem_with_place(file: Path, root: Path, link_targets: Sequence[str]) -> 
     return ""
 
 
-def _problem_with_durations(durations: str, n_frames: int) -> str:
-    values = durations.split()
-    if n_frames == 1 or not values:
-        return ""
+def _row_or_next(
+    candidate: Candidate,
+    entry: FileEntry,
+    index: Callable[[Sequence[Candidate]], Iterator[FileEntry]],
+    minutes: Sequence[float],
+    found: Findings,
+) -> dict[str, str | float] | None:
+    """Return the row of the first intact version, or None."""
     try:
-        if len(values) == n_frames and all(0 < float(value) < math.inf for value in values):
-            return ""
-    except ValueError:
-        pass
-    return f"required FrameDuration in s for {n_frames} frames; received '{durations}'; mend it"
+        return _scan_row(candidate, entry, minutes)
+    except InputError as error:
+        if not candidate.others:
+            found.reject(candidate.file, str(error))
+            return None
+        following, *others = candidate.others
+        reason = f"{error}; the next version is used, {following.file.name}"
+    found.reject(candidate.file, reason, SKIPPED)
+    found.rejected[:] = [one for one in found.rejected if one.file != following.file]
+    about = {name: getattr(candidate, name) for name in ("subject", "diagnosis")}
+    following = replace(following, **about, others=tuple(others))
+    (entry,) = index([following])
+    return _row_or_next(following, entry, index, minutes, found)
 
 
-def _scan_row(candidate: Candidate, entry: FileEntry) -> dict[str, str | float]:
+def _scan_row(candidate: Candidate, entry: FileEntry, minutes: Sequence[float]) -> dict[str, str | float]:
+    if entry.problem:
+        raise InputError(entry.problem)
+    seconds = used_seconds(candidate.frames, entry.n_frames, minutes=minutes) or []
     return {
         "scan": candidate.key,
         "subject": candidate.subject,
@@ -370,7 +387,7 @@ def _scan_row(candidate: Candidate, entry: FileEntry) -> dict[str, str | float]:
         "scanner": candidate.scanner,
         "level": candidate.level,
         "path": _shown(candidate.file),
-        "frame_seconds": candidate.frame_seconds if entry.n_frames > 1 else "",
+        "frame_seconds": " ".join(f"{value:.10g}" for value in seconds),
         "content": entry.sha256,
     }
 

@@ -188,7 +188,10 @@ def _attempt(scan: ScanPath, model: ExportedModel, options: Options) -> dict[str
 
 def _answered(scan: ScanPath, model: ExportedModel, options: Options) -> dict[str, Any]:
     header = read_header(scan.path)
-    volume = read_volume(scan.path, frame_seconds=frame_seconds(scan.path, header.n_frames))
+    seconds = frame_seconds(
+        scan.path, header.n_frames, minutes=model.document["standard"].get("frames_minutes")
+    )
+    volume = read_volume(scan.path, frame_seconds=seconds, steady=True)
     found = answer(
         volume,
         model,

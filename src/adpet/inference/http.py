@@ -12,7 +12,7 @@ import os
 import tempfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import BoundedSemaphore
 from typing import Any, Final, TypeVar
@@ -21,6 +21,7 @@ import numpy as np
 
 from adpet.errors import InputError
 from adpet.imaging.nifti import CHUNK_BYTES, Volume, VolumeHeader, read_header, read_volume, write_volume
+from adpet.imaging.sidecar import facts_of, require_fdg, used_seconds
 from adpet.inference.exported_model import ExportedModel
 from adpet.inference.predictor import answer, require_age
 
@@ -62,23 +63,36 @@ VARIABLES: Final = {
 }
 
 
+@dataclass(frozen=True)
+class SentScan:
+    """NIfTI file in base64, perhaps with name and sidecar."""
+
+    scan: str
+    name: str = ""
+    sidecar: Mapping[str, Any] = field(default_factory=dict)
+
+
 def answer_encoded(
     sent: Any, model: ExportedModel, limits: Limits, *, age: float | None = None, maps: bool = False
 ) -> list[dict[str, Any]]:
     """Answer for scans that were sent.
 
-    These are one or more NIfTI files in base64, gzipped or not; white space does not matter. The answers are
-    as `adpet predict --json` writes them, in order, named "scan 1" and so on. `age` is of the person, if one
-    scan is sent; with `maps`, each answer has both, in MNI space, as NIfTI in base64.
+    These are one or more NIfTI files in base64, gzipped or not; white space does not matter. One of a list
+    may be a mapping of `scan`, `name` and `sidecar` instead, which then count as they do for `adpet
+    predict`. The answers are as `adpet predict --json` writes them, in order, named "scan 1" and so on.
+    `age` is of the person, if one scan is sent; with `maps`, each answer has both, in MNI space, as NIfTI in
+    base64.
     """
-    texts = {f"scan {number}": text for number, text in enumerate(_texts(sent, limits), 1)}
+    scans = {f"scan {number}": scan for number, scan in enumerate(_scans(sent, limits), 1)}
     require_age(age)
-    if age is not None and len(texts) > 1:
-        raise InputError(f"age: required one scan, whose age it is; received {len(texts)}; send each alone")
+    if age is not None and len(scans) > 1:
+        raise InputError(f"age: required one scan, whose age it is; received {len(scans)}; send each alone")
     with _AT_ONCE, tempfile.TemporaryDirectory(prefix="adpet-scans-") as folder:
-        places = {name: Path(folder, name) for name in texts}
-        paths = _each(lambda name: _written(texts[name], places[name], limits), places)
-        found = _each(lambda name: _answered(paths[name], model, name, age=age, maps=maps), places)
+        places = {name: Path(folder, name) for name in scans}
+        paths = _each(lambda name: _written(scans[name], places[name], limits), places)
+        found = _each(
+            lambda name: _answered(paths[name], scans[name], model, name, age=age, maps=maps), places
+        )
         return list(found.values())
 
 
@@ -96,10 +110,12 @@ def _each(work: Callable[[str], T], places: Mapping[str, Path]) -> dict[str, T]:
 
 
 def _answered(
-    path: Path, model: ExportedModel, name: str, *, age: float | None, maps: bool
+    path: Path, sent: SentScan, model: ExportedModel, name: str, *, age: float | None, maps: bool
 ) -> dict[str, Any]:
     header = read_header(path, max_voxels=MAX_VOXELS)
-    scan = read_volume(path, max_voxels=MAX_VOXELS)
+    minutes = model.document["standard"].get("frames_minutes")
+    seconds = used_seconds(sent.sidecar, header.n_frames, minutes=minutes)
+    scan = read_volume(path, frame_seconds=seconds, steady=True, max_voxels=MAX_VOXELS)
     path.unlink()
     found = answer(scan, model, name=name, shape=header.shape, affine=header.affine, age=age)
     if not maps:
@@ -113,9 +129,9 @@ def _encoded(volume: Volume, folder: Path) -> str:
     return base64.b64encode(path.read_bytes()).decode()
 
 
-def _texts(sent: Any, limits: Limits) -> list[str]:
+def _scans(sent: Any, limits: Limits) -> list[SentScan]:
     texts = [sent] if isinstance(sent, str) else sent
-    if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
+    if not isinstance(texts, list) or not texts or not all(map(_is_scan, texts)):
         raise InputError(
             "required a NIfTI file in base64, or a list of them; received "
             f"{'an empty list' if isinstance(sent, list) and not sent else 'something else'}; send "
@@ -126,11 +142,21 @@ def _texts(sent: Any, limits: Limits) -> list[str]:
             f"required {limits.scans} scans at most; received {len(texts)}; send fewer at once, or set "
             f"{VARIABLES['scans']} where the model is served"
         )
-    return texts
+    return [SentScan(text) if isinstance(text, str) else SentScan(**text) for text in texts]
 
 
-def _written(text: str, place: Path, limits: Limits) -> Path:
-    content = _decoded(text, limits)
+def _is_scan(sent: Any) -> bool:
+    kinds = {"scan": str, "name": str, "sidecar": dict}
+    return isinstance(sent, str) or (
+        isinstance(sent, dict)
+        and "scan" in sent
+        and all(isinstance(value, kinds.get(key, ())) for key, value in sent.items())
+    )
+
+
+def _written(sent: SentScan, place: Path, limits: Limits) -> Path:
+    require_fdg(facts_of([sent.name], [("its sidecar", sent.sidecar)]))
+    content = _decoded(sent.scan, limits)
     packed = content.startswith(GZIP)
     if packed:
         _require_unpacked(content, limits)

@@ -1,6 +1,5 @@
 """Scans at a path: file, folder or BIDS-PET tree."""
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -11,8 +10,8 @@ from typing import Final
 
 from adpet.errors import InputError
 from adpet.imaging.nifti import NIFTI, PAIR, natural_key, scan_files
+from adpet.imaging.sidecar import read_facts, require_fdg, stem_of, used_seconds
 
-SUFFIXES: Final = (".nii.gz", ".nii", ".hdr.gz", ".img.gz", ".hdr", ".img")
 # Maps that `adpet predict` wrote, which are not scans; a z-map lies next to its CAM.
 CAM, Z_MAP = "_cam.nii.gz", "_z.nii.gz"
 _BIDS_SCAN: Final = re.compile(r"sub-.*_pet\.nii(\.gz)?")
@@ -38,25 +37,16 @@ def scans_at(paths: Iterable[Path], *, frames: bool = False) -> list[ScanPath]:
     return [ScanPath(file, stem) for file, stem in zip(found, _stems(list(found)), strict=True)]
 
 
-def stem_of(path: Path) -> str:
-    """Return a scan's name without the suffixes of images."""
-    name = path.name.casefold()
-    suffix = next((suffix for suffix in SUFFIXES if name.endswith(suffix)), "")
-    return path.name[: len(path.name) - len(suffix)] or path.name
+def frame_seconds(
+    path: Path, n_frames: int, *, minutes: Sequence[float] | None = None
+) -> Sequence[float] | None:
+    """Return the averaged seconds of each frame; refuse another tracer.
 
-
-def frame_seconds(path: Path, n_frames: int) -> Sequence[float] | None:
-    """Return frame durations in seconds from the BIDS sidecar."""
-    if n_frames == 1 or path.is_dir():
-        return None
-    try:
-        sidecar = json.loads(path.with_name(f"{stem_of(path)}.json").read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError):
-        return None
-    seconds = sidecar.get("FrameDuration") if isinstance(sidecar, dict) else None
-    if not isinstance(seconds, list) or not all(isinstance(value, int | float) for value in seconds):
-        return None
-    return [float(value) for value in seconds]
+    What stands in the name and the BIDS sidecars of the scan decides, see `adpet.imaging.sidecar`.
+    """
+    facts = read_facts(path)
+    require_fdg(facts)
+    return used_seconds(facts.metadata, n_frames, minutes=minutes)
 
 
 def _in_folder(folder: Path) -> list[Path]:

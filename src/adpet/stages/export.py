@@ -267,6 +267,7 @@ def _document(params: Params, standard: Standard) -> dict[str, Any]:
             "shape": list(standard.template.data.shape),
             "affine": standard.template.affine.tolist(),
             **params.normalize.model_dump(include={"align", "smoothing_mm", "reference", "min_similarity"}),
+            "frames_minutes": list(params.cohort.frames_minutes),
         },
         "registration": registration_constants(),
         "slices": {

@@ -53,7 +53,9 @@ def _attempt(scan: dict[str, Any], *, settings: Normalize, volumes: Path) -> dic
     standard = load_standard(**settings.model_dump(exclude={"min_similarity"}))
     seconds = [float(value) for value in scan["frame_seconds"].split()] or None
     try:
-        volume, alignment = normalize(read_volume(Path(scan["path"]), frame_seconds=seconds), standard)
+        volume, alignment = normalize(
+            read_volume(Path(scan["path"]), frame_seconds=seconds, steady=True), standard
+        )
     except InputError as error:
         reason = str(error)
         return {**row, "reason": reason if scan["path"] in reason else f"{scan['path']}: {reason}"}

@@ -1,8 +1,9 @@
 /** The ways to bring a scan: choose a file, drop one, or take an example. */
 
+import type { Sidecar } from "../imaging";
 import { byId, element, fetched } from "./dom";
 
-type Take = (name: string, content: Promise<ArrayBuffer>) => void;
+type Take = (name: string, content: Promise<ArrayBuffer>, sidecar?: Promise<Sidecar>) => void;
 
 interface Example {
   kind: string;
@@ -14,7 +15,11 @@ interface Example {
 
 export function offerFiles(take: Take): void {
   const first = (files: FileList | null | undefined) => {
-    if (files?.[0]) take(files[0].name, files[0].arrayBuffer());
+    const isSidecar = ({ name }: File) => /\.json$/i.test(name);
+    const all = [...(files ?? [])];
+    const scan = all.find((file) => !isSidecar(file)) ?? all[0];
+    const about = all.find((file) => file !== scan && isSidecar(file));
+    if (scan) take(scan.name, scan.arrayBuffer(), about && readSidecar(about));
   };
   const input = byId<HTMLInputElement>("file");
   input.addEventListener("change", () => {
@@ -32,6 +37,16 @@ export function offerFiles(take: Take): void {
     veil(0);
     first(event.dataTransfer?.files);
   });
+}
+
+/** Read a sidecar; one that is no JSON object says nothing, as for `adpet predict`. */
+async function readSidecar(file: File): Promise<Sidecar> {
+  try {
+    const content = JSON.parse(await file.text()) as unknown;
+    return { name: file.name, content: { ...(content as Record<string, unknown>) } };
+  } catch {
+    return { name: file.name, content: {} };
+  }
 }
 
 export async function offerExamples(take: Take): Promise<void> {

@@ -24,16 +24,14 @@ async function answer({ scan, age, file }: Request): Promise<void> {
     if (compare) send({ kind: "compared", ...compare(age) });
     return;
   }
-  const { name, bytes } = file;
   try {
     compare = undefined;
     send({ kind: "progress", step: "model", done: 0 });
     opened ??= open();
-    const asked = { name, bytes: new Uint8Array(bytes), age };
-    const found = await answerFor(asked, await opened, send, () => latest !== scan);
+    const found = await answerFor({ ...file, age }, await opened, send, () => latest !== scan);
     if (latest === scan) compare = found;
   } catch (error) {
-    send({ kind: "refused", sentence: sentenceOf(error, name) });
+    send({ kind: "refused", sentence: sentenceOf(error, file.name) });
   }
 }
 
