@@ -294,6 +294,21 @@ class TestVisits:
             "ses-2 is not in sub-01_sessions.tsv, which has the visits' diagnoses; add a row"
         ] * (None in told)
 
+    @pytest.mark.parametrize(("elsewhere", "kept"), [("CN", ["bl"]), ("n/a", ["M6", "M12", "bl"])])
+    def test_later_session_without_a_table_that_others_have_takes_no_diagnosis(
+        self, bids_tree, elsewhere, kept
+    ):
+        for subject in ("01", "02"):
+            bids_tree.person(subject, "AD")
+        for name in ("sub-01_ses-bl", "sub-01_ses-M6", "sub-01_ses-M12", "sub-02_ses-bl"):
+            bids_tree.scan(f"{name}_pet.nii")
+        path = bids_tree.root / "sub-02/sub-02_sessions.tsv"
+        path.write_text(f"session_id\tdiagnosis\nses-bl\t{elsewhere}\n")
+        candidates, rejected = find(bids_tree)
+        assert {scan.session for scan in candidates if scan.subject == "01"} == set(kept)
+        assert len(rejected) == 3 - len(kept)
+        assert all("sub-01 has no diagnoses in a sessions.tsv" in reason for _, reason in rejected.values())
+
     @pytest.mark.parametrize("column", ["session_id", "session", "visit"])
     def test_participants_may_have_a_row_for_each_session(self, bids_tree, column):
         bids_tree.participants(

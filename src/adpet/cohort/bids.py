@@ -31,6 +31,7 @@ from adpet.cohort.tables import (
     read_table,
     require_columns,
     require_inside,
+    session_order,
 )
 from adpet.errors import InputError
 from adpet.imaging.nifti import natural_key
@@ -87,6 +88,7 @@ def find_bids(
     key = column_key(diagnosis_column)
     has_diagnoses = participants.has(diagnosis_column)
     findings = Findings()
+    told_by_visit, later = False, list[Candidate]()
     for scan, versions in _versions(root, reconstruction, inside, findings).items():
         (file, _), *others = versions
         for other, _ in others:
@@ -101,9 +103,21 @@ def find_bids(
             made = _candidate(versions[0], scan, rows, diagnosis_key=key, findings=findings)
             date = findings.parse("date", partial(parse_date, order=order), rows[0].get("acqtime", ""))
             rest = (replace(made, date=date, **_of_version(*other)) for other in others)
-            findings.candidates.append(replace(made, date=date, others=tuple(rest)))
+            found = replace(made, date=date, others=tuple(rest))
+            findings.candidates.append(found)
+            if any(plain(row.get(key, "")) for row in visits.values()):
+                told_by_visit = True
+            elif scan[1] and not by_visit and scan[1] != _first_session(file):
+                later.append(found)
         except InputError as error:
             findings.reject(file, str(error))
+    for found in later if told_by_visit else ():
+        findings.candidates.remove(found)
+        findings.reject(
+            found.file,
+            f"sub-{found.subject} has no diagnoses in a sessions.tsv, as others have, and {PARTICIPANTS} has "
+            "that of the first session; add the table",
+        )
     _list_overlooked(root, people, findings)
     if not has_diagnoses:
         require_columns(participants, [diagnosis_column], hint="set cohort.diagnosis_column to another one")
@@ -231,7 +245,7 @@ def _rows(
         raise InputError(
             f"ses-{scan[1]} is not in sub-{scan[0]}_sessions.tsv, which has the visits' diagnoses; add a row"
         )
-    return row, person if row == next(iter(visits.values())) else {**person, key: ""}
+    return row, person if row == visits[min(visits, key=session_order)] else {**person, key: ""}
 
 
 def _facts(
@@ -249,6 +263,11 @@ def _facts(
         inside(path)
         sidecars.append((path.name, read_object(path)))
     return facts_of([file.name], sidecars)
+
+
+def _first_session(file: Path) -> str:
+    """Return the first session of a subject's folders."""
+    return min((path.name[4:] for path in file.parents[2].glob("ses-*/")), key=session_order)
 
 
 def _sessions(

@@ -16,7 +16,7 @@ from functools import cache, partial
 from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
-from typing import Any, Final, Literal, TextIO, TypeAlias
+from typing import Any, Literal, TextIO, TypeAlias
 
 from adpet.cohort import adni, bids, folder
 from adpet.cohort.adni import LEVELS
@@ -38,6 +38,7 @@ from adpet.cohort.tables import (
     Rejection,
     column_key,
     require_inside,
+    session_order,
     table_columns,
 )
 from adpet.errors import InputError
@@ -50,8 +51,6 @@ from adpet.storage import atomic_write
 Layout: TypeAlias = Literal["bids", "adni", "folder"]
 Policy: TypeAlias = Literal["visit", "baseline", "stable-only"]
 
-# Sessions with these names are the first ones, in this order (ADNI's sc comes before bl).
-FIRST_SESSIONS: Final = ("sc", "screening", "init", "initial", "bl", "baseline")
 # Files that a process gets at once: fewer cost time in handing over, more leave a process idle at the end.
 BATCH_FILES = 32
 # A line of the index on disk: stamp (JSON, which holds no tabs), frames, checksum.
@@ -199,11 +198,9 @@ def chronological(scans: Sequence[Candidate]) -> list[Candidate]:
     dated = all(scan.date for scan in scans)
     aged = all(scan.age > 0 for scan in scans)
 
-    def key(scan: Candidate) -> tuple[str, float, int, tuple[str | int, ...], tuple[str | int, ...]]:
-        label = scan.session.casefold()
-        rank = FIRST_SESSIONS.index(label) if label in FIRST_SESSIONS else len(FIRST_SESSIONS)
+    def key(scan: Candidate) -> tuple[Any, ...]:
         age = scan.age if aged and not dated else 0.0
-        return scan.date if dated else "", age, rank, natural_key(label), natural_key(scan.run)
+        return scan.date if dated else "", age, session_order(scan.session), natural_key(scan.run)
 
     return sorted(scans, key=key)
 

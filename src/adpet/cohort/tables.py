@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from adpet.errors import InputError
+from adpet.imaging.nifti import natural_key
 from adpet.imaging.sidecar import FDG, Statement, weigh
 
 # What stands for "unknown" in the tables of BIDS, ADNI, R and spreadsheets.
@@ -34,6 +35,8 @@ DateOrder = Literal["auto", "month-first", "day-first"]
 
 MONTHS = 12
 
+# Sessions with these names are the first ones, in this order (ADNI's sc comes before bl).
+FIRST_SESSIONS: Final = ("sc", "screening", "init", "initial", "bl", "baseline")
 
 # What looks like an image, read or not.
 IMAGE: Final = re.compile(r"(?i)[^.].*\.(nii|img|hdr|mgh|mgz|mnc|v|dcm|ima)(\.(?!json|tsv|txt|md5)\w+)?")
@@ -280,6 +283,13 @@ def parse_date(text: str, order: DateOrder = "month-first") -> str:
         return date(year, month, day).strftime("%Y%m%d").zfill(8)
     except ValueError:
         return ""
+
+
+def session_order(label: str) -> tuple[int, tuple[str | int, ...]]:
+    """Return a key that orders a person's sessions by name."""
+    name = label.casefold()
+    rank = FIRST_SESSIONS.index(name) if name in FIRST_SESSIONS else len(FIRST_SESSIONS)
+    return rank, natural_key(name)
 
 
 def safe_label(label: str) -> str:
