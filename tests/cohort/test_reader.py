@@ -112,6 +112,16 @@ class TestRejections:
         assert len(found.scans) == 2 + (store != "elsewhere")
         assert store != "elsewhere" or "cohort.link_targets" in reasons(found)["link.nii"][1]
 
+    @pytest.mark.parametrize("layout", ["flat", "adni"])
+    def test_sidecar_in_a_store_is_read_where_it_is_known(self, flat, adni_tree, layout):
+        root = {"flat": flat, "adni": adni_tree}[layout].root
+        file = adni_tree.image("I1", "941_S_6962") if layout == "adni" else flat.sound("x.nii", "3", "AD")
+        (store := root.parent / "shared").mkdir()
+        (store / "key").write_text('{"TracerName": "AV45"}')
+        file.with_suffix(".json").symlink_to(store / "key")
+        assert "cohort.link_targets" in reasons(read(root))[file.name][1]
+        assert "AV45 is not FDG" in reasons(read(root, link_targets=[str(store)]))[file.name][1]
+
     @pytest.mark.dvc
     @pytest.mark.parametrize("cache_dir", ["", "../outer-cache"])
     @pytest.mark.parametrize("kind", ["symlink", "hardlink"])
@@ -198,6 +208,13 @@ class TestRejections:
             assert "truncated" in reason
             assert reason.endswith(f"; the next version is used, {following.name}")
         assert set(said) == {files[0].name, files[1].name, files[3].name}
+
+    def test_next_version_is_of_the_person_in_the_spelling_that_the_others_have(self, bids_tree):
+        bids_tree.person("01", "AD")
+        for number, name in enumerate(("sub-01_ses-1", "sub-01_ses-2", "sub-1_ses-3_rec-b")):
+            bids_tree.scan(f"{name}_pet.nii", number)
+        bids_tree.scan("sub-1_ses-3_rec-a_pet.nii", 3).write_bytes(b"")
+        assert list(read(bids_tree.root).scans["subject"]) == ["01"] * 3
 
     def test_frames_count_by_their_time_after_injection(self, bids_tree):
         bids_tree.json(
