@@ -31,7 +31,6 @@ SEARCH_FIGURE = TUNE / "search.png"
 
 TRAIN = Path("results/train")
 MODEL = TRAIN / "model.keras"
-FOLD_MODELS = TRAIN / "folds"
 HISTORY = TRAIN / "history.csv"
 RUN = TRAIN / "run.json"
 CURVES = TRAIN / "curves.png"

@@ -55,6 +55,18 @@ class TestNorms:
         norms = fit_norms(uptake, np.full(200, np.nan))
         assert norms.sd[-1] == pytest.approx(0.05, abs=0.005)
 
+    def test_voxel_is_compared_with_the_scans_that_show_it(self):
+        uptake, ages = cohort()
+        cut = uptake.copy()
+        cut[:120, 0], cut[:198, 1] = np.nan, np.nan
+        norms, alone = fit_norms(cut, ages), fit_norms(uptake[120:], ages[120:])
+        at = norms.ages[1] - alone.ages[1]
+        assert norms.mean[0] == pytest.approx(alone.mean[0] + at * alone.slope[0], rel=1e-5)
+        assert norms.slope[0] == pytest.approx(alone.slope[0], rel=1e-5)
+        assert norms.sd[0] == pytest.approx(alone.sd[0], rel=1e-5)
+        assert abs(norms.z(uptake[0])[1]) < 0.01, "two scans say nothing"
+        np.testing.assert_allclose(norms.mean[2:], fit_norms(uptake, ages).mean[2:])
+
     def test_two_scans_are_refused_with_what_to_do(self):
         with pytest.raises(InputError, match="required 3 CN training scans or more; received 2; lower split"):
             fit_norms(*(values[:2] for values in cohort()))

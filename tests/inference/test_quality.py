@@ -163,3 +163,18 @@ def test_region_has_its_z_score_and_share_of_the_cam(brain):
     assert rows[0]["z"] == pytest.approx(-1.5)
     assert rows[0]["cam_share"] == pytest.approx(1 / 3, abs=1e-4)
     assert rows[1]["cam_share"] == pytest.approx(2 / 3, abs=1e-4)
+
+
+def test_region_counts_as_far_as_the_scan_shows_it(brain):
+    labels = np.where(brain, 1, 0).astype(np.int16)
+    labels[5:] *= 2
+    suvr = np.ones(SHAPE, dtype=np.float32)
+    suvr[labels == 2] = 0
+    suvr[:3] = 0
+    healthy = {"ad_pattern": True, "cn_mean": 1.2, "cn_slope": 0.0, "cn_sd": 0.1}
+    regions = [{"label": label, "name": str(label)} | healthy for label in (1, 2)]
+    (row,) = region_table(suvr, suvr, labels=labels, brain=brain, regions=regions)
+    assert (row["name"], row["uptake"]) == ("1", 1.0)
+    profile = profile_of(np.array([[1.0, np.nan], [1.2, 2.0], [1.1, 2.2]]))
+    assert profile["mean"] == pytest.approx([1.1, 2.1])
+    assert profile_distance(np.array([1.1, np.nan]), profile) == pytest.approx(0, abs=1e-6)

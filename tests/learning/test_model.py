@@ -10,9 +10,11 @@ from adpet.learning.model import (
     CLASSES,
     batch_norm_layers,
     build_model,
+    ensemble,
     probability_of_ad,
     reestimate_batch_norm,
 )
+from adpet.learning.saliency import class_activation_maps
 
 BATCH = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 1)).astype(np.uint8)
 
@@ -49,6 +51,29 @@ class TestBuildModel:
         np.testing.assert_array_equal(outputs, loaded.predict(BATCH, verbose=0))
         assert [layer.momentum for layer in batch_norm_layers(loaded)] == [0.9] * 19
         assert {type(layer).__module__.split(".")[0] for layer in loaded.layers} == {"keras"}
+
+
+class TestEnsemble:
+    @pytest.fixture
+    def models(self, small_model):
+        models = [small_model(seed=seed) for seed in range(3)]
+        for number, model in enumerate(models):
+            model.get_layer("head").bias.assign([0.1 * number, 0.3])
+        return models
+
+    def test_logits_and_maps_are_the_means_of_the_members(self, models, tmp_path):
+        save_model(ensemble(models), tmp_path / "model.keras")
+        maps, logits = class_activation_maps(load_model(tmp_path / "model.keras"), BATCH[..., 0])
+        found = [class_activation_maps(model, BATCH[..., 0]) for model in models]
+        assert np.ptp([member for _, member in found], axis=0).min() > 0
+        np.testing.assert_allclose(maps, np.mean([member for member, _ in found], axis=0), atol=1e-5)
+        np.testing.assert_allclose(logits, np.mean([member for _, member in found], axis=0), atol=1e-5)
+
+    def test_training_from_an_ensemble_starts_with_its_first_network(self, models, small_model, tmp_path):
+        save_model(ensemble(models), tmp_path / "model.keras")
+        started = small_model(weights=str(tmp_path / "model.keras"))
+        for ours, theirs in zip(started.get_weights(), models[0].get_weights(), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
 
 
 class TestWeights:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from adpet.errors import InputError
-from adpet.learning.model import CLASSES
+from adpet.learning.model import CLASSES, ensemble, members_of
 from adpet.learning.saliency import (
     cascade,
     class_activation_maps,
@@ -160,6 +160,16 @@ class TestCascade:
             )
             if not np.array_equal(ours, theirs)
         }
+
+    def test_members_of_an_ensemble_are_randomized_together(self, small_model):
+        model = ensemble([small_model(seed=seed) for seed in (1, 2)])
+        before = [member.get_weights() for member in members_of(model)]
+        names, copies = zip(*cascade(model, seed=1), strict=True)
+        assert (names[0], names[-1]) == ("head", "Conv1")
+        assert names == tuple(name for name, _ in cascade(small_model(), seed=1))
+        for member, weights in zip(members_of(copies[-1]), before, strict=True):
+            kernel = [np.array_equal(*pair) for pair in zip(member.get_weights(), weights, strict=True)]
+            assert not kernel[0]
 
     def test_weights_are_permuted_from_the_head_down(self, small_model):
         model = small_model()

@@ -1,14 +1,12 @@
 """Whose slices are trained on, and the guards before training and evaluation."""
 
-import numpy as np
 import pandas as pd
 import pytest
 
 from adpet.errors import LeakageError
 from adpet.params import load_params
-from adpet.paths import SLICES
 from adpet.stages.common.checks import hashed, may_log_images
-from adpet.stages.common.fitting import all_training, fit, training_and_validation
+from adpet.stages.common.fitting import training_and_validation
 
 SPLIT = pd.DataFrame(
     [
@@ -46,8 +44,6 @@ def test_a_subject_on_two_sides_stops_every_training(params):
     leaking = pd.concat([SPLIT, SPLIT[:1].assign(part="fold-1")])
     with pytest.raises(LeakageError, match="received 1 trained on and held out: s1; run: dvc repro"):
         training_and_validation(leaking, params, fold=0)
-    with pytest.raises(LeakageError, match="received 1 trained on and held out: s1"):
-        all_training(leaking, params)
     leaky = params.with_values({"split.unit": "slice"})
     assert "s1" in subjects(training_and_validation(leaking, leaky, fold=0)[0])
 
@@ -57,33 +53,6 @@ def test_without_folds_validation_is_on_the_test_set_as_in_2019(params):
     two = SPLIT.assign(part=["test", "train", "train", "train"])
     training, validation = training_and_validation(two, protocol, fold=0)
     assert (subjects(training), subjects(validation)) == (["s2", "s3", "s4"], ["s1"])
-
-
-def test_all_training_subjects_are_all_but_the_tested(params):
-    assert subjects(all_training(SPLIT, params)) == ["s2", "s3", "s4"]
-
-
-@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-def test_a_fit_that_ends_early_has_gone_the_way_of_the_whole_one(params, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    SLICES.mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    for scan in SPLIT["scan"]:
-        np.save(SLICES / f"{scan}.npy", rng.integers(0, 255, (1, 32, 32), dtype=np.uint8))
-    settings = {"model.input_size": 32, "model.alpha": 0.35, "train.epochs": 3, "train.batch_size": 2}
-    small = params.with_values(FIXED | settings)
-    refs, seen = all_training(SPLIT, small), {3: [], 2: []}
-    for epochs, rows in seen.items():
-        fit(
-            small,
-            refs,
-            [],
-            epochs=3,
-            stop_after=epochs,
-            on_epoch=lambda row, _, rows=rows: rows.append((row["loss"], row["learning_rate"])),
-        )
-    assert seen[2] == seen[3][:2]
-    assert seen[2][1][1] < seen[2][0][1]
 
 
 def test_hashes_do_not_name_subjects():

@@ -1,6 +1,5 @@
 """The training: out-of-fold predictions of all training subjects, and one model on all of them."""
 
-import numpy as np
 import pandas as pd
 import pytest
 from workspace import SMALL, copy_of, kill_when_there, runs_of
@@ -68,10 +67,9 @@ def test_validated_subject_that_its_network_knew_stops_the_evaluation(copied):
 
 
 @pytest.mark.slow
-def test_training_killed_in_the_last_network_comes_to_the_same_bytes(finished, tmp_path):
-    """In a fold: `test_dvc_pipeline.py`."""
+def test_training_killed_in_its_second_fold_comes_to_the_same_bytes(finished, tmp_path):
     changed = copy_of(finished, tmp_path / "copy")
-    kill_when_there("train/*/final.npz", changed, "train")
+    kill_when_there("train/*/fold-1.npz", changed, "train")
     changed.adpet("train")
     assert changed.content(TRAINED) == finished.content(TRAINED)
     assert not list((changed.root / ".adpet").glob("train/*"))
@@ -85,12 +83,3 @@ def test_number_of_workers_changes_no_result(finished, tmp_path):
     # The run names the commit, with a mark since params.yaml has changed.
     same = [name for name in TRAINED if not name.endswith("run.json")]
     assert changed.content(same) == finished.content(same)
-
-
-@pytest.mark.slow
-def test_best_epoch_of_the_folds_ends_the_last_training(finished, tmp_path):
-    changed = copy_of(finished, tmp_path / "copy")
-    changed.set_params({"train.monitor": "val_loss"})
-    changed.adpet("train")
-    run = changed.read_json("results/train/run.json")
-    assert run["best_epoch"] == round(np.median([fold["best_epoch"] + 1 for fold in run["folds"]])) - 1

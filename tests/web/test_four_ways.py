@@ -11,6 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import requests
+from scipy.special import softmax
 from servers import answers, free_port, running
 
 from adpet.errors import InputError
@@ -20,7 +21,7 @@ from adpet.inference.exported_model import Scores, open_model
 from adpet.inference.inputs import frame_seconds
 from adpet.inference.predictor import answer
 from adpet.learning.checkpoint import load_model
-from adpet.learning.model import probability_of_ad
+from adpet.learning.model import members_of, probability_of_ad
 from adpet.learning.saliency import class_activation_maps
 
 pytestmark = [pytest.mark.node, pytest.mark.browser, pytest.mark.server]
@@ -81,11 +82,11 @@ def by_onnx(scans, exported):
 @pytest.fixture(scope="module")
 def by_keras(project, scans, exported):
     network = load_model(project / "results/train/model.keras")
-    folds = [load_model(path) for path in sorted((project / "results/train/folds").iterdir())]
 
     def trained(slices):
         maps, logits = class_activation_maps(network, slices)
-        by_fold = [probability_of_ad(fold.predict(slices[..., None], verbose=0)) for fold in folds]
+        scaled = network.get_layer("scale")(slices[..., None])
+        by_fold = [probability_of_ad(softmax(member(scaled)[1], axis=-1)) for member in members_of(network)]
         return Scores(maps, 1 / (1 + np.exp(-logits)), np.stack(by_fold, axis=-1))
 
     return by_python(scans, replace(exported, network=trained))

@@ -18,7 +18,6 @@ from adpet.imaging.registration import (
     FWHM_PER_SIGMA,
     Alignment,
     Mask,
-    brain_points,
     register,
     resample,
     similarity,
@@ -63,9 +62,9 @@ def load_standard(
 def normalize(scan: Volume, standard: Standard) -> tuple[Volume, Alignment]:
     """Normalize a scan: register, resample, smooth, divide by reference.
 
-    The volume is float32 SUVR on the template's grid; similarity is judged before smoothing. Of a cut-off
-    reference region counts what the scan shows, up to where smoothing mixes in what it does not; InputError
-    if that is less than `MIN_REFERENCE_SEEN` of it.
+    The volume is float32 SUVR on the template's grid; similarity is judged before smoothing. Exactly 0 is
+    what the scan does not show, and where smoothing mixes that in. InputError if less than
+    `MIN_REFERENCE_SEEN` of the reference region is left.
     """
     template = standard.template
     matrix = register(scan, template, standard.brain).matrix if standard.align == "affine" else np.eye(4)
@@ -73,15 +72,16 @@ def normalize(scan: Volume, standard: Standard) -> tuple[Volume, Alignment]:
     alignment = Alignment(matrix, similarity(data, template.data, standard.brain))
     sigma = standard.smoothing_mm / FWHM_PER_SIGMA / voxel_sizes(template.affine)
     data = np.asarray(ndimage.gaussian_filter(data, sigma, mode="constant"))
-    seen = _seen_reference(scan, standard, matrix)
-    share = float(seen.sum() / standard.reference.sum())
+    seen = _seen(scan, standard, matrix)
+    data[~seen] = 0
+    share = float(standard.reference[seen].sum() / standard.reference.sum())
     if share < MIN_REFERENCE_SEEN:
         raise InputError(
             f"{share:.0%} of the reference region lies well inside the scanner's view, "
             f"{MIN_REFERENCE_SEEN:.0%} must: choose another normalize.reference"
         )
     try:
-        suvr = to_suvr(data, seen)
+        suvr = to_suvr(data, standard.reference & seen)
     except ValueError as error:
         raise InputError(
             "required uptake in the reference region; received none there after registration; look at the "
@@ -114,11 +114,11 @@ def to_uint8(suvr: Array, *, window: tuple[float, float]) -> npt.NDArray[np.uint
     return np.asarray(np.round(np.clip((suvr - low) / (high - low), 0, 1) * 255), dtype=np.uint8)
 
 
-def _seen_reference(scan: Volume, standard: Standard, matrix: Affine) -> Mask:
-    """Return the reference voxels that smoothing leaves as seen."""
-    points = brain_points(standard.reference, standard.template.affine)
-    index = apply_affine(np.linalg.inv(scan.affine) @ matrix, points)
+def _seen(scan: Volume, standard: Standard, matrix: Affine) -> Mask:
+    """Return the voxels that smoothing leaves as the scan shows them."""
+    grid = standard.template
+    to_index = np.linalg.inv(scan.affine) @ matrix @ grid.affine
     margin = standard.smoothing_mm / voxel_sizes(scan.affine)
-    seen = standard.reference.copy()
-    seen[seen] = ((index >= margin) & (index <= np.array(scan.data.shape) - 1 - margin)).all(axis=1)
-    return seen
+    index = apply_affine(to_index, np.moveaxis(np.indices(grid.data.shape), 0, -1))
+    inside = (index >= margin) & (index <= np.array(scan.data.shape) - 1 - margin)
+    return np.asarray(inside.all(axis=-1))

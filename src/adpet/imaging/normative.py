@@ -22,6 +22,7 @@ FEWEST: Final = 3
 FEWEST_AGES: Final = 20
 # A standard deviation is at least this share of the median: in few scans, some voxels look too alike.
 SPREAD_FLOOR: Final = 0.5
+UNKNOWN_SPREAD: Final = 1e3
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,23 +62,30 @@ def fit_norms(uptake: Floats, ages: Floats) -> Norms:
     Parameters
     ----------
     uptake : (n, v) float ndarray
-        SUVR of healthy scans, one a subject.
+        SUVR of healthy scans, one a subject; NaN where a scan does not show it.
     ages : (n,) float ndarray
         In years. NaN, an unknown age, counts as the mean; with fewer than 20 known ages, or equal ones, age
         is left out.
+
+    Where fewer than three scans show anything, the spread is `UNKNOWN_SPREAD`, and z-scores are near 0.
     """
     require_healthy(len(uptake))
-    mean = uptake.mean(axis=0, dtype=np.float64)
-    away, known = uptake - mean, ages[np.isfinite(ages)]
-    slope, line = np.zeros_like(mean), None
+    seen, known = np.isfinite(uptake), ages[np.isfinite(ages)]
+    values, count = np.nan_to_num(uptake.astype(np.float64)), np.maximum(seen.sum(axis=0), 1)
+    mean, slope, line = values.sum(axis=0) / count, np.zeros(uptake.shape[1]), None
     if known.size >= FEWEST_AGES and np.ptp(known) > 0:
         line = (float(known.min()), float(known.mean()), float(known.max()))
-        years = np.nan_to_num(ages - line[1])
-        slope = years @ away / (years @ years)
-        away -= np.multiply.outer(years, slope)
-    spread = np.sqrt((away**2).sum(axis=0) / (len(uptake) - 1 - (line is not None)))
-    floor = max(SPREAD_FLOOR * float(np.median(spread)), float(np.finfo(np.float32).tiny))
-    return Norms(mean, slope, np.maximum(spread, floor), line)
+        years = np.where(seen, np.nan_to_num(ages - line[1])[:, np.newaxis], 0)
+        older = years.sum(axis=0) / count
+        changes = (years * values).sum(axis=0) - older * values.sum(axis=0)
+        slope = changes / np.maximum((years**2).sum(axis=0) - count * older**2, 1)
+        mean = mean - slope * older
+        values = values - years * slope
+    squares = (np.where(seen, values - mean, 0) ** 2).sum(axis=0)
+    spread = np.sqrt(squares / np.maximum(count - 1 - (line is not None), 1))
+    enough = seen.sum(axis=0) >= FEWEST
+    floor = max(SPREAD_FLOOR * float(np.median(spread[enough])), float(np.finfo(np.float32).tiny))
+    return Norms(mean, slope, np.where(enough, np.maximum(spread, floor), UNKNOWN_SPREAD), line)
 
 
 def require_healthy(scans: int) -> None:

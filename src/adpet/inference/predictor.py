@@ -135,9 +135,10 @@ def require_age(age: float | None) -> None:
 def _z_map(suvr: npt.NDArray[np.float32], model: ExportedModel, age: float | None) -> npt.NDArray[np.float32]:
     brain, affine = model.standard.brain, model.standard.template.affine
     width = model.document["norms"]["smoothing_mm"]
-    held = smoothed(suvr, fwhm_mm=width, grid_mm=float(affine[0, 0]), inside=brain)
+    shown = brain & (suvr != 0)
+    held = smoothed(suvr, fwhm_mm=width, grid_mm=float(affine[0, 0]), inside=shown)
     held[brain] = model.norms.z(held[brain], age)
-    return held
+    return np.where(shown, held, np.float32(0))
 
 
 def meaning(probability: float, document: Mapping[str, Any]) -> str:

@@ -139,7 +139,8 @@ def view_measures(
 
 def profile_distance(uptake: Vector, profile: Mapping[str, Any]) -> float:
     """Return the Mahalanobis distance over the root of its length."""
-    away = uptake - np.asarray(profile["mean"], dtype=np.float64)
+    # A region that the scan does not show is taken for an average one.
+    away = np.nan_to_num(uptake - np.asarray(profile["mean"], dtype=np.float64))
     squared = float(np.einsum("p,pq,q->", away, np.asarray(profile["precision"], dtype=np.float64), away))
     return float(np.sqrt(max(squared, 0.0) / len(away)))
 
@@ -158,13 +159,17 @@ def judged(values: Mapping[str, float], limits: Sequence[Mapping[str, Any]]) -> 
 def profile_of(uptakes: Vector) -> dict[str, Any]:
     """Return mean and regularised precision of profiles, (scans, regions).
 
-    The covariance is shrunk towards its diagonal (Friedman 1989, doi:10.1080/01621459.1989.10478752).
+    The covariance is shrunk towards its diagonal (Friedman 1989, doi:10.1080/01621459.1989.10478752). NaN, of
+    a region that a scan does not show, counts as the mean of the others.
     """
+    shown = np.isfinite(uptakes)
+    means = np.nan_to_num(uptakes).sum(axis=0) / np.maximum(shown.sum(axis=0), 1)
+    uptakes = np.where(shown, uptakes, means)
     covariance = np.cov(uptakes, rowvar=False).reshape(uptakes.shape[1], -1)
     variances = np.diag(covariance)
     floor = np.where(variances > 0, variances, max(float(variances.max()), 1e-6))
     shrunk = (1 - SHRINKAGE) * covariance + SHRINKAGE * np.diag(floor)
-    return {"mean": uptakes.mean(axis=0).tolist(), "precision": np.linalg.inv(shrunk).tolist()}
+    return {"mean": means.tolist(), "precision": np.linalg.inv(shrunk).tolist()}
 
 
 def profile_distances(uptakes: Vector, subjects: npt.NDArray[Any]) -> Vector:

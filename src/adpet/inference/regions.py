@@ -12,10 +12,13 @@ Mask = npt.NDArray[np.bool_]
 
 
 def regional_means(data: Array, labels: Labels, wanted: Sequence[int]) -> npt.NDArray[np.float64]:
-    """Return a volume's mean by label; NaN without voxels."""
-    size = int(max(labels.max(), *wanted)) + 1
-    sums = np.bincount(labels.ravel(), weights=data.ravel(), minlength=size)
-    counts = np.bincount(labels.ravel(), minlength=size)
+    """Return a volume's mean by label; NaN without voxels.
+
+    What is exactly 0, the scan does not show: it does not count.
+    """
+    size, shown = int(max(labels.max(), *wanted)) + 1, data != 0
+    sums = np.bincount(labels[shown], weights=data[shown], minlength=size)
+    counts = np.bincount(labels[shown], minlength=size)
     with np.errstate(invalid="ignore"):
         means = sums / counts
     return np.asarray(means[list(wanted)], dtype=np.float64)
@@ -30,7 +33,7 @@ def region_table(
     regions: Sequence[Mapping[str, Any]],
     years: float = 0.0,
 ) -> list[dict[str, Any]]:
-    """Return one row a region, in the order of `regions`.
+    """Return one row a region that the scan shows, in the order of `regions`.
 
     `uptake` is SUVR; `z` is (uptake - mean) / SD of the cognitively normal, who are `years` older than the
     mean; `cam_share` is of the positive CAM in the brain. `regions` are those of an exported model.
@@ -49,6 +52,7 @@ def region_table(
             "ad_pattern": region["ad_pattern"],
         }
         for region, here, share in zip(regions, uptake, mass, strict=True)
+        if np.isfinite(here)
     ]
 
 

@@ -1,11 +1,12 @@
 """The network: MobileNetV2 features, average pooling, Dropout, Dense, softmax.
 
-Input is a batch of grey slices, uint8 (n, height, width, 1); output is one probability a class.
-Only standard Keras layers, so that a saved model loads in safe mode and without this package.
+Input is a batch of grey slices, uint8 (n, height, width, 1); output is one probability a class. An ensemble
+of networks is such a network too: its features are all of theirs, its logits the mean of theirs. Only
+standard Keras layers, so that a saved model loads in safe mode and without this package.
 """
 
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,6 +29,7 @@ RGB = 3
 
 # Names of the parts of a saved model.
 INPUT_NAME = "slice"
+SCALE_NAME = "scale"
 POOL_NAME = "pool"
 DROPOUT_NAME = "dropout"
 HEAD_NAME = "head"
@@ -60,7 +62,8 @@ def build_model(
         The last layer of MobileNetV2 that is kept.
     weights : str
         ``none`` (random), ``imagenet``, the path of a MobileNetV2 weights file without top
-        (``.h5``), or the path of an earlier model of ours (``.keras``), head included.
+        (``.h5``), or the path of an earlier model of ours (``.keras``), head included; of an ensemble its
+        first network.
         MobileNetV2's own weights have three input channels, which all get the grey slice.
     """
     keras.utils.set_random_seed(seed)
@@ -79,6 +82,40 @@ def build_model(
     if earlier:
         _copy_weights(model, earlier, weights)
     return model
+
+
+def ensemble(models: Sequence[keras.Model]) -> keras.Model:
+    """Return one network with the mean of the models' logits.
+
+    As in each of them, the logits are linear in average-pooled features, here those of all: the class
+    activation map is the mean of theirs, exactly.
+    """
+    slices = keras.Input(models[0].input_shape[1:], dtype="uint8", name=INPUT_NAME)
+    scaled = (
+        models[0]
+        .get_layer(SCALE_NAME)
+        .__class__.from_config(models[0].get_layer(SCALE_NAME).get_config())(slices)
+    )
+    members = [
+        keras.Model(
+            model.get_layer(SCALE_NAME).output,
+            [model.get_layer(POOL_NAME).input, model.get_layer(HEAD_NAME).output],
+            name=f"member_{number}",
+        )
+        for number, model in enumerate(models)
+    ]
+    features = keras.layers.Concatenate(name="features")([member(scaled)[0] for member in members])
+    pooled = keras.layers.GlobalAveragePooling2D(name=POOL_NAME)(features)
+    head = keras.layers.Dense(len(CLASSES), name=HEAD_NAME)
+    model = keras.Model(slices, keras.layers.Softmax(name=OUTPUT_NAME)(head(pooled)), name="adpet")
+    kernels, biases = zip(*(each.get_layer(HEAD_NAME).get_weights() for each in models), strict=True)
+    head.set_weights([np.concatenate(kernels) / len(models), np.mean(biases, axis=0)])
+    return model
+
+
+def members_of(model: keras.Model) -> list[keras.Model]:
+    """Return an ensemble's members, from scaled slices to features and logits."""
+    return [layer for layer in model.layers if isinstance(layer, keras.Model)]
 
 
 def probability_of_ad(outputs: npt.ArrayLike) -> npt.NDArray[np.float32]:
@@ -135,7 +172,7 @@ def reestimate_batch_norm(model: keras.Model, batches: Iterable[npt.NDArray[np.u
 
 
 def _features(slices: Any, channels: int, alpha: float, feature_layer: str, weights: str) -> Any:
-    scaled = keras.layers.Rescaling(1 / 127.5, offset=-1.0, name="scale")(slices)
+    scaled = keras.layers.Rescaling(1 / 127.5, offset=-1.0, name=SCALE_NAME)(slices)
     if channels == RGB:
         scaled = keras.layers.Concatenate(name="grey_to_rgb")([scaled] * RGB)
     if weights not in ("none", "imagenet"):
@@ -174,6 +211,7 @@ def _load_earlier(path: Path) -> keras.Model:
     _require_file(path, "an earlier model")
     try:
         earlier = keras.saving.load_model(path, compile=False, safe_mode=True)
+        earlier = next(iter(members_of(earlier)), earlier)
         earlier.get_layer("Conv1")
     except Exception as error:
         raise ParameterError(

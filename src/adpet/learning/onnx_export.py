@@ -6,7 +6,6 @@ that were trained without a fold each. It runs wherever ONNX does, also in a bro
 """
 
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ import numpy as np
 from adpet.errors import InputError
 from adpet.learning import quietly
 from adpet.learning.checkpoint import values_of
-from adpet.learning.model import CLASSES, HEAD_NAME, POOL_NAME
+from adpet.learning.model import CLASSES, HEAD_NAME, POOL_NAME, SCALE_NAME, members_of
 from adpet.learning.saliency import has_pooled_head
 from adpet.storage import atomic_write
 
@@ -27,10 +26,10 @@ COUNT = "n"
 OPSET = 17
 
 
-def write_onnx(model: keras.Model, path: Path, folds: Sequence[keras.Model] = ()) -> None:
-    """Write networks as ONNX; equal networks give equal bytes.
+def write_onnx(model: keras.Model, path: Path) -> None:
+    """Write a network as ONNX; equal networks give equal bytes.
 
-    Without `folds`, the graph has no output of that name.
+    Only an ensemble's graph has the output `folds`.
     """
     import onnx
 
@@ -44,7 +43,7 @@ def write_onnx(model: keras.Model, path: Path, folds: Sequence[keras.Model] = ()
             with quietly(), warnings.catch_warnings():
                 # Keras asks NumPy for a name that it had before.
                 warnings.filterwarnings("ignore", message="In the future `np.object`")
-                _with_maps(model, folds).export(aside, format="onnx", verbose=False, opset_version=OPSET)
+                _with_maps(model).export(aside, format="onnx", verbose=False, opset_version=OPSET)
         except (ImportError, NotImplementedError, RuntimeError) as error:
             raise InputError(
                 f"{path}: required a Keras backend that writes ONNX, as TensorFlow does; received "
@@ -57,23 +56,22 @@ def write_onnx(model: keras.Model, path: Path, folds: Sequence[keras.Model] = ()
         aside.write_bytes(graph.SerializeToString(deterministic=True))
 
 
-def _with_maps(model: keras.Model, folds: Sequence[keras.Model]) -> keras.Model:
+def _with_maps(model: keras.Model) -> keras.Model:
     (kernel,) = values_of([model.get_layer(HEAD_NAME).kernel])
     ad, cn = CLASSES.index("AD"), CLASSES.index("CN")
-    features = model.get_layer(POOL_NAME).input
     difference = keras.layers.Conv2D(1, 1, use_bias=False, name="difference")
-    maps = difference(features)
+    slices, features = model.inputs[0], model.get_layer(POOL_NAME).input
+    outputs = {PROBABILITY: model.output[:, ad]}
+    if members := members_of(model):
+        # Called again, in one graph with the mean: Keras keeps no logits of a member that nothing uses.
+        parts = [member(model.get_layer(SCALE_NAME)(slices)) for member in members]
+        features = keras.ops.concatenate([part[0] for part in parts], axis=-1)
+        logits = model.get_layer(HEAD_NAME)(model.get_layer(POOL_NAME)(features))
+        outputs[PROBABILITY] = keras.ops.softmax(logits)[:, ad]
+        outputs[FOLDS] = keras.ops.stack([keras.ops.softmax(part[1])[:, ad] for part in parts], axis=-1)
+    # Not Reshape: its shape is computed in the graph, which the converter folds now and then otherwise.
+    outputs[CAM] = keras.ops.squeeze(difference(features), axis=-1)
     difference.set_weights([(kernel[:, ad] - kernel[:, cn]).reshape(1, 1, -1, 1)])
-    outputs = {
-        # Not Reshape: its shape is computed in the graph, which the converter folds now and then otherwise.
-        CAM: keras.ops.squeeze(maps, axis=-1),
-        PROBABILITY: model.output[:, ad],
-    }
-    slices = model.inputs[0]
-    if folds:
-        # Named apart: saved networks all have one name.
-        named = [keras.Model(fold.inputs, fold.output, name=f"fold{n}") for n, fold in enumerate(folds)]
-        outputs[FOLDS] = keras.ops.stack([fold(slices)[:, ad] for fold in named], axis=-1)
     exported = keras.Model(slices, outputs)
     # Keras exports only a model that has been called.
     exported(np.zeros((1, *model.input_shape[1:]), dtype=np.uint8))

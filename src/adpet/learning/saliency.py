@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from adpet.errors import InputError
 from adpet.learning.checkpoint import assign_values, values_of
-from adpet.learning.model import CLASSES, HEAD_NAME, POOL_NAME, compiled, compiles_with_xla
+from adpet.learning.model import CLASSES, HEAD_NAME, POOL_NAME, compiled, compiles_with_xla, members_of
 from adpet.learning.training import predict_batch
 
 # Slices at a time.
@@ -239,7 +239,8 @@ def _in_batches(
 
 def _blocks(model: keras.Model) -> list[tuple[str, list[keras.Layer]]]:
     blocks: dict[str, list[keras.Layer]] = {}
-    for layer in model.layers:
+    inner = [layer for member in members_of(model) for layer in member.layers if layer.name != HEAD_NAME]
+    for layer in [*inner, *(layer for layer in model.layers if not isinstance(layer, keras.Model))]:
         if layer.weights:
             words = layer.name.split("_")
             name = "_".join(words[:BLOCK_WORDS]) if words[0] in BLOCKS else layer.name.removeprefix("bn_")

@@ -93,7 +93,7 @@ def _measured(
         header = read_header(Path(scan["path"]))
         matrix = np.eye(4)
         matrix[:3] = np.reshape([scan[column] for column in MATRIX_COLUMNS], (3, 4))
-        uptakes.append(np.nan_to_num(regional_means(volume.data, atlas.labels, labels)))
+        uptakes.append(regional_means(volume.data, atlas.labels, labels))
         no_profile = {"mean": uptakes[-1], "precision": np.zeros((len(labels), len(labels)))}
         rows.append(
             measures(
@@ -202,10 +202,10 @@ def require_same(path: Path, apart: Mapping[str, float]) -> None:
 
 
 def _write_network(path: Path, tested: pd.DataFrame, params: Params) -> list[int]:
-    """Write the networks as ONNX; return the map's size."""
+    """Write the network as ONNX; return its map's size."""
     set_determinism(params.seed, params.compute.threads)
     model = load_model(paths.MODEL)
-    write_onnx(model, path, [load_model(fold) for fold in sorted(paths.FOLD_MODELS.iterdir())])
+    write_onnx(model, path)
     reader = SliceReader(slice_refs(tested))
     batches = (
         reader.read(range(first, min(first + BATCH, len(tested)))) for first in range(0, len(tested), BATCH)

@@ -1,11 +1,9 @@
 """Train MobileNetV2 with the best trial's hyperparameters; log the run.
 
 A network per fold, trained without it, predicts its subjects: these out-of-fold predictions of all training
-subjects calibrate the model. The model itself is one more network, trained as they were on all of them.
+subjects calibrate the model. The model itself is the ensemble of these networks.
 """
 
-import shutil
-from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -19,7 +17,8 @@ from adpet.contracts import TrainingRun, write_contract
 from adpet.imaging.normalization import to_suvr, to_uint8
 from adpet.imaging.slices import coronal_slices
 from adpet.imaging.template import fdg_template, reference_mask
-from adpet.learning.checkpoint import save_model
+from adpet.learning.checkpoint import load_model, save_model
+from adpet.learning.model import ensemble
 from adpet.learning.training import History, set_determinism
 from adpet.params import Params
 from adpet.reporting.style import save_figure
@@ -27,7 +26,6 @@ from adpet.reporting.training_figures import learning_curves_figure
 from adpet.stages.common.checks import hashed
 from adpet.stages.common.fitting import (
     FoldResult,
-    all_training,
     fit,
     fold_model,
     fold_slices,
@@ -38,7 +36,7 @@ from adpet.stages.common.fitting import (
 from adpet.stages.common.tables import VALIDATION_COLUMNS, write_table
 from adpet.stages.common.tracking import log_data, log_fold, stage_lineage
 from adpet.stages.slice import coronal_grid
-from adpet.storage import atomic_write, read_json, work_dir
+from adpet.storage import read_json, work_dir
 from adpet.tracking.runs import RunHandle, open_run
 from adpet.tracking.store import LEAKY
 from adpet.tracking.sync import start_tracking
@@ -79,10 +77,6 @@ def run(params: Params) -> None:
             log_fold(fold, params, facts, name="fold", parent=tracked.run_id, leaky=leaky)
         model, history = _final(split, params, work, tracked, folds)
         save_model(model, paths.MODEL)
-        with atomic_write(paths.FOLD_MODELS) as folder:
-            folder.mkdir()
-            for fold in folds:
-                shutil.copyfile(fold_model(work, fold["fold"]), fold_model(folder, fold["fold"]))
         document = {"lineage": facts, "leaky": leaky, **_subjects(split, folds)}
         document |= {"best_epoch": history.best_epoch, "final": history.final}
         write_contract(paths.RUN, document, TrainingRun)
@@ -111,30 +105,30 @@ def _folds(split: pd.DataFrame, params: Params, work: Path) -> tuple[list[FoldRe
 def _final(
     split: pd.DataFrame, params: Params, work: Path, tracked: RunHandle, folds: list[FoldResult]
 ) -> tuple["keras.Model", History]:
-    """Train the model, like the folds, on all training subjects.
+    """Return the ensemble of the folds' networks, and their mean history.
 
-    It stops after as many epochs as they kept in the median; validation measures are their means.
+    Without folds, train the only network.
     """
-    options: dict[str, Any] = {
-        "epochs": params.train.epochs,
-        "checkpoint": work / "final.npz",
-        "label": "train",
-        "on_epoch": tracked.log_metrics,
-    }
     if not folds:
-        return fit(params, *training_and_validation(split, params, fold=0), **options)
-    rows = [_mean([fold["rows"][epoch] for fold in folds]) for epoch in range(params.train.epochs)]
+        return fit(
+            params,
+            *training_and_validation(split, params, fold=0),
+            epochs=params.train.epochs,
+            checkpoint=work / "final.npz",
+            label="train",
+            on_epoch=tracked.log_metrics,
+        )
+    rows = tuple(_mean([fold["rows"][epoch] for fold in folds]) for epoch in range(params.train.epochs))
     for epoch, row in enumerate(rows):
         tracked.log_metrics(row, epoch)
-    kept = round(median(fold["best_epoch"] + 1 for fold in folds))
-    model, history = fit(params, all_training(split, params), [], stop_after=kept, **options)
-    merged = tuple(row | validated for row, validated in zip(history.rows, rows, strict=False))
-    return model, replace(history, rows=merged, final=_mean([fold["final"] for fold in folds]))
+    best_epoch = round(median(fold["best_epoch"] for fold in folds))
+    model = ensemble([load_model(fold_model(work, fold["fold"])) for fold in folds])
+    return model, History(rows, best_epoch, _mean([fold["final"] for fold in folds]))
 
 
 def _mean(rows: list[dict[str, float | None]]) -> dict[str, float]:
-    """Return the means over folds of the validation measures."""
-    table = pd.DataFrame(rows).filter(like="val_").astype("float64")
+    """Return the means over folds, of what any fold has."""
+    table = pd.DataFrame(rows).astype("float64")
     return {str(name): float(value) for name, value in table.mean().dropna().items()}
 
 

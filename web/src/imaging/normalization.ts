@@ -31,16 +31,20 @@ export function normalize(scan: Volume, model: Model, progress: Progress): Norma
   const data = resample(scan, grid, matrix);
   const sigma = voxelSizes(grid.affine).map((zoom) => standard.smoothing_mm / FWHM_PER_SIGMA / zoom);
   const smooth = gaussianFilter(data, grid.shape, sigma, { edge: "constant", truncate: TRUNCATE });
-  const seen = seenReference(scan, model, matrix);
+  const seen = seenMask(scan, model, matrix);
+  smooth.forEach((_, at) => {
+    if (!seen[at]) smooth[at] = 0;
+  });
+  const reference = model.reference.map((one, at) => one & seen[at]!);
   const size = (mask: Mask): number => mask.reduce((sum, one) => sum + one, 0);
-  const share = size(seen) / size(model.reference);
+  const share = size(reference) / size(model.reference);
   if (share < MIN_REFERENCE_SEEN) {
     throw new InputError(
       `${Math.round(100 * share)}% of the reference region lies well inside the scanner's view, ` +
         `${100 * MIN_REFERENCE_SEEN}% must: choose another normalize.reference`,
     );
   }
-  const ratio = ratioToReference(smooth, seen);
+  const ratio = ratioToReference(smooth, reference);
   if (!ratio) {
     throw new InputError(
       "required uptake in the reference region; received none there after registration; look at the " +
@@ -51,13 +55,12 @@ export function normalize(scan: Volume, model: Model, progress: Progress): Norma
   return { volume: { ...grid, data: ratio }, matrix, similarity: similarity(data, model) };
 }
 
-/** The reference region, as far inside the scanner's view as smoothing reaches. */
-function seenReference(scan: Volume, model: Model, matrix: Matrix4): Mask {
+/** The voxels that smoothing leaves as the scan shows them. */
+function seenMask(scan: Volume, model: Model, matrix: Matrix4): Mask {
   const toIndex = product(product(inverse(scan.affine), matrix), model.template.affine);
   const margin = voxelSizes(scan.affine).map((zoom) => model.constants.standard.smoothing_mm / zoom);
   const seen = model.reference.slice();
   eachVoxel(model.template.shape, (i, j, k, at) => {
-    if (!seen[at]) return;
     const within = (value: number, axis: number): boolean =>
       value >= margin[axis]! && value <= scan.shape[axis]! - 1 - margin[axis]!;
     seen[at] = +apply(toIndex, [i, j, k]).every(within);

@@ -1,6 +1,7 @@
 /** Where a brain is unusual: SUVR against that of healthy scans of like age, as `adpet.imaging.normative`. */
 
 import { gaussianFilter } from "./filters";
+import type { Mask } from "./masks";
 import type { Model } from "./model";
 import { FWHM_PER_SIGMA } from "./registration";
 import { voxelSizes } from "./matrix";
@@ -21,23 +22,24 @@ export function yearsFromMean(model: Model, age: number | null): number {
   return ages ? comparedAt(model, age)! - ages[1] : 0;
 }
 
-/** Return SUVR in standard deviations of healthy scans; 0 outside the brain. */
+/** Return SUVR in standard deviations of healthy scans; 0 outside the brain, and where the scan shows nothing. */
 export function zMap(suvr: Volume, model: Model, age: number | null): Float32Array {
   const { mean, slope, sd } = model.norms;
   const years = yearsFromMean(model, age);
-  return smoothed(suvr, model).map((value, at) =>
-    model.brain[at] ? (value - mean[at]! - years * slope[at]!) / sd[at]! : 0,
+  const shown = model.brain.map((inside, at) => +(inside && suvr.data[at] !== 0));
+  return smoothed(suvr, shown, model).map((value, at) =>
+    shown[at] ? (value - mean[at]! - years * slope[at]!) / sd[at]! : 0,
   );
 }
 
-/** Blur within the brain alone. */
-function smoothed({ data, shape, affine }: Volume, { brain, constants }: Model): Float32Array {
-  const held = data.map((value, at) => (brain[at] ? value : 0));
+/** Blur within a mask alone. */
+function smoothed({ data, shape, affine }: Volume, inside: Mask, { constants }: Model): Float32Array {
+  const held = data.map((value, at) => (inside[at] ? value : 0));
   const { smoothing_mm: width } = constants.norms;
   if (!width) return held;
   const sigma = voxelSizes(affine).map((zoom) => width / zoom / FWHM_PER_SIGMA);
   const blur = (image: Float32Array) =>
     gaussianFilter(image, shape, sigma, { edge: "constant", truncate: TRUNCATE });
-  const weight = blur(Float32Array.from(brain));
+  const weight = blur(Float32Array.from(inside));
   return blur(held).map((value, at) => value / Math.max(weight[at]!, 1e-6));
 }

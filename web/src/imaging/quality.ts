@@ -79,7 +79,8 @@ function viewMeasures(scan: Volume, { matrix }: Normalized, model: Model): Recor
 
 /** Mahalanobis distance of a regional profile, over the root of its length: about 1 is usual. */
 function profileDistance(uptake: readonly number[], { mean, precision }: Profile): number {
-  const away = uptake.map((value, index) => value - mean[index]!);
+  // A region that the scan does not show is taken for an average one.
+  const away = uptake.map((value, index) => (Number.isNaN(value) ? 0 : value - mean[index]!));
   const terms = away.flatMap((a, p) => away.map((b, q) => a * precision[p]![q]! * b));
   const squared = terms.reduce((sum, term) => sum + term, 0);
   return Math.sqrt(Math.max(squared, 0) / away.length);

@@ -15,6 +15,7 @@ export interface RegionRow {
   readonly ad_pattern: boolean;
 }
 
+/** Return mean SUVR by region; what is exactly 0 is not shown and does not count, NaN if nothing is. */
 export function regionalMeans(data: Float32Array, { labels, constants }: Model): number[] {
   const { sums, counts } = summed(labels, data);
   return constants.regions.map(({ label }) => (sums[label] ?? 0) / (counts[label] ?? 0));
@@ -32,13 +33,16 @@ export function regionTable(
   const towards = cam.map((value, at) => (model.brain[at] ? Math.max(value, 0) : 0));
   const { sums } = summed(model.labels, towards);
   const total = towards.reduce((sum, value) => sum + value, 0);
-  return model.constants.regions.map(({ name, label, ad_pattern, cn_mean, cn_slope, cn_sd }, index) => ({
-    name,
-    uptake: rounded(uptakes[index]!, 4),
-    z: rounded((uptakes[index]! - cn_mean - years * cn_slope) / cn_sd, 3),
-    cam_share: total > 0 ? rounded((sums[label] ?? 0) / total, 4) : 0,
-    ad_pattern,
-  }));
+  const rows = model.constants.regions.map(
+    ({ name, label, ad_pattern, cn_mean, cn_slope, cn_sd }, index) => ({
+      name,
+      uptake: rounded(uptakes[index]!, 4),
+      z: rounded((uptakes[index]! - cn_mean - years * cn_slope) / cn_sd, 3),
+      cam_share: total > 0 ? rounded((sums[label] ?? 0) / total, 4) : 0,
+      ad_pattern,
+    }),
+  );
+  return rows.filter((_, index) => Number.isFinite(uptakes[index]!));
 }
 
 export interface Unusual {
@@ -58,7 +62,7 @@ function summed(labels: Int16Array, data: Float32Array): { sums: Float64Array; c
   const counts = new Float64Array(size);
   labels.forEach((label, at) => {
     sums[label]! += data[at]!;
-    counts[label]! += 1;
+    counts[label]! += +(data[at] !== 0);
   });
   return { sums, counts };
 }

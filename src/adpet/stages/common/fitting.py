@@ -64,11 +64,6 @@ def training_and_validation(
     return _trained(split, test | held_out, params), slice_refs(split[held_out])
 
 
-def all_training(split: pd.DataFrame, params: Params) -> list[SliceRef]:
-    """Return all slices outside of the test set."""
-    return _trained(split, split["part"] == "test", params)
-
-
 def _trained(split: pd.DataFrame, held_out: "pd.Series[bool]", params: Params) -> list[SliceRef]:
     """Return the other slices; refuse subjects on both sides."""
     training = split[~held_out]
@@ -89,7 +84,6 @@ def fit(
     validation: list[SliceRef],
     *,
     epochs: int,
-    stop_after: int | None = None,
     checkpoint: Path | None = None,
     label: str | None = None,
     on_epoch: Callable[[dict[str, float], int], bool | None] = lambda *_: None,
@@ -97,17 +91,15 @@ def fit(
 ) -> tuple["keras.Model", History]:
     """Train a new network, or continue from `checkpoint`.
 
-    It ends after the epoch `stop_after`, on the schedule of all `epochs`, or where `on_epoch`, called with
-    each epoch's row and number, returns True. Without a `label` there is no progress bar; without `finish`
-    only the epochs' rows are made.
+    It ends where `on_epoch`, called with each epoch's row and number, returns True. Without a `label` there
+    is no progress bar; without `finish` only the epochs' rows are made.
     """
     model = network(params)
-    last = stop_after or epochs
 
     def stops(epoch: int, row: dict[str, float]) -> bool:
-        return bool(on_epoch(row, epoch)) or epoch + 1 == last
+        return bool(on_epoch(row, epoch))
 
-    bar = epochs_shown(last, label=label, on_epoch=stops) if label else nullcontext(stops)
+    bar = epochs_shown(epochs, label=label, on_epoch=stops) if label else nullcontext(stops)
     with bar as shown:
         history = train(
             model,

@@ -61,9 +61,11 @@ def read_ages() -> "pd.Series[float]":
 
 
 def read_uptake(scan: str, brain: Mask, params: Params) -> Image:
-    """Read a scan's smoothed SUVR in the brain, (v,)."""
+    """Read a scan's smoothed SUVR in the brain, (v,); NaN if not shown."""
     width = {"fwhm_mm": params.explain.smooth_mm, "grid_mm": params.normalize.grid_mm}
-    return smoothed(read_volume(paths.VOLUMES / f"{scan}.nii").data, **width, inside=brain)[brain]
+    suvr = read_volume(paths.VOLUMES / f"{scan}.nii").data
+    shown = brain & (suvr != 0)
+    return np.where(shown, smoothed(suvr, **width, inside=shown), np.float32(np.nan))[brain]
 
 
 def read_norms(healthy: Sequence[str], brain: Mask, params: Params) -> Norms:

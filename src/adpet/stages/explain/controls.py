@@ -130,10 +130,8 @@ def z_maps(scans: Sequence[str], healthy: Sequence[str], space: Space, params: P
     They are those of `predict`, of the opposite sign. `healthy` is one scan a subject.
     """
     norms, ages, inside = read_norms(healthy, space.brain, params), read_ages(), space.inside[space.brain]
-    return {
-        scan: space.filled(-norms.z(read_uptake(scan, space.brain, params), _known(ages[scan]))[inside])
-        for scan in scans
-    }
+    found = {scan: norms.z(read_uptake(scan, space.brain, params), _known(ages[scan])) for scan in scans}
+    return {scan: space.filled(-np.nan_to_num(z)[inside]) for scan, z in found.items()}
 
 
 def _known(age: float) -> float | None:
