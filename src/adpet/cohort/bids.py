@@ -111,7 +111,7 @@ def _candidate(
         sex=parse_sex(fact("sex")),
         site=fact("site"),
         scanner=model if named else f"{maker} {model}".strip(),
-        frame_seconds=_frame_seconds(metadata.get("FrameDuration")),
+        frame_seconds=frame_seconds(metadata.get("FrameDuration")),
         date=parse_date(rows[0].get("acqtime", "")),
     )
 
@@ -182,6 +182,7 @@ def _by_label(table: Table, key: str, *, prefix: str) -> dict[str, dict[str, str
     return rows
 
 
-def _frame_seconds(durations: Any) -> str:
+def frame_seconds(durations: Any) -> str:
+    """Return FrameDuration as `Candidate` has it."""
     listed = durations if isinstance(durations, list) else [] if durations is None else [durations]
     return " ".join(f"{value:.10g}" if isinstance(value, int | float) else str(value) for value in listed)

@@ -31,10 +31,11 @@ from adpet.cohort.scans import (
 )
 from adpet.cohort.tables import SKIPPED, UNUSABLE, Candidate, Findings, Rejection, read_table
 from adpet.errors import InputError
-from adpet.imaging import nifti
+from adpet.imaging import dicom, nifti
+from adpet.imaging.dicom import as_nifti
 from adpet.imaging.nifti import natural_key, read_header, scan_files
 from adpet.parallel import map_in_processes
-from adpet.storage import atomic_write
+from adpet.storage import atomic_write, read_json
 
 Layout: TypeAlias = Literal["bids", "adni", "folder"]
 Policy: TypeAlias = Literal["visit", "baseline", "stable-only"]
@@ -43,16 +44,20 @@ Policy: TypeAlias = Literal["visit", "baseline", "stable-only"]
 FIRST_SESSIONS: Final = ("sc", "screening", "init", "initial", "bl", "baseline")
 # Files that a process gets at once: fewer cost time in handing over, more leave a process idle at the end.
 BATCH_FILES = 32
-# A line of the index on disk: stamp (JSON, which holds no tabs), frames, checksum.
-INDEX_LINE = re.compile(r"(.+)\t(\d+)\t([0-9a-f]{64})")
+# A line of the index on disk: stamp (JSON, which holds no tabs), frames, checksum, durations.
+INDEX_LINE = re.compile(r"(.+)\t(\d+)\t([0-9a-f]{64})\t([^\t]*)")
 
 
 @dataclass(frozen=True)
 class FileEntry:
-    """Frames and checksum of a scan's file, or its `problem`."""
+    """Frames and checksum of a scan's file, or its `problem`.
+
+    `frame_seconds` are from the header, which DICOM alone has.
+    """
 
     n_frames: int = 0
     sha256: str = ""
+    frame_seconds: str = ""
     problem: str = ""
 
 
@@ -102,11 +107,12 @@ def read_collection(
     rows = []
     outcomes = _index_inside(to_open, root, workers=workers, notes=notes)
     for candidate, entry in zip(to_open, progress(outcomes, total=len(to_open)), strict=True):
-        problem = entry.problem or _problem_with_durations(candidate.frame_seconds, entry.n_frames)
+        seconds = entry.frame_seconds or candidate.frame_seconds
+        problem = entry.problem or _problem_with_durations(seconds, entry.n_frames)
         if problem:
             found.reject(candidate.file, problem)
         else:
-            rows.append(_scan_row(candidate, entry))
+            rows.append(_scan_row(replace(candidate, frame_seconds=seconds), entry))
     collection = set_aside_conflicts(
         Collection(
             scans_table(rows),
@@ -217,7 +223,11 @@ def _index_batch(files: Sequence[Path]) -> list[FileEntry]:
 
 def _index_file(file: Path) -> FileEntry:
     try:
-        return FileEntry(read_header(file).n_frames, content_hash(file))
+        with as_nifti(file) as image:
+            sidecar = image.with_suffix(".json")
+            facts = read_json(sidecar) if image != file and sidecar.is_file() else {}
+            seconds = bids.frame_seconds(facts.get("FrameDuration"))
+            return FileEntry(read_header(image).n_frames, content_hash(image), seconds)
     except InputError as error:
         return FileEntry(problem=str(error).removeprefix(f"{file}: "))
     except (OSError, RuntimeError, ValueError) as error:
@@ -247,17 +257,17 @@ def _read_notes(notes: Path) -> dict[str, FileEntry]:
     except (OSError, ValueError):
         return {}
     matches = map(INDEX_LINE.fullmatch, lines if code == _code() else ())
-    return {match[1]: FileEntry(int(match[2]), match[3]) for match in matches if match}
+    return {match[1]: FileEntry(int(match[2]), match[3], match[4]) for match in matches if match}
 
 
 def _note(stamp: str, entry: FileEntry) -> str:
-    return f"{stamp}\t{entry.n_frames}\t{entry.sha256}\n"
+    return f"{stamp}\t{entry.n_frames}\t{entry.sha256}\t{entry.frame_seconds}\n"
 
 
 @cache
 def _code() -> str:
-    digest = hashlib.sha256(version("nibabel").encode())
-    for source in (__file__, str(nifti.__file__)):
+    digest = hashlib.sha256(f"{version('nibabel')} {version('dcm2niix')}".encode())
+    for source in (__file__, str(nifti.__file__), dicom.__file__):
         digest.update(Path(source).read_bytes())
     return digest.hexdigest()
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from tqdm import tqdm
 
 from adpet.errors import AdpetError, InputError
+from adpet.imaging.dicom import as_nifti, needs_conversion
 from adpet.imaging.nifti import read_header, read_volume
 from adpet.inference.exported_model import ExportedModel, open_model
 from adpet.inference.inputs import ScanPath, frame_seconds, scans_at
@@ -39,6 +40,7 @@ class Options:
     json: Path | None = None
     csv: Path | None = None
     frames: bool = False
+    series: str = ""
     prevalence: float | None = None
     coverage: float | None = None
 
@@ -46,7 +48,11 @@ class Options:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument(
-        "scans", nargs="+", type=Path, metavar="SCAN", help="NIfTI files, folders of them, or BIDS-PET trees"
+        "scans",
+        nargs="+",
+        type=Path,
+        metavar="SCAN",
+        help="NIfTI files, DICOM (a folder or ZIP), folders of them, or BIDS-PET trees",
     )
     parser.add_argument(
         "--model",
@@ -67,6 +73,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--frames", action="store_true", help="a folder is one scan, and its files are the scan's frames"
+    )
+    parser.add_argument(
+        "--series",
+        default="",
+        metavar="NUMBER",
+        help="the DICOM series to take (default: the only one of FDG)",
     )
     parser.add_argument(
         "--prevalence", type=float, help="share of AD among those scanned (default: as in training)"
@@ -90,7 +102,7 @@ def run(paths: Sequence[Path], options: Options) -> str:
     scans = scans_at(paths, frames=options.frames)
     _require_other_folder(options.output, scans)
     # Read first: a wrong path should not wait for the model to load.
-    if len(scans) == 1:
+    if len(scans) == 1 and not needs_conversion(scans[0].path):
         read_header(scans[0].path)
     model = _opened(options.model)
     if model.document["out_of_fold"] is None and (options.prevalence or options.coverage):
@@ -174,8 +186,9 @@ def _attempt(scan: ScanPath, model: ExportedModel, options: Options) -> dict[str
 
 
 def _answered(scan: ScanPath, model: ExportedModel, options: Options) -> dict[str, Any]:
-    header = read_header(scan.path)
-    volume = read_volume(scan.path, frame_seconds=frame_seconds(scan.path, header.n_frames))
+    with as_nifti(scan.path, series=options.series) as image:
+        header = read_header(image)
+        volume = read_volume(image, frame_seconds=frame_seconds(image, header.n_frames))
     found = answer(
         volume,
         model,

@@ -9,6 +9,7 @@ import gzip
 import io
 import math
 import os
+import shutil
 import tempfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -20,8 +21,10 @@ from typing import Any, Final, TypeVar
 import numpy as np
 
 from adpet.errors import InputError
+from adpet.imaging.dicom import as_nifti
 from adpet.imaging.nifti import CHUNK_BYTES, VolumeHeader, read_header, read_volume
 from adpet.inference.exported_model import ExportedModel
+from adpet.inference.inputs import frame_seconds
 from adpet.inference.predictor import answer
 
 T = TypeVar("T")
@@ -33,6 +36,7 @@ MAX_VOXELS: Final = 2**25
 MAX_VIEW_MM: Final = (700, 700, 1000)
 MM3_OF_A_LITRE: Final = 10**6
 GZIP: Final = b"\x1f\x8b"
+ZIP: Final = b"PK\3\4"
 MB: Final = 10**6
 
 # Scans that are computed at the same time; the others wait.
@@ -65,8 +69,8 @@ VARIABLES: Final = {
 def answer_encoded(sent: Any, model: ExportedModel, limits: Limits) -> list[dict[str, Any]]:
     """Answer for scans that were sent.
 
-    These are one or more NIfTI files in base64, gzipped or not; white space does not matter. The answers are
-    as `adpet predict --json` writes them, in order, named "scan 1" and so on.
+    These are one or more files in base64, NIfTI, gzipped or not, or a ZIP of DICOM; white space does not
+    matter. The answers are as `adpet predict --json` writes them, in order, named "scan 1" and so on.
     """
     texts = {f"scan {number}": text for number, text in enumerate(_texts(sent, limits), 1)}
     with _AT_ONCE, tempfile.TemporaryDirectory(prefix="adpet-scans-") as folder:
@@ -90,7 +94,8 @@ def _each(work: Callable[[str], T], places: Mapping[str, Path]) -> dict[str, T]:
 
 def _answered(path: Path, model: ExportedModel, name: str) -> dict[str, Any]:
     header = read_header(path, max_voxels=MAX_VOXELS)
-    scan = read_volume(path, max_voxels=MAX_VOXELS)
+    seconds = frame_seconds(path, header.n_frames)
+    scan = read_volume(path, frame_seconds=seconds, max_voxels=MAX_VOXELS)
     path.unlink()
     return answer(scan, model, name=name, shape=header.shape, affine=header.affine).document
 
@@ -117,8 +122,14 @@ def _written(text: str, place: Path, limits: Limits) -> Path:
     if packed:
         _require_unpacked(content, limits)
     place.mkdir()
-    path = place / ("scan.nii.gz" if packed else "scan.nii")
+    path = place / ("scan.nii.gz" if packed else "scan.zip" if content.startswith(ZIP) else "scan.nii")
     path.write_bytes(content)
+    with as_nifti(path, max_bytes=limits.unpacked_megabytes * MB) as image:
+        if image != path:
+            path.unlink()
+            for file in image.parent.glob("scan.*"):
+                shutil.move(file, place)
+            path = place / image.name
     _require_field_of_view(read_header(path, max_voxels=MAX_VOXELS))
     return path
 
