@@ -147,13 +147,17 @@ def is_dicom(file: Path) -> bool:
 
 
 def dicom_scans(folder: Path) -> list[Path]:
-    """Return the folders of the PET studies in and below a folder."""
+    """Return the folders of the PET studies in and below a folder.
+
+    The folder itself stands for DICOM without PET.
+    """
     places: dict[str, list[Path]] = defaultdict(list)
-    for series in series_of(file for file in folder.rglob("[!.]*") if file.is_file()):
+    found = series_of(file for file in folder.rglob("[!.]*") if file.is_file())
+    for series in found:
         header = series.headers[0]
         if header.get("Modality") == "PT":
             places[str(header.get("StudyInstanceUID"))] += [file.parent for file in series.files]
-    return sorted({Path(os.path.commonpath(own)) for own in places.values()})
+    return sorted({Path(os.path.commonpath(own)) for own in places.values()}) or [folder][: len(found)]
 
 
 def series_of(files: Iterable[Path]) -> list[Series]:

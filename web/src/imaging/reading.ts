@@ -12,9 +12,9 @@ const EXTENSION_ALIGNMENT = 16;
 const EXTENSION_HEADER = 8;
 
 /** Read a file, packed if its name ends in `.gz`; throws InputError, which begins with the file's name. */
-export function readNifti(bytes: Uint8Array, name: string): Volume {
+export function readNifti(bytes: Uint8Array, name: string, seconds: number[] = []): Volume {
   try {
-    return read(bytes, name);
+    return read(bytes, name, seconds);
   } catch (error) {
     if (error instanceof SourceError) throw unreadable(name, error.message);
     if (error instanceof RangeError) {
@@ -24,7 +24,7 @@ export function readNifti(bytes: Uint8Array, name: string): Volume {
   }
 }
 
-function read(bytes: Uint8Array, name: string): Volume {
+function read(bytes: Uint8Array, name: string, seconds: number[]): Volume {
   if (/\.(img|hdr)(\.gz)?$/i.test(name)) {
     throw new InputError(
       `${name}: expected a scan in one file, received half a pair of header and image: convert it to NIfTI`,
@@ -39,7 +39,7 @@ function read(bytes: Uint8Array, name: string): Volume {
   checkLength(bytes, packed, header, name);
   const source = new Source(bytes, packed);
   source.skip(header.offset);
-  const data = averaged(source, header);
+  const data = averaged(source, header, seconds);
   const value = data[0]!;
   if (data.every((voxel) => voxel === value)) {
     throw new InputError(
@@ -77,20 +77,23 @@ function checkLength(bytes: Uint8Array, packed: boolean, header: Header, name: s
   }
 }
 
-/** The mean of all frames, in storage order; voxels are scaled as nibabel does, in double precision. */
-function averaged(source: Source, header: Header): Float32Array {
+/** The mean of all frames, weighted by their durations if these are known, in storage order; voxels are scaled as nibabel does, in double precision. */
+function averaged(source: Source, header: Header, seconds: number[]): Float32Array {
   const { frames, littleEndian, slope, intercept } = header;
   const [bytes, read] = header.voxel;
   const voxels = voxelCount(header.shape);
   const total = frames > 1 ? new Float64Array(voxels) : new Float32Array(voxels);
+  const lasting = seconds.reduce((sum, duration) => sum + duration, 0);
+  const isKnown = frames > 1 && seconds.length === frames && lasting > 0;
   for (let frame = 0; frame < frames; frame++) {
+    const weight = isKnown ? seconds[frame]! / lasting : 1 / frames;
     for (let first = 0; first < voxels; first += BLOCK_VOXELS) {
       const count = Math.min(BLOCK_VOXELS, voxels - first);
       const stored = source.take(count * bytes);
       const view = new DataView(stored.buffer, stored.byteOffset, stored.byteLength);
       for (let index = 0; index < count; index++) {
         const scaled = Math.fround(read(view, index * bytes, littleEndian) * slope + intercept);
-        if (Number.isFinite(scaled)) total[first + index]! += (1 / frames) * scaled;
+        if (Number.isFinite(scaled)) total[first + index]! += weight * scaled;
       }
     }
   }

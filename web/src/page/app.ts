@@ -53,12 +53,12 @@ export class App {
     byId("save-page").addEventListener("click", () => void this.saveSummary());
   }
 
-  async take(name: string, content: Promise<ArrayBuffer>): Promise<void> {
+  async take(name: string, content: Promise<ArrayBuffer[]>): Promise<void> {
     const scan = ++this.scan;
     this.begin(name);
     try {
-      const bytes = await content;
-      if (scan === this.scan) this.worker.postMessage({ scan, name, bytes } satisfies Request, [bytes]);
+      const files = await content;
+      if (scan === this.scan) this.worker.postMessage({ scan, name, files } satisfies Request, files);
     } catch (error) {
       const reason = error instanceof Error ? error.message : String(error);
       if (scan === this.scan) this.refuse(`${name}: cannot be read (${reason})`);

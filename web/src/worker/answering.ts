@@ -15,7 +15,7 @@ const PROBABILITY_DECIMALS = 6;
 /** Answer for one scan, and report on the way, until a later scan makes this one stale. */
 export async function answerFor(
   name: string,
-  bytes: Uint8Array,
+  { bytes, seconds }: { bytes: Uint8Array; seconds?: number[] },
   { model, network }: { model: Model; network: Network },
   send: Send,
   isStale: () => boolean,
@@ -23,7 +23,7 @@ export async function answerFor(
   const step = (which: Step, done: number) => send({ kind: "progress", step: which, done });
   const copied = (volume: Volume): Volume => ({ ...volume, data: volume.data.slice() });
   step("reading", 0);
-  const scan = imaging.readNifti(bytes, name);
+  const scan = imaging.readNifti(bytes, name, seconds);
   const original = copied(thinned(scan));
   send({ kind: "original", picture: original }, [original.data.buffer as ArrayBuffer]);
   step("aligning", 0);
