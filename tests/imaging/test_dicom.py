@@ -77,7 +77,7 @@ def read(path, **options):
 @pytest.mark.parametrize(
     "options",
     [
-        {}, {"suffix": ""}, {"enhanced": True}, {"preamble": False, "syntax": ImplicitVRLittleEndian},
+        {}, {"name": "{}"}, {"enhanced": True}, {"preamble": False, "syntax": ImplicitVRLittleEndian},
         {"syntax": ExplicitVRBigEndian}, {"syntax": RLELossless}, {"syntax": JPEG2000Lossless},
         {"syntax": RLELossless, "enhanced": True},
     ],
@@ -123,7 +123,7 @@ class TestChoice:
         """The scan, and everything beside it, in one folder and below it."""
         for number, options in BESIDE.items():
             place = scan if number == 1 else scan.parent / str(number)
-            write_series(place, image(OBLIQUE), series=number, prefix=f"other{number}", **options)
+            write_series(place, image(OBLIQUE), series=number, name=f"other{number}_{{}}", **options)
         return scan.parent
 
     def test_corrected_fdg_of_a_patient_is_chosen(self, patient):
@@ -158,60 +158,56 @@ class TestChoice:
         assert dicom_scans(tmp_path) == [scan, other]
 
 
-def cut(scan):
-    file = sorted(scan.iterdir())[5]
-    file.write_bytes(file.read_bytes()[:-200])
-    return scan
+def spoiled(change):
+    """Change a file of the series: one in its middle, or all."""
 
-
-def without_a_slice(scan):
-    sorted(scan.iterdir())[5].unlink()
-    return scan
-
-
-def headers_alone(scan):
-    for file in scan.iterdir():
-        file.write_bytes(file.read_bytes()[:400])
-    return scan
-
-
-def empty(scan):
-    (scan.parent / "none").mkdir()
-    (scan.parent / "none" / "note.txt").write_text("no image")
-    return scan.parent / "none"
-
-
-def directory(scan):
-    folder = empty(scan)
-    dicom_files.write_directory(folder / "DICOMDIR")
-    return folder
-
-
-def archive(*members):
     def write(scan):
-        path = scan.parent / "a.zip"
-        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
-            for name, content in members:
-                packed.writestr(name, content)
-        return path
+        for file in sorted(scan.iterdir())[change.get("files", slice(5, 6))]:
+            content = file.read_bytes()
+            file.unlink()
+            if "bytes" in change:
+                file.write_bytes(content[: change["bytes"]])
+        return scan
 
     return write
 
 
-def damaged_zip(scan):
-    path = zipped(scan, scan.parent / "a.zip")
-    path.write_bytes(path.read_bytes()[:-60])
-    return path
+def beside(name, write):
+    """Write a file into another folder of the patient."""
+
+    def make(scan):
+        path = scan.parent / "other" / name
+        path.parent.mkdir()
+        write(path)
+        return path if path.suffix == ".zip" else path.parent
+
+    return make
 
 
+def archive(*members):
+    def write(path):
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
+            for name, content in members:
+                packed.writestr(name, content)
+
+    return beside("a.zip", write)
+
+
+NONE = "required images in NIfTI or DICOM; received none"
 BAD = {
-    "cut slice": (cut, "cannot be converted|slices of series 3 are missing"),
-    "slice missing": (without_a_slice, "slices of series 3 are missing or damaged"),
-    "headers alone": (headers_alone, "received none|missing or damaged|cannot be converted"),
-    "no images": (empty, "required images in NIfTI or DICOM; received none"),
-    "DICOMDIR alone": (directory, "required images in NIfTI or DICOM; received none"),
-    "damaged ZIP": (damaged_zip, "the ZIP is damaged"),
-    "ZIP without images": (archive(("a.txt", "text")), "required images in NIfTI or DICOM; received none"),
+    "cut slice": (spoiled({"bytes": -200}), "series 3 cannot be converted|slices of series 3 are missing"),
+    "slice missing": (spoiled({}), "slices of series 3 are missing or damaged"),
+    "headers alone": (
+        spoiled({"bytes": 400, "files": slice(None)}),
+        "received none|missing or damaged|cannot be",
+    ),
+    "no images": (beside("note.txt", Path.touch), NONE),
+    "DICOMDIR alone": (beside("DICOMDIR", dicom_files.write_directory), NONE),
+    "damaged ZIP": (
+        beside("a.zip", lambda path: path.write_bytes(b"PK\3\4 and no more")),
+        "the ZIP is damaged",
+    ),
+    "ZIP without images": (archive(("a.txt", "text")), NONE),
     "ZIP that leads out": (archive(("../../a.dcm", "x")), "paths leads out of the ZIP"),
     "ZIP of another root": (archive(("C:\\a.dcm", "x")), "paths leads out of the ZIP"),
     "ZIP too large": (

@@ -2,6 +2,7 @@
 
 import base64
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -10,12 +11,15 @@ import time
 from contextlib import suppress
 from dataclasses import replace
 from http import HTTPStatus
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 import requests
+from dicom_files import write_series
 
+from adpet.imaging.dicom import as_nifti
 from adpet.imaging.nifti import read_volume
 from adpet.inference.exported_model import open_model
 from adpet.inference.predictor import RefusedError, answer
@@ -30,10 +34,11 @@ SAME, NEARLY, ALIKE = 1e-5, 0.02, 0.98
 
 
 @pytest.fixture(scope="module")
-def scans(golden, project):
-    """Golden scans that a network may answer for, and two of the project's scans."""
+def scans(golden, phantom, project, tmp_path_factory):
+    """Golden scans that a network may answer for, two of the project's scans, and one as DICOM."""
     found = {name: path for name, path in golden.items() if name not in ("white matter", "NIfTI-2")}
     raw = sorted((project / "data/simulated/raw").rglob("*_pet.nii*"))
+    found["DICOM"] = write_series(tmp_path_factory.mktemp("patient") / "series", phantom)
     return found | {f"of the project, {number}": raw[number] for number in (0, 1)}
 
 
@@ -49,7 +54,8 @@ def by_python(scans, model):
     asked = {}
     for name, path in scans.items():
         try:
-            found = answer(read_volume(path), model, name=path.name)
+            with as_nifti(path) as image:
+                found = answer(read_volume(image), model, name=path.name)
         except RefusedError:
             asked[name] = None
         else:
@@ -106,6 +112,8 @@ def wait_for(address, server, log):
 
 
 def posted(address, path):
+    if path.is_dir():
+        path = Path(shutil.make_archive(f"{path.parent}/sent", "zip", path))
     scan = base64.b64encode(path.read_bytes()).decode()
     reply = requests.post(address, json={"inputs": scan}, timeout=120)
     if reply.status_code == HTTPStatus.BAD_REQUEST:
@@ -126,7 +134,7 @@ def by_browser(built_page, serve, scans, launch_chromium, tmp_path_factory):
         page.goto(address)
         page.wait_for_selector("body[data-ready]")
         for name, path in scans.items():
-            page.set_input_files("#file", path)
+            page.set_input_files("#folder" if path.is_dir() else "#file", path)
             page.wait_for_selector("body:is([data-state=answered], [data-state=refused])")
             if page.get_attribute("body", "data-state") == "refused":
                 asked[name] = None
@@ -160,6 +168,8 @@ def test_keras_onnx_http_and_browser_give_the_same_answers(by_keras, by_onnx, by
         assert browser == pytest.approx(keras, abs=NEARLY), name
         assert alike >= ALIKE, name
         np.testing.assert_allclose(onnx_map, keras_map, atol=SAME * max(1, np.abs(keras_map).max()))
+    # Whole numbers of 32,000 steps, as DICOM stores voxels.
+    assert by_onnx["DICOM"][0] == pytest.approx(by_onnx["as scanned"][0], abs=1e-3)
     with capsys.disabled():
         print("\n" + "\n".join(lines))
     answered = [row[0] for row in by_keras.values() if row]

@@ -101,6 +101,9 @@ def run(paths: Sequence[Path], options: Options) -> str:
     _require_shares(options)
     scans = scans_at(paths, frames=options.frames)
     _require_other_folder(options.output, scans)
+    for scan in scans if len(scans) > 1 else ():
+        if scan.stem.startswith("dicom-"):
+            print(f"{scan.stem} is {scan.path}", file=sys.stderr)
     # Read first: a wrong path should not wait for the model to load.
     if len(scans) == 1 and not needs_conversion(scans[0].path):
         read_header(scans[0].path)

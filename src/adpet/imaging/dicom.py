@@ -24,7 +24,7 @@ import nibabel as nib
 import numpy as np
 
 from adpet.errors import InputError
-from adpet.imaging.nifti import MIN_AXIS_VOXELS, NIFTI, natural_key, scan_files
+from adpet.imaging.nifti import MIN_AXIS_VOXELS, NIFTI, PAIR, natural_key, scan_files
 
 # What nibabel reads, and the tool where it cannot (MINC 2 needs h5py, PAR its REC).
 READ_BY_NIBABEL: Final = {
@@ -43,6 +43,8 @@ TAGS: Final = (
     "Modality", "StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber", "NumberOfFrames", "CorrectedImage",
     "AttenuationCorrectionMethod", "AcquisitionTime", "RadiopharmaceuticalInformationSequence",
 )  # fmt: skip
+# The user's own defaults are ignored; names, ids, dates and comments are left out.
+OPTIONS: Final = ("-g", "i", "-z", "n", "-b", "y", "-ba", "y", "-f", "scan", "-c", "")
 FDG: Final = re.compile(r"\bfdg\b|fluoro?deoxyglucose|fludeoxyglucose", re.IGNORECASE)
 CLOCK: Final = re.compile(r"(\d\d)(\d\d)(\d\d(?:\.\d+)?)")
 
@@ -85,15 +87,15 @@ class Series:
         """Series in a few words; descriptions may hold names."""
         about = [str(self.headers[0].get("Modality", "?")), self.tracer, f"{self.images} slices"]
         about += ["not attenuation-corrected"] if self.corrected is False else []
-        return f"{self.label} ({', '.join(filter(None, about))})"
+        return " ".join(f"{self.label} ({', '.join(filter(None, about))})".split())
 
     def delay(self) -> float:
         """Return the seconds from injection to scan, 0 if unknown."""
-        scans = sorted(str(header.get("AcquisitionTime") or "") for header in self.headers)
-        clocks = [
-            CLOCK.match(str(text)) for text in (self.drug.get("RadiopharmaceuticalStartTime"), scans[0])
-        ]
-        times = [3600 * int(t[1]) + 60 * int(t[2]) + float(t[3]) for t in clocks if t]
+        begun = min(
+            filter(None, (str(header.get("AcquisitionTime") or "") for header in self.headers)), default=""
+        )
+        clocks = map(CLOCK.match, (str(self.drug.get("RadiopharmaceuticalStartTime")), begun))
+        times = [3600 * int(clock[1]) + 60 * int(clock[2]) + float(clock[3]) for clock in clocks if clock]
         return max(times[-1] - times[0], 0.0) if times else 0.0
 
 
@@ -131,7 +133,7 @@ def needs_conversion(path: Path) -> bool:
     """True if a path is not read as NIfTI or ANALYZE."""
     if path.is_dir():
         return not any(NIFTI.fullmatch(file.name) for file in path.iterdir())
-    if not path.is_file() or NIFTI.fullmatch(path.name):
+    if not path.is_file() or NIFTI.fullmatch(path.name) or PAIR.fullmatch(path.name):
         return False
     return path.suffix.casefold() in {".zip", *READ_BY_NIBABEL, *CONVERTED_BY} or is_dicom(path)
 
@@ -166,7 +168,7 @@ def series_of(files: Iterable[Path]) -> list[Series]:
     for file in filter(is_dicom, files):
         header = _header(file)
         if "Modality" in header:  # a directory of files (DICOMDIR) has none
-            number, *uids = (str(header.get(name, "")) for name in ("SeriesNumber", *TAGS[1:3]))
+            number, *uids = (str(header.get(name) or "") for name in ("SeriesNumber", *TAGS[1:3]))
             grouped[number or "0", *uids].append((file, header))
     numbers: Counter[str] = Counter()
     found = []
@@ -241,7 +243,10 @@ def _unpacked(path: Path, folder: Path, max_bytes: int) -> list[Path]:
                     f"{len(members)} and {size}; pack one scan alone"
                 )
             places = [PurePosixPath(member.filename.replace("\\", "/")) for member in members]
-            if any(place.is_absolute() or ".." in place.parts or ":" in place.parts[0] for place in places):
+            if any(
+                place.is_absolute() or ".." in place.parts or ":" in "".join(place.parts[:1])
+                for place in places
+            ):
                 raise InputError(f"{path}: one of its paths leads out of the ZIP; pack the scan again")
             for number, member in enumerate(members):
                 with archive.open(member) as packed, (folder / str(number)).open("wb") as file:
@@ -261,25 +266,9 @@ def _convert_series(path: Path, series: Series, image: Path) -> None:
     out.mkdir()
     for number, file in enumerate(series.files):
         (inside / f"{number:06d}.dcm").symlink_to(file.absolute())
-    # The user's own defaults are ignored; no comment; names, ids and dates are left out.
-    options = (
-        "-g",
-        "i",
-        "-c",
-        "",
-        "-z",
-        "n",
-        "-b",
-        "y",
-        "-ba",
-        "y",
-        "-f",
-        "scan",
-        "-o",
-        str(out),
-        str(inside),
+    done = subprocess.run(
+        [dcm2niix.bin, *OPTIONS, "-o", str(out), str(inside)], capture_output=True, check=False
     )
-    done = subprocess.run([dcm2niix.bin, *options], capture_output=True, check=False)
     found = sorted(out.glob("*.nii"))
     if b"Missing images" in done.stdout + done.stderr or any("_Eq" in file.name for file in found):
         raise InputError(f"{path}: slices of series {series.label} are missing or damaged: export it again")
