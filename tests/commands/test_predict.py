@@ -166,12 +166,15 @@ def test_dicom_is_answered_as_its_nifti_and_named_by_its_content(
     write_series(tmp_path / "DOE^JANE" / "pet", volume)
     write_series(tmp_path / "DOE^JANE" / "ct", volume, modality="CT", series=1)
     slices = sorted((tmp_path / "DOE^JANE" / "pet").iterdir())
-    given = [tmp_path / "DOE^JANE", *slices, small_scans[1]]
-    run(given, Options(model=str(small_export), json=Path("all.json")))
-    dicom, nifti = json.loads(Path("all.json").read_text())
+    given = [tmp_path / "DOE^JANE", *slices, tmp_path / "DOE^JANE" / "ct", small_scans[1]]
+    with pytest.raises(InputError, match="required an answer for each of 3 scans; received 2"):
+        run(given, Options(model=str(small_export), json=Path("all.json")))
+    dicom, ct, nifti = json.loads(Path("all.json").read_text())
     assert re.fullmatch("dicom-[0-9a-f]{8}", dicom["scan"])
     assert dicom["probability_of_ad"] == pytest.approx(nifti["probability_of_ad"], abs=1e-5)
-    assert capsys.readouterr().err.splitlines() == [f"{dicom['scan']} is {slices[0].parent}"]
+    said = capsys.readouterr().err.splitlines()
+    assert said[:2] == [f"{dicom['scan']} is {slices[0].parent}", f"{ct['scan']} is {given[-2]}"]
+    assert said[2].startswith(f"{ct['scan']}: required one series of FDG-PET")
     written = [path for path in tmp_path.rglob("*_adpet/*") if path.is_file()]
     assert len(written) > 6
     text = b"".join(path.read_bytes() for path in [*written, Path("all.json")])

@@ -101,7 +101,7 @@ def run(paths: Sequence[Path], options: Options) -> str:
     _require_shares(options)
     scans = scans_at(paths, frames=options.frames)
     _require_other_folder(options.output, scans)
-    for scan in scans if len(scans) > 1 else ():
+    for scan in scans:
         if scan.stem.startswith("dicom-"):
             print(f"{scan.stem} is {scan.path}", file=sys.stderr)
     # Read first: a wrong path should not wait for the model to load.
@@ -185,6 +185,8 @@ def _attempt(scan: ScanPath, model: ExportedModel, options: Options) -> dict[str
     except Exception as error:  # noqa: BLE001 - one scan must not stop the others
         # Its text may quote the file, which is of a participant.
         reason = f"{scan.path}: failed for a reason not foreseen: {type(error).__name__}"
+    if scan.stem.startswith("dicom-"):  # its path may be a name
+        reason = reason.replace(str(scan.path), scan.stem)
     return {**failed, "error": reason}
 
 

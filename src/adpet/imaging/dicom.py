@@ -1,4 +1,4 @@
-"""Convert DICOM, MINC, MGH and PAR/REC to NIfTI in a temporary folder.
+"""Convert DICOM and other formats to NIfTI, for a moment.
 
 pydicom reads headers to choose one series, dcm2niix converts it. No name of a file or patient is kept.
 """
@@ -101,7 +101,7 @@ class Series:
 
 @contextmanager
 def as_nifti(path: Path, *, series: str = "", max_bytes: int = MAX_BYTES) -> Iterator[Path]:
-    """Yield `path` if it is NIfTI or ANALYZE, else its conversion.
+    """Yield a scan as NIfTI or ANALYZE, converted if needed.
 
     Of DICOM (a file, a folder with all below it, or a ZIP) the FDG-PET series is taken, or the `series` of
     that number; an archive or image may unpack to `max_bytes`. A conversion and its sidecar in BIDS' words
@@ -130,7 +130,7 @@ def as_nifti(path: Path, *, series: str = "", max_bytes: int = MAX_BYTES) -> Ite
 
 
 def needs_conversion(path: Path) -> bool:
-    """True if a path is not read as NIfTI or ANALYZE."""
+    """True if a path is neither NIfTI nor ANALYZE."""
     if path.is_dir():
         return not any(NIFTI.fullmatch(file.name) for file in path.iterdir())
     if not path.is_file() or NIFTI.fullmatch(path.name) or PAIR.fullmatch(path.name):
@@ -139,7 +139,7 @@ def needs_conversion(path: Path) -> bool:
 
 
 def is_dicom(file: Path) -> bool:
-    """True if a file begins as DICOM does, with or without preamble."""
+    """True if a file begins like DICOM."""
     try:
         with file.open("rb") as stream:
             head = stream.read(132)
@@ -149,7 +149,7 @@ def is_dicom(file: Path) -> bool:
 
 
 def dicom_scans(folder: Path) -> list[Path]:
-    """Return the folders of the PET studies in and below a folder.
+    """Return the folders of PET studies below a folder.
 
     The folder itself stands for DICOM without PET.
     """
@@ -163,7 +163,7 @@ def dicom_scans(folder: Path) -> list[Path]:
 
 
 def series_of(files: Iterable[Path]) -> list[Series]:
-    """Return the series of DICOM images, in the order of their numbers."""
+    """Return the series of DICOM images, ordered by number."""
     grouped: dict[tuple[str, ...], list[tuple[Path, Any]]] = defaultdict(list)
     for file in filter(is_dicom, files):
         header = _header(file)
@@ -180,11 +180,11 @@ def series_of(files: Iterable[Path]) -> list[Series]:
 
 
 def chosen_series(path: Path, series: Sequence[Series], *, wanted: str = "") -> Series:
-    """Return the series that is wanted, or the only one of FDG."""
+    """Return the wanted series, or the only one of FDG."""
     listed = ", ".join(each.summary for each in series)
     if not series:
         raise InputError(
-            f"{path}: required images in NIfTI or DICOM; received none; name another file or folder"
+            f"{path}: required images in NIfTI or DICOM (a ZIP: DICOM alone); received none; name others"
         )
     if wanted:
         possible = [each for each in series if each.label == wanted]
@@ -203,7 +203,7 @@ def chosen_series(path: Path, series: Sequence[Series], *, wanted: str = "") -> 
 
 
 def _header(file: Path) -> Any:
-    """Return the header's elements of `TAGS`; empty if it is damaged."""
+    """Return a header's elements of `TAGS`; none if damaged."""
     import pydicom
 
     with warnings.catch_warnings(action="ignore"):
@@ -216,7 +216,7 @@ def _header(file: Path) -> Any:
 
 
 def _convert_image(path: Path, image: Path, max_bytes: int) -> None:
-    """Write what nibabel reads as NIfTI, with a copy of its sidecar."""
+    """Write what nibabel reads as NIfTI, with its sidecar."""
     try:
         found: Any = nib.load(path)
         if math.prod(found.shape) * 4 <= max_bytes:
@@ -258,7 +258,7 @@ def _unpacked(path: Path, folder: Path, max_bytes: int) -> list[Path]:
 
 
 def _convert_series(path: Path, series: Series, image: Path) -> None:
-    """Convert a series and write its sidecar, without names and dates."""
+    """Convert a series and its sidecar, without names and dates."""
     import dcm2niix
 
     inside, out = image.with_name("series"), image.with_name("converted")

@@ -89,7 +89,7 @@ def _is_scan(file: Path, folder: Path, *, bids: bool) -> bool:
 
 
 def _is_slice(path: Path) -> bool:
-    """True for a DICOM file that holds no volume by itself."""
+    """True for DICOM files that hold no volume."""
     is_single = path.is_file() and not NIFTI.fullmatch(path.name) and is_dicom(path)
     return is_single and all(series.images < MIN_AXIS_VOXELS for series in series_of([path]))
 
@@ -115,9 +115,10 @@ def _stems(files: Sequence[Path]) -> list[str]:
 
 
 def _place(file: Path) -> tuple[str, ...]:
-    """Return a scan's folders and stem; of DICOM a hash, as patients name it."""
+    """Return a scan's folders and stem; a hash for DICOM."""
     if file.suffix.casefold() in SUFFIXES or not needs_conversion(file):
         return (*(part for part in file.parts[:-1] if part not in (file.anchor, "..")), stem_of(file))
+    # Names of DICOM's files and folders are often those of patients.
     digest = hashlib.sha256()
     for part in scan_files(file):
         digest.update(part.read_bytes())
