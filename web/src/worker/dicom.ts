@@ -46,7 +46,8 @@ export async function fromDicom(files: Bytes[], name: string): Promise<{ bytes: 
   const found = unpacked.filter(
     (bytes) => isDicom(bytes) && !latin(bytes.subarray(0, 512)).includes(DIRECTORY),
   );
-  if (!found.length) refuse("required images in NIfTI or DICOM (a ZIP: DICOM alone); received none; choose others");
+  if (!found.length)
+    refuse("required images in NIfTI or DICOM (a ZIP: DICOM alone); received none; choose others");
   const kinds = found.map((bytes) => kindOf(bytes));
   const pet = found.filter((_, index) => kinds[index] === "PT");
   const images = pet.length ? await convert(pet, refuse) : [];
