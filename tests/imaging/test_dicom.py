@@ -103,11 +103,11 @@ def test_dynamic_series_has_its_frame_times_and_the_injection(tmp_path):
         facts = json.loads(found.with_suffix(".json").read_text())
         volume = read_volume(found, frame_seconds=facts["FrameDuration"])
     assert (facts["FrameTimesStart"], facts["FrameDuration"]) == ([0, 300, 600], [300, 300, 600])
-    assert facts["InjectionStart"] == -1800
+    assert (facts["InjectionStart"], facts["TracerName"]) == (-1800, "Fluorodeoxyglucose F^18^")
     assert facts["Units"] == "Bq/mL"
     assert facts["AttenuationCorrectionMethod"] == "measured,CT"
     np.testing.assert_allclose(
-        volume.data, straight(image()).data * (1 + 2 + 4 * 2) / 4, rtol=1e-5, atol=1e-3
+        volume.data, straight(image()).data * (1 + 1.1 + 1.2 * 2) / 4, rtol=1e-5, atol=1e-3
     )
 
 

@@ -21,7 +21,7 @@ def write_series(
     folder: Path, volume, *, seconds=(600,), start=1800, syntax=ExplicitVRLittleEndian, enhanced=False,
     preamble=True, name="DOE_JANE_{:04d}.dcm", series=3, **facts,
 ) -> Path:  # fmt: skip
-    """Write a volume; its frames last `seconds` from `start` after injection, each twice as bright as the last."""
+    """Write a volume; its frames last `seconds` from `start` after injection, each brighter by a tenth of the first."""
     folder.mkdir(parents=True, exist_ok=True)
     stored, slope = encoded(volume)
     # One study for the folders that lie in one folder.
@@ -50,7 +50,7 @@ def write_series(
             since = sum(seconds[:frame])
             fill(
                 dataset, **placed(volume.affine, k), **spacing(volume.affine), RescaleIntercept="0",
-                RescaleSlope=f"{slope * 2**frame:.9g}", NumberOfSlices=stored.shape[2], ImageIndex=number,
+                RescaleSlope=f"{slope * (1 + frame / 10):.9g}", NumberOfSlices=stored.shape[2], ImageIndex=number,
                 SeriesType=["DYNAMIC" if len(seconds) > 1 else "STATIC", "IMAGE"],
                 FrameReferenceTime=str(1000 * (since + seconds[frame] / 2)), NumberOfTimeSlices=len(seconds),
                 ActualFrameDuration=str(1000 * seconds[frame]), AcquisitionTime=clock(start + since),

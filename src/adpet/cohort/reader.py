@@ -42,9 +42,10 @@ Policy: TypeAlias = Literal["visit", "baseline", "stable-only"]
 
 # Sessions with these names are the first ones, in this order (ADNI's sc comes before bl).
 FIRST_SESSIONS: Final = ("sc", "screening", "init", "initial", "bl", "baseline")
+FRAME_TIMES: Final = ("FrameDuration", "FrameTimesStart", "InjectionStart", "ScanStart")
 # Files that a process gets at once: fewer cost time in handing over, more leave a process idle at the end.
 BATCH_FILES = 32
-# A line of the index on disk: stamp (JSON, which holds no tabs), frames, checksum, durations.
+# A line of the index on disk: stamp (JSON, which holds no tabs), frames, checksum, frame times (JSON).
 INDEX_LINE = re.compile(r"(.+)\t(\d+)\t([0-9a-f]{64})\t([^\t]*)")
 
 
@@ -52,12 +53,12 @@ INDEX_LINE = re.compile(r"(.+)\t(\d+)\t([0-9a-f]{64})\t([^\t]*)")
 class FileEntry:
     """Frames and checksum of a scan's file, or its `problem`.
 
-    `frame_seconds` are from the header, which DICOM alone has.
+    `times` are `FRAME_TIMES` in JSON where a header has them, which is DICOM's.
     """
 
     n_frames: int = 0
     sha256: str = ""
-    frame_seconds: str = ""
+    times: str = ""
     problem: str = ""
 
 
@@ -107,7 +108,9 @@ def read_collection(
     rows = []
     outcomes = _index_inside(to_open, root, workers=workers, notes=notes)
     for candidate, entry in zip(to_open, progress(outcomes, total=len(to_open)), strict=True):
-        seconds = entry.frame_seconds or candidate.frame_seconds
+        seconds = candidate.frame_seconds
+        if entry.times:
+            seconds = bids.frame_seconds(json.loads(entry.times).get("FrameDuration"))
         problem = entry.problem or _problem_with_durations(seconds, entry.n_frames)
         if problem:
             found.reject(candidate.file, problem)
@@ -226,8 +229,8 @@ def _index_file(file: Path) -> FileEntry:
         with as_nifti(file) as image:
             sidecar = image.with_suffix(".json")
             facts = read_json(sidecar) if image != file and sidecar.is_file() else {}
-            seconds = bids.frame_seconds(facts.get("FrameDuration"))
-            return FileEntry(read_header(image).n_frames, content_hash(image), seconds)
+            times = json.dumps({name: facts[name] for name in FRAME_TIMES if name in facts})
+            return FileEntry(read_header(image).n_frames, content_hash(image), times if facts else "")
     except InputError as error:
         return FileEntry(problem=str(error).removeprefix(f"{file}: "))
     except (OSError, RuntimeError, ValueError) as error:
@@ -261,7 +264,7 @@ def _read_notes(notes: Path) -> dict[str, FileEntry]:
 
 
 def _note(stamp: str, entry: FileEntry) -> str:
-    return f"{stamp}\t{entry.n_frames}\t{entry.sha256}\t{entry.frame_seconds}\n"
+    return f"{stamp}\t{entry.n_frames}\t{entry.sha256}\t{entry.times}\n"
 
 
 @cache

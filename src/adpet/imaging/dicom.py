@@ -279,5 +279,8 @@ def _convert_series(path: Path, series: Series, image: Path) -> None:
         )
     found[0].replace(image)
     sidecar = json.loads(found[0].with_suffix(".json").read_text(encoding="utf-8", errors="replace"))
+    sidecar |= {"TracerName": series.tracer}
+    # dcm2niix writes the tracer there where the header has no code of the nuclide.
+    sidecar.pop("TracerRadionuclide", None)
     sidecar |= {"InjectionStart": -series.delay()} if series.delay() else {}
     image.with_suffix(".json").write_text(json.dumps(sidecar), encoding="utf-8")
