@@ -15,6 +15,8 @@ from adpet.imaging.dicom import READ_BY_NIBABEL, dicom_scans, is_dicom, needs_co
 from adpet.imaging.nifti import MIN_AXIS_VOXELS, NIFTI, PAIR, natural_key, scan_files
 
 SUFFIXES: Final = (".nii.gz", ".nii", ".hdr.gz", ".img.gz", ".hdr", ".img", *READ_BY_NIBABEL)
+# Other images that count in a folder; a PAR header stands for its REC.
+IN_FOLDERS: Final = {".zip", *READ_BY_NIBABEL} - {".rec"}
 # Maps that `adpet predict` wrote, which are not scans.
 OURS: Final = re.compile(r".*_(space-scan_)?cam\.nii\.gz")
 _BIDS_SCAN: Final = re.compile(r"sub-.*_pet\.nii(\.gz)?")
@@ -85,13 +87,13 @@ def _is_scan(file: Path, folder: Path, *, bids: bool) -> bool:
     pair = PAIR.fullmatch(file.name)
     if pair:  # the header stands for both
         return pair[2].lower() == "hdr" or not scan_files(file)[0].is_file()
-    return bool(NIFTI.fullmatch(file.name)) or file.suffix.casefold() in {".zip", *READ_BY_NIBABEL}
+    return bool(NIFTI.fullmatch(file.name)) or file.suffix.casefold() in IN_FOLDERS
 
 
 def _is_slice(path: Path) -> bool:
     """True for DICOM files that hold no volume."""
-    is_single = path.is_file() and not NIFTI.fullmatch(path.name) and is_dicom(path)
-    return is_single and all(series.images < MIN_AXIS_VOXELS for series in series_of([path]))
+    is_file = not path.is_dir() and needs_conversion(path) and is_dicom(path)
+    return is_file and all(series.images < MIN_AXIS_VOXELS for series in series_of([path]))
 
 
 def _stems(files: Sequence[Path]) -> list[str]:
