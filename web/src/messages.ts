@@ -28,7 +28,7 @@ export interface Answer extends Interpretation {
 export interface Request {
   scan: number;
   name: string;
-  bytes: ArrayBuffer;
+  files: ArrayBuffer[];
   sidecar?: Sidecar;
 }
 

@@ -3,6 +3,7 @@
 import { InputError } from "../imaging";
 import type { Finding, Request } from "../messages";
 import { answerFor } from "./answering";
+import { fromDicom, isDicom, isZip } from "./dicom";
 import { fetchModel } from "./files";
 import { Network } from "./network";
 
@@ -16,13 +17,17 @@ scope.onmessage = (event: MessageEvent<Request>) => {
   void answer(event.data);
 };
 
-async function answer({ scan, name, bytes, ...about }: Request): Promise<void> {
+async function answer({ scan, name, files, ...about }: Request): Promise<void> {
   const send = (finding: Finding, transfer: Transferable[] = []) =>
     scope.postMessage({ ...finding, scan }, transfer);
   try {
     send({ kind: "progress", step: "model", done: 0 });
     opened ??= open();
-    await answerFor({ name, ...about }, new Uint8Array(bytes), await opened, send, () => latest !== scan);
+    const given = files.map((file) => new Uint8Array(file));
+    const isOther = given.length > 1 || given.some((bytes) => isZip(bytes) || isDicom(bytes));
+    const read = isOther ? await fromDicom(given, name) : { bytes: given[0]!, ...about };
+    const named = { name: isOther ? `${name}.nii` : name, ...(read.sidecar && { sidecar: read.sidecar }) };
+    await answerFor(named, read.bytes, await opened, send, () => latest !== scan);
   } catch (error) {
     send({ kind: "refused", sentence: sentenceOf(error, name) });
   }
