@@ -350,3 +350,12 @@ class TestDiagnosesByVisit:
         visits("RID,VISCODE,DIAGNOSIS\n6962,bl,1\n6962,m24,1\n6962,m36,2\n")
         found = find_adni(adni_tree.root, diagnosis_table=adni_tree.root / "DXSUM.csv")
         assert found.diagnoses == {"941_S_6962": {"CN", "MCI"}}
+
+
+def test_folder_of_dicom_is_one_image(adni_tree):
+    file = adni_tree.image("I7", "941_S_6962", "AD")
+    file.rename(file.with_suffix(".dcm"))
+    file.with_name("ADNI_941_S_6962_PT_x_Br_2_2_S9_I7.dcm").touch()
+    candidates, rejected = find(adni_tree)
+    assert [scan.file for scan in candidates] == [file.parent]
+    assert not rejected

@@ -1,15 +1,20 @@
 import base64
 import gzip
+import shutil
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+from dicom_files import write_series
 
 from adpet.errors import InputError
+from adpet.imaging.dicom import as_nifti
 from adpet.imaging.nifti import read_volume
+from adpet.imaging.template import fdg_template
 from adpet.inference import http
 from adpet.inference.exported_model import open_model
 from adpet.inference.http import Limits, answer_encoded
@@ -212,3 +217,18 @@ class TestLimits:
         monkeypatch.setenv("ADPET_SERVE_MAX_MB", wrong)
         with pytest.raises(InputError, match="ADPET_SERVE_MAX_MB: required a whole number above 0"):
             Limits.from_environment()
+
+
+def test_zip_of_dicom_is_answered_as_its_folder_and_refused_alike(model, tmp_path_factory):
+    template = fdg_template(6.0)
+    patient = tmp_path_factory.mktemp("patient")
+    write_series(patient / "pet", template, seconds=(300, 900))
+    (patient / "pet" / "report.pdf").write_bytes(bytes(1_000_000))
+    packed = Path(shutil.make_archive(f"{patient}/sent", "zip", patient / "pet"))
+    with as_nifti(patient / "pet") as image:
+        wanted = answer(read_volume(image, frame_seconds=[300, 900]), model, name="scan 1").document
+    assert answer_encoded(as_text(packed.read_bytes()), model, Limits()) == [wanted]
+    with pytest.raises(InputError, match=r"^scan 1: the ZIP is damaged"):
+        answer_encoded(as_text(packed.read_bytes()[:-50]), model, Limits())
+    with pytest.raises(InputError, match="and 1000000 bytes at most; received 65 and"):
+        answer_encoded(as_text(packed.read_bytes()), model, Limits(unpacked_megabytes=1))

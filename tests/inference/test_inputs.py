@@ -67,7 +67,9 @@ def test_folder_of_frames_is_one_scan(tmp_path):
 
 
 def test_folder_without_scans_is_refused(tmp_path):
-    with pytest.raises(InputError, match="required a folder with NIfTI images"):
+    with pytest.raises(
+        InputError, match="required a folder with images in NIfTI or DICOM; received one without any"
+    ):
         scans_at([tmp_path])
 
 

@@ -47,7 +47,7 @@ export interface Request {
 
 export interface ScanFile {
   name: string;
-  bytes: ArrayBuffer;
+  files: ArrayBuffer[];
   sidecar?: Sidecar;
 }
 

@@ -38,7 +38,7 @@ from adpet.cohort.tables import (
     require_inside,
 )
 from adpet.errors import InputError
-from adpet.imaging.nifti import NIFTI, scan_files
+from adpet.imaging.nifti import scan_files
 from adpet.imaging.sidecar import FDG, read_facts, tracer_name
 
 # ADNI's descriptions of FDG images by our names of their levels, in the default order of preference: the
@@ -58,7 +58,8 @@ WITH_FRAMES: Final = ("dynamic", "raw")
 RAW: Final = re.compile(r"ADNI Brain PET: Raw (.+)", re.IGNORECASE)
 PET: Final = "PET"
 
-IMAGE_IN_NAME: Final = re.compile(r"_S\d+_I(\d+)\.nii(\.gz)?$", re.IGNORECASE)
+READ: Final = re.compile(r".*\.(nii(\.gz)?|dcm|v)", re.IGNORECASE | re.DOTALL)
+IMAGE_IN_NAME: Final = re.compile(r"_S\d+_I(\d+)\.(nii(\.gz)?|dcm|v)$", re.IGNORECASE)
 IMAGE_IN_FOLDER: Final = re.compile(r"I(\d+)")
 
 ACQUISITION: Final = re.compile(r"(\d{4}-\d{2}-\d{2})_\d{2}_\d{2}_\d{2}.*")
@@ -102,7 +103,7 @@ def find_adni(
             others = (_version(made, other) for other in chosen[image])
             findings.candidates.append(replace(made, others=tuple(others)))
     for file in files_under(root, IMAGE):
-        if not NIFTI.fullmatch(file.name) and PTID.search(file.as_posix()):
+        if not READ.fullmatch(file.name) and PTID.search(file.as_posix()):
             findings.reject(file, "its ending is not read; decompress it, or convert it to NIfTI (.nii.gz)")
     return findings
 
@@ -129,11 +130,17 @@ def tracer_of(facts: ImageFacts) -> str:
 
 
 def files_by_image(root: Path, listing: Listing, findings: Findings) -> dict[str, list[Path]]:
-    """Return the files by listed image; reject copies and others."""
+    """Return the files by listed image; reject copies and others.
+
+    A folder of DICOM stands for its files.
+    """
     files: dict[str, list[Path]] = defaultdict(list)
-    for file in files_under(root, NIFTI):
+    images = {
+        file.parent if file.suffix.lower() == ".dcm" else file: file for file in files_under(root, READ)
+    }
+    for file, part in images.items():
         try:
-            number = _known_number(file, listing)
+            number = _known_number(part, listing)
         except InputError as error:
             findings.reject(file, str(error))
             continue

@@ -42,27 +42,33 @@ from adpet.cohort.tables import (
     table_columns,
 )
 from adpet.errors import InputError
-from adpet.imaging import nifti
+from adpet.imaging import dicom, nifti
+from adpet.imaging.dicom import as_nifti
 from adpet.imaging.nifti import natural_key, read_header, scan_files
 from adpet.imaging.sidecar import FRAMES_MINUTES, used_seconds
 from adpet.parallel import map_in_processes
-from adpet.storage import atomic_write
+from adpet.storage import atomic_write, read_json
 
 Layout: TypeAlias = Literal["bids", "adni", "folder"]
 Policy: TypeAlias = Literal["visit", "baseline", "stable-only"]
 
+FRAME_TIMES = ("FrameDuration", "FrameTimesStart", "InjectionStart", "ScanStart")
 # Files that a process gets at once: fewer cost time in handing over, more leave a process idle at the end.
 BATCH_FILES = 32
-# A line of the index on disk: stamp (JSON, which holds no tabs), frames, checksum.
-INDEX_LINE = re.compile(r"(.+)\t(\d+)\t([0-9a-f]{64})")
+# A line of the index on disk: stamp (JSON, which holds no tabs), frames, checksum, frame times (JSON).
+INDEX_LINE = re.compile(r"(.+)\t(\d+)\t([0-9a-f]{64})\t([^\t]*)")
 
 
 @dataclass(frozen=True)
 class FileEntry:
-    """Frames and checksum of a scan's file, or its `problem`."""
+    """Frames and checksum of a scan's file, or its `problem`.
+
+    `times` are `FRAME_TIMES` in JSON where a header has them, which is DICOM's.
+    """
 
     n_frames: int = 0
     sha256: str = ""
+    times: str = ""
     problem: str = ""
 
 
@@ -237,7 +243,11 @@ def _index_batch(files: Sequence[Path]) -> list[FileEntry]:
 
 def _index_file(file: Path) -> FileEntry:
     try:
-        return FileEntry(read_header(file).n_frames, content_hash(file))
+        with as_nifti(file) as image:
+            sidecar = image.with_suffix(".json")
+            facts = read_json(sidecar) if image != file and sidecar.is_file() else {}
+            times = json.dumps({name: facts[name] for name in FRAME_TIMES if name in facts})
+            return FileEntry(read_header(image).n_frames, content_hash(image), times if facts else "")
     except InputError as error:
         return FileEntry(problem=str(error).removeprefix(f"{file}: "))
     except (OSError, RuntimeError, ValueError) as error:
@@ -267,17 +277,17 @@ def _read_notes(notes: Path) -> dict[str, FileEntry]:
     except (OSError, ValueError):
         return {}
     matches = map(INDEX_LINE.fullmatch, lines if code == _code() else ())
-    return {match[1]: FileEntry(int(match[2]), match[3]) for match in matches if match}
+    return {match[1]: FileEntry(int(match[2]), match[3], match[4]) for match in matches if match}
 
 
 def _note(stamp: str, entry: FileEntry) -> str:
-    return f"{stamp}\t{entry.n_frames}\t{entry.sha256}\n"
+    return f"{stamp}\t{entry.n_frames}\t{entry.sha256}\t{entry.times}\n"
 
 
 @cache
 def _code() -> str:
-    digest = hashlib.sha256(version("nibabel").encode())
-    for source in (__file__, str(nifti.__file__)):
+    digest = hashlib.sha256(f"{version('nibabel')} {version('dcm2niix')}".encode())
+    for source in (__file__, str(nifti.__file__), dicom.__file__):
         digest.update(Path(source).read_bytes())
     return digest.hexdigest()
 
@@ -372,7 +382,8 @@ def _row_or_next(
 def _scan_row(candidate: Candidate, entry: FileEntry, minutes: Sequence[float]) -> dict[str, str | float]:
     if entry.problem:
         raise InputError(entry.problem)
-    seconds = used_seconds(candidate.frames, entry.n_frames, minutes=minutes) or []
+    frames = {**candidate.frames, **json.loads(entry.times or "{}")}
+    seconds = used_seconds(frames, entry.n_frames, minutes=minutes) or []
     return {
         "scan": candidate.key,
         "subject": candidate.subject,

@@ -83,11 +83,12 @@ def scan_files(path: Path) -> list[Path]:
     """Return the files of a scan, existing or not.
 
     The file itself, both files of a pair (header first), or the NIfTI files of a folder in the natural order
-    of their names, in which ``_2`` comes before ``_10``.
+    of their names, in which ``_2`` comes before ``_10``; without any, all files in and below it (DICOM).
     """
     if path.is_dir():
-        files = (file for file in path.iterdir() if NIFTI.fullmatch(file.name))
-        return sorted(files, key=lambda file: (natural_key(file.name), file.name))
+        files = [file for file in path.iterdir() if NIFTI.fullmatch(file.name)]
+        files = files or [file for file in path.rglob("[!.]*") if not file.is_dir()]
+        return sorted(files, key=lambda file: (natural_key(str(file)), str(file)))
     pair = PAIR.fullmatch(path.name)
     if not pair:
         return [path]

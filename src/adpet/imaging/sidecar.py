@@ -18,7 +18,9 @@ from typing import Any, Final, TypeAlias
 from adpet.errors import InputError
 from adpet.imaging.nifti import scan_files
 
-SUFFIXES: Final = (".nii.gz", ".nii", ".hdr.gz", ".img.gz", ".hdr", ".img")
+SUFFIXES: Final = (
+    ".nii.gz", ".nii", ".hdr.gz", ".img.gz", ".hdr", ".img", ".mgh", ".mgz", ".mnc", ".par", ".rec",
+)  # fmt: skip
 # Minutes after injection that are averaged: ADNI's protocol, in which uptake changes little.
 FRAMES_MINUTES: Final = (30.0, 60.0)
 

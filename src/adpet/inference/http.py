@@ -9,6 +9,7 @@ import gzip
 import io
 import math
 import os
+import shutil
 import tempfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -20,8 +21,9 @@ from typing import Any, Final, TypeVar
 import numpy as np
 
 from adpet.errors import InputError
+from adpet.imaging.dicom import as_nifti
 from adpet.imaging.nifti import CHUNK_BYTES, Volume, VolumeHeader, read_header, read_volume, write_volume
-from adpet.imaging.sidecar import facts_of, require_fdg, used_seconds
+from adpet.imaging.sidecar import facts_of, read_facts, require_fdg, used_seconds
 from adpet.inference.exported_model import ExportedModel
 from adpet.inference.predictor import answer, require_age
 
@@ -34,6 +36,7 @@ MAX_VOXELS: Final = 2**25
 MAX_VIEW_MM: Final = (700, 700, 1000)
 MM3_OF_A_LITRE: Final = 10**6
 GZIP: Final = b"\x1f\x8b"
+ZIP: Final = b"PK\3\4"
 MB: Final = 10**6
 
 # Scans that are computed at the same time; the others wait.
@@ -77,11 +80,11 @@ def answer_encoded(
 ) -> list[dict[str, Any]]:
     """Answer for scans that were sent.
 
-    These are one or more NIfTI files in base64, gzipped or not; white space does not matter. One of a list
-    may be a mapping of `scan`, `name` and `sidecar` instead, which then count as they do for `adpet
-    predict`. The answers are as `adpet predict --json` writes them, in order, named "scan 1" and so on.
-    `age` is of the person, if one scan is sent; with `maps`, each answer has both, in MNI space, as NIfTI in
-    base64.
+    These are one or more files in base64, NIfTI, gzipped or not, or a ZIP of DICOM; white space does not
+    matter. One of a list may be a mapping of `scan`, `name` and `sidecar` instead, which then count as they
+    do for `adpet predict`. The answers are as `adpet predict --json` writes them, in order, named "scan 1"
+    and so on. `age` is of the person, if one scan is sent; with `maps`, each answer has both, in MNI space,
+    as NIfTI in base64.
     """
     scans = {f"scan {number}": scan for number, scan in enumerate(_scans(sent, limits), 1)}
     require_age(age)
@@ -114,7 +117,9 @@ def _answered(
 ) -> dict[str, Any]:
     header = read_header(path, max_voxels=MAX_VOXELS)
     minutes = model.document["standard"].get("frames_minutes")
-    seconds = used_seconds(sent.sidecar, header.n_frames, minutes=minutes)
+    facts = read_facts(path)
+    require_fdg(facts)
+    seconds = used_seconds({**facts.metadata, **sent.sidecar}, header.n_frames, minutes=minutes)
     scan = read_volume(path, frame_seconds=seconds, steady=True, max_voxels=MAX_VOXELS)
     path.unlink()
     found = answer(scan, model, name=name, shape=header.shape, affine=header.affine, age=age)
@@ -161,8 +166,14 @@ def _written(sent: SentScan, place: Path, limits: Limits) -> Path:
     if packed:
         _require_unpacked(content, limits)
     place.mkdir()
-    path = place / ("scan.nii.gz" if packed else "scan.nii")
+    path = place / ("scan.nii.gz" if packed else "scan.zip" if content.startswith(ZIP) else "scan.nii")
     path.write_bytes(content)
+    with as_nifti(path, max_bytes=limits.unpacked_megabytes * MB) as image:
+        if image != path:
+            path.unlink()
+            for file in image.parent.glob("scan.*"):
+                shutil.move(file, place)
+            path = place / image.name
     _require_field_of_view(read_header(path, max_voxels=MAX_VOXELS))
     return path
 

@@ -57,13 +57,13 @@ export class App {
     byId("save-page").addEventListener("click", () => void this.saveSummary());
   }
 
-  async take(name: string, content: Promise<ArrayBuffer>, sidecar?: Promise<Sidecar>): Promise<void> {
+  async take(name: string, content: Promise<ArrayBuffer[]>, sidecar?: Promise<Sidecar>): Promise<void> {
     const scan = ++this.scan;
     this.begin(name);
     try {
-      const [bytes, about] = await Promise.all([content, sidecar]);
-      const file = { name, bytes, ...(about && { sidecar: about }) };
-      if (scan === this.scan) this.ask({ scan, age: null, file }, [bytes]);
+      const [files, about] = await Promise.all([content, sidecar]);
+      const file = { name, files, ...(about && { sidecar: about }) };
+      if (scan === this.scan) this.ask({ scan, age: null, file }, files);
     } catch (error) {
       const reason = error instanceof Error ? error.message : String(error);
       if (scan === this.scan) this.refuse(`${name}: cannot be read (${reason})`);

@@ -17,7 +17,7 @@ export type Compare = (age: number | null) => { comparison: Comparison; z: MapRe
 
 /** Answer for one scan, and report on the way, until a later scan makes this one stale. */
 export async function answerFor(
-  { name, bytes, sidecar, age }: ScanFile & { age: number | null },
+  { name, bytes, sidecar, age }: Omit<ScanFile, "files"> & { bytes: Uint8Array; age: number | null },
   { model, network }: { model: Model; network: Network },
   send: Send,
   isStale: () => boolean,
@@ -28,9 +28,7 @@ export async function answerFor(
   imaging.requireFdg(name, sidecar);
   const minutes = model.constants.standard.frames_minutes ?? [30, 60];
   const about = sidecar ?? { name: "", content: {} };
-  const scan = imaging.readNifti(new Uint8Array(bytes), name, (frames) =>
-    imaging.usedSeconds(name, about, frames, minutes),
-  );
+  const scan = imaging.readNifti(bytes, name, (frames) => imaging.usedSeconds(name, about, frames, minutes));
   const original = copied(thinned(scan));
   send({ kind: "original", picture: original }, [original.data.buffer as ArrayBuffer]);
   step("aligning", 0);
