@@ -13,7 +13,7 @@ PORT ?= 8080
 # Marks of the tests that `make test` leaves out.
 EXTENDED := dvc or server or browser or node or slow
 
-.PHONY: help repro test test-extended test-all lint ui demo packages lock clean
+.PHONY: help versioned repro test test-extended test-all lint ui demo packages lock clean
 
 help: ## say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -33,7 +33,11 @@ $(PACKAGES): web/package-lock.json
 packages:
 	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory --silent $(PACKAGES); fi
 
-repro: $(INSTALLED) ## run the pipeline as far as it has changed, and sum it up
+# Of a ZIP; DVC names the folder and says no more.
+versioned:
+	@test -e .git || { echo "adpet: this folder is no git repository, which DVC asks for; run: git init && git add . && git commit -m begin" >&2; exit 1; }
+
+repro: versioned $(INSTALLED) ## run the pipeline as far as it has changed, and sum it up
 	dvc repro
 	@adpet summary
 

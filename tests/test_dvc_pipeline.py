@@ -2,14 +2,16 @@
 
 import json
 import os
+import shutil
 import signal
+import subprocess
 import sys
 import time
 
 import pandas as pd
 import pytest
 from ruamel.yaml import YAML
-from workspace import PROJECT, SMALL
+from workspace import PROJECT, SMALL, begin_project
 
 from adpet.params import flatten
 from adpet.paths import STUDIES
@@ -55,6 +57,32 @@ class TestDvc:
         head = finished_by_dvc.run("git", "rev-parse", "HEAD").stdout.strip()
         assert run.data.tags["mlflow.source.git.commit"] == head
         assert run.data.tags["adpet.seed"] == "2019"
+
+
+class TestPlaces:
+    def test_make_in_a_zip_without_git_says_in_one_line_what_to_do(self, tmp_path):
+        shutil.copy(PROJECT / "Makefile", tmp_path)
+        done = subprocess.run(["make", "repro"], cwd=tmp_path, capture_output=True, text=True, check=False)
+        first, *rest = done.stderr.splitlines()
+        assert first.startswith("adpet: this folder is no git repository")
+        assert "git init && git add . && git commit" in first
+        assert all(line.startswith("make: ") for line in rest)
+
+    def test_project_in_a_folder_with_blanks_and_umlauts_runs(self, tmp_path):
+        subjects = {"simulation.ad_subjects": 2, "simulation.cn_subjects": 2}
+        project = begin_project(tmp_path / "Prüf ordner" / "ad pet", subjects)
+        project.run("dvc", "repro", "slice")
+        assert len(list((project.root / "data/processed/slices").iterdir())) >= 4
+
+    def test_experiments_in_temporary_workspaces_run(self, tmp_path):
+        subjects = {"simulation.ad_subjects": 2, "simulation.cn_subjects": 2}
+        project = begin_project(tmp_path / "two words", subjects)
+        change = ("ingest", "-S", "cohort.max_rejected_fraction=0.2")
+        assert "Ran experiment(s)" in project.run("dvc", "exp", "run", "--temp", *change).stdout
+        project.run("dvc", "exp", "run", "--queue", *change[:-1], "cohort.max_rejected_fraction=0.3")
+        project.run("dvc", "exp", "run", "--run-all")
+        shown = project.run("dvc", "exp", "show", "--csv").stdout
+        assert {"0.1", "0.2", "0.3"} <= set(shown.replace("\n", ",").split(","))
 
 
 class TestKilled:

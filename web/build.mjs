@@ -11,6 +11,7 @@ import { chosenExamples } from "./examples.mjs";
 
 const HERE = path.dirname(fileURLToPath(import.meta.url));
 const RUNTIME = "ort-wasm-simd-threaded.wasm";
+const CONVERTER = "dcm2niix.jpeg.wasm";
 const SHARED = { bundle: true, format: "esm", target: "es2022", minify: true, legalComments: "linked" };
 
 const { values: options } = parseArgs({
@@ -32,6 +33,7 @@ await Promise.all([
   bundle(),
   cp(path.join(HERE, "static"), partial, { recursive: true }),
   cp(path.join(HERE, "node_modules/onnxruntime-web/dist", RUNTIME), path.join(partial, RUNTIME)),
+  cp(path.join(HERE, "node_modules/@niivue/dcm2niix/dist", CONVERTER), path.join(partial, CONVERTER)),
   ...names.map((name) => cp(path.join(model, name), path.join(partial, "model", name))),
   copyExamples(),
 ]);
@@ -73,6 +75,8 @@ async function bundle() {
     ...SHARED,
     entryPoints: { worker: path.join(HERE, "src/worker/main.ts") },
     outdir: partial,
+    // What dcm2niix imports in Node alone.
+    external: ["module"],
   });
 }
 

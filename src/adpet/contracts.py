@@ -380,6 +380,9 @@ class StandardSpace(Contract):
     smoothing_mm: Annotated[float, Field(ge=0, description="FWHM of the Gaussian; 0 is none.")]
     reference: Annotated[str, Field(description="Name of the reference region.")]
     min_similarity: Annotated[float, Field(ge=-1, le=1)]
+    frames_minutes: Annotated[
+        tuple[float, float], Field(description="Averaged frames of a dynamic scan, minutes after injection.")
+    ] = (30.0, 60.0)
 
 
 class Slices(Contract):

@@ -225,6 +225,8 @@ class Cohort(Section):
     adni_level: Annotated[
         tuple[AdniLevel, ...], Field(strict=False, min_length=1), AfterValidator(_each_once)
     ] = get_args(AdniLevel)
+    reconstruction: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(strict=False)] = ()
+    frames_minutes: Interval = (30.0, 60.0)
     max_rejected_fraction: Fraction = 0.1
 
 

@@ -141,6 +141,41 @@ class TestLevels:
         assert [*rejected.values()] == [(kind, reason)]
 
 
+class TestStatementsBesideTheDescription:
+    """The description says FDG, and something nearer or further says another tracer."""
+
+    def rejected(self, tree):
+        candidates, rejected = find(tree)
+        assert not candidates
+        return [*rejected.values()]
+
+    def test_xml_file_of_another_tracer_sets_aside_though_there_is_a_table(self, adni_tree):
+        adni_tree.image("I1", "941_S_6962")
+        adni_tree.xml(["1"], "941_S_6962", tracer="18F-AV45")
+        assert self.rejected(adni_tree) == [
+            (
+                "unusable",
+                f"{adni_tree.table.name}: tracer 18F-AV45, but description '{UNIFORM}' of FDG; mend it",
+            )
+        ]
+
+    def test_sidecar_and_name_of_another_tracer_leave_the_file_out(self, adni_tree):
+        file = adni_tree.image("I1", "941_S_6962")
+        file.with_suffix(".json").write_text('{"Radiopharmaceutical": "Florbetapir"}')
+        adni_tree.image("I2", "002_S_0001", name="ADNI_002_S_0001_PT_AV45_Br_2_S3_I2.nii")
+        kinds, reasons = zip(*self.rejected(adni_tree), strict=True)
+        assert kinds == ("skipped",) * 2
+        assert [reason.split(" (")[0] for reason in reasons] == [
+            "tracer Florbetapir is not FDG", "tracer AV45 is not FDG"
+        ]  # fmt: skip
+
+    def test_the_same_in_other_words_is_no_contradiction(self, adni_tree):
+        file = adni_tree.image("I1", "941_S_6962")
+        file.with_suffix(".json").write_text('{"Radiopharmaceutical": "Fluorodeoxyglucose F^18^"}')
+        adni_tree.xml(["1"], "941_S_6962", tracer="18F-FDG")
+        assert len(find(adni_tree)[0]) == 1
+
+
 class TestWantedLevels:
     def test_order_of_preference_is_the_users(self, adni_tree):
         for number, description in enumerate((UNIFORM, AVERAGED)):
@@ -315,3 +350,12 @@ class TestDiagnosesByVisit:
         visits("RID,VISCODE,DIAGNOSIS\n6962,bl,1\n6962,m24,1\n6962,m36,2\n")
         found = find_adni(adni_tree.root, diagnosis_table=adni_tree.root / "DXSUM.csv")
         assert found.diagnoses == {"941_S_6962": {"CN", "MCI"}}
+
+
+def test_folder_of_dicom_is_one_image(adni_tree):
+    file = adni_tree.image("I7", "941_S_6962", "AD")
+    file.rename(file.with_suffix(".dcm"))
+    file.with_name("ADNI_941_S_6962_PT_x_Br_2_2_S9_I7.dcm").touch()
+    candidates, rejected = find(adni_tree)
+    assert [scan.file for scan in candidates] == [file.parent]
+    assert not rejected

@@ -29,7 +29,7 @@ def test_scan_gets_its_facts_from_tables_and_sidecars(bids_tree):
     assert scan.file == file
     assert (scan.subject, scan.session, scan.run) == ("01", "a", "2")
     assert (scan.diagnosis, scan.age, scan.sex, scan.site) == ("Dementia", 75.5, "F", "Kuopio")
-    assert (scan.scanner, scan.frame_seconds) == ("Siemens HR+", "300 300.5")
+    assert (scan.scanner, scan.frames["FrameDuration"]) == ("Siemens HR+", [300, 300.5])
 
 
 class TestInheritance:
@@ -87,6 +87,104 @@ class TestTracer:
         assert len(found.candidates) == 5
         assert [item.kind for item in found.rejected] == ["skipped", "unusable"]
         assert "TracerName" in found.rejected[1].reason
+
+    @pytest.mark.parametrize(
+        ("name", "own", "kind", "reason"),
+        [
+            ("trc-18FAV45", {}, "skipped", "tracer 18FAV45 is not FDG (its name says 18FAV45, but TracerName of pet.json FDG)"),
+            ("acq-AV45", {}, "skipped", "tracer AV45 is not FDG (its name says AV45, but TracerName of pet.json FDG)"),
+            ("run-1", {"TracerName": "PiB"}, "skipped", "tracer PiB is not FDG"),
+            ("run-1", {"Radiopharmaceutical": "FDGal"}, "skipped", "tracer FDGal is not FDG"),
+            (
+                "trc-18FFDG", {"TracerName": "AV45"}, "unusable",
+                "its name says FDG, but TracerName of sub-02_trc-18FFDG_pet.json AV45; correct what is wrong",
+            ),
+        ],
+    )  # fmt: skip
+    def test_general_statement_makes_no_other_tracer_fdg(self, bids_tree, name, own, kind, reason):
+        for label in ("01", "02"):
+            bids_tree.person(label, "CN")
+        bids_tree.scan("sub-01_trc-18FFDG_pet.nii")
+        other = f"sub-02_{name}_pet"
+        bids_tree.scan(f"{other}.nii")
+        bids_tree.json(f"sub-02/pet/{other}.json", **own)
+        candidates, rejected = find(bids_tree)
+        assert [scan.subject for scan in candidates] == ["01"]
+        assert rejected == {f"{other}.nii": (kind, reason)}
+
+    def test_advice_for_a_scan_without_tracer_contradicts_nothing(self, bids_tree):
+        bids_tree.json("pet.json")
+        bids_tree.person("01", "CN")
+        for name in ("sub-01_pet", "sub-01_ses-1_trc-18FAV45_pet"):
+            bids_tree.scan(f"{name}.nii")
+        _, rejected = find(bids_tree)
+        assert "add TracerName to its own .json" in rejected["sub-01_pet.nii"][1]
+        bids_tree.json("sub-01/pet/sub-01_pet.json", TracerName="FDG")
+        candidates, rejected = find(bids_tree)
+        assert [scan.file.name for scan in candidates] == ["sub-01_pet.nii"]
+        assert [*rejected.values()] == [("skipped", "tracer 18FAV45 is not FDG")]
+
+
+class TestVersions:
+    def used(self, tree, versions, patterns=()):
+        """Return the versions in the order of preference, and the reasons of those left out."""
+        tree.person("01", "CN")
+        for version, own in versions.items():
+            tree.scan(f"sub-01_{version}_pet.nii")
+            tree.json(f"sub-01/pet/sub-01_{version}_pet.json", **own)
+        found = find_bids(tree.root, diagnosis_column="diagnosis", reconstruction=patterns)
+        names = [one.file.name[7:-8] for scan in found.candidates for one in (scan, *scan.others)]
+        return names, [item.reason for item in found.rejected if "another version" not in item.reason]
+
+    @pytest.mark.parametrize(
+        ("versions", "order"),
+        [
+            (["rec-nacstat", "rec-statPSF"], ["rec-statPSF"]),
+            (["acq-NAC", "desc-noAC", "rec-dynNAC", "rec-acdyn"], ["rec-acdyn"]),
+            (["chunk-body", "chunk-brain", "chunk-wholebody"], ["chunk-brain", "chunk-body", "chunk-wholebody"]),
+            (["acq-head", "acq-wb", "rec-x"], ["acq-head", "rec-x", "acq-wb"]),
+            (["rec-acstat_chunk-body", "rec-plain_chunk-brain"], ["rec-plain_chunk-brain", "rec-acstat_chunk-body"]),
+            (["rec-a10", "rec-a2", "rec-acstat"], ["rec-acstat", "rec-a2", "rec-a10"]),
+            (["rec-nacstat"], []),
+        ],
+    )  # fmt: skip
+    def test_brain_and_corrected_versions_come_first(self, bids_tree, versions, order):
+        assert self.used(bids_tree, {version: {} for version in versions})[0] == order
+
+    def test_sidecar_tells_whether_attenuation_was_corrected(self, bids_tree):
+        versions = {
+            "rec-a": {"AttenuationCorrection": "none"},
+            "rec-b": {},
+            "rec-c": {"AttenuationCorrection": "CT"},
+        }
+        names, reasons = self.used(bids_tree, versions)
+        assert names == ["rec-c", "rec-b"]
+        assert reasons == ["not corrected for attenuation, says AttenuationCorrection in its sidecar"]
+
+    @pytest.mark.parametrize(
+        ("patterns", "names"),
+        [
+            (["rec-coregiso", "*"], ["rec-coregiso", "rec-coregavg"]),
+            (["COREGISO"], ["rec-coregiso"]),
+            (["coreg*"], ["rec-coregavg", "rec-coregiso"]),
+            (["rec-nac*"], ["rec-nacstat"]),
+            (["rec-*"], ["rec-coregavg", "rec-coregiso"]),
+            (["acq-*"], []),
+        ],
+    )
+    def test_order_is_the_users_and_uncorrected_images_must_be_named(self, bids_tree, patterns, names):
+        versions = {"rec-nacstat": {}, "rec-coregavg": {}, "rec-coregiso": {}}
+        found, reasons = self.used(bids_tree, versions, patterns)
+        assert found == names
+        if patterns == ["COREGISO"]:
+            assert "version rec-coregavg is not in cohort.reconstruction" in reasons
+
+    def test_level_names_the_version_and_not_the_tracer(self, bids_tree):
+        bids_tree.person("01", "CN")
+        bids_tree.scan("sub-01_acq-FDG_rec-acstat_chunk-brain_pet.nii")
+        assert only(bids_tree).level == "rec-acstat_chunk-brain"
+        found = find_bids(bids_tree.root, diagnosis_column="diagnosis")
+        assert found.levels == {"rec-acstat_chunk-brain": 1}
 
 
 class TestTables:
@@ -195,6 +293,21 @@ class TestVisits:
         assert [reason for _, reason in rejected.values()] == [
             "ses-2 is not in sub-01_sessions.tsv, which has the visits' diagnoses; add a row"
         ] * (None in told)
+
+    @pytest.mark.parametrize(("elsewhere", "kept"), [("CN", ["bl"]), ("n/a", ["M6", "M12", "bl"])])
+    def test_later_session_without_a_table_that_others_have_takes_no_diagnosis(
+        self, bids_tree, elsewhere, kept
+    ):
+        for subject in ("01", "02"):
+            bids_tree.person(subject, "AD")
+        for name in ("sub-01_ses-bl", "sub-01_ses-M6", "sub-01_ses-M12", "sub-02_ses-bl"):
+            bids_tree.scan(f"{name}_pet.nii")
+        path = bids_tree.root / "sub-02/sub-02_sessions.tsv"
+        path.write_text(f"session_id\tdiagnosis\nses-bl\t{elsewhere}\n")
+        candidates, rejected = find(bids_tree)
+        assert {scan.session for scan in candidates if scan.subject == "01"} == set(kept)
+        assert len(rejected) == 3 - len(kept)
+        assert all("sub-01 has no diagnoses in a sessions.tsv" in reason for _, reason in rejected.values())
 
     @pytest.mark.parametrize("column", ["session_id", "session", "visit"])
     def test_participants_may_have_a_row_for_each_session(self, bids_tree, column):

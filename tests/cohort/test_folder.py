@@ -3,6 +3,7 @@ import math
 import pytest
 
 from adpet.cohort.folder import find_folder
+from adpet.cohort.tables import column_key
 from adpet.errors import InputError
 
 
@@ -33,6 +34,45 @@ def test_csv_may_lie_elsewhere(tmp_path):
     table.write_text("path,subject,session,diagnosis\na.nii,1,1,CN\n")
     (scan,) = find_folder(tmp_path / "images", table=table).candidates
     assert scan.file == tmp_path / "images" / "a.nii"
+
+
+@pytest.mark.parametrize("column", ["tracer", "Tracer Name", "Radiopharmaceutical"])
+def test_tracer_is_told_by_a_column_the_name_and_the_sidecar(tmp_path, column):
+    files = {
+        "a": "[18F]FDG",
+        "b": "AV45",
+        "c_AV45": "FDG",
+        "d": "FDG",
+        "e": "",
+        "f": "no FDG",
+        "g": "FDG",
+        "h_nac": "FDG",
+    }
+    rows = [f"{name}.nii,{name},1,CN,{tracer}" for name, tracer in files.items()]
+    (tmp_path / "scans.csv").write_text("\n".join([f"path,subject,session,diagnosis,{column}", *rows]))
+    (tmp_path / "d.json").write_text('{"TracerName": "PiB"}')
+    (tmp_path / "g.json").write_text('{"TracerName": "FDG", "FrameDuration": [5, 6]}')
+    found = find_folder(tmp_path)
+    assert [(scan.subject, scan.frames.get("FrameDuration")) for scan in found.candidates] == [
+        ("a", None),
+        ("g", [5, 6]),
+    ]
+    said = {item.file.stem: (item.kind, item.reason.split(" (")[0]) for item in found.rejected}
+    other = "tracer {} is not FDG"
+    assert said == {
+        "b": ("skipped", other.format("AV45")), "c_AV45": ("skipped", other.format("AV45")),
+        "d": ("skipped", other.format("PiB")), "f": ("skipped", other.format("no FDG")),
+        "e": ("unusable", f"its tracer is not given; fill in the column {column_key(column)} of scans.csv"),
+        "h_nac": ("skipped", "not corrected for attenuation, says its name"),
+    }  # fmt: skip
+    assert found.tracers == {"FDG": 3, "AV45": 2, "PiB": 1, "no FDG": 1, "unknown": 1}
+
+
+def test_name_that_says_fdg_against_the_column_sets_aside(tmp_path):
+    (tmp_path / "scans.csv").write_text("path,subject,session,diagnosis,tracer\na_FDG.nii,1,1,CN,AV45\n")
+    (rejected,) = find_folder(tmp_path).rejected
+    assert rejected.kind == "unusable"
+    assert rejected.reason == "its name says FDG, but column tracer AV45; correct what is wrong"
 
 
 def test_rows_without_path_or_subject_are_rejected(tmp_path):

@@ -9,11 +9,12 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from dicom_files import write_series
 
 from adpet.cohort.reader import read_collection
 from adpet.cohort.scans import write_scans, write_table
 from adpet.errors import InputError
-from adpet.imaging.nifti import read_volume, write_volume
+from adpet.imaging.nifti import Volume, read_volume, write_volume
 
 SHAPE = (10, 12, 9)
 AFFINE = np.array([[2.0, 0, 0, -9], [0, 2.0, 0, -20], [0, 0, 3.27, -11], [0, 0, 0, 1]])
@@ -267,3 +268,35 @@ def test_headers_that_claim_gigabytes_take_no_memory(flat):
     # The image before the bomb is whole, and read.
     assert (scans, rejected) == (3, 7)
     assert peak_mib < 800
+
+
+class TestDicom:
+    @pytest.fixture
+    def series(self, flat):
+        """Write a series for the specimen; returns the function that does."""
+
+        def write(place, **options):
+            write_series(flat.root / place, Volume(DATA, AFFINE), **options)
+
+        return write
+
+    def test_dynamic_series_of_a_folder_is_read_with_its_frame_times(self, flat, series):
+        series("DOE", seconds=(300, 600))
+        flat.row("DOE", "specimen")
+        found = read(flat.root).scans.iloc[-1]
+        assert (found["path"][-4:], found["frame_seconds"]) == ("/DOE", "300 600")
+
+    def test_one_image_under_two_patients_names_is_found(self, flat, series):
+        for name, subject in (("DOE", "3"), ("ROE", "4")):
+            series(name, series=int(subject))
+            flat.row(name, subject)
+        found = read(flat.root)
+        assert list(found.scans["subject"]) == ["1", "2"]
+        assert {row["reason"] for row in found.rejected.to_dict("records")} == {
+            "subject 3 has the same image as another subject", "subject 4 has the same image as another subject"
+        }  # fmt: skip
+
+    def test_folder_without_fdg_is_set_aside_with_what_it_has(self, flat, series):
+        series("DOE", modality="CT")
+        flat.row("DOE", "specimen")
+        assert "received series 3 (CT, 9 slices)" in reason_of(flat, flat.root / "DOE")

@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import nibabel as nib
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 from adpet.cohort import reader
+from adpet.cohort.adni import LEVELS
 from adpet.cohort.reader import (
     FileEntry,
     apply_policy,
@@ -110,6 +112,16 @@ class TestRejections:
         assert len(found.scans) == 2 + (store != "elsewhere")
         assert store != "elsewhere" or "cohort.link_targets" in reasons(found)["link.nii"][1]
 
+    @pytest.mark.parametrize("layout", ["flat", "adni"])
+    def test_sidecar_in_a_store_is_read_where_it_is_known(self, flat, adni_tree, layout):
+        root = {"flat": flat, "adni": adni_tree}[layout].root
+        file = adni_tree.image("I1", "941_S_6962") if layout == "adni" else flat.sound("x.nii", "3", "AD")
+        (store := root.parent / "shared").mkdir()
+        (store / "key").write_text('{"TracerName": "AV45"}')
+        file.with_suffix(".json").symlink_to(store / "key")
+        assert "cohort.link_targets" in reasons(read(root))[file.name][1]
+        assert "AV45 is not FDG" in reasons(read(root, link_targets=[str(store)]))[file.name][1]
+
     @pytest.mark.dvc
     @pytest.mark.parametrize("cache_dir", ["", "../outer-cache"])
     @pytest.mark.parametrize("kind", ["symlink", "hardlink"])
@@ -174,6 +186,44 @@ class TestRejections:
         report = ingest_report(found)
         assert "14 and 014: taken as one person" in report_text(report)
         assert not any("014" in warning for warning in report["warnings"])
+
+    @pytest.mark.parametrize("layout", ["bids", "adni"])
+    def test_damaged_version_gives_way_to_the_next_intact_one(self, bids_tree, adni_tree, layout):
+        tree = {"bids": bids_tree, "adni": adni_tree}[layout]
+        if layout == "bids":
+            bids_tree.person("01", "AD")
+            files = [bids_tree.scan(f"sub-01_ses-1_rec-{rec}_pet.nii", n) for n, rec in enumerate("abcd")]
+        else:
+            texts = [LEVELS[level] for level in ("uniform-8mm", "uniform-6mm", "standardized", "averaged")]
+            files = [tree.image(f"I{n}", "941_S_6962", description=text) for n, text in enumerate(texts)]
+        for file in files[:2]:
+            file.write_bytes(file.read_bytes()[:900])
+        collection = read(tree.root)
+        assert [Path(path).name for path in collection.scans["path"]] == [files[2].name]
+        assert list(collection.scans["level"]) == ["rec-c" if layout == "bids" else "standardized"]
+        said = reasons(collection)
+        for file, following in pairwise(files[:3]):
+            kind, reason = said[file.name]
+            assert kind == "skipped"
+            assert "truncated" in reason
+            assert reason.endswith(f"; the next version is used, {following.name}")
+        assert set(said) == {files[0].name, files[1].name, files[3].name}
+
+    def test_next_version_is_of_the_person_in_the_spelling_that_the_others_have(self, bids_tree):
+        bids_tree.person("01", "AD")
+        for number, name in enumerate(("sub-01_ses-1", "sub-01_ses-2", "sub-1_ses-3_rec-b")):
+            bids_tree.scan(f"{name}_pet.nii", number)
+        bids_tree.scan("sub-1_ses-3_rec-a_pet.nii", 3).write_bytes(b"")
+        assert list(read(bids_tree.root).scans["subject"]) == ["01"] * 3
+
+    def test_frames_count_by_their_time_after_injection(self, bids_tree):
+        bids_tree.json(
+            "pet.json", TracerName="FDG", FrameTimesStart=[0, 1200, 2400], FrameDuration=[1200, 1200, 1800]
+        )
+        bids_tree.person("01", "AD")
+        bids_tree.scan("sub-01_pet.nii", 1, frames=3)
+        assert list(read(bids_tree.root).scans["frame_seconds"]) == ["0 600 1200"]
+        assert list(read(bids_tree.root, frames_minutes=(0, 30)).scans["frame_seconds"]) == ["1200 600 0"]
 
     def test_durations_that_do_not_fit_the_frames(self, bids_tree):
         bids_tree.json("pet.json", TracerName="FDG", FrameDuration=[300, 600, "x"])

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+from dicom_files import NAMES, write_series
 
 from adpet.commands.predict import Options, run
 from adpet.errors import InputError
@@ -192,6 +194,29 @@ class TestMaps:
     def test_impossible_age_or_one_for_several_scans_is_refused(self, scans, age, small_export, small_scans):
         with pytest.raises(InputError, match=r"age: required .*; received"):
             run(small_scans[:scans], Options(model=str(small_export), age=age))
+
+
+def test_dicom_is_answered_as_its_nifti_and_named_by_its_content(
+    small_export, small_scans, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    volume = read_volume(small_scans[1])
+    write_series(tmp_path / "DOE^JANE" / "pet", volume)
+    write_series(tmp_path / "DOE^JANE" / "ct", volume, modality="CT", series=1)
+    slices = sorted((tmp_path / "DOE^JANE" / "pet").iterdir())
+    given = [tmp_path / "DOE^JANE", *slices, tmp_path / "DOE^JANE" / "ct", small_scans[1]]
+    with pytest.raises(InputError, match="required an answer for each of 3 scans; received 2"):
+        run(given, Options(model=str(small_export), json=Path("all.json")))
+    dicom, ct, nifti = json.loads(Path("all.json").read_text())
+    assert re.fullmatch("dicom-[0-9a-f]{8}", dicom["scan"])
+    assert dicom["probability_of_ad"] == pytest.approx(nifti["probability_of_ad"], abs=1e-5)
+    said = capsys.readouterr().err.splitlines()
+    assert said[:2] == [f"{dicom['scan']} is {slices[0].parent}", f"{ct['scan']} is {given[-2]}"]
+    assert said[2].startswith(f"{ct['scan']}: required one series of FDG-PET")
+    written = [path for path in tmp_path.rglob("*_adpet/*") if path.is_file()]
+    assert len(written) > 6
+    text = b"".join(path.read_bytes() for path in [*written, Path("all.json")])
+    assert not any(word.encode() in text for word in NAMES)
 
 
 class TestInterpretation:

@@ -112,6 +112,31 @@ class TestFrames:
     def test_durations_that_do_not_fit_are_refused(self, dynamic, seconds):
         assert "expected 3 frame durations" in refusal(dynamic, frame_seconds=seconds)
 
+    def test_frames_that_do_not_count_are_left_out(self, dynamic, data):
+        averaged = read_volume(dynamic, frame_seconds=[0, 300, 600], steady=False).data
+        np.testing.assert_allclose(averaged, data + 30, rtol=1e-6)
+
+    @pytest.mark.parametrize(
+        ("factors", "seconds", "rises"),
+        [
+            ((0.3, 1, 1.2, 0.6, 1), None, True),
+            ((0.6, 0.7, 0.8, 0.9, 1), None, True),
+            ((0.3, 1, 1.2, 0.6, 1), (0, 0, 9, 9, 0), False),
+            ((0.84, 0.88, 0.93, 0.97, 1), None, False),
+            ((1, 0.8, 0.6, 0.5, 0.4), None, False),
+        ],
+    )
+    def test_uptake_in_progress_is_refused_where_steady_frames_are_asked(
+        self, tmp_path, data, factors, seconds, rises
+    ):
+        path = tmp_path / "frames.nii.gz"
+        nib.save(nib.Nifti1Image(np.stack([data * factor for factor in factors], -1), AFFINE), path)
+        read_volume(path, frame_seconds=seconds)
+        if rises:
+            assert "uptake grows more than 1.4-fold" in refusal(path, frame_seconds=seconds, steady=True)
+        else:
+            read_volume(path, frame_seconds=seconds, steady=True)
+
     @pytest.mark.parametrize("trailing", [(1,), (1, 1), (1, 1, 1)])
     def test_trailing_axes_of_one_are_dropped(self, tmp_path, data, trailing):
         nib.save(nib.Nifti1Image(data.reshape(SHAPE + trailing), AFFINE), tmp_path / "scan.nii")

@@ -1,15 +1,20 @@
 import base64
 import gzip
+import shutil
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+from dicom_files import write_series
 
 from adpet.errors import InputError
+from adpet.imaging.dicom import as_nifti
 from adpet.imaging.nifti import read_volume
+from adpet.imaging.template import fdg_template
 from adpet.inference import http
 from adpet.inference.exported_model import open_model
 from adpet.inference.http import Limits, answer_encoded
@@ -135,11 +140,57 @@ def test_bad_scan_refuses_all_with_the_reason_for_each(sent, model, monkeypatch)
 
 
 @pytest.mark.parametrize(
-    "other", [None, 5, [], [1], {"scan": "x"}, ["x", None], pd.DataFrame({"scan": ["x"]})]
+    "other",
+    [
+        None,
+        5,
+        [],
+        [1],
+        {"scan": "x"},
+        ["x", None],
+        [{"scan": 1}],
+        [{"name": "x"}],
+        [{"scan": "x", "age": "7"}],
+        pd.DataFrame({"scan": ["x"]}),
+    ],
 )
 def test_other_types_are_refused(other, model):
     with pytest.raises(InputError, match="required a NIfTI file in base64, or a list of them"):
         answer_encoded(other, model, Limits())
+
+
+class TestFacts:
+    """Name and sidecar count over HTTP as they do for a file."""
+
+    def test_sidecar_of_fdg_changes_nothing(self, sent, model, known):
+        about = {"name": "sub-01_trc-18FFDG_pet.nii.gz", "sidecar": {"TracerName": "FDG"}}
+        assert answer_encoded([{"scan": sent[0], **about}, sent[1]], model, Limits()) == known[:2]
+
+    @pytest.mark.parametrize(
+        ("about", "reason"),
+        [
+            ({"name": "sub-01_trc-18FAV45_pet.nii"}, "scan 1: required FDG; its name says 18FAV45"),
+            ({"sidecar": {"Radiopharmaceutical": "PiB"}}, "Radiopharmaceutical of its sidecar says PiB"),
+            ({"name": "a_NAC.nii"}, "required an image corrected for attenuation"),
+        ],
+    )
+    def test_other_tracer_is_refused(self, sent, model, about, reason):
+        with pytest.raises(InputError) as refused:
+            answer_encoded([{"scan": sent[0], **about}], model, Limits())
+        assert reason in str(refused.value)
+
+    def test_late_frames_alone_are_answered_for_and_early_ones_without_times_refused(
+        self, small_scans, model, known
+    ):
+        image = nib.load(small_scans[0])
+        data = image.get_fdata(dtype=np.float32)
+        frames = np.stack([data**2 * 0.1, data * 0.5, data], -1)
+        scan = as_text(nib.Nifti1Image(frames, image.affine).to_bytes())
+        times = {"FrameTimesStart": [0, 600, 1800], "FrameDuration": [600, 1200, 1800]}
+        (found,) = answer_encoded([{"scan": scan, "sidecar": times}], model, Limits())
+        assert found["probability_of_ad"] == pytest.approx(known[0]["probability_of_ad"], abs=1e-6)
+        with pytest.raises(InputError, match="uptake grows more than"):
+            answer_encoded(scan, model, Limits())
 
 
 class TestLimits:
@@ -166,3 +217,18 @@ class TestLimits:
         monkeypatch.setenv("ADPET_SERVE_MAX_MB", wrong)
         with pytest.raises(InputError, match="ADPET_SERVE_MAX_MB: required a whole number above 0"):
             Limits.from_environment()
+
+
+def test_zip_of_dicom_is_answered_as_its_folder_and_refused_alike(model, tmp_path_factory):
+    template = fdg_template(6.0)
+    patient = tmp_path_factory.mktemp("patient")
+    write_series(patient / "pet", template, seconds=(300, 900))
+    (patient / "pet" / "report.pdf").write_bytes(bytes(1_000_000))
+    packed = Path(shutil.make_archive(f"{patient}/sent", "zip", patient / "pet"))
+    with as_nifti(patient / "pet") as image:
+        wanted = answer(read_volume(image, frame_seconds=[300, 900]), model, name="scan 1").document
+    assert answer_encoded(as_text(packed.read_bytes()), model, Limits()) == [wanted]
+    with pytest.raises(InputError, match=r"^scan 1: the ZIP is damaged"):
+        answer_encoded(as_text(packed.read_bytes()[:-50]), model, Limits())
+    with pytest.raises(InputError, match="and 1000000 bytes at most; received 65 and"):
+        answer_encoded(as_text(packed.read_bytes()), model, Limits(unpacked_megabytes=1))

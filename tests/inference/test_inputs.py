@@ -67,7 +67,9 @@ def test_folder_of_frames_is_one_scan(tmp_path):
 
 
 def test_folder_without_scans_is_refused(tmp_path):
-    with pytest.raises(InputError, match="required a folder with NIfTI images"):
+    with pytest.raises(
+        InputError, match="required a folder with images in NIfTI or DICOM; received one without any"
+    ):
         scans_at([tmp_path])
 
 
@@ -81,9 +83,18 @@ class TestFrameDurations:
         (tmp_path / "a_pet.json").write_text(json.dumps({"FrameDuration": [60, 300]}))
         assert frame_seconds(tmp_path / "a_pet.nii.gz", 2) == [60.0, 300.0]
 
-    @pytest.mark.parametrize(
-        "content", ["", "[]", "{}", '{"FrameDuration": "long"}', '{"FrameDuration": ["a"]}']
-    )
+    @pytest.mark.parametrize("content", ["", "[]", "{}"])
     def test_frames_weigh_the_same_without_durations(self, tmp_path, content):
         (tmp_path / "a_pet.json").write_text(content)
         assert frame_seconds(tmp_path / "a_pet.nii.gz", 2) is None
+
+    @pytest.mark.parametrize("content", ['{"FrameDuration": "long"}', '{"FrameDuration": ["a"]}'])
+    def test_durations_that_are_no_numbers_are_refused_as_by_ingest(self, tmp_path, content):
+        (tmp_path / "a_pet.json").write_text(content)
+        with pytest.raises(InputError, match="required FrameDuration in s for 2 frames"):
+            frame_seconds(tmp_path / "a_pet.nii.gz", 2)
+
+    def test_sidecar_of_another_tracer_refuses_the_scan(self, tmp_path):
+        (tmp_path / "a_pet.json").write_text('{"TracerName": "AV45"}')
+        with pytest.raises(InputError, match=r"required FDG; TracerName of a_pet.json says AV45"):
+            frame_seconds(tmp_path / "a_pet.nii.gz", 1)

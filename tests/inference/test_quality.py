@@ -150,16 +150,17 @@ def test_region_has_its_z_score_and_share_of_the_cam(brain):
     labels = np.where(brain, 1, 0).astype(np.int16)
     labels[5:] *= 2
     cam = np.where(labels == 2, 3.0, np.where(labels == 1, 1.0, -5.0)).astype(np.float32)
-    healthy = {"ad_pattern": True, "cn_mean": 1.2, "cn_slope": 0.0, "cn_sd": 0.1}
+    healthy = {"ad_pattern": True, "cn_mean": 1.2, "cn_sd": 0.1, "cn_slope": -0.01}
     rows = region_table(
         np.ones(SHAPE, dtype=np.float32),
         cam,
         labels=labels,
         brain=brain,
         regions=[{"label": 1, "name": "one"} | healthy, {"label": 2, "name": "two"} | healthy],
+        years=5,
     )
     assert [row["name"] for row in rows] == ["one", "two"]
-    assert rows[0]["z"] == pytest.approx(-2)
+    assert rows[0]["z"] == pytest.approx(-1.5)
     assert rows[0]["cam_share"] == pytest.approx(1 / 3, abs=1e-4)
     assert rows[1]["cam_share"] == pytest.approx(2 / 3, abs=1e-4)
 

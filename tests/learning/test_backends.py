@@ -1,5 +1,6 @@
 """The learning layer on a machine that has Keras, JAX and NumPy, and nothing else of ours."""
 
+import json
 import os
 import subprocess
 import sys
@@ -75,3 +76,20 @@ def test_trains_and_explains_with_jax_alone():
     )
     assert run.returncode == 0, run.stderr[-3000:]
     assert run.stdout.strip() == "trained"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("backend", "used"), [(None, "tensorflow"), ("jax", "jax")])
+def test_keras_json_of_the_user_changes_no_setting(tmp_path, backend, used):
+    own = {"floatx": "float16", "epsilon": 0.1, "backend": "torch", "image_data_format": "channels_first"}
+    (tmp_path / "keras.json").write_text(json.dumps(own))
+    environment = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
+    environment |= {"KERAS_HOME": str(tmp_path)} | ({"KERAS_BACKEND": backend} if backend else {})
+    program = (
+        "import adpet.learning.model, keras; config = keras.config; print(keras.backend.backend(), "
+        "config.image_data_format(), config.floatx(), config.epsilon(), config.dtype_policy().name)"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False
+    )
+    assert run.stdout.split() == [used, "channels_last", "float32", "1e-07", "float32"], run.stderr

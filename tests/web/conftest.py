@@ -154,7 +154,7 @@ def golden(tmp_path_factory, phantom, white_matter):
     folder = tmp_path_factory.mktemp("golden")
     data, affine = phantom.data, phantom.affine
     turned = placed((12, -8, 6), (10, -14, 20)) @ affine
-    frames = np.stack([0.5 * data, data, 1.5 * data + 7], axis=-1)
+    frames = np.stack([0.9 * data, data, 1.1 * data + 7], axis=-1)
     las, psr = (stored_as(codes, phantom) for codes in ("LAS", "PSR"))
     flat = np.diag([2.0, 2.4, 5.5, 1.0])
     flat[:3, 3] = [-100, -120, -110]

@@ -1,5 +1,5 @@
 // Runs the browser's preprocessing in Node on the scans of a job, and writes the results for Python.
-// The job is JSON: {model, out, scans: [{name, file, normalize}], maps, pooled, interpreted,
+// The job is JSON: {model, out, scans: [{name, file, normalize, sidecar}], maps, pooled, interpreted,
 // written: [{name, shape, affine}]}.
 
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
@@ -32,9 +32,12 @@ const report = {
 };
 write("report.json", JSON.stringify(report));
 
-function described({ name, file, normalize }) {
+function described({ name, file, normalize, sidecar }) {
   try {
-    const volume = imaging.readNifti(readFileSync(file), path.basename(file));
+    const [base, about] = [path.basename(file), { name: "s.json", content: sidecar }];
+    if (sidecar) imaging.requireFdg(base, about);
+    const seconds = sidecar && ((frames) => imaging.usedSeconds(base, about, frames, [30, 60]));
+    const volume = imaging.readNifti(readFileSync(file), base, seconds);
     const { shape, affine } = volume;
     write(`${name}/ras.f32`, volume.data);
     if (!normalize) return { shape, affine };

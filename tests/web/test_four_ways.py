@@ -1,21 +1,29 @@
 """One model, one set of scans, four ways to ask: the trained network, its export, over HTTP, in the browser."""
 
 import base64
+import json
 import os
+import shutil
 import sys
 from dataclasses import replace
 from http import HTTPStatus
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 import requests
+from dicom_files import write_series
 from scipy.special import softmax
 from servers import answers, free_port, running
 
-from adpet.imaging.nifti import read_volume
+from adpet.errors import InputError
+from adpet.imaging.dicom import as_nifti
+from adpet.imaging.nifti import read_header, read_volume
+from adpet.imaging.sidecar import stem_of
 from adpet.inference.exported_model import Scores, open_model
-from adpet.inference.predictor import RefusedError, answer
+from adpet.inference.inputs import frame_seconds
+from adpet.inference.predictor import answer
 from adpet.learning.checkpoint import load_model
 from adpet.learning.model import members_of, probability_of_ad
 from adpet.learning.saliency import class_activation_maps
@@ -28,10 +36,22 @@ SAME, NEARLY, ALIKE = 1e-5, 0.02, 0.98
 
 
 @pytest.fixture(scope="module")
-def scans(golden, project):
-    """Golden scans that a network may answer for, and two of the project's scans."""
+def scans(golden, project, phantom, tmp_path_factory):
+    """Golden scans that a network may answer for, scans with a sidecar, and two of the project's scans."""
     found = {name: path for name, path in golden.items() if name not in ("white matter", "NIfTI-2")}
     raw = sorted((project / "data/simulated/raw").rglob("*_pet.nii*"))
+    frames = np.stack([0.05 * phantom.data**1.2, 0.6 * phantom.data, phantom.data], -1)
+    times = {"FrameTimesStart": [0, 600, 1800], "FrameDuration": [600, 1200, 1800]}
+    for name, data, sidecar in (
+        ("from injection on", frames, times),
+        ("early, no times", frames, None),
+        ("says AV45", phantom.data, {"TracerName": "AV45"}),
+    ):
+        found[name] = tmp_path_factory.mktemp("told") / "scan.nii"
+        nib.save(nib.Nifti1Image(data, phantom.affine), found[name])
+        if sidecar:
+            found[name].with_suffix(".json").write_text(json.dumps(sidecar))
+    found["DICOM"] = write_series(tmp_path_factory.mktemp("patient") / "series", phantom)
     return found | {f"of the project, {number}": raw[number] for number in (0, 1)}
 
 
@@ -48,8 +68,11 @@ def by_python(scans, model):
     asked = {}
     for name, path in scans.items():
         try:
-            found = answer(read_volume(path), model, name=path.name)
-        except RefusedError:
+            with as_nifti(path) as image:
+                seconds = frame_seconds(image, read_header(image).n_frames)
+                volume = read_volume(image, frame_seconds=seconds, steady=True)
+            found = answer(volume, model, name=path.name)
+        except InputError:
             asked[name] = None
         else:
             document = found.document
@@ -89,8 +112,16 @@ def by_http(project, scans, tmp_path_factory):
         return {name: posted(f"{address}/invocations", path) for name, path in scans.items()}
 
 
+def sidecar_of(path):
+    return path.with_name(f"{stem_of(path)}.json")
+
+
 def posted(address, path):
+    if path.is_dir():
+        path = Path(shutil.make_archive(f"{path.parent}/sent", "zip", path))
     scan = base64.b64encode(path.read_bytes()).decode()
+    if (sidecar := sidecar_of(path)).exists():
+        scan = [{"scan": scan, "name": path.name, "sidecar": json.loads(sidecar.read_text())}]
     reply = requests.post(address, json={"inputs": scan}, timeout=120)
     if reply.status_code == HTTPStatus.BAD_REQUEST:
         return None
@@ -110,7 +141,10 @@ def by_browser(built_page, serve, scans, launch_chromium, tmp_path_factory):
         page.goto(address)
         page.wait_for_selector("body[data-ready]")
         for name, path in scans.items():
-            page.set_input_files("#file", path)
+            if path.is_dir():
+                page.set_input_files("#folder", path)
+            else:
+                page.set_input_files("#file", [one for one in (path, sidecar_of(path)) if one.exists()])
             page.wait_for_selector("body:is([data-state=answered], [data-state=refused])")
             if page.get_attribute("body", "data-state") == "refused":
                 asked[name] = None
@@ -146,6 +180,8 @@ def test_keras_onnx_http_and_browser_give_the_same_answers(by_keras, by_onnx, by
         assert browser == pytest.approx(keras, abs=NEARLY), name
         assert alike >= ALIKE, name
         np.testing.assert_allclose(onnx_map, keras_map, atol=SAME * max(1, np.abs(keras_map).max()))
+    # Whole numbers of 32,000 steps, as DICOM stores voxels.
+    assert by_onnx["DICOM"][0] == pytest.approx(by_onnx["as scanned"][0], abs=1e-3)
     with capsys.disabled():
         print("\n" + "\n".join(lines))
     answered = [row[0] for row in by_keras.values() if row]

@@ -10,9 +10,10 @@ from urllib.parse import urlsplit
 import nibabel as nib
 import numpy as np
 import pytest
+from dicom_files import NAMES, write_series
 from PIL import Image
 
-from adpet.imaging.nifti import read_volume
+from adpet.imaging.nifti import Volume, read_volume
 from adpet.inference.exported_model import open_model
 from adpet.inference.predictor import answer
 
@@ -290,6 +291,25 @@ class TestFiles:
         choose(plain_page, "AD")
         assert not plain_page.locator("#problem").is_visible()
         assert plain_page.locator("#probability").is_visible()
+
+    @pytest.mark.parametrize(
+        ("options", "reason"),
+        [
+            ({"modality": "CT"}, "received CT (12 files)"),
+            ({"corrections": ("DECY",)}, "received PT, not attenuation-corrected (12 files)"),
+            ({"tracer": ("C-E8A03", "SRT", "Florbetapir")}, "received 3 (PT, Florbetapir, 12 slices)"),
+        ],
+        ids=["CT", "uncorrected", "amyloid"],
+    )
+    def test_dicom_without_corrected_fdg_is_refused_without_names(
+        self, plain_page, tmp_path, options, reason
+    ):
+        volume = Volume(np.random.default_rng(3).uniform(1, 9, (16, 14, 12)).astype(np.float32), np.eye(4))
+        plain_page.set_input_files("#folder", write_series(tmp_path / "DOE^JANE", volume, **options))
+        said = "said => document.querySelector('#problem').innerText.includes(said)"
+        plain_page.wait_for_function(said, arg=reason)
+        assert plain_page.inner_text("#problem").startswith("dicom: required one series of FDG-PET")
+        assert not any(name in plain_page.inner_text("body") for name in NAMES)
 
     def test_noise_is_refused_with_the_reason(self, plain_page):
         noise = np.random.default_rng(0).random((40, 40, 40), dtype=np.float32)

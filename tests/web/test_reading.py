@@ -9,7 +9,8 @@ from nibabel.orientations import axcodes2ornt, inv_ornt_aff
 from scipy.spatial.transform import Rotation
 
 from adpet.errors import InputError
-from adpet.imaging.nifti import Volume, read_volume, write_volume
+from adpet.imaging.nifti import Volume, read_header, read_volume, write_volume
+from adpet.imaging.sidecar import facts_of, require_fdg, used_seconds
 
 pytestmark = pytest.mark.node
 
@@ -187,6 +188,65 @@ def test_unreadable_files_are_refused_in_python_s_words(run_port, tmp_path):
         assert browser.startswith(f"{path.name}: ")
         if (key[0] if isinstance(key, tuple) else key) not in OWN_WORDS:
             assert browser == python, key
+
+
+NAMES = (
+    *(
+        "scan",
+        "FDG_1",
+        "a_trc-18FFDG_pet",
+        "a_trc-18FAV45_pet",
+        "sub-PIB_pet",
+        "x_acq-AV45late_pet",
+        "a_11C-PIB_b",
+        "nacc_1",
+    ),
+    *("a_rec-nacstat_pet", "a_acq-statNAC_pet", "b_NAC", "a_trc-18FFDG_acq-FBB_pet", "a_trc-n_pet", "t807x"),
+)
+SIDECARS = (
+    *({"TracerName": name} for name in (
+        "[18F]FDG", "18FDG", "FDGal", "no FDG", "FDG (18F)", "¹⁸F-FDG", "FDG/AV45", "2-deoxy-2-[18F]fluoro-D-glucose", None, "n/a",
+        "SCT:35321007", "Fluorodésoxyglucose", ["FDG"], "  FDG   PET ", "11C-FDG", "x" * 60,
+    )),
+    {"Modality": "NM"}, {"TracerName": "FDG", "Radiopharmaceutical": "PiB"}, {"TracerRadionuclide": "C11"},
+    {"AttenuationCorrection": "none"}, {"AttenuationCorrected": False}, {"AttenuationCorrection": None},
+)  # fmt: skip
+TIMES = (
+    {"FrameTimesStart": [0, 900, 1900], "FrameDuration": [900, 1000, 800]}, {"FrameTimesStart": [0, 1500, 2100]},
+    {"FrameDuration": [1, 2, 3]}, {"FrameDuration": [1, 2]}, {"FrameDuration": [1, "x", 3]}, {"FrameDuration": 5}, {"FrameDuration": []},
+    {"FrameTimesStart": [0, 300, 600], "InjectionStart": 0}, {"FrameTimesStart": [0, 300, 600], "InjectionStart": -1500},
+    {"FrameTimesStart": [0, 600, 1200], "ScanStart": 1500, "InjectionStart": 0.5}, {"FrameTimesStart": [4000, 5000, 6000]}, {},
+)  # fmt: skip
+
+
+def test_names_sidecars_and_times_count_as_in_python(run_port, tmp_path):
+    steady, rising = (
+        np.stack([DATA * factor for factor in factors], -1) for factors in ((1, 1.1, 1.2), (0.5, 1, 1))
+    )
+    jobs = [(name, nifti(), sidecar) for name in NAMES for sidecar in ({}, *SIDECARS)]
+    jobs += [("frames", nifti(data), times) for data in (steady, rising) for times in TIMES]
+    scans = []
+    for number, (name, content, sidecar) in enumerate(jobs):
+        file = tmp_path / str(number) / f"{name}.nii"
+        file.parent.mkdir()
+        file.write_bytes(content)
+        scans.append((str(number), file, {"sidecar": sidecar}))
+    found = run_port(tmp_path / "out", scans)
+    said = set()
+    for number, file, options in scans:
+        try:
+            facts = facts_of([file.name], [("s.json", options["sidecar"])])
+            require_fdg(facts)
+            seconds = used_seconds(facts.metadata, read_header(file).n_frames)
+            python = read_volume(file, frame_seconds=seconds, steady=True).data
+        except InputError as error:
+            sentence = f"{file.name}: " + str(error).removeprefix(f"{file}: ")
+            assert found.scan(number).get("refused") == sentence, (file.name, options)
+            said.add(sentence)
+        else:
+            assert "refused" not in found.scan(number), (found.scan(number), options)
+            np.testing.assert_allclose(found.ras(number), python, rtol=1e-6, err_msg=str(options))
+    assert len(said) > 20
 
 
 def test_damaged_headers_are_read_or_refused_as_by_python(run_port, tmp_path):

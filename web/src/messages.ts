@@ -1,6 +1,6 @@
 /** What the page asks of the worker, and what the worker reports; reports of one scan carry its number. */
 
-import type { CheckRow, Interpretation, RegionRow, Unusual, Volume } from "./imaging";
+import type { CheckRow, Interpretation, RegionRow, Sidecar, Unusual, Volume } from "./imaging";
 
 export interface SliceAnswer {
   /** MNI y in mm. */
@@ -42,7 +42,13 @@ export interface Answer extends Interpretation, Comparison {
 export interface Request {
   scan: number;
   age: number | null;
-  file?: { name: string; bytes: ArrayBuffer };
+  file?: ScanFile;
+}
+
+export interface ScanFile {
+  name: string;
+  files: ArrayBuffer[];
+  sidecar?: Sidecar;
 }
 
 /** A map and its NIfTI file. */

@@ -64,6 +64,7 @@ export interface StandardSpace {
   smoothing_mm: number;
   reference: string;
   min_similarity: number;
+  frames_minutes: [number, number];
 }
 export interface Registration {
   max_voxels: number;

@@ -4,9 +4,10 @@ Of each scan one processing level is taken, in the order of `cohort.adni_level`.
 """
 
 import re
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -23,7 +24,6 @@ from adpet.cohort.adni_metadata import (
     read_xml_files,
 )
 from adpet.cohort.tables import (
-    FDG,
     IMAGE,
     SKIPPED,
     UNKNOWN,
@@ -36,10 +36,10 @@ from adpet.cohort.tables import (
     parse_date,
     parse_sex,
     require_inside,
-    tracer_name,
 )
 from adpet.errors import InputError
-from adpet.imaging.nifti import NIFTI, scan_files
+from adpet.imaging.nifti import scan_files
+from adpet.imaging.sidecar import FDG, read_facts, tracer_name
 
 # ADNI's descriptions of FDG images by our names of their levels, in the default order of preference: the
 # most processed first, as it is the most alike over scanners (8 mm before 6 mm, because every phase of ADNI
@@ -58,7 +58,8 @@ WITH_FRAMES: Final = ("dynamic", "raw")
 RAW: Final = re.compile(r"ADNI Brain PET: Raw (.+)", re.IGNORECASE)
 PET: Final = "PET"
 
-IMAGE_IN_NAME: Final = re.compile(r"_S\d+_I(\d+)\.nii(\.gz)?$", re.IGNORECASE)
+READ: Final = re.compile(r".*\.(nii(\.gz)?|dcm|v)", re.IGNORECASE | re.DOTALL)
+IMAGE_IN_NAME: Final = re.compile(r"_S\d+_I(\d+)\.(nii(\.gz)?|dcm|v)$", re.IGNORECASE)
 IMAGE_IN_FOLDER: Final = re.compile(r"I(\d+)")
 
 ACQUISITION: Final = re.compile(r"(\d{4}-\d{2}-\d{2})_\d{2}_\d{2}_\d{2}.*")
@@ -86,19 +87,23 @@ def find_adni(
     files = files_by_image(root, listing, findings)
     for number, reason in listing.problems.items():
         findings.reject(_scan_path(files.get(number, ())) or root / f"I{number}", reason)
+    inside = partial(require_inside, root=root, link_targets=link_targets)
     acquisitions: dict[tuple[str, str], list[_Image]] = defaultdict(list)
-    for image in _wanted_images(root, listing, files, levels, findings):
+    for image in _wanted_images(root, listing, files, levels, findings, inside=inside):
         acquisitions[image.facts.subject, image.date or image.facts.visit].append(image)
-    chosen = (_best_image(same, root, listing, levels, findings) for same in acquisitions.values())
-    for image, session in _with_sessions(filter(None, chosen)):
+    usable = (_best_images(same, root, listing, levels, findings) for same in acquisitions.values())
+    chosen = {images[0]: images[1:] for images in usable if images}
+    for image, session in _with_sessions(chosen):
         try:
             diagnosis = _diagnosis(image, diagnoses, findings)
         except InputError as error:
             findings.reject(image.path, str(error))
         else:
-            findings.candidates.append(_candidate(image, session, diagnosis, findings))
+            made = _candidate(image, session, diagnosis, findings)
+            others = (_version(made, other) for other in chosen[image])
+            findings.candidates.append(replace(made, others=tuple(others)))
     for file in files_under(root, IMAGE):
-        if not NIFTI.fullmatch(file.name) and PTID.search(file.as_posix()):
+        if not READ.fullmatch(file.name) and PTID.search(file.as_posix()):
             findings.reject(file, "its ending is not read; decompress it, or convert it to NIfTI (.nii.gz)")
     return findings
 
@@ -125,11 +130,17 @@ def tracer_of(facts: ImageFacts) -> str:
 
 
 def files_by_image(root: Path, listing: Listing, findings: Findings) -> dict[str, list[Path]]:
-    """Return the files by listed image; reject copies and others."""
+    """Return the files by listed image; reject copies and others.
+
+    A folder of DICOM stands for its files.
+    """
     files: dict[str, list[Path]] = defaultdict(list)
-    for file in files_under(root, NIFTI):
+    images = {
+        file.parent if file.suffix.lower() == ".dcm" else file: file for file in files_under(root, READ)
+    }
+    for file, part in images.items():
         try:
-            number = _known_number(file, listing)
+            number = _known_number(part, listing)
         except InputError as error:
             findings.reject(file, str(error))
             continue
@@ -156,7 +167,7 @@ def shared_folder(files: Sequence[Path]) -> Path | None:
     return None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Image:
     facts: ImageFacts
     files: Sequence[Path]
@@ -186,6 +197,8 @@ def _wanted_images(
     files: Mapping[str, Sequence[Path]],
     levels: Sequence[str],
     findings: Findings,
+    *,
+    inside: Callable[[Path], None],
 ) -> Iterator[_Image]:
     for number, facts in listing.images.items():
         image = _Image(facts, files.get(number, ()))
@@ -194,10 +207,26 @@ def _wanted_images(
         if image.files and image.level and tracer_of(facts) == FDG:
             findings.levels[image.level] += 1
         verdict = _why_unwanted(image, root, listing.source, levels)
-        if verdict is None:
+        if verdict is not None:
+            if image.files:
+                findings.reject(image.path, *verdict)
+        elif _is_fdg(image, inside, findings):
             yield image
-        elif image.files:
-            findings.reject(image.path, *verdict)
+
+
+def _is_fdg(image: _Image, inside: Callable[[Path], None], findings: Findings) -> bool:
+    """True unless name or sidecar contradict the description."""
+    if not image.files:
+        return True
+    try:
+        found = read_facts(image.path, inside)
+    except InputError as error:
+        findings.reject(image.path, str(error))
+        return False
+    stated = [*found.statements, (f"its description '{image.facts.description}'", FDG)]
+    # Its files are counted by tracer already.
+    counted = replace(findings, tracers=Counter())
+    return counted.takes(image.path, stated, uncorrected=found.uncorrected)
 
 
 def _why_unwanted(image: _Image, root: Path, source: str, levels: Sequence[str]) -> tuple[str, Kind] | None:
@@ -229,48 +258,61 @@ def _why_unwanted(image: _Image, root: Path, source: str, levels: Sequence[str])
     return next(((reason, kind) for applies, reason, kind in reasons if applies), None)
 
 
-def _best_image(
+def _best_images(
     same: Sequence[_Image], root: Path, listing: Listing, levels: Sequence[str], findings: Findings
-) -> _Image | None:
-    best, *others = sorted(
-        same, key=lambda image: (not image.files, levels.index(image.level), -int(image.facts.number))
-    )
-    number = best.facts.number
-    for other in others:
-        if other.files and not (best.date or best.facts.visit):
+) -> list[_Image]:
+    """Return the usable images of one acquisition, the preferred first."""
+    ordered = sorted(same, key=lambda image: (levels.index(image.level), -int(image.facts.number)))
+    present = [image for image in ordered if image.files]
+    if not present:
+        reason = f"described in {listing.source}, but not there; download it again"
+        findings.reject(root / f"I{ordered[0].facts.number}", reason)
+    usable = []
+    for image in present:
+        if problem := _problem_with_frames(image) or _problem_with_date(image, listing.source):
+            findings.reject(image.path, problem)
+        else:
+            usable.append(image)
+    if not usable:
+        return []
+    first = usable[0].facts
+    if not (usable[0].date or first.visit):
+        for other in usable[1:]:
             reason = (
-                f"neither date nor visit tells it from image I{number} of {best.facts.subject}; fill one in"
+                f"neither date nor visit tells it from image I{first.number} of {first.subject}; fill one in"
             )
             findings.reject(other.path, reason)
-        elif other.files:
-            findings.reject(other.path, f"another processing level or copy of image I{number}", SKIPPED)
-    if not best.files:
-        findings.reject(
-            root / f"I{number}", f"described in {listing.source}, but not there; download it again"
-        )
-        return None
-    if problem := _problem_with_frames(best) or _problem_with_date(best, listing.source):
-        findings.reject(best.path, problem)
-        return None
-    return best
+        return usable[:1]
+    for other in usable[1:]:
+        reason = f"another processing level or copy of image I{first.number}"
+        findings.reject(other.path, reason, SKIPPED)
+    return usable
 
 
 def _listing(root: Path, table: Path | None, declared: DateOrder, link_targets: Sequence[str]) -> Listing:
     if table is not None:
-        return read_collection_table(table, declared=declared)
+        return _with_xml(read_collection_table(table, declared=declared), root, link_targets)
     found = [path for path in sorted(root.glob("*.csv")) if is_collection_table(path)]
     if len(found) > 1:
         names = ", ".join(path.name for path in found)
         raise InputError(f"{root}: required one collection CSV; received {names}; set cohort.table")
     if found:
         require_inside(found[0], root, link_targets)
-        return read_collection_table(found[0], declared=declared)
+        return _with_xml(read_collection_table(found[0], declared=declared), root, link_targets)
     listing = read_xml_files(root, link_targets)
     if not listing.images and not listing.problems:
         raise InputError(
             f"{root}: required ADNI's collection CSV (with {', '.join(REQUIRED)}) in it, or its XML files; "
             "received neither; download the CSV from the archive's collection page, or set cohort.table"
         )
+    return listing
+
+
+def _with_xml(listing: Listing, root: Path, link_targets: Sequence[str]) -> Listing:
+    """Add the XML files' tracers to a table's images."""
+    for number, facts in read_xml_files(root, link_targets).images.items():
+        if number in listing.images and tracer_of(facts) != UNKNOWN:
+            listing.images[number] = replace(listing.images[number], tracer=tracer_of(facts))
     return listing
 
 
@@ -325,7 +367,12 @@ def _candidate(image: _Image, session: str, diagnosis: str, findings: Findings) 
         site=image.facts.subject[:3],
         level=image.level,
         date=image.date,
+        frames=read_facts(image.path).metadata,
     )
+
+
+def _version(made: Candidate, other: _Image) -> Candidate:
+    return replace(made, file=other.path, level=other.level, frames=read_facts(other.path).metadata)
 
 
 def _named_before(description: str) -> str:

@@ -4,10 +4,11 @@ pathlib does it: pybids takes seconds to start and indexes files that are not ne
 Metadata are inherited from the top down: of two ``*_pet.json`` the one nearer to the scan wins.
 """
 
-import json
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, Final
@@ -15,10 +16,8 @@ from typing import Any, Final
 from adpet.cohort.adni_metadata import files_under
 from adpet.cohort.identity import Rows, person_key, rows_by_id
 from adpet.cohort.tables import (
-    FDG,
     IMAGE,
     SKIPPED,
-    UNKNOWN,
     UNUSABLE,
     Candidate,
     DateOrder,
@@ -32,9 +31,20 @@ from adpet.cohort.tables import (
     read_table,
     require_columns,
     require_inside,
-    tracer_name,
+    session_order,
 )
 from adpet.errors import InputError
+from adpet.imaging.nifti import natural_key
+from adpet.imaging.sidecar import (
+    Facts,
+    entities_of,
+    facts_of,
+    is_uncorrected,
+    read_object,
+    sidecar_paths,
+    sidecars_in,
+    tracers_in,
+)
 
 PARTICIPANTS = "participants.tsv"
 # What tables call the visit of a row.
@@ -44,21 +54,29 @@ VISIT_COLUMNS: Final = ("sessionid", "session", "ses", "visit", "visitid")
 COMPRESSED: Final = re.compile(r".*\.(?!gz|nii|img|hdr)\w+", re.IGNORECASE)
 NAME = "sub-..._pet.nii.gz (or .nii)"
 
-Entities = dict[str, str]
+# Entities that tell versions of one scan apart, and how labels of parts of the body begin.
+VERSION: Final = ("rec", "acq", "chunk", "desc", "proc", "res")
+BRAIN: Final = ("brain", "head", "neuro", "cereb")
+BODY: Final = (
+    *("body", "wb", "wholebody", "torso", "trunk", "thorax", "chest", "abdom", "pelvi", "legs", "lung"),
+    *("heart", "cardi", "liver", "neck", "spine"),
+)
 
 
 def find_bids(
     root: Path,
     *,
     diagnosis_column: str,
+    reconstruction: Sequence[str] = (),
     declared: DateOrder = "auto",
     link_targets: Sequence[str] = (),
 ) -> Findings:
     """List the PET scans of a BIDS dataset.
 
-    A scan is FDG by its TracerName, else by its ``trc-`` entity. Of several reconstructions of one session
-    and run the first by name is used. `diagnosis_column` is one of ``participants.tsv``, with a row a person
-    or a session, or of ``sub-*_sessions.tsv``, which wins: a session that it lacks has no diagnosis.
+    Its name, its sidecar and those it inherits tell the tracer. Of several versions of one session and run
+    the first by `reconstruction` is used, see `_rank`. `diagnosis_column` is one of ``participants.tsv``,
+    with a row a person or a session, or of ``sub-*_sessions.tsv``, which wins: a session that it lacks has no
+    diagnosis.
     """
     inside = partial(require_inside, root=root, link_targets=link_targets)
     inside(root / PARTICIPANTS)
@@ -69,65 +87,117 @@ def find_bids(
     by_visit = visit_key == VISIT_COLUMNS[0] or any(len(own) > 1 for own in people.values())
     key = column_key(diagnosis_column)
     has_diagnoses = participants.has(diagnosis_column)
-    sidecars = cache(_sidecars)
     findings = Findings()
-    taken: dict[tuple[str, ...], Path] = {}
-    for file in _pet_files(root):
+    told_by_visit, later = False, list[Candidate]()
+    for scan, versions in _versions(root, reconstruction, inside, findings).items():
+        (file, _), *others = versions
+        for other, _ in others:
+            findings.reject(other, f"another version of {file.name} of the same session", SKIPPED)
         try:
-            entities = _entities(file.name)
-            metadata = _metadata(file, entities, root, sidecars, inside)
-            if not _is_fdg(file, entities, metadata, findings):
-                continue
-            scan = tuple(entities.get(name, "") for name in ("sub", "ses", "run"))
-            first = taken.setdefault(scan, file)
-            if first != file:
-                findings.reject(file, f"another version of {first.name} of the same session", SKIPPED)
-                continue
-            visits, order = _sessions(file, inside, declared) if "ses" in entities else ({}, declared)
+            visits, order = _sessions(file, inside, declared) if scan[1] else ({}, declared)
             has_diagnoses |= any(key in row for row in visits.values())
             own = people.get(person_key(scan[0]), {})
             told = [*visits.values(), *(own.values() if by_visit else ())]
             findings.diagnoses[scan[0]] = {plain(row.get(key, "")) for row in told} - {""}
             rows = _rows(scan, visits, _person(scan, own, by_visit=by_visit), key)
-            scan_of = _candidate(file, scan, rows, metadata, diagnosis_key=key, findings=findings)
+            made = _candidate(versions[0], scan, rows, diagnosis_key=key, findings=findings)
             date = findings.parse("date", partial(parse_date, order=order), rows[0].get("acqtime", ""))
-            findings.candidates.append(replace(scan_of, date=date))
+            rest = (replace(made, date=date, **_of_version(*other)) for other in others)
+            found = replace(made, date=date, others=tuple(rest))
+            findings.candidates.append(found)
+            if any(plain(row.get(key, "")) for row in visits.values()):
+                told_by_visit = True
+            elif scan[1] and not by_visit and scan[1] != _first_session(file):
+                later.append(found)
         except InputError as error:
             findings.reject(file, str(error))
+    for found in later if told_by_visit else ():
+        findings.candidates.remove(found)
+        findings.reject(
+            found.file,
+            f"sub-{found.subject} has no diagnoses in a sessions.tsv, as others have, and {PARTICIPANTS} has "
+            "that of the first session; add the table",
+        )
     _list_overlooked(root, people, findings)
     if not has_diagnoses:
         require_columns(participants, [diagnosis_column], hint="set cohort.diagnosis_column to another one")
     return findings
 
 
-def _is_fdg(file: Path, entities: Entities, metadata: Mapping[str, Any], findings: Findings) -> bool:
-    tracer = tracer_name(str(metadata.get("TracerName", ""))) or tracer_name(entities.get("trc", ""))
-    findings.tracers[tracer or UNKNOWN] += 1
-    if not tracer:
-        raise InputError("its tracer is not given; add TracerName to its .json or to pet.json at the root")
-    if tracer != FDG:
-        findings.reject(file, f"tracer {tracer} is not FDG", SKIPPED)
-    return tracer == FDG
+def _versions(
+    root: Path, reconstruction: Sequence[str], inside: Callable[[Path], None], findings: Findings
+) -> dict[tuple[str, ...], list[tuple[Path, Facts]]]:
+    """Return each scan's FDG files, the preferred first."""
+    listed = cache(sidecars_in)
+    ranked: dict[tuple[str, ...], list[tuple[Any, Path, Facts]]] = defaultdict(list)
+    for file in _pet_files(root):
+        try:
+            entities = entities_of(file.name)
+            facts = _facts(file, entities, root, listed, inside)
+            hint = "add TracerName to its own .json, or trc-18FFDG to its name"
+            if not findings.takes(file, facts.statements, hint=hint):
+                continue
+            findings.levels.update(filter(None, [level_of(file.name)]))
+            rank = _rank(file, facts, reconstruction)
+            if isinstance(rank, str):
+                findings.reject(file, rank, SKIPPED)
+            else:
+                scan = tuple(entities.get(name, "") for name in ("sub", "ses", "run"))
+                ranked[scan].append((rank, file, facts))
+        except InputError as error:
+            findings.reject(file, str(error))
+    return {
+        scan: [one[1:] for one in sorted(found, key=lambda one: one[0])] for scan, found in ranked.items()
+    }
+
+
+def _rank(file: Path, facts: Facts, patterns: Sequence[str]) -> tuple[Any, ...] | str:
+    """Return a version's rank, or why it is not used.
+
+    First the order of the patterns, then brain before whole before body, corrected for attenuation before
+    not known, and names. A version that was not corrected is taken only by a pattern that names it.
+    """
+    version = level_of(file.name)
+    parts = [part.partition("-") for part in version.split("_")]
+    labels = [label.casefold() for *_, label in parts]
+    names = {version.casefold(), *version.casefold().split("_"), *labels}
+    matching = [
+        index
+        for index, pattern in enumerate(patterns or ["*"])
+        if any(fnmatchcase(name, pattern.casefold()) for name in names)
+        and (not facts.uncorrected or is_uncorrected(pattern.rpartition("-")[2]))
+    ]
+    if not matching and facts.uncorrected:
+        return f"not corrected for attenuation, says {facts.uncorrected}"
+    if not matching:
+        return f"version {version or 'without a label'} is not in cohort.reconstruction"
+    body, brain, corrected = (any(one.startswith(words) for one in labels) for words in (BODY, BRAIN, "ac"))
+    known = corrected or bool(facts.metadata.get("AttenuationCorrection"))
+    return matching[0], body, not brain, not known, natural_key(file.name), file.name
+
+
+def level_of(name: str) -> str:
+    """Return ``rec-acstat_chunk-brain``, what tells versions of a scan apart."""
+    entities = entities_of(name)
+    pairs = ((key, entities[key]) for key in VERSION if key in entities)
+    return "_".join(f"{key}-{label}" for key, label in pairs if not list(tracers_in(f"{key}-{label}")))
 
 
 def _candidate(
-    file: Path,
+    version: tuple[Path, Facts],
     scan: tuple[str, ...],
     rows: tuple[Mapping[str, str], ...],
-    metadata: Mapping[str, Any],
     *,
     diagnosis_key: str,
     findings: Findings,
 ) -> Candidate:
     subject, session, run = scan
-    maker, model = (plain(str(metadata.get(name, ""))) for name in ("Manufacturer", "ManufacturersModelName"))
-    named = bool(model) and model.casefold().startswith(maker.casefold())
 
     def fact(column: str) -> str:
         return next(filter(None, (plain(row.get(column, "")) for row in rows)), "")
 
     return Candidate(
-        file=file,
+        **_of_version(*version),
         subject=subject,
         session=session,
         run=run,
@@ -135,9 +205,15 @@ def _candidate(
         age=findings.parse("age", parse_age, fact("age")),
         sex=findings.parse("sex", parse_sex, fact("sex")),
         site=fact("site"),
-        scanner=model if named else f"{maker} {model}".strip(),
-        frame_seconds=_frame_seconds(metadata.get("FrameDuration")),
     )
+
+
+def _of_version(file: Path, facts: Facts) -> dict[str, Any]:
+    metadata = facts.metadata
+    maker, model = (plain(str(metadata.get(name, ""))) for name in ("Manufacturer", "ManufacturersModelName"))
+    named = bool(model) and model.casefold().startswith(maker.casefold())
+    scanner = model if named else f"{maker} {model}".strip()
+    return {"file": file, "level": level_of(file.name), "frames": metadata, "scanner": scanner}
 
 
 def _person(scan: tuple[str, ...], own: Mapping[str, dict[str, str]], *, by_visit: bool) -> dict[str, str]:
@@ -169,33 +245,29 @@ def _rows(
         raise InputError(
             f"ses-{scan[1]} is not in sub-{scan[0]}_sessions.tsv, which has the visits' diagnoses; add a row"
         )
-    return row, person if row == next(iter(visits.values())) else {**person, key: ""}
+    return row, person if row == visits[min(visits, key=session_order)] else {**person, key: ""}
 
 
-def _metadata(
+def _facts(
     file: Path,
-    entities: Entities,
+    entities: Mapping[str, str],
     root: Path,
-    sidecars: Callable[[Path], list[tuple[Path, Entities]]],
+    listed: Callable[[Path], list[tuple[Path, dict[str, str]]]],
     inside: Callable[[Path], None],
-) -> dict[str, Any]:
+) -> Facts:
     folders = dict(folder.split("-", 1) for folder in file.relative_to(root).parts[:-2])
     if {name: entities[name] for name in ("sub", "ses") if name in entities} != folders:
         raise InputError("its name and its folders give different subjects or sessions; rename it")
-    metadata: dict[str, Any] = {}
-    for folder in reversed(file.parents):
-        if folder.is_relative_to(root):
-            for path, keys in sidecars(folder):
-                if keys.items() <= entities.items():
-                    inside(path)
-                    metadata.update(_read_object(path))
-    return metadata
+    sidecars = []
+    for path in sidecar_paths(file, root, listed):
+        inside(path)
+        sidecars.append((path.name, read_object(path)))
+    return facts_of([file.name], sidecars)
 
 
-def _sidecars(folder: Path) -> list[tuple[Path, Entities]]:
-    """Return the sidecars of a folder, most specific last."""
-    paths = sorted({*folder.glob("*_pet.json"), *folder.glob("pet.json")})
-    return sorted(((path, _entities(path.name)) for path in paths), key=lambda pair: len(pair[1]))
+def _first_session(file: Path) -> str:
+    """Return the first session of a subject's folders."""
+    return min((path.name[4:] for path in file.parents[2].glob("ses-*/")), key=session_order)
 
 
 def _sessions(
@@ -215,11 +287,11 @@ def _list_overlooked(root: Path, people: Rows, findings: Findings) -> None:
     """Reject images named unlike BIDS; list people without one."""
     read = set(_pet_files(root))
     visits = {file.parent.parent for file in read}
-    seen = {person_key(_entities(file.name).get("sub", "")) for file in read}
+    seen = {person_key(entities_of(file.name).get("sub", "")) for file in read}
     for subject in sorted(path for path in root.iterdir() if path.name.casefold().startswith("sub-")):
         for file in files_under(subject, IMAGE):
             if file.parent.name.casefold() == "pet" or re.search("(?i)_pet[a-z0-9]?[.]", file.name):
-                seen |= {person_key(subject.name), person_key(_entities(file.name).get("sub", ""))}
+                seen |= {person_key(subject.name), person_key(entities_of(file.name).get("sub", ""))}
                 if file not in read:
                     kind = SKIPPED if file.parent.parent in visits else UNUSABLE
                     findings.reject(file, _why_overlooked(file), kind)
@@ -245,24 +317,3 @@ def _pet_files(root: Path) -> Iterator[Path]:
             for file in subject.glob(pattern)
             if re.fullmatch(r"sub-.*_pet\.nii(\.gz)?", file.name)
         )
-
-
-def _entities(name: str) -> Entities:
-    """Return ``{"sub": "01", "trc": "18FFDG"}`` of ``sub-01_trc-18FFDG_pet.nii.gz``."""
-    parts = name.split(".", maxsplit=1)[0].split("_")[:-1]
-    return dict(part.split("-", 1) for part in parts if "-" in part)
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path.name} is not JSON ({error}); mend it") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path.name} holds no names and values; mend it")
-    return content
-
-
-def _frame_seconds(durations: Any) -> str:
-    listed = durations if isinstance(durations, list) else [] if durations is None else [durations]
-    return " ".join(f"{value:.10g}" if isinstance(value, int | float) else str(value) for value in listed)

@@ -1,12 +1,14 @@
 """Read a flat folder of scans described by a ``scans.csv``.
 
-Its paths are relative to the folder; one may name a folder with the frames of one image.
+Its paths are relative to the folder; one may name a folder with the frames of one image. A scan is taken for
+FDG unless its name, its sidecar or a column `tracer` says otherwise.
 """
 
 import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from adpet.cohort.adni_metadata import files_under
 from adpet.cohort.identity import without_decimals
@@ -25,10 +27,13 @@ from adpet.cohort.tables import (
     require_columns,
     require_inside,
 )
+from adpet.errors import InputError
 from adpet.imaging.nifti import scan_files
+from adpet.imaging.sidecar import read_facts, tracer_name
 
 TABLE = "scans.csv"
 REQUIRED = ("path", "subject", "session", "diagnosis")
+TRACER = ("tracer", "tracername", "radiotracer", "radiopharmaceutical")
 
 
 def find_folder(
@@ -41,25 +46,39 @@ def find_folder(
     require_columns(listing, REQUIRED, hint="age, sex, site, scanner and date may be added")
     findings = Findings()
     day = partial(parse_date, order=date_order(listing, "date", declared))
+    inside = partial(require_inside, root=root, link_targets=link_targets)
+    column = next(filter(listing.has, TRACER), "")
+    hint = f"fill in the column {column} of {listing.path.name}" if column else ""
     for row in listing.rows:
         file = root / row["path"]
         subject = without_decimals(plain(row["subject"]))
         if not row["path"]:
             findings.reject(listing.path, f"a row of subject {subject or 'unknown'} has no path; fill it in")
-        elif not subject:
+            continue
+        if not subject:
             findings.reject(file, f"no subject in {listing.path.name}; fill it in")
-        else:
+            continue
+        try:
+            facts = read_facts(file, inside)
+        except InputError as error:
+            findings.reject(file, str(error))
+            continue
+        tracer = tracer_name(row.get(column, ""))
+        stated = [*facts.statements, *([(f"column {column}", tracer)] if tracer else [])]
+        words: dict[str, Any] = {
+            name: without_decimals(plain(row.get(name, "")))
+            for name in ("session", "diagnosis", "site", "scanner")
+        }
+        if findings.takes(file, stated, hint=hint, uncorrected=facts.uncorrected):
             findings.candidates.append(
                 Candidate(
                     file=file,
                     subject=subject,
-                    **{
-                        name: without_decimals(plain(row.get(name, "")))
-                        for name in ("session", "diagnosis", "site", "scanner")
-                    },
+                    **words,
                     age=findings.parse("age", parse_age, row.get("age", "")),
                     sex=findings.parse("sex", parse_sex, row.get("sex", "")),
                     date=findings.parse("date", day, row.get("date", "")),
+                    frames=facts.metadata,
                 )
             )
     paths = [root / row["path"] for row in listing.rows if row["path"]]

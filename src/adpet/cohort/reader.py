@@ -6,18 +6,17 @@ A subject whose diagnosis changes between visits follows a policy: ``visit`` kee
 
 import hashlib
 import json
-import math
 import os
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
-from typing import Any, Final, Literal, TextIO, TypeAlias
+from typing import Any, Literal, TextIO, TypeAlias
 
 from adpet.cohort import adni, bids, folder
 from adpet.cohort.adni import LEVELS
@@ -39,31 +38,37 @@ from adpet.cohort.tables import (
     Rejection,
     column_key,
     require_inside,
+    session_order,
     table_columns,
 )
 from adpet.errors import InputError
-from adpet.imaging import nifti
+from adpet.imaging import dicom, nifti
+from adpet.imaging.dicom import as_nifti
 from adpet.imaging.nifti import natural_key, read_header, scan_files
+from adpet.imaging.sidecar import FRAMES_MINUTES, used_seconds
 from adpet.parallel import map_in_processes
-from adpet.storage import atomic_write
+from adpet.storage import atomic_write, read_json
 
 Layout: TypeAlias = Literal["bids", "adni", "folder"]
 Policy: TypeAlias = Literal["visit", "baseline", "stable-only"]
 
-# Sessions with these names are the first ones, in this order (ADNI's sc comes before bl).
-FIRST_SESSIONS: Final = ("sc", "screening", "init", "initial", "bl", "baseline")
+FRAME_TIMES = ("FrameDuration", "FrameTimesStart", "InjectionStart", "ScanStart")
 # Files that a process gets at once: fewer cost time in handing over, more leave a process idle at the end.
 BATCH_FILES = 32
-# A line of the index on disk: stamp (JSON, which holds no tabs), frames, checksum.
-INDEX_LINE = re.compile(r"(.+)\t(\d+)\t([0-9a-f]{64})")
+# A line of the index on disk: stamp (JSON, which holds no tabs), frames, checksum, frame times (JSON).
+INDEX_LINE = re.compile(r"(.+)\t(\d+)\t([0-9a-f]{64})\t([^\t]*)")
 
 
 @dataclass(frozen=True)
 class FileEntry:
-    """Frames and checksum of a scan's file, or its `problem`."""
+    """Frames and checksum of a scan's file, or its `problem`.
+
+    `times` are `FRAME_TIMES` in JSON where a header has them, which is DICOM's.
+    """
 
     n_frames: int = 0
     sha256: str = ""
+    times: str = ""
     problem: str = ""
 
 
@@ -77,6 +82,8 @@ def read_collection(
     diagnosis: Policy = "visit",
     diagnosis_table: Path | None = None,
     adni_level: Sequence[str] = tuple(LEVELS),
+    reconstruction: Sequence[str] = (),
+    frames_minutes: Sequence[float] = FRAMES_MINUTES,
     date_order: DateOrder = "auto",
     link_targets: Sequence[str] = (),
     workers: int = 1,
@@ -86,10 +93,11 @@ def read_collection(
     """Read all scans of a collection, and reject unusable files.
 
     Paths under the working directory are given relative to it. `diagnosis_map` gives AD or CN for the
-    collection's words, in any case; other diagnoses are skipped. `link_targets` are folders that links may
-    lead to, as they may into DVC's cache. With `notes`, the file index on disk, the
-    next call reads new and changed files alone. `progress` wraps the iterable of opened scans, and is called
-    with it and ``total=``.
+    collection's words, in any case; other diagnoses are skipped. `reconstruction` orders the versions of a
+    BIDS scan, `frames_minutes` are those after injection that are averaged, `link_targets` folders that links
+    may lead to, as they may into DVC's cache. With `notes`, the file index on disk, the next call reads new
+    and changed files alone. `progress` wraps the iterable of opened scans, and is called with it and
+    ``total=``.
     """
     if not root.is_dir():
         raise InputError(
@@ -107,7 +115,9 @@ def read_collection(
             root, table=table, diagnosis_table=diagnosis_table, levels=adni_level, **options
         )
     elif detected == "bids":
-        found = bids.find_bids(root, diagnosis_column=diagnosis_column, **options)
+        found = bids.find_bids(
+            root, diagnosis_column=diagnosis_column, reconstruction=reconstruction, **options
+        )
     else:
         found = folder.find_folder(root, table=table, **options)
     if not found.candidates and not found.rejected:
@@ -117,17 +127,14 @@ def read_collection(
     found, spellings = unify_subjects(found)
     settled = apply_policy(found, policy=diagnosis, diagnosis_map=diagnosis_map)
     to_open = _without_repeats(_with_diagnoses(settled, diagnosis_map, found), found)
-    rows = []
-    outcomes = _index_inside(to_open, root, link_targets, workers=workers, notes=notes)
-    for candidate, entry in zip(to_open, progress(outcomes, total=len(to_open)), strict=True):
-        problem = entry.problem or _problem_with_durations(candidate.frame_seconds, entry.n_frames)
-        if problem:
-            found.reject(candidate.file, problem)
-        else:
-            rows.append(_scan_row(candidate, entry))
+    index = partial(_index_inside, root=root, link_targets=link_targets)
+    opened = zip(
+        to_open, progress(index(to_open, workers=workers, notes=notes), total=len(to_open)), strict=True
+    )
+    rows = [_row_or_next(candidate, entry, index, frames_minutes, found) for candidate, entry in opened]
     collection = set_aside_conflicts(
         Collection(
-            scans_table(rows),
+            scans_table([row for row in rows if row]),
             rejected_table([_rejected_row(rejection) for rejection in found.rejected]),
             tracers=dict(found.tracers),
             levels=dict(found.levels),
@@ -197,11 +204,9 @@ def chronological(scans: Sequence[Candidate]) -> list[Candidate]:
     dated = all(scan.date for scan in scans)
     aged = all(scan.age > 0 for scan in scans)
 
-    def key(scan: Candidate) -> tuple[str, float, int, tuple[str | int, ...], tuple[str | int, ...]]:
-        label = scan.session.casefold()
-        rank = FIRST_SESSIONS.index(label) if label in FIRST_SESSIONS else len(FIRST_SESSIONS)
+    def key(scan: Candidate) -> tuple[Any, ...]:
         age = scan.age if aged and not dated else 0.0
-        return scan.date if dated else "", age, rank, natural_key(label), natural_key(scan.run)
+        return scan.date if dated else "", age, session_order(scan.session), natural_key(scan.run)
 
     return sorted(scans, key=key)
 
@@ -238,7 +243,11 @@ def _index_batch(files: Sequence[Path]) -> list[FileEntry]:
 
 def _index_file(file: Path) -> FileEntry:
     try:
-        return FileEntry(read_header(file).n_frames, content_hash(file))
+        with as_nifti(file) as image:
+            sidecar = image.with_suffix(".json")
+            facts = read_json(sidecar) if image != file and sidecar.is_file() else {}
+            times = json.dumps({name: facts[name] for name in FRAME_TIMES if name in facts})
+            return FileEntry(read_header(image).n_frames, content_hash(image), times if facts else "")
     except InputError as error:
         return FileEntry(problem=str(error).removeprefix(f"{file}: "))
     except (OSError, RuntimeError, ValueError) as error:
@@ -268,17 +277,17 @@ def _read_notes(notes: Path) -> dict[str, FileEntry]:
     except (OSError, ValueError):
         return {}
     matches = map(INDEX_LINE.fullmatch, lines if code == _code() else ())
-    return {match[1]: FileEntry(int(match[2]), match[3]) for match in matches if match}
+    return {match[1]: FileEntry(int(match[2]), match[3], match[4]) for match in matches if match}
 
 
 def _note(stamp: str, entry: FileEntry) -> str:
-    return f"{stamp}\t{entry.n_frames}\t{entry.sha256}\n"
+    return f"{stamp}\t{entry.n_frames}\t{entry.sha256}\t{entry.times}\n"
 
 
 @cache
 def _code() -> str:
-    digest = hashlib.sha256(version("nibabel").encode())
-    for source in (__file__, str(nifti.__file__)):
+    digest = hashlib.sha256(f"{version('nibabel')} {version('dcm2niix')}".encode())
+    for source in (__file__, str(nifti.__file__), dicom.__file__):
         digest.update(Path(source).read_bytes())
     return digest.hexdigest()
 
@@ -318,11 +327,11 @@ def _without_repeats(candidates: Iterable[Candidate], found: Findings) -> list[C
 
 def _index_inside(
     candidates: Sequence[Candidate],
+    *,
     root: Path,
     link_targets: Sequence[str],
-    *,
-    workers: int,
-    notes: Path | None,
+    workers: int = 1,
+    notes: Path | None = None,
 ) -> Iterator[FileEntry]:
     problems = [_problem_with_place(candidate.file, root, link_targets) for candidate in candidates]
     inside = [candidate.file for candidate, problem in zip(candidates, problems, strict=True) if not problem]
@@ -346,19 +355,35 @@ def _problem_with_place(file: Path, root: Path, link_targets: Sequence[str]) -> 
     return ""
 
 
-def _problem_with_durations(durations: str, n_frames: int) -> str:
-    values = durations.split()
-    if n_frames == 1 or not values:
-        return ""
+def _row_or_next(
+    candidate: Candidate,
+    entry: FileEntry,
+    index: Callable[[Sequence[Candidate]], Iterator[FileEntry]],
+    minutes: Sequence[float],
+    found: Findings,
+) -> dict[str, str | float] | None:
+    """Return the row of the first intact version, or None."""
     try:
-        if len(values) == n_frames and all(0 < float(value) < math.inf for value in values):
-            return ""
-    except ValueError:
-        pass
-    return f"required FrameDuration in s for {n_frames} frames; received '{durations}'; mend it"
+        return _scan_row(candidate, entry, minutes)
+    except InputError as error:
+        if not candidate.others:
+            found.reject(candidate.file, str(error))
+            return None
+        following, *others = candidate.others
+        reason = f"{error}; the next version is used, {following.file.name}"
+    found.reject(candidate.file, reason, SKIPPED)
+    found.rejected[:] = [one for one in found.rejected if one.file != following.file]
+    about = {name: getattr(candidate, name) for name in ("subject", "diagnosis")}
+    following = replace(following, **about, others=tuple(others))
+    (entry,) = index([following])
+    return _row_or_next(following, entry, index, minutes, found)
 
 
-def _scan_row(candidate: Candidate, entry: FileEntry) -> dict[str, str | float]:
+def _scan_row(candidate: Candidate, entry: FileEntry, minutes: Sequence[float]) -> dict[str, str | float]:
+    if entry.problem:
+        raise InputError(entry.problem)
+    frames = {**candidate.frames, **json.loads(entry.times or "{}")}
+    seconds = used_seconds(frames, entry.n_frames, minutes=minutes) or []
     return {
         "scan": candidate.key,
         "subject": candidate.subject,
@@ -370,7 +395,7 @@ def _scan_row(candidate: Candidate, entry: FileEntry) -> dict[str, str | float]:
         "scanner": candidate.scanner,
         "level": candidate.level,
         "path": _shown(candidate.file),
-        "frame_seconds": candidate.frame_seconds if entry.n_frames > 1 else "",
+        "frame_seconds": " ".join(f"{value:.10g}" for value in seconds),
         "content": entry.sha256,
     }
 

@@ -20,7 +20,8 @@ SEXES: Final = ("F", "M", "")
 
 # Columns and dtypes of scans.csv. `level` is the processing level in the collection's words; `path` is POSIX,
 # relative to the project's root where it lies inside of it, and a folder where each frame is a file;
-# `frame_seconds` are durations separated by spaces; `content` is the SHA-256 of the file's bytes.
+# `frame_seconds` are the seconds of each frame that count, separated by spaces; `content` is the SHA-256 of
+# the file's bytes.
 SCAN_COLUMNS: Final[dict[str, str]] = {
     "scan": "str",
     "subject": "str",

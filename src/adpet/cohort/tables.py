@@ -7,7 +7,7 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from functools import cache
@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from adpet.errors import InputError
+from adpet.imaging.nifti import natural_key
+from adpet.imaging.sidecar import FDG, Statement, weigh
 
 # What stands for "unknown" in the tables of BIDS, ADNI, R and spreadsheets.
 MISSING_VALUES = frozenset({"", "n/a", "na", "nan", "none", "null", "-", "?"})
@@ -33,17 +35,14 @@ DateOrder = Literal["auto", "month-first", "day-first"]
 
 MONTHS = 12
 
+# Sessions with these names are the first ones, in this order (ADNI's sc comes before bl).
+FIRST_SESSIONS: Final = ("sc", "screening", "init", "initial", "bl", "baseline")
 
 # What looks like an image, read or not.
 IMAGE: Final = re.compile(r"(?i)[^.].*\.(nii|img|hdr|mgh|mgz|mnc|v|dcm|ima)(\.(?!json|tsv|txt|md5)\w+)?")
 
-FDG: Final = "FDG"
-# Name of a tracer that no table gives.
+# Name of a tracer that nothing gives.
 UNKNOWN: Final = "unknown"
-
-# FDG without case and marks: "FDG", "18F-FDG", "fluorodeoxyglucose", "fludeoxyglucose",
-# "2-deoxy-2-[18F]fluoro-D-glucose".
-FDG_NAMES: Final = re.compile("fdg|deoxyglucose|fluoro.{0,2}glucose")
 
 # "skipped": excluded by design (another tracer, diagnosis, processing level);
 # "unusable": damaged, contradictory or incomplete, which counts against cohort.max_rejected_fraction.
@@ -71,6 +70,7 @@ class Candidate:
 
     `file` is an image, or a folder with the frames of one alone; `diagnosis` is in the collection's words, as
     is `level`, the processing before we got the image; `date` is YYYYMMDD and orders a subject's scans only.
+    `frames` has the sidecar's times. If the file is damaged, the first intact one of `others` is taken.
     """
 
     file: Path
@@ -82,9 +82,10 @@ class Candidate:
     sex: str = ""
     site: str = ""
     scanner: str = ""
-    frame_seconds: str = ""
     level: str = ""
     date: str = ""
+    frames: Mapping[str, Any] = field(default_factory=dict)
+    others: "tuple[Candidate, ...]" = ()
 
     @property
     def key(self) -> str:
@@ -125,6 +126,30 @@ class Findings:
         if plain(text) and (value == "" or value != value):  # noqa: PLR0124 - NaN
             self.unread[column] += 1
         return value
+
+    def takes(
+        self, file: Path, statements: Sequence[Statement], *, hint: str = "", uncorrected: str = ""
+    ) -> bool:
+        """Count a file's tracer, and reject others than FDG.
+
+        A file that states none is rejected with a `hint` alone; `uncorrected` says that attenuation was not
+        corrected.
+        """
+        tracer, clash = weigh(statements)
+        if tracer or hint:
+            self.tracers[tracer or UNKNOWN] += 1
+        if tracer not in {"", FDG}:
+            # It would be left out anyway: that something general says FDG is no fault that counts.
+            self.reject(file, f"tracer {tracer} is not FDG" + (f" ({clash})" if clash else ""), SKIPPED)
+        elif clash:
+            self.reject(file, f"{clash}; correct what is wrong")
+        elif hint and not tracer:
+            self.reject(file, f"its tracer is not given; {hint}")
+        elif uncorrected:
+            self.reject(file, f"not corrected for attenuation, says {uncorrected}", SKIPPED)
+        else:
+            return True
+        return False
 
     def reject(self, file: Path, reason: str, kind: Kind = UNUSABLE) -> None:
         """Reject one file."""
@@ -260,10 +285,11 @@ def parse_date(text: str, order: DateOrder = "month-first") -> str:
         return ""
 
 
-def tracer_name(text: str) -> str:
-    """Return ``FDG`` for all its names, others as given."""
-    name = plain(text)
-    return FDG if FDG_NAMES.search(column_key(name)) else name
+def session_order(label: str) -> tuple[int, tuple[str | int, ...]]:
+    """Return a key that orders a person's sessions by name."""
+    name = label.casefold()
+    rank = FIRST_SESSIONS.index(name) if name in FIRST_SESSIONS else len(FIRST_SESSIONS)
+    return rank, natural_key(name)
 
 
 def safe_label(label: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from tqdm import tqdm
 
 from adpet.errors import AdpetError, InputError
+from adpet.imaging.dicom import as_nifti, needs_conversion
 from adpet.imaging.nifti import read_header, read_volume
 from adpet.inference.exported_model import ExportedModel, open_model
 from adpet.inference.inputs import ScanPath, frame_seconds, scans_at
@@ -46,6 +47,7 @@ class Options:
     json: Path | None = None
     csv: Path | None = None
     frames: bool = False
+    series: str = ""
     prevalence: float | None = None
     coverage: float | None = None
     age: float | None = None
@@ -54,7 +56,11 @@ class Options:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument(
-        "scans", nargs="+", type=Path, metavar="SCAN", help="NIfTI files, folders of them, or BIDS-PET trees"
+        "scans",
+        nargs="+",
+        type=Path,
+        metavar="SCAN",
+        help="NIfTI files, DICOM (a folder or ZIP), folders of them, or BIDS-PET trees",
     )
     parser.add_argument(
         "--model",
@@ -77,6 +83,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--frames", action="store_true", help="a folder is one scan, and its files are the scan's frames"
     )
     parser.add_argument(
+        "--series",
+        default="",
+        metavar="NUMBER",
+        help="the DICOM series to take (default: the only one of FDG)",
+    )
+    parser.add_argument(
         "--prevalence", type=float, help="share of AD among those scanned (default: as in training)"
     )
     parser.add_argument(
@@ -95,15 +107,14 @@ def main(*, scans: Sequence[Path], **options: Any) -> str:
 def run(paths: Sequence[Path], options: Options) -> str:
     """Predict scans, write the files, return the printed text."""
     _require_shares(options)
-    require_age(options.age)
     scans = scans_at(paths, frames=options.frames)
-    if options.age is not None and len(scans) > 1:
-        raise InputError(
-            f"--age: required one scan, whose age it is; received {len(scans)}; predict each alone"
-        )
+    _require_one_age(options.age, scans)
     _require_other_folder(options.output, scans)
+    for scan in scans:
+        if scan.stem.startswith("dicom-"):
+            print(f"{scan.stem} is {scan.path}", file=sys.stderr)
     # Read first: a wrong path should not wait for the model to load.
-    if len(scans) == 1:
+    if len(scans) == 1 and not needs_conversion(scans[0].path):
         read_header(scans[0].path)
     model = _opened(options.model)
     if model.document["out_of_fold"] is None and (options.prevalence or options.coverage):
@@ -136,6 +147,14 @@ def _require_shares(options: Options) -> None:
         value = getattr(options, name)
         if value is not None and not low <= value <= high:
             raise InputError(f"--{name}: required a number from {low:g} to {high:g}; received {value:g}")
+
+
+def _require_one_age(age: float | None, scans: Sequence[ScanPath]) -> None:
+    require_age(age)
+    if age is not None and len(scans) > 1:
+        raise InputError(
+            f"--age: required one scan, whose age it is; received {len(scans)}; predict each alone"
+        )
 
 
 def _require_other_folder(output: Path | None, scans: Sequence[ScanPath]) -> None:
@@ -183,12 +202,17 @@ def _attempt(scan: ScanPath, model: ExportedModel, options: Options) -> dict[str
     except Exception as error:  # noqa: BLE001 - one scan must not stop the others
         # Its text may quote the file, which is of a participant.
         reason = f"{scan.path}: failed for a reason not foreseen: {type(error).__name__}"
+    if scan.stem.startswith("dicom-"):  # its path may be a name
+        reason = reason.replace(str(scan.path), scan.stem)
     return {**failed, "error": reason}
 
 
 def _answered(scan: ScanPath, model: ExportedModel, options: Options) -> dict[str, Any]:
-    header = read_header(scan.path)
-    volume = read_volume(scan.path, frame_seconds=frame_seconds(scan.path, header.n_frames))
+    with as_nifti(scan.path, series=options.series) as image:
+        header = read_header(image)
+        minutes = model.document["standard"].get("frames_minutes")
+        seconds = frame_seconds(image, header.n_frames, minutes=minutes)
+        volume = read_volume(image, frame_seconds=seconds, steady=True)
     found = answer(
         volume,
         model,

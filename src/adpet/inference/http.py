@@ -9,10 +9,11 @@ import gzip
 import io
 import math
 import os
+import shutil
 import tempfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import BoundedSemaphore
 from typing import Any, Final, TypeVar
@@ -20,7 +21,9 @@ from typing import Any, Final, TypeVar
 import numpy as np
 
 from adpet.errors import InputError
+from adpet.imaging.dicom import as_nifti
 from adpet.imaging.nifti import CHUNK_BYTES, Volume, VolumeHeader, read_header, read_volume, write_volume
+from adpet.imaging.sidecar import facts_of, read_facts, require_fdg, used_seconds
 from adpet.inference.exported_model import ExportedModel
 from adpet.inference.predictor import answer, require_age
 
@@ -33,6 +36,7 @@ MAX_VOXELS: Final = 2**25
 MAX_VIEW_MM: Final = (700, 700, 1000)
 MM3_OF_A_LITRE: Final = 10**6
 GZIP: Final = b"\x1f\x8b"
+ZIP: Final = b"PK\3\4"
 MB: Final = 10**6
 
 # Scans that are computed at the same time; the others wait.
@@ -62,23 +66,36 @@ VARIABLES: Final = {
 }
 
 
+@dataclass(frozen=True)
+class SentScan:
+    """NIfTI file in base64, perhaps with name and sidecar."""
+
+    scan: str
+    name: str = ""
+    sidecar: Mapping[str, Any] = field(default_factory=dict)
+
+
 def answer_encoded(
     sent: Any, model: ExportedModel, limits: Limits, *, age: float | None = None, maps: bool = False
 ) -> list[dict[str, Any]]:
     """Answer for scans that were sent.
 
-    These are one or more NIfTI files in base64, gzipped or not; white space does not matter. The answers are
-    as `adpet predict --json` writes them, in order, named "scan 1" and so on. `age` is of the person, if one
-    scan is sent; with `maps`, each answer has both, in MNI space, as NIfTI in base64.
+    These are one or more files in base64, NIfTI, gzipped or not, or a ZIP of DICOM; white space does not
+    matter. One of a list may be a mapping of `scan`, `name` and `sidecar` instead, which then count as they
+    do for `adpet predict`. The answers are as `adpet predict --json` writes them, in order, named "scan 1"
+    and so on. `age` is of the person, if one scan is sent; with `maps`, each answer has both, in MNI space,
+    as NIfTI in base64.
     """
-    texts = {f"scan {number}": text for number, text in enumerate(_texts(sent, limits), 1)}
+    scans = {f"scan {number}": scan for number, scan in enumerate(_scans(sent, limits), 1)}
     require_age(age)
-    if age is not None and len(texts) > 1:
-        raise InputError(f"age: required one scan, whose age it is; received {len(texts)}; send each alone")
+    if age is not None and len(scans) > 1:
+        raise InputError(f"age: required one scan, whose age it is; received {len(scans)}; send each alone")
     with _AT_ONCE, tempfile.TemporaryDirectory(prefix="adpet-scans-") as folder:
-        places = {name: Path(folder, name) for name in texts}
-        paths = _each(lambda name: _written(texts[name], places[name], limits), places)
-        found = _each(lambda name: _answered(paths[name], model, name, age=age, maps=maps), places)
+        places = {name: Path(folder, name) for name in scans}
+        paths = _each(lambda name: _written(scans[name], places[name], limits), places)
+        found = _each(
+            lambda name: _answered(paths[name], scans[name], model, name, age=age, maps=maps), places
+        )
         return list(found.values())
 
 
@@ -96,10 +113,14 @@ def _each(work: Callable[[str], T], places: Mapping[str, Path]) -> dict[str, T]:
 
 
 def _answered(
-    path: Path, model: ExportedModel, name: str, *, age: float | None, maps: bool
+    path: Path, sent: SentScan, model: ExportedModel, name: str, *, age: float | None, maps: bool
 ) -> dict[str, Any]:
     header = read_header(path, max_voxels=MAX_VOXELS)
-    scan = read_volume(path, max_voxels=MAX_VOXELS)
+    minutes = model.document["standard"].get("frames_minutes")
+    facts = read_facts(path)
+    require_fdg(facts)
+    seconds = used_seconds({**facts.metadata, **sent.sidecar}, header.n_frames, minutes=minutes)
+    scan = read_volume(path, frame_seconds=seconds, steady=True, max_voxels=MAX_VOXELS)
     path.unlink()
     found = answer(scan, model, name=name, shape=header.shape, affine=header.affine, age=age)
     if not maps:
@@ -113,9 +134,9 @@ def _encoded(volume: Volume, folder: Path) -> str:
     return base64.b64encode(path.read_bytes()).decode()
 
 
-def _texts(sent: Any, limits: Limits) -> list[str]:
+def _scans(sent: Any, limits: Limits) -> list[SentScan]:
     texts = [sent] if isinstance(sent, str) else sent
-    if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
+    if not isinstance(texts, list) or not texts or not all(map(_is_scan, texts)):
         raise InputError(
             "required a NIfTI file in base64, or a list of them; received "
             f"{'an empty list' if isinstance(sent, list) and not sent else 'something else'}; send "
@@ -126,17 +147,33 @@ def _texts(sent: Any, limits: Limits) -> list[str]:
             f"required {limits.scans} scans at most; received {len(texts)}; send fewer at once, or set "
             f"{VARIABLES['scans']} where the model is served"
         )
-    return texts
+    return [SentScan(text) if isinstance(text, str) else SentScan(**text) for text in texts]
 
 
-def _written(text: str, place: Path, limits: Limits) -> Path:
-    content = _decoded(text, limits)
+def _is_scan(sent: Any) -> bool:
+    kinds = {"scan": str, "name": str, "sidecar": dict}
+    return isinstance(sent, str) or (
+        isinstance(sent, dict)
+        and "scan" in sent
+        and all(isinstance(value, kinds.get(key, ())) for key, value in sent.items())
+    )
+
+
+def _written(sent: SentScan, place: Path, limits: Limits) -> Path:
+    require_fdg(facts_of([sent.name], [("its sidecar", sent.sidecar)]))
+    content = _decoded(sent.scan, limits)
     packed = content.startswith(GZIP)
     if packed:
         _require_unpacked(content, limits)
     place.mkdir()
-    path = place / ("scan.nii.gz" if packed else "scan.nii")
+    path = place / ("scan.nii.gz" if packed else "scan.zip" if content.startswith(ZIP) else "scan.nii")
     path.write_bytes(content)
+    with as_nifti(path, max_bytes=limits.unpacked_megabytes * MB) as image:
+        if image != path:
+            path.unlink()
+            for file in image.parent.glob("scan.*"):
+                shutil.move(file, place)
+            path = place / image.name
     _require_field_of_view(read_header(path, max_voxels=MAX_VOXELS))
     return path
 

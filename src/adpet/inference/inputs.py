@@ -1,6 +1,6 @@
 """Scans at a path: file, folder or BIDS-PET tree."""
 
-import json
+import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Final
 
 from adpet.errors import InputError
-from adpet.imaging.nifti import NIFTI, PAIR, natural_key, scan_files
+from adpet.imaging.dicom import READ_BY_NIBABEL, dicom_scans, is_dicom, needs_conversion, series_of
+from adpet.imaging.nifti import MIN_AXIS_VOXELS, NIFTI, PAIR, natural_key, scan_files
+from adpet.imaging.sidecar import SUFFIXES, read_facts, require_fdg, stem_of, used_seconds
 
-SUFFIXES: Final = (".nii.gz", ".nii", ".hdr.gz", ".img.gz", ".hdr", ".img")
+# Other images that count in a folder; a PAR header stands for its REC.
+IN_FOLDERS: Final = {".zip", *READ_BY_NIBABEL} - {".rec"}
 # Maps that `adpet predict` wrote, which are not scans; a z-map lies next to its CAM.
 CAM, Z_MAP = "_cam.nii.gz", "_z.nii.gz"
 _BIDS_SCAN: Final = re.compile(r"sub-.*_pet\.nii(\.gz)?")
@@ -29,41 +32,37 @@ class ScanPath:
 def scans_at(paths: Iterable[Path], *, frames: bool = False) -> list[ScanPath]:
     """Return the scans at paths, each once, in natural order.
 
-    A folder stands for all NIfTI and ANALYZE images in and below it, or, with `frames`, for one scan; a BIDS
-    tree for those that end in ``_pet``, outside of ``derivatives`` and ``sourcedata``.
+    A folder stands for all images in and below it, and for its studies in DICOM, or, with `frames`, for one
+    scan; a BIDS tree for those that end in ``_pet``, outside of ``derivatives`` and ``sourcedata``. A slice
+    in DICOM stands for its folder.
     """
     found: dict[Path, None] = {}
     for path in paths:
-        found |= dict.fromkeys(_in_folder(path) if path.is_dir() and not frames else [path])
+        is_folder = path.is_dir() and not frames
+        found |= dict.fromkeys(_in_folder(path) if is_folder else [path.parent if _is_slice(path) else path])
     return [ScanPath(file, stem) for file, stem in zip(found, _stems(list(found)), strict=True)]
 
 
-def stem_of(path: Path) -> str:
-    """Return a scan's name without the suffixes of images."""
-    name = path.name.casefold()
-    suffix = next((suffix for suffix in SUFFIXES if name.endswith(suffix)), "")
-    return path.name[: len(path.name) - len(suffix)] or path.name
+def frame_seconds(
+    path: Path, n_frames: int, *, minutes: Sequence[float] | None = None
+) -> Sequence[float] | None:
+    """Return the averaged seconds of each frame; refuse another tracer.
 
-
-def frame_seconds(path: Path, n_frames: int) -> Sequence[float] | None:
-    """Return frame durations in seconds from the BIDS sidecar."""
-    if n_frames == 1 or path.is_dir():
-        return None
-    try:
-        sidecar = json.loads(path.with_name(f"{stem_of(path)}.json").read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError):
-        return None
-    seconds = sidecar.get("FrameDuration") if isinstance(sidecar, dict) else None
-    if not isinstance(seconds, list) or not all(isinstance(value, int | float) for value in seconds):
-        return None
-    return [float(value) for value in seconds]
+    What stands in the name and the BIDS sidecars of the scan decides, see `adpet.imaging.sidecar`.
+    """
+    facts = read_facts(path)
+    require_fdg(facts)
+    return used_seconds(facts.metadata, n_frames, minutes=minutes)
 
 
 def _in_folder(folder: Path) -> list[Path]:
     bids = (folder / "dataset_description.json").is_file() or any(folder.glob("sub-*/"))
     files = [file for file in folder.rglob("*") if _is_scan(file, folder, bids=bids)]
+    files += [] if bids else [place for place in dicom_scans(folder) if needs_conversion(place)]
     if not files:
-        what = "images named sub-*_pet.nii in a BIDS tree" if bids else "a folder with NIfTI images"
+        what = (
+            "images named sub-*_pet.nii in a BIDS tree" if bids else "a folder with images in NIfTI or DICOM"
+        )
         raise InputError(f"{folder}: required {what}; received one without any; name a scan, or its folder")
     return sorted(files, key=lambda file: natural_key(str(file)))
 
@@ -78,7 +77,13 @@ def _is_scan(file: Path, folder: Path, *, bids: bool) -> bool:
     pair = PAIR.fullmatch(file.name)
     if pair:  # the header stands for both
         return pair[2].lower() == "hdr" or not scan_files(file)[0].is_file()
-    return bool(NIFTI.fullmatch(file.name))
+    return bool(NIFTI.fullmatch(file.name)) or file.suffix.casefold() in IN_FOLDERS
+
+
+def _is_slice(path: Path) -> bool:
+    """True for DICOM files that hold no volume."""
+    is_file = not path.is_dir() and needs_conversion(path) and is_dicom(path)
+    return is_file and all(series.images < MIN_AXIS_VOXELS for series in series_of([path]))
 
 
 def _is_ours(file: Path) -> bool:
@@ -88,10 +93,7 @@ def _is_ours(file: Path) -> bool:
 
 def _stems(files: Sequence[Path]) -> list[str]:
     """Return unique stems, with folders or a number if needed."""
-    places = [
-        (*(part for part in file.parts[:-1] if part not in (file.anchor, "..")), stem_of(file))
-        for file in files
-    ]
+    places = [_place(file) for file in files]
     ends = Counter(place[start:] for place in set(places) for start in range(len(place)))
     wanted = []
     for place in places:
@@ -107,3 +109,14 @@ def _stems(files: Sequence[Path]) -> list[str]:
         reserved.add(stems[-1].casefold())
         taken.add(stems[-1].casefold())
     return stems
+
+
+def _place(file: Path) -> tuple[str, ...]:
+    """Return a scan's folders and stem; a hash for DICOM."""
+    if file.suffix.casefold() in SUFFIXES or not needs_conversion(file):
+        return (*(part for part in file.parts[:-1] if part not in (file.anchor, "..")), stem_of(file))
+    # Names of DICOM's files and folders are often those of patients.
+    digest = hashlib.sha256()
+    for part in scan_files(file):
+        digest.update(part.read_bytes())
+    return (f"dicom-{digest.hexdigest()[:8]}",)

@@ -26,8 +26,14 @@ def quietly() -> Iterator[None]:
             os.close(kept)
 
 
+# A user's keras.json is for other networks: its backend would be in no lineage, and its image format, float
+# type or epsilon would train another network.
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 with quietly():
-    import keras  # noqa: F401
+    import keras
+keras.config.set_image_data_format("channels_last")
+keras.config.set_floatx("float32")
+keras.config.set_epsilon(1e-7)
 
 # TensorFlow warns of every network after the fifth in a process: folds and trials are several by design.
 logging.getLogger("tensorflow").setLevel(logging.ERROR)

@@ -17,6 +17,7 @@ from adpet.errors import InputError
 from adpet.evaluation.aggregation import Pooling, out_of_fold_quantiles
 from adpet.evaluation.bootstrap import FloatArray, bins_for, equal_mass_bins, exact_interval
 from adpet.imaging.atlas import AD_PATTERN, Atlas, load_atlas
+from adpet.imaging.dicom import as_nifti
 from adpet.imaging.nifti import Volume, read_header, read_volume, write_volume
 from adpet.imaging.normalization import Standard, load_standard
 from adpet.imaging.normative import Norms, fit_norms
@@ -90,7 +91,8 @@ def _measured(
     rows: list[dict[str, float]] = []
     for scan in progress(scans.to_dict("records"), label="export", unit="scan", total=len(scans)):
         volume = read_volume(paths.VOLUMES / f"{scan['scan']}.nii")
-        header = read_header(Path(scan["path"]))
+        with as_nifti(Path(scan["path"])) as image:
+            header = read_header(image)
         matrix = np.eye(4)
         matrix[:3] = np.reshape([scan[column] for column in MATRIX_COLUMNS], (3, 4))
         uptakes.append(regional_means(volume.data, atlas.labels, labels))
@@ -267,6 +269,7 @@ def _document(params: Params, standard: Standard) -> dict[str, Any]:
             "shape": list(standard.template.data.shape),
             "affine": standard.template.affine.tolist(),
             **params.normalize.model_dump(include={"align", "smoothing_mm", "reference", "min_similarity"}),
+            "frames_minutes": list(params.cohort.frames_minutes),
         },
         "registration": registration_constants(),
         "slices": {

@@ -32,6 +32,8 @@ def run(params: Params) -> None:
         adni_level=cohort.adni_level,
         date_order=cohort.date_order,
         link_targets=cohort.link_targets,
+        reconstruction=cohort.reconstruction,
+        frames_minutes=cohort.frames_minutes,
         workers=params.compute.workers,
         notes=paths.INGEST_NOTES,
         progress=partial(progress, label="ingest", unit="file"),

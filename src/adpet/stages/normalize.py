@@ -12,6 +12,7 @@ from adpet import paths
 from adpet.cohort.duplicates import coarse_brain, find_duplicates
 from adpet.cohort.scans import read_scans
 from adpet.errors import InputError
+from adpet.imaging.dicom import as_nifti
 from adpet.imaging.nifti import Array, read_volume, write_volume
 from adpet.imaging.normalization import load_standard, normalize
 from adpet.parallel import map_in_processes, progress
@@ -53,7 +54,8 @@ def _attempt(scan: dict[str, Any], *, settings: Normalize, volumes: Path) -> dic
     standard = load_standard(**settings.model_dump(exclude={"min_similarity"}))
     seconds = [float(value) for value in scan["frame_seconds"].split()] or None
     try:
-        volume, alignment = normalize(read_volume(Path(scan["path"]), frame_seconds=seconds), standard)
+        with as_nifti(Path(scan["path"])) as image:
+            volume, alignment = normalize(read_volume(image, frame_seconds=seconds, steady=True), standard)
     except InputError as error:
         reason = str(error)
         return {**row, "reason": reason if scan["path"] in reason else f"{scan['path']}: {reason}"}

@@ -35,7 +35,7 @@ DIGEST: Final = "adpet.model_digest"
 SERVED: Final = "adpet.served_digest"
 
 # What a served model needs to be installed.
-REQUIREMENTS: Final = ("mlflow", "nibabel", "numpy", "onnxruntime", "pandas", "scipy")
+REQUIREMENTS: Final = ("dcm2niix", "mlflow", "nibabel", "numpy", "onnxruntime", "pandas", "pydicom", "scipy")
 
 _MODEL_FILE = "MLmodel"
 

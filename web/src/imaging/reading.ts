@@ -7,14 +7,22 @@ import { Source, SourceError, unpackedLength } from "./source";
 import { type Volume, voxelCount } from "./volume";
 import { general } from "./wording";
 
+/** As in `adpet.imaging.nifti`: more is uptake in progress. */
+const MAX_RISE = 1.4;
 const BLOCK_VOXELS = 2 ** 18;
 const EXTENSION_ALIGNMENT = 16;
 const EXTENSION_HEADER = 8;
 
-/** Read a file, packed if its name ends in `.gz`; throws InputError, which begins with the file's name. */
-export function readNifti(bytes: Uint8Array, name: string): Volume {
+/** The seconds of each of so many frames that count, or null for all alike. */
+type Seconds = (frames: number) => number[] | null;
+
+/**
+ * Read a file, packed if its name ends in `.gz`; throws InputError, which begins with the file's name.
+ * With `seconds`, frames of a tracer that is being taken up are refused.
+ */
+export function readNifti(bytes: Uint8Array, name: string, seconds?: Seconds): Volume {
   try {
-    return read(bytes, name);
+    return read(bytes, name, seconds);
   } catch (error) {
     if (error instanceof SourceError) throw unreadable(name, error.message);
     if (error instanceof RangeError) {
@@ -24,7 +32,7 @@ export function readNifti(bytes: Uint8Array, name: string): Volume {
   }
 }
 
-function read(bytes: Uint8Array, name: string): Volume {
+function read(bytes: Uint8Array, name: string, seconds?: Seconds): Volume {
   if (/\.(img|hdr)(\.gz)?$/i.test(name)) {
     throw new InputError(
       `${name}: expected a scan in one file, received half a pair of header and image: convert it to NIfTI`,
@@ -39,7 +47,14 @@ function read(bytes: Uint8Array, name: string): Volume {
   checkLength(bytes, packed, header, name);
   const source = new Source(bytes, packed);
   source.skip(header.offset);
-  const data = averaged(source, header);
+  const { data, means } = averaged(source, header, seconds?.(header.frames) ?? null);
+  const isRising = means.some((mean, n) => mean > MAX_RISE * Math.min(...means.slice(0, n + 1)));
+  if (seconds && isRising) {
+    throw new InputError(
+      `${name}: uptake grows more than ${MAX_RISE}-fold from frame to frame, as just after injection:` +
+        " add FrameTimesStart and FrameDuration to its sidecar, or keep late frames alone",
+    );
+  }
   const value = data[0]!;
   if (data.every((voxel) => voxel === value)) {
     throw new InputError(
@@ -77,23 +92,35 @@ function checkLength(bytes: Uint8Array, packed: boolean, header: Header, name: s
   }
 }
 
-/** The mean of all frames, in storage order; voxels are scaled as nibabel does, in double precision. */
-function averaged(source: Source, header: Header): Float32Array {
+/** The mean of the frames by their seconds, in storage order, and the mean of each frame that counts; voxels
+ * are scaled as nibabel does, in double precision. */
+function averaged(source: Source, header: Header, seconds: number[] | null) {
   const { frames, littleEndian, slope, intercept } = header;
   const [bytes, read] = header.voxel;
   const voxels = voxelCount(header.shape);
   const total = frames > 1 ? new Float64Array(voxels) : new Float32Array(voxels);
+  const means: number[] = [];
+  const all = seconds?.reduce((sum, one) => sum + one, 0) ?? frames;
   for (let frame = 0; frame < frames; frame++) {
+    const weight = (seconds?.[frame] ?? 1) / all;
+    if (weight === 0) {
+      source.skip(voxels * bytes);
+      continue;
+    }
+    let sum = 0;
     for (let first = 0; first < voxels; first += BLOCK_VOXELS) {
       const count = Math.min(BLOCK_VOXELS, voxels - first);
       const stored = source.take(count * bytes);
       const view = new DataView(stored.buffer, stored.byteOffset, stored.byteLength);
       for (let index = 0; index < count; index++) {
         const scaled = Math.fround(read(view, index * bytes, littleEndian) * slope + intercept);
-        if (Number.isFinite(scaled)) total[first + index]! += (1 / frames) * scaled;
+        if (!Number.isFinite(scaled)) continue;
+        total[first + index]! += weight * scaled;
+        sum += Math.abs(scaled);
       }
     }
+    means.push(sum / voxels);
   }
   source.skip(Infinity);
-  return total instanceof Float32Array ? total : Float32Array.from(total);
+  return { data: total instanceof Float32Array ? total : Float32Array.from(total), means };
 }

@@ -1,6 +1,6 @@
 /** What happens when: a scan is taken, the worker reports, the user moves a control. */
 
-import { boundsOf, eachAxis, type Vector } from "../imaging";
+import { boundsOf, eachAxis, type Sidecar, type Vector } from "../imaging";
 import type { Comparison, Finding, Of, Report, Request, Step } from "../messages";
 import type { ModelDocument } from "../model.generated";
 import { contributionChart } from "./chart";
@@ -57,12 +57,13 @@ export class App {
     byId("save-page").addEventListener("click", () => void this.saveSummary());
   }
 
-  async take(name: string, content: Promise<ArrayBuffer>): Promise<void> {
+  async take(name: string, content: Promise<ArrayBuffer[]>, sidecar?: Promise<Sidecar>): Promise<void> {
     const scan = ++this.scan;
     this.begin(name);
     try {
-      const bytes = await content;
-      if (scan === this.scan) this.ask({ scan, age: null, file: { name, bytes } }, [bytes]);
+      const [files, about] = await Promise.all([content, sidecar]);
+      const file = { name, files, ...(about && { sidecar: about }) };
+      if (scan === this.scan) this.ask({ scan, age: null, file }, files);
     } catch (error) {
       const reason = error instanceof Error ? error.message : String(error);
       if (scan === this.scan) this.refuse(`${name}: cannot be read (${reason})`);

@@ -1,8 +1,9 @@
 /** The ways to bring a scan: choose a file, drop one, or take an example. */
 
+import type { Sidecar } from "../imaging";
 import { byId, element, fetched } from "./dom";
 
-type Take = (name: string, content: Promise<ArrayBuffer>) => void;
+type Take = (name: string, content: Promise<ArrayBuffer[]>, sidecar?: Promise<Sidecar>) => void;
 
 interface Example {
   kind: string;
@@ -13,15 +14,14 @@ interface Example {
 }
 
 export function offerFiles(take: Take): void {
-  const first = (files: FileList | null | undefined) => {
-    if (files?.[0]) take(files[0].name, files[0].arrayBuffer());
-  };
-  const input = byId<HTMLInputElement>("file");
-  input.addEventListener("change", () => {
-    first(input.files);
-    // Lets the same file be chosen again.
-    input.value = "";
-  });
+  for (const id of ["file", "folder"]) {
+    const input = byId<HTMLInputElement>(id);
+    input.addEventListener("change", () => {
+      takeFiles([...input.files!], take);
+      // Lets the same file be chosen again.
+      input.value = "";
+    });
+  }
   let depth = 0;
   const veil = (to: number) => document.body.classList.toggle("dropping", (depth = to) > 0);
   addEventListener("dragenter", () => veil(depth + 1));
@@ -30,8 +30,56 @@ export function offerFiles(take: Take): void {
   addEventListener("drop", (event) => {
     event.preventDefault();
     veil(0);
-    first(event.dataTransfer?.files);
+    const entries = [...(event.dataTransfer?.items ?? [])].map(
+      (item) => item.webkitGetAsEntry() ?? item.getAsFile(),
+    );
+    void Promise.all(
+      entries.map((entry) => (entry instanceof File ? [entry] : entry ? filesIn(entry) : [])),
+    ).then((files) => takeFiles(files.flat(), take));
   });
+}
+
+/** Read a sidecar; one that is no JSON object says nothing, as for `adpet predict`. */
+async function readSidecar(file: File): Promise<Sidecar> {
+  try {
+    const content = JSON.parse(await file.text()) as unknown;
+    return { name: file.name, content: { ...(content as Record<string, unknown>) } };
+  } catch {
+    return { name: file.name, content: {} };
+  }
+}
+
+/**
+ * Take the first NIfTI file with its sidecar, or all as one scan in DICOM, whose names are not shown: they
+ * are often patients'.
+ */
+function takeFiles(files: File[], take: Take): void {
+  const isSidecar = ({ name }: File) => /\.json$/i.test(name);
+  const seen = files.filter((file) => !file.name.startsWith("."));
+  const scans = seen.filter((file) => !isSidecar(file));
+  const single =
+    scans.find(({ name }) => /\.nii(\.gz)?$/i.test(name)) ??
+    (scans.length < 2 ? (scans[0] ?? seen[0]) : undefined);
+  if (!seen.length) return;
+  const contents = (all: File[]) => Promise.all(all.map((file) => file.arrayBuffer()));
+  if (single && /\.(?!dcm$|ima$|zip$)\w+$/i.test(single.name)) {
+    const about = seen.find((file) => file !== single && isSidecar(file));
+    take(single.name, contents([single]), about && readSidecar(about));
+  } else take("dicom", contents(scans));
+}
+
+async function filesIn(entry: FileSystemEntry): Promise<File[]> {
+  if (entry.isFile)
+    return [await new Promise<File>((found, lost) => (entry as FileSystemFileEntry).file(found, lost))];
+  const reader = (entry as FileSystemDirectoryEntry).createReader();
+  const inside: FileSystemEntry[] = [];
+  // Some browsers list a hundred at a time.
+  for (let more = true; more;) {
+    const listed = await new Promise<FileSystemEntry[]>((found, lost) => reader.readEntries(found, lost));
+    inside.push(...listed);
+    more = listed.length > 0;
+  }
+  return (await Promise.all(inside.map(filesIn))).flat();
 }
 
 export async function offerExamples(take: Take): Promise<void> {
@@ -41,7 +89,7 @@ export async function offerExamples(take: Take): Promise<void> {
     const text = `test subject ${subject}, severity ${severity.toFixed(1)}`;
     const words = [element("strong", {}, title), element("span", "small", text)];
     const button = element("button", { type: "button", "data-kind": kind }, ...words);
-    const content = async () => (await fetched(`examples/${file}`)).arrayBuffer();
+    const content = async () => [await (await fetched(`examples/${file}`)).arrayBuffer()];
     button.addEventListener("click", () => take(file, content()));
     place.append(button);
   }

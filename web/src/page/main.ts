@@ -10,7 +10,7 @@ try {
   const model = (await (await fetched("model/model.json")).json()) as ModelDocument;
   byId("about").textContent = `Model ${model.name} ${model.adpet_version}, lineage ${model.lineage.id}.`;
   const app = new App(model);
-  offerFiles((name, content) => void app.take(name, content));
+  offerFiles((...given) => void app.take(...given));
   await offerExamples((name, content) => void app.take(name, content));
   document.body.dataset["ready"] = "true";
 } catch (error) {

@@ -2,7 +2,7 @@
 
 import * as imaging from "../imaging";
 import { eachAxis, fixed, percent, rounded, type Model, type Volume } from "../imaging";
-import type { Comparison, Finding, MapResult, Scored, Step } from "../messages";
+import type { Comparison, Finding, MapResult, ScanFile, Scored, Step } from "../messages";
 import type { ModelDocument } from "../model.generated";
 import type { Network } from "./network";
 
@@ -17,7 +17,7 @@ export type Compare = (age: number | null) => { comparison: Comparison; z: MapRe
 
 /** Answer for one scan, and report on the way, until a later scan makes this one stale. */
 export async function answerFor(
-  { name, bytes, age }: { name: string; bytes: Uint8Array; age: number | null },
+  { name, bytes, sidecar, age }: Omit<ScanFile, "files"> & { bytes: Uint8Array; age: number | null },
   { model, network }: { model: Model; network: Network },
   send: Send,
   isStale: () => boolean,
@@ -25,7 +25,10 @@ export async function answerFor(
   const step = (which: Step, done: number) => send({ kind: "progress", step: which, done });
   const copied = (volume: Volume): Volume => ({ ...volume, data: volume.data.slice() });
   step("reading", 0);
-  const scan = imaging.readNifti(bytes, name);
+  imaging.requireFdg(name, sidecar);
+  const minutes = model.constants.standard.frames_minutes ?? [30, 60];
+  const about = sidecar ?? { name: "", content: {} };
+  const scan = imaging.readNifti(bytes, name, (frames) => imaging.usedSeconds(name, about, frames, minutes));
   const original = copied(thinned(scan));
   send({ kind: "original", picture: original }, [original.data.buffer as ArrayBuffer]);
   step("aligning", 0);

@@ -3,6 +3,7 @@
 import { InputError } from "../imaging";
 import type { Finding, Request } from "../messages";
 import { answerFor, type Compare } from "./answering";
+import { fromDicom, isDicom, isZip } from "./dicom";
 import { fetchModel } from "./files";
 import { Network } from "./network";
 
@@ -24,16 +25,24 @@ async function answer({ scan, age, file }: Request): Promise<void> {
     if (compare) send({ kind: "compared", ...compare(age) });
     return;
   }
-  const { name, bytes } = file;
   try {
     compare = undefined;
     send({ kind: "progress", step: "model", done: 0 });
     opened ??= open();
-    const asked = { name, bytes: new Uint8Array(bytes), age };
-    const found = await answerFor(asked, await opened, send, () => latest !== scan);
+    const { name, files, ...about } = file;
+    const given = files.map((each) => new Uint8Array(each));
+    const isOther = given.length > 1 || given.some((bytes) => isZip(bytes) || isDicom(bytes));
+    const read = isOther ? await fromDicom(given, name) : { bytes: given[0]!, ...about };
+    const named = { name: isOther ? `${name}.nii` : name, ...(read.sidecar && { sidecar: read.sidecar }) };
+    const found = await answerFor(
+      { ...named, bytes: read.bytes, age },
+      await opened,
+      send,
+      () => latest !== scan,
+    );
     if (latest === scan) compare = found;
   } catch (error) {
-    send({ kind: "refused", sentence: sentenceOf(error, name) });
+    send({ kind: "refused", sentence: sentenceOf(error, file.name) });
   }
 }
 

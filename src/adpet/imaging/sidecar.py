@@ -1,0 +1,289 @@
+"""Tracer, correction and frames by name and JSON sidecars.
+
+Of two sidecars the one nearer to the scan wins, as BIDS has it. Names of tracers match whole, by a table.
+"""
+
+import json
+import math
+import os
+import re
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from itertools import chain, pairwise
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+from adpet.errors import InputError
+from adpet.imaging.nifti import scan_files
+
+SUFFIXES: Final = (
+    ".nii.gz", ".nii", ".hdr.gz", ".img.gz", ".hdr", ".img", ".mgh", ".mgz", ".mnc", ".par", ".rec",
+)  # fmt: skip
+# Minutes after injection that are averaged: ADNI's protocol, in which uptake changes little.
+FRAMES_MINUTES: Final = (30.0, 60.0)
+
+FDG: Final = "FDG"
+# FDG's names without case, marks and isotope, and its codes in DICOM PS3.16, CID 4021 (SRT, SNOMED CT, UMLS).
+FDG_NAMES: Final = re.compile(
+    "fdg|2fdg|dfdg|fdgpet|petfdg|fludeoxyglucose|fluorodeoxyglucose|fluordeoxyglucose|fluorodesoxyglucose|"
+    "fluordesoxyglucose|fluorodeoxydglucose|fluoro2deoxyglucose|fluoro2deoxydglucose|2fluorodeoxyglucose|"
+    "2fluorodeoxydglucose|2fluoro2deoxyglucose|2fluoro2deoxydglucose|2deoxy2fluoroglucose|"
+    "2deoxy2fluorodglucose|deoxyfluoroglucose|fdgfluorodeoxyglucose|cb1031|35321007|c0046056"
+)
+# Other tracers of the brain, by which a file's name says what it is; a `trc-` label always counts. After
+# those of four letters or more another word may follow, as in `acq-AV45late`.
+OTHER_TRACERS: Final = re.compile(
+    "(?:av45|fav45|florbeta|amyvid|neuraceq|flutemetamol|vizamyl|nav4694|azd4694|flutafuranol|av1451|"
+    "flortau|tauvid|t807|mk6240|pi2620|ro948|gtp1|thk5317|thk5351|apn1607|pmpbb3|fddnp|fdgal|fdopa|dopa|"
+    "fmiso|choline|raclopride|fallypride|dasb|ucbj|pbr28|dpa714|ge180|flumazenil|altanserin|psma|dota|"
+    "hmpao|exametazime|ceretec|bicisate|neurolite|ioflupane|datscan|fpcit).*|pib|fbb|ecd|h2o"
+)
+FLUORINE: Final = ("18f", "f18", "fluorine18", "18fluorine", "fluor18", "18")
+MARKS: Final = (*FLUORINE, "srt", "sct", "umls")
+ISOTOPES: Final = (*FLUORINE, "11c", "c11", "15o", "o15", "99mtc", "tc99m", "123i", "i123")
+# Fluorine-18 in DICOM PS3.16, CID 4020 (SRT, SNOMED CT).
+FLUORINE_CODES: Final = (*FLUORINE, "c111a1", "77004003")
+UNSAID: Final = frozenset(("", "na", "nan", "none", "null", "unknown", "unspecified", "undefined"))
+NO: Final = frozenset(("none", "no", "false", "off", "0", "uncorrected", "nac", "notcorrected"))
+UNCORRECTED: Final = re.compile("(?:n|no|non)ac(?!c).*|.*nac|.*(?:uncorrected|no[nt]?att).*")
+
+# Characters of a field that a message quotes.
+LONGEST: Final = 40
+# Labels of a name that stand for person, visit or place, and labels that tell how it was reconstructed.
+_WHO: Final = ("sub", "ses", "run", "space")
+_HOW: Final = ("rec", "acq", "desc", "proc")
+
+
+# A source, and the tracer that it states: `FDG`, or another as given.
+Statement: TypeAlias = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What name and sidecars say: tracer, correction, metadata.
+
+    `statements` begin with the one that weighs most; `uncorrected` is what says that attenuation was not
+    corrected, or ``""``; `metadata` has the values of the nearest sidecar.
+    """
+
+    statements: tuple[Statement, ...]
+    uncorrected: str
+    metadata: Mapping[str, Any]
+
+
+def tracer_name(text: str) -> str:
+    """Return ``FDG`` for all its names, others as given."""
+    name = " ".join(text.split())
+    if _key(name) in UNSAID:
+        return ""
+    parts = [part for part in re.split(r"--|[(),;/|]", name) if _key(part) not in {"", *MARKS}]
+    known = bool(parts) and all(_matches(FDG_NAMES, part, MARKS) for part in parts)
+    return FDG if known or _matches(FDG_NAMES, name, MARKS) else name
+
+
+def weigh(statements: Sequence[Statement]) -> tuple[str, str]:
+    """Return the weightiest tracer, and a contradiction or ``""``."""
+    if not statements:
+        return "", ""
+    source, tracer = statements[0]
+    other = next((one for one in statements if (one[1] == FDG) != (tracer == FDG)), None)
+    return tracer, f"{source} says {tracer}, but {other[0]} {other[1]}" if other else ""
+
+
+def require_fdg(facts: Facts) -> None:
+    """Refuse what name or sidecar call another tracer, or uncorrected."""
+    tracer, clash = weigh(facts.statements)
+    if clash or tracer not in {"", FDG}:
+        said = clash or f"{facts.statements[0][0]} says {tracer}"
+        raise InputError(f"required FDG; {said}; correct what is wrong, or give a scan of FDG")
+    if facts.uncorrected:
+        raise InputError(
+            f"required an image corrected for attenuation; {facts.uncorrected} says otherwise; give the other"
+        )
+
+
+def facts_of(names: Sequence[str], sidecars: Sequence[tuple[str, Mapping[str, Any]]]) -> Facts:
+    """Return what names and sidecars, nearest first, say."""
+    stated = [("its name", tracer) for name in names for tracer in tracers_in(name)]
+    stated += next(filter(None, (list(_stated(source, content)) for source, content in sidecars)), [])
+    metadata = {key: value for _, content in reversed(sidecars) for key, value in content.items()}
+    named = (f"its name ({word})" for name in names for word in _uncorrected_in(name))
+    fields = ("AttenuationCorrection", "AttenuationCorrected")
+    given = ((field, metadata[field]) for field in fields if metadata.get(field) is not None)
+    listed = (f"{field} in its sidecar" for field, value in given if _key(str(value)) in NO)
+    return Facts(tuple(stated), next(named, next(listed, "")), metadata)
+
+
+def read_facts(scan: Path, inside: Callable[[Path], None] = lambda _: None) -> Facts:
+    """Read the facts of a scan, as far as readable.
+
+    `inside` refuses sidecars by their place.
+    """
+    try:
+        files = scan_files(scan)
+    except OSError:
+        files = [scan]
+    found = [[*_sidecars(file, inside)] for file in files]
+    facts = facts_of(
+        list(dict.fromkeys([scan.name, *(file.name for file in files)])), [*chain.from_iterable(found)]
+    )
+    if len(files) < 2 or not scan.is_dir():
+        return facts
+    times = {}
+    for key in ("FrameTimesStart", "FrameDuration"):
+        # Each file's sidecar has the time of its own frame, or that of all.
+        own = [_numbers(facts_of([], pairs).metadata.get(key)) for pairs in found]
+        either = own[0], [*chain.from_iterable(own)]
+        times[key] = next((one for one in either if len(one) == len(files)), [])
+    return replace(facts, metadata={**facts.metadata, **times})
+
+
+def used_seconds(
+    metadata: Mapping[str, Any], n_frames: int, *, minutes: Sequence[float] | None = None
+) -> list[float] | None:
+    """Return the averaged seconds of each frame, or None.
+
+    Those between `minutes` after injection, where FrameTimesStart tells; else FrameDuration. Times count
+    from injection, or from the scan's start where a frame would begin before it. Frames that all come later
+    are all used.
+    """
+    given, starts = metadata.get("FrameDuration"), _numbers(metadata.get("FrameTimesStart"))
+    durations = _numbers(given)
+    if n_frames == 1:
+        return None
+    if len(starts) != n_frames or starts != sorted(set(starts)):
+        starts = []
+    if given in (None, []) and starts:
+        steps = [end - start for start, end in pairwise(starts)]
+        durations = [*steps, steps[-1]]
+    elif given in (None, []):
+        return None
+    if len(durations) != n_frames or min(durations) <= 0:
+        listed = " ".join(map(str, given)) if isinstance(given, list) else given
+        raise InputError(f"required FrameDuration in s for {n_frames} frames; received '{listed}'; mend it")
+    injection, scan = (_numbers(metadata.get(key)) for key in ("InjectionStart", "ScanStart"))
+    if not starts:
+        return durations
+    shift = (scan[0] if scan and starts[0] < scan[0] else 0) - (injection[0] if injection else 0)
+    first, last = minutes or FRAMES_MINUTES
+    low, high = 60 * first, 60 * last
+    spans = [(start + shift, start + shift + length) for start, length in zip(starts, durations, strict=True)]
+    inside = [
+        length if low <= begin and end <= high else max(min(end, high) - max(begin, low), 0.0)
+        for (begin, end), length in zip(spans, durations, strict=True)
+    ]
+    if any(inside):
+        return inside
+    if spans[0][0] < low and injection:
+        raise InputError(
+            f"its frames end {spans[-1][1] / 60:.0f} min after injection, before the {first:g} to "
+            f"{last:g} min of cohort.frames_minutes; give later frames"
+        )
+    return durations
+
+
+def stem_of(path: Path) -> str:
+    """Return a scan's name without the suffixes of images."""
+    name = path.name.casefold()
+    suffix = next((suffix for suffix in SUFFIXES if name.endswith(suffix)), "")
+    return path.name[: len(path.name) - len(suffix)] or path.name
+
+
+def entities_of(name: str) -> dict[str, str]:
+    """Return ``{"sub": "01", "trc": "18FFDG"}`` of ``sub-01_trc-18FFDG_pet.nii.gz``."""
+    parts = name.split(".", maxsplit=1)[0].split("_")[:-1]
+    return dict(part.split("-", 1) for part in parts if "-" in part)
+
+
+def sidecar_paths(
+    file: Path, root: Path, listed: Callable[[Path], list[tuple[Path, dict[str, str]]]] | None = None
+) -> Iterator[Path]:
+    """Yield a BIDS file's sidecars, own and inherited, nearest first."""
+    entities = entities_of(file.name)
+    for folder in file.parents:
+        if folder.is_relative_to(root):
+            for path, keys in reversed((listed or sidecars_in)(folder)):
+                if keys.items() <= entities.items():
+                    yield path
+
+
+def sidecars_in(folder: Path) -> list[tuple[Path, dict[str, str]]]:
+    """Return a folder's sidecars and entities, most specific last."""
+    paths = sorted({*folder.glob("*_pet.json"), *folder.glob("pet.json")})
+    return sorted(((path, entities_of(path.name)) for path in paths), key=lambda pair: len(pair[1]))
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Read a JSON object, or raise InputError."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path.name} is not JSON ({error}); mend it") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path.name} holds no names and values; mend it")
+    return content
+
+
+def _sidecars(file: Path, inside: Callable[[Path], None]) -> Iterator[tuple[str, dict[str, Any]]]:
+    subject = next((folder for folder in file.parents if folder.name.startswith("sub-")), None)
+    inherited = sidecar_paths(file, subject.parent) if subject and file.parent.name == "pet" else ()
+    for path in dict.fromkeys([file.with_name(f"{stem_of(file)}.json"), *inherited]):
+        if os.path.lexists(path):
+            inside(path)
+        with suppress(InputError):
+            yield path.name, read_object(path)
+
+
+def _stated(source: str, sidecar: Mapping[str, Any]) -> Iterator[Statement]:
+    for field in ("TracerName", "Radiopharmaceutical"):
+        if tracer := tracer_name(str(sidecar.get(field, ""))):
+            yield f"{field} of {source}", tracer[:LONGEST]
+    for field, allowed in (("TracerRadionuclide", FLUORINE_CODES), ("Modality", ("pt", "pet"))):
+        value = str(sidecar.get(field, ""))
+        if _key(value) not in {*UNSAID, *allowed}:
+            yield f"{field} of {source}", value[:LONGEST]
+
+
+def tracers_in(name: str) -> Iterator[str]:
+    """Yield the tracers in a name, ``trc-`` first."""
+    parts = stem_of(Path(name)).split("_")
+    yield from filter(None, (tracer_name(part[4:]) for part in parts if part.startswith("trc-")))
+    for part in parts:
+        if part.partition("-")[0] not in {*_WHO, "trc"}:
+            for word in dict.fromkeys([part, *re.split(r"[^A-Za-z0-9]+", part)]):
+                if _matches(FDG_NAMES, word, FLUORINE):
+                    yield FDG
+                elif _matches(OTHER_TRACERS, word, ISOTOPES):
+                    yield word
+
+
+def _uncorrected_in(name: str) -> Iterator[str]:
+    for part in stem_of(Path(name)).split("_"):
+        key, _, label = part.partition("-")
+        if is_uncorrected(label) if key in _HOW else key.casefold() in {"nac", "noac"}:
+            yield part
+
+
+def is_uncorrected(label: str) -> bool:
+    """True for ``nacstat``, ``NAC``, ``uncorrected`` and the like."""
+    return bool(UNCORRECTED.fullmatch(_key(label)))
+
+
+def _numbers(value: Any) -> list[float]:
+    """Return finite numbers as a list, others as ``[]``."""
+    values = value if isinstance(value, list) else [value]
+    real = all(type(one) in {int, float} and math.isfinite(one) for one in values)
+    return [float(one) for one in values] if real else []
+
+
+def _matches(names: re.Pattern[str], text: str, marks: Sequence[str]) -> bool:
+    """True if a text is a name, marks left out."""
+    key = _key(text)
+    return any(map(names.fullmatch, (key, *(key.replace(mark, "", 1) for mark in marks))))
+
+
+def _key(text: str) -> str:
+    plain = unicodedata.normalize("NFKD", text.casefold())
+    return "".join(character for character in plain if character.isascii() and character.isalnum())
