@@ -15,15 +15,15 @@ ROOT = Path(__file__).parents[1]
 LOCK_FILES = {"requirements.lock", "package-lock.json"}
 BINARY = {".png", ".ico", ".nii", ".gz", ".onnx", ".wasm"}
 
-# Lines, but for the number of modules. Neutral baselines, calibrated answers, fresh subjects and maps held
-# against those of other patients took the two sums from 20,500 and 44,000 to here.
+# Lines, but for the number of modules. The sums were 20,500 under src and 44,000 in all before calibrated answers,
+# fresh subjects, z-maps, the harder cohort, the search of any key, tracers, identities and DICOM.
 LIMITS = {
-    "modules under src/adpet": 105,
-    "lines under src/adpet": 21_100,
+    "modules under src/adpet": 111,
+    "lines under src/adpet": 23_000,
     "longest module": 600,
-    "lines of tests": 16_500,
+    "lines of tests": 18_400,
     "lines of dvc.yaml": 330,
-    "lines of the whole repository": 45_800,
+    "lines of the whole repository": 51_500,
     "words of README.md": 1_500,
     "docstrings that begin with more than 10 words": 0,
 }

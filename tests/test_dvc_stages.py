@@ -19,7 +19,7 @@ EXEMPT = (
     # what only logs; `register` is the exception, since its result is what it logs,
     "adpet.tracking", "adpet.stages.common.tracking",
     # what reads parameters, paths and files, checks their form, starts processes and says errors.
-    "adpet.params", "adpet.paths", "adpet.storage", "adpet.contracts", "adpet.parallel", "adpet.errors",
+    "adpet.params", "adpet.param_types", "adpet.paths", "adpet.storage", "adpet.contracts", "adpet.parallel", "adpet.errors",
     "adpet.malloc",
 )  # fmt: skip
 # Another colour of a curve is not worth a new network.

@@ -5,8 +5,6 @@ is a value or the word ``tuned``: ``tuned`` takes the best trial's value, a valu
 """
 
 import difflib
-import os
-import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,19 +12,36 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     ConfigDict,
     Field,
     ValidationError,
-    WrapValidator,
     model_validator,
 )
 
 from adpet.errors import ParameterError, validation_messages
+from adpet.param_types import (
+    MAX_CROSS_VALIDATION,
+    TUNED,
+    Count,
+    Fraction,
+    Interval,
+    NonNegative,
+    Positive,
+    Section,
+    Seed,
+    Size,
+    TunableBool,
+    TunableFraction,
+    TunableNonNegative,
+    TunablePositive,
+    database,
+    each_once,
+    none_or_3,
+    plain_name,
+    word_or_file_in,
+)
 from adpet.paths import ATLASES, TEMPLATES, WEIGHTS
 from adpet.storage import read_yaml
-
-TUNED = "tuned"
 
 # A setting that nothing follows from any more; it is passed over until the next release.
 GONE = ("split", "validation_fold")
@@ -53,81 +68,6 @@ FeatureLayer = Literal[
 # Scanners of adpet.simulation.scanner, and the tolerance for the sum of their shares: thirds are rounded.
 SIMULATED_SCANNERS = ("HRRT", "D690", "TruePoint", "HRplus")
 SHARES_TOLERANCE = 0.02
-
-# More folds of small groups of subjects say less about each.
-MAX_CROSS_VALIDATION = 5
-
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
-Size = Annotated[int, Field(ge=0, le=9_999)]
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
-
-
-def _each_once(levels: tuple[str, ...]) -> tuple[str, ...]:
-    if len(set(levels)) < len(levels):
-        raise ValueError(f"required every level once; received {', '.join(levels)}")
-    return levels
-
-
-def _ascending(pair: tuple[float, float]) -> tuple[float, float]:
-    if pair[0] >= pair[1]:
-        raise ValueError(f"required the first less than the last; received {list(pair)}")
-    return pair
-
-
-def _none_or_3(folds: int) -> int:
-    # Of each fold's rest one part chooses epoch and threshold, and one at least is trained on.
-    if folds in (1, 2):
-        raise ValueError(f"required 0 (none) or 3 to {MAX_CROSS_VALIDATION} folds; received {folds}")
-    return folds
-
-
-def _model_name(name: str) -> str:
-    # MLflow's models:/NAME@ALIAS and models:/NAME/VERSION are taken apart at these marks.
-    if not name or set(name) & set("/:@"):
-        raise ValueError(f"required a name without / : and @; received {name!r}")
-    return name
-
-
-def _database(address: str) -> str:
-    if not re.match(r"(?!https?:)[\w+]+://(?![^/@]*:[^/]*@)", address):
-        raise ValueError(
-            "required the address of a database without a password, such as postgresql://user@host/optuna; "
-            f"received {re.sub('//.*@', '//...@', address)!r}"
-        )
-    return address
-
-
-Interval = Annotated[tuple[float, float], Field(strict=False), AfterValidator(_ascending)]
-
-
-def _word_or_file_in(folder: Path, *words: str) -> AfterValidator:
-    """Accept one of `words`, or a file that DVC watches."""
-
-    def check(value: str) -> str:
-        if value not in words and folder not in Path(os.path.normpath(value)).parents:
-            raise ValueError(
-                f"required {', '.join(words)} or a file in {folder}/, so that a change of it is noticed; "
-                f"received {value}; move the file there"
-            )
-        return value
-
-    return AfterValidator(check)
-
-
-_OR_TUNED = WrapValidator(lambda value, check: value if value == TUNED else check(value))
-TunablePositive = Annotated[Positive | Literal["tuned"], _OR_TUNED]
-TunableNonNegative = Annotated[NonNegative | Literal["tuned"], _OR_TUNED]
-TunableFraction = Annotated[Fraction | Literal["tuned"], _OR_TUNED]
-TunableBool = Annotated[bool | Literal["tuned"], _OR_TUNED]
-
-
-class Section(BaseModel):
-    """Mapping of ``params.yaml``: no unknown keys, strict types, frozen."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Compute(Section):
@@ -178,7 +118,7 @@ class Simulation(Section):
     cn_subjects: Annotated[int, Field(ge=2)] = 120
     followup_fraction: Fraction = 0.2
     max_visits: Annotated[int, Field(ge=1, le=5)] = 2
-    scanners: dict[str, Fraction] = {"HRRT": 0.12, "D690": 0.3, "TruePoint": 0.33, "HRplus": 0.25}
+    scanners: dict[str, Fraction] = Field({"HRRT": 0.12, "D690": 0.3, "TruePoint": 0.33, "HRplus": 0.25})
     ad_severity_mean: NonNegative = 1.0
     ad_severity_sd: NonNegative = 0.55
     preclinical_fraction: Fraction = 0.2
@@ -211,19 +151,15 @@ class Cohort(Section):
     layout: Literal["auto", "bids", "adni", "folder"] = "auto"
     table: str | None = None
     diagnosis_column: str = "diagnosis"
-    diagnosis_map: dict[str, Literal["AD", "CN"]] = {
-        "AD": "AD",
-        "Dementia": "AD",
-        "CN": "CN",
-        "NC": "CN",
-        "HC": "CN",
-    }
+    diagnosis_map: dict[str, Literal["AD", "CN"]] = Field(
+        {"AD": "AD", "Dementia": "AD", "CN": "CN", "NC": "CN", "HC": "CN"}
+    )
     diagnosis: Literal["visit", "baseline", "stable-only"] = "visit"
     diagnosis_table: str | None = None
     date_order: Literal["auto", "month-first", "day-first"] = "auto"
     link_targets: Annotated[tuple[str, ...], Field(strict=False)] = ()
     adni_level: Annotated[
-        tuple[AdniLevel, ...], Field(strict=False, min_length=1), AfterValidator(_each_once)
+        tuple[AdniLevel, ...], Field(strict=False, min_length=1), AfterValidator(each_once)
     ] = get_args(AdniLevel)
     reconstruction: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(strict=False)] = ()
     frames_minutes: Interval = (30.0, 60.0)
@@ -234,7 +170,7 @@ class Normalize(Section):
     """Spatial and intensity normalization: SUVR in template space (MNI)."""
 
     align: Literal["affine", "none"] = "affine"
-    template: Annotated[str, _word_or_file_in(TEMPLATES, "built-in")] = "built-in"
+    template: Annotated[str, word_or_file_in(TEMPLATES, "built-in")] = "built-in"
     grid_mm: Annotated[float, Field(ge=1, le=6)] = 3.0
     smoothing_mm: Annotated[float, Field(ge=0, le=20)] = 8.0
     reference: Literal["global", "cerebellum", "pons"] = "cerebellum"
@@ -276,7 +212,7 @@ class Model(Section):
     input_size: Annotated[int, Field(ge=32, multiple_of=32)] = 64
     alpha: Positive = 0.5
     feature_layer: FeatureLayer = "block_13_expand_relu"
-    weights: Annotated[str, _word_or_file_in(WEIGHTS, "none", "imagenet")] = "none"
+    weights: Annotated[str, word_or_file_in(WEIGHTS, "none", "imagenet")] = "none"
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
 
     @model_validator(mode="after")
@@ -425,7 +361,7 @@ class Tune(Section):
     folds: Count = 1
     pruner: Literal["halving", "median", "none"] = "halving"
     workers: Count = 2
-    storage: Annotated[str, AfterValidator(_database)] | None = None
+    storage: Annotated[str, AfterValidator(database)] | None = None
     space: SearchSpace = SearchSpace()
 
 
@@ -434,7 +370,7 @@ class Evaluate(Section):
 
     aggregation: Literal["mean_probability", "mean_logit", "position_weights"] = "position_weights"
     resamples: Annotated[int, Field(ge=100)] = 2000
-    cross_validation: Annotated[int, Field(ge=0, le=MAX_CROSS_VALIDATION), AfterValidator(_none_or_3)] = 0
+    cross_validation: Annotated[int, Field(ge=0, le=MAX_CROSS_VALIDATION), AfterValidator(none_or_3)] = 0
 
 
 class Explain(Section):
@@ -443,7 +379,7 @@ class Explain(Section):
     method: Literal["auto", "cam", "grad-cam"] = "auto"
     path_steps: Annotated[int, Field(ge=1, le=64)] = 4
     smooth_mm: NonNegative = 16.0
-    atlas: Annotated[str, _word_or_file_in(ATLASES, "built-in")] = "built-in"
+    atlas: Annotated[str, word_or_file_in(ATLASES, "built-in")] = "built-in"
     sanity_scans: Annotated[int, Field(ge=0)] = 6
     montages: Annotated[int, Field(ge=0)] = 8
     hide_below: Fraction = 0.2
@@ -478,7 +414,7 @@ class Tracking(Section):
     """MLflow: names, images, and reach of the server."""
 
     experiment: str = "adpet"
-    model_name: Annotated[str, AfterValidator(_model_name)] = "adpet"
+    model_name: Annotated[str, AfterValidator(plain_name)] = "adpet"
     log_images: bool = False
 
 

@@ -115,7 +115,7 @@ def to_uint8(suvr: Array, *, window: tuple[float, float]) -> npt.NDArray[np.uint
 
 
 def _seen(scan: Volume, standard: Standard, matrix: Affine) -> Mask:
-    """Return the voxels that smoothing leaves as the scan shows them."""
+    """Return the voxels that only the scan's own decide."""
     grid = standard.template
     to_index = np.linalg.inv(scan.affine) @ matrix @ grid.affine
     margin = standard.smoothing_mm / voxel_sizes(scan.affine)

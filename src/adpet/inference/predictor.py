@@ -114,7 +114,7 @@ def answer(
 
 
 def spread(document: Mapping[str, Any]) -> str:
-    """Return in words the range of the folds' networks, if any."""
+    """Return the range of the folds' networks in words."""
     found = document["probability_by_fold"]
     if not found:
         return ""

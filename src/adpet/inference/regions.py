@@ -33,10 +33,11 @@ def region_table(
     regions: Sequence[Mapping[str, Any]],
     years: float = 0.0,
 ) -> list[dict[str, Any]]:
-    """Return one row a region that the scan shows, in the order of `regions`.
+    """Return one row a region that the scan shows.
 
-    `uptake` is SUVR; `z` is (uptake - mean) / SD of the cognitively normal, who are `years` older than the
-    mean; `cam_share` is of the positive CAM in the brain. `regions` are those of an exported model.
+    They are in the order of `regions`, those of an exported model. `uptake` is SUVR; `z` is (uptake - mean) /
+    SD of the cognitively normal, who are `years` older than the mean; `cam_share` is of the positive CAM in
+    the brain.
     """
     wanted = [int(region["label"]) for region in regions]
     uptake = regional_means(ratio, labels, wanted)

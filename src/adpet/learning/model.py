@@ -114,7 +114,7 @@ def ensemble(models: Sequence[keras.Model]) -> keras.Model:
 
 
 def members_of(model: keras.Model) -> list[keras.Model]:
-    """Return an ensemble's members, from scaled slices to features and logits."""
+    """Return an ensemble's members: scaled slices to features, logits."""
     return [layer for layer in model.layers if isinstance(layer, keras.Model)]
 
 

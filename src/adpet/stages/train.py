@@ -105,7 +105,7 @@ def _folds(split: pd.DataFrame, params: Params, work: Path) -> tuple[list[FoldRe
 def _final(
     split: pd.DataFrame, params: Params, work: Path, tracked: RunHandle, folds: list[FoldResult]
 ) -> tuple["keras.Model", History]:
-    """Return the ensemble of the folds' networks, and their mean history.
+    """Return the ensemble of the folds, and their mean history.
 
     Without folds, train the only network.
     """

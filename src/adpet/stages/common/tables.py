@@ -61,7 +61,7 @@ def read_ages() -> "pd.Series[float]":
 
 
 def read_uptake(scan: str, brain: Mask, params: Params) -> Image:
-    """Read a scan's smoothed SUVR in the brain, (v,); NaN if not shown."""
+    """Read smoothed SUVR in the brain, (v,); NaN if hidden."""
     width = {"fwhm_mm": params.explain.smooth_mm, "grid_mm": params.normalize.grid_mm}
     suvr = read_volume(paths.VOLUMES / f"{scan}.nii").data
     shown = brain & (suvr != 0)

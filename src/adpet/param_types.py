@@ -1,0 +1,90 @@
+"""Types of settings: numbers, words, files that DVC watches."""
+
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WrapValidator
+
+TUNED = "tuned"
+
+# More folds of small groups of subjects say less about each.
+MAX_CROSS_VALIDATION = 5
+
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+Size = Annotated[int, Field(ge=0, le=9_999)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+
+def each_once(levels: tuple[str, ...]) -> tuple[str, ...]:
+    """Refuse a level that is named twice."""
+    if len(set(levels)) < len(levels):
+        raise ValueError(f"required every level once; received {', '.join(levels)}")
+    return levels
+
+
+def ascending(pair: tuple[float, float]) -> tuple[float, float]:
+    """Refuse a pair that does not ascend."""
+    if pair[0] >= pair[1]:
+        raise ValueError(f"required the first less than the last; received {list(pair)}")
+    return pair
+
+
+def none_or_3(folds: int) -> int:
+    """Refuse one or two folds of a cross-validation."""
+    # Of each fold's rest one part chooses epoch and threshold, and one at least is trained on.
+    if folds in (1, 2):
+        raise ValueError(f"required 0 (none) or 3 to {MAX_CROSS_VALIDATION} folds; received {folds}")
+    return folds
+
+
+def plain_name(name: str) -> str:
+    """Refuse a name that MLflow's addresses take apart."""
+    # MLflow's models:/NAME@ALIAS and models:/NAME/VERSION are taken apart at these marks.
+    if not name or set(name) & set("/:@"):
+        raise ValueError(f"required a name without / : and @; received {name!r}")
+    return name
+
+
+def database(address: str) -> str:
+    """Refuse what is no database, or holds a password."""
+    if not re.match(r"(?!https?:)[\w+]+://(?![^/@]*:[^/]*@)", address):
+        raise ValueError(
+            "required the address of a database without a password, such as postgresql://user@host/optuna; "
+            f"received {re.sub('//.*@', '//...@', address)!r}"
+        )
+    return address
+
+
+Interval = Annotated[tuple[float, float], Field(strict=False), AfterValidator(ascending)]
+
+
+def word_or_file_in(folder: Path, *words: str) -> AfterValidator:
+    """Accept one of `words`, or a file that DVC watches."""
+
+    def check(value: str) -> str:
+        if value not in words and folder not in Path(os.path.normpath(value)).parents:
+            raise ValueError(
+                f"required {', '.join(words)} or a file in {folder}/, so that a change of it is noticed; "
+                f"received {value}; move the file there"
+            )
+        return value
+
+    return AfterValidator(check)
+
+
+_OR_TUNED = WrapValidator(lambda value, check: value if value == TUNED else check(value))
+TunablePositive = Annotated[Positive | Literal["tuned"], _OR_TUNED]
+TunableNonNegative = Annotated[NonNegative | Literal["tuned"], _OR_TUNED]
+TunableFraction = Annotated[Fraction | Literal["tuned"], _OR_TUNED]
+TunableBool = Annotated[bool | Literal["tuned"], _OR_TUNED]
+
+
+class Section(BaseModel):
+    """Mapping of ``params.yaml``: no unknown keys, strict types, frozen."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
