@@ -15,8 +15,8 @@ ROOT = Path(__file__).parents[1]
 LOCK_FILES = {"requirements.lock", "package-lock.json"}
 BINARY = {".png", ".ico", ".nii", ".gz", ".onnx", ".wasm"}
 
-# Lines, but for the number of modules. The sums were 20,500 under src and 44,000 in all before calibrated answers,
-# fresh subjects, z-maps, the harder cohort, the search of any key, tracers, identities and DICOM.
+# Lines, but for the number of modules. The sums were 20,500 under src and 44,000 in all before calibrated
+# answers, fresh subjects, z-maps, the harder cohort, the search of any key, tracers, identities and DICOM.
 LIMITS = {
     "modules under src/adpet": 111,
     "lines under src/adpet": 23_000,
