@@ -377,10 +377,10 @@ class Explain(Section):
     """Saliency maps: method, scores and figures."""
 
     method: Literal["auto", "cam", "grad-cam"] = "auto"
-    path_steps: Annotated[int, Field(ge=1, le=64)] = 4
+    path_steps: Annotated[int, Field(ge=1, le=64)] = 2
     smooth_mm: NonNegative = 16.0
     atlas: Annotated[str, word_or_file_in(ATLASES, "built-in")] = "built-in"
-    sanity_scans: Annotated[int, Field(ge=0)] = 6
+    sanity_scans: Annotated[int, Field(ge=0)] = 4
     montages: Annotated[int, Field(ge=0)] = 8
     hide_below: Fraction = 0.2
 
