@@ -114,8 +114,8 @@ class Simulation(Section):
     seed: Seed = 2019
     layout: Literal["bids", "adni"] = "bids"
     messy: bool = False
-    ad_subjects: Annotated[int, Field(ge=2)] = 120
-    cn_subjects: Annotated[int, Field(ge=2)] = 120
+    ad_subjects: Annotated[int, Field(ge=2)] = 150
+    cn_subjects: Annotated[int, Field(ge=2)] = 150
     followup_fraction: Fraction = 0.2
     max_visits: Annotated[int, Field(ge=1, le=5)] = 2
     scanners: dict[str, Fraction] = Field({"HRRT": 0.12, "D690": 0.3, "TruePoint": 0.33, "HRplus": 0.25})
@@ -191,7 +191,7 @@ class Split(Section):
 
     seed: Seed = 2019
     unit: Literal["subject", "slice"] = "subject"
-    test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.25
+    test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.4
     folds: Annotated[int, Field(ge=0)] = 5
 
     @model_validator(mode="after")
