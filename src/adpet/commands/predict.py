@@ -255,7 +255,6 @@ def _single(document: dict[str, Any]) -> list[str]:
     flags = [check["reason"] for check in document["checks"] if check["verdict"] != "ok"]
     return [
         *_interpreted(document),
-        *([f"                   {spread(document)}"] if document["probability_by_fold"] else []),
         f"threshold          {document['threshold']:.3f} ({document['model']})",
         document["meaning"],
         f"similarity to the template after alignment  {document['similarity_to_template']:.2f}",
@@ -268,13 +267,15 @@ def _single(document: dict[str, Any]) -> list[str]:
 
 def _interpreted(document: dict[str, Any]) -> list[str]:
     given = f"probability of AD  {document['probability_of_ad']:.3f}"
+    folds = [f"                   {spread(document)}"] if document["probability_by_fold"] else []
     if document["answer"] is None:
-        return [given, UNCALIBRATED]
+        return [given, *folds, UNCALIBRATED]
     usual, asked = document["training_prevalence"], document["prevalence"]
     other = f"                   {document['probability_at_prevalence']:.3f} at a prevalence of {asked:.3g}"
     return [
         f"{given} at the prevalence in training, {usual:.3g}",
         *([other] if asked != usual else []),
+        *folds,
         f"likelihood ratio   {document['likelihood_ratio']:.3g} (AD to CN)",
         f"answer             {document['answer']} (coverage {100 * document['coverage']:g} %)",
     ]

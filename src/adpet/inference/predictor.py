@@ -119,7 +119,7 @@ def spread(document: Mapping[str, Any]) -> str:
     if not found:
         return ""
     return (
-        f"{min(found):.3f} to {max(found):.3f} by {len(found)} networks, each trained without another "
+        f"{min(found):.3f} to {max(found):.3f} by {len(found)} networks, each trained without a different "
         f"{1 / len(found):.0%} of the training subjects"
     )
 

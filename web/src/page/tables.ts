@@ -65,7 +65,7 @@ function spreadOf({ probability_by_fold: found }: Answer): string {
   if (!found.length) return "";
   const [low, high] = [Math.min(...found), Math.max(...found)].map(percent);
   const part = percent(1 / found.length);
-  return `${low} to ${high} by ${found.length} networks, each trained without another ${part} of the training subjects.`;
+  return `${low} to ${high} by ${found.length} networks, each trained without a different ${part} of the training subjects.`;
 }
 
 /** Write the conformal answer and the likelihood ratio in words. */
