@@ -233,7 +233,7 @@ def _write_norms(folder: Path, norms: Norms, standard: Standard) -> None:
     for name, values in zip(NORMS, (norms.mean, norms.slope, norms.sd), strict=True):
         data = np.zeros(standard.brain.shape, dtype=np.float32)
         data[standard.brain] = values
-        write_volume(folder / name, Volume(data, standard.template.affine), dtype=np.int16, space="mni")
+        write_volume(folder / name, Volume(data, standard.template.affine), dtype=np.float32, space="mni")
 
 
 def _maps(network: Network, training: pd.DataFrame) -> dict[str, dict[str, Any]]:

@@ -3,6 +3,7 @@
 import type { ModelDocument } from "../model.generated";
 import { InputError } from "./errors";
 import type { Mask } from "./masks";
+import { diagonal } from "./matrix";
 import { readNifti } from "./reading";
 import type { Volume } from "./volume";
 
@@ -20,6 +21,8 @@ export interface Model {
 }
 
 const NORMS = ["normal_mean", "normal_slope", "normal_sd"];
+const SLOPE = "normal_slope.nii.gz";
+const EMPTY: Volume = { data: new Float32Array(), shape: [0, 0, 0], affine: diagonal([1, 1, 1]) };
 export const MODEL_IMAGES = ["template", "brain", "reference", "regions", "tissue", ...NORMS].map(
   (name) => `${name}.nii.gz`,
 );
@@ -34,6 +37,8 @@ export function openModel(constants: ModelDocument, images: Readonly<Record<stri
   const { shape } = constants.standard;
   const [template, brain, reference, regions, tissue, mean, slope, sd] = MODEL_IMAGES.map((name) => {
     const content = images[name];
+    // Where age is left out there is no slope: an image of zeros, which is no scan.
+    if (content && name === SLOPE && !constants.norms.ages) return EMPTY;
     if (!content) throw new InputError(`${name}: not found next to model.json: export the model again`);
     const volume = readNifti(content, name);
     if (volume.shape.some((n, axis) => n !== shape[axis])) {

@@ -28,7 +28,7 @@ export function zMap(suvr: Volume, model: Model, age: number | null): Float32Arr
   const years = yearsFromMean(model, age);
   const shown = model.brain.map((inside, at) => +(inside && suvr.data[at] !== 0));
   return smoothed(suvr, shown, model).map((value, at) =>
-    shown[at] ? (value - mean[at]! - years * slope[at]!) / sd[at]! : 0,
+    shown[at] ? (value - mean[at]! - years * (slope[at] ?? 0)) / sd[at]! : 0,
   );
 }
 
