@@ -118,7 +118,9 @@ class Simulation(Section):
     cn_subjects: Annotated[int, Field(ge=2)] = 150
     followup_fraction: Fraction = 0.2
     max_visits: Annotated[int, Field(ge=1, le=5)] = 2
-    scanners: dict[str, Fraction] = Field({"HRRT": 0.12, "D690": 0.3, "TruePoint": 0.33, "HRplus": 0.25})
+    scanners: dict[str, Fraction] = Field(
+        default={"HRRT": 0.12, "D690": 0.3, "TruePoint": 0.33, "HRplus": 0.25}
+    )
     ad_severity_mean: NonNegative = 1.0
     ad_severity_sd: NonNegative = 0.55
     preclinical_fraction: Fraction = 0.2
@@ -152,7 +154,7 @@ class Cohort(Section):
     table: str | None = None
     diagnosis_column: str = "diagnosis"
     diagnosis_map: dict[str, Literal["AD", "CN"]] = Field(
-        {"AD": "AD", "Dementia": "AD", "CN": "CN", "NC": "CN", "HC": "CN"}
+        default={"AD": "AD", "Dementia": "AD", "CN": "CN", "NC": "CN", "HC": "CN"}
     )
     diagnosis: Literal["visit", "baseline", "stable-only"] = "visit"
     diagnosis_table: str | None = None

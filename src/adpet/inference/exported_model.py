@@ -40,8 +40,8 @@ REFERENCE: Final = "reference.nii.gz"
 REGIONS: Final = "regions.nii.gz"
 TISSUE: Final = "tissue.nii.gz"
 # Of healthy scans, by voxel: mean at their mean age, change a year, standard deviation.
-SLOPE: Final = "normal_slope.nii.gz"
-NORMS: Final = ("normal_mean.nii.gz", SLOPE, "normal_sd.nii.gz")
+MEAN, SLOPE, SD = "normal_mean.nii.gz", "normal_slope.nii.gz", "normal_sd.nii.gz"
+NORMS: Final = (MEAN, SLOPE, SD)
 FILES: Final = (NETWORK, TEMPLATE, BRAIN, REFERENCE, REGIONS, TISSUE, *NORMS)
 # What each map shows of a scan, and the unit of its values.
 MAPS: Final = {"cam": "Where the network looked", "z": "Where this brain is unusual"}
@@ -150,11 +150,9 @@ def open_model(folder: Path, *, name: str | None = None, leaky: bool = False) ->
         align=settings["align"],
         smoothing_mm=settings["smoothing_mm"],
     )
-    mean, slope, sd = (
-        # Where age is left out there is no slope: an image of zeros, which is no scan.
-        read_volume(folder / file).data[standard.brain] if ages or file != SLOPE else np.float32(0)
-        for file in NORMS
-    )
+    mean, sd = (read_volume(folder / file).data[standard.brain] for file in (MEAN, SD))
+    # Where age is left out there is no slope: an image of zeros, which is no scan.
+    slope = read_volume(folder / SLOPE).data[standard.brain] if ages else np.zeros_like(mean)
     return ExportedModel(
         name=name or folder.resolve().name,
         document=document,
