@@ -77,7 +77,7 @@ def test_images_that_neither_date_nor_visit_tells_apart_are_said_to_be_so(adni_t
     )
 
 
-@pytest.mark.parametrize("ending", [".nii.zst", ".nii.bz2", ".v"])
+@pytest.mark.parametrize("ending", [".nii.zst", ".nii.bz2", ".mgz"])
 def test_image_with_an_ending_that_is_not_read_is_listed(adni_tree, ending):
     file = adni_tree.image("I7", "941_S_6962")
     file.rename(file.with_suffix(ending))

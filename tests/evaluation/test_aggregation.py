@@ -102,8 +102,10 @@ class TestLearningWeights:
         assert auc[0] > auc[1]
 
     @settings(max_examples=20)
-    @given(seed=st.integers(0, 1_000), subjects=st.integers(2, 12), separation=st.floats(-3, 30))
-    def test_weights_of_few_subjects_stay_near_equal(self, make_predictions, seed, subjects, separation):
+    @given(seed=st.integers(0, 1_000), subjects=st.integers(2, 12), separation=st.floats(0.5, 30))
+    def test_weights_of_few_separable_subjects_stay_near_equal(
+        self, make_predictions, seed, subjects, separation
+    ):
         table = make_predictions(subjects=subjects, slices=5, seed=seed, separation=separation)
         weights = learn_position_weights(table, positions=5)
         assert (weights >= 0).all()
