@@ -23,7 +23,7 @@ def test_preset_changes_its_values_alone_and_once(project):
     assert "model.alpha: 0.5 -> 1.5" in main(name="protocol-2019")
     params = load_params()
     assert (params.model.alpha, params.split.unit, params.tuned()) == (1.5, "slice", ())
-    assert params.simulation.ad_subjects == 120
+    assert params.simulation.ad_subjects == 150
     text = (project / "params.yaml").read_text()
     assert "# the simulated cohort" in text
     assert "holds these values already" in main(name="protocol-2019")

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.special import softmax
+from workspace import SMALL
 
 from adpet.errors import InputError
 from adpet.imaging.nifti import read_volume
@@ -61,7 +62,7 @@ class TestNetwork:
         scaled = trained.get_layer("scale")(slices[:8])
         logits = [np.asarray(member(scaled)[1]) for member in members_of(trained)]
         wanted = np.stack([probability_of_ad(softmax(each, axis=-1)) for each in logits], axis=-1)
-        assert wanted.shape == (8, finished.params.split.folds)
+        assert wanted.shape == (8, SMALL["split.folds"])
         np.testing.assert_allclose(found, wanted, atol=APART)
         assert np.ptp(found, axis=1).max() > 0.001, "networks that are all the same show nothing"
 

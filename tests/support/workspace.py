@@ -28,6 +28,7 @@ SMALL = {
     "simulation.other_subjects": {"FTD": 0, "DLB": 0, "stroke": 0},
     "compute.workers": 2,
     "compute.threads": 1,
+    "split.test_fraction": 0.25,
     "split.folds": 3,
     "model.input_size": 32,
     "model.alpha": 0.35,

@@ -79,7 +79,13 @@ def _with_maps(model: keras.Model) -> keras.Model:
 
 
 def _rename(graph: Any) -> None:
-    """Name nodes by order: the converter's names vary."""
+    """Order nodes by what needs them, and name them so.
+
+    The converter's names vary, and with them the order of an ensemble's members, which run side by side.
+    """
+    nodes = _in_order(graph)
+    del graph.node[:]
+    graph.node.extend(nodes)
     names = {graph.input[0].name: INPUT}
     names |= {output.name: output.name for output in graph.output}
     for number, node in enumerate(graph.node):
@@ -98,3 +104,20 @@ def _rename(graph: Any) -> None:
     for value in (*graph.input, *graph.output):
         value.name = names[value.name]
         value.type.tensor_type.shape.dim[0].dim_param = COUNT
+
+
+def _in_order(graph: Any) -> list[Any]:
+    """Return the nodes, each after those that it needs."""
+    made_by = {name: node for node in graph.node for name in node.output}
+    ordered: dict[str, Any] = {}
+    waiting = [made_by[output.name] for output in sorted(graph.output, key=lambda value: value.name)[::-1]]
+    while waiting:
+        node = waiting[-1]
+        needed = [made_by[name] for name in node.input if name in made_by]
+        missing = [other for other in needed if other.output[0] not in ordered]
+        if missing:
+            waiting += missing[::-1]
+        else:
+            ordered.setdefault(node.output[0], node)
+            waiting.pop()
+    return list(ordered.values())
