@@ -57,6 +57,17 @@ def names(number):
     return [f"s{n}" for n in range(number)]
 
 
+def test_brains_cut_off_alike_are_no_copies_but_a_copy_cut_off_is(people, brains):
+    def cut(volume):
+        data = volume.data.copy()
+        data[:, :, -18:] = 0
+        return coarse_brain(Volume(data, volume.affine))
+
+    alike = [cut(people[number]) for number in (0, 1)]
+    assert pairs(np.vstack([brains[2:], alike]), names(14)) == []
+    assert pairs(np.vstack([brains, alike[:1]]), names(15)) == [(0, 14)]
+
+
 def test_different_people_are_not_duplicates(brains):
     assert pairs(brains, names(14)) == []
     correlations = residual_patterns(brains) @ residual_patterns(brains).T

@@ -46,13 +46,26 @@ class Duplicate:
 
 
 def coarse_brain(volume: Volume) -> Array:
-    """Return a brain blurred on a coarse grid, (n,) float32."""
+    """Return a brain blurred on a coarse grid, (n,) float32.
+
+    What the scan does not show, exactly 0, is taken from the template: brains cut off alike are no copies.
+    """
     sigma = FWHM_MM / FWHM_PER_SIGMA / voxel_sizes(volume.affine)
-    blurred = Volume(ndimage.gaussian_filter(volume.data, sigma), volume.affine)
+    blurred = Volume(ndimage.gaussian_filter(_completed(volume), sigma), volume.affine)
     shape, affine = template_grid(GRID_MM)
     values = resample(blurred, shape=shape, affine=affine)[_coarse_mask()]
     mean = values.mean(dtype=np.float64)
     return np.asarray(values / mean if mean > 0 else values, dtype=np.float32)
+
+
+def _completed(volume: Volume) -> Array:
+    grid_mm = float(voxel_sizes(volume.affine)[0])
+    template, brain = fdg_template(grid_mm).data, brain_mask(grid_mm)
+    shown = brain & (volume.data != 0)
+    if not shown.any():
+        return volume.data
+    scale = volume.data[shown].mean(dtype=np.float64) / template[shown].mean(dtype=np.float64)
+    return np.where(brain & ~shown, np.float32(scale) * template, volume.data)
 
 
 def find_duplicates(brains: Matrix, subjects: Sequence[str]) -> list[Duplicate]:
