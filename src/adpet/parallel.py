@@ -50,7 +50,7 @@ def map_in_processes(
 
     One worker runs in this process, which keeps errors and debuggers simple.
     """
-    if workers == 1 or len(items) < 2:
+    if workers == 1:
         yield from map(function, items)
         return
     from joblib import Parallel, delayed
