@@ -84,7 +84,7 @@ def spared(severity: float) -> Volume:
 def judged(seed: int, split: pd.DataFrame, dosed: list[npt.NDArray[np.uint8]], params: Params) -> bool:
     """Train with one seed, print its row, and say whether it holds."""
     params = params.with_values({"seed": seed})
-    slices = training_and_validation(split, params, fold=params.split.validation_fold)
+    slices = training_and_validation(split, params, fold=0)
     model, _ = fit(params, *slices, epochs=params.train.epochs)
 
     def logit(slices: npt.NDArray[np.uint8]) -> float:

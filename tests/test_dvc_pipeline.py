@@ -62,7 +62,11 @@ class TestDvc:
 class TestPlaces:
     def test_make_in_a_zip_without_git_says_in_one_line_what_to_do(self, tmp_path):
         shutil.copy(PROJECT / "Makefile", tmp_path)
-        done = subprocess.run(["make", "repro"], cwd=tmp_path, capture_output=True, text=True, check=False)
+        # Without what a `make` that runs the tests hands down.
+        alone = {"PATH": os.environ["PATH"]}
+        done = subprocess.run(
+            ["make", "repro"], cwd=tmp_path, env=alone, capture_output=True, text=True, check=False
+        )
         first, *rest = done.stderr.splitlines()
         assert first.startswith("adpet: this folder is no git repository")
         assert "git init && git add . && git commit" in first

@@ -22,14 +22,14 @@ def test_tour_is_committed_without_outputs_and_says_in_words_what_each_cell_show
 
 
 @pytest.mark.slow
-def test_tour_runs_on_a_finished_project_without_a_warning(tour, finished, tmp_path, monkeypatch):
-    for name in ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR"):  # no settings and no traces of whoever runs the tests
+def test_tour_runs_on_a_finished_project_without_a_warning(tour, copied, tmp_path, monkeypatch):
+    for name in ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR"):  # no settings and no traces of the user
         monkeypatch.setenv(name, str(tmp_path))
-    before = {path for path in finished.root.rglob("*") if "__pycache__" not in path.parts}
-    client = NotebookClient(tour, timeout=600, resources={"metadata": {"path": str(finished.root)}})
-    client.execute(env=finished.environment() | {"IPYTHONDIR": str(tmp_path)})
+    before = {path for path in copied.root.rglob("*") if "__pycache__" not in path.parts}
+    client = NotebookClient(tour, timeout=600, resources={"metadata": {"path": str(copied.root)}})
+    client.execute(env=copied.environment() | {"IPYTHONDIR": str(tmp_path)})
     outputs = [output for cell in code_cells(tour) for output in cell.outputs]
     assert not [output.text for output in outputs if output.get("name") == "stderr"]
     assert sum("image/png" in output.get("data", {}) for output in outputs) == 9
     assert any("probability of AD" in output.get("data", {}).get("text/plain", "") for output in outputs)
-    assert {path for path in finished.root.rglob("*") if "__pycache__" not in path.parts} == before
+    assert {path for path in copied.root.rglob("*") if "__pycache__" not in path.parts} == before

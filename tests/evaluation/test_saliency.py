@@ -245,8 +245,8 @@ def integrated(tmp_path_factory):
             input_size=32, alpha=0.35, feature_layer="block_4_expand_relu", dropout=0.0, seed=1
         )
         train(
-            model, refs[:80], [], optimisation=Optimisation("adam", 0.003, "constant", 8, 16),
-            augmentation=Augmentation(), monitor="none", seed=1,
+            model, refs[:80], [], optimisation=Optimisation("adamw", 0.003, "constant", 8, 16),
+            augmentation=Augmentation(), monitor=None, seed=1,
         )  # fmt: skip
         healthy = np.mean(scans["CN"][:20], axis=0).round().astype(np.uint8)
         return {

@@ -29,8 +29,8 @@ OBLIQUE[:3] = np.c_[
     Rotation.from_euler("xyz", (12, -8, 6), degrees=True).as_matrix() * (-2.4, 2.6, 3.1), (20, 9, -15)
 ]
 AMYLOID = ("C-E8A03", "SRT", "Florbetapir F^18^")
-# What a patient's folder holds beside the scan: a CT, the same without attenuation correction, another tracer.
-BESIDE = {
+# What a patient's folder holds next to the scan: a CT, the same without attenuation correction, another tracer.
+OTHER_SERIES = {
     1: {"modality": "CT"},
     4: {"corrections": ("DECY", "NORM")},
     5: {"tracer": AMYLOID},
@@ -120,8 +120,8 @@ def test_conversion_holds_no_name_id_or_date(scan):
 class TestChoice:
     @pytest.fixture
     def patient(self, scan):
-        """The scan, and everything beside it, in one folder and below it."""
-        for number, options in BESIDE.items():
+        """The scan, and everything next to it, in one folder and below it."""
+        for number, options in OTHER_SERIES.items():
             place = scan if number == 1 else scan.parent / str(number)
             write_series(place, image(OBLIQUE), series=number, name=f"other{number}_{{}}", **options)
         return scan.parent
@@ -144,9 +144,9 @@ class TestChoice:
         with pytest.raises(InputError, match="required series 9; received series 1"):
             read(patient, series="9")
 
-    @pytest.mark.parametrize("number", BESIDE)
+    @pytest.mark.parametrize("number", OTHER_SERIES)
     def test_what_is_no_corrected_fdg_is_not_taken_by_itself(self, tmp_path, number):
-        path = write_series(tmp_path / "scan", image(), series=number, **BESIDE[number])
+        path = write_series(tmp_path / "scan", image(), series=number, **OTHER_SERIES[number])
         with pytest.raises(
             InputError, match=rf"required one series of FDG-PET, corr.*received series {number} \("
         ):
@@ -172,7 +172,7 @@ def spoiled(change):
     return write
 
 
-def beside(name, write):
+def in_other_folder(name, write):
     """Write a file into another folder of the patient."""
 
     def make(scan):
@@ -190,7 +190,7 @@ def archive(*members):
             for name, content in members:
                 packed.writestr(name, content)
 
-    return beside("a.zip", write)
+    return in_other_folder("a.zip", write)
 
 
 NONE = "required images in NIfTI or DICOM .*; received none"
@@ -201,10 +201,10 @@ BAD = {
         spoiled({"bytes": 400, "files": slice(None)}),
         "received none|missing or damaged|cannot be",
     ),
-    "no images": (beside("note.txt", Path.touch), NONE),
-    "DICOMDIR alone": (beside("DICOMDIR", dicom_files.write_directory), NONE),
+    "no images": (in_other_folder("note.txt", Path.touch), NONE),
+    "DICOMDIR alone": (in_other_folder("DICOMDIR", dicom_files.write_directory), NONE),
     "damaged ZIP": (
-        beside("a.zip", lambda path: path.write_bytes(b"PK\3\4 and no more")),
+        in_other_folder("a.zip", lambda path: path.write_bytes(b"PK\3\4 and no more")),
         "the ZIP is damaged",
     ),
     "ZIP without images": (archive(("a.txt", "text")), NONE),

@@ -133,4 +133,4 @@ def test_one_killed_between_two_epochs_ends_with_the_bytes_of_an_undisturbed_one
 
     document = read_json(workspace / "results/leakage/leakage.json")["leakage"]
     assert document["verdict"] == "inconclusive"
-    assert document["cohort"] == {"subjects": 12, "planes": 4, "step_mm": 15.0}
+    assert document["cohort"] == {"subjects": 10, "planes": 4, "step_mm": 15.0}

@@ -128,6 +128,20 @@ def viewed(page):
     return np.asarray(picture.convert("RGB")).astype(float)
 
 
+@pytest.fixture
+def aged(built_page, tmp_path):
+    """The page with a model that compares by age: a slope like the spread, a hundredth a year in each region."""
+    page = shutil.copytree(built_page, tmp_path / "aged")
+    folder, path = page / "model", page / "model/model.json"
+    document = json.loads(path.read_text())
+    shutil.copyfile(folder / "normal_sd.nii.gz", folder / "normal_slope.nii.gz")
+    document["files"]["normal_slope.nii.gz"] = document["files"]["normal_sd.nii.gz"]
+    document["norms"]["ages"] = [60.0, 75.0, 90.0]
+    document["regions"] = [region | {"cn_slope": 0.01} for region in document["regions"]]
+    path.write_text(json.dumps(document))
+    return page
+
+
 class TestAnswer:
     def test_probability_and_meaning_match_python(self, answered, expected):
         shown = int(re.search(r"\d+", answered.inner_text("#probability"))[0]) / 100
@@ -167,27 +181,30 @@ class TestAnswer:
         assert answered.locator("#checks li").count() == len(expected.document["checks"])
 
     def test_age_moves_the_z_map_and_the_regions_as_in_python(
-        self, built_page, example, plain_page, tmp_path
+        self, aged, example, serve, plain_browser, open_page
     ):
-        choose(plain_page, "AD")
-        plain_page.check("input[name=map][value=z]")
-        assert plain_page.input_value("#threshold") == "40"
-        model = open_model(built_page / "model")
+        model = open_model(aged / "model")
         said = "() => document.getElementById('unusual').innerText"
-        for age, words in ((None, ""), (62.0, "at age" if model.norms.ages else "without regard to age")):
-            if age:
-                plain_page.fill("#age", str(age))
-                plain_page.press("#age", "Enter")
-                plain_page.wait_for_function(
-                    f"words => (text => text.includes(words) && !text.includes('no age'))(({said})())",
-                    arg=words,
-                )
-            due = answer(read_volume(built_page / "examples" / example), model, name=example, age=age)
-            found = nib.load(downloaded(plain_page, "#save-map", tmp_path))
-            assert found.get_filename().endswith("_z.nii")
-            np.testing.assert_allclose(np.asarray(found.dataobj), due.volumes["z"].data, atol=0.05)
-            for row in due.document["unusual"][:2]:
-                assert row["name"] in plain_page.evaluate(said)
+        with serve(aged) as address:
+            page = open_page(plain_browser, address)
+            choose(page, "AD")
+            page.check("input[name=map][value=z]")
+            assert page.input_value("#threshold") == "40"
+            saved = []
+            for age, words in ((None, "no age"), (62.0, "at age 62")):
+                if age:
+                    page.fill("#age", str(age))
+                    page.press("#age", "Enter")
+                page.wait_for_function(f"words => ({said})().includes(words)", arg=words)
+                due = answer(read_volume(aged / "examples" / example), model, name=example, age=age)
+                found = nib.load(downloaded(page, "#save-map", aged.parent))
+                assert found.get_filename().endswith("_z.nii")
+                saved.append(np.array(found.dataobj))
+                np.testing.assert_allclose(saved[-1], due.volumes["z"].data, atol=0.05)
+                for row in due.document["unusual"][:2]:
+                    assert row["name"] in page.evaluate(said)
+            assert np.abs(saved[1] - saved[0]).max() > 0.1
+            page.context.close()
 
     def test_leaky_model_is_named_on_screen_and_in_summary(
         self, built_page, serve, plain_browser, open_page, tmp_path

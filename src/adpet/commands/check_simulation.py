@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--check",
         action="store_true",
-        help="simulate 400 subjects more, compare them with published figures, and write nothing",
+        help="simulate the cohort twice more, compare them with published figures, and write nothing",
     )
     group.add_argument(
         "--real",

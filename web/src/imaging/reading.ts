@@ -13,7 +13,7 @@ const BLOCK_VOXELS = 2 ** 18;
 const EXTENSION_ALIGNMENT = 16;
 const EXTENSION_HEADER = 8;
 
-/** The seconds of each of so many frames that count, or null for all alike. */
+/** Seconds of each frame that counts, by the number of frames, or null for all alike. */
 type Seconds = (frames: number) => number[] | null;
 
 /**

@@ -9,7 +9,7 @@ export interface Sidecar {
   readonly content: Readonly<Record<string, unknown>>;
 }
 
-const FDG = "FDG";
+export const FDG = "FDG";
 const FDG_NAMES = whole(
   "fdg|2fdg|dfdg|fdgpet|petfdg|fludeoxyglucose|fluorodeoxyglucose|fluordeoxyglucose|" +
     "fluorodesoxyglucose|fluordesoxyglucose|fluorodeoxydglucose|fluoro2deoxyglucose|" +
@@ -100,7 +100,7 @@ export function usedSeconds(
   return durations;
 }
 
-function tracerName(text: string): string {
+export function tracerName(text: string): string {
   const name = text.split(/\s+/).filter(Boolean).join(" ");
   if (UNSAID.includes(key(name))) return "";
   const parts = name.split(/--|[(),;/|]/).filter((part) => !["", ...MARKS].includes(key(part)));

@@ -3,7 +3,7 @@
 import { unzipSync } from "fflate";
 // @ts-expect-error: it has no types; the package's own entry starts one more worker.
 import dcm2niix from "../../node_modules/@niivue/dcm2niix/dist/dcm2niix.jpeg.js";
-import { InputError, type Sidecar } from "../imaging";
+import { FDG, InputError, type Sidecar, tracerName } from "../imaging";
 
 type Bytes = Uint8Array;
 /** Of the compiled program: its files, and its command line. */
@@ -29,7 +29,6 @@ const MOST_FILES = 20_000;
 const LEAST_SLICES = 8;
 const HEAD = 2 ** 16;
 const DIRECTORY = "1.2.840.10008.1.3.10\0";
-const FDG = /\bfdg\b|fluoro?deoxyglucose|fludeoxyglucose/i;
 /** Names and dates are left out; the user's own defaults and comments too. */
 const OPTIONS = "-g i -z n -b y -ba y -f scan -o /out -c".split(" ");
 
@@ -37,7 +36,7 @@ export const isDicom = (bytes: Bytes): boolean =>
   latin(bytes.subarray(128, 132)) === "DICM" || (bytes[0] === 8 && bytes[1] === 0);
 export const isZip = (bytes: Bytes): boolean => latin(bytes.subarray(0, 4)) === "PK\x03\x04";
 
-/** Convert files; throws InputError, which begins with `name`. the sidecar is of its header. */
+/** Convert files to NIfTI with the sidecar of the header; throws InputError, which begins with `name`. */
 export async function fromDicom(files: Bytes[], name: string): Promise<{ bytes: Bytes; sidecar: Sidecar }> {
   const refuse = (reason: string): never => {
     throw new InputError(`${name}: ${reason}`);
@@ -52,8 +51,8 @@ export async function fromDicom(files: Bytes[], name: string): Promise<{ bytes: 
   const pet = found.filter((_, index) => kinds[index] === "PT");
   const images = pet.length ? await convert(pet, refuse) : [];
   const volumes = images.filter(({ slices }) => slices >= LEAST_SLICES);
-  const fdg = volumes.filter((image) => FDG.test(tracerOf(image)));
-  const possible = fdg.length ? fdg : volumes.filter((image) => !tracerOf(image));
+  const fdg = volumes.filter((image) => tracerName(tracerOf(image)) === FDG);
+  const possible = fdg.length ? fdg : volumes.filter((image) => !tracerName(tracerOf(image)));
   if (possible.length !== 1) {
     const series = images.map(
       (image) => `${image.sidecar["SeriesNumber"]} (PT, ${tracerOf(image)}, ${image.slices} slices)`,
