@@ -382,7 +382,7 @@ class StandardSpace(Contract):
     min_similarity: Annotated[float, Field(ge=-1, le=1)]
     frames_minutes: Annotated[
         tuple[float, float], Field(description="Averaged frames of a dynamic scan, minutes after injection.")
-    ] = (30.0, 60.0)
+    ]
 
 
 class Slices(Contract):

@@ -151,15 +151,12 @@ class TestVersions:
     def test_brain_and_corrected_versions_come_first(self, bids_tree, versions, order):
         assert self.used(bids_tree, {version: {} for version in versions})[0] == order
 
-    def test_sidecar_tells_whether_attenuation_was_corrected(self, bids_tree):
-        versions = {
-            "rec-a": {"AttenuationCorrection": "none"},
-            "rec-b": {},
-            "rec-c": {"AttenuationCorrection": "CT"},
-        }
+    @pytest.mark.parametrize("field", ["AttenuationCorrection", "AttenuationCorrectionMethod"])
+    def test_sidecar_tells_whether_attenuation_was_corrected(self, bids_tree, field):
+        versions = {"rec-a": {field: "none"}, "rec-b": {}, "rec-c": {field: "CT"}}
         names, reasons = self.used(bids_tree, versions)
         assert names == ["rec-c", "rec-b"]
-        assert reasons == ["not corrected for attenuation, says AttenuationCorrection in its sidecar"]
+        assert reasons == [f"not corrected for attenuation, says {field} in its sidecar"]
 
     @pytest.mark.parametrize(
         ("patterns", "names"),
@@ -214,6 +211,14 @@ class TestTables:
         bids_tree.scan("sub-01_ses-1_pet.nii")
         (bids_tree.root / "sub-01/sub-01_sessions.tsv").write_text("session_id\tdx\nses-1\tAD\n")
         assert only(bids_tree, column="dx").diagnosis == "AD"
+
+    def test_sessions_without_their_ids_set_the_scan_aside(self, bids_tree):
+        bids_tree.person("01", "CN")
+        bids_tree.scan("sub-01_ses-1_pet.nii")
+        (bids_tree.root / "sub-01/sub-01_sessions.tsv").write_text("visit\tdiagnosis\nses-1\tAD\n")
+        kind, reason = find(bids_tree)[1]["sub-01_ses-1_pet.nii"]
+        assert kind == "unusable"
+        assert "sub-01_sessions.tsv: required the columns session_id; received visit, diagnosis" in reason
 
     def test_missing_diagnosis_column_is_named(self, bids_tree):
         bids_tree.person("01", "CN")

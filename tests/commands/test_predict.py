@@ -220,6 +220,19 @@ def test_dicom_is_answered_as_its_nifti_and_named_by_its_content(
     assert not any(word.encode() in text for word in NAMES)
 
 
+@pytest.mark.parametrize("name", ["sub-01_acq-PIB_pet.zip", "sub-01_pet.mgz"])
+def test_name_or_inherited_sidecar_of_another_tracer_refuses_a_format_that_is_converted(
+    small_export, tmp_path, name
+):
+    scan = tmp_path / "sub-01" / "pet" / name
+    scan.parent.mkdir(parents=True)
+    scan.touch()
+    if scan.suffix == ".mgz":
+        (tmp_path / "pet.json").write_text('{"TracerName": "PIB"}')
+    with pytest.raises(InputError, match=r"required FDG; .* says PIB"):
+        run([scan], Options(model=str(small_export), output=tmp_path / "o"))
+
+
 class TestInterpretation:
     def test_prevalence_and_coverage_reach_every_output(self, small_export, small_scans, tmp_path):
         table, asked = tmp_path / "all.csv", {"prevalence": 0.05, "coverage": 0.99}

@@ -22,6 +22,7 @@ from adpet.errors import InputError
 from adpet.imaging import dicom
 from adpet.imaging.dicom import as_nifti, dicom_scans
 from adpet.imaging.nifti import Volume, read_volume, to_ras, write_volume
+from adpet.imaging.sidecar import read_facts, require_fdg
 
 STRAIGHT = np.array([[-2.5, 0, 0, 20], [0, -2.5, 0, 18], [0, 0, 3.0, -15], [0, 0, 0, 1]])
 OBLIQUE = np.eye(4)
@@ -153,6 +154,17 @@ class TestChoice:
             read(path)
         assert read(path, series=str(number)).data.shape == (16, 14, 12)
 
+    def test_uncorrected_series_is_refused_though_it_is_named(self, tmp_path):
+        path = write_series(tmp_path / "scan", image(), **OTHER_SERIES[4])
+        with (
+            as_nifti(path, series="3") as found,
+            pytest.raises(InputError, match="corrected for attenuation"),
+        ):
+            require_fdg(read_facts(found))
+
+    def test_tracer_that_is_unspecified_is_not_given(self, tmp_path):
+        assert read(write_series(tmp_path / "scan", image(), tracer=("C-1", "99X", "Unspecified"))).data.any()
+
     def test_each_study_below_a_folder_is_a_scan(self, tmp_path, scan):
         other = write_series(tmp_path / "ROE_RICHARD" / "deep" / "pet", image())
         assert dicom_scans(tmp_path) == [scan, other]
@@ -193,6 +205,14 @@ def archive(*members):
     return in_other_folder("a.zip", write)
 
 
+def write_damaged_lzma(path):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as packed:
+        packed.writestr("a.dcm", np.random.default_rng(0).bytes(5000))
+    content = bytearray(path.read_bytes())
+    content[60:400] = bytes(340)
+    path.write_bytes(content)
+
+
 NONE = "required images in NIfTI or DICOM .*; received none"
 BAD = {
     "cut slice": (spoiled({"bytes": -200}), "series 3 cannot be converted|slices of series 3 are missing"),
@@ -207,6 +227,7 @@ BAD = {
         in_other_folder("a.zip", lambda path: path.write_bytes(b"PK\3\4 and no more")),
         "the ZIP is damaged",
     ),
+    "damaged LZMA": (in_other_folder("a.zip", write_damaged_lzma), "the ZIP is damaged"),
     "ZIP without images": (archive(("a.txt", "text")), NONE),
     "ZIP that leads out": (archive(("../../a.dcm", "x")), "paths leads out of the ZIP"),
     "ZIP of another root": (archive(("C:\\a.dcm", "x")), "paths leads out of the ZIP"),

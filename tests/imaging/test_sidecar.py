@@ -1,6 +1,7 @@
 """Names, sidecars and times tell what a scan is, and contradictions are said."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -42,6 +43,8 @@ def test_names_that_contain_fdg_are_not_fdg(name):
         ("nacc_fdg.nii", {"AttenuationCorrection": "CT-based"}, None),
         ("sub-01_trc-18FAV45_pet.nii", {}, "its name says 18FAV45"),
         ("sub-01_acq-AV45late_pet.nii", {}, "its name says AV45late"),
+        *((f"{name}.nii", {}, None) for name in ("Dotan_Dov", "Dopazo_Ana", "Dasbach", "Psmall", "Cholinec")),
+        *((f"{name}.nii", {}, f"its name says {name}") for name in ("DOTATATE", "18F-DOPA", "PSMA-1007", "11C-choline")),
         ("sub-01_desc-flortaucipir_pet.nii", {"TracerName": "FDG"}, "its name says flortaucipir, but TracerName of s.json FDG"),
         ("patient_11C-PIB_mean.nii", {}, "its name says 11C-PIB"),
         ("sub-01_trc-18FFDG_acq-AV45_pet.nii", {}, "its name says FDG, but its name AV45"),
@@ -54,6 +57,7 @@ def test_names_that_contain_fdg_are_not_fdg(name):
         ("sub-01_acq-statNAC_pet.nii", {}, "corrected for attenuation; its name (acq-statNAC)"),
         ("a.nii", {"AttenuationCorrection": "none"}, "corrected for attenuation; AttenuationCorrection in its sidecar"),
         ("a.nii", {"AttenuationCorrected": False}, "corrected for attenuation; AttenuationCorrected in its sidecar"),
+        ("a.nii", {"AttenuationCorrectionMethod": "NONE"}, "corrected for attenuation; AttenuationCorrectionMethod in its"),
     ],
 )  # fmt: skip
 def test_scan_is_refused_with_what_its_name_and_sidecar_say(name, sidecar, reason):
@@ -128,7 +132,7 @@ def test_folder_of_frames_has_the_times_of_all_its_sidecars(tmp_path):
     assert used_seconds(facts.metadata, 3, minutes=(10, 30)) == [600, 600, 0]
 
 
-def test_scan_in_a_bids_tree_inherits_what_the_root_says(tmp_path):
+def test_scan_in_a_bids_tree_inherits_what_the_root_says(tmp_path, monkeypatch):
     folder = tmp_path / "sub-01/pet"
     folder.mkdir(parents=True)
     (tmp_path / "pet.json").write_text('{"TracerName": "PiB"}')
@@ -136,3 +140,5 @@ def test_scan_in_a_bids_tree_inherits_what_the_root_says(tmp_path):
     (folder / "sub-01_pet.json").write_text("{broken")
     assert weigh(read_facts(folder / "sub-01_pet.nii").statements)[0] == "PiB"
     assert not read_facts(tmp_path / "sub-01_pet.nii").statements
+    monkeypatch.chdir(folder)
+    assert weigh(read_facts(Path("sub-01_pet.nii")).statements)[0] == "PiB"

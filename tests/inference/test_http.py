@@ -106,8 +106,8 @@ ACROSS[:3, :3] = ([[2, -2, 1], [1, 2, 2], [-2, -1, 2]] @ np.diag([8, 8, 30])) / 
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
-        (lambda _: "no base64 !", "required a NIfTI file in base64; received other text"),
-        (lambda _: "AAAA\u00e9", "required a NIfTI file in base64; received other text"),
+        (lambda _: "no base64 !", "required a NIfTI file or a ZIP of DICOM in base64; received other text"),
+        (lambda _: "AAAA\u00e9", "required a NIfTI file or a ZIP of DICOM in base64; received other text"),
         (lambda _: "", "cannot be read as a NIfTI image"),
         (lambda _: as_text(b"hello" * 200), "cannot be read as a NIfTI image"),
         (lambda plain: as_text(plain[: len(plain) // 2]), "truncated: the header claims"),
@@ -134,7 +134,7 @@ def test_bad_scan_refuses_all_with_the_reason_for_each(sent, model, monkeypatch)
     monkeypatch.setattr(http, "answer", lambda *_, **__: pytest.fail("computed before all were looked at"))
     with pytest.raises(InputError) as refused:
         answer_encoded([sent[0], "no", sent[1], as_text(b"x" * 400)], model, Limits())
-    assert "scan 2: required a NIfTI file in base64" in str(refused.value)
+    assert "scan 2: required a NIfTI file or a ZIP of DICOM in base64" in str(refused.value)
     assert " | scan 4: cannot be read" in str(refused.value)
     assert "scan 1" not in str(refused.value)
 
@@ -155,7 +155,9 @@ def test_bad_scan_refuses_all_with_the_reason_for_each(sent, model, monkeypatch)
     ],
 )
 def test_other_types_are_refused(other, model):
-    with pytest.raises(InputError, match="required a NIfTI file in base64, or a list of them"):
+    with pytest.raises(
+        InputError, match="required a NIfTI file or a ZIP of DICOM in base64, or a list of them"
+    ):
         answer_encoded(other, model, Limits())
 
 

@@ -70,7 +70,7 @@ def write_exported(folder: Path, *, lineage: str = "a1") -> Path:
         "files": {name: exported_model.sha256(folder / name) for name in exported_model.FILES},
         "standard": {
             "grid_mm": grid_mm, "shape": list(template.data.shape), "affine": template.affine.tolist(),
-            "align": "none", "smoothing_mm": 8.0, "reference": "cerebellum", "min_similarity": 0.5,
+            "align": "none", "smoothing_mm": 8.0, "reference": "cerebellum", "min_similarity": 0.5, "frames_minutes": [30, 60],
         },
         "registration": exported_model.registration_constants(),
         "slices": {"y_mm": y_mm, "size": size, "field_mm": 192.0, "centre_z_mm": 5.0, "window": [0.0, 2.0]},

@@ -252,12 +252,12 @@ class TestOverHttp:
     @pytest.mark.parametrize(
         ("inputs", "reason"),
         [
-            ("no base64 !", "scan 1: required a NIfTI file in base64"),
+            ("no base64 !", "scan 1: required a NIfTI file or a ZIP of DICOM in base64"),
             ([base64.b64encode(b"hello" * 99).decode()], "scan 1: cannot be read as a NIfTI image"),
             (["a", "a", "a", "a", "a"], "required 4 scans at most; received 5"),
             ([], "received an empty list"),
-            ([{"scan": 1}], "required a NIfTI file in base64, or a list of them"),
-            ([{"scan": "a"}], "scan 1: required a NIfTI file in base64"),
+            ([{"scan": 1}], "required a NIfTI file or a ZIP of DICOM in base64, or a list of them"),
+            ([{"scan": "a"}], "scan 1: required a NIfTI file or a ZIP of DICOM in base64"),
         ],
     )
     def test_what_cannot_be_answered_is_a_400_with_one_line(self, service, inputs, reason):

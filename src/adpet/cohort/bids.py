@@ -36,6 +36,7 @@ from adpet.cohort.tables import (
 from adpet.errors import InputError
 from adpet.imaging.nifti import natural_key
 from adpet.imaging.sidecar import (
+    CORRECTION,
     Facts,
     entities_of,
     facts_of,
@@ -172,7 +173,7 @@ def _rank(file: Path, facts: Facts, patterns: Sequence[str]) -> tuple[Any, ...] 
     if not matching:
         return f"version {version or 'without a label'} is not in cohort.reconstruction"
     body, brain, corrected = (any(one.startswith(words) for one in labels) for words in (BODY, BRAIN, "ac"))
-    known = corrected or bool(facts.metadata.get("AttenuationCorrection"))
+    known = corrected or any(map(facts.metadata.get, CORRECTION))
     return matching[0], body, not brain, not known, natural_key(file.name), file.name
 
 
@@ -279,6 +280,7 @@ def _sessions(
         return {}, declared
     inside(path)
     table = read_table(path)
+    require_columns(table, ["session_id"], hint="BIDS asks for it")
     rows = {session: own[""] for session, own in rows_by_id(table, "sessionid").items()}
     return rows, date_order(table, "acqtime", declared)
 

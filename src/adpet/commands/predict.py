@@ -10,8 +10,9 @@ from typing import Any, Literal
 from tqdm import tqdm
 
 from adpet.errors import AdpetError, InputError
-from adpet.imaging.dicom import as_nifti, needs_conversion
+from adpet.imaging.dicom import READ_BY_NIBABEL, as_nifti, needs_conversion
 from adpet.imaging.nifti import read_header, read_volume
+from adpet.imaging.sidecar import read_facts, require_fdg
 from adpet.inference.exported_model import ExportedModel, open_model
 from adpet.inference.inputs import ScanPath, frame_seconds, scans_at
 from adpet.inference.outputs import answers_as_csv, answers_as_json, unusual_text, write_answer
@@ -208,9 +209,12 @@ def _attempt(scan: ScanPath, model: ExportedModel, options: Options) -> dict[str
 
 
 def _answered(scan: ScanPath, model: ExportedModel, options: Options) -> dict[str, Any]:
+    if scan.path.suffix.casefold() in {".zip", *READ_BY_NIBABEL}:
+        # The conversion has neither the scan's name nor the sidecars that it inherits.
+        require_fdg(read_facts(scan.path))
     with as_nifti(scan.path, series=options.series) as image:
         header = read_header(image)
-        minutes = model.document["standard"].get("frames_minutes")
+        minutes = model.document["standard"]["frames_minutes"]
         seconds = frame_seconds(image, header.n_frames, minutes=minutes)
         volume = read_volume(image, frame_seconds=seconds, steady=True)
     found = answer(

@@ -12,7 +12,6 @@ import subprocess
 import tempfile
 import warnings
 import zipfile
-import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -71,7 +70,8 @@ class Series:
     def tracer(self) -> str:
         """Name of the tracer, empty if not said."""
         codes = self.drug.get("RadiopharmaceuticalCodeSequence") or [{}]
-        return str(self.drug.get("Radiopharmaceutical") or codes[0].get("CodeMeaning") or "")
+        names = (self.drug.get("Radiopharmaceutical"), codes[0].get("CodeMeaning"))
+        return next((str(name) for name in names if tracer_name(str(name or ""))), "")
 
     @property
     def corrected(self) -> bool | None:
@@ -197,8 +197,8 @@ def chosen_series(path: Path, series: Sequence[Series], *, wanted: str = "") -> 
     if len(possible) == 1:
         return possible[0]
     raise InputError(
-        f"{path}: required {required}; received series {listed}; take one with --series NUMBER, or put its "
-        "files into a folder of their own"
+        f"{path}: required {required}; received series {listed}; put the files of one into a folder "
+        "of their own, or, with adpet predict, take it with --series NUMBER"
     )
 
 
@@ -235,26 +235,32 @@ def _unpacked(path: Path, folder: Path, max_bytes: int) -> list[Path]:
     """Unpack a ZIP to numbered files."""
     try:
         with zipfile.ZipFile(path) as archive:
-            members = [member for member in archive.infolist() if not member.is_dir()]
-            size = sum(member.file_size for member in members)
-            if len(members) > MAX_FILES or size > max_bytes:
-                raise InputError(
-                    f"{path}: required a ZIP of {MAX_FILES} files and {max_bytes} bytes at most; received "
-                    f"{len(members)} and {size}; pack one scan alone"
-                )
-            places = [PurePosixPath(member.filename.replace("\\", "/")) for member in members]
-            if any(
-                place.is_absolute() or ".." in place.parts or ":" in "".join(place.parts[:1])
-                for place in places
-            ):
-                raise InputError(f"{path}: one of its paths leads out of the ZIP; pack the scan again")
+            members = _members(path, archive, max_bytes)
             for number, member in enumerate(members):
                 with archive.open(member) as packed, (folder / str(number)).open("wb") as file:
                     shutil.copyfileobj(packed, file)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, zlib.error) as error:
+    except Exception as error:  # damaged archives make zipfile raise nearly anything
+        if isinstance(error, InputError) or getattr(error, "errno", None):
+            raise
         reason = "encrypted" if "encrypted" in str(error) else "damaged"
         raise InputError(f"{path}: the ZIP is {reason}: unpack it yourself, and name the folder") from error
     return [folder / str(number) for number in range(len(members))]
+
+
+def _members(path: Path, archive: zipfile.ZipFile, max_bytes: int) -> list[zipfile.ZipInfo]:
+    """Return a ZIP's files; refuse large or escaping ones."""
+    members = [member for member in archive.infolist() if not member.is_dir()]
+    size = sum(member.file_size for member in members)
+    if len(members) > MAX_FILES or size > max_bytes:
+        raise InputError(
+            f"{path}: required a ZIP of {MAX_FILES} files and {max_bytes} bytes at most; received "
+            f"{len(members)} and {size}; pack one scan alone"
+        )
+    for member in members:
+        place = PurePosixPath(member.filename.replace("\\", "/"))
+        if place.is_absolute() or ".." in place.parts or ":" in "".join(place.parts[:1]):
+            raise InputError(f"{path}: one of its paths leads out of the ZIP; pack the scan again")
+    return members
 
 
 def _convert_series(path: Path, series: Series, image: Path) -> None:
@@ -282,5 +288,6 @@ def _convert_series(path: Path, series: Series, image: Path) -> None:
     sidecar |= {"TracerName": series.tracer}
     # dcm2niix writes the tracer there where the header has no code of the nuclide.
     sidecar.pop("TracerRadionuclide", None)
+    sidecar |= {"AttenuationCorrection": "none"} if series.corrected is False else {}
     sidecar |= {"InjectionStart": -series.delay()} if series.delay() else {}
     image.with_suffix(".json").write_text(json.dumps(sidecar), encoding="utf-8")

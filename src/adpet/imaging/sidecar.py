@@ -33,12 +33,13 @@ FDG_NAMES: Final = re.compile(
     "2deoxy2fluorodglucose|deoxyfluoroglucose|fdgfluorodeoxyglucose|cb1031|35321007|c0046056"
 )
 # Other tracers of the brain, by which a file's name says what it is; a `trc-` label always counts. After
-# those of four letters or more another word may follow, as in `acq-AV45late`.
+# those that no surname begins with another word may follow, as in `acq-AV45late`.
 OTHER_TRACERS: Final = re.compile(
     "(?:av45|fav45|florbeta|amyvid|neuraceq|flutemetamol|vizamyl|nav4694|azd4694|flutafuranol|av1451|"
-    "flortau|tauvid|t807|mk6240|pi2620|ro948|gtp1|thk5317|thk5351|apn1607|pmpbb3|fddnp|fdgal|fdopa|dopa|"
-    "fmiso|choline|raclopride|fallypride|dasb|ucbj|pbr28|dpa714|ge180|flumazenil|altanserin|psma|dota|"
-    "hmpao|exametazime|ceretec|bicisate|neurolite|ioflupane|datscan|fpcit).*|pib|fbb|ecd|h2o"
+    "flortau|tauvid|t807|mk6240|pi2620|ro948|gtp1|thk5317|thk5351|apn1607|pmpbb3|fddnp|fdgal|fdopa|"
+    "fmiso|raclopride|fallypride|ucbj|pbr28|dpa714|ge180|flumazenil|altanserin|hmpao|exametazime|ceretec|"
+    "bicisate|neurolite|ioflupane|datscan|fpcit).*|pib|fbb|ecd|h2o|dota(?:tate|toc|noc)?|dopa|dasb|"
+    "psma(?:11|617|1007)?|choline"
 )
 FLUORINE: Final = ("18f", "f18", "fluorine18", "18fluorine", "fluor18", "18")
 MARKS: Final = (*FLUORINE, "srt", "sct", "umls")
@@ -48,6 +49,8 @@ FLUORINE_CODES: Final = (*FLUORINE, "c111a1", "77004003")
 UNSAID: Final = frozenset(("", "na", "nan", "none", "null", "unknown", "unspecified", "undefined"))
 NO: Final = frozenset(("none", "no", "false", "off", "0", "uncorrected", "nac", "notcorrected"))
 UNCORRECTED: Final = re.compile("(?:n|no|non)ac(?!c).*|.*nac|.*(?:uncorrected|no[nt]?att).*")
+# The last is DICOM's, as dcm2niix writes it.
+CORRECTION: Final = ("AttenuationCorrection", "AttenuationCorrected", "AttenuationCorrectionMethod")
 
 # Characters of a field that a message quotes.
 LONGEST: Final = 40
@@ -110,8 +113,7 @@ def facts_of(names: Sequence[str], sidecars: Sequence[tuple[str, Mapping[str, An
     stated += next(filter(None, (list(_stated(source, content)) for source, content in sidecars)), [])
     metadata = {key: value for _, content in reversed(sidecars) for key, value in content.items()}
     named = (f"its name ({word})" for name in names for word in _uncorrected_in(name))
-    fields = ("AttenuationCorrection", "AttenuationCorrected")
-    given = ((field, metadata[field]) for field in fields if metadata.get(field) is not None)
+    given = ((field, metadata[field]) for field in CORRECTION if metadata.get(field) is not None)
     listed = (f"{field} in its sidecar" for field, value in given if _key(str(value)) in NO)
     return Facts(tuple(stated), next(named, next(listed, "")), metadata)
 
@@ -227,6 +229,7 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def _sidecars(file: Path, inside: Callable[[Path], None]) -> Iterator[tuple[str, dict[str, Any]]]:
+    file = file.absolute()
     subject = next((folder for folder in file.parents if folder.name.startswith("sub-")), None)
     inherited = sidecar_paths(file, subject.parent) if subject and file.parent.name == "pet" else ()
     for path in dict.fromkeys([file.with_name(f"{stem_of(file)}.json"), *inherited]):

@@ -68,7 +68,7 @@ VARIABLES: Final = {
 
 @dataclass(frozen=True)
 class SentScan:
-    """NIfTI file in base64, perhaps with name and sidecar."""
+    """NIfTI or ZIP in base64, perhaps with name and sidecar."""
 
     scan: str
     name: str = ""
@@ -116,7 +116,7 @@ def _answered(
     path: Path, sent: SentScan, model: ExportedModel, name: str, *, age: float | None, maps: bool
 ) -> dict[str, Any]:
     header = read_header(path, max_voxels=MAX_VOXELS)
-    minutes = model.document["standard"].get("frames_minutes")
+    minutes = model.document["standard"]["frames_minutes"]
     facts = read_facts(path)
     require_fdg(facts)
     seconds = used_seconds({**facts.metadata, **sent.sidecar}, header.n_frames, minutes=minutes)
@@ -138,7 +138,7 @@ def _scans(sent: Any, limits: Limits) -> list[SentScan]:
     texts = [sent] if isinstance(sent, str) else sent
     if not isinstance(texts, list) or not texts or not all(map(_is_scan, texts)):
         raise InputError(
-            "required a NIfTI file in base64, or a list of them; received "
+            "required a NIfTI file or a ZIP of DICOM in base64, or a list of them; received "
             f"{'an empty list' if isinstance(sent, list) and not sent else 'something else'}; send "
             '{"inputs": ["..."]}'
         )
@@ -189,7 +189,7 @@ def _decoded(text: str, limits: Limits) -> bytes:
         return base64.b64decode(characters, validate=True)
     except ValueError as error:
         raise InputError(
-            "required a NIfTI file in base64; received other text; encode the file with: "
+            "required a NIfTI file or a ZIP of DICOM in base64; received other text; encode the file with: "
             "base64 -w 0 SCAN.nii.gz"
         ) from error
 

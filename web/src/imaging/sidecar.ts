@@ -20,8 +20,9 @@ const FDG_NAMES = whole(
 const OTHER_TRACERS = whole(
   "(?:av45|fav45|florbeta|amyvid|neuraceq|flutemetamol|vizamyl|nav4694|azd4694|flutafuranol|av1451|" +
     "flortau|tauvid|t807|mk6240|pi2620|ro948|gtp1|thk5317|thk5351|apn1607|pmpbb3|fddnp|fdgal|fdopa|" +
-    "dopa|fmiso|choline|raclopride|fallypride|dasb|ucbj|pbr28|dpa714|ge180|flumazenil|altanserin|psma|" +
-    "dota|hmpao|exametazime|ceretec|bicisate|neurolite|ioflupane|datscan|fpcit).*|pib|fbb|ecd|h2o",
+    "fmiso|raclopride|fallypride|ucbj|pbr28|dpa714|ge180|flumazenil|altanserin|hmpao|exametazime|ceretec|" +
+    "bicisate|neurolite|ioflupane|datscan|fpcit).*|pib|fbb|ecd|h2o|dota(?:tate|toc|noc)?|dopa|dasb|" +
+    "psma(?:11|617|1007)?|choline",
 );
 const UNCORRECTED = whole("(?:n|no|non)ac(?!c).*|.*nac|.*(?:uncorrected|no[nt]?att).*");
 const FLUORINE = ["18f", "f18", "fluorine18", "18fluorine", "fluor18", "18"];
@@ -48,7 +49,7 @@ export function requireFdg(name: string, sidecar?: Sidecar): void {
     );
   }
   const part = stem(name).split("_").find(isUncorrected);
-  const fields = ["AttenuationCorrection", "AttenuationCorrected"];
+  const fields = ["AttenuationCorrection", "AttenuationCorrected", "AttenuationCorrectionMethod"];
   const field = fields.find((one) => NO.includes(key(sidecar?.content[one])));
   if (part === undefined && field === undefined) return;
   const said = part === undefined ? `${field} in its sidecar` : `its name (${part})`;

@@ -26,7 +26,7 @@ export async function answerFor(
   const copied = (volume: Volume): Volume => ({ ...volume, data: volume.data.slice() });
   step("reading", 0);
   imaging.requireFdg(name, sidecar);
-  const minutes = model.constants.standard.frames_minutes ?? [30, 60];
+  const minutes = model.constants.standard.frames_minutes;
   const about = sidecar ?? { name: "", content: {} };
   const scan = imaging.readNifti(bytes, name, (frames) => imaging.usedSeconds(name, about, frames, minutes));
   const original = copied(thinned(scan));
