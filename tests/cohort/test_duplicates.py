@@ -68,6 +68,13 @@ def test_brains_cut_off_alike_are_no_copies_but_a_copy_cut_off_is(people, brains
     assert pairs(np.vstack([brains, alike[:1]]), names(15)) == [(0, 14)]
 
 
+def test_grid_may_be_of_single_precision():
+    template = fdg_template(2.4)
+    cut = template.data * (np.indices(template.data.shape)[2] > 10)
+    stored = Volume(cut, template.affine.astype(np.float32).astype(np.float64))
+    np.testing.assert_allclose(coarse_brain(stored), coarse_brain(Volume(cut, template.affine)), atol=1e-4)
+
+
 def test_different_people_are_not_duplicates(brains):
     assert pairs(brains, names(14)) == []
     correlations = residual_patterns(brains) @ residual_patterns(brains).T

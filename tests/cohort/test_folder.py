@@ -98,14 +98,27 @@ def test_numbers_of_a_spreadsheet_and_dates_without_an_order(tmp_path):
     assert find_folder(tmp_path, declared="day-first").candidates[0].date == "20211105"
 
 
+def test_path_that_leads_out_or_cannot_be_listed_is_set_aside(tmp_path):
+    long = "a" * 300
+    rows = f"../a_AV45.nii,1,1,CN\n{long},2,1,CN\nb.nii,3,1,CN\n"
+    (tmp_path / "scans.csv").write_text(f"path,subject,session,diagnosis\n{rows}")
+    found = find_folder(tmp_path)
+    assert [scan.subject for scan in found.candidates] == ["3"]
+    out, unlisted = (rejected.reason for rejected in found.rejected)
+    assert "a_AV45.nii leads out of" in out
+    assert unlisted == "cannot be listed: File name too long"
+
+
 def test_images_without_a_row_are_listed(tmp_path, scan_file):
     (tmp_path / "scans.csv").write_text(
-        "path,subject,session,diagnosis\na.nii,1,1,CN\npair.img,2,1,AD\nframes,3,1,AD\n"
+        "path,subject,session,diagnosis\na.nii,1,1,CN\npair.img,2,1,AD\nframes,3,1,AD\np.REC,4,1,CN\n"
     )
     for name in (
         "a.nii",
         "pair.img",
         "pair.hdr",
+        "p.PAR",
+        "p.REC",
         "frames/1.nii",
         "b.nii.zst",
         "sub/c.NII",

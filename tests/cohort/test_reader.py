@@ -7,6 +7,7 @@ import subprocess
 import sys
 from itertools import pairwise
 from pathlib import Path
+from unittest.mock import Mock
 
 import nibabel as nib
 import numpy as np
@@ -18,7 +19,6 @@ from adpet.cohort.reader import (
     FileEntry,
     apply_policy,
     chronological,
-    content_hash,
     detect_layout,
     index_files,
     read_collection,
@@ -27,6 +27,7 @@ from adpet.cohort.scans import read_scans, require_usable, write_scans, write_ta
 from adpet.cohort.summary import ingest_report, report_text
 from adpet.cohort.tables import Candidate, Findings
 from adpet.errors import InputError
+from adpet.imaging.nifti import content_hash
 
 DIAGNOSES = {"AD": "AD", "Dementia": "AD", "CN": "CN"}
 LAS = np.diag([-4.0, 4.0, 4.0, 1.0])
@@ -100,6 +101,13 @@ class TestRejections:
         scan_file(folder / "1.nii", 8)
         (folder / "2.nii").symlink_to(outside)
         self.check(flat, "frames", "unusable", "leads out of")
+
+    def test_folder_that_cannot_be_listed(self, bids_tree, monkeypatch):
+        bids_tree.person("01", "AD")
+        bids_tree.scan("sub-01_pet.nii")
+        monkeypatch.setattr(reader, "scan_files", Mock(side_effect=PermissionError(13, "Permission denied")))
+        said = reasons(read(bids_tree.root))["sub-01_pet.nii"]
+        assert said == ("unusable", "cannot be listed: Permission denied")
 
     @pytest.mark.parametrize("store", ["annex", "parameter", "elsewhere"])
     def test_link_into_a_store_is_followed_where_it_is_known(self, flat, scan_file, store):
@@ -399,6 +407,12 @@ class TestIndexFiles:
         assert first == FileEntry(6, sha256(dynamic))
         assert "cannot be read as a NIfTI image" in second.problem
 
+    def test_broken_sidecar_of_another_format_is_left_to_the_layout(self, tmp_path):
+        nib.save(nib.MGHImage(np.ones((8, 9, 10), np.float32), LAS), tmp_path / "a.mgz")
+        (tmp_path / "a.json").write_text("{broken")
+        (entry,) = index([tmp_path / "a.mgz"])
+        assert (entry.n_frames, entry.times, entry.problem) == (1, "", "")
+
     def test_checksum_covers_both_files_of_a_pair(self, tmp_path):
         path = tmp_path / "pair.img"
         nib.save(nib.AnalyzeImage(np.ones((8, 9, 10), np.float32), LAS), path)
@@ -458,6 +472,11 @@ class TestIndexFiles:
         outcome = index(files, notes)
         assert opened == ["2.nii.gz", "3.nii.gz"]
         assert outcome == index(files)
+
+    def test_notes_are_of_one_code_of_the_sidecars(self, monkeypatch):
+        before = reader._code.__wrapped__()
+        monkeypatch.setattr(reader.sidecar, "__file__", reader.nifti.__file__)
+        assert reader._code.__wrapped__() != before
 
     @pytest.mark.parametrize(
         "damage",

@@ -33,6 +33,10 @@ class TestReadTable:
         path.write_text("\ufeffa,b\n\n1\n,\n", encoding="utf-8")
         assert read_table(path).rows == ({"a": "1", "b": ""},)
 
+    def test_column_without_a_name_is_left_out(self, tmp_path):
+        (tmp_path / "a.csv").write_text('"",a,\n1,x,\n')
+        assert read_table(tmp_path / "a.csv").rows == ({"a": "x"},)
+
     def test_missing_file_is_named(self, tmp_path):
         with pytest.raises(InputError, match=r"gone\.csv: required, but not there"):
             read_table(tmp_path / "gone.csv")

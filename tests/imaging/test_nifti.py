@@ -207,6 +207,14 @@ class TestRefusals:
         nib.save(image, tmp_path / "scan.nii")
         assert "DOE" not in refusal(tmp_path / "scan.nii")
 
+    @pytest.mark.parametrize("name", ["scan.nii", "scan.nii.gz"])
+    @pytest.mark.parametrize(("kind", "field"), [(nib.Nifti1Image, 108), (nib.Nifti2Image, 168)])
+    def test_voxels_that_begin_in_the_header_are_refused(self, tmp_path, data, kind, field, name):
+        content = bytearray(kind(data, AFFINE).to_bytes())
+        content[field : field + 4] = bytes(4)
+        (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith("gz") else content)
+        assert "begin at byte 0 (vox_offset), within the header: set it to" in refusal(tmp_path / name)
+
     @pytest.mark.parametrize("keep", [100, 352, 2000])
     def test_truncated_file_is_refused_by_its_header_already(self, good, keep):
         good.write_bytes(good.read_bytes()[:keep])

@@ -146,6 +146,8 @@ def unreadable():
         "a quaternion that is no turn": nifti(change=with_qform(AFFINE), quatern_b=1.5),
         "an intercept that is not finite": nifti(scl_slope=2, scl_inter=np.inf),
         "voxels within the header": nifti(vox_offset=100),
+        "voxels at its start": nifti(vox_offset=0),
+        "voxels at its start in NIfTI-2": nifti2(vox_offset=0),
         "voxels nowhere": nifti(vox_offset=2e9),
         "converted line ends": nifti2(eol_check=(10, 26, 10, 0)),
         "surfaces": nifti2(intent_code=3006),

@@ -59,7 +59,8 @@ def coarse_brain(volume: Volume) -> Array:
 
 
 def _completed(volume: Volume) -> Array:
-    grid_mm = float(voxel_sizes(volume.affine)[0])
+    # NIfTI's float32 of 2.4 mm is 2.4000001.
+    grid_mm = round(float(voxel_sizes(volume.affine)[0]), 4)
     template, brain = fdg_template(grid_mm).data, brain_mask(grid_mm)
     shown = brain & (volume.data != 0)
     if not shown.any():

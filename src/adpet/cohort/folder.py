@@ -49,19 +49,26 @@ def find_folder(
     inside = partial(require_inside, root=root, link_targets=link_targets)
     column = next(filter(listing.has, TRACER), "")
     hint = f"fill in the column {column} of {listing.path.name}" if column else ""
+    listed: set[str] = set()
     for row in listing.rows:
         file = root / row["path"]
         subject = without_decimals(plain(row["subject"]))
         if not row["path"]:
             findings.reject(listing.path, f"a row of subject {subject or 'unknown'} has no path; fill it in")
             continue
-        if not subject:
-            findings.reject(file, f"no subject in {listing.path.name}; fill it in")
-            continue
+        listed.add(os.path.realpath(file))
         try:
+            inside(file)
+            listed.update(map(os.path.realpath, scan_files(file)))
             facts = read_facts(file, inside)
         except InputError as error:
             findings.reject(file, str(error))
+            continue
+        except OSError as error:
+            findings.reject(file, f"cannot be listed: {error.strerror}")
+            continue
+        if not subject:
+            findings.reject(file, f"no subject in {listing.path.name}; fill it in")
             continue
         tracer = tracer_name(row.get(column, ""))
         stated = [*facts.statements, *([(f"column {column}", tracer)] if tracer else [])]
@@ -81,8 +88,6 @@ def find_folder(
                     frames=facts.metadata,
                 )
             )
-    paths = [root / row["path"] for row in listing.rows if row["path"]]
-    listed = {os.path.realpath(part) for path in paths for part in scan_files(path)}
     for file in files_under(root, IMAGE):
         if os.path.realpath(file) not in listed:
             findings.reject(file, f"not in {listing.path.name}; add a row if it is a scan", SKIPPED)

@@ -42,12 +42,12 @@ from adpet.cohort.tables import (
     table_columns,
 )
 from adpet.errors import InputError
-from adpet.imaging import dicom, nifti
-from adpet.imaging.dicom import as_nifti
-from adpet.imaging.nifti import natural_key, read_header, scan_files
-from adpet.imaging.sidecar import FRAMES_MINUTES, used_seconds
+from adpet.imaging import dicom, nifti, sidecar
+from adpet.imaging.dicom import READ_BY_NIBABEL, as_nifti
+from adpet.imaging.nifti import content_hash, natural_key, read_header, scan_files
+from adpet.imaging.sidecar import FRAMES_MINUTES, read_object, used_seconds
 from adpet.parallel import map_in_processes
-from adpet.storage import atomic_write, read_json
+from adpet.storage import atomic_write
 
 Layout: TypeAlias = Literal["bids", "adni", "folder"]
 Policy: TypeAlias = Literal["visit", "baseline", "stable-only"]
@@ -228,15 +228,6 @@ def index_files(files: Sequence[Path], *, workers: int = 1, notes: Path | None =
             yield current
 
 
-def content_hash(file: Path) -> str:
-    """Return the SHA-256 of all files of a scan."""
-    digest = hashlib.sha256()
-    for part in scan_files(file):
-        with part.open("rb", buffering=0) as stream:
-            hashlib.file_digest(stream, lambda: digest)
-    return digest.hexdigest()
-
-
 def _index_batch(files: Sequence[Path]) -> list[FileEntry]:
     return [_index_file(file) for file in files]
 
@@ -244,8 +235,9 @@ def _index_batch(files: Sequence[Path]) -> list[FileEntry]:
 def _index_file(file: Path) -> FileEntry:
     try:
         with as_nifti(file) as image:
-            sidecar = image.with_suffix(".json")
-            facts = read_json(sidecar) if image != file and sidecar.is_file() else {}
+            # Other formats have their sidecar's facts from the reader of the layout.
+            converted = image != file and file.suffix.casefold() not in READ_BY_NIBABEL
+            facts = read_object(image.with_suffix(".json")) if converted else {}
             times = json.dumps({name: facts[name] for name in FRAME_TIMES if name in facts})
             return FileEntry(read_header(image).n_frames, content_hash(image), times if facts else "")
     except InputError as error:
@@ -287,7 +279,7 @@ def _note(stamp: str, entry: FileEntry) -> str:
 @cache
 def _code() -> str:
     digest = hashlib.sha256(f"{version('nibabel')} {version('dcm2niix')}".encode())
-    for source in (__file__, str(nifti.__file__), dicom.__file__):
+    for source in (__file__, str(nifti.__file__), dicom.__file__, sidecar.__file__):
         digest.update(Path(source).read_bytes())
     return digest.hexdigest()
 
@@ -348,11 +340,12 @@ def _problem_with_place(file: Path, root: Path, link_targets: Sequence[str]) -> 
     try:
         for part in {file, *scan_files(file)}:
             require_inside(part, root, link_targets)
+        there = file.exists()
     except InputError as error:
         return str(error)
-    if not file.exists():
-        return "listed, but not there, or a link to nothing; check its name, or fetch it"
-    return ""
+    except OSError as error:
+        return f"cannot be listed: {error.strerror}"
+    return "" if there else "listed, but not there, or a link to nothing; check its name, or fetch it"
 
 
 def _row_or_next(

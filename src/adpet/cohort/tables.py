@@ -39,7 +39,9 @@ MONTHS = 12
 FIRST_SESSIONS: Final = ("sc", "screening", "init", "initial", "bl", "baseline")
 
 # What looks like an image, read or not.
-IMAGE: Final = re.compile(r"(?i)[^.].*\.(nii|img|hdr|mgh|mgz|mnc|v|dcm|ima)(\.(?!json|tsv|txt|md5)\w+)?")
+IMAGE: Final = re.compile(
+    r"(?i)[^.].*\.(nii|img|hdr|mgh|mgz|mnc|par|rec|v|dcm|ima)(\.(?!json|tsv|txt|md5)\w+)?"
+)
 
 # Name of a tracer that nothing gives.
 UNKNOWN: Final = "unknown"
@@ -311,10 +313,8 @@ def _delimiter(path: Path, header: str) -> str:
 
 
 def _row(keys: list[str], cells: list[str]) -> dict[str, str]:
-    row: dict[str, str] = {}
-    for index, key in enumerate(keys):
-        row.setdefault(key, cells[index].strip() if index < len(cells) else "")
-    return row
+    # A column without a name, as of R's row numbers, is left out: "" stands for "no such column".
+    return {key: cells[index].strip() if index < len(cells) else "" for index, key in enumerate(keys) if key}
 
 
 def _check_cells(path: Path, lines: list[list[str]], keys: list[str], delimiter: str) -> None:

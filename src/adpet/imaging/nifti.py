@@ -4,6 +4,7 @@ Headers are checked before voxels are allocated; orientation comes from the affi
 """
 
 import gzip
+import hashlib
 import os
 import re
 import zlib
@@ -54,6 +55,7 @@ DATA_OFFSET = 352
 
 NIFTI: Final = re.compile(r"[^.].*\.nii(\.gz)?", re.IGNORECASE | re.DOTALL)
 PAIR: Final = re.compile(r"(.*\.)(hdr|img)(\.\w+)?", re.IGNORECASE | re.DOTALL)
+PAR_REC: Final = re.compile(r"(.*\.)(par|rec)()", re.IGNORECASE | re.DOTALL)
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,20 +84,29 @@ class VolumeHeader:
 def scan_files(path: Path) -> list[Path]:
     """Return the files of a scan, existing or not.
 
-    The file itself, both files of a pair (header first), or the NIfTI files of a folder in the natural order
-    of their names, in which ``_2`` comes before ``_10``; without any, all files in and below it (DICOM).
+    The file itself, both files of a pair (header first; also PAR and REC), or the NIfTI files of a folder in
+    the natural order of their names, in which ``_2`` comes before ``_10``; without any, all files in and
+    below it (DICOM).
     """
     if path.is_dir():
         files = [file for file in path.iterdir() if NIFTI.fullmatch(file.name)]
         files = files or [file for file in path.rglob("[!.]*") if not file.is_dir()]
         return sorted(files, key=lambda file: (natural_key(str(file)), str(file)))
-    pair = PAIR.fullmatch(path.name)
+    pair = PAIR.fullmatch(path.name) or PAR_REC.fullmatch(path.name)
     if not pair:
         return [path]
     stem, kind, packed = pair.groups(default="")
-    return [
-        path.with_name(f"{stem}{part.upper() if kind.isupper() else part}{packed}") for part in ("hdr", "img")
-    ]
+    parts = ("par", "rec") if pair.re is PAR_REC else ("hdr", "img")
+    return [path.with_name(f"{stem}{part.upper() if kind.isupper() else part}{packed}") for part in parts]
+
+
+def content_hash(path: Path) -> str:
+    """Return the SHA-256 of all files of a scan."""
+    digest = hashlib.sha256()
+    for part in scan_files(path):
+        with part.open("rb", buffering=0) as stream:
+            hashlib.file_digest(stream, lambda: digest)
+    return digest.hexdigest()
 
 
 def natural_key(text: str) -> tuple[str | int, ...]:
@@ -301,9 +312,14 @@ def _check_header(path: Path, image: AnalyzeImage, max_voxels: int) -> VolumeHea
 
 
 def _check_length(path: Path, image: AnalyzeImage, claimed: int) -> None:
-    """Refuse a file shorter than its header claims."""
+    """Refuse voxels in the header, or fewer than it claims."""
     voxels = Path(str(image.file_map["image"].filename))
     offset = int(cast("Any", image.dataobj).offset)
+    if isinstance(image, nib.Nifti1Image) and offset < image.header.single_vox_offset:
+        raise InputError(
+            f"{path}: the header says that the voxels begin at byte {offset} (vox_offset), within the header:"
+            f" set it to {image.header.single_vox_offset}, or convert the scan again"
+        )
     match voxels.suffix.lower():
         case ".nii" | ".img":
             present = voxels.stat().st_size - offset

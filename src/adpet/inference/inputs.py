@@ -1,6 +1,5 @@
 """Scans at a path: file, folder or BIDS-PET tree."""
 
-import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -11,13 +10,13 @@ from typing import Final
 
 from adpet.errors import InputError
 from adpet.imaging.dicom import READ_BY_NIBABEL, dicom_scans, is_dicom, needs_conversion, series_of
-from adpet.imaging.nifti import MIN_AXIS_VOXELS, NIFTI, PAIR, natural_key, scan_files
+from adpet.imaging.nifti import MIN_AXIS_VOXELS, NIFTI, PAIR, content_hash, natural_key, scan_files
 from adpet.imaging.sidecar import SUFFIXES, read_facts, require_fdg, stem_of, used_seconds
 
 # Other images that count in a folder; a PAR header stands for its REC.
 IN_FOLDERS: Final = {".zip", *READ_BY_NIBABEL} - {".rec"}
 # Maps that `adpet predict` wrote, which are not scans; a z-map lies next to its CAM.
-CAM, Z_MAP = "_cam.nii.gz", "_z.nii.gz"
+CAM_ENDING, Z_ENDING = "_cam.nii.gz", "_z.nii.gz"
 _BIDS_SCAN: Final = re.compile(r"sub-.*_pet\.nii(\.gz)?")
 
 
@@ -87,8 +86,8 @@ def _is_slice(path: Path) -> bool:
 
 
 def _is_ours(file: Path) -> bool:
-    cam = file.with_name(file.name.removesuffix(Z_MAP) + CAM)
-    return file.name.endswith(CAM) or (file.name.endswith(Z_MAP) and cam.is_file())
+    cam = file.with_name(file.name.removesuffix(Z_ENDING) + CAM_ENDING)
+    return file.name.endswith(CAM_ENDING) or (file.name.endswith(Z_ENDING) and cam.is_file())
 
 
 def _stems(files: Sequence[Path]) -> list[str]:
@@ -116,7 +115,4 @@ def _place(file: Path) -> tuple[str, ...]:
     if file.suffix.casefold() in SUFFIXES or not needs_conversion(file):
         return (*(part for part in file.parts[:-1] if part not in (file.anchor, "..")), stem_of(file))
     # Names of DICOM's files and folders are often those of patients.
-    digest = hashlib.sha256()
-    for part in scan_files(file):
-        digest.update(part.read_bytes())
-    return (f"dicom-{digest.hexdigest()[:8]}",)
+    return (f"dicom-{content_hash(file)[:8]}",)

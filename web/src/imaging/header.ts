@@ -78,6 +78,7 @@ export function readHeader(bytes: Uint8Array, name: string) {
     frames,
     voxel,
     headerBytes: layout.bytes,
+    isSingle: fields.isSingle(),
     offset,
     ...scaling,
     affine: bestAffine(fields, shape, name),

@@ -82,6 +82,13 @@ function checkExtensions(source: Source, header: Header, name: string): void {
 
 /** Refuse a file that is shorter than its header claims, before memory is taken for its voxels. */
 function checkLength(bytes: Uint8Array, packed: boolean, header: Header, name: string): void {
+  const least = header.headerBytes + 4;
+  if (header.isSingle && header.offset < least) {
+    throw new InputError(
+      `${name}: the header says that the voxels begin at byte ${header.offset} (vox_offset), within the header:` +
+        ` set it to ${least}, or convert the scan again`,
+    );
+  }
   const claimed = voxelCount(header.shape) * header.voxel[0] * header.frames;
   const present = Math.max(unpackedLength(bytes, packed, header.offset + claimed) - header.offset, 0);
   if (present < claimed) {
