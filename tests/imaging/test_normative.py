@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from adpet.errors import InputError
-from adpet.imaging.normative import FEWEST_AGES, fit_norms, smoothed
+from adpet.imaging.normative import FEWEST_AGES, fit_norms, smoothed, smoothed_in_brain
 
 INSIDE = np.zeros((8, 8, 8), bool)
 INSIDE[1:7, 1:7, 1:7] = True
@@ -70,6 +70,13 @@ class TestNorms:
     def test_two_scans_are_refused_with_what_to_do(self):
         with pytest.raises(InputError, match="required 3 CN training scans or more; received 2; lower split"):
             fit_norms(*(values[:2] for values in cohort()))
+
+
+def test_smoothed_suvr_is_unknown_where_the_scan_does_not_show_the_brain():
+    suvr = np.where(np.arange(INSIDE.shape[2]) < INSIDE.shape[2] // 2, 0, np.ones(INSIDE.shape, np.float32))
+    found = smoothed_in_brain(suvr, INSIDE, fwhm_mm=9, grid_mm=3)
+    np.testing.assert_array_equal(np.isnan(found), ~INSIDE | (suvr == 0))
+    np.testing.assert_allclose(found[~np.isnan(found)], 1, rtol=1e-5)
 
 
 def test_smoothing_stays_inside_and_keeps_constants():

@@ -10,11 +10,11 @@ from scipy.special import softmax
 from workspace import SMALL
 
 from adpet.errors import InputError
+from adpet.imaging.atlas import regional_means
 from adpet.imaging.nifti import read_volume
 from adpet.imaging.normative import smoothed
 from adpet.inference.exported_model import Network, open_model, registration_constants, sha256
 from adpet.inference.quality import CHECKS, judged
-from adpet.inference.regions import regional_means
 from adpet.learning.checkpoint import load_model
 from adpet.learning.model import members_of, probability_of_ad
 from adpet.learning.onnx_export import write_onnx

@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 
 from adpet.errors import InputError
-from adpet.paths import SUBJECTS
-from adpet.stages import register
+from adpet.imaging.nifti import Volume, write_volume
+from adpet.paths import SUBJECTS, VOLUMES
+from adpet.stages import explain, register
 from adpet.stages.common.checks import hashed
 from adpet.stages.common.tables import read_results
 
@@ -24,6 +25,13 @@ def subjects(tmp_path, monkeypatch):
     table = pd.DataFrame({"subject": NAMES, "diagnosis": "AD", "probability": [0.1, 0.2, 0.3, 0.4, np.nan]})
     table.to_csv(SUBJECTS, index=False)
     return table
+
+
+def test_mean_uptake_is_of_the_scans_that_show_a_voxel(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, values in {"a": (2, 0, 0), "b": (4, 3, 0)}.items():
+        write_volume(VOLUMES / f"{name}.nii", Volume(np.tile(np.float32(values), (9, 9, 3)), np.eye(4)))
+    np.testing.assert_array_equal(explain._mean_uptake(["a", "b"])[0, 0, :3], [3, 3, 0])
 
 
 def test_only_an_empty_cell_is_no_value(subjects):

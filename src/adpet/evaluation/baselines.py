@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from adpet.errors import InputError, LeakageError
-from adpet.imaging.atlas import Atlas
+from adpet.imaging.atlas import Atlas, regional_means
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
@@ -76,15 +76,9 @@ def voxel_features(
 def region_means(volume: npt.NDArray[np.float32], atlas: Atlas) -> FeatureArray:
     """Return mean SUVR by region, in the atlas's order.
 
-    Only positive voxels count, as for the SUVR: what lies outside the field of view is 0. A region that lies
-    there as a whole is NaN.
+    A region that lies outside the field of view is NaN.
     """
-    numbers, seen = list(atlas.names), volume > 0
-    labels, size = atlas.labels[seen], max(numbers) + 1
-    counts = np.bincount(labels, minlength=size)[numbers]
-    sums = np.bincount(labels, weights=volume[seen], minlength=size)[numbers]
-    means = np.divide(sums, counts, out=np.full(len(numbers), np.nan), where=counts > 0)
-    return np.asarray(means, dtype=np.float32)
+    return regional_means(volume, atlas.labels, list(atlas.names)).astype(np.float32)
 
 
 def meta_roi(regions: FeatureArray, atlas: Atlas, pons: FeatureArray) -> FeatureArray:

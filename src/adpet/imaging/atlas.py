@@ -5,6 +5,7 @@ in several belongs to the one with the nearest centre, in radii. They are coarse
 """
 
 import csv
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import distribution
@@ -96,6 +97,21 @@ def load_atlas(atlas: str, grid_mm: float) -> Atlas:
     if atlas == DESIKAN_KILLIANY:
         return _desikan_killiany(grid_mm)
     return _built_in(grid_mm) if atlas == BUILT_IN else _from_file(Path(atlas), grid_mm)
+
+
+def regional_means(
+    data: npt.NDArray[np.float32], labels: Labels, wanted: Sequence[int]
+) -> npt.NDArray[np.float64]:
+    """Return a volume's mean by label; NaN without voxels.
+
+    What is exactly 0, the scan does not show: it does not count.
+    """
+    size, shown = int(max(labels.max(), *wanted)) + 1, data != 0
+    sums = np.bincount(labels[shown], weights=data[shown], minlength=size)
+    counts = np.bincount(labels[shown], minlength=size)
+    with np.errstate(invalid="ignore"):
+        means = sums / counts
+    return np.asarray(means[list(wanted)], dtype=np.float64)
 
 
 def _built_in(grid_mm: float) -> Atlas:

@@ -108,5 +108,12 @@ def smoothed(data: Floats, *, fwhm_mm: float, grid_mm: float, inside: Mask) -> I
     return np.asarray(np.where(inside, blurred, np.float32(0)))
 
 
+def smoothed_in_brain(suvr: Image, brain: Mask, *, fwhm_mm: float, grid_mm: float) -> Image:
+    """Blur the SUVR in the shown brain; else NaN."""
+    shown = brain & (suvr != 0)
+    blurred = smoothed(suvr, fwhm_mm=fwhm_mm, grid_mm=grid_mm, inside=shown)
+    return np.where(shown, blurred, np.float32(np.nan))
+
+
 def _blurred(data: Image, sigma: float) -> Image:
     return np.asarray(ndimage.gaussian_filter(data, sigma, mode="constant", truncate=3))

@@ -9,14 +9,15 @@ import numpy.typing as npt
 
 from adpet.errors import InputError
 from adpet.evaluation.aggregation import Pooling, interpret, pooled_probability, slice_contributions
+from adpet.imaging.atlas import regional_means
 from adpet.imaging.nifti import Affine, Volume
 from adpet.imaging.normalization import normalize, to_uint8
-from adpet.imaging.normative import smoothed
+from adpet.imaging.normative import smoothed_in_brain
 from adpet.imaging.registration import resample
 from adpet.imaging.slices import back_project, coronal_slices
 from adpet.inference.exported_model import ExportedModel, Scores
 from adpet.inference.quality import judged, measures, view_measures
-from adpet.inference.regions import region_table, regional_means, unusual
+from adpet.inference.regions import region_table, unusual
 
 RESEARCH_ONLY = "Research use only, not for diagnosis."
 UNCALIBRATED = "Not calibrated: a model without out-of-fold predictions gives no likelihood ratio or answer."
@@ -135,10 +136,9 @@ def require_age(age: float | None) -> None:
 def _z_map(suvr: npt.NDArray[np.float32], model: ExportedModel, age: float | None) -> npt.NDArray[np.float32]:
     brain, affine = model.standard.brain, model.standard.template.affine
     width = model.document["norms"]["smoothing_mm"]
-    shown = brain & (suvr != 0)
-    held = smoothed(suvr, fwhm_mm=width, grid_mm=float(affine[0, 0]), inside=shown)
+    held = smoothed_in_brain(suvr, brain, fwhm_mm=width, grid_mm=float(affine[0, 0]))
     held[brain] = model.norms.z(held[brain], age)
-    return np.where(shown, held, np.float32(0))
+    return np.nan_to_num(held)
 
 
 def meaning(probability: float, document: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 import numpy as np
 import numpy.typing as npt
 from nibabel.affines import apply_affine, voxel_sizes
+from scipy import ndimage
 
 from adpet.imaging.template import GREY_LABEL, WHITE_LABEL
 
@@ -102,21 +103,22 @@ def measures(
 ) -> dict[str, float]:
     """Measure a normalized scan for `CHECKS`.
 
-    `ratio`, (i, j, k), is SUVR in template space, whose middle plane of i is x = 0; `uptake` is as
-    `regional_means` gives it; `profile` has `mean` and `precision` of the training scans.
+    `ratio`, (i, j, k), is SUVR in template space, whose middle plane of i is x = 0; what is exactly 0, the
+    scan does not show, and it counts for `asymmetry` alone. `uptake` is as `regional_means` gives it;
+    `profile` has `mean` and `precision` of the training scans.
     """
     data = ratio.astype(np.float64)
-    mean = float(data[brain].mean())
+    shown = data != 0
     positive = np.clip(data, 0, None)
-    white = float(data[tissue == WHITE_LABEL].mean())
+    grey, white = (_mean(data[shown & (tissue == label)]) for label in (GREY_LABEL, WHITE_LABEL))
     both = brain & brain[::-1]
     return {
         "similarity": similarity,
         "profile_distance": profile_distance(uptake, profile),
-        "grey_white_contrast": _over(float(data[tissue == GREY_LABEL].mean()), white),
+        "grey_white_contrast": _over(grey, white),
         "outside_share": _over(float(positive[~brain].sum()), float(positive.sum())),
-        "asymmetry": _over(float(np.abs(data - data[::-1])[both].mean()), mean),
-        "roughness": _over(_roughness(data, brain), mean),
+        "asymmetry": _over(float(np.abs(data - data[::-1])[both].mean()), float(data[brain].mean())),
+        "roughness": _over(_roughness(data, brain, shown), _mean(data[brain & shown])),
         "negative_share": _over(float((positive - data).sum()), float(np.abs(data).sum())),
     }
 
@@ -232,15 +234,20 @@ def _verdict(value: float, limit: Mapping[str, Any]) -> tuple[Verdict, str]:
     return "ok", ""
 
 
-def _roughness(data: Vector, brain: Mask) -> float:
-    """Return the RMS difference from the six neighbours."""
+def _mean(values: Vector) -> float:
+    """Return the mean; NaN, which no limit allows, of nothing."""
+    return float(values.mean()) if values.size else math.nan
+
+
+def _roughness(data: Vector, brain: Mask, shown: Mask) -> float:
+    """Return the RMS difference from the six neighbours, all shown."""
     inner = (slice(1, -1),) * 3
     around = np.zeros(tuple(n - 2 for n in data.shape))
     for axis in range(3):
         for end in (slice(None, -2), slice(2, None)):
             around += data[(*inner[:axis], end, *inner[axis + 1 :])]
-    away = (data[inner] - around / 6)[brain[inner]]
-    return float(np.sqrt(np.mean(away**2)))
+    compared = brain & ndimage.binary_erosion(shown, border_value=1)
+    return math.sqrt(_mean((data[inner] - around / 6)[compared[inner]] ** 2))
 
 
 def _over(part: float, whole: float) -> float:

@@ -6,22 +6,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from adpet.imaging.atlas import Labels, regional_means
+
 Array = npt.NDArray[np.float32]
-Labels = npt.NDArray[np.int16]
 Mask = npt.NDArray[np.bool_]
-
-
-def regional_means(data: Array, labels: Labels, wanted: Sequence[int]) -> npt.NDArray[np.float64]:
-    """Return a volume's mean by label; NaN without voxels.
-
-    What is exactly 0, the scan does not show: it does not count.
-    """
-    size, shown = int(max(labels.max(), *wanted)) + 1, data != 0
-    sums = np.bincount(labels[shown], weights=data[shown], minlength=size)
-    counts = np.bincount(labels[shown], minlength=size)
-    with np.errstate(invalid="ignore"):
-        means = sums / counts
-    return np.asarray(means[list(wanted)], dtype=np.float64)
 
 
 def region_table(

@@ -16,7 +16,7 @@ from adpet.contracts import Metrics, TrainingRun, read_contract
 from adpet.errors import InputError
 from adpet.evaluation.aggregation import Pooling, out_of_fold_quantiles
 from adpet.evaluation.bootstrap import FloatArray, bins_for, equal_mass_bins, exact_interval
-from adpet.imaging.atlas import AD_PATTERN, Atlas, load_atlas
+from adpet.imaging.atlas import AD_PATTERN, Atlas, load_atlas, regional_means
 from adpet.imaging.dicom import as_nifti
 from adpet.imaging.nifti import Volume, read_header, read_volume, write_volume
 from adpet.imaging.normalization import Standard, load_standard
@@ -43,7 +43,6 @@ from adpet.inference.exported_model import (
     sha256,
 )
 from adpet.inference.quality import CHECKS, limits_of, measures, profile_distances, profile_of, view_measures
-from adpet.inference.regions import regional_means
 from adpet.learning.checkpoint import load_model
 from adpet.learning.data import SliceReader
 from adpet.learning.model import CLASSES, POOL_NAME, probability_of_ad

@@ -45,7 +45,7 @@ export function refusal(checks: readonly CheckRow[]): string | null {
 function measures(scan: Volume, found: Normalized, model: Model): Record<string, number> {
   const { data, shape } = found.volume;
   const { brain, tissue } = model;
-  const mean = meanWhere(data, brain, 1);
+  const inBrain = data.filter((_, at) => brain[at]);
   const sum = (part: (value: number, at: number) => number) =>
     data.reduce((total, value, at) => total + part(value, at), 0);
   const size = sum(Math.abs);
@@ -57,8 +57,8 @@ function measures(scan: Volume, found: Normalized, model: Model): Record<string,
     profile_distance: profileDistance(regionalMeans(data, model), model.constants.profile),
     grey_white_contrast: over(meanWhere(data, tissue, GREY), meanWhere(data, tissue, WHITE)),
     outside_share: over(outside, positive),
-    asymmetry: over(asymmetry(data, shape, brain), mean),
-    roughness: over(roughness(data, shape, brain), mean),
+    asymmetry: over(asymmetry(data, shape, brain), meanOf(inBrain)),
+    roughness: over(roughness(data, shape, brain), meanWhere(data, brain, 1)),
     negative_share: over(negative, size),
     ...viewMeasures(scan, found, model),
   };
@@ -101,14 +101,14 @@ function asymmetry(data: Float32Array, [ni, nj, nk]: Shape, brain: Mask): number
   return sum / count;
 }
 
-/** Root mean square difference of a brain's voxels from the mean of their six neighbours. */
+/** Root mean square difference of a brain's voxels from the mean of their six neighbours, all of them shown. */
 function roughness(data: Float32Array, shape: Shape, brain: Mask): number {
   const [, nj, nk] = shape;
   const neighbours = [-nj * nk, nj * nk, -nk, nk, -1, 1];
   let [sum, count] = [0, 0];
   eachVoxel(shape, (i, j, k, at) => {
     const isInner = [i, j, k].every((index, axis) => index > 0 && index < shape[axis]! - 1);
-    if (!brain[at] || !isInner) return;
+    if (!brain[at] || !isInner || [0, ...neighbours].some((step) => data[at + step] === 0)) return;
     const around = neighbours.reduce((total, step) => total + data[at + step]!, 0);
     sum += (data[at]! - around / 6) ** 2;
     count++;
@@ -116,9 +116,13 @@ function roughness(data: Float32Array, shape: Shape, brain: Mask): number {
   return Math.sqrt(sum / count);
 }
 
+/** Mean over a kind's voxels; what is exactly 0, the scan does not show. */
 function meanWhere(data: Float32Array, kinds: Uint8Array, kind: number): number {
-  const inside = data.filter((_, at) => kinds[at] === kind);
-  return inside.reduce((sum, value) => sum + value, 0) / inside.length;
+  return meanOf(data.filter((value, at) => kinds[at] === kind && value !== 0));
+}
+
+function meanOf(values: Float32Array): number {
+  return values.reduce((sum, value) => sum + value, 0) / values.length;
 }
 
 /** Divide; what has nothing to be compared with is infinitely far away. */

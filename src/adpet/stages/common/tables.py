@@ -11,7 +11,7 @@ from adpet.cohort.scans import read_scans, read_typed
 from adpet.cohort.splits import SPLIT_COLUMNS
 from adpet.errors import InputError
 from adpet.imaging.nifti import read_volume
-from adpet.imaging.normative import Image, Norms, fit_norms, smoothed
+from adpet.imaging.normative import Image, Norms, fit_norms, smoothed_in_brain
 from adpet.imaging.registration import Mask
 from adpet.params import Params
 from adpet.storage import atomic_write
@@ -63,9 +63,7 @@ def read_ages() -> "pd.Series[float]":
 def read_uptake(scan: str, brain: Mask, params: Params) -> Image:
     """Read smoothed SUVR in the brain, (v,); NaN if hidden."""
     width = {"fwhm_mm": params.explain.smooth_mm, "grid_mm": params.normalize.grid_mm}
-    suvr = read_volume(paths.VOLUMES / f"{scan}.nii").data
-    shown = brain & (suvr != 0)
-    return np.where(shown, smoothed(suvr, **width, inside=shown), np.float32(np.nan))[brain]
+    return smoothed_in_brain(read_volume(paths.VOLUMES / f"{scan}.nii").data, brain, **width)[brain]
 
 
 def read_norms(healthy: Sequence[str], brain: Mask, params: Params) -> Norms:

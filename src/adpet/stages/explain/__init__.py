@@ -207,8 +207,12 @@ def _write_groups(
 
 
 def _mean_uptake(scans: list[str]) -> Map:
-    total = sum(read_volume(paths.VOLUMES / f"{scan}.nii").data.astype(np.float64) for scan in scans)
-    return np.asarray(total / len(scans), dtype=np.float32)
+    """Return mean SUVR over the scans that show a voxel."""
+    total, shown = np.zeros(()), np.zeros(())
+    for scan in scans:
+        data = read_volume(paths.VOLUMES / f"{scan}.nii").data
+        total, shown = total + data, shown + (data != 0)
+    return np.asarray(total / np.maximum(shown, 1), dtype=np.float32)
 
 
 def _facts(groups: Groups, regions: pd.DataFrame) -> dict[str, Any]:
