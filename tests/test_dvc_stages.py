@@ -34,7 +34,7 @@ LOGGED = {"tune": {"explain.hide_below"}}
 
 # What methods of `Params` read; those with nothing hand it on, to MLflow and to the lineage.
 METHODS = {
-    **{name: {"train.learning_rate", "augment", "tune.space"} for name in ("tuned", "searched")},
+    **{name: {"train.learning_rate", "augment", "tune.space", "tune.trials"} for name in ("tuned", "searched")},
     "objective": {"train.monitor"},
     "flat": set(), "model_dump": set(), "model_copy": set(), "with_values": set(),
 }  # fmt: skip
@@ -191,7 +191,11 @@ def test_these_checks_find_a_parameter_that_is_not_declared(stages, project_root
     assert missing in undeclared_parameters(stage, declared, project_root)
 
 
-def test_tune_does_not_follow_from_the_length_of_the_final_training(stages):
+def test_folds_of_all_subjects_follow_from_the_searched_values_not_from_the_space(stages):
+    assert not [key for key in stages["cross_validate"]["params"] if key.startswith("tune")]
+
+
+def test_tune_does_not_follow_from_how_long_the_folds_networks_are_trained(stages):
     assert not {"train", "train.epochs"} & set(stages["tune"]["params"])
 
 

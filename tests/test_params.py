@@ -149,9 +149,14 @@ class TestRefusals:
             ("tune.space", {"zoom": {"high": 0.1}, "augment.zoom": {"high": 0.1}}, "augment.zoom: required once"),
             ("tune.space.zoom", {"hihg": 0.1}, "zoom.hihg: unknown key; allowed here: low, high, log, first; did you mean high?"),
             ("tune.space.zoom", 0.1, "required {low: , high: } or {choices: []}; received 0.1"),
+            ("tune.space", {1: {"low": 0, "high": 1}}, "1: unknown key; of train, augment and model"),
             ("train.batch_size", "tuned", "required a valid integer; received 'tuned'"),
             ("tune.storage", "optuna.db", "required the address of a database without a password"),
             ("tune.storage", "postgresql://me:secret@host/optuna", "received 'postgresql://...@host/optuna'"),
+            ("tune.storage", "postgresql://me:sec/ret@host/optuna", "received 'postgresql://...@host/optuna'"),
+            ("tune.storage", "postgresql://me@host/optuna?password=s@e", "received 'postgresql://...@host/optuna?...'"),
+            ("tune.storage", "mysql+pymysql://host/optuna?user=me&passwd=s", "received 'mysql+pymysql://host/optuna?user=me&...'"),
+            ("simulation.cn_subjects", 5_001, "required less than or equal to 5000; received 5001"),
         ],
     )  # fmt: skip
     def test_value_is_refused_with_its_key_and_what_is_allowed(self, key, value, message):
@@ -172,6 +177,12 @@ class TestRefusals:
     def test_imagenet_weights_exist_for_some_widths_only(self):
         message = refusal("model", {"weights": "imagenet", "alpha": 1.1})
         assert "model.alpha: required one of 0.35, 0.5" in message
+        searched = {"model": {"weights": "imagenet", "alpha": 1.0}}
+        assert "received 0.66" in refusal("tune.space", {"alpha": {"low": 0.5, "high": 1.0}}, searched)
+
+    def test_message_names_where_a_value_was_read(self):
+        with pytest.raises(ParameterError, match=r"^trial 3: train.mix: required less"):
+            Params().with_values({"train.mix": 2.0}, source="trial 3")
 
 
 def test_adni_levels_are_those_of_the_reader():

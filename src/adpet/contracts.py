@@ -178,7 +178,8 @@ class FoldRun(Contract):
 class TrainingRun(Contract):
     """``results/train/run.json``; subjects are hashed.
 
-    ``folds`` are the networks whose out-of-fold predictions calibrate the model, ``final`` their metrics.
+    ``folds`` are the networks that the model is the ensemble of, ``final`` their mean metrics. Their
+    out-of-fold predictions calibrate it.
     """
 
     stage: ClassVar[str] = "train"

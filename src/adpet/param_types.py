@@ -52,10 +52,10 @@ def plain_name(name: str) -> str:
 
 def database(address: str) -> str:
     """Refuse what is no database, or holds a password."""
-    if not re.match(r"(?!https?:)[\w+]+://(?![^/@]*:[^/]*@)", address):
+    if not re.match(r"(?!https?:)[\w+]+://(?![^/@]*:[^@]*@)(?!.*[?&]\w*passw(or)?d=)", address):
         raise ValueError(
             "required the address of a database without a password, such as postgresql://user@host/optuna; "
-            f"received {re.sub('//.*@', '//...@', address)!r}"
+            f"received {re.sub('//.*@', '//...@', re.sub('passw(or)?d=.*', '...', address))!r}"
         )
     return address
 

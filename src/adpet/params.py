@@ -6,7 +6,7 @@ is a value or the word ``tuned``: ``tuned`` takes the best trial's value, a valu
 
 import difflib
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -114,8 +114,8 @@ class Simulation(Section):
     seed: Seed = 2019
     layout: Literal["bids", "adni"] = "bids"
     messy: bool = False
-    ad_subjects: Annotated[int, Field(ge=2)] = 150
-    cn_subjects: Annotated[int, Field(ge=2)] = 150
+    ad_subjects: Annotated[int, Field(ge=2, le=5_000)] = 150
+    cn_subjects: Annotated[int, Field(ge=2, le=5_000)] = 150
     followup_fraction: Fraction = 0.2
     max_visits: Annotated[int, Field(ge=1, le=5)] = 2
     scanners: dict[str, Fraction] = Field(
@@ -316,6 +316,15 @@ class SearchSpace(Section):
         return found
 
 
+def _examples(space: Range | Choice, *, is_whole: bool) -> Sequence[Any]:
+    """Return all choices, or a range's ends and a third."""
+    if isinstance(space, Choice):
+        return space.choices
+    # A third: of ImageNet's widths, the one in the middle of two others is published too.
+    between = (2 * space.low + space.high) // 3 if is_whole else (2 * space.low + space.high) / 3
+    return space.low, space.high, between
+
+
 def _space_by_key(space: Any) -> dict[str, Any]:
     """Return a search space by key, also one in sections."""
     if not isinstance(space, Mapping | SearchSpace):
@@ -323,7 +332,7 @@ def _space_by_key(space: Any) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in dict(space).items():
         is_section = key in SEARCHED and isinstance(value, Mapping)
-        found |= {f"{key}.{name}": below for name, below in value.items()} if is_section else {key: value}
+        found |= {f"{key}.{name}": v for name, v in value.items()} if is_section else {str(key): value}
     return found
 
 
@@ -445,9 +454,11 @@ class Params(Section):
     def _named_in_the_space(cls, document: Any) -> Any:
         """Let a key say ``tuned`` that `tune.space` names."""
         try:
+            if document["tune"].get("trials") == 0:
+                return document
             named = {key.rpartition(".")[2] for key in _space_by_key(document["tune"]["space"])}
             values = {section: dict(document[section]) for section in SEARCHED if section in document}
-        except (KeyError, TypeError, ValueError):
+        except (AttributeError, KeyError, TypeError, ValueError):
             return document
         for name in named & SECTION_OF.keys() - SearchSpace.model_fields.keys():
             if values.get(SECTION_OF[name], {}).get(name) == TUNED:
@@ -458,7 +469,7 @@ class Params(Section):
     def _searched_values_are_allowed(self) -> Self:
         for name, space in self.tune.space:
             section = getattr(self, SECTION_OF[name])
-            for value in space.choices if isinstance(space, Choice) else (space.low, space.high):
+            for value in _examples(space, is_whole=type(section).model_fields[name].annotation is int):
                 try:
                     type(section).model_validate({**section.model_dump(), name: value})
                 except ValidationError as error:
@@ -487,7 +498,7 @@ class Params(Section):
 
     def tuned(self) -> tuple[str, ...]:
         """Return the searched keys, such as ``train.learning_rate``."""
-        named = self.tune.space.model_extra or {}
+        named = (self.tune.space.model_extra or {}) if self.tune.trials else {}
         return tuple(
             f"{section}.{name}"
             for name, section in SECTION_OF.items()
@@ -513,14 +524,14 @@ class Params(Section):
         """Return the validation measure that trials are compared by."""
         return "val_subject_log_loss" if self.train.monitor == "none" else self.train.monitor
 
-    def with_values(self, values: Mapping[str, Any]) -> "Params":
+    def with_values(self, values: Mapping[str, Any], *, source: str = "the best trial") -> "Params":
         """Return validated parameters with `values` by dotted key."""
         document = self.model_dump()
         for key, value in values.items():
             set_by_key(document, key, value)
             if key.rpartition(".")[2] in (self.tune.space.model_extra or {}):
                 document["tune"]["space"].pop(key.rpartition(".")[2], None)  # it has its value now
-        return validate_params(document, source="the best trial")
+        return validate_params(document, source=source)
 
     def flat(self) -> dict[str, Any]:
         """Return every value by its dotted key."""

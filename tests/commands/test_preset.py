@@ -31,7 +31,8 @@ def test_preset_changes_its_values_alone_and_once(project):
 
 
 @pytest.mark.parametrize("name", [path.stem for path in (PROJECT / "presets").glob("*.yaml")])
-def test_every_preset_of_the_project_is_applied_whole(project, name):
+def test_every_preset_of_the_project_is_applied_whole_after_one_that_searches(project, name):
+    main(name="adni")
     main(name=name)
     written = load_params().flat()
     for key, value in flatten(read_yaml(project / f"presets/{name}.yaml")).items():

@@ -10,6 +10,7 @@ from adpet.cli import main
 from adpet.commands import reproduce
 from adpet.commands.reproduce import place_data
 from adpet.errors import InputError
+from adpet.params import load_params
 from adpet.storage import read_yaml
 from adpet.tracking.lineage import file_digest, git
 
@@ -91,7 +92,8 @@ def test_worktree_gets_the_parameters_of_the_version_and_the_files_they_name(tmp
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(reproduce.lineage, "cache_folder", lambda: tmp_path / "cache")
     monkeypatch.setattr(reproduce, "_run", lambda *_: None)
-    weights, folder = tmp_path / "weights.h5", tmp_path / "worktree"
+    weights, folder = tmp_path / "data/weights/own.h5", tmp_path / "worktree"
+    weights.parent.mkdir(parents=True)
     weights.write_bytes(b"weights")
     folder.mkdir()
     text = (
@@ -99,13 +101,14 @@ def test_worktree_gets_the_parameters_of_the_version_and_the_files_they_name(tmp
     )
     (folder / "params.yaml").write_text(text)
     facts = {
-        "params": {"seed": 2, "model": {"weights": "weights.h5"}},
+        "params": {"seed": 2, "model": {"weights": "data/weights/own.h5"}},
         "weights_digest": file_digest(weights),
     }
     reproduce._settle(folder, facts)
     assert read_yaml(folder / "params.yaml") == {
-        "seed": 2, "model": {"weights": str(weights), "alpha": 1.0}, "tune": {"trials": 3, "space": {}},
+        "seed": 2, "model": {"weights": "data/weights/own.h5", "alpha": 1.0}, "tune": {"trials": 3, "space": {}},
     }  # fmt: skip
+    assert (folder / load_params(folder / "params.yaml").model.weights).read_bytes() == b"weights"
     weights.write_bytes(b"others")
     with pytest.raises(InputError, match=r"model.weights: required the file .* bring it back to"):
         reproduce._settle(folder, facts)

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -48,9 +49,22 @@ def run(storage, *, evaluate=objective, trials=12, **options):
     return search(SPACE, evaluate, trials=trials, storage=storage, **settings)
 
 
+def reported(storage):
+    """Return what each trial reported, by step."""
+    study = optuna.load_study(study_name="bowl", storage=f"sqlite:///{storage}")
+    return [dict(sorted(trial.intermediate_values.items())) for trial in study.trials]
+
+
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
-    return run(tmp_path_factory.mktemp("undisturbed") / "study.db")
+def finished(tmp_path_factory):
+    storage = tmp_path_factory.mktemp("undisturbed") / "study.db"
+    run(storage)
+    return storage
+
+
+@pytest.fixture(scope="module")
+def undisturbed(finished):
+    return run(finished, evaluate=lambda _: 1 / 0)
 
 
 def last_first(run, items):
@@ -65,8 +79,7 @@ class TestSearch:
     def test_best_trial_has_the_smallest_value(self, undisturbed):
         complete = [row for row in undisturbed.trials if row.state == "COMPLETE"]
         best = min(complete, key=lambda row: row.value)
-        assert undisturbed.best == best.params
-        assert (undisturbed.best_number, undisturbed.best_value) == (best.number, best.value)
+        assert (undisturbed.best, undisturbed.best_value) == (best.params, best.value)
 
     def test_best_trial_of_a_maximised_value_is_the_largest(self, tmp_path):
         found = run(tmp_path / "study.db", evaluate=lambda t: t.params["augment.shift"], direction="maximize")
@@ -94,26 +107,58 @@ class TestSearch:
 
 
 class TestPruning:
-    def test_pruned_trial_ends_with_its_last_value(self, undisturbed):
+    def test_pruned_trial_ends_with_its_last_value(self, finished, undisturbed):
         pruned = [row for row in undisturbed.trials if row.state == "PRUNED"]
         assert pruned
         for row in pruned:
-            assert module.WARMUP_STEPS < len(row.reported) < 5
-            assert row.value == row.reported[max(row.reported)]
+            steps = reported(finished)[row.number]
+            assert module.WARMUP_STEPS < len(steps) < 5
+            assert row.value == steps[max(steps)]
 
     def test_trials_are_complete_before_enough_are_known_or_without_a_pruner(self, tmp_path, undisturbed):
         assert {row.state for row in undisturbed.trials[:4]} == {"COMPLETE"}
         rows = run(tmp_path / "study.db", trials=8, pruner="none").trials
-        assert {(row.state, len(row.reported)) for row in rows} == {("COMPLETE", 5)}
+        assert {row.state for row in rows} == {"COMPLETE"}
+        assert {len(steps) for steps in reported(tmp_path / "study.db")} == {5}
 
     def test_halving_stops_the_worse_half_after_1_2_and_4_steps(self, tmp_path):
-        rows = run(tmp_path / "study.db", pruner="halving", trials=16).trials
-        assert {len(row.reported) for row in rows} <= {1, 2, 4, 5}
-        for row in rows:
-            earlier = [one.reported[1] for one in rows[: row.number]]
-            better = sum(value <= row.reported[1] for value in earlier)
+        run(tmp_path / "study.db", pruner="halving", trials=16)
+        trials = reported(tmp_path / "study.db")
+        assert {len(steps) for steps in trials} <= {1, 2, 4, 5}
+        for number, steps in enumerate(trials):
+            earlier = [one[1] for one in trials[:number]]
+            better = sum(value <= steps[1] for value in earlier)
             goes_on = better < max(1, (len(earlier) + 1) // 2)
-            assert (len(row.reported) > 1) == goes_on
+            assert (len(steps) > 1) == goes_on
+
+    def test_trial_that_was_lost_once_it_was_halved_is_judged_alike_again(self, tmp_path):
+        stopped = set()
+
+        def lost(trial):
+            try:
+                return objective(trial)
+            except optuna.TrialPruned as pruned:
+                first = trial.number not in stopped
+                stopped.add(trial.number)
+                raise (KeyboardInterrupt if first else pruned) from None
+
+        whole, parts = tmp_path / "whole.db", tmp_path / "parts.db"
+        undisturbed, found = run(whole, pruner="halving", trials=5), None
+        while found is None:
+            with suppress(KeyboardInterrupt):
+                found = run(parts, evaluate=lost, pruner="halving", trials=5)
+        assert stopped
+        assert (found, reported(parts)) == (undisturbed, reported(whole))
+
+    def test_trial_that_is_queued_again_has_reached_no_step(self):
+        attributes = {f"{module.RUNG}0": 1.0, "fixed_params": FIRST}
+        with module._quiet():
+            study = optuna.create_study()
+            module._queue_again(study, optuna.trial.create_trial(value=1.0, system_attrs=attributes))
+        (again,) = study.trials
+        assert again.state == optuna.trial.TrialState.WAITING
+        assert not [key for key in again.system_attrs if key.startswith("completed_rung")]
+        assert again.system_attrs["fixed_params"] == FIRST
 
 
 class TestRounds:
@@ -128,6 +173,12 @@ class TestRounds:
     def test_trials_of_a_round_differ(self, tmp_path):
         rows = run(tmp_path / "study.db", workers=6, trials=12, startup_trials=1).trials
         assert len({tuple(row.params.values()) for row in rows}) == 12
+
+    def test_worker_of_a_shared_study_has_a_trial_whatever_their_numbers(self, tmp_path):
+        storage, rounds = f"sqlite:///{tmp_path}/study.db", []
+        run(storage, trials=1)
+        run(storage, trials=7, workers=3, side_by_side=lambda run, ids: map(run, rounds.append(ids) or ids))
+        assert [len(ids) for ids in rounds] == [3, 3]
 
     @pytest.mark.slow
     def test_trial_of_a_killed_worker_runs_again_under_its_number(self, tmp_path):
@@ -163,7 +214,17 @@ class TestFailure:
         rows = run(storage, evaluate=broken, trials=4).trials
         assert [row.state for row in rows] == ["COMPLETE", "COMPLETE", "FAIL", "COMPLETE", "COMPLETE"]
         assert rows[2].value is None
-        assert rows[2].reported == {1: 1.0}
+        assert reported(storage)[2] == {1: 1.0}
+
+    def test_trial_that_was_given_up_meanwhile_is_replaced_not_an_error(self, tmp_path):
+        def given_up(trial):
+            if trial.number == 1:
+                trial.study._storage.set_trial_state_values(trial._trial_id, optuna.trial.TrialState.FAIL)
+            trial.report(1.0, 1)
+            return 1.0
+
+        rows = run(tmp_path / "study.db", evaluate=given_up, trials=3).trials
+        assert [row.state for row in rows] == ["COMPLETE", "FAIL", "COMPLETE", "COMPLETE"]
 
     def test_diverged_trial_counts_as_the_worst(self, tmp_path):
         def diverging(trial):
@@ -171,7 +232,7 @@ class TestFailure:
 
         result = run(tmp_path / "study.db", evaluate=diverging, trials=3)
         assert [row.value for row in result.trials] == [1.0, math.inf, 1.0]
-        assert result.best_number == 0
+        assert result.best == result.trials[0].params
 
     def test_search_without_finite_value_is_an_error(self, tmp_path):
         with pytest.raises(InputError, match="finite value; received none of 2; narrow the search space"):
@@ -237,7 +298,7 @@ class TestImportance:
         drawn = [
             {"rate": float(10 ** rng.uniform(-3, -1)), "flip": bool(rng.integers(2))} for _ in range(count)
         ]
-        return [TrialRow(number, state, value(params), params, {}) for number, params in enumerate(drawn)]
+        return [TrialRow(number, state, value(params), params) for number, params in enumerate(drawn)]
 
     def test_deciding_parameter_comes_first(self):
         rows = self.trials(30, lambda params: np.log10(params["rate"]))

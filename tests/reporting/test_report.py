@@ -211,4 +211,8 @@ class TestFolds:
 def test_origin_of_weights_calibration_and_threshold_is_explained(make_documents, written):
     text = written(make_documents())
     assert "osition weights, calibration and threshold" in text
-    assert "5 networks" in text
+    assert "the ensemble of 5 networks" in text
+    assert "epoch 1 was kept (the median)" in text
+    alone = written(make_documents(trained={"folds": []}))
+    assert not [words for words in ("the ensemble of", "median)", "means over networks") if words in alone]
+    assert "epoch 1 was kept" in alone

@@ -11,7 +11,7 @@ from adpet.imaging.nifti import Volume, write_volume
 from adpet.paths import SUBJECTS, VOLUMES
 from adpet.stages import explain, register
 from adpet.stages.common.checks import hashed
-from adpet.stages.common.tables import read_results
+from adpet.stages.common.tables import healthy_scans, read_results
 
 # As BIDS allows: sub-NA, sub-012.
 NAMES = ["NA", "012", "1e5", "nan", "None"]
@@ -36,6 +36,15 @@ def test_mean_uptake_is_of_the_scans_that_show_a_voxel(tmp_path, monkeypatch):
 
 def test_only_an_empty_cell_is_no_value(subjects):
     pd.testing.assert_frame_equal(read_results(SUBJECTS), subjects)
+
+
+def test_healthy_scans_are_the_first_such_of_each_training_subject():
+    rows = [
+        ("s1_a", "s1", "AD", "fold-0"), ("s1_b", "s1", "CN", "fold-0"), ("s1_c", "s1", "CN", "fold-0"),
+        ("s2_a", "s2", "CN", "test"), ("s3_a", "s3", "CN", "train"), ("s3_a", "s3", "CN", "train"),
+    ]  # fmt: skip
+    split = pd.DataFrame(rows, columns=["scan", "subject", "diagnosis", "part"])
+    assert healthy_scans(split) == ["s1_b", "s3_a"]
 
 
 def test_a_table_that_is_not_there_is_told_in_one_line(tmp_path):

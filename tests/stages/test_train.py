@@ -1,4 +1,4 @@
-"""The training: out-of-fold predictions of all training subjects, and one model on all of them."""
+"""The training: out-of-fold predictions of all training subjects, and the ensemble of the folds' networks."""
 
 import pandas as pd
 import pytest

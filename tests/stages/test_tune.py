@@ -1,13 +1,17 @@
 """The search: a study that is extended, any key of the space, folds, and what MLflow and Optuna show."""
 
+from types import SimpleNamespace
+from unittest.mock import MagicMock
+
 import optuna
 import pandas as pd
 import pytest
 from workspace import SMALL, runs_of
 
+from adpet.learning.training import History
+from adpet.params import Params
 from adpet.paths import STUDIES
-
-pytestmark = pytest.mark.slow
+from adpet.stages import tune
 
 TRIALS = "results/tune/trials.csv"
 
@@ -19,6 +23,48 @@ def studies(workspace):
     return [optuna.load_study(study_name=name, storage=storage) for name in names]
 
 
+def test_trial_once_pruned_stays_so_when_a_resumed_training_reports_all_its_epochs(monkeypatch):
+    judgements, noted = iter([True, False]), {}
+    trial = SimpleNamespace(
+        number=0, params={}, report=lambda *_: None, should_prune=lambda: next(judgements),
+        set_user_attr=noted.__setitem__,
+    )  # fmt: skip
+    rows = [{"val_subject_log_loss": loss} for loss in (3.0, 2.0, 1.0)]
+
+    def resumed(*_, on_epoch, **__):
+        for epoch, row in enumerate(rows):
+            on_epoch(epoch, row)
+        return None, History(tuple(rows), 2, {})
+
+    for name in ("set_determinism", "training_and_validation", "may_log_images"):
+        monkeypatch.setattr(tune, name, MagicMock(return_value=()))
+    monkeypatch.setattr(tune, "fit", resumed)
+    with pytest.raises(optuna.TrialPruned):
+        tune._evaluate(trial, params=Params(), split=None, work=MagicMock())
+    assert noted["history"] == list(enumerate(rows))
+
+
+def test_bar_has_counted_each_trial_that_has_ended(monkeypatch):
+    names = (
+        "set_determinism", "read_split", "read_json", "stage_lineage", "start_tracking", "work_dir", "open_run",
+        "log_data", "_log_trial", "_write", "parameter_importance", "save_figure", "tqdm",
+    )  # fmt: skip
+    for name in names:
+        monkeypatch.setattr(tune, name, MagicMock())
+    counted, bar = [], tune.tqdm.return_value.__enter__.return_value
+
+    def search(*_, on_trial):
+        for trial in range(3):
+            on_trial(trial)
+            counted.append(bar.update.call_count)
+        return MagicMock()
+
+    monkeypatch.setattr(tune, "_search", search)
+    tune.run(Params())
+    assert counted == [1, 2, 3]
+
+
+@pytest.mark.slow
 def test_larger_number_of_trials_extends_the_finished_study(copied):
     before, best = pd.read_csv(copied.root / TRIALS), copied.read_json("results/tune/best.json")
     started = [trial.datetime_start for trial in studies(copied)[0].trials]
@@ -40,6 +86,7 @@ def test_larger_number_of_trials_extends_the_finished_study(copied):
     assert len(pd.read_csv(copied.root / TRIALS)) == len(before)
 
 
+@pytest.mark.slow
 def test_keys_that_the_space_names_are_searched_on_folds_and_trained_with(copied):
     copied.set_params({
         "tune.space.train.batch_size": {"choices": [8, 16]},

@@ -17,7 +17,7 @@ from ruamel.yaml import YAML
 from adpet.errors import AdpetError, InputError
 from adpet.learning.checkpoint import load_model as load_keras
 from adpet.learning.checkpoint import weights_difference
-from adpet.params import load_params, set_by_key
+from adpet.params import load_params
 from adpet.paths import MODEL
 from adpet.storage import read_yaml, temporary_files
 from adpet.tracking import lineage
@@ -121,7 +121,9 @@ def _settle(folder: Path, facts: Mapping[str, Any]) -> None:
                 f"{key}: required the file with digest {facts[fact][:16]}; received another, or none; "
                 f"bring it back to {file}"
             )
-        set_by_key(document, key, str(file))
+        target = folder / document[section][name]
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, target)
     yaml.dump(document, path)
     _run(folder, {}, *_dvc("cache", "dir", "--local", str(lineage.cache_folder())))
 

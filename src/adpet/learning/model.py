@@ -91,11 +91,7 @@ def ensemble(models: Sequence[keras.Model]) -> keras.Model:
     activation map is the mean of theirs, exactly.
     """
     slices = keras.Input(models[0].input_shape[1:], dtype="uint8", name=INPUT_NAME)
-    scaled = (
-        models[0]
-        .get_layer(SCALE_NAME)
-        .__class__.from_config(models[0].get_layer(SCALE_NAME).get_config())(slices)
-    )
+    scaled = _scaled(slices)
     members = [
         keras.Model(
             model.get_layer(SCALE_NAME).output,
@@ -171,8 +167,12 @@ def reestimate_batch_norm(model: keras.Model, batches: Iterable[npt.NDArray[np.u
         layer.moving_variance.assign((variance + square - mean**2).astype(np.float32))
 
 
+def _scaled(slices: Any) -> Any:
+    return keras.layers.Rescaling(1 / 127.5, offset=-1.0, name=SCALE_NAME)(slices)
+
+
 def _features(slices: Any, channels: int, alpha: float, feature_layer: str, weights: str) -> Any:
-    scaled = keras.layers.Rescaling(1 / 127.5, offset=-1.0, name=SCALE_NAME)(slices)
+    scaled = _scaled(slices)
     if channels == RGB:
         scaled = keras.layers.Concatenate(name="grey_to_rgb")([scaled] * RGB)
     if weights not in ("none", "imagenet"):

@@ -32,6 +32,9 @@ WARMUP_STEPS = 1
 # Halving compares trials after 1, 2, 4, ... steps; the better half goes on.
 REDUCTION = 2
 
+# Optuna's name for a step of halving that a trial has reached; its number follows.
+RUNG = "completed_rung_"
+
 # Importance from fewer trials than these would be noise.
 FEWEST = 4
 
@@ -65,7 +68,6 @@ class TrialRow:
     state: Literal["COMPLETE", "PRUNED", "FAIL"]
     value: float | None
     params: Values
-    reported: dict[int, float]
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,6 @@ class SearchResult:
     """All trials, and the best one."""
 
     best: Values
-    best_number: int
     best_value: float
     trials: list[TrialRow]
 
@@ -190,14 +191,19 @@ def _next_round(
     wanted = trials - len(running) - sum(trial.state in COUNTED for trial in known)
     queued = sum(trial.state == TrialState.WAITING for trial in known)
     number = len(known) - queued
-    while wanted > 0 and (not ids or number % workers):
+    while wanted > 0 and (len(ids) < workers if is_shared else not ids or number % workers):
         if queued:
             queued -= 1
         else:
-            study.enqueue_trial(suggest(study, number, number - number % workers))
+            study.enqueue_trial(suggest(study, number, _round_start(number, workers)))
         ids.append(study.ask(dict(space))._trial_id)  # noqa: SLF001 (it has no other name for another process)
         wanted, number = wanted - 1, number + 1
     return ids
+
+
+def _round_start(number: int, workers: int) -> int:
+    """Return the first trial of a trial's round."""
+    return number - number % workers
 
 
 def _running(study: optuna.Study) -> list[int]:
@@ -261,7 +267,7 @@ def _run(
     with _quiet(), _opened(storage) as database:
         study = _EarlierRounds(name, database, optuna.samplers.RandomSampler(), pruner)
         trial = optuna.Trial(study, identifier)
-        study.before = trial.number - trial.number % workers
+        study.before = _round_start(trial.number, workers)
         # A trial that was given up for lost has been queued again: its end is not counted twice.
         end = partial(study.tell, trial, skip_if_finished=True)
         try:
@@ -269,6 +275,8 @@ def _run(
                 value = float(evaluate(trial))
         except optuna.TrialPruned:
             end(state=TrialState.PRUNED)
+        except optuna.exceptions.UpdateFinishedTrialError:
+            return  # given up for lost, and queued again
         except Exception:
             end(state=TrialState.FAIL)
             raise
@@ -286,9 +294,20 @@ class _EarlierRounds(optuna.Study):  # type: ignore[misc]
         return [trial for trial in super().get_trials(*arguments, **options) if trial.number < self.before]
 
 
+class _Halving(optuna.pruners.SuccessiveHalvingPruner):  # type: ignore[misc]
+    """Halving that judges a lost trial's last step again."""
+
+    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        # A trial that was lost once it was judged has the rung of its last step.
+        before = sorted(trial.intermediate_values)[-2:-1] or [0]
+        later = [f"{RUNG}{rung}" for rung in range(64) if REDUCTION**rung > before[0]]
+        trial.system_attrs = {key: value for key, value in trial.system_attrs.items() if key not in later}
+        return bool(super().prune(study, trial))
+
+
 def _pruner(name: Pruner, startup_trials: int) -> optuna.pruners.BasePruner:
     if name == "halving":
-        return optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=REDUCTION)
+        return _Halving(min_resource=1, reduction_factor=REDUCTION)
     if name == "median":
         return optuna.pruners.MedianPruner(n_startup_trials=startup_trials, n_warmup_steps=WARMUP_STEPS + 1)
     return optuna.pruners.NopPruner()
@@ -299,13 +318,10 @@ def _result(study: optuna.Study, trials: int) -> SearchResult:
     ended = study.get_trials(deepcopy=False, states=(*COUNTED, TrialState.FAIL))
     last = [trial.number for trial in ended if trial.state in COUNTED][trials - 1]
     rows = [
-        TrialRow(
-            trial.number, trial.state.name, trial.value, dict(trial.params),
-            dict(sorted(trial.intermediate_values.items())),
-        )
+        TrialRow(trial.number, trial.state.name, trial.value, dict(trial.params))
         for trial in ended
         if trial.number <= last
-    ]  # fmt: skip
+    ]
     sign = 1.0 if study.direction == optuna.study.StudyDirection.MINIMIZE else -1.0
     finite = [
         (sign * row.value, row.number, row)
@@ -317,8 +333,15 @@ def _result(study: optuna.Study, trials: int) -> SearchResult:
             f"study {study.study_name}: required one trial or more with a finite value; received none of "
             f"{len(rows)}; narrow the search space, its learning rate first, and search again"
         )
-    value, number, row = min(finite, key=lambda found: found[:2])
-    return SearchResult(row.params, number, value * sign, rows)
+    value, _, row = min(finite, key=lambda found: found[:2])
+    return SearchResult(row.params, value * sign, rows)
+
+
+def _queue_again(study: optuna.Study, lost: FrozenTrial) -> None:
+    """Queue a lost trial again, as one with no step."""
+    kept = {key: value for key, value in lost.system_attrs.items() if not key.startswith(RUNG)}
+    lost.system_attrs = kept
+    RetryHeartbeatStaleTrialCallback(max_retry=RETRIES)(study, lost)
 
 
 @contextmanager
@@ -326,8 +349,7 @@ def _opened(storage: Path | str, *, create: bool = False) -> Iterator[RDBStorage
     """Open a file, or a shared database with heartbeats."""
     options: dict[str, Any] = {}
     if isinstance(storage, str):
-        retry = RetryHeartbeatStaleTrialCallback(max_retry=RETRIES)
-        options = {"heartbeat_interval": HEARTBEAT_S, "heartbeat_stale_trial_callback": retry}
+        options = {"heartbeat_interval": HEARTBEAT_S, "heartbeat_stale_trial_callback": _queue_again}
     elif create and not storage.exists():
         # Aside: a file that a kill left half made would be refused.
         with atomic_write(storage) as aside, _opened(aside):

@@ -109,19 +109,21 @@ def _how_trained(folds: int, epochs: int, best: int) -> str:
 
 def training(documents: Documents) -> list[Block]:
     """Return the section on search and training."""
-    final = documents.trained["final"]
+    final, folds = documents.trained["final"], len(documents.trained["folds"])
     history, best = documents.history, documents.trained["best_epoch"]
     blocks: list[Block] = [
         *_search(documents.search),
         Heading("Training"),
         Text(
-            _how_trained(len(documents.trained["folds"]), len(history), best)
+            _how_trained(folds, len(history), best)
             + ", ".join(f"{humanize(name).lower()} {number(value)}" for name, value in final.items())
             + "."
         ),
         Chart(
             data_uri(training_figures.learning_curves_figure(history, best_epoch=best)),
-            f"Training and validation measures over {plural(len(history), 'epoch')}; epoch {best} was kept.",
+            f"Training and validation measures over {plural(len(history), 'epoch')}"
+            + (", means over networks" if folds else "")
+            + f"; epoch {best} was kept{' (the median)' if folds else ''}.",
             "Learning curves.",
             wide=True,
         ),

@@ -143,7 +143,11 @@ def _missing(ingest: Mapping[str, Any]) -> str:
 
 def _training(documents: Documents) -> str:
     params, search = documents.lineage["params"]["train"], documents.search
-    networks = plural(len(documents.trained["folds"]), "network")
+    folds = len(documents.trained["folds"])
+    ensemble = (
+        f" (the median). The model is the ensemble of {plural(folds, 'network')}; position weights, "
+        "calibration and threshold are from their out-of-fold predictions."
+    )
     searched = (
         f"{plural(len(search.trials), 'trial')} of a TPE search on validation folds of the training "
         f"subjects, by {humanize(search.monitor).lower()}"
@@ -152,8 +156,8 @@ def _training(documents: Documents) -> str:
     )
     return (
         f"Tuning: {searched}. Training: {params['optimizer']}, {params['epochs']} epochs, batches of "
-        f"{params['batch_size']}; epoch {documents.trained['best_epoch']} was kept. Position "
-        f"weights, calibration and threshold: out-of-fold predictions of {networks}."
+        f"{params['batch_size']}; epoch {documents.trained['best_epoch']} was kept"
+        f"{ensemble if folds else '.'}"
     )
 
 

@@ -31,7 +31,7 @@ def learning_curves_figure(history: pd.DataFrame | list[dict[str, Any]], *, best
     history : DataFrame or list of dict
         One row an epoch; `val_loss` is the validation's `loss`.
     best_epoch : int
-        The epoch that was kept.
+        The epoch that was kept; of several networks, the median.
     """
     table = pd.DataFrame(history)
     curves = [name for name in table.columns if name not in NOT_CURVES and table[name].dtype.kind in "fiu"]

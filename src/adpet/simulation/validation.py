@@ -30,9 +30,9 @@ ASYMMETRY = (0.02, 0.04)
 # SD of the regions among controls, by the source of `NORMATIVE`, and the limits of the median ratio to it.
 NORMATIVE_SD = dict(
     zip(
-        NORMATIVE,
+        (name for name in NORMATIVE if name != "pons"),
         (.17, .14 , .13, .14, .14, .13, .13, .14, .13, .11, .12, .11, .10, .11, .09, .08, .08, .13, .13, .07),
-        strict=False,
+        strict=True,
     )
 )  # fmt: skip
 SD_RATIO = (0.75, 1.25)

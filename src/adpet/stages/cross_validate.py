@@ -101,7 +101,7 @@ def _pool(params: Params, split: pd.DataFrame) -> dict[str, Any]:
     ]
     subjects = pd.concat(scored).sort_values("subject", ignore_index=True)
     # Without a search, no subject was seen by one.
-    searched = set(split.loc[split["part"] != "test", "subject"]) if params.tuned() else set()
+    searched = set(split.loc[split["part"] != "test", "subject"]) if read_json(paths.BEST_TRIAL) else set()
     subjects["searched"] = subjects["subject"].isin(searched)
     summary = pooled_summary(subjects, seed=params.seed, resamples=params.evaluate.resamples)
     _write_pooled(subjects[list(COLUMNS)], summary)

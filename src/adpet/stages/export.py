@@ -56,6 +56,7 @@ from adpet.stages.common.fitting import slice_refs
 from adpet.stages.common.tables import (
     MATRIX_COLUMNS,
     VALIDATION_COLUMNS,
+    healthy_scans,
     read_ages,
     read_alignment,
     read_norms,
@@ -113,17 +114,21 @@ def _measured(
 
 
 def _cohort(
-    split: pd.DataFrame, standard: Standard, atlas: Atlas, tissue: Tissue, *, min_similarity: float
+    split: pd.DataFrame,
+    healthy: list[str],
+    standard: Standard,
+    atlas: Atlas,
+    tissue: Tissue,
+    *,
+    min_similarity: float,
 ) -> dict[str, Any]:
     """Describe the training scans: regional uptake, profile, quality limits."""
     training = split.loc[split["part"] != "test", ["scan", "subject", "diagnosis"]].drop_duplicates("scan")
     scans = training.merge(read_scans(paths.SCANS)[["scan", "path"]], on="scan")
     scans = scans.merge(read_alignment(), on="scan")
     uptake, measured = _measured(scans, standard, atlas, tissue)
-    # One scan each.
-    normal = ((scans["diagnosis"] == "CN") & ~scans.duplicated("subject")).to_numpy()
-    names = scans.loc[normal, "scan"].tolist()
-    norms = fit_norms(uptake[normal], read_ages()[names].to_numpy(np.float64))
+    normal = scans["scan"].isin(healthy).to_numpy()
+    norms = fit_norms(uptake[normal], read_ages()[scans.loc[normal, "scan"]].to_numpy(np.float64))
     facts = zip(norms.mean, norms.slope, np.maximum(norms.sd, SMALLEST_SD), strict=True)
     return {
         "regions": [
@@ -131,7 +136,6 @@ def _cohort(
             | {key: round(float(value), 6) for key, value in zip(REGION_NORMS, values, strict=True)}
             for (label, name), values in zip(atlas.names.items(), facts, strict=True)
         ],
-        "norms": {"scans": names},
         "profile": profile_of(uptake),
         "quality": limits_of(measured, min_similarity=min_similarity),
     }
@@ -152,8 +156,9 @@ def run(params: Params) -> None:
     standard = load_standard(**params.normalize.model_dump(exclude={"min_similarity"}))
     atlas = load_atlas(params.explain.atlas, params.normalize.grid_mm)
     tissue = tissue_labels(params.normalize.grid_mm)
-    cohort = _cohort(split, standard, atlas, tissue, min_similarity=params.normalize.min_similarity)
-    norms = read_norms(cohort["norms"]["scans"], standard.brain, params)
+    healthy, min_similarity = healthy_scans(split), params.normalize.min_similarity
+    cohort = _cohort(split, healthy, standard, atlas, tissue, min_similarity=min_similarity)
+    norms = read_norms(healthy, standard.brain, params)
     with atomic_write(paths.EXPORT) as folder:
         folder.mkdir()
         _write_volumes(folder, standard, atlas, tissue)
@@ -162,7 +167,7 @@ def run(params: Params) -> None:
         document = _document(params, standard) | cohort
         document["network"]["map_size"] = map_size
         document["norms"] = {
-            "scans": len(cohort["norms"]["scans"]),
+            "scans": len(healthy),
             "ages": norms.ages and [round(age, 3) for age in norms.ages],
             "smoothing_mm": params.explain.smooth_mm,
         }

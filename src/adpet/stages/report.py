@@ -98,7 +98,6 @@ def _search(params: Params) -> Search | None:
             state=row["state"],
             value=None if np.isnan(row["value"]) else float(row["value"]),
             params={name.removeprefix(PARAMETER_PREFIX): row[name] for name in columns},
-            reported={},
         )
         for row in trials.to_dict("records")
     ]

@@ -116,7 +116,7 @@ def _final(
             epochs=params.train.epochs,
             checkpoint=work / "final.npz",
             label="train",
-            on_epoch=tracked.log_metrics,
+            on_epoch=lambda epoch, row: tracked.log_metrics(row, epoch),
         )
     rows = tuple(_mean([fold["rows"][epoch] for fold in folds]) for epoch in range(params.train.epochs))
     for epoch, row in enumerate(rows):

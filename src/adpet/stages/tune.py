@@ -9,6 +9,7 @@ import numpy as np
 import optuna
 import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
+from tqdm import tqdm
 
 from adpet import paths
 from adpet.cohort.splits import read_split
@@ -17,7 +18,7 @@ from adpet.learning.data import SliceRef
 from adpet.learning.saliency import class_activation_maps
 from adpet.learning.search import SearchResult, TrialRow, logarithmic, parameter_importance, search
 from adpet.learning.training import RISING, set_determinism
-from adpet.parallel import map_in_processes, progress
+from adpet.parallel import map_in_processes
 from adpet.params import Params
 from adpet.reporting.brain_figures import cam_montage
 from adpet.reporting.style import save_figure
@@ -33,7 +34,7 @@ from adpet.tracking.store import LEAKY
 from adpet.tracking.sync import start_tracking
 from adpet.tracking.ui_notes import run_name
 
-# Everything that a trial's value follows from; how long the final training is does not matter to it.
+# Everything that a trial's value follows from: not how long the folds' networks are trained.
 SETTINGS: dict[str, Any] = {
     "compute": {"threads"},
     **dict.fromkeys(
@@ -55,7 +56,6 @@ def run(params: Params) -> None:
     settings = params.model_dump(include=SETTINGS, exclude={"train": {"epochs"}, "tune": free}, mode="json")
     facts = stage_lineage("tune", params, settings, split_hash=split_summary["hash"])
     start_tracking(Path.cwd(), experiment=params.tracking.experiment)
-    bar = progress(range(params.tune.trials), label="trials", unit="trial", total=params.tune.trials)
     with (
         work_dir("tune", facts) as work,
         open_run(
@@ -65,14 +65,15 @@ def run(params: Params) -> None:
             tags={**leaky, "adpet.data": facts["data"]},
             params=params.flat(),
         ) as parent,
+        tqdm(total=params.tune.trials, desc="trials", unit="trial", disable=None, dynamic_ncols=True) as bar,
     ):
         log_data(parent, facts, split)
 
         def log(trial: FrozenTrial) -> None:
             _log_trial(trial, params.objective(), parent, facts["id"], leaky)
-            next(bar, None)
+            bar.update()
 
-        result = join_search(params, split, work, on_trial=log)
+        result = _search(params, split, work, on_trial=log)
         _write(result.trials, result.best, params)
         parent.log_metrics({f"best.{params.objective()}": result.best_value, "trials": len(result.trials)})
         importance = parameter_importance(result.trials, search_space(params), seed=params.seed)
@@ -83,7 +84,7 @@ def run(params: Params) -> None:
             parent.log_artifact(path, "search")
 
 
-def join_search(
+def _search(
     params: Params, split: pd.DataFrame, work: Path, *, on_trial: Callable[[FrozenTrial], None]
 ) -> SearchResult:
     """Run trials until the study has enough of them.
@@ -120,7 +121,7 @@ def _evaluate(trial: optuna.Trial, *, params: Params, split: pd.DataFrame, work:
     Steps are epochs: a report after each one of the first fold, then the mean over folds after each fold.
     """
     set_determinism(params.seed, params.compute.threads)
-    params = params.with_values(trial.params)
+    params = params.with_values(trial.params, source=f"trial {trial.number}")
     epochs, folds = params.tune.epochs, params.tune.folds
     best = max if params.objective() in RISING else min
     history: list[tuple[int, dict[str, float]]] = []
@@ -132,10 +133,10 @@ def _evaluate(trial: optuna.Trial, *, params: Params, split: pd.DataFrame, work:
     def fit_fold(fold: int) -> tuple[float, bool]:
         stopped = False
 
-        def on_epoch(row: dict[str, float], epoch: int) -> bool:
+        def on_epoch(epoch: int, row: dict[str, float]) -> bool:
             nonlocal stopped
             history.append((fold * epochs + epoch, row))
-            stopped = fold == 0 and is_pruned(epoch + 1, row[params.objective()])
+            stopped = stopped or (fold == 0 and is_pruned(epoch + 1, row[params.objective()]))
             return stopped
 
         slices = training_and_validation(split, params, fold=fold)

@@ -1,6 +1,6 @@
 """Training that stages share: slices, settings, fits, folds."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import nullcontext
 from functools import partial
 from math import isnan
@@ -15,7 +15,7 @@ from adpet.learning.checkpoint import save_model
 from adpet.learning.data import Augmentation, SliceRef
 from adpet.learning.model import build_model
 from adpet.learning.training import History, Optimisation, predict, set_determinism, train
-from adpet.parallel import epochs_shown, map_in_processes, progress
+from adpet.parallel import OnEpoch, epochs_shown, map_in_processes, progress
 from adpet.params import SEARCHED, Choice, Params, Range
 from adpet.paths import SLICES
 from adpet.stages.common.checks import hashed, refuse_shared
@@ -86,20 +86,16 @@ def fit(
     epochs: int,
     checkpoint: Path | None = None,
     label: str | None = None,
-    on_epoch: Callable[[dict[str, float], int], bool | None] = lambda *_: None,
+    on_epoch: OnEpoch = lambda *_: None,
     finish: bool = True,
 ) -> tuple["keras.Model", History]:
     """Train a new network, or continue from `checkpoint`.
 
-    It ends where `on_epoch`, called with each epoch's row and number, returns True. Without a `label` there
+    It ends where `on_epoch`, called with each epoch's number and row, returns True. Without a `label` there
     is no progress bar; without `finish` only the epochs' rows are made.
     """
     model = network(params)
-
-    def stops(epoch: int, row: dict[str, float]) -> bool:
-        return bool(on_epoch(row, epoch))
-
-    bar = epochs_shown(epochs, label=label, on_epoch=stops) if label else nullcontext(stops)
+    bar = epochs_shown(epochs, label=label, on_epoch=on_epoch) if label else nullcontext(on_epoch)
     with bar as shown:
         history = train(
             model,

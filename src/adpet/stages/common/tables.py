@@ -60,6 +60,12 @@ def read_ages() -> "pd.Series[float]":
     return read_scans(paths.SCANS).set_index("scan")["age"]
 
 
+def healthy_scans(split: pd.DataFrame) -> list[str]:
+    """Return the first CN scan of each training subject."""
+    healthy = split[(split["part"] != "test") & (split["diagnosis"] == "CN")]
+    return healthy.drop_duplicates("subject")["scan"].tolist()
+
+
 def read_uptake(scan: str, brain: Mask, params: Params) -> Image:
     """Read smoothed SUVR in the brain, (v,); NaN if hidden."""
     width = {"fwhm_mm": params.explain.smooth_mm, "grid_mm": params.normalize.grid_mm}

@@ -32,7 +32,7 @@ from adpet.params import Params, flatten
 from adpet.reporting.brain_figures import REFERENCED_UNIT, cam_montage, group_map_figure, sanity_figure
 from adpet.reporting.style import save_figure
 from adpet.stages.common.checks import may_log_images, reads_simulated
-from adpet.stages.common.tables import read_results, write_table
+from adpet.stages.common.tables import healthy_scans, read_results, write_table
 from adpet.stages.common.tracking import log_to_training
 from adpet.stages.explain.controls import (
     cascade_table,
@@ -57,14 +57,14 @@ def run(params: Params) -> None:
     """Write volumes, montages, tables and ``cam.json``; log to MLflow."""
     # The search may have chosen the network's shape.
     trained = read_contract(paths.RUN, TrainingRun).lineage.params
-    params = params.with_values(flatten({"model": trained["model"]}))
+    params = params.with_values(flatten({"model": trained["model"]}), source=str(paths.RUN))
     set_determinism(params.seed, params.compute.threads)
     model, space = load_model(paths.MODEL), space_of(params)
     split = read_split(paths.SPLIT).drop_duplicates("scan", keep="first")
     scans = _with_answers(split[split["part"] == "test"])
     healthy = split[(split["part"] != "test") & (split["diagnosis"] == "CN")]
     explainer = Explainer(model, healthy["scan"].tolist(), space, params)
-    low = z_maps(scans["scan"].tolist(), healthy.drop_duplicates("subject")["scan"].tolist(), space, params)
+    low = z_maps(scans["scan"].tolist(), healthy_scans(split), space, params)
     volumes, integrated = _write_scans(explainer, scans, low, space, params)
     groups, brain = _groups(scans), space.planes_of_brain()
     of_group = {name: [integrated[scan] for scan in groups[name]] for name in ("ad", "cn")}
@@ -139,7 +139,7 @@ def _write_scans(
             maps, logits = explainer.exact(slices)
             made["exact"][scan] = space.volume_of(maps)
             integrated[scan] = explainer.integrated(slices)
-            made["referenced"][scan] = explainer.referenced(slices, integrated[scan])
+            made["referenced"][scan] = explainer.referenced(maps, integrated[scan])
             for kind, (suffix, _) in KINDS.items():
                 _write_map(folder / f"{scan}_{suffix}.nii.gz", made[kind][scan], space)
             if scan in drawn:

@@ -181,9 +181,10 @@ def truth_scores(
         slices, facts = slices_of(scan), {"scan": scan, "subject": subjects[scan]}
         rows += score_rows({"centre": centre}, masks[scan], inside, **facts)
         for number, blank in enumerate(untrained, start=1):
+            exact = blank.exact(slices)[0]
             maps = {
-                "untrained exact": space.volume_of(blank.exact(slices)[0]),
-                "untrained referenced": blank.referenced(slices),
+                "untrained exact": space.volume_of(exact),
+                "untrained referenced": blank.referenced(exact, blank.integrated(slices)),
             }
             rows += score_rows(maps, masks[scan], inside, **facts, network=number)
     table = pd.concat([score_table(found, truths, subjects), pd.DataFrame(rows)], ignore_index=True)

@@ -102,7 +102,8 @@ class Explainer:
         total = sum(slices_of(scan).astype(np.float64) for scan in healthy)
         self.healthy: npt.NDArray[np.uint8] = np.round(total / len(healthy)).astype(np.uint8)
         shown = progress(healthy, label="reference", unit="scan", total=len(healthy))
-        maps = np.stack([self._both_depths(slices_of(scan)) for scan in shown])
+        slices = map(slices_of, shown)
+        maps = np.stack([self._both_depths(self.exact(one)[0], self.integrated(one)) for one in slices])
         self.references: dict[str, Reference] = {
             depth: healthy_reference(maps[:, number]) for number, depth in enumerate(DEPTHS)
         }
@@ -116,15 +117,14 @@ class Explainer:
         """Return integrated gradients from the mean healthy slices."""
         return integrated_maps(self.model, slices, self.healthy, steps=self._params.explain.path_steps)
 
-    def referenced(self, slices: npt.NDArray[np.uint8], integrated: Map | None = None) -> Map:
+    def referenced(self, exact: Map, integrated: Map) -> Map:
         """Return the z-scored attribution volume, above its own mean."""
-        return self._space.filled(self._patterns.kept(self._distances(self._both_depths(slices, integrated))))
+        return self._space.filled(self._patterns.kept(self._distances(self._both_depths(exact, integrated))))
 
-    def _both_depths(self, slices: npt.NDArray[np.uint8], integrated: Map | None = None) -> Map:
+    def _both_depths(self, exact: Map, integrated: Map) -> Map:
         """Return the blurred maps of `DEPTHS` inside, (2, v)."""
-        space, params = self._space, self._params
-        both = (self.exact(slices)[0], self.integrated(slices) if integrated is None else integrated)
-        return np.stack([smoothed_inside(space.volume_of(maps), space, params) for maps in both])
+        space, both = self._space, (exact, integrated)
+        return np.stack([smoothed_inside(space.volume_of(maps), space, self._params) for maps in both])
 
     def _distances(self, maps: Map) -> Map:
         """Return the depths' weighted mean z-score, (..., v)."""
