@@ -145,7 +145,6 @@ def integrated_maps(model: keras.Model, slices: Slices, baseline: Slices, *, ste
     """
     layer = model.layers[1]
     scaling = compiled(model, "scaling", lambda: keras.Model(model.inputs, layer.output))
-    probe = _present_probe(model, layer, BATCH_SIZE)
     start, end = (
         np.concatenate(
             [
@@ -157,8 +156,10 @@ def integrated_maps(model: keras.Model, slices: Slices, baseline: Slices, *, ste
     )
     parts = (np.arange(steps, dtype=np.float32) + 0.5) / steps
     path = np.concatenate([start + part * (end - start) for part in parts])
+    size = min(BATCH_SIZE, len(path))
+    probe = _present_probe(model, layer, size)
     weights = [{"AD": 1.0, "CN": -1.0}[name] for name in CLASSES]
-    found = [probe.gradient(path[i : i + BATCH_SIZE], weights) for i in range(0, len(path), BATCH_SIZE)]
+    found = [probe.gradient(path[i : i + size], weights) for i in range(0, len(path), size)]
     mean = np.concatenate(found).reshape(steps, *start.shape).mean(axis=0)
     return np.asarray((mean * (end - start)).sum(axis=-1), dtype=np.float32)
 
@@ -183,14 +184,13 @@ def cascade(model: keras.Model, *, seed: int) -> Iterator[tuple[str, keras.Model
 class _Probe(keras.Model):  # type: ignore[misc]
     """The layers after a layer, whose output gets a variable."""
 
-    # One step of gradient descent turns the variable into the gradient of the logits. The layers are a copy,
-    # so that nothing of the network itself can be trained by accident.
+    # One step of gradient descent turns the variable into the gradient of the logits. Nothing else can be
+    # trained: the layers are the network's own.
 
     def __init__(self, tail: keras.Model, batch_size: int) -> None:
         super().__init__(name="probe")
         shape = (batch_size, *tail.input_shape[1:])
-        self._tail = keras.models.clone_model(tail)
-        self._tail.trainable = False
+        self._tail = tail
         self._moved = self.add_weight(shape=shape, initializer="zeros", name="moved")
         # A rate of 1, and the sum over samples as loss: each sample's gradient is its own.
         self.compile(
@@ -204,10 +204,15 @@ class _Probe(keras.Model):  # type: ignore[misc]
         # As in inference: no Dropout, the moving statistics of BatchNorm.
         return self._tail(features + self._moved, training=False)
 
-    def update_weights(self, weights: list[Array]) -> None:
-        # Setting them takes longer than a gradient.
-        if not all(map(np.array_equal, weights, values_of(self._tail.weights))):
-            self._tail.set_weights(weights)
+    @property
+    def trainable_variables(self) -> list[Any]:
+        return [self._moved]
+
+    @property
+    def non_trainable_variables(self) -> list[Any]:
+        return list(self._tail.variables)
+
+    trainable_weights, non_trainable_weights = trainable_variables, non_trainable_variables
 
     def gradient(self, features: Array, weights: npt.ArrayLike) -> Array:
         n = len(features)
@@ -222,9 +227,7 @@ class _Probe(keras.Model):  # type: ignore[misc]
 def _present_probe(model: keras.Model, layer: Any, batch_size: int) -> _Probe:
     key = ("tail", layer.name)
     tail = compiled(model, key, lambda: keras.Model(layer.output, model.get_layer(HEAD_NAME).output))
-    probe = compiled(model, (*key, batch_size), lambda: _Probe(tail, batch_size))
-    probe.update_weights(values_of(tail.weights))
-    return probe
+    return compiled(model, (*key, batch_size), lambda: _Probe(tail, batch_size))
 
 
 def _in_batches(
