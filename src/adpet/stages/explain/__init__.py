@@ -1,6 +1,7 @@
 """Explain the test scans: CAM and z-scored attribution maps."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +40,18 @@ from adpet.stages.explain.controls import (
     curve_table,
     truth_scores,
     truths_of,
-    untrained_explainers,
     z_maps,
 )
-from adpet.stages.explain.maps import Explainer, Space, slices_of, space_of
+from adpet.stages.explain.maps import (
+    Explainer,
+    Referenced,
+    ScanMaps,
+    Space,
+    maps_of,
+    mean_slices,
+    slices_of,
+    space_of,
+)
 from adpet.storage import atomic_write, read_json
 
 # The maps of every scan, the suffix of their files, and the unit of their values.
@@ -63,13 +72,18 @@ def run(params: Params) -> None:
     split = read_split(paths.SPLIT).drop_duplicates("scan", keep="first")
     scans = _with_answers(split[split["part"] == "test"])
     healthy = split[(split["part"] != "test") & (split["diagnosis"] == "CN")]
-    explainer = Explainer(model, healthy["scan"].tolist(), space, params)
+    mean = mean_slices(healthy["scan"].tolist())
+    shown = progress(
+        maps_of([*healthy["scan"], *scans["scan"]], mean, params),
+        label="explain", unit="scan", total=len(healthy) + len(scans),
+    )  # fmt: skip
+    referenced = Referenced(list(islice(shown, len(healthy))), space)
     low = z_maps(scans["scan"].tolist(), healthy_scans(split), space, params)
-    volumes, integrated = _write_scans(explainer, scans, low, space, params)
+    volumes, integrated = _write_scans(shown, referenced, scans, low, space, params=params)
     groups, brain = _groups(scans), space.planes_of_brain()
     of_group = {name: [integrated[scan] for scan in groups[name]] for name in ("ad", "cn")}
     outside = outside_share(**of_group, brain=brain)
-    regions = _write_groups(volumes, groups, explainer.references, space, params)
+    regions = _write_groups(volumes, groups, referenced.references, space, params)
     facts = _facts(groups, regions)
     facts |= {
         "outside": round(outside, 6),
@@ -78,7 +92,9 @@ def run(params: Params) -> None:
         "planes": len(space.grid.y_mm),
         "reference_scans": len(healthy),
         "truth": _write_truth(volumes, scans, healthy, space, params),
-        "sanity": _write_sanity(explainer, volumes["referenced"], scans, space, params),
+        "sanity": _write_sanity(
+            Explainer(model, mean, space, params), volumes["referenced"], scans, space, params
+        ),
     }
     write_contract(paths.CAM, facts, Saliency)
     for alarm in facts["alarms"]:
@@ -104,11 +120,17 @@ def _with_answers(scans: pd.DataFrame) -> pd.DataFrame:
 
 
 def _write_scans(
-    explainer: Explainer, scans: pd.DataFrame, low: dict[str, Map], space: Space, params: Params
+    maps_of_scans: Iterable[ScanMaps],
+    referenced: Referenced,
+    scans: pd.DataFrame,
+    low: dict[str, Map],
+    space: Space,
+    *,
+    params: Params,
 ) -> tuple[Volumes, dict[str, Map]]:
     """Write the volumes of each scan and some montages.
 
-    `low` are the z-maps of low uptake, by scan.
+    `maps_of_scans` are in the order of `scans`; `low` are the z-maps of low uptake, by scan.
 
     Returns
     -------
@@ -133,22 +155,20 @@ def _write_scans(
     ):
         for one in (folder, montages, montages_referenced):
             one.mkdir()
-        rows = zip(scans["scan"], scans["diagnosis"], strict=True)
-        for scan, diagnosis in progress(rows, label="explain", unit="scan", total=len(scans)):
-            slices = slices_of(scan)
-            maps, logits = explainer.exact(slices)
-            made["exact"][scan] = space.volume_of(maps)
-            integrated[scan] = explainer.integrated(slices)
-            made["referenced"][scan] = explainer.referenced(maps, integrated[scan])
+        for scan, diagnosis, maps in zip(scans["scan"], scans["diagnosis"], maps_of_scans, strict=True):
+            made["exact"][scan] = space.volume_of(maps.exact)
+            integrated[scan] = maps.integrated
+            made["referenced"][scan] = referenced.volume(maps)
             for kind, (suffix, _) in KINDS.items():
                 _write_map(folder / f"{scan}_{suffix}.nii.gz", made[kind][scan], space)
             if scan in drawn:
                 settings: dict[str, Any] = {
                     "y_mm": np.array(space.grid.y_mm),
-                    "title": f"{scan}: {diagnosis}, mean logit {logits.mean():+.2f}",
+                    "title": f"{scan}: {diagnosis}, mean logit {maps.logits.mean():+.2f}",
                     "hide_below": params.explain.hide_below,
                 }
-                figure = cam_montage(slices, resize_maps(maps, space.grid.size), **settings)
+                slices = slices_of(scan)
+                figure = cam_montage(slices, resize_maps(maps.exact, space.grid.size), **settings)
                 save_figure(figure, montages / f"{scan}.png")
                 planes = coronal_slices(made["referenced"][scan], space.template.affine, space.grid)
                 figure = cam_montage(slices, planes, unit=REFERENCED_UNIT, **settings)
@@ -234,9 +254,7 @@ def _write_truth(
     deficits = truths_of(found, space) if reads_simulated(params) else {}
     table, facts = pd.DataFrame(columns=["scan", "subject", "map", *SCORES]), {"scans": 0}
     if deficits:
-        untrained = untrained_explainers(healthy["scan"].tolist(), space, params)
-        options = {"seed": params.seed, "resamples": params.evaluate.resamples}
-        table, facts = truth_scores(volumes, deficits, found, untrained, space, **options)
+        table, facts = truth_scores(volumes, deficits, found, healthy["scan"].tolist(), space, params=params)
     write_table(table, paths.EXPLAIN / "truth.csv")
     return facts
 

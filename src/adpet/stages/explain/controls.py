@@ -1,6 +1,7 @@
 """Controls of the explain stage: randomized networks and simulated truth."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from adpet.evaluation.saliency import (
     LEAST_DEFICIT,
     NETWORK_MAPS,
     Map,
+    Mask,
     cascade_rows,
     centre_map,
     deletion_insertion,
@@ -30,11 +32,13 @@ from adpet.imaging.nifti import read_volume
 from adpet.imaging.registration import resample
 from adpet.imaging.slices import coronal_slices, resize_maps
 from adpet.learning.saliency import cascade, class_activation_maps
+from adpet.learning.training import set_determinism
+from adpet.parallel import map_in_processes
 from adpet.params import Params
 from adpet.paths import SIMULATED_TRUTH
 from adpet.stages.common.fitting import network
 from adpet.stages.common.tables import MATRIX_COLUMNS, read_ages, read_alignment, read_norms, read_uptake
-from adpet.stages.explain.maps import Explainer, Space, slices_of
+from adpet.stages.explain.maps import Explainer, Referenced, Space, mean_slices, slices_of, space_of
 
 if TYPE_CHECKING:
     import keras
@@ -142,11 +146,10 @@ def truth_scores(
     explained: Mapping[str, Mapping[str, Map]],
     deficits: Mapping[str, Map],
     scans: pd.DataFrame,
-    untrained: Sequence[Explainer],
+    healthy: Sequence[str],
     space: Space,
     *,
-    seed: int,
-    resamples: int,
+    params: Params,
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Score the exact, referenced and z-maps, and their controls.
 
@@ -158,6 +161,8 @@ def truth_scores(
         The truth by scan.
     scans : DataFrame
         Correctly classified AD test scans: `scan`, `subject`.
+    healthy : sequence of str
+        Training scans that the maps of untrained networks are referenced to.
 
     Returns
     -------
@@ -176,29 +181,31 @@ def truth_scores(
     inside, subjects = space.inside, scans.set_index("scan").loc[scored, "subject"]
     found = {name: np.stack([maps[scan][inside] for scan in scored]) for name, maps in explained.items()}
     truths = np.stack([masks[scan][inside] for scan in scored])
-    rows, centre = [], centre_map(inside)
-    for scan in scored:
-        slices, facts = slices_of(scan), {"scan": scan, "subject": subjects[scan]}
-        rows += score_rows({"centre": centre}, masks[scan], inside, **facts)
-        for number, blank in enumerate(untrained, start=1):
-            exact = blank.exact(slices)[0]
-            maps = {
-                "untrained exact": space.volume_of(exact),
-                "untrained referenced": blank.referenced(exact, blank.integrated(slices)),
-            }
-            rows += score_rows(maps, masks[scan], inside, **facts, network=number)
-    table = pd.concat([score_table(found, truths, subjects), pd.DataFrame(rows)], ignore_index=True)
+    centre = {"centre": centre_map(inside)}
+    rows = [row for scan in scored for row in score_rows(centre, masks[scan], inside, scan=scan)]
+    # One such network is as likely to call dark bright as the other way round: only several are at chance.
+    one = partial(
+        _untrained_rows,
+        healthy=healthy[:UNTRAINED_SCANS],
+        truths={scan: masks[scan] for scan in scored},
+        params=params,
+    )
+    for of_network in map_in_processes(one, range(1, UNTRAINED + 1), workers=params.compute.workers):
+        rows += of_network
+    controls = pd.DataFrame(rows).assign(subject=lambda table: table["scan"].map(subjects))
+    table = pd.concat([score_table(found, truths, subjects), controls], ignore_index=True)
     # The template's axes are those of MNI space.
     x_mm = np.argwhere(inside)[:, 0] * space.template.affine[0, 0] + space.template.affine[0, 3]
     sides = found | {f"group mean {name}": maps.mean(axis=0) for name, maps in found.items()}
     deficit = np.stack([deficits[scan][inside] for scan in scored]) * truths
-    differences = score_differences(table, seed=seed, resamples=resamples)
+    options = {"seed": params.seed, "resamples": params.evaluate.resamples}
+    differences = score_differences(table, **options)
     return table, {
         "scans": len(scored),
         "left_out": len(scans) - len(scored),
         "least_deficit": LEAST_DEFICIT,
         "area_share": round(float(truths.mean()), 6),
-        "scores": score_summary(table, seed=seed, resamples=resamples),
+        "scores": score_summary(table, **options),
         "differences": differences,
         "verdict": {
             name: verdict(name, differences[name], subjects=subjects.nunique()) for name in NETWORK_MAPS
@@ -214,14 +221,22 @@ def _in_mni(path: Path, matrix: "pd.Series[float]", space: Space) -> Map:
     return resample(read_volume(path), shape=template.data.shape, affine=template.affine, matrix=to_scan)
 
 
-def untrained_explainers(healthy: Sequence[str], space: Space, params: Params) -> list[Explainer]:
-    """Return explainers of untrained networks of the same shape.
-
-    One such network is as likely to call dark bright as the other way round: only several are at chance.
-    """
+def _untrained_rows(
+    number: int, *, healthy: Sequence[str], truths: Mapping[str, Mask], params: Params
+) -> list[dict[str, Any]]:
+    """Score the maps of a network that has learned nothing."""
+    set_determinism(params.seed, params.compute.threads)
     model = params.model.model_copy(update={"weights": "none"})
-    networks = [
-        network(params.model_copy(update={"model": model, "seed": params.seed + number}))
-        for number in range(1, UNTRAINED + 1)
-    ]
-    return [Explainer(blank, healthy[:UNTRAINED_SCANS], space, params) for blank in networks]
+    blank = network(params.model_copy(update={"model": model, "seed": params.seed + number}))
+    space = space_of(params)
+    explainer = Explainer(blank, mean_slices(healthy), space, params)
+    referenced = Referenced([explainer.maps(scan) for scan in healthy], space)
+    rows: list[dict[str, Any]] = []
+    for scan, truth in truths.items():
+        maps = explainer.maps(scan)
+        volumes = {
+            "untrained exact": space.volume_of(maps.exact),
+            "untrained referenced": referenced.volume(maps),
+        }
+        rows += score_rows(volumes, truth, space.inside, scan=scan, network=number)
+    return rows

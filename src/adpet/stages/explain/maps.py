@@ -1,8 +1,9 @@
 """Explainers: a network's maps of whole scans in MNI space."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -20,10 +21,12 @@ from adpet.imaging.nifti import Volume
 from adpet.imaging.normative import require_healthy, smoothed
 from adpet.imaging.slices import CoronalGrid, back_project, coronal_slices
 from adpet.imaging.template import brain_mask, fdg_template
+from adpet.learning.checkpoint import load_model
 from adpet.learning.saliency import class_activation_maps, integrated_maps
-from adpet.parallel import progress
+from adpet.learning.training import set_determinism
+from adpet.parallel import map_in_processes
 from adpet.params import Params
-from adpet.paths import SLICES
+from adpet.paths import MODEL, SLICES
 from adpet.stages.slice import coronal_grid
 
 if TYPE_CHECKING:
@@ -31,6 +34,11 @@ if TYPE_CHECKING:
 
 # What a referenced map joins, and by which weights: class activation maps, and integrated gradients.
 DEPTHS = {"places": 1 / 3, "pixels": 2 / 3}
+
+# Scans that a process explains after it has loaded the network.
+PART = 64
+
+Slices: TypeAlias = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,57 +82,80 @@ def smoothed_inside(volume: Map, space: Space, params: Params) -> Map:
     return smoothed(volume, **width, inside=space.inside)[space.inside]
 
 
-def slices_of(scan: str) -> npt.NDArray[np.uint8]:
+def slices_of(scan: str) -> Slices:
     """Return a scan's slices, (n, height, width)."""
-    slices: npt.NDArray[np.uint8] = np.load(SLICES / f"{scan}.npy")
+    slices: Slices = np.load(SLICES / f"{scan}.npy")
     return slices
 
 
-class Explainer:
-    """Makes a network's exact and referenced maps.
-
-    A referenced map joins two depths: the class activation map, which says what each place of the feature
-    layer adds to the answer, and integrated gradients, which say what each pixel adds to it. Both are
-    distances from healthy training scans; of their mean, what lies along the ways in which those differ is
-    kept.
+@dataclass(frozen=True, eq=False)
+class ScanMaps:
+    """Maps of a scan by a network.
 
     Attributes
     ----------
-    healthy : (n, height, width) uint8 ndarray
-        The mean slices of healthy training scans.
-    references : dict
-        Of the same scans' maps, by depth.
+    exact : (n, h, w) float32 ndarray
+        Class activation maps of the slices, at the feature layer's places.
+    logits : (n,) float32 ndarray
+        Log-odds of AD.
+    integrated : (n, height, width) float32 ndarray
+        Integrated gradients from the mean healthy slices.
+    blurred : (2, v) float32 ndarray
+        Both inside the brain, in the order of `DEPTHS`.
     """
 
-    def __init__(self, model: "keras.Model", healthy: Sequence[str], space: Space, params: Params) -> None:
+    exact: Map
+    logits: Map
+    integrated: Map
+    blurred: Map
+
+
+class Explainer:
+    """Makes a network's maps; `healthy` are mean healthy slices."""
+
+    def __init__(self, model: "keras.Model", healthy: Slices, space: Space, params: Params) -> None:
+        self.model, self.healthy, self._space, self._params = model, healthy, space, params
+
+    def exact(self, slices: Slices) -> tuple[Map, Map]:
+        """Return CAMs, (n, h, w), and log-odds of AD, (n,)."""
+        return class_activation_maps(self.model, slices, method=self._params.explain.method)
+
+    def maps(self, scan: str) -> ScanMaps:
+        """Make the maps of a scan."""
+        slices, space = slices_of(scan), self._space
+        exact, logits = self.exact(slices)
+        steps = self._params.explain.path_steps
+        integrated = integrated_maps(self.model, slices, self.healthy, steps=steps)
+        blurred = [
+            smoothed_inside(space.volume_of(maps), space, self._params) for maps in (exact, integrated)
+        ]
+        return ScanMaps(exact, logits, integrated, np.stack(blurred))
+
+
+class Referenced:
+    """Turns maps into distances from healthy training scans.
+
+    A referenced map joins two depths: the class activation map, which says what each place of the feature
+    layer adds to the answer, and integrated gradients, which say what each pixel adds to it. Of the mean
+    of their distances, what lies along the ways in which healthy scans differ is kept.
+
+    Attributes
+    ----------
+    references : dict
+        Of the healthy scans' maps, by depth.
+    """
+
+    def __init__(self, healthy: Sequence[ScanMaps], space: Space) -> None:
         require_healthy(len(healthy))
-        self.model, self._space, self._params = model, space, params
-        total = sum(slices_of(scan).astype(np.float64) for scan in healthy)
-        self.healthy: npt.NDArray[np.uint8] = np.round(total / len(healthy)).astype(np.uint8)
-        shown = progress(healthy, label="reference", unit="scan", total=len(healthy))
-        slices = map(slices_of, shown)
-        maps = np.stack([self._both_depths(self.exact(one)[0], self.integrated(one)) for one in slices])
+        self._space, maps = space, np.stack([one.blurred for one in healthy])
         self.references: dict[str, Reference] = {
             depth: healthy_reference(maps[:, number]) for number, depth in enumerate(DEPTHS)
         }
         self._patterns = healthy_patterns(self._distances(maps))
 
-    def exact(self, slices: npt.NDArray[np.uint8]) -> tuple[Map, Map]:
-        """Return CAMs, (n, h, w), and log-odds of AD, (n,)."""
-        return class_activation_maps(self.model, slices, method=self._params.explain.method)
-
-    def integrated(self, slices: npt.NDArray[np.uint8]) -> Map:
-        """Return integrated gradients from the mean healthy slices."""
-        return integrated_maps(self.model, slices, self.healthy, steps=self._params.explain.path_steps)
-
-    def referenced(self, exact: Map, integrated: Map) -> Map:
+    def volume(self, maps: ScanMaps) -> Map:
         """Return the z-scored attribution volume, above its own mean."""
-        return self._space.filled(self._patterns.kept(self._distances(self._both_depths(exact, integrated))))
-
-    def _both_depths(self, exact: Map, integrated: Map) -> Map:
-        """Return the blurred maps of `DEPTHS` inside, (2, v)."""
-        space, both = self._space, (exact, integrated)
-        return np.stack([smoothed_inside(space.volume_of(maps), space, self._params) for maps in both])
+        return self._space.filled(self._patterns.kept(self._distances(maps.blurred)))
 
     def _distances(self, maps: Map) -> Map:
         """Return the depths' weighted mean z-score, (..., v)."""
@@ -133,3 +164,24 @@ class Explainer:
             for number, (depth, weight) in enumerate(DEPTHS.items())
         ]
         return np.asarray(np.sum(of_depths, axis=0), dtype=np.float32)
+
+
+def mean_slices(scans: Sequence[str]) -> Slices:
+    """Return the scans' mean slices, (n, height, width)."""
+    require_healthy(len(scans))
+    total = sum(slices_of(scan).astype(np.float64) for scan in scans)
+    return np.asarray(np.round(total / len(scans)), dtype=np.uint8)
+
+
+def maps_of(scans: Sequence[str], healthy: Slices, params: Params) -> Iterator[ScanMaps]:
+    """Make the trained network's maps in processes, in order."""
+    parts = [scans[start : start + PART] for start in range(0, len(scans), PART)]
+    one = partial(_maps_of_part, healthy=healthy, params=params)
+    for maps in map_in_processes(one, parts, workers=params.compute.workers):
+        yield from maps
+
+
+def _maps_of_part(scans: Sequence[str], *, healthy: Slices, params: Params) -> list[ScanMaps]:
+    set_determinism(params.seed, params.compute.threads)
+    explainer = Explainer(load_model(MODEL), healthy, space_of(params), params)
+    return [explainer.maps(scan) for scan in scans]
