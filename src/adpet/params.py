@@ -182,8 +182,8 @@ class Normalize(Section):
 class Slice(Section):
     """Coronal planes, and the SUVR window that uint8 spans."""
 
-    range_mm: Interval = (-76.0, -32.0)
-    step_mm: Positive = 4.0
+    range_mm: Interval = (-76.0, 8.0)
+    step_mm: Positive = 6.0
     field_mm: Positive = 192.0
     window: Interval = (0.0, 2.0)
 
