@@ -32,7 +32,7 @@ SMALL = {
     "split.folds": 3,
     "model.input_size": 32,
     "model.alpha": 0.35,
-    "slice.step_mm": 12.0,
+    "slice.step_mm": 28.0,
     "train.epochs": 3,
     "tune.trials": 2,
     "tune.startup_trials": 1,
