@@ -16,7 +16,7 @@ from adpet.imaging.normative import smoothed_in_brain
 from adpet.imaging.registration import resample
 from adpet.imaging.slices import back_project, coronal_slices
 from adpet.inference.exported_model import ExportedModel, Scores
-from adpet.inference.quality import judged, measures, view_measures
+from adpet.inference.quality import judged, measures, refused_by, view_measures
 from adpet.inference.regions import region_table, unusual
 
 RESEARCH_ONLY = "Research use only, not for diagnosis."
@@ -26,11 +26,15 @@ YOUNGEST, OLDEST = 18, 120
 
 
 class RefusedError(InputError):
-    """A scan out of distribution; `checks` has all verdicts."""
+    """A scan out of distribution: what is known of it.
 
-    def __init__(self, message: str, checks: list[dict[str, Any]]) -> None:
+    `document` has the keys of an answer that do not need the network, among them all `checks`; `suvr` is the
+    scan in template space.
+    """
+
+    def __init__(self, message: str, document: dict[str, Any], suvr: Volume) -> None:
         super().__init__(message)
-        self.checks = checks
+        self.document, self.suvr = document, suvr
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,11 +43,12 @@ class Answer:
 
     `document` is as `adpet predict --json` writes it; `volumes` and `scan_volumes` are the maps by name in
     template space and on the scan's own grid: `cam`, AD minus CN in units of the logit, and `z`, SUVR in SD
-    from healthy people, 0 outside the brain. `slices`, (n, size, size), and `maps`, (n, h, w), are the
-    network's input and output.
+    from healthy people, 0 outside the brain; `suvr` is the scan in template space. `slices`, (n, size, size),
+    and `maps`, (n, h, w), are the network's input and output.
     """
 
     document: dict[str, Any]
+    suvr: Volume
     volumes: dict[str, Volume]
     scan_volumes: dict[str, Volume]
     slices: npt.NDArray[np.uint8]
@@ -61,18 +66,31 @@ def answer(
     prevalence: float | None = None,
     coverage: float | None = None,
     age: float | None = None,
+    force: bool = False,
 ) -> Answer:
     """Answer for one scan.
 
-    A scan out of distribution raises `RefusedError`, whose text names no file. `shape` and `affine` are of
-    the scan's file, if its voxels are not in RAS+ order; `align` is ``none`` for a scan in MNI space (by
-    default as in training). `prevalence` and `coverage` are as in `interpret`; `age` is in years.
+    A scan out of distribution raises `RefusedError`, whose text names no file; with `force`, the answer has
+    `forced` true instead. `shape` and `affine` are of the scan's file, if its voxels are not in RAS+ order;
+    `align` is ``none`` for a scan in MNI space (by default as in training). `prevalence` and `coverage` are
+    as in `interpret`; `age` is in years.
     """
     require_age(age)
     found, alignment = normalize(scan, replace(model.standard, align=align or model.standard.align))
     grid = tuple(shape or scan.data.shape), scan.affine if affine is None else affine
     checks = _checks(found, model, alignment.matrix, alignment.similarity, grid)
-    _refuse(checks)
+    about = {
+        "scan": name,
+        "model": model.name,
+        "lineage": model.document["lineage"]["id"],
+        "leaky": model.leaky,
+        "similarity_to_template": round(alignment.similarity, 4),
+        "matrix": alignment.matrix.tolist(),
+        "checks": checks,
+        "forced": force and bool(refused_by(checks)),
+    }
+    if refused_by(checks) and not force:
+        raise RefusedError(refusal(checks, "look at the scan"), about, found)
     planes = coronal_slices(found.data, found.affine, model.grid)
     low, high = model.document["slices"]["window"]
     slices = to_uint8(planes, window=(low, high))
@@ -93,25 +111,24 @@ def answer(
         years=model.norms.years(age),
     )
     document = {
-        "scan": name,
-        "model": model.name,
-        "lineage": model.document["lineage"]["id"],
-        "leaky": model.leaky,
+        **about,
         **_probabilities(scores, model, prevalence=prevalence, coverage=coverage),
-        "similarity_to_template": round(alignment.similarity, 4),
-        "matrix": alignment.matrix.tolist(),
         "age": age,
         "compared_at_age": model.norms.compared_at(age),
         "unusual": unusual(regions, model.document["maps"]["z"]["shown_from"]),
         "regions": regions,
-        "checks": checks,
     }
     inverse = np.asarray(np.linalg.inv(alignment.matrix), dtype=np.float64)
     back = {
         map_name: Volume(resample(volume, shape=grid[0], affine=grid[1], matrix=inverse), grid[1])
         for map_name, volume in volumes.items()
     }
-    return Answer(document, volumes, back, slices, scores.cam)
+    return Answer(document, found, volumes, back, slices, scores.cam)
+
+
+def refusal(checks: Sequence[Mapping[str, Any]], advice: str) -> str:
+    """Say that a scan is refused, what to do, and why."""
+    return f"refused as unlike FDG-PET of a whole brain; {advice}: {'; '.join(refused_by(checks))}"
 
 
 def spread(document: Mapping[str, Any]) -> str:
@@ -198,14 +215,3 @@ def _checks(
     )
     values |= view_measures(grid[0], grid[1], matrix, model.brain_points_mm)
     return judged(values, model.document["quality"])
-
-
-def _refuse(checks: list[dict[str, Any]]) -> None:
-    refused = [check for check in checks if check["verdict"] == "refused"]
-    if refused:
-        reasons = "; ".join(check["reason"] for check in refused)
-        raise RefusedError(
-            "required FDG-PET of a whole human brain, like the training scans; received a scan with "
-            f"{reasons}; look at it",
-            checks,
-        )
