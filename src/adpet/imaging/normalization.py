@@ -3,6 +3,7 @@
 SUVR is uptake divided by its mean in a reference region (cerebellum, pons or whole brain), unitless.
 """
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -27,6 +28,8 @@ from adpet.imaging.template import Reference, brain_mask, fdg_template, load_tem
 BUILT_IN = "built-in"
 # Share of the reference region that a scan must show.
 MIN_REFERENCE_SEEN = 0.3
+# Larger values are scaled down: their sums are beyond float32.
+LARGEST = 2.0**60
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ def normalize(scan: Volume, standard: Standard) -> tuple[Volume, Alignment]:
     what the scan does not show, and where smoothing mixes that in. InputError if less than
     `MIN_REFERENCE_SEEN` of the reference region is left.
     """
-    template = standard.template
+    template, scan = standard.template, _scaled(scan)
     matrix = register(scan, template, standard.brain).matrix if standard.align == "affine" else np.eye(4)
     data = resample(scan, shape=template.data.shape, affine=template.affine, matrix=matrix)
     alignment = Alignment(matrix, similarity(data, template.data, standard.brain))
@@ -112,6 +115,14 @@ def to_uint8(suvr: Array, *, window: tuple[float, float]) -> npt.NDArray[np.uint
     if not low < high:
         raise ValueError(f"`window` must ascend. Received: window={window}")
     return np.asarray(np.round(np.clip((suvr - low) / (high - low), 0, 1) * 255), dtype=np.uint8)
+
+
+def _scaled(scan: Volume) -> Volume:
+    """Scale huge values down by a power of two, which SUVR ignores."""
+    largest = float(np.abs(scan.data).max())
+    if largest <= LARGEST:
+        return scan
+    return Volume(np.ldexp(scan.data, -math.frexp(largest)[1]), scan.affine)
 
 
 def _seen(scan: Volume, standard: Standard, matrix: Affine) -> Mask:
