@@ -28,8 +28,8 @@ from adpet.imaging.template import Reference, brain_mask, fdg_template, load_tem
 BUILT_IN = "built-in"
 # Share of the reference region that a scan must show.
 MIN_REFERENCE_SEEN = 0.3
-# Larger values are scaled down: their sums are beyond float32.
-LARGEST = 2.0**60
+# Scans whose largest value is beyond these powers of two are scaled: their sums or parts are beyond float32.
+POWERS = 60
 
 
 @dataclass(frozen=True)
@@ -118,11 +118,9 @@ def to_uint8(suvr: Array, *, window: tuple[float, float]) -> npt.NDArray[np.uint
 
 
 def _scaled(scan: Volume) -> Volume:
-    """Scale huge values down by a power of two, which SUVR ignores."""
-    largest = float(np.abs(scan.data).max())
-    if largest <= LARGEST:
-        return scan
-    return Volume(np.ldexp(scan.data, -math.frexp(largest)[1]), scan.affine)
+    """Scale huge or tiny values by a power of two: no SUVR changes."""
+    power = math.frexp(float(np.abs(scan.data).max()))[1]
+    return scan if abs(power) <= POWERS else Volume(np.ldexp(scan.data, -power), scan.affine)
 
 
 def _seen(scan: Volume, standard: Standard, matrix: Affine) -> Mask:

@@ -352,7 +352,7 @@ def _well_inside_view(coverage: Volume, template: Volume, around: Mask, matrix: 
 def _prepare(moving: Volume, spacing: float) -> tuple[Volume, Volume]:
     """Blur the scan on an axis-aligned grid; return its coverage."""
     blurred = _blur(np.clip(moving.data, 0, None), BLUR_FWHM_MM / FWHM_PER_SIGMA / voxel_sizes(moving.affine))
-    if not blurred.max() > 0:
+    if not blurred.max() > np.finfo(np.float32).tiny:
         raise InputError("registration failed: the scan has no positive uptake: look at the scan")
     corners = apply_affine(
         moving.affine, list(itertools.product(*((-0.5, n - 0.5) for n in moving.data.shape)))

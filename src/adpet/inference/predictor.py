@@ -11,7 +11,7 @@ from adpet.errors import InputError
 from adpet.evaluation.aggregation import Pooling, interpret, pooled_probability, slice_contributions
 from adpet.imaging.atlas import regional_means
 from adpet.imaging.nifti import Affine, Volume
-from adpet.imaging.normalization import LARGEST, normalize, to_uint8
+from adpet.imaging.normalization import POWERS, normalize, to_uint8
 from adpet.imaging.normative import smoothed_in_brain
 from adpet.imaging.registration import resample
 from adpet.imaging.slices import back_project, coronal_slices
@@ -154,7 +154,7 @@ def _z_map(suvr: npt.NDArray[np.float32], model: ExportedModel, age: float | Non
     brain, affine = model.standard.brain, model.standard.template.affine
     width = model.document["norms"]["smoothing_mm"]
     held = smoothed_in_brain(suvr, brain, fwhm_mm=width, grid_mm=float(affine[0, 0]))
-    held[brain] = model.norms.z(np.clip(held[brain], -LARGEST, LARGEST), age)
+    held[brain] = model.norms.z(np.clip(held[brain], -(2.0**POWERS), 2.0**POWERS), age)
     return np.nan_to_num(held)
 
 
