@@ -183,7 +183,7 @@ class TestGoldenScans:
             assert check | {"value": row["value"]} == row
             assert check["value"] == pytest.approx(row["value"], rel=1e-4, abs=1.01e-4)
         assert refused_by(checks)
-        assert port.scan(name)["refusal"] == refusal(checks, "look at the scan")
+        assert port.scan(name)["refusal"] == refusal({"checks": checks}, "look at the scan")
 
 
 def test_map_is_saved_as_the_file_that_python_writes(port, model, cam, tmp_path):

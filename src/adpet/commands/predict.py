@@ -211,7 +211,7 @@ def _attempt(scan: ScanPath, model: ExportedModel, options: Options) -> dict[str
 
 
 def _named(scan: ScanPath) -> str:
-    """Return the path, of DICOM the stem: its path may be a name."""
+    """Return the path, or the stem of DICOM: folders bear names."""
     return scan.stem if scan.stem.startswith("dicom-") else str(scan.path)
 
 
@@ -240,7 +240,7 @@ def _answered(scan: ScanPath, model: ExportedModel, options: Options) -> dict[st
         )
     except RefusedError as error:
         advice = f"look at {folder / scan.stem}.html, or add --force"
-        reason = error.document["error"] = refusal(error.document["checks"], advice)
+        reason = error.document["error"] = refusal(error.document, advice)
         write_answer(error, model, folder, scan.stem)
         return error.document | {"error": f"{_named(scan)}: {reason}"}
     write_answer(found, model, folder, scan.stem)
@@ -274,6 +274,7 @@ def _single(document: dict[str, Any]) -> list[str]:
     flags = [check["finding"] for check in document["checks"] if check["verdict"] == "flagged"]
     return [
         *(f"REFUSED, ANSWERED BY FORCE  {finding}" for finding in refused_by(document["checks"])),
+        *([f"THE SCAN IS TURNED  {document['turn']}"] if "turn" in document else []),
         *_interpreted(document),
         f"threshold          {document['threshold']:.3f} ({document['model']})",
         document["meaning"],

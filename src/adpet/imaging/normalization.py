@@ -69,7 +69,7 @@ def normalize(scan: Volume, standard: Standard) -> tuple[Volume, Alignment]:
     what the scan does not show, and where smoothing mixes that in. InputError if less than
     `MIN_REFERENCE_SEEN` of the reference region is left.
     """
-    template, scan = standard.template, _scaled(scan)
+    template, scan = standard.template, scaled(scan)
     matrix = register(scan, template, standard.brain).matrix if standard.align == "affine" else np.eye(4)
     data = resample(scan, shape=template.data.shape, affine=template.affine, matrix=matrix)
     alignment = Alignment(matrix, similarity(data, template.data, standard.brain))
@@ -91,6 +91,12 @@ def normalize(scan: Volume, standard: Standard) -> tuple[Volume, Alignment]:
             "scan, or choose another normalize.reference"
         ) from error
     return Volume(suvr, template.affine), alignment
+
+
+def scaled(scan: Volume) -> Volume:
+    """Scale huge or tiny values, which changes no SUVR."""
+    power = math.frexp(float(np.abs(scan.data).max()))[1]
+    return scan if abs(power) <= POWERS else Volume(np.ldexp(scan.data, -power), scan.affine)
 
 
 def to_suvr(data: Array, mask: npt.NDArray[np.bool_]) -> Array:
@@ -115,12 +121,6 @@ def to_uint8(suvr: Array, *, window: tuple[float, float]) -> npt.NDArray[np.uint
     if not low < high:
         raise ValueError(f"`window` must ascend. Received: window={window}")
     return np.asarray(np.round(np.clip((suvr - low) / (high - low), 0, 1) * 255), dtype=np.uint8)
-
-
-def _scaled(scan: Volume) -> Volume:
-    """Scale huge or tiny values by a power of two: no SUVR changes."""
-    power = math.frexp(float(np.abs(scan.data).max()))[1]
-    return scan if abs(power) <= POWERS else Volume(np.ldexp(scan.data, -power), scan.affine)
 
 
 def _seen(scan: Volume, standard: Standard, matrix: Affine) -> Mask:

@@ -103,7 +103,7 @@ def answers_as_csv(answers: Sequence[Mapping[str, Any]]) -> str:
         checks = answer.get("checks", [])
         names = {
             "flagged": " ".join(check["name"] for check in checks if check["verdict"] != "ok"),
-            "refused": " ".join(check["name"] for check in checks if check["verdict"] == "refused"),
+            "refused": " ".join(refused_by(checks, "name")),
         }
         folds = answer.get("probability_by_fold") or [""]
         extremes = {"lowest_by_fold": min(folds), "highest_by_fold": max(folds)}
@@ -168,7 +168,7 @@ def _answer_parts(answer: Answer, model: ExportedModel) -> dict[str, Any]:
 
 
 def _views(suvr: Volume, brain: npt.NDArray[np.bool_]) -> list[dict[str, Any]]:
-    """Draw planes of a scan with the outline of the template's brain."""
+    """Draw planes of a scan with the template's outline."""
     bright = max(float(np.percentile(suvr.data, 99.5)), 1e-3)
     drawn = []
     for name, axes, centre, places_mm, edges in VIEWS:

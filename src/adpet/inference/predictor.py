@@ -11,9 +11,9 @@ from adpet.errors import InputError
 from adpet.evaluation.aggregation import Pooling, interpret, pooled_probability, slice_contributions
 from adpet.imaging.atlas import regional_means
 from adpet.imaging.nifti import Affine, Volume
-from adpet.imaging.normalization import POWERS, normalize, to_uint8
+from adpet.imaging.normalization import POWERS, normalize, scaled, to_uint8
 from adpet.imaging.normative import smoothed_in_brain
-from adpet.imaging.registration import resample
+from adpet.imaging.registration import fitting_turn, resample
 from adpet.imaging.slices import back_project, coronal_slices
 from adpet.inference.exported_model import ExportedModel, Scores
 from adpet.inference.quality import judged, measures, refused_by, view_measures
@@ -23,6 +23,10 @@ RESEARCH_ONLY = "Research use only, not for diagnosis."
 UNCALIBRATED = "Not calibrated: a model without out-of-fold predictions gives no likelihood ratio or answer."
 
 YOUNGEST, OLDEST = 18, 120
+# By how much a turned scan must be more similar to the template, for its header to be doubted.
+CLEARLY_BETTER = 0.1
+AXES = (("x", "left to right"), ("y", "back to front"), ("z", "bottom to top"))
+ENDS = tuple(words.split(" to ") for _, words in AXES)
 
 
 class RefusedError(InputError):
@@ -79,7 +83,7 @@ def answer(
     found, alignment = normalize(scan, replace(model.standard, align=align or model.standard.align))
     grid = tuple(shape or scan.data.shape), scan.affine if affine is None else affine
     checks = _checks(found, model, alignment.matrix, alignment.similarity, grid)
-    about = {
+    about: dict[str, Any] = {
         "scan": name,
         "model": model.name,
         "lineage": model.document["lineage"]["id"],
@@ -89,8 +93,10 @@ def answer(
         "checks": checks,
         "forced": force and bool(refused_by(checks)),
     }
+    turn = "" if "similarity" not in refused_by(checks, "name") else _turn(scan, model, alignment.similarity)
+    about |= {"turn": turn} if turn else {}
     if refused_by(checks) and not force:
-        raise RefusedError(refusal(checks, "look at the scan"), about, found)
+        raise RefusedError(refusal(about, "look at the scan"), about, found)
     planes = coronal_slices(found.data, found.affine, model.grid)
     low, high = model.document["slices"]["window"]
     slices = to_uint8(planes, window=(low, high))
@@ -126,9 +132,11 @@ def answer(
     return Answer(document, found, volumes, back, slices, scores.cam)
 
 
-def refusal(checks: Sequence[Mapping[str, Any]], advice: str) -> str:
-    """Say that a scan is refused, what to do, and why."""
-    return f"refused as unlike FDG-PET of a whole brain; {advice}: {'; '.join(refused_by(checks))}"
+def refusal(document: Mapping[str, Any], advice: str) -> str:
+    """Say that a scan is refused, the remedy, and why."""
+    turn = [document["turn"]] if "turn" in document else []
+    reasons = "; ".join(refused_by(document["checks"]) + turn)
+    return f"refused as unlike FDG-PET of a whole brain; {advice}: {reasons}"
 
 
 def spread(document: Mapping[str, Any]) -> str:
@@ -140,6 +148,27 @@ def spread(document: Mapping[str, Any]) -> str:
         f"{min(found):.3f} to {max(found):.3f} by {len(found)} networks, each trained without a different "
         f"{1 / len(found):.0%} of the training subjects"
     )
+
+
+def _turn(scan: Volume, model: ExportedModel, similarity: float) -> str:
+    """Say which quarter turns make the scan fit, if any."""
+    standard = model.standard
+    limits = (row["refuse_below"] for row in model.document["quality"] if row["name"] == "similarity")
+    try:
+        turn, alignment = fitting_turn(scaled(scan), standard.template, standard.brain)
+    except InputError:
+        return ""
+    if turn.magnitude() == 0 or alignment.similarity < max(similarity + CLEARLY_BETTER, *limits):
+        return ""
+    degrees = np.degrees(turn.as_rotvec()).round()
+    if np.count_nonzero(degrees) == 1:
+        (axis,) = np.flatnonzero(degrees)
+        how = f"turned by {degrees[axis]:.0f} degrees about the {AXES[axis][0]} axis ({AXES[axis][1]})"
+    else:
+        towards = turn.as_matrix().round().T
+        found = [ENDS[axis][int(row[axis] > 0)] for row in towards for axis in np.flatnonzero(row)]
+        how = "its right, front and top are taken as {}, {} and {}".format(*found)
+    return f"it fits when {how}, similarity {alignment.similarity:.2f}: the header's orientation seems wrong"
 
 
 def require_age(age: float | None) -> None:

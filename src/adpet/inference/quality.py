@@ -156,9 +156,9 @@ def judged(values: Mapping[str, float], limits: Sequence[Mapping[str, Any]]) -> 
     return [_judged(limit["name"], values[limit["name"]], limit) for limit in limits]
 
 
-def refused_by(checks: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the findings for which a scan is refused."""
-    return [check["finding"] for check in checks if check["verdict"] == "refused"]
+def refused_by(checks: Sequence[Mapping[str, Any]], what: str = "finding") -> list[str]:
+    """Return the findings, or names, of checks that refuse."""
+    return [check[what] for check in checks if check["verdict"] == "refused"]
 
 
 def profile_of(uptakes: Vector) -> dict[str, Any]:
