@@ -211,7 +211,7 @@ def _attempt(scan: ScanPath, model: ExportedModel, options: Options) -> dict[str
 
 
 def _named(scan: ScanPath) -> str:
-    """Return the path, or the stem of DICOM: folders bear names."""
+    """Return the path; of DICOM the stem, without names."""
     return scan.stem if scan.stem.startswith("dicom-") else str(scan.path)
 
 
@@ -274,7 +274,7 @@ def _single(document: dict[str, Any]) -> list[str]:
     flags = [check["finding"] for check in document["checks"] if check["verdict"] == "flagged"]
     return [
         *(f"REFUSED, ANSWERED BY FORCE  {finding}" for finding in refused_by(document["checks"])),
-        *([f"THE SCAN IS TURNED  {document['turn']}"] if "turn" in document else []),
+        *([f"THE SCAN SEEMS TURNED  {document['turn']}"] if "turn" in document else []),
         *_interpreted(document),
         f"threshold          {document['threshold']:.3f} ({document['model']})",
         document["meaning"],
