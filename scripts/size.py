@@ -19,11 +19,11 @@ BINARY = {".png", ".ico", ".nii", ".gz", ".onnx", ".wasm"}
 # answers, fresh subjects, z-maps, the harder cohort, the search of any key, tracers, identities and DICOM.
 LIMITS = {
     "modules under src/adpet": 111,
-    "lines under src/adpet": 23_200,
+    "lines under src/adpet": 23_430,
     "longest module": 600,
-    "lines of tests": 18_400,
+    "lines of tests": 18_800,
     "lines of dvc.yaml": 330,
-    "lines of the whole repository": 51_800,
+    "lines of the whole repository": 52_450,
     "words of README.md": 1_500,
     "docstrings that begin with more than 10 words": 0,
 }

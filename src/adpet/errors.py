@@ -28,6 +28,15 @@ class TrackingError(AdpetError):
     """The tracking server or model registry cannot do it."""
 
 
+def told_apart(value: float, limit: float) -> tuple[str, str]:
+    """Write both with three digits, or more until they differ."""
+    for digits in range(3, 18):
+        texts = f"{value:.{digits}g}", f"{limit:.{digits}g}"
+        if texts[0] != texts[1]:
+            break
+    return texts
+
+
 def validation_messages(errors: Sequence["ErrorDetails"], document: Any, model: Any) -> list[str]:
     """Return pydantic's errors by key; 'or' joins a union's alternatives."""
     required: dict[tuple[str, str], list[str]] = {}

@@ -1,10 +1,12 @@
 """Predict: one scan or many, and a bad one stops no other."""
 
+import contextlib
 import csv
 import io
 import json
 import re
 import shutil
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,9 +20,11 @@ from workspace import SMALL
 from adpet.commands.predict import Options, run
 from adpet.errors import InputError
 from adpet.evaluation.aggregation import INTERPRETATION
-from adpet.imaging.nifti import read_volume
-from adpet.inference.exported_model import MAPS
+from adpet.imaging.nifti import Volume, read_volume, write_volume
+from adpet.inference import outputs, predictor
+from adpet.inference.exported_model import MAPS, open_model
 from adpet.inference.inputs import stem_of
+from adpet.inference.predictor import RefusedError, answer
 
 EXPORT = "results/export"
 
@@ -53,7 +57,7 @@ class TestOneScan:
         assert set(found) == {
             "scan", "model", "lineage", "leaky", "probability_of_ad", "probability_by_fold", "threshold",
             "meaning", "slices", "similarity_to_template", "matrix", "regions", "checks", "age",
-            "compared_at_age", "unusual", *INTERPRETATION,
+            "compared_at_age", "unusual", "forced", *INTERPRETATION,
         }  # fmt: skip
         assert found["scan"] == stem_of(paths[0])
         assert found["lineage"] == finished.read_json("results/train/run.json")["lineage"]["id"]
@@ -195,6 +199,130 @@ class TestMaps:
     def test_impossible_age_or_one_for_several_scans_is_refused(self, scans, age, small_export, small_scans):
         with pytest.raises(InputError, match=r"age: required .*; received"):
             run(small_scans[:scans], Options(model=str(small_export), age=age))
+
+
+class TestRefused:
+    @pytest.fixture
+    def turned(self, small_scans, tmp_path):
+        """A scan whose back is in front."""
+        scan = read_volume(small_scans[0])
+        write_volume(tmp_path / "scan.nii", Volume(np.ascontiguousarray(scan.data[:, ::-1]), scan.affine))
+        return tmp_path / "scan.nii"
+
+    def test_refused_scan_gets_one_line_and_a_page_without_an_answer(self, turned, small_export, tmp_path):
+        options = Options(model=str(small_export), output=tmp_path / "o", json=tmp_path / "all.json")
+        run([turned], replace(options, force=True))
+        with pytest.raises(InputError) as refused:
+            run([turned], options)
+        page = tmp_path / "o" / "scan.html"
+        assert re.fullmatch(
+            rf"{turned}: refused as unlike FDG-PET of a whole brain; look at {page}, or add --force: "
+            r"similarity 0\.3\d+, required 0\.5 or more; it fits when turned by 180 degrees about the z axis "
+            r"\(bottom to top\), similarity [01]\.\d\d: the header's orientation seems wrong",
+            str(refused.value),
+        )
+        # Maps of the earlier answer are gone.
+        assert sorted(path.name for path in page.parent.iterdir()) == ["scan.html", "scan.json"]
+        text = re.sub(r"base64,[\w+/=]+", "", page.read_text())
+        assert "<strong>Refused: similarity 0.3" in text
+        assert "not FDG-PET" in text
+        assert text.count("with the template's outline") == text.count("<img") == 18
+        assert not re.search("probability|activation|http", text, re.IGNORECASE)
+        found, (row,) = (json.loads(path.read_text()) for path in (page.with_suffix(".json"), options.json))
+        assert row == found | {"error": str(refused.value)}
+        assert found["error"] in row["error"]
+        assert not {"probability_of_ad", "regions", "slices"} & set(found)
+        assert str(tmp_path.parent) not in json.dumps(found).replace(str(page), "")
+
+    @pytest.mark.parametrize(
+        ("axes", "signs", "said"),
+        [
+            ((0, 1, 2), (-1, 1, -1), "turned by 180 degrees about the y axis"),
+            ((0, 2, 1), (1, 1, -1), "turned by 90 degrees about the x axis"),
+            ((0, 2, 1), (1, -1, 1), "turned by -90 degrees about the x axis"),
+            ((1, 2, 0), (1, 1, 1), "its right, front and top are taken as front, top and right"),
+            ((2, 1, 0), (1, -1, 1), "its right, front and top are taken as top, back and right"),
+        ],
+    )
+    def test_turn_that_fits_a_scan_is_told_in_words(self, small_export, axes, signs, said):
+        model = open_model(small_export)
+        template = model.standard.template
+        flips = tuple(slice(None, None, sign) for sign in signs)
+        # Axis n of the image is axes[n] of the head, so that n is to be taken as axes[n].
+        data = np.ascontiguousarray(template.data.transpose(axes)[flips])
+        with pytest.raises(RefusedError) as refused:
+            answer(Volume(data, template.affine), model, name="scan")
+        assert refused.value.document["turn"].startswith(f"it fits when {said}")
+
+    @pytest.mark.parametrize("image", ["noise", "half a head", "the template itself"])
+    def test_turn_is_named_for_no_other_image(self, small_export, image):
+        model = open_model(small_export)
+        template = model.standard.template
+        data = {
+            "noise": np.random.default_rng(0).random(template.data.shape, dtype=np.float32),
+            "half a head": template.data * (np.indices(template.data.shape)[1] > 14),
+            "the template itself": template.data,
+        }[image]
+        assert not predictor._turn(Volume(data.astype(np.float32), template.affine), model, 0.2)
+
+    def test_outline_is_drawn_around_the_brain_of_the_template(self, small_export, monkeypatch):
+        model, drawn = open_model(small_export), []
+        monkeypatch.setattr(
+            outputs, "section_pictures", lambda *given: drawn.append(given) or [""] * len(given[0])
+        )
+        brain, affine = model.standard.brain, model.standard.template.affine
+        right = np.indices(brain.shape)[0] > brain.shape[0] // 2
+        outputs._views(Volume(np.where(right, 0.5, 1.0).astype(np.float32) * brain, affine), brain)
+        for (planes, maps, _), name in zip(drawn, ("coronal", "axial", "sagittal"), strict=True):
+            scan, outline = planes > 40, maps < 0
+            for axes in ((0, 1), (0, 2)):
+                rims = [np.flatnonzero(drawn.any(axis=axes))[[0, -1]] for drawn in (scan, outline)]
+                np.testing.assert_allclose(*rims, atol=8)
+            assert not outline[:, 96].all()
+            assert 0 < outline.mean() < 0.1
+            if name != "sagittal":  # the patient's left is on the left
+                assert planes[:, :, :90].max() > 1.5 * planes[:, :, 102:].max()
+
+    def test_forced_answer_says_everywhere_by_which_checks_the_scan_was_refused(
+        self, turned, small_export, small_scans, tmp_path
+    ):
+        table, document = tmp_path / "all.csv", tmp_path / "all.json"
+        options = Options(
+            model=str(small_export), output=tmp_path / "o", csv=table, json=document, force=True
+        )
+        assert run([turned], options).startswith("REFUSED, ANSWERED BY FORCE  similarity 0.3")
+        assert "refused by: similarity" in run([turned, small_scans[1]], options).splitlines()[1]
+        forced, usual = json.loads(document.read_text())
+        assert [forced["forced"], usual["forced"]] == [True, False]
+        assert 0 < forced["probability_of_ad"] < 1
+        rows = list(csv.DictReader(io.StringIO(table.read_text())))
+        assert [(row["refused"], row["forced"]) for row in rows] == [("similarity", "True"), ("", "False")]
+        pages = [(tmp_path / "o" / f"{row['scan']}.html").read_text() for row in (forced, usual)]
+        assert ["(forced)" in page and "template's outline" in page for page in pages] == [True, False]
+        assert all("Probability of AD" in page for page in pages)
+        assert (tmp_path / "o" / "scan_cam.nii.gz").exists()
+
+
+@pytest.mark.parametrize("value", [0, np.nan, -np.inf, np.finfo(np.float32).max, 1e-44])
+@pytest.mark.parametrize("where", ["front", "grey", "reference", "one"])
+def test_odd_voxels_of_a_scan_make_no_warning(small_export, small_scans, tmp_path, where, value):
+    tissue, reference = (
+        read_volume(small_export / f"{name}.nii.gz").data for name in ("tissue", "reference")
+    )
+    data = read_volume(small_scans[0]).data.copy()
+    number = np.arange(data.size).reshape(data.shape)
+    places = {"grey": tissue == 1, "reference": reference > 0, "one": number == 9000}
+    places["front"] = np.indices(data.shape)[1] > 18
+    data[places[where]] = value
+    nib.save(nib.Nifti1Image(data, read_volume(small_scans[0]).affine), tmp_path / "scan.nii")
+    options = Options(model=str(small_export), output=tmp_path / "o", json=tmp_path / "all.json")
+    with warnings.catch_warnings(), np.errstate(over="raise", invalid="raise", divide="raise"):
+        warnings.simplefilter("error", RuntimeWarning)
+        for align, force in (("affine", False), ("none", True)):
+            with contextlib.suppress(InputError):
+                run([tmp_path / "scan.nii"], replace(options, align=align, force=force))
+            (row,) = json.loads((tmp_path / "all.json").read_text())
+            assert "not foreseen" not in row.get("error", "")
 
 
 def test_dicom_is_answered_as_its_nifti_and_named_by_its_content(

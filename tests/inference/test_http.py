@@ -84,6 +84,17 @@ def test_impossible_age_or_one_for_several_scans_is_refused(sent, model, scans, 
         answer_encoded(sent[:scans], model, Limits(), age=age)
 
 
+def test_refused_scan_is_answered_by_force_alone(model, small_scans, folder):
+    image = nib.load(small_scans[2])
+    turned = nib.Nifti1Image(image.get_fdata(dtype=np.float32)[:, ::-1], image.affine)
+    text = as_text(turned.to_bytes())
+    with pytest.raises(InputError, match=r"^scan 1: refused as unlike .*: similarity 0\.\d+, required 0\.5"):
+        answer_encoded(text, model, Limits())
+    (found,) = answer_encoded(text, model, Limits(), force=True)
+    assert found["forced"]
+    assert 0 < found["probability_of_ad"] < 1
+
+
 def giant(content):
     """The same file with a header that claims 2,700 gigavoxels."""
     changed = bytearray(content)

@@ -1,8 +1,14 @@
 import json
+import math
+import re
+from decimal import Decimal
 
 import numpy as np
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
+from adpet.errors import told_apart
 from adpet.inference.outputs import answers_as_csv, answers_as_json
 from adpet.inference.quality import (
     CHECKS,
@@ -181,3 +187,31 @@ def test_region_counts_as_far_as_the_scan_shows_it(brain):
     profile = profile_of(np.array([[1.0, np.nan], [1.2, 2.0], [1.1, 2.2]]))
     assert profile["mean"] == pytest.approx([1.1, 2.1])
     assert profile_distance(np.array([1.1, np.nan]), profile) == pytest.approx(0, abs=1e-6)
+
+
+numbers = st.floats(allow_nan=False, allow_infinity=False)
+
+
+@given(numbers, st.one_of(numbers, st.integers(-9, 9)))
+def test_value_and_limit_that_differ_have_texts_that_differ_in_the_same_order(limit, other):
+    value = limit + other * math.ulp(limit) if isinstance(other, int) else other
+    assume(math.isfinite(value))
+    written, required = told_apart(value, limit)
+    assert (Decimal(written) > Decimal(required)) == (value > limit)
+    assert (written == required) == (value == limit)
+
+
+@given(limit=st.floats(0.01, 10), apart=st.floats(1e-15, 1), low=st.booleans())
+def test_refused_value_is_never_written_as_allowed(limit, apart, low):
+    value = limit - apart if low else limit + apart
+    assume(value != limit)
+    sides = dict.fromkeys(("flag_below", "flag_above", "refuse_below", "refuse_above"))
+    texts = {"name": "field_of_view_mm", "text": "size", "low_means": "a part", "high_means": "a body"}
+    row = {**sides, **texts, "low": 0.0, "high": 1.0, f"refuse_{'below' if low else 'above'}": limit}
+    (check,) = judged({"field_of_view_mm": value}, [row])
+    found = re.fullmatch(r"field of view (\S+) mm, (required (\S+) mm or (more|less))", check["finding"])
+    written, required = float(found[1]), float(found[3])
+    assert (written < required, found[4]) == ((True, "more") if low else (False, "less"))
+    assert written != required
+    assert (check["value"] < limit) if low else (check["value"] > limit)
+    assert f"size: {found[1]}, {found[2]} (" in check["reason"]

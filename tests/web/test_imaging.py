@@ -21,10 +21,9 @@ from adpet.imaging.normative import Norms, smoothed_in_brain
 from adpet.imaging.registration import brain_points, rms_displacement
 from adpet.imaging.slices import CENTRE_Z_MM, CoronalGrid, back_project, coronal_slices
 from adpet.imaging.template import tissue_labels
-from adpet.inference import predictor
 from adpet.inference.exported_model import NORMS, registration_constants
-from adpet.inference.predictor import RefusedError
-from adpet.inference.quality import CHECKS, judged, measures, view_measures
+from adpet.inference.predictor import refusal
+from adpet.inference.quality import CHECKS, judged, measures, refused_by, view_measures
 from adpet.inference.regions import region_table
 
 pytestmark = pytest.mark.node
@@ -183,9 +182,8 @@ class TestGoldenScans:
         for row, check in zip(judged(values, model.document["quality"]), checks, strict=True):
             assert check | {"value": row["value"]} == row
             assert check["value"] == pytest.approx(row["value"], rel=1e-4, abs=1.01e-4)
-        with pytest.raises(RefusedError) as caught:
-            predictor._refuse(checks)
-        assert port.scan(name)["refusal"] == str(caught.value)
+        assert refused_by(checks)
+        assert port.scan(name)["refusal"] == refusal({"checks": checks}, "look at the scan")
 
 
 def test_map_is_saved_as_the_file_that_python_writes(port, model, cam, tmp_path):

@@ -21,9 +21,11 @@ from adpet.inference.predictor import (
     UNCALIBRATED,
     RefusedError,
     answer,
+    refusal,
     require_age,
     spread,
 )
+from adpet.inference.quality import refused_by
 from adpet.storage import atomic_write
 
 Align = Literal["affine", "none"]
@@ -52,6 +54,7 @@ class Options:
     prevalence: float | None = None
     coverage: float | None = None
     age: float | None = None
+    force: bool = False
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -97,6 +100,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--age", type=float, help="of the person in years, for the z-map (default: the healthy people's mean)"
+    )
+    parser.add_argument(
+        "--force", action="store_true", help="answer also where the quality checks refuse a scan, and say so"
     )
 
 
@@ -194,8 +200,6 @@ def _attempt(scan: ScanPath, model: ExportedModel, options: Options) -> dict[str
     try:
         return _answered(scan, model, options)
     except AdpetError as error:
-        if isinstance(error, RefusedError):
-            failed["checks"] = error.checks
         about = str(error)
         reason = about if about.startswith(str(scan.path)) else f"{scan.path}: {about}"
     except OSError as error:
@@ -203,9 +207,12 @@ def _attempt(scan: ScanPath, model: ExportedModel, options: Options) -> dict[str
     except Exception as error:  # noqa: BLE001 - one scan must not stop the others
         # Its text may quote the file, which is of a participant.
         reason = f"{scan.path}: failed for a reason not foreseen: {type(error).__name__}"
-    if scan.stem.startswith("dicom-"):  # its path may be a name
-        reason = reason.replace(str(scan.path), scan.stem)
-    return {**failed, "error": reason}
+    return {**failed, "error": reason.replace(str(scan.path), _named(scan))}
+
+
+def _named(scan: ScanPath) -> str:
+    """Return the path; of DICOM the stem, without names."""
+    return scan.stem if scan.stem.startswith("dicom-") else str(scan.path)
 
 
 def _answered(scan: ScanPath, model: ExportedModel, options: Options) -> dict[str, Any]:
@@ -217,18 +224,26 @@ def _answered(scan: ScanPath, model: ExportedModel, options: Options) -> dict[st
         minutes = model.document["standard"]["frames_minutes"]
         seconds = frame_seconds(image, header.n_frames, minutes=minutes)
         volume = read_volume(image, frame_seconds=seconds, steady=True)
-    found = answer(
-        volume,
-        model,
-        name=scan.stem,
-        shape=header.shape,
-        affine=header.affine,
-        align=options.align,
-        prevalence=options.prevalence,
-        coverage=options.coverage,
-        age=options.age,
-    )
-    write_answer(found, model, _folder(scan, options), scan.stem)
+    folder = _folder(scan, options)
+    try:
+        found = answer(
+            volume,
+            model,
+            name=scan.stem,
+            shape=header.shape,
+            affine=header.affine,
+            align=options.align,
+            prevalence=options.prevalence,
+            coverage=options.coverage,
+            age=options.age,
+            force=options.force,
+        )
+    except RefusedError as error:
+        advice = f"look at {folder / scan.stem}.html, or add --force"
+        reason = error.document["error"] = refusal(error.document, advice)
+        write_answer(error, model, folder, scan.stem)
+        return error.document | {"error": f"{_named(scan)}: {reason}"}
+    write_answer(found, model, folder, scan.stem)
     return found.document
 
 
@@ -256,8 +271,10 @@ def _summary(answers: Sequence[dict[str, Any]], scans: Sequence[ScanPath], optio
 def _single(document: dict[str, Any]) -> list[str]:
     if "error" in document:
         return []
-    flags = [check["reason"] for check in document["checks"] if check["verdict"] != "ok"]
+    flags = [check["finding"] for check in document["checks"] if check["verdict"] == "flagged"]
     return [
+        *(f"REFUSED, ANSWERED BY FORCE  {finding}" for finding in refused_by(document["checks"])),
+        *([f"THE SCAN SEEMS TURNED  {document['turn']}"] if "turn" in document else []),
         *_interpreted(document),
         f"threshold          {document['threshold']:.3f} ({document['model']})",
         document["meaning"],
@@ -292,8 +309,14 @@ def _table(answers: Sequence[dict[str, Any]]) -> Iterator[str]:
         if "error" in row:
             yield f"{row['scan']:<{width}}  not answered"
             continue
-        flags = [check["name"] for check in row["checks"] if check["verdict"] != "ok"]
-        more = f"  unlike the training scans: {', '.join(flags)}" if flags else ""
+        more = "".join(
+            f"  {what}: {', '.join(names)}"
+            for verdict, what in (
+                ("refused", "answered by force, refused by"),
+                ("flagged", "unlike the training scans"),
+            )
+            if (names := [check["name"] for check in row["checks"] if check["verdict"] == verdict])
+        )
         cells = [row["scan"].ljust(width)]
         for key, (title, form) in TABLE.items():
             cells.append(("-" if row[key] is None else format(row[key], form)).ljust(len(title)))

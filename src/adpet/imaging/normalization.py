@@ -3,6 +3,7 @@
 SUVR is uptake divided by its mean in a reference region (cerebellum, pons or whole brain), unitless.
 """
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -27,6 +28,8 @@ from adpet.imaging.template import Reference, brain_mask, fdg_template, load_tem
 BUILT_IN = "built-in"
 # Share of the reference region that a scan must show.
 MIN_REFERENCE_SEEN = 0.3
+# Scans whose largest value is beyond these powers of two are scaled: their sums or parts are beyond float32.
+POWERS = 60
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ def normalize(scan: Volume, standard: Standard) -> tuple[Volume, Alignment]:
     what the scan does not show, and where smoothing mixes that in. InputError if less than
     `MIN_REFERENCE_SEEN` of the reference region is left.
     """
-    template = standard.template
+    template, scan = standard.template, scaled(scan)
     matrix = register(scan, template, standard.brain).matrix if standard.align == "affine" else np.eye(4)
     data = resample(scan, shape=template.data.shape, affine=template.affine, matrix=matrix)
     alignment = Alignment(matrix, similarity(data, template.data, standard.brain))
@@ -88,6 +91,12 @@ def normalize(scan: Volume, standard: Standard) -> tuple[Volume, Alignment]:
             "scan, or choose another normalize.reference"
         ) from error
     return Volume(suvr, template.affine), alignment
+
+
+def scaled(scan: Volume) -> Volume:
+    """Scale huge or tiny values, which changes no SUVR."""
+    power = math.frexp(float(np.abs(scan.data).max()))[1]
+    return scan if abs(power) <= POWERS else Volume(np.ldexp(scan.data, -power), scan.affine)
 
 
 def to_suvr(data: Array, mask: npt.NDArray[np.bool_]) -> Array:

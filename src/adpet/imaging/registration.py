@@ -109,7 +109,7 @@ def register(moving: Volume, template: Volume, mask: Mask) -> Alignment:
     the same bits. InputError if they do not overlap, or no plausible alignment is found.
     """
     scan, coverage = _prepare(moving, float(voxel_sizes(template.affine).min()))
-    start = _best_guess(scan, template, mask)
+    start, _ = _best_guess(scan, template, mask)
     around = _dilate(mask, template.affine, MARGIN_MM)
     # By edges first: a dim lobe does not pull. Where the scalp is bright, its edge can be taken for the
     # brain's; the intensities themselves then tell the two apart.
@@ -128,6 +128,23 @@ def register(moving: Volume, template: Volume, mask: Mask) -> Alignment:
     if not found:
         raise InputError(f"registration failed: {failure}") from failure
     return max(found, key=lambda alignment: alignment.similarity)
+
+
+def fitting_turn(moving: Volume, template: Volume, mask: Mask) -> tuple[Rotation, Alignment]:
+    """Find the quarter turns that fit the scan best.
+
+    There are 24. The alignment is that of the turned scan; InputError as in `register`.
+    """
+
+    def turned(volume: Volume, turn: Rotation) -> Volume:
+        matrix = np.eye(4)
+        matrix[:3, :3] = turn.as_matrix().round()
+        return Volume(volume.data, matrix @ volume.affine)
+
+    scan, _ = _prepare(moving, GUESS_SPACING_MM)
+    turns = list(Rotation.create_group("O"))
+    best = max(turns, key=lambda turn: _best_guess(turned(scan, turn), template, mask)[1])
+    return best, register(turned(moving, best), template, mask)
 
 
 def resample(volume: Volume, *, shape: Sequence[int], affine: Affine, matrix: Affine = IDENTITY) -> Array:
@@ -352,7 +369,7 @@ def _well_inside_view(coverage: Volume, template: Volume, around: Mask, matrix: 
 def _prepare(moving: Volume, spacing: float) -> tuple[Volume, Volume]:
     """Blur the scan on an axis-aligned grid; return its coverage."""
     blurred = _blur(np.clip(moving.data, 0, None), BLUR_FWHM_MM / FWHM_PER_SIGMA / voxel_sizes(moving.affine))
-    if not blurred.max() > 0:
+    if not blurred.max() > np.finfo(np.float32).tiny:
         raise InputError("registration failed: the scan has no positive uptake: look at the scan")
     corners = apply_affine(
         moving.affine, list(itertools.product(*((-0.5, n - 0.5) for n in moving.data.shape)))
@@ -372,14 +389,14 @@ def _prepare(moving: Volume, spacing: float) -> tuple[Volume, Volume]:
     return Volume(data, affine), Volume(inside, affine)
 
 
-def _best_guess(scan: Volume, template: Volume, mask: Mask) -> Affine:
-    """Return the most similar of coarse rotations and shifts."""
+def _best_guess(scan: Volume, template: Volume, mask: Mask) -> tuple[Affine, float]:
+    """Return the best coarse guess, and its correlation."""
     step = max(1, round(GUESS_SPACING_MM / template.affine[0, 0]))
     coarse = (slice(None, None, step),) * 3
     around = _dilate(mask, template.affine, 2 * MARGIN_MM)[coarse]
     values = ndimage.uniform_filter(template.data, step)[coarse][around]
     points = brain_points(around, template.affine @ np.diag([step, step, step, 1.0]))
-    image = ndimage.uniform_filter(scan.data, step)
+    image = ndimage.uniform_filter(scan.data, max(1, round(GUESS_SPACING_MM / voxel_sizes(scan.affine)[0])))
     to_index = np.linalg.inv(scan.affine)
 
     def correlation(matrix: Affine) -> float:
@@ -390,7 +407,8 @@ def _best_guess(scan: Volume, template: Volume, mask: Mask) -> Affine:
             return -1.0
         return float(np.mean((found - found.mean()) * (values - values.mean()))) / scale
 
-    return max(_guesses(_centre_of_mass(template), _centre_of_mass(scan)), key=correlation)
+    best = max(_guesses(_centre_of_mass(template), _centre_of_mass(scan)), key=correlation)
+    return best, correlation(best)
 
 
 def _guesses(centre: Vectors, target: Vectors) -> Iterator[Affine]:

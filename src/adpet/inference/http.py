@@ -76,7 +76,13 @@ class SentScan:
 
 
 def answer_encoded(
-    sent: Any, model: ExportedModel, limits: Limits, *, age: float | None = None, maps: bool = False
+    sent: Any,
+    model: ExportedModel,
+    limits: Limits,
+    *,
+    age: float | None = None,
+    maps: bool = False,
+    force: bool = False,
 ) -> list[dict[str, Any]]:
     """Answer for scans that were sent.
 
@@ -84,7 +90,7 @@ def answer_encoded(
     matter. One of a list may be a mapping of `scan`, `name` and `sidecar` instead, which then count as they
     do for `adpet predict`. The answers are as `adpet predict --json` writes them, in order, named "scan 1"
     and so on. `age` is of the person, if one scan is sent; with `maps`, each answer has both, in MNI space,
-    as NIfTI in base64.
+    as NIfTI in base64; with `force`, scans are answered that the quality checks refuse (`forced`).
     """
     scans = {f"scan {number}": scan for number, scan in enumerate(_scans(sent, limits), 1)}
     require_age(age)
@@ -94,7 +100,8 @@ def answer_encoded(
         places = {name: Path(folder, name) for name in scans}
         paths = _each(lambda name: _written(scans[name], places[name], limits), places)
         found = _each(
-            lambda name: _answered(paths[name], scans[name], model, name, age=age, maps=maps), places
+            lambda name: _answered(paths[name], scans[name], model, name, maps=maps, age=age, force=force),
+            places,
         )
         return list(found.values())
 
@@ -113,7 +120,7 @@ def _each(work: Callable[[str], T], places: Mapping[str, Path]) -> dict[str, T]:
 
 
 def _answered(
-    path: Path, sent: SentScan, model: ExportedModel, name: str, *, age: float | None, maps: bool
+    path: Path, sent: SentScan, model: ExportedModel, name: str, *, maps: bool, **asked: Any
 ) -> dict[str, Any]:
     header = read_header(path, max_voxels=MAX_VOXELS)
     minutes = model.document["standard"]["frames_minutes"]
@@ -122,7 +129,7 @@ def _answered(
     seconds = used_seconds({**facts.metadata, **sent.sidecar}, header.n_frames, minutes=minutes)
     scan = read_volume(path, frame_seconds=seconds, steady=True, max_voxels=MAX_VOXELS)
     path.unlink()
-    found = answer(scan, model, name=name, shape=header.shape, affine=header.affine, age=age)
+    found = answer(scan, model, name=name, shape=header.shape, affine=header.affine, **asked)
     if not maps:
         return found.document
     return found.document | {"maps": {key: _encoded(one, path.parent) for key, one in found.volumes.items()}}

@@ -10,12 +10,15 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 
 from adpet.evaluation.aggregation import INTERPRETATION
-from adpet.imaging.nifti import write_volume
-from adpet.imaging.slices import coronal_slices, resize_maps
-from adpet.inference.exported_model import ExportedModel
-from adpet.inference.predictor import RESEARCH_ONLY, UNCALIBRATED, Answer, spread
+from adpet.imaging.nifti import Volume, write_volume
+from adpet.imaging.normalization import to_uint8
+from adpet.imaging.slices import CENTRE_Z_MM, CoronalGrid, coronal_slices, resize_maps
+from adpet.inference.exported_model import MAPS, ExportedModel
+from adpet.inference.predictor import RESEARCH_ONLY, UNCALIBRATED, Answer, RefusedError, spread
+from adpet.inference.quality import refused_by
 from adpet.storage import PARTIAL_PREFIX, remove, write_json
 
 Array = npt.NDArray[np.float32]
@@ -31,6 +34,14 @@ COLOURS: Final = {
     "cam": ("speaks for AD", "speaks for CN"),
     "z": ("uptake below healthy people's", "uptake above healthy people's"),
 }
+# Views of a refused scan: the template's axes along a plane's columns, across it and along its rows; the
+# middle of columns and rows, and the planes, in mm; what the left and right edges are.
+VIEWS: Final = (
+    ("coronal", "xyz", (0, 5), (-80, -52, -24, 4, 32, 60), "LR"),
+    ("axial", "xzy", (0, -17), (-40, -20, 0, 20, 40, 60), "LR"),
+    ("sagittal", "yxz", (-17, 5), (-50, -30, -10, 10, 30, 50), "PA"),
+)
+VIEW_MM: Final = 220.0
 TEMPLATES = Path(__file__).parent / "templates"
 # z score at which a region's bar is full.
 FULL_BAR_Z = 4.0
@@ -44,6 +55,8 @@ COLUMNS = (
     *INTERPRETATION,
     "similarity_to_template",
     "flagged",
+    "refused",
+    "forced",
     "model",
     "lineage",
     "leaky",
@@ -51,15 +64,23 @@ COLUMNS = (
 )
 
 
-def write_answer(answer: Answer, model: ExportedModel, folder: Path, stem: str) -> None:
-    """Write maps, page and JSON of a scan."""
+def write_answer(answer: Answer | RefusedError, model: ExportedModel, folder: Path, stem: str) -> None:
+    """Write maps, page and JSON of a scan.
+
+    A refused scan has no maps, and those of an earlier answer are removed.
+    """
     aside = folder / f"{PARTIAL_PREFIX}{stem}"
     remove(aside)
     try:
         aside.mkdir(parents=True)
-        for name, volume in answer.volumes.items():
-            write_volume(aside / f"{stem}_{name}.nii.gz", volume, space="mni")
-            write_volume(aside / f"{stem}_space-scan_{name}.nii.gz", answer.scan_volumes[name])
+        for name in MAPS:
+            mni, own = f"{stem}_{name}.nii.gz", f"{stem}_space-scan_{name}.nii.gz"
+            if isinstance(answer, Answer):
+                write_volume(aside / mni, answer.volumes[name], space="mni")
+                write_volume(aside / own, answer.scan_volumes[name])
+            else:
+                remove(folder / mni)
+                remove(folder / own)
         (aside / f"{stem}.html").write_text(answer_html(answer, model), encoding="utf-8")
         write_json(aside / f"{stem}.json", answer.document)
         for file in sorted(aside.iterdir()):
@@ -79,15 +100,19 @@ def answers_as_csv(answers: Sequence[Mapping[str, Any]]) -> str:
     writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore", restval="", lineterminator="\n")
     writer.writeheader()
     for answer in answers:
-        flagged = [check["name"] for check in answer.get("checks", []) if check["verdict"] != "ok"]
+        checks = answer.get("checks", [])
+        names = {
+            "flagged": " ".join(check["name"] for check in checks if check["verdict"] != "ok"),
+            "refused": " ".join(refused_by(checks, "name")),
+        }
         folds = answer.get("probability_by_fold") or [""]
         extremes = {"lowest_by_fold": min(folds), "highest_by_fold": max(folds)}
-        writer.writerow({**answer, **extremes, "flagged": " ".join(flagged)})
+        writer.writerow({**answer, **extremes, **names})
     return text.getvalue()
 
 
-def answer_html(answer: Answer, model: ExportedModel) -> str:
-    """Return the HTML page of an answer, escaped."""
+def answer_html(answer: Answer | RefusedError, model: ExportedModel) -> str:
+    """Return the HTML page of an answer or refusal, escaped."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -97,6 +122,25 @@ def answer_html(answer: Answer, model: ExportedModel) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    document = answer.document
+    limits = {limit["name"]: limit for limit in model.document["quality"]}
+    return environment.get_template("page.html.jinja").render(
+        answer=document,
+        answered=isinstance(answer, Answer),
+        refused=refused_by(document["checks"]),
+        views=_views(answer.suvr, model.standard.brain) if refused_by(document["checks"]) else [],
+        checks=[(check, limits[check["name"]]) for check in document["checks"]],
+        unlike=[check for check in document["checks"] if check["verdict"] != "ok"],
+        performance=model.document["performance"],
+        intended_use=model.document["intended_use"],
+        research_only=RESEARCH_ONLY,
+        style=(TEMPLATES / "page.css").read_text(encoding="utf-8"),
+        **(_answer_parts(answer, model) if isinstance(answer, Answer) else {}),
+    )
+
+
+def _answer_parts(answer: Answer, model: ExportedModel) -> dict[str, Any]:
+    """Return what the page shows of an answer alone."""
     document, scales = answer.document, model.document["maps"]
     z_planes = coronal_slices(answer.volumes["z"].data, answer.volumes["z"].affine, model.grid)
     widest = max(abs(row["contribution"]) for row in document["slices"]) or 1.0
@@ -108,27 +152,48 @@ def answer_html(answer: Answer, model: ExportedModel) -> str:
             ("z", scales["z"], section_pictures(answer.slices, -z_planes, scales["z"])),
         )
     ]
-    limits = {limit["name"]: limit for limit in model.document["quality"]}
     regions = sorted(document["regions"], key=lambda region: (not region["ad_pattern"], region["z"]))
-    return environment.get_template("page.html.jinja").render(
-        answer=document,
-        percent=round(100 * document["probability_of_ad"], 1),
-        above=document["probability_of_ad"] >= document["threshold"],
-        maps=maps,
-        contributions=[_bar(row, row["contribution"] / widest) for row in document["slices"]],
-        unusual=unusual_text(document),
-        regions=[_bar(region, region["z"] / FULL_BAR_Z) for region in regions],
-        checks=[(check, limits[check["name"]]) for check in document["checks"]],
-        flagged=[check for check in document["checks"] if check["verdict"] != "ok"],
-        performance=model.document["performance"],
-        intended_use=model.document["intended_use"],
-        spread=spread(document),
-        research_only=RESEARCH_ONLY,
-        uncalibrated=UNCALIBRATED,
-        full_bar_z=FULL_BAR_Z,
-        ramps={"ad": _gradient(TOWARDS_AD), "cn": _gradient(TOWARDS_CN)},
-        style=(TEMPLATES / "page.css").read_text(encoding="utf-8"),
-    )
+    return {
+        "percent": round(100 * document["probability_of_ad"], 1),
+        "above": document["probability_of_ad"] >= document["threshold"],
+        "maps": maps,
+        "contributions": [_bar(row, row["contribution"] / widest) for row in document["slices"]],
+        "unusual": unusual_text(document),
+        "regions": [_bar(region, region["z"] / FULL_BAR_Z) for region in regions],
+        "spread": spread(document),
+        "uncalibrated": UNCALIBRATED,
+        "full_bar_z": FULL_BAR_Z,
+        "ramps": {"ad": _gradient(TOWARDS_AD), "cn": _gradient(TOWARDS_CN)},
+    }
+
+
+def _views(suvr: Volume, brain: npt.NDArray[np.bool_]) -> list[dict[str, Any]]:
+    """Draw planes of a scan with the template's outline."""
+    bright = max(float(np.percentile(suvr.data, 99.5)), 1e-3)
+    drawn = []
+    for name, axes, centre, places_mm, edges in VIEWS:
+        # Coronal planes of the turned template, whose rows are centred where `coronal_slices` has them.
+        turn = np.zeros((4, 4))
+        turn[range(3), ["xyz".index(axis) for axis in axes]] = turn[3, 3] = 1
+        turn[:3, 3] = (-centre[0], 0, CENTRE_Z_MM - centre[1])
+        grid = CoronalGrid(SIDE, VIEW_MM, tuple(map(float, places_mm)))
+        planes, inside = (
+            coronal_slices(data, turn @ suvr.affine, grid) for data in (suvr.data, brain.astype(np.float32))
+        )
+        full = inside > 0.5
+        outline = full & ~ndimage.binary_erosion(full, np.ones((1, 3, 3)), iterations=2)
+        pictures = section_pictures(
+            to_uint8(planes, window=(0, bright)), -outline.astype(np.float32), {"limit": 1, "shown_from": 0.5}
+        )
+        drawn.append(
+            {
+                "name": name,
+                "axis": axes[1],
+                "edges": edges,
+                "planes": list(zip(places_mm, pictures, strict=True)),
+            }
+        )
+    return drawn
 
 
 def unusual_text(document: Mapping[str, Any]) -> str:

@@ -11,26 +11,34 @@ from adpet.errors import InputError
 from adpet.evaluation.aggregation import Pooling, interpret, pooled_probability, slice_contributions
 from adpet.imaging.atlas import regional_means
 from adpet.imaging.nifti import Affine, Volume
-from adpet.imaging.normalization import normalize, to_uint8
+from adpet.imaging.normalization import POWERS, normalize, scaled, to_uint8
 from adpet.imaging.normative import smoothed_in_brain
-from adpet.imaging.registration import resample
+from adpet.imaging.registration import fitting_turn, resample
 from adpet.imaging.slices import back_project, coronal_slices
 from adpet.inference.exported_model import ExportedModel, Scores
-from adpet.inference.quality import judged, measures, view_measures
+from adpet.inference.quality import judged, measures, refused_by, view_measures
 from adpet.inference.regions import region_table, unusual
 
 RESEARCH_ONLY = "Research use only, not for diagnosis."
 UNCALIBRATED = "Not calibrated: a model without out-of-fold predictions gives no likelihood ratio or answer."
 
 YOUNGEST, OLDEST = 18, 120
+# By how much a turned scan must be more similar to the template, for its header to be doubted.
+CLEARLY_BETTER = 0.1
+AXES = (("x", "left to right"), ("y", "back to front"), ("z", "bottom to top"))
+ENDS = tuple(words.split(" to ") for _, words in AXES)
 
 
 class RefusedError(InputError):
-    """A scan out of distribution; `checks` has all verdicts."""
+    """A scan out of distribution: what is known of it.
 
-    def __init__(self, message: str, checks: list[dict[str, Any]]) -> None:
+    `document` has the keys of an answer that do not need the network, among them all `checks`; `suvr` is the
+    scan in template space.
+    """
+
+    def __init__(self, message: str, document: dict[str, Any], suvr: Volume) -> None:
         super().__init__(message)
-        self.checks = checks
+        self.document, self.suvr = document, suvr
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,11 +47,12 @@ class Answer:
 
     `document` is as `adpet predict --json` writes it; `volumes` and `scan_volumes` are the maps by name in
     template space and on the scan's own grid: `cam`, AD minus CN in units of the logit, and `z`, SUVR in SD
-    from healthy people, 0 outside the brain. `slices`, (n, size, size), and `maps`, (n, h, w), are the
-    network's input and output.
+    from healthy people, 0 outside the brain; `suvr` is the scan in template space. `slices`, (n, size, size),
+    and `maps`, (n, h, w), are the network's input and output.
     """
 
     document: dict[str, Any]
+    suvr: Volume
     volumes: dict[str, Volume]
     scan_volumes: dict[str, Volume]
     slices: npt.NDArray[np.uint8]
@@ -61,18 +70,33 @@ def answer(
     prevalence: float | None = None,
     coverage: float | None = None,
     age: float | None = None,
+    force: bool = False,
 ) -> Answer:
     """Answer for one scan.
 
-    A scan out of distribution raises `RefusedError`, whose text names no file. `shape` and `affine` are of
-    the scan's file, if its voxels are not in RAS+ order; `align` is ``none`` for a scan in MNI space (by
-    default as in training). `prevalence` and `coverage` are as in `interpret`; `age` is in years.
+    A scan out of distribution raises `RefusedError`, whose text names no file; with `force`, the answer has
+    `forced` true instead. `shape` and `affine` are of the scan's file, if its voxels are not in RAS+ order;
+    `align` is ``none`` for a scan in MNI space (by default as in training). `prevalence` and `coverage` are
+    as in `interpret`; `age` is in years.
     """
     require_age(age)
     found, alignment = normalize(scan, replace(model.standard, align=align or model.standard.align))
     grid = tuple(shape or scan.data.shape), scan.affine if affine is None else affine
     checks = _checks(found, model, alignment.matrix, alignment.similarity, grid)
-    _refuse(checks)
+    about: dict[str, Any] = {
+        "scan": name,
+        "model": model.name,
+        "lineage": model.document["lineage"]["id"],
+        "leaky": model.leaky,
+        "similarity_to_template": round(alignment.similarity, 4),
+        "matrix": alignment.matrix.tolist(),
+        "checks": checks,
+        "forced": force and bool(refused_by(checks)),
+    }
+    turn = "" if "similarity" not in refused_by(checks, "name") else _turn(scan, model, alignment.similarity)
+    about |= {"turn": turn} if turn else {}
+    if refused_by(checks) and not force:
+        raise RefusedError(refusal(about, "look at the scan"), about, found)
     planes = coronal_slices(found.data, found.affine, model.grid)
     low, high = model.document["slices"]["window"]
     slices = to_uint8(planes, window=(low, high))
@@ -93,25 +117,26 @@ def answer(
         years=model.norms.years(age),
     )
     document = {
-        "scan": name,
-        "model": model.name,
-        "lineage": model.document["lineage"]["id"],
-        "leaky": model.leaky,
+        **about,
         **_probabilities(scores, model, prevalence=prevalence, coverage=coverage),
-        "similarity_to_template": round(alignment.similarity, 4),
-        "matrix": alignment.matrix.tolist(),
         "age": age,
         "compared_at_age": model.norms.compared_at(age),
         "unusual": unusual(regions, model.document["maps"]["z"]["shown_from"]),
         "regions": regions,
-        "checks": checks,
     }
     inverse = np.asarray(np.linalg.inv(alignment.matrix), dtype=np.float64)
     back = {
         map_name: Volume(resample(volume, shape=grid[0], affine=grid[1], matrix=inverse), grid[1])
         for map_name, volume in volumes.items()
     }
-    return Answer(document, volumes, back, slices, scores.cam)
+    return Answer(document, found, volumes, back, slices, scores.cam)
+
+
+def refusal(document: Mapping[str, Any], advice: str) -> str:
+    """Say that a scan is refused, the remedy, and why."""
+    turn = [document["turn"]] if "turn" in document else []
+    reasons = "; ".join(refused_by(document["checks"]) + turn)
+    return f"refused as unlike FDG-PET of a whole brain; {advice}: {reasons}"
 
 
 def spread(document: Mapping[str, Any]) -> str:
@@ -123,6 +148,27 @@ def spread(document: Mapping[str, Any]) -> str:
         f"{min(found):.3f} to {max(found):.3f} by {len(found)} networks, each trained without a different "
         f"{1 / len(found):.0%} of the training subjects"
     )
+
+
+def _turn(scan: Volume, model: ExportedModel, similarity: float) -> str:
+    """Say which quarter turns make the scan fit, if any."""
+    standard = model.standard
+    limits = (row["refuse_below"] for row in model.document["quality"] if row["name"] == "similarity")
+    try:
+        turn, alignment = fitting_turn(scaled(scan), standard.template, standard.brain)
+    except InputError:
+        return ""
+    if turn.magnitude() == 0 or alignment.similarity < max(similarity + CLEARLY_BETTER, *limits):
+        return ""
+    degrees = np.degrees(turn.as_rotvec()).round()
+    if np.count_nonzero(degrees) == 1:
+        (axis,) = np.flatnonzero(degrees)
+        how = f"turned by {degrees[axis]:.0f} degrees about the {AXES[axis][0]} axis ({AXES[axis][1]})"
+    else:
+        towards = turn.as_matrix().round().T
+        found = [ENDS[axis][int(row[axis] > 0)] for row in towards for axis in np.flatnonzero(row)]
+        how = "its right, front and top are taken as {}, {} and {}".format(*found)
+    return f"it fits when {how}, similarity {alignment.similarity:.2f}: the header's orientation seems wrong"
 
 
 def require_age(age: float | None) -> None:
@@ -137,7 +183,7 @@ def _z_map(suvr: npt.NDArray[np.float32], model: ExportedModel, age: float | Non
     brain, affine = model.standard.brain, model.standard.template.affine
     width = model.document["norms"]["smoothing_mm"]
     held = smoothed_in_brain(suvr, brain, fwhm_mm=width, grid_mm=float(affine[0, 0]))
-    held[brain] = model.norms.z(held[brain], age)
+    held[brain] = model.norms.z(np.clip(held[brain], -(2.0**POWERS), 2.0**POWERS), age)
     return np.nan_to_num(held)
 
 
@@ -198,14 +244,3 @@ def _checks(
     )
     values |= view_measures(grid[0], grid[1], matrix, model.brain_points_mm)
     return judged(values, model.document["quality"])
-
-
-def _refuse(checks: list[dict[str, Any]]) -> None:
-    refused = [check for check in checks if check["verdict"] == "refused"]
-    if refused:
-        reasons = "; ".join(check["reason"] for check in refused)
-        raise RefusedError(
-            "required FDG-PET of a whole human brain, like the training scans; received a scan with "
-            f"{reasons}; look at it",
-            checks,
-        )

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from nibabel.affines import apply_affine, voxel_sizes
 from scipy import ndimage
 
+from adpet.errors import told_apart
 from adpet.imaging.template import GREY_LABEL, WHITE_LABEL
 
 # Distance from the range of the training scans, in spreads, at which a scan is flagged or refused. All
@@ -148,14 +149,16 @@ def profile_distance(uptake: Vector, profile: Mapping[str, Any]) -> float:
 
 
 def judged(values: Mapping[str, float], limits: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Judge measures by a model's limits."""
-    rows = []
-    for limit in limits:
-        value = values[limit["name"]]
-        verdict, reason = _verdict(value, limit)
-        shown = round(value, 4) if math.isfinite(value) else None
-        rows.append({"name": limit["name"], "value": shown, "verdict": verdict, "reason": reason})
-    return rows
+    """Judge measures by a model's limits.
+
+    A row's `finding` is its measure, value and limit; `reason` adds the training scans' range and the cause.
+    """
+    return [_judged(limit["name"], values[limit["name"]], limit) for limit in limits]
+
+
+def refused_by(checks: Sequence[Mapping[str, Any]], what: str = "finding") -> list[str]:
+    """Return the findings, or names, of checks that refuse."""
+    return [check[what] for check in checks if check["verdict"] == "refused"]
 
 
 def profile_of(uptakes: Vector) -> dict[str, Any]:
@@ -218,20 +221,37 @@ def limits_of(measured: Mapping[str, Vector], *, min_similarity: float) -> list[
     return rows
 
 
-def _verdict(value: float, limit: Mapping[str, Any]) -> tuple[Verdict, str]:
+def _judged(name: str, value: float, limit: Mapping[str, Any]) -> dict[str, Any]:
+    verdict, beyond, side = _verdict(value, limit)
+    # Four decimals, or more if the rounded value would pass.
+    shown = next(
+        (close for digits in range(4, 18) if _verdict(close := round(value, digits), limit)[0] == verdict),
+        value,
+    )
+    row = {"name": name, "value": shown if math.isfinite(value) else None, "verdict": verdict}
+    if beyond is None:
+        return row | {"finding": "", "reason": ""}
+    written, required = told_apart(value, beyond)
+    words, unit = name.removesuffix("_mm").replace("_", " "), " mm" if name.endswith("_mm") else ""
+    what = f"required {required}{unit} or {'more' if side == 'low' else 'less'}"
+    seen = f"training scans have {limit['low']:.3g} to {limit['high']:.3g}"
+    return row | {
+        "finding": f"{words} {written}{unit}, {what}",
+        "reason": f"{limit['text']}: {written}, {what} ({seen}); {limit[f'{side}_means']}",
+    }
+
+
+def _verdict(value: float, limit: Mapping[str, Any]) -> tuple[Verdict, float | None, Literal["low", "high"]]:
+    """Return the verdict, the limit that decided, and its side."""
     verdicts: tuple[tuple[Verdict, str], ...] = (("refused", "refuse"), ("flagged", "flag"))
     for verdict, word in verdicts:
         below, above = limit[f"{word}_below"], limit[f"{word}_above"]
         # Negated, so that NaN is beyond every limit.
         if below is not None and not value >= below:
-            what, cause = f"required {below:.3g} or more", limit["low_means"]
-        elif above is not None and not value <= above:
-            what, cause = f"required {above:.3g} or less", limit["high_means"]
-        else:
-            continue
-        seen = f"training scans have {limit['low']:.3g} to {limit['high']:.3g}"
-        return verdict, f"{limit['text']}: {value:.3g}, {what} ({seen}); {cause}"
-    return "ok", ""
+            return verdict, below, "low"
+        if above is not None and not value <= above:
+            return verdict, above, "high"
+    return "ok", None, "low"
 
 
 def _mean(values: Vector) -> float:

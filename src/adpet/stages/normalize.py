@@ -11,7 +11,7 @@ import pandas as pd
 from adpet import paths
 from adpet.cohort.duplicates import coarse_brain, find_duplicates
 from adpet.cohort.scans import read_scans
-from adpet.errors import InputError
+from adpet.errors import InputError, told_apart
 from adpet.imaging.dicom import as_nifti
 from adpet.imaging.nifti import Array, read_volume, write_volume
 from adpet.imaging.normalization import load_standard, normalize
@@ -62,7 +62,9 @@ def _attempt(scan: dict[str, Any], *, settings: Normalize, volumes: Path) -> dic
     row["similarity"] = round(alignment.similarity, 6)
     row.update(zip(MATRIX_COLUMNS, np.round(alignment.matrix[:3].ravel(), 6).tolist(), strict=True))
     if alignment.similarity < settings.min_similarity:
-        reason = f"similarity {alignment.similarity:.2f} is below {settings.min_similarity}"
+        reason = "similarity {} is below {}".format(
+            *told_apart(alignment.similarity, settings.min_similarity)
+        )
         return {**row, "reason": reason}
     write_volume(volumes / f"{scan['scan']}.nii", volume, space="mni")
     return {**row, "passed": True}

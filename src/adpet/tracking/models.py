@@ -274,6 +274,9 @@ def _signature() -> ModelSignature:
             [ColSpec(kind, name=name, required=name in answer[:5]) for name, kind in kinds.items()]
         ),
         params=ParamSchema(
-            [ParamSpec("age", DataType.double, None), ParamSpec("maps", DataType.boolean, default=False)]
+            [
+                ParamSpec("age", DataType.double, None),
+                *(ParamSpec(name, DataType.boolean, default=False) for name in ("maps", "force")),
+            ]
         ),
     )

@@ -45,7 +45,7 @@ class ScanModel:
     def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> list[dict[str, Any]]:
         """Answer for a NIfTI file in base64, or several.
 
-        `params` may have the arguments `age` and `maps` of `answer_encoded`.
+        `params` may have the arguments `age`, `maps` and `force` of `answer_encoded`.
         An error is a ScanError: BAD_REQUEST, HTTP 400, with the reason; INTERNAL_ERROR, HTTP 500, for what
         was not foreseen.
         """

@@ -19,6 +19,7 @@ export interface CheckRow {
   /** Null where it is not finite: JSON has no word for that. */
   readonly value: number | null;
   readonly verdict: Verdict;
+  readonly finding: string;
   readonly reason: string;
 }
 
@@ -27,19 +28,15 @@ export function qualityChecks(scan: Volume, found: Normalized, model: Model): Ch
   return model.constants.quality.map((limit) => {
     const value = values[limit.name];
     if (value === undefined) throw new RangeError(`no such quality measure: ${limit.name}`);
-    const shown = Number.isFinite(value) ? rounded(value, 4) : null;
-    return { name: limit.name, value: shown, ...verdictOn(value, limit) };
+    return { name: limit.name, value: shownAs(value, limit), ...verdictOn(value, limit) };
   });
 }
 
 /** The sentence that refuses a scan; null where no check does. */
 export function refusal(checks: readonly CheckRow[]): string | null {
-  const reasons = checks.filter((check) => check.verdict === "refused").map((check) => check.reason);
-  if (!reasons.length) return null;
-  return (
-    "required FDG-PET of a whole human brain, like the training scans; received a scan with " +
-    `${reasons.join("; ")}; look at it`
-  );
+  const findings = checks.filter((check) => check.verdict === "refused").map((check) => check.finding);
+  if (!findings.length) return null;
+  return `refused as unlike FDG-PET of a whole brain; look at the scan: ${findings.join("; ")}`;
 }
 
 function measures(scan: Volume, found: Normalized, model: Model): Record<string, number> {
@@ -130,7 +127,20 @@ function over(part: number, whole: number): number {
   return whole > 0 ? part / whole : Infinity;
 }
 
-function verdictOn(value: number, limit: QualityLimit): { verdict: Verdict; reason: string } {
+/** Four decimals, or more if the rounded value would pass; null if it is not finite. */
+function shownAs(value: number, limit: QualityLimit): number | null {
+  if (!Number.isFinite(value)) return null;
+  const { verdict } = verdictOn(value, limit);
+  for (let digits = 4; digits < 18; digits++) {
+    const close = rounded(value, digits);
+    if (verdictOn(close, limit).verdict === verdict) return close;
+  }
+  return value;
+}
+
+type Judged = Pick<CheckRow, "verdict" | "finding" | "reason">;
+
+function verdictOn(value: number, limit: QualityLimit): Judged {
   const levels = [
     { verdict: "refused", below: limit.refuse_below, above: limit.refuse_above },
     { verdict: "flagged", below: limit.flag_below, above: limit.flag_above },
@@ -140,12 +150,26 @@ function verdictOn(value: number, limit: QualityLimit): { verdict: Verdict; reas
     const low = below !== null && !(value >= below);
     const high = above !== null && !(value <= above);
     if (!low && !high) continue;
-    const what = `${short(value)}, required ${low ? `${short(below)} or more` : `${short(above!)} or less`}`;
+    const [written, required] = toldApart(value, low ? below : above!);
+    const unit = limit.name.endsWith("_mm") ? " mm" : "";
+    const words = limit.name.replace(/_mm$/, "").replaceAll("_", " ");
+    const what = `required ${required}${unit} or ${low ? "more" : "less"}`;
     const seen = `training scans have ${short(limit.low)} to ${short(limit.high)}`;
     const cause = low ? limit.low_means : limit.high_means;
-    return { verdict, reason: `${limit.text}: ${what} (${seen}); ${cause}` };
+    return {
+      verdict,
+      finding: `${words} ${written}${unit}, ${what}`,
+      reason: `${limit.text}: ${written}, ${what} (${seen}); ${cause}`,
+    };
   }
-  return { verdict: "ok", reason: "" };
+  return { verdict: "ok", finding: "", reason: "" };
+}
+
+/** Both with three digits, or more until they differ. */
+function toldApart(value: number, limit: number): [string, string] {
+  let digits = 3;
+  while (digits < 17 && general(value, digits) === general(limit, digits)) digits++;
+  return [general(value, digits), general(limit, digits)];
 }
 
 function short(value: number): string {
