@@ -128,6 +128,15 @@ def viewed(page):
     return np.asarray(picture.convert("RGB")).astype(float)
 
 
+def becomes(page, is_so):
+    """Return True once the viewer's pixels are so, within 20 s or more on a busy machine."""
+    return any(is_so(viewed(page)) for _ in range(40))
+
+
+def differ(one, other):
+    return np.abs(one - other).max() > 50
+
+
 @pytest.fixture
 def aged(built_page, tmp_path):
     """The page with a model that compares by age: a slope like the spread, a hundredth a year in each region."""
@@ -234,28 +243,30 @@ class TestViewer:
         answered.fill(f"#{slider}", "0")
         before = viewed(answered)
         answered.fill(f"#{slider}", "90")
-        answered.wait_for_timeout(1500)
-        assert np.abs(viewed(answered) - before).max() > 50
+        assert becomes(answered, lambda now: differ(now, before))
         assert "90%" in answered.inner_text(f"#{slider}-value")
 
     def test_switching_quickly_shows_one_map(self, answered):
         switch = "direction => document.querySelector(`input[name=direction][value=${direction}]`).click()"
+        ad = viewed(answered)
         answered.evaluate(switch, "CN")
+        assert becomes(answered, lambda now: differ(now, ad))
         answered.wait_for_timeout(3000)
-        once = viewed(answered)
+        cn = viewed(answered)
         answered.evaluate(f"['AD', 'CN', 'AD', 'CN'].forEach({switch})")
-        answered.wait_for_timeout(5000)
-        assert np.abs(viewed(answered) - once).max() < 10
-        answered.evaluate(switch, "AD")
         answered.wait_for_timeout(3000)
-        assert np.abs(viewed(answered) - once).max() > 50
+        assert becomes(answered, lambda now: not differ(now, cn))
+        answered.wait_for_timeout(2000)
+        assert not differ(viewed(answered), cn)
+        answered.evaluate(switch, "AD")
+        assert becomes(answered, lambda now: not differ(now, ad))
 
     def test_slice_moves_the_crosshair_in_the_scan_s_own_space(self, plain_page, expected):
         matrix = np.array(expected.document["matrix"])
         choose(plain_page, "AD")
         before = viewed(plain_page)
         plain_page.check("input[name=space][value=original]")
-        assert np.abs(viewed(plain_page) - before).max() > 50
+        assert becomes(plain_page, lambda now: differ(now, before))
         sliders = "['x', 'y', 'z'].map(axis => Number(document.getElementById(axis).value))"
         x, _, z, _ = np.linalg.inv(matrix) @ [*plain_page.evaluate(sliders), 1]
         y = expected.document["slices"][0]["y_mm"]
