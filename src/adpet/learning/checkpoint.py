@@ -57,6 +57,15 @@ def save_model(model: keras.Model, path: Path) -> None:
             stamped.unlink(missing_ok=True)
 
 
+def load_models(paths: Iterable[Path]) -> list[keras.Model]:
+    """Read networks that one is made of, to the same bytes always.
+
+    Keras numbers the tensors that a process makes, and writes the numbers into a model's file.
+    """
+    keras.utils.clear_session()
+    return [load_model(path) for path in paths]
+
+
 def load_model(path: Path) -> keras.Model:
     """Read a network in Keras' safe mode."""
     try:

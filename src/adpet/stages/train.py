@@ -17,7 +17,7 @@ from adpet.contracts import TrainingRun, write_contract
 from adpet.imaging.normalization import to_suvr, to_uint8
 from adpet.imaging.slices import coronal_slices
 from adpet.imaging.template import fdg_template, reference_mask
-from adpet.learning.checkpoint import load_model, save_model
+from adpet.learning.checkpoint import load_models, save_model
 from adpet.learning.model import ensemble
 from adpet.learning.training import History, set_determinism
 from adpet.params import Params
@@ -122,7 +122,7 @@ def _final(
     for epoch, row in enumerate(rows):
         tracked.log_metrics(row, epoch)
     best_epoch = round(median(fold["best_epoch"] for fold in folds))
-    model = ensemble([load_model(fold_model(work, fold["fold"])) for fold in folds])
+    model = ensemble(load_models(fold_model(work, fold["fold"]) for fold in folds))
     return model, History(rows, best_epoch, _mean([fold["final"] for fold in folds]))
 
 
