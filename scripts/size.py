@@ -19,7 +19,7 @@ BINARY = {".png", ".ico", ".nii", ".gz", ".onnx", ".wasm"}
 # answers, fresh subjects, z-maps, the harder cohort, the search of any key, tracers, identities and DICOM.
 LIMITS = {
     "modules under src/adpet": 111,
-    "lines under src/adpet": 23_430,
+    "lines under src/adpet": 23_450,
     "longest module": 600,
     "lines of tests": 18_950,
     "lines of dvc.yaml": 330,
@@ -45,11 +45,11 @@ def measure(files: Iterable[Path]) -> dict[str, int]:
         "modules under src/adpet": sum(file.name != "__init__.py" for file in modules),
         "lines under src/adpet": sum(lines[file] for file in modules),
         "longest module": max(lines[file] for file in modules),
-        "lines of tests": 18_950sum(
+        "lines of tests": sum(
             number for file, number in lines.items() if file.is_relative_to(ROOT / "tests")
         ),
         "lines of dvc.yaml": lines[ROOT / "dvc.yaml"],
-        "lines of the whole repository": 52_700sum(lines.values()),
+        "lines of the whole repository": sum(lines.values()),
         "words of README.md": len((ROOT / "README.md").read_text(encoding="utf-8").split()),
         "docstrings that begin with more than 10 words": sum(_long_docstrings(file) for file in modules),
     }
