@@ -248,6 +248,8 @@ class TestViewer:
 
     def test_switching_quickly_shows_one_map(self, answered):
         switch = "direction => document.querySelector(`input[name=direction][value=${direction}]`).click()"
+        answered.fill("#threshold", "0")  # all of the map, however weak
+        answered.wait_for_timeout(2000)
         ad = viewed(answered)
         answered.evaluate(switch, "CN")
         assert becomes(answered, lambda now: differ(now, ad))
