@@ -103,6 +103,7 @@ class TestGradCam:
     def test_explaining_does_not_train_the_network(self, model):
         before = [weight.copy() for weight in model.get_weights()]
         gradient_maps_by_class(model, SLICES, batch_size=2)
+        integrated_maps(model, SLICES, SLICES[::-1], steps=2)
         for weight, earlier in zip(model.get_weights(), before, strict=True):
             np.testing.assert_array_equal(weight, earlier)
         assert all(layer.trainable for layer in model.layers)

@@ -137,6 +137,10 @@ def differ(one, other):
     return np.abs(one - other).max() > 50
 
 
+def alike(one, other):
+    return np.abs(one - other).max() < 10
+
+
 @pytest.fixture
 def aged(built_page, tmp_path):
     """The page with a model that compares by age: a slope like the spread, a hundredth a year in each region."""
@@ -257,11 +261,11 @@ class TestViewer:
         cn = viewed(answered)
         answered.evaluate(f"['AD', 'CN', 'AD', 'CN'].forEach({switch})")
         answered.wait_for_timeout(3000)
-        assert becomes(answered, lambda now: not differ(now, cn))
+        assert becomes(answered, lambda now: alike(now, cn))
         answered.wait_for_timeout(2000)
-        assert not differ(viewed(answered), cn)
+        assert alike(viewed(answered), cn)
         answered.evaluate(switch, "AD")
-        assert becomes(answered, lambda now: not differ(now, ad))
+        assert becomes(answered, lambda now: alike(now, ad))
 
     def test_slice_moves_the_crosshair_in_the_scan_s_own_space(self, plain_page, expected):
         matrix = np.array(expected.document["matrix"])

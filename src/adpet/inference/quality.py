@@ -222,16 +222,16 @@ def limits_of(measured: Mapping[str, Vector], *, min_similarity: float) -> list[
 
 
 def _judged(name: str, value: float, limit: Mapping[str, Any]) -> dict[str, Any]:
-    verdict, beyond, side = _verdict(value, limit)
+    verdict, crossed, side = _verdict(value, limit)
     # Four decimals, or more if the rounded value would pass.
     shown = next(
         (close for digits in range(4, 18) if _verdict(close := round(value, digits), limit)[0] == verdict),
         value,
     )
     row = {"name": name, "value": shown if math.isfinite(value) else None, "verdict": verdict}
-    if beyond is None:
+    if crossed is None:
         return row | {"finding": "", "reason": ""}
-    written, required = told_apart(value, beyond)
+    written, required = told_apart(value, crossed)
     words, unit = name.removesuffix("_mm").replace("_", " "), " mm" if name.endswith("_mm") else ""
     what = f"required {required}{unit} or {'more' if side == 'low' else 'less'}"
     seen = f"training scans have {limit['low']:.3g} to {limit['high']:.3g}"

@@ -58,7 +58,7 @@ def save_model(model: keras.Model, path: Path) -> None:
 
 
 def load_models(paths: Iterable[Path]) -> list[keras.Model]:
-    """Read an ensemble's networks, to the same bytes always.
+    """Read an ensemble's networks, named alike in every process.
 
     Keras numbers the tensors that a process makes, and writes the numbers into a model's file.
     """

@@ -112,7 +112,7 @@ def gradient_maps_by_class(
     features_and_logits = compiled(
         model, "grad-cam", lambda: keras.Model(model.inputs, [layer.output, head.output])
     )
-    probe = _present_probe(model, layer, batch_size)
+    probe = _probe_after(model, layer, batch_size)
 
     def explain(batch: Slices, size: int) -> tuple[Array, Array]:
         features, logits = predict_batch(features_and_logits, batch, size)
@@ -157,7 +157,7 @@ def integrated_maps(model: keras.Model, slices: Slices, baseline: Slices, *, ste
     parts = (np.arange(steps, dtype=np.float32) + 0.5) / steps
     path = np.concatenate([start + part * (end - start) for part in parts])
     size = min(BATCH_SIZE, len(path))
-    probe = _present_probe(model, layer, size)
+    probe = _probe_after(model, layer, size)
     weights = [{"AD": 1.0, "CN": -1.0}[name] for name in CLASSES]
     found = [probe.gradient(path[i : i + size], weights) for i in range(0, len(path), size)]
     mean = np.concatenate(found).reshape(steps, *start.shape).mean(axis=0)
@@ -184,8 +184,8 @@ def cascade(model: keras.Model, *, seed: int) -> Iterator[tuple[str, keras.Model
 class _Probe(keras.Model):  # type: ignore[misc]
     """The layers after a layer, whose output gets a variable."""
 
-    # One step of gradient descent turns the variable into the gradient of the logits. Nothing else can be
-    # trained: the layers are the network's own.
+    # One step of gradient descent turns the variable into the gradient of the logits. The layers are the
+    # network's own: the variable alone is trainable.
 
     def __init__(self, tail: keras.Model, batch_size: int) -> None:
         super().__init__(name="probe")
@@ -224,7 +224,7 @@ class _Probe(keras.Model):  # type: ignore[misc]
         return np.asarray(moved[:n] * self._samples, dtype=np.float32)
 
 
-def _present_probe(model: keras.Model, layer: Any, batch_size: int) -> _Probe:
+def _probe_after(model: keras.Model, layer: Any, batch_size: int) -> _Probe:
     key = ("tail", layer.name)
     tail = compiled(model, key, lambda: keras.Model(layer.output, model.get_layer(HEAD_NAME).output))
     return compiled(model, (*key, batch_size), lambda: _Probe(tail, batch_size))

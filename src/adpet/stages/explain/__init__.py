@@ -44,7 +44,7 @@ from adpet.stages.explain.controls import (
 )
 from adpet.stages.explain.maps import (
     Explainer,
-    Referenced,
+    HealthyMaps,
     ScanMaps,
     Space,
     maps_of,
@@ -71,19 +71,19 @@ def run(params: Params) -> None:
     model, space = load_model(paths.MODEL), space_of(params)
     split = read_split(paths.SPLIT).drop_duplicates("scan", keep="first")
     scans = _with_answers(split[split["part"] == "test"])
-    healthy = split[(split["part"] != "test") & (split["diagnosis"] == "CN")]
-    mean = mean_slices(healthy["scan"].tolist())
+    healthy = split.loc[(split["part"] != "test") & (split["diagnosis"] == "CN"), "scan"].tolist()
+    baseline = mean_slices(healthy)
     shown = progress(
-        maps_of([*healthy["scan"], *scans["scan"]], mean, params),
+        maps_of([*healthy, *scans["scan"]], baseline, params),
         label="explain", unit="scan", total=len(healthy) + len(scans),
     )  # fmt: skip
-    referenced = Referenced(list(islice(shown, len(healthy))), space)
+    references = HealthyMaps(list(islice(shown, len(healthy))), space)
     low = z_maps(scans["scan"].tolist(), healthy_scans(split), space, params)
-    volumes, integrated = _write_scans(shown, referenced, scans, low, space, params=params)
+    volumes, integrated = _write_scans(shown, references, scans, low, space, params=params)
     groups, brain = _groups(scans), space.planes_of_brain()
     of_group = {name: [integrated[scan] for scan in groups[name]] for name in ("ad", "cn")}
     outside = outside_share(**of_group, brain=brain)
-    regions = _write_groups(volumes, groups, referenced.references, space, params)
+    regions = _write_groups(volumes, groups, references.by_depth, space, params)
     facts = _facts(groups, regions)
     facts |= {
         "outside": round(outside, 6),
@@ -93,7 +93,7 @@ def run(params: Params) -> None:
         "reference_scans": len(healthy),
         "truth": _write_truth(volumes, scans, healthy, space, params),
         "sanity": _write_sanity(
-            Explainer(model, mean, space, params), volumes["referenced"], scans, space, params
+            Explainer(model, baseline, space, params), volumes["referenced"], scans, space, params
         ),
     }
     write_contract(paths.CAM, facts, Saliency)
@@ -121,7 +121,7 @@ def _with_answers(scans: pd.DataFrame) -> pd.DataFrame:
 
 def _write_scans(
     maps_of_scans: Iterable[ScanMaps],
-    referenced: Referenced,
+    references: HealthyMaps,
     scans: pd.DataFrame,
     low: dict[str, Map],
     space: Space,
@@ -158,7 +158,7 @@ def _write_scans(
         for scan, diagnosis, maps in zip(scans["scan"], scans["diagnosis"], maps_of_scans, strict=True):
             made["exact"][scan] = space.volume_of(maps.exact)
             integrated[scan] = maps.integrated
-            made["referenced"][scan] = referenced.volume(maps)
+            made["referenced"][scan] = references.z_scored(maps)
             for kind, (suffix, _) in KINDS.items():
                 _write_map(folder / f"{scan}_{suffix}.nii.gz", made[kind][scan], space)
             if scan in drawn:
@@ -247,14 +247,14 @@ def _facts(groups: Groups, regions: pd.DataFrame) -> dict[str, Any]:
 
 
 def _write_truth(
-    volumes: Volumes, scans: pd.DataFrame, healthy: pd.DataFrame, space: Space, params: Params
+    volumes: Volumes, scans: pd.DataFrame, healthy: list[str], space: Space, params: Params
 ) -> dict[str, Any]:
     """Score the maps against the simulated cohort's truth, if any."""
     found = scans[(scans["diagnosis"] == "AD") & scans["correct"]]
     deficits = truths_of(found, space) if reads_simulated(params) else {}
     table, facts = pd.DataFrame(columns=["scan", "subject", "map", *SCORES]), {"scans": 0}
     if deficits:
-        table, facts = truth_scores(volumes, deficits, found, healthy["scan"].tolist(), space, params=params)
+        table, facts = truth_scores(volumes, deficits, found, healthy, space, params=params)
     write_table(table, paths.EXPLAIN / "truth.csv")
     return facts
 

@@ -38,7 +38,7 @@ from adpet.params import Params
 from adpet.paths import SIMULATED_TRUTH
 from adpet.stages.common.fitting import network
 from adpet.stages.common.tables import MATRIX_COLUMNS, read_ages, read_alignment, read_norms, read_uptake
-from adpet.stages.explain.maps import Explainer, Referenced, Space, mean_slices, slices_of, space_of
+from adpet.stages.explain.maps import Explainer, HealthyMaps, Space, mean_slices, slices_of, space_of
 
 if TYPE_CHECKING:
     import keras
@@ -103,7 +103,7 @@ def _curves(
         return float(explainer.exact(changed)[1].mean())
 
     def curve(order: Any) -> dict[str, list[float]]:
-        return deletion_insertion(slices, explainer.healthy, order, log_odds, steps=STEPS)
+        return deletion_insertion(slices, explainer.baseline, order, log_odds, steps=STEPS)
 
     exact = explainer.exact(slices)[0]
     found = {
@@ -230,13 +230,13 @@ def _untrained_rows(
     blank = network(params.model_copy(update={"model": model, "seed": params.seed + number}))
     space = space_of(params)
     explainer = Explainer(blank, mean_slices(healthy), space, params)
-    referenced = Referenced([explainer.maps(scan) for scan in healthy], space)
+    references = HealthyMaps([explainer.maps(scan) for scan in healthy], space)
     rows: list[dict[str, Any]] = []
     for scan, truth in truths.items():
         maps = explainer.maps(scan)
         volumes = {
             "untrained exact": space.volume_of(maps.exact),
-            "untrained referenced": referenced.volume(maps),
+            "untrained referenced": references.z_scored(maps),
         }
         rows += score_rows(volumes, truth, space.inside, scan=scan, network=number)
     return rows

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 DEPTHS = {"places": 1 / 3, "pixels": 2 / 3}
 
 # Scans that a process explains after it has loaded the network.
-PART = 64
+SCANS_A_TASK = 64
 
 Slices: TypeAlias = npt.NDArray[np.uint8]
 
@@ -111,10 +111,10 @@ class ScanMaps:
 
 
 class Explainer:
-    """Makes a network's maps; `healthy` are mean healthy slices."""
+    """Makes a network's maps; `baseline` are mean healthy slices."""
 
-    def __init__(self, model: "keras.Model", healthy: Slices, space: Space, params: Params) -> None:
-        self.model, self.healthy, self._space, self._params = model, healthy, space, params
+    def __init__(self, model: "keras.Model", baseline: Slices, space: Space, params: Params) -> None:
+        self.model, self.baseline, self._space, self._params = model, baseline, space, params
 
     def exact(self, slices: Slices) -> tuple[Map, Map]:
         """Return CAMs, (n, h, w), and log-odds of AD, (n,)."""
@@ -125,15 +125,15 @@ class Explainer:
         slices, space = slices_of(scan), self._space
         exact, logits = self.exact(slices)
         steps = self._params.explain.path_steps
-        integrated = integrated_maps(self.model, slices, self.healthy, steps=steps)
+        integrated = integrated_maps(self.model, slices, self.baseline, steps=steps)
         blurred = [
             smoothed_inside(space.volume_of(maps), space, self._params) for maps in (exact, integrated)
         ]
         return ScanMaps(exact, logits, integrated, np.stack(blurred))
 
 
-class Referenced:
-    """Turns maps into distances from healthy training scans.
+class HealthyMaps:
+    """Maps of healthy training scans, which others are z-scored by.
 
     A referenced map joins two depths: the class activation map, which says what each place of the feature
     layer adds to the answer, and integrated gradients, which say what each pixel adds to it. Of the mean
@@ -141,26 +141,26 @@ class Referenced:
 
     Attributes
     ----------
-    references : dict
-        Of the healthy scans' maps, by depth.
+    by_depth : dict
+        Mean and spread of the maps, by depth.
     """
 
     def __init__(self, healthy: Sequence[ScanMaps], space: Space) -> None:
         require_healthy(len(healthy))
         self._space, maps = space, np.stack([one.blurred for one in healthy])
-        self.references: dict[str, Reference] = {
+        self.by_depth: dict[str, Reference] = {
             depth: healthy_reference(maps[:, number]) for number, depth in enumerate(DEPTHS)
         }
         self._patterns = healthy_patterns(self._distances(maps))
 
-    def volume(self, maps: ScanMaps) -> Map:
+    def z_scored(self, maps: ScanMaps) -> Map:
         """Return the z-scored attribution volume, above its own mean."""
         return self._space.filled(self._patterns.kept(self._distances(maps.blurred)))
 
     def _distances(self, maps: Map) -> Map:
         """Return the depths' weighted mean z-score, (..., v)."""
         of_depths = [
-            weight * self.references[depth].distance(maps[..., number, :])
+            weight * self.by_depth[depth].distance(maps[..., number, :])
             for number, (depth, weight) in enumerate(DEPTHS.items())
         ]
         return np.asarray(np.sum(of_depths, axis=0), dtype=np.float32)
@@ -173,15 +173,15 @@ def mean_slices(scans: Sequence[str]) -> Slices:
     return np.asarray(np.round(total / len(scans)), dtype=np.uint8)
 
 
-def maps_of(scans: Sequence[str], healthy: Slices, params: Params) -> Iterator[ScanMaps]:
+def maps_of(scans: Sequence[str], baseline: Slices, params: Params) -> Iterator[ScanMaps]:
     """Make the trained network's maps in processes, in order."""
-    parts = [scans[start : start + PART] for start in range(0, len(scans), PART)]
-    one = partial(_maps_of_part, healthy=healthy, params=params)
-    for maps in map_in_processes(one, parts, workers=params.compute.workers):
+    tasks = [scans[start : start + SCANS_A_TASK] for start in range(0, len(scans), SCANS_A_TASK)]
+    one = partial(_maps_of_task, baseline=baseline, params=params)
+    for maps in map_in_processes(one, tasks, workers=params.compute.workers):
         yield from maps
 
 
-def _maps_of_part(scans: Sequence[str], *, healthy: Slices, params: Params) -> list[ScanMaps]:
+def _maps_of_task(scans: Sequence[str], *, baseline: Slices, params: Params) -> list[ScanMaps]:
     set_determinism(params.seed, params.compute.threads)
-    explainer = Explainer(load_model(MODEL), healthy, space_of(params), params)
+    explainer = Explainer(load_model(MODEL), baseline, space_of(params), params)
     return [explainer.maps(scan) for scan in scans]
