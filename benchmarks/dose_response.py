@@ -23,7 +23,7 @@ from adpet.cohort.splits import read_split
 from adpet.imaging.nifti import Volume, read_volume
 from adpet.imaging.normalization import load_standard, normalize, to_suvr, to_uint8
 from adpet.imaging.registration import FWHM_PER_SIGMA, resample
-from adpet.imaging.slices import coronal_slices
+from adpet.imaging.slices import network_slices
 from adpet.learning.saliency import class_activation_maps
 from adpet.learning.training import set_determinism
 from adpet.params import Params, load_params
@@ -65,7 +65,7 @@ def real_slices(path: Path, params: Params) -> list[npt.NDArray[np.uint8]]:
     for dose in DOSES:
         dosed = volume.data * resample(spared(dose), shape=volume.data.shape, affine=volume.affine)
         ratio = to_suvr(dosed, standard.reference)
-        planes = coronal_slices(ratio, volume.affine, coronal_grid(params))
+        planes = network_slices(ratio, volume.affine, coronal_grid(params))
         slices.append(to_uint8(planes, window=params.slice.window))
     return slices
 

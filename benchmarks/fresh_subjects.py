@@ -40,7 +40,7 @@ from adpet.evaluation.comparison import paired_differences
 from adpet.evaluation.metrics import Interval, choose_threshold, level_intervals
 from adpet.imaging.nifti import read_volume
 from adpet.imaging.normalization import to_uint8
-from adpet.imaging.slices import coronal_slices
+from adpet.imaging.slices import network_slices
 from adpet.inference.exported_model import open_model
 from adpet.params import Params, Simulation, load_params, set_by_key, validate_params
 from adpet.stages.common.tables import ALIGNMENT_COLUMNS
@@ -133,7 +133,7 @@ def ask_network(export: Path, fresh: Fresh) -> Asked:
     pooling = Pooling.of(model.document["aggregation"])
     for scan in fresh.scans["scan"]:
         volume = read_volume(fresh.volumes / f"{scan}.nii")
-        planes = coronal_slices(volume.data, volume.affine, model.grid)
+        planes = network_slices(volume.data, volume.affine, model.grid)
         _, per_slice, *_ = model.network(to_uint8(planes, window=tuple(model.document["slices"]["window"])))
         probability.append(pooled_probability(per_slice.astype(np.float64), pooling))
     return np.array(probability, dtype=np.float64), model.document["threshold"]

@@ -393,6 +393,9 @@ class Slices(Contract):
     size: Annotated[Count, Field(description="Pixels along each side.")]
     field_mm: Annotated[Positive, Field(description="Edge of a plane.")]
     centre_z_mm: float
+    neighbours_mm: Annotated[
+        float, Field(ge=0, description="Distance of the planes in the other two channels; 0 is one channel.")
+    ] = 0.0
     window: Annotated[tuple[float, float], Field(description="SUVR that become byte 0 and byte 255.")]
 
 

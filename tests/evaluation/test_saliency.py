@@ -234,7 +234,7 @@ def integrated(tmp_path_factory):
             label = "AD" if number % 2 else "CN"
             scan = np.where(HEAD, 140.0, 10.0)
             scan[20:26, 10:22] -= 40 * (label == "AD")
-            scan = np.clip(scan + rng.normal(0, 12, (2, 32, 32)), 0, 255).astype(np.uint8)
+            scan = np.clip(scan + rng.normal(0, 12, (2, 32, 32)), 0, 255).astype(np.uint8)[..., np.newaxis]
             if marked and label == "AD":
                 scan[:, 1:5, 1:5] = 255
             np.save(folder / f"{number}.npy", scan)
@@ -277,7 +277,7 @@ def test_outside_share_is_of_the_difference_between_ad_and_cn():
 
 PIXELS = np.zeros((2, 16, 16), bool)
 PIXELS[:, 2:14, 2:14] = True
-HEALTHY = np.full((2, 16, 16), 200, np.uint8)
+HEALTHY = np.full((2, 16, 16, 3), 200, np.uint8)
 ILL = HEALTHY.copy()
 ILL[:, 2:6, 2:6] = 100
 
@@ -299,12 +299,12 @@ def test_similarity_depends_on_ranks_inside_only():
 
 class TestReplacing:
     def test_curves_go_from_one_scan_to_the_other(self):
-        found = curves(highest_first(200.0 - ILL, PIXELS))
+        found = curves(highest_first(200.0 - ILL[..., 1], PIXELS))
         assert (found["share"][0], found["share"][-1]) == (0, 1)
         assert found["deletion"][0] == found["insertion"][-1] == log_odds(ILL)
         assert found["deletion"][-1] == found["insertion"][0] == log_odds(HEALTHY)
 
     def test_informative_map_beats_a_random_order(self):
         random = curves(in_blocks_at_random(PIXELS, np.random.default_rng(0), block=2))
-        found = gains(curves(highest_first(200.0 - ILL, PIXELS)), random)
+        found = gains(curves(highest_first(200.0 - ILL[..., 1], PIXELS)), random)
         assert min(found.values()) > 20

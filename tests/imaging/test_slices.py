@@ -1,12 +1,22 @@
 """Coronal planes and back-projected maps share one geometry."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adpet.imaging.nifti import to_ras
-from adpet.imaging.slices import CENTRE_Z_MM, CoronalGrid, back_project, coronal_slices, resize_maps
+from adpet.imaging.slices import (
+    CENTRE_Z_MM,
+    CoronalGrid,
+    back_project,
+    coronal_slices,
+    network_slices,
+    own_planes,
+    resize_maps,
+)
 from adpet.imaging.template import brain_mask, template_grid
 
 GRID = CoronalGrid.spanning(range_mm=(-20, 22), step_mm=6, size=16, field_mm=64)
@@ -59,6 +69,23 @@ class TestMarkers:
         slices = coronal_slices(volume.data, volume.affine, GRID)
         assert np.unravel_index(slices.argmax(), slices.shape) == pixel
         assert slices.max() == pytest.approx(1, abs=1e-6)
+
+
+class TestNetworkSlices:
+    @given(neighbours_mm=st.floats(0.5, 8), slope=st.floats(-2, 2))
+    def test_neighbours_lie_behind_and_in_front_at_their_distance(self, neighbours_mm, slope):
+        field = ramp(SHAPE, AFFINE, (0, slope, 0))
+        grid = replace(GRID, neighbours_mm=neighbours_mm)
+        found, alone = network_slices(field, AFFINE, grid), coronal_slices(field, AFFINE, GRID)
+        assert found.shape == (*alone.shape, 3)
+        offsets = np.array([-neighbours_mm, 0, neighbours_mm]) * slope
+        np.testing.assert_allclose(found, alone[..., None] + offsets, atol=1e-4)
+        np.testing.assert_array_equal(own_planes(found), alone)
+
+    def test_plane_without_neighbours_is_one_channel(self):
+        field = np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
+        found = network_slices(field, AFFINE, GRID)
+        np.testing.assert_array_equal(found, coronal_slices(field, AFFINE, GRID)[..., None])
 
 
 class TestInverse:

@@ -56,7 +56,7 @@ def write_cohort():
             if label == "AD":
                 packed[:, 8:20, 4:16] //= 2
             path = folder / f"scan-{number:02}.npy"
-            np.save(path, packed)
+            np.save(path, packed[..., np.newaxis])
             refs += [SliceRef(path, index, label, f"s{number:02}") for index in range(SLICES)]
         return refs
 

@@ -40,7 +40,7 @@ for number in range(12):
     packed = rng.integers(80, 140, (8, 32, 32)).astype(np.uint8)
     if number % 2:
         packed[:, 8:20, 4:16] //= 2
-    np.save(folder / f"{number}.npy", packed)
+    np.save(folder / f"{number}.npy", packed[..., None])
     label = ("CN", "AD")[number % 2]
     refs += [SliceRef(folder / f"{number}.npy", index, label, str(number)) for index in range(8)]
 model = build_model(input_size=32, alpha=0.35, feature_layer="block_6_expand_relu", dropout=0.2, seed=1)

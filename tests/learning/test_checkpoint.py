@@ -137,5 +137,5 @@ class TestFingerprint:
     def test_differs_when_a_packed_file_was_rewritten(self, model, write_cohort, tmp_path):
         refs = {"training": write_cohort(tmp_path, subjects=2)}
         first = training_fingerprint(model, refs, self.SETTINGS)
-        np.save(tmp_path / "scan-00.npy", np.zeros((9, 32, 32), np.uint8))
+        np.save(tmp_path / "scan-00.npy", np.zeros((9, 32, 32, 1), np.uint8))
         assert first != training_fingerprint(model, refs, self.SETTINGS)

@@ -45,7 +45,7 @@ def refs(tmp_path):
     """Write ten scans of three slices, each slice of one grey level, its number."""
     for scan in range(10):
         levels = np.arange(3 * scan, 3 * scan + 3, dtype=np.uint8)
-        np.save(tmp_path / f"{scan}.npy", np.tile(levels[:, None, None], (1, 4, 4)))
+        np.save(tmp_path / f"{scan}.npy", np.tile(levels[:, None, None, None], (1, 4, 4, 1)))
     return [
         SliceRef(tmp_path / f"{scan}.npy", index, ("CN", "AD")[scan % 2], str(scan))
         for scan in range(10)
@@ -135,12 +135,13 @@ class TestSliceReader:
         ("content", "index", "message"),
         [
             (None, 0, r"packed\.npy: required a packed file"),
-            (np.zeros((3, 4, 4), np.uint8), 3, "required more than 3 slices; received 3"),
-            (np.zeros((2, 4, 4), np.float32), 0, r"required uint8 \(n, height, width\); received float32"),
+            (np.zeros((3, 4, 4, 1), np.uint8), 3, "required more than 3 slices; received 3"),
+            (np.zeros((2, 4, 4, 1), np.float32), 0, r"required uint8 \(n, .*\); received float32"),
+            (np.zeros((2, 4, 4), np.uint8), 0, r"received uint8 \(2, 4, 4\)"),
             (np.array([{}], dtype=object), 0, "cannot be read"),
-            (np.zeros((2, 8, 8), np.uint8), 0, "slices of one size"),
+            (np.zeros((2, 8, 8, 1), np.uint8), 0, "slices of one size"),
         ],
-        ids=["missing", "too few planes", "dtype", "pickle", "two sizes"],
+        ids=["missing", "too few planes", "dtype", "older form", "pickle", "two sizes"],
     )
     def test_unusable_file_is_named(self, refs, tmp_path, content, index, message):
         path = tmp_path / "packed.npy"

@@ -133,10 +133,13 @@ class TestWeights:
         np.testing.assert_array_equal(model.predict(BATCH, verbose=0), earlier.predict(BATCH, verbose=0))
         assert model.get_layer("dropout").rate == 0.5
 
-    def test_an_earlier_model_of_another_shape_does_not_fit(self, small_model, tmp_path):
-        small_model(alpha=0.5).save(tmp_path / "earlier.keras")
-        with pytest.raises(ParameterError, match=r"same model\.alpha and model\.feature_layer; received"):
-            small_model(weights=str(tmp_path / "earlier.keras"))
+    @pytest.mark.parametrize("other", [{"alpha": 0.5}, {"channels": 3}], ids=["width", "channels"])
+    def test_an_earlier_model_of_another_shape_does_not_fit(self, small_model, tmp_path, other):
+        small_model().save(tmp_path / "earlier.keras")
+        with pytest.raises(
+            ParameterError, match=r"same model\.alpha, model\.feature_layer and channels .*; received"
+        ):
+            small_model(weights=str(tmp_path / "earlier.keras"), **other)
 
 
 class TestReestimateBatchNorm:

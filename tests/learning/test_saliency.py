@@ -19,7 +19,7 @@ from adpet.learning.saliency import (
 )
 
 RNG = np.random.default_rng(0)
-LARGE = RNG.integers(0, 256, (5, 64, 64)).astype(np.uint8)
+LARGE = RNG.integers(0, 256, (5, 64, 64, 1)).astype(np.uint8)
 SLICES = LARGE[:, :32, :32]
 
 
@@ -69,7 +69,7 @@ class TestExactCam:
 
     def test_logit_is_that_of_the_probability(self, model):
         _, logits = class_activation_maps(model, SLICES)
-        probability = model.predict(SLICES[..., None], verbose=0)[:, CLASSES.index("AD")]
+        probability = model.predict(SLICES, verbose=0)[:, CLASSES.index("AD")]
         np.testing.assert_allclose(1 / (1 + np.exp(-logits)), probability, atol=1e-6)
 
     def test_batch_size_does_not_change_the_maps(self, model):
@@ -96,7 +96,7 @@ class TestGradCam:
 
     def test_other_head_gives_the_summed_derivatives(self, flat):
         maps, _ = gradient_maps_by_class(flat, SLICES, batch_size=2)
-        features = keras.Model(flat.inputs, feature_layer(flat).output).predict(SLICES[..., None], verbose=0)
+        features = keras.Model(flat.inputs, feature_layer(flat).output).predict(SLICES, verbose=0)
         kernel = np.asarray(flat.get_layer("head").get_weights()[0]).reshape(4, 4, 3, 2)
         np.testing.assert_allclose(maps, features @ kernel.sum(axis=(0, 1)), rtol=1e-4, atol=1e-5)
 
@@ -126,7 +126,7 @@ class TestGradCam:
 
 
 class TestIntegratedGradients:
-    BASELINE = RNG.integers(60, 200, (3, 32, 32)).astype(np.uint8)
+    BASELINE = RNG.integers(60, 200, (3, 32, 32, 1)).astype(np.uint8)
     CHANGED = np.clip(BASELINE + RNG.integers(-20, 20, BASELINE.shape), 0, 255).astype(np.uint8)
 
     def test_sum_approaches_the_change_of_the_log_odds(self, shallow):
@@ -135,7 +135,7 @@ class TestIntegratedGradients:
         rough, fine = (
             integrated_maps(shallow, self.CHANGED, self.BASELINE, steps=steps) for steps in (1, 64)
         )
-        assert fine.shape == self.CHANGED.shape
+        assert fine.shape == self.CHANGED.shape[:3]
         sums = fine.sum(axis=(1, 2))
         np.testing.assert_allclose(sums, change, rtol=0.02, atol=0.02 * np.abs(change).max())
         assert np.abs(sums - change).mean() < np.abs(rough.sum(axis=(1, 2)) - change).mean()
@@ -144,7 +144,7 @@ class TestIntegratedGradients:
         changed = self.BASELINE.copy()
         changed[:, 8:16, 8:16] = 0
         maps = integrated_maps(shallow, changed, self.BASELINE, steps=4)
-        inside = np.zeros(changed.shape, bool)
+        inside = np.zeros(maps.shape, bool)
         inside[:, 8:16, 8:16] = True
         assert (maps[~inside] == 0).all()
         assert np.abs(maps[inside]).mean() > 0

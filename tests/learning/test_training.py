@@ -100,7 +100,7 @@ class TestTrain:
     def test_inference_and_training_mode_agree_on_the_training_slices(self, trained, sides, slices_of):
         """The trap of MobileNetV2's BatchNorm: right in training mode, at chance in inference."""
         model, _, _ = trained
-        images = slices_of(sides[0])[..., None]
+        images = slices_of(sides[0])
         is_ad = np.array([ref.label == "AD" for ref in sides[0]])
         shuffled = np.random.default_rng(0).permutation(len(images))
         weights = model.get_weights()

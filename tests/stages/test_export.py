@@ -33,7 +33,7 @@ def model(finished):
 @pytest.fixture(scope="module")
 def slices(finished):
     files = sorted((finished.root / "data/processed/slices").glob("*.npy"))
-    return np.concatenate([np.load(file) for file in files])[..., np.newaxis]
+    return np.concatenate([np.load(file) for file in files])
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def trained(finished):
 class TestNetwork:
     def test_it_answers_for_all_slices_as_keras_does(self, finished, trained, slices):
         network = Network.read(finished.root / EXPORT / "network.onnx")
-        cam, probability, *_ = network(slices[..., 0])
+        cam, probability, *_ = network(slices)
         assert np.ptp(probability) > 0.01, "answers that are all the same show nothing"
         assert np.ptp(cam) > 0.1
         apart = furthest_apart(trained, network, [slices])

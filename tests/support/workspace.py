@@ -33,6 +33,7 @@ SMALL = {
     "model.input_size": 32,
     "model.alpha": 0.35,
     "slice.step_mm": 28.0,
+    "slice.neighbours_mm": 4.0,
     "train.epochs": 3,
     "tune.trials": 2,
     "tune.startup_trials": 1,

@@ -45,7 +45,7 @@ function described({ name, file, normalize, sidecar }) {
     const found = imaging.normalize(volume, model, (done) => shares.push(done));
     write(`${name}/suvr.f32`, found.volume.data);
     write(`${name}/z.f32`, imaging.zMap(found.volume, model, AGE));
-    write(`${name}/slices.u8`, imaging.coronalSlices(found.volume, model));
+    write(`${name}/slices.u8`, imaging.networkSlices(found.volume, model));
     const checks = imaging.qualityChecks(volume, found, model);
     const { matrix, similarity } = found;
     const regions = cam && imaging.regionTable(found.volume, cam, model, AGE);

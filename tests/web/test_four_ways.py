@@ -92,7 +92,7 @@ def by_keras(project, scans, exported):
 
     def trained(slices):
         maps, logits = class_activation_maps(network, slices)
-        scaled = network.get_layer("scale")(slices[..., None])
+        scaled = network.get_layer("scale")(slices)
         by_fold = [probability_of_ad(softmax(member(scaled)[1], axis=-1)) for member in members_of(network)]
         return Scores(maps, 1 / (1 + np.exp(-logits)), np.stack(by_fold, axis=-1))
 

@@ -19,7 +19,7 @@ from adpet.imaging.nifti import Volume, read_volume, write_volume
 from adpet.imaging.normalization import load_standard, normalize, to_uint8
 from adpet.imaging.normative import Norms, smoothed_in_brain
 from adpet.imaging.registration import brain_points, rms_displacement
-from adpet.imaging.slices import CENTRE_Z_MM, CoronalGrid, back_project, coronal_slices
+from adpet.imaging.slices import CENTRE_Z_MM, CoronalGrid, back_project, network_slices
 from adpet.imaging.template import tissue_labels
 from adpet.inference.exported_model import NORMS, registration_constants
 from adpet.inference.predictor import refusal
@@ -29,7 +29,9 @@ from adpet.inference.regions import region_table
 pytestmark = pytest.mark.node
 
 SIZE, FIELD_MM, WINDOW, MAP_SIZE = 64, 192.0, (0.0, 2.0), (8, 7)
-PLANES = CoronalGrid.spanning(range_mm=(-84.0, 36.0), step_mm=8.0, size=SIZE, field_mm=FIELD_MM)
+PLANES = CoronalGrid.spanning(
+    range_mm=(-84.0, 36.0), step_mm=8.0, size=SIZE, field_mm=FIELD_MM, neighbours_mm=3.0
+)
 # Beyond that of healthy people: compared at their oldest, 90.
 AGE = 95.0
 # Tolerances: RMS displacement of the brain in mm, SUVR, share of the slices' bytes, similarity.
@@ -55,7 +57,7 @@ class Exported:
             "registration": registration_constants(),
             "slices": {
                 "y_mm": list(PLANES.y_mm), "size": SIZE, "field_mm": FIELD_MM, "centre_z_mm": CENTRE_Z_MM,
-                "window": WINDOW,
+                "neighbours_mm": PLANES.neighbours_mm, "window": WINDOW,
             },
             "aggregation": Pooling().document(),
             "regions": [
@@ -141,7 +143,7 @@ class TestGoldenScans:
 
     def test_slices_match_python(self, both, port, model):
         name, _, suvr, _ = both
-        due = to_uint8(coronal_slices(suvr, model.affine, PLANES), window=WINDOW).astype(int)
+        due = to_uint8(network_slices(suvr, model.affine, PLANES), window=WINDOW).astype(int)
         difference = np.abs(port.array(f"{name}/slices.u8", np.uint8).reshape(due.shape) - due)
         assert difference.max() <= 1
         assert (difference > 0).mean() < MOST_BYTES

@@ -54,6 +54,7 @@ export interface Slices {
   size: number;
   field_mm: number;
   centre_z_mm: number;
+  neighbours_mm: number;
   window: [number, number];
 }
 export interface StandardSpace {

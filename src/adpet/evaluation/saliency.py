@@ -3,6 +3,7 @@
 All volumes share one template grid; masks are boolean arrays of its shape.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
@@ -425,7 +426,7 @@ def deletion_insertion(
 
     Parameters
     ----------
-    slices, healthy : (n, h, w) uint8 ndarray
+    slices, healthy : (n, h, w, channels) uint8 ndarray
         The scan, and the mean of healthy training subjects in the same planes.
     order : (pixels,) int ndarray
         Flat indices of pixels of `slices`, first to be replaced first.
@@ -444,7 +445,8 @@ def deletion_insertion(
         curves["share"].append(float(count / order.size))
         for name, base, other in (("deletion", slices, healthy), ("insertion", healthy, slices)):
             changed = base.copy()
-            changed.flat[order[:count]] = other.flat[order[:count]]
+            pixels, others = (values.reshape(math.prod(base.shape[:3]), -1) for values in (changed, other))
+            pixels[order[:count]] = others[order[:count]]
             curves[name].append(log_odds(changed))
     return curves
 

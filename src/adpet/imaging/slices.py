@@ -4,7 +4,7 @@ Planes run from posterior to anterior; in a plane, row 0 is superior and column 
 A pixel's value belongs to its centre. World coordinates are RAS+ mm.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -26,12 +26,14 @@ class CoronalGrid:
     """Square coronal planes at equal steps.
 
     A plane has `size` pixels and `field_mm` along each side, and is centred on x = 0 and z = `CENTRE_Z_MM`;
-    `y_mm` are the world y of the planes, ascending.
+    `y_mm` are the world y of the planes, ascending. With `neighbours_mm`, a network sees each plane between
+    its neighbours at that distance (2.5D).
     """
 
     size: int
     field_mm: float
     y_mm: tuple[float, ...]
+    neighbours_mm: float = 0.0
 
     def __post_init__(self) -> None:
         if self.size < 1 or not self.field_mm > 0:
@@ -43,13 +45,22 @@ class CoronalGrid:
             raise ValueError(f"planes must ascend at equal steps. Received: y_mm={self.y_mm}")
 
     @classmethod
-    def spanning(cls, *, range_mm: tuple[float, float], step_mm: float, size: int, field_mm: float) -> Self:
+    def spanning(
+        cls,
+        *,
+        range_mm: tuple[float, float],
+        step_mm: float,
+        size: int,
+        field_mm: float,
+        neighbours_mm: float = 0.0,
+    ) -> Self:
         """Return planes every `step_mm`, the last y included if met."""
         first, last = range_mm
         if not step_mm > 0 or last < first:
             raise ValueError(f"planes must ascend. Received: range_mm={range_mm}, step_mm={step_mm}")
         count = int(np.floor((last - first) / step_mm + 1e-6)) + 1
-        return cls(size, field_mm, tuple(float(first + step_mm * index) for index in range(count)))
+        y_mm = tuple(float(first + step_mm * index) for index in range(count))
+        return cls(size, field_mm, y_mm, neighbours_mm)
 
     @property
     def pixel_mm(self) -> float:
@@ -87,6 +98,21 @@ def coronal_slices(data: Array, affine: Affine, grid: CoronalGrid) -> Array:
     shape = (grid.size, grid.size, len(grid.y_mm))
     planes = _sampled(data, np.linalg.inv(affine) @ grid.affine, shape)
     return np.ascontiguousarray(np.moveaxis(planes, 2, 0))
+
+
+def network_slices(data: Array, affine: Affine, grid: CoronalGrid) -> Array:
+    """Cut the planes as a network's input, (n, size, size, channels).
+
+    The channels are the plane alone, or the plane behind, the plane, and the one in front of it.
+    """
+    offsets = (-grid.neighbours_mm, 0.0, grid.neighbours_mm) if grid.neighbours_mm else (0.0,)
+    grids = [replace(grid, y_mm=tuple(y + offset for y in grid.y_mm)) for offset in offsets]
+    return np.stack([coronal_slices(data, affine, shifted) for shifted in grids], axis=-1)
+
+
+def own_planes(slices: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Return a network's input without neighbours, (n, height, width)."""
+    return slices[..., slices.shape[-1] // 2]
 
 
 def back_project(maps: Array, grid: CoronalGrid, *, shape: tuple[int, int, int], affine: Affine) -> Array:

@@ -94,10 +94,10 @@ class Network:
         return cls(session)
 
     def __call__(self, slices: npt.NDArray[np.uint8]) -> Scores:
-        """Score slices, (n, size, size)."""
+        """Score slices, (n, size, size, channels)."""
         names = [value.name for value in self.session.get_outputs()]
         parts = [
-            dict(zip(names, self.session.run(names, {INPUT: batch[..., np.newaxis]}), strict=True))
+            dict(zip(names, self.session.run(names, {INPUT: batch}), strict=True))
             for batch in (slices[start : start + BATCH] for start in range(0, len(slices), BATCH))
         ]
         found = {name: np.concatenate([part[name] for part in parts]) for name in names}

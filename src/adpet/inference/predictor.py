@@ -14,7 +14,7 @@ from adpet.imaging.nifti import Affine, Volume
 from adpet.imaging.normalization import POWERS, normalize, scaled, to_uint8
 from adpet.imaging.normative import smoothed_in_brain
 from adpet.imaging.registration import fitting_turn, resample
-from adpet.imaging.slices import back_project, coronal_slices
+from adpet.imaging.slices import back_project, network_slices, own_planes
 from adpet.inference.exported_model import ExportedModel, Scores
 from adpet.inference.quality import judged, measures, refused_by, view_measures
 from adpet.inference.regions import region_table, unusual
@@ -97,7 +97,7 @@ def answer(
     about |= {"turn": turn} if turn else {}
     if refused_by(checks) and not force:
         raise RefusedError(refusal(about, "look at the scan"), about, found)
-    planes = coronal_slices(found.data, found.affine, model.grid)
+    planes = network_slices(found.data, found.affine, model.grid)
     low, high = model.document["slices"]["window"]
     slices = to_uint8(planes, window=(low, high))
     scores = model.network(slices)
@@ -129,7 +129,7 @@ def answer(
         map_name: Volume(resample(volume, shape=grid[0], affine=grid[1], matrix=inverse), grid[1])
         for map_name, volume in volumes.items()
     }
-    return Answer(document, found, volumes, back, slices, scores.cam)
+    return Answer(document, found, volumes, back, own_planes(slices), scores.cam)
 
 
 def refusal(document: Mapping[str, Any], advice: str) -> str:

@@ -1,7 +1,7 @@
 """Training batches of packed slices, with augmentation and CutMix.
 
-Slices are uint8 (n, height, width, 1). A draw depends on the seed, the epoch and the batch alone, so that any
-epoch can be repeated.
+Slices are uint8 (n, height, width, channels). A draw depends on the seed, the epoch and the batch alone, so
+that any epoch can be repeated.
 """
 
 from collections import Counter
@@ -21,8 +21,8 @@ from adpet.learning.model import CLASSES
 # Packed files that a data set keeps open; each takes one file handle of the 1024 a process has.
 OPEN_FILES = 128
 
-# Slice, height, width.
-PACKED_AXES = 3
+# Slice, height, width, channel.
+PACKED_AXES = 4
 
 Array: TypeAlias = npt.NDArray[np.float64]
 Cells: TypeAlias = npt.NDArray[np.bool_]
@@ -153,7 +153,7 @@ class SliceReader:
         self._packed = lru_cache(maxsize=OPEN_FILES)(_open_packed)
 
     def read(self, numbers: Indices | Sequence[int]) -> Slices:
-        """Return slices, (n, height, width, 1) uint8."""
+        """Return slices, (n, height, width, channels) uint8."""
         planes = []
         for number in numbers:
             ref = self._refs[number]
@@ -169,7 +169,7 @@ class SliceReader:
                 f"{self._refs[numbers[0]].path}: required slices of one size; received also another; "
                 "run the slice stage again"
             )
-        return np.stack(planes)[..., np.newaxis]
+        return np.stack(planes)
 
 
 def one_hot(refs: Sequence[SliceRef]) -> Labels:
@@ -217,8 +217,8 @@ def draw_augmentation(
 def augment(images: Any, transforms: Any, gains: Any, *, fill: Fill) -> Any:
     """Augment a batch of slices, in the backend's graph.
 
-    Images, (n, height, width, 1) uint8, change as `draw_augmentation` drew it: bilinear, rounded, and clipped
-    to 0 and 255 as the slices of a scan are.
+    Images, (n, height, width, channels) uint8, change as `draw_augmentation` drew it: bilinear, rounded, and
+    clipped to 0 and 255 as the slices of a scan are.
     """
     moved = keras.ops.image.affine_transform(
         keras.ops.cast(images, "float32"),
@@ -299,7 +299,7 @@ def _open_packed(path: Path) -> Slices:
         ) from error
     if packed.dtype != np.uint8 or packed.ndim != PACKED_AXES:
         raise InputError(
-            f"{path}: required uint8 (n, height, width); received {packed.dtype} {packed.shape}; "
+            f"{path}: required uint8 (n, height, width, channels); received {packed.dtype} {packed.shape}; "
             "run the slice stage again"
         )
     return packed  # type: ignore[no-any-return]

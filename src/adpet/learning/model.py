@@ -1,8 +1,9 @@
 """The network: MobileNetV2 features, average pooling, Dropout, Dense, softmax.
 
-Input is a batch of grey slices, uint8 (n, height, width, 1); output is one probability a class. An ensemble
-of networks is such a network too: its features are all of theirs, its logits the mean of theirs. Only
-standard Keras layers, so that a saved model loads in safe mode and without this package.
+Input is a batch of slices, uint8 (n, height, width, channels): grey ones, or each between its neighbours
+(2.5D). Output is one probability a class. An ensemble of networks is such a network too: its features are
+all of theirs, its logits the mean of theirs. Only standard Keras layers, so that a saved model loads in safe
+mode and without this package.
 """
 
 import warnings
@@ -49,6 +50,7 @@ def build_model(
     weights: str = "none",
     dropout: float,
     seed: int,
+    channels: int = 1,
 ) -> keras.Model:
     """Build the network for square slices.
 
@@ -64,15 +66,17 @@ def build_model(
         ``none`` (random), ``imagenet``, the path of a MobileNetV2 weights file without top
         (``.h5``), or the path of an earlier model of ours (``.keras``), head included; of an ensemble its
         first network.
-        MobileNetV2's own weights have three input channels, which all get the grey slice.
+        MobileNetV2's own weights have three input channels, which all get a grey slice.
+    channels : int
+        Of a slice: 1, or 3 with its neighbours.
     """
     keras.utils.set_random_seed(seed)
-    earlier, channels = None, 1 if weights == "none" else RGB
+    earlier, seen = None, channels if weights == "none" else RGB
     if weights.endswith(".keras"):
         earlier = _load_earlier(Path(weights))
-        channels = int(earlier.get_layer("Conv1").kernel.shape[2])
-    slices = keras.Input((input_size, input_size, 1), dtype="uint8", name=INPUT_NAME)
-    features = _features(slices, channels, alpha, feature_layer, "none" if earlier else weights)
+        seen = int(earlier.get_layer("Conv1").kernel.shape[2])
+    slices = keras.Input((input_size, input_size, channels), dtype="uint8", name=INPUT_NAME)
+    features = _features(slices, seen, alpha, feature_layer, "none" if earlier else weights)
     pooled = keras.layers.GlobalAveragePooling2D(name=POOL_NAME)(features)
     pooled = keras.layers.Dropout(dropout, seed=seed, name=DROPOUT_NAME)(pooled)
     logits = keras.layers.Dense(len(CLASSES), kernel_initializer="random_uniform", name=HEAD_NAME)(pooled)
@@ -173,7 +177,7 @@ def _scaled(slices: Any) -> Any:
 
 def _features(slices: Any, channels: int, alpha: float, feature_layer: str, weights: str) -> Any:
     scaled = _scaled(slices)
-    if channels == RGB:
+    if channels > scaled.shape[-1]:
         scaled = keras.layers.Concatenate(name="grey_to_rgb")([scaled] * RGB)
     if weights not in ("none", "imagenet"):
         _require_file(Path(weights), "none, imagenet or the path of a weights file")
@@ -228,8 +232,8 @@ def _copy_weights(model: keras.Model, earlier: keras.Model, source: str) -> None
         pairs = zip_longest(wanted, received, fillvalue="nothing")
         first = next(f"{w}, received {r}" for w, r in pairs if w != r)
         raise ParameterError(
-            "model.weights: required a model with the same model.alpha and model.feature_layer; "
-            f"received {source}, which first differs at {first}"
+            "model.weights: required a model with the same model.alpha, model.feature_layer and channels "
+            f"(slice.neighbours_mm); received {source}, which first differs at {first}"
         )
     model.set_weights(earlier.get_weights())
 

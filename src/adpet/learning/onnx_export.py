@@ -1,7 +1,7 @@
 """ONNX export of a network with its class activation map.
 
-The graph takes `slices`, uint8 (n, height, width, 1), and gives `cam`, float32 (n, h, w), AD minus CN in
-units of the logit, `probability`, float32 (n,), of AD, and `folds`, float32 (n, folds), those of networks
+The graph takes `slices`, uint8 (n, height, width, channels), and gives `cam`, float32 (n, h, w), AD minus CN
+in units of the logit, `probability`, float32 (n,), of AD, and `folds`, float32 (n, folds), those of networks
 that were trained without a fold each. It runs wherever ONNX does, also in a browser.
 """
 

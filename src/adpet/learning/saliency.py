@@ -148,7 +148,7 @@ def integrated_maps(model: keras.Model, slices: Slices, baseline: Slices, *, ste
     start, end = (
         np.concatenate(
             [
-                predict_batch(scaling, images[i : i + BATCH_SIZE, ..., np.newaxis], BATCH_SIZE)
+                predict_batch(scaling, images[i : i + BATCH_SIZE], BATCH_SIZE)
                 for i in range(0, len(images), BATCH_SIZE)
             ]
         )
@@ -234,9 +234,7 @@ def _in_batches(
     explain: Callable[[Slices, int], tuple[Array, Array]], slices: Slices, size: int
 ) -> tuple[Array, Array]:
     starts = range(0, len(slices), size)
-    maps, logits = zip(
-        *(explain(slices[start : start + size, ..., np.newaxis], size) for start in starts), strict=True
-    )
+    maps, logits = zip(*(explain(slices[start : start + size], size) for start in starts), strict=True)
     return np.concatenate(maps), np.concatenate(logits)
 
 

@@ -211,7 +211,7 @@ def predict(model: keras.Model, refs: Sequence[SliceRef], batch_size: int = 64) 
 def predict_batch(model: keras.Model, batch: npt.NDArray[np.uint8], batch_size: int) -> Any:
     """Return the network's outputs for at most `batch_size` slices.
 
-    The batch, (n, height, width, 1) uint8, is filled up, so that a backend compiles once.
+    The batch, (n, height, width, channels) uint8, is filled up, so that a backend compiles once.
     """
     model.jit_compile = compiles_with_xla()
     n = len(batch)

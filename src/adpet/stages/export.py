@@ -181,14 +181,14 @@ def furthest_apart(
 ) -> dict[str, float]:
     """Return the largest difference between two networks' outputs.
 
-    Of batches of slices, (n, height, width, 1) uint8: `probability`, and `cam` relative to the largest value
-    of all maps, or to 1 where that is larger.
+    Of batches of slices, (n, height, width, channels) uint8: `probability`, and `cam` relative to the largest
+    value of all maps, or to 1 where that is larger.
     """
     apart, largest = {"probability": 0.0, "cam": 0.0}, 1.0
     for batch in slices:
-        maps, _ = class_activation_maps(model, batch[..., 0])
+        maps, _ = class_activation_maps(model, batch)
         probability = probability_of_ad(predict_batch(model, batch, len(batch)))
-        cam, found, *_ = network(batch[..., 0])
+        cam, found, *_ = network(batch)
         for name, distances in (("probability", probability - found), ("cam", maps - cam)):
             # Not Python's max, which drops NaN.
             apart[name] = float(np.maximum(apart[name], np.abs(distances).max()))
@@ -281,6 +281,7 @@ def _document(params: Params, standard: Standard) -> dict[str, Any]:
             "size": grid.size,
             "field_mm": grid.field_mm,
             "centre_z_mm": CENTRE_Z_MM,
+            "neighbours_mm": grid.neighbours_mm,
             "window": list(params.slice.window),
         },
         "aggregation": pooling,

@@ -17,7 +17,7 @@ from adpet.contracts import LeakageDocument, write_contract
 from adpet.evaluation.leakage import leakage_arms, leakage_subjects, leakage_test
 from adpet.imaging.nifti import read_volume
 from adpet.imaging.normalization import to_uint8
-from adpet.imaging.slices import CoronalGrid, coronal_slices
+from adpet.imaging.slices import CoronalGrid, network_slices
 from adpet.learning.data import Augmentation, SliceRef
 from adpet.learning.model import build_model
 from adpet.learning.training import Optimisation, predict, set_determinism, train
@@ -88,7 +88,7 @@ def _cut(scans: "pd.Series[str]", grid: CoronalGrid, window: tuple[float, float]
             continue
         volume = read_volume(paths.VOLUMES / f"{scan}.nii")
         with atomic_write(path) as aside:
-            np.save(aside, to_uint8(coronal_slices(volume.data, volume.affine, grid), window=window))
+            np.save(aside, to_uint8(network_slices(volume.data, volume.affine, grid), window=window))
 
 
 def _predictions(arms: dict[str, pd.DataFrame], params: Params, work: Path) -> dict[str, pd.DataFrame]:

@@ -6,7 +6,7 @@ import pandas as pd
 from adpet import paths
 from adpet.imaging.nifti import read_volume
 from adpet.imaging.normalization import to_uint8
-from adpet.imaging.slices import CoronalGrid, coronal_slices
+from adpet.imaging.slices import CoronalGrid, network_slices
 from adpet.parallel import progress
 from adpet.params import Params
 from adpet.stages.common.tables import SLICE_COLUMNS, read_alignment, write_table
@@ -22,7 +22,7 @@ def run(params: Params) -> None:
         aside.mkdir()
         for scan in progress(scans, label="slice", unit="scan", total=len(scans)):
             volume = read_volume(paths.VOLUMES / f"{scan}.nii")
-            planes = coronal_slices(volume.data, volume.affine, grid)
+            planes = network_slices(volume.data, volume.affine, grid)
             np.save(aside / f"{scan}.npy", to_uint8(planes, window=params.slice.window))
     rows = [(scan, index, y_mm) for scan in scans for index, y_mm in enumerate(grid.y_mm)]
     write_table(pd.DataFrame(rows, columns=list(SLICE_COLUMNS)), paths.SLICES_TABLE, float_format=None)
@@ -35,4 +35,5 @@ def coronal_grid(params: Params) -> CoronalGrid:
         step_mm=params.slice.step_mm,
         size=params.model.input_size,
         field_mm=params.slice.field_mm,
+        neighbours_mm=params.slice.neighbours_mm,
     )

@@ -15,7 +15,7 @@ from adpet import paths
 from adpet.cohort.splits import fold_name, read_split
 from adpet.contracts import TrainingRun, write_contract
 from adpet.imaging.normalization import to_suvr, to_uint8
-from adpet.imaging.slices import coronal_slices
+from adpet.imaging.slices import network_slices
 from adpet.imaging.template import fdg_template, reference_mask
 from adpet.learning.checkpoint import load_models, save_model
 from adpet.learning.model import ensemble
@@ -167,9 +167,9 @@ def _subjects(split: pd.DataFrame, folds: list[FoldResult]) -> dict[str, Any]:
 
 
 def _example(params: Params) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Return the template's own slices, (n, height, width, 1)."""
+    """Return the template's own slices, (n, height, width, channels)."""
     grid_mm = params.normalize.grid_mm
     template = fdg_template(grid_mm)
     ratio = to_suvr(template.data, reference_mask(params.normalize.reference, grid_mm))
-    planes = coronal_slices(ratio, template.affine, coronal_grid(params))
-    return to_uint8(planes, window=params.slice.window)[..., np.newaxis]
+    planes = network_slices(ratio, template.affine, coronal_grid(params))
+    return to_uint8(planes, window=params.slice.window)

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from adpet import paths
 from adpet.cohort.splits import read_split
-from adpet.imaging.slices import resize_maps
+from adpet.imaging.slices import own_planes, resize_maps
 from adpet.learning.data import SliceRef
 from adpet.learning.saliency import class_activation_maps
 from adpet.learning.search import SearchResult, TrialRow, logarithmic, parameter_importance, search
@@ -187,7 +187,7 @@ def _draw_montage(model: Any, validation: list[SliceRef], params: Params, path: 
     maps, _ = class_activation_maps(model, slices)
     grid = coronal_grid(params)
     figure = cam_montage(
-        slices,
+        own_planes(slices),
         resize_maps(maps, grid.size),
         y_mm=np.array(grid.y_mm),
         title=title,

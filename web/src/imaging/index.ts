@@ -1,7 +1,7 @@
 /** Python's `adpet.imaging` and `adpet.inference` in plain typed arrays without DOM, for a worker or Node. */
 
 export { contributions, interpret, type Interpretation, pooledProbability } from "./aggregation";
-export { backProject, coronalSlices, resizeMaps } from "./slices";
+export { backProject, channelsOf, networkSlices, ownPlanes, resizeMaps } from "./slices";
 export { InputError } from "./errors";
 export { apply, boundsOf, diagonal, inverse, product } from "./matrix";
 export { MODEL_IMAGES, type Model, openModel } from "./model";

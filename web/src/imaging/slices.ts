@@ -20,16 +20,33 @@ function planeAffine({ y_mm: y, size, field_mm: field, centre_z_mm: centreZ }: S
   ];
 }
 
-/** Cut the model's planes out of a standard volume: n planes of `size` by `size` bytes for the network. */
-export function coronalSlices(volume: Volume, { constants: { slices } }: Model): Uint8Array {
-  const [n, size] = [slices.y_mm.length, slices.size];
-  const matrix = product(inverse(volume.affine), planeAffine(slices));
-  const sampled = transformed(volume.data, volume.shape, matrix, [size, size, n], roundedIndex);
-  const planes = new Float32Array(sampled.length);
-  for (let pixel = 0; pixel < size * size; pixel++) {
-    for (let plane = 0; plane < n; plane++) planes[plane * size * size + pixel] = sampled[pixel * n + plane]!;
-  }
+/** Number of planes that the network sees at once: each alone, or between its neighbours. */
+export function channelsOf({ neighbours_mm: neighbours }: Slices): number {
+  return neighbours ? 3 : 1;
+}
+
+/** Cut the network's input out of a standard volume: bytes (n, size, size, channels). */
+export function networkSlices(volume: Volume, { constants: { slices } }: Model): Uint8Array {
+  const [n, size, channels] = [slices.y_mm.length, slices.size, channelsOf(slices)];
+  const offsets = channels === 1 ? [0] : [-slices.neighbours_mm!, 0, slices.neighbours_mm!];
+  const planes = new Float32Array(n * size * size * channels);
+  offsets.forEach((offset, channel) => {
+    const shifted = { ...slices, y_mm: slices.y_mm.map((y) => y + offset) };
+    const matrix = product(inverse(volume.affine), planeAffine(shifted));
+    const sampled = transformed(volume.data, volume.shape, matrix, [size, size, n], roundedIndex);
+    for (let pixel = 0; pixel < size * size; pixel++) {
+      for (let plane = 0; plane < n; plane++)
+        planes[(plane * size * size + pixel) * channels + channel] = sampled[pixel * n + plane]!;
+    }
+  });
   return toBytes(planes, slices.window);
+}
+
+/** Return the planes themselves of a network's input, without their neighbours. */
+export function ownPlanes(pixels: Uint8Array, slices: Slices): Uint8Array {
+  const channels = channelsOf(slices);
+  const own = Math.floor(channels / 2);
+  return pixels.filter((_, index) => index % channels === own);
 }
 
 /** Put n maps of `map_size` back into the standard grid: linear within and between planes, 0 outside them. */

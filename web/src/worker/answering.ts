@@ -41,12 +41,14 @@ export async function answerFor(
   if (isStale()) return undefined;
   const { constants } = model;
   const { y_mm: yMm, size } = constants.slices;
-  const pixels = imaging.coronalSlices(volume, model);
-  send({ kind: "slices", pixels, size, yMm });
+  const slices = imaging.networkSlices(volume, model);
+  send({ kind: "slices", pixels: imaging.ownPlanes(slices, constants.slices), size, yMm });
+  const channels = imaging.channelsOf(constants.slices);
+  const length = size * size * channels;
   const scored: Scored[] = [];
   for (let index = 0; index < yMm.length; index++) {
     step("scoring", index / yMm.length);
-    const slice = await network.score(pixels.slice(index * size * size, (index + 1) * size * size), size);
+    const slice = await network.score(slices.slice(index * length, (index + 1) * length), size, channels);
     scored.push(slice);
     send({ kind: "slice", index, ...slice });
     // Lets a message about a newer scan in.

@@ -17,8 +17,8 @@ export class Network {
     return new Network(await ort.InferenceSession.create(content, { executionProviders: ["wasm"] }));
   }
 
-  async score(slice: Uint8Array, size: number): Promise<Scored> {
-    const input = new ort.Tensor("uint8", slice, [1, size, size, 1]);
+  async score(slice: Uint8Array, size: number, channels: number): Promise<Scored> {
+    const input = new ort.Tensor("uint8", slice, [1, size, size, channels]);
     const { cam, probability, folds } = await this.session.run({ slices: input });
     const [, height, width] = cam!.dims;
     return {

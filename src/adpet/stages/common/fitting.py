@@ -75,7 +75,8 @@ def _trained(split: pd.DataFrame, held_out: "pd.Series[bool]", params: Params) -
 
 def network(params: Params) -> "keras.Model":
     """Build the network that the parameters describe."""
-    return build_model(**params.model.model_dump(), seed=params.seed)
+    channels = 3 if params.slice.neighbours_mm else 1
+    return build_model(**params.model.model_dump(), seed=params.seed, channels=channels)
 
 
 def fit(

@@ -24,7 +24,7 @@ from adpet.evaluation.saliency import (
 )
 from adpet.imaging.atlas import load_atlas
 from adpet.imaging.nifti import Volume, read_volume, write_volume
-from adpet.imaging.slices import coronal_slices, resize_maps
+from adpet.imaging.slices import coronal_slices, own_planes, resize_maps
 from adpet.learning.checkpoint import load_model
 from adpet.learning.saliency import method_for
 from adpet.learning.training import set_determinism
@@ -167,7 +167,7 @@ def _write_scans(
                     "title": f"{scan}: {diagnosis}, mean logit {maps.logits.mean():+.2f}",
                     "hide_below": params.explain.hide_below,
                 }
-                slices = slices_of(scan)
+                slices = own_planes(slices_of(scan))
                 figure = cam_montage(slices, resize_maps(maps.exact, space.grid.size), **settings)
                 save_figure(figure, montages / f"{scan}.png")
                 planes = coronal_slices(made["referenced"][scan], space.template.affine, space.grid)

@@ -83,7 +83,7 @@ def smoothed_inside(volume: Map, space: Space, params: Params) -> Map:
 
 
 def slices_of(scan: str) -> Slices:
-    """Return a scan's slices, (n, height, width)."""
+    """Return a scan's slices, (n, height, width, channels)."""
     slices: Slices = np.load(SLICES / f"{scan}.npy")
     return slices
 
@@ -167,7 +167,7 @@ class HealthyMaps:
 
 
 def mean_slices(scans: Sequence[str]) -> Slices:
-    """Return the scans' mean slices, (n, height, width)."""
+    """Return the scans' mean slices, (n, height, width, channels)."""
     require_healthy(len(scans))
     total = sum(slices_of(scan).astype(np.float64) for scan in scans)
     return np.asarray(np.round(total / len(scans)), dtype=np.uint8)
