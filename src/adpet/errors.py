@@ -31,7 +31,8 @@ class TrackingError(AdpetError):
 def told_apart(value: float, limit: float) -> tuple[str, str]:
     """Write both with three digits, or more until they differ."""
     for digits in range(3, 18):
-        texts = f"{value:.{digits}g}", f"{limit:.{digits}g}"
+        # Adding 0 makes -0 a 0.
+        texts = f"{value + 0:.{digits}g}", f"{limit + 0:.{digits}g}"
         if texts[0] != texts[1]:
             break
     return texts

@@ -5,7 +5,7 @@ from decimal import Decimal
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from adpet.errors import told_apart
@@ -193,6 +193,7 @@ numbers = st.floats(allow_nan=False, allow_infinity=False)
 
 
 @given(numbers, st.one_of(numbers, st.integers(-9, 9)))
+@example(-0.0, 0.0)
 def test_value_and_limit_that_differ_have_texts_that_differ_in_the_same_order(limit, other):
     value = limit + other * math.ulp(limit) if isinstance(other, int) else other
     assume(math.isfinite(value))
