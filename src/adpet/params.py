@@ -185,7 +185,7 @@ class Slice(Section):
     range_mm: Interval = (-76.0, 8.0)
     step_mm: Positive = 6.0
     field_mm: Positive = 192.0
-    neighbours_mm: Annotated[float, Field(ge=0, le=20)] = 0.0
+    neighbours_mm: Annotated[float, Field(ge=0, le=20)] = 4.0
     window: Interval = (0.0, 2.0)
 
 

@@ -58,7 +58,7 @@ class TestNetwork:
         np.testing.assert_allclose(probability, rows["probability"], atol=APART)
 
     def test_folds_answer_as_their_networks_do(self, finished, model, trained, slices):
-        found = model.network(slices[:8, ..., 0]).folds
+        found = model.network(slices[:8]).folds
         scaled = trained.get_layer("scale")(slices[:8])
         logits = [np.asarray(member(scaled)[1]) for member in members_of(trained)]
         wanted = np.stack([probability_of_ad(softmax(each, axis=-1)) for each in logits], axis=-1)

@@ -160,7 +160,9 @@ def open_model(folder: Path, *, name: str | None = None, leaky: bool = False) ->
         regions=_labels(folder / REGIONS),
         tissue=_labels(folder / TISSUE).astype(np.uint8),
         norms=Norms(mean, slope, sd, ages and (ages[0], ages[1], ages[2])),
-        grid=CoronalGrid(slices["size"], slices["field_mm"], tuple(slices["y_mm"])),
+        grid=CoronalGrid(
+            slices["size"], slices["field_mm"], tuple(slices["y_mm"]), slices.get("neighbours_mm", 0.0)
+        ),
         network=Network.read(folder / NETWORK),
         leaky=bool(document["leaky"]) or leaky,
     )
