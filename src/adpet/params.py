@@ -195,7 +195,7 @@ class Split(Section):
     seed: Seed = 2019
     unit: Literal["subject", "slice"] = "subject"
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.4
-    folds: Annotated[int, Field(ge=0)] = 5
+    folds: Annotated[int, Field(ge=0)] = 4
 
     @model_validator(mode="after")
     def _folds_suffice(self) -> Self:
