@@ -80,10 +80,10 @@ def _metrics(brier=(0.01, -0.01, 0.03), log_loss=(0.0, -0.1, 0.1), **leads):
 
 class TestFindings:
     def test_network_that_does_not_beat_regions_says_so_with_numbers(self):
-        found = findings(_metrics(regions=(-0.01, -0.06, 0.03), scanner=(0.4, 0.2, 0.5)))
+        found = findings(_metrics(regions=(-0.0001, -0.06, 0.03), scanner=(0.4, 0.2, 0.5)))
         assert "\n".join(found["not_beaten"]) == (
             "The network does not beat the disease-informed region baseline "
-            "(AUC difference -0.01, 95 % interval -0.06 to 0.03); no clear difference by Brier score "
+            "(AUC difference +0.000, 95 % interval -0.060 to +0.030); no clear difference by Brier score "
             "(+0.010, -0.010 to +0.030) and log loss (+0.000, -0.100 to +0.100)"
         )
         assert found["beaten"][0].startswith("The network beats the scanner baseline")

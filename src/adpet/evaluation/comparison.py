@@ -127,8 +127,8 @@ def comparison_sentence(name: str, differences: Mapping[str, Mapping[str, float]
     auc = differences["auc"]
     verb = "beats" if auc["low"] > 0 else "is worse than" if auc["high"] < 0 else "does not beat"
     text = (
-        f"The network {verb} the {BASELINES[name]} baseline (AUC difference {auc['value']:.2f}, "
-        f"95 % interval {auc['low']:.2f} to {auc['high']:.2f})"
+        f"The network {verb} the {BASELINES[name]} baseline (AUC difference {auc['value']:+z.3f}, "
+        f"95 % interval {auc['low']:+z.3f} to {auc['high']:+z.3f})"
     )
     groups: dict[str, list[str]] = {}
     for score in ("brier", "log_loss"):
