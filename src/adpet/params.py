@@ -176,7 +176,7 @@ class Normalize(Section):
     grid_mm: Annotated[float, Field(ge=1, le=6)] = 3.0
     smoothing_mm: Annotated[float, Field(ge=0, le=20)] = 8.0
     reference: Literal["global", "cerebellum", "pons"] = "cerebellum"
-    min_similarity: Annotated[float, Field(ge=-1, le=1)] = 0.5
+    min_similarity: Annotated[float, Field(ge=-1, le=1)] = 0.55
 
 
 class Slice(Section):

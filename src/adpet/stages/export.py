@@ -28,6 +28,7 @@ from adpet.inference.exported_model import (
     BATCH,
     BRAIN,
     DOCUMENT,
+    EXPECTED,
     FILES,
     FORMAT,
     MAPS,
@@ -224,6 +225,7 @@ def _write_volumes(folder: Path, standard: Standard, atlas: Atlas, tissue: Tissu
     affine = standard.template.affine
     for name, data, dtype in (
         (TEMPLATE, standard.template.data, np.float32),
+        (EXPECTED, standard.expected.data, np.float32),
         (BRAIN, standard.brain, np.uint8),
         (REFERENCE, standard.reference, np.uint8),
         (REGIONS, atlas.labels, np.int16),
