@@ -27,6 +27,7 @@ from adpet.param_types import (
     Interval,
     NonNegative,
     Positive,
+    Quality,
     Section,
     Seed,
     Size,
@@ -437,6 +438,7 @@ class Params(Section):
     simulation: Simulation = Simulation()
     cohort: Cohort = Cohort()
     normalize: Normalize = Normalize()
+    quality: Quality = Quality()
     slice: Slice = Slice()
     split: Split = Split()
     model: Model = Model()
