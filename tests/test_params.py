@@ -93,7 +93,7 @@ class TestTheFile:
 
     def test_experiment_overrides_every_key(self, file):
         spelled = {
-            key: "null" if value is None else str(value).replace(" ", "").replace("(", "[").replace(")", "]")
+            key: str(value).translate(str.maketrans("()", "[]", " ")).replace("None", "null")
             for key, value in load_params(file).flat().items()
         }
         apply_overrides(file, [f"{key}={value}" for key, value in spelled.items()])
@@ -127,6 +127,7 @@ class TestRefusals:
             ("cohort.diagnosis", "last", "required 'visit', 'baseline' or 'stable-only'"),
             ("cohort.adni_level", ["raw", "raw"], "required every level once"),
             ("slice.range_mm", [30.0, -30.0], "required the first less than the last; received [30.0, -30.0]"),
+            ("quality.asymmetry", [None, 0.3, 0.2, None], "required ascending limits, null for none"),
             ("model.input_size", 50, "required a multiple of 32; received 50"),
             ("tracking.model_name", "a/b", "required a name without / : and @"),
             ("evaluate.cross_validation", 2, "required 0 (none) or 3 to 5 folds; received 2"),

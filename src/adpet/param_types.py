@@ -3,7 +3,7 @@
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WrapValidator
 
@@ -84,7 +84,37 @@ TunableFraction = Annotated[Fraction | Literal["tuned"], _OR_TUNED]
 TunableBool = Annotated[bool | Literal["tuned"], _OR_TUNED]
 
 
+def limits_in_order(limits: "Limits") -> "Limits":
+    """Refuse limits that do not ascend."""
+    given = [limit for limit in limits if limit is not None]
+    if given != sorted(given):
+        raise ValueError(f"required ascending limits, null for none; received {list(limits)}")
+    return limits
+
+
+# Refused below, flagged below, flagged above, refused above; None is no limit.
+Limits: TypeAlias = tuple[float | None, float | None, float | None, float | None]
+LimitsInOrder = Annotated[Limits, Field(strict=False), AfterValidator(limits_in_order)]
+
+
 class Section(BaseModel):
     """Mapping of ``params.yaml``: no unknown keys, strict types, frozen."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Quality(Section):
+    """Limits of people's FDG scans; docs/inputs.md has the sources.
+
+    The names are those of `adpet.inference.quality.CHECKS`.
+    """
+
+    similarity: LimitsInOrder = (None, 0.65, 0.97, None)
+    brain_in_view: LimitsInOrder = (0.85, 0.93, None, None)
+    field_of_view_mm: LimitsInOrder = (90.0, 140.0, None, None)
+    profile_distance: LimitsInOrder = (None, None, 3.0, 10.0)
+    grey_white_contrast: LimitsInOrder = (1.05, 1.12, 1.9, 2.3)
+    outside_share: LimitsInOrder = (None, 0.1, 0.4, 0.5)
+    asymmetry: LimitsInOrder = (None, 0.03, 0.25, 1.0)
+    roughness: LimitsInOrder = (None, 0.0095, 0.03, 0.06)
+    negative_share: LimitsInOrder = (None, None, 0.02, 0.1)

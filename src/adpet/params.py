@@ -27,6 +27,7 @@ from adpet.param_types import (
     Interval,
     NonNegative,
     Positive,
+    Quality,
     Section,
     Seed,
     Size,
@@ -176,7 +177,7 @@ class Normalize(Section):
     grid_mm: Annotated[float, Field(ge=1, le=6)] = 3.0
     smoothing_mm: Annotated[float, Field(ge=0, le=20)] = 8.0
     reference: Literal["global", "cerebellum", "pons"] = "cerebellum"
-    min_similarity: Annotated[float, Field(ge=-1, le=1)] = 0.5
+    min_similarity: Annotated[float, Field(ge=-1, le=1)] = 0.55
 
 
 class Slice(Section):
@@ -438,6 +439,7 @@ class Params(Section):
     simulation: Simulation = Simulation()
     cohort: Cohort = Cohort()
     normalize: Normalize = Normalize()
+    quality: Quality = Quality()
     slice: Slice = Slice()
     split: Split = Split()
     model: Model = Model()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from adpet.errors import InputError
-from adpet.imaging.nifti import Volume
+from adpet.imaging.nifti import Volume, read_volume, write_volume
 from adpet.imaging.normalization import (
     MIN_REFERENCE_SEEN,
     load_standard,
@@ -13,7 +13,7 @@ from adpet.imaging.normalization import (
     to_uint8,
 )
 from adpet.imaging.registration import brain_points, rms_displacement
-from adpet.imaging.template import fdg_template
+from adpet.imaging.template import fdg_mean, fdg_template, tissue_map
 
 GRID_MM = 4.0
 
@@ -33,9 +33,11 @@ def moved():
     return Volume(template.data * 5000, motion @ template.affine), motion
 
 
-def test_pose_and_unit_cancel_out(moved):
+def test_pose_and_unit_cancel_out(moved, tmp_path):
     scan, motion = moved
-    volume, alignment = normalize(scan, standard())
+    # A lab's own template is what scans are registered to, and what they should look like.
+    write_volume(tmp_path / "own.nii", fdg_template(GRID_MM), space="mni")
+    volume, alignment = normalize(scan, standard(template=str(tmp_path / "own.nii")))
     points = brain_points(standard().brain, volume.affine)
     assert rms_displacement(alignment.matrix, motion, points) < 1.0
     assert alignment.similarity > 0.98
@@ -48,6 +50,33 @@ def test_scan_in_mni_space_is_not_registered(moved):
     _, alignment = normalize(scan, standard(align="none"))
     np.testing.assert_array_equal(alignment.matrix, np.eye(4))
     assert alignment.similarity < 0.8
+
+
+@pytest.mark.parametrize(
+    ("image", "low", "high"),
+    [
+        (lambda: fdg_mean(2.0), 0.98, 1.0),
+        (lambda: fdg_template(2.0), 0.5, 0.8),
+        (lambda: tissue_map("t1"), -0.3, 0.3),
+    ],
+)
+def test_similarity_tells_fdg_images_from_others(image, low, high):
+    _, alignment = normalize(image(), standard())
+    assert low < alignment.similarity <= high
+
+
+def test_real_mean_image_is_similar_to_the_fdg_mean(real_mean_image):
+    # 0.64 to the tissue template.
+    _, alignment = normalize(read_volume(real_mean_image), standard())
+    assert 0.85 < alignment.similarity < 0.95
+
+
+def test_cut_off_vertex_leaves_the_similarity_as_it_is():
+    whole = fdg_mean(GRID_MM)
+    cut = Volume(whole.data[:, :, :-10], whole.affine)
+    options = {"align": "none", "smoothing_mm": 8.0}
+    similarities = [normalize(scan, standard(**options))[1].similarity for scan in (whole, cut)]
+    assert similarities == pytest.approx([1.0, 1.0], abs=0.01)
 
 
 @pytest.mark.parametrize("reference", ["global", "cerebellum", "pons"])

@@ -21,8 +21,20 @@ from adpet.inference.quality import (
     view_measures,
 )
 from adpet.inference.regions import region_table
+from adpet.param_types import Quality
 
 SHAPE = (9, 8, 8)
+# A range of people that every cohort widens, on the sides that `CHECKS` has a cause for.
+NARROW = {
+    name: (*[0.5 if check.low else None] * 2, *[0.5 if check.high else None] * 2)
+    for name, check in CHECKS.items()
+}
+PEOPLE = Quality().model_dump()
+# A healthy simulated scan, as measured.
+PERSON = {
+    "similarity": 0.91, "brain_in_view": 1.0, "field_of_view_mm": 153.7, "profile_distance": 0.75,
+    "grey_white_contrast": 1.46, "outside_share": 0.236, "asymmetry": 0.08, "roughness": 0.017, "negative_share": 0.0,
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -83,14 +95,14 @@ def test_view_of_half_the_brain_is_measured():
 class TestLimits:
     def test_training_scans_pass(self):
         values = training()
-        limits = limits_of(values, min_similarity=0.1)
+        limits = limits_of(values, NARROW, min_similarity=0.1)
         for scan in range(60):
             rows = judged({name: float(values[name][scan]) for name in CHECKS}, limits)
             assert {row["verdict"] for row in rows} == {"ok"}
 
     def test_value_beyond_a_limit_is_flagged_or_refused_with_the_reason(self):
         values = training()
-        limits = limits_of(values, min_similarity=0.1)
+        limits = limits_of(values, NARROW, min_similarity=0.1)
         usual = {name: float(np.median(values[name])) for name in CHECKS}
         (limit,) = (row for row in limits if row["name"] == "asymmetry")
         for key, verdict in (("flag_above", "flagged"), ("refuse_above", "refused")):
@@ -110,7 +122,7 @@ class TestLimits:
     def test_value_that_is_not_finite_is_refused_with_a_cause(self, name, value):
         values = training()
         usual = {name: float(np.median(values[name])) for name in CHECKS} | {name: value}
-        rows = judged(usual, limits_of(values, min_similarity=0.1))
+        rows = judged(usual, limits_of(values, NARROW, min_similarity=0.1))
         (refused,) = [row for row in rows if row["verdict"] != "ok"]
         assert (refused["name"], refused["verdict"]) == (name, "refused")
         check = CHECKS[name]
@@ -122,7 +134,7 @@ class TestLimits:
         usual = {name: float(np.median(values)) for name, values in training().items()}
         values = usual | measured(-brain.astype(float), brain, tissue)
         assert values["roughness"] == float("inf")
-        rows = judged(values, limits_of(training(), min_similarity=0.1))
+        rows = judged(values, limits_of(training(), NARROW, min_similarity=0.1))
         failure = {"scan": "map", "model": "m", "checks": rows, "error": "refused"}
         (found,) = json.loads(answers_as_json([failure]))
         assert found["checks"] == rows
@@ -131,8 +143,51 @@ class TestLimits:
         assert by_name["similarity"]["value"] == 0.6
         assert " roughness " in answers_as_csv([failure])
 
+    @pytest.mark.parametrize("name", CHECKS)
+    def test_limits_are_the_wider_of_peoples_and_the_cohorts(self, name):
+        key_of = ("refuse_below", "flag_below", "flag_above", "refuse_above")
+        like_people = {one: np.full(60, 0.5) for one in CHECKS}
+        same = {row["name"]: row for row in limits_of(like_people, PEOPLE, min_similarity=0.1)}[name]
+        unlike = limits_of({one: np.linspace(-500, 500, 60) for one in CHECKS}, PEOPLE, min_similarity=0.1)
+        wide = {row["name"]: row for row in unlike}[name]
+        for key, usual in zip(key_of, PEOPLE[name], strict=True):
+            if (name, key) == ("similarity", "refuse_below"):
+                continue
+            assert (same[key] is None) == (wide[key] is None) == (usual is None)
+            if usual is not None:
+                assert same[key] == (min if "below" in key else max)(usual, 0.5)
+                assert abs(wide[key]) > 500
+
+    @pytest.mark.parametrize(
+        ("measures", "verdicts"),
+        [
+            # One patient seen with an asymmetric disease; the standardized grid of ADNI, 14.4 cm long.
+            ({"asymmetry": 0.22, "profile_distance": 2.9, "similarity": 0.66}, {}),
+            ({"field_of_view_mm": 144.0, "brain_in_view": 0.937}, {}),
+            ({"asymmetry": 0.7, "profile_distance": 6.0}, dict.fromkeys(("asymmetry", "profile_distance"), "flagged")),
+            # A mean image, as measured, is told by what no single person has.
+            ({"asymmetry": 0.0125, "roughness": 0.00945}, dict.fromkeys(("asymmetry", "roughness"), "flagged")),
+            ({"similarity": 0.999}, {"similarity": "flagged"}),
+            ({"grey_white_contrast": 0.85}, {"grey_white_contrast": "refused"}),
+            # The logarithm of a scan, and z-scores of its voxels.
+            ({"grey_white_contrast": 1.047, "outside_share": 0.55},
+             {"grey_white_contrast": "refused", "outside_share": "refused"}),
+            ({"negative_share": 0.22}, {"negative_share": "refused"}),
+            ({"outside_share": 0.075}, {"outside_share": "flagged"}),
+        ],
+    )  # fmt: skip
+    def test_people_pass_and_others_are_flagged_or_refused(self, measures, verdicts):
+        """A cohort of one kind, which widens nothing."""
+        cohort = {name: np.full(60, value) for name, value in PERSON.items()}
+        rows = judged(PERSON | measures, limits_of(cohort, PEOPLE, min_similarity=0.55))
+        assert {row["name"]: row["verdict"] for row in rows if row["verdict"] != "ok"} == verdicts
+        reasons = [row["reason"] for row in rows if row["value"] in (0.0125, 0.00945, 0.999)]
+        assert all("a mean image or a template" in reason for reason in reasons)
+
     def test_similarity_limit_of_the_pipeline_refuses_too(self):
-        (limit,) = [one for one in limits_of(training(), min_similarity=0.3) if one["name"] == "similarity"]
+        (limit,) = [
+            one for one in limits_of(training(), NARROW, min_similarity=0.3) if one["name"] == "similarity"
+        ]
         assert limit["refuse_below"] == 0.3
 
 

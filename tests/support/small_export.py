@@ -12,7 +12,7 @@ def write_exported(folder: Path, *, lineage: str = "a1") -> Path:
 
     from adpet.evaluation.aggregation import Pooling
     from adpet.imaging.nifti import Volume, write_volume
-    from adpet.imaging.template import brain_mask, fdg_template, reference_mask, tissue_labels
+    from adpet.imaging.template import brain_mask, fdg_mean, fdg_template, reference_mask, tissue_labels
     from adpet.inference import exported_model
 
     grid_mm, size = 6.0, 32
@@ -21,6 +21,7 @@ def write_exported(folder: Path, *, lineage: str = "a1") -> Path:
     folder.mkdir(parents=True)
     for name, data, dtype in (
         (exported_model.TEMPLATE, template.data, np.float32),
+        (exported_model.EXPECTED, fdg_mean(grid_mm).data, np.float32),
         (exported_model.BRAIN, brain_mask(grid_mm), np.uint8),
         (exported_model.REFERENCE, reference_mask("cerebellum", grid_mm), np.uint8),
         (exported_model.REGIONS, tissue, np.int16),

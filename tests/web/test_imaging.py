@@ -71,6 +71,7 @@ class Exported:
         (folder / "model.json").write_text(json.dumps(self.document))
         for name, data, dtype in (
             ("template", self.standard.template.data, np.float32),
+            ("expected", self.standard.expected.data, np.float32),
             ("brain", self.standard.brain, np.uint8),
             ("reference", self.standard.reference, np.uint8),
             ("regions", self.atlas.labels, np.int16),

@@ -23,7 +23,14 @@ from adpet.imaging.registration import (
     resample,
     similarity,
 )
-from adpet.imaging.template import Reference, brain_mask, fdg_template, load_template, reference_mask
+from adpet.imaging.template import (
+    Reference,
+    brain_mask,
+    fdg_mean,
+    fdg_template,
+    load_template,
+    reference_mask,
+)
 
 BUILT_IN = "built-in"
 # Share of the reference region that a scan must show.
@@ -36,12 +43,14 @@ POWERS = 60
 class Standard:
     """Template space: the target of spatial and intensity normalization.
 
-    The grid of the FDG-like `template` is that of every normalized volume. Similarity is judged in the
-    `brain`; `reference` is the region of the SUVR. With `align` "none" scans are in MNI space already.
+    The FDG-like `template` is the target of registration, and its grid that of every normalized volume.
+    Similarity to `expected`, an FDG image, is judged in what a scan shows of the `brain`; `reference` is the
+    region of the SUVR. With `align` "none" scans are in MNI space already.
     `smoothing_mm` is the FWHM of the blur that evens out scanners; 0 for none.
     """
 
     template: Volume
+    expected: Volume
     brain: npt.NDArray[np.bool_]
     reference: npt.NDArray[np.bool_]
     align: Literal["affine", "none"]
@@ -58,8 +67,12 @@ def load_standard(
     smoothing_mm: float = 0.0,
 ) -> Standard:
     """Load the template space, once a process."""
-    image = fdg_template(grid_mm) if template == BUILT_IN else load_template(template, grid_mm)
-    return Standard(image, brain_mask(grid_mm), reference_mask(reference, grid_mm), align, smoothing_mm)
+    if template == BUILT_IN:
+        target, expected = fdg_template(grid_mm), fdg_mean(grid_mm)
+    else:
+        target = expected = load_template(template, grid_mm)
+    brain, region = brain_mask(grid_mm), reference_mask(reference, grid_mm)
+    return Standard(target, expected, brain, region, align, smoothing_mm)
 
 
 def normalize(scan: Volume, standard: Standard) -> tuple[Volume, Alignment]:
@@ -72,17 +85,18 @@ def normalize(scan: Volume, standard: Standard) -> tuple[Volume, Alignment]:
     template, scan = standard.template, scaled(scan)
     matrix = register(scan, template, standard.brain).matrix if standard.align == "affine" else np.eye(4)
     data = resample(scan, shape=template.data.shape, affine=template.affine, matrix=matrix)
-    alignment = Alignment(matrix, similarity(data, template.data, standard.brain))
-    sigma = standard.smoothing_mm / FWHM_PER_SIGMA / voxel_sizes(template.affine)
-    data = np.asarray(ndimage.gaussian_filter(data, sigma, mode="constant"))
     seen = _seen(scan, standard, matrix)
-    data[~seen] = 0
     share = float(standard.reference[seen].sum() / standard.reference.sum())
     if share < MIN_REFERENCE_SEEN:
         raise InputError(
             f"{share:.0%} of the reference region lies well inside the scanner's view, "
             f"{MIN_REFERENCE_SEEN:.0%} must: choose another normalize.reference"
         )
+    # Of what the scan shows: a cut-off vertex is the field of view's matter.
+    alignment = Alignment(matrix, similarity(data, standard.expected.data, standard.brain & seen))
+    sigma = standard.smoothing_mm / FWHM_PER_SIGMA / voxel_sizes(template.affine)
+    data = np.asarray(ndimage.gaussian_filter(data, sigma, mode="constant"))
+    data[~seen] = 0
     try:
         suvr = to_suvr(data, standard.reference & seen)
     except ValueError as error:

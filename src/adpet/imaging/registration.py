@@ -130,11 +130,8 @@ def register(moving: Volume, template: Volume, mask: Mask) -> Alignment:
     return max(found, key=lambda alignment: alignment.similarity)
 
 
-def fitting_turn(moving: Volume, template: Volume, mask: Mask) -> tuple[Rotation, Alignment]:
-    """Find the quarter turns that fit the scan best.
-
-    There are 24. The alignment is that of the turned scan; InputError as in `register`.
-    """
+def fitting_turn(moving: Volume, template: Volume, mask: Mask) -> tuple[Rotation, Volume]:
+    """Turn the scan so that it fits best, by quarter turns."""
 
     def turned(volume: Volume, turn: Rotation) -> Volume:
         matrix = np.eye(4)
@@ -144,7 +141,7 @@ def fitting_turn(moving: Volume, template: Volume, mask: Mask) -> tuple[Rotation
     scan, _ = _prepare(moving, GUESS_SPACING_MM)
     turns = list(Rotation.create_group("O"))
     best = max(turns, key=lambda turn: _best_guess(turned(scan, turn), template, mask)[1])
-    return best, register(turned(moving, best), template, mask)
+    return best, turned(moving, best)
 
 
 def resample(volume: Volume, *, shape: Sequence[int], affine: Affine, matrix: Affine = IDENTITY) -> Array:

@@ -1,7 +1,7 @@
-"""MNI template space: grid, FDG-like template and masks.
+"""MNI template space: grid, template, FDG mean and masks.
 
-Made from nilearn's tissue maps (grey, white, skull-stripped T1; MNI ICBM152 2009a, 1 mm), which come inside
-nilearn: nothing is downloaded. What is returned is read-only.
+Template and masks are made from nilearn's tissue maps (grey, white, skull-stripped T1; MNI ICBM152 2009a,
+1 mm), which come inside nilearn: nothing is downloaded. What is returned is read-only.
 """
 
 from functools import cache
@@ -23,6 +23,8 @@ Reference: TypeAlias = Literal["global", "cerebellum", "pons"]
 # multiples of 6, so that grids of 1, 1.5, 2, 3 and 6 mm begin and end at the same places.
 GRID_BOX_MM = ((-96.0, 96.0), (-126.0, 90.0), (-84.0, 102.0))
 GRID_LIMITS_MM = (1.0, 8.0)
+# Mean of simulated healthy people's scans, by scripts/fdg_mean.py: an FDG image that no real person is in.
+FDG_MEAN = Path(__file__).with_name("fdg_mean.nii.gz")
 # Resolution of the template: between a modern brain scanner's and that of scans smoothed for comparison.
 TEMPLATE_FWHM_MM = 8.0
 # Uptake relative to white matter: cortical grey matter takes up about four times as much.
@@ -64,6 +66,12 @@ def fdg_template(grid_mm: float) -> Volume:
     """Return the FDG-like template: grey 4, white 1."""
     uptake = GREY_UPTAKE * tissue_map("gm").data + WHITE_UPTAKE * tissue_map("wm").data
     return Volume(_frozen(_on_grid(uptake, grid_mm, TEMPLATE_FWHM_MM)), template_grid(grid_mm)[1])
+
+
+@cache
+def fdg_mean(grid_mm: float) -> Volume:
+    """Return the mean FDG image of healthy people."""
+    return load_template(FDG_MEAN, grid_mm)
 
 
 def load_template(path: Path | str, grid_mm: float) -> Volume:

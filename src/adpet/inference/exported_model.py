@@ -35,6 +35,7 @@ FORMAT: Final = 2
 DOCUMENT: Final = "model.json"
 NETWORK: Final = "network.onnx"
 TEMPLATE: Final = "template.nii.gz"
+EXPECTED: Final = "expected.nii.gz"
 BRAIN: Final = "brain.nii.gz"
 REFERENCE: Final = "reference.nii.gz"
 REGIONS: Final = "regions.nii.gz"
@@ -42,7 +43,7 @@ TISSUE: Final = "tissue.nii.gz"
 # Of healthy scans, by voxel: mean at their mean age, change a year, standard deviation.
 MEAN, SLOPE, SD = "normal_mean.nii.gz", "normal_slope.nii.gz", "normal_sd.nii.gz"
 NORMS: Final = (MEAN, SLOPE, SD)
-FILES: Final = (NETWORK, TEMPLATE, BRAIN, REFERENCE, REGIONS, TISSUE, *NORMS)
+FILES: Final = (NETWORK, TEMPLATE, EXPECTED, BRAIN, REFERENCE, REGIONS, TISSUE, *NORMS)
 # What each map shows of a scan, and the unit of its values.
 MAPS: Final = {"cam": "Where the network looked", "z": "Where this brain is unusual"}
 UNITS: Final = {"cam": "logit", "z": "SD"}
@@ -145,6 +146,7 @@ def open_model(folder: Path, *, name: str | None = None, leaky: bool = False) ->
     settings, slices, ages = document["standard"], document["slices"], document["norms"]["ages"]
     standard = Standard(
         template=read_volume(folder / TEMPLATE),
+        expected=read_volume(folder / EXPECTED),
         brain=_labels(folder / BRAIN) > 0,
         reference=_labels(folder / REFERENCE) > 0,
         align=settings["align"],

@@ -152,10 +152,11 @@ def spread(document: Mapping[str, Any]) -> str:
 
 def _turn(scan: Volume, model: ExportedModel, similarity: float) -> str:
     """Say which quarter turns make the scan fit, if any."""
-    standard = model.standard
+    standard = replace(model.standard, align="affine")
     limits = (row["refuse_below"] for row in model.document["quality"] if row["name"] == "similarity")
     try:
-        turn, alignment = fitting_turn(scaled(scan), standard.template, standard.brain)
+        turn, turned = fitting_turn(scaled(scan), standard.template, standard.brain)
+        _, alignment = normalize(turned, standard)
     except InputError:
         return ""
     if turn.magnitude() == 0 or alignment.similarity < max(similarity + CLEARLY_BETTER, *limits):

@@ -13,9 +13,9 @@ from scipy import ndimage
 from adpet.errors import told_apart
 from adpet.imaging.template import GREY_LABEL, WHITE_LABEL
 
-# Distance from the range of the training scans, in spreads, at which a scan is flagged or refused. All
-# training scans pass; 1 spread leaves room for what some hundred scans have not shown, 4 for other scanners.
-FLAGGED, REFUSED = 1.0, 4.0
+# Distance from the range of the training scans, in spreads, that the limits leave: room for what some hundred
+# scans have not shown. Where scans of other people and scanners lie, `quality` in params.yaml says.
+FLAGGED, REFUSED = 1.0, 2.0
 # Width of the middle 95 % of a normal distribution, in standard deviations.
 MIDDLE_SDS: Final = 2 * 1.96
 # Shrinkage of the regions' covariance: with some hundred scans and thirty regions, the smallest variances
@@ -31,64 +31,54 @@ Verdict = Literal["ok", "flagged", "refused"]
 
 @dataclass(frozen=True)
 class Check:
-    """Measure, and what values outside its limits may mean.
-
-    `least_spread` keeps the limits of a homogeneous training cohort as wide as another scanner's scans.
-    """
+    """Measure, and what values outside its limits may mean."""
 
     text: str
     low: str = ""
     high: str = ""
-    least_spread: float = 0.0
 
 
 CHECKS: Final[dict[str, Check]] = {
     "similarity": Check(
-        "correlation with the template in the brain, after registration",
-        low="not FDG-PET of a whole brain, or registration failed",
-        least_spread=0.02,
+        "correlation with a mean FDG image, in what the scan shows of the brain",
+        low="not FDG-PET of a brain, or registration failed",
+        high="more alike than one person's scan: a mean image or a template",
     ),
     "brain_in_view": Check(
         "share of the brain that lies in the scanner's field of view",
         low="part of the head is not in the image",
-        least_spread=0.03,
     ),
     "field_of_view_mm": Check(
         "shortest side of the field of view, in mm",
         low="a field of view too small for a human head: part of a head, or an animal",
-        least_spread=30.0,
     ),
     "profile_distance": Check(
         "distance of the regions' uptake from the training scans, in standard deviations",
         high="a regional uptake unlike all training scans: another tracer or another disease",
-        least_spread=0.25,
     ),
     "grey_white_contrast": Check(
         "uptake of grey matter over that of white matter",
         low="too little contrast for FDG: another tracer (amyloid binds white matter), an MRI, or a map",
         high="too much contrast for FDG: a tissue map, or not PET",
-        least_spread=0.08,
     ),
     "outside_share": Check(
         "share of the uptake that lies outside the brain",
         low="nothing outside the brain: a stripped or simulated image",
         high="much uptake outside the brain: another tracer, an MRI, or a failed registration",
-        least_spread=0.04,
     ),
     "asymmetry": Check(
         "mean difference of left and right, relative to the mean uptake",
+        low="more symmetric than one person's scan: a mean image or a template",
         high="one side differs: a cut image, a focal disease, or a failed registration",
-        least_spread=0.01,
     ),
     "roughness": Check(
         "difference of neighbouring voxels, relative to the mean uptake",
+        low="smoother than one person's scan: a mean image or a template",
         high="noise, or edges sharper than PET resolves",
-        least_spread=0.005,
     ),
     "negative_share": Check(
         "share of negative values in the image",
         high="negative values, which uptake does not have: a difference or statistical map",
-        least_spread=0.01,
     ),
 }
 
@@ -188,33 +178,39 @@ def profile_distances(uptakes: Vector, subjects: npt.NDArray[Any]) -> Vector:
     return distances
 
 
-def limits_of(measured: Mapping[str, Vector], *, min_similarity: float) -> list[dict[str, Any]]:
-    """Return out-of-distribution limits from the training scans.
+def limits_of(
+    measured: Mapping[str, Vector], people: Mapping[str, Sequence[float | None]], *, min_similarity: float
+) -> list[dict[str, Any]]:
+    """Return out-of-distribution limits: the training scans' or people's.
 
-    `measured` has (scans,) by the names of `CHECKS`; `min_similarity` is that of the stage `normalize`.
+    `measured` has (scans,) by the names of `CHECKS`; `people` is `quality` in params.yaml: refused below,
+    flagged below, flagged above, refused above, None for none. The wider limit counts. `min_similarity` is
+    that of the stage `normalize`.
     """
     rows = []
     for name, check in CHECKS.items():
         values = measured[name]
         low, high = float(values.min()), float(values.max())
-        middle = np.quantile(values, [0.025, 0.975])
-        spread = max(float(np.ptp(middle)) / MIDDLE_SDS, check.least_spread)
+        spread = float(np.ptp(np.quantile(values, [0.025, 0.975]))) / MIDDLE_SDS
+        below = [low - many * spread for many in (REFUSED, FLAGGED)]
+        above = [high + many * spread for many in (FLAGGED, REFUSED)]
+        cohort = zip(("refuse_below", "flag_below", "flag_above", "refuse_above"), below + above, strict=True)
+        limits = {
+            key: None if usual is None else (min if key.endswith("below") else max)(usual, own)
+            for (key, own), usual in zip(cohort, people[name], strict=True)
+        }
+        if name == "similarity":
+            limits["refuse_below"] = min_similarity
         row: dict[str, Any] = {
             "name": name,
             "text": check.text,
             "low_means": check.low,
             "high_means": check.high,
-            "flag_below": low - FLAGGED * spread if check.low else None,
-            "flag_above": high + FLAGGED * spread if check.high else None,
-            "refuse_below": low - REFUSED * spread if check.low else None,
-            "refuse_above": high + REFUSED * spread if check.high else None,
+            **limits,
             "median": float(np.median(values)),
             "low": low,
             "high": high,
         }
-        if name == "similarity":
-            row["refuse_below"] = min_similarity
-            row["flag_below"] = max(min_similarity, row["flag_below"])
         rows.append(
             {key: round(value, 6) if isinstance(value, float) else value for key, value in row.items()}
         )

@@ -28,6 +28,7 @@ from adpet.inference.exported_model import (
     BATCH,
     BRAIN,
     DOCUMENT,
+    EXPECTED,
     FILES,
     FORMAT,
     MAPS,
@@ -114,20 +115,14 @@ def _measured(
 
 
 def _cohort(
-    split: pd.DataFrame,
-    healthy: list[str],
-    standard: Standard,
-    atlas: Atlas,
-    tissue: Tissue,
-    *,
-    min_similarity: float,
+    split: pd.DataFrame, standard: Standard, atlas: Atlas, tissue: Tissue, params: Params
 ) -> dict[str, Any]:
     """Describe the training scans: regional uptake, profile, quality limits."""
     training = split.loc[split["part"] != "test", ["scan", "subject", "diagnosis"]].drop_duplicates("scan")
     scans = training.merge(read_scans(paths.SCANS)[["scan", "path"]], on="scan")
     scans = scans.merge(read_alignment(), on="scan")
     uptake, measured = _measured(scans, standard, atlas, tissue)
-    normal = scans["scan"].isin(healthy).to_numpy()
+    normal = scans["scan"].isin(healthy_scans(split)).to_numpy()
     norms = fit_norms(uptake[normal], read_ages()[scans.loc[normal, "scan"]].to_numpy(np.float64))
     facts = zip(norms.mean, norms.slope, np.maximum(norms.sd, SMALLEST_SD), strict=True)
     return {
@@ -137,7 +132,9 @@ def _cohort(
             for (label, name), values in zip(atlas.names.items(), facts, strict=True)
         ],
         "profile": profile_of(uptake),
-        "quality": limits_of(measured, min_similarity=min_similarity),
+        "quality": limits_of(
+            measured, params.quality.model_dump(), min_similarity=params.normalize.min_similarity
+        ),
     }
 
 
@@ -156,8 +153,8 @@ def run(params: Params) -> None:
     standard = load_standard(**params.normalize.model_dump(exclude={"min_similarity"}))
     atlas = load_atlas(params.explain.atlas, params.normalize.grid_mm)
     tissue = tissue_labels(params.normalize.grid_mm)
-    healthy, min_similarity = healthy_scans(split), params.normalize.min_similarity
-    cohort = _cohort(split, healthy, standard, atlas, tissue, min_similarity=min_similarity)
+    healthy = healthy_scans(split)
+    cohort = _cohort(split, standard, atlas, tissue, params)
     norms = read_norms(healthy, standard.brain, params)
     with atomic_write(paths.EXPORT) as folder:
         folder.mkdir()
@@ -224,6 +221,7 @@ def _write_volumes(folder: Path, standard: Standard, atlas: Atlas, tissue: Tissu
     affine = standard.template.affine
     for name, data, dtype in (
         (TEMPLATE, standard.template.data, np.float32),
+        (EXPECTED, standard.expected.data, np.float32),
         (BRAIN, standard.brain, np.uint8),
         (REFERENCE, standard.reference, np.uint8),
         (REGIONS, atlas.labels, np.int16),

@@ -10,6 +10,8 @@ import type { Volume } from "./volume";
 export interface Model {
   readonly constants: ModelDocument;
   readonly template: Volume;
+  /** FDG image that similarity is measured to. */
+  readonly expected: Volume;
   readonly brain: Mask;
   readonly reference: Mask;
   /** A region's label in each voxel; 0 where there is no region. */
@@ -23,7 +25,7 @@ export interface Model {
 const NORMS = ["normal_mean", "normal_slope", "normal_sd"];
 const SLOPE = "normal_slope.nii.gz";
 const EMPTY: Volume = { data: new Float32Array(), shape: [0, 0, 0], affine: diagonal([1, 1, 1]) };
-export const MODEL_IMAGES = ["template", "brain", "reference", "regions", "tissue", ...NORMS].map(
+export const MODEL_IMAGES = ["template", "expected", "brain", "reference", "regions", "tissue", ...NORMS].map(
   (name) => `${name}.nii.gz`,
 );
 
@@ -35,23 +37,26 @@ export function openModel(constants: ModelDocument, images: Readonly<Record<stri
     );
   }
   const { shape } = constants.standard;
-  const [template, brain, reference, regions, tissue, mean, slope, sd] = MODEL_IMAGES.map((name) => {
-    const content = images[name];
-    // Where age is left out there is no slope: an image of zeros, which is no scan.
-    if (content && name === SLOPE && !constants.norms.ages) return EMPTY;
-    if (!content) throw new InputError(`${name}: not found next to model.json: export the model again`);
-    const volume = readNifti(content, name);
-    if (volume.shape.some((n, axis) => n !== shape[axis])) {
-      throw new InputError(
-        `${name}: required shape (${shape}); received (${volume.shape}); export the model again`,
-      );
-    }
-    return volume;
-  }) as [Volume, Volume, Volume, Volume, Volume, Volume, Volume, Volume];
+  const [template, expected, brain, reference, regions, tissue, mean, slope, sd] = MODEL_IMAGES.map(
+    (name) => {
+      const content = images[name];
+      // Where age is left out there is no slope: an image of zeros, which is no scan.
+      if (content && name === SLOPE && !constants.norms.ages) return EMPTY;
+      if (!content) throw new InputError(`${name}: not found next to model.json: export the model again`);
+      const volume = readNifti(content, name);
+      if (volume.shape.some((n, axis) => n !== shape[axis])) {
+        throw new InputError(
+          `${name}: required shape (${shape}); received (${volume.shape}); export the model again`,
+        );
+      }
+      return volume;
+    },
+  ) as [Volume, Volume, Volume, Volume, Volume, Volume, Volume, Volume, Volume];
   return {
     constants,
     // The grid to the last digit, which a header's single precision does not hold.
     template: { ...template, affine: constants.standard.affine },
+    expected,
     brain: Uint8Array.from(brain.data),
     reference: Uint8Array.from(reference.data),
     labels: Int16Array.from(regions.data),

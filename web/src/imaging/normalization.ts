@@ -35,6 +35,7 @@ export function normalize(scan: Volume, model: Model, progress: Progress): Norma
   smooth.forEach((_, at) => {
     if (!seen[at]) smooth[at] = 0;
   });
+  const shown = model.brain.map((one, at) => one & seen[at]!);
   const reference = model.reference.map((one, at) => one & seen[at]!);
   const size = (mask: Mask): number => mask.reduce((sum, one) => sum + one, 0);
   const share = size(reference) / size(model.reference);
@@ -52,7 +53,11 @@ export function normalize(scan: Volume, model: Model, progress: Progress): Norma
     );
   }
   progress(1);
-  return { volume: { ...grid, data: ratio }, matrix, similarity: similarity(data, model) };
+  return {
+    volume: { ...grid, data: ratio },
+    matrix,
+    similarity: similarity(data, model.expected, shown, model),
+  };
 }
 
 /** The voxels that smoothing leaves as the scan shows them. */

@@ -61,7 +61,7 @@ export function register(moving: Volume, model: Model, progress: Progress): Alig
     try {
       const pair = { scan: view(scan), template: view(template), seen, constants, advance };
       const matrix = registered(pair, around, guess);
-      const alike = similarity(resample(moving, template, matrix), model);
+      const alike = similarity(resample(moving, template, matrix), template, brain, model);
       if (!best || alike > best.similarity) best = { matrix, similarity: alike };
       if (alike >= constants.convincing) break;
     } catch (error) {
@@ -73,12 +73,12 @@ export function register(moving: Volume, model: Model, progress: Progress): Alig
   return best;
 }
 
-/** Pearson correlation of an image and the template in the brain, after a blur; 0 where one is constant. */
-export function similarity(data: Float32Array, { template, brain, constants }: Model): number {
+/** Pearson correlation of two images in a mask, after a blur; 0 where one is constant. */
+export function similarity(data: Float32Array, other: Volume, mask: Mask, { constants }: Model): number {
   const { similarity_sigma: sigma } = constants.registration;
-  const a = blurred({ ...template, data }, sigma).data;
-  const b = blurred(template, sigma).data;
-  const inside = indicesOf(brain);
+  const a = blurred({ ...other, data }, sigma).data;
+  const b = blurred(other, sigma).data;
+  const inside = indicesOf(mask);
   const mean = (image: Float32Array): number =>
     inside.reduce((sum, at) => sum + image[at]!, 0) / inside.length;
   const [meanA, meanB] = [mean(a), mean(b)];
