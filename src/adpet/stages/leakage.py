@@ -19,7 +19,7 @@ from adpet.imaging.nifti import read_volume
 from adpet.imaging.normalization import to_uint8
 from adpet.imaging.slices import CoronalGrid, coronal_slices
 from adpet.learning.data import Augmentation, SliceRef
-from adpet.learning.model import build_model
+from adpet.learning.model import reused_model
 from adpet.learning.training import Optimisation, predict, set_determinism, train
 from adpet.parallel import map_in_processes, progress
 from adpet.params import Params
@@ -115,7 +115,7 @@ def _fit(name: str, *, arms: dict[str, pd.DataFrame], params: Params, work: Path
     columns = zip(table["scan"], table["index"], table["diagnosis"], table["subject"], strict=True)
     refs = [SliceRef(work / f"{scan}.npy", int(index), *rest) for scan, index, *rest in columns]
     training = [ref for ref, part in zip(refs, table["part"], strict=True) if part != TEST]
-    model = build_model(
+    model = reused_model(
         input_size=settings.input_size,
         alpha=settings.alpha,
         feature_layer=settings.feature_layer,

@@ -13,7 +13,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from adpet.cohort.splits import fold_name
 from adpet.learning.checkpoint import save_model
 from adpet.learning.data import Augmentation, SliceRef
-from adpet.learning.model import build_model
+from adpet.learning.model import build_model, reused_model
 from adpet.learning.training import History, Optimisation, predict, set_determinism, train
 from adpet.parallel import OnEpoch, epochs_shown, map_in_processes, progress
 from adpet.params import SEARCHED, Choice, Params, Range
@@ -91,10 +91,11 @@ def fit(
 ) -> tuple["keras.Model", History]:
     """Train a new network, or continue from `checkpoint`.
 
+    The next call in this process may return the same object, with other weights.
     It ends where `on_epoch`, called with each epoch's number and row, returns True. Without a `label` there
     is no progress bar; without `finish` only the epochs' rows are made.
     """
-    model = network(params)
+    model = reused_model(**params.model.model_dump(), seed=params.seed)
     bar = epochs_shown(epochs, label=label, on_epoch=on_epoch) if label else nullcontext(on_epoch)
     with bar as shown:
         history = train(
