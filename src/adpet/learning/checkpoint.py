@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import numpy.typing as npt
 
 from adpet.errors import InputError
+from adpet.learning import keras
 from adpet.learning.data import SliceRef
 from adpet.storage import atomic_write, fingerprint
 

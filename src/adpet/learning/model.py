@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
-import keras
 import numpy as np
 import numpy.typing as npt
 
 from adpet.errors import ParameterError
+from adpet.learning import keras
 
 # The order of the network's outputs; nowhere else may a class be known by its number.
 CLASSES = ("CN", "AD")

@@ -3,7 +3,6 @@
 A training repeats bit by bit with the same seed and number of threads, also when it is stopped and resumed.
 """
 
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -12,11 +11,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-import keras
 import numpy as np
 import numpy.typing as npt
 
 from adpet.errors import InputError
+from adpet.learning import RISING, keras, limit_threads
 from adpet.learning.checkpoint import (
     Arrays,
     Row,
@@ -39,9 +38,6 @@ from adpet.learning.model import (
     probability_of_ad,
     reestimate_batch_norm,
 )
-
-# The validation metrics for which more is better; for the others less is.
-RISING = ("val_accuracy", "val_subject_auc")
 
 # Columns of a history, in order.
 COLUMNS = (
@@ -107,21 +103,8 @@ class History:
 
 
 def set_determinism(seed: int, threads: int) -> None:
-    """Make the backend's computations repeat bit by bit.
-
-    Backends read the environment when they start: call this before the first operation of the process. A
-    backend that runs already keeps its threads, on whose number the order of a sum depends.
-    """
-    count = str(threads)
-    os.environ |= {
-        "OMP_NUM_THREADS": count,
-        "TF_NUM_INTRAOP_THREADS": count,
-        "TF_NUM_INTEROP_THREADS": count,
-        "PJRT_NPROC": count,
-        "TF_DETERMINISTIC_OPS": "1",
-        # Folds share a GPU: each process takes what it needs, not all of it.
-        "TF_FORCE_GPU_ALLOW_GROWTH": "true",
-    }
+    """Make the backend's computations repeat bit by bit, if called first."""
+    limit_threads(threads)
     keras.utils.set_random_seed(seed)
 
 
