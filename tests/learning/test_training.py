@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from adpet.errors import InputError
+from adpet.learning.checkpoint import weights_difference
 from adpet.learning.data import Augmentation, SliceRef
+from adpet.learning.model import build_model, reused_model
 from adpet.learning.training import (
     COLUMNS,
     _optimizer,
@@ -136,6 +138,19 @@ class TestTrain:
         assert len(history.rows) == 2
         assert history.rows[1]["loss"] < history.rows[0]["loss"]
         assert set(history.final) == {column for column in COLUMNS if column.startswith("val_")}
+
+    @pytest.mark.parametrize("schedule", ["cosine", "constant"])
+    def test_network_that_a_process_trains_again_gets_the_bits_of_a_new_one(self, fit, cohort, schedule):
+        kind = {"input_size": 32, "alpha": 0.35, "feature_layer": "block_4_expand_relu", "dropout": 0.3}
+        options = {"training": cohort[:32], "validation": (), "monitor": None, "schedule": schedule}
+        first, _ = fit(reused_model(**kind, seed=9), learning_rate=0.05, epochs=3, **options)
+        before = first.get_weights()
+        again, history = fit(reused_model(**kind, seed=1), learning_rate=1e-3, epochs=3, **options)
+        wanted, expected = fit(build_model(**kind, seed=1), learning_rate=1e-3, epochs=3, **options)
+        assert again is first
+        assert weights_difference(again, wanted) is None
+        assert [row["loss"] for row in history.rows] == [row["loss"] for row in expected.rows]
+        assert any((a != b).any() for a, b in zip(before, again.get_weights(), strict=True))
 
     def test_last_epoch_is_kept_without_validation_also_when_resumed(self, fit, small_model, sides, tmp_path):
         options = {"validation": (), "checkpoint": tmp_path / "training.npz"}

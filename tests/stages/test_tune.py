@@ -8,10 +8,12 @@ import pandas as pd
 import pytest
 from workspace import SMALL, runs_of
 
+from adpet.learning import training
 from adpet.learning.training import History
 from adpet.params import Params
 from adpet.paths import STUDIES
 from adpet.stages import tune
+from adpet.stages.common import fitting
 
 TRIALS = "results/tune/trials.csv"
 
@@ -36,9 +38,10 @@ def test_trial_once_pruned_stays_so_when_a_resumed_training_reports_all_its_epoc
             on_epoch(epoch, row)
         return None, History(tuple(rows), 2, {})
 
-    for name in ("set_determinism", "training_and_validation", "may_log_images"):
-        monkeypatch.setattr(tune, name, MagicMock(return_value=()))
-    monkeypatch.setattr(tune, "fit", resumed)
+    used = {"set_determinism": training, "training_and_validation": fitting, "may_log_images": tune}
+    for name, module in used.items():
+        monkeypatch.setattr(module, name, MagicMock(return_value=()))
+    monkeypatch.setattr(fitting, "fit", resumed)
     with pytest.raises(optuna.TrialPruned):
         tune._evaluate(trial, params=Params(), split=None, work=MagicMock())
     assert noted["history"] == list(enumerate(rows))
@@ -46,7 +49,7 @@ def test_trial_once_pruned_stays_so_when_a_resumed_training_reports_all_its_epoc
 
 def test_bar_has_counted_each_trial_that_has_ended(monkeypatch):
     names = (
-        "set_determinism", "read_split", "read_json", "stage_lineage", "start_tracking", "work_dir", "open_run",
+        "limit_threads", "read_split", "read_json", "stage_lineage", "start_tracking", "work_dir", "open_run",
         "log_data", "_log_trial", "_write", "parameter_importance", "save_figure", "tqdm",
     )  # fmt: skip
     for name in names:

@@ -6,6 +6,15 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import keras
+
+__all__ = ["RISING", "keras", "limit_threads", "quietly"]
+
+# The validation metrics for which more is better; for the others less is.
+RISING = ("val_accuracy", "val_subject_auc")
 
 
 @contextmanager
@@ -26,14 +35,36 @@ def quietly() -> Iterator[None]:
             os.close(kept)
 
 
-# A user's keras.json is for other networks: its backend would be in no lineage, and its image format, float
-# type or epsilon would train another network.
-os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-with quietly():
-    import keras
-keras.config.set_image_data_format("channels_last")
-keras.config.set_floatx("float32")
-keras.config.set_epsilon(1e-7)
+def limit_threads(threads: int) -> None:
+    """Set the threads of a network, here and in processes started later.
 
-# TensorFlow warns of every network after the fifth in a process: folds and trials are several by design.
-logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    Backends read the environment when they start: call this before the first operation of the process. A
+    backend that runs already keeps its threads, on whose number the order of a sum depends.
+    """
+    count = str(threads)
+    os.environ |= {
+        "OMP_NUM_THREADS": count,
+        "TF_NUM_INTRAOP_THREADS": count,
+        "TF_NUM_INTEROP_THREADS": count,
+        "PJRT_NPROC": count,
+        "TF_DETERMINISTIC_OPS": "1",
+        # Folds share a GPU: each process takes what it needs, not all of it.
+        "TF_FORCE_GPU_ALLOW_GROWTH": "true",
+    }
+
+
+def __getattr__(name: str) -> Any:
+    """Import Keras when a module asks for it first: it takes seconds."""
+    if name != "keras":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    # A user's keras.json is for other networks: its backend would be in no lineage, and its image format,
+    # float type or epsilon would train another network.
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    with quietly():
+        import keras
+    keras.config.set_image_data_format("channels_last")
+    keras.config.set_floatx("float32")
+    keras.config.set_epsilon(1e-7)
+    # TensorFlow warns of every network after the fifth in a process: folds and trials are several by design.
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    return keras

@@ -11,16 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import numpy.typing as npt
 
 from adpet.errors import InputError
+from adpet.learning import keras
 from adpet.learning.data import SliceRef
 from adpet.storage import atomic_write, fingerprint
 
 # Of a checkpoint's content; those of another format are ignored.
-FORMAT = 1
+FORMAT = 2
 
 # The earliest time that a ZIP archive can hold.
 NO_TIME = (1980, 1, 1, 0, 0, 0)

@@ -11,11 +11,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-import keras
 import numpy as np
 import numpy.typing as npt
 
 from adpet.errors import InputError
+from adpet.learning import keras
 from adpet.learning.model import CLASSES
 
 # Packed files that a data set keeps open; each takes one file handle of the 1024 a process has.

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
-import keras
 import numpy as np
 import numpy.typing as npt
 
 from adpet.errors import ParameterError
+from adpet.learning import keras
 
 # The order of the network's outputs; nowhere else may a class be known by its number.
 CLASSES = ("CN", "AD")
@@ -40,6 +40,9 @@ Part = TypeVar("Part")
 
 # What is compiled once for each network, as long as it lives.
 _COMPILED: WeakKeyDictionary[keras.Model, dict[Any, Any]] = WeakKeyDictionary()
+
+# The network that a process uses again and again, by its settings.
+_REUSED: dict[str, keras.Model] = {}
 
 
 def build_model(
@@ -86,6 +89,22 @@ def build_model(
     if earlier:
         _copy_weights(model, earlier, weights)
     return model
+
+
+def reused_model(**settings: Any) -> keras.Model:
+    """Build the network into the process' last one of its kind.
+
+    `settings` are `build_model`'s. Only the values of the variables are new, so that what is compiled for the
+    network is compiled once in a process: whatever was made of it before must be kept elsewhere.
+    """
+    kind = repr(sorted((name, value) for name, value in settings.items() if name != "seed"))
+    built = build_model(**settings)
+    if kind not in _REUSED:
+        _REUSED.clear()
+        _REUSED[kind] = built
+    for variable, new in zip(_REUSED[kind].variables, built.variables, strict=True):
+        variable.assign(new)
+    return _REUSED[kind]
 
 
 def ensemble(models: Sequence[keras.Model]) -> keras.Model:

@@ -9,11 +9,10 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 
 from adpet.errors import InputError
-from adpet.learning import quietly
+from adpet.learning import keras, quietly
 from adpet.learning.checkpoint import values_of
 from adpet.learning.model import CLASSES, HEAD_NAME, POOL_NAME, SCALE_NAME, members_of
 from adpet.learning.saliency import has_pooled_head

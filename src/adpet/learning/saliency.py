@@ -6,11 +6,11 @@ Maps are AD minus CN, in units of the logit.
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
-import keras
 import numpy as np
 import numpy.typing as npt
 
 from adpet.errors import InputError
+from adpet.learning import keras
 from adpet.learning.checkpoint import assign_values, values_of
 from adpet.learning.model import CLASSES, HEAD_NAME, POOL_NAME, compiled, compiles_with_xla, members_of
 from adpet.learning.training import predict_batch

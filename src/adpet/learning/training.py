@@ -3,21 +3,21 @@
 A training repeats bit by bit with the same seed and number of threads, also when it is stopped and resumed.
 """
 
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-import keras
 import numpy as np
 import numpy.typing as npt
 
 from adpet.errors import InputError
+from adpet.learning import RISING, keras, limit_threads
 from adpet.learning.checkpoint import (
+    Arrays,
     Row,
     State,
     assign_values,
@@ -33,13 +33,11 @@ from adpet.learning.model import (
     INPUT_NAME,
     POOL_NAME,
     batch_norm_statistics,
+    compiled,
     compiles_with_xla,
     probability_of_ad,
     reestimate_batch_norm,
 )
-
-# The validation metrics for which more is better; for the others less is.
-RISING = ("val_accuracy", "val_subject_auc")
 
 # Columns of a history, in order.
 COLUMNS = (
@@ -61,6 +59,9 @@ CLIP = 1e-7
 
 # Batches of whole slices for the BatchNorm statistics before each validation of a training with CutMix.
 BATCHES_TO_VALIDATE = 24
+
+# Keras' name of an optimizer's learning rate; of a scheduled one, here of the first.
+RATE_NAME = "learning_rate"
 
 # Weight decay is for kernels: offsets and scales would shrink until the network gives nothing out.
 NOT_DECAYED = ["gamma", "beta", "bias"]
@@ -102,21 +103,8 @@ class History:
 
 
 def set_determinism(seed: int, threads: int) -> None:
-    """Make the backend's computations repeat bit by bit.
-
-    Backends read the environment when they start: call this before the first operation of the process. A
-    backend that runs already keeps its threads, on whose number the order of a sum depends.
-    """
-    count = str(threads)
-    os.environ |= {
-        "OMP_NUM_THREADS": count,
-        "TF_NUM_INTRAOP_THREADS": count,
-        "TF_NUM_INTEROP_THREADS": count,
-        "PJRT_NPROC": count,
-        "TF_DETERMINISTIC_OPS": "1",
-        # Folds share a GPU: each process takes what it needs, not all of it.
-        "TF_FORCE_GPU_ALLOW_GROWTH": "true",
-    }
+    """Make the backend's computations repeat bit by bit, if called first."""
+    limit_threads(threads)
     keras.utils.set_random_seed(seed)
 
 
@@ -162,7 +150,7 @@ def train(
         cutmix=cutmix,
         balance=optimisation.balance,
     )
-    trainer = _training_model(model, optimisation, augmentation, steps=len(dataset))
+    trainer = _trainer(model, optimisation, augmentation, steps=len(dataset))
     settings = {
         "optimisation": asdict(optimisation),
         "augmentation": asdict(augmentation),
@@ -343,6 +331,23 @@ def _validate(model: keras.Model, validation: Sequence[SliceRef], batch_size: in
     return validation_metrics(predict(model, validation, batch_size), validation) if validation else {}
 
 
+def _trainer(
+    model: keras.Model, optimisation: Optimisation, augmentation: Augmentation, *, steps: int
+) -> keras.Model:
+    """Return the network's training model of this kind, as at its start."""
+    kind = ("trainer", replace(optimisation, learning_rate=1.0), augmentation.fill, steps)
+
+    def build() -> tuple[keras.Model, Arrays]:
+        trainer = _training_model(model, optimisation, augmentation, steps=steps)
+        return trainer, values_of(trainer.optimizer.variables)
+
+    trainer, start = compiled(model, kind, build)
+    assign_values(trainer.optimizer.variables, start)
+    (rate,) = (each for each in trainer.optimizer.variables if each.name == RATE_NAME)
+    rate.assign(optimisation.learning_rate)
+    return trainer
+
+
 def _training_model(
     model: keras.Model, optimisation: Optimisation, augmentation: Augmentation, *, steps: int
 ) -> keras.Model:
@@ -381,17 +386,21 @@ def _whole_and_place_logits(model: keras.Model, slices: Any) -> dict[str, Any]:
 
 
 def _optimizer(optimisation: Optimisation, steps: int) -> keras.optimizers.Optimizer:
-    rate: Any = optimisation.learning_rate
-    if optimisation.schedule == "cosine":
-        rate = keras.optimizers.schedules.CosineDecay(rate, steps)
-    elif optimisation.schedule == "linear":
-        rate = keras.optimizers.schedules.PolynomialDecay(rate, steps, end_learning_rate=0.0)
-    decay = optimisation.weight_decay
+    rate, decay = optimisation.learning_rate, optimisation.weight_decay
     if optimisation.optimizer == "sgd":
         optimizer = keras.optimizers.SGD(rate, momentum=optimisation.momentum, weight_decay=decay)
     else:
         optimizer = keras.optimizers.AdamW(rate, weight_decay=decay)
     optimizer.exclude_from_weight_decay(var_names=NOT_DECAYED)
+    if optimisation.schedule == "constant":
+        return optimizer
+    # A variable, so that a training at another rate needs no new graph.
+    first = optimizer.add_variable((), initializer=keras.initializers.Constant(rate), name=RATE_NAME)
+    schedules = {
+        "cosine": keras.optimizers.schedules.CosineDecay(first, steps),
+        "linear": keras.optimizers.schedules.PolynomialDecay(first, steps, end_learning_rate=0.0),
+    }
+    optimizer.learning_rate = schedules[optimisation.schedule]
     return optimizer
 
 

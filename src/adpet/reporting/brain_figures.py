@@ -67,19 +67,23 @@ def cam_montage(
     overlay = _overlay(maps, hide_below=hide_below)
     columns = min(6 if len(shown) > FEW_PANELS else 4, len(shown))
     rows = -(-len(shown) // columns)
-    height = 1.5 * slices.shape[1] / slices.shape[2]
-    figure = new_figure(max(1.5 * columns, 4.6), (height + 0.26) * rows + 0.62, layout="compressed")
-    panels = figure.subplots(rows, columns, squeeze=False)
-    for axes in panels.flat:
+    panel = 1.44 * slices.shape[1] / slices.shape[2] + 0.22
+    width, height = max(1.5 * columns, 4.6), panel * rows + 0.9
+    # Placed by hand, in inches: a layout that matplotlib works out takes most of the time of a montage.
+    figure = new_figure(width, height, layout=None)
+    for place, index in enumerate(shown):
+        row, column = divmod(place, columns)
+        left, bottom = (width - 1.5 * columns) / 2 + 1.5 * column + 0.03, 0.64 + panel * (rows - 1 - row)
+        axes = figure.add_axes((left / width, bottom / height, 1.44 / width, (panel - 0.22) / height))
         axes.set_axis_off()
-    for axes, index in zip(panels.flat, shown, strict=False):
         axes.imshow(slices[index], cmap="gray", vmin=0, vmax=255, interpolation="bilinear")
         axes.imshow(_painted(maps[index], overlay), interpolation="bilinear")
         axes.set_title(f"y = {_millimetres(y_mm[index])}", fontsize=9, pad=3)
         _mark_sides(axes)
-    figure.suptitle(title, fontsize=11)
+    figure.suptitle(title, fontsize=11, y=1 - 0.08 / height, va="top")
     label = SIGNED_UNIT if overlay.norm(0.0) > 0 else UNIT
-    bar = figure.colorbar(_legend(overlay), ax=panels, location="bottom", shrink=0.5, aspect=40, pad=0.03)
+    below = figure.add_axes((0.25, 0.46 / height, 0.5, 0.08 / height))
+    bar = figure.colorbar(_legend(overlay), cax=below, orientation="horizontal")
     bar.set_label(unit or label)
     return figure
 

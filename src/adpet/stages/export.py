@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from scipy.special import expit
 
 from adpet import paths
 from adpet.cohort.scans import read_scans, read_typed
@@ -46,10 +47,10 @@ from adpet.inference.exported_model import (
 from adpet.inference.quality import CHECKS, limits_of, measures, profile_distances, profile_of, view_measures
 from adpet.learning.checkpoint import load_model
 from adpet.learning.data import SliceReader
-from adpet.learning.model import CLASSES, POOL_NAME, probability_of_ad
+from adpet.learning.model import CLASSES, POOL_NAME
 from adpet.learning.onnx_export import write_onnx
 from adpet.learning.saliency import class_activation_maps
-from adpet.learning.training import predict_batch, set_determinism
+from adpet.learning.training import set_determinism
 from adpet.parallel import progress
 from adpet.params import Params
 from adpet.stages.common.checks import require_evaluation_of
@@ -183,8 +184,8 @@ def furthest_apart(
     """
     apart, largest = {"probability": 0.0, "cam": 0.0}, 1.0
     for batch in slices:
-        maps, _ = class_activation_maps(model, batch)
-        probability = probability_of_ad(predict_batch(model, batch, len(batch)))
+        maps, log_odds = class_activation_maps(model, batch)
+        probability = expit(log_odds)  # the network's softmax of two classes
         cam, found, *_ = network(batch)
         for name, distances in (("probability", probability - found), ("cam", maps - cam)):
             # Not Python's max, which drops NaN.

@@ -18,9 +18,6 @@ from adpet.evaluation.leakage import leakage_arms, leakage_subjects, leakage_tes
 from adpet.imaging.nifti import read_volume
 from adpet.imaging.normalization import to_uint8
 from adpet.imaging.slices import CoronalGrid, network_slices
-from adpet.learning.data import Augmentation, SliceRef
-from adpet.learning.model import build_model
-from adpet.learning.training import Optimisation, predict, set_determinism, train
 from adpet.parallel import map_in_processes, progress
 from adpet.params import Params
 from adpet.reporting.performance_figures import leakage_figure
@@ -110,12 +107,17 @@ def _fit(name: str, *, arms: dict[str, pd.DataFrame], params: Params, work: Path
     Nothing holds the network back from memorising: no augmentation, Dropout or weight decay. The last
     epoch is kept, since one chosen on the test slices would be better than chance at chance.
     """
+    # Here, since the process that only waits for others needs no Keras.
+    from adpet.learning.data import Augmentation, SliceRef
+    from adpet.learning.model import reused_model
+    from adpet.learning.training import Optimisation, predict, set_determinism, train
+
     set_determinism(params.seed, THREADS)
     settings, table = params.leakage, arms[name]
     columns = zip(table["scan"], table["index"], table["diagnosis"], table["subject"], strict=True)
     refs = [SliceRef(work / f"{scan}.npy", int(index), *rest) for scan, index, *rest in columns]
     training = [ref for ref, part in zip(refs, table["part"], strict=True) if part != TEST]
-    model = build_model(
+    model = reused_model(
         input_size=settings.input_size,
         alpha=settings.alpha,
         feature_layer=settings.feature_layer,

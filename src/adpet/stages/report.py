@@ -9,16 +9,15 @@ from adpet import paths
 from adpet.contracts import Contract, LeakageDocument, Metrics, Saliency, TrainingRun, read_contract
 from adpet.imaging.nifti import read_volume
 from adpet.imaging.template import fdg_template
+from adpet.learning import RISING
 from adpet.learning.search import TrialRow, logarithmic, parameter_importance
-from adpet.learning.training import RISING
 from adpet.params import Params
 from adpet.reporting.components import Documents, Evaluation, Maps, Search
 from adpet.reporting.explainability import GROUP_MAPS
 from adpet.reporting.model_card import model_card
 from adpet.reporting.report import report_html
 from adpet.reporting.training_figures import PARAMETER_PREFIX
-from adpet.stages.common.checks import reads_simulated
-from adpet.stages.common.fitting import search_space
+from adpet.stages.common.checks import reads_simulated, search_space
 from adpet.stages.common.tables import read_results
 from adpet.stages.common.tracking import log_to_training
 from adpet.storage import atomic_write, read_json

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import optuna
@@ -14,17 +14,14 @@ from tqdm import tqdm
 from adpet import paths
 from adpet.cohort.splits import read_split
 from adpet.imaging.slices import own_planes, resize_maps
-from adpet.learning.data import SliceRef
-from adpet.learning.saliency import class_activation_maps
+from adpet.learning import RISING, limit_threads
 from adpet.learning.search import SearchResult, TrialRow, logarithmic, parameter_importance, search
-from adpet.learning.training import RISING, set_determinism
 from adpet.parallel import map_in_processes
 from adpet.params import Params
 from adpet.reporting.brain_figures import cam_montage
 from adpet.reporting.style import save_figure
 from adpet.reporting.training_figures import importance_figure, search_figure
-from adpet.stages.common.checks import may_log_images
-from adpet.stages.common.fitting import fit, network, search_space, training_and_validation
+from adpet.stages.common.checks import may_log_images, search_space
 from adpet.stages.common.tables import write_table
 from adpet.stages.common.tracking import log_data, stage_lineage
 from adpet.stages.slice import coronal_grid
@@ -33,6 +30,9 @@ from adpet.tracking.runs import RunHandle, open_run
 from adpet.tracking.store import LEAKY
 from adpet.tracking.sync import start_tracking
 from adpet.tracking.ui_notes import run_name
+
+if TYPE_CHECKING:
+    from adpet.learning.data import SliceRef
 
 # Everything that a trial's value follows from: not how long the folds' networks are trained.
 SETTINGS: dict[str, Any] = {
@@ -48,7 +48,7 @@ def run(params: Params) -> None:
     if not params.tuned():
         _write([], {}, params)
         return
-    set_determinism(params.seed, params.compute.threads)
+    limit_threads(params.compute.threads)
     split, split_summary = read_split(paths.SPLIT), read_json(paths.SPLIT_SUMMARY)
     leaky = {LEAKY: str(split_summary["leaky"]).lower()}
     # A study goes on with more trials; on a shared one each machine has workers of its own.
@@ -93,6 +93,8 @@ def _search(
     from. Several machines may call this at once if `tune.storage` names a database.
     """
     if params.model.weights == "imagenet":
+        from adpet.stages.common.fitting import network
+
         network(params)  # fetched once, before the workers all do it
     return search(
         search_space(params),
@@ -120,6 +122,10 @@ def _evaluate(trial: optuna.Trial, *, params: Params, split: pd.DataFrame, work:
 
     Steps are epochs: a report after each one of the first fold, then the mean over folds after each fold.
     """
+    # Here, since the process that only waits for others needs no Keras.
+    from adpet.learning.training import set_determinism
+    from adpet.stages.common.fitting import fit, training_and_validation
+
     set_determinism(params.seed, params.compute.threads)
     params = params.with_values(trial.params, source=f"trial {trial.number}")
     epochs, folds = params.tune.epochs, params.tune.folds
@@ -181,8 +187,12 @@ def _log_trial(
             tracked.log_artifact(Path(montage), "cam")
 
 
-def _draw_montage(model: Any, validation: list[SliceRef], params: Params, path: Path, *, title: str) -> None:
+def _draw_montage(
+    model: Any, validation: "list[SliceRef]", params: Params, path: Path, *, title: str
+) -> None:
     """Draw the maps of the first validation scan with AD."""
+    from adpet.learning.saliency import class_activation_maps
+
     slices = np.load(next(ref.path for ref in validation if ref.label == "AD"))
     maps, _ = class_activation_maps(model, slices)
     grid = coronal_grid(params)

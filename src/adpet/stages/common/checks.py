@@ -1,13 +1,17 @@
-"""Checks before results are made, and facts of their scans."""
+"""Checks before results are made, facts of their scans, and what is searched."""
 
 import hashlib
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from adpet import paths
 from adpet.errors import InputError, LeakageError
-from adpet.params import Params
+from adpet.params import SEARCHED, Choice, Params, Range
 from adpet.storage import read_json
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
 
 
 def hashed(subjects: Iterable[str]) -> list[str]:
@@ -48,3 +52,18 @@ def may_log_images(params: Params) -> bool:
 def reads_simulated(params: Params) -> bool:
     """True if the scans are the simulated cohort's."""
     return Path(params.cohort.raw).resolve().is_relative_to(paths.SIMULATED_RAW.resolve())
+
+
+def search_space(params: Params) -> dict[str, "BaseDistribution"]:
+    """Return Optuna's distribution of each searched key."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    def distribution(key: str, space: Range | Choice) -> "BaseDistribution":
+        if isinstance(space, Choice):
+            return CategoricalDistribution(space.choices)
+        section, _, name = key.partition(".")
+        if SEARCHED[section].model_fields[name].annotation is int:
+            return IntDistribution(int(space.low), int(space.high), log=space.log)
+        return FloatDistribution(space.low, space.high, log=space.log)
+
+    return {key: distribution(key, space) for key, (space, _) in params.searched().items()}

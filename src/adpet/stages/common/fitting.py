@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from adpet.cohort.splits import fold_name
 from adpet.learning.checkpoint import save_model
 from adpet.learning.data import Augmentation, SliceRef
-from adpet.learning.model import build_model
+from adpet.learning.model import build_model, reused_model
 from adpet.learning.training import History, Optimisation, predict, set_determinism, train
 from adpet.parallel import OnEpoch, epochs_shown, map_in_processes, progress
-from adpet.params import SEARCHED, Choice, Params, Range
+from adpet.params import Params
 from adpet.paths import SLICES
 from adpet.stages.common.checks import hashed, refuse_shared
 from adpet.stages.common.tables import read_results, write_table
@@ -27,20 +26,6 @@ if TYPE_CHECKING:
 
 # What a fold leaves in the work folder: number, subjects, epochs; network and predictions lie next to it.
 FoldResult = dict[str, Any]
-
-
-def search_space(params: Params) -> dict[str, BaseDistribution]:
-    """Return Optuna's distribution of each searched key."""
-
-    def distribution(key: str, space: Range | Choice) -> BaseDistribution:
-        if isinstance(space, Choice):
-            return CategoricalDistribution(space.choices)
-        section, _, name = key.partition(".")
-        if SEARCHED[section].model_fields[name].annotation is int:
-            return IntDistribution(int(space.low), int(space.high), log=space.log)
-        return FloatDistribution(space.low, space.high, log=space.log)
-
-    return {key: distribution(key, space) for key, (space, _) in params.searched().items()}
 
 
 def slice_refs(rows: pd.DataFrame) -> list[SliceRef]:
@@ -92,10 +77,11 @@ def fit(
 ) -> tuple["keras.Model", History]:
     """Train a new network, or continue from `checkpoint`.
 
+    The next call in this process may return the same object, with other weights.
     It ends where `on_epoch`, called with each epoch's number and row, returns True. Without a `label` there
     is no progress bar; without `finish` only the epochs' rows are made.
     """
-    model = network(params)
+    model = reused_model(**params.model.model_dump(), seed=params.seed)
     bar = epochs_shown(epochs, label=label, on_epoch=on_epoch) if label else nullcontext(on_epoch)
     with bar as shown:
         history = train(

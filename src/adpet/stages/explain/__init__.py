@@ -25,9 +25,7 @@ from adpet.evaluation.saliency import (
 from adpet.imaging.atlas import load_atlas
 from adpet.imaging.nifti import Volume, read_volume, write_volume
 from adpet.imaging.slices import coronal_slices, own_planes, resize_maps
-from adpet.learning.checkpoint import load_model
-from adpet.learning.saliency import method_for
-from adpet.learning.training import set_determinism
+from adpet.learning import limit_threads
 from adpet.parallel import progress
 from adpet.params import Params, flatten
 from adpet.reporting.brain_figures import REFERENCED_UNIT, cam_montage, group_map_figure, sanity_figure
@@ -36,16 +34,15 @@ from adpet.stages.common.checks import may_log_images, reads_simulated
 from adpet.stages.common.tables import healthy_scans, read_results, write_table
 from adpet.stages.common.tracking import log_to_training
 from adpet.stages.explain.controls import (
-    cascade_table,
-    curve_table,
+    sanity_tables,
     truth_scores,
     truths_of,
     z_maps,
 )
 from adpet.stages.explain.maps import (
-    Explainer,
     HealthyMaps,
     ScanMaps,
+    Slices,
     Space,
     maps_of,
     mean_slices,
@@ -67,8 +64,8 @@ def run(params: Params) -> None:
     # The search may have chosen the network's shape.
     trained = read_contract(paths.RUN, TrainingRun).lineage.params
     params = params.with_values(flatten({"model": trained["model"]}), source=str(paths.RUN))
-    set_determinism(params.seed, params.compute.threads)
-    model, space = load_model(paths.MODEL), space_of(params)
+    limit_threads(params.compute.threads)
+    space = space_of(params)
     split = read_split(paths.SPLIT).drop_duplicates("scan", keep="first")
     scans = _with_answers(split[split["part"] == "test"])
     healthy = split.loc[(split["part"] != "test") & (split["diagnosis"] == "CN"), "scan"].tolist()
@@ -88,13 +85,11 @@ def run(params: Params) -> None:
     facts |= {
         "outside": round(outside, 6),
         "alarms": alarms_of(outside),
-        "method": method_for(model, params.explain.method),
+        "method": references.method,
         "planes": len(space.grid.y_mm),
         "reference_scans": len(healthy),
         "truth": _write_truth(volumes, scans, healthy, space, params),
-        "sanity": _write_sanity(
-            Explainer(model, baseline, space, params), volumes["referenced"], scans, space, params
-        ),
+        "sanity": _write_sanity(volumes["referenced"], scans, baseline, params),
     }
     write_contract(paths.CAM, facts, Saliency)
     for alarm in facts["alarms"]:
@@ -260,7 +255,7 @@ def _write_truth(
 
 
 def _write_sanity(
-    explainer: Explainer, referenced: Mapping[str, Map], scans: pd.DataFrame, space: Space, params: Params
+    referenced: Mapping[str, Map], scans: pd.DataFrame, baseline: Slices, params: Params
 ) -> dict[str, Any]:
     """Write the tables and the figure of the sanity checks."""
     chosen = scans.loc[scans["diagnosis"] == "AD", "scan"].head(params.explain.sanity_scans).tolist()
@@ -268,8 +263,7 @@ def _write_sanity(
         folder.mkdir()
         if not chosen:
             return {"scans": 0}
-        cascade = cascade_table(explainer.model, chosen, params)
-        curves, areas = curve_table(explainer, referenced, chosen, space, params)
+        cascade, curves, areas = sanity_tables(referenced, chosen, baseline, params)
         write_table(cascade, folder / "cascade.csv")
         write_table(curves, folder / "curves.csv")
         save_figure(sanity_figure(cascade, curves), folder / "sanity.png")

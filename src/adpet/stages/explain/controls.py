@@ -31,14 +31,20 @@ from adpet.evaluation.saliency import (
 from adpet.imaging.nifti import read_volume
 from adpet.imaging.registration import resample
 from adpet.imaging.slices import coronal_slices, resize_maps
-from adpet.learning.saliency import cascade, class_activation_maps
-from adpet.learning.training import set_determinism
 from adpet.parallel import map_in_processes
 from adpet.params import Params
 from adpet.paths import SIMULATED_TRUTH
-from adpet.stages.common.fitting import network
 from adpet.stages.common.tables import MATRIX_COLUMNS, read_ages, read_alignment, read_norms, read_uptake
-from adpet.stages.explain.maps import Explainer, HealthyMaps, Space, mean_slices, slices_of, space_of
+from adpet.stages.explain.maps import (
+    Explainer,
+    HealthyMaps,
+    Slices,
+    Space,
+    mean_slices,
+    slices_of,
+    space_of,
+    trained_explainer,
+)
 
 if TYPE_CHECKING:
     import keras
@@ -52,6 +58,8 @@ UNTRAINED, UNTRAINED_SCANS = 6, 16
 
 def cascade_table(model: "keras.Model", scans: Sequence[str], params: Params) -> pd.DataFrame:
     """Return the maps' similarity as layers are randomized."""
+    from adpet.learning.saliency import cascade, class_activation_maps
+
     slices = [slices_of(scan) for scan in scans]
 
     def maps_of(examined: "keras.Model") -> list[Map]:
@@ -62,42 +70,53 @@ def cascade_table(model: "keras.Model", scans: Sequence[str], params: Params) ->
     return pd.DataFrame(cascade_rows(original, randomized, np.ones(original[0].shape, dtype=bool)))
 
 
-def curve_table(
-    explainer: Explainer, referenced: Mapping[str, Map], scans: Sequence[str], space: Space, params: Params
-) -> tuple[pd.DataFrame, dict[str, dict[str, float]]]:
-    """Compute deletion and insertion curves of the maps.
+def sanity_tables(
+    referenced: Mapping[str, Map], scans: Sequence[str], baseline: Slices, params: Params
+) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, dict[str, float]]]:
+    """Randomize the network, and compute curves of the maps, in processes.
 
     Returns
     -------
-    table : DataFrame
+    cascade : DataFrame
+        Of `cascade_table`.
+    curves : DataFrame
         `scan`, `map` (``exact``, ``referenced`` or ``random``), `share`,
         and the log-odds after `deletion` and `insertion`.
-    facts : dict
+    areas : dict
         By map, the mean area between its curves and the random ones, in logits; positive is better.
     """
-    inside = coronal_slices(space.inside.astype(np.float32), space.template.affine, space.grid) > 0.5
-    rows: list[dict[str, Any]] = []
-    areas: dict[str, list[dict[str, float]]] = {"exact": [], "referenced": []}
-    for number, scan in enumerate(scans):
-        curves = _curves(explainer, referenced[scan], scan, inside, space, seed=params.seed + number)
-        rows += [
-            {"scan": scan, "map": name, **dict(zip(curve, values, strict=True))}
-            for name, curve in curves.items()
-            for values in zip(*curve.values(), strict=True)
-        ]
-        for name, found in areas.items():
-            found.append(gains(curves[name], curves["random"]))
-    means = {
-        name: {key: round(float(np.mean([one[key] for one in found])), 6) for key in found[0]}
-        for name, found in areas.items()
-    }
-    return pd.DataFrame(rows), means
+    tasks = [None, *((number, scan, referenced[scan]) for number, scan in enumerate(scans))]
+    one = partial(_sanity_task, scans=scans, baseline=baseline, params=params)
+    cascaded, *found = map_in_processes(one, tasks, workers=params.compute.workers)
+    rows = [
+        {"scan": scan, "map": name, **dict(zip(curve, values, strict=True))}
+        for scan, curves in zip(scans, found, strict=True)
+        for name, curve in curves.items()
+        for values in zip(*curve.values(), strict=True)
+    ]
+    areas = {}
+    for name in ("exact", "referenced"):
+        over = [gains(curves[name], curves["random"]) for curves in found]
+        areas[name] = {key: round(float(np.mean([one[key] for one in over])), 6) for key in over[0]}
+    return cascaded, pd.DataFrame(rows), areas
+
+
+def _sanity_task(
+    task: tuple[int, str, Map] | None, *, scans: Sequence[str], baseline: Slices, params: Params
+) -> Any:
+    """Return the curves of a scan, or the table of the cascade."""
+    explainer, space = trained_explainer(baseline, params), space_of(params)
+    if task is None:
+        return cascade_table(explainer.model, scans, params)
+    number, scan, referenced = task
+    return _curves(explainer, referenced, scan, space, seed=params.seed + number)
 
 
 def _curves(
-    explainer: Explainer, referenced: Map, scan: str, inside: Any, space: Space, *, seed: int
+    explainer: Explainer, referenced: Map, scan: str, space: Space, *, seed: int
 ) -> dict[str, dict[str, list[float]]]:
     slices, rng = slices_of(scan), np.random.default_rng(seed)
+    inside = coronal_slices(space.inside.astype(np.float32), space.template.affine, space.grid) > 0.5
 
     def log_odds(changed: Any) -> float:
         return float(explainer.exact(changed)[1].mean())
@@ -225,9 +244,11 @@ def _untrained_rows(
     number: int, *, healthy: Sequence[str], truths: Mapping[str, Mask], params: Params
 ) -> list[dict[str, Any]]:
     """Score the maps of a network that has learned nothing."""
+    from adpet.learning.model import reused_model
+    from adpet.learning.training import set_determinism
+
     set_determinism(params.seed, params.compute.threads)
-    model = params.model.model_copy(update={"weights": "none"})
-    blank = network(params.model_copy(update={"model": model, "seed": params.seed + number}))
+    blank = reused_model(**{**params.model.model_dump(), "weights": "none"}, seed=params.seed + number)
     space = space_of(params)
     explainer = Explainer(blank, mean_slices(healthy), space, params)
     references = HealthyMaps([explainer.maps(scan) for scan in healthy], space)

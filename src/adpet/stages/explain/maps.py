@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -21,9 +22,6 @@ from adpet.imaging.nifti import Volume
 from adpet.imaging.normative import require_healthy, smoothed
 from adpet.imaging.slices import CoronalGrid, back_project, coronal_slices
 from adpet.imaging.template import brain_mask, fdg_template
-from adpet.learning.checkpoint import load_model
-from adpet.learning.saliency import class_activation_maps, integrated_maps
-from adpet.learning.training import set_determinism
 from adpet.parallel import map_in_processes
 from adpet.params import Params
 from adpet.paths import MODEL, SLICES
@@ -35,7 +33,7 @@ if TYPE_CHECKING:
 # What a referenced map joins, and by which weights: class activation maps, and integrated gradients.
 DEPTHS = {"places": 1 / 3, "pixels": 2 / 3}
 
-# Scans that a process explains after it has loaded the network.
+# Scans that a process explains before it hands over their maps.
 SCANS_A_TASK = 64
 
 Slices: TypeAlias = npt.NDArray[np.uint8]
@@ -102,12 +100,15 @@ class ScanMaps:
         Integrated gradients from the mean healthy slices.
     blurred : (2, v) float32 ndarray
         Both inside the brain, in the order of `DEPTHS`.
+    method : str
+        Of the exact maps: ``cam`` or ``grad-cam``.
     """
 
     exact: Map
     logits: Map
     integrated: Map
     blurred: Map
+    method: str
 
 
 class Explainer:
@@ -118,10 +119,14 @@ class Explainer:
 
     def exact(self, slices: Slices) -> tuple[Map, Map]:
         """Return CAMs, (n, h, w), and log-odds of AD, (n,)."""
+        from adpet.learning.saliency import class_activation_maps
+
         return class_activation_maps(self.model, slices, method=self._params.explain.method)
 
     def maps(self, scan: str) -> ScanMaps:
         """Make the maps of a scan."""
+        from adpet.learning.saliency import integrated_maps, method_for
+
         slices, space = slices_of(scan), self._space
         exact, logits = self.exact(slices)
         steps = self._params.explain.path_steps
@@ -129,7 +134,8 @@ class Explainer:
         blurred = [
             smoothed_inside(space.volume_of(maps), space, self._params) for maps in (exact, integrated)
         ]
-        return ScanMaps(exact, logits, integrated, np.stack(blurred))
+        method = method_for(self.model, self._params.explain.method)
+        return ScanMaps(exact, logits, integrated, np.stack(blurred), method)
 
 
 class HealthyMaps:
@@ -143,11 +149,14 @@ class HealthyMaps:
     ----------
     by_depth : dict
         Mean and spread of the maps, by depth.
+    method : str
+        Of the exact maps.
     """
 
     def __init__(self, healthy: Sequence[ScanMaps], space: Space) -> None:
         require_healthy(len(healthy))
         self._space, maps = space, np.stack([one.blurred for one in healthy])
+        self.method = healthy[0].method
         self.by_depth: dict[str, Reference] = {
             depth: healthy_reference(maps[:, number]) for number, depth in enumerate(DEPTHS)
         }
@@ -182,6 +191,21 @@ def maps_of(scans: Sequence[str], baseline: Slices, params: Params) -> Iterator[
 
 
 def _maps_of_task(scans: Sequence[str], *, baseline: Slices, params: Params) -> list[ScanMaps]:
-    set_determinism(params.seed, params.compute.threads)
-    explainer = Explainer(load_model(MODEL), baseline, space_of(params), params)
+    explainer = trained_explainer(baseline, params)
     return [explainer.maps(scan) for scan in scans]
+
+
+def trained_explainer(baseline: Slices, params: Params) -> Explainer:
+    """Return the trained network's explainer; a process loads it once."""
+    changed_ns = MODEL.stat().st_mtime_ns if MODEL.exists() else 0
+    model = _loaded(MODEL.absolute(), changed_ns, params.seed, params.compute.threads)
+    return Explainer(model, baseline, space_of(params), params)
+
+
+@lru_cache(maxsize=1)
+def _loaded(path: Path, _changed_ns: int, seed: int, threads: int) -> "keras.Model":
+    from adpet.learning.checkpoint import load_model
+    from adpet.learning.training import set_determinism
+
+    set_determinism(seed, threads)
+    return load_model(path)
