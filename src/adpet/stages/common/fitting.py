@@ -60,8 +60,12 @@ def _trained(split: pd.DataFrame, held_out: "pd.Series[bool]", params: Params) -
 
 def network(params: Params) -> "keras.Model":
     """Build the network that the parameters describe."""
+    return build_model(**_settings(params))
+
+
+def _settings(params: Params) -> dict[str, Any]:
     channels = 3 if params.slice.neighbours_mm else 1
-    return build_model(**params.model.model_dump(), seed=params.seed, channels=channels)
+    return {**params.model.model_dump(), "seed": params.seed, "channels": channels}
 
 
 def fit(
@@ -81,7 +85,7 @@ def fit(
     It ends where `on_epoch`, called with each epoch's number and row, returns True. Without a `label` there
     is no progress bar; without `finish` only the epochs' rows are made.
     """
-    model = reused_model(**params.model.model_dump(), seed=params.seed)
+    model = reused_model(**_settings(params))
     bar = epochs_shown(epochs, label=label, on_epoch=on_epoch) if label else nullcontext(on_epoch)
     with bar as shown:
         history = train(
