@@ -101,7 +101,7 @@ def coronal_slices(data: Array, affine: Affine, grid: CoronalGrid) -> Array:
 
 
 def network_slices(data: Array, affine: Affine, grid: CoronalGrid) -> Array:
-    """Cut the planes as a network's input, (n, size, size, channels).
+    """Cut a network's input, (n, size, size, channels).
 
     The channels are the plane alone, or the plane behind, the plane, and the one in front of it.
     """

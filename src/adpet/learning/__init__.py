@@ -36,7 +36,7 @@ def quietly() -> Iterator[None]:
 
 
 def limit_threads(threads: int) -> None:
-    """Set the threads of a network, here and in processes started later.
+    """Set the threads of networks, also in later processes.
 
     Backends read the environment when they start: call this before the first operation of the process. A
     backend that runs already keeps its threads, on whose number the order of a sum depends.
@@ -54,7 +54,7 @@ def limit_threads(threads: int) -> None:
 
 
 def __getattr__(name: str) -> Any:
-    """Import Keras when a module asks for it first: it takes seconds."""
+    """Import Keras, which takes seconds, at the first use."""
     if name != "keras":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     # A user's keras.json is for other networks: its backend would be in no lineage, and its image format,

@@ -92,7 +92,7 @@ def build_model(
 
 
 def reused_model(**settings: Any) -> keras.Model:
-    """Build the network into the process' last one of its kind.
+    """Build a network into the process' last one alike.
 
     `settings` are `build_model`'s. Only the values of the variables are new, so that what is compiled for the
     network is compiled once in a process: whatever was made of it before must be kept elsewhere.

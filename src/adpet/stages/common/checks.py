@@ -1,4 +1,4 @@
-"""Checks before results are made, facts of their scans, and what is searched."""
+"""Checks before results are made, and what is searched."""
 
 import hashlib
 from collections.abc import Iterable

@@ -60,10 +60,11 @@ def _trained(split: pd.DataFrame, held_out: "pd.Series[bool]", params: Params) -
 
 def network(params: Params) -> "keras.Model":
     """Build the network that the parameters describe."""
-    return build_model(**_settings(params))
+    return build_model(**network_settings(params))
 
 
-def _settings(params: Params) -> dict[str, Any]:
+def network_settings(params: Params) -> dict[str, Any]:
+    """Return the arguments of `build_model`."""
     channels = 3 if params.slice.neighbours_mm else 1
     return {**params.model.model_dump(), "seed": params.seed, "channels": channels}
 
@@ -85,7 +86,7 @@ def fit(
     It ends where `on_epoch`, called with each epoch's number and row, returns True. Without a `label` there
     is no progress bar; without `finish` only the epochs' rows are made.
     """
-    model = reused_model(**_settings(params))
+    model = reused_model(**network_settings(params))
     bar = epochs_shown(epochs, label=label, on_epoch=on_epoch) if label else nullcontext(on_epoch)
     with bar as shown:
         history = train(

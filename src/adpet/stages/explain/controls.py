@@ -73,7 +73,7 @@ def cascade_table(model: "keras.Model", scans: Sequence[str], params: Params) ->
 def sanity_tables(
     referenced: Mapping[str, Map], scans: Sequence[str], baseline: Slices, params: Params
 ) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, dict[str, float]]]:
-    """Randomize the network, and compute curves of the maps, in processes.
+    """Randomize the network and replace pixels, in processes.
 
     Returns
     -------
@@ -104,7 +104,7 @@ def sanity_tables(
 def _sanity_task(
     task: tuple[int, str, Map] | None, *, scans: Sequence[str], baseline: Slices, params: Params
 ) -> Any:
-    """Return the curves of a scan, or the table of the cascade."""
+    """Return a scan's curves, or the cascade's table."""
     explainer, space = trained_explainer(baseline, params), space_of(params)
     if task is None:
         return cascade_table(explainer.model, scans, params)
@@ -246,9 +246,10 @@ def _untrained_rows(
     """Score the maps of a network that has learned nothing."""
     from adpet.learning.model import reused_model
     from adpet.learning.training import set_determinism
+    from adpet.stages.common.fitting import network_settings
 
     set_determinism(params.seed, params.compute.threads)
-    blank = reused_model(**{**params.model.model_dump(), "weights": "none"}, seed=params.seed + number)
+    blank = reused_model(**network_settings(params) | {"weights": "none", "seed": params.seed + number})
     space = space_of(params)
     explainer = Explainer(blank, mean_slices(healthy), space, params)
     references = HealthyMaps([explainer.maps(scan) for scan in healthy], space)
