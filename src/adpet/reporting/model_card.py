@@ -111,12 +111,14 @@ def _preprocessing(params: Mapping[str, Any]) -> str:
     blur = (
         f", smoothed by {number(standard['smoothing_mm'], 0)} mm FWHM" if standard.get("smoothing_mm") else ""
     )
+    neighbours = cut.get("neighbours_mm")
+    sides = f", each with those {neighbours:g} mm behind and in front of it" if neighbours else ""
     return (
         f"Frames averaged; registered to the template ({_plain(standard['align'])}), "
         f"{standard['grid_mm']:g} mm MNI grid{blur}; SUVR with the {_plain(standard['reference'])} "
         f"reference region; coronal planes from y = {number(cut['range_mm'][0], 0)} to "
-        f"{number(cut['range_mm'][1], 0)} mm every {cut['step_mm']:g} mm. The same for every scan, without "
-        "parameters learned from the data."
+        f"{number(cut['range_mm'][1], 0)} mm every {cut['step_mm']:g} mm{sides}. The same for every scan, "
+        "without parameters learned from the data."
     )
 
 
