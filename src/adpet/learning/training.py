@@ -103,7 +103,7 @@ class History:
 
 
 def set_determinism(seed: int, threads: int) -> None:
-    """Make the backend's computations repeat bit by bit, if called first."""
+    """Make the computations repeat bit by bit, if called first."""
     limit_threads(threads)
     keras.utils.set_random_seed(seed)
 
@@ -334,7 +334,7 @@ def _validate(model: keras.Model, validation: Sequence[SliceRef], batch_size: in
 def _trainer(
     model: keras.Model, optimisation: Optimisation, augmentation: Augmentation, *, steps: int
 ) -> keras.Model:
-    """Return the network's training model of this kind, as at its start."""
+    """Return the network's training model, as at its start."""
     kind = ("trainer", replace(optimisation, learning_rate=1.0), augmentation.fill, steps)
 
     def build() -> tuple[keras.Model, Arrays]:

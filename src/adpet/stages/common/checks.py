@@ -1,4 +1,4 @@
-"""Checks before results are made, facts of their scans, and what is searched."""
+"""Checks before results are made, scan facts, and search space."""
 
 import hashlib
 from collections.abc import Iterable

@@ -73,17 +73,11 @@ def cascade_table(model: "keras.Model", scans: Sequence[str], params: Params) ->
 def sanity_tables(
     referenced: Mapping[str, Map], scans: Sequence[str], baseline: Slices, params: Params
 ) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, dict[str, float]]]:
-    """Randomize the network, and compute curves of the maps, in processes.
+    """Return cascade, curves and areas, computed in processes.
 
-    Returns
-    -------
-    cascade : DataFrame
-        Of `cascade_table`.
-    curves : DataFrame
-        `scan`, `map` (``exact``, ``referenced`` or ``random``), `share`,
-        and the log-odds after `deletion` and `insertion`.
-    areas : dict
-        By map, the mean area between its curves and the random ones, in logits; positive is better.
+    The first is `cascade_table`; the second has `scan`, `map` (``exact``, ``referenced`` or ``random``),
+    `share` and the log-odds after `deletion` and `insertion`; the third is by map the mean area between its
+    curves and the random ones, in logits, where positive is better.
     """
     tasks = [None, *((number, scan, referenced[scan]) for number, scan in enumerate(scans))]
     one = partial(_sanity_task, scans=scans, baseline=baseline, params=params)
@@ -104,7 +98,7 @@ def sanity_tables(
 def _sanity_task(
     task: tuple[int, str, Map] | None, *, scans: Sequence[str], baseline: Slices, params: Params
 ) -> Any:
-    """Return the curves of a scan, or the table of the cascade."""
+    """Return a scan's curves, or the table of the cascade."""
     explainer, space = trained_explainer(baseline, params), space_of(params)
     if task is None:
         return cascade_table(explainer.model, scans, params)
