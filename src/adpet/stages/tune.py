@@ -92,10 +92,11 @@ def _search(
     The study has the name of `work`, the folder of unfinished work under the hash of all that trials follow
     from. Several machines may call this at once if `tune.storage` names a database.
     """
-    if params.model.weights == "imagenet":
-        from adpet.stages.common.fitting import network
+    if params.model.weights == "imagenet":  # fetched once, before the workers all do it
+        from adpet.learning.model import build_model
+        from adpet.stages.common.fitting import network_settings
 
-        network(params)  # fetched once, before the workers all do it
+        build_model(**network_settings(params))
     return search(
         search_space(params),
         partial(_evaluate, params=params, split=split, work=work),

@@ -12,7 +12,7 @@ import pandas as pd
 from adpet.cohort.splits import fold_name
 from adpet.learning.checkpoint import save_model
 from adpet.learning.data import Augmentation, SliceRef
-from adpet.learning.model import build_model, reused_model
+from adpet.learning.model import reused_model
 from adpet.learning.training import History, Optimisation, predict, set_determinism, train
 from adpet.parallel import OnEpoch, epochs_shown, map_in_processes, progress
 from adpet.params import Params
@@ -56,11 +56,6 @@ def _trained(split: pd.DataFrame, held_out: "pd.Series[bool]", params: Params) -
         both = set(training["subject"]) & set(split.loc[held_out, "subject"])
         refuse_shared(both, "trained on and held out")
     return slice_refs(training)
-
-
-def network(params: Params) -> "keras.Model":
-    """Build the network that the parameters describe."""
-    return build_model(**network_settings(params))
 
 
 def network_settings(params: Params) -> dict[str, Any]:

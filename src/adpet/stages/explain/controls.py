@@ -73,17 +73,11 @@ def cascade_table(model: "keras.Model", scans: Sequence[str], params: Params) ->
 def sanity_tables(
     referenced: Mapping[str, Map], scans: Sequence[str], baseline: Slices, params: Params
 ) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, dict[str, float]]]:
-    """Randomize the network and replace pixels, in processes.
+    """Return cascade, curves and areas, computed in processes.
 
-    Returns
-    -------
-    cascade : DataFrame
-        Of `cascade_table`.
-    curves : DataFrame
-        `scan`, `map` (``exact``, ``referenced`` or ``random``), `share`,
-        and the log-odds after `deletion` and `insertion`.
-    areas : dict
-        By map, the mean area between its curves and the random ones, in logits; positive is better.
+    The first is `cascade_table`; the second has `scan`, `map` (``exact``, ``referenced`` or ``random``),
+    `share` and the log-odds after `deletion` and `insertion`; the third is by map the mean area between its
+    curves and the random ones, in logits, where positive is better.
     """
     tasks = [None, *((number, scan, referenced[scan]) for number, scan in enumerate(scans))]
     one = partial(_sanity_task, scans=scans, baseline=baseline, params=params)
