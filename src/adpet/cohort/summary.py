@@ -97,7 +97,7 @@ def first_visits(scans: pd.DataFrame) -> pd.DataFrame:
 
 
 def quality_text(scans: pd.DataFrame) -> str:
-    """Tell by group and site how many scans passed; warn of differences.
+    """Count flagged scans by group and site; warn of differences.
 
     `scans` has a row each: those of ``scans.csv``, `passed`, `flagged` and measures. Of sites only those with
     scans that were set aside or flagged.

@@ -131,7 +131,7 @@ def register(moving: Volume, template: Volume, mask: Mask) -> Alignment:
 
 
 def fitting_turn(moving: Volume, template: Volume, mask: Mask) -> tuple[Rotation, Volume]:
-    """Turn the scan so that it fits best, by quarter turns."""
+    """Turn the scan by quarter turns to fit best."""
 
     def turned(volume: Volume, turn: Rotation) -> Volume:
         matrix = np.eye(4)

@@ -22,6 +22,8 @@ LIMITS: Final = ("refuse_below", "flag_below", "flag_above", "refuse_above")
 UNLIKE: Final = 6.0
 LEAST_SPREAD: Final = 0.02
 MAD_TO_SD: Final = 1.4826
+# Grid that the limits of people are for.
+USUAL_GRID_MM: Final = 3.0
 # Width of the middle 95 % of a normal distribution, in standard deviations.
 MIDDLE_SDS: Final = 2 * 1.96
 # Shrinkage of the regions' covariance: with some hundred scans and thirty regions, the smallest variances
@@ -177,24 +179,31 @@ def profile_distances(uptakes: Vector, subjects: npt.NDArray[Any]) -> Vector:
 
 
 def people_limits(
-    people: Mapping[str, Sequence[float | None]], *, min_similarity: float
+    people: Mapping[str, Sequence[float | None]], *, min_similarity: float, grid_mm: float = USUAL_GRID_MM
 ) -> list[dict[str, Any]]:
     """Return the limits of people's scans, without a training cohort.
 
     `people` is `quality` in params.yaml: refused below, flagged below, flagged above, refused above, None for
-    none. `min_similarity` is that of the stage `normalize`.
+    none. `min_similarity` and `grid_mm` are those of the stage `normalize`: roughness, a second difference,
+    grows with the square of the grid's step.
     """
+    scale = {"roughness": (grid_mm / USUAL_GRID_MM) ** 2}
     rows: list[dict[str, Any]] = []
     for name, check in CHECKS.items():
         causes = {"text": check.text, "low_means": check.low, "high_means": check.high}
-        rows.append({"name": name, **causes, **dict(zip(LIMITS, people[name], strict=True))})
+        limits = (None if limit is None else limit * scale.get(name, 1.0) for limit in people[name])
+        rows.append({"name": name, **causes, **dict(zip(LIMITS, limits, strict=True))})
         if name == "similarity":
             rows[-1]["refuse_below"] = min_similarity
     return rows
 
 
 def limits_of(
-    measured: Mapping[str, Vector], people: Mapping[str, Sequence[float | None]], *, min_similarity: float
+    measured: Mapping[str, Vector],
+    people: Mapping[str, Sequence[float | None]],
+    *,
+    min_similarity: float,
+    grid_mm: float = USUAL_GRID_MM,
 ) -> list[dict[str, Any]]:
     """Return out-of-distribution limits: the training scans' or people's.
 
@@ -202,7 +211,7 @@ def limits_of(
     counts.
     """
     rows = []
-    for usual in people_limits(people, min_similarity=min_similarity):
+    for usual in people_limits(people, min_similarity=min_similarity, grid_mm=grid_mm):
         values = measured[usual["name"]]
         low, high = float(values.min()), float(values.max())
         spread = float(np.ptp(np.quantile(values, [0.025, 0.975]))) / MIDDLE_SDS

@@ -103,7 +103,9 @@ def _cohort(split: pd.DataFrame, atlas: Atlas, params: Params) -> dict[str, Any]
         ],
         "profile": profile_of(uptake),
         "quality": limits_of(
-            measured, params.quality.model_dump(), min_similarity=params.normalize.min_similarity
+            measured,
+            params.quality.model_dump(),
+            **params.normalize.model_dump(include={"min_similarity", "grid_mm"}),
         ),
     }
 

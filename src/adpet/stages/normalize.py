@@ -83,7 +83,9 @@ def _attempt(scan: dict[str, Any], *, settings: Params, volumes: Path) -> dict[s
     values["similarity"] = alignment.similarity
     row |= {name: round(value, 6) if math.isfinite(value) else None for name, value in values.items()}
     row.update(zip(MATRIX_COLUMNS, np.round(alignment.matrix[:3].ravel(), 6).tolist(), strict=True))
-    limits = people_limits(settings.quality.model_dump(), min_similarity=settings.normalize.min_similarity)
+    limits = people_limits(
+        settings.quality.model_dump(), **settings.normalize.model_dump(include={"min_similarity", "grid_mm"})
+    )
     checks = judged(values, [limit for limit in limits if limit["name"] in values])
     if refused := refused_by(checks):
         return {**row, "reason": "; ".join(refused)}
