@@ -106,7 +106,7 @@ def fresh_recipe(params: Params, changes: Sequence[str], **values: Any) -> Simul
 def simulate(project: Path, folder: Path, params: Params, recipe: Simulation) -> None:
     """Fill a project folder with the new cohort, normalized as the project's."""
     settings = {"simulation": recipe.model_dump(mode="json")}
-    settings |= params.model_dump(mode="json", include={"compute", "normalize"})
+    settings |= params.model_dump(mode="json", include={"compute", "normalize", "quality"})
     if (folder / paths.ALIGNMENT).exists() and read_yaml(folder / paths.PARAMS) == settings:
         return
     (folder / paths.ALIGNMENT).unlink(missing_ok=True)

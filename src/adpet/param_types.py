@@ -116,5 +116,5 @@ class Quality(Section):
     grey_white_contrast: LimitsInOrder = (1.05, 1.12, 1.9, 2.3)
     outside_share: LimitsInOrder = (None, 0.1, 0.4, 0.5)
     asymmetry: LimitsInOrder = (None, 0.03, 0.25, 1.0)
-    roughness: LimitsInOrder = (None, 0.0095, 0.03, 0.06)
+    roughness: LimitsInOrder = (None, 0.0095, 0.03, 0.15)
     negative_share: LimitsInOrder = (None, None, 0.02, 0.1)

@@ -8,7 +8,16 @@ import pandas as pd
 import pytest
 
 from adpet.cohort.scans import Collection, rejected_table, scans_table
-from adpet.cohort.summary import COLUMNS, FACTORS, first_visits, ingest_report, measure_confounds, report_text
+from adpet.cohort.summary import (
+    COLUMNS,
+    FACTORS,
+    TECHNICAL,
+    first_visits,
+    ingest_report,
+    measure_confounds,
+    quality_text,
+    report_text,
+)
 from adpet.simulation.cohort import SimulationRecipe, draw_cohort
 
 
@@ -43,6 +52,33 @@ def report():
 
 def scanner_of_the_group(_, diagnosis):
     return {"scanner": {"AD": "Siemens Biograph 64 TruePoint", "CN": "GE Discovery 690"}[diagnosis]}
+
+
+class TestQuality:
+    def scans(self, **columns):
+        scans = collection().scans
+        return scans.assign(passed=True, flagged="", **dict.fromkeys(TECHNICAL, 0.1) | columns)
+
+    def test_scans_are_told_by_group_and_by_sites_with_flags(self):
+        scans = self.scans()
+        scans.loc[scans["scan"] == "sub-0_ses-1", ["passed", "flagged"]] = [False, ""]
+        scans.loc[scans["scan"] == "sub-1_ses-1", "flagged"] = "asymmetry 0.3, required 0.25 or less"
+        assert quality_text(scans).splitlines() == [
+            "AD         21 scans, 1 set aside, 0 flagged",
+            "CN         22 scans, 0 set aside, 1 flagged",
+            "A          23 scans, 1 set aside, 1 flagged",
+        ]
+
+    @pytest.mark.parametrize("name", TECHNICAL)
+    def test_measure_that_gives_the_diagnosis_away_is_warned_of(self, name):
+        rng = np.random.default_rng(0)
+        noise = rng.normal(0, 0.01, 43)
+        assert "WARNING" not in quality_text(self.scans(**{name: 0.2 + noise}))
+        apart = np.where(collection().scans["diagnosis"] == "AD", 0.1, 0.2) + noise
+        assert f"told apart by {name} alone" in quality_text(self.scans(**{name: apart}))
+
+    def test_cohort_without_a_usable_scan_is_told(self):
+        assert "22 scans, 22 set aside" in quality_text(self.scans().assign(passed=False))
 
 
 class TestReport:

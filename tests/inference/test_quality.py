@@ -9,12 +9,17 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from adpet.errors import told_apart
+from adpet.imaging.nifti import to_ras
+from adpet.imaging.normalization import load_standard, normalize
+from adpet.imaging.registration import brain_points
+from adpet.imaging.template import tissue_labels
 from adpet.inference.outputs import answers_as_csv, answers_as_json
 from adpet.inference.quality import (
     CHECKS,
     judged,
     limits_of,
     measures,
+    people_limits,
     profile_distance,
     profile_distances,
     profile_of,
@@ -22,6 +27,8 @@ from adpet.inference.quality import (
 )
 from adpet.inference.regions import region_table
 from adpet.param_types import Quality
+from adpet.simulation.anatomy import load_anatomy
+from adpet.simulation.cohort import SimulationRecipe, cohort_rows, draw_cohort, simulate_scan
 
 SHAPE = (9, 8, 8)
 # A range of people that every cohort widens, on the sides that `CHECKS` has a cause for.
@@ -52,10 +59,7 @@ def tissue(brain):
 
 
 def measured(ratio, brain, tissue):
-    return measures(
-        ratio.astype(np.float32), brain=brain, tissue=tissue, uptake=np.array([2.0]), similarity=0.6,
-        profile={"mean": [1.0], "precision": [[4.0]]},
-    )  # fmt: skip
+    return measures(ratio.astype(np.float32), brain=brain, tissue=tissue)
 
 
 def training(scans=60):
@@ -140,7 +144,7 @@ class TestLimits:
         assert found["checks"] == rows
         by_name = {row["name"]: row for row in rows}
         assert (by_name["roughness"]["value"], by_name["roughness"]["verdict"]) == (None, "refused")
-        assert by_name["similarity"]["value"] == 0.6
+        assert by_name["negative_share"]["value"] == 1.0
         assert " roughness " in answers_as_csv([failure])
 
     @pytest.mark.parametrize("name", CHECKS)
@@ -184,11 +188,63 @@ class TestLimits:
         reasons = [row["reason"] for row in rows if row["value"] in (0.0125, 0.00945, 0.999)]
         assert all("a mean image or a template" in reason for reason in reasons)
 
+    def test_roughness_of_people_follows_the_grid(self):
+        # Of one scan, as measured: 0.0177 on a 3 mm grid, 0.0681 on a 6 mm one.
+        for grid_mm, roughness in ((3.0, 0.0177), (6.0, 0.0681)):
+            limits = people_limits(PEOPLE, min_similarity=0.55, grid_mm=grid_mm)
+            rows = judged(PERSON | {"roughness": roughness}, limits)
+            assert {row["verdict"] for row in rows} == {"ok"}
+
     def test_similarity_limit_of_the_pipeline_refuses_too(self):
         (limit,) = [
             one for one in limits_of(training(), NARROW, min_similarity=0.3) if one["name"] == "similarity"
         ]
         assert limit["refuse_below"] == 0.3
+
+
+class TestDisease:
+    """One simulated person, ill to a growing degree, on both sides or mostly on one."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def verdicts(cls):
+        recipe = SimulationRecipe(
+            ad_subjects=1,
+            cn_subjects=1,
+            seed=8,
+            axial_fov="scanner",
+            subtypes={"typical": 0.5, "cortical": 0.5},
+        )
+        row = next(row for row in cohort_rows(draw_cohort(recipe)) if row["diagnosis"] == "AD")
+        standard = load_standard(grid_mm=4.0, reference="cerebellum", align="affine", smoothing_mm=8.0)
+        points = brain_points(standard.brain, standard.template.affine)
+        limits = [
+            row
+            for row in people_limits(PEOPLE, min_similarity=0.55, grid_mm=4.0)
+            if row["name"] != "profile_distance"
+        ]
+
+        def judge(severity, pattern, asymmetry):
+            ill = row | {"severity": severity, "pattern": pattern, "asymmetry": asymmetry}
+            scan = simulate_scan(ill, recipe, load_anatomy()).volume
+            data = scan.data if scan.data.ndim == 3 else scan.data.mean(axis=-1)
+            found, alignment = normalize(to_ras(data, scan.affine), standard)
+            values = measures(found.data, brain=standard.brain, tissue=tissue_labels(4.0))
+            values |= view_measures(data.shape, scan.affine, alignment.matrix, points)
+            rows = judged(values | {"similarity": alignment.similarity}, limits)
+            return {row["name"]: row["verdict"] for row in rows}
+
+        healthy = judge(0.0, "typical", 0.0)
+        return lambda *disease: (healthy, judge(*disease))
+
+    @pytest.mark.parametrize(
+        "disease", [(1.5, "typical", 0.0), (3.0, "typical", 0.0), (3.0, "cortical", 0.7)]
+    )
+    def test_severity_and_side_refuse_no_scan(self, verdicts, disease):
+        healthy, ill = verdicts(*disease)
+        assert set(healthy.values()) == {"ok"}
+        assert "refused" not in ill.values()
+        assert {name for name, verdict in ill.items() if verdict == "flagged"} <= {"asymmetry"}
 
 
 class TestProfile:

@@ -1,6 +1,7 @@
 """A finished scan is not registered again after a kill; one image under two subjects' names is set aside."""
 
 import hashlib
+import re
 
 import nibabel as nib
 import numpy as np
@@ -10,10 +11,11 @@ from scipy import ndimage
 from adpet.cohort.scans import scans_table, write_scans
 from adpet.errors import InputError
 from adpet.imaging.template import fdg_template
+from adpet.inference.quality import CHECKS
 from adpet.params import load_params
 from adpet.paths import SCANS, VOLUMES
 from adpet.stages import normalize
-from adpet.stages.common.tables import read_alignment
+from adpet.stages.common.tables import MEASURE_COLUMNS, read_alignment
 
 
 @pytest.fixture
@@ -85,6 +87,54 @@ def cohort(tmp_path, monkeypatch, project_root):
     write_scans(SCANS, scans_table(rows))
     fast = {"normalize.align": "none", "compute.workers": 1}
     return load_params(project_root / "params.yaml").with_values(fast)
+
+
+class TestQuality:
+    """Of the twelve people, who look like tissue maps, some scans are changed before `normalize`."""
+
+    @staticmethod
+    def change(number, change):
+        image = nib.load(f"{number}.nii")
+        nib.save(nib.Nifti1Image(change(image.get_fdata(dtype=np.float32)), image.affine), f"{number}.nii")
+
+    CHANGES = (
+        (2, lambda data: (data - data.mean()) / data.std(), "negative share"),
+        (5, lambda data: data**0.02, "grey white contrast"),
+        (6, lambda data: data + data.mean() + data.max() / 2, "outside share"),
+        (8, lambda data: np.where(np.arange(data.shape[0])[:, None, None] < 3, 1e5, data), "outside share"),
+        (9, lambda data: np.where(np.arange(data.shape[0])[:, None, None] < 3, -1e4, data), "negative share"),
+        (10, lambda data: data.max() - data, "similarity"),
+    )
+
+    @pytest.mark.parametrize("wide", [(), ("negative_share", "outside_share", "asymmetry", "roughness")])
+    def test_scans_beyond_the_limits_of_people_are_set_aside_with_the_reason(self, cohort, capsys, wide):
+        for number, change, _ in self.CHANGES:
+            self.change(number, change)
+        limits = {f"quality.{name}": [None] * 4 for name in wide}
+        normalize.run(cohort.with_values({"cohort.max_rejected_fraction": 0.8} | limits))
+        table = read_alignment().set_index("scan")
+        for number, _, measure in self.CHANGES:
+            row = table.loc[f"sub-{number}"]
+            assert row["passed"] == (VOLUMES / f"sub-{number}.nii").exists()
+            if measure.replace(" ", "_") not in wide:
+                assert not row["passed"]
+                assert re.search(rf"{measure} \S+, required \S+ or (more|less)", row["reason"])
+                assert "\n" not in row["reason"]
+        # Fill values cross one limit alone. Two more AD scans are copies of one another.
+        assert table.loc["sub-9", "passed"] == bool(wide)
+        aside = 3 if wide else 4
+        assert re.search(rf"^AD +7 scans, {aside} set aside", capsys.readouterr().out, re.MULTILINE)
+
+    def test_scan_unlike_its_cohort_is_flagged_and_used(self, cohort):
+        self.change(5, lambda data: data * np.where(np.arange(data.shape[0]) < 32, 0.9, 1)[:, None, None])
+        normalize.run(cohort.with_values({"cohort.max_rejected_fraction": 0.2}))
+        table = read_alignment().set_index("scan")
+        assert table.loc["sub-5", "passed"]
+        assert re.search(r"asymmetry 0\.\d+, the cohort's 0\.\d+", table.loc["sub-5", "flagged"])
+        assert not table.drop("sub-5")["flagged"].str.contains("asymmetry .*cohort").any()
+
+    def test_table_has_every_measure_of_a_single_scan(self):
+        assert [name for name in CHECKS if name != "profile_distance"] == MEASURE_COLUMNS
 
 
 class TestOneImageUnderTwoNames:

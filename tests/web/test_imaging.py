@@ -23,7 +23,7 @@ from adpet.imaging.slices import CENTRE_Z_MM, CoronalGrid, back_project, network
 from adpet.imaging.template import tissue_labels
 from adpet.inference.exported_model import NORMS, registration_constants
 from adpet.inference.predictor import refusal
-from adpet.inference.quality import CHECKS, judged, measures, refused_by, view_measures
+from adpet.inference.quality import CHECKS, judged, measures, profile_distance, refused_by, view_measures
 from adpet.inference.regions import region_table
 
 pytestmark = pytest.mark.node
@@ -173,14 +173,13 @@ class TestGoldenScans:
 
     def test_quality_and_refusal_match_python(self, both, port, model):
         name, scan, suvr, alignment = both
-        values = measures(
-            suvr,
-            brain=model.standard.brain,
-            tissue=model.tissue,
-            uptake=regional_means(suvr, model.atlas.labels, list(model.atlas.names)),
-            profile=model.document["profile"],
-            similarity=alignment.similarity,
-        ) | view_measures(scan.data.shape, scan.affine, alignment.matrix, model.points)
+        uptake = regional_means(suvr, model.atlas.labels, list(model.atlas.names))
+        values = (
+            measures(suvr, brain=model.standard.brain, tissue=model.tissue)
+            | view_measures(scan.data.shape, scan.affine, alignment.matrix, model.points)
+            | {"similarity": alignment.similarity}
+            | {"profile_distance": profile_distance(uptake, model.document["profile"])}
+        )
         checks = port.scan(name)["checks"]
         for row, check in zip(judged(values, model.document["quality"]), checks, strict=True):
             assert check | {"value": row["value"]} == row

@@ -1,7 +1,7 @@
 """Summarize a cohort: scans, rejections, confounds of the diagnosis."""
 
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,8 @@ import pandas as pd
 from adpet.cohort.scans import DIAGNOSES, Collection, count_values, ingest_summary, subject_table
 
 FACTORS = ("age", "sex", "site", "scanner", "level")
+# Measures of a normalized scan that the disease does not change, but a scanner or a converter does.
+TECHNICAL = ("brain_in_view", "field_of_view_mm", "outside_share", "roughness", "negative_share")
 UNKNOWN = "unknown"
 AGE_PARTS = 5
 # A warning needs an effect that a network could live on, and one that chance hardly gives. With both, less
@@ -84,11 +86,7 @@ def ingest_report(collection: Collection) -> dict[str, Any]:
 
 def report_text(report: Mapping[str, Any]) -> str:
     """Return a report as aligned text, `COLUMNS` wide."""
-    warnings = (
-        line
-        for warning in report["warnings"]
-        for line in textwrap.wrap(f"WARNING: {warning}", COLUMNS, subsequent_indent="  ")
-    )
+    warnings = _wrapped(report["warnings"])
     return "\n".join([*_found(report), *_set_aside(report), *_confounds(report), *warnings])
 
 
@@ -98,22 +96,40 @@ def first_visits(scans: pd.DataFrame) -> pd.DataFrame:
     return subject_table(scans).merge(first[["subject", "scanner", "level"]], on="subject")
 
 
-def measure_confounds(subjects: pd.DataFrame) -> list[Factor]:
+def quality_text(scans: pd.DataFrame) -> str:
+    """Count flagged scans by group and site; warn of differences.
+
+    `scans` has a row each: those of ``scans.csv``, `passed`, `flagged` and measures. Of sites only those with
+    scans that were set aside or flagged.
+    """
+    flags = pd.DataFrame({"aside": ~scans["passed"], "flagged": scans["passed"] & (scans["flagged"] != "")})
+    lines = []
+    for name in ("diagnosis", "site"):
+        for value, rows in flags.groupby(scans[name].replace("", UNKNOWN)):
+            aside, flagged = rows["aside"].sum(), rows["flagged"].sum()
+            if name == "diagnosis" or aside or flagged:
+                lines += _line(str(value), f"{len(rows)} scans, {aside} set aside, {flagged} flagged")
+    first = scans[scans["passed"]].sort_values(["subject", "age", "scan"]).drop_duplicates("subject")
+    factors = measure_confounds(first, TECHNICAL) if len(first) else []
+    return "\n".join([*lines, *_wrapped(text for factor in factors for text in _warnings(factor))])
+
+
+def measure_confounds(subjects: pd.DataFrame, names: Sequence[str] = FACTORS) -> list[Factor]:
     """Measure each factor of `first_visits` on which subjects differ."""
     is_ad = (subjects["diagnosis"] == DIAGNOSES[0]).to_numpy()
     if is_ad.all() or not is_ad.any():
         return []
-    categories = {name: _categories(subjects, name) for name in FACTORS}
+    categories = {name: _categories(subjects, name) for name in names}
     return [
         _measure(name, values, is_ad) for name, values in categories.items() if len(set(values.tolist())) > 1
     ]
 
 
 def _categories(subjects: pd.DataFrame, name: str) -> npt.NDArray[np.object_]:
-    if name != "age":
+    if not pd.api.types.is_float_dtype(subjects[name]):
         return subjects[name].replace("", UNKNOWN).to_numpy(dtype=object)
     # Ranks, so that fifths are equal in size wherever ages lie.
-    ranks = subjects["age"].rank(method="average", pct=True)
+    ranks = subjects[name].rank(method="average", pct=True)
     parts = [UNKNOWN if np.isnan(rank) else f"fifth {np.ceil(rank * AGE_PARTS):.0f}" for rank in ranks]
     return np.array(parts, dtype=object)
 
@@ -186,6 +202,11 @@ def _expectations(scans: pd.DataFrame, subjects: pd.DataFrame) -> Iterator[str]:
         )
     if len(visits) and visits.max() > LOPSIDED * visits.median():
         yield f"one subject has {visits.max()} of {visits.sum()} scans: it weighs as one (train.balance)"
+
+
+def _wrapped(warnings: Iterable[str]) -> Iterator[str]:
+    for warning in warnings:
+        yield from textwrap.wrap(f"WARNING: {warning}", COLUMNS, subsequent_indent="  ")
 
 
 def _auc_half_width(ad: int, cn: int, auc: float = 0.9) -> float:

@@ -16,7 +16,7 @@ from adpet.imaging.normative import smoothed_in_brain
 from adpet.imaging.registration import fitting_turn, resample
 from adpet.imaging.slices import back_project, network_slices, own_planes
 from adpet.inference.exported_model import ExportedModel, Scores
-from adpet.inference.quality import judged, measures, refused_by, view_measures
+from adpet.inference.quality import judged, measures, profile_distance, refused_by, view_measures
 from adpet.inference.regions import region_table, unusual
 
 RESEARCH_ONLY = "Research use only, not for diagnosis."
@@ -239,9 +239,11 @@ def _checks(
         found.data,
         brain=model.standard.brain,
         tissue=model.tissue,
-        uptake=regional_means(found.data, model.regions, wanted),
-        profile=model.document["profile"],
-        similarity=similarity,
     )
+    uptake = regional_means(found.data, model.regions, wanted)
+    values |= {
+        "similarity": similarity,
+        "profile_distance": profile_distance(uptake, model.document["profile"]),
+    }
     values |= view_measures(grid[0], grid[1], matrix, model.brain_points_mm)
     return judged(values, model.document["quality"])

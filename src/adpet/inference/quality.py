@@ -16,6 +16,14 @@ from adpet.imaging.template import GREY_LABEL, WHITE_LABEL
 # Distance from the range of the training scans, in spreads, that the limits leave: room for what some hundred
 # scans have not shown. Where scans of other people and scanners lie, `quality` in params.yaml says.
 FLAGGED, REFUSED = 1.0, 2.0
+LIMITS: Final = ("refuse_below", "flag_below", "flag_above", "refuse_above")
+# Standard deviations from a cohort's median at which `normalize` flags a scan: severe simulated disease stays
+# below 5, a scan with stripes has 7. Spreads are taken for this share of the median at least.
+UNLIKE: Final = 6.0
+LEAST_SPREAD: Final = 0.02
+MAD_TO_SD: Final = 1.4826
+# Grid that the limits of people are for.
+USUAL_GRID_MM: Final = 3.0
 # Width of the middle 95 % of a normal distribution, in standard deviations.
 MIDDLE_SDS: Final = 2 * 1.96
 # Shrinkage of the regions' covariance: with some hundred scans and thirty regions, the smallest variances
@@ -83,20 +91,11 @@ CHECKS: Final[dict[str, Check]] = {
 }
 
 
-def measures(
-    ratio: Array,
-    *,
-    brain: Mask,
-    tissue: npt.NDArray[np.uint8],
-    uptake: Vector,
-    profile: Mapping[str, Any],
-    similarity: float,
-) -> dict[str, float]:
+def measures(ratio: Array, *, brain: Mask, tissue: npt.NDArray[np.uint8]) -> dict[str, float]:
     """Measure a normalized scan for `CHECKS`.
 
     `ratio`, (i, j, k), is SUVR in template space, whose middle plane of i is x = 0; what is exactly 0, the
-    scan does not show, and it counts for `asymmetry` alone. `uptake` is as `regional_means` gives it;
-    `profile` has `mean` and `precision` of the training scans.
+    scan does not show, and it counts for `asymmetry` alone.
     """
     data = ratio.astype(np.float64)
     shown = data != 0
@@ -104,8 +103,6 @@ def measures(
     grey, white = (_mean(data[shown & (tissue == label)]) for label in (GREY_LABEL, WHITE_LABEL))
     both = brain & brain[::-1]
     return {
-        "similarity": similarity,
-        "profile_distance": profile_distance(uptake, profile),
         "grey_white_contrast": _over(grey, white),
         "outside_share": _over(float(positive[~brain].sum()), float(positive.sum())),
         "asymmetry": _over(float(np.abs(data - data[::-1])[both].mean()), float(data[brain].mean())),
@@ -131,7 +128,10 @@ def view_measures(
 
 
 def profile_distance(uptake: Vector, profile: Mapping[str, Any]) -> float:
-    """Return the Mahalanobis distance over the root of its length."""
+    """Return the Mahalanobis distance over the root of its length.
+
+    `uptake` is as `regional_means` gives it; `profile` has `mean` and `precision` of the training scans.
+    """
     # A region that the scan does not show is taken for an average one.
     away = np.nan_to_num(uptake - np.asarray(profile["mean"], dtype=np.float64))
     squared = float(np.einsum("p,pq,q->", away, np.asarray(profile["precision"], dtype=np.float64), away))
@@ -178,43 +178,73 @@ def profile_distances(uptakes: Vector, subjects: npt.NDArray[Any]) -> Vector:
     return distances
 
 
+def people_limits(
+    people: Mapping[str, Sequence[float | None]], *, min_similarity: float, grid_mm: float = USUAL_GRID_MM
+) -> list[dict[str, Any]]:
+    """Return the limits of people's scans, without a training cohort.
+
+    `people` is `quality` in params.yaml: refused below, flagged below, flagged above, refused above, None for
+    none. `min_similarity` and `grid_mm` are those of the stage `normalize`: roughness, a second difference,
+    grows with the square of the grid's step.
+    """
+    scale = {"roughness": (grid_mm / USUAL_GRID_MM) ** 2}
+    rows: list[dict[str, Any]] = []
+    for name, check in CHECKS.items():
+        causes = {"text": check.text, "low_means": check.low, "high_means": check.high}
+        limits = (None if limit is None else limit * scale.get(name, 1.0) for limit in people[name])
+        rows.append({"name": name, **causes, **dict(zip(LIMITS, limits, strict=True))})
+        if name == "similarity":
+            rows[-1]["refuse_below"] = min_similarity
+    return rows
+
+
 def limits_of(
-    measured: Mapping[str, Vector], people: Mapping[str, Sequence[float | None]], *, min_similarity: float
+    measured: Mapping[str, Vector],
+    people: Mapping[str, Sequence[float | None]],
+    *,
+    min_similarity: float,
+    grid_mm: float = USUAL_GRID_MM,
 ) -> list[dict[str, Any]]:
     """Return out-of-distribution limits: the training scans' or people's.
 
-    `measured` has (scans,) by the names of `CHECKS`; `people` is `quality` in params.yaml: refused below,
-    flagged below, flagged above, refused above, None for none. The wider limit counts. `min_similarity` is
-    that of the stage `normalize`.
+    `measured` has (scans,) by the names of `CHECKS`; the others are as in `people_limits`. The wider limit
+    counts.
     """
     rows = []
-    for name, check in CHECKS.items():
-        values = measured[name]
+    for usual in people_limits(people, min_similarity=min_similarity, grid_mm=grid_mm):
+        values = measured[usual["name"]]
         low, high = float(values.min()), float(values.max())
         spread = float(np.ptp(np.quantile(values, [0.025, 0.975]))) / MIDDLE_SDS
-        below = [low - many * spread for many in (REFUSED, FLAGGED)]
-        above = [high + many * spread for many in (FLAGGED, REFUSED)]
-        cohort = zip(("refuse_below", "flag_below", "flag_above", "refuse_above"), below + above, strict=True)
-        limits = {
-            key: None if usual is None else (min if key.endswith("below") else max)(usual, own)
-            for (key, own), usual in zip(cohort, people[name], strict=True)
+        own = {
+            "refuse_below": low - REFUSED * spread,
+            "flag_below": low - FLAGGED * spread,
+            "flag_above": high + FLAGGED * spread,
+            "refuse_above": high + REFUSED * spread,
         }
-        if name == "similarity":
-            limits["refuse_below"] = min_similarity
-        row: dict[str, Any] = {
-            "name": name,
-            "text": check.text,
-            "low_means": check.low,
-            "high_means": check.high,
-            **limits,
-            "median": float(np.median(values)),
-            "low": low,
-            "high": high,
+        if usual["name"] == "similarity":
+            del own["refuse_below"]
+        wider = {
+            key: (min if key.endswith("below") else max)(usual[key], value)
+            for key, value in own.items()
+            if usual[key] is not None
         }
+        row = usual | wider | {"median": float(np.median(values)), "low": low, "high": high}
         rows.append(
             {key: round(value, 6) if isinstance(value, float) else value for key, value in row.items()}
         )
     return rows
+
+
+def unlike_cohort(values: Vector) -> npt.NDArray[np.bool_]:
+    """Return which scans lie far from the cohort's median, (scans,).
+
+    Further than `UNLIKE` standard deviations, which the median absolute deviation gives: outliers do not
+    widen it. A value that most scans share tells nothing.
+    """
+    median = float(np.nanmedian(values))
+    away = np.abs(values - median)
+    spread = MAD_TO_SD * float(np.nanmedian(away))
+    return np.asarray((spread > 0) & (away > UNLIKE * max(spread, LEAST_SPREAD * abs(median))))
 
 
 def _judged(name: str, value: float, limit: Mapping[str, Any]) -> dict[str, Any]:
@@ -230,10 +260,10 @@ def _judged(name: str, value: float, limit: Mapping[str, Any]) -> dict[str, Any]
     written, required = told_apart(value, crossed)
     words, unit = name.removesuffix("_mm").replace("_", " "), " mm" if name.endswith("_mm") else ""
     what = f"required {required}{unit} or {'more' if side == 'low' else 'less'}"
-    seen = f"training scans have {limit['low']:.3g} to {limit['high']:.3g}"
+    seen = f" (training scans have {limit['low']:.3g} to {limit['high']:.3g})" if "low" in limit else ""
     return row | {
         "finding": f"{words} {written}{unit}, {what}",
-        "reason": f"{limit['text']}: {written}, {what} ({seen}); {limit[f'{side}_means']}",
+        "reason": f"{limit['text']}: {written}, {what}{seen}; {limit[f'{side}_means']}",
     }
 
 

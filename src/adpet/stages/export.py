@@ -11,18 +11,16 @@ import pandas as pd
 from scipy.special import expit
 
 from adpet import paths
-from adpet.cohort.scans import read_scans, read_typed
+from adpet.cohort.scans import read_typed
 from adpet.cohort.splits import read_split
 from adpet.contracts import Metrics, TrainingRun, read_contract
 from adpet.errors import InputError
 from adpet.evaluation.aggregation import Pooling, out_of_fold_quantiles
 from adpet.evaluation.bootstrap import FloatArray, bins_for, equal_mass_bins, exact_interval
 from adpet.imaging.atlas import AD_PATTERN, Atlas, load_atlas, regional_means
-from adpet.imaging.dicom import as_nifti
-from adpet.imaging.nifti import Volume, read_header, read_volume, write_volume
+from adpet.imaging.nifti import Volume, read_volume, write_volume
 from adpet.imaging.normalization import Standard, load_standard
 from adpet.imaging.normative import Norms, fit_norms
-from adpet.imaging.registration import brain_points
 from adpet.imaging.slices import CENTRE_Z_MM
 from adpet.imaging.template import tissue_labels
 from adpet.inference.exported_model import (
@@ -44,19 +42,18 @@ from adpet.inference.exported_model import (
     registration_constants,
     sha256,
 )
-from adpet.inference.quality import CHECKS, limits_of, measures, profile_distances, profile_of, view_measures
+from adpet.inference.quality import limits_of, profile_distances, profile_of
 from adpet.learning.checkpoint import load_model
 from adpet.learning.data import SliceReader
 from adpet.learning.model import CLASSES, POOL_NAME
 from adpet.learning.onnx_export import write_onnx
 from adpet.learning.saliency import class_activation_maps
 from adpet.learning.training import set_determinism
-from adpet.parallel import progress
 from adpet.params import Params
 from adpet.stages.common.checks import require_evaluation_of
 from adpet.stages.common.fitting import slice_refs
 from adpet.stages.common.tables import (
-    MATRIX_COLUMNS,
+    MEASURE_COLUMNS,
     VALIDATION_COLUMNS,
     healthy_scans,
     read_ages,
@@ -83,46 +80,19 @@ Z_LIMIT, Z_SHOWN_FROM = 5.0, 2.0
 CAM_QUANTILE, CAM_SHOWN_FROM = 0.99, 0.2
 
 
-def _measured(
-    scans: pd.DataFrame, standard: Standard, atlas: Atlas, tissue: Tissue
-) -> tuple[FloatArray, dict[str, FloatArray]]:
-    """Return the scans' uptake, (scans, regions), and quality measures."""
-    labels = list(atlas.names)
-    points = brain_points(standard.brain, standard.template.affine)
-    uptakes: list[FloatArray] = []
-    rows: list[dict[str, float]] = []
-    for scan in progress(scans.to_dict("records"), label="export", unit="scan", total=len(scans)):
-        volume = read_volume(paths.VOLUMES / f"{scan['scan']}.nii")
-        with as_nifti(Path(scan["path"])) as image:
-            header = read_header(image)
-        matrix = np.eye(4)
-        matrix[:3] = np.reshape([scan[column] for column in MATRIX_COLUMNS], (3, 4))
-        uptakes.append(regional_means(volume.data, atlas.labels, labels))
-        no_profile = {"mean": uptakes[-1], "precision": np.zeros((len(labels), len(labels)))}
-        rows.append(
-            measures(
-                volume.data,
-                brain=standard.brain,
-                tissue=tissue,
-                uptake=uptakes[-1],
-                profile=no_profile,
-                similarity=scan["similarity"],
-            )
-            | view_measures(header.shape, header.affine, matrix, points)
-        )
-    uptake = np.stack(uptakes)
-    measured = {name: np.array([row[name] for row in rows]) for name in CHECKS}
-    return uptake, measured | {"profile_distance": profile_distances(uptake, scans["subject"].to_numpy())}
+def _uptakes(scans: Iterable[str], atlas: Atlas) -> FloatArray:
+    """Return the scans' regional uptake, (scans, regions)."""
+    volumes = (read_volume(paths.VOLUMES / f"{scan}.nii").data for scan in scans)
+    return np.stack([regional_means(volume, atlas.labels, list(atlas.names)) for volume in volumes])
 
 
-def _cohort(
-    split: pd.DataFrame, standard: Standard, atlas: Atlas, tissue: Tissue, params: Params
-) -> dict[str, Any]:
+def _cohort(split: pd.DataFrame, atlas: Atlas, params: Params) -> dict[str, Any]:
     """Describe the training scans: regional uptake, profile, quality limits."""
     training = split.loc[split["part"] != "test", ["scan", "subject", "diagnosis"]].drop_duplicates("scan")
-    scans = training.merge(read_scans(paths.SCANS)[["scan", "path"]], on="scan")
-    scans = scans.merge(read_alignment(), on="scan")
-    uptake, measured = _measured(scans, standard, atlas, tissue)
+    scans = training.merge(read_alignment(), on="scan")
+    uptake = _uptakes(scans["scan"], atlas)
+    measured = {name: scans[name].to_numpy(np.float64) for name in MEASURE_COLUMNS}
+    measured["profile_distance"] = profile_distances(uptake, scans["subject"].to_numpy())
     normal = scans["scan"].isin(healthy_scans(split)).to_numpy()
     norms = fit_norms(uptake[normal], read_ages()[scans.loc[normal, "scan"]].to_numpy(np.float64))
     facts = zip(norms.mean, norms.slope, np.maximum(norms.sd, SMALLEST_SD), strict=True)
@@ -134,7 +104,9 @@ def _cohort(
         ],
         "profile": profile_of(uptake),
         "quality": limits_of(
-            measured, params.quality.model_dump(), min_similarity=params.normalize.min_similarity
+            measured,
+            params.quality.model_dump(),
+            **params.normalize.model_dump(include={"min_similarity", "grid_mm"}),
         ),
     }
 
@@ -155,7 +127,7 @@ def run(params: Params) -> None:
     atlas = load_atlas(params.explain.atlas, params.normalize.grid_mm)
     tissue = tissue_labels(params.normalize.grid_mm)
     healthy = healthy_scans(split)
-    cohort = _cohort(split, standard, atlas, tissue, params)
+    cohort = _cohort(split, atlas, params)
     norms = read_norms(healthy, standard.brain, params)
     with atomic_write(paths.EXPORT) as folder:
         folder.mkdir()

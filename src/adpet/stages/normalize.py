@@ -1,5 +1,6 @@
-"""Normalize every scan to MNI space; judge alignment, find duplicates."""
+"""Normalize every scan to MNI space; judge quality, find duplicates."""
 
+import math
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -11,13 +12,24 @@ import pandas as pd
 from adpet import paths
 from adpet.cohort.duplicates import coarse_brain, find_duplicates
 from adpet.cohort.scans import read_scans
-from adpet.errors import InputError, told_apart
+from adpet.cohort.summary import quality_text
+from adpet.errors import InputError
 from adpet.imaging.dicom import as_nifti
-from adpet.imaging.nifti import Array, read_volume, write_volume
+from adpet.imaging.nifti import Array, read_header, read_volume, write_volume
 from adpet.imaging.normalization import load_standard, normalize
+from adpet.imaging.registration import brain_points
+from adpet.imaging.template import tissue_labels
+from adpet.inference.quality import (
+    judged,
+    measures,
+    people_limits,
+    refused_by,
+    unlike_cohort,
+    view_measures,
+)
 from adpet.parallel import map_in_processes, progress
-from adpet.params import Normalize, Params
-from adpet.stages.common.tables import ALIGNMENT_COLUMNS, MATRIX_COLUMNS, write_table
+from adpet.params import Params
+from adpet.stages.common.tables import ALIGNMENT_COLUMNS, MATRIX_COLUMNS, MEASURE_COLUMNS, write_table
 from adpet.storage import move, read_json, remove, work_dir, write_json
 
 
@@ -25,21 +37,26 @@ def run(params: Params) -> None:
     """Write a standard volume per aligned scan, and ``alignment.csv``."""
     scans = read_scans(paths.SCANS)
     rows = scans[["scan", "path", "frame_seconds", "content"]].to_dict("records")
-    facts = {"normalize": params.normalize.model_dump(), "scans": rows}
+    facts = {
+        "normalize": params.normalize.model_dump(),
+        "quality": params.quality.model_dump(),
+        "scans": rows,
+    }
     with work_dir("normalize", facts) as work:
         (work / "volumes").mkdir(exist_ok=True)
-        one = partial(_normalize_scan, settings=params.normalize, work=work)
+        one = partial(_normalize_scan, settings=params, work=work)
         done = map_in_processes(one, rows, workers=params.compute.workers)
         shown = progress(done, label="normalize", unit="scan", total=len(rows))
         table = pd.DataFrame(list(shown), columns=list(ALIGNMENT_COLUMNS))
         copies = _copies(table, scans, volumes=work / "volumes", workers=params.compute.workers)
-        table = _set_aside(table, copies, volumes=work / "volumes")
+        table = flag_unlike(_set_aside(table, copies, volumes=work / "volumes"))
+        print(quality_text(scans.merge(table, on="scan")))
         _require_enough(table, max_rejected_fraction=params.cohort.max_rejected_fraction)
         write_table(table, paths.ALIGNMENT, float_format=None)
         move(work / "volumes", paths.VOLUMES)
 
 
-def _normalize_scan(scan: dict[str, Any], *, settings: Normalize, work: Path) -> dict[str, Any]:
+def _normalize_scan(scan: dict[str, Any], *, settings: Params, work: Path) -> dict[str, Any]:
     """Normalize one unfinished scan; return its row."""
     report, volume = work / f"{scan['scan']}.json", work / "volumes" / f"{scan['scan']}.nii"
     # A run that was killed at its very end has moved the volumes away, and their reports stay behind.
@@ -49,25 +66,47 @@ def _normalize_scan(scan: dict[str, Any], *, settings: Normalize, work: Path) ->
     return row
 
 
-def _attempt(scan: dict[str, Any], *, settings: Normalize, volumes: Path) -> dict[str, Any]:
-    row: dict[str, Any] = {"scan": scan["scan"], "passed": False, "similarity": None, "reason": ""}
-    standard = load_standard(**settings.model_dump(exclude={"min_similarity"}))
+def _attempt(scan: dict[str, Any], *, settings: Params, volumes: Path) -> dict[str, Any]:
+    row: dict[str, Any] = {"scan": scan["scan"], "passed": False, "reason": "", "flagged": ""}
+    standard = load_standard(**settings.normalize.model_dump(exclude={"min_similarity"}))
     seconds = [float(value) for value in scan["frame_seconds"].split()] or None
     try:
         with as_nifti(Path(scan["path"])) as image:
+            header = read_header(image)
             volume, alignment = normalize(read_volume(image, frame_seconds=seconds, steady=True), standard)
     except InputError as error:
         reason = str(error)
         return {**row, "reason": reason if scan["path"] in reason else f"{scan['path']}: {reason}"}
-    row["similarity"] = round(alignment.similarity, 6)
+    values = measures(volume.data, brain=standard.brain, tissue=tissue_labels(settings.normalize.grid_mm))
+    points = brain_points(standard.brain, standard.template.affine)
+    values |= view_measures(header.shape, header.affine, alignment.matrix, points)
+    values["similarity"] = alignment.similarity
+    row |= {name: round(value, 6) if math.isfinite(value) else None for name, value in values.items()}
     row.update(zip(MATRIX_COLUMNS, np.round(alignment.matrix[:3].ravel(), 6).tolist(), strict=True))
-    if alignment.similarity < settings.min_similarity:
-        reason = "similarity {} is below {}".format(
-            *told_apart(alignment.similarity, settings.min_similarity)
-        )
-        return {**row, "reason": reason}
+    limits = people_limits(
+        settings.quality.model_dump(), **settings.normalize.model_dump(include={"min_similarity", "grid_mm"})
+    )
+    checks = judged(values, [limit for limit in limits if limit["name"] in values])
+    if refused := refused_by(checks):
+        return {**row, "reason": "; ".join(refused)}
+    row["flagged"] = "; ".join(check["finding"] for check in checks if check["verdict"] == "flagged")
     write_volume(volumes / f"{scan['scan']}.nii", volume, space="mni")
     return {**row, "passed": True}
+
+
+def flag_unlike(table: pd.DataFrame) -> pd.DataFrame:
+    """Flag scans that are unlike those which passed."""
+    passed, flagged = table[table["passed"]], table["flagged"].copy()
+    for name in MEASURE_COLUMNS if len(passed) else ():
+        if name == "field_of_view_mm":  # scanners differ in it by design
+            continue
+        values = passed[name].to_numpy(np.float64)
+        for index in passed.index[unlike_cohort(values)]:
+            finding = (
+                f"{name.replace('_', ' ')} {table[name][index]:.3g}, the cohort's {np.nanmedian(values):.3g}"
+            )
+            flagged[index] = "; ".join(filter(None, [flagged[index], finding]))
+    return table.assign(flagged=flagged)
 
 
 def _copies(table: pd.DataFrame, scans: pd.DataFrame, *, volumes: Path, workers: int) -> dict[str, str]:
@@ -106,7 +145,8 @@ def _require_enough(table: pd.DataFrame, *, max_rejected_fraction: float) -> Non
     if len(failed) > max_rejected_fraction * len(table):
         first = failed.iloc[0]
         raise InputError(
-            f"{len(failed)} of {len(table)} scans could not be aligned, or are another subject's (allowed: "
-            f"cohort.max_rejected_fraction = {max_rejected_fraction}); the first is {first['scan']}: "
-            f"{first['reason']}; look at it, or lower normalize.min_similarity"
+            f"{len(failed)} of {len(table)} scans are unlike FDG-PET of a head, or another subject's "
+            f"(allowed: cohort.max_rejected_fraction = {max_rejected_fraction}); the first is "
+            f"{first['scan']}: "
+            f"{first['reason']}; look at it, or widen quality in params.yaml"
         )

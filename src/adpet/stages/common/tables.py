@@ -18,12 +18,19 @@ from adpet.storage import atomic_write
 
 MATRIX_COLUMNS = [f"m{row}{column}" for row in range(3) for column in range(4)]
 
-# ``alignment.csv``: similarity is a correlation, the matrix maps MNI mm to the scan's mm.
+# Quality measures of a scan by itself, as `adpet.inference.quality.CHECKS` names them.
+MEASURE_COLUMNS = [
+    "similarity", "brain_in_view", "field_of_view_mm", "grey_white_contrast", "outside_share", "asymmetry",
+    "roughness", "negative_share",
+]  # fmt: skip
+
+# ``alignment.csv``: why a scan was set aside or flagged; the matrix maps MNI mm to the scan's mm.
 ALIGNMENT_COLUMNS = {
     "scan": "str",
     "passed": "bool",
-    "similarity": "float64",
     "reason": "str",
+    "flagged": "str",
+    **dict.fromkeys(MEASURE_COLUMNS, "float64"),
     **dict.fromkeys(MATRIX_COLUMNS, "float64"),
 }
 
