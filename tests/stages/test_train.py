@@ -14,7 +14,7 @@ TRAINED = [f"results/train/{name}" for name in ("model.keras", "history.csv", "r
 
 def test_the_example_is_a_ratio_image_that_the_window_does_not_cut_off(project_root):
     example = _example(load_params(project_root / "params.yaml"))
-    assert example.shape == (15, 64, 64, 1)
+    assert example.shape == (15, 64, 64, 3)
     assert (example == 255).mean() < 0.01
     assert example.max() > 128
 
