@@ -19,11 +19,11 @@ BINARY = {".png", ".ico", ".nii", ".gz", ".onnx", ".wasm"}
 # answers, fresh subjects, z-maps, the harder cohort, the search of any key, tracers, identities and DICOM.
 LIMITS = {
     "modules under src/adpet": 111,
-    "lines under src/adpet": 23_450,
+    "lines under src/adpet": 23_750,
     "longest module": 600,
-    "lines of tests": 18_950,
+    "lines of tests": 19_250,
     "lines of dvc.yaml": 330,
-    "lines of the whole repository": 52_700,
+    "lines of the whole repository": 53_500,
     "words of README.md": 1_500,
     "docstrings that begin with more than 10 words": 0,
 }
