@@ -395,7 +395,7 @@ class Slices(Contract):
     centre_z_mm: float
     neighbours_mm: Annotated[
         float, Field(ge=0, description="Distance of the planes in the other two channels; 0 is one channel.")
-    ] = 0.0
+    ]
     window: Annotated[tuple[float, float], Field(description="SUVR that become byte 0 and byte 255.")]
 
 
@@ -502,7 +502,7 @@ class QualityLimit(Contract):
 class ModelDocument(Contract):
     """`model.json` of an exported model: all constants that predictions need."""
 
-    format: Literal[2]
+    format: Literal[3]
     name: str
     lineage: ModelLineage
     adpet_version: str

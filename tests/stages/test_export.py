@@ -177,5 +177,5 @@ class TestOpening:
         with pytest.raises(InputError, match="run: dvc repro export"):
             open_model(tmp_path)
         (tmp_path / "model.json").write_text('{"format": 9}')
-        with pytest.raises(InputError, match="required format 2; received 9"):
+        with pytest.raises(InputError, match="required format 3; received 9"):
             open_model(tmp_path)

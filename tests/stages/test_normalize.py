@@ -24,7 +24,7 @@ def attempts(tmp_path, monkeypatch):
     (tmp_path / "volumes").mkdir()
     made = []
 
-    def attempt(scan, *, settings, volumes):
+    def attempt(scan, *, params, volumes):
         made.append(scan["scan"])
         (volumes / f"{scan['scan']}.nii").touch()
         return {"scan": scan["scan"], "passed": scan["scan"] != "sub-bad"}
@@ -34,7 +34,7 @@ def attempts(tmp_path, monkeypatch):
 
 
 def run(scan, work):
-    return normalize._normalize_scan({"scan": scan}, settings=None, work=work)
+    return normalize._normalize_scan({"scan": scan}, params=None, work=work)
 
 
 @pytest.mark.parametrize("scan", ["sub-1", "sub-bad"])

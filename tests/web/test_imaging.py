@@ -51,7 +51,7 @@ class Exported:
         n = len(self.atlas.names)
         root = rng.normal(0, 3, (n, n))
         self.document = {
-            "format": 2,
+            "format": 3,
             "standard": {"shape": self.shape, "affine": self.affine.tolist(), **how},
             "network": {"map_size": MAP_SIZE},
             "registration": registration_constants(),

@@ -92,7 +92,7 @@ export interface Registration {
   stretch: [number, number];
 }
 export interface ModelDocument {
-  format: 2;
+  format: 3;
   name: string;
   lineage: ModelLineage;
   adpet_version: string;

@@ -30,7 +30,7 @@ BATCH: Final = 64
 EXPORT_AGAIN: Final = "export it again with: dvc repro --force export"
 
 # Format of the folder; a reader of another format refuses it.
-FORMAT: Final = 2
+FORMAT: Final = 3
 
 DOCUMENT: Final = "model.json"
 NETWORK: Final = "network.onnx"
@@ -162,9 +162,7 @@ def open_model(folder: Path, *, name: str | None = None, leaky: bool = False) ->
         regions=_labels(folder / REGIONS),
         tissue=_labels(folder / TISSUE).astype(np.uint8),
         norms=Norms(mean, slope, sd, ages and (ages[0], ages[1], ages[2])),
-        grid=CoronalGrid(
-            slices["size"], slices["field_mm"], tuple(slices["y_mm"]), slices.get("neighbours_mm", 0.0)
-        ),
+        grid=CoronalGrid(slices["size"], slices["field_mm"], tuple(slices["y_mm"]), slices["neighbours_mm"]),
         network=Network.read(folder / NETWORK),
         leaky=bool(document["leaky"]) or leaky,
     )

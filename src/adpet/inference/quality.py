@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from nibabel.affines import apply_affine, voxel_sizes
 from scipy import ndimage
+from scipy.stats import median_abs_deviation
 
 from adpet.errors import told_apart
 from adpet.imaging.template import GREY_LABEL, WHITE_LABEL
@@ -21,7 +22,6 @@ LIMITS: Final = ("refuse_below", "flag_below", "flag_above", "refuse_above")
 # below 5, a scan with stripes has 7. Spreads are taken for this share of the median at least.
 UNLIKE: Final = 6.0
 LEAST_SPREAD: Final = 0.02
-MAD_TO_SD: Final = 1.4826
 # Grid that the limits of people are for.
 USUAL_GRID_MM: Final = 3.0
 # Width of the middle 95 % of a normal distribution, in standard deviations.
@@ -242,9 +242,9 @@ def unlike_cohort(values: Vector) -> npt.NDArray[np.bool_]:
     widen it. A value that most scans share tells nothing.
     """
     median = float(np.nanmedian(values))
-    away = np.abs(values - median)
-    spread = MAD_TO_SD * float(np.nanmedian(away))
-    return np.asarray((spread > 0) & (away > UNLIKE * max(spread, LEAST_SPREAD * abs(median))))
+    spread = float(median_abs_deviation(values, scale="normal", nan_policy="omit"))
+    furthest = UNLIKE * max(spread, LEAST_SPREAD * abs(median))
+    return np.asarray((spread > 0) & (np.abs(values - median) > furthest))
 
 
 def _judged(name: str, value: float, limit: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def limit_threads(threads: int) -> None:
     }
 
 
+@cache
 def __getattr__(name: str) -> Any:
     """Import Keras, which takes seconds, at the first use."""
     if name != "keras":

@@ -69,17 +69,17 @@ def build_model(
         ``none`` (random), ``imagenet``, the path of a MobileNetV2 weights file without top
         (``.h5``), or the path of an earlier model of ours (``.keras``), head included; of an ensemble its
         first network.
-        MobileNetV2's own weights have three input channels, which all get a grey slice.
+        MobileNetV2's own weights have three input channels: a slice's three, or all get the grey slice.
     channels : int
         Of a slice: 1, or 3 with its neighbours.
     """
     keras.utils.set_random_seed(seed)
-    earlier, seen = None, channels if weights == "none" else RGB
+    earlier, input_channels = None, channels if weights == "none" else RGB
     if weights.endswith(".keras"):
         earlier = _load_earlier(Path(weights))
-        seen = int(earlier.get_layer("Conv1").kernel.shape[2])
+        input_channels = int(earlier.get_layer("Conv1").kernel.shape[2])
     slices = keras.Input((input_size, input_size, channels), dtype="uint8", name=INPUT_NAME)
-    features = _features(slices, seen, alpha, feature_layer, "none" if earlier else weights)
+    features = _features(slices, input_channels, alpha, feature_layer, "none" if earlier else weights)
     pooled = keras.layers.GlobalAveragePooling2D(name=POOL_NAME)(features)
     pooled = keras.layers.Dropout(dropout, seed=seed, name=DROPOUT_NAME)(pooled)
     logits = keras.layers.Dense(len(CLASSES), kernel_initializer="random_uniform", name=HEAD_NAME)(pooled)
@@ -92,7 +92,7 @@ def build_model(
 
 
 def reused_model(**settings: Any) -> keras.Model:
-    """Build a network into the process' last one alike.
+    """Build a network into the last one of its kind.
 
     `settings` are `build_model`'s. Only the values of the variables are new, so that what is compiled for the
     network is compiled once in a process: whatever was made of it before must be kept elsewhere.

@@ -44,31 +44,31 @@ def run(params: Params) -> None:
     }
     with work_dir("normalize", facts) as work:
         (work / "volumes").mkdir(exist_ok=True)
-        one = partial(_normalize_scan, settings=params, work=work)
+        one = partial(_normalize_scan, params=params, work=work)
         done = map_in_processes(one, rows, workers=params.compute.workers)
         shown = progress(done, label="normalize", unit="scan", total=len(rows))
         table = pd.DataFrame(list(shown), columns=list(ALIGNMENT_COLUMNS))
         copies = _copies(table, scans, volumes=work / "volumes", workers=params.compute.workers)
-        table = flag_unlike(_set_aside(table, copies, volumes=work / "volumes"))
+        table = _flag_unlike(_set_aside(table, copies, volumes=work / "volumes"))
         print(quality_text(scans.merge(table, on="scan")))
         _require_enough(table, max_rejected_fraction=params.cohort.max_rejected_fraction)
         write_table(table, paths.ALIGNMENT, float_format=None)
         move(work / "volumes", paths.VOLUMES)
 
 
-def _normalize_scan(scan: dict[str, Any], *, settings: Params, work: Path) -> dict[str, Any]:
+def _normalize_scan(scan: dict[str, Any], *, params: Params, work: Path) -> dict[str, Any]:
     """Normalize one unfinished scan; return its row."""
     report, volume = work / f"{scan['scan']}.json", work / "volumes" / f"{scan['scan']}.nii"
     # A run that was killed at its very end has moved the volumes away, and their reports stay behind.
     if not report.exists() or (read_json(report)["passed"] and not volume.exists()):
-        write_json(report, _attempt(scan, settings=settings, volumes=work / "volumes"))
+        write_json(report, _attempt(scan, params=params, volumes=work / "volumes"))
     row: dict[str, Any] = read_json(report)
     return row
 
 
-def _attempt(scan: dict[str, Any], *, settings: Params, volumes: Path) -> dict[str, Any]:
+def _attempt(scan: dict[str, Any], *, params: Params, volumes: Path) -> dict[str, Any]:
     row: dict[str, Any] = {"scan": scan["scan"], "passed": False, "reason": "", "flagged": ""}
-    standard = load_standard(**settings.normalize.model_dump(exclude={"min_similarity"}))
+    standard = load_standard(**params.normalize.model_dump(exclude={"min_similarity"}))
     seconds = [float(value) for value in scan["frame_seconds"].split()] or None
     try:
         with as_nifti(Path(scan["path"])) as image:
@@ -77,14 +77,14 @@ def _attempt(scan: dict[str, Any], *, settings: Params, volumes: Path) -> dict[s
     except InputError as error:
         reason = str(error)
         return {**row, "reason": reason if scan["path"] in reason else f"{scan['path']}: {reason}"}
-    values = measures(volume.data, brain=standard.brain, tissue=tissue_labels(settings.normalize.grid_mm))
+    values = measures(volume.data, brain=standard.brain, tissue=tissue_labels(params.normalize.grid_mm))
     points = brain_points(standard.brain, standard.template.affine)
     values |= view_measures(header.shape, header.affine, alignment.matrix, points)
     values["similarity"] = alignment.similarity
     row |= {name: round(value, 6) if math.isfinite(value) else None for name, value in values.items()}
     row.update(zip(MATRIX_COLUMNS, np.round(alignment.matrix[:3].ravel(), 6).tolist(), strict=True))
     limits = people_limits(
-        settings.quality.model_dump(), **settings.normalize.model_dump(include={"min_similarity", "grid_mm"})
+        params.quality.model_dump(), **params.normalize.model_dump(include={"min_similarity", "grid_mm"})
     )
     checks = judged(values, [limit for limit in limits if limit["name"] in values])
     if refused := refused_by(checks):
@@ -94,7 +94,7 @@ def _attempt(scan: dict[str, Any], *, settings: Params, volumes: Path) -> dict[s
     return {**row, "passed": True}
 
 
-def flag_unlike(table: pd.DataFrame) -> pd.DataFrame:
+def _flag_unlike(table: pd.DataFrame) -> pd.DataFrame:
     """Flag scans that are unlike those which passed."""
     passed, flagged = table[table["passed"]], table["flagged"].copy()
     for name in MEASURE_COLUMNS if len(passed) else ():
@@ -147,6 +147,5 @@ def _require_enough(table: pd.DataFrame, *, max_rejected_fraction: float) -> Non
         raise InputError(
             f"{len(failed)} of {len(table)} scans are unlike FDG-PET of a head, or another subject's "
             f"(allowed: cohort.max_rejected_fraction = {max_rejected_fraction}); the first is "
-            f"{first['scan']}: "
-            f"{first['reason']}; look at it, or widen quality in params.yaml"
+            f"{first['scan']}: {first['reason']}; look at it, or widen quality in params.yaml"
         )

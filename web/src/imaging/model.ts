@@ -31,9 +31,9 @@ export const MODEL_IMAGES = ["template", "expected", "brain", "reference", "regi
 
 /** Bring `model.json` and the content of each of `MODEL_IMAGES` together; throws InputError if they do not fit. */
 export function openModel(constants: ModelDocument, images: Readonly<Record<string, Uint8Array>>): Model {
-  if (constants.format !== 2) {
+  if (constants.format !== 3) {
     throw new InputError(
-      `model.json: required format 2; received ${String(constants.format)}; export the model again`,
+      `model.json: required format 3; received ${String(constants.format)}; export the model again`,
     );
   }
   const { shape } = constants.standard;

@@ -28,7 +28,7 @@ export function channelsOf({ neighbours_mm: neighbours }: Slices): number {
 /** Cut the network's input out of a standard volume: bytes (n, size, size, channels). */
 export function networkSlices(volume: Volume, { constants: { slices } }: Model): Uint8Array {
   const [n, size, channels] = [slices.y_mm.length, slices.size, channelsOf(slices)];
-  const offsets = channels === 1 ? [0] : [-slices.neighbours_mm!, 0, slices.neighbours_mm!];
+  const offsets = channels === 1 ? [0] : [-slices.neighbours_mm, 0, slices.neighbours_mm];
   const planes = new Float32Array(n * size * size * channels);
   offsets.forEach((offset, channel) => {
     const shifted = { ...slices, y_mm: slices.y_mm.map((y) => y + offset) };

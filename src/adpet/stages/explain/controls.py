@@ -1,7 +1,8 @@
 """Controls of the explain stage: randomized networks and simulated truth."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from operator import call
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,9 +80,15 @@ def sanity_tables(
     `share` and the log-odds after `deletion` and `insertion`; the third is by map the mean area between its
     curves and the random ones, in logits, where positive is better.
     """
-    tasks = [None, *((number, scan, referenced[scan]) for number, scan in enumerate(scans))]
-    one = partial(_sanity_task, scans=scans, baseline=baseline, params=params)
-    cascaded, *found = map_in_processes(one, tasks, workers=params.compute.workers)
+    options: dict[str, Any] = {"baseline": baseline, "params": params}
+    tasks: list[Callable[[], Any]] = [
+        partial(_cascade_of_trained, scans, **options),
+        *(
+            partial(_curves_of_trained, scan, referenced[scan], seed=params.seed + number, **options)
+            for number, scan in enumerate(scans)
+        ),
+    ]
+    cascaded, *found = map_in_processes(call, tasks, workers=params.compute.workers)
     rows = [
         {"scan": scan, "map": name, **dict(zip(curve, values, strict=True))}
         for scan, curves in zip(scans, found, strict=True)
@@ -95,15 +102,15 @@ def sanity_tables(
     return cascaded, pd.DataFrame(rows), areas
 
 
-def _sanity_task(
-    task: tuple[int, str, Map] | None, *, scans: Sequence[str], baseline: Slices, params: Params
-) -> Any:
-    """Return a scan's curves, or the cascade's table."""
-    explainer, space = trained_explainer(baseline, params), space_of(params)
-    if task is None:
-        return cascade_table(explainer.model, scans, params)
-    number, scan, referenced = task
-    return _curves(explainer, referenced, scan, space, seed=params.seed + number)
+def _cascade_of_trained(scans: Sequence[str], *, baseline: Slices, params: Params) -> pd.DataFrame:
+    return cascade_table(trained_explainer(baseline, params).model, scans, params)
+
+
+def _curves_of_trained(
+    scan: str, referenced: Map, *, seed: int, baseline: Slices, params: Params
+) -> dict[str, dict[str, list[float]]]:
+    explainer = trained_explainer(baseline, params)
+    return _curves(explainer, referenced, scan, space_of(params), seed=seed)
 
 
 def _curves(
