@@ -74,7 +74,9 @@ def write_exported(folder: Path, *, lineage: str = "a1") -> Path:
             "align": "none", "smoothing_mm": 8.0, "reference": "cerebellum", "min_similarity": 0.5, "frames_minutes": [30, 60],
         },
         "registration": exported_model.registration_constants(),
-        "slices": {"y_mm": y_mm, "size": size, "field_mm": 192.0, "centre_z_mm": 5.0, "window": [0.0, 2.0]},
+        "slices": {
+            "y_mm": y_mm, "size": size, "field_mm": 192.0, "centre_z_mm": 5.0, "neighbours_mm": 0.0, "window": [0.0, 2.0],
+        },
         "aggregation": Pooling(slope=1.5, intercept=-0.25).document(),
         "out_of_fold": {
             "prevalence": 0.4, "coverage": 0.9, "coverages": [0.5, 0.9, 0.99],
