@@ -5,7 +5,7 @@ import pytest
 from adpet.commands.summary import main
 from adpet.contracts import Counts, LeakageDocument, Metrics, Scores, SubjectScores, write_contract
 from adpet.errors import InputError
-from adpet.paths import CROSS_VALIDATION_SUMMARY, FINDINGS, LEAKAGE, METRICS, VERSION
+from adpet.paths import CROSS_VALIDATION_SUMMARY, EVALUATION, FINDINGS, LEAKAGE, VERSION
 from adpet.storage import write_json
 
 INTERVAL = {"value": 0.95, "low": 0.88, "high": 0.99}
@@ -31,7 +31,7 @@ def results(tmp_path, monkeypatch):
             "leakage": {"leaky": int(leaky)},
             "oracle": {"auc": INTERVAL},
         }
-        write_contract(METRICS, metrics, Metrics)
+        write_contract(EVALUATION, metrics, Metrics)
         version = {"name": "adpet", "version": 3, "alias": "challenger", "lineage": "0123456789abcdef"}
         write_json(VERSION, version)
         test = {

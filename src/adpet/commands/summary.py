@@ -28,10 +28,10 @@ SHOWN = (
 
 def main() -> str:
     """Return the summary of the project's results."""
-    for path in (paths.METRICS, paths.FINDINGS, paths.VERSION, paths.LEAKAGE):
+    for path in (paths.EVALUATION, paths.FINDINGS, paths.VERSION, paths.LEAKAGE):
         if not path.exists():
             raise InputError(f"{path}: required, but not there; run: dvc repro")
-    metrics = read_contract(paths.METRICS, Metrics)
+    metrics = read_contract(paths.EVALUATION, Metrics)
     found, version = read_json(paths.FINDINGS), read_json(paths.VERSION)
     test = read_contract(paths.LEAKAGE, LeakageDocument).leakage
     leak = ("LEAKY", "subjects stand on both sides of this split: these figures are no result")

@@ -106,7 +106,7 @@ def _joined(first: float, second: float, correlation: float) -> float:
 
 
 def findings(metrics: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Return sentences on nuisances and baselines from ``metrics.json``."""
+    """Return sentences on nuisances and baselines from ``evaluation.json``."""
     differences = metrics["differences"]
     names = [name for name in BASELINES if name in differences]
     areas = {name: metrics["baselines"][name]["auc"] for name in names if name in NUISANCES}

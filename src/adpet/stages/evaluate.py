@@ -112,7 +112,7 @@ def _of_volumes(
 
 def draw() -> None:
     """Draw all figures from the written tables."""
-    metrics = read_contract(paths.METRICS, Metrics).document()
+    metrics = read_contract(paths.EVALUATION, Metrics).document()
     figures = {
         "roc": roc_figure(read_results(paths.ROC), read_results(paths.ROC_BAND), metrics=metrics),
         "precision_recall": precision_recall_figure(read_results(paths.PRECISION_RECALL), metrics=metrics),
@@ -167,11 +167,13 @@ def run(params: Params) -> None:
     _write_baselines(compared)
     _write_tables(subjects, test, metrics, params)
     write_json(paths.FINDINGS, {"lineage": trained.lineage.id, **findings(metrics)})
-    write_contract(paths.METRICS, metrics, Metrics)
+    write_contract(paths.EVALUATION, metrics, Metrics)
+    found = read_contract(paths.EVALUATION, Metrics)
+    write_json(paths.METRICS, found.headline())
     draw()
     # In no folder: of two runs, MLflow's comparison shows side by side only the files at the top.
-    files = [paths.METRICS, paths.FINDINGS, paths.SUBGROUPS, *sorted(paths.EVALUATE.glob("*.png"))]
-    log_to_training(params, {None: files}, {"test": metrics})
+    files = [paths.METRICS, paths.EVALUATION, paths.FINDINGS, paths.SUBGROUPS]
+    log_to_training(params, {None: [*files, *sorted(paths.EVALUATE.glob("*.png"))]}, found.logged())
 
 
 def _compared(subjects: pd.DataFrame, compared: dict[str, Baseline], params: Params) -> dict[str, Any]:

@@ -225,7 +225,7 @@ def _maps(network: Network, training: pd.DataFrame) -> dict[str, dict[str, Any]]
 
 def _document(params: Params, standard: Standard) -> dict[str, Any]:
     """Return ``model.json`` without what is of files and cohort."""
-    trained, metrics = read_contract(paths.RUN, TrainingRun), read_contract(paths.METRICS, Metrics)
+    trained, metrics = read_contract(paths.RUN, TrainingRun), read_contract(paths.EVALUATION, Metrics)
     require_evaluation_of(trained.lineage.id)
     grid, pooling = coronal_grid(params), read_json(paths.POOLING)
     validation = read_typed(paths.VALIDATION, VALIDATION_COLUMNS).assign(session="")

@@ -84,7 +84,7 @@ def run(params: Params) -> None:
         write_table(history_table(history), paths.HISTORY, float_format=None)
         rows = [{"epoch": epoch} | row for epoch, row in enumerate(history.rows)]
         save_figure(learning_curves_figure(rows, best_epoch=history.best_epoch), paths.CURVES)
-        tracked.log_metrics({f"final.{name}": value for name, value in history.final.items()})
+        tracked.log_metrics({f"final_{name}": value for name, value in history.final.items()})
         for path in (paths.CURVES, paths.HISTORY):
             tracked.log_artifact(path, "train")
         tracked.log_model(model, signature_example=_example(params), metadata=_preprocessing(params, facts))

@@ -45,8 +45,7 @@ PACKAGES: Final = (
 GENERATED: Final = (
     "dvc.lock",
     "data/simulated/dvc.lock",
-    "results/leakage/leakage.json",
-    "results/evaluate/metrics.json",
+    "results/metrics.json",
 )
 
 # Facts that are digests of files, and the parameter that may name one.

@@ -104,7 +104,8 @@ def run(params: Params) -> None:
 
 def _with_answers(scans: pd.DataFrame) -> pd.DataFrame:
     """Return the scans with `probability` and whether it is `correct`."""
-    predictions, threshold = read_results(paths.PREDICTIONS), read_contract(paths.METRICS, Metrics).threshold
+    predictions = read_results(paths.PREDICTIONS)
+    threshold = read_contract(paths.EVALUATION, Metrics).threshold
     pooling = Pooling.of(read_json(paths.POOLING))
     probability = {
         scan: pooled_probability(rows.to_numpy(np.float64), pooling)
