@@ -18,7 +18,7 @@ from mlflow.entities import LoggedModelStatus, Metric, Param, RunTag
 from adpet.errors import TrackingError
 from adpet.tracking import runs, store
 from adpet.tracking.models import DIGEST, SERVED, logged_models, send_model
-from adpet.tracking.runs import KIND, PARENT, find_run, log_batches, same, search
+from adpet.tracking.runs import KIND, PARENT, find_run, same, search
 from adpet.tracking.store import LEAKY, LINEAGE, Store, current, local, reported
 from adpet.tracking.ui_notes import NOTE
 
@@ -132,7 +132,7 @@ class Mirror:
             for key, value in run.data.tags.items()
             if key not in own and known.get(key) != value
         ]
-        log_batches(self._target, there.info.run_id, params=params, tags=tags)
+        self._target.client.log_batch(there.info.run_id, params=params, tags=tags)
 
     def _send_metrics(self, run: Any, there: Any, linked: dict[str, str]) -> None:
         """Send steps that the server lacks, and changed results."""
@@ -153,7 +153,7 @@ class Mirror:
                 Metric(key, metric.value, metric.timestamp, metric.step, model_id=linked.get(key))
                 for metric in new
             ]
-        log_batches(self._target, target_id, metrics=unknown)
+        self._target.client.log_batch(target_id, metrics=unknown)
         for metric in unknown:
             self._steps.get((target_id, metric.key), set()).add(metric.step)
 
