@@ -57,10 +57,11 @@ STEPS, RANDOM_ORDERS = 8, 2
 UNTRAINED, UNTRAINED_SCANS = 6, 16
 
 
-def cascade_table(model: "keras.Model", scans: Sequence[str], params: Params) -> pd.DataFrame:
-    """Return the maps' similarity as layers are randomized."""
+def cascade_table(scans: Sequence[str], *, baseline: Slices, params: Params) -> pd.DataFrame:
+    """Return the maps' similarity as the network's layers are randomized."""
     from adpet.learning.saliency import cascade, class_activation_maps
 
+    model = trained_explainer(baseline, params).model
     slices = [slices_of(scan) for scan in scans]
 
     def maps_of(examined: "keras.Model") -> list[Map]:
@@ -82,9 +83,9 @@ def sanity_tables(
     """
     options: dict[str, Any] = {"baseline": baseline, "params": params}
     tasks: list[Callable[[], Any]] = [
-        partial(_cascade_of_trained, scans, **options),
+        partial(cascade_table, scans, **options),
         *(
-            partial(_curves_of_trained, scan, referenced[scan], seed=params.seed + number, **options)
+            partial(_curves, scan, referenced[scan], seed=params.seed + number, **options)
             for number, scan in enumerate(scans)
         ),
     ]
@@ -102,20 +103,10 @@ def sanity_tables(
     return cascaded, pd.DataFrame(rows), areas
 
 
-def _cascade_of_trained(scans: Sequence[str], *, baseline: Slices, params: Params) -> pd.DataFrame:
-    return cascade_table(trained_explainer(baseline, params).model, scans, params)
-
-
-def _curves_of_trained(
+def _curves(
     scan: str, referenced: Map, *, seed: int, baseline: Slices, params: Params
 ) -> dict[str, dict[str, list[float]]]:
-    explainer = trained_explainer(baseline, params)
-    return _curves(explainer, referenced, scan, space_of(params), seed=seed)
-
-
-def _curves(
-    explainer: Explainer, referenced: Map, scan: str, space: Space, *, seed: int
-) -> dict[str, dict[str, list[float]]]:
+    explainer, space = trained_explainer(baseline, params), space_of(params)
     slices, rng = slices_of(scan), np.random.default_rng(seed)
     inside = coronal_slices(space.inside.astype(np.float32), space.template.affine, space.grid) > 0.5
 

@@ -74,12 +74,6 @@ def space_of(params: Params) -> Space:
     return Space(template, grid, brain, brain & between[None, :, None])
 
 
-def smoothed_inside(volume: Map, space: Space, params: Params) -> Map:
-    """Return the values inside, (v,), blurred by `explain.smooth_mm`."""
-    width = {"fwhm_mm": params.explain.smooth_mm, "grid_mm": params.normalize.grid_mm}
-    return smoothed(volume, **width, inside=space.inside)[space.inside]
-
-
 def slices_of(scan: str) -> Slices:
     """Return a scan's slices, (n, height, width, channels)."""
     slices: Slices = np.load(SLICES / f"{scan}.npy")
@@ -131,8 +125,10 @@ class Explainer:
         exact, logits = self.exact(slices)
         steps = self._params.explain.path_steps
         integrated = integrated_maps(self.model, slices, self.baseline, steps=steps)
+        width = {"fwhm_mm": self._params.explain.smooth_mm, "grid_mm": self._params.normalize.grid_mm}
         blurred = [
-            smoothed_inside(space.volume_of(maps), space, self._params) for maps in (exact, integrated)
+            smoothed(space.volume_of(maps), **width, inside=space.inside)[space.inside]
+            for maps in (exact, integrated)
         ]
         method = method_for(self.model, self._params.explain.method)
         return ScanMaps(exact, logits, integrated, np.stack(blurred), method)
