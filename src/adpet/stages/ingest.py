@@ -23,17 +23,9 @@ def run(params: Params) -> None:
     _require_lab_remote(raw)
     collection = read_collection(
         raw,
-        layout=cohort.layout,
+        **cohort.model_dump(exclude={"raw", "table", "diagnosis_table", "max_rejected_fraction"}),
         table=_table_inside(params, "table", cohort.table),
-        diagnosis_column=cohort.diagnosis_column,
-        diagnosis_map=cohort.diagnosis_map,
-        diagnosis=cohort.diagnosis,
         diagnosis_table=_table_inside(params, "diagnosis_table", cohort.diagnosis_table),
-        adni_level=cohort.adni_level,
-        date_order=cohort.date_order,
-        link_targets=cohort.link_targets,
-        reconstruction=cohort.reconstruction,
-        frames_minutes=cohort.frames_minutes,
         workers=params.compute.workers,
         notes=paths.INGEST_NOTES,
         progress=partial(progress, label="ingest", unit="file"),
