@@ -18,7 +18,7 @@ from adpet.reporting.performance import (
     subgroups_table,
     wrong_calls,
 )
-from adpet.reporting.summary import PURPOSE, origins, summary
+from adpet.reporting.report import PURPOSE, origins, summary
 
 # Characters with a meaning in Markdown or HTML.
 SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~])")
