@@ -70,15 +70,14 @@ class Volume:
 class VolumeHeader:
     """Checked header of a scan, in storage order.
 
-    `shape` is that of one frame, `zooms` are in mm, `affine` leads from voxel indices to RAS+ mm. `oriented`
-    is False without sform and qform (ANALYZE): left and right are then a convention.
+    `shape` is that of one frame, `zooms` are in mm, `affine` leads from voxel indices to RAS+ mm. Without
+    sform and qform (ANALYZE), left and right are a convention.
     """
 
     shape: tuple[int, int, int]
     zooms: tuple[float, float, float]
     n_frames: int
     affine: Affine
-    oriented: bool
 
 
 def scan_files(path: Path) -> list[Path]:
@@ -306,9 +305,9 @@ def _check_header(path: Path, image: AnalyzeImage, max_voxels: int) -> VolumeHea
     if dtype.fields is not None or dtype.kind not in "iuf":
         raise InputError(f"{path}: expected real voxels, received {dtype}: export one number a voxel")
     _check_length(path, image, x * y * z * n_frames * dtype.itemsize)
-    affine, oriented = _best_affine(path, image)
+    affine = _best_affine(path, image)
     i, j, k = (float(zoom) for zoom in voxel_sizes(affine))
-    return VolumeHeader((x, y, z), (i, j, k), n_frames, affine, oriented)
+    return VolumeHeader((x, y, z), (i, j, k), n_frames, affine)
 
 
 def _check_length(path: Path, image: AnalyzeImage, claimed: int) -> None:
@@ -350,16 +349,15 @@ def _unpack(voxels: Path) -> int:
         return sum(len(block) for block in iter(lambda: stream.read(CHUNK_BYTES), b""))
 
 
-def _best_affine(path: Path, image: AnalyzeImage) -> tuple[Affine, bool]:
-    """Return the first usable affine, and whether it was stored."""
+def _best_affine(path: Path, image: AnalyzeImage) -> Affine:
+    """Return the first usable affine."""
     candidates: list[Any] = []
     if isinstance(image, nib.Nifti1Pair):
         candidates = [found for found in (image.get_sform(coded=True)[0], _qform(image)) if found is not None]
-    oriented = bool(candidates)
     for candidate in candidates or [image.affine]:
         affine = np.asarray(candidate, dtype=np.float64)
         if _usable(affine):
-            return affine, oriented
+            return affine
     raise InputError(
         f"{path}: no usable affine: expected finite axes that span space, with voxel edges of"
         f" {VOXEL_MM[0]:g} to {VOXEL_MM[1]:g} mm: export the scan again with its orientation"
