@@ -100,12 +100,17 @@ def coronal_slices(data: Array, affine: Affine, grid: CoronalGrid) -> Array:
     return np.ascontiguousarray(np.moveaxis(planes, 2, 0))
 
 
+def channel_offsets(neighbours_mm: float) -> tuple[float, ...]:
+    """Return where a slice's channels lie along y, in mm."""
+    return (-neighbours_mm, 0.0, neighbours_mm) if neighbours_mm else (0.0,)
+
+
 def network_slices(data: Array, affine: Affine, grid: CoronalGrid) -> Array:
     """Cut a network's input, (n, size, size, channels).
 
     The channels are the plane alone, or the plane behind, the plane, and the one in front of it.
     """
-    offsets = (-grid.neighbours_mm, 0.0, grid.neighbours_mm) if grid.neighbours_mm else (0.0,)
+    offsets = channel_offsets(grid.neighbours_mm)
     grids = [replace(grid, y_mm=tuple(y + offset for y in grid.y_mm)) for offset in offsets]
     return np.stack([coronal_slices(data, affine, shifted) for shifted in grids], axis=-1)
 
