@@ -58,13 +58,9 @@ AdniLevel = Literal["uniform-8mm", "uniform-6mm", "standardized", "averaged", "d
 
 # Where features are taken from MobileNetV2, as `adpet.learning.model` describes it.
 FeatureLayer = Literal[
-    "Conv_1",
-    "out_relu",
-    "block_16_project_BN",
-    "block_13_expand_relu",
-    "block_6_expand_relu",
+    "Conv_1", "out_relu", "block_16_project_BN", "block_13_expand_relu", "block_6_expand_relu",
     "block_4_expand_relu",
-]
+]  # fmt: skip
 
 # Scanners of adpet.simulation.scanner, and the tolerance for the sum of their shares: thirds are rounded.
 SIMULATED_SCANNERS = ("HRRT", "D690", "TruePoint", "HRplus")

@@ -22,20 +22,10 @@ SEXES: Final = ("F", "M", "")
 # relative to the project's root where it lies inside of it, and a folder where each frame is a file;
 # `frame_seconds` are the seconds of each frame that count, separated by spaces; `content` is the SHA-256 of
 # the file's bytes.
-SCAN_COLUMNS: Final[dict[str, str]] = {
-    "scan": "str",
-    "subject": "str",
-    "session": "str",
-    "diagnosis": "str",
-    "age": "float64",
-    "sex": "str",
-    "site": "str",
-    "scanner": "str",
-    "level": "str",
-    "path": "str",
-    "frame_seconds": "str",
-    "content": "str",
-}
+SCAN_COLUMNS: Final[dict[str, str]] = dict.fromkeys((
+    "scan", "subject", "session", "diagnosis", "age", "sex", "site", "scanner", "level", "path",
+    "frame_seconds", "content",
+), "str") | {"age": "float64"}  # fmt: skip
 
 REJECTED_COLUMNS: Final[dict[str, str]] = {"file": "str", "reason": "str", "kind": "str"}
 

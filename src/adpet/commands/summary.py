@@ -15,14 +15,9 @@ NEXT = (
 )
 
 SHOWN = (
-    "accuracy",
-    "balanced_accuracy",
-    "sensitivity",
-    "specificity",
-    "brier",
-    "log_loss",
+    "accuracy", "balanced_accuracy", "sensitivity", "specificity", "brier", "log_loss",
     "calibration_slope",
-)
+)  # fmt: skip
 
 
 def main() -> str:

@@ -27,18 +27,9 @@ def equal_mass_bins(probability: npt.NDArray[np.float64], *, bins: int) -> npt.N
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 MetricName = Literal[
-    "auc",
-    "average_precision",
-    "accuracy",
-    "balanced_accuracy",
-    "sensitivity",
-    "specificity",
-    "brier",
-    "log_loss",
-    "calibration_error",
-    "calibration_slope",
-    "calibration_intercept",
-]
+    "auc", "average_precision", "accuracy", "balanced_accuracy", "sensitivity", "specificity", "brier",
+    "log_loss", "calibration_error", "calibration_slope", "calibration_intercept",
+]  # fmt: skip
 
 # Most levels at which resampled precision and recall are taken; on 20,000 slices this changes an average
 # precision by less than 0.001.

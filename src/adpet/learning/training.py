@@ -41,15 +41,9 @@ from adpet.learning.model import (
 
 # Columns of a history, in order.
 COLUMNS = (
-    "loss",
-    "accuracy",
-    "val_loss",
-    "val_accuracy",
-    "val_subject_log_loss",
-    "val_subject_auc",
-    "learning_rate",
-    "seconds",
-)
+    "loss", "accuracy", "val_loss", "val_accuracy", "val_subject_log_loss", "val_subject_auc",
+    "learning_rate", "seconds",
+)  # fmt: skip
 
 # A slice with a higher probability of AD is classified as AD.
 THRESHOLD = 0.5
