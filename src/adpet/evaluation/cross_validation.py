@@ -5,13 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from adpet.evaluation.aggregation import (
-    NEGATIVE,
-    POSITIVE,
-    Aggregation,
-    fit_pooling,
-    subject_probabilities,
-)
+from adpet.evaluation.aggregation import NEGATIVE, POSITIVE, Aggregation, fit_pooling, subject_probabilities
 from adpet.evaluation.bootstrap import MetricName, subject_resamples
 from adpet.evaluation.metrics import (
     DEFAULT_RESAMPLES,

@@ -97,11 +97,7 @@ def leakage_arms(
 
 
 def leakage_test(
-    predictions: Mapping[str, pd.DataFrame],
-    truth: Mapping[str, str],
-    *,
-    seed: int,
-    resamples: int,
+    predictions: Mapping[str, pd.DataFrame], truth: Mapping[str, str], *, seed: int, resamples: int
 ) -> dict[str, Any]:
     """Return the result of the leakage test.
 

@@ -122,11 +122,7 @@ class SliceDataset(keras.utils.PyDataset):  # type: ignore[misc]
         return self._mixed(inputs, chosen, self._cutmix, self._rng(1 + step, 1))
 
     def _mixed(
-        self,
-        inputs: dict[str, npt.NDArray[Any]],
-        chosen: Indices,
-        cutmix: CutMix,
-        rng: np.random.Generator,
+        self, inputs: dict[str, npt.NDArray[Any]], chosen: Indices, cutmix: CutMix, rng: np.random.Generator
     ) -> tuple[Any, ...]:
         partners = np.array([rng.choice(self._of_plane[plane]) for plane in self._planes[chosen].tolist()])
         cells = draw_cells(cutmix, len(chosen), rng)

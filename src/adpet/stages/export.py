@@ -259,10 +259,7 @@ def _document(params: Params, standard: Standard) -> dict[str, Any]:
         "out_of_fold": out_of_fold_quantiles(validation, Pooling.of(pooling)),
         "threshold": metrics.threshold,
         "calibration": calibration(read_results(paths.SUBJECTS)),
-        "performance": {
-            "auc": metrics.subject.auc.document(),
-            "test_subjects": metrics.counts.subjects,
-        },
+        "performance": {"auc": metrics.subject.auc.document(), "test_subjects": metrics.counts.subjects},
         "leaky": trained.leaky,
     }
 

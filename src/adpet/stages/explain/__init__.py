@@ -33,12 +33,7 @@ from adpet.reporting.style import save_figure
 from adpet.stages.common.checks import may_log_images, reads_simulated
 from adpet.stages.common.tables import healthy_scans, read_results, write_table
 from adpet.stages.common.tracking import log_to_training
-from adpet.stages.explain.controls import (
-    sanity_tables,
-    truth_scores,
-    truths_of,
-    z_maps,
-)
+from adpet.stages.explain.controls import sanity_tables, truth_scores, truths_of, z_maps
 from adpet.stages.explain.maps import (
     HealthyMaps,
     ScanMaps,

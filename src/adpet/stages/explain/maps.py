@@ -10,14 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from adpet.evaluation.saliency import (
-    MARGIN_MM,
-    Map,
-    Mask,
-    Reference,
-    healthy_patterns,
-    healthy_reference,
-)
+from adpet.evaluation.saliency import MARGIN_MM, Map, Mask, Reference, healthy_patterns, healthy_reference
 from adpet.imaging.nifti import Volume
 from adpet.imaging.normative import require_healthy, smoothed
 from adpet.imaging.slices import CoronalGrid, back_project, coronal_slices
