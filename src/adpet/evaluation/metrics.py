@@ -215,14 +215,11 @@ def oracle_auc(
 
 
 def _confusion(table: pd.DataFrame, threshold: float) -> dict[str, int]:
-    truth: npt.NDArray[np.bool_] = table["diagnosis"].to_numpy() == POSITIVE
-    predicted = table["probability"].to_numpy(np.float64) >= threshold
-    return {
-        "true_positive": int((truth & predicted).sum()),
-        "false_negative": int((truth & ~predicted).sum()),
-        "false_positive": int((~truth & predicted).sum()),
-        "true_negative": int((~truth & ~predicted).sum()),
-    }
+    from sklearn.metrics import confusion_matrix
+
+    calls = table["diagnosis"] == POSITIVE, table["probability"] >= threshold
+    names = ("true_positive", "false_negative", "false_positive", "true_negative")
+    return dict(zip(names, confusion_matrix(*calls, labels=[True, False]).ravel().tolist(), strict=True))
 
 
 def calibration_error(truth: BoolArray, probability: FloatArray, *, bins: int) -> float:
