@@ -103,8 +103,7 @@ def baselines(documents: Documents) -> list[Block]:
     """Return the section on classical models on the same subjects."""
     found = documents.findings
     if not documents.metrics["baselines"]:
-        why = "No baseline was fitted: a leaky split allows no fair comparison."
-        return [Text(why)]
+        return [Text("No baseline was fitted: a leaky split allows no fair comparison.")]
     sentences = [*found["warnings"], *found["not_beaten"], *found["beaten"], *found["limits"]]
     return [
         Text(

@@ -160,9 +160,4 @@ def _parameter_panel(axes: "Axes", name: str, trials: pd.DataFrame, best: pd.Dat
         axes.set_xlim(-0.6, len(levels) - 0.4)
     for collection in axes.collections:
         collection.set_label("")
-    axes.set_xlabel(humanize(_parameter(name)))
-
-
-def _parameter(column: str) -> str:
-    """Return the last part of a parameter's dotted name."""
-    return column.removeprefix(PARAMETER_PREFIX).rpartition(".")[2]
+    axes.set_xlabel(humanize(name.removeprefix(PARAMETER_PREFIX).rpartition(".")[2]))

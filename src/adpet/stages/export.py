@@ -16,7 +16,7 @@ from adpet.cohort.splits import read_split
 from adpet.contracts import Metrics, TrainingRun, read_contract
 from adpet.errors import InputError
 from adpet.evaluation.aggregation import Pooling, out_of_fold_quantiles
-from adpet.evaluation.bootstrap import FloatArray, bins_for, equal_mass_bins, exact_interval
+from adpet.evaluation.bootstrap import bins_for, equal_mass_bins, exact_interval
 from adpet.imaging.atlas import AD_PATTERN, Atlas, load_atlas, regional_means
 from adpet.imaging.nifti import Volume, read_volume, write_volume
 from adpet.imaging.normalization import Standard, load_standard
@@ -80,17 +80,12 @@ Z_LIMIT, Z_SHOWN_FROM = 5.0, 2.0
 CAM_QUANTILE, CAM_SHOWN_FROM = 0.99, 0.2
 
 
-def _uptakes(scans: Iterable[str], atlas: Atlas) -> FloatArray:
-    """Return the scans' regional uptake, (scans, regions)."""
-    volumes = (read_volume(paths.VOLUMES / f"{scan}.nii").data for scan in scans)
-    return np.stack([regional_means(volume, atlas.labels, list(atlas.names)) for volume in volumes])
-
-
 def _cohort(split: pd.DataFrame, atlas: Atlas, params: Params) -> dict[str, Any]:
     """Describe the training scans: regional uptake, profile, quality limits."""
     training = split.loc[split["part"] != "test", ["scan", "subject", "diagnosis"]].drop_duplicates("scan")
     scans = training.merge(read_alignment(), on="scan")
-    uptake = _uptakes(scans["scan"], atlas)
+    volumes = (read_volume(paths.VOLUMES / f"{scan}.nii").data for scan in scans["scan"])
+    uptake = np.stack([regional_means(volume, atlas.labels, list(atlas.names)) for volume in volumes])
     measured = {name: scans[name].to_numpy(np.float64) for name in MEASURE_COLUMNS}
     measured["profile_distance"] = profile_distances(uptake, scans["subject"].to_numpy())
     normal = scans["scan"].isin(healthy_scans(split)).to_numpy()
