@@ -59,7 +59,7 @@ def build_model(
 
     The process-wide random state is set from `seed`: Keras' applications take their weights from it.
     `input_size` is in pixels, a multiple of 32; `feature_layer` is the last layer of MobileNetV2 that is
-    kept; a slice has 1 of `channels`, or 3 with its neighbours.
+    kept; `channels` are 1, or 3 for a slice with its neighbours.
 
     `weights` are ``none`` (random), ``imagenet``, the path of a MobileNetV2 weights file without top
     (``.h5``), or the path of an earlier model of ours (``.keras``), head included; of an ensemble its first
