@@ -126,12 +126,6 @@ def require_usable(collection: Collection, *, max_rejected_fraction: float) -> N
         )
 
 
-def write_scans(path: Path, table: pd.DataFrame) -> None:
-    """Write a scans table; `read_scans` gives the same table back."""
-    check_scans(table)
-    write_table(path, table)
-
-
 def read_scans(path: Path) -> pd.DataFrame:
     """Read and check a scans table."""
     table = read_typed(path, SCAN_COLUMNS)
@@ -143,7 +137,10 @@ def read_scans(path: Path) -> pd.DataFrame:
 
 
 def write_table(path: Path, table: pd.DataFrame, *, separator: str = ",") -> None:
-    """Write a table as CSV, whole or not at all."""
+    """Write a table as CSV, whole or not at all.
+
+    `read_scans` and `read_typed` give the same table back.
+    """
     with atomic_write(path) as aside:
         table.to_csv(aside, sep=separator, index=False, lineterminator="\n")
 

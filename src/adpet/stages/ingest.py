@@ -5,7 +5,7 @@ from pathlib import Path
 
 from adpet import paths
 from adpet.cohort.reader import read_collection
-from adpet.cohort.scans import require_usable, write_scans, write_table
+from adpet.cohort.scans import require_usable, write_table
 from adpet.cohort.summary import ingest_report, report_text
 from adpet.cohort.tables import require_inside
 from adpet.errors import InputError
@@ -35,7 +35,7 @@ def run(params: Params) -> None:
     report = ingest_report(collection)
     print(report_text(report))
     require_usable(collection, max_rejected_fraction=cohort.max_rejected_fraction)
-    write_scans(paths.SCANS, collection.scans)
+    write_table(paths.SCANS, collection.scans)
     write_json(paths.INGEST, report)
 
 
