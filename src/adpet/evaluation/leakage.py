@@ -17,14 +17,9 @@ import pandas as pd
 
 from adpet.cohort.scans import DIAGNOSES
 from adpet.cohort.splits import TEST, assign_slices, check_disjoint, split_by_slice, split_by_subject
+from adpet.evaluation import bootstrap
 from adpet.evaluation.aggregation import POSITIVE, Pooling
-from adpet.evaluation.bootstrap import (
-    FloatArray,
-    percentile_interval,
-    resampled_metrics,
-    subject_resamples,
-    subject_sums,
-)
+from adpet.evaluation.bootstrap import FloatArray
 from adpet.evaluation.metrics import DEFAULT_THRESHOLD, bootstrap_intervals
 
 SUBJECT_SPLIT: Final = "subject_split"
@@ -188,7 +183,7 @@ def accuracy_gap(leaky: pd.DataFrame, honest: pd.DataFrame, *, seed: int, resamp
     first = _accuracies(leaky, seed=seed, resamples=resamples)
     second = _accuracies(honest, seed=seed + 1, resamples=resamples)
     value = first[0] - second[0]
-    low, high = percentile_interval(first[1:] - second[1:])
+    low, high = bootstrap.percentile_interval(first[1:] - second[1:])
     return {"value": float(value), "low": min(low, float(value)), "high": max(high, float(value))}
 
 
@@ -221,10 +216,10 @@ def _accuracies(predictions: pd.DataFrame, *, seed: int, resamples: int) -> Floa
     truth = subjects.to_numpy() == POSITIVE
     codes = subjects.index.get_indexer(pd.Index(predictions["subject"]))
     probability = predictions["probability"].to_numpy(np.float64)
-    sums = subject_sums(truth, codes, probability, threshold=DEFAULT_THRESHOLD)
-    drawn = subject_resamples(truth, resamples=resamples, seed=seed)
+    sums = bootstrap.subject_sums(truth, codes, probability, threshold=DEFAULT_THRESHOLD)
+    drawn = bootstrap.subject_resamples(truth, resamples=resamples, seed=seed)
     counts = np.concatenate([np.ones((1, truth.size)), drawn])
-    return resampled_metrics(sums, counts)["accuracy"]
+    return bootstrap.resampled_metrics(sums, counts)["accuracy"]
 
 
 def _tested(predictions: pd.DataFrame) -> pd.DataFrame:
