@@ -22,15 +22,7 @@ from adpet.learning.checkpoint import load_model
 from adpet.learning.training import predict, set_determinism
 from adpet.parallel import progress
 from adpet.params import Params
-from adpet.reporting.performance_figures import (
-    baselines_figure,
-    calibration_figure,
-    confusion_figure,
-    precision_recall_figure,
-    probability_figure,
-    roc_figure,
-    subgroups_figure,
-)
+from adpet.reporting import performance_figures as plots
 from adpet.reporting.style import save_figure
 from adpet.stages.common.checks import hashed, reads_simulated, refuse_trained_on
 from adpet.stages.common.fitting import slice_refs
@@ -97,13 +89,17 @@ def draw() -> None:
     """Draw all figures from the written tables."""
     metrics = read_contract(paths.METRICS, Metrics).document()
     figures = {
-        "roc": roc_figure(read_results(paths.ROC), read_results(paths.ROC_BAND), metrics=metrics),
-        "precision_recall": precision_recall_figure(read_results(paths.PRECISION_RECALL), metrics=metrics),
-        "calibration": calibration_figure(read_results(paths.CALIBRATION), metrics=metrics),
-        "confusion": confusion_figure(metrics),
-        "probabilities": probability_figure(read_results(paths.SUBJECTS), threshold=metrics["threshold"]),
-        "baselines": baselines_figure(metrics),
-        "subgroups": subgroups_figure(read_results(paths.SUBGROUPS)),
+        "roc": plots.roc_figure(read_results(paths.ROC), read_results(paths.ROC_BAND), metrics=metrics),
+        "precision_recall": plots.precision_recall_figure(
+            read_results(paths.PRECISION_RECALL), metrics=metrics
+        ),
+        "calibration": plots.calibration_figure(read_results(paths.CALIBRATION), metrics=metrics),
+        "confusion": plots.confusion_figure(metrics),
+        "probabilities": plots.probability_figure(
+            read_results(paths.SUBJECTS), threshold=metrics["threshold"]
+        ),
+        "baselines": plots.baselines_figure(metrics),
+        "subgroups": plots.subgroups_figure(read_results(paths.SUBGROUPS)),
     }
     for name, figure in figures.items():
         save_figure(figure, paths.EVALUATE / f"{name}.png")
