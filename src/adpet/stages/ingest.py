@@ -5,7 +5,7 @@ from pathlib import Path
 
 from adpet import paths
 from adpet.cohort.reader import read_collection
-from adpet.cohort.scans import require_usable, write_scans, write_table
+from adpet.cohort.scans import require_usable, write_table
 from adpet.cohort.summary import ingest_report, report_text
 from adpet.cohort.tables import require_inside
 from adpet.errors import InputError
@@ -23,17 +23,9 @@ def run(params: Params) -> None:
     _require_lab_remote(raw)
     collection = read_collection(
         raw,
-        layout=cohort.layout,
+        **cohort.model_dump(exclude={"raw", "table", "diagnosis_table", "max_rejected_fraction"}),
         table=_table_inside(params, "table", cohort.table),
-        diagnosis_column=cohort.diagnosis_column,
-        diagnosis_map=cohort.diagnosis_map,
-        diagnosis=cohort.diagnosis,
         diagnosis_table=_table_inside(params, "diagnosis_table", cohort.diagnosis_table),
-        adni_level=cohort.adni_level,
-        date_order=cohort.date_order,
-        link_targets=cohort.link_targets,
-        reconstruction=cohort.reconstruction,
-        frames_minutes=cohort.frames_minutes,
         workers=params.compute.workers,
         notes=paths.INGEST_NOTES,
         progress=partial(progress, label="ingest", unit="file"),
@@ -43,7 +35,7 @@ def run(params: Params) -> None:
     report = ingest_report(collection)
     print(report_text(report))
     require_usable(collection, max_rejected_fraction=cohort.max_rejected_fraction)
-    write_scans(paths.SCANS, collection.scans)
+    write_table(paths.SCANS, collection.scans)
     write_json(paths.INGEST, report)
 
 

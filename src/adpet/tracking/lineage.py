@@ -30,16 +30,8 @@ if TYPE_CHECKING:
 
 # Packages whose version can change a result.
 PACKAGES: Final = (
-    "jax",
-    "keras",
-    "mlflow",
-    "nibabel",
-    "numpy",
-    "optuna",
-    "scikit-learn",
-    "scipy",
-    "tensorflow",
-)
+    "jax", "keras", "mlflow", "nibabel", "numpy", "optuna", "scikit-learn", "scipy", "tensorflow",
+)  # fmt: skip
 
 # What `dvc repro` itself rewrites: a change of these does not make a commit dirty.
 GENERATED: Final = (
