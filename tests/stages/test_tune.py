@@ -136,14 +136,16 @@ def test_two_machines_one_of_them_killed_lose_and_double_no_trial_and_extend_the
             opened, *_ = machines.map(
                 search._connected, [database] * 4, [{"engine_kwargs": {"pool_pre_ping": True}}] * 4
             )
-        copied.set_params({"tune.storage": database, "tune.trials": 2, "tune.pruner": "none"})
+        copied.set_params(
+            {"tune.storage": database, "tune.trials": 2, "tune.epochs": 4, "tune.pruner": "none"}
+        )
         other = copy_of(copied, copied.root.with_name("other"))
         command, running = (sys.executable, "-m", "adpet", "tune"), []
         killed = other.start(*command)
         request.addfinalizer(killed.kill)
         while not any(trial.intermediate_values for trial in running):
             os.killpg(killed.pid, signal.SIGCONT)
-            time.sleep(0.05)
+            time.sleep(0.03)
             os.killpg(killed.pid, signal.SIGSTOP)
             os.waitid(os.P_PID, killed.pid, os.WSTOPPED)
             running = [t for study in studies(opened) for t in study.get_trials(states=(TrialState.RUNNING,))]
@@ -170,5 +172,5 @@ def test_two_machines_one_of_them_killed_lose_and_double_no_trial_and_extend_the
         assert [trial.number for trial in counted if trial.params == lost.params] == [2]
         assert len({tuple(trial.params.values()) for trial in counted}) == len(counted) == 3
         assert len(runs_of(other, "trial")[1][SMALL["tune.trials"] :]) == len(counted)
-        assert {len(trial.intermediate_values) for trial in counted} == {SMALL["tune.epochs"]}
+        assert {len(trial.intermediate_values) for trial in counted} == {4}
         assert other.read_json("results/tune/best.json") == study.best_params
