@@ -133,12 +133,10 @@ def test_two_machines_one_of_them_killed_lose_and_double_no_trial_and_extend_the
         search._quiet(),
     ):
         with ThreadPoolExecutor(4) as machines:  # at once, in an empty database
-            opened, *_ = machines.map(
-                search._connected, [database] * 4, [{"engine_kwargs": {"pool_pre_ping": True}}] * 4
-            )
-        copied.set_params(
-            {"tune.storage": database, "tune.trials": 2, "tune.epochs": 4, "tune.pruner": "none"}
-        )
+            opened, *others = machines.map(search._connected, [database] * 4, [{}] * 4)
+        for storage in others:
+            storage.engine.dispose()
+        copied.set_params({"tune.storage": database, "tune.epochs": 4, "tune.pruner": "none"})
         other = copy_of(copied, copied.root.with_name("other"))
         command, running = (sys.executable, "-m", "adpet", "tune"), []
         killed = other.start(*command)
@@ -156,13 +154,19 @@ def test_two_machines_one_of_them_killed_lose_and_double_no_trial_and_extend_the
             time.sleep(0.05)
         os.killpg(killed.pid, signal.SIGKILL)
         killed.communicate()
-        with opened.engine.begin() as connection:
-            # Two minutes later, and the server has ended the connections that rest.
-            late = "update trial_heartbeats set heartbeat = heartbeat - interval '2 minutes' where trial_id = :id"
-            connection.execute(text(late), {"id": lost._trial_id})
-            cut = "select pg_terminate_backend(pid) from pg_stat_activity where datname = 'search' and state = 'idle'"
-            connection.execute(text(cut))
-        assert (survivor.communicate()[1], survivor.returncode) == ("", 0)
+        # Two minutes later, and the server has ended the survivor's connections, which rest.
+        late = "update trial_heartbeats set heartbeat = heartbeat - interval '2 minutes' where trial_id = :id"
+        cut = """select pg_terminate_backend(pid) from pg_stat_activity
+            where datname = 'search' and state = 'idle' and state_change < clock_timestamp() - interval '1 s'"""
+        ended = 0
+        while not ended:
+            assert survivor.poll() is None, survivor.communicate()
+            time.sleep(0.05)
+            with opened.engine.begin() as connection:
+                connection.execute(text(late), {"id": lost._trial_id})
+                ended = connection.execute(text(cut)).rowcount
+        errors = survivor.communicate()[1]
+        assert survivor.returncode == 0, errors
         before = pd.read_csv(copied.root / TRIALS)
         other.set_params({"tune.trials": 3})
         other.adpet("tune")
