@@ -168,8 +168,8 @@ class TestPruning:
 
 
 class TestRounds:
-    def test_same_trials_whatever_ends_first_and_however_often_it_was_extended(self, tmp_path):
-        options = {"workers": 3, "pruner": "halving"}
+    @pytest.mark.parametrize("options", [{}, {"workers": 3, "pruner": "halving"}])
+    def test_same_trials_whatever_ends_first_and_however_often_it_was_extended(self, tmp_path, options):
         whole = run(tmp_path / "whole.db", **options)
         for trials in (1, 2, 7, 12):
             parts = run(tmp_path / "parts.db", trials=trials, side_by_side=last_first, **options)
@@ -252,12 +252,6 @@ class TestFailure:
 
 
 class TestContinuing:
-    def test_more_trials_continue_the_study(self, tmp_path, undisturbed):
-        storage = tmp_path / "study.db"
-        for trials in (1, 2, 5, 12):
-            result = run(storage, trials=trials)
-        assert result == undisturbed
-
     def test_search_killed_at_any_moment_ends_as_if_undisturbed(self, tmp_path, undisturbed):
         """Kill -9 real processes one after the other, in the study's making, a suggestion, a trial, a write."""
         storage, log = tmp_path / "study.db", tmp_path / "evaluated.jsonl"

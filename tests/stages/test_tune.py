@@ -148,6 +148,7 @@ def test_two_machines_one_of_them_killed_lose_and_double_no_trial_and_extend_the
             os.waitid(os.P_PID, killed.pid, os.WSTOPPED)
             running = [t for study in studies(opened) for t in study.get_trials(states=(TrialState.RUNNING,))]
         (lost,), (study,) = running, studies(opened)
+        known = {"lost": lost._trial_id, "begin": time.time()}
         survivor = copied.start(*command)
         while len(study.get_trials(states=(TrialState.RUNNING,))) < 2:
             assert survivor.poll() is None, survivor.communicate()
@@ -155,16 +156,17 @@ def test_two_machines_one_of_them_killed_lose_and_double_no_trial_and_extend_the
         os.killpg(killed.pid, signal.SIGKILL)
         killed.communicate()
         # Two minutes later, and the server has ended the survivor's connections, which rest.
-        late = "update trial_heartbeats set heartbeat = heartbeat - interval '2 minutes' where trial_id = :id"
+        late = "update trial_heartbeats set heartbeat = heartbeat - interval '2 min' where trial_id = :lost"
         cut = """select pg_terminate_backend(pid) from pg_stat_activity
-            where datname = 'search' and state = 'idle' and state_change < clock_timestamp() - interval '1 s'"""
+            where datname = 'search' and backend_start > to_timestamp(:begin)
+            and state = 'idle' and state_change < clock_timestamp() - interval '1 s'"""
         ended = 0
         while not ended:
             assert survivor.poll() is None, survivor.communicate()
             time.sleep(0.05)
             with opened.engine.begin() as connection:
-                connection.execute(text(late), {"id": lost._trial_id})
-                ended = connection.execute(text(cut)).rowcount
+                connection.execute(text(late), known)
+                ended = connection.execute(text(cut), known).rowcount
         errors = survivor.communicate()[1]
         assert survivor.returncode == 0, errors
         before = pd.read_csv(copied.root / TRIALS)
