@@ -117,4 +117,5 @@ class Quality(Section):
     outside_share: LimitsInOrder = (None, 0.1, 0.4, 0.5)
     asymmetry: LimitsInOrder = (None, 0.03, 0.25, 1.0)
     roughness: LimitsInOrder = (None, 0.0095, 0.03, 0.15)
+    stripes: LimitsInOrder = (None, None, 1.35, 4.0)
     negative_share: LimitsInOrder = (None, None, 0.02, 0.1)

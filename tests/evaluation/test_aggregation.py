@@ -161,11 +161,19 @@ class TestInterpretation:
         assert np.mean(covered) == pytest.approx(math.ceil(21 * coverage) / 21, abs=3 * error)
 
     @pytest.mark.parametrize(
-        ("quantiles", "answer"),
-        [((0.4, 0.6), "AD"), ((0.2, 0.8), "CN"), ((0.4, 0.8), "undecided"), ((0.2, 0.6), "undecided")],
+        ("probability", "quantiles", "answer"),
+        [
+            (0.7, (0.4, 0.6), "AD"),
+            (0.3, (0.6, 0.4), "CN"),
+            (0.7, (0.4, 0.8), "undecided"),
+            (0.7, (0.2, 0.6), "undecided"),
+            # What alone is left is the less likely diagnosis.
+            (0.7, (0.2, 0.8), "undecided"),
+            (0.3, (0.8, 0.2), "undecided"),
+        ],
     )
-    def test_answer_is_the_only_diagnosis_that_is_not_ruled_out(self, quantiles, answer):
-        assert interpret(0.7, reference(*quantiles))["answer"] == answer
+    def test_answer_is_the_likelier_diagnosis_if_the_other_is_ruled_out(self, probability, quantiles, answer):
+        assert interpret(probability, reference(*quantiles))["answer"] == answer
 
     @given(probability=st.floats(0, 1), usual=st.floats(0.01, 0.99), asked=st.floats(0.01, 0.99))
     def test_probability_follows_from_likelihood_ratio_and_prevalence(self, probability, usual, asked):

@@ -134,6 +134,12 @@ def test_statistical_map_is_refused_for_its_negative_values(model):
     assert {"similarity", "negative_share"} <= found
 
 
+def test_scan_with_stripes_is_flagged_for_them(scan, model):
+    gain = np.random.default_rng(3).uniform(0.3, 1.5, scan.data.shape[2])
+    checks = answer(changed(scan, scan.data * gain), model, name="striped").document["checks"]
+    assert {check["name"]: check["verdict"] for check in checks}["stripes"] == "flagged"
+
+
 def test_cut_vertex_is_flagged_or_refused(scan, model):
     cut = changed(scan, scan.data[:, :, : int(scan.data.shape[2] * 0.72)])
     try:

@@ -37,10 +37,13 @@ NARROW = {
     for name, check in CHECKS.items()
 }
 PEOPLE = Quality().model_dump()
+# Of an image that alternates along each axis.
+STRIPES = np.array([0.3, 0.4, 0.5 * 2**0.5]).reshape(3, 1, 1, 1)
 # A healthy simulated scan, as measured.
 PERSON = {
     "similarity": 0.91, "brain_in_view": 1.0, "field_of_view_mm": 153.7, "profile_distance": 0.75,
-    "grey_white_contrast": 1.46, "outside_share": 0.236, "asymmetry": 0.08, "roughness": 0.017, "negative_share": 0.0,
+    "grey_white_contrast": 1.46, "outside_share": 0.236, "asymmetry": 0.08, "roughness": 0.017, "stripes": 0.94,
+    "negative_share": 0.0,
 }  # fmt: skip
 # Of mean images, as measured: of a hundred real scans, and of simulated ones.
 MEAN_IMAGE = {"asymmetry": 0.0125, "roughness": 0.00945, "similarity": 0.999}
@@ -84,6 +87,8 @@ def half(brain):
         (lambda brain, tissue: half(np.where(tissue == 2, 1.0, 1.5)), "grey_white_contrast", 1.5),
         (lambda brain, _: half(np.ones(brain.shape)), "roughness", 0),
         (lambda brain, _: half(2 + (-1.0) ** np.indices(brain.shape).sum(axis=0)), "roughness", 1),
+        (lambda brain, _: 2 + (-1.0) ** np.indices(brain.shape).sum(axis=0), "stripes", 1),
+        (lambda brain, _: 2 + sum((-1.0) ** np.indices(brain.shape) * STRIPES), "stripes", 2),
         (lambda brain, _: np.ones(brain.shape), "negative_share", 0),
         (lambda brain, _: np.where(brain, 1.0, -1.0), "negative_share", 1 - 80 / 576),
     ],
@@ -179,6 +184,9 @@ class TestLimits:
             ({"grey_white_contrast": 1.047, "outside_share": 0.55},
              {"grey_white_contrast": "refused", "outside_share": "refused"}),
             ({"negative_share": 0.22}, {"negative_share": "refused"}),
+            # Axial planes of random gain, 0.3 to 1.5, and in-plane blur of 8 mm, as measured.
+            ({"stripes": 1.86}, {"stripes": "flagged"}),
+            ({"stripes": 1.3}, {}),
             ({"outside_share": 0.075}, {"outside_share": "flagged"}),
         ],
     )  # fmt: skip

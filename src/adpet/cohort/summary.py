@@ -13,7 +13,9 @@ from adpet.cohort.scans import DIAGNOSES, Collection, count_values, ingest_summa
 
 FACTORS = ("age", "sex", "site", "scanner", "level")
 # Measures of a normalized scan that the disease does not change, but a scanner or a converter does.
-TECHNICAL = ("brain_in_view", "field_of_view_mm", "outside_share", "roughness", "negative_share")
+TECHNICAL = (
+    "brain_in_view", "field_of_view_mm", "outside_share", "roughness", "stripes", "negative_share",
+)  # fmt: skip
 UNKNOWN = "unknown"
 AGE_PARTS = 5
 # A warning needs an effect that a network could live on, and one that chance hardly gives. With both, less

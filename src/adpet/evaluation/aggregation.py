@@ -177,8 +177,8 @@ def interpret(
     """Likelihood ratio, probability at a prevalence, and conformal answer.
 
     The likelihood ratio is the odds of AD over those in training. The answer is the one diagnosis that is not
-    ruled out at `coverage` (0.5 to 0.99), else "undecided". Defaults are those of `reference`, of
-    `out_of_fold_quantiles`; all values are None without it.
+    ruled out at `coverage` (0.5 to 0.99), if the likelihood ratio speaks for it, else "undecided". Defaults
+    are those of `reference`, of `out_of_fold_quantiles`; all values are None without it.
     """
     if reference is None:
         return dict.fromkeys(INTERPRETATION)
@@ -188,12 +188,13 @@ def interpret(
     row = bisect_left(reference["coverages"], level)
     score = {POSITIVE: 1 - probability, NEGATIVE: probability}
     possible = [name for name, values in reference["quantiles"].items() if score[name] <= values[row]]
+    likelier = POSITIVE if given > before else NEGATIVE
     values = (
         float(f"{np.exp(given - before):.4g}"),
         usual,
         asked,
         round(float(1 / (1 + np.exp(before - given - after))), 6),
-        possible[0] if len(possible) == 1 else "undecided",
+        likelier if possible == [likelier] else "undecided",
         level,
     )
     return dict(zip(INTERPRETATION, values, strict=True))

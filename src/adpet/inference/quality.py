@@ -19,7 +19,7 @@ from adpet.imaging.template import GREY_LABEL, WHITE_LABEL
 FLAGGED, REFUSED = 1.0, 2.0
 LIMITS: Final = ("refuse_below", "flag_below", "flag_above", "refuse_above")
 # Standard deviations from a cohort's median at which `normalize` flags a scan: severe simulated disease stays
-# below 5, a scan with stripes has 7. Spreads are taken for this share of the median at least.
+# below 5. Spreads are taken for this share of the median at least.
 UNLIKE: Final = 6.0
 LEAST_SPREAD: Final = 0.02
 # Grid that the limits of people are for.
@@ -84,6 +84,10 @@ CHECKS: Final[dict[str, Check]] = {
         low="smoother than one person's scan: a mean image or a template",
         high="noise, or edges sharper than PET resolves",
     ),
+    "stripes": Check(
+        "difference of neighbouring axial planes, relative to that within a plane",
+        high="stripes, or planes that are missing",
+    ),
     "negative_share": Check(
         "share of negative values in the image",
         high="negative values, which uptake does not have: a difference or statistical map",
@@ -100,13 +104,15 @@ def measures(ratio: Array, *, brain: Mask, tissue: npt.NDArray[np.uint8]) -> dic
     data = ratio.astype(np.float64)
     shown = data != 0
     positive = np.clip(data, 0, None)
+    steps = _steps(data, brain, shown)
     grey, white = (_mean(data[shown & (tissue == label)]) for label in (GREY_LABEL, WHITE_LABEL))
     both = brain & brain[::-1]
     return {
         "grey_white_contrast": _over(grey, white),
         "outside_share": _over(float(positive[~brain].sum()), float(positive.sum())),
         "asymmetry": _over(float(np.abs(data - data[::-1])[both].mean()), float(data[brain].mean())),
-        "roughness": _over(_roughness(data, brain, shown), _mean(data[brain & shown])),
+        "roughness": _over(_rms(steps.mean(axis=0)), _mean(data[brain & shown])),
+        "stripes": _over(_rms(steps[2]), _rms(steps[:2])),
         "negative_share": _over(float((positive - data).sum()), float(np.abs(data).sum())),
     }
 
@@ -285,15 +291,16 @@ def _mean(values: Vector) -> float:
     return float(values.mean()) if values.size else math.nan
 
 
-def _roughness(data: Vector, brain: Mask, shown: Mask) -> float:
-    """Return the RMS difference from the six neighbours, all shown."""
+def _rms(values: Vector) -> float:
+    return math.sqrt(_mean(values**2))
+
+
+def _steps(data: Vector, brain: Mask, shown: Mask) -> Vector:
+    """Return differences from both neighbours, all shown, by axis."""
     inner = (slice(1, -1),) * 3
-    around = np.zeros(tuple(n - 2 for n in data.shape))
-    for axis in range(3):
-        for end in (slice(None, -2), slice(2, None)):
-            around += data[(*inner[:axis], end, *inner[axis + 1 :])]
-    compared = brain & ndimage.binary_erosion(shown, border_value=1)
-    return math.sqrt(_mean((data[inner] - around / 6)[compared[inner]] ** 2))
+    compared = (brain & ndimage.binary_erosion(shown, border_value=1))[inner]
+    halves = (ndimage.correlate1d(data, [-0.5, 1.0, -0.5], axis=axis)[inner] for axis in range(3))
+    return np.stack([half[compared] for half in halves])
 
 
 def _over(part: float, whole: float) -> float:

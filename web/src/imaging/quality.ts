@@ -6,7 +6,7 @@ import { apply, inverse, product, voxelSizes } from "./matrix";
 import type { Model } from "./model";
 import { regionalMeans } from "./regions";
 import type { Normalized } from "./normalization";
-import { eachVoxel, type Shape, type Volume } from "./volume";
+import { eachVoxel, type Shape, type Vector, type Volume } from "./volume";
 import { general, rounded } from "./wording";
 
 const GREY = 1;
@@ -48,6 +48,7 @@ function measures(scan: Volume, found: Normalized, model: Model): Record<string,
   const size = sum(Math.abs);
   const positive = sum((value) => Math.max(value, 0));
   const outside = sum((value, at) => (brain[at] ? 0 : Math.max(value, 0)));
+  const steps = neighbourSteps(data, shape, brain);
   const negative = (size - sum((value) => value)) / 2;
   return {
     similarity: found.similarity,
@@ -55,7 +56,8 @@ function measures(scan: Volume, found: Normalized, model: Model): Record<string,
     grey_white_contrast: over(meanWhere(data, tissue, GREY), meanWhere(data, tissue, WHITE)),
     outside_share: over(outside, positive),
     asymmetry: over(asymmetry(data, shape, brain), meanOf(inBrain)),
-    roughness: over(roughness(data, shape, brain), meanWhere(data, brain, 1)),
+    roughness: over(rms(steps.map((ofVoxel) => total(ofVoxel) / 3)), meanWhere(data, brain, 1)),
+    stripes: over(rms(steps.map(([, , axial]) => axial)), rms(steps.flatMap(([x, y]) => [x, y]))),
     negative_share: over(negative, size),
     ...viewMeasures(scan, found, model),
   };
@@ -98,19 +100,26 @@ function asymmetry(data: Float32Array, [ni, nj, nk]: Shape, brain: Mask): number
   return sum / count;
 }
 
-/** Root mean square difference of a brain's voxels from the mean of their six neighbours, all of them shown. */
-function roughness(data: Float32Array, shape: Shape, brain: Mask): number {
-  const [, nj, nk] = shape;
-  const neighbours = [-nj * nk, nj * nk, -nk, nk, -1, 1];
-  let [sum, count] = [0, 0];
+/** Differences of a brain's voxels from both neighbours along each axis, where all of them are shown. */
+function neighbourSteps(data: Float32Array, shape: Shape, brain: Mask): Vector[] {
+  const strides: Vector = [shape[1] * shape[2], shape[2], 1];
+  const found: Vector[] = [];
   eachVoxel(shape, (i, j, k, at) => {
     const isInner = [i, j, k].every((index, axis) => index > 0 && index < shape[axis]! - 1);
-    if (!brain[at] || !isInner || [0, ...neighbours].some((step) => data[at + step] === 0)) return;
-    const around = neighbours.reduce((total, step) => total + data[at + step]!, 0);
-    sum += (data[at]! - around / 6) ** 2;
-    count++;
+    const seen = (stride: number) => data[at - stride] !== 0 && data[at + stride] !== 0;
+    if (!brain[at] || !isInner || data[at] === 0 || !strides.every(seen)) return;
+    const step = (stride: number) => data[at]! - (data[at - stride]! + data[at + stride]!) / 2;
+    found.push([step(strides[0]), step(strides[1]), step(strides[2])]);
   });
-  return Math.sqrt(sum / count);
+  return found;
+}
+
+function total(values: readonly number[]): number {
+  return values.reduce((sum, value) => sum + value, 0);
+}
+
+function rms(values: readonly number[]): number {
+  return Math.sqrt(total(values.map((value) => value ** 2)) / values.length);
 }
 
 /** Mean over a kind's voxels; what is exactly 0, the scan does not show. */

@@ -21,7 +21,7 @@ MATRIX_COLUMNS = [f"m{row}{column}" for row in range(3) for column in range(4)]
 # Quality measures of a scan by itself, as `adpet.inference.quality.CHECKS` names them.
 MEASURE_COLUMNS = [
     "similarity", "brain_in_view", "field_of_view_mm", "grey_white_contrast", "outside_share", "asymmetry",
-    "roughness", "negative_share",
+    "roughness", "stripes", "negative_share",
 ]  # fmt: skip
 
 # ``alignment.csv``: why a scan was set aside or flagged; the matrix maps MNI mm to the scan's mm.
