@@ -31,7 +31,7 @@ from ruamel.yaml import YAML
 
 import adpet
 from adpet import paths
-from adpet.cohort.scans import read_scans, read_typed, write_scans
+from adpet.cohort.scans import read_scans, read_typed, write_table
 from adpet.cohort.splits import read_split
 from adpet.errors import ParameterError
 from adpet.evaluation.aggregation import Pooling, pooled_probability, subject_probabilities
@@ -152,7 +152,7 @@ def ask_baselines(project: Path, fresh: Fresh, params: Params) -> dict[str, Aske
         paths.VOLUMES.mkdir(parents=True)
         for scan, volume in volumes.items():
             (paths.VOLUMES / f"{scan}.nii").symlink_to(volume)
-        write_scans(paths.SCANS, pd.concat([known[known["scan"].isin(trained["scan"])], new]))
+        write_table(paths.SCANS, pd.concat([known[known["scan"].isin(trained["scan"])], new]))
         both = pd.concat([trained, new[["scan", "subject", "diagnosis"]].assign(index=0, part="test")])
         found = fitted_baselines(both, grid_mm=params.normalize.grid_mm)
     return {

@@ -93,7 +93,7 @@ def pages(address: str) -> dict[str, tuple[str, str, int]]:
     experiment = client.get_run(version.run_id).info.experiment_id
     run = f"#/experiments/{experiment}/runs/{version.run_id}"
     return {
-        "runs": (run_list(experiment), "text='test.subject.auc.value'", 620),
+        "runs": (run_list(experiment), "text='test_auc'", 620),
         "run": (run, "text='Registered as'", 800),
         "model": (f"#/models/{MODEL_NAME}/versions/{version.version}", "text=/^Model card: /", 1000),
         "maps": (f"{run}/artifacts/explain/groups/groups_referenced.png", "img[src^='blob:']", 800),

@@ -105,7 +105,7 @@ class TestTheListOfRuns:
         page = open_page(run_list[run_list.index("#") :])
         for text in ("At a glance", training.info.run_name, "data/simulated/raw", re.compile(r"^search ")):
             seen(page, text)
-        for column in ("test.subject.auc.value", "test.subject.auc.low", "adpet.leakage", "Dataset"):
+        for column in ("test_auc", "test_auc_ci_low", "adpet.leakage", "Dataset"):
             seen(page, column)
 
     def test_trials_are_folded_under_their_search(self, open_page, run_list, finished):

@@ -19,6 +19,7 @@ from workspace import PROJECT, SMALL, begin_project, runs_of
 from adpet.params import flatten
 from adpet.paths import STUDIES
 from adpet.storage import read_yaml
+from adpet.tracking.lineage import GENERATED
 
 pytestmark = [pytest.mark.slow, pytest.mark.dvc]
 
@@ -42,12 +43,18 @@ class TestDvc:
     def test_a_second_repro_has_nothing_to_do(self, finished_by_dvc):
         assert "Data and pipelines are up to date" in finished_by_dvc.run("dvc", "repro").stdout
 
-    def test_the_metrics_file_is_read_by_dvc(self, finished_by_dvc):
+    def test_metrics_are_one_table_that_fits_a_terminal(self, finished_by_dvc):
         shown = json.loads(finished_by_dvc.run("dvc", "metrics", "show", "--json").stdout)
-        metrics = shown[""]["data"]["results/evaluate/metrics.json"]["data"]
-        assert 0 <= metrics["subject"]["auc"]["low"] <= metrics["subject"]["auc"]["value"] <= 1
-        assert "auc" in metrics["baselines"]["voxels"]
-        assert metrics["leakage"]["leaky"] == 0
+        (file,) = shown[""]["data"].values()
+        metrics = file["data"]
+        assert 0 <= metrics["auc_ci_low"] <= metrics["auc"] <= metrics["auc_ci_high"] <= 1
+        assert metrics["leaky"] == 0
+        for command in (["metrics", "show"], ["metrics", "diff", "HEAD"]):
+            assert max(map(len, finished_by_dvc.run("dvc", *command).stdout.splitlines())) <= 140
+
+    def test_a_run_changes_nothing_in_git_but_what_it_generates(self, finished_by_dvc):
+        changes = finished_by_dvc.run("git", "status", "--porcelain").stdout.splitlines()
+        assert {line[3:] for line in changes} == set(GENERATED)
 
     def test_the_plots_are_shown_without_a_network(self, finished_by_dvc):
         finished_by_dvc.run("dvc", "plots", "show", "--out", "plots")
@@ -133,7 +140,9 @@ def test_lopsided_cohort_with_a_subject_of_20_visits_gives_answers_that_differ(t
     subjects = pd.read_csv(project.root / "results/evaluate/subjects.csv")
     assert subjects["probability"].nunique() == len(subjects)
     assert set(subjects["called"]) == {"AD", "CN"}
-    assert "balanced accuracy" in project.adpet("summary").stdout
+    told = project.read_json("results/evaluate/evaluation.json")["subject"]["balanced_accuracy"]
+    assert told["low"] < told["value"]
+    assert "sensitivity" in project.adpet("summary").stdout
 
 
 class TestKilled:

@@ -135,7 +135,7 @@ class Oracle(Contract):
 
 
 class Metrics(Contract):
-    """``results/evaluate/metrics.json``."""
+    """``results/evaluate/evaluation.json``."""
 
     stage: ClassVar[str] = "evaluate"
 
@@ -147,6 +147,28 @@ class Metrics(Contract):
     differences: dict[str, Differences]
     leakage: SplitLeakage
     oracle: Annotated[Oracle | None, Field(description="Of simulated subjects only.")] = None
+
+    def headline(self) -> dict[str, float]:
+        """Return the few figures that DVC shows, ``metrics.json``."""
+        auc, names = self.subject.auc, ("accuracy", "sensitivity", "specificity", "brier")
+        estimates = {name: getattr(self.subject, name).value for name in names}
+        return {
+            "auc": auc.value,
+            "auc_ci_low": auc.low,
+            "auc_ci_high": auc.high,
+            **estimates,
+            "leaky": self.leakage.leaky,
+        }
+
+    def logged(self) -> dict[str, float]:
+        """Return the figures that MLflow shows of run and version."""
+        found = self.headline()
+        found |= {name: getattr(self.subject, name).value for name in ("log_loss", "calibration_slope")}
+        for name in ("atlas", "regions"):
+            if name in self.differences:
+                lead = self.differences[name].auc
+                found |= {f"auc_minus_{name}": lead.value, f"auc_minus_{name}_ci_low": lead.low}
+        return {f"test_{name}": value for name, value in found.items()}
 
 
 class Lineage(Contract):

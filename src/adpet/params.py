@@ -10,13 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import (
-    AfterValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    model_validator,
-)
+from pydantic import AfterValidator, ConfigDict, Field, ValidationError, model_validator
 
 from adpet.errors import ParameterError, validation_messages
 from adpet.param_types import (
@@ -58,13 +52,9 @@ AdniLevel = Literal["uniform-8mm", "uniform-6mm", "standardized", "averaged", "d
 
 # Where features are taken from MobileNetV2, as `adpet.learning.model` describes it.
 FeatureLayer = Literal[
-    "Conv_1",
-    "out_relu",
-    "block_16_project_BN",
-    "block_13_expand_relu",
-    "block_6_expand_relu",
+    "Conv_1", "out_relu", "block_16_project_BN", "block_13_expand_relu", "block_6_expand_relu",
     "block_4_expand_relu",
-]
+]  # fmt: skip
 
 # Scanners of adpet.simulation.scanner, and the tolerance for the sum of their shares: thirds are rounded.
 SIMULATED_SCANNERS = ("HRRT", "D690", "TruePoint", "HRplus")

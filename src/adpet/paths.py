@@ -36,8 +36,9 @@ RUN = TRAIN / "run.json"
 CURVES = TRAIN / "curves.png"
 VALIDATION = TRAIN / "validation.csv"
 
+METRICS = Path("results/metrics.json")
 EVALUATE = Path("results/evaluate")
-METRICS = EVALUATE / "metrics.json"
+EVALUATION = EVALUATE / "evaluation.json"
 PREDICTIONS = EVALUATE / "predictions.csv"
 SUBJECTS = EVALUATE / "subjects.csv"
 BASELINE_PREDICTIONS = EVALUATE / "baselines.csv"

@@ -74,8 +74,7 @@ def write_json(path: Path, document: Any) -> None:
     """Write indented JSON that ends in a newline; refuse NaN."""
     with atomic_write(path) as aside:
         aside.write_text(
-            json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n",
-            encoding="utf-8",
+            json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
         )
 
 

@@ -12,7 +12,7 @@ import pytest
 from dicom_files import write_series
 
 from adpet.cohort.reader import read_collection
-from adpet.cohort.scans import write_scans, write_table
+from adpet.cohort.scans import write_table
 from adpet.errors import InputError
 from adpet.imaging.nifti import Volume, read_volume, write_volume
 
@@ -213,7 +213,7 @@ def test_names_in_a_header_reach_no_table_and_no_volume(flat, tmp_path):
     found = read(flat.root)
     assert len(found.scans) == 3
     assert len(found.rejected) == 5
-    write_scans(tmp_path / "scans.csv", found.scans)
+    write_table(tmp_path / "scans.csv", found.scans)
     write_table(tmp_path / "rejected.csv", found.rejected)
     write_volume(tmp_path / "out.nii", read_volume(flat.root / "read.nii"))
     for name in ("scans.csv", "rejected.csv", "out.nii"):

@@ -23,7 +23,7 @@ from adpet.cohort.reader import (
     index_files,
     read_collection,
 )
-from adpet.cohort.scans import read_scans, require_usable, write_scans, write_table
+from adpet.cohort.scans import read_scans, require_usable, write_table
 from adpet.cohort.summary import ingest_report, report_text
 from adpet.cohort.tables import Candidate, Findings
 from adpet.errors import InputError
@@ -54,7 +54,7 @@ class TestReadCollection:
             assert list(collection.scans["diagnosis"]) == ["AD", "CN"]
             assert collection.rejected.empty
             require_usable(collection, max_rejected_fraction=0)
-            write_scans(root / "out.csv", collection.scans)
+            write_table(root / "out.csv", collection.scans)
             assert read_scans(root / "out.csv").equals(collection.scans)
 
     def test_path_is_relative_inside_the_working_directory_and_absolute_elsewhere(self, flat, monkeypatch):

@@ -20,7 +20,7 @@ from adpet.cohort.scans import (
     scans_table,
     set_aside_conflicts,
     subject_table,
-    write_scans,
+    write_table,
 )
 from adpet.cohort.splits import SPLIT_COLUMNS
 from adpet.errors import InputError
@@ -112,7 +112,7 @@ class TestFiles:
     def test_scans_table_comes_back_exactly(self, tmp_path_factory, texts, subject, age):
         path = tmp_path_factory.mktemp("round") / "scans.csv"
         table = scans_table([row("1"), {**row("2"), **texts, "subject": subject, "age": age}])
-        write_scans(path, table)
+        write_table(path, table)
         assert_frame_equal(read_scans(path), table, check_exact=True)
 
     def test_table_is_checked_on_reading(self, tmp_path):

@@ -1,11 +1,19 @@
-"""Summary: figures, warnings first, and the next commands."""
+"""Summary: figures beside the baselines', doubts, and the next commands."""
 
 import pytest
 
 from adpet.commands.summary import main
-from adpet.contracts import Counts, LeakageDocument, Metrics, Scores, SubjectScores, write_contract
+from adpet.contracts import (
+    Counts,
+    Differences,
+    LeakageDocument,
+    Metrics,
+    Scores,
+    SubjectScores,
+    write_contract,
+)
 from adpet.errors import InputError
-from adpet.paths import CROSS_VALIDATION_SUMMARY, FINDINGS, LEAKAGE, METRICS, VERSION
+from adpet.paths import CROSS_VALIDATION_SUMMARY, EVALUATION, FINDINGS, LEAKAGE, VERSION
 from adpet.storage import write_json
 
 INTERVAL = {"value": 0.95, "low": 0.88, "high": 0.99}
@@ -15,7 +23,7 @@ INTERVAL = {"value": 0.95, "low": 0.88, "high": 0.99}
 def results(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
-    def write(*, leaky=False, **found):
+    def write(*, leaky=False, lead=(0.01, -0.02, 0.03), **found):
         write_json(FINDINGS, {key: [] for key in ("warnings", "not_beaten", "beaten", "limits")} | found)
         cells = ("true_positive", "false_negative", "false_positive", "true_negative")
         names = [name for name in SubjectScores.model_fields if name != "confusion"]
@@ -27,11 +35,13 @@ def results(tmp_path, monkeypatch):
             "threshold": 0.5,
             "counts": dict.fromkeys(Counts.model_fields, 44),
             "baselines": {} if leaky else {"voxels": {**scores, "threshold": 0.5}},
-            "differences": {},
+            "differences": {}
+            if leaky
+            else {"voxels": dict.fromkeys(Differences.model_fields, estimate(*lead))},
             "leakage": {"leaky": int(leaky)},
             "oracle": {"auc": INTERVAL},
         }
-        write_contract(METRICS, metrics, Metrics)
+        write_contract(EVALUATION, metrics, Metrics)
         version = {"name": "adpet", "version": 3, "alias": "challenger", "lineage": "0123456789abcdef"}
         write_json(VERSION, version)
         test = {
@@ -53,18 +63,29 @@ def results(tmp_path, monkeypatch):
     return write
 
 
-def test_summary_has_auc_interval_version_and_next_commands(results):
+def estimate(value, low, high):
+    return {"value": value, "low": low, "high": high}
+
+
+def test_summary_compares_the_network_with_the_baselines_and_says_what_is_next(results):
     results(leaky=False)
-    text = main()
-    assert "0.950 (95 % interval 0.880 to 0.990) on 44 held-out subjects" in text
-    assert "baseline: voxels" in text
-    assert "ceiling            0.950 (95 % interval 0.880 to 0.990) AUC, true severity" in text
+    text, found = main(), "0.950 (0.880 to 0.990)"
+    assert "adpet version 3 (challenger), tested on 44 subjects" in text
+    rows = {line[:24].strip(): line[24:].split("  ") for line in text.splitlines()}
+    assert [cell.strip() for cell in rows["network"] if cell] == [found] * 3
+    assert rows["voxel"][-1].strip() == "+0.010 (-0.020 to +0.030)"
+    assert rows["ceiling (true severity)"] == [found]
     assert "inconclusive: the network never fitted" in text
-    assert "accuracy +13 points with true labels, +41 points with shuffled labels" in text
-    assert "adpet version 3, alias challenger" in text
+    assert "+13 points with true labels, +41 points with shuffled labels" in text
     assert "results/report/report.html" in text
-    assert "adpet promote 3 " in text
+    # There is no registry here.
+    assert "promotion   not judged: " in text
     assert "LEAKY" not in text
+
+
+def test_summary_fits_a_terminal_of_140_columns(results):
+    results(lead=(0.0001, -0.02, 0.03))
+    assert max(map(len, main().splitlines())) <= 140
 
 
 def test_leaky_result_says_so_first(results):
@@ -72,17 +93,29 @@ def test_leaky_result_says_so_first(results):
     assert main().strip().startswith("LEAKY")
 
 
-@pytest.mark.parametrize("kind", ["warnings", "not_beaten"])
-def test_warnings_come_before_the_figures(results, kind):
-    results(**{kind: ["The scanner is as good"]}, beaten=["The network beats the site baseline"])
+@pytest.mark.parametrize(
+    ("lead", "said"),
+    [
+        ((0.01, -0.02, 0.03), "no winner   between the network and: voxel"),
+        ((-0.02, -0.03, -0.01), "WORSE       than the baselines: voxel"),
+        ((0.02, 0.01, 0.03), None),
+    ],
+)
+def test_baselines_that_are_not_beaten_are_named(results, lead, said):
+    results(lead=lead)
+    doubts = [line for line in main().splitlines() if line.startswith(("no winner", "WORSE"))]
+    assert [line[: len(said)] for line in doubts] == [said] if said else not doubts
+
+
+def test_warnings_come_after_the_figures(results):
+    results(warnings=["The scanner is as good"])
     text = main()
-    assert text.index("The scanner is as good") < text.index("AUC per subject")
-    assert text.index("The network beats the site baseline") > text.index("AUC per subject")
+    assert text.index("The scanner is as good") > text.index("network  ")
 
 
 def test_cross_validation_is_shown_with_the_subjects_outside_the_search(results):
     results()
-    assert "cross-validation" not in main()
+    assert "all folds" not in main()
     folds = {
         "folds": 5,
         "pooled": {"auc": INTERVAL},
@@ -94,7 +127,7 @@ def test_cross_validation_is_shown_with_the_subjects_outside_the_search(results)
     assert "180 subjects in 5 folds of 0.910 to 0.970" in main()
     assert "on the 44 that the search has not seen" in main()
     write_json(CROSS_VALIDATION_SUMMARY, {"folds": 0})
-    assert "cross-validation" not in main()
+    assert "all folds" not in main()
 
 
 def test_summary_before_the_first_run_says_what_to_run(tmp_path, monkeypatch):

@@ -71,12 +71,10 @@ class TestRead:
         volume = read_volume(tmp_path / name)
         np.testing.assert_array_equal(volume.data, data)
         np.testing.assert_allclose(volume.affine, AFFINE)
-        assert read_header(tmp_path / name).oriented
 
-    def test_analyze_is_read_without_orientation(self, tmp_path, data):
+    def test_analyze_is_read(self, tmp_path, data):
         nib.save(nib.AnalyzeImage(data, np.diag([-2.0, 2.5, 3, 1])), tmp_path / "old.img")
         header = read_header(tmp_path / "old.img")
-        assert not header.oriented
         assert header.zooms == (2.0, 2.5, 3.0)
         assert read_volume(tmp_path / "old.img").data.shape == SHAPE
 

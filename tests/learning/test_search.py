@@ -14,6 +14,7 @@ import numpy as np
 import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
+from sqlalchemy import text
 
 from adpet.errors import InputError
 from adpet.learning import search as module
@@ -150,15 +151,20 @@ class TestPruning:
         assert stopped
         assert (found, reported(parts)) == (undisturbed, reported(whole))
 
-    def test_trial_that_is_queued_again_has_reached_no_step(self):
-        attributes = {f"{module.RUNG}0": 1.0, "fixed_params": FIRST}
-        with module._quiet():
-            study = optuna.create_study()
-            module._queue_again(study, optuna.trial.create_trial(value=1.0, system_attrs=attributes))
-        (again,) = study.trials
-        assert again.state == optuna.trial.TrialState.WAITING
-        assert not [key for key in again.system_attrs if key.startswith("completed_rung")]
-        assert again.system_attrs["fixed_params"] == FIRST
+    def test_lost_trial_of_a_shared_study_runs_again_and_is_not_halved_against(self, tmp_path):
+        def lost(trial):
+            trial.report(0.0, 1)
+            raise KeyboardInterrupt(trial.should_prune())
+
+        storage = f"sqlite:///{tmp_path}/study.db"
+        with suppress(KeyboardInterrupt):
+            run(storage, evaluate=lost, pruner="halving")
+        with module._quiet(), module._opened(storage) as opened, opened.engine.begin() as connection:
+            connection.execute(text("update trial_heartbeats set heartbeat = '2000-01-01 00:00:00'"))
+        rows = run(storage, pruner="halving", trials=2).trials
+        assert [row.state for row in rows[:2]] == ["FAIL", "COMPLETE"]
+        assert rows[0].params == rows[1].params == FIRST
+        assert len(rows) == 3
 
 
 class TestRounds:
@@ -239,7 +245,8 @@ class TestFailure:
             run(tmp_path / "study.db", evaluate=lambda _: math.nan, trials=2)
 
     @pytest.mark.parametrize("address", ["sqlite:////nowhere/optuna.db", "nonsense://host/optuna"])
-    def test_database_that_cannot_be_opened_is_refused_in_one_line(self, address):
+    def test_database_that_cannot_be_opened_is_refused_in_one_line(self, address, monkeypatch):
+        monkeypatch.setattr(module, "POLL_S", 0)
         with pytest.raises(InputError, match=f"^{address}: required a database for Optuna .*docs/search.md$"):
             run(address)
 
@@ -254,39 +261,17 @@ class TestContinuing:
     def test_search_killed_at_any_moment_ends_as_if_undisturbed(self, tmp_path, undisturbed):
         """Kill -9 real processes one after the other, in the study's making, a suggestion, a trial, a write."""
         storage, log = tmp_path / "study.db", tmp_path / "evaluated.jsonl"
-        assert searched_in_processes(storage, log) > 4  # processes killed before they had finished
+        environment = {**os.environ, "PYTHONPATH": str(Path(module.__file__).parents[2])}
+        done = subprocess.run(
+            [sys.executable, __file__, storage, log], env=environment, stdout=subprocess.PIPE, check=True
+        )
+        assert int(done.stdout) > 4  # processes killed before they had finished
         assert run(storage, evaluate=lambda _: 1 / 0) == undisturbed
         tried = {}
         for line in log.read_text().splitlines():
             number, params = json.loads(line)
             assert tried.setdefault(number, params) == params  # the same trial again, not another one
         assert sorted(tried) == list(range(12))
-
-    @pytest.mark.slow
-    def test_lost_trial_of_another_machine_is_queued_again_and_counted_once(self, tmp_path):
-        """One process is killed in a trial, two others share what is left of the study."""
-        storage, log = f"sqlite:///{tmp_path}/study.db", tmp_path / "evaluated.jsonl"
-        assert searched_in_processes(storage, log) == 1
-        study = optuna.load_study(study_name="bowl", storage=storage)
-        lost, *others = study.trials
-        assert lost.state == optuna.trial.TrialState.FAIL
-        (again,) = [trial for trial in others if trial.system_attrs.get("failed_trial") == lost.number]
-        counted = study.get_trials(states=module.COUNTED)
-        assert again.number in {trial.number for trial in counted}
-        assert again.params == lost.params
-        assert len({tuple(trial.params.values()) for trial in counted}) == len(counted) >= 12
-
-
-def searched_in_processes(storage, log):
-    """Return how many processes were killed in `main`."""
-    done = subprocess.run(
-        [sys.executable, __file__, str(storage), str(log)],
-        env={**os.environ, "PYTHONPATH": str(Path(module.__file__).parents[2])},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return int(done.stdout)
 
 
 class TestImportance:
@@ -328,33 +313,24 @@ class TestImportance:
 
 def main():
     """Search in processes that are killed at moments drawn at random, then in one that is not."""
-    storage, log = sys.argv[1], Path(sys.argv[2])
-    if storage.startswith("sqlite"):
-        module.HEARTBEAT_S, module.POLL_S = 4, 0.5
-        lost = start(storage, log, stuck=True)
-        while not log.exists():
-            time.sleep(0.01)
-        os.kill(lost, signal.SIGKILL)
-        print(sum(ended_by_kill(process) for process in (lost, start(storage, log), start(storage, log))))
-        return
+    storage, log = map(Path, sys.argv[1:])
     moments = random.Random(0)
     killed = 0
     for _ in range(15):
-        process = start(Path(storage), log)
+        process = start(storage, log)
         time.sleep(moments.uniform(0.01, 0.4))
         os.kill(process, signal.SIGKILL)
         killed += ended_by_kill(process)
-    assert not ended_by_kill(start(Path(storage), log))
+    assert not ended_by_kill(start(storage, log))
     print(killed)
 
 
-def start(storage, log, *, stuck=False):
+def start(storage, log):
     """Return the id of a process that searches."""
 
     def evaluate(trial):
         with log.open("a") as lines:
             lines.write(json.dumps([trial.number, trial.params]) + "\n")
-        time.sleep(600 * stuck)
         return objective(trial, pause=0.01)
 
     process = os.fork()

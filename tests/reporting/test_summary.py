@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from adpet.reporting.summary import PURPOSE, summary
+from adpet.reporting.report import PURPOSE, summary
 
 LEVEL = {"value": 0.0, "low": -0.04, "high": 0.05}
 BEHIND = {"value": -0.2, "low": -0.3, "high": -0.1}

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def metrics(finished):
-    return finished.read_json("results/evaluate/metrics.json")
+    return finished.read_json("results/evaluate/evaluation.json")
 
 
 def scored(table, weights=None, slope=1.0, intercept=0.0):
@@ -144,4 +144,4 @@ def test_figures_and_tables_lie_where_mlflow_puts_those_of_two_runs_side_by_side
     run_id = client.get_model_version("adpet", "1").run_id
     at_the_top = {entry.path for entry in client.list_artifacts(run_id) if not entry.is_dir}
     figures = {path.name for path in (finished.root / "results/evaluate").glob("*.png")}
-    assert at_the_top == figures | {"metrics.json", "findings.json", "subgroups.csv"}
+    assert at_the_top == figures | {"evaluation.json", "findings.json", "subgroups.csv"}

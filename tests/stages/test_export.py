@@ -97,7 +97,7 @@ class TestDocument:
         assert {"blur_fwhm_mm", "guess_degrees", "affine_levels", "most_steps", "stretch"} <= set(written)
 
     def test_it_says_the_same_as_the_results(self, finished, model):
-        metrics = finished.read_json("results/evaluate/metrics.json")
+        metrics = finished.read_json("results/evaluate/evaluation.json")
         assert model.document["threshold"] == metrics["threshold"]
         assert model.document["performance"]["auc"]["value"] == metrics["subject"]["auc"]["value"]
         trained = finished.read_json("results/train/run.json")

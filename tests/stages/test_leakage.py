@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from adpet.cohort.scans import scans_table, write_scans
+from adpet.cohort.scans import scans_table, write_table
 from adpet.imaging.template import fdg_template
 from adpet.params import load_params, read_yaml, set_by_key
 from adpet.stages import leakage, split
@@ -60,7 +60,7 @@ def workspace(project_root, tmp_path, monkeypatch):
         nib.save(image, tmp_path / "data/interim/volumes" / f"{row['scan']}.nii")
     blank = dict.fromkeys(("site", "scanner", "level", "frame_seconds"), "")
     scans = scans_table([{**blank, **row} for row in rows])
-    write_scans(tmp_path / "data/interim/scans.csv", scans)
+    write_table(tmp_path / "data/interim/scans.csv", scans)
     alignment = pd.DataFrame({"scan": scans["scan"], "passed": True, "reason": ""})
     alignment = alignment.reindex(columns=list(ALIGNMENT_COLUMNS)).fillna(0.5)
     alignment.to_csv(tmp_path / "data/interim/alignment.csv", index=False)

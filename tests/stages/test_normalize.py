@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from adpet.cohort.scans import scans_table, write_scans
+from adpet.cohort.scans import scans_table, write_table
 from adpet.errors import InputError
 from adpet.imaging.template import fdg_template
 from adpet.inference.quality import CHECKS
@@ -84,7 +84,7 @@ def cohort(tmp_path, monkeypatch, project_root):
         }
         for file, subject in files.items()
     ]  # fmt: skip
-    write_scans(SCANS, scans_table(rows))
+    write_table(SCANS, scans_table(rows))
     fast = {"normalize.align": "none", "compute.workers": 1}
     return load_params(project_root / "params.yaml").with_values(fast)
 

@@ -31,7 +31,7 @@ def test_without_the_model_and_the_scans_it_is_the_same_again(copied):
 
 
 def test_it_tells_the_figures_of_the_evaluation(finished):
-    auc = finished.read_json("results/evaluate/metrics.json")["subject"]["auc"]
+    auc = finished.read_json("results/evaluate/evaluation.json")["subject"]["auc"]
     for name in FILES:
         text = (finished.root / name).read_text()
         assert f"{auc['value']:.3f} (95 % interval {auc['low']:.3f} to {auc['high']:.3f})" in text
@@ -80,7 +80,7 @@ def test_it_lies_with_the_training_and_the_card_is_on_the_version(finished, clie
 
 def test_versions_can_be_looked_through_by_whom_they_were_tested_on(finished, client):
     tags = client.get_model_version("adpet", "1").tags
-    metrics = finished.read_json("results/evaluate/metrics.json")
+    metrics = finished.read_json("results/evaluate/evaluation.json")
     beaten = [name for name, lead in metrics["differences"].items() if lead["auc"]["low"] > 0]
     assert tags["adpet.test_subjects"] == str(metrics["counts"]["subjects"])
     assert tags["adpet.beats"] == (", ".join(beaten) or "none")

@@ -1,14 +1,24 @@
 """The search: a study that is extended, any key of the space, folds, and what MLflow and Optuna show."""
 
+import os
+import signal
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import MagicMock
 
 import optuna
 import pandas as pd
 import pytest
-from workspace import SMALL, runs_of
+from optuna.trial import TrialState
+from sqlalchemy import text
+from team_servers import postgresql
+from workspace import SMALL, Workspace, copy_of, runs_of
 
-from adpet.learning import training
+from adpet.learning import search, training
 from adpet.learning.training import History
 from adpet.params import Params
 from adpet.paths import STUDIES
@@ -18,9 +28,9 @@ from adpet.stages.common import fitting
 TRIALS = "results/tune/trials.csv"
 
 
-def studies(workspace):
-    """Return the studies as Optuna's own tools find them."""
-    storage = f"sqlite:///{workspace.root / STUDIES}"
+def studies(storage):
+    """Return the studies of a project or database as Optuna's own tools find them."""
+    storage = f"sqlite:///{storage.root / STUDIES}" if isinstance(storage, Workspace) else storage
     names = optuna.get_all_study_names(storage)
     return [optuna.load_study(study_name=name, storage=storage) for name in names]
 
@@ -112,3 +122,59 @@ def test_keys_that_the_space_names_are_searched_on_folds_and_trained_with(copied
     report = (copied.root / "results/report/report.html").read_text()
     assert "Trials; value" in report
     assert f">{best['train.optimizer']}<" in report
+
+
+@pytest.mark.server
+@pytest.mark.slow
+def test_two_machines_one_of_them_killed_lose_and_double_no_trial_and_extend_the_study(copied, request):
+    with (
+        tempfile.TemporaryDirectory(prefix="adpet-search-", dir="/tmp") as folder,
+        postgresql(Path(folder), "search") as (database,),
+        search._quiet(),
+    ):
+        with ThreadPoolExecutor(4) as machines:  # at once, in an empty database
+            opened, *others = machines.map(search._connected, [database] * 4, [{}] * 4)
+        for storage in others:
+            storage.engine.dispose()
+        copied.set_params({"tune.storage": database, "tune.epochs": 4, "tune.pruner": "none"})
+        other = copy_of(copied, copied.root.with_name("other"))
+        command, running = (sys.executable, "-m", "adpet", "tune"), []
+        killed = other.start(*command)
+        request.addfinalizer(killed.kill)
+        while not any(trial.intermediate_values for trial in running):
+            os.killpg(killed.pid, signal.SIGCONT)
+            time.sleep(0.03)
+            os.killpg(killed.pid, signal.SIGSTOP)
+            os.waitid(os.P_PID, killed.pid, os.WSTOPPED)
+            running = [t for study in studies(opened) for t in study.get_trials(states=(TrialState.RUNNING,))]
+        (lost,), (study,) = running, studies(opened)
+        survivor = copied.start(*command)
+        while len(study.get_trials(states=(TrialState.RUNNING,))) < 2:
+            assert survivor.poll() is None, survivor.communicate()
+            time.sleep(0.05)
+        os.killpg(killed.pid, signal.SIGKILL)
+        killed.communicate()
+        # Two minutes later, and the server has ended the survivor's connections, which rest.
+        late = "update trial_heartbeats set heartbeat = heartbeat - interval '2 minutes' where trial_id = :id"
+        cut = """select pg_terminate_backend(pid) from pg_stat_activity
+            where datname = 'search' and state = 'idle' and state_change < clock_timestamp() - interval '1 s'"""
+        ended = 0
+        while not ended:
+            assert survivor.poll() is None, survivor.communicate()
+            time.sleep(0.05)
+            with opened.engine.begin() as connection:
+                connection.execute(text(late), {"id": lost._trial_id})
+                ended = connection.execute(text(cut)).rowcount
+        errors = survivor.communicate()[1]
+        assert survivor.returncode == 0, errors
+        before = pd.read_csv(copied.root / TRIALS)
+        other.set_params({"tune.trials": 3})
+        other.adpet("tune")
+        table, counted = pd.read_csv(other.root / TRIALS), study.get_trials(states=search.COUNTED)
+        pd.testing.assert_frame_equal(table.head(len(before)), before)
+        assert [row.state for row in table.itertuples()] == ["FAIL", "COMPLETE", "COMPLETE", "COMPLETE"]
+        assert [trial.number for trial in counted if trial.params == lost.params] == [2]
+        assert len({tuple(trial.params.values()) for trial in counted}) == len(counted) == 3
+        assert len(runs_of(other, "trial")[1][SMALL["tune.trials"] :]) == len(counted)
+        assert {len(trial.intermediate_values) for trial in counted} == {4}
+        assert other.read_json("results/tune/best.json") == study.best_params

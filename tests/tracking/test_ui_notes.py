@@ -27,7 +27,7 @@ class TestTheExperiment:
         view = json.loads(tags["mlflow.sharedViewState.adpet"])
         assert view["name"] == VIEW_NAME
         columns = json.loads(view["state"])["selectedColumns"]
-        assert columns[0] == "metrics.`test.subject.auc.value`"
+        assert columns[0] == "metrics.`test_auc`"
         assert "attributes.`Dataset`" in columns
 
     def test_an_older_one_gets_what_it_lacks_and_keeps_what_people_wrote(self, project):

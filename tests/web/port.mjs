@@ -48,8 +48,9 @@ function described({ name, file, normalize, sidecar }) {
     write(`${name}/slices.u8`, imaging.networkSlices(found.volume, model));
     const checks = imaging.qualityChecks(volume, found, model);
     const { matrix, similarity } = found;
+    const turn = imaging.turnThatFits(volume, similarity, model, () => {});
     const regions = cam && imaging.regionTable(found.volume, cam, model, AGE);
-    return { shape, affine, shares, matrix, similarity, regions, checks, refusal: imaging.refusal(checks) };
+    return { shape, affine, shares, matrix, similarity, regions, checks, turn, refusal: imaging.refusal(checks, turn) };
   } catch (error) {
     if (!(error instanceof imaging.InputError)) throw error;
     return { refused: error.message };

@@ -21,8 +21,8 @@ from adpet.imaging.normative import Norms, smoothed_in_brain
 from adpet.imaging.registration import brain_points, rms_displacement
 from adpet.imaging.slices import CENTRE_Z_MM, CoronalGrid, back_project, network_slices
 from adpet.imaging.template import tissue_labels
-from adpet.inference.exported_model import NORMS, registration_constants
-from adpet.inference.predictor import refusal
+from adpet.inference.exported_model import NORMS, open_model, registration_constants
+from adpet.inference.predictor import RefusedError, answer, refusal
 from adpet.inference.quality import CHECKS, judged, measures, profile_distance, refused_by, view_measures
 from adpet.inference.regions import region_table
 
@@ -230,6 +230,30 @@ def test_other_template_spaces_match_python(run_port, tmp_path, golden, space):
     found = run_port(tmp_path / "out", scans, model=str(tmp_path))
     volume, alignment = normalize(read_volume(golden["turned"]), model.standard)
     model.assert_same_place_and_suvr(found, "scan", volume.data, alignment)
+
+
+@pytest.mark.parametrize(
+    ("axes", "said"),
+    [
+        ((1, 2, -3, 4), "it fits when turned by 180 degrees about the y axis (back to front)"),
+        ((1, -2, 3, 4), "it fits when turned by 180 degrees about the z axis (bottom to top)"),
+        ((1, 3, 2, 4), "it fits when its right, front and top are taken as left, top and front"),
+        ((1, 3, -2, 4), "it fits when turned by 90 degrees about the x axis (left to right)"),
+        ((1, 2, 3, 4), ""),
+    ],
+    ids=["upside down", "back to front", "two axes swapped", "face up", "noise"],
+)
+def test_turn_that_fits_is_named_as_in_python(run_port, tmp_path, small_export, phantom, *, axes, said):
+    data = phantom.data if said else np.random.default_rng(0).random(phantom.data.shape, np.float32)
+    affine = np.array([np.sign(axis) * np.eye(4)[abs(axis) - 1] for axis in axes]) @ phantom.affine
+    nib.save(nib.Nifti1Image(data, affine), path := tmp_path / "scan.nii")
+    with pytest.raises(RefusedError) as refused:
+        answer(read_volume(path), open_model(small_export), name="scan")
+    turn = refused.value.document.get("turn", "")
+    assert turn.rpartition(", similarity ")[0] == said
+    found = run_port(tmp_path, [("scan", path, {"normalize": True})], model=str(small_export)).scan("scan")
+    assert found["turn"] == turn
+    assert found["refusal"].endswith(turn or "required 0.5 or more")
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ export interface MapResult {
   file: Uint8Array<ArrayBuffer>;
 }
 
-export type Step = "model" | "reading" | "aligning" | "scoring";
+export type Step = "model" | "reading" | "aligning" | "turning" | "scoring";
 
 /** One slice's result: `map` is AD minus CN, in units of the logit. */
 export interface Scored {

@@ -34,18 +34,9 @@ from adpet.cohort.tables import (
     session_order,
 )
 from adpet.errors import InputError
+from adpet.imaging import sidecar
 from adpet.imaging.nifti import natural_key
-from adpet.imaging.sidecar import (
-    CORRECTION,
-    Facts,
-    entities_of,
-    facts_of,
-    is_uncorrected,
-    read_object,
-    sidecar_paths,
-    sidecars_in,
-    tracers_in,
-)
+from adpet.imaging.sidecar import Facts
 
 PARTICIPANTS = "participants.tsv"
 # What tables call the visit of a row.
@@ -129,11 +120,11 @@ def _versions(
     root: Path, reconstruction: Sequence[str], inside: Callable[[Path], None], findings: Findings
 ) -> dict[tuple[str, ...], list[tuple[Path, Facts]]]:
     """Return each scan's FDG files, the preferred first."""
-    listed = cache(sidecars_in)
+    listed = cache(sidecar.sidecars_in)
     ranked: dict[tuple[str, ...], list[tuple[Any, Path, Facts]]] = defaultdict(list)
     for file in _pet_files(root):
         try:
-            entities = entities_of(file.name)
+            entities = sidecar.entities_of(file.name)
             facts = _facts(file, entities, root, listed, inside)
             hint = "add TracerName to its own .json, or trc-18FFDG to its name"
             if not findings.takes(file, facts.statements, hint=hint):
@@ -166,22 +157,24 @@ def _rank(file: Path, facts: Facts, patterns: Sequence[str]) -> tuple[Any, ...] 
         index
         for index, pattern in enumerate(patterns or ["*"])
         if any(fnmatchcase(name, pattern.casefold()) for name in names)
-        and (not facts.uncorrected or is_uncorrected(pattern.rpartition("-")[2]))
+        and (not facts.uncorrected or sidecar.is_uncorrected(pattern.rpartition("-")[2]))
     ]
     if not matching and facts.uncorrected:
         return f"not corrected for attenuation, says {facts.uncorrected}"
     if not matching:
         return f"version {version or 'without a label'} is not in cohort.reconstruction"
     body, brain, corrected = (any(one.startswith(words) for one in labels) for words in (BODY, BRAIN, "ac"))
-    known = corrected or any(map(facts.metadata.get, CORRECTION))
+    known = corrected or any(map(facts.metadata.get, sidecar.CORRECTION))
     return matching[0], body, not brain, not known, natural_key(file.name), file.name
 
 
 def level_of(name: str) -> str:
     """Return ``rec-acstat_chunk-brain``, what tells versions of a scan apart."""
-    entities = entities_of(name)
+    entities = sidecar.entities_of(name)
     pairs = ((key, entities[key]) for key in VERSION if key in entities)
-    return "_".join(f"{key}-{label}" for key, label in pairs if not list(tracers_in(f"{key}-{label}")))
+    return "_".join(
+        f"{key}-{label}" for key, label in pairs if not list(sidecar.tracers_in(f"{key}-{label}"))
+    )
 
 
 def _candidate(
@@ -260,10 +253,10 @@ def _facts(
     if {name: entities[name] for name in ("sub", "ses") if name in entities} != folders:
         raise InputError("its name and its folders give different subjects or sessions; rename it")
     sidecars = []
-    for path in sidecar_paths(file, root, listed):
+    for path in sidecar.sidecar_paths(file, root, listed):
         inside(path)
-        sidecars.append((path.name, read_object(path)))
-    return facts_of([file.name], sidecars)
+        sidecars.append((path.name, sidecar.read_object(path)))
+    return sidecar.facts_of([file.name], sidecars)
 
 
 def _first_session(file: Path) -> str:
@@ -289,11 +282,11 @@ def _list_overlooked(root: Path, people: Rows, findings: Findings) -> None:
     """Reject images named unlike BIDS; list people without one."""
     read = set(_pet_files(root))
     visits = {file.parent.parent for file in read}
-    seen = {person_key(entities_of(file.name).get("sub", "")) for file in read}
+    seen = {person_key(sidecar.entities_of(file.name).get("sub", "")) for file in read}
     for subject in sorted(path for path in root.iterdir() if path.name.casefold().startswith("sub-")):
         for file in files_under(subject, IMAGE):
             if file.parent.name.casefold() == "pet" or re.search("(?i)_pet[a-z0-9]?[.]", file.name):
-                seen |= {person_key(subject.name), person_key(entities_of(file.name).get("sub", ""))}
+                seen |= {person_key(subject.name), person_key(sidecar.entities_of(file.name).get("sub", ""))}
                 if file not in read:
                     kind = SKIPPED if file.parent.parent in visits else UNUSABLE
                     findings.reject(file, _why_overlooked(file), kind)

@@ -22,20 +22,10 @@ SEXES: Final = ("F", "M", "")
 # relative to the project's root where it lies inside of it, and a folder where each frame is a file;
 # `frame_seconds` are the seconds of each frame that count, separated by spaces; `content` is the SHA-256 of
 # the file's bytes.
-SCAN_COLUMNS: Final[dict[str, str]] = {
-    "scan": "str",
-    "subject": "str",
-    "session": "str",
-    "diagnosis": "str",
-    "age": "float64",
-    "sex": "str",
-    "site": "str",
-    "scanner": "str",
-    "level": "str",
-    "path": "str",
-    "frame_seconds": "str",
-    "content": "str",
-}
+SCAN_COLUMNS: Final[dict[str, str]] = dict.fromkeys((
+    "scan", "subject", "session", "diagnosis", "age", "sex", "site", "scanner", "level", "path",
+    "frame_seconds", "content",
+), "str") | {"age": "float64"}  # fmt: skip
 
 REJECTED_COLUMNS: Final[dict[str, str]] = {"file": "str", "reason": "str", "kind": "str"}
 
@@ -136,12 +126,6 @@ def require_usable(collection: Collection, *, max_rejected_fraction: float) -> N
         )
 
 
-def write_scans(path: Path, table: pd.DataFrame) -> None:
-    """Write a scans table; `read_scans` gives the same table back."""
-    check_scans(table)
-    write_table(path, table)
-
-
 def read_scans(path: Path) -> pd.DataFrame:
     """Read and check a scans table."""
     table = read_typed(path, SCAN_COLUMNS)
@@ -153,7 +137,10 @@ def read_scans(path: Path) -> pd.DataFrame:
 
 
 def write_table(path: Path, table: pd.DataFrame, *, separator: str = ",") -> None:
-    """Write a table as CSV, whole or not at all."""
+    """Write a table as CSV, whole or not at all.
+
+    `read_scans` and `read_typed` give the same table back.
+    """
     with atomic_write(path) as aside:
         table.to_csv(aside, sep=separator, index=False, lineterminator="\n")
 

@@ -14,20 +14,9 @@ from adpet.imaging.nifti import Array, read_volume
 from adpet.imaging.normalization import Standard, load_standard, normalize
 from adpet.parallel import map_in_processes, progress
 from adpet.params import Params, load_params
+from adpet.simulation import validation
 from adpet.simulation.anatomy import load_anatomy
 from adpet.simulation.cohort import Row, SimulationRecipe, cohort_rows, draw_cohort
-from adpet.simulation.validation import (
-    LIKENESS,
-    ScanMeasures,
-    Target,
-    likeness,
-    likeness_target,
-    measure_scan,
-    nuisance_targets,
-    null_target,
-    regional_targets,
-    separability_target,
-)
 from adpet.stages.simulate import simulation_recipe
 
 # With fewer, an AUC of 0.95 is known to 0.04 only.
@@ -77,40 +66,40 @@ def run(*, real: Path | None) -> tuple[str, int]:
     healthy = replace(recipe, ad_severity_mean=0.0, ad_severity_sd=0.0, preclinical_fraction=0.0)
     targets = [
         _likeness(measures, image),
-        *regional_targets(cohort, measures),
-        separability_target(cohort, measures),
-        *nuisance_targets(cohort, measures),
-        null_target(*_measured(healthy, params, label="healthy cohort")),
+        *validation.regional_targets(cohort, measures),
+        validation.separability_target(cohort, measures),
+        *validation.nuisance_targets(cohort, measures),
+        validation.null_target(*_measured(healthy, params, label="healthy cohort")),
     ]
     return _table(targets, subjects=len(cohort)), sum(target.met is False for target in targets)
 
 
 def _measured(
     recipe: SimulationRecipe, params: Params, *, label: str
-) -> tuple[pd.DataFrame, list[ScanMeasures]]:
+) -> tuple[pd.DataFrame, list[validation.ScanMeasures]]:
     cohort = draw_cohort(recipe)
     measure = partial(_measure, recipe=recipe)
     done = map_in_processes(measure, cohort_rows(cohort), workers=params.compute.workers)
     return cohort, list(progress(done, label=label, unit="scan", total=len(cohort)))
 
 
-def _measure(row: Row, *, recipe: SimulationRecipe) -> ScanMeasures:
-    return measure_scan(row, recipe, anatomy=load_anatomy(), standard=_standard())
+def _measure(row: Row, *, recipe: SimulationRecipe) -> validation.ScanMeasures:
+    return validation.measure_scan(row, recipe, anatomy=load_anatomy(), standard=_standard())
 
 
 def _standard() -> Standard:
     return load_standard(grid_mm=GRID_MM, reference="global", align="affine")
 
 
-def _likeness(measures: Sequence[ScanMeasures], real: Array | None) -> Target:
+def _likeness(measures: Sequence[validation.ScanMeasures], real: Array | None) -> validation.Target:
     if real is None:
-        name = likeness_target(1.0, 0.0).name
-        return Target(name, f">= {LIKENESS:.2f}", "give one by --real FILE.nii", None)
+        name = validation.likeness_target(1.0, 0.0).name
+        return validation.Target(name, f">= {validation.LIKENESS:.2f}", "give one by --real FILE.nii", None)
     mean = np.asarray(np.mean([measure.volume for measure in measures], axis=0, dtype=np.float32))
-    return likeness_target(*likeness(mean, real, _standard().brain, grid_mm=GRID_MM))
+    return validation.likeness_target(*validation.likeness(mean, real, _standard().brain, grid_mm=GRID_MM))
 
 
-def _table(targets: Sequence[Target], *, subjects: int) -> str:
+def _table(targets: Sequence[validation.Target], *, subjects: int) -> str:
     head = ("", "measured", "required", "basis", f"target, on {subjects} subjects")
     rows = [head, *((VERDICTS[one.met], one.measured, one.required, one.basis, one.name) for one in targets)]
     widths = [max(len(row[column]) for row in rows) for column in range(4)]

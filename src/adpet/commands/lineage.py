@@ -10,7 +10,7 @@ from adpet.tracking.store import connect
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's arguments."""
+    """Add the version, as `reproduce` does."""
     parser.add_argument(
         "version",
         nargs="?",

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from adpet.errors import AdpetError
 from adpet.evaluation.promotion import Condition, Rule
-from adpet.params import load_params
+from adpet.params import Params, load_params
 from adpet.tracking import promotion
 from adpet.tracking.promotion import printable
 from adpet.tracking.store import connect
@@ -36,8 +36,7 @@ def main(*, version: str, force: bool, reason: str | None, dry_run: bool) -> str
     params = load_params()
     name = params.tracking.model_name
     connect(Path.cwd(), experiment=params.tracking.experiment)
-    rule = Rule(**params.promotion.model_dump(), seed=params.seed, resamples=params.evaluate.resamples)
-    result = promotion.promote(version, model_name=name, rule=rule, forced=forced, dry_run=dry_run)
+    result = promotion.promote(version, model_name=name, rule=rule_of(params), forced=forced, dry_run=dry_run)
     if result.before == result.after:
         return f"{name} version {result.after} is the champion already"
     verdict = _verdict(result, name, forced=forced, dry_run=dry_run)
@@ -46,6 +45,11 @@ def main(*, version: str, force: bool, reason: str | None, dry_run: bool) -> str
         print(table)
         raise AdpetError(_refusal(result, name))
     return table
+
+
+def rule_of(params: Params) -> Rule:
+    """Return the conditions of a promotion."""
+    return Rule(**params.promotion.model_dump(), seed=params.seed, resamples=params.evaluate.resamples)
 
 
 def _line(condition: Condition) -> str:

@@ -1,6 +1,5 @@
 """Train a version again from its commit; compare weights."""
 
-import argparse
 import os
 import shutil
 import subprocess
@@ -14,6 +13,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from adpet.commands.lineage import add_arguments
 from adpet.errors import AdpetError, InputError
 from adpet.learning.checkpoint import load_model as load_keras
 from adpet.learning.checkpoint import weights_difference
@@ -25,17 +25,9 @@ from adpet.tracking.lineage import DIRTY, PARAMETER_FILES, UNVERSIONED, WHOLE
 from adpet.tracking.registry import load_model, named
 from adpet.tracking.store import connect
 
+__all__ = ["add_arguments", "main", "place_data"]
+
 TRAIN = "train"
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's arguments."""
-    parser.add_argument(
-        "version",
-        nargs="?",
-        default="champion",
-        help="a version number, an alias or models:/NAME@ALIAS (default: champion)",
-    )
 
 
 def main(*, version: str) -> str:

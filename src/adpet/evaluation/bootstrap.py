@@ -27,18 +27,9 @@ def equal_mass_bins(probability: npt.NDArray[np.float64], *, bins: int) -> npt.N
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 MetricName = Literal[
-    "auc",
-    "average_precision",
-    "accuracy",
-    "balanced_accuracy",
-    "sensitivity",
-    "specificity",
-    "brier",
-    "log_loss",
-    "calibration_error",
-    "calibration_slope",
-    "calibration_intercept",
-]
+    "auc", "average_precision", "accuracy", "balanced_accuracy", "sensitivity", "specificity", "brier",
+    "log_loss", "calibration_error", "calibration_slope", "calibration_intercept",
+]  # fmt: skip
 
 # Most levels at which resampled precision and recall are taken; on 20,000 slices this changes an average
 # precision by less than 0.001.
@@ -85,14 +76,9 @@ def subject_sums(
     subjects. A resample is then a product with an (AD subjects, CN subjects) matrix, however many slices
     there are. Counting takes O(CN subjects x scores) time and O(scores) memory.
 
-    Parameters
-    ----------
-    truth : (subjects,) bool ndarray
-        True for AD.
-    codes : (scores,) int ndarray
-        Position in `truth` of the subject that each score belongs to.
-    probability, threshold : (scores,) float64 ndarray
-        Of AD; a score at or above its threshold, which may be one number, is predicted AD.
+    `truth`, (subjects,), is True for AD; `codes`, (scores,), are positions in it of the subject that each
+    score belongs to. A `probability` of AD, (scores,), at or above its `threshold`, which may be one number,
+    is predicted AD.
     """
     n, bins = truth.size, bins_for(truth.size)
     excess = probability - truth[codes]

@@ -8,18 +8,8 @@ import numpy as np
 import pandas as pd
 
 from adpet.errors import InputError
+from adpet.evaluation import bootstrap
 from adpet.evaluation.aggregation import POSITIVE
-from adpet.evaluation.bootstrap import (
-    CONFIDENCE,
-    NEAR_END,
-    analytic_intervals,
-    metric_values,
-    percentile_interval,
-    resampled_metrics,
-    score_interval_auc,
-    subject_resamples,
-    subject_sums,
-)
 from adpet.evaluation.metrics import DEFAULT_RESAMPLES, Interval, classification_metrics
 
 # In reporting order: first what a network must beat, then what must not work at all.
@@ -57,22 +47,22 @@ def paired_differences(
             f"{len(baseline)} that differ: run evaluate again"
         )
     truth = network["diagnosis"].to_numpy() == POSITIVE
-    counts = subject_resamples(truth, resamples=resamples, seed=seed)
+    counts = bootstrap.subject_resamples(truth, resamples=resamples, seed=seed)
     sums = [
-        subject_sums(
+        bootstrap.subject_sums(
             truth, np.arange(truth.size), table["probability"].to_numpy(np.float64), threshold=CHANCE
         )
         for table in (network, baseline)
     ]
-    values = [metric_values(each) for each in sums]
-    samples = [resampled_metrics(each, counts) for each in sums]
+    values = [bootstrap.metric_values(each) for each in sums]
+    samples = [bootstrap.resampled_metrics(each, counts) for each in sums]
     found: dict[str, Interval] = {}
     for name in COMPARED:
         difference = values[0][name] - values[1][name]
-        low, high = percentile_interval(samples[0][name] - samples[1][name])
+        low, high = bootstrap.percentile_interval(samples[0][name] - samples[1][name])
         found[name] = {"value": difference, "low": min(low, difference), "high": max(high, difference)}
-    ends = [end for sample in samples for end in percentile_interval(sample["auc"])]
-    if min(ends) <= NEAR_END or max(ends) >= 1 - NEAR_END:
+    ends = [end for sample in samples for end in bootstrap.percentile_interval(sample["auc"])]
+    if min(ends) <= bootstrap.NEAR_END or max(ends) >= 1 - bootstrap.NEAR_END:
         first, second = (value["auc"] for value in values)
         x, y = (sample["auc"] for sample in samples)
         (low_1, high_1), (low_2, high_2) = (
@@ -91,11 +81,11 @@ def _logit_interval(auc: float, spread: float, *, n_ad: int, n_cn: int) -> tuple
 
     At 0 or 1, which have no logit, it is the score interval.
     """
-    if not NEAR_END < auc < 1 - NEAR_END or not spread:
-        return score_interval_auc(auc, n_ad=n_ad, n_cn=n_cn)
+    if not bootstrap.NEAR_END < auc < 1 - bootstrap.NEAR_END or not spread:
+        return bootstrap.score_interval_auc(auc, n_ad=n_ad, n_cn=n_cn)
     centre, half = (
         np.log(auc / (1 - auc)),
-        NormalDist().inv_cdf((1 + CONFIDENCE) / 2) * spread / (auc * (1 - auc)),
+        NormalDist().inv_cdf((1 + bootstrap.CONFIDENCE) / 2) * spread / (auc * (1 - auc)),
     )
     return float(1 / (1 + np.exp(half - centre))), float(1 / (1 + np.exp(-half - centre)))
 
@@ -106,7 +96,7 @@ def _joined(first: float, second: float, correlation: float) -> float:
 
 
 def findings(metrics: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Return sentences on nuisances and baselines from ``metrics.json``."""
+    """Return sentences on nuisances and baselines from ``evaluation.json``."""
     differences = metrics["differences"]
     names = [name for name in BASELINES if name in differences]
     areas = {name: metrics["baselines"][name]["auc"] for name in names if name in NUISANCES}
@@ -203,7 +193,7 @@ def _scores(members: pd.DataFrame, threshold: float) -> tuple[float, ...]:
     if not n_ad or not n_cn:
         return truth.size, n_ad, n_cn, *[np.nan] * 6
     values = classification_metrics(truth, members["probability"].to_numpy(np.float64), threshold=threshold)
-    intervals = analytic_intervals(values, n_ad=n_ad, n_cn=n_cn)
+    intervals = bootstrap.analytic_intervals(values, n_ad=n_ad, n_cn=n_cn)
     cells = [(values[name], *intervals[name]) for name in ("auc", "balanced_accuracy")]
     return truth.size, n_ad, n_cn, *cells[0], *cells[1]
 

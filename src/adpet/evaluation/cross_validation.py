@@ -5,22 +5,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from adpet.evaluation.aggregation import (
-    NEGATIVE,
-    POSITIVE,
-    Aggregation,
-    fit_pooling,
-    subject_probabilities,
-)
+from adpet.evaluation import metrics
+from adpet.evaluation.aggregation import NEGATIVE, POSITIVE, Aggregation, fit_pooling, subject_probabilities
 from adpet.evaluation.bootstrap import MetricName, subject_resamples
-from adpet.evaluation.metrics import (
-    DEFAULT_RESAMPLES,
-    DEFAULT_THRESHOLD,
-    Interval,
-    classification_metrics,
-    even_threshold,
-    level_intervals,
-)
 
 # One row a subject: its fold's threshold, and whether hyperparameters were chosen on it (`searched`).
 COLUMNS = ("subject", "diagnosis", "fold", "probability", "threshold", "searched")
@@ -36,12 +23,12 @@ def fold_subjects(
     """
     parts = dict(iter(predictions.groupby("part", sort=True)))
     pooling = fit_pooling(parts["validation"], aggregation, positions=positions)
-    threshold = even_threshold(parts["validation"]) or DEFAULT_THRESHOLD
+    threshold = metrics.even_threshold(parts["validation"]) or metrics.DEFAULT_THRESHOLD
     return subject_probabilities(parts["test"], pooling).assign(threshold=threshold, fold=fold)
 
 
 def pooled_summary(
-    subjects: pd.DataFrame, *, seed: int, resamples: int = DEFAULT_RESAMPLES
+    subjects: pd.DataFrame, *, seed: int, resamples: int = metrics.DEFAULT_RESAMPLES
 ) -> dict[str, Any]:
     """Return the document of ``summary.json`` from a table of `COLUMNS`.
 
@@ -79,10 +66,12 @@ def _columns(subjects: pd.DataFrame) -> tuple[Any, Any, Any]:
 
 def _values(subjects: pd.DataFrame) -> dict[MetricName, float]:
     truth, probability, threshold = _columns(subjects)
-    return classification_metrics(truth, probability, threshold=threshold)
+    return metrics.classification_metrics(truth, probability, threshold=threshold)
 
 
-def _intervals(subjects: pd.DataFrame, *, seed: int, resamples: int) -> dict[MetricName, Interval]:
+def _intervals(subjects: pd.DataFrame, *, seed: int, resamples: int) -> dict[MetricName, metrics.Interval]:
     truth, probability, threshold = _columns(subjects)
     counts = subject_resamples(truth, resamples=resamples, seed=seed)
-    return level_intervals(truth, np.arange(truth.size), probability, threshold=threshold, counts=counts)
+    return metrics.level_intervals(
+        truth, np.arange(truth.size), probability, threshold=threshold, counts=counts
+    )

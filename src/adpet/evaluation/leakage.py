@@ -17,14 +17,9 @@ import pandas as pd
 
 from adpet.cohort.scans import DIAGNOSES
 from adpet.cohort.splits import TEST, assign_slices, check_disjoint, split_by_slice, split_by_subject
+from adpet.evaluation import bootstrap
 from adpet.evaluation.aggregation import POSITIVE, Pooling
-from adpet.evaluation.bootstrap import (
-    FloatArray,
-    percentile_interval,
-    resampled_metrics,
-    subject_resamples,
-    subject_sums,
-)
+from adpet.evaluation.bootstrap import FloatArray
 from adpet.evaluation.metrics import DEFAULT_THRESHOLD, bootstrap_intervals
 
 SUBJECT_SPLIT: Final = "subject_split"
@@ -98,11 +93,7 @@ def leakage_arms(
 
 
 def leakage_test(
-    predictions: Mapping[str, pd.DataFrame],
-    truth: Mapping[str, str],
-    *,
-    seed: int,
-    resamples: int,
+    predictions: Mapping[str, pd.DataFrame], truth: Mapping[str, str], *, seed: int, resamples: int
 ) -> dict[str, Any]:
     """Return the result of the leakage test.
 
@@ -164,17 +155,8 @@ def chance_test(
     probabilities. If the network cannot know the labels every draw is equally likely, and p is exact however
     similar the slices of a subject are (Phipson and Smyth 2010, Stat Appl Genet Mol Biol 9:39).
 
-    Parameters
-    ----------
-    predictions : DataFrame
-        Of the test slices: `subject`, `diagnosis` (shuffled), `probability`.
-    truth : mapping of str to str
-        The true diagnosis of each subject.
-
-    Returns
-    -------
-    p, smallest_p : float
-        One-sided p, and its lowest possible value.
+    `predictions` of the test slices have `subject`, `diagnosis` (shuffled) and `probability`; `truth` is the
+    true diagnosis of each subject. Returns the one-sided p, and its lowest possible value.
     """
     predicted = predictions.assign(predicted=predictions["probability"] >= DEFAULT_THRESHOLD)
     grouped = predicted.groupby("subject", sort=True)
@@ -202,7 +184,7 @@ def accuracy_gap(leaky: pd.DataFrame, honest: pd.DataFrame, *, seed: int, resamp
     first = _accuracies(leaky, seed=seed, resamples=resamples)
     second = _accuracies(honest, seed=seed + 1, resamples=resamples)
     value = first[0] - second[0]
-    low, high = percentile_interval(first[1:] - second[1:])
+    low, high = bootstrap.percentile_interval(first[1:] - second[1:])
     return {"value": float(value), "low": min(low, float(value)), "high": max(high, float(value))}
 
 
@@ -235,10 +217,10 @@ def _accuracies(predictions: pd.DataFrame, *, seed: int, resamples: int) -> Floa
     truth = subjects.to_numpy() == POSITIVE
     codes = subjects.index.get_indexer(pd.Index(predictions["subject"]))
     probability = predictions["probability"].to_numpy(np.float64)
-    sums = subject_sums(truth, codes, probability, threshold=DEFAULT_THRESHOLD)
-    drawn = subject_resamples(truth, resamples=resamples, seed=seed)
+    sums = bootstrap.subject_sums(truth, codes, probability, threshold=DEFAULT_THRESHOLD)
+    drawn = bootstrap.subject_resamples(truth, resamples=resamples, seed=seed)
     counts = np.concatenate([np.ones((1, truth.size)), drawn])
-    return resampled_metrics(sums, counts)["accuracy"]
+    return bootstrap.resampled_metrics(sums, counts)["accuracy"]
 
 
 def _tested(predictions: pd.DataFrame) -> pd.DataFrame:

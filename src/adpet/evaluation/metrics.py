@@ -8,6 +8,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from adpet.errors import InputError, LeakageError
+from adpet.evaluation import bootstrap
 from adpet.evaluation.aggregation import (
     NEGATIVE,
     POSITIVE,
@@ -15,19 +16,7 @@ from adpet.evaluation.aggregation import (
     Pooling,
     subject_probabilities,
 )
-from adpet.evaluation.bootstrap import (
-    BoolArray,
-    FloatArray,
-    MetricName,
-    bins_for,
-    equal_mass_bins,
-    exact_interval,
-    metric_intervals,
-    metric_values,
-    percentile_interval,
-    subject_resamples,
-    subject_sums,
-)
+from adpet.evaluation.bootstrap import BoolArray, FloatArray, MetricName
 
 Interval = dict[Literal["value", "low", "high"], float]
 
@@ -41,14 +30,9 @@ def classification_metrics(
 ) -> dict[MetricName, float]:
     """Score probabilities of AD with scikit-learn, and their calibration.
 
-    Parameters
-    ----------
-    truth : (n,) bool ndarray
-        True for AD; both classes must occur.
-    probability, threshold : (n,) float64 ndarray
-        A probability at or above its threshold, which may be one number, is predicted AD.
-    bins : int, optional
-        Of the calibration error; by default as many as n subjects can fill.
+    `truth`, (n,), is True for AD; both classes must occur. A `probability` at or above its `threshold`, which
+    may be one number, is predicted AD. The calibration error is in `bins`, by default as many as n subjects
+    can fill.
     """
     from sklearn import metrics as sk
 
@@ -67,7 +51,7 @@ def classification_metrics(
             sk.log_loss(truth, probability.clip(SMALLEST_PROBABILITY, 1 - SMALLEST_PROBABILITY))
         ),
         "calibration_error": calibration_error(
-            truth, probability, bins=bins_for(truth.size) if bins is None else bins
+            truth, probability, bins=bootstrap.bins_for(truth.size) if bins is None else bins
         ),
     }
 
@@ -125,11 +109,11 @@ def level_intervals(
     counts: FloatArray,
 ) -> dict[MetricName, Interval]:
     """Every metric with its 95 % interval; arguments as `subject_sums`."""
-    sums = subject_sums(truth, codes, probability, threshold=threshold)
-    values = metric_values(sums) | classification_metrics(
-        truth[codes], probability, threshold=threshold, bins=bins_for(truth.size)
+    sums = bootstrap.subject_sums(truth, codes, probability, threshold=threshold)
+    values = bootstrap.metric_values(sums) | classification_metrics(
+        truth[codes], probability, threshold=threshold, bins=bootstrap.bins_for(truth.size)
     )
-    intervals = metric_intervals(sums, counts)
+    intervals = bootstrap.metric_intervals(sums, counts)
     # Rounding differs in the last digit, and an interval must hold its value.
     return {
         name: {"value": value, "low": min(intervals[name][0], value), "high": max(intervals[name][1], value)}
@@ -157,7 +141,7 @@ def bootstrap_intervals(
     of_subject = subjects["probability"].to_numpy(np.float64)
     of_slice = predictions["probability"].to_numpy(np.float64)
     require_both_classes(truth)
-    counts = subject_resamples(truth, resamples=resamples, seed=seed)
+    counts = bootstrap.subject_resamples(truth, resamples=resamples, seed=seed)
     options: dict[str, Any] = {"threshold": threshold, "counts": counts}
     return {
         "subject": level_intervals(truth, np.arange(truth.size), of_subject, **options),
@@ -177,13 +161,9 @@ def evaluation(
 ) -> dict[str, Any]:
     """Return a test set's metrics, threshold and counts.
 
-    Parameters
-    ----------
-    validation_predictions : DataFrame
-        Of the subjects that `pooling` and threshold follow from; a tested one is a LeakageError, unless
-        `allow_shared_subjects`, for the slice split of 2019.
-    threshold : float, optional
-        By default that of `choose_threshold`, or 0.5 without validation subjects.
+    `pooling` and threshold follow from the subjects of `validation_predictions`; a tested one is a
+    LeakageError, unless `allow_shared_subjects`, for the slice split of 2019. The threshold is by default
+    that of `choose_threshold`, or 0.5 without validation subjects.
     """
     if threshold is None and not validation_predictions.empty:
         threshold = choose_threshold(subject_probabilities(validation_predictions, pooling))
@@ -218,20 +198,19 @@ def oracle_auc(
 ) -> Interval:
     """Return the AUC of the true severity, (subjects,)."""
     truth = subjects["diagnosis"].to_numpy() == POSITIVE
-    sums = subject_sums(truth, np.arange(truth.size), severity, threshold=DEFAULT_THRESHOLD)
-    low, high = metric_intervals(sums, subject_resamples(truth, resamples=resamples, seed=seed))["auc"]
-    return {"value": metric_values(sums)["auc"], "low": low, "high": high}
+    sums = bootstrap.subject_sums(truth, np.arange(truth.size), severity, threshold=DEFAULT_THRESHOLD)
+    low, high = bootstrap.metric_intervals(
+        sums, bootstrap.subject_resamples(truth, resamples=resamples, seed=seed)
+    )["auc"]
+    return {"value": bootstrap.metric_values(sums)["auc"], "low": low, "high": high}
 
 
 def _confusion(table: pd.DataFrame, threshold: float) -> dict[str, int]:
-    truth: npt.NDArray[np.bool_] = table["diagnosis"].to_numpy() == POSITIVE
-    predicted = table["probability"].to_numpy(np.float64) >= threshold
-    return {
-        "true_positive": int((truth & predicted).sum()),
-        "false_negative": int((truth & ~predicted).sum()),
-        "false_positive": int((~truth & predicted).sum()),
-        "true_negative": int((~truth & ~predicted).sum()),
-    }
+    from sklearn.metrics import confusion_matrix
+
+    calls = table["diagnosis"] == POSITIVE, table["probability"] >= threshold
+    names = ("true_positive", "false_negative", "false_positive", "true_negative")
+    return dict(zip(names, confusion_matrix(*calls, labels=[True, False]).ravel().tolist(), strict=True))
 
 
 def calibration_error(truth: BoolArray, probability: FloatArray, *, bins: int) -> float:
@@ -240,7 +219,7 @@ def calibration_error(truth: BoolArray, probability: FloatArray, *, bins: int) -
     Naeini 2015, AAAI: the mean distance of a bin's mean probability from its share of AD. It is biased
     upwards for few subjects, even if probabilities are perfectly calibrated.
     """
-    codes = equal_mass_bins(probability, bins=bins)
+    codes = bootstrap.equal_mass_bins(probability, bins=bins)
     gaps = np.bincount(codes, weights=probability - truth, minlength=bins)
     return float(np.abs(gaps).sum() / truth.size)
 
@@ -284,17 +263,17 @@ def calibration_points(subjects: pd.DataFrame, slices: pd.DataFrame) -> pd.DataF
     A row a `level` and bin of equal mass: `n`, mean `probability`, `observed` share of AD, exact 95 %
     interval `low` and `high`, empty for slices, which are not independent.
     """
-    bins = bins_for(len(subjects))
+    bins = bootstrap.bins_for(len(subjects))
 
     def points(table: pd.DataFrame) -> pd.DataFrame:
         truth = table["diagnosis"].to_numpy() == POSITIVE
         probability = table["probability"].to_numpy(np.float64)
-        codes: npt.NDArray[np.intp] = equal_mass_bins(probability, bins=bins)
+        codes: npt.NDArray[np.intp] = bootstrap.equal_mass_bins(probability, bins=bins)
         rows = []
         for code in np.unique(codes):
             here = codes == code
             n, observed = int(here.sum()), float(truth[here].mean())
-            interval = exact_interval(observed, n=n) if table is subjects else (np.nan, np.nan)
+            interval = bootstrap.exact_interval(observed, n=n) if table is subjects else (np.nan, np.nan)
             rows.append((n, float(probability[here].mean()), observed, *interval))
         return pd.DataFrame(rows, columns=["n", "probability", "observed", "low", "high"])
 
@@ -309,7 +288,7 @@ def roc_band(
     The 95 % band is vertical: sensitivities of subjects at a fixed false positive rate.
     """
     truth = subjects["diagnosis"].to_numpy() == POSITIVE
-    counts = subject_resamples(truth, resamples=resamples, seed=seed)
+    counts = bootstrap.subject_resamples(truth, resamples=resamples, seed=seed)
     scores = subjects["probability"].to_numpy(np.float64)
     falling = np.argsort(-scores, kind="stable")
     scores, truth, counts = scores[falling], truth[falling], counts[:, falling]
@@ -321,7 +300,7 @@ def roc_band(
     curves = [
         np.interp(grid, np.append(0.0, x), np.append(0.0, y)) for x, y in zip(rate, sensitivity, strict=True)
     ]
-    limits = np.array([percentile_interval(column) for column in np.array(curves).T])
+    limits = np.array([bootstrap.percentile_interval(column) for column in np.array(curves).T])
     return pd.DataFrame({"false_positive_rate": grid, "low": limits[:, 0], "high": limits[:, 1]})
 
 

@@ -61,10 +61,7 @@ class Evidence:
 
     def to_json(self) -> str:
         """Return JSON text, the same for the same evidence."""
-        document = vars(self) | {
-            "tested": self.tested.to_dict(orient="list"),
-            "known": sorted(self.known),
-        }
+        document = vars(self) | {"tested": self.tested.to_dict(orient="list"), "known": sorted(self.known)}
         return json.dumps(document, indent=1, allow_nan=False) + "\n"
 
     @classmethod

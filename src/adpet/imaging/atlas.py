@@ -63,14 +63,9 @@ ELLIPSOIDS: Final[dict[str, tuple[Vector, Vector]]] = {
 }
 # What Alzheimer's disease takes uptake from first (PMC4539420; Kuhl 1985), and what it spares.
 AD_PATTERN: Final = (
-    "precuneus",
-    "posterior cingulate",
-    "angular gyrus",
-    "supramarginal gyrus",
-    "middle temporal gyrus",
-    "inferior temporal gyrus",
-    "medial temporal lobe",
-)
+    "precuneus", "posterior cingulate", "angular gyrus", "supramarginal gyrus", "middle temporal gyrus",
+    "inferior temporal gyrus", "medial temporal lobe",
+)  # fmt: skip
 # Share of tissue, blurred to a scan's resolution, from which on a voxel belongs to a region.
 LEAST_TISSUE: Final = 0.35
 TISSUE_FWHM_MM: Final = 4.0

@@ -70,15 +70,14 @@ class Volume:
 class VolumeHeader:
     """Checked header of a scan, in storage order.
 
-    `shape` is that of one frame, `zooms` are in mm, `affine` leads from voxel indices to RAS+ mm. `oriented`
-    is False without sform and qform (ANALYZE): left and right are then a convention.
+    `shape` is that of one frame, `zooms` are in mm, `affine` leads from voxel indices to RAS+ mm. Without
+    sform and qform (ANALYZE), left and right are a convention.
     """
 
     shape: tuple[int, int, int]
     zooms: tuple[float, float, float]
     n_frames: int
     affine: Affine
-    oriented: bool
 
 
 def scan_files(path: Path) -> list[Path]:
@@ -136,20 +135,12 @@ def read_volume(
 ) -> Volume:
     """Read a scan as one RAS+ volume; average its frames.
 
-    Parameters
-    ----------
-    path : Path
-        A NIfTI-1, NIfTI-2 or ANALYZE image, single file or pair, compressed or not; or a folder with the
-        frames of one image, each a NIfTI file.
-    frame_seconds : sequence of float, optional
-        Durations that weight the frames; equal weights without it. A single frame ignores it.
-    steady : bool
-        Refuse frames whose uptake grows by more than `MAX_RISE`, as in the first minutes after injection.
+    `path` is a NIfTI-1, NIfTI-2 or ANALYZE image, single file or pair, compressed or not; or a folder with
+    the frames of one image, each a NIfTI file. `frame_seconds` weight the frames; without it, and for a
+    single frame, weights are equal. If `steady`, frames are refused whose uptake grows by more than
+    `MAX_RISE`, as in the first minutes after injection.
 
-    Returns
-    -------
-    Volume
-        Voxels in the file's unit, non-finite ones set to 0; memory holds one frame at a time.
+    Voxels are in the file's unit, non-finite ones set to 0; memory holds one frame at a time.
     """
     header = read_header(path, max_voxels=max_voxels)
     weights = _frame_weights(path, header.n_frames, frame_seconds)
@@ -306,9 +297,9 @@ def _check_header(path: Path, image: AnalyzeImage, max_voxels: int) -> VolumeHea
     if dtype.fields is not None or dtype.kind not in "iuf":
         raise InputError(f"{path}: expected real voxels, received {dtype}: export one number a voxel")
     _check_length(path, image, x * y * z * n_frames * dtype.itemsize)
-    affine, oriented = _best_affine(path, image)
+    affine = _best_affine(path, image)
     i, j, k = (float(zoom) for zoom in voxel_sizes(affine))
-    return VolumeHeader((x, y, z), (i, j, k), n_frames, affine, oriented)
+    return VolumeHeader((x, y, z), (i, j, k), n_frames, affine)
 
 
 def _check_length(path: Path, image: AnalyzeImage, claimed: int) -> None:
@@ -350,16 +341,15 @@ def _unpack(voxels: Path) -> int:
         return sum(len(block) for block in iter(lambda: stream.read(CHUNK_BYTES), b""))
 
 
-def _best_affine(path: Path, image: AnalyzeImage) -> tuple[Affine, bool]:
-    """Return the first usable affine, and whether it was stored."""
+def _best_affine(path: Path, image: AnalyzeImage) -> Affine:
+    """Return the first usable affine."""
     candidates: list[Any] = []
     if isinstance(image, nib.Nifti1Pair):
         candidates = [found for found in (image.get_sform(coded=True)[0], _qform(image)) if found is not None]
-    oriented = bool(candidates)
     for candidate in candidates or [image.affine]:
         affine = np.asarray(candidate, dtype=np.float64)
         if _usable(affine):
-            return affine, oriented
+            return affine
     raise InputError(
         f"{path}: no usable affine: expected finite axes that span space, with voxel edges of"
         f" {VOXEL_MM[0]:g} to {VOXEL_MM[1]:g} mm: export the scan again with its orientation"

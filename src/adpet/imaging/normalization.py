@@ -15,14 +15,7 @@ from scipy import ndimage
 
 from adpet.errors import InputError
 from adpet.imaging.nifti import Affine, Array, Volume
-from adpet.imaging.registration import (
-    FWHM_PER_SIGMA,
-    Alignment,
-    Mask,
-    register,
-    resample,
-    similarity,
-)
+from adpet.imaging.registration import FWHM_PER_SIGMA, Alignment, Mask, register, resample, similarity
 from adpet.imaging.template import (
     Reference,
     brain_mask,

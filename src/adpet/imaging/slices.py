@@ -100,12 +100,17 @@ def coronal_slices(data: Array, affine: Affine, grid: CoronalGrid) -> Array:
     return np.ascontiguousarray(np.moveaxis(planes, 2, 0))
 
 
+def channel_offsets(neighbours_mm: float) -> tuple[float, ...]:
+    """Return where a slice's channels lie along y, in mm."""
+    return (-neighbours_mm, 0.0, neighbours_mm) if neighbours_mm else (0.0,)
+
+
 def network_slices(data: Array, affine: Affine, grid: CoronalGrid) -> Array:
     """Cut a network's input, (n, size, size, channels).
 
     The channels are the plane alone, or the plane behind, the plane, and the one in front of it.
     """
-    offsets = (-grid.neighbours_mm, 0.0, grid.neighbours_mm) if grid.neighbours_mm else (0.0,)
+    offsets = channel_offsets(grid.neighbours_mm)
     grids = [replace(grid, y_mm=tuple(y + offset for y in grid.y_mm)) for offset in offsets]
     return np.stack([coronal_slices(data, affine, shifted) for shifted in grids], axis=-1)
 
@@ -118,17 +123,8 @@ def own_planes(slices: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 def back_project(maps: Array, grid: CoronalGrid, *, shape: tuple[int, int, int], affine: Affine) -> Array:
     """Project maps of planes back into a volume.
 
-    Parameters
-    ----------
-    maps : (n, h, w) float32 ndarray
-        One map a plane over the plane's whole field, of any resolution.
-    shape, affine : (int, int, int), (4, 4) float64 ndarray
-        Grid of the volume; voxel indices -> RAS+ mm.
-
-    Returns
-    -------
-    (i, j, k) float32 ndarray
-        Linear within and between planes; 0 outside the planes' field and span.
+    `maps`, (n, h, w), cover one plane's whole field each, at any resolution; `shape` and `affine` are the
+    volume's grid. The volume is linear within and between planes, and 0 outside the planes' field and span.
     """
     if maps.shape[:-2] != (len(grid.y_mm),):
         raise ValueError(f"expected one map for each of {len(grid.y_mm)} planes. Received: {maps.shape}")

@@ -47,21 +47,9 @@ TEMPLATES = Path(__file__).parent / "templates"
 FULL_BAR_Z = 4.0
 
 COLUMNS = (
-    "scan",
-    "probability_of_ad",
-    "lowest_by_fold",
-    "highest_by_fold",
-    "threshold",
-    *INTERPRETATION,
-    "similarity_to_template",
-    "flagged",
-    "refused",
-    "forced",
-    "model",
-    "lineage",
-    "leaky",
-    "error",
-)
+    "scan", "probability_of_ad", "lowest_by_fold", "highest_by_fold", "threshold", *INTERPRETATION,
+    "similarity_to_template", "flagged", "refused", "forced", "model", "lineage", "leaky", "error",
+)  # fmt: skip
 
 
 def write_answer(answer: Answer | RefusedError, model: ExportedModel, folder: Path, stem: str) -> None:

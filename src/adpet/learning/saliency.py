@@ -36,14 +36,9 @@ def class_activation_maps(
     """Return saliency maps and log-odds of AD by slice.
 
     ``auto`` is the exact CAM if the head has one, else Grad-CAM, for which `model` may be any functional
-    model whose layer `HEAD_NAME` gives the logits in the order of `CLASSES`.
-
-    Returns
-    -------
-    maps : (n, h, w) float32 ndarray
-        AD minus CN, in units of the logit; `h` and `w` are the feature layer's.
-    logits : (n,) float32 ndarray
-        Logit of AD minus that of CN, the log-odds of AD: the mean of an exact CAM plus `head_bias`.
+    model whose layer `HEAD_NAME` gives the logits in the order of `CLASSES`. Maps are (n, h, w), AD minus CN
+    in units of the logit, of the feature layer's height and width. The logit of AD minus that of CN, (n,), is
+    the log-odds of AD: the mean of an exact CAM plus the head's bias.
     """
     by_class = maps_by_class if method_for(model, method) == "cam" else gradient_maps_by_class
     maps, logits = by_class(model, slices, batch_size)
@@ -76,12 +71,6 @@ def has_pooled_head(model: keras.Model) -> bool:
         and model.get_layer(HEAD_NAME).activation is keras.activations.linear
         and all(isinstance(layer, keras.layers.Dropout) for layer in between)
     )
-
-
-def head_bias(model: keras.Model) -> float:
-    """Return the head's bias: the log-odds that no place explains."""
-    (bias,) = values_of([model.get_layer(HEAD_NAME).bias])
-    return float(bias[CLASSES.index("AD")] - bias[CLASSES.index("CN")])
 
 
 def maps_by_class(model: keras.Model, slices: Slices, batch_size: int = BATCH_SIZE) -> tuple[Array, Array]:

@@ -21,19 +21,13 @@ from optuna.distributions import BaseDistribution
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.storages._heartbeat import get_heartbeat_thread
 from optuna.trial import FrozenTrial, TrialState, create_trial
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from adpet.errors import InputError
 from adpet.storage import atomic_write
 
 # Steps, counted from 1, at which no trial is pruned by the median: a network has learned nothing yet.
 WARMUP_STEPS = 1
-
-# Halving compares trials after 1, 2, 4, ... steps; the better half goes on.
-REDUCTION = 2
-
-# Optuna's name for a step of halving that a trial has reached; its number follows.
-RUNG = "completed_rung_"
 
 # Importance from fewer trials than these would be noise.
 FEWEST = 4
@@ -195,15 +189,10 @@ def _next_round(
         if queued:
             queued -= 1
         else:
-            study.enqueue_trial(suggest(study, number, _round_start(number, workers)))
+            study.enqueue_trial(suggest(study, number, number - number % workers))
         ids.append(study.ask(dict(space))._trial_id)  # noqa: SLF001 (it has no other name for another process)
         wanted, number = wanted - 1, number + 1
     return ids
-
-
-def _round_start(number: int, workers: int) -> int:
-    """Return the first trial of a trial's round."""
-    return number - number % workers
 
 
 def _running(study: optuna.Study) -> list[int]:
@@ -267,7 +256,7 @@ def _run(
     with _quiet(), _opened(storage) as database:
         study = _EarlierRounds(name, database, optuna.samplers.RandomSampler(), pruner)
         trial = optuna.Trial(study, identifier)
-        study.before = _round_start(trial.number, workers)
+        study.before = trial.number - trial.number % workers
         # A trial that was given up for lost has been queued again: its end is not counted twice.
         end = partial(study.tell, trial, skip_if_finished=True)
         try:
@@ -294,20 +283,26 @@ class _EarlierRounds(optuna.Study):  # type: ignore[misc]
         return [trial for trial in super().get_trials(*arguments, **options) if trial.number < self.before]
 
 
-class _Halving(optuna.pruners.SuccessiveHalvingPruner):  # type: ignore[misc]
-    """Halving that judges a lost trial's last step again."""
+class _Halving(optuna.pruners.BasePruner):  # type: ignore[misc]
+    """Asynchronous successive halving by what trials have reported.
+
+    Optuna's own notes in a trial how far it has come, and so would spare one that was lost and runs again.
+    """
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
-        # A trial that was lost once it was judged has the rung of its last step.
-        before = sorted(trial.intermediate_values)[-2:-1] or [0]
-        later = [f"{RUNG}{rung}" for rung in range(64) if REDUCTION**rung > before[0]]
-        trial.system_attrs = {key: value for key, value in trial.system_attrs.items() if key not in later}
-        return bool(super().prune(study, trial))
+        *before, step = sorted(trial.intermediate_values)
+        if before and before[-1].bit_length() == step.bit_length():
+            return False  # no power of two since then
+        others = study.get_trials(deepcopy=False, states=(*COUNTED, TrialState.RUNNING))
+        sign = 1 if study.direction == optuna.study.StudyDirection.MINIMIZE else -1
+        own, *known = (sign * one.intermediate_values.get(step, math.nan) for one in (trial, *others))
+        known = [value for value in known if not math.isnan(value)]
+        return math.isnan(own) or sum(value < own for value in known) >= max(1, (len(known) + 1) // 2)
 
 
 def _pruner(name: Pruner, startup_trials: int) -> optuna.pruners.BasePruner:
     if name == "halving":
-        return _Halving(min_resource=1, reduction_factor=REDUCTION)
+        return _Halving()
     if name == "median":
         return optuna.pruners.MedianPruner(n_startup_trials=startup_trials, n_warmup_steps=WARMUP_STEPS + 1)
     return optuna.pruners.NopPruner()
@@ -337,28 +332,24 @@ def _result(study: optuna.Study, trials: int) -> SearchResult:
     return SearchResult(row.params, value * sign, rows)
 
 
-def _queue_again(study: optuna.Study, lost: FrozenTrial) -> None:
-    """Queue a lost trial again, as one with no step."""
-    kept = {key: value for key, value in lost.system_attrs.items() if not key.startswith(RUNG)}
-    lost.system_attrs = kept
-    RetryHeartbeatStaleTrialCallback(max_retry=RETRIES)(study, lost)
-
-
 @contextmanager
 def _opened(storage: Path | str, *, create: bool = False) -> Iterator[RDBStorage]:
     """Open a file, or a shared database with heartbeats."""
-    options: dict[str, Any] = {}
+    # A server or a firewall ends connections that rest for as long as a trial takes.
+    engine: dict[str, Any] = {"pool_pre_ping": True}
+    options: dict[str, Any] = {"engine_kwargs": engine}
     if isinstance(storage, str):
-        options = {"heartbeat_interval": HEARTBEAT_S, "heartbeat_stale_trial_callback": _queue_again}
+        again = RetryHeartbeatStaleTrialCallback(max_retry=RETRIES)
+        options |= {"heartbeat_interval": HEARTBEAT_S, "heartbeat_stale_trial_callback": again}
     elif create and not storage.exists():
         # Aside: a file that a kill left half made would be refused.
         with atomic_write(storage) as aside, _opened(aside):
             pass
     address = storage if isinstance(storage, str) else f"sqlite:///{storage.absolute()}"
     if address.startswith("sqlite"):
-        options["engine_kwargs"] = {"connect_args": {"timeout": LOCKED_S}}
+        engine["connect_args"] = {"timeout": LOCKED_S}
     try:
-        database = RDBStorage(address, **options)
+        database = _connected(address, options)
     except (ImportError, SQLAlchemyError, optuna.exceptions.OptunaError) as error:
         raise InputError(
             f"{address}: required a database for Optuna that can be opened; received: "
@@ -366,9 +357,24 @@ def _opened(storage: Path | str, *, create: bool = False) -> Iterator[RDBStorage
         ) from error
     try:
         yield database
+    except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+        raise InputError(
+            f"{address}: the search's database no longer answers; see that it runs, and run it again to go on"
+        ) from error
     finally:
         database.remove_session()
         database.engine.dispose()
+
+
+def _connected(address: str, options: dict[str, Any], *, tries: int = 3) -> RDBStorage:
+    try:
+        return RDBStorage(address, **options)
+    except DBAPIError:
+        # Machines that begin a study in an empty database at once all try to make its tables.
+        if tries == 1:
+            raise
+        time.sleep(POLL_S)
+        return _connected(address, options, tries=tries - 1)
 
 
 @contextmanager

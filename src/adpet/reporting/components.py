@@ -198,8 +198,7 @@ class Documents:
     @property
     def lineage(self) -> Document:
         """Return what the model was made from."""
-        facts: Document = self.trained["lineage"]
-        return facts
+        return dict(self.trained["lineage"])
 
 
 def data_uri(figure: "Figure", kind: Literal["svg", "png"] = "svg") -> str:

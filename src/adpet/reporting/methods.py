@@ -111,7 +111,7 @@ def training(documents: Documents) -> list[Block]:
     """Return the section on search and training."""
     final, folds = documents.trained["final"], len(documents.trained["folds"])
     history, best = documents.history, documents.trained["best_epoch"]
-    blocks: list[Block] = [
+    return [
         *_search(documents.search),
         Heading("Training"),
         Text(
@@ -128,7 +128,6 @@ def training(documents: Documents) -> list[Block]:
             wide=True,
         ),
     ]
-    return blocks
 
 
 def _search(search: Search | None) -> Iterator[Block]:

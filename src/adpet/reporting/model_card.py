@@ -8,17 +8,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from adpet.cohort.scans import DIAGNOSES
+from adpet.reporting import performance
 from adpet.reporting.components import Documents, Table, humanize, interval, number, percent, plural, points
 from adpet.reporting.methods import limit_sentences, set_aside, split_sentence, split_table
-from adpet.reporting.performance import (
-    baselines_table,
-    confusion_table,
-    fold_spread,
-    measures_table,
-    subgroups_table,
-    wrong_calls,
-)
-from adpet.reporting.summary import PURPOSE, origins, summary
+from adpet.reporting.report import PURPOSE, origins, summary
 
 # Characters with a meaning in Markdown or HTML.
 SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~])")
@@ -71,10 +64,10 @@ def _chapters(documents: Documents) -> Iterator[tuple[str, list[str]]]:
     split = documents.split
     yield "Partitions and validation", [_plain(split_sentence(split)), _table(split_table(split))]
     yield "Performance", _performance(documents)
-    yield "Subgroups and fairness", [_table(subgroups_table(documents.evaluation.subgroups))]
+    yield "Subgroups and fairness", [_table(performance.subgroups_table(documents.evaluation.subgroups))]
     yield "Leakage test", [_leakage(documents.leakage)]
     yield "Explainability", [_explained(documents.cam)]
-    yield "Failure analysis", [_listed(map(_plain, wrong_calls(subjects, metrics["threshold"])))]
+    yield "Failure analysis", [_listed(map(_plain, performance.wrong_calls(subjects, metrics["threshold"])))]
     yield "Limitations", [_listed(map(_plain, limit_sentences(documents)))]
     yield "Reproducibility", [_reproducible(documents.lineage)]
 
@@ -165,14 +158,14 @@ def _training(documents: Documents) -> str:
 
 def _performance(documents: Documents) -> list[str]:
     metrics = documents.metrics
-    parts = [_table(measures_table(metrics)), _table(confusion_table(metrics))]
+    parts = [_table(performance.measures_table(metrics)), _table(performance.confusion_table(metrics))]
     if metrics["baselines"]:
-        parts.append(_table(baselines_table(metrics)))
+        parts.append(_table(performance.baselines_table(metrics)))
     folds = documents.cross_validation
     if folds and folds["folds"]:
         parts.append(
             f"Cross-validation of all {folds['counts']['subjects']} subjects: AUC "
-            f"{interval(folds['pooled']['auc'])}, and {fold_spread(folds)}."
+            f"{interval(folds['pooled']['auc'])}, and {performance.fold_spread(folds)}."
         )
     return parts
 

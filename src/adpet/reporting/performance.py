@@ -39,7 +39,7 @@ def performance(documents: Documents) -> list[Block]:
         if n
         else "nothing was calibrated, since no training subject was predicted out of fold"
     )
-    blocks: list[Block] = [
+    return [
         Text(
             f"{counts['subjects']} held-out subjects ({counts['subjects_ad']} AD, {counts['subjects_cn']} "
             f"CN), {counts['scans']} scans, {counts['slices']} slices. Slices are aggregated into a "
@@ -74,7 +74,6 @@ def performance(documents: Documents) -> list[Block]:
         ),
         *cross_validation(documents),
     ]
-    return blocks
 
 
 def measures_table(metrics: Mapping[str, Any]) -> Table:
@@ -103,8 +102,7 @@ def baselines(documents: Documents) -> list[Block]:
     """Return the section on classical models on the same subjects."""
     found = documents.findings
     if not documents.metrics["baselines"]:
-        why = "No baseline was fitted: a leaky split allows no fair comparison."
-        return [Text(why)]
+        return [Text("No baseline was fitted: a leaky split allows no fair comparison.")]
     sentences = [*found["warnings"], *found["not_beaten"], *found["beaten"], *found["limits"]]
     return [
         Text(

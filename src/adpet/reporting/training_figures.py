@@ -26,12 +26,8 @@ BAR_HEIGHT, FRAME_HEIGHT = 0.3, 0.8
 def learning_curves_figure(history: pd.DataFrame | list[dict[str, Any]], *, best_epoch: int) -> "Figure":
     """Draw training and validation curves, one panel a metric.
 
-    Parameters
-    ----------
-    history : DataFrame or list of dict
-        One row an epoch; `val_loss` is the validation's `loss`.
-    best_epoch : int
-        The epoch that was kept; of several networks, the median.
+    `history` has one row an epoch; `val_loss` is the validation's `loss`. `best_epoch` was kept; of several
+    networks, it is the median.
     """
     table = pd.DataFrame(history)
     curves = [name for name in table.columns if name not in NOT_CURVES and table[name].dtype.kind in "fiu"]
@@ -71,12 +67,8 @@ def search_figure(
 ) -> "Figure":
     """Draw the trials' history, and each parameter against the value.
 
-    Parameters
-    ----------
-    trials : DataFrame
-        As Optuna's ``Study.trials_dataframe``.
-    logarithmic : collection of str
-        The parameters that are searched on a logarithmic scale.
+    `trials` are as Optuna's ``Study.trials_dataframe``; the parameters of `logarithmic` are searched on a
+    logarithmic scale.
     """
     trials = trials.astype({"value": np.float64})
     shown = trials[np.isfinite(trials["value"])].sort_values("number")
@@ -168,9 +160,4 @@ def _parameter_panel(axes: "Axes", name: str, trials: pd.DataFrame, best: pd.Dat
         axes.set_xlim(-0.6, len(levels) - 0.4)
     for collection in axes.collections:
         collection.set_label("")
-    axes.set_xlabel(humanize(_parameter(name)))
-
-
-def _parameter(column: str) -> str:
-    """Return the last part of a parameter's dotted name."""
-    return column.removeprefix(PARAMETER_PREFIX).rpartition(".")[2]
+    axes.set_xlabel(humanize(name.removeprefix(PARAMETER_PREFIX).rpartition(".")[2]))

@@ -113,16 +113,9 @@ DEEP_GREY = {"thalamus": 0.8, "putamen": 0.95, "caudate": 0.9, "pons": 0.75, "mi
 # Regions that ageing of the cortex and the common physiological factor leave alone.
 BRAIN_STEM = ("pons", "midbrain", "medulla")
 NOT_CORTEX = (
-    *DEEP_GREY,
-    "medial thalamus",
-    "pallidum",
-    "hypothalamus",
-    "cerebellar cortex",
-    "anterior cerebellum",
-    "lateral cerebellum",
-    "inferior cerebellum",
-    "vermis",
-)
+    *DEEP_GREY, "medial thalamus", "pallidum", "hypothalamus", "cerebellar cortex", "anterior cerebellum",
+    "lateral cerebellum", "inferior cerebellum", "vermis",
+)  # fmt: skip
 
 # Shares of tissue below which a voxel is not simulated, and from which on it counts as tissue.
 LEAST_TISSUE, MOSTLY = 0.02, 0.5

@@ -11,27 +11,10 @@ from adpet import paths
 from adpet.cohort.scans import read_scans, read_typed
 from adpet.cohort.splits import fold_name, read_split
 from adpet.contracts import Metrics, TrainingRun, read_contract, write_contract
+from adpet.evaluation import baselines
+from adpet.evaluation import metrics as metrics_of
 from adpet.evaluation.aggregation import PREDICTION_COLUMNS, Pooling, fit_pooling, subject_probabilities
-from adpet.evaluation.baselines import (
-    FACTS,
-    baseline_predictions,
-    fact_model,
-    is_known,
-    meta_roi,
-    region_means,
-    region_model,
-    voxel_features,
-)
 from adpet.evaluation.comparison import findings, paired_differences, subgroup_table, subject_facts
-from adpet.evaluation.metrics import (
-    calibration_points,
-    evaluation,
-    even_threshold,
-    oracle_auc,
-    precision_recall_curves,
-    roc_band,
-    roc_curves,
-)
 from adpet.imaging.atlas import BUILT_IN, DESIKAN_KILLIANY, Atlas, load_atlas
 from adpet.imaging.nifti import read_volume
 from adpet.imaging.template import brain_mask, reference_mask
@@ -39,15 +22,7 @@ from adpet.learning.checkpoint import load_model
 from adpet.learning.training import predict, set_determinism
 from adpet.parallel import progress
 from adpet.params import Params
-from adpet.reporting.performance_figures import (
-    baselines_figure,
-    calibration_figure,
-    confusion_figure,
-    precision_recall_figure,
-    probability_figure,
-    roc_figure,
-    subgroups_figure,
-)
+from adpet.reporting import performance_figures as plots
 from adpet.reporting.style import save_figure
 from adpet.stages.common.checks import hashed, reads_simulated, refuse_trained_on
 from adpet.stages.common.fitting import slice_refs
@@ -75,15 +50,15 @@ def fitted_baselines(split: pd.DataFrame, *, grid_mm: float) -> dict[str, Baseli
     scans = split.drop_duplicates("scan")[["scan", "subject", "diagnosis", "part"]]
     scans = scans.merge(facts, on="scan", how="left", validate="one_to_one")
     voxels, regional = _of_volumes(scans["scan"], grid_mm)
-    known = {name: columns for name, columns in FACTS.items() if is_known(scans, columns)}
+    known = {name: columns for name, columns in baselines.FACTS.items() if baselines.is_known(scans, columns)}
     wanted: dict[str, tuple[npt.NDArray[np.float32] | pd.DataFrame, Pipeline | None]] = {
-        **{name: (features, region_model()) for name, features in regional.items()},
+        **{name: (features, baselines.region_model()) for name, features in regional.items()},
         "voxels": (voxels, None),
-        **{name: (scans[list(columns)], fact_model(columns)) for name, columns in known.items()},
+        **{name: (scans[list(columns)], baselines.fact_model(columns)) for name, columns in known.items()},
     }
     training = (scans["part"] != "test").to_numpy()
     return {
-        name: baseline_predictions(features, scans, training=training, model=model)
+        name: baselines.baseline_predictions(features, scans, training=training, model=model)
         for name, (features, model) in wanted.items()
     }
 
@@ -101,26 +76,30 @@ def _of_volumes(
         for scan in progress(scans, label="baselines", unit="scan", total=len(scans)):
             volume = read_volume(paths.VOLUMES / f"{scan}.nii").data
             for name, atlas in atlases.items():
-                means[name].append(region_means(volume, atlas))
+                means[name].append(baselines.region_means(volume, atlas))
             yield volume
 
-    voxels = voxel_features(volumes(), brain_mask(grid_mm), block=max(1, round(BLOCK_MM / grid_mm)))
+    voxels = baselines.voxel_features(volumes(), brain_mask(grid_mm), block=max(1, round(BLOCK_MM / grid_mm)))
     regional = {name: np.array(rows) for name, rows in means.items()}
-    regional["meta_roi"] = meta_roi(regional["atlas"], atlases["atlas"], regional["meta_roi"])
+    regional["meta_roi"] = baselines.meta_roi(regional["atlas"], atlases["atlas"], regional["meta_roi"])
     return voxels, regional
 
 
 def draw() -> None:
     """Draw all figures from the written tables."""
-    metrics = read_contract(paths.METRICS, Metrics).document()
+    metrics = read_contract(paths.EVALUATION, Metrics).document()
     figures = {
-        "roc": roc_figure(read_results(paths.ROC), read_results(paths.ROC_BAND), metrics=metrics),
-        "precision_recall": precision_recall_figure(read_results(paths.PRECISION_RECALL), metrics=metrics),
-        "calibration": calibration_figure(read_results(paths.CALIBRATION), metrics=metrics),
-        "confusion": confusion_figure(metrics),
-        "probabilities": probability_figure(read_results(paths.SUBJECTS), threshold=metrics["threshold"]),
-        "baselines": baselines_figure(metrics),
-        "subgroups": subgroups_figure(read_results(paths.SUBGROUPS)),
+        "roc": plots.roc_figure(read_results(paths.ROC), read_results(paths.ROC_BAND), metrics=metrics),
+        "precision_recall": plots.precision_recall_figure(
+            read_results(paths.PRECISION_RECALL), metrics=metrics
+        ),
+        "calibration": plots.calibration_figure(read_results(paths.CALIBRATION), metrics=metrics),
+        "confusion": plots.confusion_figure(metrics),
+        "probabilities": plots.probability_figure(
+            read_results(paths.SUBJECTS), threshold=metrics["threshold"]
+        ),
+        "baselines": plots.baselines_figure(metrics),
+        "subgroups": plots.subgroups_figure(read_results(paths.SUBGROUPS)),
     }
     for name, figure in figures.items():
         save_figure(figure, paths.EVALUATE / f"{name}.png")
@@ -149,14 +128,14 @@ def run(params: Params) -> None:
     test, validation = predictions[is_test], predictions[~is_test]
     positions = int(split["index"].max()) + 1
     pooling = fit_pooling(validation, params.evaluate.aggregation, positions=positions)
-    metrics = evaluation(
+    metrics = metrics_of.evaluation(
         test,
         validation,
         seed=params.seed,
         resamples=params.evaluate.resamples,
         allow_shared_subjects=leaky,
         pooling=pooling,
-        threshold=even_threshold(validation),
+        threshold=metrics_of.even_threshold(validation),
     )
     subjects = subject_probabilities(test, pooling)
     compared = {} if leaky else fitted_baselines(split, grid_mm=params.normalize.grid_mm)
@@ -167,11 +146,13 @@ def run(params: Params) -> None:
     _write_baselines(compared)
     _write_tables(subjects, test, metrics, params)
     write_json(paths.FINDINGS, {"lineage": trained.lineage.id, **findings(metrics)})
-    write_contract(paths.METRICS, metrics, Metrics)
+    write_contract(paths.EVALUATION, metrics, Metrics)
+    found = read_contract(paths.EVALUATION, Metrics)
+    write_json(paths.METRICS, found.headline())
     draw()
     # In no folder: of two runs, MLflow's comparison shows side by side only the files at the top.
-    files = [paths.METRICS, paths.FINDINGS, paths.SUBGROUPS, *sorted(paths.EVALUATE.glob("*.png"))]
-    log_to_training(params, {None: files}, {"test": metrics})
+    files = [paths.METRICS, paths.EVALUATION, paths.FINDINGS, paths.SUBGROUPS]
+    log_to_training(params, {None: [*files, *sorted(paths.EVALUATE.glob("*.png"))]}, found.logged())
 
 
 def _compared(subjects: pd.DataFrame, compared: dict[str, Baseline], params: Params) -> dict[str, Any]:
@@ -180,7 +161,7 @@ def _compared(subjects: pd.DataFrame, compared: dict[str, Baseline], params: Par
     document: dict[str, Any] = {"baselines": {}, "differences": {}}
     for name, (test, out_of_fold) in compared.items():
         # One row a scan: what is averaged is a subject's visits.
-        scored = evaluation(test, out_of_fold, pooling=Pooling(), **options)
+        scored = metrics_of.evaluation(test, out_of_fold, pooling=Pooling(), **options)
         document["baselines"][name] = {**scored["subject"], "threshold": scored["threshold"]}
         other = subject_probabilities(test, Pooling())
         document["differences"][name] = paired_differences(subjects, other, **options)
@@ -198,7 +179,7 @@ def _oracle(subjects: pd.DataFrame, test: pd.DataFrame, params: Params) -> dict[
     if np.isnan(of_subject).any():
         return {}
     options: dict[str, Any] = {"seed": params.seed, "resamples": params.evaluate.resamples}
-    return {"oracle": {"auc": oracle_auc(subjects, of_subject, **options)}}
+    return {"oracle": {"auc": metrics_of.oracle_auc(subjects, of_subject, **options)}}
 
 
 def _write_baselines(compared: dict[str, Baseline]) -> None:
@@ -218,10 +199,10 @@ def _write_tables(
     tables = {
         paths.SUBJECTS: subjects.assign(called=called),
         paths.SUBGROUPS: subgroup_table(subjects, facts, threshold=threshold),
-        paths.ROC: roc_curves(subjects, test),
-        paths.ROC_BAND: roc_band(subjects, seed=params.seed, resamples=params.evaluate.resamples),
-        paths.PRECISION_RECALL: precision_recall_curves(subjects, test),
-        paths.CALIBRATION: calibration_points(subjects, test),
+        paths.ROC: metrics_of.roc_curves(subjects, test),
+        paths.ROC_BAND: metrics_of.roc_band(subjects, seed=params.seed, resamples=params.evaluate.resamples),
+        paths.PRECISION_RECALL: metrics_of.precision_recall_curves(subjects, test),
+        paths.CALIBRATION: metrics_of.calibration_points(subjects, test),
     }
     for path, table in tables.items():
         write_table(table, path)

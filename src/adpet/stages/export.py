@@ -16,7 +16,7 @@ from adpet.cohort.splits import read_split
 from adpet.contracts import Metrics, TrainingRun, read_contract
 from adpet.errors import InputError
 from adpet.evaluation.aggregation import Pooling, out_of_fold_quantiles
-from adpet.evaluation.bootstrap import FloatArray, bins_for, equal_mass_bins, exact_interval
+from adpet.evaluation.bootstrap import bins_for, equal_mass_bins, exact_interval
 from adpet.imaging.atlas import AD_PATTERN, Atlas, load_atlas, regional_means
 from adpet.imaging.nifti import Volume, read_volume, write_volume
 from adpet.imaging.normalization import Standard, load_standard
@@ -50,17 +50,9 @@ from adpet.learning.onnx_export import write_onnx
 from adpet.learning.saliency import class_activation_maps
 from adpet.learning.training import set_determinism
 from adpet.params import Params
+from adpet.stages.common import tables
 from adpet.stages.common.checks import require_evaluation_of
 from adpet.stages.common.fitting import slice_refs
-from adpet.stages.common.tables import (
-    MEASURE_COLUMNS,
-    VALIDATION_COLUMNS,
-    healthy_scans,
-    read_ages,
-    read_alignment,
-    read_norms,
-    read_results,
-)
 from adpet.stages.slice import coronal_grid
 from adpet.storage import atomic_write, read_json, write_json
 
@@ -80,21 +72,16 @@ Z_LIMIT, Z_SHOWN_FROM = 5.0, 2.0
 CAM_QUANTILE, CAM_SHOWN_FROM = 0.99, 0.2
 
 
-def _uptakes(scans: Iterable[str], atlas: Atlas) -> FloatArray:
-    """Return the scans' regional uptake, (scans, regions)."""
-    volumes = (read_volume(paths.VOLUMES / f"{scan}.nii").data for scan in scans)
-    return np.stack([regional_means(volume, atlas.labels, list(atlas.names)) for volume in volumes])
-
-
 def _cohort(split: pd.DataFrame, atlas: Atlas, params: Params) -> dict[str, Any]:
     """Describe the training scans: regional uptake, profile, quality limits."""
     training = split.loc[split["part"] != "test", ["scan", "subject", "diagnosis"]].drop_duplicates("scan")
-    scans = training.merge(read_alignment(), on="scan")
-    uptake = _uptakes(scans["scan"], atlas)
-    measured = {name: scans[name].to_numpy(np.float64) for name in MEASURE_COLUMNS}
+    scans = training.merge(tables.read_alignment(), on="scan")
+    volumes = (read_volume(paths.VOLUMES / f"{scan}.nii").data for scan in scans["scan"])
+    uptake = np.stack([regional_means(volume, atlas.labels, list(atlas.names)) for volume in volumes])
+    measured = {name: scans[name].to_numpy(np.float64) for name in tables.MEASURE_COLUMNS}
     measured["profile_distance"] = profile_distances(uptake, scans["subject"].to_numpy())
-    normal = scans["scan"].isin(healthy_scans(split)).to_numpy()
-    norms = fit_norms(uptake[normal], read_ages()[scans.loc[normal, "scan"]].to_numpy(np.float64))
+    normal = scans["scan"].isin(tables.healthy_scans(split)).to_numpy()
+    norms = fit_norms(uptake[normal], tables.read_ages()[scans.loc[normal, "scan"]].to_numpy(np.float64))
     facts = zip(norms.mean, norms.slope, np.maximum(norms.sd, SMALLEST_SD), strict=True)
     return {
         "regions": [
@@ -126,9 +113,9 @@ def run(params: Params) -> None:
     standard = load_standard(**params.normalize.model_dump(exclude={"min_similarity"}))
     atlas = load_atlas(params.explain.atlas, params.normalize.grid_mm)
     tissue = tissue_labels(params.normalize.grid_mm)
-    healthy = healthy_scans(split)
+    healthy = tables.healthy_scans(split)
     cohort = _cohort(split, atlas, params)
-    norms = read_norms(healthy, standard.brain, params)
+    norms = tables.read_norms(healthy, standard.brain, params)
     with atomic_write(paths.EXPORT) as folder:
         folder.mkdir()
         _write_volumes(folder, standard, atlas, tissue)
@@ -225,10 +212,10 @@ def _maps(network: Network, training: pd.DataFrame) -> dict[str, dict[str, Any]]
 
 def _document(params: Params, standard: Standard) -> dict[str, Any]:
     """Return ``model.json`` without what is of files and cohort."""
-    trained, metrics = read_contract(paths.RUN, TrainingRun), read_contract(paths.METRICS, Metrics)
+    trained, metrics = read_contract(paths.RUN, TrainingRun), read_contract(paths.EVALUATION, Metrics)
     require_evaluation_of(trained.lineage.id)
     grid, pooling = coronal_grid(params), read_json(paths.POOLING)
-    validation = read_typed(paths.VALIDATION, VALIDATION_COLUMNS).assign(session="")
+    validation = read_typed(paths.VALIDATION, tables.VALIDATION_COLUMNS).assign(session="")
     return {
         "format": FORMAT,
         "name": params.tracking.model_name,
@@ -258,11 +245,8 @@ def _document(params: Params, standard: Standard) -> dict[str, Any]:
         "aggregation": pooling,
         "out_of_fold": out_of_fold_quantiles(validation, Pooling.of(pooling)),
         "threshold": metrics.threshold,
-        "calibration": calibration(read_results(paths.SUBJECTS)),
-        "performance": {
-            "auc": metrics.subject.auc.document(),
-            "test_subjects": metrics.counts.subjects,
-        },
+        "calibration": calibration(tables.read_results(paths.SUBJECTS)),
+        "performance": {"auc": metrics.subject.auc.document(), "test_subjects": metrics.counts.subjects},
         "leaky": trained.leaky,
     }
 

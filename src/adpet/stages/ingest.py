@@ -5,7 +5,7 @@ from pathlib import Path
 
 from adpet import paths
 from adpet.cohort.reader import read_collection
-from adpet.cohort.scans import require_usable, subject_table, write_scans, write_table
+from adpet.cohort.scans import require_usable, subject_table, write_table
 from adpet.cohort.splits import cross_validation_folds, split_by_subject
 from adpet.cohort.summary import ingest_report, report_text
 from adpet.cohort.tables import require_inside
@@ -24,17 +24,9 @@ def run(params: Params) -> None:
     _require_lab_remote(raw)
     collection = read_collection(
         raw,
-        layout=cohort.layout,
+        **cohort.model_dump(exclude={"raw", "table", "diagnosis_table", "max_rejected_fraction"}),
         table=_table_inside(params, "table", cohort.table),
-        diagnosis_column=cohort.diagnosis_column,
-        diagnosis_map=cohort.diagnosis_map,
-        diagnosis=cohort.diagnosis,
         diagnosis_table=_table_inside(params, "diagnosis_table", cohort.diagnosis_table),
-        adni_level=cohort.adni_level,
-        date_order=cohort.date_order,
-        link_targets=cohort.link_targets,
-        reconstruction=cohort.reconstruction,
-        frames_minutes=cohort.frames_minutes,
         workers=params.compute.workers,
         notes=paths.INGEST_NOTES,
         progress=partial(progress, label="ingest", unit="file"),
@@ -50,7 +42,7 @@ def run(params: Params) -> None:
         split_by_subject(people, test_fraction=split.test_fraction, folds=split.folds, seed=split.seed)
     if folds:
         cross_validation_folds(people, folds=folds, seed=split.seed)
-    write_scans(paths.SCANS, collection.scans)
+    write_table(paths.SCANS, collection.scans)
     write_json(paths.INGEST, report)
 
 

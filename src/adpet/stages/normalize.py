@@ -19,14 +19,7 @@ from adpet.imaging.nifti import Array, read_header, read_volume, write_volume
 from adpet.imaging.normalization import load_standard, normalize
 from adpet.imaging.registration import brain_points
 from adpet.imaging.template import tissue_labels
-from adpet.inference.quality import (
-    judged,
-    measures,
-    people_limits,
-    refused_by,
-    unlike_cohort,
-    view_measures,
-)
+from adpet.inference.quality import judged, measures, people_limits, refused_by, unlike_cohort, view_measures
 from adpet.parallel import map_in_processes, progress
 from adpet.params import Params
 from adpet.stages.common.tables import ALIGNMENT_COLUMNS, MATRIX_COLUMNS, MEASURE_COLUMNS, write_table

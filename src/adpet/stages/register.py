@@ -6,7 +6,7 @@ from adpet import paths
 from adpet.contracts import LeakageDocument, LeakageTest, Metrics, TrainingRun, read_contract
 from adpet.errors import InputError
 from adpet.evaluation.promotion import Evidence
-from adpet.params import Params, flatten
+from adpet.params import Params
 from adpet.reporting.model_card import shortened
 from adpet.stages.common.checks import hashed, require_evaluation_of
 from adpet.stages.common.tables import read_results
@@ -22,7 +22,7 @@ from adpet.tracking.ui_notes import Origin
 
 def run(params: Params) -> None:
     """Create or find the run's version; write ``version.json``."""
-    metrics, trained = read_contract(paths.METRICS, Metrics), read_contract(paths.RUN, TrainingRun)
+    metrics, trained = read_contract(paths.EVALUATION, Metrics), read_contract(paths.RUN, TrainingRun)
     leakage = read_contract(paths.LEAKAGE, LeakageDocument).leakage
     lineage = trained.lineage
     require_evaluation_of(lineage.id)
@@ -53,7 +53,7 @@ def run(params: Params) -> None:
             "adpet.beats": ", ".join(beaten) or "none",
             "adpet.use": "research only",
         },
-        metrics=_headline(metrics),
+        metrics=metrics.logged(),
         description=_description(origin, metrics),
     )
     describe_run(str(run_id), origin, model_name=params.tracking.model_name)
@@ -85,9 +85,9 @@ def _delivered(
     leakage: LeakageTest, evidence: Evidence, lineage_id: str
 ) -> tuple[str | None, dict[str, str]]:
     """Complete the training's run; return its id and evidence."""
-    facts = flatten({"leakage": leakage.document()})
+    gaps = {f"leakage_gap_{labels}": gap.value for labels, gap in leakage.gap.items()}
     with append_to_run(lineage_id) as tracked:
-        tracked.log_metrics({key: value for key, value in facts.items() if not isinstance(value, str)})
+        tracked.log_metrics({**gaps, "leakage_chance_p": leakage.chance.p})
         tracked.set_tags({registry.LEAKAGE: leakage.verdict})
         for path in (paths.LEAKAGE, paths.LEAKAGE_FIGURE):
             tracked.log_artifact(path, "leakage")
@@ -105,15 +105,3 @@ def _description(origin: Origin, metrics: Metrics) -> str:
     except FileNotFoundError as error:
         raise InputError(f"{paths.MODEL_CARD}: required, but not there; run: dvc repro report") from error
     return first + shortened(card, most=registry.DESCRIPTION_LIMIT - len(first))
-
-
-def _headline(metrics: Metrics) -> dict[str, float]:
-    """Return the metrics in the list of versions."""
-    subject = metrics.subject.model_dump(exclude={"confusion"})
-    headline = {f"subject.{name}": estimate["value"] for name, estimate in subject.items()}
-    headline |= {f"subject.auc.{end}": subject["auc"][end] for end in ("low", "high")}
-    for name, baseline in metrics.baselines.items():
-        headline[f"baselines.{name}.auc"] = baseline.auc.value
-    for name, lead in metrics.differences.items():
-        headline |= {f"differences.{name}": lead.auc.value, f"differences.{name}.low": lead.auc.low}
-    return headline

@@ -36,7 +36,7 @@ def _documents(params: Params) -> Documents:
     """Read the report's documents; ingest to evaluate are required."""
     leakage = _read_if_there(paths.LEAKAGE, LeakageDocument)
     return Documents(
-        metrics=read_contract(paths.METRICS, Metrics).document(),
+        metrics=read_contract(paths.EVALUATION, Metrics).document(),
         findings=read_json(paths.FINDINGS),
         evaluation=Evaluation(
             # Without their names: no figure needs them, and none can show them.

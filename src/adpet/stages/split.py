@@ -3,15 +3,8 @@
 from typing import Any
 
 from adpet import paths
+from adpet.cohort import splits
 from adpet.cohort.scans import read_scans, read_typed, subject_table
-from adpet.cohort.splits import (
-    assign_slices,
-    check_disjoint,
-    split_by_slice,
-    split_by_subject,
-    split_summary,
-    write_split,
-)
 from adpet.params import Params
 from adpet.stages.common.tables import SLICE_COLUMNS
 from adpet.storage import write_json
@@ -25,9 +18,9 @@ def run(params: Params) -> None:
     scans = scans[scans["scan"].isin(slices["scan"])]
     if params.split.unit == "slice":
         slices = slices.merge(scans[["scan", "subject", "diagnosis"]], on="scan", validate="many_to_one")
-        split = split_by_slice(slices, **options)
+        split = splits.split_by_slice(slices, **options)
     else:
-        split = assign_slices(slices, scans, split_by_subject(subject_table(scans), **options))
-        check_disjoint(split)
-    write_split(paths.SPLIT, split)
-    write_json(paths.SPLIT_SUMMARY, split_summary(split, scans))
+        split = splits.assign_slices(slices, scans, splits.split_by_subject(subject_table(scans), **options))
+        splits.check_disjoint(split)
+    splits.write_split(paths.SPLIT, split)
+    write_json(paths.SPLIT_SUMMARY, splits.split_summary(split, scans))

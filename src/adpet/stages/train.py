@@ -23,16 +23,8 @@ from adpet.learning.training import History, set_determinism
 from adpet.params import Params
 from adpet.reporting.style import save_figure
 from adpet.reporting.training_figures import learning_curves_figure
+from adpet.stages.common import fitting
 from adpet.stages.common.checks import hashed
-from adpet.stages.common.fitting import (
-    FoldResult,
-    fit,
-    fold_model,
-    fold_slices,
-    history_table,
-    train_folds,
-    training_and_validation,
-)
 from adpet.stages.common.tables import VALIDATION_COLUMNS, write_table
 from adpet.stages.common.tracking import log_data, log_fold, stage_lineage
 from adpet.stages.slice import coronal_grid
@@ -81,38 +73,38 @@ def run(params: Params) -> None:
         document |= {"best_epoch": history.best_epoch, "final": history.final}
         write_contract(paths.RUN, document, TrainingRun)
         write_table(predictions[list(VALIDATION_COLUMNS)], paths.VALIDATION)
-        write_table(history_table(history), paths.HISTORY, float_format=None)
+        write_table(fitting.history_table(history), paths.HISTORY, float_format=None)
         rows = [{"epoch": epoch} | row for epoch, row in enumerate(history.rows)]
         save_figure(learning_curves_figure(rows, best_epoch=history.best_epoch), paths.CURVES)
-        tracked.log_metrics({f"final.{name}": value for name, value in history.final.items()})
+        tracked.log_metrics({f"final_{name}": value for name, value in history.final.items()})
         for path in (paths.CURVES, paths.HISTORY):
             tracked.log_artifact(path, "train")
         tracked.log_model(model, signature_example=_example(params), metadata=_preprocessing(params, facts))
 
 
-def _folds(split: pd.DataFrame, params: Params, work: Path) -> tuple[list[FoldResult], pd.DataFrame]:
+def _folds(split: pd.DataFrame, params: Params, work: Path) -> tuple[list[fitting.FoldResult], pd.DataFrame]:
     """Train the folds' networks; return them and out-of-fold predictions.
 
     Without folds the tested validate, as in 2019: nothing is calibrated on them.
     """
     if not params.split.folds:
         return [], split[:0].assign(probability=np.nan)
-    folds, predictions = train_folds(fold_slices(split, params), params, work, label="folds")
+    folds, predictions = fitting.train_folds(fitting.fold_slices(split, params), params, work, label="folds")
     predictions["part"] = predictions["fold"].map(fold_name)
     return folds, predictions
 
 
 def _final(
-    split: pd.DataFrame, params: Params, work: Path, tracked: RunHandle, folds: list[FoldResult]
+    split: pd.DataFrame, params: Params, work: Path, tracked: RunHandle, folds: list[fitting.FoldResult]
 ) -> tuple["keras.Model", History]:
     """Return the ensemble of the folds, and their mean history.
 
     Without folds, train the only network.
     """
     if not folds:
-        return fit(
+        return fitting.fit(
             params,
-            *training_and_validation(split, params, fold=0),
+            *fitting.training_and_validation(split, params, fold=0),
             epochs=params.train.epochs,
             checkpoint=work / "final.npz",
             label="train",
@@ -122,7 +114,7 @@ def _final(
     for epoch, row in enumerate(rows):
         tracked.log_metrics(row, epoch)
     best_epoch = round(median(fold["best_epoch"] for fold in folds))
-    model = ensemble(load_models(fold_model(work, fold["fold"]) for fold in folds))
+    model = ensemble(load_models(fitting.fold_model(work, fold["fold"]) for fold in folds))
     return model, History(rows, best_epoch, _mean([fold["final"] for fold in folds]))
 
 
@@ -154,7 +146,7 @@ def _tags(facts: dict[str, Any], *, leaky: bool) -> dict[str, str]:
     }
 
 
-def _subjects(split: pd.DataFrame, folds: list[FoldResult]) -> dict[str, Any]:
+def _subjects(split: pd.DataFrame, folds: list[fitting.FoldResult]) -> dict[str, Any]:
     """Return the hashed subjects that were trained and validated on."""
     tested = split["part"] == "test"
     trained = hashed(split.loc[~tested, "subject"])

@@ -75,7 +75,7 @@ def run(params: Params) -> None:
 
         result = _search(params, split, work, on_trial=log)
         _write(result.trials, result.best, params)
-        parent.log_metrics({f"best.{params.objective()}": result.best_value, "trials": len(result.trials)})
+        parent.log_metrics({f"best_{params.objective()}": result.best_value, "trials": len(result.trials)})
         importance = parameter_importance(result.trials, search_space(params), seed=params.seed)
         if importance:
             save_figure(importance_figure(importance), work / "importance.png")
@@ -182,7 +182,7 @@ def _log_trial(
     ) as tracked:
         for step, row in trial.user_attrs.get("history", []):
             tracked.log_metrics(row, step=step)
-        tracked.log_metrics({f"best.{objective}": trial.value})
+        tracked.log_metrics({f"best_{objective}": trial.value})
         montage = trial.user_attrs.get("montage")
         if montage and Path(montage).exists():  # another machine's is not here
             tracked.log_artifact(Path(montage), "cam")

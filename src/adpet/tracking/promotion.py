@@ -19,17 +19,7 @@ from mlflow.exceptions import MlflowException
 from adpet.errors import TrackingError
 from adpet.evaluation.leakage import INVALID
 from adpet.evaluation.promotion import Condition, Rule, conditions
-from adpet.tracking.registry import (
-    CHAMPION,
-    LEAKAGE,
-    NoEvidenceError,
-    Version,
-    evidence_of,
-    has_tag,
-    named,
-    registered_files,
-    version_numbers,
-)
+from adpet.tracking import registry
 from adpet.tracking.store import LEAKY, current, reported, user
 
 # Kinds of decisions, and how they end; without an end, one is being taken, or its process was killed.
@@ -155,13 +145,13 @@ def promote(
     `version` is a number, alias or ``models:/`` address; `forced` the reason to promote it whatever the
     conditions say. A dry run changes nothing.
     """
-    challenger = named(version, model_name=model_name)
+    challenger = registry.named(version, model_name=model_name)
     if challenger.name != model_name:
         raise TrackingError(
             f"{challenger.uri}: required a version of {model_name}; received one of another model; see "
             "params.yaml, tracking.model_name"
         )
-    with registered_files(challenger):
+    with registry.registered_files(challenger):
         pass
     champion, after = read_history(model_name).champion, challenger.number
     found = [] if champion == after else judge(challenger, champion, rule)
@@ -180,19 +170,23 @@ def promote(
     return replace(judged, moved=True)
 
 
-def judge(challenger: Version, champion: int | None, rule: Rule) -> list[Condition]:
+def judge(challenger: registry.Version, champion: int | None, rule: Rule) -> list[Condition]:
     """Apply the rule to a version."""
     try:
-        evidence = evidence_of(challenger)
-    except NoEvidenceError as error:
+        evidence = registry.evidence_of(challenger)
+    except registry.NoEvidenceError as error:
         return [Condition("evidence", met=False, text=str(error))]
-    if has_tag(challenger, LEAKY, "true"):
+    if registry.has_tag(challenger, LEAKY, "true"):
         evidence = replace(evidence, leaky=True)
-    if has_tag(challenger, LEAKAGE, INVALID):
+    if registry.has_tag(challenger, registry.LEAKAGE, INVALID):
         evidence = replace(evidence, leakage=INVALID)
     try:
-        other = None if champion is None else evidence_of(named(champion, model_name=challenger.name))
-    except NoEvidenceError as error:
+        other = (
+            None
+            if champion is None
+            else registry.evidence_of(registry.named(champion, model_name=challenger.name))
+        )
+    except registry.NoEvidenceError as error:
         return [*conditions(evidence, None, rule)[:-1], Condition("champion", met=False, text=str(error))]
     return conditions(evidence, other, rule)
 
@@ -203,7 +197,7 @@ def rollback(*, model_name: str, reason: str = "") -> Rollback:
     A second rollback returns to the champion before that.
     """
     history = read_history(model_name)
-    existing, now = version_numbers(model_name), history.champion
+    existing, now = registry.version_numbers(model_name), history.champion
     earlier = [number for number in reversed(history.champions[:-1]) if number not in (None, now)]
     after = next((number for number in earlier if number in existing), None)
     gone = earlier if after is None else earlier[: earlier.index(after)]
@@ -214,7 +208,7 @@ def rollback(*, model_name: str, reason: str = "") -> Rollback:
             f"models:/{model_name}: required a champion before the present one; {none}; "
             "promote another version with: adpet promote VERSION"
         )
-    with registered_files(named(after, model_name=model_name)):
+    with registry.registered_files(registry.named(after, model_name=model_name)):
         pass
     why = "; ".join(filter(None, [skipped_text(skipped), reason]))
     _decide(model_name, Decision(kind=ROLLBACK, before=now, after=after, why=why))
@@ -252,7 +246,7 @@ def read_history(name: str) -> History:
                 "another; correct it in the MLflow UI"
             ) from error
     decisions.sort(key=lambda decision: (decision.number, decision.id))
-    champion = model.aliases.get(CHAMPION)
+    champion = model.aliases.get(registry.CHAMPION)
     return History(tuple(decisions), None if champion is None else int(champion))
 
 
@@ -279,7 +273,7 @@ def _decide(name: str, decision: Decision) -> None:
     end, champion = OVERTAKEN, read_history(name).champion
     if champion == mine.before:
         with reported():
-            current().client.set_registered_model_alias(name, CHAMPION, str(mine.after))
+            current().client.set_registered_model_alias(name, registry.CHAMPION, str(mine.after))
         champion = _settled(name, besides={mine.id, *earlier.pending}).champion
         end = DONE if champion == mine.after else OVERTAKEN
     _set_tag(name, f"{mine.key}.{end}", {"at": _now()})

@@ -9,7 +9,7 @@ import json
 import posixpath
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -29,8 +29,7 @@ Kind = Literal["train", "tune", "trial", "fold"]
 KIND: Final = "adpet.kind"
 PARENT: Final = "mlflow.parentRunId"
 
-# MLflow's limits: entries of one request, characters of a name, and of a dataset's name and digest.
-AT_ONCE: Final = {"params": 100, "tags": 100, "metrics": 1000}
+# MLflow's limits: characters of a name, and of a dataset's name and digest.
 NAME_LIMIT: Final = 250
 DATASET_NAME_LIMIT: Final = 500
 DATASET_DIGEST_LIMIT: Final = 36
@@ -67,13 +66,10 @@ class RunHandle:
             else:
                 new = {key: value for key, value in values.items() if step not in self._known(key)}
             now = int(time.time() * 1000)
-            log_batches(
-                self._store,
-                self.run_id,
-                metrics=[
-                    Metric(key, value, now, step or 0, model_id=self._model_id) for key, value in new.items()
-                ],
-            )
+            logged = [
+                Metric(key, value, now, step or 0, model_id=self._model_id) for key, value in new.items()
+            ]
+            self._store.client.log_batch(self.run_id, metrics=logged)
             if step is not None:
                 for key in new:
                     self._steps[key].add(step)
@@ -84,13 +80,13 @@ class RunHandle:
         with self._writing():
             known = self._store.client.get_run(self.run_id).data.params
             new = [Param(key, value) for key, value in values.items() if key not in known]
-            log_batches(self._store, self.run_id, params=new)
+            self._store.client.log_batch(self.run_id, params=new)
 
     def set_tags(self, tags: Mapping[str, Any]) -> None:
         """Set tags; a value replaces the one before it."""
         with self._writing():
             new = [RunTag(safe_name(key), str(value)) for key, value in tags.items()]
-            log_batches(self._store, self.run_id, tags=new)
+            self._store.client.log_batch(self.run_id, tags=new)
 
     def log_artifact(self, path: Path, folder: str | None = None) -> None:
         """Copy a file or a folder's files to the artifacts."""
@@ -213,20 +209,6 @@ def search(store: Store, lineage: str, kind: str, parent: str | None = None) -> 
     return list(
         store.client.search_runs([store.experiment_id], query, order_by=["attributes.start_time DESC"])
     )
-
-
-def log_batches(
-    store: Store,
-    run_id: str,
-    *,
-    metrics: Sequence[Metric] = (),
-    params: Sequence[Param] = (),
-    tags: Sequence[RunTag] = (),
-) -> None:
-    """Log entries in batches that MLflow takes."""
-    for what, entries in {"params": params, "tags": tags, "metrics": metrics}.items():
-        for start in range(0, len(entries), AT_ONCE[what]):
-            store.client.log_batch(run_id, **{what: entries[start : start + AT_ONCE[what]]})
 
 
 def same(known: float | None, value: float) -> bool:

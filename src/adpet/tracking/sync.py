@@ -10,15 +10,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlparse
-from urllib.request import url2pathname
 
 from mlflow.entities import LoggedModelStatus, Metric, Param, RunTag
+from mlflow.utils.file_utils import local_file_uri_to_path
 
 from adpet.errors import TrackingError
 from adpet.tracking import runs, store
 from adpet.tracking.models import DIGEST, SERVED, logged_models, send_model
-from adpet.tracking.runs import KIND, PARENT, find_run, log_batches, same, search
+from adpet.tracking.runs import KIND, PARENT, find_run, same, search
 from adpet.tracking.store import LEAKY, LINEAGE, Store, current, local, reported
 from adpet.tracking.ui_notes import NOTE
 
@@ -132,7 +131,7 @@ class Mirror:
             for key, value in run.data.tags.items()
             if key not in own and known.get(key) != value
         ]
-        log_batches(self._target, there.info.run_id, params=params, tags=tags)
+        self._target.client.log_batch(there.info.run_id, params=params, tags=tags)
 
     def _send_metrics(self, run: Any, there: Any, linked: dict[str, str]) -> None:
         """Send steps that the server lacks, and changed results."""
@@ -153,7 +152,7 @@ class Mirror:
                 Metric(key, metric.value, metric.timestamp, metric.step, model_id=linked.get(key))
                 for metric in new
             ]
-        log_batches(self._target, target_id, metrics=unknown)
+        self._target.client.log_batch(target_id, metrics=unknown)
         for metric in unknown:
             self._steps.get((target_id, metric.key), set()).add(metric.step)
 
@@ -163,7 +162,10 @@ class Mirror:
         for model in logged_models(run_id, self._source):
             if model.status == LoggedModelStatus.READY:
                 tag = SERVED if SERVED in model.tags else DIGEST
-                folder, digest = _path(model.artifact_location), model.tags.get(tag, "")
+                folder, digest = (
+                    Path(local_file_uri_to_path(model.artifact_location)),
+                    model.tags.get(tag, ""),
+                )
                 model_id = send_model(
                     self._target, target_id, folder, digest=digest, name=model.name, tag=tag
                 )
@@ -172,7 +174,7 @@ class Mirror:
 
     def _send_artifacts(self, run: Any, there: Any) -> None:
         """Send files missing, resized, or newer than the last pass."""
-        folder, target_id = _path(run.info.artifact_uri), str(there.info.run_id)
+        folder, target_id = Path(local_file_uri_to_path(run.info.artifact_uri)), str(there.info.run_id)
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         known = dict(self._listed(target_id)) if files else {}
         for path in files:
@@ -262,8 +264,3 @@ def _all_runs(source: Store, query: str = "") -> list[Any]:
         found += page
         token = page.token or None
     return [run for run in found if LINEAGE in run.data.tags]
-
-
-def _path(uri: str) -> Path:
-    """Return the folder of a file:// address."""
-    return Path(url2pathname(urlparse(uri).path))

@@ -17,15 +17,17 @@ VIEW = "adpet"
 VIEW_NAME = "At a glance"
 _VIEW_TAG = f"mlflow.sharedViewState.{VIEW}"
 
-# Its columns as MLflow calls them, and their widths in pixels. Trainings have `test.`, searches `best.`.
+# Its columns as MLflow calls them, and their widths in pixels. Trainings have `test_`, searches `best_`.
 _COLUMNS = {
-    "metrics.`test.subject.auc.value`": 170,
-    "metrics.`test.subject.auc.low`": 160,
-    "metrics.`test.subject.auc.high`": 165,
-    "metrics.`test.baselines.regions.auc.value`": 240,
+    "metrics.`test_auc`": 100,
+    "metrics.`test_auc_ci_low`": 140,
+    "metrics.`test_auc_ci_high`": 140,
+    "metrics.`test_accuracy`": 130,
+    "metrics.`test_brier`": 100,
+    "metrics.`test_auc_minus_atlas`": 190,
     "tags.`adpet.leakage`": 110,
     "tags.`adpet.leaky`": 110,
-    "metrics.`best.val_subject_log_loss`": 210,
+    "metrics.`best_val_subject_log_loss`": 210,
     "attributes.`Models`": 120,
     "attributes.`Dataset`": 300,
 }

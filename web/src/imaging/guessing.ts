@@ -3,27 +3,28 @@
 import type { Registration } from "../model.generated";
 import { uniformFilter } from "./filters";
 import { coarseIndices, grown, type Mask, offsetOf } from "./masks";
-import { apply, inverse, joined, product, rotationByDegrees, roundHalfEven } from "./matrix";
+import { apply, inverse, joined, product, rotationByDegrees, roundHalfEven, voxelSizes } from "./matrix";
 import { percentile, sample } from "./sampling";
 import { eachVoxel, type Matrix4, type Vector, type Volume } from "./volume";
 
 const BRIGHT_PERCENT = 99;
 const BRIGHT_SHARE = 0.3;
 
-/** Try rotations and shifts about the centres of mass; return the most similar. */
-export function bestGuess(scan: Volume, template: Volume, mask: Mask, constants: Registration): Matrix4 {
-  const step = Math.max(1, roundHalfEven(constants.guess_spacing_mm / template.affine[0]![0]!));
+/** Try rotations and shifts of scans about the centres of mass; of each, return the most similar. */
+export function guesser(template: Volume, mask: Mask, constants: Registration) {
+  const stepOf = ({ affine }: Volume): number =>
+    Math.max(1, roundHalfEven(constants.guess_spacing_mm / voxelSizes(affine)[0]));
+  const step = stepOf(template);
   const around = grown(mask, template, 2 * constants.margin_mm);
   const indices = coarseIndices(around, template.shape, step);
   const smooth = uniformFilter(template.data, template.shape, step);
   const points = indices.map((index) => apply(template.affine, index));
   const values = Float64Array.from(indices, (index) => smooth[offsetOf(index, template.shape)]!);
   const spread = deviations(values);
-  const image = uniformFilter(scan.data, scan.shape, step);
-  const toIndex = inverse(scan.affine);
-  const likeness = (matrix: Matrix4): number => {
+  const centre = centreOfMass(template);
+  const likeness = (matrix: Matrix4, { data, shape }: Volume, toIndex: Matrix4): number => {
     const place = product(toIndex, matrix);
-    const found = Float64Array.from(points, (point) => sample(image, scan.shape, ...apply(place, point)));
+    const found = Float64Array.from(points, (point) => sample(data, shape, ...apply(place, point)));
     const own = deviations(found);
     const scale = own.size * spread.size;
     if (!(scale > 0)) return -1;
@@ -31,9 +32,13 @@ export function bestGuess(scan: Volume, template: Volume, mask: Mask, constants:
     return both / found.length / scale;
   };
 
-  return guesses(centreOfMass(template), centreOfMass(scan), constants)
-    .map((matrix) => ({ matrix, alike: likeness(matrix) }))
-    .reduce((best, guess) => (guess.alike > best.alike ? guess : best)).matrix;
+  return (scan: Volume) => {
+    const image = { ...scan, data: uniformFilter(scan.data, scan.shape, stepOf(scan)) };
+    const toIndex = inverse(scan.affine);
+    return guesses(centre, centreOfMass(scan), constants)
+      .map((matrix) => ({ matrix, alike: likeness(matrix, image, toIndex) }))
+      .reduce((best, guess) => (guess.alike > best.alike ? guess : best));
+  };
 }
 
 function deviations(values: Float64Array): { mean: number; size: number } {

@@ -5,7 +5,7 @@ export { backProject, channelsOf, networkSlices, ownPlanes, resizeMaps } from ".
 export { InputError } from "./errors";
 export { apply, boundsOf, diagonal, inverse, product } from "./matrix";
 export { MODEL_IMAGES, type Model, openModel } from "./model";
-export { type CheckRow, qualityChecks, refusal } from "./quality";
+export { type CheckRow, qualityChecks, refusal, turnThatFits } from "./quality";
 export { readNifti } from "./reading";
 export { comparedAt, zMap } from "./normative";
 export { type RegionRow, regionTable, type Unusual, unusual } from "./regions";

@@ -1,16 +1,28 @@
 /** Is this scan like the training scans? The checks of `adpet.inference.quality`, which says what each is for. */
 
 import type { Profile, QualityLimit } from "../model.generated";
+import { InputError } from "./errors";
+import { guesser } from "./guessing";
 import type { Mask } from "./masks";
-import { apply, inverse, product, voxelSizes } from "./matrix";
+import { apply, determinant, inverse, joined, product, voxelSizes } from "./matrix";
 import type { Model } from "./model";
 import { regionalMeans } from "./regions";
-import type { Normalized } from "./normalization";
-import { eachVoxel, type Shape, type Vector, type Volume } from "./volume";
-import { general, rounded } from "./wording";
+import { normalize, type Normalized } from "./normalization";
+import { prepared, type Progress } from "./registration";
+import { eachAxis, eachVoxel, type Matrix4, type Shape, type Vector, type Volume } from "./volume";
+import { fixed, general, rounded } from "./wording";
 
 const GREY = 1;
 const WHITE = 2;
+
+/** By how much a turned scan must be more similar to the template, for its header to be doubted. */
+const CLEARLY_BETTER = 0.1;
+const AXES = ["left to right", "back to front", "bottom to top"];
+const UNITS = [1, -1].flatMap((sign) => [0, 1, 2].map((axis) => eachAxis((at) => (at === axis ? sign : 0))));
+/** The 24 rotations by quarter turns; the first is by none. */
+const TURNS = UNITS.flatMap((x) =>
+  UNITS.flatMap((y) => UNITS.map((z) => joined([x, y, z], [0, 0, 0]))),
+).filter((turn) => determinant(turn) === 1);
 
 export type Verdict = "ok" | "flagged" | "refused";
 
@@ -32,11 +44,49 @@ export function qualityChecks(scan: Volume, found: Normalized, model: Model): Ch
   });
 }
 
-/** The sentence that refuses a scan; null where no check does. */
-export function refusal(checks: readonly CheckRow[]): string | null {
+/** The sentence that refuses a scan, of which `turn` says how it fits; null where no check does. */
+export function refusal(checks: readonly CheckRow[], turn: string): string | null {
   const findings = checks.filter((check) => check.verdict === "refused").map((check) => check.finding);
   if (!findings.length) return null;
+  if (turn) findings.push(turn);
   return `refused as unlike FDG-PET of a whole brain; look at the scan: ${findings.join("; ")}`;
+}
+
+/** Say which quarter turns make a scan fit that its similarity refuses, as `adpet.inference.predictor`, or "". */
+export function turnThatFits(scan: Volume, similarity: number, model: Model, progress: Progress): string {
+  const { quality, registration, standard } = model.constants;
+  const limit = quality.find(({ name }) => name === "similarity")?.refuse_below ?? -Infinity;
+  if (similarity >= limit) return "";
+  progress(0);
+  const constants = { ...model.constants, standard: { ...standard, align: "affine" as const } };
+  const turned = (volume: Volume, turn: Matrix4) => ({ ...volume, affine: product(turn, volume.affine) });
+  try {
+    const coarse = prepared(scan, registration.guess_spacing_mm, registration).scan;
+    const guess = guesser(model.template, model.brain, registration);
+    const alike = TURNS.map((turn) => guess(turned(coarse, turn)).alike);
+    const best = alike.indexOf(Math.max(...alike));
+    const turn = TURNS[best]!;
+    const found = normalize(turned(scan, turn), { ...model, constants }, progress);
+    if (!best || found.similarity < Math.max(similarity + CLEARLY_BETTER, limit)) return "";
+    const fit = `it fits when ${turnInWords(turn)}, similarity ${fixed(found.similarity, 2)}`;
+    return `${fit}: the header's orientation seems wrong`;
+  } catch (error) {
+    if (error instanceof InputError) return "";
+    throw error;
+  }
+}
+
+function turnInWords(turn: Matrix4): string {
+  const axis = turn.findIndex((row, at) => row[at] === 1);
+  if (axis < 3) {
+    const sine = turn[(axis + 2) % 3]![(axis + 1) % 3]!;
+    return `turned by ${90 * sine || 180} degrees about the ${"xyz"[axis]} axis (${AXES[axis]})`;
+  }
+  const [right, front, top] = eachAxis((from) => {
+    const to = turn.findIndex((row) => row[from] !== 0);
+    return AXES[to]!.split(" to ")[+(turn[to]![from]! > 0)];
+  });
+  return `its right, front and top are taken as ${right}, ${front} and ${top}`;
 }
 
 function measures(scan: Volume, found: Normalized, model: Model): Record<string, number> {

@@ -4,7 +4,7 @@ import type { Registration } from "../model.generated";
 import { climb } from "./climbing";
 import { InputError } from "./errors";
 import { gaussianFilter } from "./filters";
-import { bestGuess } from "./guessing";
+import { guesser } from "./guessing";
 import { MAX_VOXELS } from "./header";
 import type { Target } from "./looking";
 import { coarseIndices, grown, indicesOf, type Mask, offsetOf, shrunk } from "./masks";
@@ -46,7 +46,7 @@ export function register(moving: Volume, model: Model, progress: Progress): Alig
   const constants = model.constants.registration;
   const { scan, seen } = prepared(moving, Math.min(...voxelSizes(template.affine)), constants);
   progress(PREPARED);
-  const guess = bestGuess(scan, template, brain, constants);
+  const { matrix: guess } = guesser(template, brain, constants)(scan);
   progress(GUESSED);
   const around = grown(brain, template, constants.margin_mm);
   // By edges first: a dim lobe does not pull. Where the scalp is bright, its edge can be taken for the
@@ -109,7 +109,7 @@ function registered(pair: Pair, around: Mask, guess: Matrix4): Matrix4 {
 }
 
 /** The scan, blurred, on an axis-aligned grid of `spacing` mm, and how much of a voxel was seen. */
-function prepared(moving: Volume, spacing: number, constants: Registration) {
+export function prepared(moving: Volume, spacing: number, constants: Registration) {
   const sigma = voxelSizes(moving.affine).map((zoom) => constants.blur_fwhm_mm / FWHM_PER_SIGMA / zoom);
   const positive = moving.data.map((value) => Math.max(value, 0));
   const smooth = blurred({ ...moving, data: positive }, sigma);

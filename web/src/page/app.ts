@@ -19,6 +19,7 @@ const STEPS: Record<Step, readonly [string, number, number]> = {
   model: ["Opening the model", 0, 0.05],
   reading: ["Reading the scan", 0.05, 0.1],
   aligning: ["Aligning it to MNI space", 0.1, 0.75],
+  turning: ["Turning it by quarter turns", 0.75, 1],
   scoring: ["Scoring coronal slices", 0.75, 1],
 };
 

@@ -23,6 +23,8 @@ export async function answerFor(
   isStale: () => boolean,
 ): Promise<Compare | undefined> {
   const step = (which: Step, done: number) => send({ kind: "progress", step: which, done });
+  // Lets a message about a newer scan in.
+  const newerScan = () => new Promise((resolve) => setTimeout(resolve, 0));
   const copied = (volume: Volume): Volume => ({ ...volume, data: volume.data.slice() });
   step("reading", 0);
   imaging.requireFdg(name, sidecar);
@@ -36,9 +38,11 @@ export async function answerFor(
   const checks = imaging.qualityChecks(scan, { volume, matrix, similarity }, model);
   const picture = copied(volume);
   send({ kind: "standard", picture, matrix, checks }, [picture.data.buffer as ArrayBuffer]);
-  const sentence = imaging.refusal(checks);
-  if (sentence) throw new imaging.InputError(`${name}: ${sentence}`);
+  await newerScan();
   if (isStale()) return undefined;
+  const turn = imaging.turnThatFits(scan, similarity, model, (done) => step("turning", done));
+  const sentence = imaging.refusal(checks, turn);
+  if (sentence) throw new imaging.InputError(`${name}: ${sentence}`);
   const { constants } = model;
   const { y_mm: yMm, size } = constants.slices;
   const slices = imaging.networkSlices(volume, model);
@@ -51,8 +55,7 @@ export async function answerFor(
     const slice = await network.score(slices.slice(index * length, (index + 1) * length), size, channels);
     scored.push(slice);
     send({ kind: "slice", index, ...slice });
-    // Lets a message about a newer scan in.
-    await new Promise((resolve) => setTimeout(resolve, 0));
+    await newerScan();
     if (isStale()) return undefined;
   }
   const cam = imaging.backProject(Float32Array.from(scored.flatMap(({ map }) => [...map])), model);

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from adpet.cohort.splits import fold_name
+from adpet.imaging.slices import channel_offsets
 from adpet.learning.checkpoint import save_model
 from adpet.learning.data import Augmentation, SliceRef
 from adpet.learning.model import reused_model
@@ -60,7 +61,7 @@ def _trained(split: pd.DataFrame, held_out: "pd.Series[bool]", params: Params) -
 
 def network_settings(params: Params) -> dict[str, Any]:
     """Return the arguments of `build_model`."""
-    channels = 3 if params.slice.neighbours_mm else 1
+    channels = len(channel_offsets(params.slice.neighbours_mm))
     return {**params.model.model_dump(), "seed": params.seed, "channels": channels}
 
 

@@ -56,7 +56,7 @@ def log_fold(
     ) as tracked:
         for epoch, row in enumerate(result["rows"]):
             tracked.log_metrics(row, epoch)
-        tracked.log_metrics({f"final.{name}": value for name, value in result["final"].items()})
+        tracked.log_metrics({f"final_{name}": value for name, value in result["final"].items()})
 
 
 def log_to_training(

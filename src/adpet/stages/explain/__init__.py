@@ -11,17 +11,9 @@ import pandas as pd
 from adpet import paths
 from adpet.cohort.splits import read_split
 from adpet.contracts import Metrics, Saliency, TrainingRun, read_contract, write_contract
+from adpet.evaluation import saliency as scoring
 from adpet.evaluation.aggregation import Pooling, pooled_probability
-from adpet.evaluation.saliency import (
-    NETWORK_MAPS,
-    SCORES,
-    Map,
-    Reference,
-    alarms_of,
-    outside_share,
-    pattern_share,
-    region_table,
-)
+from adpet.evaluation.saliency import Map, Reference
 from adpet.imaging.atlas import load_atlas
 from adpet.imaging.nifti import Volume, read_volume, write_volume
 from adpet.imaging.slices import coronal_slices, own_planes, resize_maps
@@ -33,12 +25,7 @@ from adpet.reporting.style import save_figure
 from adpet.stages.common.checks import may_log_images, reads_simulated
 from adpet.stages.common.tables import healthy_scans, read_results, write_table
 from adpet.stages.common.tracking import log_to_training
-from adpet.stages.explain.controls import (
-    sanity_tables,
-    truth_scores,
-    truths_of,
-    z_maps,
-)
+from adpet.stages.explain.controls import sanity_tables, truth_scores, truths_of, z_maps
 from adpet.stages.explain.maps import (
     HealthyMaps,
     ScanMaps,
@@ -79,12 +66,12 @@ def run(params: Params) -> None:
     volumes, integrated = _write_scans(shown, references, scans, low, space, params=params)
     groups, brain = _groups(scans), space.planes_of_brain()
     of_group = {name: [integrated[scan] for scan in groups[name]] for name in ("ad", "cn")}
-    outside = outside_share(**of_group, brain=brain)
+    outside = scoring.outside_share(**of_group, brain=brain)
     regions = _write_groups(volumes, groups, references.by_depth, space, params)
     facts = _facts(groups, regions)
     facts |= {
         "outside": round(outside, 6),
-        "alarms": alarms_of(outside),
+        "alarms": scoring.alarms_of(outside),
         "method": references.method,
         "planes": len(space.grid.y_mm),
         "reference_scans": len(healthy),
@@ -104,7 +91,8 @@ def run(params: Params) -> None:
 
 def _with_answers(scans: pd.DataFrame) -> pd.DataFrame:
     """Return the scans with `probability` and whether it is `correct`."""
-    predictions, threshold = read_results(paths.PREDICTIONS), read_contract(paths.METRICS, Metrics).threshold
+    predictions = read_results(paths.PREDICTIONS)
+    threshold = read_contract(paths.EVALUATION, Metrics).threshold
     pooling = Pooling.of(read_json(paths.POOLING))
     probability = {
         scan: pooled_probability(rows.to_numpy(np.float64), pooling)
@@ -125,14 +113,8 @@ def _write_scans(
 ) -> tuple[Volumes, dict[str, Map]]:
     """Write the volumes of each scan and some montages.
 
-    `maps_of_scans` are in the order of `scans`; `low` are the z-maps of low uptake, by scan.
-
-    Returns
-    -------
-    volumes : mapping of str to mapping of str to (i, j, k) ndarray
-        By map and scan.
-    integrated : mapping of str to (n, h, w) ndarray
-        Integrated gradients by scan.
+    `maps_of_scans` are in the order of `scans`; `low` are the z-maps of low uptake, by scan. Returns volumes
+    by map and scan, and integrated gradients, (n, h, w), by scan.
     """
     most = params.explain.montages
     half = {"AD": (most + 1) // 2, "CN": most // 2}
@@ -216,7 +198,7 @@ def _write_groups(
             _write_map(folder / f"reference_{depth}.nii.gz", space.filled(reference.mean), space)
     uptake = {name: _mean_uptake(groups[name]) for name in ("ad", "cn")}
     atlas = load_atlas(params.explain.atlas, params.normalize.grid_mm)
-    table = region_table(means, uptake, atlas, space.brain)
+    table = scoring.region_table(means, uptake, atlas, space.brain)
     write_table(table, paths.EXPLAIN / "regions.csv")
     return table
 
@@ -234,10 +216,10 @@ def _facts(groups: Groups, regions: pd.DataFrame) -> dict[str, Any]:
     """Return scan counts and AD pattern, by map and group."""
     return {
         kind: {
-            group: {"scans": len(scans), "ad_pattern": pattern_share(regions, f"{group}_{kind}")}
+            group: {"scans": len(scans), "ad_pattern": scoring.pattern_share(regions, f"{group}_{kind}")}
             for group, scans in groups.items()
         }
-        for kind in NETWORK_MAPS
+        for kind in scoring.NETWORK_MAPS
     }
 
 
@@ -247,7 +229,7 @@ def _write_truth(
     """Score the maps against the simulated cohort's truth, if any."""
     found = scans[(scans["diagnosis"] == "AD") & scans["correct"]]
     deficits = truths_of(found, space) if reads_simulated(params) else {}
-    table, facts = pd.DataFrame(columns=["scan", "subject", "map", *SCORES]), {"scans": 0}
+    table, facts = pd.DataFrame(columns=["scan", "subject", "map", *scoring.SCORES]), {"scans": 0}
     if deficits:
         table, facts = truth_scores(volumes, deficits, found, healthy, space, params=params)
     write_table(table, paths.EXPLAIN / "truth.csv")

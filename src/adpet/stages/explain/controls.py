@@ -9,26 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from adpet.evaluation.saliency import (
-    LEAST_DEFICIT,
-    NETWORK_MAPS,
-    Map,
-    Mask,
-    cascade_rows,
-    centre_map,
-    deletion_insertion,
-    gains,
-    highest_first,
-    in_blocks_at_random,
-    network_ranges,
-    score_differences,
-    score_rows,
-    score_summary,
-    score_table,
-    side_agreement,
-    truth_mask,
-    verdict,
-)
+from adpet.evaluation import saliency as scoring
+from adpet.evaluation.saliency import Map, Mask
 from adpet.imaging.nifti import read_volume
 from adpet.imaging.registration import resample
 from adpet.imaging.slices import coronal_slices, resize_maps
@@ -57,10 +39,11 @@ STEPS, RANDOM_ORDERS = 8, 2
 UNTRAINED, UNTRAINED_SCANS = 6, 16
 
 
-def cascade_table(model: "keras.Model", scans: Sequence[str], params: Params) -> pd.DataFrame:
-    """Return the maps' similarity as layers are randomized."""
+def cascade_table(scans: Sequence[str], *, baseline: Slices, params: Params) -> pd.DataFrame:
+    """Return the maps' similarity as the network's layers are randomized."""
     from adpet.learning.saliency import cascade, class_activation_maps
 
+    model = trained_explainer(baseline, params).model
     slices = [slices_of(scan) for scan in scans]
 
     def maps_of(examined: "keras.Model") -> list[Map]:
@@ -68,7 +51,7 @@ def cascade_table(model: "keras.Model", scans: Sequence[str], params: Params) ->
 
     original = maps_of(model)
     randomized = ((layer, maps_of(changed)) for layer, changed in cascade(model, seed=params.seed))
-    return pd.DataFrame(cascade_rows(original, randomized, np.ones(original[0].shape, dtype=bool)))
+    return pd.DataFrame(scoring.cascade_rows(original, randomized, np.ones(original[0].shape, dtype=bool)))
 
 
 def sanity_tables(
@@ -82,9 +65,9 @@ def sanity_tables(
     """
     options: dict[str, Any] = {"baseline": baseline, "params": params}
     tasks: list[Callable[[], Any]] = [
-        partial(_cascade_of_trained, scans, **options),
+        partial(cascade_table, scans, **options),
         *(
-            partial(_curves_of_trained, scan, referenced[scan], seed=params.seed + number, **options)
+            partial(_curves, scan, referenced[scan], seed=params.seed + number, **options)
             for number, scan in enumerate(scans)
         ),
     ]
@@ -97,25 +80,15 @@ def sanity_tables(
     ]
     areas = {}
     for name in ("exact", "referenced"):
-        over = [gains(curves[name], curves["random"]) for curves in found]
+        over = [scoring.gains(curves[name], curves["random"]) for curves in found]
         areas[name] = {key: round(float(np.mean([one[key] for one in over])), 6) for key in over[0]}
     return cascaded, pd.DataFrame(rows), areas
 
 
-def _cascade_of_trained(scans: Sequence[str], *, baseline: Slices, params: Params) -> pd.DataFrame:
-    return cascade_table(trained_explainer(baseline, params).model, scans, params)
-
-
-def _curves_of_trained(
+def _curves(
     scan: str, referenced: Map, *, seed: int, baseline: Slices, params: Params
 ) -> dict[str, dict[str, list[float]]]:
-    explainer = trained_explainer(baseline, params)
-    return _curves(explainer, referenced, scan, space_of(params), seed=seed)
-
-
-def _curves(
-    explainer: Explainer, referenced: Map, scan: str, space: Space, *, seed: int
-) -> dict[str, dict[str, list[float]]]:
+    explainer, space = trained_explainer(baseline, params), space_of(params)
     slices, rng = slices_of(scan), np.random.default_rng(seed)
     inside = coronal_slices(space.inside.astype(np.float32), space.template.affine, space.grid) > 0.5
 
@@ -123,16 +96,16 @@ def _curves(
         return float(explainer.exact(changed)[1].mean())
 
     def curve(order: Any) -> dict[str, list[float]]:
-        return deletion_insertion(slices, explainer.baseline, order, log_odds, steps=STEPS)
+        return scoring.deletion_insertion(slices, explainer.baseline, order, log_odds, steps=STEPS)
 
     exact = explainer.exact(slices)[0]
     found = {
         "exact": resize_maps(exact, space.grid.size),
         "referenced": coronal_slices(referenced, space.template.affine, space.grid),
     }
-    curves = {name: curve(highest_first(maps, inside)) for name, maps in found.items()}
+    curves = {name: curve(scoring.highest_first(maps, inside)) for name, maps in found.items()}
     stride = space.grid.size // exact.shape[1]
-    drawn = [curve(in_blocks_at_random(inside, rng, block=stride)) for _ in range(RANDOM_ORDERS)]
+    drawn = [curve(scoring.in_blocks_at_random(inside, rng, block=stride)) for _ in range(RANDOM_ORDERS)]
     curves["random"] = {key: np.mean([one[key] for one in drawn], axis=0).tolist() for key in drawn[0]}
     return curves
 
@@ -173,26 +146,15 @@ def truth_scores(
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Score the exact, referenced and z-maps, and their controls.
 
-    Parameters
-    ----------
-    explained : mapping of str to mapping of str to (i, j, k) ndarray
-        Volumes by map (``exact``, ``referenced``, ``z-map``) and scan.
-    deficits : mapping of str to (i, j, k) ndarray
-        The truth by scan.
-    scans : DataFrame
-        Correctly classified AD test scans: `scan`, `subject`.
-    healthy : sequence of str
-        Training scans that the maps of untrained networks are referenced to.
+    `explained` has volumes by map (``exact``, ``referenced``, ``z-map``) and scan, `deficits` the truth by
+    scan. `scans` are the correctly classified AD test scans, with `scan` and `subject`; `healthy` are
+    training scans that the maps of untrained networks are referenced to.
 
-    Returns
-    -------
-    table : DataFrame
-        One row a scan and map; of untrained networks' maps one a network, with its number as `network`.
-    facts : dict
-        Mean scores by map and paired differences with their intervals, verdicts, agreement with the deficit's
-        side, and what they were taken from.
+    Returns a table, one row a scan and map (of untrained networks' maps one a network, with its number as
+    `network`), and facts: mean scores by map and paired differences with their intervals, verdicts, agreement
+    with the deficit's side, and what they were taken from.
     """
-    masks = {scan: truth_mask(deficit, space.inside) for scan, deficit in deficits.items()}
+    masks = {scan: scoring.truth_mask(deficit, space.inside) for scan, deficit in deficits.items()}
     # A deficit of 5 % nowhere, or everywhere, leaves nothing to be found.
     sizes = {scan: int(mask.sum()) for scan, mask in masks.items()}
     scored = [scan for scan in scans["scan"] if 0 < sizes.get(scan, 0) < int(space.inside.sum())]
@@ -201,8 +163,8 @@ def truth_scores(
     inside, subjects = space.inside, scans.set_index("scan").loc[scored, "subject"]
     found = {name: np.stack([maps[scan][inside] for scan in scored]) for name, maps in explained.items()}
     truths = np.stack([masks[scan][inside] for scan in scored])
-    centre = {"centre": centre_map(inside)}
-    rows = [row for scan in scored for row in score_rows(centre, masks[scan], inside, scan=scan)]
+    centre = {"centre": scoring.centre_map(inside)}
+    rows = [row for scan in scored for row in scoring.score_rows(centre, masks[scan], inside, scan=scan)]
     # One such network is as likely to call dark bright as the other way round: only several are at chance.
     one = partial(
         _untrained_rows,
@@ -213,25 +175,26 @@ def truth_scores(
     for of_network in map_in_processes(one, range(1, UNTRAINED + 1), workers=params.compute.workers):
         rows += of_network
     controls = pd.DataFrame(rows).assign(subject=lambda table: table["scan"].map(subjects))
-    table = pd.concat([score_table(found, truths, subjects), controls], ignore_index=True)
+    table = pd.concat([scoring.score_table(found, truths, subjects), controls], ignore_index=True)
     # The template's axes are those of MNI space.
     x_mm = np.argwhere(inside)[:, 0] * space.template.affine[0, 0] + space.template.affine[0, 3]
     sides = found | {f"group mean {name}": maps.mean(axis=0) for name, maps in found.items()}
     deficit = np.stack([deficits[scan][inside] for scan in scored]) * truths
     options = {"seed": params.seed, "resamples": params.evaluate.resamples}
-    differences = score_differences(table, **options)
+    differences = scoring.score_differences(table, **options)
     return table, {
         "scans": len(scored),
         "left_out": len(scans) - len(scored),
-        "least_deficit": LEAST_DEFICIT,
+        "least_deficit": scoring.LEAST_DEFICIT,
         "area_share": round(float(truths.mean()), 6),
-        "scores": score_summary(table, **options),
+        "scores": scoring.score_summary(table, **options),
         "differences": differences,
         "verdict": {
-            name: verdict(name, differences[name], subjects=subjects.nunique()) for name in NETWORK_MAPS
+            name: scoring.verdict(name, differences[name], subjects=subjects.nunique())
+            for name in scoring.NETWORK_MAPS
         },
-        "side": side_agreement(sides, deficit, x_mm, subjects),
-        "untrained": network_ranges(table),
+        "side": scoring.side_agreement(sides, deficit, x_mm, subjects),
+        "untrained": scoring.network_ranges(table),
     }
 
 
@@ -261,5 +224,5 @@ def _untrained_rows(
             "untrained exact": space.volume_of(maps.exact),
             "untrained referenced": references.z_scored(maps),
         }
-        rows += score_rows(volumes, truth, space.inside, scan=scan, network=number)
+        rows += scoring.score_rows(volumes, truth, space.inside, scan=scan, network=number)
     return rows

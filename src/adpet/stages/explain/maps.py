@@ -10,14 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from adpet.evaluation.saliency import (
-    MARGIN_MM,
-    Map,
-    Mask,
-    Reference,
-    healthy_patterns,
-    healthy_reference,
-)
+from adpet.evaluation.saliency import MARGIN_MM, Map, Mask, Reference, healthy_patterns, healthy_reference
 from adpet.imaging.nifti import Volume
 from adpet.imaging.normative import require_healthy, smoothed
 from adpet.imaging.slices import CoronalGrid, back_project, coronal_slices
@@ -74,12 +67,6 @@ def space_of(params: Params) -> Space:
     return Space(template, grid, brain, brain & between[None, :, None])
 
 
-def smoothed_inside(volume: Map, space: Space, params: Params) -> Map:
-    """Return the values inside, (v,), blurred by `explain.smooth_mm`."""
-    width = {"fwhm_mm": params.explain.smooth_mm, "grid_mm": params.normalize.grid_mm}
-    return smoothed(volume, **width, inside=space.inside)[space.inside]
-
-
 def slices_of(scan: str) -> Slices:
     """Return a scan's slices, (n, height, width, channels)."""
     slices: Slices = np.load(SLICES / f"{scan}.npy")
@@ -90,18 +77,10 @@ def slices_of(scan: str) -> Slices:
 class ScanMaps:
     """Maps of a scan by a network.
 
-    Attributes
-    ----------
-    exact : (n, h, w) float32 ndarray
-        Class activation maps of the slices, at the feature layer's places.
-    logits : (n,) float32 ndarray
-        Log-odds of AD.
-    integrated : (n, height, width) float32 ndarray
-        Integrated gradients from the mean healthy slices.
-    blurred : (2, v) float32 ndarray
-        Both inside the brain, in the order of `DEPTHS`.
-    method : str
-        Of the exact maps: ``cam`` or ``grad-cam``.
+    `exact`, (n, h, w), are class activation maps of the slices at the feature layer's places, by `method`
+    (``cam`` or ``grad-cam``); `logits`, (n,), the log-odds of AD; `integrated`, (n, height, width),
+    integrated gradients from the mean healthy slices; `blurred`, (2, v), both inside the brain, in the order
+    of `DEPTHS`.
     """
 
     exact: Map
@@ -131,8 +110,10 @@ class Explainer:
         exact, logits = self.exact(slices)
         steps = self._params.explain.path_steps
         integrated = integrated_maps(self.model, slices, self.baseline, steps=steps)
+        width = {"fwhm_mm": self._params.explain.smooth_mm, "grid_mm": self._params.normalize.grid_mm}
         blurred = [
-            smoothed_inside(space.volume_of(maps), space, self._params) for maps in (exact, integrated)
+            smoothed(space.volume_of(maps), **width, inside=space.inside)[space.inside]
+            for maps in (exact, integrated)
         ]
         method = method_for(self.model, self._params.explain.method)
         return ScanMaps(exact, logits, integrated, np.stack(blurred), method)
@@ -142,15 +123,9 @@ class HealthyMaps:
     """Maps of healthy training scans, which others are z-scored by.
 
     A referenced map joins two depths: the class activation map, which says what each place of the feature
-    layer adds to the answer, and integrated gradients, which say what each pixel adds to it. Of the mean
-    of their distances, what lies along the ways in which healthy scans differ is kept.
-
-    Attributes
-    ----------
-    by_depth : dict
-        Mean and spread of the maps, by depth.
-    method : str
-        Of the exact maps.
+    layer adds to the answer, and integrated gradients, which say what each pixel adds to it. Of the mean of
+    their distances, what lies along the ways in which healthy scans differ is kept. `by_depth` has mean and
+    spread of the maps, `method` is that of the exact ones.
     """
 
     def __init__(self, healthy: Sequence[ScanMaps], space: Space) -> None:
