@@ -181,11 +181,8 @@ def judge(challenger: registry.Version, champion: int | None, rule: Rule) -> lis
     if registry.has_tag(challenger, registry.LEAKAGE, INVALID):
         evidence = replace(evidence, leakage=INVALID)
     try:
-        other = (
-            None
-            if champion is None
-            else registry.evidence_of(registry.named(champion, model_name=challenger.name))
-        )
+        now = None if champion is None else registry.named(champion, model_name=challenger.name)
+        other = None if now is None else registry.evidence_of(now)
     except registry.NoEvidenceError as error:
         return [*conditions(evidence, None, rule)[:-1], Condition("champion", met=False, text=str(error))]
     return conditions(evidence, other, rule)

@@ -162,10 +162,8 @@ class Mirror:
         for model in logged_models(run_id, self._source):
             if model.status == LoggedModelStatus.READY:
                 tag = SERVED if SERVED in model.tags else DIGEST
-                folder, digest = (
-                    Path(local_file_uri_to_path(model.artifact_location)),
-                    model.tags.get(tag, ""),
-                )
+                folder = Path(local_file_uri_to_path(model.artifact_location))
+                digest = model.tags.get(tag, "")
                 model_id = send_model(
                     self._target, target_id, folder, digest=digest, name=model.name, tag=tag
                 )
