@@ -7,11 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from io import StringIO
+from pathlib import Path
 
+import nibabel as nib
 import pandas as pd
 import pytest
 from ruamel.yaml import YAML
-from workspace import PROJECT, SMALL, begin_project
+from workspace import PROJECT, SMALL, begin_project, runs_of
 
 from adpet.params import flatten
 from adpet.paths import STUDIES
@@ -19,6 +22,14 @@ from adpet.storage import read_yaml
 from adpet.tracking.lineage import GENERATED
 
 pytestmark = [pytest.mark.slow, pytest.mark.dvc]
+
+# The smallest cohort that there may be, and no more work than all stages need.
+SIX = dict.fromkeys(("simulation.ad_subjects", "simulation.cn_subjects"), 3)
+SIX |= {"compute.workers": 1, "split.folds": 2, "split.test_fraction": 0.33, "slice.range_mm": [-76.0, -48.0]}
+SIX |= {"model.feature_layer": "block_4_expand_relu"}  # quickly compiled
+SIX |= {"tune.trials": 1, "train.epochs": 2, "explain.sanity_scans": 0, "leakage.epochs": 1}
+# To root nothing is read-only: its processes run without the right to what others own.
+RESTRICTED = ("setpriv", "--bounding-set=-all", "--inh-caps=-all") if os.geteuid() == 0 else ()
 
 # What a killed and an undisturbed run must agree in, byte by byte.
 OUTPUTS = {
@@ -51,11 +62,7 @@ class TestDvc:
         assert page.count("<img") >= 5
 
     def test_training_run_names_data_hash_and_commit(self, finished_by_dvc):
-        from mlflow import MlflowClient
-
-        client = MlflowClient(tracking_uri=f"sqlite:///{finished_by_dvc.root}/mlflow.db")
-        experiment = client.get_experiment_by_name("adpet").experiment_id
-        (run,) = client.search_runs([experiment], "tags.`adpet.kind` = 'train'")
+        _, (run,) = runs_of(finished_by_dvc, "train")
         (used,) = run.inputs.dataset_inputs
         lock = YAML(typ="safe").load(finished_by_dvc.root / "dvc.lock")
         dependencies = lock["stages"]["ingest"]["deps"]
@@ -79,21 +86,63 @@ class TestPlaces:
         assert "git init && git add . && git commit" in first
         assert all(line.startswith("make: ") for line in rest)
 
-    def test_project_in_a_folder_with_blanks_and_umlauts_runs(self, tmp_path):
-        subjects = {"simulation.ad_subjects": 2, "simulation.cn_subjects": 2}
-        project = begin_project(tmp_path / "Prüf ordner" / "ad pet", subjects)
-        project.run("dvc", "repro", "slice")
-        assert len(list((project.root / "data/processed/slices").iterdir())) >= 4
+    def test_smallest_cohort_runs_to_an_answer_in_any_place_with_few_rights(self, tmp_path):
+        place = tmp_path / "Prüf ordner"
+        project = begin_project(place / "ad pet", SIX | {"cohort.raw": "../die Scans", "split.folds": 4})
+        project.run("dvc", "config", "cache.type", "hardlink")  # outputs are read-only
+        project.adpet("simulate")
+        raw = shutil.move(project.root / "data/simulated/raw", place / "die Scans")
+        for path in (scans := [raw, *raw.rglob("*")]):
+            path.chmod(0o555 if path.is_dir() else 0o444)
+            if RESTRICTED:
+                shutil.chown(path, "nobody")
+        before = [(path, path.stat().st_mtime_ns) for path in scans]
+        refused = project.run(*RESTRICTED, "dvc", "repro", status=255)
+        assert "set split.folds to 2 and split.test_fraction to 0.33, or add subjects" in refused.stderr
+        assert "normalize" not in refused.stdout
+        project.set_params({"split.folds": 2, "split.test_fraction": 0.33})
+        project.run(*RESTRICTED, "dvc", "repro")
+        project.run(*RESTRICTED, "dvc", "repro", "--force", "--single-item", "register")
+        ask = (sys.executable, "-m", "adpet", "predict", str(raw), "--output", "gut", "--csv", "-")
+        told = project.run(*RESTRICTED, *ask, "--model", "models:/adpet@challenger").stdout
+        assert pd.read_csv(StringIO(told))["probability_of_ad"].nunique() == 6
+        assert [(path, path.stat().st_mtime_ns) for path in [raw, *raw.rglob("*")]] == before
 
-    def test_experiments_in_temporary_workspaces_run(self, tmp_path):
-        subjects = {"simulation.ad_subjects": 2, "simulation.cn_subjects": 2}
-        project = begin_project(tmp_path / "two words", subjects)
-        change = ("ingest", "-S", "cohort.max_rejected_fraction=0.2")
-        assert "Ran experiment(s)" in project.run("dvc", "exp", "run", "--temp", *change).stdout
-        project.run("dvc", "exp", "run", "--queue", *change[:-1], "cohort.max_rejected_fraction=0.3")
+    def test_experiments_in_temporary_workspaces_log_to_the_project_itself(self, tmp_path):
+        project = begin_project(tmp_path / "two words", SIX)
+        project.run("dvc", "exp", "run", "--temp", "train", "-S", "train.epochs=1")
+        project.run("dvc", "exp", "run", "--queue", "train", "-S", "train.epochs=3")
         project.run("dvc", "exp", "run", "--run-all")
+        _, runs = runs_of(project, "train")
+        assert [run.data.params["train.epochs"] for run in runs] == ["1", "3"]
+        head = project.run("git", "rev-parse", "HEAD").stdout.strip()
+        for run in runs:
+            assert run.info.status == "FINISHED"
+            assert run.info.artifact_uri.startswith((project.root / "mlartifacts").as_uri())
+            assert run.data.tags["mlflow.source.git.commit"] == f"{head}-dirty"
         shown = project.run("dvc", "exp", "show", "--csv").stdout
-        assert {"0.1", "0.2", "0.3"} <= set(shown.replace("\n", ",").split(","))
+        assert {"1", "2", "3"} <= set(shown.replace("\n", ",").split(","))
+
+
+def test_lopsided_cohort_with_a_subject_of_20_visits_gives_answers_that_differ(tmp_path):
+    groups = {"simulation.ad_subjects": 4, "simulation.cn_subjects": 24, "simulation.followup_fraction": 0.0}
+    project = begin_project(tmp_path / "lopsided", groups, dvc=False)
+    project.adpet("simulate")
+    first = nib.load(next((project.root / "data/simulated/raw").rglob("*_pet.nii.gz")))
+    for visit in range(2, 21):
+        path = Path(first.get_filename().replace("ses-01", f"ses-{visit:02d}"))
+        path.parent.mkdir(parents=True)
+        nib.save(nib.Nifti1Image(first.get_fdata() * visit, first.affine), path)
+    project.run_pipeline()
+    text = " ".join(project.output)
+    for said in ("only 4 AD subjects", "24 CN and 4 AD: training", "one subject has 20 of 47 scans"):
+        assert said in text
+    subjects = pd.read_csv(project.root / "results/evaluate/subjects.csv")
+    assert subjects["probability"].nunique() == len(subjects)
+    assert set(subjects["called"]) == {"AD", "CN"}
+    told = project.read_json("results/evaluate/evaluation.json")["subject"]["balanced_accuracy"]
+    assert 0 <= told["low"] <= told["value"] <= told["high"] <= 1
+    assert "sensitivity" in project.adpet("summary").stdout
 
 
 class TestKilled:
@@ -120,11 +169,7 @@ class TestKilled:
 
     def runs_of(self, workspace):
         """Every run's kind and lineage, and how it ended."""
-        from mlflow import MlflowClient
-
-        client = MlflowClient(tracking_uri=f"sqlite:///{workspace.root}/mlflow.db")
-        runs = client.search_runs([client.get_experiment_by_name("adpet").experiment_id])
-        keys = ("adpet.kind", "adpet.lineage")
+        runs, keys = runs_of(workspace, "%")[1], ("adpet.kind", "adpet.lineage")
         return sorted((*(run.data.tags[key] for key in keys), run.info.status) for run in runs)
 
     def test_normalize_goes_on_with_the_scans_it_lacks(self, finished_by_dvc, copied_from_dvc):

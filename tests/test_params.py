@@ -8,15 +8,7 @@ from dvc.utils.hydra import apply_overrides
 
 from adpet.cohort.adni import LEVELS
 from adpet.errors import ParameterError
-from adpet.params import (
-    OLD_SECTIONS,
-    AdniLevel,
-    Params,
-    flatten,
-    load_params,
-    set_by_key,
-    validate_params,
-)
+from adpet.params import OLD_SECTIONS, AdniLevel, Params, flatten, load_params, set_by_key, validate_params
 from adpet.storage import read_yaml
 
 

@@ -8,23 +8,20 @@ import numpy as np
 import pandas as pd
 import pytest
 from ruamel.yaml import YAML
-from workspace import SMALL, copy_of
+from workspace import SMALL, copy_of, runs_of
 
 from adpet.imaging.nifti import read_volume
 
 
 @pytest.fixture(scope="module")
 def client(finished):
-    from mlflow import MlflowClient
-
-    return MlflowClient(tracking_uri=f"sqlite:///{finished.root}/mlflow.db")
+    return runs_of(finished, "train")[0]
 
 
 @pytest.fixture(scope="module")
-def training(client):
+def training(finished):
     """The training runs of the finished project."""
-    experiment = client.get_experiment_by_name("adpet").experiment_id
-    return client.search_runs([experiment], "tags.`adpet.kind` = 'train'")
+    return runs_of(finished, "train")[1]
 
 
 @pytest.fixture(scope="module")

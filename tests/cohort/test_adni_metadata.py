@@ -4,12 +4,7 @@ import codecs
 
 import pytest
 
-from adpet.cohort.adni_metadata import (
-    MAX_BYTES,
-    MAX_DAYS,
-    read_visit_diagnoses,
-    read_xml_files,
-)
+from adpet.cohort.adni_metadata import MAX_BYTES, MAX_DAYS, read_visit_diagnoses, read_xml_files
 from adpet.errors import InputError
 
 TABLE = """PTID,RID,VISCODE,VISCODE2,EXAMDATE,DIAGNOSIS

@@ -351,10 +351,7 @@ class TestPolicy:
         ([("a", "", 71.5), ("b", "20200101", 70)], ["b", "a"]),
         ([("m12", "", 70), ("m6", "", 70)], ["m6", "m12"]),
         ([("m12", "", 60), ("m6", "", math.nan), ("m108", "", 50)], ["m6", "m12", "m108"]),
-        (
-            [(label, "", math.nan) for label in ("1", "m06", "Baseline", "sc")],
-            ["sc", "Baseline", "1", "m06"],
-        ),
+        ([(label, "", math.nan) for label in ("1", "m06", "Baseline", "sc")], ["sc", "Baseline", "1", "m06"]),
     ],
     ids=["dates", "ages", "labels of one age", "natural order", "names of a first session"],
 )

@@ -1,6 +1,7 @@
 """No subject is in two parts; parts agree in size, diagnosis, sex and age."""
 
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -129,11 +130,18 @@ class TestSplitBySubject:
         shuffled = subjects.sample(frac=1, random_state=order)
         assert_frame_equal(split_by_subject(subjects, **options), split_by_subject(shuffled, **options))
 
-    def test_too_few_subjects_of_a_diagnosis_are_refused(self):
-        with pytest.raises(
-            InputError, match=r"required AD in each of 6 parts; received 3 of it.*split\.folds"
-        ):
-            split_by_subject(cohort(1, ad=3), test_fraction=0.25, folds=5, seed=1)
+    @settings(max_examples=20)
+    @given(ad=st.integers(3, 5), seed=st.integers(0, 99))
+    def test_too_few_subjects_of_a_diagnosis_are_refused_with_settings_that_do(self, ad, seed):
+        found = (
+            rf"required AD in each of 6 parts; received {ad} of it.*folds to (\d) .*fraction to ([\d.]+), or"
+        )
+        with pytest.raises(InputError, match=found) as refused:
+            split_by_subject(cohort(seed, ad=ad), test_fraction=0.25, folds=5, seed=seed)
+        folds, share = re.search(found, str(refused.value)).groups()
+        split_by_subject(cohort(seed, ad=ad), test_fraction=float(share), folds=int(folds), seed=seed)
+        with pytest.raises(InputError, match=rf"cross_validation: required 0, or at most the {ad} subjects"):
+            cross_validation_folds(cohort(seed, ad=ad), folds=ad + 1, seed=seed)
 
     def test_subject_with_two_rows_is_refused(self):
         subjects = pd.concat([cohort(1), cohort(1).head(1)])

@@ -104,7 +104,7 @@ class TestReport:
                 8,
                 80,
                 1,
-                ["only 8 AD subjects: an AUC of 0.9 is uncertain by 0.15", "80 CN and 8 AD: training weighs"],
+                ["only 8 AD subjects: an AUC of 0.9 is uncertain by 0.15", "80 CN and 8 AD: training"],
             ),
             (3, 3, 1, ["only 3 AD subjects: an AUC of 0.9 is uncertain by 0.29"]),
             (30, 30, 20, ["one subject has 20 of 79 scans"]),
@@ -114,9 +114,7 @@ class TestReport:
         rows = [row(n, "AD" if n < ad else "CN", age=70.0, sex="F", site="A") for n in range(ad + cn)]
         rows += [row(0, "AD", str(visit), age=70.0, sex="F", site="A") for visit in range(2, visits + 1)]
         warnings = ingest_report(Collection(scans_table(rows), rejected_table([])))["warnings"]
-        assert [text.startswith(words) for text, words in zip(warnings, said, strict=True)] == [True] * len(
-            said
-        )
+        assert all(text.startswith(words) for text, words in zip(warnings, said, strict=True))
 
     def test_report_is_json(self, report):
         assert json.loads(json.dumps(report, allow_nan=False)) == report

@@ -83,8 +83,7 @@ class TestReadTable:
 
 
 @pytest.mark.parametrize(
-    ("text", "years"),
-    [("75", 75), ("75.25", 75.25), ("75,5", 75.5), ("075Y", 75), ("89+", 89), (" 60 ", 60)],
+    ("text", "years"), [("75", 75), ("75.25", 75.25), ("75,5", 75.5), ("075Y", 75), ("89+", 89), (" 60 ", 60)]
 )
 def test_ages_are_years(text, years):
     assert parse_age(text) == years

@@ -175,8 +175,8 @@ class TestReference:
         assert np.abs(reference.distance(maps).mean(axis=1)).max() < 1e-4
 
     def test_too_few_or_equal_healthy_maps_are_refused(self):
-        with pytest.raises(InputError, match="required 3 CN training scans or more; received 2"):
-            healthy_reference(healthy(2))
+        with pytest.raises(InputError, match="required 2 CN training scans or more; received 1"):
+            healthy_reference(healthy(1))
         with pytest.raises(InputError, match="maps of all CN training scans are equal"):
             healthy_reference(healthy(1)[[0, 0, 0, 0]])
 

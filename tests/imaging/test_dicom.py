@@ -10,12 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from dicom_files import NAMES, write_series
-from pydicom.uid import (
-    ExplicitVRBigEndian,
-    ImplicitVRLittleEndian,
-    JPEG2000Lossless,
-    RLELossless,
-)
+from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian, JPEG2000Lossless, RLELossless
 from scipy.spatial.transform import Rotation
 
 from adpet.errors import InputError
@@ -31,11 +26,7 @@ OBLIQUE[:3] = np.c_[
 ]
 AMYLOID = ("C-E8A03", "SRT", "Florbetapir F^18^")
 # What a patient's folder holds next to the scan: a CT, the same without attenuation correction, another tracer.
-OTHER_SERIES = {
-    1: {"modality": "CT"},
-    4: {"corrections": ("DECY", "NORM")},
-    5: {"tracer": AMYLOID},
-}
+OTHER_SERIES = {1: {"modality": "CT"}, 4: {"corrections": ("DECY", "NORM")}, 5: {"tracer": AMYLOID}}
 
 
 def image(affine=STRAIGHT):

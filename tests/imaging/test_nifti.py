@@ -9,13 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adpet.errors import InputError
-from adpet.imaging.nifti import (
-    Volume,
-    read_header,
-    read_volume,
-    scan_files,
-    write_volume,
-)
+from adpet.imaging.nifti import Volume, read_header, read_volume, scan_files, write_volume
 
 SHAPE = (10, 12, 9)
 AFFINE = np.array([[2.0, 0, 0, -9], [0, 2.5, 0, -20], [0, 0, 3.0, -11], [0, 0, 0, 1]])

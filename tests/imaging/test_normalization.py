@@ -5,13 +5,7 @@ import pytest
 
 from adpet.errors import InputError
 from adpet.imaging.nifti import Volume, read_volume, write_volume
-from adpet.imaging.normalization import (
-    MIN_REFERENCE_SEEN,
-    load_standard,
-    normalize,
-    to_suvr,
-    to_uint8,
-)
+from adpet.imaging.normalization import MIN_REFERENCE_SEEN, load_standard, normalize, to_suvr, to_uint8
 from adpet.imaging.registration import brain_points, rms_displacement
 from adpet.imaging.template import fdg_mean, fdg_template, tissue_map
 

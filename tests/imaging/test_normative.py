@@ -67,9 +67,11 @@ class TestNorms:
         assert abs(norms.z(uptake[0])[1]) < 0.01, "two scans say nothing"
         np.testing.assert_allclose(norms.mean[2:], fit_norms(uptake, ages).mean[2:])
 
-    def test_two_scans_are_refused_with_what_to_do(self):
-        with pytest.raises(InputError, match="required 3 CN training scans or more; received 2; lower split"):
-            fit_norms(*(values[:2] for values in cohort()))
+    def test_two_scans_are_compared_with_and_one_is_refused_with_what_to_do(self):
+        uptake, ages = (values[:2] for values in cohort())
+        assert 0.1 < np.abs(fit_norms(uptake, ages).z(uptake[0])).max() < 1
+        with pytest.raises(InputError, match="required 2 CN training scans or more; received 1; lower split"):
+            fit_norms(uptake[:1], ages[:1])
 
 
 def test_smoothed_suvr_is_unknown_where_the_scan_does_not_show_the_brain():

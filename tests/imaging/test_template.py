@@ -9,13 +9,7 @@ import pytest
 from adpet.errors import InputError
 from adpet.imaging.nifti import Volume, write_volume
 from adpet.imaging.registration import brain_points, similarity
-from adpet.imaging.template import (
-    brain_mask,
-    fdg_template,
-    load_template,
-    reference_mask,
-    template_grid,
-)
+from adpet.imaging.template import brain_mask, fdg_template, load_template, reference_mask, template_grid
 
 
 def value_at(data, affine, world):

@@ -11,13 +11,7 @@ from adpet.learning.training import Optimisation, train
 
 SIZE = 32
 SLICES = 8
-MODEL = {
-    "input_size": SIZE,
-    "alpha": 0.35,
-    "feature_layer": "block_6_expand_relu",
-    "dropout": 0.2,
-    "seed": 1,
-}
+MODEL = {"input_size": SIZE, "alpha": 0.35, "feature_layer": "block_6_expand_relu", "dropout": 0.2, "seed": 1}
 AUGMENTATION = Augmentation(rotation_degrees=5, zoom=0.05, shift=0.03, intensity=0.05)
 OPTIMISATION = {
     "optimizer": "adamw",

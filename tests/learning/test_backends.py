@@ -93,3 +93,23 @@ def test_keras_json_of_the_user_changes_no_setting(tmp_path, backend, used):
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False
     )
     assert run.stdout.split() == [used, "channels_last", "float32", "1e-07", "float32"], run.stderr
+
+
+SHARED_GPU = """
+from jaxlib.xla_client import generate_pjrt_gpu_plugin_options as gpu_options
+from adpet.learning import limit_threads
+from adpet.parallel import map_in_processes
+limit_threads(1)
+print(*map_in_processes(lambda _: gpu_options()["preallocate"], range(2), workers=2))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("own", "used"), [({}, "False"), ({"XLA_PYTHON_CLIENT_PREALLOCATE": "true"}, "True")]
+)
+def test_workers_on_one_gpu_take_no_memory_ahead_unless_the_user_says_so(own, used):
+    run = subprocess.run(
+        [sys.executable, "-c", SHARED_GPU], env=os.environ | own, capture_output=True, text=True, check=False
+    )
+    assert run.stdout.split() == [used, used], run.stderr

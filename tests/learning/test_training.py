@@ -15,14 +15,7 @@ from adpet.errors import InputError
 from adpet.learning.checkpoint import weights_difference
 from adpet.learning.data import Augmentation, SliceRef
 from adpet.learning.model import build_model, reused_model
-from adpet.learning.training import (
-    COLUMNS,
-    _optimizer,
-    is_better,
-    predict,
-    roc_auc,
-    validation_metrics,
-)
+from adpet.learning.training import COLUMNS, _optimizer, is_better, predict, roc_auc, validation_metrics
 
 # Trains in a process of its own and prints what came of it; `kill_at` is "epoch:step" or "never".
 PROGRAM = """
@@ -91,9 +84,7 @@ def trained(fit):
     """Return a trained model, its history and what the callback was given."""
     reported = []
     model, history = fit(
-        epochs=10,
-        monitor="val_subject_log_loss",
-        on_epoch=lambda epoch, row: reported.append((epoch, row)),
+        epochs=10, monitor="val_subject_log_loss", on_epoch=lambda epoch, row: reported.append((epoch, row))
     )
     return model, history, reported
 

@@ -6,15 +6,7 @@ import pytest
 
 from adpet.imaging.registration import FWHM_PER_SIGMA
 from adpet.simulation.anatomy import GRID_MM
-from adpet.simulation.scanner import (
-    NOISE,
-    SCANNERS,
-    SITES,
-    blur,
-    count,
-    draw_pose,
-    sample,
-)
+from adpet.simulation.scanner import NOISE, SCANNERS, SITES, blur, count, draw_pose, sample
 from adpet.simulation.subject import draw_person
 
 
@@ -26,13 +18,7 @@ def person(anatomy):
 def counted(*, noise=1.0, frames=1, seed=0, uptake=None):
     scanner = SCANNERS["HRplus"]
     uptake = np.full((24, 24, 24), 1.3, dtype=np.float32) if uptake is None else uptake
-    return count(
-        np.random.default_rng(seed),
-        uptake,
-        scanner,
-        noise=noise,
-        frames=frames,
-    )
+    return count(np.random.default_rng(seed), uptake, scanner, noise=noise, frames=frames)
 
 
 @pytest.mark.parametrize("name", SCANNERS)
@@ -45,8 +31,7 @@ def test_affine_has_the_scanners_axes_zooms_and_its_middle_at_the_origin(name):
 
 
 @pytest.mark.parametrize(
-    ("site", "published_mm"),
-    [("S01", 252), ("S03", 157), ("S05", 216), ("S06", 162), ("S07", 155)],
+    ("site", "published_mm"), [("S01", 252), ("S03", 157), ("S05", 216), ("S06", 162), ("S07", 155)]
 )
 def test_slices_fill_the_scanners_published_axial_field_of_view(site, published_mm):
     length = SITES[site].slices * SCANNERS[SITES[site].scanner].zooms[2]

@@ -195,5 +195,5 @@ def runs_of(workspace, kind):
 
     client = MlflowClient(tracking_uri=f"sqlite:///{workspace.root}/mlflow.db")
     experiment = client.get_experiment_by_name("adpet").experiment_id
-    runs = client.search_runs([experiment], f"tags.`adpet.kind` = '{kind}'")
+    runs = client.search_runs([experiment], f"tags.`adpet.kind` LIKE '{kind}'")
     return client, sorted(runs, key=lambda run: run.info.start_time)

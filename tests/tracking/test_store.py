@@ -148,11 +148,7 @@ class TestServerAway:
 
 
 @pytest.mark.parametrize(
-    ("code", "kind"),
-    [
-        (INTERNAL_ERROR, store.UnreachableError),
-        (RESOURCE_DOES_NOT_EXIST, TrackingError),
-    ],
+    ("code", "kind"), [(INTERNAL_ERROR, store.UnreachableError), (RESOURCE_DOES_NOT_EXIST, TrackingError)]
 )
 def test_an_exception_of_mlflow_becomes_one_line_of_its_kind(code, kind):
     with pytest.raises(TrackingError) as told, store.reported("here: "):

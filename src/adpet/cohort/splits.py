@@ -93,6 +93,12 @@ def split_by_slice(slices: pd.DataFrame, *, test_fraction: float, folds: int, se
 
 def cross_validation_folds(subjects: pd.DataFrame, *, folds: int, seed: int) -> pd.DataFrame:
     """Assign all subjects to 3 or more equal folds."""
+    fewest = subjects["diagnosis"].value_counts().min()
+    if fewest < folds:
+        raise InputError(
+            f"evaluate.cross_validation: required 0, or at most the {fewest} subjects of the smaller group; "
+            f"received {folds}; lower it, or add subjects"
+        )
     # A test set as large as each of the other folds is the last of them.
     assigned = split_by_subject(subjects, test_fraction=1 / folds, folds=folds - 1, seed=seed)
     numbers = {fold_name(number): number for number in range(folds - 1)} | {TEST: folds - 1}
@@ -191,13 +197,16 @@ def _spread(seats: npt.NDArray[np.int64], rng: np.random.Generator) -> npt.NDArr
 
 def _require_both_diagnoses(assigned: pd.DataFrame, parts: Sequence[str]) -> None:
     held = set(zip(assigned["part"], assigned["diagnosis"], strict=True))
+    folds = min(len(parts), assigned["diagnosis"].value_counts().min()) - 1
+    # Equal parts take turns, so that each has one of as many subjects.
+    equal = f"set split.folds to {folds} and split.test_fraction to {1 / (folds + 1):.2f}, or "
     for diagnosis in sorted(set(assigned["diagnosis"])):
         missing = [part for part in parts if (part, diagnosis) not in held]
         if missing:
             count = int((assigned["diagnosis"] == diagnosis).sum())
             raise InputError(
                 f"split: required {diagnosis} in each of {len(parts)} parts; received {count} of it, none in "
-                f"{missing[0]}; add subjects, lower split.folds or change split.test_fraction"
+                f"{missing[0]}; {equal if folds > 1 else ''}add subjects"
             )
 
 

@@ -76,8 +76,9 @@ def leakage_arms(
     """Return the four arms, split as the cohort is.
 
     `slices` has `scan`, `index`, `subject`, `diagnosis`; `subjects` a row each of `subject`, `diagnosis`,
-    `age`, `sex`.
+    `age`, `sex`. Of few subjects, one of each diagnosis is tested, whatever `test_fraction` says.
     """
+    test_fraction = max(test_fraction, 1 / max(2, subjects["diagnosis"].value_counts().min()))
     parts = split_by_subject(subjects, test_fraction=test_fraction, folds=0, seed=seed)
     by_subject = assign_slices(slices, slices.drop_duplicates("scan"), parts)
     check_disjoint(by_subject)

@@ -17,8 +17,10 @@ from adpet.imaging.registration import FWHM_PER_SIGMA, Mask
 Image: TypeAlias = npt.NDArray[np.float32]
 Floats: TypeAlias = npt.NDArray[np.floating]
 
-# Fewer healthy scans give no useful spread, or no useful slope by age.
-FEWEST: Final = 3
+# Fewer healthy scans cannot be compared with; fewer that show a voxel, where there are more, give no useful
+# spread; and fewer ages no useful slope.
+FEWEST: Final = 2
+FEWEST_SEEN: Final = 3
 FEWEST_AGES: Final = 20
 # A standard deviation is at least this share of the median: in few scans, some voxels look too alike.
 SPREAD_FLOOR: Final = 0.5
@@ -61,8 +63,8 @@ def fit_norms(uptake: Floats, ages: Floats) -> Norms:
 
     `uptake`, (n, v), is SUVR of healthy scans, one a subject; NaN where a scan does not show it. `ages`,
     (n,), are in years. NaN, an unknown age, counts as the mean; with fewer than 20 known ages, or equal ones,
-    age is left out. Where fewer than three scans show anything, the spread is `UNKNOWN_SPREAD`, and z-scores
-    are near 0.
+    age is left out. Where fewer than three scans (of two, both) show anything, the spread is
+    `UNKNOWN_SPREAD`, and z-scores are near 0.
     """
     require_healthy(len(uptake))
     seen, known = np.isfinite(uptake), ages[np.isfinite(ages)]
@@ -78,7 +80,7 @@ def fit_norms(uptake: Floats, ages: Floats) -> Norms:
         values = values - years * slope
     squares = (np.where(seen, values - mean, 0) ** 2).sum(axis=0)
     spread = np.sqrt(squares / np.maximum(count - 1 - (line is not None), 1))
-    enough = seen.sum(axis=0) >= FEWEST
+    enough = seen.sum(axis=0) >= min(FEWEST_SEEN, len(uptake))
     floor = max(SPREAD_FLOOR * float(np.median(spread[enough])), float(np.finfo(np.float32).tiny))
     return Norms(mean, slope, np.where(enough, np.maximum(spread, floor), UNKNOWN_SPREAD), line)
 

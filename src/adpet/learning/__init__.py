@@ -16,6 +16,9 @@ __all__ = ["RISING", "keras", "limit_threads", "quietly"]
 
 # The validation metrics for which more is better; for the others less is.
 RISING = ("val_accuracy", "val_subject_auc")
+# Folds and trials share a GPU: each process takes the memory it needs, where TensorFlow would take all of it,
+# and JAX 75 % (docs.jax.dev, GPU memory allocation).
+ON_DEMAND = {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 
 
 @contextmanager
@@ -39,8 +42,9 @@ def quietly() -> Iterator[None]:
 def limit_threads(threads: int) -> None:
     """Set the threads of networks, also in later processes.
 
-    Backends read the environment when they start: call this before the first operation of the process. A
-    backend that runs already keeps its threads, on whose number the order of a sum depends.
+    A GPU's memory is shared too, unless the environment says how. Backends read the environment when they
+    start: call this before the first operation of the process. A backend that runs already keeps its threads,
+    on whose number the order of a sum depends.
     """
     count = str(threads)
     os.environ |= {
@@ -49,9 +53,9 @@ def limit_threads(threads: int) -> None:
         "TF_NUM_INTEROP_THREADS": count,
         "PJRT_NPROC": count,
         "TF_DETERMINISTIC_OPS": "1",
-        # Folds share a GPU: each process takes what it needs, not all of it.
-        "TF_FORCE_GPU_ALLOW_GROWTH": "true",
     }
+    for name, value in ON_DEMAND.items():
+        os.environ.setdefault(name, value)
 
 
 @cache
