@@ -18,12 +18,12 @@ BINARY = {".png", ".ico", ".nii", ".gz", ".onnx", ".wasm"}
 # Lines, but for the number of modules. The sums were 20,500 under src and 44,000 in all before calibrated
 # answers, fresh subjects, z-maps, the harder cohort, the search of any key, tracers, identities and DICOM.
 LIMITS = {
-    "modules under src/adpet": 111,
-    "lines under src/adpet": 23_750,
+    "modules under src/adpet": 110,
+    "lines under src/adpet": 23_350,
     "longest module": 600,
-    "lines of tests": 19_250,
+    "lines of tests": 19_350,
     "lines of dvc.yaml": 330,
-    "lines of the whole repository": 53_500,
+    "lines of the whole repository": 53_300,
     "words of README.md": 1_500,
     "docstrings that begin with more than 10 words": 0,
 }
