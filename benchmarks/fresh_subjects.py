@@ -105,7 +105,8 @@ def fresh_recipe(params: Params, changes: Sequence[str], **values: Any) -> Simul
 
 def simulate(project: Path, folder: Path, params: Params, recipe: Simulation) -> None:
     """Fill a project folder with the new cohort, normalized as the project's."""
-    settings = {"simulation": recipe.model_dump(mode="json")}
+    # No split is made of them: they may be few.
+    settings = {"simulation": recipe.model_dump(mode="json"), "split": {"unit": "slice"}}
     settings |= params.model_dump(mode="json", include={"compute", "normalize", "quality"})
     if (folder / paths.ALIGNMENT).exists() and read_yaml(folder / paths.PARAMS) == settings:
         return

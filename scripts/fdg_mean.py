@@ -23,7 +23,12 @@ from adpet.storage import write_json
 
 OTHERS = {"mci_subjects": 0, "other_subjects": {"FTD": 0, "DLB": 0, "stroke": 0}, "followup_fraction": 0.0}
 HEALTHY = {"ad_subjects": 2, "cn_subjects": 60, "preclinical_fraction": 0.0}
-SETTINGS = {"simulation": {"seed": 60, **HEALTHY, **OTHERS}, "normalize": {"smoothing_mm": 0.0}}
+# No split is made of them.
+SETTINGS = {
+    "simulation": {"seed": 60, **HEALTHY, **OTHERS},
+    "normalize": {"smoothing_mm": 0.0},
+    "split": {"unit": "slice"},
+}
 
 
 def mean_image(project: Path) -> nib.Nifti1Image:

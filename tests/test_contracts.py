@@ -68,7 +68,7 @@ def test_documents_of_a_finished_pipeline_keep_their_bytes(finished, tmp_path, p
         ("threshold", "0.5", "threshold: input should be a valid number"),
         ("threshold", None, "threshold: input should be a valid number"),
         ("leaky", 1, "leaky: input should be a valid boolean"),
-        ("slices", {}, r"slices\.y_mm: field required \(and \d more\)"),
+        ("slices", {}, r"slices\.y_mm: field required \(and \d+ more\)"),
         ("surprise", 1, "surprise: extra inputs are not permitted"),
     ],
 )

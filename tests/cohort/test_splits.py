@@ -131,17 +131,16 @@ class TestSplitBySubject:
         assert_frame_equal(split_by_subject(subjects, **options), split_by_subject(shuffled, **options))
 
     @settings(max_examples=20)
-    @given(ad=st.integers(3, 5), seed=st.integers(0, 99))
-    def test_too_few_subjects_of_a_diagnosis_are_refused_with_settings_that_do(self, ad, seed):
-        found = (
-            rf"required AD in each of 6 parts; received {ad} of it.*folds to (\d) .*fraction to ([\d.]+), or"
-        )
+    @given(few=st.integers(3, 5), group=st.sampled_from(["AD", "CN"]), seed=st.integers(0, 99))
+    def test_too_few_subjects_of_a_diagnosis_are_refused_with_settings_that_do(self, few, group, seed):
+        subjects = cohort(seed, **{group.lower(): few})
+        found = rf"required {group} in each of 6 parts; received {few} of it.*folds to (\d) .*fraction to ([\d.]+), or"
         with pytest.raises(InputError, match=found) as refused:
-            split_by_subject(cohort(seed, ad=ad), test_fraction=0.25, folds=5, seed=seed)
+            split_by_subject(subjects, test_fraction=0.25, folds=5, seed=seed)
         folds, share = re.search(found, str(refused.value)).groups()
-        split_by_subject(cohort(seed, ad=ad), test_fraction=float(share), folds=int(folds), seed=seed)
-        with pytest.raises(InputError, match=rf"cross_validation: required 0, or at most the {ad} subjects"):
-            cross_validation_folds(cohort(seed, ad=ad), folds=ad + 1, seed=seed)
+        split_by_subject(subjects, test_fraction=float(share), folds=int(folds), seed=seed)
+        with pytest.raises(InputError, match=rf"cross_validation: required 0, or at most the {few} subjects"):
+            cross_validation_folds(subjects, folds=few + 1, seed=seed)
 
     def test_subject_with_two_rows_is_refused(self):
         subjects = pd.concat([cohort(1), cohort(1).head(1)])

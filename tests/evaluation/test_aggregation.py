@@ -170,6 +170,9 @@ class TestInterpretation:
             # What alone is left is the less likely diagnosis.
             (0.7, (0.2, 0.8), "undecided"),
             (0.3, (0.8, 0.2), "undecided"),
+            # The scan says nothing.
+            (0.5, (0.6, 0.4), "undecided"),
+            (0.5, (0.4, 0.6), "undecided"),
         ],
     )
     def test_answer_is_the_likelier_diagnosis_if_the_other_is_ruled_out(self, probability, quantiles, answer):

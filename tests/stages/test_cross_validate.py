@@ -60,7 +60,7 @@ class TestTheFolds:
         split = pd.read_csv(cross_validated.root / "data/processed/split.csv")
         tested = set(split.loc[split["part"] == "test", "subject"])
         assert set(subjects.loc[~subjects["searched"], "subject"]) == tested
-        assert "all folds" in cross_validated.adpet("summary").stdout
+        assert "cross-validation" in cross_validated.adpet("summary").stdout
 
     def test_no_fold_predicts_a_subject_that_it_was_trained_on(self, cross_validated):
         predictions = pd.read_csv(cross_validated.root / PREDICTIONS)

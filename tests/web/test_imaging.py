@@ -211,7 +211,11 @@ def test_pooled_probability_matches_python(run_port, tmp_path, model, aggregatio
 
 def test_interpretation_matches_python(run_port, tmp_path, make_predictions):
     reference = out_of_fold_quantiles(make_predictions(subjects=40), Pooling())
-    cases = [(p, given) for p in (0.0, 1e-4, 0.2, 0.5, 0.77, 1.0) for given in (reference, None)]
+    left = reference | {
+        "quantiles": {"AD": [1.0] * len(reference["coverages"]), "CN": [0.0] * len(reference["coverages"])}
+    }
+    given = (reference, left, None)
+    cases = [(p, one) for p in (0.0, 1e-4, 0.2, reference["prevalence"], 0.77, 1.0) for one in given]
     found = run_port(tmp_path, [], interpreted=cases).report["interpreted"]
     assert found == [interpret(*case) for case in cases]
 

@@ -199,7 +199,7 @@ def _require_both_diagnoses(assigned: pd.DataFrame, parts: Sequence[str]) -> Non
     held = set(zip(assigned["part"], assigned["diagnosis"], strict=True))
     folds = min(len(parts), assigned["diagnosis"].value_counts().min()) - 1
     # Equal parts take turns, so that each has one of as many subjects.
-    equal = f"set split.folds to {folds} and split.test_fraction to {1 / (folds + 1):.2f}, or "
+    equal = f"set split.folds to {folds} and split.test_fraction to {1 / (folds + 1):.4f}, or "
     for diagnosis in sorted(set(assigned["diagnosis"])):
         missing = [part for part in parts if (part, diagnosis) not in held]
         if missing:

@@ -1,5 +1,6 @@
 """Summary of the results, and the next commands."""
 
+import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -11,18 +12,20 @@ from adpet.evaluation.comparison import BASELINES
 from adpet.params import load_params
 from adpet.storage import read_json
 from adpet.tracking.promotion import promote
-from adpet.tracking.store import connect
+from adpet.tracking.store import DATABASE, connect, store_uri
 
 NEXT = (
-    "next        . .venv/bin/activate             the commands below live there",
-    "            adpet ui                         browse runs and models",
-    "            adpet predict SCAN.nii.gz        ask the champion about one scan",
-    "            dvc exp run -S train.epochs=30   try something else",
+    "next              . .venv/bin/activate             the commands below live there",
+    "                  adpet ui                         browse runs and models",
+    "                  adpet predict SCAN.nii.gz        ask the champion about one scan",
+    "                  dvc exp run -S train.epochs=30   try something else",
 )
 LEAK = "LEAKY: subjects stand on both sides of this split: these figures are no result"
 SCORES = ("auc", "accuracy", "brier")
 # Widths of the table's columns: name, three scores, and the AUC that the network has more.
 ROW = "{:<24}{:<25}{:<25}{:<25}{}"
+# Columns of the screen, and of the names of what is said below the table.
+COLUMNS, NAMES = 140, 18
 
 
 def main() -> str:
@@ -38,23 +41,24 @@ def main() -> str:
         "calibration": f"slope {_interval(subject.calibration_slope)}; 1 is calibrated",
         **_cross_validation(),
         "leakage": f"{test.verdict}: {test.reason}",
-        "by slice": f"a split by slice seems more accurate: {_points(test)}",
+        "slice split": f"accuracy minus that by subject: {_points(test)}",
         "promotion": _promotion(version["version"]),
         "report": str(paths.REPORT),
     }
+    new = "" if metrics.leakage.leaky else " that it has not seen"
     title = (
         f"{version['name']} version {version['version']} ({version['alias']}), tested on {counts.subjects} "
-        f"subjects that it has not seen ({counts.subjects_ad} AD, {counts.subjects_cn} CN); 95 % intervals"
+        f"subjects{new} ({counts.subjects_ad} AD, {counts.subjects_cn} CN); 95 % intervals"
     )
+    said = [*facts.items(), *(("WARNING", one) for one in found["warnings"])]
+    said += [("limit", one) for one in found["limits"]]
     lines = [
         *([LEAK, ""] if metrics.leakage.leaky else []),
         title,
         "",
         *_table(metrics),
         "",
-        *(f"{name:<12}{text}" for name, text in facts.items()),
-        *(f"{'WARNING':<12}{sentence}" for sentence in found["warnings"]),
-        *(f"{'limit':<12}{sentence}" for sentence in found["limits"]),
+        *(line for name, text in said for line in _wrapped(name, text)),
         "",
         *NEXT,
     ]
@@ -69,7 +73,7 @@ def _table(metrics: Metrics) -> list[str]:
 
     ceiling = metrics.oracle.auc if metrics.oracle else None
     return [
-        ROW.format("", "AUC", "accuracy", "Brier score", "AUC, network minus it"),
+        ROW.format("", "AUC", "accuracy", "Brier score", "AUC, network minus baseline"),
         row("network", (getattr(metrics.subject, score) for score in SCORES)),
         *(
             row(
@@ -83,23 +87,31 @@ def _table(metrics: Metrics) -> list[str]:
     ]
 
 
+def _wrapped(name: str, text: str) -> list[str]:
+    return textwrap.wrap(f"{name:<{NAMES}}{text}", COLUMNS, subsequent_indent=" " * NAMES)
+
+
 def _standing(metrics: Metrics) -> dict[str, str]:
     """Name the baselines that the network does not beat."""
-    leads = {BASELINES[name]: found.auc for name, found in metrics.differences.items()}
-    worse = ", ".join(name for name, lead in leads.items() if lead.high < 0)
-    alike = ", ".join(name for name, lead in leads.items() if lead.low <= 0 <= lead.high)
-    return {
-        **({"WORSE": f"than the baselines: {worse}"} if worse else {}),
-        **(
-            {"no winner": f"between the network and: {alike} (the difference's interval includes 0)"}
-            if alike
-            else {}
-        ),
-    }
+    worse, alike = [], []
+    for name, lead in metrics.differences.items():
+        lost = {
+            "AUC": lead.auc.high < 0,
+            "Brier score": lead.brier.low > 0,
+            "log loss": lead.log_loss.low > 0,
+        }
+        if any(lost.values()):
+            worse.append(f"{BASELINES[name]} (by {', '.join(score for score in lost if lost[score])})")
+        elif lead.auc.low <= 0:
+            alike.append(BASELINES[name])
+    said = {"worse than": "; ".join(worse), "not better than": ", ".join(alike)}
+    return {name: text for name, text in said.items() if text}
 
 
 def _promotion(version: int) -> str:
     """Say whether the version may become the champion."""
+    if store_uri(Path.cwd()) == f"sqlite:///{Path.cwd() / DATABASE}" and not Path(DATABASE).exists():
+        return "not judged here: the registry is where the version was made"
     try:
         params = load_params()
         connect(Path.cwd(), experiment=params.tracking.experiment)
@@ -129,7 +141,7 @@ def _cross_validation() -> dict[str, str]:
     if "unsearched" in summary:
         rest, auc = counts["subjects"] - counts["searched"], Estimate(**summary["unsearched"]["auc"])
         text += f"; {_interval(auc)} on the {rest} that the search has not seen"
-    return {"all folds": text}
+    return {"cross-validation": text}
 
 
 def _interval(metric: Estimate, form: str = ".3f") -> str:
@@ -137,6 +149,6 @@ def _interval(metric: Estimate, form: str = ".3f") -> str:
 
 
 def _points(test: LeakageTest) -> str:
-    """Return the accuracy that a slice split seems to add."""
+    """Return the differences of accuracy, in points."""
     gaps = (f"{100 * gap.value:+.0f} points with {name.replace('_', ' ')}" for name, gap in test.gap.items())
     return ", ".join(gaps)

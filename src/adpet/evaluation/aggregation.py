@@ -188,7 +188,7 @@ def interpret(
     row = bisect_left(reference["coverages"], level)
     score = {POSITIVE: 1 - probability, NEGATIVE: probability}
     possible = [name for name, values in reference["quantiles"].items() if score[name] <= values[row]]
-    likelier = POSITIVE if given > before else NEGATIVE
+    likelier = POSITIVE if given > before else NEGATIVE if given < before else None
     values = (
         float(f"{np.exp(given - before):.4g}"),
         usual,

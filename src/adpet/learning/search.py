@@ -358,8 +358,10 @@ def _opened(storage: Path | str, *, create: bool = False) -> Iterator[RDBStorage
     try:
         yield database
     except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+        cause = " ".join(str(error).split())[:200]
         raise InputError(
-            f"{address}: the search's database no longer answers; see that it runs, and run it again to go on"
+            f"{address}: required a database that answers; received: {cause}; see that it runs, then start "
+            "the search again to go on"
         ) from error
     finally:
         database.remove_session()

@@ -49,9 +49,9 @@ def run(params: Params) -> None:
     start_tracking(Path.cwd(), experiment=params.tracking.experiment)
     _train_folds(params.with_values(read_json(paths.BEST_TRIAL)), split, training_run)
     summary = _pool(params, split)
-    log_to_training(
-        params, {"cross-validation": [paths.CROSS_VALIDATION_SUMMARY]}, {"cross_validation": summary}
-    )
+    auc = summary["pooled"]["auc"]
+    figures = {"cv_auc": auc["value"], "cv_auc_ci_low": auc["low"], "cv_auc_ci_high": auc["high"]}
+    log_to_training(params, {"cross-validation": [paths.CROSS_VALIDATION_SUMMARY]}, figures)
 
 
 def _train_folds(params: Params, split: pd.DataFrame, training_run: str) -> None:

@@ -151,7 +151,7 @@ def run(params: Params) -> None:
     write_json(paths.METRICS, found.headline())
     draw()
     # In no folder: of two runs, MLflow's comparison shows side by side only the files at the top.
-    files = [paths.METRICS, paths.EVALUATION, paths.FINDINGS, paths.SUBGROUPS]
+    files = [paths.EVALUATION, paths.FINDINGS, paths.SUBGROUPS]
     log_to_training(params, {None: [*files, *sorted(paths.EVALUATE.glob("*.png"))]}, found.logged())
 
 

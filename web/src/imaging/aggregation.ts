@@ -63,14 +63,15 @@ export function interpret(probability: number, reference: OutOfFold | null): Int
   const row = coverages.findIndex((level) => level >= coverage);
   const score: Record<string, number> = { AD: 1 - probability, CN: probability };
   const possible = Object.keys(quantiles).filter((name) => score[name]! <= quantiles[name]![row]!);
-  const ratio = Math.exp(logit(probability) - logit(prevalence));
-  const likelier = ratio > 1 ? "AD" : "CN";
+  const [given, before] = [logit(probability), logit(prevalence)];
+  const ratio = Math.exp(given - before);
+  const likelier = given > before ? "AD" : given < before ? "CN" : null;
   return {
     likelihood_ratio: Number(general(ratio, 4)),
     training_prevalence: prevalence,
     prevalence,
     probability_at_prevalence: rounded(probability, 6),
-    answer: possible.length === 1 && possible[0] === likelier ? likelier : "undecided",
+    answer: likelier && possible.length === 1 && possible[0] === likelier ? likelier : "undecided",
     coverage,
   };
 }
