@@ -52,7 +52,7 @@ def good(tmp_path_factory):
     """A project whose version became the champion without force."""
     good = begin_project(tmp_path_factory.mktemp("good") / "project", GOOD, dvc=False)
     card = good.root / "results/report/MODEL_CARD.md"
-    card.parent.mkdir(parents=True)
+    card.parent.mkdir(parents=True, exist_ok=True)
     card.write_text("# A model card, which no promotion reads\n")
     run(good, "simulate", "ingest", "normalize", "slice", "split", "tune", *DECIDING)
     assert "NOT MET" not in good.adpet("promote").stdout
