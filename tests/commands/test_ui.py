@@ -26,6 +26,7 @@ def test_number_beyond_ports_is_refused():
         _require_free(99999)
 
 
+@pytest.mark.server
 def test_ui_listens_on_loopback_alone(tmp_path, project_root):
     """The operating system's list of sockets decides."""
     shutil.copy(project_root / "params.yaml", tmp_path)

@@ -24,6 +24,7 @@ def model(small_model):
 
 
 class TestSaveModel:
+    @pytest.mark.slow
     def test_bytes_repeat_in_another_process(self, tmp_path):
         """Keras would write the time and addresses of objects in memory."""
         code = (

@@ -130,6 +130,7 @@ class TestTrain:
         assert history.rows[1]["loss"] < history.rows[0]["loss"]
         assert set(history.final) == {column for column in COLUMNS if column.startswith("val_")}
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("schedule", ["cosine", "constant"])
     def test_network_that_a_process_trains_again_gets_the_bits_of_a_new_one(self, fit, cohort, schedule):
         kind = {"input_size": 32, "alpha": 0.35, "feature_layer": "block_4_expand_relu", "dropout": 0.3}

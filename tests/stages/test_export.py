@@ -66,6 +66,7 @@ class TestNetwork:
         np.testing.assert_allclose(found, wanted, atol=APART)
         assert np.ptp(found, axis=1).max() > 0.001, "networks that are all the same show nothing"
 
+    @pytest.mark.slow
     def test_one_that_answers_otherwise_is_not_written(self, trained, slices, finished, tmp_path):
         other = trained.__class__.from_config(trained.get_config())
         write_onnx(other, tmp_path / "other.onnx")
@@ -85,6 +86,7 @@ class TestNetwork:
         with pytest.raises(InputError, match=f"required the {broken} of the trained network .* nan off"):
             require_same(tmp_path / "network.onnx", apart)
 
+    @pytest.mark.slow
     def test_the_same_network_gives_the_same_bytes(self, trained, finished, tmp_path):
         write_onnx(trained, tmp_path / "again.onnx")
         assert sha256(tmp_path / "again.onnx") == sha256(finished.root / EXPORT / "network.onnx")
