@@ -85,9 +85,8 @@ def _delivered(
     leakage: LeakageTest, evidence: Evidence, lineage_id: str
 ) -> tuple[str | None, dict[str, str]]:
     """Complete the training's run; return its id and evidence."""
-    gaps = {f"leakage_gap_{labels}": gap.value for labels, gap in leakage.gap.items()}
     with append_to_run(lineage_id) as tracked:
-        tracked.log_metrics({**gaps, "leakage_chance_p": leakage.chance.p})
+        tracked.log_metrics({"leakage_gap": leakage.gap["true_labels"].value})
         tracked.set_tags({registry.LEAKAGE: leakage.verdict})
         for path in (paths.LEAKAGE, paths.LEAKAGE_FIGURE):
             tracked.log_artifact(path, "leakage")
