@@ -19,12 +19,11 @@ _VIEW_TAG = f"mlflow.sharedViewState.{VIEW}"
 
 # Its columns as MLflow calls them, and their widths in pixels. Trainings have `test_`, searches `best_`.
 _COLUMNS = {
-    "metrics.`test_auc`": 100,
+    "metrics.`test_auc`": 95,
     "metrics.`test_auc_ci_low`": 140,
     "metrics.`test_auc_ci_high`": 140,
-    "metrics.`test_accuracy`": 130,
-    "metrics.`test_brier`": 100,
-    "metrics.`test_auc_minus_atlas`": 190,
+    "metrics.`test_accuracy`": 125,
+    "metrics.`test_auc_minus_atlas`": 180,
     "tags.`adpet.leakage`": 110,
     "tags.`adpet.leaky`": 110,
     "metrics.`best_val_subject_log_loss`": 210,
