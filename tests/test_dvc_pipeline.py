@@ -98,7 +98,7 @@ class TestPlaces:
                 shutil.chown(path, "nobody")
         before = [(path, path.stat().st_mtime_ns) for path in scans]
         refused = project.run(*RESTRICTED, "dvc", "repro", status=255)
-        assert "set split.folds to 2 and split.test_fraction to 0.33, or add subjects" in refused.stderr
+        assert "set split.folds to 2 and split.test_fraction to 0.3333, or add subjects" in refused.stderr
         assert "normalize" not in refused.stdout
         project.set_params({"split.folds": 2, "split.test_fraction": 0.33})
         project.run(*RESTRICTED, "dvc", "repro")
