@@ -21,7 +21,7 @@ LIMITS = {
     "modules under src/adpet": 110,
     "lines under src/adpet": 23_350,
     "longest module": 600,
-    "lines of tests": 19_350,
+    "lines of tests": 19_360,
     "lines of dvc.yaml": 330,
     "lines of the whole repository": 53_300,
     "words of README.md": 1_500,

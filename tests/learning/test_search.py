@@ -252,6 +252,12 @@ class TestFailure:
 
 
 class TestContinuing:
+    def test_trial_that_was_killed_while_asked_for_gets_its_values(self, tmp_path, undisturbed):
+        study = optuna.create_study(storage=f"sqlite:///{tmp_path}/study.db", study_name="bowl")
+        study.enqueue_trial(FIRST)
+        assert study.ask().params == {}
+        assert run(tmp_path / "study.db") == undisturbed
+
     def test_search_killed_at_any_moment_ends_as_if_undisturbed(self, tmp_path, undisturbed):
         """Kill -9 real processes one after the other, in the study's making, a suggestion, a trial, a write."""
         storage, log = tmp_path / "study.db", tmp_path / "evaluated.jsonl"

@@ -182,6 +182,10 @@ def _next_round(
     running = _running(study)
     # In a file of one's own, what runs without this process was lost with an earlier one.
     ids = [] if is_shared else running
+    for trial in (optuna.Trial(study, identifier) for identifier in ids):
+        for key, distribution in space.items():
+            # One that was killed while it was asked for lacks values, which its place in the queue has.
+            trial._suggest(key, distribution)  # noqa: SLF001 (Optuna's public ways name each distribution)
     wanted = trials - len(running) - sum(trial.state in COUNTED for trial in known)
     queued = sum(trial.state == TrialState.WAITING for trial in known)
     number = len(known) - queued
