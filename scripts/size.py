@@ -19,11 +19,11 @@ BINARY = {".png", ".ico", ".nii", ".gz", ".onnx", ".wasm"}
 # answers, fresh subjects, z-maps, the harder cohort, the search of any key, tracers, identities and DICOM.
 LIMITS = {
     "modules under src/adpet": 110,
-    "lines under src/adpet": 23_350,
+    "lines under src/adpet": 23_550,
     "longest module": 600,
     "lines of tests": 19_360,
     "lines of dvc.yaml": 330,
-    "lines of the whole repository": 53_300,
+    "lines of the whole repository": 53_450,
     "words of README.md": 1_500,
     "docstrings that begin with more than 10 words": 0,
 }

@@ -37,11 +37,22 @@ OUT_OF_FOLD = 5
 def voxel_features(
     volumes: Iterable[npt.NDArray[np.float32]], mask: BoolArray, *, block: int
 ) -> FeatureArray:
-    """Average volumes over cubic blocks of brain voxels, (scans, blocks).
+    """Average volumes over cubic blocks of brain voxels.
 
-    `volumes` are SUVR on the grid of `mask`, the brain; `block` is an edge in voxels. A block that is at
-    least half brain counts, by its brain voxels. One volume is in memory at a time. At 2 mm with `block` 3 a
-    scan has about 8,500 features (34 kB); scanners resolve 4 to 7 mm, so little is lost.
+    One volume is in memory at a time. At 2 mm with `block` 3 a scan has about 8,500 features (34 kB);
+    scanners resolve 4 to 7 mm, so little is lost.
+
+    Parameters
+    ----------
+    volumes : iterable of (i, j, k) float32 ndarray
+        SUVR, on the grid of `mask`, the brain.
+    block : int
+        Edge of a block in voxels.
+
+    Returns
+    -------
+    (scans, blocks) float32 ndarray
+        Mean over the brain voxels of each block that is at least half brain.
     """
     inside = _block_sums(mask.astype(np.float32), block)
     kept = inside >= MIN_BRAIN_IN_BLOCK * block**3
@@ -135,12 +146,20 @@ def baseline_predictions(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Fit a baseline on training scans and predict the others.
 
-    `scans` has a row for each row of `features`: `scan`, `subject`, `session`, `diagnosis`, `part`.
-    `training`, (scans,) bool, are the rows to fit on; a subject on both sides is a LeakageError. The unfitted
-    `model` is by default ridge-penalised logistic regression on all principal components, for voxels.
+    Parameters
+    ----------
+    features : (scans, features) ndarray or DataFrame
+    scans : DataFrame
+        A row for each row of `features`: `scan`, `subject`, `session`, `diagnosis`, `part`.
+    training : (scans,) bool ndarray
+        Rows to fit on; a subject on both sides is a LeakageError.
+    model : Pipeline, optional
+        Unfitted; by default ridge-penalised logistic regression on all principal components, for voxels.
 
-    Returns predictions of test scans and out-of-fold ones of training scans, which choose the baseline's
-    threshold: one row a scan (`index` 0).
+    Returns
+    -------
+    test, out_of_fold : DataFrame
+        Predictions with one row a scan (`index` 0); those of training scans choose the baseline's threshold.
     """
     from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 

@@ -76,9 +76,14 @@ def subject_sums(
     subjects. A resample is then a product with an (AD subjects, CN subjects) matrix, however many slices
     there are. Counting takes O(CN subjects x scores) time and O(scores) memory.
 
-    `truth`, (subjects,), is True for AD; `codes`, (scores,), are positions in it of the subject that each
-    score belongs to. A `probability` of AD, (scores,), at or above its `threshold`, which may be one number,
-    is predicted AD.
+    Parameters
+    ----------
+    truth : (subjects,) bool ndarray
+        True for AD.
+    codes : (scores,) int ndarray
+        Position in `truth` of the subject that each score belongs to.
+    probability, threshold : (scores,) float64 ndarray
+        Of AD; a score at or above its threshold, which may be one number, is predicted AD.
     """
     n, bins = truth.size, bins_for(truth.size)
     excess = probability - truth[codes]

@@ -155,8 +155,17 @@ def chance_test(
     probabilities. If the network cannot know the labels every draw is equally likely, and p is exact however
     similar the slices of a subject are (Phipson and Smyth 2010, Stat Appl Genet Mol Biol 9:39).
 
-    `predictions` of the test slices have `subject`, `diagnosis` (shuffled) and `probability`; `truth` is the
-    true diagnosis of each subject. Returns the one-sided p, and its lowest possible value.
+    Parameters
+    ----------
+    predictions : DataFrame
+        Of the test slices: `subject`, `diagnosis` (shuffled), `probability`.
+    truth : mapping of str to str
+        The true diagnosis of each subject.
+
+    Returns
+    -------
+    p, smallest_p : float
+        One-sided p, and its lowest possible value.
     """
     predicted = predictions.assign(predicted=predictions["probability"] >= DEFAULT_THRESHOLD)
     grouped = predicted.groupby("subject", sort=True)

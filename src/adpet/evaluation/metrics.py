@@ -30,9 +30,14 @@ def classification_metrics(
 ) -> dict[MetricName, float]:
     """Score probabilities of AD with scikit-learn, and their calibration.
 
-    `truth`, (n,), is True for AD; both classes must occur. A `probability` at or above its `threshold`, which
-    may be one number, is predicted AD. The calibration error is in `bins`, by default as many as n subjects
-    can fill.
+    Parameters
+    ----------
+    truth : (n,) bool ndarray
+        True for AD; both classes must occur.
+    probability, threshold : (n,) float64 ndarray
+        A probability at or above its threshold, which may be one number, is predicted AD.
+    bins : int, optional
+        Of the calibration error; by default as many as n subjects can fill.
     """
     from sklearn import metrics as sk
 
@@ -161,9 +166,13 @@ def evaluation(
 ) -> dict[str, Any]:
     """Return a test set's metrics, threshold and counts.
 
-    `pooling` and threshold follow from the subjects of `validation_predictions`; a tested one is a
-    LeakageError, unless `allow_shared_subjects`, for the slice split of 2019. The threshold is by default
-    that of `choose_threshold`, or 0.5 without validation subjects.
+    Parameters
+    ----------
+    validation_predictions : DataFrame
+        Of the subjects that `pooling` and threshold follow from; a tested one is a LeakageError, unless
+        `allow_shared_subjects`, for the slice split of 2019.
+    threshold : float, optional
+        By default that of `choose_threshold`, or 0.5 without validation subjects.
     """
     if threshold is None and not validation_predictions.empty:
         threshold = choose_threshold(subject_probabilities(validation_predictions, pooling))

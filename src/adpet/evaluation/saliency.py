@@ -45,13 +45,22 @@ def truth_mask(deficit: Map, inside: Mask) -> Mask:
 def cam_score(found: Map, truth: Mask, inside: Mask) -> dict[str, float]:
     """Score a saliency map against a truth.
 
-    `found`, (i, j, k) float32, is salient where it is high; only positive values have mass. `truth`,
-    (i, j, k) bool, is part of `inside`, the voxels that are scored, neither empty nor all of it.
+    Parameters
+    ----------
+    found : (i, j, k) float32 ndarray
+        High values are salient; only positive ones have mass.
+    truth : (i, j, k) bool ndarray
+        Part of `inside`, neither empty nor all of it.
+    inside : (i, j, k) bool ndarray
+        The voxels that are scored.
 
-    ``pointing``: 1 if the highest voxel is in the truth (Zhang et al. 2018), else 0. ``mass``: share of
-    positive mass in the truth. ``mass_ratio``: that over the truth's share of voxels. ``auroc``: probability
-    that a voxel of the truth is higher than another, ties one half. ``iou``: intersection over union of the
-    truth and as many of the highest voxels.
+    Returns
+    -------
+    dict
+        ``pointing``: 1 if the highest voxel is in the truth (Zhang et al. 2018), else 0. ``mass``: share of
+        positive mass in the truth. ``mass_ratio``: that over the truth's share of voxels. ``auroc``:
+        probability that a voxel of the truth is higher than another, ties one half. ``iou``: intersection
+        over union of the truth and as many of the highest voxels.
     """
     scores = map_scores(found[inside][None], truth[inside][None])
     return {name: float(values[0, 0]) for name, values in scores.items()}
@@ -60,7 +69,10 @@ def cam_score(found: Map, truth: Mask, inside: Mask) -> dict[str, float]:
 def map_scores(found: Map, truths: Mask) -> dict[str, npt.NDArray[np.float64]]:
     """Score every map, (m, v), against every truth, (t, v).
 
-    Returns (m, t) ndarrays of the scores of `cam_score`.
+    Returns
+    -------
+    dict
+        (m, t) ndarrays of the scores of `cam_score`.
     """
     values, n, positive = found.astype(np.float64), truths.shape[1], truths.sum(axis=1)
     if not ((positive > 0) & (positive < n)).all():
@@ -84,8 +96,13 @@ def map_scores(found: Map, truths: Mask) -> dict[str, npt.NDArray[np.float64]]:
 def score_table(found: Mapping[str, Map], truths: Mask, subjects: "pd.Series[str]") -> pd.DataFrame:
     """Score own maps, other patients' maps and group means.
 
-    `found` has (n, v) float32 maps, one a scan, by the map's name; `truths` are (n, v) bool; `subjects` are
-    by scan. "other patients <name>" is the mean score of all other subjects' maps on a scan's truth.
+    Parameters
+    ----------
+    found : mapping of str to (n, v) float32 ndarray
+        A map of every scan by the map's name.
+    truths : (n, v) bool ndarray
+    subjects : Series
+        By scan. "other patients <name>" is the mean score of all other subjects' maps on a scan's truth.
     """
     others = subjects.to_numpy()[:, None] != subjects.to_numpy()
     tables = []
@@ -320,12 +337,22 @@ def region_table(
 ) -> pd.DataFrame:
     """Return map mass and group uptake by region.
 
-    `maps` are group maps by name, (i, j, k); positive values have mass, and shares are of the mass in
-    `brain`. `uptake` are mean SUVR images by group.
+    Parameters
+    ----------
+    maps : mapping of str to (i, j, k) float ndarray
+        Group maps by name; positive values have mass.
+    uptake : mapping of str to (i, j, k) float ndarray
+        Mean SUVR images by group.
+    atlas : Atlas
+    brain : (i, j, k) bool ndarray
+        Shares are of the mass in it.
 
-    Columns are `region`, `ad_pattern` (whether the disease begins there), `voxels`, `volume_share`,
-    ``<name>_mass`` and ``<name>_density`` (mass share over volume share) of each map, ``<group>_uptake``; the
-    last row is the rest of the brain.
+    Returns
+    -------
+    DataFrame
+        `region`, `ad_pattern` (whether the disease begins there), `voxels`, `volume_share`, ``<name>_mass``
+        and ``<name>_density`` (mass share over volume share) of each map, ``<group>_uptake``; the last row is
+        the rest of the brain.
     """
     labels = np.where(brain, atlas.labels, 0)
     numbers = [number for number in atlas.names if (labels == number).any()]
@@ -397,10 +424,21 @@ def deletion_insertion(
 ) -> dict[str, list[float]]:
     """Replace pixels by healthy ones, and the reverse.
 
-    `slices` are the scan's and `healthy` the mean of healthy training subjects in the same planes,
-    (n, h, w, channels) uint8. `order`, (pixels,), has flat indices, first to be replaced first, and is cut
-    into `steps` equal parts. Returns the ``share`` of it that was changed, from 0 to 1, and `log_odds` of AD
-    after ``deletion`` and ``insertion``.
+    Parameters
+    ----------
+    slices, healthy : (n, h, w, channels) uint8 ndarray
+        The scan, and the mean of healthy training subjects in the same planes.
+    order : (pixels,) int ndarray
+        Flat indices of pixels of `slices`, first to be replaced first.
+    log_odds : callable
+        Log-odds of AD of a scan's slices.
+    steps : int
+        Equal parts that `order` is cut into.
+
+    Returns
+    -------
+    dict
+        ``share`` of `order` that was changed, from 0 to 1; log-odds after ``deletion`` and ``insertion``.
     """
     curves: dict[str, list[float]] = {"share": [], "deletion": [], "insertion": []}
     for count in np.linspace(0, order.size, steps + 1).round().astype(int):

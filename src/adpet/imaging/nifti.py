@@ -135,12 +135,20 @@ def read_volume(
 ) -> Volume:
     """Read a scan as one RAS+ volume; average its frames.
 
-    `path` is a NIfTI-1, NIfTI-2 or ANALYZE image, single file or pair, compressed or not; or a folder with
-    the frames of one image, each a NIfTI file. `frame_seconds` weight the frames; without it, and for a
-    single frame, weights are equal. If `steady`, frames are refused whose uptake grows by more than
-    `MAX_RISE`, as in the first minutes after injection.
+    Parameters
+    ----------
+    path : Path
+        A NIfTI-1, NIfTI-2 or ANALYZE image, single file or pair, compressed or not; or a folder with the
+        frames of one image, each a NIfTI file.
+    frame_seconds : sequence of float, optional
+        Durations that weight the frames; equal weights without it. A single frame ignores it.
+    steady : bool
+        Refuse frames whose uptake grows by more than `MAX_RISE`, as in the first minutes after injection.
 
-    Voxels are in the file's unit, non-finite ones set to 0; memory holds one frame at a time.
+    Returns
+    -------
+    Volume
+        Voxels in the file's unit, non-finite ones set to 0; memory holds one frame at a time.
     """
     header = read_header(path, max_voxels=max_voxels)
     weights = _frame_weights(path, header.n_frames, frame_seconds)

@@ -61,10 +61,16 @@ class Norms:
 def fit_norms(uptake: Floats, ages: Floats) -> Norms:
     """Fit a line by age to each voxel or region.
 
-    `uptake`, (n, v), is SUVR of healthy scans, one a subject; NaN where a scan does not show it. `ages`,
-    (n,), are in years. NaN, an unknown age, counts as the mean; with fewer than 20 known ages, or equal ones,
-    age is left out. Where fewer than three scans (of two, both) show anything, the spread is
-    `UNKNOWN_SPREAD`, and z-scores are near 0.
+    Parameters
+    ----------
+    uptake : (n, v) float ndarray
+        SUVR of healthy scans, one a subject; NaN where a scan does not show it.
+    ages : (n,) float ndarray
+        In years. NaN, an unknown age, counts as the mean; with fewer than 20 known ages, or equal ones, age
+        is left out.
+
+    Where fewer than three scans (of two, both) show anything, the spread is `UNKNOWN_SPREAD`, and z-scores
+    are near 0.
     """
     require_healthy(len(uptake))
     seen, known = np.isfinite(uptake), ages[np.isfinite(ages)]

@@ -123,8 +123,17 @@ def own_planes(slices: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 def back_project(maps: Array, grid: CoronalGrid, *, shape: tuple[int, int, int], affine: Affine) -> Array:
     """Project maps of planes back into a volume.
 
-    `maps`, (n, h, w), cover one plane's whole field each, at any resolution; `shape` and `affine` are the
-    volume's grid. The volume is linear within and between planes, and 0 outside the planes' field and span.
+    Parameters
+    ----------
+    maps : (n, h, w) float32 ndarray
+        One map a plane over the plane's whole field, of any resolution.
+    shape, affine : (int, int, int), (4, 4) float64 ndarray
+        Grid of the volume; voxel indices -> RAS+ mm.
+
+    Returns
+    -------
+    (i, j, k) float32 ndarray
+        Linear within and between planes; 0 outside the planes' field and span.
     """
     if maps.shape[:-2] != (len(grid.y_mm),):
         raise ValueError(f"expected one map for each of {len(grid.y_mm)} planes. Received: {maps.shape}")

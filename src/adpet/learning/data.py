@@ -190,8 +190,13 @@ def draw_augmentation(
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """Draw the augmentation of `n` square slices of `size` pixels.
 
-    Returns transforms, (n, 8), from output to input pixel about the centre of the image (zoom and flip, then
-    shear, then rotation, then shift), and gains, (n, 2): gain and exponent of the intensities, unitless.
+    Returns
+    -------
+    transforms : (n, 8) float32 ndarray
+        Output pixel -> input pixel, about the centre of the image: zoom and flip, then shear, then rotation,
+        then shift.
+    gains : (n, 2) float32 ndarray
+        Gain and exponent of the intensities, unitless.
     """
     angle = np.deg2rad(rng.uniform(-1, 1, n) * augmentation.rotation_degrees)
     zoom = 1 + rng.uniform(-1, 1, (n, 2)) * augmentation.zoom

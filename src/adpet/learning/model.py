@@ -58,12 +58,20 @@ def build_model(
     """Build the network for square slices.
 
     The process-wide random state is set from `seed`: Keras' applications take their weights from it.
-    `input_size` is in pixels, a multiple of 32; `feature_layer` is the last layer of MobileNetV2 that is
-    kept; `channels` are 1, or 3 for a slice with its neighbours.
 
-    `weights` are ``none`` (random), ``imagenet``, the path of a MobileNetV2 weights file without top
-    (``.h5``), or the path of an earlier model of ours (``.keras``), head included; of an ensemble its first
-    network. MobileNetV2's own weights have three input channels: a slice's three, or all get the grey slice.
+    Parameters
+    ----------
+    input_size : int
+        Height and width in pixels; a multiple of 32.
+    feature_layer : str
+        The last layer of MobileNetV2 that is kept.
+    weights : str
+        ``none`` (random), ``imagenet``, the path of a MobileNetV2 weights file without top
+        (``.h5``), or the path of an earlier model of ours (``.keras``), head included; of an ensemble its
+        first network.
+        MobileNetV2's own weights have three input channels: a slice's three, or all get the grey slice.
+    channels : int
+        Of a slice: 1, or 3 with its neighbours.
     """
     keras.utils.set_random_seed(seed)
     earlier, input_channels = None, channels if weights == "none" else RGB

@@ -36,9 +36,14 @@ def class_activation_maps(
     """Return saliency maps and log-odds of AD by slice.
 
     ``auto`` is the exact CAM if the head has one, else Grad-CAM, for which `model` may be any functional
-    model whose layer `HEAD_NAME` gives the logits in the order of `CLASSES`. Maps are (n, h, w), AD minus CN
-    in units of the logit, of the feature layer's height and width. The logit of AD minus that of CN, (n,), is
-    the log-odds of AD: the mean of an exact CAM plus the head's bias.
+    model whose layer `HEAD_NAME` gives the logits in the order of `CLASSES`.
+
+    Returns
+    -------
+    maps : (n, h, w) float32 ndarray
+        AD minus CN, in units of the logit; `h` and `w` are the feature layer's.
+    logits : (n,) float32 ndarray
+        Logit of AD minus that of CN, the log-odds of AD: the mean of an exact CAM plus the head's bias.
     """
     by_class = maps_by_class if method_for(model, method) == "cam" else gradient_maps_by_class
     maps, logits = by_class(model, slices, batch_size)

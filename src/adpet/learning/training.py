@@ -119,13 +119,19 @@ def train(
 
     After the last epoch, BatchNorm statistics are estimated from the training slices without augmentation.
 
-    The best epoch is chosen by the validation metric `monitor`; of equals, the first. Without one, or without
-    validation slices, the last epoch's weights are kept. The state is written to `checkpoint` after each
-    epoch. If that holds a training with the same network, slices and settings, training continues from it, to
-    the same bits as without the stop. `on_epoch` is called with the epoch and its row after each epoch, once
-    its checkpoint is written, and in a resumed training also for the epochs before; True ends the training.
-    If `finish` is False, the network stays as it is after the last epoch, which is enough for the history's
-    rows.
+    Parameters
+    ----------
+    monitor : str, optional
+        The validation metric that the best epoch is chosen by; of equals, the first. Without one, or without
+        validation slices, the last epoch's weights are kept.
+    checkpoint : Path, optional
+        Where the state is written after each epoch. If it holds a training with the same network, slices and
+        settings, training continues from it, to the same bits as without the stop.
+    on_epoch : callable, optional
+        Called with the epoch and its row after each epoch, once its checkpoint is written, and in a resumed
+        training also for the epochs before. True ends the training.
+    finish : bool
+        False leaves the network as it is after the last epoch, which is enough for the history's rows.
     """
     cutmix = None
     if optimisation.mix:

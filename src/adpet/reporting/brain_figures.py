@@ -53,9 +53,15 @@ def cam_montage(
 ) -> "Figure":
     """Overlay saliency maps on up to 12 coronal slices.
 
-    With negative values the scale diverges: warm colours for AD, cold ones for CN. `slices` and `maps` are
-    (n, h, w), `y_mm`, (n,), is MNI y; `hide_below` is the share of the largest absolute value below which a
-    map is transparent.
+    With negative values the scale diverges: warm colours for AD, cold ones for CN.
+
+    Parameters
+    ----------
+    slices, maps : (n, h, w) ndarray
+    y_mm : (n,) float ndarray
+        MNI y of each slice.
+    hide_below : float
+        Share of the largest absolute value below which the map is transparent.
     """
     shown = _evenly(0, len(slices) - 1, MAX_PANELS)
     overlay = _overlay(maps, hide_below=hide_below)
@@ -97,8 +103,14 @@ def group_map_figure(
 ) -> "Figure":
     """Overlay group mean maps and their difference on coronal sections.
 
-    All are on the template grid, (i, j, k), whose `affine` is axis-aligned; both means, of `n_ad` and `n_cn`
-    scans, have the same colour scale.
+    Parameters
+    ----------
+    mean_ad, mean_cn, difference, underlay : (i, j, k) float ndarray
+        On the template grid; both means have the same colour scale.
+    affine : (4, 4) float64 ndarray
+        Voxel indices -> RAS+ mm, axis-aligned.
+    n_ad, n_cn : int
+        Scans of each mean.
     """
     if not np.allclose(affine[:3, :3], np.diag(np.abs(np.diag(affine)[:3]))):
         raise ValueError(f"`affine` must be axis-aligned RAS+. Received: affine={affine.tolist()}")
@@ -246,8 +258,12 @@ STYLES = {
 def sanity_figure(cascade: pd.DataFrame, curves: pd.DataFrame) -> "Figure":
     """Draw weight randomization, deletion and insertion.
 
-    `cascade` has `layer`, `similarity`, `lowest`, `highest`, of `cascade_rows`; `curves` has `scan`, `map`,
-    `share`, `deletion`, `insertion`, whose mean over scans is drawn.
+    Parameters
+    ----------
+    cascade : DataFrame
+        `layer`, `similarity`, `lowest`, `highest`, of `cascade_rows`.
+    curves : DataFrame
+        `scan`, `map`, `share`, `deletion`, `insertion`; the mean over scans is drawn.
     """
     figure = new_figure(11, 3.6)
     left, *others = figure.subplots(1, 3, width_ratios=(1.4, 1, 1))

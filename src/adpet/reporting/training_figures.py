@@ -26,8 +26,12 @@ BAR_HEIGHT, FRAME_HEIGHT = 0.3, 0.8
 def learning_curves_figure(history: pd.DataFrame | list[dict[str, Any]], *, best_epoch: int) -> "Figure":
     """Draw training and validation curves, one panel a metric.
 
-    `history` has one row an epoch; `val_loss` is the validation's `loss`. `best_epoch` was kept; of several
-    networks, it is the median.
+    Parameters
+    ----------
+    history : DataFrame or list of dict
+        One row an epoch; `val_loss` is the validation's `loss`.
+    best_epoch : int
+        The epoch that was kept; of several networks, the median.
     """
     table = pd.DataFrame(history)
     curves = [name for name in table.columns if name not in NOT_CURVES and table[name].dtype.kind in "fiu"]
@@ -67,8 +71,12 @@ def search_figure(
 ) -> "Figure":
     """Draw the trials' history, and each parameter against the value.
 
-    `trials` are as Optuna's ``Study.trials_dataframe``; the parameters of `logarithmic` are searched on a
-    logarithmic scale.
+    Parameters
+    ----------
+    trials : DataFrame
+        As Optuna's ``Study.trials_dataframe``.
+    logarithmic : collection of str
+        The parameters that are searched on a logarithmic scale.
     """
     trials = trials.astype({"value": np.float64})
     shown = trials[np.isfinite(trials["value"])].sort_values("number")

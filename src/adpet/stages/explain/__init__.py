@@ -113,8 +113,14 @@ def _write_scans(
 ) -> tuple[Volumes, dict[str, Map]]:
     """Write the volumes of each scan and some montages.
 
-    `maps_of_scans` are in the order of `scans`; `low` are the z-maps of low uptake, by scan. Returns volumes
-    by map and scan, and integrated gradients, (n, h, w), by scan.
+    `maps_of_scans` are in the order of `scans`; `low` are the z-maps of low uptake, by scan.
+
+    Returns
+    -------
+    volumes : mapping of str to mapping of str to (i, j, k) ndarray
+        By map and scan.
+    integrated : mapping of str to (n, h, w) ndarray
+        Integrated gradients by scan.
     """
     most = params.explain.montages
     half = {"AD": (most + 1) // 2, "CN": most // 2}

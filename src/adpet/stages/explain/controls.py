@@ -146,13 +146,24 @@ def truth_scores(
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Score the exact, referenced and z-maps, and their controls.
 
-    `explained` has volumes by map (``exact``, ``referenced``, ``z-map``) and scan, `deficits` the truth by
-    scan. `scans` are the correctly classified AD test scans, with `scan` and `subject`; `healthy` are
-    training scans that the maps of untrained networks are referenced to.
+    Parameters
+    ----------
+    explained : mapping of str to mapping of str to (i, j, k) ndarray
+        Volumes by map (``exact``, ``referenced``, ``z-map``) and scan.
+    deficits : mapping of str to (i, j, k) ndarray
+        The truth by scan.
+    scans : DataFrame
+        Correctly classified AD test scans: `scan`, `subject`.
+    healthy : sequence of str
+        Training scans that the maps of untrained networks are referenced to.
 
-    Returns a table, one row a scan and map (of untrained networks' maps one a network, with its number as
-    `network`), and facts: mean scores by map and paired differences with their intervals, verdicts, agreement
-    with the deficit's side, and what they were taken from.
+    Returns
+    -------
+    table : DataFrame
+        One row a scan and map; of untrained networks' maps one a network, with its number as `network`.
+    facts : dict
+        Mean scores by map and paired differences with their intervals, verdicts, agreement with the deficit's
+        side, and what they were taken from.
     """
     masks = {scan: scoring.truth_mask(deficit, space.inside) for scan, deficit in deficits.items()}
     # A deficit of 5 % nowhere, or everywhere, leaves nothing to be found.

@@ -77,10 +77,18 @@ def slices_of(scan: str) -> Slices:
 class ScanMaps:
     """Maps of a scan by a network.
 
-    `exact`, (n, h, w), are class activation maps of the slices at the feature layer's places, by `method`
-    (``cam`` or ``grad-cam``); `logits`, (n,), the log-odds of AD; `integrated`, (n, height, width),
-    integrated gradients from the mean healthy slices; `blurred`, (2, v), both inside the brain, in the order
-    of `DEPTHS`.
+    Attributes
+    ----------
+    exact : (n, h, w) float32 ndarray
+        Class activation maps of the slices, at the feature layer's places.
+    logits : (n,) float32 ndarray
+        Log-odds of AD.
+    integrated : (n, height, width) float32 ndarray
+        Integrated gradients from the mean healthy slices.
+    blurred : (2, v) float32 ndarray
+        Both inside the brain, in the order of `DEPTHS`.
+    method : str
+        Of the exact maps: ``cam`` or ``grad-cam``.
     """
 
     exact: Map
@@ -123,9 +131,15 @@ class HealthyMaps:
     """Maps of healthy training scans, which others are z-scored by.
 
     A referenced map joins two depths: the class activation map, which says what each place of the feature
-    layer adds to the answer, and integrated gradients, which say what each pixel adds to it. Of the mean of
-    their distances, what lies along the ways in which healthy scans differ is kept. `by_depth` has mean and
-    spread of the maps, `method` is that of the exact ones.
+    layer adds to the answer, and integrated gradients, which say what each pixel adds to it. Of the mean
+    of their distances, what lies along the ways in which healthy scans differ is kept.
+
+    Attributes
+    ----------
+    by_depth : dict
+        Mean and spread of the maps, by depth.
+    method : str
+        Of the exact maps.
     """
 
     def __init__(self, healthy: Sequence[ScanMaps], space: Space) -> None:
