@@ -21,9 +21,9 @@ LIMITS = {
     "modules under src/adpet": 110,
     "lines under src/adpet": 23_550,
     "longest module": 600,
-    "lines of tests": 19_360,
+    "lines of tests": 19_370,
     "lines of dvc.yaml": 330,
-    "lines of the whole repository": 53_450,
+    "lines of the whole repository": 53_480,
     "words of README.md": 1_500,
     "docstrings that begin with more than 10 words": 0,
 }

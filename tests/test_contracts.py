@@ -5,7 +5,14 @@ import runpy
 
 import pytest
 
-from adpet.contracts import LeakageDocument, Metrics, Saliency, TrainingRun, read_contract, write_contract
+from adpet.contracts import (
+    EvaluationDocument,
+    LeakageDocument,
+    Saliency,
+    TrainingRun,
+    read_contract,
+    write_contract,
+)
 from adpet.errors import InputError
 from adpet.inference.exported_model import open_model
 from adpet.paths import CAM, EVALUATION, LEAKAGE, RUN
@@ -55,7 +62,7 @@ def test_document_of_another_form_names_file_key_and_stage_in_one_line(tmp_path,
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "model"),
-    [(EVALUATION, Metrics), (RUN, TrainingRun), (CAM, Saliency), (LEAKAGE, LeakageDocument)],
+    [(EVALUATION, EvaluationDocument), (RUN, TrainingRun), (CAM, Saliency), (LEAKAGE, LeakageDocument)],
 )
 def test_documents_of_a_finished_pipeline_keep_their_bytes(finished, tmp_path, path, model):
     write_contract(tmp_path / "again.json", read_contract(finished.root / path, model).document(), model)

@@ -134,7 +134,7 @@ class Oracle(Contract):
     auc: Estimate
 
 
-class Metrics(Contract):
+class EvaluationDocument(Contract):
     """``results/evaluate/evaluation.json``."""
 
     stage: ClassVar[str] = "evaluate"

@@ -104,7 +104,7 @@ class TestReport:
                 8,
                 80,
                 1,
-                ["only 8 AD subjects: an AUC of 0.9 is uncertain by 0.15", "80 CN and 8 AD: training"],
+                ["only 8 AD subjects: an AUC of 0.9 is uncertain by 0.15", "80 CN and 8 AD: training weighs"],
             ),
             (3, 3, 1, ["only 3 AD subjects: an AUC of 0.9 is uncertain by 0.29"]),
             (30, 30, 20, ["one subject has 20 of 79 scans"]),

@@ -8,8 +8,8 @@ from adpet.commands.summary import main
 from adpet.contracts import (
     Counts,
     Differences,
+    EvaluationDocument,
     LeakageDocument,
-    Metrics,
     Scores,
     SubjectScores,
     write_contract,
@@ -50,7 +50,7 @@ def results(tmp_path, monkeypatch):
             "leakage": {"leaky": int(leaky)},
             "oracle": {"auc": INTERVAL},
         }
-        write_contract(EVALUATION, metrics, Metrics)
+        write_contract(EVALUATION, metrics, EvaluationDocument)
         version = {"name": "adpet", "version": 3, "alias": "challenger", "lineage": "0123456789abcdef"}
         write_json(VERSION, version)
         test = {

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adpet.contracts import Differences, Estimate, LeakageTest, Metrics, SubjectScores, TrainingRun
+from adpet.contracts import Differences, Estimate, EvaluationDocument, LeakageTest, SubjectScores, TrainingRun
 from adpet.errors import InputError
 from adpet.evaluation.promotion import Evidence, Rule, common_subjects, conditions, evidence_digest
 from adpet.params import Promotion
@@ -161,7 +161,7 @@ class TestEvidence:
             table,
             trained=TrainingRun.model_construct(trained_on=["b", "a"], validated_on=["a"], leaky=False),
             leakage=LeakageTest.model_construct(verdict="clean", reason="so"),
-            metrics=Metrics.model_construct(
+            metrics=EvaluationDocument.model_construct(
                 subject=SubjectScores.model_construct(auc=estimate, calibration_slope=estimate),
                 differences=dict.fromkeys(baselines, Differences.model_construct(auc=estimate)),
             ),

@@ -278,7 +278,7 @@ def _single(document: dict[str, Any]) -> list[str]:
         *_interpreted(document),
         f"threshold          {document['threshold']:.3f} ({document['model']})",
         document["meaning"],
-        f"similarity to the template after alignment  {document['similarity_to_template']:.2f}",
+        f"similarity after alignment  {document['similarity_to_template']:.2f}",
         *(f"UNLIKE THE TRAINING SCANS  {flag}" for flag in flags),
         f"unusual regions    {unusual_text(document)}",
         "y in mm   contribution of the slice to the log-odds of AD, which is their sum",

@@ -6,13 +6,13 @@ from pathlib import Path
 
 from adpet import paths
 from adpet.commands.promote import rule_of
-from adpet.contracts import Estimate, LeakageDocument, LeakageTest, Metrics, read_contract
+from adpet.contracts import Estimate, EvaluationDocument, LeakageDocument, LeakageTest, read_contract
 from adpet.errors import AdpetError
 from adpet.evaluation.comparison import BASELINES
 from adpet.params import load_params
 from adpet.storage import read_json
 from adpet.tracking.promotion import promote
-from adpet.tracking.store import DATABASE, connect, store_uri
+from adpet.tracking.store import SQLITE, connect, store_uri
 
 NEXT = (
     "next              . .venv/bin/activate             the commands below live there",
@@ -30,7 +30,7 @@ COLUMNS, NAMES = 140, 18
 
 def main() -> str:
     """Return the summary of the project's results."""
-    metrics = read_contract(paths.EVALUATION, Metrics)
+    metrics = read_contract(paths.EVALUATION, EvaluationDocument)
     found, version = read_json(paths.FINDINGS), read_json(paths.VERSION)
     test = read_contract(paths.LEAKAGE, LeakageDocument).leakage
     counts, subject = metrics.counts, metrics.subject
@@ -65,7 +65,7 @@ def main() -> str:
     return "\n".join(["", *lines])
 
 
-def _table(metrics: Metrics) -> list[str]:
+def _table(metrics: EvaluationDocument) -> list[str]:
     """Compare the network with every baseline, a line each."""
 
     def row(name: str, scores: Iterable[Estimate], lead: str = "") -> str:
@@ -91,7 +91,7 @@ def _wrapped(name: str, text: str) -> list[str]:
     return textwrap.wrap(f"{name:<{NAMES}}{text}", COLUMNS, subsequent_indent=" " * NAMES)
 
 
-def _standing(metrics: Metrics) -> dict[str, str]:
+def _standing(metrics: EvaluationDocument) -> dict[str, str]:
     """Name the baselines that the network does not beat."""
     worse, alike = [], []
     for name, lead in metrics.differences.items():
@@ -110,7 +110,8 @@ def _standing(metrics: Metrics) -> dict[str, str]:
 
 def _promotion(version: int) -> str:
     """Say whether the version may become the champion."""
-    if store_uri(Path.cwd()) == f"sqlite:///{Path.cwd() / DATABASE}" and not Path(DATABASE).exists():
+    uri = store_uri(Path.cwd())
+    if uri.startswith(SQLITE) and not Path(uri.removeprefix(SQLITE)).exists():
         return "not judged here: the registry is where the version was made"
     try:
         params = load_params()

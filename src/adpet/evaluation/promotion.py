@@ -11,7 +11,7 @@ from typing import NamedTuple, Self
 
 import pandas as pd
 
-from adpet.contracts import Estimate, LeakageTest, Metrics, TrainingRun
+from adpet.contracts import Estimate, EvaluationDocument, LeakageTest, TrainingRun
 from adpet.errors import InputError
 from adpet.evaluation.aggregation import NEGATIVE, POSITIVE
 from adpet.evaluation.comparison import BASELINES, paired_differences
@@ -43,7 +43,12 @@ class Evidence:
 
     @classmethod
     def of(
-        cls, subjects: pd.DataFrame, *, trained: TrainingRun, leakage: LeakageTest, metrics: Metrics
+        cls,
+        subjects: pd.DataFrame,
+        *,
+        trained: TrainingRun,
+        leakage: LeakageTest,
+        metrics: EvaluationDocument,
     ) -> Self:
         """Collect the evidence of a run; subject ids are hashed."""
         baseline = next((name for name in NEUTRAL if name in metrics.differences), None)

@@ -193,10 +193,15 @@ def _next_round(
         if queued:
             queued -= 1
         else:
-            study.enqueue_trial(suggest(study, number, number - number % workers))
+            study.enqueue_trial(suggest(study, number, _round_start(number, workers)))
         ids.append(study.ask(dict(space))._trial_id)  # noqa: SLF001 (it has no other name for another process)
         wanted, number = wanted - 1, number + 1
     return ids
+
+
+def _round_start(number: int, workers: int) -> int:
+    """Return the first trial of a trial's round."""
+    return number - number % workers
 
 
 def _running(study: optuna.Study) -> list[int]:
@@ -260,7 +265,7 @@ def _run(
     with _quiet(), _opened(storage) as database:
         study = _EarlierRounds(name, database, optuna.samplers.RandomSampler(), pruner)
         trial = optuna.Trial(study, identifier)
-        study.before = trial.number - trial.number % workers
+        study.before = _round_start(trial.number, workers)
         # A trial that was given up for lost has been queued again: its end is not counted twice.
         end = partial(study.tell, trial, skip_if_finished=True)
         try:

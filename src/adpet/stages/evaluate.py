@@ -10,9 +10,9 @@ import pandas as pd
 from adpet import paths
 from adpet.cohort.scans import read_scans, read_typed
 from adpet.cohort.splits import fold_name, read_split
-from adpet.contracts import Metrics, TrainingRun, read_contract, write_contract
+from adpet.contracts import EvaluationDocument, TrainingRun, read_contract
 from adpet.evaluation import baselines
-from adpet.evaluation import metrics as metrics_of
+from adpet.evaluation import metrics as scoring
 from adpet.evaluation.aggregation import PREDICTION_COLUMNS, Pooling, fit_pooling, subject_probabilities
 from adpet.evaluation.comparison import findings, paired_differences, subgroup_table, subject_facts
 from adpet.imaging.atlas import BUILT_IN, DESIKAN_KILLIANY, Atlas, load_atlas
@@ -87,7 +87,7 @@ def _of_volumes(
 
 def draw() -> None:
     """Draw all figures from the written tables."""
-    metrics = read_contract(paths.EVALUATION, Metrics).document()
+    metrics = read_contract(paths.EVALUATION, EvaluationDocument).document()
     figures = {
         "roc": plots.roc_figure(read_results(paths.ROC), read_results(paths.ROC_BAND), metrics=metrics),
         "precision_recall": plots.precision_recall_figure(
@@ -128,14 +128,14 @@ def run(params: Params) -> None:
     test, validation = predictions[is_test], predictions[~is_test]
     positions = int(split["index"].max()) + 1
     pooling = fit_pooling(validation, params.evaluate.aggregation, positions=positions)
-    metrics = metrics_of.evaluation(
+    metrics = scoring.evaluation(
         test,
         validation,
         seed=params.seed,
         resamples=params.evaluate.resamples,
         allow_shared_subjects=leaky,
         pooling=pooling,
-        threshold=metrics_of.even_threshold(validation),
+        threshold=scoring.even_threshold(validation),
     )
     subjects = subject_probabilities(test, pooling)
     compared = {} if leaky else fitted_baselines(split, grid_mm=params.normalize.grid_mm)
@@ -146,8 +146,8 @@ def run(params: Params) -> None:
     _write_baselines(compared)
     _write_tables(subjects, test, metrics, params)
     write_json(paths.FINDINGS, {"lineage": trained.lineage.id, **findings(metrics)})
-    write_contract(paths.EVALUATION, metrics, Metrics)
-    found = read_contract(paths.EVALUATION, Metrics)
+    found = EvaluationDocument.model_validate(metrics)
+    write_json(paths.EVALUATION, found.document())
     write_json(paths.METRICS, found.headline())
     draw()
     # In no folder: of two runs, MLflow's comparison shows side by side only the files at the top.
@@ -161,7 +161,7 @@ def _compared(subjects: pd.DataFrame, compared: dict[str, Baseline], params: Par
     document: dict[str, Any] = {"baselines": {}, "differences": {}}
     for name, (test, out_of_fold) in compared.items():
         # One row a scan: what is averaged is a subject's visits.
-        scored = metrics_of.evaluation(test, out_of_fold, pooling=Pooling(), **options)
+        scored = scoring.evaluation(test, out_of_fold, pooling=Pooling(), **options)
         document["baselines"][name] = {**scored["subject"], "threshold": scored["threshold"]}
         other = subject_probabilities(test, Pooling())
         document["differences"][name] = paired_differences(subjects, other, **options)
@@ -179,7 +179,7 @@ def _oracle(subjects: pd.DataFrame, test: pd.DataFrame, params: Params) -> dict[
     if np.isnan(of_subject).any():
         return {}
     options: dict[str, Any] = {"seed": params.seed, "resamples": params.evaluate.resamples}
-    return {"oracle": {"auc": metrics_of.oracle_auc(subjects, of_subject, **options)}}
+    return {"oracle": {"auc": scoring.oracle_auc(subjects, of_subject, **options)}}
 
 
 def _write_baselines(compared: dict[str, Baseline]) -> None:
@@ -199,10 +199,10 @@ def _write_tables(
     tables = {
         paths.SUBJECTS: subjects.assign(called=called),
         paths.SUBGROUPS: subgroup_table(subjects, facts, threshold=threshold),
-        paths.ROC: metrics_of.roc_curves(subjects, test),
-        paths.ROC_BAND: metrics_of.roc_band(subjects, seed=params.seed, resamples=params.evaluate.resamples),
-        paths.PRECISION_RECALL: metrics_of.precision_recall_curves(subjects, test),
-        paths.CALIBRATION: metrics_of.calibration_points(subjects, test),
+        paths.ROC: scoring.roc_curves(subjects, test),
+        paths.ROC_BAND: scoring.roc_band(subjects, seed=params.seed, resamples=params.evaluate.resamples),
+        paths.PRECISION_RECALL: scoring.precision_recall_curves(subjects, test),
+        paths.CALIBRATION: scoring.calibration_points(subjects, test),
     }
     for path, table in tables.items():
         write_table(table, path)

@@ -13,7 +13,7 @@ from scipy.special import expit
 from adpet import paths
 from adpet.cohort.scans import read_typed
 from adpet.cohort.splits import read_split
-from adpet.contracts import Metrics, TrainingRun, read_contract
+from adpet.contracts import EvaluationDocument, TrainingRun, read_contract
 from adpet.errors import InputError
 from adpet.evaluation.aggregation import Pooling, out_of_fold_quantiles
 from adpet.evaluation.bootstrap import bins_for, equal_mass_bins, exact_interval
@@ -212,7 +212,8 @@ def _maps(network: Network, training: pd.DataFrame) -> dict[str, dict[str, Any]]
 
 def _document(params: Params, standard: Standard) -> dict[str, Any]:
     """Return ``model.json`` without what is of files and cohort."""
-    trained, metrics = read_contract(paths.RUN, TrainingRun), read_contract(paths.EVALUATION, Metrics)
+    trained = read_contract(paths.RUN, TrainingRun)
+    metrics = read_contract(paths.EVALUATION, EvaluationDocument)
     require_evaluation_of(trained.lineage.id)
     grid, pooling = coronal_grid(params), read_json(paths.POOLING)
     validation = read_typed(paths.VALIDATION, tables.VALIDATION_COLUMNS).assign(session="")

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from adpet import paths
-from adpet.contracts import LeakageDocument, LeakageTest, Metrics, TrainingRun, read_contract
+from adpet.contracts import EvaluationDocument, LeakageDocument, LeakageTest, TrainingRun, read_contract
 from adpet.errors import InputError
 from adpet.evaluation.promotion import Evidence
 from adpet.params import Params
@@ -22,7 +22,8 @@ from adpet.tracking.ui_notes import Origin
 
 def run(params: Params) -> None:
     """Create or find the run's version; write ``version.json``."""
-    metrics, trained = read_contract(paths.EVALUATION, Metrics), read_contract(paths.RUN, TrainingRun)
+    metrics = read_contract(paths.EVALUATION, EvaluationDocument)
+    trained = read_contract(paths.RUN, TrainingRun)
     leakage = read_contract(paths.LEAKAGE, LeakageDocument).leakage
     lineage = trained.lineage
     require_evaluation_of(lineage.id)
@@ -70,7 +71,7 @@ def run(params: Params) -> None:
     )
 
 
-def _evidence(trained: TrainingRun, leakage: LeakageTest, metrics: Metrics) -> Evidence:
+def _evidence(trained: TrainingRun, leakage: LeakageTest, metrics: EvaluationDocument) -> Evidence:
     """Return what a decision needs: subjects, by hash, and probabilities."""
     subjects = read_results(paths.SUBJECTS)
     return Evidence.of(
@@ -95,7 +96,7 @@ def _delivered(
     return shared_run(lineage_id), tag
 
 
-def _description(origin: Origin, metrics: Metrics) -> str:
+def _description(origin: Origin, metrics: EvaluationDocument) -> str:
     """Return AUC, origin and as much model card as fits."""
     auc = metrics.subject.auc
     first = f"AUC {auc.value:.3f} ({auc.low:.3f} to {auc.high:.3f}). {origin.of_version()}\n\n"

@@ -6,7 +6,14 @@ from typing import Any
 import numpy as np
 
 from adpet import paths
-from adpet.contracts import Contract, LeakageDocument, Metrics, Saliency, TrainingRun, read_contract
+from adpet.contracts import (
+    Contract,
+    EvaluationDocument,
+    LeakageDocument,
+    Saliency,
+    TrainingRun,
+    read_contract,
+)
 from adpet.imaging.nifti import read_volume
 from adpet.imaging.template import fdg_template
 from adpet.learning import RISING
@@ -36,7 +43,7 @@ def _documents(params: Params) -> Documents:
     """Read the report's documents; ingest to evaluate are required."""
     leakage = _read_if_there(paths.LEAKAGE, LeakageDocument)
     return Documents(
-        metrics=read_contract(paths.EVALUATION, Metrics).document(),
+        metrics=read_contract(paths.EVALUATION, EvaluationDocument).document(),
         findings=read_json(paths.FINDINGS),
         evaluation=Evaluation(
             # Without their names: no figure needs them, and none can show them.

@@ -71,7 +71,7 @@ export function interpret(probability: number, reference: OutOfFold | null): Int
     training_prevalence: prevalence,
     prevalence,
     probability_at_prevalence: rounded(probability, 6),
-    answer: likelier && possible.length === 1 && possible[0] === likelier ? likelier : "undecided",
+    answer: possible.length === 1 && possible[0] === likelier ? possible[0] : "undecided",
     coverage,
   };
 }

@@ -10,7 +10,7 @@ import pandas as pd
 
 from adpet import paths
 from adpet.cohort.splits import read_split
-from adpet.contracts import Metrics, Saliency, TrainingRun, read_contract, write_contract
+from adpet.contracts import EvaluationDocument, Saliency, TrainingRun, read_contract, write_contract
 from adpet.evaluation import saliency as scoring
 from adpet.evaluation.aggregation import Pooling, pooled_probability
 from adpet.evaluation.saliency import Map, Reference
@@ -92,7 +92,7 @@ def run(params: Params) -> None:
 def _with_answers(scans: pd.DataFrame) -> pd.DataFrame:
     """Return the scans with `probability` and whether it is `correct`."""
     predictions = read_results(paths.PREDICTIONS)
-    threshold = read_contract(paths.EVALUATION, Metrics).threshold
+    threshold = read_contract(paths.EVALUATION, EvaluationDocument).threshold
     pooling = Pooling.of(read_json(paths.POOLING))
     probability = {
         scan: pooled_probability(rows.to_numpy(np.float64), pooling)
