@@ -70,7 +70,7 @@ demo: ## build the page from results/export and serve it on loopback (needs Node
 	@$(PYTHON) scripts/demo.py --port $(PORT)
 
 lock: ## resolve the requirements again (needs uv)
-	uv pip compile pyproject.toml --extra train --group dev --universal --python-version 3.11 --generate-hashes --upgrade \
+	uv pip compile pyproject.toml --extra train --extra cluster --group dev --universal --python-version 3.11 --generate-hashes --upgrade \
 		--no-annotate --no-header --quiet --output-file requirements.lock
 
 clean: ## remove the environment, the built page and all unfinished work

@@ -25,8 +25,8 @@ EXEMPT = (
 # Another colour of a curve is not worth a new network.
 DRAWN = {"tune": "adpet.reporting", "train": "adpet.reporting"}
 
-# Parameters that change no result: how many processes work, what MLflow is told, where a study lies.
-WITHOUT_RESULT = {"compute.workers", "tracking.connection", "tracking.log_images", "tune.storage"}
+# Parameters that change no result: how many processes work, and where, what MLflow is told, where a study lies.
+WITHOUT_RESULT = {"compute.workers", "compute.cluster", "tracking.connection", "tracking.log_images", "tune.storage"}
 # Where the scans lie: what lies there is a dependency of ingest.
 PLACES = {"cohort.raw"}
 # Only drawn, for MLflow.

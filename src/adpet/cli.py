@@ -122,6 +122,7 @@ def _run_command(main: Callable[..., str], options: argparse.Namespace) -> None:
 
 
 def _run_stage(options: argparse.Namespace) -> None:
+    from adpet.parallel import clusters
     from adpet.params import load_params
     from adpet.storage import temporary_files
 
@@ -129,5 +130,5 @@ def _run_stage(options: argparse.Namespace) -> None:
         import_module("adpet.commands.check_simulation").main(options)
         return
     params = load_params()
-    with temporary_files():
+    with temporary_files(), clusters:
         import_module(f"adpet.stages.{options.command}").run(params)

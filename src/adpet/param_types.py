@@ -50,6 +50,16 @@ def plain_name(name: str) -> str:
     return name
 
 
+def cluster_name(name: str) -> str:
+    """Refuse what names no cluster."""
+    if name not in ("local", "slurm") and not re.fullmatch(r"(tcp|tls)://[^/@\s]+:\d+", name):
+        raise ValueError(
+            "required null, local, slurm, or the address of a Dask scheduler, such as tcp://host:8786; "
+            f"received {name!r}"
+        )
+    return name
+
+
 def database(address: str) -> str:
     """Refuse what is no database, or holds a password."""
     if not re.match(r"(?!https?:)[\w+]+://(?![^/@]*:[^@]*@)(?!.*[?&]\w*passw(or)?d=)", address):

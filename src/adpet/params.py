@@ -29,6 +29,7 @@ from adpet.param_types import (
     TunableFraction,
     TunableNonNegative,
     TunablePositive,
+    cluster_name,
     database,
     each_once,
     none_or_3,
@@ -65,6 +66,7 @@ class Compute(Section):
     """Processes for scans and threads for the network."""
 
     workers: Count = 2
+    cluster: Annotated[str, AfterValidator(cluster_name)] | None = None
     threads: Count = 1
 
 

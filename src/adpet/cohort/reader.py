@@ -46,11 +46,12 @@ from adpet.imaging import dicom, nifti, sidecar
 from adpet.imaging.dicom import READ_BY_NIBABEL, as_nifti
 from adpet.imaging.nifti import content_hash, natural_key, read_header, scan_files
 from adpet.imaging.sidecar import FRAMES_MINUTES, read_object, used_seconds
-from adpet.parallel import map_in_processes
 from adpet.storage import atomic_write
 
 Layout: TypeAlias = Literal["bids", "adni", "folder"]
 Policy: TypeAlias = Literal["visit", "baseline", "stable-only"]
+# Calls a function for each batch of files, like `map`, here or elsewhere.
+Each: TypeAlias = Callable[..., Iterable[list["FileEntry"]]]
 
 FRAME_TIMES = ("FrameDuration", "FrameTimesStart", "InjectionStart", "ScanStart")
 # Files that a process gets at once: fewer cost time in handing over, more leave a process idle at the end.
@@ -86,7 +87,7 @@ def read_collection(
     frames_minutes: Sequence[float] = FRAMES_MINUTES,
     date_order: DateOrder = "auto",
     link_targets: Sequence[str] = (),
-    workers: int = 1,
+    each: Each = map,
     notes: Path | None = None,
     progress: Callable[..., Iterable[Any]] = lambda items, **_: items,
 ) -> Collection:
@@ -95,8 +96,9 @@ def read_collection(
     Paths under the working directory are given relative to it. `diagnosis_map` gives AD or CN for the
     collection's words, in any case; other diagnoses are skipped. `reconstruction` orders the versions of a
     BIDS scan, `frames_minutes` are those after injection that are averaged, `link_targets` folders that links
-    may lead to, as they may into DVC's cache. With `notes`, the file index on disk, the next call reads new
-    and changed files alone. `progress` wraps the iterable of opened scans, and is called with it and
+    may lead to, as they may into DVC's cache. `each`, like `map`, calls the function that reads a batch of
+    files. With `notes`, the file index on disk, the next call reads new and changed files alone. `progress`
+    wraps the iterable of opened scans, and is called with it and
     ``total=``.
     """
     if not root.is_dir():
@@ -128,9 +130,7 @@ def read_collection(
     settled = apply_policy(found, policy=diagnosis, diagnosis_map=diagnosis_map)
     to_open = _without_repeats(_with_diagnoses(settled, diagnosis_map, found), found)
     index = partial(_index_inside, root=root, link_targets=link_targets)
-    opened = zip(
-        to_open, progress(index(to_open, workers=workers, notes=notes), total=len(to_open)), strict=True
-    )
+    opened = zip(to_open, progress(index(to_open, each=each, notes=notes), total=len(to_open)), strict=True)
     rows = [_row_or_next(candidate, entry, index, frames_minutes, found) for candidate, entry in opened]
     collection = set_aside_conflicts(
         Collection(
@@ -211,14 +211,14 @@ def chronological(scans: Sequence[Candidate]) -> list[Candidate]:
     return sorted(scans, key=key)
 
 
-def index_files(files: Sequence[Path], *, workers: int = 1, notes: Path | None = None) -> Iterator[FileEntry]:
+def index_files(files: Sequence[Path], *, each: Each = map, notes: Path | None = None) -> Iterator[FileEntry]:
     """Index files with checksums: yield an entry each, in order."""
     stamps = [_stamp(file) for file in files]
     noted = _read_notes(notes) if notes else {}
     known = [noted.get(stamp) for stamp in stamps]
     unknown = [file for file, entry in zip(files, known, strict=True) if entry is None]
     batches = [unknown[start : start + BATCH_FILES] for start in range(0, len(unknown), BATCH_FILES)]
-    fresh = chain.from_iterable(map_in_processes(_index_batch, batches, workers=workers))
+    fresh = chain.from_iterable(each(_index_batch, batches))
     with _begin_notes(notes, zip(stamps, known, strict=True)) if notes else nullcontext() as stream:
         for stamp, entry in zip(stamps, known, strict=True):
             current = entry or next(fresh)
@@ -322,12 +322,12 @@ def _index_inside(
     *,
     root: Path,
     link_targets: Sequence[str],
-    workers: int = 1,
+    each: Each = map,
     notes: Path | None = None,
 ) -> Iterator[FileEntry]:
     problems = [_problem_with_place(candidate.file, root, link_targets) for candidate in candidates]
     inside = [candidate.file for candidate, problem in zip(candidates, problems, strict=True) if not problem]
-    entries = index_files(inside, workers=workers, notes=notes)
+    entries = index_files(inside, each=each, notes=notes)
     for problem in problems:
         yield FileEntry(problem=problem) if problem else next(entries)
 

@@ -4,10 +4,9 @@ import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
-
-from tqdm import tqdm
 
 from adpet.errors import AdpetError, InputError
 from adpet.imaging.dicom import READ_BY_NIBABEL, as_nifti, needs_conversion
@@ -26,6 +25,8 @@ from adpet.inference.predictor import (
     spread,
 )
 from adpet.inference.quality import refused_by
+from adpet.parallel import clusters, map_in_processes, progress
+from adpet.param_types import cluster_name
 from adpet.storage import atomic_write
 
 Align = Literal["affine", "none"]
@@ -55,6 +56,8 @@ class Options:
     coverage: float | None = None
     age: float | None = None
     force: bool = False
+    workers: int = 1
+    cluster: str | None = None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -104,6 +107,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--force", action="store_true", help="answer also where the quality checks refuse a scan, and say so"
     )
+    parser.add_argument("--workers", type=int, default=1, help="processes for several scans (default: 1)")
+    parser.add_argument(
+        "--cluster", help="where they run: as compute.cluster in params.yaml (docs/cluster.md)"
+    )
 
 
 def main(*, scans: Sequence[Path], **options: Any) -> str:
@@ -114,6 +121,7 @@ def main(*, scans: Sequence[Path], **options: Any) -> str:
 def run(paths: Sequence[Path], options: Options) -> str:
     """Predict scans, write the files, return the printed text."""
     _require_shares(options)
+    _require_cluster(options.workers, options.cluster)
     scans = scans_at(paths, frames=options.frames)
     _require_one_age(options.age, scans)
     _require_other_folder(options.output, scans)
@@ -129,8 +137,10 @@ def run(paths: Sequence[Path], options: Options) -> str:
             f"{model.name}: --prevalence and --coverage need a model with out-of-fold predictions; this one "
             "has none; leave them out, or train with split.folds of 2 or more"
         )
-    shown = tqdm(scans, desc="predict", unit="scan", disable=None, dynamic_ncols=True)
-    answers = [_attempt(scan, model, options) for scan in shown]
+    one = partial(_attempt, model=model, options=options)
+    done = map_in_processes(one, scans, workers=options.workers, cluster=options.cluster)
+    with clusters:
+        answers = list(progress(done, label="predict", unit="scan", total=len(scans)))
     for path, render in ((options.json, answers_as_json), (options.csv, answers_as_csv)):
         if path is not None:
             _write(path, render(answers))
@@ -154,6 +164,15 @@ def _require_shares(options: Options) -> None:
         value = getattr(options, name)
         if value is not None and not low <= value <= high:
             raise InputError(f"--{name}: required a number from {low:g} to {high:g}; received {value:g}")
+
+
+def _require_cluster(workers: int, cluster: str | None) -> None:
+    if workers < 1:
+        raise InputError(f"--workers: required 1 or more; received {workers}")
+    try:
+        cluster_name(cluster or "local")
+    except ValueError as error:
+        raise InputError(f"--cluster: {error}") from error
 
 
 def _require_one_age(age: float | None, scans: Sequence[ScanPath]) -> None:
@@ -194,7 +213,7 @@ def _opened(named: str | None) -> ExportedModel:
     return open_model(folder, name=found.uri, leaky=found.leaky)
 
 
-def _attempt(scan: ScanPath, model: ExportedModel, options: Options) -> dict[str, Any]:
+def _attempt(scan: ScanPath, *, model: ExportedModel, options: Options) -> dict[str, Any]:
     """Answer one scan with its files, or document the failure."""
     failed: dict[str, Any] = {"scan": scan.stem, "model": model.name}
     try:

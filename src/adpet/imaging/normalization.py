@@ -6,6 +6,7 @@ SUVR is uptake divided by its mean in a reference region (cerebellum, pons or wh
 import math
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -50,7 +51,6 @@ class Standard:
     smoothing_mm: float = 0.0
 
 
-@lru_cache(maxsize=1)
 def load_standard(
     *,
     grid_mm: float,
@@ -59,13 +59,21 @@ def load_standard(
     align: Literal["affine", "none"],
     smoothing_mm: float = 0.0,
 ) -> Standard:
-    """Load the template space, once a process."""
+    """Load the template space."""
     if template == BUILT_IN:
         target, expected = fdg_template(grid_mm), fdg_mean(grid_mm)
     else:
-        target = expected = load_template(template, grid_mm)
+        path = Path(template)
+        changed_ns = path.stat().st_mtime_ns if path.exists() else 0
+        target = expected = _own_template(path, changed_ns, grid_mm)
     brain, region = brain_mask(grid_mm), reference_mask(reference, grid_mm)
     return Standard(target, expected, brain, region, align, smoothing_mm)
+
+
+@lru_cache(maxsize=1)
+def _own_template(path: Path, _changed_ns: int, grid_mm: float) -> Volume:
+    """Load a template once a process, and again when it has changed."""
+    return load_template(path, grid_mm)
 
 
 def normalize(scan: Volume, standard: Standard) -> tuple[Volume, Alignment]:

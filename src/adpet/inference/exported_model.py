@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -22,6 +22,7 @@ from adpet.imaging.nifti import read_volume
 from adpet.imaging.normalization import Standard
 from adpet.imaging.normative import Norms
 from adpet.imaging.slices import CoronalGrid
+from adpet.storage import fingerprint
 
 INPUT, CAM, PROBABILITY, FOLDS = "slices", "cam", "probability", "folds"
 THREADS: Final = 2
@@ -112,9 +113,11 @@ class ExportedModel:
     """Everything needed to answer for a scan.
 
     `name`, as in answers, is the folder's or ``models:/NAME/VERSION``; `document` is `model.json`; `tissue`
-    is 1 where a voxel is mostly grey matter, 2 where it is mostly white matter.
+    is 1 where a voxel is mostly grey matter, 2 where it is mostly white matter. Pickled, it is its folder and
+    digest: another process opens it once.
     """
 
+    folder: Path
     name: str
     document: dict[str, Any]
     standard: Standard
@@ -129,6 +132,14 @@ class ExportedModel:
     def brain_points_mm(self) -> npt.NDArray[np.float64]:
         """World coordinates of the brain's voxels, (n, 3) in mm."""
         return registration.brain_points(self.standard.brain, self.standard.template.affine)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reopened, (self.folder, self.name, self.leaky, fingerprint(self.document))
+
+
+@lru_cache(maxsize=1)
+def _reopened(folder: Path, name: str, leaky: bool, _digest: str) -> ExportedModel:  # noqa: FBT001
+    return open_model(folder, name=name, leaky=leaky)
 
 
 def open_model(folder: Path, *, name: str | None = None, leaky: bool = False) -> ExportedModel:
@@ -156,6 +167,7 @@ def open_model(folder: Path, *, name: str | None = None, leaky: bool = False) ->
     # Where age is left out there is no slope: an image of zeros, which is no scan.
     slope = read_volume(folder / SLOPE).data[standard.brain] if ages else np.zeros_like(mean)
     return ExportedModel(
+        folder=folder.resolve(),
         name=name or folder.resolve().name,
         document=document,
         standard=standard,

@@ -10,7 +10,7 @@ from adpet.cohort.splits import cross_validation_folds, split_by_subject
 from adpet.cohort.summary import ingest_report, report_text
 from adpet.cohort.tables import require_inside
 from adpet.errors import InputError
-from adpet.parallel import progress
+from adpet.parallel import map_in_processes, progress
 from adpet.params import Params
 from adpet.storage import read_yaml, write_json
 
@@ -27,7 +27,7 @@ def run(params: Params) -> None:
         **cohort.model_dump(exclude={"raw", "table", "diagnosis_table", "max_rejected_fraction"}),
         table=_table_inside(params, "table", cohort.table),
         diagnosis_table=_table_inside(params, "diagnosis_table", cohort.diagnosis_table),
-        workers=params.compute.workers,
+        each=partial(map_in_processes, workers=params.compute.workers, cluster=params.compute.cluster),
         notes=paths.INGEST_NOTES,
         progress=partial(progress, label="ingest", unit="file"),
     )

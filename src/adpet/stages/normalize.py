@@ -1,7 +1,7 @@
 """Normalize every scan to MNI space; judge quality, find duplicates."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,10 +38,10 @@ def run(params: Params) -> None:
     with work_dir("normalize", facts) as work:
         (work / "volumes").mkdir(exist_ok=True)
         one = partial(_normalize_scan, params=params, work=work)
-        done = map_in_processes(one, rows, workers=params.compute.workers)
-        shown = progress(done, label="normalize", unit="scan", total=len(rows))
+        each = partial(map_in_processes, workers=params.compute.workers, cluster=params.compute.cluster)
+        shown = progress(each(one, rows), label="normalize", unit="scan", total=len(rows))
         table = pd.DataFrame(list(shown), columns=list(ALIGNMENT_COLUMNS))
-        copies = _copies(table, scans, volumes=work / "volumes", workers=params.compute.workers)
+        copies = _copies(table, scans, volumes=work / "volumes", each=each)
         table = _flag_unlike(_set_aside(table, copies, volumes=work / "volumes"))
         print(quality_text(scans.merge(table, on="scan")))
         _require_enough(table, max_rejected_fraction=params.cohort.max_rejected_fraction)
@@ -102,11 +102,13 @@ def _flag_unlike(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(flagged=flagged)
 
 
-def _copies(table: pd.DataFrame, scans: pd.DataFrame, *, volumes: Path, workers: int) -> dict[str, str]:
+def _copies(
+    table: pd.DataFrame, scans: pd.DataFrame, *, volumes: Path, each: Callable[..., Iterable[Array]]
+) -> dict[str, str]:
     """Return and print the copies of other subjects' scans."""
     passed = table.loc[table["passed"], "scan"].tolist()
     subjects = scans.set_index("scan")["subject"]
-    brains = list(map_in_processes(partial(_coarse_brain, volumes=volumes), passed, workers=workers))
+    brains = list(each(partial(_coarse_brain, volumes=volumes), passed))
     reasons: dict[str, str] = {}
     for pair in find_duplicates(np.stack(brains), subjects[passed].tolist()) if brains else []:
         one, other = passed[pair.first], passed[pair.second]

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 DEPTHS = {"places": 1 / 3, "pixels": 2 / 3}
 
 # Scans that a process explains before it hands over their maps.
-SCANS_A_TASK = 64
+SCANS_A_TASK = 16
 
 Slices: TypeAlias = npt.NDArray[np.uint8]
 
@@ -175,7 +175,8 @@ def maps_of(scans: Sequence[str], baseline: Slices, params: Params) -> Iterator[
     """Make the trained network's maps in processes, in order."""
     tasks = [scans[start : start + SCANS_A_TASK] for start in range(0, len(scans), SCANS_A_TASK)]
     one = partial(_maps_of_task, baseline=baseline, params=params)
-    for maps in map_in_processes(one, tasks, workers=params.compute.workers):
+    done = map_in_processes(one, tasks, workers=params.compute.workers, cluster=params.compute.cluster)
+    for maps in done:
         yield from maps
 
 
