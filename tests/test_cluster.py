@@ -104,6 +104,7 @@ def test_stages_give_the_bytes_of_one_process_though_a_worker_is_killed(copied, 
         assert stage.poll() is None, stage.communicate()
         time.sleep(0.005)
     worker.send_signal(signal.SIGKILL)
+    assert stage.poll() is None
     shown = stage.communicate()
     assert stage.returncode == 0, shown
     copied.adpet("slice")
@@ -166,7 +167,9 @@ def slurm(tmp_path):
             (tmp_path / name).write_text(text)
             (tmp_path / name).chmod(0o755)
         program = [sys.executable, "-c", PROGRAM]
-        return subprocess.run(program, env=os.environ | here, capture_output=True, text=True, check=False)
+        return subprocess.run(
+            program, cwd=tmp_path, env=os.environ | here, capture_output=True, text=True, check=False
+        )
 
     return run
 
@@ -180,9 +183,7 @@ def test_slurm_jobs_do_the_work_and_are_cancelled_and_are_documented(slurm, tmp_
     # Three workers are two jobs of two cores.
     assert len((tmp_path / "cancelled").read_text().split()) == 2
     # The machine's own names are others in the page.
-    script = script.replace(sys.executable, "PROJECT/.venv/bin/python").replace(
-        f"{tmp_path}/", "PROJECT/.adpet/tmp/"
-    )
+    script = script.replace(sys.executable, "PROJECT/.venv/bin/python").replace(str(tmp_path), "PROJECT")
     script = re.sub(r"tls://[\d.]+:\d+", "tls://10.0.0.5:40123", script).replace(
         "interface lo", "interface ib0"
     )

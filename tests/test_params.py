@@ -144,6 +144,8 @@ class TestRefusals:
             ("tune.space.zoom", 0.1, "required {low: , high: } or {choices: []}; received 0.1"),
             ("tune.space", {1: {"low": 0, "high": 1}}, "1: unknown key; of train, augment and model"),
             ("train.batch_size", "tuned", "required a valid integer; received 'tuned'"),
+            ("compute.cluster", "host:8786", "required null, local, slurm, or the address of a Dask scheduler"),
+            ("compute.cluster", "tcp://host", "such as tcp://host:8786; received 'tcp://host'"),
             ("tune.storage", "optuna.db", "required the address of a database without a password"),
             ("tune.storage", "postgresql://me:secret@host/optuna", "received 'postgresql://...@host/optuna'"),
             ("tune.storage", "postgresql://me:sec/ret@host/optuna", "received 'postgresql://...@host/optuna'"),

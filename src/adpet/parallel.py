@@ -9,19 +9,19 @@ import pickle
 import signal
 import socket
 import sys
-import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache, partial
 from itertools import islice
+from operator import length_hint
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tqdm import tqdm
 
 from adpet.errors import AdpetError
-from adpet.storage import code_digest
+from adpet.storage import TEMPORARY, code_digest
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -84,7 +84,9 @@ def map_in_processes(
     except ModuleNotFoundError as error:
         raise _missing(f"{workers} workers", error, extra="train") from error
     # Arrays go through pipes: joblib's files for large ones would outlive a killed process.
-    parallel = Parallel(n_jobs=workers, return_as="generator", max_nbytes=None)
+    # Of a cluster's forty workers, four folds need four processes here.
+    processes = min(workers, max(2, length_hint(items, workers)))
+    parallel = Parallel(n_jobs=processes, return_as="generator", max_nbytes=None)
     call = delayed(partial(_call, function, parent=os.getpid()))
     yield from parallel(call(item) for item in items)
 
@@ -219,7 +221,9 @@ def slurm_cluster() -> Any:
             f"{cores} and {memory}; write the file as in docs/cluster.md"
         )
     # A process a core, and certificates of its own: who reaches an open scheduler runs code as its user.
-    return SLURMCluster(processes=cores, security=True, shared_temp_directory=tempfile.gettempdir())
+    TEMPORARY.mkdir(parents=True, exist_ok=True)
+    shared = str(TEMPORARY.absolute())
+    return SLURMCluster(processes=cores, security=True, shared_temp_directory=shared)
 
 
 def _submit(cluster: Any, workers: int) -> None:

@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from unittest.mock import Mock
@@ -28,6 +29,7 @@ from adpet.cohort.summary import ingest_report, report_text
 from adpet.cohort.tables import Candidate, Findings
 from adpet.errors import InputError
 from adpet.imaging.nifti import content_hash
+from adpet.parallel import map_in_processes
 
 DIAGNOSES = {"AD": "AD", "Dementia": "AD", "CN": "CN"}
 LAS = np.diag([-4.0, 4.0, 4.0, 1.0])
@@ -364,8 +366,8 @@ def sha256(path):
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def index(files, notes=None, *, workers=1):
-    return list(index_files(files, workers=workers, notes=notes))
+def index(files, notes=None, **options):
+    return list(index_files(files, notes=notes, **options))
 
 
 @pytest.fixture
@@ -428,7 +430,7 @@ class TestIndexFiles:
         monkeypatch.setattr(reader, "BATCH_FILES", 3)
         files = [scan_file(tmp_path / f"{number}.nii", number) for number in range(10)]
         files[4].write_bytes(b"text")
-        assert index(files, workers=2) == index(files)
+        assert index(files, each=partial(map_in_processes, workers=2)) == index(files)
 
     def test_second_call_opens_only_new_files(self, files, notes, opened):
         index(files[:3], notes)
