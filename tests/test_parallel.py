@@ -38,7 +38,7 @@ def test_error_in_a_worker_reaches_the_caller(workers):
 
 
 BUSY = """
-import os, signal, time
+import os, signal, sys, time
 from adpet.parallel import map_in_processes
 
 def busy(number):
@@ -46,15 +46,17 @@ def busy(number):
     time.sleep(600)
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
-list(map_in_processes(busy, range(2), workers=2))
+if __name__ == "__main__":
+    list(map_in_processes(busy, range(2), workers=2, cluster=sys.argv[1] or None))
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
-def test_interrupted_or_killed_process_ends_its_workers(sent):
+@pytest.mark.parametrize("cluster", ["", pytest.param("local", marks=pytest.mark.server)])
+def test_interrupted_or_killed_process_ends_its_workers(sent, cluster):
     with subprocess.Popen(
-        [sys.executable, "-c", BUSY], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        [sys.executable, "-c", BUSY, cluster], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as parent:
         workers = [int(parent.stdout.readline()) for _ in range(2)]
         parent.send_signal(sent)

@@ -39,6 +39,8 @@ AHEAD = 4
 
 # Seconds until an address without an answer is given up, and a cluster that has lost its last worker.
 CONNECT_S, PATIENCE_S = 10, 60
+# Of a scheduler that we start: any free port, for this machine alone.
+DASHBOARD = "127.0.0.1:0"
 AGAIN = "run this again: it goes on where it was"
 
 # Linux: the signal that a process gets when its parent ends (prctl(2)).
@@ -187,7 +189,7 @@ def _client(cluster: str, workers: int) -> "Client":
         raise _missing(f"cluster {cluster}", error, extra="cluster") from error
     at: Any = cluster
     if cluster == "local":
-        quiet = {"silence_logs": "CRITICAL", "dashboard_address": None}
+        quiet = {"silence_logs": "CRITICAL", "dashboard_address": DASHBOARD}
         made = LocalCluster(n_workers=workers, threads_per_worker=1, memory_limit=0, **quiet)
         at = clusters.enter_context(made)
     elif cluster == "slurm":
@@ -222,8 +224,13 @@ def slurm_cluster() -> Any:
         )
     # A process a core, and certificates of its own: who reaches an open scheduler runs code as its user.
     TEMPORARY.mkdir(parents=True, exist_ok=True)
-    shared = str(TEMPORARY.absolute())
-    return SLURMCluster(processes=cores, security=True, shared_temp_directory=shared)
+    return SLURMCluster(
+        processes=cores,
+        security=True,
+        shared_temp_directory=str(TEMPORARY.absolute()),
+        scheduler_options={"dashboard_address": DASHBOARD}
+        | dask.config.get("jobqueue.slurm.scheduler-options"),
+    )
 
 
 def _submit(cluster: Any, workers: int) -> None:
