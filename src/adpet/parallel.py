@@ -1,4 +1,4 @@
-"""Parallel work over many items, here or on a cluster; progress bars.
+"""Parallel work here or on a cluster, and progress bars.
 
 joblib starts processes on this machine, Dask finds or starts them on others.
 """
@@ -85,9 +85,9 @@ def map_in_processes(
         from joblib import Parallel, delayed
     except ModuleNotFoundError as error:
         raise _missing(f"{workers} workers", error, extra="train") from error
-    # Arrays go through pipes: joblib's files for large ones would outlive a killed process.
-    # Of a cluster's forty workers, four folds need four processes here.
+    # Four folds need four processes here, whatever `workers` a cluster is given.
     processes = min(workers, max(2, length_hint(items, workers)))
+    # Arrays go through pipes: joblib's files for large ones would outlive a killed process.
     parallel = Parallel(n_jobs=processes, return_as="generator", max_nbytes=None)
     call = delayed(partial(_call, function, parent=os.getpid()))
     yield from parallel(call(item) for item in items)
@@ -103,7 +103,7 @@ def _call(function: Callable[[Item], Result], item: Item, *, parent: int) -> Res
 def _map_on_cluster(
     function: Callable[[Item], Result], items: Iterable[Item], client: "Client"
 ) -> Iterator[Result]:
-    """Yield results in order; hand over a few calls a thread ahead.
+    """Yield results in order; hand over some calls ahead.
 
     Not by joblib's backend for Dask: it counts the threads once, so that workers which come later have
     nothing to do, and waits for ever for a call that has killed its workers.
@@ -113,7 +113,7 @@ def _map_on_cluster(
     from distributed.comm import CommClosedError
 
     address, remaining = client.scheduler.address, iter(items)
-    there = {"folder": str(Path.cwd()), "code": code_digest()}
+    there = {"folder": str(Path.cwd()), "code": _own_code()}
     ahead: deque[Future] = deque()
     most = 0
     try:
@@ -158,7 +158,7 @@ def _result(future: "Future", client: "Client") -> Any:
 
 
 def _call_there(call: bytes, *, folder: str, code: str) -> Any:
-    """Make a call in a Dask worker, in the project's folder."""
+    """Make a call in a worker, in the project's folder."""
     here = socket.gethostname()
     if code != _own_code():
         raise AdpetError(
@@ -176,7 +176,7 @@ def _call_there(call: bytes, *, folder: str, code: str) -> Any:
 
 @cache
 def _own_code() -> str:
-    """Return the digest of the code that this process began with."""
+    """Return the digest of the code of this process."""
     return code_digest()
 
 
@@ -212,7 +212,7 @@ def _client(cluster: str, workers: int) -> "Client":
 
 
 def slurm_cluster() -> Any:
-    """Return a SLURM cluster without jobs, as Dask's own files describe it."""
+    """Return a SLURM cluster as Dask's files describe it."""
     import dask
     from dask_jobqueue import SLURMCluster
 

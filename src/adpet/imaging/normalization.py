@@ -72,7 +72,7 @@ def load_standard(
 
 @lru_cache(maxsize=1)
 def _own_template(path: Path, _changed_ns: int, grid_mm: float) -> Volume:
-    """Load a template once a process, and again when it has changed."""
+    """Load a template, again when it has changed."""
     return load_template(path, grid_mm)
 
 
