@@ -26,7 +26,7 @@ EXEMPT = (
 DRAWN = {"tune": "adpet.reporting", "train": "adpet.reporting"}
 
 # Parameters that change no result: how many processes work, and where, what MLflow is told, where a study lies.
-WITHOUT_RESULT = {"compute.workers", "compute.cluster", "tracking.connection", "tracking.log_images", "tune.storage"}
+WITHOUT_RESULT = {"compute.workers", "compute.cluster", "tracking.log_images", "tune.storage"}
 # Where the scans lie: what lies there is a dependency of ingest.
 PLACES = {"cohort.raw"}
 # Only drawn, for MLflow.
