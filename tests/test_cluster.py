@@ -14,7 +14,8 @@ import pytest
 from servers import free_port, running
 
 from adpet import parallel
-from adpet.errors import AdpetError
+from adpet.commands import predict
+from adpet.errors import AdpetError, InputError
 from adpet.parallel import AHEAD, _call_there, clusters, map_in_processes
 from adpet.paths import INGEST_NOTES
 from adpet.storage import code_digest
@@ -118,10 +119,11 @@ def test_folder_is_predicted_as_in_one_process(begin, small_export, small_scans,
     address, *_ = two_workers(project.environment())
     command = ["predict", str(small_scans[0].parent), "--model", str(small_export), "--output"]
     here = project.adpet(*command, "here")
-    there = project.adpet(*command, "there", "--cluster", address)
-    assert there.stdout.replace("there/", "here/") == here.stdout
-    first, second = (project.content([name]) for name in ("here", "there"))
-    assert {name.replace("there/", "here/"): data for name, data in second.items()} == first
+    files = list(project.content(["here"]).values())
+    for folder, options in (("two", ("--workers", "2")), ("there", ("--cluster", address))):
+        done = project.adpet(*command, folder, *options)
+        assert done.stdout.replace(f"{folder}/", "here/") == here.stdout
+        assert list(project.content([folder]).values()) == files
 
 
 @pytest.mark.server
@@ -184,9 +186,8 @@ def test_slurm_jobs_do_the_work_and_are_cancelled_and_are_documented(slurm, tmp_
     assert len((tmp_path / "cancelled").read_text().split()) == 2
     # The machine's own names are others in the page.
     script = script.replace(sys.executable, "PROJECT/.venv/bin/python").replace(str(tmp_path), "PROJECT")
-    script = re.sub(r"tls://[\d.]+:\d+", "tls://10.0.0.5:40123", script).replace(
-        "interface lo", "interface ib0"
-    )
+    script = script.replace("interface lo", "interface ib0")
+    script = re.sub(r"tls://[\d.]+:\d+", "tls://10.0.0.5:40123", script)
     script = re.sub(r"(\.(ca_file|key|cert))\.\w+", r"\1", script)
     page = (project_root / "docs/cluster.md").read_text()
     assert f"```sh\n{script.strip()}\n```" in page
@@ -223,6 +224,11 @@ class TestRefusal:
             _call_there(b"", folder=str(tmp_path), code="other")
         with pytest.raises(AdpetError, match="required at the same path on every worker"):
             _call_there(b"", folder=str(tmp_path / "away"), code=code_digest())
+
+    @pytest.mark.parametrize("options", [{"workers": 0}, {"cluster": "host:8786"}])
+    def test_predict_names_the_option(self, options, tmp_path):
+        with pytest.raises(InputError, match=rf"^--{next(iter(options))}: required"):
+            predict.run([tmp_path], predict.Options(**options))
 
     def test_slurm_without_a_description_names_dasks_file(self):
         with pytest.raises(AdpetError, match=r"~/\.config/dask/jobqueue\.yaml; received None and None"):

@@ -98,8 +98,7 @@ def read_collection(
     BIDS scan, `frames_minutes` are those after injection that are averaged, `link_targets` folders that links
     may lead to, as they may into DVC's cache. `each`, like `map`, calls the function that reads a batch of
     files. With `notes`, the file index on disk, the next call reads new and changed files alone. `progress`
-    wraps the iterable of opened scans, and is called with it and
-    ``total=``.
+    wraps the iterable of opened scans, and is called with it and ``total=``.
     """
     if not root.is_dir():
         raise InputError(
