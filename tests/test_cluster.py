@@ -52,7 +52,7 @@ jobqueue:
     queue: short
     account: memory-clinic
     cores: 2
-    memory: 4GB
+    memory: 6GB
     walltime: "02:00:00"
     interface: lo
 """
