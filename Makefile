@@ -13,7 +13,7 @@ PORT ?= 8080
 # Marks of the tests that `make test` leaves out.
 EXTENDED := dvc or server or browser or node or slow
 
-.PHONY: help versioned repro test test-extended test-all lint ui demo packages lock clean
+.PHONY: help versioned repro test test-extended test-all lint docs ui demo packages lock clean
 
 help: ## say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -57,6 +57,10 @@ lint: $(INSTALLED) packages ## check style, types and layers
 	@if test -f $(PACKAGES); then cd web && npm run --silent check; \
 	else echo "web/ is not checked: it needs Node.js with npm (Debian: apt-get install nodejs npm)"; fi
 
+docs: $(INSTALLED) ## build the pages of docs/ into site/
+	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
+	@echo site/index.html
+
 ui: $(INSTALLED) ## show the runs in the MLflow UI, on the address that it prints
 	adpet ui
 
@@ -73,5 +77,5 @@ lock: ## resolve the requirements again (needs uv)
 	uv pip compile pyproject.toml --extra train --extra cluster --group dev --universal --python-version 3.11 --generate-hashes --upgrade \
 		--no-annotate --no-header --quiet --output-file requirements.lock
 
-clean: ## remove the environment, the built page and all unfinished work
-	rm -rf $(VENV) web/node_modules web/dist .adpet
+clean: ## remove the environment, the built pages and all unfinished work
+	rm -rf $(VENV) web/node_modules web/dist site .adpet

@@ -372,9 +372,6 @@ class LeakageDocument(Contract):
     leakage: LeakageTest
 
 
-# results/export/model.json
-
-
 class ModelLineage(Contract):
     """Lineage of an exported model; inference needs the id alone."""
 
@@ -522,7 +519,7 @@ class QualityLimit(Contract):
 
 
 class ModelDocument(Contract):
-    """`model.json` of an exported model: all constants that predictions need."""
+    """``results/export/model.json``: all constants that predictions need."""
 
     format: Literal[3]
     name: str

@@ -36,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--real",
         type=Path,
+        metavar="FILE",
         help="with --check: a mean FDG-PET image of patients and controls, in MNI space, to be compared with",
     )
 

@@ -76,11 +76,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output",
         type=Path,
+        metavar="FOLDER",
         help="folder for maps, pages and values, apart from the scans (default: one a scan, in the present "
         "folder, named after it)",
     )
-    parser.add_argument("--json", type=Path, help="file for all answers; - is stdout")
-    parser.add_argument("--csv", type=Path, help="file for a row a scan; - is stdout")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="file for all answers; - is stdout")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="file for a row a scan; - is stdout")
     parser.add_argument(
         "--align",
         choices=["affine", "none"],

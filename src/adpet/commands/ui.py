@@ -20,7 +20,7 @@ LAST_PORT = 65_535
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("--port", type=int, default=5000)
+    parser.add_argument("--port", type=int, default=5000, help="on loopback (default: 5000)")
 
 
 def main(*, port: int) -> NoReturn:
