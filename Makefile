@@ -58,7 +58,7 @@ lint: $(INSTALLED) packages ## check style, types and layers
 	else echo "web/ is not checked: it needs Node.js with npm (Debian: apt-get install nodejs npm)"; fi
 
 docs: $(INSTALLED) ## build the pages of docs/ into site/
-	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 mkdocs build --strict
 	@echo site/index.html
 
 ui: $(INSTALLED) ## show the runs in the MLflow UI, on the address that it prints
