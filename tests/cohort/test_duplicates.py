@@ -111,3 +111,17 @@ def test_blocks_change_nothing(brains, monkeypatch):
 def test_image_without_uptake_is_like_no_other(brains):
     empty = np.vstack([brains, np.zeros((2, brains.shape[1]), np.float32)])
     assert pairs(empty, names(16)) == []
+
+
+def test_pairs_at_the_limit_are_found_as_when_all_are_compared(brains):
+    """Neither the first look at random projections nor its margin loses a pair."""
+    rng = np.random.default_rng(0)
+    mean, spread = brains.mean(axis=0), brains.std(axis=0)
+    one, other, third = rng.normal(size=(3, 200, brains.shape[1]))
+    mix = np.linspace(0.6, 0.99, 200)[:, None]
+    twins = mix * one + np.sqrt(1 - mix**2) * other
+    crowd = (mean + 0.3 * spread * np.vstack([one, twins, third])).astype(np.float32)
+    rest = residual_patterns(crowd)
+    above = np.argwhere(np.triu(np.round(rest @ rest.T, 3) >= duplicates.MIN_CORRELATION, k=1))
+    assert 50 < len(above) < 150
+    assert pairs(crowd, names(600)) == [tuple(pair) for pair in above.tolist()]

@@ -1,10 +1,12 @@
 """Cluster bootstrap over subjects, and confidence intervals."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from scipy import sparse
 
 from adpet.evaluation.aggregation import SMALLEST_PROBABILITY
 
@@ -34,6 +36,8 @@ MetricName = Literal[
 # Most levels at which resampled precision and recall are taken; on 20,000 slices this changes an average
 # precision by less than 0.001.
 LEVELS = 512
+# Most numbers of one array over resamples: 128 MB.
+BLOCK = 2**24
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +49,7 @@ class SubjectSums:
     called_ad: FloatArray  # (subjects,), scores at or above the threshold
     squared_error: FloatArray  # (subjects,)
     log_loss: FloatArray  # (subjects,)
-    pairs_won: FloatArray  # (AD subjects, CN subjects), pairs of scores that AD wins; a tie counts one half
+    scores: sparse.csr_array  # (subjects, distinct scores, rising), how many of each a subject has
     at_or_above: FloatArray  # (subjects, levels), scores at or above each level, levels falling
     bin_excess: FloatArray  # (subjects, bins), sum of (probability - truth), bins of equal mass
     logit: FloatArray | None  # (subjects,) where each has one score, else None
@@ -72,9 +76,7 @@ def subject_sums(
 ) -> SubjectSums:
     """Sum scores within subjects, once for all resamples.
 
-    The AUC is the share of AD-CN pairs of scores that AD wins (Mann-Whitney), counted here per pair of
-    subjects. A resample is then a product with an (AD subjects, CN subjects) matrix, however many slices
-    there are. Counting takes O(CN subjects x scores) time and O(scores) memory.
+    Time and memory grow with the number of scores.
 
     Parameters
     ----------
@@ -96,7 +98,7 @@ def subject_sums(
         called_ad=_summed(codes, probability >= threshold, n),
         squared_error=_summed(codes, excess**2, n),
         log_loss=_summed(codes, np.logaddexp(0, np.where(truth[codes], -logit, logit)), n),
-        pairs_won=_pairs_won(truth, codes, probability),
+        scores=_scores(codes, probability, n),
         at_or_above=_at_or_above(codes, probability, n),
         bin_excess=_summed(places, excess, n * bins).reshape(n, bins),
         logit=logit if np.array_equal(codes, np.arange(n)) else None,
@@ -112,7 +114,7 @@ def resampled_metrics(sums: SubjectSums, counts: FloatArray) -> dict[MetricName,
     sensitivity, specificity = true_positive / size_ad, true_negative / size_cn
     size = size_ad + size_cn
     return {
-        "auc": np.einsum("bi,bi->b", ad @ sums.pairs_won, cn) / (size_ad * size_cn),
+        "auc": _pairs_won(sums, counts) / (size_ad * size_cn),
         "average_precision": _average_precision(
             ad @ sums.at_or_above[sums.truth], cn @ sums.at_or_above[~sums.truth]
         ),
@@ -143,9 +145,16 @@ def calibration_lines(sums: SubjectSums, counts: FloatArray) -> dict[MetricName,
     """
     if sums.logit is None:
         return {}
-    mean, spread = sums.logit.mean(), sums.logit.std()
+    lines = [_calibration_lines(sums.truth, sums.logit, block) for block in _blocks(counts, sums.truth.size)]
+    slope, intercept = np.concatenate(lines, axis=1)
+    return {"calibration_slope": slope, "calibration_intercept": intercept}
+
+
+def _calibration_lines(truth: BoolArray, logit: FloatArray, counts: FloatArray) -> FloatArray:
+    """Return slopes and intercepts, (2, resamples)."""
+    mean, spread = logit.mean(), logit.std()
     scale = spread if spread > FLAT else 1.0
-    x = (sums.logit - mean) / scale
+    x = (logit - mean) / scale
     powers = np.vander(x, 3, increasing=True)
     offset, slope = np.zeros((2, len(counts), 1))
     for _ in range(STEPS):
@@ -155,7 +164,7 @@ def calibration_lines(sums: SubjectSums, counts: FloatArray) -> dict[MetricName,
         s2 = s2 + FLAT
         information = s0 * s2 - s1**2
         leverage = variance * (s2 - 2 * s1 * x + s0 * x**2) / information
-        score = counts * (sums.truth - fitted + leverage * (0.5 - fitted))
+        score = counts * (truth - fitted + leverage * (0.5 - fitted))
         u0, u1 = (score @ powers[:, :2]).T[..., None]
         steps = np.array([s2 * u0 - s1 * u1, s0 * u1 - s1 * u0]) / information
         longest = np.abs(steps).max(axis=0)
@@ -164,26 +173,33 @@ def calibration_lines(sums: SubjectSums, counts: FloatArray) -> dict[MetricName,
         if longest.max() < CONVERGED:
             break
     slope = slope / scale
-    return {"calibration_slope": slope[:, 0], "calibration_intercept": (offset - slope * mean)[:, 0]}
+    return np.hstack([slope, offset - slope * mean]).T
 
 
 def _summed(codes: npt.NDArray[np.intp], weights: npt.NDArray[Any], n: int) -> FloatArray:
     return np.asarray(np.bincount(codes, weights=weights, minlength=n), dtype=np.float64)
 
 
-def _pairs_won(truth: BoolArray, codes: npt.NDArray[np.intp], probability: FloatArray) -> FloatArray:
-    """Count score pairs that AD wins, by subject pair."""
+def _blocks(counts: FloatArray, columns: int) -> Iterator[FloatArray]:
+    rows = max(1, BLOCK // columns)
+    return (counts[start : start + rows] for start in range(0, len(counts), rows))
+
+
+def _scores(codes: npt.NDArray[np.intp], probability: FloatArray, n: int) -> sparse.csr_array:
     scores, ranks = np.unique(probability, return_inverse=True)
-    order = np.argsort(codes, kind="stable")
-    order = order[truth[codes[order]]]
-    ranks_ad = ranks[order]
-    starts = np.flatnonzero(np.diff(codes[order], prepend=-1))
-    won = np.empty((int(truth.sum()), int((~truth).sum())), dtype=np.float64)
-    for column, subject in enumerate(np.flatnonzero(~truth)):
-        here = np.bincount(ranks[codes == subject], minlength=scores.size)
-        below = np.cumsum(here) - here / 2
-        won[:, column] = np.add.reduceat(below[ranks_ad], starts)
-    return won
+    return sparse.coo_array((np.ones(codes.size), (codes, ranks)), shape=(n, scores.size)).tocsr()
+
+
+def _pairs_won(sums: SubjectSums, counts: FloatArray) -> FloatArray:
+    """Count AD-CN pairs of scores that AD wins (Mann-Whitney).
+
+    A tie counts one half. All sums are of whole and half numbers, so that their order does not matter.
+    """
+    won = []
+    for block in _blocks(counts, sums.scores.shape[1]):
+        ad, cn = (block[:, group] @ sums.scores[group] for group in (sums.truth, ~sums.truth))
+        won.append((ad * (np.cumsum(cn, axis=1) - cn / 2)).sum(axis=1))
+    return np.concatenate(won)
 
 
 def _at_or_above(codes: npt.NDArray[np.intp], probability: FloatArray, n: int) -> FloatArray:
