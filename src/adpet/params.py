@@ -63,11 +63,12 @@ SHARES_TOLERANCE = 0.02
 
 
 class Compute(Section):
-    """Processes for scans and threads for the network."""
+    """Processes for scans, threads and devices for the network."""
 
     workers: Count = 2
     cluster: Annotated[str, AfterValidator(cluster_name)] | None = None
     threads: Count = 1
+    devices: Count = 1
 
 
 class Subtypes(Section):

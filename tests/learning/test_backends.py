@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 PROGRAM = """
@@ -114,3 +115,58 @@ def test_workers_on_one_gpu_take_no_memory_ahead_unless_the_user_says_so(own, us
         [sys.executable, "-c", SHARED_GPU], env=os.environ | own, capture_output=True, text=True, check=False
     )
     assert run.stdout.split() == [used, used], run.stderr
+
+
+SPREAD = """
+import json, os, sys, tempfile
+from pathlib import Path
+import numpy as np
+from adpet.learning import spread_over_devices
+from adpet.learning.data import Augmentation, SliceRef
+from adpet.learning.model import build_model
+from adpet.learning.training import Optimisation, set_determinism, train
+
+devices = int(sys.argv[1])
+set_determinism(0, 1)
+spread_over_devices(devices, batch_size=int(sys.argv[2]))
+rng, folder, refs = np.random.default_rng(0), Path(tempfile.mkdtemp()), []
+for number in range(4):
+    packed = rng.integers(0, 256, (16, 32, 32, 1), dtype=np.uint8)
+    packed[:, :16] //= 1 + number % 2
+    np.save(folder / f"{number}.npy", packed)
+    refs += [SliceRef(folder / f"{number}.npy", index, ("CN", "AD")[number % 2], str(number)) for index in range(16)]
+model = build_model(input_size=32, alpha=0.35, feature_layer="block_4_expand_relu", dropout=0.2, seed=0)
+history = train(
+    model, refs, refs[:32], optimisation=Optimisation("adamw", 1e-3, "cosine", epochs=2, batch_size=16),
+    augmentation=Augmentation(rotation_degrees=5, flip=True), monitor=None, seed=0,
+)
+placed = {len(variable.value.sharding.device_set) for variable in model.variables}
+print(json.dumps({"devices": sorted(placed), "losses": [[row["loss"], row["val_loss"]] for row in history.rows]}))
+"""
+
+
+def spread(devices, batch_size=16):
+    """Train on simulated devices of the CPU, of which there are two."""
+    environment = {
+        "KERAS_BACKEND": "jax",
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0",
+    }
+    return subprocess.run(
+        [sys.executable, "-c", SPREAD, str(devices), str(batch_size)],
+        env=os.environ | environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_two_devices_train_as_one_does():
+    one, two = (json.loads(spread(devices).stdout) for devices in (1, 2))
+    assert (one["devices"], two["devices"]) == ([1], [2])
+    np.testing.assert_allclose(two["losses"], one["losses"], atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("devices", "batch_size"), [(3, 15), (2, 15)])
+def test_devices_that_are_not_there_or_cannot_share_a_batch_are_refused(devices, batch_size):
+    refused = spread(devices, batch_size).stderr.strip().splitlines()[-1]
+    assert f"ParameterError: compute.devices: {devices} devices need" in refused

@@ -9,10 +9,12 @@ from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from adpet.errors import ParameterError
+
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["RISING", "keras", "limit_threads", "quietly"]
+__all__ = ["RISING", "keras", "limit_threads", "quietly", "spread_over_devices"]
 
 # The validation metrics for which more is better; for the others less is.
 RISING = ("val_accuracy", "val_subject_auc")
@@ -56,6 +58,25 @@ def limit_threads(threads: int) -> None:
     }
     for name, value in ON_DEMAND.items():
         os.environ.setdefault(name, value)
+
+
+def spread_over_devices(count: int, *, batch_size: int) -> None:
+    """Train on several devices of a machine, parts of batches on each.
+
+    By `keras.distribution`, which knows JAX alone. Call this before the first network is built.
+    ParameterError without as many devices, or where they cannot part the batch equally.
+    """
+    keras = __getattr__("keras")
+    if count == 1 or keras.distribution.distribution():
+        return
+    backend = keras.backend.backend()
+    devices = keras.distribution.list_devices() if backend == "jax" else []
+    if len(devices) < count or batch_size % count:
+        raise ParameterError(
+            f"compute.devices: {count} devices need KERAS_BACKEND=jax, as many GPUs, and a train.batch_size "
+            f"that they can share; received {backend}, {len(devices)} of JAX's, and {batch_size}; set it to 1"
+        )
+    keras.distribution.set_distribution(keras.distribution.DataParallel(devices=devices[:count]))
 
 
 @cache

@@ -11,6 +11,7 @@ import pandas as pd
 
 from adpet.cohort.splits import fold_name
 from adpet.imaging.slices import channel_offsets
+from adpet.learning import spread_over_devices
 from adpet.learning.checkpoint import save_model
 from adpet.learning.data import Augmentation, SliceRef
 from adpet.learning.model import reused_model
@@ -82,6 +83,7 @@ def fit(
     It ends where `on_epoch`, called with each epoch's number and row, returns True. Without a `label` there
     is no progress bar; without `finish` only the epochs' rows are made.
     """
+    spread_over_devices(params.compute.devices, batch_size=params.train.batch_size)
     model = reused_model(**network_settings(params))
     bar = epochs_shown(epochs, label=label, on_epoch=on_epoch) if label else nullcontext(on_epoch)
     with bar as shown:
