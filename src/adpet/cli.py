@@ -33,6 +33,7 @@ STAGES = {
 }
 
 COMMANDS = {
+    "doctor": "say what a collection holds, allows and costs, before the first run",
     "summary": "say how good the model is, and what to do next",
     "predict": "give the probability of AD for scans",
     "promote": "make a version the champion, if it meets every condition",

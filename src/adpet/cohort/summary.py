@@ -194,7 +194,7 @@ def _expectations(scans: pd.DataFrame, subjects: pd.DataFrame) -> Iterator[str]:
     visits = scans.groupby("subject").size()
     if 0 < few < FEW:
         yield (
-            f"only {few} {rare} subjects: an AUC of 0.9 is uncertain by {_auc_half_width(few, many):.2f} in "
+            f"only {few} {rare} subjects: an AUC of 0.9 is uncertain by {auc_half_width(few, many):.2f} in "
             "cross-validation, more so on a test set; each part of a split needs one (split.folds)"
         )
     if few and many > LOPSIDED * few:
@@ -211,7 +211,7 @@ def _wrapped(warnings: Iterable[str]) -> Iterator[str]:
         yield from textwrap.wrap(f"WARNING: {warning}", COLUMNS, subsequent_indent="  ")
 
 
-def _auc_half_width(ad: int, cn: int, auc: float = 0.9) -> float:
+def auc_half_width(ad: int, cn: int, auc: float = 0.9) -> float:
     """Return half the 95 % interval (Hanley and McNeil 1982)."""
     first, second = auc / (2 - auc) - auc**2, 2 * auc**2 / (1 + auc) - auc**2
     return float(1.96 * np.sqrt((auc * (1 - auc) + (ad - 1) * first + (cn - 1) * second) / (ad * cn)))
