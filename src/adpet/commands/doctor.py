@@ -1,4 +1,4 @@
-"""Doctor: what a collection holds, allows and costs, before any training."""
+"""Doctor: what a collection holds, allows and costs."""
 
 import argparse
 import math
@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(*, folder: Path, table: Path | None, diagnosis_table: Path | None) -> str:
-    """Read a collection as `ingest` would; return what to expect and set."""
+    """Read a collection; return what to expect and set."""
     params = load_params()
     settings = params.cohort.model_dump(exclude={"raw", "table", "diagnosis_table", "max_rejected_fraction"})
     settings |= {"layout": "auto", "workers": params.compute.workers}

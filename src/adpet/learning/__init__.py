@@ -61,7 +61,7 @@ def limit_threads(threads: int) -> None:
 
 
 def spread_over_devices(count: int, *, batch_size: int) -> None:
-    """Train on several devices of a machine, parts of batches on each.
+    """Train on several devices, parts of batches on each.
 
     By `keras.distribution`, which knows JAX alone. Call this before the first network is built.
     ParameterError without as many devices, or where they cannot part the batch equally.
