@@ -10,7 +10,6 @@ first epoch of each turn, which compiles, does not.
 """
 
 import argparse
-import contextlib
 import statistics
 import tempfile
 import time
@@ -139,10 +138,9 @@ def _generator(slices: np.ndarray, labels: np.ndarray, folder: Path, batch: int)
         place = folder / str(label.argmax())
         place.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(place / f"{number}.jpg", quality=95)
-    with contextlib.redirect_stdout(None):
-        return ImageDataGenerator(**AUGMENTED_2019).flow_from_directory(
-            folder, target_size=slices.shape[1:3], color_mode="grayscale", batch_size=batch
-        )
+    return ImageDataGenerator(**AUGMENTED_2019).flow_from_directory(
+        folder, target_size=slices.shape[1:3], color_mode="grayscale", batch_size=batch
+    )
 
 
 if __name__ == "__main__":
