@@ -15,8 +15,9 @@ import time
 from functools import partial
 from pathlib import Path
 
+from adpet.cluster import clusters
 from adpet.cohort.scans import read_scans
-from adpet.parallel import clusters, map_in_processes
+from adpet.parallel import map_in_processes
 from adpet.params import load_params
 from adpet.paths import SCANS
 from adpet.stages.normalize import _normalize_scan

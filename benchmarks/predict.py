@@ -1,11 +1,13 @@
-"""Cold starts of `adpet predict`: ``python benchmarks/predict.py SCAN MNI_SCAN [--model FOLDER]``.
+"""Time `adpet predict`: ``python benchmarks/predict.py SCAN MNI_SCAN [--model FOLDER] [--folder SCANS]``.
 
 Each round starts a new process for a scan in MNI space (`--align none`), for one that is registered, and for
 Python with nothing but NumPy and onnxruntime, one after the other, so that a busy machine slows all of them;
-processor seconds say what a quiet one takes.
+processor seconds say what a quiet one takes. `--folder` is asked as a whole, with one worker and with two; so
+is its first tenth, which tells whether the memory grows with the number of scans.
 """
 
 import argparse
+import os
 import resource
 import statistics
 import subprocess
@@ -21,6 +23,7 @@ def main() -> None:
     parser.add_argument("mni_scan", type=Path)
     parser.add_argument("--model", default="results/export")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--folder", type=Path, help="of many scans, to be asked as a whole")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         predict = [sys.executable, "-m", "adpet", "predict", "--model", options.model, "--output", folder]
@@ -37,6 +40,23 @@ def main() -> None:
             f"{name:<28} {statistics.median(seconds):>9.2f} {min(seconds):>6.2f} {max(seconds):>6.2f} "
             f"{statistics.median(busy):>12.2f}"
         )
+    if options.folder:
+        scans = sorted(str(path) for path in options.folder.rglob("*.nii*"))
+        print(f"\n{'scans':>6} {'workers':>8} {'scans a second':>15} {'most MB of a process':>21}")
+        for some, workers in ((scans[: len(scans) // 10], 1), (scans, 1), (scans, 2)):
+            _folder(some, workers=workers, model=options.model)
+
+
+def _folder(scans: list[str], *, workers: int, model: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "adpet", "predict", "--model", model, "--output", folder]
+        began = time.perf_counter()
+        process = subprocess.Popen([*command, "--workers", str(workers), *scans], stdout=subprocess.DEVNULL)
+        _, status, used = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - began
+    if status:
+        sys.exit("adpet predict failed; see above")
+    print(f"{len(scans):>6} {workers:>8} {len(scans) / seconds:>15.2f} {used.ru_maxrss / 1024:>21.0f}")
 
 
 def _seconds(command: list[str]) -> tuple[float, float]:

@@ -13,10 +13,11 @@ from contextlib import ExitStack, contextmanager
 import pytest
 from servers import free_port, running
 
-from adpet import parallel
+from adpet import cluster
+from adpet.cluster import AHEAD, _call_there, clusters
 from adpet.commands import predict
 from adpet.errors import AdpetError, InputError
-from adpet.parallel import AHEAD, _call_there, clusters, map_in_processes
+from adpet.parallel import map_in_processes
 from adpet.paths import INGEST_NOTES
 from adpet.storage import code_digest
 
@@ -38,7 +39,8 @@ kill -- "-$1"; echo "$1" >>"$QUEUE/cancelled"
 """
 PROGRAM = """
 import math
-from adpet.parallel import clusters, map_in_processes, slurm_cluster
+from adpet.cluster import clusters, slurm_cluster
+from adpet.parallel import map_in_processes
 
 with clusters:
     print(*map_in_processes(math.factorial, range(9), workers=3, cluster="slurm"))
@@ -145,7 +147,7 @@ class TestLocal:
 
 @pytest.mark.server
 def test_scheduler_or_workers_that_end_in_the_middle_are_told_in_one_line(ends, two_workers, monkeypatch):
-    monkeypatch.setattr(parallel, "PATIENCE_S", 1)
+    monkeypatch.setattr(cluster, "PATIENCE_S", 1)
     address, scheduler, workers = two_workers()
     for ended, told in ((workers, "the last worker has ended"), ([scheduler], "the scheduler has ended")):
         results = map_in_processes(time.sleep, [0, 0, *[600] * 9], workers=1, cluster=address)
@@ -194,14 +196,6 @@ def test_slurm_jobs_do_the_work_and_are_cancelled_and_are_documented(slurm, tmp_
     assert JOBS.replace("lo\n", "ib0\n") in re.sub(" +#.*", "", page)
 
 
-@pytest.mark.server
-def test_job_that_sbatch_refuses_is_told_in_one_line(slurm):
-    done = slurm("#!/bin/sh\necho invalid partition >&2; exit 1\n")
-    assert re.search(
-        r"AdpetError: cluster slurm: required jobs that sbatch accepts; .*invalid partition", done.stderr
-    )
-
-
 class TestRefusal:
     def test_missing_extra_is_named_with_the_command(self, monkeypatch):
         monkeypatch.setitem(sys.modules, "distributed", None)
@@ -211,7 +205,7 @@ class TestRefusal:
             list(map_in_processes(math.factorial, [1], workers=2, cluster="local"))
 
     def test_address_without_a_scheduler_is_told_in_one_line(self, monkeypatch):
-        monkeypatch.setattr(parallel, "CONNECT_S", 1)
+        monkeypatch.setattr(cluster, "CONNECT_S", 1)
         address = f"tcp://127.0.0.1:{free_port()}"
         with (
             clusters,
@@ -230,6 +224,9 @@ class TestRefusal:
         with pytest.raises(InputError, match=rf"^--{next(iter(options))}: required"):
             predict.run([tmp_path], predict.Options(**options))
 
-    def test_slurm_without_a_description_names_dasks_file(self):
+    def test_slurm_without_sbatch_or_a_description_names_what_is_missing(self, monkeypatch):
+        with pytest.raises(AdpetError, match="required SLURM's sbatch on this machine"):
+            list(map_in_processes(math.factorial, [1], workers=2, cluster="slurm"))
+        monkeypatch.setattr(cluster.shutil, "which", lambda name: f"/usr/bin/{name}")
         with pytest.raises(AdpetError, match=r"~/\.config/dask/jobqueue\.yaml; received None and None"):
             list(map_in_processes(math.factorial, [1], workers=2, cluster="slurm"))

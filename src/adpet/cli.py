@@ -123,7 +123,7 @@ def _run_command(main: Callable[..., str], options: argparse.Namespace) -> None:
 
 
 def _run_stage(options: argparse.Namespace) -> None:
-    from adpet.parallel import clusters
+    from adpet.cluster import clusters
     from adpet.params import load_params
     from adpet.storage import temporary_files
 

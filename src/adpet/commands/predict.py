@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from adpet.cluster import clusters
 from adpet.errors import AdpetError, InputError
 from adpet.imaging.dicom import READ_BY_NIBABEL, as_nifti, needs_conversion
 from adpet.imaging.nifti import read_header, read_volume
@@ -25,7 +26,7 @@ from adpet.inference.predictor import (
     spread,
 )
 from adpet.inference.quality import refused_by
-from adpet.parallel import clusters, map_in_processes, progress
+from adpet.parallel import map_in_processes, progress
 from adpet.param_types import cluster_name
 from adpet.storage import atomic_write
 
