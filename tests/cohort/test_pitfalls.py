@@ -300,3 +300,8 @@ class TestDicom:
         series("DOE", modality="CT")
         flat.row("DOE", "specimen")
         assert "received series 3 (CT, 9 slices)" in reason_of(flat, flat.root / "DOE")
+
+    def test_folder_whose_header_tells_of_another_nuclide_is_set_aside(self, flat, series):
+        series("DOE", tracer=("C-1", "99X", "Unspecified"), half_life="1224")
+        flat.row("DOE", "specimen")
+        assert "RadionuclideHalfLife of its header says 1224 s" in reason_of(flat, flat.root / "DOE")

@@ -26,7 +26,10 @@ OBLIQUE[:3] = np.c_[
 ]
 AMYLOID = ("C-E8A03", "SRT", "Florbetapir F^18^")
 # What a patient's folder holds next to the scan: a CT, the same without attenuation correction, another tracer.
-OTHER_SERIES = {1: {"modality": "CT"}, 4: {"corrections": ("DECY", "NORM")}, 5: {"tracer": AMYLOID}}
+OTHER_SERIES = {
+    1: {"modality": "CT"}, 4: {"corrections": ("DECY", "NORM")}, 5: {"tracer": AMYLOID},
+    6: {"corrections": ("DECY",), "method": "NONE, 0.000000 cm-1,"}, 8: {"drug": "PiB"},
+}  # fmt: skip
 
 
 def image(affine=STRAIGHT):
@@ -151,6 +154,19 @@ class TestChoice:
             as_nifti(path, series="3") as found,
             pytest.raises(InputError, match="corrected for attenuation"),
         ):
+            require_fdg(read_facts(found))
+
+    @pytest.mark.parametrize(
+        ("facts", "reason"),
+        [
+            ({"half_life": "1224"}, "RadionuclideHalfLife of scan.json says 1224 s"),
+            ({"description": "ADNI3_AV45 (AC)"}, "SeriesDescription of scan.json says AV45"),
+            ({"description": "PET NAC", "corrections": (), "method": ""}, "corrected for attenuation"),
+        ],
+    )
+    def test_header_that_names_no_tracer_may_tell_of_another_one(self, tmp_path, facts, reason):
+        path = write_series(tmp_path / "scan", image(), tracer=("C-1", "99X", "Unspecified"), **facts)
+        with as_nifti(path) as found, pytest.raises(InputError, match=reason):
             require_fdg(read_facts(found))
 
     def test_tracer_that_is_unspecified_is_not_given(self, tmp_path):

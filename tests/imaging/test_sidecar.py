@@ -20,6 +20,7 @@ SIX = [300.0] * 6
         "fludeoxyglucose", "Fludeoxyglucose F 18", "fluorodeoxyglucose", "Fluorodeoxyglucose F^18^", "FDG (18F)",
         "Fluorine-18 fluorodeoxyglucose", "2-deoxy-2-[18F]fluoro-D-glucose", "[18F]fluoro-2-deoxy-D-glucose",
         "FDG -- fluorodeoxyglucose", "Fluordesoxyglucose", "fludeoxyglucose (FDG)", "C-B1031", "35321007", "SCT:35321007",
+        "18F-FDG PET/CT",
     ],
 )  # fmt: skip
 def test_fdg_is_known_by_each_of_its_names_and_codes(name):
@@ -41,6 +42,14 @@ def test_names_that_contain_fdg_are_not_fdg(name):
         ("scan.nii", {}, None),
         ("sub-FBB_ses-PIB_pet.nii", {"TracerName": "n/a", "Radiopharmaceutical": None}, None),
         ("nacc_fdg.nii", {"AttenuationCorrection": "CT-based"}, None),
+        ("sub-NAC_trc-18F_pet.nii", {"TracerName": "FDG", "Radiopharmaceutical": "F18", "Modality": "PET/CT"}, None),
+        ("dcm2niix.nii", {"TracerName": "FDG", "TracerRadionuclide": "Fluorodeoxyglucose F18", "RadionuclideHalfLife": 6588}, None),
+        ("a.nii", {"RadionuclideHalfLife": 1224}, "RadionuclideHalfLife of s.json says 1224 s"),
+        ("a.nii", {"Tracer": "AV45"}, "Tracer of s.json says AV45"),
+        ("a.nii", {"SeriesDescription": "ADNI3_AV45 (AC)"}, "SeriesDescription of s.json says AV45"),
+        ("a.nii", {"SeriesDescription": "PET Brain NAC"}, "corrected for attenuation; SeriesDescription in its sidecar"),
+        *((f"{name}.nii", {}, f"corrected for attenuation; its name ({name})") for name in ("PET-NAC", "Brain(NAC)", "Uncorrected")),
+        *(("a.nii", {"AttenuationCorrection": no}, "AttenuationCorrection in") for no in ("NONE, 0.000000 cm-1,", "not applied")),
         ("sub-01_trc-18FAV45_pet.nii", {}, "its name says 18FAV45"),
         ("sub-01_acq-AV45late_pet.nii", {}, "its name says AV45late"),
         *((f"{name}.nii", {}, None) for name in ("Dotan_Dov", "Dopazo_Ana", "Dasbach", "Psmall", "Cholinec")),
@@ -99,13 +108,8 @@ def test_frames_count_by_their_seconds_from_30_to_60_minutes(times, seconds):
 
 
 def test_window_is_a_parameter_and_static_scans_are_left_alone():
-    assert used_seconds({"FrameTimesStart": STARTS, "FrameDuration": FIVE}, 5, minutes=(20, 30)) == [
-        0,
-        0,
-        0,
-        600,
-        0,
-    ]
+    times = {"FrameTimesStart": STARTS, "FrameDuration": FIVE}
+    assert used_seconds(times, 5, minutes=(20, 30)) == [0, 0, 0, 600, 0]
     assert used_seconds({"FrameTimesStart": [0], "FrameDuration": [600], "InjectionStart": 0}, 1) is None
 
 
@@ -115,6 +119,7 @@ def test_window_is_a_parameter_and_static_scans_are_left_alone():
         ({"FrameDuration": [60, "x"]}, r"required FrameDuration in s for 2 frames; received '60 x'"),
         ({"FrameDuration": [60, 0]}, r"received '60 0'"),
         ({"FrameTimesStart": [0, 600], "FrameDuration": [600, 600], "InjectionStart": 0}, "end 20 min after injection, before"),
+        ({"FrameTimesStart": [0, 600000], "FrameDuration": [600000] * 2}, "required frame times in s; received 333 h"),
     ],
 )  # fmt: skip
 def test_times_that_cannot_be_used_are_refused(times, reason):
@@ -137,8 +142,14 @@ def test_scan_in_a_bids_tree_inherits_what_the_root_says(tmp_path, monkeypatch):
     folder.mkdir(parents=True)
     (tmp_path / "pet.json").write_text('{"TracerName": "PiB"}')
     assert weigh(read_facts(folder / "sub-01_pet.nii").statements)[0] == "PiB"
-    (folder / "sub-01_pet.json").write_text("{broken")
-    assert weigh(read_facts(folder / "sub-01_pet.nii").statements)[0] == "PiB"
+    own = folder / "sub-01_pet.json"
+    for encoding in ("utf-16", "utf-8-sig", "latin-1"):
+        own.write_text('{"TracerName": "AV45", "InstitutionName": "Zürich"}', encoding=encoding)
+        assert weigh(read_facts(folder / "sub-01_pet.nii").statements)[0] == "AV45"
+    own.write_text("{broken")
+    with pytest.raises(InputError, match=r"sub-01_pet\.json is not JSON"):
+        read_facts(folder / "sub-01_pet.nii")
+    own.unlink()
     assert not read_facts(tmp_path / "sub-01_pet.nii").statements
     monkeypatch.chdir(folder)
     assert weigh(read_facts(Path("sub-01_pet.nii")).statements)[0] == "PiB"

@@ -86,7 +86,11 @@ class TestFrameDurations:
     @pytest.mark.parametrize("content", ["", "[]", "{}"])
     def test_frames_weigh_the_same_without_durations(self, tmp_path, content):
         (tmp_path / "a_pet.json").write_text(content)
-        assert frame_seconds(tmp_path / "a_pet.nii.gz", 2) is None
+        if content == "{}":
+            assert frame_seconds(tmp_path / "a_pet.nii.gz", 2) is None
+        else:
+            with pytest.raises(InputError, match=r"a_pet\.json .*; mend it"):
+                frame_seconds(tmp_path / "a_pet.nii.gz", 2)
 
     @pytest.mark.parametrize("content", ['{"FrameDuration": "long"}', '{"FrameDuration": ["a"]}'])
     def test_durations_that_are_no_numbers_are_refused_as_by_ingest(self, tmp_path, content):

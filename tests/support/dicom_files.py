@@ -85,27 +85,30 @@ def fill(dataset, **values):
     return dataset
 
 
-def common(uids, series, *, modality="PT", tracer=FDG, corrections=CORRECTED):
+def common(
+    uids, series, *, modality="PT", tracer=FDG, corrections=CORRECTED, drug=None, method="measured,CT",
+    half_life="6586.2", description="PET brain",
+):  # fmt: skip
     dataset = fill(
         Dataset(), SOPClassUID=CT if modality == "CT" else PET, Modality=modality, SeriesNumber=series,
         ImageType=["ORIGINAL", "PRIMARY"], StudyInstanceUID=uids[0], SeriesInstanceUID=uids[1],
         FrameOfReferenceUID=uids[0], PatientName=PATIENT, PatientID=IDENTITY, PatientBirthDate=BORN,
-        AccessionNumber=IDENTITY, InstitutionName="St Elsewhere", SeriesDescription="PET brain",
+        AccessionNumber=IDENTITY, InstitutionName="St Elsewhere", SeriesDescription=description,
         StudyDate=DATE, SeriesDate=DATE, AcquisitionDate=DATE, StudyTime=clock(0), SeriesTime=clock(1800),
         AcquisitionTime=clock(1800), Manufacturer="SIEMENS", ManufacturerModelName="Biograph64",
     )  # fmt: skip
     if modality != "PT":
         return dataset
     names = ("CodeValue", "CodingSchemeDesignator", "CodeMeaning")
-    drug = fill(
-        Dataset(), Radiopharmaceutical=tracer[2], RadiopharmaceuticalStartTime=clock(0),
-        RadionuclideTotalDose="185000000", RadionuclideHalfLife="6586.2",
+    given = fill(
+        Dataset(), Radiopharmaceutical=drug or tracer[2], RadiopharmaceuticalStartTime=clock(0),
+        RadionuclideTotalDose="185000000", RadionuclideHalfLife=half_life,
         RadiopharmaceuticalCodeSequence=[fill(Dataset(), **dict(zip(names, tracer, strict=True)))],
     )  # fmt: skip
-    method = {"AttenuationCorrectionMethod": "measured,CT"} if "ATTN" in corrections else {}
+    how = {"AttenuationCorrectionMethod": method} if "ATTN" in corrections or method != "measured,CT" else {}
     return fill(
-        dataset, RadiopharmaceuticalInformationSequence=[drug], Units="BQML", DecayCorrection="START",
-        CorrectedImage=list(corrections), **method,
+        dataset, RadiopharmaceuticalInformationSequence=[given], Units="BQML", DecayCorrection="START",
+        CorrectedImage=list(corrections), **how,
     )  # fmt: skip
 
 

@@ -34,7 +34,9 @@ write("report.json", JSON.stringify(report));
 
 function described({ name, file, normalize, sidecar }) {
   try {
-    const [base, about] = [path.basename(file), { name: "s.json", content: sidecar }];
+    const isPath = typeof sidecar === "string";
+    const content = isPath ? imaging.readSidecar("s.json", readFileSync(sidecar)).content : sidecar;
+    const [base, about] = [path.basename(file), { name: "s.json", content }];
     if (sidecar) imaging.requireFdg(base, about);
     const seconds = sidecar && ((frames) => imaging.usedSeconds(base, about, frames, [30, 60]));
     const volume = imaging.readNifti(readFileSync(file), base, seconds);

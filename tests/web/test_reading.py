@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 
 from adpet.errors import InputError
 from adpet.imaging.nifti import Volume, read_header, read_volume, write_volume
-from adpet.imaging.sidecar import facts_of, require_fdg, used_seconds
+from adpet.imaging.sidecar import facts_of, read_facts, require_fdg, used_seconds
 
 pytestmark = pytest.mark.node
 
@@ -193,31 +193,26 @@ def test_unreadable_files_are_refused_in_python_s_words(run_port, tmp_path):
 
 
 NAMES = (
-    *(
-        "scan",
-        "FDG_1",
-        "a_trc-18FFDG_pet",
-        "a_trc-18FAV45_pet",
-        "sub-PIB_pet",
-        "x_acq-AV45late_pet",
-        "a_11C-PIB_b",
-        "nacc_1",
-    ),
-    *("a_rec-nacstat_pet", "a_acq-statNAC_pet", "b_NAC", "a_trc-18FFDG_acq-FBB_pet", "a_trc-n_pet", "t807x"),
-)
+    "scan", "FDG_1", "a_trc-18FFDG_pet", "a_trc-18FAV45_pet", "sub-PIB_pet", "x_acq-AV45late_pet", "a_11C-PIB_b", "nacc_1",
+    "a_rec-nacstat_pet", "a_acq-statNAC_pet", "b_NAC", "a_trc-18FFDG_acq-FBB_pet", "a_trc-n_pet", "t807x", "Brain(NAC)", "sub-NAC",
+)  # fmt: skip
 SIDECARS = (
     *({"TracerName": name} for name in (
         "[18F]FDG", "18FDG", "FDGal", "no FDG", "FDG (18F)", "¹⁸F-FDG", "FDG/AV45", "2-deoxy-2-[18F]fluoro-D-glucose", None, "n/a",
-        "SCT:35321007", "Fluorodésoxyglucose", ["FDG"], "  FDG   PET ", "11C-FDG", "x" * 60,
+        "SCT:35321007", "Fluorodésoxyglucose", ["FDG"], "  FDG   PET ", "11C-FDG", "x" * 60, "F18", "18F-FDG PET/CT",
     )),
     {"Modality": "NM"}, {"TracerName": "FDG", "Radiopharmaceutical": "PiB"}, {"TracerRadionuclide": "C11"},
-    {"AttenuationCorrection": "none"}, {"AttenuationCorrected": False}, {"AttenuationCorrection": None},
+    {"AttenuationCorrection": "none"}, {"AttenuationCorrected": False}, {"AttenuationCorrection": None}, {"Tracer": "AV45"},
+    {"AttenuationCorrection": "NONE, 0.000000 cm-1,"}, {"AttenuationCorrection": "not applied"}, {"RadionuclideHalfLife": 1224.5},
+    {"TracerRadionuclide": "Fluorodeoxyglucose F18", "RadionuclideHalfLife": 6588, "Modality": "PET/CT"},
+    {"SeriesDescription": "ADNI3_AV45 (AC)"}, {"SeriesDescription": "PET Brain NAC"},
 )  # fmt: skip
 TIMES = (
     {"FrameTimesStart": [0, 900, 1900], "FrameDuration": [900, 1000, 800]}, {"FrameTimesStart": [0, 1500, 2100]},
     {"FrameDuration": [1, 2, 3]}, {"FrameDuration": [1, 2]}, {"FrameDuration": [1, "x", 3]}, {"FrameDuration": 5}, {"FrameDuration": []},
     {"FrameTimesStart": [0, 300, 600], "InjectionStart": 0}, {"FrameTimesStart": [0, 300, 600], "InjectionStart": -1500},
     {"FrameTimesStart": [0, 600, 1200], "ScanStart": 1500, "InjectionStart": 0.5}, {"FrameTimesStart": [4000, 5000, 6000]}, {},
+    {"FrameTimesStart": [0, 600000, 1200000]},
 )  # fmt: skip
 
 
@@ -249,6 +244,32 @@ def test_names_sidecars_and_times_count_as_in_python(run_port, tmp_path):
             assert "refused" not in found.scan(number), (found.scan(number), options)
             np.testing.assert_allclose(found.ras(number), python, rtol=1e-6, err_msg=str(options))
     assert len(said) > 20
+
+
+SIDECAR_FILES = {
+    '{"TracerName": "AV45", "InstitutionName": "Zürich"}': ("utf-8", "utf-8-sig", "utf-16", "latin-1"),
+    '{"TracerName": "AV45", "InjectedMass": NaN, "b": [-Infinity]}': ("utf-8",),
+    '{"TracerName": "NaN"}': ("utf-8",), '{"TracerName": "AV45",}': ("utf-8",), "[]": ("utf-8",), "": ("utf-8",),
+}  # fmt: skip
+
+
+def test_sidecars_are_read_as_by_python(run_port, tmp_path):
+    files = [tmp_path / f"{n}.nii" for n in range(sum(map(len, SIDECAR_FILES.values())))]
+    written = ((text, encoding) for text, encodings in SIDECAR_FILES.items() for encoding in encodings)
+    for file, (text, encoding) in zip(files, written, strict=True):
+        file.write_bytes(nifti())
+        file.with_suffix(".json").write_text(text, encoding=encoding)
+    jobs = [(file.stem, file, {"sidecar": str(file.with_suffix(".json"))}) for file in files]
+    found = run_port(tmp_path / "out", jobs)
+    for file in files:
+        said = found.scan(file.stem).get("refused", "").replace("s.json", f"{file.stem}.json")
+        python = ""
+        try:
+            require_fdg(read_facts(file))
+        except InputError as error:
+            python = str(error).split(" (")[0].removesuffix("; mend it")
+        assert python in said
+        assert bool(python) == bool(said)
 
 
 def test_damaged_headers_are_read_or_refused_as_by_python(run_port, tmp_path):

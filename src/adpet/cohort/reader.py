@@ -23,6 +23,7 @@ from adpet.cohort.adni import LEVELS
 from adpet.cohort.identity import unify_subjects
 from adpet.cohort.scans import (
     DIAGNOSES,
+    IN_BOTH,
     Collection,
     check_scans,
     rejected_table,
@@ -45,7 +46,7 @@ from adpet.errors import InputError
 from adpet.imaging import dicom, nifti, sidecar
 from adpet.imaging.dicom import READ_BY_NIBABEL, as_nifti
 from adpet.imaging.nifti import content_hash, natural_key, read_header, scan_files
-from adpet.imaging.sidecar import FRAMES_MINUTES, read_object, used_seconds
+from adpet.imaging.sidecar import FRAMES_MINUTES, facts_of, read_object, require_fdg, used_seconds
 from adpet.storage import atomic_write
 
 Layout: TypeAlias = Literal["bids", "adni", "folder"]
@@ -237,6 +238,7 @@ def _index_file(file: Path) -> FileEntry:
             # Other formats have their sidecar's facts from the reader of the layout.
             converted = image != file and file.suffix.casefold() not in READ_BY_NIBABEL
             facts = read_object(image.with_suffix(".json")) if converted else {}
+            require_fdg(facts_of([], [("its header", facts)]))
             times = json.dumps({name: facts[name] for name in FRAME_TIMES if name in facts})
             return FileEntry(read_header(image).n_frames, content_hash(image), times if facts else "")
     except InputError as error:
@@ -300,19 +302,28 @@ def _with_diagnoses(
     return kept
 
 
-def _without_repeats(candidates: Iterable[Candidate], found: Findings) -> list[Candidate]:
+def _without_repeats(candidates: Sequence[Candidate], found: Findings) -> list[Candidate]:
+    """Reject what is listed twice; where rows differ, all: which is right cannot be known."""
+    owners, labels = defaultdict[Path, set[str]](set), defaultdict[str, set[str]](set)
+    for candidate in candidates:
+        owners[candidate.file].add(candidate.subject)
+        labels[candidate.subject].add(candidate.diagnosis)
     first: dict[str, Candidate] = {}
     files: set[Path] = set()
     for candidate in candidates:
-        if candidate.file in files:
-            found.reject(candidate.file, "listed twice; remove one of the rows")
-            continue
+        if len(owners[candidate.file]) > 1:
+            reason = f"listed for {' and '.join(sorted(owners[candidate.file]))}; correct one of the rows"
+        elif candidate.file in files:
+            reason = "listed twice; remove one of the rows"
+        elif len(labels[candidate.subject]) > 1:
+            reason = IN_BOTH.format(candidate.subject)
+        elif (other := first.setdefault(candidate.key.lower(), candidate)) is not candidate:
+            reason = f"same subject and session as {other.file.name}; number the sessions"
+        else:
+            reason = ""
         files.add(candidate.file)
-        other = first.setdefault(candidate.key.lower(), candidate)
-        if other is not candidate:
-            found.reject(
-                candidate.file, f"same subject and session as {other.file.name}; number the sessions"
-            )
+        if reason:
+            found.reject(candidate.file, reason)
     return sorted(first.values(), key=lambda candidate: candidate.key)
 
 

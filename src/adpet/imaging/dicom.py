@@ -24,7 +24,7 @@ import numpy as np
 
 from adpet.errors import InputError
 from adpet.imaging.nifti import MIN_AXIS_VOXELS, NIFTI, PAIR, natural_key, scan_files
-from adpet.imaging.sidecar import FDG, tracer_name
+from adpet.imaging.sidecar import FDG, denies_correction, tracer_name
 
 # What nibabel reads, and the tool where it cannot (MINC 2 needs h5py, PAR its REC).
 READ_BY_NIBABEL: Final = {
@@ -69,18 +69,20 @@ class Series:
     @property
     def tracer(self) -> str:
         """Name of the tracer, empty if not said."""
-        codes = self.drug.get("RadiopharmaceuticalCodeSequence") or [{}]
-        names = (self.drug.get("Radiopharmaceutical"), codes[0].get("CodeMeaning"))
-        return next((str(name) for name in names if tracer_name(str(name or ""))), "")
+        code = (self.drug.get("RadiopharmaceuticalCodeSequence") or [{}])[0]
+        names = (self.drug.get("Radiopharmaceutical"), code.get("CodeMeaning") or code.get("CodeValue"))
+        said = [name for name in map(str, filter(None, names)) if tracer_name(name)]
+        # That of another tracer, if the two contradict one another.
+        return min(said, key=lambda name: tracer_name(name) == FDG, default="")
 
     @property
     def corrected(self) -> bool | None:
         """Whether attenuation is corrected; None if not said."""
-        method = str(self.headers[0].get("AttenuationCorrectionMethod") or "").casefold()
+        method = str(self.headers[0].get("AttenuationCorrectionMethod") or "")
         steps = self.headers[0].get("CorrectedImage")
         if not method and not steps:
             return None
-        return "ATTN" in (steps or ()) or method not in {"", "none"}
+        return "ATTN" in (steps or ()) or (bool(method) and not denies_correction(method))
 
     @property
     def summary(self) -> str:
@@ -286,8 +288,6 @@ def _convert_series(path: Path, series: Series, image: Path) -> None:
     found[0].replace(image)
     sidecar = json.loads(found[0].with_suffix(".json").read_text(encoding="utf-8", errors="replace"))
     sidecar |= {"TracerName": series.tracer}
-    # dcm2niix writes the tracer there where the header has no code of the nuclide.
-    sidecar.pop("TracerRadionuclide", None)
     sidecar |= {"AttenuationCorrection": "none"} if series.corrected is False else {}
     sidecar |= {"InjectionStart": -series.delay()} if series.delay() else {}
     image.with_suffix(".json").write_text(json.dumps(sidecar), encoding="utf-8")

@@ -9,7 +9,6 @@ import os
 import re
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import chain, pairwise
 from pathlib import Path
@@ -47,13 +46,19 @@ ISOTOPES: Final = (*FLUORINE, "11c", "c11", "15o", "o15", "99mtc", "tc99m", "123
 # Fluorine-18 in DICOM PS3.16, CID 4020 (SRT, SNOMED CT).
 FLUORINE_CODES: Final = (*FLUORINE, "c111a1", "77004003")
 UNSAID: Final = frozenset(("", "na", "nan", "none", "null", "unknown", "unspecified", "undefined"))
-NO: Final = frozenset(("none", "no", "false", "off", "0", "uncorrected", "nac", "notcorrected"))
-UNCORRECTED: Final = re.compile("(?:n|no|non)ac(?!c).*|.*nac|.*(?:uncorrected|no[nt]?att).*")
+# Words of a name or description, and values of the fields below, of images not corrected for attenuation.
+NAC: Final = frozenset(("nac", "noac", "nonac", "uncorrected", "uncorr"))
+NO: Final = re.compile("none|no|false|off|0|without|not(?:applied|performed|done)")
+UNCORRECTED: Final = re.compile("(?:n|no|non)ac(?!c).*|.*nac|.*(?:uncorrected|no[nt]?att).*|no[nt]?corr.*")
 # The last is DICOM's, as dcm2niix writes it.
 CORRECTION: Final = ("AttenuationCorrection", "AttenuationCorrected", "AttenuationCorrectionMethod")
+PET: Final = ("pt", "pet", "petct", "petmr")
 
 # Characters of a field that a message quotes.
 LONGEST: Final = 40
+FLUORINE_S: Final = (6000, 7200)  # around its half-life; carbon-11 has 1224, gallium-68 4070
+# Frames over a longer time are not told in seconds: of the tracer, a hundredth would be left.
+LONGEST_SCAN_H: Final = 12
 # Labels of a name that stand for person, visit or place, and labels that tell how it was reconstructed.
 _WHO: Final = ("sub", "ses", "run", "space")
 _HOW: Final = ("rec", "acq", "desc", "proc")
@@ -79,9 +84,9 @@ class Facts:
 def tracer_name(text: str) -> str:
     """Return ``FDG`` for all its names, others as given."""
     name = " ".join(text.split())
-    if _key(name) in UNSAID:
+    if _key(name) in {*UNSAID, *MARKS}:
         return ""
-    parts = [part for part in re.split(r"--|[(),;/|]", name) if _key(part) not in {"", *MARKS}]
+    parts = [part for part in re.split(r"--|[(),;/|]", name) if _key(part) not in {"", "ct", "mr", *MARKS}]
     known = bool(parts) and all(_matches(FDG_NAMES, part, MARKS) for part in parts)
     return FDG if known or _matches(FDG_NAMES, name, MARKS) else name
 
@@ -113,9 +118,10 @@ def facts_of(names: Sequence[str], sidecars: Sequence[tuple[str, Mapping[str, An
     stated += next(filter(None, (list(_stated(source, content)) for source, content in sidecars)), [])
     metadata = {key: value for _, content in reversed(sidecars) for key, value in content.items()}
     named = (f"its name ({word})" for name in names for word in _uncorrected_in(name))
-    given = ((field, metadata[field]) for field in CORRECTION if metadata.get(field) is not None)
-    listed = (f"{field} in its sidecar" for field, value in given if _key(str(value)) in NO)
-    return Facts(tuple(stated), next(named, next(listed, "")), metadata)
+    fields = [field for field in CORRECTION if denies_correction(metadata.get(field))]
+    fields += ["SeriesDescription"] if _names_nac(str(metadata.get("SeriesDescription"))) else []
+    listed = f"{fields[0]} in its sidecar" if fields else ""
+    return Facts(tuple(stated), next(named, listed), metadata)
 
 
 def read_facts(scan: Path, inside: Callable[[Path], None] = lambda _: None) -> Facts:
@@ -176,6 +182,8 @@ def used_seconds(
         length if low <= begin and end <= high else max(min(end, high) - max(begin, low), 0.0)
         for (begin, end), length in zip(spans, durations, strict=True)
     ]
+    if (hours := (spans[-1][1] - spans[0][0]) / 3600) > LONGEST_SCAN_H:
+        raise InputError(f"required frame times in s; received {hours:.0f} h; divide milliseconds by 1000")
     if any(inside):
         return inside
     if spans[0][0] < low and injection:
@@ -220,7 +228,9 @@ def sidecars_in(folder: Path) -> list[tuple[Path, dict[str, str]]]:
 def read_object(path: Path) -> dict[str, Any]:
     """Read a JSON object, or raise InputError."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        raw = path.read_bytes()
+        # In UTF-16 as PowerShell writes it, or with the header's letters in Latin-1 as dcm2niix does.
+        content = json.loads(raw.decode(json.detect_encoding(raw), "replace"))
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path.name} is not JSON ({error}); mend it") from error
     if not isinstance(content, dict):
@@ -235,18 +245,23 @@ def _sidecars(file: Path, inside: Callable[[Path], None]) -> Iterator[tuple[str,
     for path in dict.fromkeys([file.with_name(f"{stem_of(file)}.json"), *inherited]):
         if os.path.lexists(path):
             inside(path)
-        with suppress(InputError):
             yield path.name, read_object(path)
 
 
 def _stated(source: str, sidecar: Mapping[str, Any]) -> Iterator[Statement]:
-    for field in ("TracerName", "Radiopharmaceutical"):
+    for field in ("TracerName", "Radiopharmaceutical", "Tracer", "Radiotracer"):
         if tracer := tracer_name(str(sidecar.get(field, ""))):
             yield f"{field} of {source}", tracer[:LONGEST]
-    for field, allowed in (("TracerRadionuclide", FLUORINE_CODES), ("Modality", ("pt", "pet"))):
+    for field, allowed in (("TracerRadionuclide", FLUORINE_CODES), ("Modality", PET)):
         value = str(sidecar.get(field, ""))
-        if _key(value) not in {*UNSAID, *allowed}:
+        # dcm2niix writes the tracer's name where the header does not tell the nuclide.
+        if _key(value) not in {*UNSAID, *allowed} and tracer_name(value) != FDG:
             yield f"{field} of {source}", value[:LONGEST]
+    for seconds in filter(None, _numbers(sidecar.get("RadionuclideHalfLife"))):
+        if not FLUORINE_S[0] < seconds < FLUORINE_S[1]:
+            yield f"RadionuclideHalfLife of {source}", f"{seconds:g} s"
+    for tracer in _named_in(str(sidecar.get("SeriesDescription", ""))):
+        yield f"SeriesDescription of {source}", tracer
 
 
 def tracers_in(name: str) -> Iterator[str]:
@@ -255,17 +270,36 @@ def tracers_in(name: str) -> Iterator[str]:
     yield from filter(None, (tracer_name(part[4:]) for part in parts if part.startswith("trc-")))
     for part in parts:
         if part.partition("-")[0] not in {*_WHO, "trc"}:
-            for word in dict.fromkeys([part, *re.split(r"[^A-Za-z0-9]+", part)]):
-                if _matches(FDG_NAMES, word, FLUORINE):
-                    yield FDG
-                elif _matches(OTHER_TRACERS, word, ISOTOPES):
-                    yield word
+            yield from _named_in(part)
+
+
+def denies_correction(value: Any) -> bool:
+    """True if a field says that attenuation was not corrected."""
+    # GE's headers have "NONE, 0.000000 cm-1,".
+    first = _key(re.split("[,;(]", str(value))[0])
+    return value is not None and bool(NO.fullmatch(first) or is_uncorrected(str(value)))
+
+
+def _named_in(text: str) -> Iterator[str]:
+    for word in dict.fromkeys([text, *_words(text)]):
+        if _matches(FDG_NAMES, word, FLUORINE):
+            yield FDG
+        elif _matches(OTHER_TRACERS, word, ISOTOPES):
+            yield word
+
+
+def _names_nac(text: str) -> bool:
+    return not NAC.isdisjoint(_words(text.casefold()))
+
+
+def _words(text: str) -> list[str]:
+    return re.split(r"[^A-Za-z0-9]+", text)
 
 
 def _uncorrected_in(name: str) -> Iterator[str]:
     for part in stem_of(Path(name)).split("_"):
         key, _, label = part.partition("-")
-        if is_uncorrected(label) if key in _HOW else key.casefold() in {"nac", "noac"}:
+        if is_uncorrected(label) if key in _HOW else key not in {*_WHO, "trc"} and _names_nac(part):
             yield part
 
 

@@ -10,7 +10,15 @@ export { readNifti } from "./reading";
 export { comparedAt, zMap } from "./normative";
 export { type RegionRow, regionTable, type Unusual, unusual } from "./regions";
 export { resample, sample } from "./sampling";
-export { FDG, requireFdg, type Sidecar, tracerName, usedSeconds } from "./sidecar";
+export {
+  deniesCorrection,
+  FDG,
+  readSidecar,
+  requireFdg,
+  type Sidecar,
+  tracerName,
+  usedSeconds,
+} from "./sidecar";
 export { normalize } from "./normalization";
 export { eachAxis, type Vector, type Volume } from "./volume";
 export { fixed, general, percent, rounded } from "./wording";

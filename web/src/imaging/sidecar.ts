@@ -24,15 +24,20 @@ const OTHER_TRACERS = whole(
     "bicisate|neurolite|ioflupane|datscan|fpcit).*|pib|fbb|ecd|h2o|dota(?:tate|toc|noc)?|dopa|dasb|" +
     "psma(?:11|617|1007)?|choline",
 );
-const UNCORRECTED = whole("(?:n|no|non)ac(?!c).*|.*nac|.*(?:uncorrected|no[nt]?att).*");
+const UNCORRECTED = whole("(?:n|no|non)ac(?!c).*|.*nac|.*(?:uncorrected|no[nt]?att).*|no[nt]?corr.*");
+const CORRECTION = ["AttenuationCorrection", "AttenuationCorrected", "AttenuationCorrectionMethod"];
+const NAC = ["nac", "noac", "nonac", "uncorrected", "uncorr"];
+const NO = whole("none|no|false|off|0|without|not(?:applied|performed|done)");
+const PET = ["pt", "pet", "petct", "petmr"];
 const FLUORINE = ["18f", "f18", "fluorine18", "18fluorine", "fluor18", "18"];
 const MARKS = [...FLUORINE, "srt", "sct", "umls"];
 const ISOTOPES = [...FLUORINE, "11c", "c11", "15o", "o15", "99mtc", "tc99m", "123i", "i123"];
 const UNSAID = ["", "na", "nan", "none", "null", "unknown", "unspecified", "undefined"];
-const NO = ["none", "no", "false", "off", "0", "uncorrected", "nac", "notcorrected"];
 const WHO = ["sub", "ses", "run", "space", "trc"];
 const HOW = ["rec", "acq", "desc", "proc"];
 const LONGEST = 40;
+const FLUORINE_S = [6000, 7200] as const;
+const LONGEST_SCAN_H = 12;
 
 /** Refuse what name or sidecar call another tracer, or not corrected for attenuation. */
 export function requireFdg(name: string, sidecar?: Sidecar): void {
@@ -49,13 +54,33 @@ export function requireFdg(name: string, sidecar?: Sidecar): void {
     );
   }
   const part = stem(name).split("_").find(isUncorrected);
-  const fields = ["AttenuationCorrection", "AttenuationCorrected", "AttenuationCorrectionMethod"];
-  const field = fields.find((one) => NO.includes(key(sidecar?.content[one])));
+  const description = text(sidecar?.content["SeriesDescription"]);
+  const field =
+    CORRECTION.find((one) => deniesCorrection(sidecar?.content[one])) ??
+    (namesNac(description) ? "SeriesDescription" : undefined);
   if (part === undefined && field === undefined) return;
   const said = part === undefined ? `${field} in its sidecar` : `its name (${part})`;
   throw new InputError(
     `${name}: required an image corrected for attenuation; ${said} says otherwise; give the other`,
   );
+}
+
+/** Read a sidecar in UTF-8 or UTF-16, with Python's NaN. */
+export function readSidecar(name: string, bytes: Uint8Array): Sidecar {
+  const kind = { "255,254": "utf-16le", "254,255": "utf-16be" }[String([...bytes.subarray(0, 2)])] ?? "utf-8";
+  const json = new TextDecoder(kind)
+    .decode(bytes)
+    .replace(/("(?:[^"\\]|\\.)*")|-?\b(?:NaN|Infinity)\b/g, (_, kept?: string) => kept ?? "null");
+  let content: unknown;
+  try {
+    content = JSON.parse(json);
+  } catch {
+    throw new InputError(`${name} is not JSON; mend it`);
+  }
+  if (typeof content === "object" && content && !Array.isArray(content)) {
+    return { name, content: content as Sidecar["content"] };
+  }
+  throw new InputError(`${name} holds no names and values; mend it`);
 }
 
 /** The seconds of each frame that are averaged, or null where nothing tells. */
@@ -91,6 +116,12 @@ export function usedSeconds(
   const inside = spans.map(([begin, end], n) =>
     low <= begin && end <= high ? durations[n]! : Math.max(Math.min(end, high) - Math.max(begin, low), 0),
   );
+  const hours = (spans.at(-1)![1] - spans[0]![0]) / 3600;
+  if (hours > LONGEST_SCAN_H) {
+    throw new InputError(
+      `${name}: required frame times in s; received ${fixed(hours, 0)} h; divide milliseconds by 1000`,
+    );
+  }
   if (inside.some((one) => one > 0)) return inside;
   if (spans[0]![0] < low && injection !== undefined) {
     throw new InputError(
@@ -103,8 +134,8 @@ export function usedSeconds(
 
 export function tracerName(text: string): string {
   const name = text.split(/\s+/).filter(Boolean).join(" ");
-  if (UNSAID.includes(key(name))) return "";
-  const parts = name.split(/--|[(),;/|]/).filter((part) => !["", ...MARKS].includes(key(part)));
+  if ([...UNSAID, ...MARKS].includes(key(name))) return "";
+  const parts = name.split(/--|[(),;/|]/).filter((part) => !["", "ct", "mr", ...MARKS].includes(key(part)));
   const known = parts.length > 0 && parts.every((part) => matches(FDG_NAMES, part, MARKS));
   return known || matches(FDG_NAMES, name, MARKS) ? FDG : name;
 }
@@ -112,16 +143,24 @@ export function tracerName(text: string): string {
 function* statedBy(sidecar?: Sidecar): Generator<readonly [string, string]> {
   if (!sidecar) return;
   const value = (field: string) => text(sidecar.content[field]);
-  for (const field of ["TracerName", "Radiopharmaceutical"]) {
+  for (const field of ["TracerName", "Radiopharmaceutical", "Tracer", "Radiotracer"]) {
     const tracer = tracerName(value(field));
     if (tracer) yield [`${field} of ${sidecar.name}`, tracer.slice(0, LONGEST)];
   }
-  const allowed = { TracerRadionuclide: [...FLUORINE, "c111a1", "77004003"], Modality: ["pt", "pet"] };
+  const allowed = { TracerRadionuclide: [...FLUORINE, "c111a1", "77004003"], Modality: PET };
   for (const [field, values] of Object.entries(allowed)) {
     const stated = value(field);
-    if (![...UNSAID, ...values].includes(key(stated))) {
+    if (![...UNSAID, ...values].includes(key(stated)) && tracerName(stated) !== FDG) {
       yield [`${field} of ${sidecar.name}`, stated.slice(0, LONGEST)];
     }
+  }
+  for (const seconds of numbers(sidecar.content["RadionuclideHalfLife"]).filter(Boolean)) {
+    if (seconds <= FLUORINE_S[0] || seconds >= FLUORINE_S[1]) {
+      yield [`RadionuclideHalfLife of ${sidecar.name}`, `${general(seconds)} s`];
+    }
+  }
+  for (const tracer of namedIn(value("SeriesDescription"))) {
+    yield [`SeriesDescription of ${sidecar.name}`, tracer];
   }
 }
 
@@ -132,18 +171,29 @@ function* tracersIn(name: string): Generator<string> {
     if (tracer) yield tracer;
   }
   for (const part of parts) {
-    if (WHO.includes(part.split("-")[0]!)) continue;
-    for (const word of new Set([part, ...part.split(/[^A-Za-z0-9]+/)])) {
-      if (matches(FDG_NAMES, word, FLUORINE)) yield FDG;
-      else if (matches(OTHER_TRACERS, word, ISOTOPES)) yield word;
-    }
+    if (!WHO.includes(part.split("-")[0]!)) yield* namedIn(part);
   }
 }
+
+function* namedIn(about: string): Generator<string> {
+  for (const word of new Set([about, ...wordsOf(about)])) {
+    if (matches(FDG_NAMES, word, FLUORINE)) yield FDG;
+    else if (matches(OTHER_TRACERS, word, ISOTOPES)) yield word;
+  }
+}
+
+/** True if a field says that attenuation was not corrected. */
+export function deniesCorrection(value: unknown): boolean {
+  return NO.test(key(text(value).split(/[,;(]/)[0])) || UNCORRECTED.test(key(value));
+}
+
+const namesNac = (about: string): boolean => wordsOf(about.toLowerCase()).some((word) => NAC.includes(word));
+const wordsOf = (about: string): string[] => about.split(/[^A-Za-z0-9]+/);
 
 function isUncorrected(part: string): boolean {
   const [label, ...rest] = part.split("-");
   if (HOW.includes(label!)) return UNCORRECTED.test(key(rest.join("-")));
-  return ["nac", "noac"].includes(label!.toLowerCase());
+  return !WHO.includes(label!) && namesNac(part);
 }
 
 function numbers(value: unknown): number[] {

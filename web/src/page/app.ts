@@ -1,6 +1,6 @@
 /** What happens when: a scan is taken, the worker reports, the user moves a control. */
 
-import { boundsOf, eachAxis, type Sidecar, type Vector } from "../imaging";
+import { boundsOf, eachAxis, InputError, type Sidecar, type Vector } from "../imaging";
 import type { Comparison, Finding, Of, Report, Request, Step } from "../messages";
 import type { ModelDocument } from "../model.generated";
 import { contributionChart } from "./chart";
@@ -67,7 +67,8 @@ export class App {
       if (scan === this.scan) this.ask({ scan, age: null, file }, files);
     } catch (error) {
       const reason = error instanceof Error ? error.message : String(error);
-      if (scan === this.scan) this.refuse(`${name}: cannot be read (${reason})`);
+      const said = error instanceof InputError ? reason : `cannot be read (${reason})`;
+      if (scan === this.scan) this.refuse(`${name}: ${said}`);
     }
   }
 

@@ -1,6 +1,6 @@
 /** The ways to bring a scan: choose a file, drop one, or take an example. */
 
-import type { Sidecar } from "../imaging";
+import { readSidecar, type Sidecar } from "../imaging";
 import { byId, element, fetched } from "./dom";
 
 type Take = (name: string, content: Promise<ArrayBuffer[]>, sidecar?: Promise<Sidecar>) => void;
@@ -39,16 +39,6 @@ export function offerFiles(take: Take): void {
   });
 }
 
-/** Read a sidecar; one that is no JSON object says nothing, as for `adpet predict`. */
-async function readSidecar(file: File): Promise<Sidecar> {
-  try {
-    const content = JSON.parse(await file.text()) as unknown;
-    return { name: file.name, content: { ...(content as Record<string, unknown>) } };
-  } catch {
-    return { name: file.name, content: {} };
-  }
-}
-
 /**
  * Take the first NIfTI file with its sidecar, or all as one scan in DICOM, whose names are not shown: they
  * are often patients'.
@@ -64,7 +54,8 @@ function takeFiles(files: File[], take: Take): void {
   const contents = (all: File[]) => Promise.all(all.map((file) => file.arrayBuffer()));
   if (single && /\.(?!dcm$|ima$|zip$)\w+$/i.test(single.name)) {
     const about = seen.find((file) => file !== single && isSidecar(file));
-    take(single.name, contents([single]), about && readSidecar(about));
+    const read = async (file: File) => readSidecar(file.name, new Uint8Array(await file.arrayBuffer()));
+    take(single.name, contents([single]), about && read(about));
   } else take("dicom", contents(scans));
 }
 

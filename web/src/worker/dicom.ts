@@ -3,7 +3,7 @@
 import { unzipSync } from "fflate";
 // @ts-expect-error: it has no types; the package's own entry starts one more worker.
 import dcm2niix from "../../node_modules/@niivue/dcm2niix/dist/dcm2niix.jpeg.js";
-import { FDG, InputError, type Sidecar, tracerName } from "../imaging";
+import { deniesCorrection, FDG, InputError, type Sidecar, tracerName } from "../imaging";
 
 type Bytes = Uint8Array;
 /** Of the compiled program: its files, and its command line. */
@@ -123,7 +123,7 @@ const tracerOf = ({ sidecar }: Image): string =>
 function kindOf(bytes: Bytes): string {
   const tags = ["\x08\0\x60\0", "\x28\0\x51\0", "\x54\0\x01\x11"];
   const [kind, steps, method] = tags.map((tag) => fact(bytes, tag).trim()) as [string, string, string];
-  const isCorrected = steps.includes("ATTN") || (method ? !/^none/i.test(method) : !steps);
+  const isCorrected = steps.includes("ATTN") || (method ? !deniesCorrection(method) : !steps);
   return `${kind || "?"}${isCorrected || kind !== "PT" ? "" : ", not attenuation-corrected"}`;
 }
 
