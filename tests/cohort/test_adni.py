@@ -77,6 +77,20 @@ def test_images_that_neither_date_nor_visit_tells_apart_are_said_to_be_so(adni_t
     )
 
 
+def test_dates_of_the_table_that_cannot_be_read_are_counted(adni_tree):
+    adni_tree.row("I7", "941_S_6962", date="8/10/21")
+    adni_tree.file("I7", "941_S_6962")
+    found = find_adni(adni_tree.root)
+    assert ([scan.date for scan in found.candidates], found.unread) == (["20210810"], {"date": 1})
+
+
+@pytest.mark.parametrize("description", [f"FDG {UNIFORM}", UNIFORM.replace(", ", ",")])
+def test_description_may_name_fdg_and_lack_blanks(adni_tree, description):
+    adni_tree.row("I7", "941_S_6962", description=description, modality="PT")
+    adni_tree.file("I7", "941_S_6962", description=description)
+    assert [scan.level for scan in find(adni_tree)[0]] == ["uniform-8mm"]
+
+
 @pytest.mark.parametrize("ending", [".nii.zst", ".nii.bz2", ".mgz"])
 def test_image_with_an_ending_that_is_not_read_is_listed(adni_tree, ending):
     file = adni_tree.image("I7", "941_S_6962")

@@ -78,7 +78,7 @@ class TestTable:
         ("cells", "diagnosis"),
         [
             ("1,,", "CN"), (",2,", "MCI"), (",,3", "Dementia"), (",5,", "Dementia"), (",7,", "CN"), (",8,-4", "MCI"),
-            ("3,6,3.0", "Dementia"), (",Conversion: MCI to Dementia,", "Dementia"), (",Stable: NL to NL,1", "CN"),
+            ("3,6,3.0", "Dementia"), (",Conversion: MCI to Dementia,", "Dementia"), (",Stable: NL to NL,1", "CN"), (",Stable: Dementia,", "Dementia"),
             ("1,3,", "CN and Dementia"),
         ],
     )  # fmt: skip
@@ -91,12 +91,23 @@ class TestTable:
             assert at(table, "bl") == diagnosis
 
     @pytest.mark.parametrize(
-        ("dates", "diagnosis"), [(("5/11/2010", "13/5/2010"), "CN"), (("5/11/2010", "11/5/2010"), "Dementia")]
-    )
-    def test_dates_are_read_day_first_only_if_one_proves_it(self, read, dates, diagnosis):
+        ("dates", "diagnosis"),
+        [
+            (("5/11/2010", "13/5/2010"), "CN"), (("5.11.2010", "11.5.2010"), "CN"), (("11/5/2010", "5/31/2010"), "CN"),
+            (("5/11/2010", "11/5/2010"), None),
+        ],
+    )  # fmt: skip
+    def test_order_of_dates_must_be_proven(self, read, dates, diagnosis):
         first, second = dates
-        table = read(f"RID,EXAMDATE,DIAGNOSIS\n295,{first},1\n295,{second},3\n295,2005-01-01,2\n")
-        assert at(table, day="20101105") == diagnosis
+        table = read(
+            f"RID,VISCODE,EXAMDATE,DIAGNOSIS\n295,bl,{first},1\n295,,{second},3\n295,,2005-01-01,2\n"
+        )
+        assert at(table, visit="bl") == "CN"
+        if diagnosis:
+            assert at(table, day="20101105") == diagnosis
+        else:
+            with pytest.raises(InputError, match=r"dates of 002_S_0295 cannot be read; .*cohort\.date_order"):
+                at(table, day="20101105")
 
     def test_row_without_a_diagnosis_is_no_visit(self, read):
         table = read(
@@ -111,6 +122,10 @@ class TestTable:
             match=r"required as diagnosis 1 \(CN\), 2 \(MCI\), 3 \(Dementia\) or a word; received 7",
         ):
             read("RID,VISCODE,DIAGNOSIS\n295,bl,7\n")
+
+    def test_row_of_two_people_is_refused(self, read):
+        with pytest.raises(InputError, match="PTID 002_S_0295 and RID 296 of one row differ"):
+            read("PTID,RID,VISCODE,DIAGNOSIS\n002_S_0295,296,bl,1\n")
 
     def test_missing_columns_are_named(self, read):
         with pytest.raises(

@@ -331,6 +331,14 @@ class TestVisits:
             "participants.tsv has a row for each session, but not for session '3' of sub-01; add it"
         ]
 
+    @pytest.mark.parametrize(("column", "visit"), [("ses", "M06"), ("visit", "M00"), ("visit", "first")])
+    def test_participants_row_of_one_visit_is_not_that_of_others(self, bids_tree, column, visit):
+        bids_tree.participants(f"participant_id\t{column}\tdiagnosis\n01\t{visit}\tCN\n")
+        for session in ("M00", "M12"):
+            bids_tree.scan(f"sub-01_ses-{session}_pet.nii")
+        found = [scan.session for scan in find(bids_tree)[0]]
+        assert found == {"M06": [], "M00": ["M00"], "first": ["M00", "M12"]}[visit]
+
     def test_dates_of_sessions_are_read_in_the_order_that_one_of_them_proves(self, bids_tree):
         bids_tree.person("01", "CN")
         for session in "123":
@@ -348,6 +356,8 @@ class TestVisits:
     [
         ("pet/sub-02_trc-18FFDG_pet.nii.zst", "decompress it"),
         ("pet/sub-02_pet.nii.bz2", "decompress it"),
+        ("pet/sub-02_pet.nii.gz.part", "its ending is not read"),
+        ("pet/sub-02_pet.zip", "decompress it"),
         ("pet/sub-02_pet.mnc", "convert it"),
         ("pet/sub-02_pet.NII.GZ", "in lower case; rename it"),
         ("ses-1/pet/sub-02_ses-1_PET.nii.gz", "in lower case; rename it"),

@@ -38,17 +38,9 @@ def test_csv_may_lie_elsewhere(tmp_path):
 
 @pytest.mark.parametrize("column", ["tracer", "Tracer Name", "Radiopharmaceutical"])
 def test_tracer_is_told_by_a_column_the_name_and_the_sidecar(tmp_path, column):
-    files = {
-        "a": "[18F]FDG",
-        "b": "AV45",
-        "c_AV45": "FDG",
-        "d": "FDG",
-        "e": "",
-        "f": "no FDG",
-        "g": "FDG",
-        "h_nac": "FDG",
-    }
-    rows = [f"{name}.nii,{name},1,CN,{tracer}" for name, tracer in files.items()]
+    files = "a [18F]FDG,b AV45,c_AV45 FDG,d FDG,e ,f no FDG,g FDG,h_nac FDG"
+    pairs = (file.split(" ", 1) for file in files.split(","))
+    rows = [f"{name}.nii,{name},1,CN,{tracer}" for name, tracer in pairs]
     (tmp_path / "scans.csv").write_text("\n".join([f"path,subject,session,diagnosis,{column}", *rows]))
     (tmp_path / "d.json").write_text('{"TracerName": "PiB"}')
     (tmp_path / "g.json").write_text('{"TracerName": "FDG", "FrameDuration": [5, 6]}')
@@ -66,6 +58,36 @@ def test_tracer_is_told_by_a_column_the_name_and_the_sidecar(tmp_path, column):
         "h_nac": ("skipped", "not corrected for attenuation, says its name"),
     }  # fmt: skip
     assert found.tracers == {"FDG": 3, "AV45": 2, "PiB": 1, "no FDG": 1, "unknown": 1}
+
+
+def test_every_column_that_tells_what_a_scan_is_counts(tmp_path):
+    rows = (
+        "FDG,F-18,PT,",
+        "FDG,18F,PET/CT,FDG",
+        "FDG,F18,MR,",
+        "FDG,C-11,PET,",
+        "FDG,,PET,PiB",
+        ",F18,PET,AV45",
+    )
+    lines = [f"{number}.nii,{number},1,CN,{cells}" for number, cells in enumerate(rows)]
+    header = "path,subject,session,diagnosis,tracer,isotope,modality,ligand"
+    (tmp_path / "scans.csv").write_text("\n".join([header, *lines]))
+    found = find_folder(tmp_path)
+    assert [scan.subject for scan in found.candidates] == ["0", "1"]
+    assert [item.reason.split(";")[0] for item in found.rejected] == [
+        *(
+            f"column tracer says FDG, but column {other}"
+            for other in ("modality MR", "isotope C-11", "ligand PiB")
+        ),
+        "tracer AV45 is not FDG",
+    ]
+
+
+def test_paths_may_be_those_of_windows(tmp_path, scan_file):
+    (tmp_path / "scans.csv").write_text("path,subject,session,diagnosis\nsub\\a.nii,1,1,CN\n")
+    scan_file(tmp_path / "sub/a.nii")
+    found = find_folder(tmp_path)
+    assert ([scan.file for scan in found.candidates], found.rejected) == ([tmp_path / "sub/a.nii"], [])
 
 
 def test_name_that_says_fdg_against_the_column_sets_aside(tmp_path):
@@ -113,22 +135,15 @@ def test_images_without_a_row_are_listed(tmp_path, scan_file):
     (tmp_path / "scans.csv").write_text(
         "path,subject,session,diagnosis\na.nii,1,1,CN\npair.img,2,1,AD\nframes,3,1,AD\np.REC,4,1,CN\n"
     )
-    for name in (
-        "a.nii",
-        "pair.img",
-        "pair.hdr",
-        "p.PAR",
-        "p.REC",
-        "frames/1.nii",
-        "b.nii.zst",
-        "sub/c.NII",
-        "frames/x.hdr",
-        "d.nii.json",
-    ):
+    listed = ("a.nii", "pair.img", "pair.hdr", "p.PAR", "p.REC", "frames/1.nii", "d.nii.json", "e.nii.gz.dvc")
+    stray = ("b.nii.zst", "sub/c.NII", "frames/x.hdr", "f.nii.gz.part", "g.zip", "DOE/IM1", "DOE/IM2")
+    for name in (*listed, *stray):
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
+        (tmp_path / name).write_bytes(bytes(128) + b"DICM" if name.startswith("DOE") else b"")
     rejected = find_folder(tmp_path).rejected
-    assert sorted(item.file.name for item in rejected) == ["b.nii.zst", "c.NII", "x.hdr"]
+    assert sorted(item.file.name for item in rejected) == [
+        "DOE", "b.nii.zst", "c.NII", "f.nii.gz.part", "g.zip", "x.hdr"
+    ]  # fmt: skip
     assert {(item.kind, item.reason) for item in rejected} == {
         ("skipped", "not in scans.csv; add a row if it is a scan")
     }

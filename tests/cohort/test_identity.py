@@ -11,12 +11,20 @@ from adpet.errors import InputError
 
 ONE_PERSON = [
     ("S001", "s001", "S 001", "S-001", "S1", "sub-S001", "s_0001", "\uff33\uff10\uff10\uff11"),
-    ("014", "14", "14.0", "14,0", "sub-014", "1\uff14"),
+    ("014", "14", "14.0", "14,0", "sub-014", "1\uff14", "sub14", "SUB_014", "Subject 14", "subj-014"),
     ("941_S_6962", "941-s-6962", "941S6962"),
     ("Müller 3", "muller3", "Mu\u0308ller_03"),
     ("000", "0"),
 ]
-TWO_PEOPLE = [("1_12", "11_2"), ("1.2", "12"), ("S1", "S10"), ("S1", "T1"), ("1.05", "1.5.0"), ("が1", "か1")]
+TWO_PEOPLE = [
+    ("1_12", "11_2"),
+    ("1.2", "12"),
+    ("S1", "S10"),
+    ("S1", "T1"),
+    ("1.05", "1.5.0"),
+    ("が1", "か1"),
+    ("P7a", "P7b"),
+]
 
 
 @pytest.mark.parametrize("spellings", ONE_PERSON)
@@ -40,6 +48,11 @@ def test_unify_subjects_takes_the_most_frequent_spelling_in_any_order():
         assert {scan.subject for scan in unified.candidates} == {"S003", "7", "s-004"}
         assert sorted(spellings) == [["S003", "s003"], ["s-004", "S004"]]
         assert unified.diagnoses == {"S003": {"AD", "CN"}, "9": {"AD"}}
+
+
+def test_rows_without_an_id_are_of_nobody(tmp_path):
+    (tmp_path / "a.tsv").write_text("participant_id\tdx\n1\tAD\n\tmean\nn/a\tsd\n")
+    assert rows_by_id(read_table(tmp_path / "a.tsv"), "participantid")["1"][""]["dx"] == "AD"
 
 
 @pytest.mark.parametrize(

@@ -170,7 +170,7 @@ class TestRejections:
         [
             ("third.nii", "3", "n/a", "no diagnosis is given"),
             ("third.nii", "1", "AD", "same subject and session as ad.nii"),
-            ("ad.nii", "3", "AD", "listed twice"),
+            ("ad.nii", "1", "AD", "listed twice"),
         ],
     )
     def test_row_that_says_too_little_or_is_repeated(self, flat, file, subject, diagnosis, reason):
@@ -183,6 +183,19 @@ class TestRejections:
         collection = read(flat.root)
         assert list(collection.scans["subject"]) == ["1", "2", "s"]
         assert len(collection.rejected) == 1
+
+    @pytest.mark.parametrize(
+        ("rows", "reason"),
+        [
+            ([("a.nii", "3", "AD"), ("a.nii", "4", "AD")], "listed for 3 and 4; correct one of the rows"),
+            ([("a.nii", "3", "AD"), ("b.nii", "3", "CN")], "subject 3 is AD in one scan and CN in another"),
+        ],
+    )
+    def test_rows_that_differ_on_one_file_or_visit_are_all_set_aside(self, flat, rows, reason):
+        for seed, (file, subject, diagnosis) in enumerate(rows, 3):
+            flat.sound(file, subject, diagnosis, seed=seed)
+        for file, *_ in rows:
+            self.check(flat, file, "unusable", reason)
 
     def test_person_in_three_spellings_is_one_subject_and_never_in_both_classes(self, flat):
         for number, subject in enumerate(("S003", "S 003", "s003", "014", "14")):
@@ -288,7 +301,7 @@ class TestAdni:
         ):
             adni_tree.image(f"I{number}", subject, "MCI", date=f"{year}-08-10", visit=str(year))
         table = adni_tree.root / "DXSUM.csv"
-        table.write_text("RID,EXAMDATE,DIAGNOSIS\n6962,8/1/2019,1\n6962,8/1/2021,2\n1,8/1/2020,3\n")
+        table.write_text("RID,EXAMDATE,DIAGNOSIS\n6962,2019-08-01,1\n6962,2021-08-01,2\n1,2020-08-01,3\n")
         used = {
             policy: list(read(adni_tree.root, diagnosis=policy, diagnosis_table=table).scans["scan"])
             for policy in ("visit", "baseline", "stable-only")

@@ -48,6 +48,7 @@ class TestReadTable:
             ("a.tsv", '"a"\t"b"\n"1"\t"x"\n', ["1", "x"]),
             ("a.csv", 'a\tb\n1\t"low dose\n2\tx\n', ["1", '"low dose', "2", "x"]),
             ("a.csv", 'a,b\n1,"low, dose"\n2,"x\ny"\n', ["1", "low, dose", "2", "x\ny"]),
+            ("a.tsv", 'a;b\r\n1;"x;y"\r\n', ["1", "x;y"]),
         ],
     )
     def test_quotes_mean_nothing_between_tabs_and_hold_a_cell_together_between_commas(
@@ -83,8 +84,12 @@ class TestReadTable:
 
 
 @pytest.mark.parametrize(
-    ("text", "years"), [("75", 75), ("75.25", 75.25), ("75,5", 75.5), ("075Y", 75), ("89+", 89), (" 60 ", 60)]
-)
+    ("text", "years"),
+    [
+        ("75", 75), ("75.25", 75.25), ("75,5", 75.5), ("075Y", 75), ("89+", 89), (" 60 ", 60), ("74.5 Years", 74.5), ("74 yrs", 74),
+        (">89", 89), ("\u2265 90", 90), ("74 y.o.", 74),
+    ],
+)  # fmt: skip
 def test_ages_are_years(text, years):
     assert parse_age(text) == years
 
@@ -105,8 +110,12 @@ def test_plain_text_has_single_spaces_and_no_placeholders():
 
 class TestDates:
     @pytest.mark.parametrize(
-        "text", ["8/9/2021", "08/09/2021", "2021-08-09", "2021-8-9 00:00:00.0", "2021-08-09T13:45:30"]
-    )
+        "text",
+        [
+            "8/9/2021", "08/09/2021", "2021-08-09", "2021-8-9 00:00:00.0", "2021-08-09T13:45:30", "2021/8/9", "2021.08.09",
+            "9-Aug-2021", "09 August 2021",
+        ],
+    )  # fmt: skip
     def test_they_are_read_in_their_variants(self, text):
         assert parse_date(text) == "20210809"
 
@@ -114,7 +123,8 @@ class TestDates:
         ("dates", "declared", "order"),
         [
             (["5/11/2021", "13/5/2021"], "auto", "day-first"),
-            (["5/11/2021", "05.31.2021"], "auto", "month-first"),
+            (["5/11/2021", "05-31-2021"], "auto", "month-first"),
+            (["5/11/2021", "5.11.2021"], "auto", "day-first"),
             (["5/11/2021", "2021-05-31", ""], "auto", "auto"),
             (["5/11/2021"], "day-first", "day-first"),
             (["5/11/2021", "31-05-2021"], "month-first", None),
@@ -141,7 +151,9 @@ class TestDates:
         texts = ("5/11/2021", "31.12.2021", "12-31-2021", "5/5/2021")
         assert [parse_date(text, order) for text in texts] == read
 
-    @pytest.mark.parametrize("text", ["", "August", "8/9/21", "20210809", "13/9/2021", "2021-02-30"])
+    @pytest.mark.parametrize(
+        "text", ["", "August", "8/9/21", "44417", "20210809", "13/9/2021", "2021-02-30", "9-Abc-2021"]
+    )
     def test_impossible_date_is_unknown(self, text):
         assert parse_date(text) == ""
 

@@ -32,6 +32,7 @@ from adpet.cohort.tables import (
     DateOrder,
     Findings,
     Kind,
+    column_key,
     parse_age,
     parse_date,
     parse_sex,
@@ -39,7 +40,7 @@ from adpet.cohort.tables import (
 )
 from adpet.errors import InputError
 from adpet.imaging.nifti import scan_files
-from adpet.imaging.sidecar import FDG, read_facts, tracer_name
+from adpet.imaging.sidecar import FDG, PET, read_facts, tracer_name
 
 # ADNI's descriptions of FDG images by our names of their levels, in the default order of preference: the
 # most processed first, as it is the most alike over scanners (8 mm before 6 mm, because every phase of ADNI
@@ -56,7 +57,6 @@ LEVELS: Final = {
 WITH_FRAMES: Final = ("dynamic", "raw")
 
 RAW: Final = re.compile(r"ADNI Brain PET: Raw (.+)", re.IGNORECASE)
-PET: Final = "PET"
 
 READ: Final = re.compile(r".*\.(nii(\.gz)?|dcm|v)", re.IGNORECASE | re.DOTALL)
 IMAGE_IN_NAME: Final = re.compile(r"_S\d+_I(\d+)\.(nii(\.gz)?|dcm|v)$", re.IGNORECASE)
@@ -81,7 +81,7 @@ def find_adni(
     """
     listing = _listing(root, table, declared, link_targets)
     diagnoses = read_visit_diagnoses(diagnosis_table, declared=declared) if diagnosis_table else None
-    findings = Findings()
+    findings = Findings(unread=+listing.unread)
     for file, reason in listing.strays:
         findings.reject(file, reason)
     files = files_by_image(root, listing, findings)
@@ -115,13 +115,13 @@ def has_adni_folders(root: Path) -> bool:
 
 def level_of(description: str) -> str:
     """Return the processing level of an FDG image, or ``""``."""
-    wanted = description.casefold()
-    return next((level for level, text in LEVELS.items() if text.casefold() == wanted), "")
+    wanted = column_key(description).removeprefix("fdg")
+    return next((level for level, text in LEVELS.items() if column_key(text) == wanted), "")
 
 
 def tracer_of(facts: ImageFacts) -> str:
     """Return the tracer, or the modality if not PET."""
-    if facts.modality and facts.modality.upper() != PET:
+    if facts.modality and facts.modality.casefold() not in PET:
         return facts.modality
     stated = tracer_name(facts.tracer)
     if level_of(facts.description):
@@ -234,7 +234,7 @@ def _why_unwanted(image: _Image, root: Path, source: str, levels: Sequence[str])
     paths = (file.relative_to(root).as_posix() for file in image.files)
     others = {match for path in paths for match in PTID.findall(path)} - {facts.subject}
     reasons: tuple[tuple[bool, str, Kind], ...] = (
-        (facts.modality.upper() not in {PET, ""}, f"modality {facts.modality} is not PET", SKIPPED),
+        (facts.modality.casefold() not in {*PET, ""}, f"modality {facts.modality} is not PET", SKIPPED),
         (not facts.description, f"{source}: no description tells its tracer and level; fill it in", UNUSABLE),
         (not image.level, f"{described} is not that of an FDG image", SKIPPED),
         (

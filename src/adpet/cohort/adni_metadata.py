@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
@@ -61,6 +62,8 @@ DIAGNOSIS_COLUMNS: Final = {
 DIAGNOSIS_VARIANTS: Final = ("diagnosis", "dx", "dxchange", "dxcurren")
 # DXCHANGE tells a change too; its last digit's meaning is the diagnosis afterwards.
 CHANGES: Final = NUMBERS | {4: "MCI", 5: "Dementia", 6: "Dementia", 7: "CN", 8: "MCI", 9: "CN"}
+# Day of an exam whose date cannot be read, for instance 5/11/2021 in an order that nothing tells.
+UNREAD: Final = "?"
 # Half a year: exams are a year apart, and of two diagnoses the nearer one holds.
 MAX_DAYS: Final = 180
 
@@ -89,12 +92,13 @@ class ImageFacts:
 
 @dataclass(frozen=True)
 class Listing:
-    """Described images and problems by image number; files without one."""
+    """Described images and problems by image number; files without one; unread cells."""
 
     source: str
     images: dict[str, ImageFacts] = field(default_factory=dict)
     problems: dict[str, str] = field(default_factory=dict)
     strays: list[tuple[Path, str]] = field(default_factory=list)
+    unread: Counter[str] = field(default_factory=Counter)
 
     def add(self, facts: ImageFacts) -> None:
         """Add an image; repeated descriptions must agree."""
@@ -110,7 +114,7 @@ class Listing:
 
 @dataclass(frozen=True)
 class Exam:
-    """Visit: codes (casefolded), day (YYYYMMDD or ``""``), diagnosis."""
+    """Visit: codes (casefolded), day (YYYYMMDD, ``""`` or `UNREAD`), diagnosis."""
 
     codes: frozenset[str]
     day: str
@@ -134,7 +138,12 @@ class VisitDiagnoses:
         if not exams:
             raise InputError(f"{self.name} has no diagnosis of {subject}; add one")
         same = [exam for exam in exams if visit and visit.casefold() in exam.codes]
-        matching = (_nearest(same, day) or same) if same else _nearest(exams, day, most=MAX_DAYS)
+        unread = any(exam.day == UNREAD for exam in same or exams)
+        if unread and not same:
+            raise InputError(
+                f"{self.name}: dates of {subject} cannot be read; write YYYY-MM-DD, or set cohort.date_order"
+            )
+        matching = same if unread else _nearest(same, day) or same or _nearest(exams, day, most=MAX_DAYS)
         diagnoses = sorted({exam.diagnosis for exam in matching})
         when = " ".join(filter(None, (visit and f"visit {visit}", day))) or "a scan without visit and date"
         if not diagnoses:
@@ -154,10 +163,14 @@ def read_collection_table(path: Path, *, declared: DateOrder = "auto") -> Listin
     missing = [column for column in REQUIRED if not spellings[column]]
     require_columns(table, missing, hint="download the CSV of the collection from the archive")
     listing = Listing(path.name)
-    order = _order(table, spellings["Acq Date"], declared)
+    order = date_order(table, spellings["Acq Date"], declared)
+    # Without a proof, as the archive writes them; the folders' dates must agree.
+    order = "month-first" if order == "auto" else order
     for cells in table.rows:
         row = {column: plain(cells.get(key, "")) for column, key in spellings.items()}
-        image, day = row.pop(IMAGE), parse_date(row.pop("Acq Date"), order)
+        image, written = row.pop(IMAGE), row.pop("Acq Date")
+        day = parse_date(written, order)
+        listing.unread["date"] += bool(written and not day)
         if number := image_number(image):
             facts = {column.lower(): cell for column, cell in row.items()}
             listing.add(ImageFacts(number, date=day, **facts))
@@ -208,15 +221,18 @@ def read_visit_diagnoses(path: Path, *, declared: DateOrder = "auto") -> VisitDi
     missing += [] if told else ["DIAGNOSIS"]
     require_columns(table, missing, hint="set cohort.diagnosis_table to ADNI's DXSUM")
     exams: dict[str, list[Exam]] = {}
-    order = _order(table, keys["EXAMDATE"], declared)
+    order = date_order(table, keys["EXAMDATE"], declared)
     for cells in table.rows:
         row = {column: plain(cells.get(key, "")) for column, key in keys.items()}
-        rid = _rid(row["PTID"]) or _rid(row["RID"])
+        rid, day = _rid(row["PTID"]) or _rid(row["RID"]), row["EXAMDATE"]
+        day = day and (parse_date(day, order) or UNREAD)
+        if rid != (_rid(row["RID"]) or rid):
+            raise InputError(f"{path}: PTID {row['PTID']} and RID {row['RID']} of one row differ; mend it")
         codes = frozenset({row["VISCODE"].casefold(), row["VISCODE2"].casefold()} - {""})
         # Columns that contradict one another are two diagnoses of the visit.
         for diagnosis in {_in_words(plain(cells.get(column, "")), path, column) for column in told} - {""}:
             if rid:
-                exams.setdefault(rid, []).append(Exam(codes, parse_date(row["EXAMDATE"], order), diagnosis))
+                exams.setdefault(rid, []).append(Exam(codes, day, diagnosis))
     return VisitDiagnoses(path.name, exams)
 
 
@@ -327,17 +343,11 @@ def _rid(subject: str) -> str:
     return match[1] if match else ""
 
 
-def _order(table: Table, key: str, declared: DateOrder) -> DateOrder:
-    """Return a column's order of dates, else ADNI's own."""
-    order = date_order(table, key, declared)
-    return "month-first" if order == "auto" else order
-
-
 def _in_words(diagnosis: str, path: Path, column: str) -> str:
     number, numbers = NUMBER.fullmatch(diagnosis), CHANGES if column == "dxchange" else NUMBERS
     if not number:
-        # "Conversion: MCI to Dementia" and "Stable: NL to NL" are diagnoses afterwards.
-        word = diagnosis if column == "diagnosis" else diagnosis.rpartition(" to ")[2]
+        # "Conversion: MCI to Dementia" and "Stable: NL" are diagnoses afterwards.
+        word = diagnosis if column == "diagnosis" else re.split(" to |: *", diagnosis)[-1]
         return "CN" if word == "NL" else word
     if int(number[1]) < 0:
         return ""

@@ -40,7 +40,7 @@ from adpet.imaging.sidecar import Facts
 
 PARTICIPANTS = "participants.tsv"
 # What tables call the visit of a row.
-VISIT_COLUMNS: Final = ("sessionid", "session", "ses", "visit", "visitid")
+VISIT_COLUMNS: Final = ("sessionid", "session", "ses", "visit", "visitid", "viscode", "timepoint")
 
 # Endings that no reader knows.
 COMPRESSED: Final = re.compile(r".*\.(?!gz|nii|img|hdr)\w+", re.IGNORECASE)
@@ -76,7 +76,10 @@ def find_bids(
     require_columns(participants, ["participant_id"], hint="BIDS asks for it")
     visit_key = next(filter(participants.has, VISIT_COLUMNS), "")
     people = rows_by_id(participants, "participantid", visit_key)
-    by_visit = visit_key == VISIT_COLUMNS[0] or any(len(own) > 1 for own in people.values())
+    sessions = {person_key(path.name) for path in root.glob("sub-*/ses-*/")}
+    by_visit = visit_key in VISIT_COLUMNS[:3] or any(
+        len(own) > 1 or not sessions.isdisjoint(own) for own in people.values()
+    )
     key = column_key(diagnosis_column)
     has_diagnoses = participants.has(diagnosis_column)
     findings = Findings()

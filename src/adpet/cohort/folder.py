@@ -5,7 +5,8 @@ FDG unless its name, its sidecar or a column `tracer` says otherwise.
 """
 
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Container, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from adpet.cohort.tables import (
     Candidate,
     DateOrder,
     Findings,
+    column_key,
     date_order,
     parse_age,
     parse_date,
@@ -28,12 +30,19 @@ from adpet.cohort.tables import (
     require_inside,
 )
 from adpet.errors import InputError
+from adpet.imaging.dicom import is_dicom
 from adpet.imaging.nifti import scan_files
-from adpet.imaging.sidecar import read_facts, tracer_name
+from adpet.imaging.sidecar import FLUORINE_CODES, PET, Statement, read_facts, tracer_name
 
 TABLE = "scans.csv"
 REQUIRED = ("path", "subject", "session", "diagnosis")
-TRACER = ("tracer", "tracername", "radiotracer", "radiopharmaceutical")
+TRACER = ("tracer", "tracername", "pettracer", "radiotracer", "radiopharmaceutical", "ligand", "radioligand")
+# Columns that tell what a scan is, with words that say nothing of the tracer.
+TOLD_BY = dict.fromkeys(TRACER, ()) | {
+    "modality": PET,
+    "radionuclide": FLUORINE_CODES,
+    "isotope": FLUORINE_CODES,
+}
 
 
 def find_folder(
@@ -52,6 +61,8 @@ def find_folder(
     listed: set[str] = set()
     for row in listing.rows:
         file = root / row["path"]
+        if not os.path.lexists(file):  # as Windows writes it
+            file = root / row["path"].replace("\\", "/")
         subject = without_decimals(plain(row["subject"]))
         if not row["path"]:
             findings.reject(listing.path, f"a row of subject {subject or 'unknown'} has no path; fill it in")
@@ -70,8 +81,7 @@ def find_folder(
         if not subject:
             findings.reject(file, f"no subject in {listing.path.name}; fill it in")
             continue
-        tracer = tracer_name(row.get(column, ""))
-        stated = [*facts.statements, *([(f"column {column}", tracer)] if tracer else [])]
+        stated = [*facts.statements, *_stated(row)]
         words: dict[str, Any] = {
             name: without_decimals(plain(row.get(name, "")))
             for name in ("session", "diagnosis", "site", "scanner")
@@ -88,7 +98,23 @@ def find_folder(
                     frames=facts.metadata,
                 )
             )
-    for file in files_under(root, IMAGE):
-        if os.path.realpath(file) not in listed:
-            findings.reject(file, f"not in {listing.path.name}; add a row if it is a scan", SKIPPED)
+    for place in dict.fromkeys(_unlisted(root, listed)):
+        findings.reject(place, f"not in {listing.path.name}; add a row if it is a scan", SKIPPED)
     return findings
+
+
+def _stated(row: Mapping[str, str]) -> Iterator[Statement]:
+    for column, words in TOLD_BY.items():
+        text = plain(row.get(column, ""))
+        if (tracer := tracer_name(text)) and column_key(text) not in words:
+            yield f"column {column}", tracer
+
+
+def _unlisted(root: Path, listed: Container[str]) -> Iterator[Path]:
+    """Yield images, and folders of DICOM."""
+    for file in files_under(root, re.compile(".+")):
+        if os.path.realpath(file) not in listed:
+            if is_dicom(file):
+                yield file.parent
+            elif IMAGE.fullmatch(file.name):
+                yield file

@@ -11,6 +11,7 @@ from adpet.errors import InputError
 
 # Accents of Latin, Greek and Cyrillic letters, decomposed.
 ACCENTS: Final = re.compile("[\u0300-\u036f]")
+PREFIX: Final = re.compile(r"^(sub(j(ect)?)?|ses(sion)?)([\W_]+|(?=\d))")
 # A number as a spreadsheet writes one that was an id.
 SPREADSHEET_NUMBER: Final = re.compile(r"(\d+)[.,]0+")
 
@@ -20,11 +21,11 @@ Rows = dict[str, dict[str, dict[str, str]]]
 def person_key(label: str) -> str:
     """Return what an id's spellings share: ``s1`` for ``S-001``.
 
-    Case, blanks, marks, accents, leading zeros, a prefix ``sub-`` or ``ses-`` and a spreadsheet's ``.0`` do
-    not count, but a mark between two numbers does.
+    Case, blanks, marks, accents, leading zeros, a prefix ``sub``, ``subject`` or ``ses`` and a spreadsheet's
+    ``.0`` do not count, but a mark between two numbers does.
     """
     letters = unicodedata.normalize("NFC", ACCENTS.sub("", unicodedata.normalize("NFKD", label)))
-    text = without_decimals(re.sub(r"^(sub|ses)-", "", letters.casefold().strip()))
+    text = without_decimals(PREFIX.sub("", letters.casefold().strip()))
     parts = re.findall(r"\d+|[^\W\d_]+", text)
     key = "-".join(str(int(part)) if part.isdecimal() else part for part in parts)
     return re.sub(r"(?<!\d)-|-(?!\d)", "", key)
@@ -59,8 +60,9 @@ def rows_by_id(table: Table, key: str, visit_key: str = "") -> Rows:
     rows: Rows = {}
     for row in table.rows:
         label, visit = row.get(key, ""), person_key(plain(row.get(visit_key, "")))
-        first = rows.setdefault(person_key(plain(label)), {}).setdefault(visit, row)
-        if first != row:
+        key_of = person_key(plain(label))
+        first = rows.setdefault(key_of, {}).setdefault(visit, row)
+        if key_of and first != row:
             received = f"{label} twice" if first[key] == label else f"{first[key]} and {label}"
             raise InputError(
                 f"{table.path}: required one row for each {key}; received {received}, and nothing tells them "

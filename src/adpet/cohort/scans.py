@@ -32,6 +32,7 @@ REJECTED_COLUMNS: Final[dict[str, str]] = {"file": "str", "reason": "str", "kind
 # A scan's key is the name of its files: no separator of folders, nothing that leads out of one.
 SCAN_KEY: Final = r"[^./\\][^/\\]*"
 
+IN_BOTH: Final = "subject {} is AD in one scan and CN in another"
 # Most reasons that the summary counts one by one.
 REASONS_LISTED = 30
 
@@ -225,7 +226,7 @@ def _conflicts(scans: pd.DataFrame) -> dict[str, str]:
         if subject in shared:
             reasons[scan] = f"subject {subject} has the same image as another subject"
         elif subject in torn:
-            reasons[scan] = f"subject {subject} is AD in one scan and CN in another"
+            reasons[scan] = IN_BOTH.format(subject)
     return reasons
 
 

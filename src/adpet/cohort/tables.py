@@ -24,23 +24,25 @@ MISSING_VALUES = frozenset({"", "n/a", "na", "nan", "none", "null", "-", "?"})
 # Spreadsheets of countries with a decimal comma separate cells by semicolons.
 DELIMITERS = (",", ";", "\t")
 
-# "75", "75.3", "75,3", DICOM's "075Y", and "89+", which BIDS recommends for the oldest.
-AGE = re.compile(r"(\d{1,3}(?:[.,]\d+)?)\s*[Yy+]?")
+# "75", "75.3 years", "75,3", DICOM's "075Y", and "89+" or ">89" of the oldest.
+AGE = re.compile(r"(?i)[>\u2265]?=?\s*(\d{1,3}(?:[.,]\d+)?)\s*(?:\+|y\.?o?\.?|(?:yr|year)s?)?")
 MAX_AGE_YEARS = 120
 
-ISO_DATE = re.compile(r"(\d{4})-(\d{1,2})-(\d{1,2})(?!\d)")
+ISO_DATE = re.compile(r"(\d{4})([/.-])(\d{1,2})\2(\d{1,2})(?!\d)")
+NAMED_MONTH = re.compile(r"(\d{1,2})[ -]([A-Za-z]{3})[a-z]*[ -](\d{4})(?!\d)")
 # Day and month, in an order that the text alone does not tell if both are 12 or less.
 OTHER_DATE = re.compile(r"(\d{1,2})([/.-])(\d{1,2})\2(\d{4})(?!\d)")
 DateOrder = Literal["auto", "month-first", "day-first"]
 
 MONTHS = 12
+MONTH_NAMES: Final = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 
 # Sessions with these names are the first ones, in this order (ADNI's sc comes before bl).
 FIRST_SESSIONS: Final = ("sc", "screening", "init", "initial", "bl", "baseline")
 
 # What looks like an image, read or not.
 IMAGE: Final = re.compile(
-    r"(?i)[^.].*\.(nii|img|hdr|mgh|mgz|mnc|par|rec|v|dcm|ima)(\.(?!json|tsv|txt|md5)\w+)?"
+    r"(?i)[^.].*\.(nii|img|hdr|mgh|mgz|mnc|par|rec|v|dcm|ima|nrrd|mha|zip)(\.(?!json|tsv|txt|md5|dvc)\w+)*"
 )
 
 # Name of a tracer that nothing gives.
@@ -252,11 +254,12 @@ def parse_sex(text: str) -> str:
 def date_order(table: Table, key: str, declared: DateOrder = "auto") -> DateOrder:
     """Return the order of a column's dates, proven or declared.
 
-    A day above 12 proves it, also against what is `declared`, which is then refused; ``auto`` is neither.
+    A day above 12 proves it, or the dots of 10.8.2021, also against what is `declared`, which is then
+    refused; ``auto`` is neither.
     """
     dates = [match for row in table.rows if (match := OTHER_DATE.match(row.get(key, "").strip()))]
     proven: set[DateOrder] = set() if declared == "auto" else {declared}
-    proven |= {"day-first" for match in dates if int(match[1]) > MONTHS}
+    proven |= {"day-first" for match in dates if int(match[1]) > MONTHS or match[2] == "."}
     proven |= {"month-first" for match in dates if int(match[3]) > MONTHS}
     if len(proven) > 1:
         raise InputError(
@@ -278,7 +281,9 @@ def parse_date(text: str, order: DateOrder = "month-first") -> str:
         elif order == "auto" and day <= MONTHS and month != day:
             return ""
     elif match := ISO_DATE.match(text.strip()):
-        year, month, day = map(int, match.groups())
+        year, month, day = map(int, match.group(1, 3, 4))
+    elif (match := NAMED_MONTH.match(text.strip())) and match[2].lower() in MONTH_NAMES:
+        day, month, year = int(match[1]), MONTH_NAMES.index(match[2].lower()) + 1, int(match[3])
     else:
         return ""
     try:
@@ -307,7 +312,7 @@ def safe_label(label: str) -> str:
 
 
 def _delimiter(path: Path, header: str) -> str:
-    if path.suffix.lower() == ".tsv":
+    if path.suffix.lower() == ".tsv" and "\t" in header:
         return "\t"
     return max(DELIMITERS, key=header.count)
 
