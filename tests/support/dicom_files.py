@@ -94,7 +94,7 @@ def common(
         ImageType=["ORIGINAL", "PRIMARY"], StudyInstanceUID=uids[0], SeriesInstanceUID=uids[1],
         FrameOfReferenceUID=uids[0], PatientName=PATIENT, PatientID=IDENTITY, PatientBirthDate=BORN,
         AccessionNumber=IDENTITY, InstitutionName="St Elsewhere", SeriesDescription=description,
-        StudyDate=DATE, SeriesDate=DATE, AcquisitionDate=DATE, StudyTime=clock(0), SeriesTime=clock(1800),
+        StudyDate=DATE, SeriesDate=DATE, AcquisitionDate=DATE, StudyTime=clock(0), SeriesTime=clock(0),
         AcquisitionTime=clock(1800), Manufacturer="SIEMENS", ManufacturerModelName="Biograph64",
     )  # fmt: skip
     if modality != "PT":

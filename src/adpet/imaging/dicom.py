@@ -91,14 +91,18 @@ class Series:
         about += ["not attenuation-corrected"] if self.corrected is False else []
         return " ".join(f"{self.label} ({', '.join(filter(None, about))})".split())
 
-    def delay(self) -> float:
-        """Return the seconds from injection to scan, 0 if unknown."""
-        begun = min(
-            filter(None, (str(header.get("AcquisitionTime") or "") for header in self.headers)), default=""
-        )
-        clocks = map(CLOCK.match, (str(self.drug.get("RadiopharmaceuticalStartTime")), begun))
-        times = [3600 * int(clock[1]) + 60 * int(clock[2]) + float(clock[3]) for clock in clocks if clock]
-        return max(times[-1] - times[0], 0.0) if times else 0.0
+    def times(self, n_frames: int) -> dict[str, Any]:
+        """Return when injection and frames began, if known, in BIDS' words.
+
+        dcm2niix counts from SeriesTime, which may be that of the reconstruction.
+        """
+        begun = sorted({time for header in self.headers for time in _seconds(header.get("AcquisitionTime"))})
+        moment = str(self.drug.get("RadiopharmaceuticalStartDateTime") or "")[8:]
+        injected = _seconds(self.drug.get("RadiopharmaceuticalStartTime") or moment)
+        late = begun and injected and begun[0] > injected[0]
+        times: dict[str, Any] = {"InjectionStart": injected[0] - begun[0]} if late else {}
+        starts = [time - begun[0] for time in begun]
+        return times | ({"FrameTimesStart": starts} if len(starts) == n_frames > 1 else {})
 
 
 @contextmanager
@@ -204,6 +208,11 @@ def chosen_series(path: Path, series: Sequence[Series], *, wanted: str = "") -> 
     )
 
 
+def _seconds(clock: Any) -> list[float]:
+    match = CLOCK.match(str(clock))
+    return [3600 * int(match[1]) + 60 * int(match[2]) + float(match[3])] if match else []
+
+
 def _header(file: Path) -> Any:
     """Return a header's elements of `TAGS`; none if damaged."""
     import pydicom
@@ -289,5 +298,5 @@ def _convert_series(path: Path, series: Series, image: Path) -> None:
     sidecar = json.loads(found[0].with_suffix(".json").read_text(encoding="utf-8", errors="replace"))
     sidecar |= {"TracerName": series.tracer}
     sidecar |= {"AttenuationCorrection": "none"} if series.corrected is False else {}
-    sidecar |= {"InjectionStart": -series.delay()} if series.delay() else {}
+    sidecar |= series.times(len(sidecar.get("FrameDuration", [])))
     image.with_suffix(".json").write_text(json.dumps(sidecar), encoding="utf-8")

@@ -29,6 +29,9 @@ const MOST_FILES = 20_000;
 const LEAST_SLICES = 8;
 const HEAD = 2 ** 16;
 const DIRECTORY = "1.2.840.10008.1.3.10\0";
+/** Tags as they are stored. */
+const [SERIES_NUMBER, CODE_MEANING, INJECTED] = ["\x20\0\x11\0", "\x08\0\x04\x01", "\x18\0\x72\x10"];
+const DRUG_CODE = "\x54\0\x04\x03";
 /** Names and dates are left out; the user's own defaults and comments too. */
 const OPTIONS = "-g i -z n -b y -ba y -f scan -o /out -c".split(" ");
 
@@ -66,8 +69,27 @@ export async function fromDicom(files: Bytes[], name: string): Promise<{ bytes: 
     );
   }
   const { bytes, sidecar } = possible[0]!;
-  return { bytes, sidecar: { name: "its header", content: sidecar } };
+  const isOfIt = (each: Bytes) => Number(fact(each, SERIES_NUMBER)) === sidecar["SeriesNumber"];
+  const content = { ...sidecar, ...toldBy(pet.find(isOfIt) ?? pet[0]!, sidecar) };
+  return { bytes, sidecar: { name: "its header", content } };
 }
+
+/** What the header says, but dcm2niix's sidecar does not: the code of the tracer, and the times of frames. */
+function toldBy(header: Bytes, sidecar: Image["sidecar"]): Image["sidecar"] {
+  const code = latin(header.subarray(0, HEAD)).indexOf(DRUG_CODE);
+  const Tracer = code < 0 ? "" : fact(header.subarray(code), CODE_MEANING);
+  const [durations, middles] = [sidecar["FrameDuration"], sidecar["FrameReferenceTime"]] as number[][];
+  const starts = middles?.map((middle, n) => middle - durations![n]! / 2) ?? [];
+  const injected = /^(\d\d)(\d\d)(\d\d)/.exec(fact(header, INJECTED))?.slice(1).join(":");
+  const delay = inSeconds(sidecar["AcquisitionTime"]) - inSeconds(injected);
+  const since = delay > 0 ? { InjectionStart: -delay } : {};
+  return { Tracer, ...since, FrameTimesStart: starts.map((start) => start - starts[0]!) };
+}
+
+const inSeconds = (clock: unknown): number =>
+  String(clock ?? "")
+    .split(":")
+    .reduce((sum, part) => 60 * sum + Number(part || NaN), 0);
 
 function unzipped(bytes: Bytes, refuse: (reason: string) => never): Bytes[] {
   let [count, size] = [0, 0];
@@ -131,8 +153,13 @@ function kindOf(bytes: Bytes): string {
 function fact(bytes: Bytes, tag: string): string {
   const head = latin(bytes.subarray(0, HEAD));
   const swapped = [1, 0, 3, 2].map((index) => tag[index]!).join("");
-  const at = [tag, swapped].map((order) => head.indexOf(order)).find((index) => index > 0) ?? -1;
-  return at < 0 ? "" : (/^[\w ,\\]*/.exec(head.slice(at + 8))?.[0] ?? "");
+  const order = [tag, swapped].find((one) => head.indexOf(one) > 0);
+  if (order === undefined) return "";
+  const at = head.indexOf(order);
+  const [view, isLittle] = [new DataView(bytes.buffer, bytes.byteOffset + at), order === tag];
+  const isExplicit = /^[A-Z]{2}$/.test(head.slice(at + 4, at + 6));
+  const length = isExplicit ? view.getUint16(6, isLittle) : view.getUint32(4, isLittle);
+  return head.slice(at + 8, at + 8 + length).replace(/[\0 ]+$/, "");
 }
 
 function latin(bytes: Bytes): string {
