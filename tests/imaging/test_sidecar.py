@@ -92,6 +92,7 @@ def test_nearer_sidecar_overrides_the_one_it_inherits():
     [
         ({"FrameTimesStart": STARTS, "FrameDuration": FIVE}, [0, 0, 0, 0, 1800]),
         ({"FrameTimesStart": STARTS}, [0, 0, 0, 0, 600]),
+        ({"FrameReferenceTime": [30, 180, 750, 1500, 2700], "FrameDuration": FIVE}, [0, 0, 0, 0, 1800]),
         ({"FrameTimesStart": [1500, 2100], "FrameDuration": [600, 600]}, [300, 600]),
         ({"FrameTimesStart": [1800, 2700.5], "FrameDuration": [900.5, 899.5]}, [900.5, 899.5]),
         ({"FrameTimesStart": [0, 600], "FrameDuration": [600, 600], "InjectionStart": -2400}, [600, 600]),

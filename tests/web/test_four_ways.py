@@ -138,6 +138,8 @@ def posted(address, path):
 def by_browser(built_page, serve, scans, launch_chromium, tmp_path_factory):
     browser = launch_chromium("--disable-gpu", "--disable-3d-apis")
     saved = tmp_path_factory.mktemp("saved") / "map.nii"
+    other = saved.with_name("other.json")
+    other.write_text('{"TracerName": "PiB"}')
     asked = {}
     with serve(built_page) as address:
         page = browser.new_page()
@@ -148,7 +150,8 @@ def by_browser(built_page, serve, scans, launch_chromium, tmp_path_factory):
             if path.is_dir():
                 page.set_input_files("#folder", path)
             else:
-                page.set_input_files("#file", [one for one in (path, sidecar_of(path)) if one.exists()])
+                about = [other, sidecar_of(path)] if sidecar_of(path).exists() else []
+                page.set_input_files("#file", [*about, path])
             page.wait_for_selector("body:is([data-state=answered], [data-state=refused])")
             if page.get_attribute("body", "data-state") == "refused":
                 asked[name] = None

@@ -212,7 +212,7 @@ TIMES = (
     {"FrameDuration": [1, 2, 3]}, {"FrameDuration": [1, 2]}, {"FrameDuration": [1, "x", 3]}, {"FrameDuration": 5}, {"FrameDuration": []},
     {"FrameTimesStart": [0, 300, 600], "InjectionStart": 0}, {"FrameTimesStart": [0, 300, 600], "InjectionStart": -1500},
     {"FrameTimesStart": [0, 600, 1200], "ScanStart": 1500, "InjectionStart": 0.5}, {"FrameTimesStart": [4000, 5000, 6000]}, {},
-    {"FrameTimesStart": [0, 600000, 1200000]},
+    {"FrameTimesStart": [0, 600000, 1200000]}, {"FrameReferenceTime": [450, 1400, 2500], "FrameDuration": [900, 1000, 1200]},
 )  # fmt: skip
 
 

@@ -161,6 +161,9 @@ def used_seconds(
     durations = _numbers(given)
     if n_frames == 1:
         return None
+    # The middles of frames, which is what dcm2niix wrote before 2025.
+    middles = _numbers(metadata.get("FrameReferenceTime"))
+    starts = starts or [time - length / 2 for time, length in zip(middles, durations, strict=False)]
     if len(starts) != n_frames or starts != sorted(set(starts)):
         starts = []
     if given in (None, []) and starts:

@@ -95,6 +95,8 @@ export function usedSeconds(
   const unsaid = Array.isArray(given) && !given.length;
   let durations = numbers(given);
   let starts = numbers(content["FrameTimesStart"]);
+  const middles = numbers(content["FrameReferenceTime"]).slice(0, durations.length);
+  if (!starts.length) starts = middles.map((time, n) => time - durations[n]! / 2);
   if (starts.length !== frames || starts.some((one, n) => n > 0 && one <= starts[n - 1]!)) starts = [];
   if (unsaid && !starts.length) return null;
   if (unsaid) {

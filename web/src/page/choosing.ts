@@ -45,6 +45,7 @@ export function offerFiles(take: Take): void {
  */
 function takeFiles(files: File[], take: Take): void {
   const isSidecar = ({ name }: File) => /\.json$/i.test(name);
+  const stem = ({ name }: File) => name.replace(/\.(json|nii(\.gz)?)$/i, "");
   const seen = files.filter((file) => !file.name.startsWith("."));
   const scans = seen.filter((file) => !isSidecar(file));
   const single =
@@ -53,7 +54,10 @@ function takeFiles(files: File[], take: Take): void {
   if (!seen.length) return;
   const contents = (all: File[]) => Promise.all(all.map((file) => file.arrayBuffer()));
   if (single && /\.(?!dcm$|ima$|zip$)\w+$/i.test(single.name)) {
-    const about = seen.find((file) => file !== single && isSidecar(file));
+    const others = seen.filter((file) => file !== single && isSidecar(file));
+    const own = others.find((file) => stem(file) === stem(single));
+    // Of several, another name is another scan's.
+    const about = own ?? (others.length === 1 && scans.length === 1 ? others[0] : undefined);
     const read = async (file: File) => readSidecar(file.name, new Uint8Array(await file.arrayBuffer()));
     take(single.name, contents([single]), about && read(about));
   } else take("dicom", contents(scans));

@@ -74,16 +74,13 @@ export async function fromDicom(files: Bytes[], name: string): Promise<{ bytes: 
   return { bytes, sidecar: { name: "its header", content } };
 }
 
-/** What the header says, but dcm2niix's sidecar does not: the code of the tracer, and the times of frames. */
+/** What the header says, but dcm2niix's sidecar does not: the code of the tracer, and when it was injected. */
 function toldBy(header: Bytes, sidecar: Image["sidecar"]): Image["sidecar"] {
   const code = latin(header.subarray(0, HEAD)).indexOf(DRUG_CODE);
   const Tracer = code < 0 ? "" : fact(header.subarray(code), CODE_MEANING);
-  const [durations, middles] = [sidecar["FrameDuration"], sidecar["FrameReferenceTime"]] as number[][];
-  const starts = middles?.map((middle, n) => middle - durations![n]! / 2) ?? [];
   const injected = /^(\d\d)(\d\d)(\d\d)/.exec(fact(header, INJECTED))?.slice(1).join(":");
   const delay = inSeconds(sidecar["AcquisitionTime"]) - inSeconds(injected);
-  const since = delay > 0 ? { InjectionStart: -delay } : {};
-  return { Tracer, ...since, FrameTimesStart: starts.map((start) => start - starts[0]!) };
+  return { Tracer, ...(delay > 0 && { InjectionStart: -delay }) };
 }
 
 const inSeconds = (clock: unknown): number =>
