@@ -92,7 +92,7 @@ class ImageFacts:
 
 @dataclass(frozen=True)
 class Listing:
-    """Described images and problems by image number; files without one; unread cells."""
+    """Images and problems by image number; files without; unread cells."""
 
     source: str
     images: dict[str, ImageFacts] = field(default_factory=dict)

@@ -92,10 +92,8 @@ class Series:
         return " ".join(f"{self.label} ({', '.join(filter(None, about))})".split())
 
     def times(self, n_frames: int) -> dict[str, Any]:
-        """Return when injection and frames began, if known, in BIDS' words.
-
-        dcm2niix counts from SeriesTime, which may be that of the reconstruction.
-        """
+        """Return when injection and frames began, as BIDS has it."""
+        # dcm2niix counts from SeriesTime, which may be that of the reconstruction.
         begun = sorted({time for header in self.headers for time in _seconds(header.get("AcquisitionTime"))})
         moment = str(self.drug.get("RadiopharmaceuticalStartDateTime") or "")[8:]
         injected = _seconds(self.drug.get("RadiopharmaceuticalStartTime") or moment)

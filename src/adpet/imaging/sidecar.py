@@ -26,10 +26,8 @@ FRAMES_MINUTES: Final = (30.0, 60.0)
 FDG: Final = "FDG"
 # FDG's names without case, marks and isotope, and its codes in DICOM PS3.16, CID 4021 (SRT, SNOMED CT, UMLS).
 FDG_NAMES: Final = re.compile(
-    "fdg|2fdg|dfdg|fdgpet|petfdg|fludeoxyglucose|fluorodeoxyglucose|fluordeoxyglucose|fluorodesoxyglucose|"
-    "fluordesoxyglucose|fluorodeoxydglucose|fluoro2deoxyglucose|fluoro2deoxydglucose|2fluorodeoxyglucose|"
-    "2fluorodeoxydglucose|2fluoro2deoxyglucose|2fluoro2deoxydglucose|2deoxy2fluoroglucose|"
-    "2deoxy2fluorodglucose|deoxyfluoroglucose|fdgfluorodeoxyglucose|cb1031|35321007|c0046056"
+    "(?:2|d|pet)?fdg(?:pet|fluorodeoxyglucose)?|2?flu(?:oro?)?2?des?oxyd?glu[ck]ose|"
+    "(?:2deoxy2|deoxy)fluorod?glucose|cb1031|35321007|c0046056"
 )
 # Other tracers of the brain, by which a file's name says what it is; a `trc-` label always counts. After
 # those that no surname begins with another word may follow, as in `acq-AV45late`.

@@ -11,11 +11,8 @@ export interface Sidecar {
 
 export const FDG = "FDG";
 const FDG_NAMES = whole(
-  "fdg|2fdg|dfdg|fdgpet|petfdg|fludeoxyglucose|fluorodeoxyglucose|fluordeoxyglucose|" +
-    "fluorodesoxyglucose|fluordesoxyglucose|fluorodeoxydglucose|fluoro2deoxyglucose|" +
-    "fluoro2deoxydglucose|2fluorodeoxyglucose|2fluorodeoxydglucose|2fluoro2deoxyglucose|" +
-    "2fluoro2deoxydglucose|2deoxy2fluoroglucose|2deoxy2fluorodglucose|deoxyfluoroglucose|" +
-    "fdgfluorodeoxyglucose|cb1031|35321007|c0046056",
+  "(?:2|d|pet)?fdg(?:pet|fluorodeoxyglucose)?|2?flu(?:oro?)?2?des?oxyd?glu[ck]ose|" +
+    "(?:2deoxy2|deoxy)fluorod?glucose|cb1031|35321007|c0046056",
 );
 const OTHER_TRACERS = whole(
   "(?:av45|fav45|florbeta|amyvid|neuraceq|flutemetamol|vizamyl|nav4694|azd4694|flutafuranol|av1451|" +
