@@ -134,19 +134,11 @@ class TestLevels:
     @pytest.mark.parametrize(
         ("row", "kind", "reason"),
         [
-            (
-                {"description": f"AV45 {STANDARD}"},
-                "skipped",
-                f"description 'AV45 {STANDARD}' is not that of an FDG image",
-            ),
+            ({"description": f"AV45 {STANDARD}"}, "skipped", f"description 'AV45 {STANDARD}' is not that of an FDG image"),
             ({"modality": "MRI"}, "skipped", "modality MRI is not PET"),
-            (
-                {"description": ""},
-                "unusable",
-                "FDG_1_02_2024.csv: no description tells its tracer and level; fill it in",
-            ),
+            ({"description": ""}, "unusable", "FDG_1_02_2024.csv: no description tells its tracer and level; fill it in"),
         ],
-    )
+    )  # fmt: skip
     def test_other_tracers_and_modalities_are_rejected(self, adni_tree, row, kind, reason):
         adni_tree.row("I1", "941_S_6962", **row)
         adni_tree.file("I1", "941_S_6962")

@@ -65,12 +65,10 @@ class TestTable:
     @pytest.mark.parametrize(
         "text",
         [
-            "RID,VISCODE,DIAGNOSIS\n295,bl,3\n",
-            "RID,VISCODE2,DIAGNOSIS\n0295.0,bl,3\n",
-            "PTID,VISCODE,DIAGNOSIS\n002_S_0295,bl,Dementia\n",
-            "ptid,rid,viscode,dx\nn/a,295,bl,Dementia\n",
+            "RID,VISCODE,DIAGNOSIS\n295,bl,3\n", "RID,VISCODE2,DIAGNOSIS\n0295.0,bl,3\n",
+            "PTID,VISCODE,DIAGNOSIS\n002_S_0295,bl,Dementia\n", "ptid,rid,viscode,dx\nn/a,295,bl,Dementia\n",
         ],
-    )
+    )  # fmt: skip
     def test_subject_and_diagnosis_are_read_in_their_variants(self, read, text):
         assert at(read(text), "bl") == "Dementia"
 

@@ -161,14 +161,11 @@ class TestVersions:
     @pytest.mark.parametrize(
         ("patterns", "names"),
         [
-            (["rec-coregiso", "*"], ["rec-coregiso", "rec-coregavg"]),
-            (["COREGISO"], ["rec-coregiso"]),
-            (["coreg*"], ["rec-coregavg", "rec-coregiso"]),
-            (["rec-nac*"], ["rec-nacstat"]),
-            (["rec-*"], ["rec-coregavg", "rec-coregiso"]),
-            (["acq-*"], []),
+            (["rec-coregiso", "*"], ["rec-coregiso", "rec-coregavg"]), (["COREGISO"], ["rec-coregiso"]),
+            (["coreg*"], ["rec-coregavg", "rec-coregiso"]), (["rec-nac*"], ["rec-nacstat"]),
+            (["rec-*"], ["rec-coregavg", "rec-coregiso"]), (["acq-*"], []),
         ],
-    )
+    )  # fmt: skip
     def test_order_is_the_users_and_uncorrected_images_must_be_named(self, bids_tree, patterns, names):
         versions = {"rec-nacstat": {}, "rec-coregavg": {}, "rec-coregiso": {}}
         found, reasons = self.used(bids_tree, versions, patterns)
@@ -354,21 +351,15 @@ class TestVisits:
 @pytest.mark.parametrize(
     ("name", "advice"),
     [
-        ("pet/sub-02_trc-18FFDG_pet.nii.zst", "decompress it"),
-        ("pet/sub-02_pet.nii.bz2", "decompress it"),
-        ("pet/sub-02_pet.nii.gz.part", "its ending is not read"),
-        ("pet/sub-02_pet.zip", "decompress it"),
-        ("pet/sub-02_pet.mnc", "convert it"),
-        ("pet/sub-02_pet.NII.GZ", "in lower case; rename it"),
+        ("pet/sub-02_trc-18FFDG_pet.nii.zst", "decompress it"), ("pet/sub-02_pet.nii.bz2", "decompress it"),
+        ("pet/sub-02_pet.nii.gz.part", "its ending is not read"), ("pet/sub-02_pet.zip", "decompress it"),
+        ("pet/sub-02_pet.mnc", "convert it"), ("pet/sub-02_pet.NII.GZ", "in lower case; rename it"),
         ("ses-1/pet/sub-02_ses-1_PET.nii.gz", "in lower case; rename it"),
-        ("pet/SUB-02_pet.nii", "in lower case; rename it"),
-        ("pet/scan.nii.gz", "rename it"),
-        ("pet/sub-02_peta.nii.gz", "dcm2niix"),
-        ("PET/sub-02_pet.nii.gz", "move its folder"),
-        ("sub-02_pet.nii", "move its folder"),
-        ("Sub-02/pet/sub-02_pet.nii", "rename or move its folder"),
+        ("pet/SUB-02_pet.nii", "in lower case; rename it"), ("pet/scan.nii.gz", "rename it"),
+        ("pet/sub-02_peta.nii.gz", "dcm2niix"), ("PET/sub-02_pet.nii.gz", "move its folder"),
+        ("sub-02_pet.nii", "move its folder"), ("Sub-02/pet/sub-02_pet.nii", "rename or move its folder"),
     ],
-)
+)  # fmt: skip
 def test_image_in_another_spelling_is_listed_with_what_to_do(bids_tree, name, advice):
     bids_tree.person("01", "CN")
     bids_tree.person("02", "AD")

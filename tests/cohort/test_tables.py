@@ -122,15 +122,12 @@ class TestDates:
     @pytest.mark.parametrize(
         ("dates", "declared", "order"),
         [
-            (["5/11/2021", "13/5/2021"], "auto", "day-first"),
-            (["5/11/2021", "05-31-2021"], "auto", "month-first"),
-            (["5/11/2021", "5.11.2021"], "auto", "day-first"),
-            (["5/11/2021", "2021-05-31", ""], "auto", "auto"),
-            (["5/11/2021"], "day-first", "day-first"),
-            (["5/11/2021", "31-05-2021"], "month-first", None),
+            (["5/11/2021", "13/5/2021"], "auto", "day-first"), (["5/11/2021", "05-31-2021"], "auto", "month-first"),
+            (["5/11/2021", "5.11.2021"], "auto", "day-first"), (["5/11/2021", "2021-05-31", ""], "auto", "auto"),
+            (["5/11/2021"], "day-first", "day-first"), (["5/11/2021", "31-05-2021"], "month-first", None),
             (["31/5/2021", "5/31/2021"], "auto", None),
         ],
-    )
+    )  # fmt: skip
     def test_their_order_is_proven_by_the_column_or_declared(self, dates, declared, order):
         table = Table(Path("a.csv"), ("Acq Date",), tuple({"acqdate": date} for date in dates))
         if order is None:

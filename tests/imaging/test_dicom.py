@@ -279,13 +279,9 @@ class TestOtherFormats:
     @pytest.mark.parametrize(
         ("name", "tool"),
         [
-            ("a.v", "ecat2nii"),
-            ("a.mnc", "mnc2nii"),
-            ("a.PAR", "dcm2niix"),
-            ("a.nrrd", "Slicer"),
-            ("a.7z", "7z"),
+            ("a.v", "ecat2nii"), ("a.mnc", "mnc2nii"), ("a.PAR", "dcm2niix"), ("a.nrrd", "Slicer"), ("a.7z", "7z"),
         ],
-    )
+    )  # fmt: skip
     def test_others_are_named_with_the_tool(self, tmp_path, name, tool):
         path = tmp_path / name
         path.write_bytes(b"MATRIX72v" + bytes(2000))

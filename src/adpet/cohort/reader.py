@@ -303,7 +303,7 @@ def _with_diagnoses(
 
 
 def _without_repeats(candidates: Sequence[Candidate], found: Findings) -> list[Candidate]:
-    """Reject what is listed twice, all of it where rows differ."""
+    """Reject what is listed twice; all, where rows differ."""
     owners, labels = defaultdict[Path, set[str]](set), defaultdict[str, set[str]](set)
     for candidate in candidates:
         owners[candidate.file].add(candidate.subject)
