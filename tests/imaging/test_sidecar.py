@@ -41,7 +41,7 @@ def test_names_that_contain_fdg_are_not_fdg(name):
         ("sub-01_trc-18FFDG_pet.nii.gz", {"TracerName": "FDG", "Modality": "PT"}, None),
         ("scan.nii", {}, None),
         ("sub-FBB_ses-PIB_pet.nii", {"TracerName": "n/a", "Radiopharmaceutical": None}, None),
-        ("nacc_fdg.nii", {"AttenuationCorrection": "CT-based"}, None),
+        ("nacc_fdg.nii", {"AttenuationCorrection": "CT-based", "SeriesDescription": "PET AC and NAC"}, None),
         ("sub-NAC_trc-18F_pet.nii", {"TracerName": "FDG", "Radiopharmaceutical": "F18", "Modality": "PET/CT"}, None),
         ("dcm2niix.nii", {"TracerName": "FDG", "TracerRadionuclide": "Fluorodeoxyglucose F18", "RadionuclideHalfLife": 6588}, None),
         ("a.nii", {"RadionuclideHalfLife": 1224}, "RadionuclideHalfLife of s.json says 1224 s"),

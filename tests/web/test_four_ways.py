@@ -52,10 +52,9 @@ def scans(golden, project, phantom, tmp_path_factory):
         if sidecar:
             found[name].with_suffix(".json").write_text(json.dumps(sidecar))
     found["DICOM"] = write_series(tmp_path_factory.mktemp("patient") / "series", phantom)
-    seconds = (1500, 1500, 600)
-    found["dynamic DICOM"] = write_series(
-        tmp_path_factory.mktemp("dynamic") / "series", phantom, seconds=seconds, start=600
-    )
+    # From injection on: all frames together would be refused as uptake in progress.
+    folder = tmp_path_factory.mktemp("dynamic") / "series"
+    found["dynamic DICOM"] = write_series(folder, phantom, seconds=[600] * 6, start=60)
     return found | {f"of the project, {number}": raw[number] for number in (0, 1)}
 
 

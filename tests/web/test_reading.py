@@ -206,6 +206,7 @@ SIDECARS = (
     {"AttenuationCorrection": "NONE, 0.000000 cm-1,"}, {"AttenuationCorrection": "not applied"}, {"RadionuclideHalfLife": 1224.5},
     {"TracerRadionuclide": "Fluorodeoxyglucose F18", "RadionuclideHalfLife": 6588, "Modality": "PET/CT"},
     {"SeriesDescription": "ADNI3_AV45 (AC)"}, {"SeriesDescription": "PET Brain NAC"},
+    {"AttenuationCorrection": "CT-based", "SeriesDescription": "PET AC and NAC"}, {"AttenuationCorrectionMethod": "NONE"},
 )  # fmt: skip
 TIMES = (
     {"FrameTimesStart": [0, 900, 1900], "FrameDuration": [900, 1000, 800]}, {"FrameTimesStart": [0, 1500, 2100]},

@@ -116,10 +116,11 @@ def facts_of(names: Sequence[str], sidecars: Sequence[tuple[str, Mapping[str, An
     stated += next(filter(None, (list(_stated(source, content)) for source, content in sidecars)), [])
     metadata = {key: value for _, content in reversed(sidecars) for key, value in content.items()}
     named = (f"its name ({word})" for name in names for word in _uncorrected_in(name))
-    fields = [field for field in CORRECTION if denies_correction(metadata.get(field))]
-    fields += ["SeriesDescription"] if _names_nac(str(metadata.get("SeriesDescription"))) else []
-    listed = f"{fields[0]} in its sidecar" if fields else ""
-    return Facts(tuple(stated), next(named, listed), metadata)
+    given = [field for field in CORRECTION if metadata.get(field) not in (None, "")]
+    denying = [field for field in given if denies_correction(metadata[field])]
+    if not given and _names_nac(str(metadata.get("SeriesDescription"))):
+        denying = ["SeriesDescription"]
+    return Facts(tuple(stated), next(named, f"{denying[0]} in its sidecar" if denying else ""), metadata)
 
 
 def read_facts(scan: Path, inside: Callable[[Path], None] = lambda _: None) -> Facts:
@@ -274,11 +275,11 @@ def tracers_in(name: str) -> Iterator[str]:
             yield from _named_in(part)
 
 
-def denies_correction(value: Any) -> bool:
+def denies_correction(value: object) -> bool:
     """True if a field says that attenuation was not corrected."""
     # GE's headers have "NONE, 0.000000 cm-1,".
     first = _key(re.split("[,;(]", str(value))[0])
-    return value is not None and bool(NO.fullmatch(first) or is_uncorrected(str(value)))
+    return bool(NO.fullmatch(first)) or is_uncorrected(str(value))
 
 
 def _named_in(text: str) -> Iterator[str]:

@@ -52,9 +52,11 @@ export function requireFdg(name: string, sidecar?: Sidecar): void {
   }
   const part = stem(name).split("_").find(isUncorrected);
   const description = text(sidecar?.content["SeriesDescription"]);
+  const given = CORRECTION.filter((one) => text(sidecar?.content[one]));
+  const isDescribed = !given.length && namesNac(description);
   const field =
-    CORRECTION.find((one) => deniesCorrection(sidecar?.content[one])) ??
-    (namesNac(description) ? "SeriesDescription" : undefined);
+    given.find((one) => deniesCorrection(sidecar!.content[one])) ??
+    (isDescribed ? "SeriesDescription" : undefined);
   if (part === undefined && field === undefined) return;
   const said = part === undefined ? `${field} in its sidecar` : `its name (${part})`;
   throw new InputError(
