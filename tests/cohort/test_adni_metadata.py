@@ -107,6 +107,10 @@ class TestTable:
             with pytest.raises(InputError, match=r"dates of 002_S_0295 cannot be read; .*cohort\.date_order"):
                 at(table, day="20101105")
 
+    def test_missing_date_is_no_unread_one(self, read):
+        table = read("RID,EXAMDATE,DIAGNOSIS\n295,-4,1\n295,,1\n295,2010-11-05,3\n")
+        assert at(table, day="20101105") == "Dementia"
+
     def test_row_without_a_diagnosis_is_no_visit(self, read):
         table = read(
             "RID,VISCODE,EXAMDATE,DIAGNOSIS\n295,m06,2008-01-01,\n295,m12,2008-03-01,-4\n295,m18,2008-04-01,1\n"

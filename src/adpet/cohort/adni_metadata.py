@@ -225,7 +225,7 @@ def read_visit_diagnoses(path: Path, *, declared: DateOrder = "auto") -> VisitDi
     for cells in table.rows:
         row = {column: plain(cells.get(key, "")) for column, key in keys.items()}
         rid, day = _rid(row["PTID"]) or _rid(row["RID"]), row["EXAMDATE"]
-        day = day and (parse_date(day, order) or UNREAD)
+        day = parse_date(day, order) or ("" if NUMBER.fullmatch(day) or not day else UNREAD)
         if rid != (_rid(row["RID"]) or rid):
             raise InputError(f"{path}: PTID {row['PTID']} and RID {row['RID']} of one row differ; mend it")
         codes = frozenset({row["VISCODE"].casefold(), row["VISCODE2"].casefold()} - {""})

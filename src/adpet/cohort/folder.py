@@ -36,7 +36,10 @@ from adpet.imaging.sidecar import FLUORINE_CODES, PET, Statement, read_facts, tr
 
 TABLE = "scans.csv"
 REQUIRED = ("path", "subject", "session", "diagnosis")
-TRACER = ("tracer", "tracername", "pettracer", "radiotracer", "radiopharmaceutical", "ligand", "radioligand")
+TRACER = (
+    "tracer", "tracername", "tracertype", "pettracer", "radiotracer", "radiotracername", "ligand",
+    "radioligand", "radiopharmaceutical", "compound", "probe",
+)  # fmt: skip
 # Columns that tell what a scan is, with words that say nothing of the tracer.
 TOLD_BY = dict.fromkeys(TRACER, ()) | {
     "modality": PET,
