@@ -121,7 +121,7 @@ def level_of(description: str) -> str:
 
 def tracer_of(facts: ImageFacts) -> str:
     """Return the tracer, or the modality if not PET."""
-    if facts.modality and facts.modality.casefold() not in PET:
+    if facts.modality and column_key(facts.modality) not in PET:
         return facts.modality
     stated = tracer_name(facts.tracer)
     if level_of(facts.description):
@@ -234,7 +234,7 @@ def _why_unwanted(image: _Image, root: Path, source: str, levels: Sequence[str])
     paths = (file.relative_to(root).as_posix() for file in image.files)
     others = {match for path in paths for match in PTID.findall(path)} - {facts.subject}
     reasons: tuple[tuple[bool, str, Kind], ...] = (
-        (facts.modality.casefold() not in {*PET, ""}, f"modality {facts.modality} is not PET", SKIPPED),
+        (column_key(facts.modality) not in {*PET, ""}, f"modality {facts.modality} is not PET", SKIPPED),
         (not facts.description, f"{source}: no description tells its tracer and level; fill it in", UNUSABLE),
         (not image.level, f"{described} is not that of an FDG image", SKIPPED),
         (

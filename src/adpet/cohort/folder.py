@@ -38,7 +38,7 @@ TABLE = "scans.csv"
 REQUIRED = ("path", "subject", "session", "diagnosis")
 TRACER = (
     "tracer", "tracername", "tracertype", "pettracer", "radiotracer", "radiotracername", "ligand",
-    "radioligand", "radiopharmaceutical", "compound", "probe",
+    "radioligand", "radiopharmaceutical",
 )  # fmt: skip
 # Columns that tell what a scan is, with words that say nothing of the tracer.
 TOLD_BY = dict.fromkeys(TRACER, ()) | {
