@@ -242,7 +242,9 @@ def _rows(
         raise InputError(
             f"ses-{scan[1]} is not in sub-{scan[0]}_sessions.tsv, which has the visits' diagnoses; add a row"
         )
-    return row, person if row == visits[min(visits, key=session_order)] else {**person, key: ""}
+    days = {label: parse_date(visit.get("acqtime", ""), "auto") for label, visit in visits.items()}
+    first = min(visits, key=lambda label: (days[label] * all(days.values()), session_order(label)))
+    return row, person if row == visits[first] else {**person, key: ""}
 
 
 def _facts(

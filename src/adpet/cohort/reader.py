@@ -54,7 +54,7 @@ Policy: TypeAlias = Literal["visit", "baseline", "stable-only"]
 # Calls a function for each batch of files, like `map`, here or elsewhere.
 Each: TypeAlias = Callable[..., Iterable[list["FileEntry"]]]
 
-FRAME_TIMES = ("FrameDuration", "FrameTimesStart", "InjectionStart", "ScanStart")
+FRAME_TIMES = ("FrameDuration", "FrameTimesStart", "FrameReferenceTime", "InjectionStart", "ScanStart")
 # Files that a process gets at once: fewer cost time in handing over, more leave a process idle at the end.
 BATCH_FILES = 32
 # A line of the index on disk: stamp (JSON, which holds no tabs), frames, checksum, frame times (JSON).
