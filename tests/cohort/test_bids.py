@@ -261,10 +261,10 @@ def test_other_files_of_the_dataset_are_no_scans(bids_tree, scan_file):
 class TestIdentity:
     @pytest.mark.parametrize("written", ["1", "1.0", "001", "sub-1", " SUB-001"])
     def test_participant_is_found_in_every_spelling_of_the_id(self, bids_tree, written):
-        bids_tree.participants(f"participant_id\tdiagnosis\n{written}\tAD\n")
+        bids_tree.participants(f"participant_id\tdiagnosis\tgender\n{written}\tAD\tfemale\n")
         bids_tree.scan("sub-001_pet.nii.gz")
         scan = only(bids_tree)
-        assert (scan.subject, scan.diagnosis) == ("001", "AD")
+        assert (scan.subject, scan.diagnosis, scan.sex) == ("001", "AD", "F")
 
     def test_two_rows_that_may_be_of_one_person_are_refused_with_both(self, bids_tree):
         bids_tree.person("001", "AD")

@@ -109,7 +109,7 @@ def test_rows_without_path_or_subject_are_rejected(tmp_path):
 
 def test_numbers_of_a_spreadsheet_and_dates_without_an_order(tmp_path):
     (tmp_path / "scans.csv").write_text(
-        "path,subject,session,diagnosis,age,sex,date\na.nii,1.0,2.0,CN,old,x,5/11/2021\nb.nii,1,10,CN,70,F,n/a\n"
+        "path,subject,session,diagnosis,age,gender,date\na.nii,1.0,2.0,CN,old,x,5/11/2021\nb.nii,1,10,CN,70,F,n/a\n"
     )
     found = find_folder(tmp_path)
     assert [(scan.subject, scan.session, scan.date) for scan in found.candidates] == [

@@ -200,7 +200,7 @@ def _candidate(
         run=run,
         diagnosis=fact(diagnosis_key),
         age=findings.parse("age", parse_age, fact("age")),
-        sex=findings.parse("sex", parse_sex, fact("sex")),
+        sex=findings.parse("sex", parse_sex, fact("sex") or fact("gender")),
         site=fact("site"),
     )
 

@@ -96,7 +96,7 @@ def find_folder(
                     subject=subject,
                     **words,
                     age=findings.parse("age", parse_age, row.get("age", "")),
-                    sex=findings.parse("sex", parse_sex, row.get("sex", "")),
+                    sex=findings.parse("sex", parse_sex, row.get("sex", "") or row.get("gender", "")),
                     date=findings.parse("date", day, row.get("date", "")),
                     frames=facts.metadata,
                 )
