@@ -332,9 +332,11 @@ class TestFiles:
             ({"modality": "CT"}, "received CT (12 files)"),
             ({"corrections": ("DECY",)}, "received PT, not attenuation-corrected (12 files)"),
             ({"tracer": ("C-E8A03", "SRT", "Florbetapir")}, "received 3 (PT, Florbetapir, 12 slices)"),
+            ({"drug": "FDG", "tracer": ("C-B1043", "SRT", "PiB")}, "but Tracer of its header PiB"),
+            ({"tracer": ("C-1", "99X", "Unknown"), "half_life": "1224"}, "RadionuclideHalfLife of its header says 1224 s"),
         ],
-        ids=["CT", "uncorrected", "amyloid"],
-    )
+        ids=["CT", "uncorrected", "amyloid", "two tracers", "carbon"],
+    )  # fmt: skip
     def test_dicom_without_corrected_fdg_is_refused_without_names(
         self, plain_page, tmp_path, options, reason
     ):
@@ -342,7 +344,9 @@ class TestFiles:
         plain_page.set_input_files("#folder", write_series(tmp_path / "DOE^JANE", volume, **options))
         said = "said => document.querySelector('#problem').innerText.includes(said)"
         plain_page.wait_for_function(said, arg=reason)
-        assert plain_page.inner_text("#problem").startswith("dicom: required one series of FDG-PET")
+        assert re.match(
+            r"dicom(: required one series of FDG-PET|\.nii: required FDG;)", plain_page.inner_text("#problem")
+        )
         assert not any(name in plain_page.inner_text("body") for name in NAMES)
 
     def test_noise_is_refused_with_the_reason(self, plain_page):

@@ -76,8 +76,11 @@ export async function fromDicom(files: Bytes[], name: string): Promise<{ bytes: 
 
 /** What the header says, but dcm2niix's sidecar does not: the code of the tracer, and when it was injected. */
 function toldBy(header: Bytes, sidecar: Image["sidecar"]): Image["sidecar"] {
-  const code = latin(header.subarray(0, HEAD)).indexOf(DRUG_CODE);
-  const Tracer = code < 0 ? "" : fact(header.subarray(code), CODE_MEANING);
+  const head = latin(header.subarray(0, HEAD));
+  const code = head.indexOf(DRUG_CODE);
+  // Up to the next element of its group: another code's meaning is no tracer.
+  const end = head.indexOf("\x54\0", code + 4);
+  const Tracer = code < 0 ? "" : fact(header.subarray(code, end < 0 ? HEAD : end), CODE_MEANING);
   const injected = /^(\d\d)(\d\d)(\d\d)/.exec(fact(header, INJECTED))?.slice(1).join(":");
   const delay = inSeconds(sidecar["AcquisitionTime"]) - inSeconds(injected);
   return { Tracer, ...(delay > 0 && { InjectionStart: -delay }) };
@@ -151,8 +154,8 @@ function fact(bytes: Bytes, tag: string): string {
   const head = latin(bytes.subarray(0, HEAD));
   const swapped = [1, 0, 3, 2].map((index) => tag[index]!).join("");
   const order = [tag, swapped].find((one) => head.indexOf(one) > 0);
-  if (order === undefined) return "";
-  const at = head.indexOf(order);
+  const at = head.indexOf(order ?? tag);
+  if (order === undefined || at + 8 > head.length) return "";
   const [view, isLittle] = [new DataView(bytes.buffer, bytes.byteOffset + at), order === tag];
   const isExplicit = /^[A-Z]{2}$/.test(head.slice(at + 4, at + 6));
   const length = isExplicit ? view.getUint16(6, isLittle) : view.getUint32(4, isLittle);
