@@ -224,29 +224,17 @@ NONE = "required images in NIfTI or DICOM .*; received none"
 BAD = {
     "cut slice": (spoiled({"bytes": -200}), "series 3 cannot be converted|slices of series 3 are missing"),
     "slice missing": (spoiled({}), "slices of series 3 are missing or damaged"),
-    "headers alone": (
-        spoiled({"bytes": 400, "files": slice(None)}),
-        "received none|missing or damaged|cannot be",
-    ),
+    "headers alone": (spoiled({"bytes": 400, "files": slice(None)}), "received none|missing or damaged|cannot be"),
     "no images": (in_other_folder("note.txt", Path.touch), NONE),
     "DICOMDIR alone": (in_other_folder("DICOMDIR", dicom_files.write_directory), NONE),
-    "damaged ZIP": (
-        in_other_folder("a.zip", lambda path: path.write_bytes(b"PK\3\4 and no more")),
-        "the ZIP is damaged",
-    ),
+    "damaged ZIP": (in_other_folder("a.zip", lambda path: path.write_bytes(b"PK\3\4 and no more")), "the ZIP is damaged"),
     "damaged LZMA": (in_other_folder("a.zip", write_damaged_lzma), "the ZIP is damaged"),
     "ZIP without images": (archive(("a.txt", "text")), NONE),
     "ZIP that leads out": (archive(("../../a.dcm", "x")), "paths leads out of the ZIP"),
     "ZIP of another root": (archive(("C:\\a.dcm", "x")), "paths leads out of the ZIP"),
-    "ZIP too large": (
-        archive(("a.dcm", bytes(2_000_001))),
-        "and 2000000 bytes at most; received 1 and 2000001",
-    ),
-    "ZIP of too many": (
-        archive(*((f"{n}", "") for n in range(101))),
-        "of 100 files and .*; received 101 and 0",
-    ),
-}
+    "ZIP too large": (archive(("a.dcm", bytes(2_000_001))), "and 2000000 bytes at most; received 1 and 2000001"),
+    "ZIP of too many": (archive(*((f"{n}", "") for n in range(101))), "of 100 files and .*; received 101 and 0"),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("make", "reason"), BAD.values(), ids=BAD)
