@@ -2,7 +2,7 @@
 
     python scripts/size.py
 
-Counts lines of the files that git tracks, lock files and pictures left out. Exits with 1 above a limit.
+Counts lines of the files that git tracks, but for pictures and what is written by a program. Exits with 1 above a limit.
 """
 
 import ast
@@ -12,18 +12,20 @@ from collections.abc import Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-LOCK_FILES = {"requirements.lock", "package-lock.json"}
+# Lock files, and what scripts write from the code.
+WRITTEN = {"requirements.lock", "package-lock.json", "reference.md", "model.generated.ts"}
 BINARY = {".png", ".ico", ".nii", ".gz", ".onnx", ".wasm"}
 
-# Lines, but for the number of modules. The sums were 20,500 under src and 44,000 in all before calibrated
-# answers, fresh subjects, z-maps, the harder cohort, the search of any key, tracers, identities and DICOM.
+# Lines, but for the number of modules. They were 20,500 under src and 44,000 in all (105 modules) before
+# calibrated answers, fresh subjects, z-maps, the harder cohort, the search of any key, tracers, identities, DICOM,
+# clusters, the doctor and the docs' site.
 LIMITS = {
-    "modules under src/adpet": 110,
-    "lines under src/adpet": 23_550,
+    "modules under src/adpet": 112,
+    "lines under src/adpet": 24_070,
     "longest module": 600,
-    "lines of tests": 19_370,
+    "lines of tests": 20_050,
     "lines of dvc.yaml": 330,
-    "lines of the whole repository": 53_480,
+    "lines of the whole repository": 55_860,
     "words of README.md": 1_500,
     "docstrings that begin with more than 10 words": 0,
 }
@@ -59,7 +61,7 @@ def _tracked() -> list[Path]:
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     files = [ROOT / name for name in listed.splitlines()]
     return [
-        file for file in files if file.name not in LOCK_FILES and file.suffix not in BINARY and file.is_file()
+        file for file in files if file.name not in WRITTEN and file.suffix not in BINARY and file.is_file()
     ]
 
 
