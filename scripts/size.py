@@ -2,7 +2,8 @@
 
     python scripts/size.py
 
-Counts lines of the files that git tracks, but for pictures and what is written by a program. Exits with 1 above a limit.
+Counts lines of the files that git tracks, but for pictures and what a program writes. Exits with 1 above a
+limit.
 """
 
 import ast
@@ -17,8 +18,8 @@ WRITTEN = {"requirements.lock", "package-lock.json", "reference.md", "model.gene
 BINARY = {".png", ".ico", ".nii", ".gz", ".onnx", ".wasm"}
 
 # Lines, but for the number of modules. They were 20,500 under src and 44,000 in all (105 modules) before
-# calibrated answers, fresh subjects, z-maps, the harder cohort, the search of any key, tracers, identities, DICOM,
-# clusters, the doctor and the docs' site.
+# calibrated answers, fresh subjects, z-maps, the harder cohort, the search of any key, tracers, identities,
+# DICOM, clusters, the doctor and the docs' site.
 LIMITS = {
     "modules under src/adpet": 112,
     "lines under src/adpet": 24_070,
