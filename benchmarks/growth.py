@@ -73,7 +73,7 @@ def ingest(n: int, folder: Path) -> Callable[[], object]:
     (folder / "raw/dataset_description.json").write_text('{"Name": "growth", "BIDSVersion": "1.9.0"}')
     settings = Cohort().model_dump(exclude={"raw", "table", "diagnosis_table", "max_rejected_fraction"})
     return lambda: read_collection(
-        folder / "raw", **settings, table=None, diagnosis_table=None, workers=1, notes=folder / "notes.tsv"
+        folder / "raw", **settings, table=None, diagnosis_table=None, notes=folder / "notes.tsv"
     )
 
 

@@ -14,7 +14,7 @@ from adpet.cohort.summary import auc_half_width, ingest_report, report_text
 from adpet.errors import InputError
 from adpet.imaging.slices import channel_offsets
 from adpet.imaging.template import template_grid
-from adpet.parallel import progress
+from adpet.parallel import map_in_processes, progress
 from adpet.params import Params, load_params
 
 # The difference from another model that a test set should show, in four of five studies, for models with
@@ -38,13 +38,13 @@ def main(*, folder: Path, table: Path | None, diagnosis_table: Path | None) -> s
     """Read a collection; return what to expect and set."""
     params = load_params()
     settings = params.cohort.model_dump(exclude={"raw", "table", "diagnosis_table", "max_rejected_fraction"})
-    settings |= {"layout": "auto", "workers": params.compute.workers}
+    each = partial(map_in_processes, workers=params.compute.workers)
     if not folder.is_dir():
         raise InputError(f"{folder}: required a folder of scans; received none; check the path")
     layout = detect_layout(folder, table=table)
     collection = read_collection(
-        folder, **settings, table=table, diagnosis_table=diagnosis_table,
-        progress=partial(progress, label="doctor", unit="file"),
+        folder, **settings | {"layout": "auto"}, table=table, diagnosis_table=diagnosis_table,
+        each=each, progress=partial(progress, label="doctor", unit="file"),
     )  # fmt: skip
     return "\n".join(
         [
