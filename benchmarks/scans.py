@@ -65,7 +65,6 @@ def main() -> None:
 def _print_ways(scans: list[Path], params: Params, folder: Path) -> None:
     settings = params.normalize.model_dump(exclude={"min_similarity"})
     registering = load_standard(**settings)
-    load_standard.cache_clear()
     in_place = load_standard(**settings | {"align": "none"})
     ways: dict[str, Callable[[Path], object]] = {
         "adpet: registered, normalized, sliced": lambda scan: ours(scan, registering, params, folder),

@@ -38,13 +38,13 @@ def main(*, folder: Path, table: Path | None, diagnosis_table: Path | None) -> s
     """Read a collection; return what to expect and set."""
     params = load_params()
     settings = params.cohort.model_dump(exclude={"raw", "table", "diagnosis_table", "max_rejected_fraction"})
-    each = partial(map_in_processes, workers=params.compute.workers)
+    settings |= {"layout": "auto", "each": partial(map_in_processes, workers=params.compute.workers)}
     if not folder.is_dir():
         raise InputError(f"{folder}: required a folder of scans; received none; check the path")
     layout = detect_layout(folder, table=table)
     collection = read_collection(
-        folder, **settings | {"layout": "auto"}, table=table, diagnosis_table=diagnosis_table,
-        each=each, progress=partial(progress, label="doctor", unit="file"),
+        folder, **settings, table=table, diagnosis_table=diagnosis_table,
+        progress=partial(progress, label="doctor", unit="file"),
     )  # fmt: skip
     return "\n".join(
         [
