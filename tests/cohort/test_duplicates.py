@@ -113,8 +113,9 @@ def test_image_without_uptake_is_like_no_other(brains):
     assert pairs(empty, names(16)) == []
 
 
-def test_pairs_at_the_limit_are_found_as_when_all_are_compared(brains):
-    """Neither the first look at random projections nor its margin loses a pair."""
+def test_pairs_at_the_limit_are_found_as_when_all_are_compared(brains, monkeypatch):
+    """Neither the first look at random projections nor half of its margin loses a pair."""
+    monkeypatch.setattr(duplicates, "PROJECTED_MARGIN", duplicates.PROJECTED_MARGIN / 2)
     rng = np.random.default_rng(0)
     mean, spread = brains.mean(axis=0), brains.std(axis=0)
     one, other, third = rng.normal(size=(3, 200, brains.shape[1]))

@@ -81,7 +81,7 @@ def find_duplicates(brains: Matrix, subjects: Sequence[str]) -> list[Duplicate]:
     residuals = residual_patterns(brains)
     mirrored = residual_patterns(brains[:, _mirror()])
     projection = np.random.default_rng(0).normal(size=(brains.shape[1], PROJECTED)).astype(np.float32)
-    short, short_mirrored = (each @ (projection / np.sqrt(PROJECTED)) for each in (residuals, mirrored))
+    short, short_mirrored = (_of_length_1(each @ projection) for each in (residuals, mirrored))
     owners = np.unique(np.asarray(subjects, dtype=object), return_inverse=True)[1]
     found: dict[tuple[int, int], float] = {}
     for start in range(0, len(brains), BLOCK_SCANS):
@@ -104,10 +104,13 @@ def residual_patterns(brains: Matrix) -> Matrix:
     rest = np.array(brains, dtype=np.float32)
     for start in range(0, len(rest), BLOCK_SCANS):
         block = rest[start : start + BLOCK_SCANS]
-        block -= (block @ basis) @ basis.T
-        length = np.sqrt((block * block).sum(axis=1, keepdims=True))
-        block /= np.where(length > 0, length, 1)
+        block[:] = _of_length_1(block - (block @ basis) @ basis.T)
     return rest
+
+
+def _of_length_1(rows: Matrix) -> Matrix:
+    length = np.sqrt((rows * rows).sum(axis=1, keepdims=True))
+    return np.asarray(rows / np.where(length > 0, length, 1), dtype=np.float32)
 
 
 def _common_patterns(common: Array) -> Matrix:
