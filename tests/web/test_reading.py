@@ -204,6 +204,7 @@ SIDECARS = (
     {"Modality": "NM"}, {"TracerName": "FDG", "Radiopharmaceutical": "PiB"}, {"TracerRadionuclide": "C11"},
     {"AttenuationCorrection": "none"}, {"AttenuationCorrected": False}, {"AttenuationCorrection": None}, {"Tracer": "AV45"},
     {"AttenuationCorrection": "NONE, 0.000000 cm-1,"}, {"AttenuationCorrection": "not applied"}, {"RadionuclideHalfLife": 1224.5},
+    {"AttenuationCorrection": "Dixon AC"}, {"AttenuationCorrection": "PET NAC"},
     {"TracerRadionuclide": "Fluorodeoxyglucose F18", "RadionuclideHalfLife": 6588, "Modality": "PET/CT"},
     {"SeriesDescription": "ADNI3_AV45 (AC)"}, {"SeriesDescription": "PET Brain NAC"},
     {"AttenuationCorrection": "CT-based", "SeriesDescription": "PET AC and NAC"}, {"AttenuationCorrectionMethod": "NONE"},

@@ -46,7 +46,9 @@ FLUORINE_CODES: Final = (*FLUORINE, "c111a1", "77004003")
 UNSAID: Final = frozenset(("", "na", "nan", "none", "null", "unknown", "unspecified", "undefined"))
 # Words of a name or description, and values of the fields below, of images not corrected for attenuation.
 NAC: Final = frozenset(("nac", "noac", "nonac", "uncorrected", "uncorr"))
-NO: Final = re.compile("none|no|false|off|0|without|not(?:applied|performed|done)")
+NO: Final = re.compile(
+    "none|no|false|off|0|without|not(?:applied|performed|done)|.*(?:uncorr|no[nt]?att).*|no[nt]?corr.*"
+)
 UNCORRECTED: Final = re.compile("(?:n|no|non)ac(?!c).*|.*nac|.*(?:uncorrected|no[nt]?att).*|no[nt]?corr.*")
 # The last is DICOM's, as dcm2niix writes it.
 CORRECTION: Final = ("AttenuationCorrection", "AttenuationCorrected", "AttenuationCorrectionMethod")
@@ -278,8 +280,8 @@ def tracers_in(name: str) -> Iterator[str]:
 def denies_correction(value: object) -> bool:
     """True if a field says that attenuation was not corrected."""
     # GE's headers have "NONE, 0.000000 cm-1,".
-    first = _key(re.split("[,;(]", str(value))[0])
-    return bool(NO.fullmatch(first)) or is_uncorrected(str(value))
+    first = re.split("[,;(]", str(value))[0]
+    return bool(NO.fullmatch(_key(first))) or _names_nac(first)
 
 
 def _named_in(text: str) -> Iterator[str]:

@@ -24,7 +24,9 @@ const OTHER_TRACERS = whole(
 const UNCORRECTED = whole("(?:n|no|non)ac(?!c).*|.*nac|.*(?:uncorrected|no[nt]?att).*|no[nt]?corr.*");
 const CORRECTION = ["AttenuationCorrection", "AttenuationCorrected", "AttenuationCorrectionMethod"];
 const NAC = ["nac", "noac", "nonac", "uncorrected", "uncorr"];
-const NO = whole("none|no|false|off|0|without|not(?:applied|performed|done)");
+const NO = whole(
+  "none|no|false|off|0|without|not(?:applied|performed|done)|.*(?:uncorr|no[nt]?att).*|no[nt]?corr.*",
+);
 const PET = ["pt", "pet", "petct", "petmr"];
 const FLUORINE = ["18f", "f18", "fluorine18", "18fluorine", "fluor18", "18"];
 const MARKS = [...FLUORINE, "srt", "sct", "umls"];
@@ -185,7 +187,8 @@ function* namedIn(about: string): Generator<string> {
 
 /** True if a field says that attenuation was not corrected. */
 export function deniesCorrection(value: unknown): boolean {
-  return NO.test(key(text(value).split(/[,;(]/)[0])) || UNCORRECTED.test(key(value));
+  const first = text(value).split(/[,;(]/)[0]!;
+  return NO.test(key(first)) || namesNac(first);
 }
 
 const namesNac = (about: string): boolean => wordsOf(about.toLowerCase()).some((word) => NAC.includes(word));
