@@ -1,6 +1,7 @@
 """What `adpet doctor` says of a collection, before anything is run."""
 
 import re
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -57,6 +58,22 @@ def test_the_test_set_is_told_with_what_it_can_show(bids):
     # By the root of the number of subjects, from what 8 of each group show.
     assert needed == pytest.approx(8 * (seen / doctor.DIFFERENCE) ** 2, rel=0.15)
     assert re.search(r"about \d+ minutes on 2 cores", text)
+
+
+def test_more_workers_than_networks_do_not_train_faster(bids):
+    root, params, costs = bids(AD=20, CN=20), Path("params.yaml"), set()
+    for workers in (4, 40):
+        params.write_text(f"{{compute: {{workers: {workers}}}, train: {{epochs: 50000}}}}")
+        costs.add(re.search(r"about (\d+ hours)", say(root))[1])
+    assert len(costs) == 1
+
+
+def test_table_that_lies_elsewhere_is_to_be_copied(bids, tmp_path):
+    root, table = bids(AD=20, CN=20), tmp_path / "people.csv"
+    rows = [f"{file.relative_to(root)},{number},1,CN" for number, file in enumerate(root.rglob("*.nii.gz"))]
+    table.write_text("\n".join(["path,subject,session,diagnosis", *rows]))
+    text = doctor.main(folder=root, table=table, diagnosis_table=None)
+    assert "  table: people.csv  # copy it into that folder first" in text
 
 
 def test_too_few_subjects_are_said_and_the_rest_is_told_all_the_same(bids):

@@ -92,13 +92,13 @@ def _costs(collection: Collection, params: Params) -> Iterator[str]:
     scans, slicing, model, tune = len(collection.scans), params.slice, params.model, params.tune
     planes = int((slicing.range_mm[1] - slicing.range_mm[0]) / slicing.step_mm + 1e-6) + 1
     pixels = scans * (1 - params.split.test_fraction) * planes * model.input_size**2
-    folds = max(params.split.folds, 1)
-    epochs = folds * params.train.epochs + tune.trials * tune.epochs * tune.folds * (
-        HALVED if tune.pruner == "halving" else 1.0
-    )
+    folds, workers = max(params.split.folds, 1), params.compute.workers
     an_epoch = pixels * (1 - 1 / folds if folds > 1 else 1) / 1e6 * MEGAPIXEL_S * model.alpha**WIDTH_POWER
-    workers = params.compute.workers
-    minutes = ((scans * NORMALIZE_S + epochs * an_epoch) / workers + REST_S) / 60
+    # A network is one process.
+    epochs = folds * params.train.epochs / min(workers, folds)
+    searched = tune.trials * tune.epochs * tune.folds * (HALVED if tune.pruner == "halving" else 1.0)
+    epochs += searched / min(workers, tune.workers)
+    minutes = (scans * NORMALIZE_S / workers + epochs * an_epoch + REST_S) / 60
     time = f"{minutes / 60:.0f} hours" if minutes > 90 else f"{minutes:.0f} minutes"
     volume = math.prod(template_grid(params.normalize.grid_mm)[0]) * 4
     slices = planes * model.input_size**2 * len(channel_offsets(slicing.neighbours_mm))
@@ -111,5 +111,7 @@ def _settings(folder: Path, layout: Layout, tables: dict[str, Path | None]) -> I
     yield f"  raw: {folder}"
     yield f"  layout: {layout}"
     for name, path in tables.items():
-        if path:
+        if path and path.resolve().is_relative_to(folder.resolve()):
             yield f"  {name}: {path.resolve().relative_to(folder.resolve())}"
+        elif path:
+            yield f"  {name}: {path.name}  # copy it into that folder first"
