@@ -11,7 +11,7 @@ from adpet.errors import InputError
 
 # Accents of Latin, Greek and Cyrillic letters, decomposed.
 ACCENTS: Final = re.compile("[\u0300-\u036f]")
-PREFIX: Final = re.compile(r"^(sub(j(ect)?)?|ses(sion)?)([\W_]+|(?=\d))")
+PREFIX: Final = re.compile(r"^((sub(j(ect)?)?|ses(sion)?)([\W_]+|(?=\d)))+")
 # A number as a spreadsheet writes one that was an id.
 SPREADSHEET_NUMBER: Final = re.compile(r"(\d+)[.,]0+")
 
