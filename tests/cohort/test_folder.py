@@ -63,7 +63,7 @@ def test_tracer_is_told_by_a_column_the_name_and_the_sidecar(tmp_path, column):
 def test_every_column_that_tells_what_a_scan_is_counts(tmp_path):
     rows = (
         "FDG,F-18,PT,",
-        "FDG,18F,PET/CT,FDG",
+        "FDG,18F,PET/MRI,FDG",
         "FDG,F18,MR,",
         "FDG,C-11,PET,",
         "FDG,,PET,PiB",

@@ -11,7 +11,7 @@ from adpet.errors import InputError
 
 ONE_PERSON = [
     ("S001", "s001", "S 001", "S-001", "S1", "sub-S001", "s_0001", "\uff33\uff10\uff10\uff11"),
-    ("014", "14", "14.0", "14,0", "sub-014", "1\uff14", "sub14", "SUB_014", "Subject 14", "subj-014", "sub-subj014"),
+    ("014", "14", "14.0", "14,0", "sub-014", "1\uff14", "sub14", "SUB_014", "Subject 14", "sub-subj014"),
     ("941_S_6962", "941-s-6962", "941S6962"),
     ("Müller 3", "muller3", "Mu\u0308ller_03"),
     ("000", "0"),

@@ -20,7 +20,7 @@ SIX = [300.0] * 6
         "fludeoxyglucose", "Fludeoxyglucose F 18", "fluorodeoxyglucose", "Fluorodeoxyglucose F^18^", "FDG (18F)",
         "Fluorine-18 fluorodeoxyglucose", "2-deoxy-2-[18F]fluoro-D-glucose", "[18F]fluoro-2-deoxy-D-glucose",
         "FDG -- fluorodeoxyglucose", "Fluordesoxyglucose", "fludeoxyglucose (FDG)", "C-B1031", "35321007", "SCT:35321007",
-        "18F-FDG PET/CT", "Fluordesoxyglukose",
+        "18F-FDG PET/CT", "FDG PET/MRI", "Fluordesoxyglukose",
     ],
 )  # fmt: skip
 def test_fdg_is_known_by_each_of_its_names_and_codes(name):

@@ -199,13 +199,13 @@ NAMES = (
 SIDECARS = (
     *({"TracerName": name} for name in (
         "[18F]FDG", "18FDG", "FDGal", "no FDG", "FDG (18F)", "¹⁸F-FDG", "FDG/AV45", "2-deoxy-2-[18F]fluoro-D-glucose", None, "n/a",
-        "SCT:35321007", "Fluorodésoxyglucose", ["FDG"], "  FDG   PET ", "11C-FDG", "x" * 60, "F18", "18F-FDG PET/CT",
+        "SCT:35321007", "Fluorodésoxyglucose", ["FDG"], "  FDG   PET ", "11C-FDG", "x" * 60, "F18", "18F-FDG PET/CT", "FDG PET/MRI",
     )),
     {"Modality": "NM"}, {"TracerName": "FDG", "Radiopharmaceutical": "PiB"}, {"TracerRadionuclide": "C11"},
     {"AttenuationCorrection": "none"}, {"AttenuationCorrected": False}, {"AttenuationCorrection": None}, {"Tracer": "AV45"},
     {"AttenuationCorrection": "NONE, 0.000000 cm-1,"}, {"AttenuationCorrection": "not applied"}, {"RadionuclideHalfLife": 1224.5},
     {"AttenuationCorrection": "Dixon AC"}, {"AttenuationCorrection": "PET NAC"},
-    {"TracerRadionuclide": "Fluorodeoxyglucose F18", "RadionuclideHalfLife": 6588, "Modality": "PET/CT"},
+    {"TracerRadionuclide": "Fluorodeoxyglucose F18", "RadionuclideHalfLife": 6588, "Modality": "PET/MRI"},
     {"SeriesDescription": "ADNI3_AV45 (AC)"}, {"SeriesDescription": "PET Brain NAC"},
     {"AttenuationCorrection": "CT-based", "SeriesDescription": "PET AC and NAC"}, {"AttenuationCorrectionMethod": "NONE"},
 )  # fmt: skip

@@ -41,6 +41,8 @@ OTHER_TRACERS: Final = re.compile(
 FLUORINE: Final = ("18f", "f18", "fluorine18", "18fluorine", "fluor18", "18")
 MARKS: Final = (*FLUORINE, "srt", "sct", "umls")
 ISOTOPES: Final = (*FLUORINE, "11c", "c11", "15o", "o15", "99mtc", "tc99m", "123i", "i123")
+# What a scanner does besides PET.
+BESIDE: Final = ("ct", "mr", "mri")
 # Fluorine-18 in DICOM PS3.16, CID 4020 (SRT, SNOMED CT).
 FLUORINE_CODES: Final = (*FLUORINE, "c111a1", "77004003")
 UNSAID: Final = frozenset(("", "na", "nan", "none", "null", "unknown", "unspecified", "undefined"))
@@ -52,7 +54,7 @@ NO: Final = re.compile(
 UNCORRECTED: Final = re.compile("(?:n|no|non)ac(?!c).*|.*nac|.*(?:uncorrected|no[nt]?att).*|no[nt]?corr.*")
 # The last is DICOM's, as dcm2niix writes it.
 CORRECTION: Final = ("AttenuationCorrection", "AttenuationCorrected", "AttenuationCorrectionMethod")
-PET: Final = ("pt", "pet", "petct", "petmr")
+PET: Final = ("pt", "pet", "petct", "petmr", "petmri")
 
 # Characters of a field that a message quotes.
 LONGEST: Final = 40
@@ -86,7 +88,7 @@ def tracer_name(text: str) -> str:
     name = " ".join(text.split())
     if _key(name) in {*UNSAID, *MARKS}:
         return ""
-    parts = [part for part in re.split(r"--|[(),;/|]", name) if _key(part) not in {"", "ct", "mr", *MARKS}]
+    parts = [part for part in re.split(r"--|[(),;/|]", name) if _key(part) not in {"", *BESIDE, *MARKS}]
     known = bool(parts) and all(_matches(FDG_NAMES, part, MARKS) for part in parts)
     return FDG if known or _matches(FDG_NAMES, name, MARKS) else name
 
