@@ -111,15 +111,8 @@ def test_reference_is_what_the_script_writes():
 def site(tmp_path_factory):
     """The built pages; a warning of MkDocs, as of a missing page or heading, fails."""
     folder = tmp_path_factory.mktemp("site")
-    build = [
-        sys.executable,
-        "-m",
-        "mkdocs",
-        "build",
-        "--strict",
-        "--site-dir",
-        folder,
-    ]  # --quiet sees no warning
+    # Not --quiet, which sees no warning.
+    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", folder]
     done = subprocess.run(build, cwd=PROJECT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return folder
