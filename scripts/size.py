@@ -22,11 +22,11 @@ BINARY = {".png", ".ico", ".nii", ".gz", ".onnx", ".wasm"}
 # DICOM, clusters, the doctor and the docs' site.
 LIMITS = {
     "modules under src/adpet": 112,
-    "lines under src/adpet": 24_070,
+    "lines under src/adpet": 24_090,
     "longest module": 600,
     "lines of tests": 20_050,
     "lines of dvc.yaml": 330,
-    "lines of the whole repository": 55_860,
+    "lines of the whole repository": 55_900,
     "words of README.md": 1_500,
     "docstrings that begin with more than 10 words": 0,
 }

@@ -61,14 +61,9 @@ def test_tracer_is_told_by_a_column_the_name_and_the_sidecar(tmp_path, column):
 
 
 def test_every_column_that_tells_what_a_scan_is_counts(tmp_path):
-    rows = (
-        "FDG,F-18,PT,",
-        "FDG,18F,PET/MRI,FDG",
-        "FDG,F18,MR,",
-        "FDG,C-11,PET,",
-        "FDG,,PET,PiB",
-        ",F18,PET,AV45",
-    )
+    rows = [
+        "FDG,F-18,PT,", "FDG,18F,PET/MRI,FDG", "FDG,F18,MR,", "FDG,C-11,PET,", "FDG,,PET,PiB", ",F18,PET,AV45",
+    ]  # fmt: skip
     lines = [f"{number}.nii,{number},1,CN,{cells}" for number, cells in enumerate(rows)]
     header = "path,subject,session,diagnosis,tracer,isotope,modality,ligand"
     (tmp_path / "scans.csv").write_text("\n".join([header, *lines]))
