@@ -48,6 +48,7 @@ def test_names_that_contain_fdg_are_not_fdg(name):
         ("a.nii", {"RadionuclideHalfLife": 1224}, "RadionuclideHalfLife of s.json says 1224 s"),
         ("a.nii", {"Tracer": "AV45"}, "Tracer of s.json says AV45"),
         ("a.nii", {"SeriesDescription": "ADNI3_AV45 (AC)"}, "SeriesDescription of s.json says AV45"),
+        ("a.nii", {"SeriesDescription": "AV-45 DOE JANE"}, "SeriesDescription of s.json says AV-45;"),
         ("a.nii", {"SeriesDescription": "PET Brain NAC"}, "corrected for attenuation; SeriesDescription in its sidecar"),
         *((f"{name}.nii", {}, f"corrected for attenuation; its name ({name})") for name in ("PET-NAC", "Brain(NAC)", "Uncorrected")),
         *(("a.nii", {"AttenuationCorrection": no}, "AttenuationCorrection in") for no in ("NONE, 0.000000 cm-1,", "not applied", "NAC", "non-corrected")),

@@ -206,7 +206,7 @@ SIDECARS = (
     {"AttenuationCorrection": "NONE, 0.000000 cm-1,"}, {"AttenuationCorrection": "not applied"}, {"RadionuclideHalfLife": 1224.5},
     {"AttenuationCorrection": "Dixon AC"}, {"AttenuationCorrection": "PET NAC"},
     {"TracerRadionuclide": "Fluorodeoxyglucose F18", "RadionuclideHalfLife": 6588, "Modality": "PET/MRI"},
-    {"SeriesDescription": "ADNI3_AV45 (AC)"}, {"SeriesDescription": "PET Brain NAC"},
+    {"SeriesDescription": "ADNI3_AV45 (AC)"}, {"SeriesDescription": "AV-45 DOE"}, {"SeriesDescription": "PET Brain NAC"},
     {"AttenuationCorrection": "CT-based", "SeriesDescription": "PET AC and NAC"}, {"AttenuationCorrectionMethod": "NONE"},
 )  # fmt: skip
 TIMES = (

@@ -266,8 +266,9 @@ def _stated(source: str, sidecar: Mapping[str, Any]) -> Iterator[Statement]:
     for seconds in filter(None, _numbers(sidecar.get("RadionuclideHalfLife"))):
         if not FLUORINE_S[0] < seconds < FLUORINE_S[1]:
             yield f"RadionuclideHalfLife of {source}", f"{seconds:g} s"
-    for tracer in _named_in(str(sidecar.get("SeriesDescription", ""))):
-        yield f"SeriesDescription of {source}", tracer
+    # Word by word: the text may have a name, which is not to be quoted.
+    for tracer in chain(*map(_named_in, re.split(r"[\s_]+", str(sidecar.get("SeriesDescription", ""))))):
+        yield f"SeriesDescription of {source}", tracer[:LONGEST]
 
 
 def tracers_in(name: str) -> Iterator[str]:

@@ -163,8 +163,11 @@ function* statedBy(sidecar?: Sidecar): Generator<readonly [string, string]> {
       yield [`RadionuclideHalfLife of ${sidecar.name}`, `${general(seconds)} s`];
     }
   }
-  for (const tracer of namedIn(value("SeriesDescription"))) {
-    yield [`SeriesDescription of ${sidecar.name}`, tracer];
+  // Word by word: the text may have a name, which is not to be quoted.
+  for (const tracer of value("SeriesDescription")
+    .split(/[\s_]+/)
+    .flatMap((word) => [...namedIn(word)])) {
+    yield [`SeriesDescription of ${sidecar.name}`, tracer.slice(0, LONGEST)];
   }
 }
 
