@@ -24,7 +24,7 @@ LIMITS = {
     "modules under src/adpet": 112,
     "lines under src/adpet": 24_090,
     "longest module": 600,
-    "lines of tests": 20_050,
+    "lines of tests": 20_060,
     "lines of dvc.yaml": 330,
     "lines of the whole repository": 55_900,
     "words of README.md": 1_500,

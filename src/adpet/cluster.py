@@ -110,7 +110,7 @@ def _call_there(call: bytes, *, folder: str, code: str) -> Any:
         raise AdpetError(
             f"{folder}: required at the same path on every worker; {here} has no such folder; share it"
         ) from error
-    return pickle.loads(call)()  # noqa: S301 - of the client, whom a worker obeys anyway
+    return pickle.loads(call)()  # noqa: S301 - of the client, which a worker obeys anyway
 
 
 @cache

@@ -44,7 +44,7 @@ def test_unify_subjects_takes_the_most_frequent_spelling_in_any_order():
         assert unified.diagnoses == {"S003": {"AD", "CN"}, "9": {"AD"}}
 
 
-def test_rows_without_an_id_are_of_nobody(tmp_path):
+def test_rows_without_an_id_are_ignored(tmp_path):
     (tmp_path / "a.tsv").write_text("participant_id\tdx\n1\tAD\n\tmean\nn/a\tsd\n")
     assert rows_by_id(read_table(tmp_path / "a.tsv"), "participantid")["1"][""]["dx"] == "AD"
 

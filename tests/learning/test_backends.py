@@ -146,7 +146,7 @@ print(json.dumps({"devices": sorted(placed), "losses": [[row["loss"], row["val_l
 
 
 def spread(devices, batch_size=16):
-    """Train on simulated devices of the CPU, of which there are two."""
+    """Train on one or both of two simulated devices of the CPU."""
     environment = {
         "KERAS_BACKEND": "jax",
         "JAX_PLATFORMS": "cpu",

@@ -20,8 +20,8 @@ from adpet.params import Params, load_params
 # The difference from another model that a test set should show, in four of five studies, for models with
 # this AUC whose areas on the same subjects correlate by this much (assumed; Hanley and McNeil 1983).
 DIFFERENCE, POWER, AUC, CORRELATION = 0.05, 0.8, 0.9, 0.6
-# Seconds of one core, by docs/performance.md: to normalize a scan, and to train on a million pixels with
-# MobileNetV2 of width 1, the time of which grows with this power of the width; and of all that is left.
+# Seconds of one core, from the stages in docs/performance.md: to normalize a scan; to train MobileNetV2 of
+# width 1 on a million pixels, which grows with this power of the width; and of all that is left.
 NORMALIZE_S, MEGAPIXEL_S, WIDTH_POWER, REST_S = 0.35, 2.0, 1.6, 200.0
 # Share of its epochs that halving leaves a trial, on average.
 HALVED = 0.6

@@ -41,8 +41,8 @@ OTHER_TRACERS: Final = re.compile(
 FLUORINE: Final = ("18f", "f18", "fluorine18", "18fluorine", "fluor18", "18")
 MARKS: Final = (*FLUORINE, "srt", "sct", "umls")
 ISOTOPES: Final = (*FLUORINE, "11c", "c11", "15o", "o15", "99mtc", "tc99m", "123i", "i123")
-# What a scanner does besides PET.
-BESIDE: Final = ("ct", "mr", "mri")
+# Of scanners that do PET too.
+CT_OR_MR: Final = ("ct", "mr", "mri")
 # Fluorine-18 in DICOM PS3.16, CID 4020 (SRT, SNOMED CT).
 FLUORINE_CODES: Final = (*FLUORINE, "c111a1", "77004003")
 UNSAID: Final = frozenset(("", "na", "nan", "none", "null", "unknown", "unspecified", "undefined"))
@@ -88,7 +88,7 @@ def tracer_name(text: str) -> str:
     name = " ".join(text.split())
     if _key(name) in {*UNSAID, *MARKS}:
         return ""
-    parts = [part for part in re.split(r"--|[(),;/|]", name) if _key(part) not in {"", *BESIDE, *MARKS}]
+    parts = [part for part in re.split(r"--|[(),;/|]", name) if _key(part) not in {"", *CT_OR_MR, *MARKS}]
     known = bool(parts) and all(_matches(FDG_NAMES, part, MARKS) for part in parts)
     return FDG if known or _matches(FDG_NAMES, name, MARKS) else name
 

@@ -28,7 +28,7 @@ const NO = whole(
   "none|no|false|off|0|without|not(?:applied|performed|done)|.*(?:uncorr|no[nt]?att).*|no[nt]?corr.*",
 );
 const PET = ["pt", "pet", "petct", "petmr", "petmri"];
-const BESIDE = ["ct", "mr", "mri"];
+const CT_OR_MR = ["ct", "mr", "mri"];
 const FLUORINE = ["18f", "f18", "fluorine18", "18fluorine", "fluor18", "18"];
 const MARKS = [...FLUORINE, "srt", "sct", "umls"];
 const ISOTOPES = [...FLUORINE, "11c", "c11", "15o", "o15", "99mtc", "tc99m", "123i", "i123"];
@@ -139,7 +139,7 @@ export function usedSeconds(
 export function tracerName(text: string): string {
   const name = text.split(/\s+/).filter(Boolean).join(" ");
   if ([...UNSAID, ...MARKS].includes(key(name))) return "";
-  const parts = name.split(/--|[(),;/|]/).filter((part) => !["", ...BESIDE, ...MARKS].includes(key(part)));
+  const parts = name.split(/--|[(),;/|]/).filter((part) => !["", ...CT_OR_MR, ...MARKS].includes(key(part)));
   const known = parts.length > 0 && parts.every((part) => matches(FDG_NAMES, part, MARKS));
   return known || matches(FDG_NAMES, name, MARKS) ? FDG : name;
 }
