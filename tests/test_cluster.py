@@ -196,15 +196,6 @@ def test_slurm_jobs_do_the_work_and_are_cancelled_and_are_documented(slurm, tmp_
     assert JOBS.replace("lo\n", "ib0\n") in re.sub(" +#.*", "", page)
 
 
-@pytest.mark.server
-def test_job_that_sbatch_refuses_is_told_in_one_line(slurm):
-    done = slurm("#!/bin/sh\necho invalid partition >&2; exit 1\n")
-    assert re.search(
-        r"\n\S+AdpetError: cluster slurm: required jobs that sbatch accepts; .*invalid partition.*\n$",
-        done.stderr,
-    )
-
-
 class TestRefusal:
     def test_missing_extra_is_named_with_the_command(self, monkeypatch):
         monkeypatch.setitem(sys.modules, "distributed", None)

@@ -133,7 +133,8 @@ def _client(cluster: str, workers: int) -> "Client":
         at = clusters.enter_context(made)
     elif cluster == "slurm":
         at = clusters.enter_context(slurm_cluster())
-        _submit(at, workers)
+        at.scale(workers)
+        print("slurm: jobs are submitted; work begins with the first (squeue --me)", file=sys.stderr)
     try:
         client = clusters.enter_context(Client(at, timeout=CONNECT_S, set_as_default=False))
         client.wait_for_workers(1, timeout=None if cluster == "slurm" else CONNECT_S)
@@ -174,26 +175,6 @@ def slurm_cluster() -> Any:
         scheduler_options={"dashboard_address": DASHBOARD}
         | dask.config.get("jobqueue.slurm.scheduler-options"),
     )
-
-
-def _submit(cluster: Any, workers: int) -> None:
-    """Submit the jobs of a SLURM cluster."""
-    from distributed import Status
-
-    while workers > 0:
-        new = cluster.new_worker_spec()
-        cluster.worker_spec.update(new)
-        workers -= sum(len(job.get("group", [""])) for job in new.values())
-    try:
-        cluster.sync(cluster._correct_state)  # noqa: SLF001 - `scale` logs a refusal, and waits for ever
-    except (OSError, RuntimeError, ValueError) as error:
-        for job in cluster.workers.values():  # else the cluster does not close
-            job.status = Status.failed
-        raise AdpetError(
-            f"cluster slurm: required jobs that sbatch accepts; received: {' '.join(str(error).split())}; "
-            "correct ~/.config/dask/jobqueue.yaml"
-        ) from error
-    print("slurm: jobs are submitted; work begins with the first (squeue --me)", file=sys.stderr)
 
 
 def missing(what: str, error: ModuleNotFoundError, *, extra: str) -> AdpetError:
