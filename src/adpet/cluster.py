@@ -153,9 +153,11 @@ def _client(cluster: str, workers: int) -> "Client":
 
 def slurm_cluster() -> Any:
     """Return a SLURM cluster as Dask's files describe it."""
-    import dask
-    from dask_jobqueue import SLURMCluster
-
+    try:
+        import dask
+        from dask_jobqueue import SLURMCluster
+    except ModuleNotFoundError as error:
+        raise missing("cluster slurm", error, extra="cluster") from error
     cores, memory = (dask.config.get(f"jobqueue.slurm.{key}") for key in ("cores", "memory"))
     if not shutil.which("sbatch"):
         raise AdpetError(

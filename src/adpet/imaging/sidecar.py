@@ -38,7 +38,7 @@ OTHER_TRACERS: Final = re.compile(
     "bicisate|neurolite|ioflupane|datscan|fpcit).*|pib|fbb|ecd|h2o|dota(?:tate|toc|noc)?|dopa|dasb|"
     "psma(?:11|617|1007)?|choline"
 )
-FLUORINE: Final = ("18f", "f18", "fluorine18", "18fluorine", "fluor18", "18")
+FLUORINE: Final = ("18f", "f18", "fluorine18", "18fluorine", "fluorinef18", "fluor18", "18")
 MARKS: Final = (*FLUORINE, "srt", "sct", "umls")
 ISOTOPES: Final = (*FLUORINE, "11c", "c11", "15o", "o15", "99mtc", "tc99m", "123i", "i123")
 # Of scanners that do PET too.

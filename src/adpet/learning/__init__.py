@@ -67,7 +67,7 @@ def spread_over_devices(count: int, *, batch_size: int) -> None:
     ParameterError without as many devices, or where they cannot part the batch equally.
     """
     keras = __getattr__("keras")
-    if count == 1 or keras.distribution.distribution():
+    if count == 1:
         return
     backend = keras.backend.backend()
     devices = keras.distribution.list_devices() if backend == "jax" else []
@@ -76,7 +76,8 @@ def spread_over_devices(count: int, *, batch_size: int) -> None:
             f"compute.devices: {count} devices need KERAS_BACKEND=jax, as many GPUs, and a train.batch_size "
             f"that they can share; received {backend}, {len(devices)} of JAX's, and {batch_size}; set it to 1"
         )
-    keras.distribution.set_distribution(keras.distribution.DataParallel(devices=devices[:count]))
+    if not keras.distribution.distribution():
+        keras.distribution.set_distribution(keras.distribution.DataParallel(devices=devices[:count]))
 
 
 @cache

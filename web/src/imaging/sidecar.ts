@@ -29,7 +29,7 @@ const NO = whole(
 );
 const PET = ["pt", "pet", "petct", "petmr", "petmri"];
 const CT_OR_MR = ["ct", "mr", "mri"];
-const FLUORINE = ["18f", "f18", "fluorine18", "18fluorine", "fluor18", "18"];
+const FLUORINE = ["18f", "f18", "fluorine18", "18fluorine", "fluorinef18", "fluor18", "18"];
 const MARKS = [...FLUORINE, "srt", "sct", "umls"];
 const ISOTOPES = [...FLUORINE, "11c", "c11", "15o", "o15", "99mtc", "tc99m", "123i", "i123"];
 const UNSAID = ["", "na", "nan", "none", "null", "unknown", "unspecified", "undefined"];
