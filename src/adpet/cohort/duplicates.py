@@ -104,7 +104,8 @@ def residual_patterns(brains: Matrix) -> Matrix:
     rest = np.array(brains, dtype=np.float32)
     for start in range(0, len(rest), BLOCK_SCANS):
         block = rest[start : start + BLOCK_SCANS]
-        block[:] = _of_length_1(block - (block @ basis) @ basis.T)
+        block -= (block @ basis) @ basis.T
+        block[:] = _of_length_1(block)
     return rest
 
 
