@@ -144,7 +144,7 @@ def _client(cluster: str, workers: int) -> "Client":
             "start them as in docs/cluster.md, or correct the address"
         ) from error
     clusters.callback(_client.cache_clear)
-    if max(client.nthreads().values()) > 1:
+    if max(client.nthreads().values(), default=1) > 1:
         raise AdpetError(
             f"cluster {cluster}: required workers of one thread; received more; start them with --nthreads 1"
         )
