@@ -183,7 +183,7 @@ def test_slurm_jobs_do_the_work_and_are_cancelled_and_are_documented(slurm, tmp_
     done = slurm(SBATCH)
     if "the last worker has ended" in done.stderr:
         # On a busy machine both jobs end now and then, why is not known; what the message advises is done once.
-        (tmp_path / "cancelled").unlink()
+        (tmp_path / "cancelled").unlink(missing_ok=True)
         done = slurm(SBATCH)
     numbers, _, script = done.stdout.partition("\n")
     assert numbers.split() == [str(math.factorial(number)) for number in range(9)], done.stderr
