@@ -23,8 +23,6 @@ import numpy as np
 import pandas as pd
 
 SLICES = 15
-# Voxels of `adpet.cohort.duplicates.coarse_brain`.
-COARSE_VOXELS = 7_000
 
 
 def scans_of(n: int) -> pd.DataFrame:

@@ -25,7 +25,7 @@ EXEMPT = (
 # Another colour of a curve is not worth a new network.
 DRAWN = {"tune": "adpet.reporting", "train": "adpet.reporting"}
 
-# Parameters that change no result: how many processes work, and where, what MLflow is told, where a study lies.
+# Parameters that change no result: how many processes work, and where, what goes to MLflow, where a study lies.
 WITHOUT_RESULT = {"compute.workers", "compute.cluster", "tracking.log_images", "tune.storage"}
 # Where the scans lie: what lies there is a dependency of ingest.
 PLACES = {"cohort.raw"}

@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from adpet.errors import AdpetError
+from adpet.errors import AdpetError, not_installed
 from adpet.storage import TEMPORARY, code_digest
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def _client(cluster: str, workers: int) -> "Client":
     try:
         from distributed import Client, LocalCluster
     except ModuleNotFoundError as error:
-        raise missing(f"cluster {cluster}", error, extra="cluster") from error
+        raise not_installed(f"cluster {cluster}", error, extra="cluster") from error
     at: Any = cluster
     if cluster == "local":
         quiet = {"silence_logs": "CRITICAL", "dashboard_address": DASHBOARD}
@@ -157,7 +157,7 @@ def slurm_cluster() -> Any:
         import dask
         from dask_jobqueue import SLURMCluster
     except ModuleNotFoundError as error:
-        raise missing("cluster slurm", error, extra="cluster") from error
+        raise not_installed("cluster slurm", error, extra="cluster") from error
     cores, memory = (dask.config.get(f"jobqueue.slurm.{key}") for key in ("cores", "memory"))
     if not shutil.which("sbatch"):
         raise AdpetError(
@@ -177,8 +177,3 @@ def slurm_cluster() -> Any:
         scheduler_options={"dashboard_address": DASHBOARD}
         | dask.config.get("jobqueue.slurm.scheduler-options"),
     )
-
-
-def missing(what: str, error: ModuleNotFoundError, *, extra: str) -> AdpetError:
-    """Return the error of a package that is not installed."""
-    return AdpetError(f"{what}: required {error.name}; received none; run: pip install '.[{extra}]'")

@@ -38,6 +38,11 @@ def told_apart(value: float, limit: float) -> tuple[str, str]:
     return texts
 
 
+def not_installed(what: str, error: ModuleNotFoundError, *, extra: str) -> AdpetError:
+    """Return the error of a package that an extra installs."""
+    return AdpetError(f"{what}: required {error.name}; received none; run: pip install '.[{extra}]'")
+
+
 def validation_messages(errors: Sequence["ErrorDetails"], document: Any, model: Any) -> list[str]:
     """Return pydantic's errors by key; 'or' joins a union's alternatives."""
     required: dict[tuple[str, str], list[str]] = {}

@@ -15,7 +15,8 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
-from adpet.cluster import map_on_cluster, missing
+from adpet.cluster import map_on_cluster
+from adpet.errors import not_installed
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -62,7 +63,7 @@ def map_in_processes(
     try:
         from joblib import Parallel, delayed
     except ModuleNotFoundError as error:
-        raise missing(f"{workers} workers", error, extra="train") from error
+        raise not_installed(f"{workers} workers", error, extra="train") from error
     # Four folds need four processes here, whatever `workers` a cluster is given.
     processes = min(workers, max(2, length_hint(items, workers)))
     # Arrays go through pipes: joblib's files for large ones would outlive a killed process.

@@ -296,14 +296,16 @@ class TestVisits:
             "ses-2 is not in sub-01_sessions.tsv, which has the visits' diagnoses; add a row"
         ] * (None in told)
 
-    @pytest.mark.parametrize(("day", "told"), [("2019-05-01", ["", "CN", "AD"]), ("n/a", ["CN", "", "AD"])])
-    def test_first_session_is_the_earliest_where_all_have_dates(self, bids_tree, day, told):
+    @pytest.mark.parametrize(
+        ("day", "diagnoses"), [("2019-05-01", ["", "CN", "AD"]), ("n/a", ["CN", "", "AD"])]
+    )
+    def test_first_session_is_the_earliest_where_all_have_dates(self, bids_tree, day, diagnoses):
         bids_tree.person("01", "CN")
         for session in ("post", "pre", "x"):
             bids_tree.scan(f"sub-01_ses-{session}_pet.nii")
         rows = f"post\tn/a\t2020-01-01\npre\tn/a\t{day}\nx\tAD\t2021-01-01\n"
         (bids_tree.root / "sub-01/sub-01_sessions.tsv").write_text("session_id\tdiagnosis\tacq_time\n" + rows)
-        assert [scan.diagnosis for scan in find(bids_tree)[0]] == told
+        assert [scan.diagnosis for scan in find(bids_tree)[0]] == diagnoses
 
     @pytest.mark.parametrize(("elsewhere", "kept"), [("CN", ["bl"]), ("n/a", ["M6", "M12", "bl"])])
     def test_later_session_without_a_table_that_others_have_takes_no_diagnosis(

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
+from adpet.evaluation import bootstrap
 from adpet.evaluation.bootstrap import (
     STEEPEST,
     bins_for,
@@ -48,6 +49,16 @@ class TestResampledMetrics:
             bins = equal_mass_bins(probability, bins=bins_for(6))[drawn]
             gaps = [(expected[1] - expected[0])[bins == code].sum() for code in range(2)]
             assert found["calibration_error"][number] == pytest.approx(np.abs(gaps).sum() / drawn.size)
+
+    def test_blocks_of_resamples_change_nothing(self, monkeypatch):
+        rng, truth = np.random.default_rng(0), _truth(12)
+        sums = subject_sums(truth, np.arange(24), rng.random(24).round(1), threshold=0.5)
+        counts = subject_resamples(truth, resamples=50, seed=0)
+        whole = resampled_metrics(sums, counts)["auc"], calibration_lines(sums, counts)
+        monkeypatch.setattr(bootstrap, "BLOCK", 7 * 24)
+        np.testing.assert_array_equal(resampled_metrics(sums, counts)["auc"], whole[0])
+        for name, values in calibration_lines(sums, counts).items():
+            np.testing.assert_allclose(values, whole[1][name], rtol=1e-6)
 
 
 class TestCalibrationLines:

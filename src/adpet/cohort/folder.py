@@ -40,8 +40,8 @@ TRACER = (
     "tracer", "tracername", "tracertype", "pettracer", "radiotracer", "radiotracername", "ligand",
     "radioligand", "radiopharmaceutical",
 )  # fmt: skip
-# Columns that tell what a scan is, with words that say nothing of the tracer.
-TOLD_BY = dict.fromkeys(TRACER, ()) | {
+# Columns by which a tracer is known, with their values that name none.
+TRACER_COLUMNS = dict.fromkeys(TRACER, ()) | {
     "modality": PET,
     "radionuclide": FLUORINE_CODES,
     "isotope": FLUORINE_CODES,
@@ -107,7 +107,7 @@ def find_folder(
 
 
 def _stated(row: Mapping[str, str]) -> Iterator[Statement]:
-    for column, words in TOLD_BY.items():
+    for column, words in TRACER_COLUMNS.items():
         text = plain(row.get(column, ""))
         if (tracer := tracer_name(text)) and column_key(text) not in words:
             yield f"column {column}", tracer

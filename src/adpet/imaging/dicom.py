@@ -71,9 +71,9 @@ class Series:
         """Name of the tracer, empty if not said."""
         code = (self.drug.get("RadiopharmaceuticalCodeSequence") or [{}])[0]
         names = (self.drug.get("Radiopharmaceutical"), code.get("CodeMeaning") or code.get("CodeValue"))
-        said = [name for name in map(str, filter(None, names)) if tracer_name(name)]
+        tracers = [name for name in map(str, filter(None, names)) if tracer_name(name)]
         # That of another tracer, if the two contradict one another.
-        return min(said, key=lambda name: tracer_name(name) == FDG, default="")
+        return min(tracers, key=lambda name: tracer_name(name) == FDG, default="")
 
     @property
     def corrected(self) -> bool | None:

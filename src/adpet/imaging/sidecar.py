@@ -59,7 +59,7 @@ PET: Final = ("pt", "pet", "petct", "petmr", "petmri")
 # Characters of a field that a message quotes.
 LONGEST: Final = 40
 FLUORINE_S: Final = (6000, 7200)  # around its half-life; carbon-11 has 1224, gallium-68 4070
-# Frames over a longer time are not told in seconds: of the tracer, a hundredth would be left.
+# Frames over a longer time are not in seconds: a hundredth of the tracer would be left.
 LONGEST_SCAN_H: Final = 12
 # Labels of a name that stand for person, visit or place, and labels that tell how it was reconstructed.
 _WHO: Final = ("sub", "ses", "run", "space")

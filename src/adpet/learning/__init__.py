@@ -66,9 +66,9 @@ def spread_over_devices(count: int, *, batch_size: int) -> None:
     By `keras.distribution`, which knows JAX alone. Call this before the first network is built.
     ParameterError without as many devices, or where they cannot part the batch equally.
     """
-    keras = __getattr__("keras")
     if count == 1:
         return
+    keras = __getattr__("keras")
     backend = keras.backend.backend()
     devices = keras.distribution.list_devices() if backend == "jax" else []
     if len(devices) < count or batch_size % count:
