@@ -21,12 +21,12 @@ BINARY = {".png", ".ico", ".nii", ".gz", ".onnx", ".wasm"}
 # calibrated answers, fresh subjects, z-maps, the harder cohort, the search of any key, tracers, identities,
 # DICOM, clusters, the doctor and the docs' site.
 LIMITS = {
-    "modules under src/adpet": 112,
-    "lines under src/adpet": 24_090,
+    "modules under src/adpet": 115,
+    "lines under src/adpet": 24_500,
     "longest module": 600,
-    "lines of tests": 20_060,
+    "lines of tests": 20_500,
     "lines of dvc.yaml": 330,
-    "lines of the whole repository": 55_900,
+    "lines of the whole repository": 57_000,
     "words of README.md": 1_500,
     "docstrings that begin with more than 10 words": 0,
 }
