@@ -4,8 +4,8 @@
                                         [--set simulation.KEY=VALUE ...]
 
 Simulates a cohort with another `simulation.seed` and normalizes it as the project's. The exported model,
-networks trained again with other seeds (and the same hyperparameters), and every baseline, fitted on the
-project's training subjects, answer for the same scans. Prints each metric with its 95 % interval over
+networks trained again with other seeds (and the same hyperparameters), and every baseline of images, as
+`evaluate` fitted it, answer for the same scans. Prints each metric with its 95 % interval over
 subjects, the paired differences, and the AUC of the simulator's true severity, which no image can exceed.
 
 `--set` changes the new subjects alone: the project's model meets people unlike those it was trained on.
@@ -16,7 +16,6 @@ call, also with another project; after a change of the simulation's code, give a
 """
 
 import argparse
-import contextlib
 import os
 import subprocess
 import sys
@@ -31,21 +30,20 @@ from ruamel.yaml import YAML
 
 import adpet
 from adpet import paths
-from adpet.cohort.scans import read_scans, read_typed, write_table
-from adpet.cohort.splits import read_split
+from adpet.cohort.scans import read_scans, read_typed
 from adpet.errors import ParameterError
-from adpet.evaluation.aggregation import Pooling, pooled_probability, subject_probabilities
+from adpet.evaluation.aggregation import Pooling, pooled_probability
+from adpet.evaluation.baselines import LinearModel, image_features
 from adpet.evaluation.bootstrap import FloatArray, MetricName, subject_resamples
 from adpet.evaluation.comparison import paired_differences
-from adpet.evaluation.metrics import Interval, choose_threshold, level_intervals
+from adpet.evaluation.metrics import Interval, level_intervals
 from adpet.imaging.nifti import read_volume
 from adpet.imaging.normalization import to_uint8
 from adpet.imaging.slices import network_slices
 from adpet.inference.exported_model import open_model
 from adpet.params import Params, Simulation, load_params, set_by_key, validate_params
 from adpet.stages.common.tables import ALIGNMENT_COLUMNS
-from adpet.stages.evaluate import fitted_baselines
-from adpet.storage import read_yaml, write_json
+from adpet.storage import read_json, read_yaml, write_json
 
 METRICS: tuple[MetricName, ...] = (
     "auc", "brier", "log_loss", "calibration_slope", "calibration_intercept",
@@ -141,27 +139,13 @@ def ask_network(export: Path, fresh: Fresh) -> Asked:
 
 
 def ask_baselines(project: Path, fresh: Fresh, params: Params) -> dict[str, Asked]:
-    """Return what every baseline answers, fitted on the project's training subjects."""
-    split = read_split(project / paths.SPLIT)
-    trained = split[split["part"] != "test"].drop_duplicates("scan")
-    known = read_scans(project / paths.SCANS)
-    # Both cohorts number their subjects from 1.
-    new = fresh.scans.assign(**{key: "fresh-" + fresh.scans[key] for key in ("scan", "subject", "path")})
-    volumes = {scan: project / paths.VOLUMES / f"{scan}.nii" for scan in trained["scan"]}
-    volumes |= {f"fresh-{scan}": fresh.volumes / f"{scan}.nii" for scan in fresh.scans["scan"]}
-    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
-        paths.VOLUMES.mkdir(parents=True)
-        for scan, volume in volumes.items():
-            (paths.VOLUMES / f"{scan}.nii").symlink_to(volume)
-        write_table(paths.SCANS, pd.concat([known[known["scan"].isin(trained["scan"])], new]))
-        both = pd.concat([trained, new[["scan", "subject", "diagnosis"]].assign(index=0, part="test")])
-        found = fitted_baselines(both, grid_mm=params.normalize.grid_mm)
+    """Return what every baseline of images answers, fitted on the project's training subjects."""
+    volumes = (read_volume(fresh.volumes / f"{scan}.nii").data for scan in fresh.scans["scan"])
+    images = [image_features(volume, params.normalize.grid_mm) for volume in volumes]
+    models = read_json(project / paths.BASELINE_MODELS)
     return {
-        name: (
-            test.sort_values("subject")["probability"].to_numpy(np.float64),
-            choose_threshold(subject_probabilities(out_of_fold, Pooling())),
-        )
-        for name, (test, out_of_fold) in found.items()
+        name: (model.probability(np.array([image[name] for image in images])), model.threshold)
+        for name, model in ((name, LinearModel.of(document)) for name, document in models.items())
     }
 
 

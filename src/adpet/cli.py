@@ -36,6 +36,7 @@ COMMANDS = {
     "doctor": "say what a collection holds, allows and costs, before the first run",
     "summary": "say how good the model is, and what to do next",
     "predict": "give the probability of AD for scans",
+    "validate": "score a model on another labelled collection",
     "promote": "make a version the champion, if it meets every condition",
     "rollback": "return to the previous champion",
     "lineage": "show what a version was made from, and whether it is here",

@@ -160,7 +160,7 @@ class EvaluationDocument(Contract):
             "leaky": self.leakage.leaky,
         }
 
-    def logged(self) -> dict[str, float]:
+    def logged(self, prefix: str = "test") -> dict[str, float]:
         """Return the figures that MLflow shows of run and version."""
         found = self.headline()
         found |= {name: getattr(self.subject, name).value for name in ("log_loss", "calibration_slope")}
@@ -168,7 +168,30 @@ class EvaluationDocument(Contract):
             if name in self.differences:
                 lead = self.differences[name].auc
                 found |= {f"auc_minus_{name}": lead.value, f"auc_minus_{name}_ci_low": lead.low}
-        return {f"test_{name}": value for name, value in found.items()}
+        return {f"{prefix}_{name}": value for name, value in found.items()}
+
+
+class Recalibration(Contract):
+    """Shift of the log-odds to a site, and what it changes."""
+
+    reference: Literal["all", "cn"]
+    shift: float
+    subject: SubjectScores
+
+
+class ValidationDocument(Contract):
+    """``validation.json`` of `adpet validate`."""
+
+    model: str
+    lineage: str
+    cohort: str
+    answered: Count
+    refused: Count
+    flagged: Count
+    known: Annotated[str, Field(description="How subjects of the training were looked for.")]
+    own_auc: Annotated[Estimate, Field(description="On the model's own test subjects.")]
+    evaluation: EvaluationDocument
+    recalibration: Recalibration | None
 
 
 class Lineage(Contract):

@@ -1,5 +1,7 @@
 """Baselines: they find what is there, and never see the test subjects."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,11 +11,14 @@ from adpet.errors import InputError, LeakageError
 from adpet.evaluation.aggregation import Pooling
 from adpet.evaluation.baselines import (
     META_ROI,
+    LinearModel,
     baseline_predictions,
+    linear_model,
     meta_roi,
     region_means,
     region_model,
     voxel_features,
+    voxel_model,
 )
 from adpet.evaluation.metrics import evaluation
 from adpet.imaging.atlas import BUILT_IN, DESIKAN_KILLIANY, Atlas, load_atlas
@@ -40,7 +45,8 @@ def _scans(labels, training):
 
 
 def _fitted(values, labels, *, training):
-    return baseline_predictions(values, _scans(labels, training), training=np.arange(len(labels)) < training)
+    rows = np.arange(len(labels)) < training
+    return baseline_predictions(values, _scans(labels, training), training=rows, model=voxel_model())
 
 
 def _auc(predictions):
@@ -69,7 +75,9 @@ class TestVoxelBaseline:
         scans = _scans(labels, 60)
         scans.loc[61, "subject"] = "sub-001"
         with pytest.raises(LeakageError, match="1 are on both sides, the first is sub-001"):
-            baseline_predictions(values, scans, training=(scans["part"] != "test").to_numpy())
+            baseline_predictions(
+                values, scans, training=(scans["part"] != "test").to_numpy(), model=voxel_model()
+            )
 
 
 class TestRegionBaselines:
@@ -92,6 +100,29 @@ class TestRegionBaselines:
         regions = np.array([[9.0, 1.0, 2.0, 3.0]], np.float32)
         found = meta_roi(regions, atlas, np.array([[2.0]], np.float32))
         assert found == pytest.approx(np.array([[np.mean([1, 1, 2, 3, 3]) / 2]]))
+
+
+class TestCarriedModels:
+    """What an exported model has of its baselines answers as scikit-learn's pipeline did."""
+
+    @pytest.mark.parametrize("kind", [voxel_model, region_model])
+    def test_read_back_model_gives_the_same_probabilities(self, kind):
+        values, labels = _cohort(effect=1.0, subjects=60, features=300)
+        if kind is region_model:
+            values[:7, 3] = np.nan
+        fitted = kind().fit(values[:40], labels[:40])
+        carried = linear_model(fitted, values[:40], threshold=0.4)
+        read = LinearModel.of(json.loads(json.dumps(carried.document())))
+        np.testing.assert_allclose(read.probability(values), fitted.predict_proba(values)[:, 1], atol=1e-5)
+        assert read.threshold == 0.4
+
+    def test_feature_that_no_training_scan_shows_counts_for_nothing(self):
+        values, labels = _cohort(effect=1.0, subjects=40, features=20)
+        values[:, 5] = np.nan
+        carried = linear_model(region_model().fit(values, labels), values, threshold=0.5)
+        seen = values.copy()
+        seen[:, 5] = 3.0
+        np.testing.assert_allclose(carried.probability(seen), carried.probability(values))
 
 
 class TestVoxelFeatures:

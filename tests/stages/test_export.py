@@ -10,6 +10,7 @@ from scipy.special import softmax
 from workspace import SMALL
 
 from adpet.errors import InputError
+from adpet.evaluation.metrics import calibration_bins
 from adpet.imaging.atlas import regional_means
 from adpet.imaging.nifti import read_volume
 from adpet.imaging.normative import smoothed
@@ -19,7 +20,7 @@ from adpet.learning.checkpoint import load_model
 from adpet.learning.model import members_of, probability_of_ad
 from adpet.learning.onnx_export import write_onnx
 from adpet.stages import export
-from adpet.stages.export import APART, calibration, furthest_apart, require_same
+from adpet.stages.export import APART, furthest_apart, require_same
 from adpet.storage import read_json, write_json
 
 EXPORT = "results/export"
@@ -148,7 +149,7 @@ class TestCalibration:
         subjects = pd.DataFrame(
             {"probability": probability, "diagnosis": np.where(probability > 0.4, "AD", "CN")}
         )
-        found = calibration(subjects)
+        found = calibration_bins(subjects)
         lows, highs = ([one[end] for one in found["bins"]] for end in ("low", "high"))
         assert (lows[0], highs[-1]) == (0.0, 1.0)
         assert lows[1:] == highs[:-1]

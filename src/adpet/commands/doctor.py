@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from statistics import NormalDist
+from typing import Any
 
 from adpet.cohort.reader import Layout, detect_layout, read_collection
 from adpet.cohort.scans import DIAGNOSES, Collection, subject_table
@@ -37,15 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(*, folder: Path, table: Path | None, diagnosis_table: Path | None) -> str:
     """Read a collection; return what to expect and set."""
     params = load_params()
-    settings = params.cohort.model_dump(exclude={"raw", "table", "diagnosis_table", "max_rejected_fraction"})
-    settings |= {"layout": "auto", "each": partial(map_in_processes, workers=params.compute.workers)}
-    if not folder.is_dir():
-        raise InputError(f"{folder}: required a folder of scans; received none; check the path")
+    collection = collection_at(folder, params, table=table, diagnosis_table=diagnosis_table)
     layout = detect_layout(folder, table=table)
-    collection = read_collection(
-        folder, **settings, table=table, diagnosis_table=diagnosis_table,
-        progress=partial(progress, label="doctor", unit="file"),
-    )  # fmt: skip
     return "\n".join(
         [
             f"layout     {layout}",
@@ -58,6 +52,21 @@ def main(*, folder: Path, table: Path | None, diagnosis_table: Path | None) -> s
             *_settings(folder, layout, {"table": table, "diagnosis_table": diagnosis_table}),
         ]
     )
+
+
+def collection_at(
+    folder: Path, params: Params, *, table: Path | None, diagnosis_table: Path | None, **changed: Any
+) -> Collection:
+    """Read a collection of any layout; else as `cohort` in the parameters.
+
+    `changed` are other arguments of `read_collection`.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: required a folder of scans; received none; check the path")
+    settings = params.cohort.model_dump(exclude={"raw", "table", "diagnosis_table", "max_rejected_fraction"})
+    settings |= {"layout": "auto", "each": partial(map_in_processes, workers=params.compute.workers)}
+    settings |= {"table": table, "diagnosis_table": diagnosis_table, **changed}
+    return read_collection(folder, **settings, progress=partial(progress, label="read", unit="file"))
 
 
 def _resolution(collection: Collection, params: Params) -> Iterator[str]:

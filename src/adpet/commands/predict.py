@@ -133,7 +133,7 @@ def run(paths: Sequence[Path], options: Options) -> str:
     # Read first: a wrong path should not wait for the model to load.
     if len(scans) == 1 and not needs_conversion(scans[0].path):
         read_header(scans[0].path)
-    model = _opened(options.model)
+    model = opened(options.model)
     if model.document["out_of_fold"] is None and (options.prevalence or options.coverage):
         raise InputError(
             f"{model.name}: --prevalence and --coverage need a model with out-of-fold predictions; this one "
@@ -196,7 +196,7 @@ def _require_other_folder(output: Path | None, scans: Sequence[ScanPath]) -> Non
             )
 
 
-def _opened(named: str | None) -> ExportedModel:
+def opened(named: str | None) -> ExportedModel:
     """Open the model that is named, or the champion."""
     if named is not None and not named.startswith("models:"):
         return open_model(Path(named))

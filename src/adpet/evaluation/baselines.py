@@ -1,14 +1,17 @@
 """Baselines: classical models on the same subjects and metrics."""
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from scipy.special import expit
 
 from adpet.errors import InputError, LeakageError
-from adpet.imaging.atlas import Atlas, regional_means
+from adpet.imaging.atlas import BUILT_IN, DESIKAN_KILLIANY, Atlas, load_atlas, regional_means
+from adpet.imaging.template import brain_mask, reference_mask
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
@@ -32,6 +35,67 @@ FACTS: dict[str, tuple[str, ...]] = {"age_sex": ("age", "sex"), "scanner": ("sca
 NUMERIC_FACTS = ("age",)
 # Folds of training subjects for out-of-fold predictions.
 OUT_OF_FOLD = 5
+# Edge of the cubes, in mm, that the voxel baseline averages over.
+BLOCK_MM = 9.0
+
+
+@dataclass(frozen=True, eq=False)
+class LinearModel:
+    """Fitted baseline of images: log-odds of AD linear in its features.
+
+    `median` stands for features that a scan does not show; a probability at or above `threshold` is AD.
+    """
+
+    median: npt.NDArray[np.float64]
+    weights: npt.NDArray[np.float64]
+    intercept: float
+    threshold: float
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any]) -> "LinearModel":
+        """Return what `document` described."""
+        arrays = {name: np.array(document[name], np.float64) for name in ("median", "weights")}
+        return cls(**arrays, intercept=document["intercept"], threshold=document["threshold"])
+
+    def document(self) -> dict[str, Any]:
+        """Return the fields as JSON values."""
+        return {
+            name: float(f"{value:.9g}")
+            if isinstance(value, float)
+            else [float(f"{one:.9g}") for one in value]
+            for name, value in vars(self).items()
+        }
+
+    def probability(self, features: FeatureArray) -> npt.NDArray[np.float64]:
+        """Return the probability of AD, (scans,), from (scans, features)."""
+        shown = np.where(np.isnan(features), self.median, features)
+        return np.asarray(expit(shown @ self.weights + self.intercept), dtype=np.float64)
+
+
+def linear_model(fitted: "Pipeline", training: FeatureArray, *, threshold: float) -> LinearModel:
+    """Return the linear model that a fitted pipeline is.
+
+    `training`, (scans, features), are what it was fitted on.
+    """
+    hidden = np.isnan(training).all(axis=0)
+    median = np.nanmedian(np.where(hidden, 0, training), axis=0).astype(np.float64)
+    # An affine function is known by its values at the origin and at one point along each axis.
+    at_origin, *at_axes = fitted.decision_function(np.vstack([0 * median, np.eye(median.size)]))
+    return LinearModel(median, np.array(at_axes) - at_origin, float(at_origin), threshold)
+
+
+def image_features(volume: npt.NDArray[np.float32], grid_mm: float) -> dict[str, FeatureArray]:
+    """Return a normalized scan's features, (features,), for each baseline of images."""
+    atlas = load_atlas(DESIKAN_KILLIANY, grid_mm)
+    pons = Atlas(reference_mask("pons", grid_mm).astype(np.int16), {1: "pons"})
+    anatomical = region_means(volume, atlas)
+    block = max(1, round(BLOCK_MM / grid_mm))
+    return {
+        "atlas": anatomical,
+        "meta_roi": meta_roi(anatomical[None], atlas, region_means(volume, pons)[None])[0],
+        "regions": region_means(volume, load_atlas(BUILT_IN, grid_mm)),
+        "voxels": voxel_features([volume], brain_mask(grid_mm), block=block)[0],
+    }
 
 
 def voxel_features(
@@ -109,6 +173,26 @@ def region_model() -> "Pipeline":
     )
 
 
+def voxel_model() -> "Pipeline":
+    """Return the unfitted ridge logistic regression on principal components.
+
+    With many more voxels than subjects a linear model lies in the span of the training subjects: keeping
+    every component loses nothing and makes the fit small. It is deterministic, and classes weigh the same.
+    """
+    from sklearn.decomposition import PCA
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import FunctionTransformer, StandardScaler
+
+    return make_pipeline(
+        StandardScaler(),
+        # After it the penalty means the same for any number of features.
+        FunctionTransformer(lambda features: features / np.sqrt(features.shape[1])),
+        PCA(svd_solver="full"),
+        LogisticRegression(C=INVERSE_PENALTY, class_weight="balanced", max_iter=1_000),
+    )
+
+
 def fact_model(facts: Sequence[str]) -> "Pipeline":
     """Return the unfitted logistic regression on scans-table columns.
 
@@ -142,7 +226,7 @@ def baseline_predictions(
     scans: pd.DataFrame,
     *,
     training: BoolArray,
-    model: "Pipeline | None" = None,
+    model: "Pipeline",
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Fit a baseline on training scans and predict the others.
 
@@ -153,8 +237,8 @@ def baseline_predictions(
         A row for each row of `features`: `scan`, `subject`, `session`, `diagnosis`, `part`.
     training : (scans,) bool ndarray
         Rows to fit on; a subject on both sides is a LeakageError.
-    model : Pipeline, optional
-        Unfitted; by default ridge-penalised logistic regression on all principal components, for voxels.
+    model : Pipeline
+        Is fitted to the training scans.
 
     Returns
     -------
@@ -173,37 +257,16 @@ def baseline_predictions(
     labels = (fitted["diagnosis"] == "AD").to_numpy()
     # Where a diagnosis has fewer than five subjects, as many folds as it has.
     smallest = int(fitted.groupby("diagnosis", observed=True)["subject"].nunique().min())
-    estimator = _linear_model() if model is None else model
     held_out = cross_val_predict(
-        estimator,
+        model,
         features[training],
         labels,
         groups=fitted["subject"].to_numpy(),
         cv=StratifiedGroupKFold(max(2, min(OUT_OF_FOLD, smallest))),
         method="predict_proba",
     )[:, 1]
-    probability = estimator.fit(features[training], labels).predict_proba(features[~training])[:, 1]
+    probability = model.fit(features[training], labels).predict_proba(features[~training])[:, 1]
     return _as_predictions(tested, probability), _as_predictions(fitted, held_out)
-
-
-def _linear_model() -> "Pipeline":
-    """Return the unfitted ridge logistic regression on principal components.
-
-    With many more voxels than subjects a linear model lies in the span of the training subjects: keeping
-    every component loses nothing and makes the fit small. It is deterministic, and classes weigh the same.
-    """
-    from sklearn.decomposition import PCA
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import FunctionTransformer, StandardScaler
-
-    return make_pipeline(
-        StandardScaler(),
-        # After it the penalty means the same for any number of features.
-        FunctionTransformer(lambda features: features / np.sqrt(features.shape[1])),
-        PCA(svd_solver="full"),
-        LogisticRegression(C=INVERSE_PENALTY, class_weight="balanced", max_iter=1_000),
-    )
 
 
 def _block_sums(volume: npt.NDArray[np.float32], block: int) -> npt.NDArray[np.float32]:

@@ -188,8 +188,8 @@ def evaluation(
         predictions, pooling=pooling, threshold=threshold, seed=seed, resamples=resamples
     )
     return {
-        "subject": {**levels["subject"], "confusion": _confusion(subjects, threshold)},
-        "slice": {**levels["slice"], "confusion": _confusion(predictions, threshold)},
+        "subject": {**levels["subject"], "confusion": confusion(subjects, threshold)},
+        "slice": {**levels["slice"], "confusion": confusion(predictions, threshold)},
         "threshold": threshold,
         "counts": {
             "subjects": len(subjects),
@@ -214,7 +214,8 @@ def oracle_auc(
     return {"value": bootstrap.metric_values(sums)["auc"], "low": low, "high": high}
 
 
-def _confusion(table: pd.DataFrame, threshold: float) -> dict[str, int]:
+def confusion(table: pd.DataFrame, threshold: float) -> dict[str, int]:
+    """Return the confusion matrix's counts; AD is positive."""
     from sklearn.metrics import confusion_matrix
 
     calls = table["diagnosis"] == POSITIVE, table["probability"] >= threshold
@@ -287,6 +288,30 @@ def calibration_points(subjects: pd.DataFrame, slices: pd.DataFrame) -> pd.DataF
         return pd.DataFrame(rows, columns=["n", "probability", "observed", "low", "high"])
 
     return _by_level(points, subjects, slices)
+
+
+def calibration_bins(subjects: pd.DataFrame) -> dict[str, Any]:
+    """Return the calibration of subjects in bins of equal mass.
+
+    `subjects` has a row each: `probability` and `diagnosis`. A bin has its ends `low` and `high`, `subjects`,
+    `ad_share` and the ends of its exact 95 % interval; `prevalence` is the share of AD among all.
+    """
+    probability = subjects["probability"].to_numpy(np.float64)
+    truth = (subjects["diagnosis"] == "AD").to_numpy()
+    count = bootstrap.bins_for(len(subjects))
+    codes = bootstrap.equal_mass_bins(probability, bins=count)
+    used = np.unique(codes)
+    last = [probability[codes == code].max() for code in used[:-1]]
+    first = [probability[codes == code].min() for code in used[1:]]
+    edges = [0.0, *((a + b) / 2 for a, b in zip(last, first, strict=True)), 1.0]
+    bins = []
+    for code, low, high in zip(used, edges[:-1], edges[1:], strict=True):
+        here = truth[codes == code]
+        share = float(here.mean())
+        least, most = bootstrap.exact_interval(share, n=here.size)
+        facts = {"low": low, "high": high, "ad_share": share, "ad_share_low": least, "ad_share_high": most}
+        bins.append({"subjects": int(here.size), **{key: round(float(one), 6) for key, one in facts.items()}})
+    return {"bins": bins, "prevalence": round(float(truth.mean()), 6)}
 
 
 def roc_band(

@@ -45,6 +45,8 @@ TISSUE: Final = "tissue.nii.gz"
 MEAN, SLOPE, SD = "normal_mean.nii.gz", "normal_slope.nii.gz", "normal_sd.nii.gz"
 NORMS: Final = (MEAN, SLOPE, SD)
 FILES: Final = (NETWORK, TEMPLATE, EXPECTED, BRAIN, REFERENCE, REGIONS, TISSUE, *NORMS)
+# Baselines of images, fitted on the same training subjects. Answers do not need it.
+BASELINES: Final = "baselines.json"
 # What each map shows of a scan, and the unit of its values.
 MAPS: Final = {"cam": "Where the network looked", "z": "Where this brain is unusual"}
 UNITS: Final = {"cam": "logit", "z": "SD"}

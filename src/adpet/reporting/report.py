@@ -3,14 +3,14 @@
 The summary has evidence against the model first. The page has no scripts.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from adpet.evaluation.comparison import CHANCE, comparison_sentence
 from adpet.evaluation.leakage import CLEAN, INVALID
-from adpet.reporting.components import Documents, interval, number, percent, plural, points, typeset
+from adpet.reporting.components import Block, Documents, interval, number, percent, plural, points, typeset
 from adpet.reporting.explainability import leakage, saliency
 from adpet.reporting.methods import data, limits, lineage, training
 from adpet.reporting.performance import baselines, failures, performance, subgroups
@@ -48,7 +48,16 @@ class Line:
 
 
 def report_html(documents: Documents) -> str:
-    """Return the page: deterministic, with escaped content."""
+    """Return the report on a training."""
+    sections = [(anchor, title, blocks(documents)) for anchor, title, blocks in SECTIONS]
+    return page(f"Report on model {documents.lineage['id']}", summary(documents), sections)
+
+
+def page(title: str, lines: Sequence[Line], sections: Sequence[tuple[str, str, Sequence[Block]]]) -> str:
+    """Return a page: deterministic, with escaped content.
+
+    `sections` have an anchor, a title and their content.
+    """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -59,10 +68,10 @@ def report_html(documents: Documents) -> str:
         lstrip_blocks=True,
     )
     return environment.get_template("page.html.jinja").render(
-        lineage=documents.lineage["id"],
+        title=title,
         purpose=PURPOSE,
-        summary=summary(documents),
-        sections=[(anchor, title, blocks(documents)) for anchor, title, blocks in SECTIONS],
+        summary=lines,
+        sections=sections,
         style=(TEMPLATES / "page.css").read_text(encoding="utf-8"),
     )
 

@@ -1,10 +1,8 @@
 """Score the held-out test subjects, with intervals, baselines and figures."""
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from adpet import paths
@@ -14,10 +12,9 @@ from adpet.contracts import EvaluationDocument, TrainingRun, read_contract
 from adpet.evaluation import baselines
 from adpet.evaluation import metrics as scoring
 from adpet.evaluation.aggregation import PREDICTION_COLUMNS, Pooling, fit_pooling, subject_probabilities
+from adpet.evaluation.baselines import LinearModel
 from adpet.evaluation.comparison import findings, paired_differences, subgroup_table, subject_facts
-from adpet.imaging.atlas import BUILT_IN, DESIKAN_KILLIANY, Atlas, load_atlas
 from adpet.imaging.nifti import read_volume
-from adpet.imaging.template import brain_mask, reference_mask
 from adpet.learning.checkpoint import load_model
 from adpet.learning.training import predict, set_determinism
 from adpet.parallel import progress
@@ -30,15 +27,13 @@ from adpet.stages.common.tables import VALIDATION_COLUMNS, read_results, write_t
 from adpet.stages.common.tracking import log_to_training
 from adpet.storage import write_json
 
-if TYPE_CHECKING:
-    from sklearn.pipeline import Pipeline
 
-# Edge of the cubes, in mm, that the linear baseline averages voxels over.
-BLOCK_MM = 9.0
+class Baseline(NamedTuple):
+    """Predictions of a baseline, and its model if it is of images."""
 
-
-# Predictions of test scans, and out-of-fold ones of training scans.
-Baseline = tuple[pd.DataFrame, pd.DataFrame]
+    test: pd.DataFrame
+    out_of_fold: pd.DataFrame
+    model: LinearModel | None
 
 
 def fitted_baselines(split: pd.DataFrame, *, grid_mm: float) -> dict[str, Baseline]:
@@ -49,40 +44,27 @@ def fitted_baselines(split: pd.DataFrame, *, grid_mm: float) -> dict[str, Baseli
     facts = read_scans(paths.SCANS)[["scan", "session", "age", "sex", "site", "scanner"]]
     scans = split.drop_duplicates("scan")[["scan", "subject", "diagnosis", "part"]]
     scans = scans.merge(facts, on="scan", how="left", validate="one_to_one")
-    voxels, regional = _of_volumes(scans["scan"], grid_mm)
-    known = {name: columns for name, columns in baselines.FACTS.items() if baselines.is_known(scans, columns)}
-    wanted: dict[str, tuple[npt.NDArray[np.float32] | pd.DataFrame, Pipeline | None]] = {
-        **{name: (features, baselines.region_model()) for name, features in regional.items()},
-        "voxels": (voxels, None),
-        **{name: (scans[list(columns)], baselines.fact_model(columns)) for name, columns in known.items()},
-    }
     training = (scans["part"] != "test").to_numpy()
-    return {
-        name: baselines.baseline_predictions(features, scans, training=training, model=model)
-        for name, (features, model) in wanted.items()
-    }
-
-
-def _of_volumes(
-    scans: "pd.Series[str]", grid_mm: float
-) -> tuple[npt.NDArray[np.float32], dict[str, npt.NDArray[np.float32]]]:
-    """Return features of voxels and, by baseline, of regions."""
-    pons = Atlas(reference_mask("pons", grid_mm).astype(np.int16), {1: "pons"})
-    atlases = {"atlas": load_atlas(DESIKAN_KILLIANY, grid_mm), "meta_roi": pons}
-    atlases["regions"] = load_atlas(BUILT_IN, grid_mm)
-    means: dict[str, list[npt.NDArray[np.float32]]] = {name: [] for name in atlases}
-
-    def volumes() -> Iterator[npt.NDArray[np.float32]]:
-        for scan in progress(scans, label="baselines", unit="scan", total=len(scans)):
-            volume = read_volume(paths.VOLUMES / f"{scan}.nii").data
-            for name, atlas in atlases.items():
-                means[name].append(baselines.region_means(volume, atlas))
-            yield volume
-
-    voxels = baselines.voxel_features(volumes(), brain_mask(grid_mm), block=max(1, round(BLOCK_MM / grid_mm)))
-    regional = {name: np.array(rows) for name, rows in means.items()}
-    regional["meta_roi"] = baselines.meta_roi(regional["atlas"], atlases["atlas"], regional["meta_roi"])
-    return voxels, regional
+    shown = progress(scans["scan"], label="baselines", unit="scan", total=len(scans))
+    images = [
+        baselines.image_features(read_volume(paths.VOLUMES / f"{scan}.nii").data, grid_mm) for scan in shown
+    ]
+    found = {}
+    for name in images[0]:
+        features = np.array([image[name] for image in images])
+        model = baselines.voxel_model() if name == "voxels" else baselines.region_model()
+        tables = baselines.baseline_predictions(features, scans, training=training, model=model)
+        threshold = scoring.choose_threshold(subject_probabilities(tables[1], Pooling()))
+        linear = baselines.linear_model(model, features[training], threshold=threshold)
+        found[name] = Baseline(*tables, linear)
+    for name, columns in baselines.FACTS.items():
+        if baselines.is_known(scans, columns):
+            model = baselines.fact_model(columns)
+            tables = baselines.baseline_predictions(
+                scans[list(columns)], scans, training=training, model=model
+            )
+            found[name] = Baseline(*tables, None)
+    return found
 
 
 def draw() -> None:
@@ -159,11 +141,11 @@ def _compared(subjects: pd.DataFrame, compared: dict[str, Baseline], params: Par
     """Return each baseline's metrics, and its paired differences."""
     options: dict[str, Any] = {"seed": params.seed, "resamples": params.evaluate.resamples}
     document: dict[str, Any] = {"baselines": {}, "differences": {}}
-    for name, (test, out_of_fold) in compared.items():
+    for name, baseline in compared.items():
         # One row a scan: what is averaged is a subject's visits.
-        scored = scoring.evaluation(test, out_of_fold, pooling=Pooling(), **options)
+        scored = scoring.evaluation(baseline.test, baseline.out_of_fold, pooling=Pooling(), **options)
         document["baselines"][name] = {**scored["subject"], "threshold": scored["threshold"]}
-        other = subject_probabilities(test, Pooling())
+        other = subject_probabilities(baseline.test, Pooling())
         document["differences"][name] = paired_differences(subjects, other, **options)
     return document
 
@@ -183,10 +165,12 @@ def _oracle(subjects: pd.DataFrame, test: pd.DataFrame, params: Params) -> dict[
 
 
 def _write_baselines(compared: dict[str, Baseline]) -> None:
-    tables = [table.assign(baseline=name) for name, baseline in compared.items() for table in baseline]
+    tables = [table.assign(baseline=name) for name, each in compared.items() for table in each[:2]]
     columns = ["baseline", "scan", "index", "subject", "session", "diagnosis", "part", "probability"]
     table = pd.concat(tables) if tables else pd.DataFrame(columns=columns)
     write_table(table[columns], paths.BASELINE_PREDICTIONS)
+    models = {name: each.model.document() for name, each in compared.items() if each.model}
+    write_json(paths.BASELINE_MODELS, models)
 
 
 def _write_tables(

@@ -1,5 +1,6 @@
 """Export the model as ONNX with constants for inference."""
 
+import shutil
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -16,7 +17,7 @@ from adpet.cohort.splits import read_split
 from adpet.contracts import EvaluationDocument, TrainingRun, read_contract
 from adpet.errors import InputError
 from adpet.evaluation.aggregation import Pooling, out_of_fold_quantiles
-from adpet.evaluation.bootstrap import bins_for, equal_mass_bins, exact_interval
+from adpet.evaluation.metrics import calibration_bins
 from adpet.imaging.atlas import AD_PATTERN, Atlas, load_atlas, regional_means
 from adpet.imaging.nifti import Volume, read_volume, write_volume
 from adpet.imaging.normalization import Standard, load_standard
@@ -24,6 +25,7 @@ from adpet.imaging.normative import Norms, fit_norms
 from adpet.imaging.slices import CENTRE_Z_MM
 from adpet.imaging.template import tissue_labels
 from adpet.inference.exported_model import (
+    BASELINES,
     BATCH,
     BRAIN,
     DOCUMENT,
@@ -129,7 +131,8 @@ def run(params: Params) -> None:
             "smoothing_mm": params.explain.smooth_mm,
         }
         document["maps"] = _maps(Network.read(folder / NETWORK), split[split["part"] != "test"])
-        document["files"] = {name: sha256(folder / name) for name in FILES}
+        shutil.copyfile(paths.BASELINE_MODELS, folder / BASELINES)
+        document["files"] = {name: sha256(folder / name) for name in (*FILES, BASELINES)}
         write_json(folder / DOCUMENT, document)
 
 
@@ -246,31 +249,7 @@ def _document(params: Params, standard: Standard) -> dict[str, Any]:
         "aggregation": pooling,
         "out_of_fold": out_of_fold_quantiles(validation, Pooling.of(pooling)),
         "threshold": metrics.threshold,
-        "calibration": calibration(tables.read_results(paths.SUBJECTS)),
+        "calibration": calibration_bins(tables.read_results(paths.SUBJECTS)),
         "performance": {"auc": metrics.subject.auc.document(), "test_subjects": metrics.counts.subjects},
         "leaky": trained.leaky,
     }
-
-
-def calibration(subjects: pd.DataFrame) -> dict[str, Any]:
-    """Return the test subjects' calibration in bins of equal mass.
-
-    `subjects` has a row each: `probability` and `diagnosis`. A bin has its ends `low` and `high`, `subjects`,
-    `ad_share` and the ends of its exact 95 % interval; `prevalence` is the share of AD among all.
-    """
-    probability = subjects["probability"].to_numpy(np.float64)
-    truth = (subjects["diagnosis"] == "AD").to_numpy()
-    count = bins_for(len(subjects))
-    codes = equal_mass_bins(probability, bins=count)
-    used = np.unique(codes)
-    last = [probability[codes == code].max() for code in used[:-1]]
-    first = [probability[codes == code].min() for code in used[1:]]
-    edges = [0.0, *((a + b) / 2 for a, b in zip(last, first, strict=True)), 1.0]
-    bins = []
-    for code, low, high in zip(used, edges[:-1], edges[1:], strict=True):
-        here = truth[codes == code]
-        share = float(here.mean())
-        least, most = exact_interval(share, n=here.size)
-        facts = {"low": low, "high": high, "ad_share": share, "ad_share_low": least, "ad_share_high": most}
-        bins.append({"subjects": int(here.size), **{key: round(float(one), 6) for key, one in facts.items()}})
-    return {"bins": bins, "prevalence": round(float(truth.mean()), 6)}

@@ -24,7 +24,7 @@ from adpet.tracking.models import log_keras_model, ready_models
 from adpet.tracking.store import LINEAGE, Store, local, reported, user
 from adpet.tracking.ui_notes import run_name
 
-Kind = Literal["train", "tune", "trial", "fold"]
+Kind = Literal["train", "tune", "trial", "fold", "validate"]
 
 KIND: Final = "adpet.kind"
 PARENT: Final = "mlflow.parentRunId"

@@ -1,0 +1,413 @@
+"""External validation: score a model on another labelled collection."""
+
+import argparse
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from adpet import paths
+from adpet.cluster import clusters
+from adpet.cohort.duplicates import coarse_brain, find_duplicates
+from adpet.cohort.splits import read_split
+from adpet.commands.doctor import collection_at
+from adpet.commands.predict import opened
+from adpet.contracts import EvaluationDocument, TrainingRun, ValidationDocument, read_contract
+from adpet.errors import AdpetError, InputError, LeakageError
+from adpet.evaluation import metrics as scoring
+from adpet.evaluation.aggregation import PREDICTION_COLUMNS, Pooling, out_of_fold_quantiles
+from adpet.evaluation.aggregation import subject_probabilities as subjects_of
+from adpet.evaluation.baselines import LinearModel, image_features
+from adpet.evaluation.bootstrap import subject_resamples
+from adpet.evaluation.comparison import paired_differences, subgroup_table, subject_facts
+from adpet.evaluation.external import decision_table, recalibrated
+from adpet.imaging.dicom import as_nifti
+from adpet.imaging.nifti import read_header, read_volume
+from adpet.inference.exported_model import BASELINES, DOCUMENT, ExportedModel
+from adpet.inference.predictor import OLDEST, YOUNGEST, RefusedError, answer
+from adpet.inference.quality import refused_by
+from adpet.parallel import map_in_processes, progress
+from adpet.params import Params, load_params
+from adpet.reporting.external import External, external_html
+from adpet.stages.common.checks import hashed
+from adpet.stages.common.tables import write_table
+from adpet.storage import atomic_write, read_json, write_json
+
+# The part of a predictions table that external subjects are.
+EXTERNAL = "external"
+RECALIBRATED = "recalibrated"
+
+
+class Known(NamedTuple):
+    """Whom the model was trained on, as far as it is here.
+
+    `subjects` are hashed ids, None if the model does not come with them; `volumes` are normalized training
+    scans by name.
+    """
+
+    subjects: frozenset[str] | None
+    volumes: dict[str, Path]
+
+    def text(self, *, by_id: bool) -> str:
+        """Say what was looked for."""
+        ids = "subjects by id" if self.subjects is not None and by_id else ""
+        images = f"copies of its {len(self.volumes)} training scans" if self.volumes else ""
+        looked = " and ".join(filter(None, [ids, images]))
+        return f"looked for {looked}: none" if looked else "not looked for: the model's training is not here"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument(
+        "model", help="an exported model's folder, models:/NAME/VERSION or models:/NAME@ALIAS"
+    )
+    parser.add_argument(
+        "--cohort", type=Path, required=True, metavar="DIR", help="BIDS, ADNI or a flat folder"
+    )
+    parser.add_argument("--name", help="what the collection is called in the results (default: its folder)")
+    parser.add_argument("--table", type=Path, help="its metadata table, if it is not found by itself")
+    parser.add_argument("--diagnosis-table", type=Path, help="ADNI's diagnoses by visit (DXSUM)")
+    parser.add_argument(
+        "--output", type=Path, metavar="FOLDER", help="folder of the results (default: validation_NAME)"
+    )
+    parser.add_argument(
+        "--recalibrate",
+        choices=["all", "cn"],
+        help="also fit a new intercept, cross-fitted, to all subjects or to the CN alone",
+    )
+    parser.add_argument(
+        "--other-people",
+        action="store_true",
+        help="the collection numbers its subjects as the training's did, and they are other people",
+    )
+    parser.add_argument("--workers", type=int, default=2, help="processes (default: 2)")
+    parser.add_argument(
+        "--cluster", help="where they run: as compute.cluster in params.yaml (docs/cluster.md)"
+    )
+
+
+def main(
+    *,
+    model: str,
+    cohort: Path,
+    name: str | None,
+    table: Path | None,
+    diagnosis_table: Path | None,
+    output: Path | None,
+    recalibrate: Any,
+    other_people: bool,
+    workers: int,
+    cluster: str | None,
+) -> str:
+    """Score the collection; write the results, return the summary."""
+    params = load_params() if paths.PARAMS.exists() else Params()
+    exported, name = opened(model), name or cohort.resolve().name
+    output = output or Path(f"validation_{name}")
+    if output.exists() and not (output / "validation.json").exists():
+        raise InputError(f"{output}: required a new folder, or one of an earlier validation; name another")
+    frames = exported.document["standard"]["frames_minutes"]
+    # In this process: joblib takes a worker for leaking if its first call was a small one.
+    settings = {"frames_minutes": frames, "each": map}
+    collection = collection_at(cohort, params, table=table, diagnosis_table=diagnosis_table, **settings)
+    known = _known(exported)
+    _refuse_known(collection.scans, known, other_people=other_people)
+    one = partial(_answered, model=exported, compared=bool(known.volumes))
+    rows = collection.scans.to_dict("records")
+    done = map_in_processes(one, rows, workers=workers, cluster=cluster)
+    with clusters:
+        shown = progress(done, label="validate", unit="scan", total=len(rows))
+        answers, maps = _with_mean_maps(shown, collection.scans)
+    _refuse_copies(answers, known)
+    looked = known.text(by_id=not other_people)
+    found = _scored(name, collection.scans, answers, exported, params, known=looked)
+    found = found._replace(maps=maps)
+    if recalibrate:
+        found = _recalibrate(found, exported, params, reference=recalibrate)
+    _write(output, found, exported)
+    _log(exported, params, output, found)
+    return "\n".join(_summary(found, output))
+
+
+def _known(model: ExportedModel) -> Known:
+    """Find whom the model was trained on: in the registry, or here."""
+    subjects, volumes = None, {}
+    if model.name.startswith("models:/"):
+        from adpet.tracking.registry import evidence_of, version_of
+
+        subjects = evidence_of(version_of(model.name)).known
+    if paths.RUN.exists():
+        trained = read_contract(paths.RUN, TrainingRun)
+        if trained.lineage.id == model.document["lineage"]["id"]:
+            subjects = frozenset([*trained.trained_on, *trained.validated_on])
+            split = read_split(paths.SPLIT)
+            scans = split.loc[split["part"] != "test", "scan"].unique()
+            volumes = {scan: paths.VOLUMES / f"{scan}.nii" for scan in scans}
+    return Known(subjects, volumes)
+
+
+def _refuse_known(scans: pd.DataFrame, known: Known, *, other_people: bool) -> None:
+    if not known.subjects or other_people:
+        return
+    shared = [subject for subject in sorted(set(scans["subject"])) if {*hashed([subject])} & known.subjects]
+    if shared:
+        raise LeakageError(
+            f"required subjects that the model has not seen; {len(shared)} of {scans['subject'].nunique()} "
+            f"have ids of its training, the first is {shared[0]}; leave them out, or, if the collection "
+            "numbers other people alike, add --other-people"
+        )
+
+
+def _refuse_copies(answers: Sequence[Mapping[str, Any]], known: Known) -> None:
+    """Refuse scans that are images of the training, whatever their name."""
+    own = [row for row in answers if "brain" in row]
+    if not own or not known.volumes:
+        return
+    brains = [coarse_brain(read_volume(path)) for path in known.volumes.values()]
+    brains += [row["brain"] for row in own]
+    names = [*known.volumes, *(row["scan"] for row in own)]
+    # Copies within one side are no leak.
+    sides = ["training"] * len(known.volumes) + [EXTERNAL] * len(own)
+    if pairs := find_duplicates(np.stack(brains), sides):
+        first = pairs[0]
+        raise LeakageError(
+            f"required scans that the model has not seen; {len({pair.second for pair in pairs})} are images "
+            f"of its training, the first is {names[first.second]}, the same as {names[first.first]} "
+            f"(correlation {first.correlation:.2f}); leave them out"
+        )
+
+
+def _answered(row: Mapping[str, Any], *, model: ExportedModel, compared: bool) -> dict[str, Any]:
+    """Answer one scan: slices, baselines, maps; or why it is refused."""
+    seconds = [float(value) for value in row["frame_seconds"].split()] or None
+    age = row["age"] if YOUNGEST <= row["age"] <= OLDEST else None
+    try:
+        with as_nifti(Path(row["path"])) as image:
+            header = read_header(image)
+            volume = read_volume(image, frame_seconds=seconds, steady=True)
+        grid: dict[str, Any] = {"shape": header.shape, "affine": header.affine}
+        found = answer(volume, model, name=row["scan"], age=age, **grid)
+    except RefusedError as error:
+        return {"scan": row["scan"], "reason": "; ".join(refused_by(error.document["checks"]))}
+    except AdpetError as error:
+        return {"scan": row["scan"], "reason": str(error)}
+    features = image_features(found.suvr.data, model.document["standard"]["grid_mm"])
+    checks = found.document["checks"]
+    return {
+        "scan": row["scan"],
+        "probability": [one["probability_of_ad"] for one in found.document["slices"]],
+        "flagged": "; ".join(check["finding"] for check in checks if check["verdict"] == "flagged"),
+        "baselines": {
+            name: float(baseline.probability(features[name][None])[0])
+            for name, baseline in _baselines(model.folder).items()
+        },
+        "maps": {name: volume.data for name, volume in found.volumes.items()},
+        **({"brain": coarse_brain(found.suvr)} if compared else {}),
+    }
+
+
+@lru_cache(maxsize=1)
+def _baselines(folder: Path) -> dict[str, LinearModel]:
+    """Read the baselines that the model comes with, if any."""
+    path = folder / BASELINES
+    return {name: LinearModel.of(one) for name, one in read_json(path).items()} if path.exists() else {}
+
+
+def _with_mean_maps(
+    answers: Iterable[dict[str, Any]], scans: pd.DataFrame
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Return the answers without maps, and the maps' means by group.
+
+    One scan's maps are in memory at a time.
+    """
+    group, kept = scans.set_index("scan")["diagnosis"].str.lower(), []
+    sums: dict[str, Any] = {}
+    for row in answers:
+        for name, values in row.pop("maps", {}).items():
+            key = f"{name}_{group[row['scan']]}"
+            sums[key] = sums.get(key, 0) + np.append(values.astype(np.float64).ravel(), 1.0)
+        kept.append(row)
+    return kept, {key: total[:-1] / total[-1] for key, total in sums.items()}
+
+
+def _scored(
+    name: str,
+    scans: pd.DataFrame,
+    answers: Iterable[dict[str, Any]],
+    model: ExportedModel,
+    params: Params,
+    *,
+    known: str,
+) -> External:
+    """Score what was answered, per subject, with the model's own threshold."""
+    facts = scans.set_index("scan")
+    refused = pd.DataFrame([row for row in answers if "reason" in row], columns=["scan", "reason"])
+    given = [row for row in answers if "reason" not in row]
+    groups = {facts["diagnosis"][row["scan"]] for row in given}
+    if len(groups) < 2:
+        raise InputError(
+            f"required answered scans of AD and of CN; received {' and '.join(sorted(groups)) or 'none'}, "
+            f"{len(refused)} scans refused, the first: {refused['reason'].iloc[0] if len(refused) else '-'}"
+        )
+    predictions = _table(facts, [(row["scan"], row["probability"]) for row in given])
+    pooling, threshold = Pooling.of(model.document["aggregation"]), model.document["threshold"]
+    options: dict[str, Any] = {"seed": params.seed, "resamples": params.evaluate.resamples}
+    nobody = predictions.head(0)
+    metrics = scoring.evaluation(predictions, nobody, pooling=pooling, threshold=threshold, **options)
+    metrics |= {"baselines": {}, "differences": {}, "leakage": {"leaky": int(model.leaky)}}
+    subjects = subjects_of(predictions, pooling)
+    strategies = {"network": subjects["probability"].to_numpy(np.float64)}
+    baselines = {}
+    for baseline, linear in _baselines(model.folder).items():
+        one = _table(facts, [(row["scan"], [row["baselines"][baseline]]) for row in given])
+        options_of = {"pooling": Pooling(), "threshold": linear.threshold, **options}
+        scored = scoring.evaluation(one, nobody, **options_of)
+        metrics["baselines"][baseline] = {**scored["subject"], "threshold": linear.threshold}
+        baselines[baseline] = subjects_of(one, Pooling())
+        metrics["differences"][baseline] = paired_differences(subjects, baselines[baseline], **options)
+        strategies[baseline] = baselines[baseline]["probability"].to_numpy(np.float64)
+    truth = (subjects["diagnosis"] == "AD").to_numpy()
+    document = {
+        "model": model.name,
+        "lineage": model.document["lineage"]["id"],
+        "cohort": name,
+        "answered": len(given),
+        "refused": len(refused),
+        "flagged": sum(bool(row["flagged"]) for row in given),
+        "known": known,
+        "own_auc": model.document["performance"]["auc"],
+        "evaluation": EvaluationDocument.model_validate(metrics).document(),
+        "recalibration": None,
+    }
+    answered = scans[scans["scan"].isin([row["scan"] for row in given])]
+    return External(
+        document=ValidationDocument.model_validate(document).document(),
+        predictions=predictions,
+        subjects=subjects,
+        baselines=baselines,
+        refused=refused,
+        flagged=pd.DataFrame(given, columns=["scan", "flagged"]),
+        subgroups=subgroup_table(subjects, subject_facts(answered), threshold=threshold),
+        decisions=decision_table(truth, strategies),
+        affine=model.standard.template.affine,
+        underlay=model.standard.template.data,
+        seed=params.seed,
+        resamples=params.evaluate.resamples,
+    )
+
+
+def _table(facts: pd.DataFrame, given: Sequence[tuple[str, Sequence[float]]]) -> pd.DataFrame:
+    """Return a predictions table of each scan's values."""
+    rows = [
+        (scan, index, *facts.loc[scan, ["subject", "session", "diagnosis"]], EXTERNAL, value)
+        for scan, values in given
+        for index, value in enumerate(values)
+    ]
+    return pd.DataFrame(rows, columns=list(PREDICTION_COLUMNS))
+
+
+def _recalibrate(found: External, model: ExportedModel, params: Params, *, reference: Any) -> External:
+    """Add what a new intercept changes, and the model with it."""
+    folds = model.document["out_of_fold"]
+    usual = folds["quantiles"]["CN"][folds["coverages"].index(0.5)] if folds else None
+    after, shift = recalibrated(found.subjects, reference=reference, usual_cn=usual, seed=params.seed)
+    truth = (after["diagnosis"] == "AD").to_numpy()
+    threshold = float(truth.mean()) if reference == "all" else model.document["threshold"]
+    scores = scoring.level_intervals(
+        truth,
+        np.arange(truth.size),
+        after["probability"].to_numpy(np.float64),
+        threshold=threshold,
+        counts=subject_resamples(truth, resamples=params.evaluate.resamples, seed=params.seed),
+    )
+    table = after.assign(scan=after["subject"], index=0, session="", part=EXTERNAL)
+    out_of_fold = out_of_fold_quantiles(table, Pooling("mean_logit"))
+    if out_of_fold and folds and reference == "cn":
+        out_of_fold["prevalence"] = folds["prevalence"]
+    pooling = model.document["aggregation"]
+    changed = model.document | {
+        "aggregation": pooling | {"intercept": round(pooling["intercept"] + shift, 9)},
+        "out_of_fold": out_of_fold,
+        "threshold": threshold,
+        "calibration": scoring.calibration_bins(after),
+        "performance": {"auc": scores["auc"], "test_subjects": len(after)},
+    }
+    confusion = scoring.confusion(after, threshold)
+    one: dict[str, Any] = {
+        "reference": reference,
+        "shift": shift,
+        "subject": {**scores, "confusion": confusion},
+    }
+    document = ValidationDocument.model_validate(found.document | {"recalibration": one}).document()
+    return found._replace(document=document, model_document=changed)
+
+
+def _write(output: Path, found: External, model: ExportedModel) -> None:
+    """Write the results' folder, whole or not at all."""
+    with atomic_write(output) as folder:
+        folder.mkdir()
+        write_json(folder / "validation.json", found.document)
+        write_table(found.predictions, folder / "predictions.csv")
+        tables = [one.assign(baseline=name) for name, one in found.baselines.items()]
+        write_table(pd.concat([found.subjects.assign(baseline=""), *tables]), folder / "subjects.csv")
+        write_table(found.refused, folder / "refused.csv")
+        write_table(found.subgroups, folder / "subgroups.csv")
+        write_table(found.decisions, folder / "decisions.csv")
+        (folder / "report.html").write_text(external_html(found), encoding="utf-8")
+        if found.model_document:
+            shutil.copytree(model.folder, folder / RECALIBRATED)
+            write_json(folder / RECALIBRATED / DOCUMENT, found.model_document)
+
+
+def _log(model: ExportedModel, params: Params, output: Path, found: External) -> None:
+    """Log a registered version's validation to MLflow."""
+    if not model.name.startswith("models:/"):
+        return
+    from adpet.tracking.validation import log_validation
+
+    log_validation(
+        model.name,
+        found.document,
+        EvaluationDocument.model_validate(found.document["evaluation"]).logged(EXTERNAL),
+        files=[output / "report.html", output / "validation.json", output / "subgroups.csv"],
+        experiment=params.tracking.experiment,
+    )
+
+
+def _summary(found: External, output: Path) -> Iterator[str]:
+    """Say how the model does here, next to its own test subjects."""
+    document, metrics = found.document, found.document["evaluation"]
+    subject, counts = metrics["subject"], metrics["counts"]
+
+    def shown(metric: Mapping[str, float]) -> str:
+        return f"{metric['value']:.3f} ({metric['low']:.3f} to {metric['high']:.3f})"
+
+    yield (
+        f"cohort     {document['cohort']}: {counts['subjects']} subjects ({counts['subjects_ad']} AD, "
+        f"{counts['subjects_cn']} CN), {document['answered']} scans; {document['refused']} refused, "
+        f"{document['flagged']} flagged"
+    )
+    yield f"training   {document['known']}"
+    yield f"AUC        {shown(subject['auc'])}; on the model's own test subjects {shown(document['own_auc'])}"
+    for name, baseline in metrics["baselines"].items():
+        lead = metrics["differences"][name]["auc"]
+        yield f"           {shown(baseline['auc'])} {name}; network minus it {shown(lead)}"
+    yield (
+        f"at {metrics['threshold']:.3f}   accuracy {shown(subject['accuracy'])}, sensitivity "
+        f"{shown(subject['sensitivity'])}, specificity {shown(subject['specificity'])}"
+    )
+    yield (
+        f"calibrated slope {shown(subject['calibration_slope'])}, intercept "
+        f"{shown(subject['calibration_intercept'])}, Brier score {shown(subject['brier'])}"
+    )
+    if document["recalibration"]:
+        after, by = document["recalibration"]["subject"], document["recalibration"]["shift"]
+        yield (
+            f"shifted    by {by:+.3f}: intercept {shown(after['calibration_intercept'])}, Brier score "
+            f"{shown(after['brier'])}, accuracy {shown(after['accuracy'])}; the model: "
+            f"{output / RECALIBRATED}"
+        )
+    yield f"report     {output / 'report.html'}"

@@ -1,0 +1,93 @@
+"""External validation: net benefit, and recalibration to a site."""
+
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from scipy.optimize import brentq
+from scipy.special import expit, logit
+
+from adpet.errors import InputError
+from adpet.evaluation.aggregation import NEGATIVE, POSITIVE, SMALLEST_PROBABILITY
+from adpet.evaluation.bootstrap import BoolArray, FloatArray
+
+# Subjects that a shift of the log-odds follows from: everybody, or CN alone.
+Reference = Literal["all", "cn"]
+
+# Probabilities from which somebody would be treated as AD.
+DECISIONS = np.arange(0.05, 0.96, 0.05).round(2)
+# Fewer subjects of a diagnosis cannot be left out in turn.
+FOLDS = 5
+# Log-odds, beyond all that a probability can be off by.
+FARTHEST = 50.0
+
+
+def net_benefit(truth: BoolArray, probability: FloatArray) -> FloatArray:
+    """Return the net benefit at each of `DECISIONS`.
+
+    True positives less false positives, which cost the odds of the decision, by subject (Vickers and Elkin
+    2006, Med Decis Making 26:565-574).
+    """
+    called = probability >= DECISIONS[:, None]
+    odds = DECISIONS / (1 - DECISIONS)
+    return np.asarray(((called & truth).sum(axis=1) - odds * (called & ~truth).sum(axis=1)) / truth.size)
+
+
+def decision_table(truth: BoolArray, models: dict[str, FloatArray]) -> pd.DataFrame:
+    """Return the decision curves: a row a probability, a column a strategy.
+
+    `models` are probabilities of AD, (subjects,); "everybody" calls all AD, and nobody's net benefit is 0.
+    """
+    strategies = models | {"everybody": np.ones(truth.size)}
+    curves = {name: net_benefit(truth, probability) for name, probability in strategies.items()}
+    return pd.DataFrame({"probability": DECISIONS} | curves)
+
+
+def recalibrated(
+    subjects: pd.DataFrame, *, reference: Reference, usual_cn: float | None, seed: int
+) -> tuple[pd.DataFrame, float]:
+    """Shift the log-odds of AD to a site; return new subjects and the shift.
+
+    With "all", the shift makes the mean probability the share of AD (calibration in the large: a new
+    intercept, the slope stays). With "cn", it brings the median log-odds of CN subjects to that of
+    `usual_cn`, the median probability of CN subjects in training. Each subject's probability is by the shift
+    of the other folds' subjects; the returned shift is by all.
+
+    Parameters
+    ----------
+    subjects : DataFrame
+        `subject`, `diagnosis` and `probability`, one row each.
+    """
+    odds = logit(np.clip(subjects["probability"], SMALLEST_PROBABILITY, 1 - SMALLEST_PROBABILITY))
+    truth = (subjects["diagnosis"] == POSITIVE).to_numpy()
+    odds = np.asarray(odds, dtype=np.float64)
+    if reference == "cn" and usual_cn is None:
+        raise InputError(
+            "--recalibrate cn: required a model with out-of-fold predictions; this one has none; use "
+            "--recalibrate all"
+        )
+
+    def shift(chosen: BoolArray) -> float:
+        if reference == "cn":
+            return float(logit(usual_cn) - np.median(odds[chosen & ~truth]))
+        wanted = truth[chosen].mean()
+        return float(brentq(lambda by: expit(odds[chosen] + by).mean() - wanted, -FARTHEST, FARTHEST))
+
+    folds = _folds(truth, seed)
+    shifts = np.array([shift(folds != fold) for fold in range(FOLDS)])
+    return subjects.assign(probability=expit(odds + shifts[folds])), shift(np.ones(truth.size, dtype=bool))
+
+
+def _folds(truth: BoolArray, seed: int) -> "np.ndarray[tuple[int], np.dtype[np.intp]]":
+    """Return each subject's fold, both diagnoses in each."""
+    fewest = int(min(truth.sum(), (~truth).sum()))
+    if fewest < FOLDS:
+        raise InputError(
+            f"--recalibrate: required {FOLDS} subjects of {POSITIVE} and of {NEGATIVE}; received {fewest} of "
+            "one; leave --recalibrate out"
+        )
+    rng, folds = np.random.default_rng(seed), np.zeros(truth.size, dtype=np.intp)
+    for diagnosis in (True, False):
+        members = np.flatnonzero(truth == diagnosis)
+        folds[rng.permutation(members)] = np.arange(members.size) % FOLDS
+    return folds

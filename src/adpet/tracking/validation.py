@@ -1,0 +1,52 @@
+"""External validations in MLflow: a run each, linked to the version."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from adpet.storage import fingerprint
+from adpet.tracking.registry import version_of
+from adpet.tracking.runs import open_run
+from adpet.tracking.store import LEAKY, current, reported
+from adpet.tracking.sync import start_tracking
+
+# The tag of the version's run, and, followed by the collection's name, that of a version: its result there.
+VALIDATED: Final = "adpet.version"
+EXTERNAL: Final = "adpet.external"
+
+
+def log_validation(
+    uri: str,
+    document: Mapping[str, Any],
+    metrics: Mapping[str, float],
+    *,
+    files: Iterable[Path],
+    experiment: str,
+) -> None:
+    """Log a validation as a run, and its result on the version.
+
+    `document` is ``validation.json``. The same result of the same version is one run, however often logged.
+    """
+    start_tracking(Path.cwd(), experiment=experiment)
+    version, cohort = version_of(uri), str(document["cohort"])
+    with open_run(
+        lineage=f"{document['lineage']}.{fingerprint(document)[:8]}",
+        kind="validate",
+        name=f"validate {cohort}",
+        tags={VALIDATED: version.uri, "adpet.cohort": cohort, LEAKY: str(version.leaky).lower()},
+        params={"model": version.uri, "cohort": cohort},
+    ) as tracked:
+        tracked.log_metrics(metrics)
+        for path in files:
+            tracked.log_artifact(path)
+    auc = document["evaluation"]["subject"]["auc"]
+    text = f"AUC {auc['value']:.3f} ({auc['low']:.3f} to {auc['high']:.3f})"
+    with reported(f"{version.uri}: "):
+        current().client.set_model_version_tag(
+            version.name, str(version.number), f"{EXTERNAL}.{safe_tag(cohort)}", text
+        )
+
+
+def safe_tag(name: str) -> str:
+    """Return a collection's name as part of a tag's name."""
+    return "".join(character if character.isalnum() or character in "-_" else "_" for character in name)

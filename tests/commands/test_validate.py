@@ -1,0 +1,193 @@
+"""Validate: a model on another collection, with everything that it comes with."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.special import logit
+from workspace import copy_of, runs_of
+
+from adpet.commands import validate
+from adpet.errors import InputError
+from adpet.evaluation.baselines import LinearModel, image_features
+from adpet.imaging.nifti import Volume, read_volume, write_volume
+from adpet.imaging.template import fdg_template
+from adpet.inference.exported_model import BASELINES, open_model
+from adpet.inference.predictor import answer
+
+SUBJECTS = 20
+
+
+@pytest.fixture(scope="module")
+def collection(tmp_path_factory):
+    """A flat folder of scans in MNI space, of which AD are the brighter ones, and one picture of noise."""
+    folder, rng = tmp_path_factory.mktemp("clinic"), np.random.default_rng(0)
+    template, rows = fdg_template(6.0), ["path,subject,session,diagnosis,age,sex"]
+    for number in range(SUBJECTS + 1):
+        is_ad = number % 2 == 1
+        data = template.data * (1 + 0.05 * rng.normal(size=template.data.shape).astype(np.float32))
+        data[:, 15:] *= np.float32(0.75 + 0.2 * is_ad + 0.05 * rng.normal())
+        if number == SUBJECTS:
+            data = rng.random(template.data.shape, dtype=np.float32)
+        write_volume(folder / f"{number:02d}.nii.gz", Volume(data, template.affine))
+        rows.append(f"{number:02d}.nii.gz,person-{number:02d},1,{'AD' if is_ad else 'CN'},{60 + number},F")
+    (folder / "scans.csv").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(small_export, tmp_path_factory):
+    """The small model with baselines: the mean of all voxels, and the opposite of that of the regions."""
+    folder = tmp_path_factory.mktemp("model") / "export"
+    shutil.copytree(small_export, folder)
+    sizes = {name: values.size for name, values in image_features(fdg_template(6.0).data, 6.0).items()}
+    models = {
+        name: LinearModel(np.ones(size), np.full(size, sign * 10 / size), -sign * 9.0, 0.5)
+        for name, size, sign in (("voxels", sizes["voxels"], 1), ("atlas", sizes["atlas"], -1))
+    }
+    documents = {name: one.document() for name, one in models.items()}
+    (folder / BASELINES).write_text(json.dumps(documents))
+    return folder
+
+
+@pytest.fixture
+def say(model, collection, tmp_path, monkeypatch):
+    """Validate in a folder without a project."""
+    monkeypatch.chdir(tmp_path)
+
+    def say(**changed):
+        options = {
+            "model": str(model), "cohort": collection, "name": None, "table": None, "diagnosis_table": None,
+            "output": None, "recalibrate": None, "other_people": False, "workers": 1, "cluster": None,
+        }  # fmt: skip
+        return validate.main(**options | changed)
+
+    return say
+
+
+def test_results_are_those_of_the_model_and_of_its_baselines(say, model, collection):
+    text = say(name="clinic")
+    assert "20 subjects (10 AD, 10 CN), 20 scans; 1 refused" in text
+    assert "training   not looked for" in text
+    folder = Path("validation_clinic")
+    found = json.loads((folder / "validation.json").read_text())
+    assert found["evaluation"]["subject"]["auc"]["value"] > 0.95
+    assert found["evaluation"]["baselines"]["atlas"]["auc"]["value"] < 0.5
+    subjects = pd.read_csv(folder / "subjects.csv", keep_default_na=False).set_index("baseline")
+    scan = read_volume(collection / "03.nii.gz")
+    alone = answer(scan, open_model(model), name="one")
+    (row,) = subjects.loc[""].query("subject == 'person-03'").to_dict("records")
+    assert row["probability"] == pytest.approx(alone.document["probability_of_ad"], abs=1e-4)
+    linear = LinearModel.of(json.loads((model / BASELINES).read_text())["voxels"])
+    (row,) = subjects.loc["voxels"].query("subject == 'person-03'").to_dict("records")
+    features = image_features(alone.suvr.data, 6.0)["voxels"]
+    assert row["probability"] == pytest.approx(linear.probability(features[None])[0], abs=1e-6)
+
+
+def test_report_names_nobody_and_nothing_outside_of_itself(say):
+    say(name="clinic", recalibrate="all")
+    page = Path("validation_clinic/report.html").read_text()
+    assert "person" not in page
+    assert re.findall(r"(?:src|href)=\"(?!data:|#)", page) == []
+    for part in ("Decision curves", "What recalibration changes", "Where these brains are unusual"):
+        assert part in page
+
+
+@pytest.mark.parametrize("reference", ["all", "cn"])
+def test_recalibrated_model_answers_with_the_shift(say, model, collection, reference):
+    say(name="clinic", recalibrate=reference)
+    folder = Path("validation_clinic")
+    found = json.loads((folder / "validation.json").read_text())["recalibration"]
+    scan = read_volume(collection / "03.nii.gz")
+    before, after = (
+        answer(scan, open_model(each), name="one").document["probability_of_ad"]
+        for each in (model, folder / "recalibrated")
+    )
+    assert logit(after) - logit(before) == pytest.approx(found["shift"], abs=1e-3)
+
+
+def test_a_second_validation_takes_the_place_of_the_first(say, tmp_path):
+    say(name="clinic")
+    say(name="clinic", recalibrate="all")
+    assert (tmp_path / "validation_clinic/recalibrated").is_dir()
+
+
+class TestBadInput:
+    """One line that says what to do, and nothing half-written."""
+
+    def test_folder_with_other_things_is_not_replaced(self, say, tmp_path):
+        (tmp_path / "thesis").mkdir()
+        (tmp_path / "thesis/chapter.txt").write_text("mine")
+        with pytest.raises(InputError, match="thesis: required a new folder"):
+            say(output=Path("thesis"))
+        assert (tmp_path / "thesis/chapter.txt").exists()
+
+    def test_collection_of_one_diagnosis_is_refused(self, say, collection, tmp_path):
+        shutil.copytree(collection, tmp_path / "healthy")
+        table = (collection / "scans.csv").read_text().replace(",AD,", ",CN,")
+        (tmp_path / "healthy/scans.csv").write_text(table)
+        with pytest.raises(InputError, match="required answered scans of AD and of CN; received CN"):
+            say(cohort=tmp_path / "healthy")
+        assert not (tmp_path / "validation_healthy").exists()
+
+    def test_missing_folder_is_named(self, say):
+        with pytest.raises(InputError, match="nowhere: required a folder of scans"):
+            say(cohort=Path("nowhere"))
+
+
+@pytest.fixture(scope="module")
+def validated(finished, tmp_path_factory):
+    """The version on its own test subjects, who are new to it."""
+    project = copy_of(finished, tmp_path_factory.mktemp("validated") / "project")
+    raw, tested = project.root / "data/simulated/raw", tmp_path_factory.mktemp("external") / "tested"
+    split = pd.read_csv(project.root / "data/processed/split.csv")
+    tested.mkdir()
+    shutil.copy(raw / "participants.tsv", tested)
+    for subject in split.loc[split["part"] == "test", "subject"].unique():
+        shutil.copytree(raw / f"sub-{subject}", tested / f"sub-{subject}")
+    done = project.adpet("validate", "models:/adpet/1", "--cohort", str(tested))
+    return project, done.stdout
+
+
+class TestInAProject:
+    """Against the training that is there: its people and images are refused, its test subjects are not."""
+
+    def test_own_test_subjects_get_the_evaluated_figures(self, validated):
+        project, said = validated
+        found = project.read_json("validation_tested/validation.json")["evaluation"]
+        wanted = project.read_json("results/evaluate/evaluation.json")
+        assert "looked for subjects by id and copies of its" in said
+        for name in ("auc", "brier", "calibration_slope"):
+            for end in ("value", "low", "high"):
+                assert found["subject"][name][end] == pytest.approx(wanted["subject"][name][end], abs=2e-3)
+        for name, scores in found["baselines"].items():
+            assert scores["brier"]["value"] == pytest.approx(
+                wanted["baselines"][name]["brier"]["value"], abs=1e-3
+            )
+            assert scores["threshold"] == pytest.approx(wanted["baselines"][name]["threshold"], abs=1e-6)
+        assert set(found["baselines"]) == {"atlas", "meta_roi", "regions", "voxels"}
+
+    def test_result_is_a_run_in_mlflow_and_a_tag_of_the_version(self, validated):
+        project, _ = validated
+        client, (run,) = runs_of(project, "validate")
+        found = project.read_json("validation_tested/validation.json")["evaluation"]["subject"]["auc"]
+        assert run.data.metrics["external_auc"] == pytest.approx(found["value"])
+        assert run.data.tags["adpet.version"] == "models:/adpet/1"
+        assert {"report.html", "validation.json"} <= {
+            one.path for one in client.list_artifacts(run.info.run_id)
+        }
+        tags = client.get_model_version("adpet", "1").tags
+        assert tags["adpet.external.tested"].startswith(f"AUC {found['value']:.3f} (")
+
+    def test_training_subjects_are_refused_by_id_and_under_other_names(self, finished):
+        raw = "data/simulated/raw"
+        done = finished.adpet("validate", "results/export", "--cohort", raw, status=1)
+        assert re.search(r"\d+ of \d+ have ids of its training", done.stderr)
+        done = finished.adpet("validate", "results/export", "--cohort", raw, "--other-people", status=1)
+        assert "are images of its training" in done.stderr
+        assert done.stderr.count("\n") == 1
+        assert not list(finished.root.glob("validation_*"))
