@@ -12,8 +12,9 @@ import pandas as pd
 import pytest
 from hypothesis import settings
 from names import plant_names
+from servers import BROWSER_PATIENCE_MS
 from small_export import write_exported
-from workspace import PROJECT, SIMULATE_STAGE, Workspace, begin_project, copy_of
+from workspace import PROJECT, REAL_MEAN_IMAGE, SIMULATE_STAGE, Workspace, begin_project, copy_of
 
 from adpet.malloc import keep_freed_memory
 
@@ -27,8 +28,6 @@ keep_freed_memory()
 settings.register_profile("adpet", deadline=None)
 settings.load_profile("adpet")
 
-
-REAL_MEAN_IMAGE = PROJECT.parent / "shared" / "real" / "TEMPLATE_FDGPET_100.nii"
 
 # Fixtures that take the longest to make, and that the test processes share.
 FINISHED = {"finished", "run_by_dvc"}
@@ -121,8 +120,6 @@ def small_scans(tmp_path_factory) -> list[Path]:
 
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-# A busy machine takes its time to show a page.
-BROWSER_PATIENCE_MS = 180_000
 
 
 @pytest.fixture(scope="session")

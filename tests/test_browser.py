@@ -10,11 +10,10 @@ from contextlib import suppress
 from urllib.parse import urlsplit
 
 import pytest
+from servers import BROWSER_PATIENCE_MS
+from workspace import runs_of
 
 pytestmark = [pytest.mark.browser, pytest.mark.server]
-
-# A busy machine takes its time to show a page of MLflow.
-PATIENCE_MS = 180_000
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +36,7 @@ def run_list(finished, tmp_path_factory):
 
 def printed_address(server, said):
     """Wait until the UI answers, and return the address that was printed."""
-    for _ in range(2 * PATIENCE_MS // 200):
+    for _ in range(2 * BROWSER_PATIENCE_MS // 200):
         assert server.poll() is None, said.read_text()
         if found := re.search(r"http://127\.0\.0\.1:[0-9]+/#/\S+", said.read_text()):
             with suppress(OSError), urllib.request.urlopen(found[0], timeout=5):
@@ -57,7 +56,7 @@ def tab(launch_chromium, asked):
     """One tab for all tests, wide enough for the whole list: MLflow draws no column that is out of sight."""
     browser = launch_chromium("--disable-gpu")
     page = browser.new_page(viewport={"width": 2400, "height": 1000})
-    page.set_default_timeout(PATIENCE_MS)
+    page.set_default_timeout(BROWSER_PATIENCE_MS)
     page.on("request", lambda request: asked.add(urlsplit(request.url)))
     yield page
     browser.close()
@@ -77,11 +76,7 @@ def open_page(tab, run_list):
 
 @pytest.fixture(scope="module")
 def training(finished):
-    from mlflow import MlflowClient
-
-    client = MlflowClient(tracking_uri=f"sqlite:///{finished.root}/mlflow.db")
-    experiment = client.get_experiment_by_name("adpet").experiment_id
-    return client.search_runs([experiment], "tags.`adpet.kind` = 'train'")[0]
+    return runs_of(finished, "train")[1][-1]
 
 
 @pytest.fixture

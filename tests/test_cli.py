@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from programs import run_code
 
 from adpet import cli
 from adpet.commands import summary
@@ -44,7 +45,7 @@ def test_help_loads_no_library():
         "loaded = {'numpy', 'pandas', 'pydantic', 'mlflow', 'keras', 'optuna', 'nibabel', 'joblib'} & set(sys.modules)\n"
         "sys.exit(f'loaded: {loaded}' if loaded else 0)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = run_code(code)
     assert (done.returncode, done.stderr) == (0, "")
     assert "stage: simulate the built-in cohort" in done.stdout
 

@@ -5,12 +5,12 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from contextlib import ExitStack, contextmanager
 
 import pytest
+from programs import run_code
 from servers import free_port, running
 
 from adpet import cluster
@@ -171,10 +171,7 @@ def slurm(tmp_path):
         for name, text in (("sbatch", sbatch), ("scancel", SCANCEL)):
             (tmp_path / name).write_text(text)
             (tmp_path / name).chmod(0o755)
-        program = [sys.executable, "-c", PROGRAM]
-        return subprocess.run(
-            program, cwd=tmp_path, env=os.environ | here, capture_output=True, text=True, check=False
-        )
+        return run_code(PROGRAM, cwd=tmp_path, **here)
 
     return run
 

@@ -16,9 +16,8 @@ import pytest
 from ruamel.yaml import YAML
 from workspace import PROJECT, SMALL, begin_project, runs_of
 
-from adpet.params import flatten
 from adpet.paths import STUDIES
-from adpet.storage import read_yaml
+from adpet.storage import flatten, read_yaml
 from adpet.tracking.lineage import GENERATED
 
 pytestmark = [pytest.mark.slow, pytest.mark.dvc]

@@ -2,10 +2,9 @@
 
 import os
 import platform
-import subprocess
-import sys
 
 import pytest
+from programs import run_code
 
 PAGES = """
 import os, resource, sys
@@ -23,13 +22,10 @@ print(faults() - before, os.environ.get("MALLOC_MMAP_MAX_"))
 """
 
 
-def pages(how, **variables):
+def pages(how):
     """Return the pages that the system hands out for five arrays of 64 MB, and the variable set."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
-    ran = subprocess.run(
-        [sys.executable, "-c", PAGES, how], env=clean | variables, capture_output=True, text=True, check=True
-    )
-    faults, variable = ran.stdout.split()
+    faults, variable = run_code(PAGES, how, env=clean).stdout.split()
     return int(faults), variable
 
 

@@ -1,11 +1,7 @@
 """The MLflow project: `mlflow run . -P overrides="..."` runs the pipeline."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
+from workspace import Workspace
 
 from adpet.params import read_yaml
 
@@ -47,17 +43,10 @@ def test_main_runs_the_pipeline_with_overridden_parameters(command_of, tmp_path,
     )
     for name in ("1", "6"):
         (tmp_path / name).touch()  # [-60,30] is no pattern for files
-    person = ("-c", "user.name=a", "-c", "user.email=a@b.c")
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("DVC", "MLFLOW"))}
-    environment = kept | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"}
-
-    def run(*command):
-        subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
-
-    run("git", "init", "--quiet")
-    run("dvc", "init", "--quiet")
-    run("git", "add", "--all")
-    run("git", *person, "commit", "--quiet", "-m", "begin")
-    run("bash", "-c", command_of("main", **overrides))
+    project = Workspace(tmp_path)
+    for program in ("git", "dvc"):
+        project.run(program, "init", "--quiet")
+    project.commit_all()
+    project.run("bash", "-c", command_of("main", **overrides))
     values = read_yaml(tmp_path / "out.txt")
     assert f"{values['train']['epochs']} {values['tune']['trials']} {values['slice']['range_mm']}" == said

@@ -8,8 +8,8 @@ from dvc.utils.hydra import apply_overrides
 
 from adpet.cohort.adni import LEVELS
 from adpet.errors import ParameterError
-from adpet.params import OLD_SECTIONS, AdniLevel, Params, flatten, load_params, set_by_key, validate_params
-from adpet.storage import read_yaml
+from adpet.params import OLD_SECTIONS, AdniLevel, Params, load_params, set_by_key, validate_params
+from adpet.storage import flatten, read_yaml
 
 
 def params_with(**values):

@@ -15,7 +15,7 @@ from adpet.imaging.nifti import read_volume
 
 @pytest.fixture(scope="module")
 def client(finished):
-    return runs_of(finished, "train")[0]
+    return finished.client()
 
 
 @pytest.fixture(scope="module")
@@ -138,13 +138,10 @@ class TestTheStore:
 
 
 class TestPredict:
-    def test_without_a_champion_it_says_what_to_do(self, copied):
-        scan = next((copied.root / "data/simulated/raw").rglob("*_pet.nii.gz"))
-        from mlflow import MlflowClient
-
-        client = MlflowClient(tracking_uri=f"sqlite:///{copied.root}/mlflow.db")
+    def test_without_a_champion_it_says_what_to_do(self, finished, client):
+        scan = next((finished.root / "data/simulated/raw").rglob("*_pet.nii.gz"))
         assert "champion" not in client.get_registered_model("adpet").aliases
-        done = copied.adpet("predict", str(scan), status=1)
+        done = finished.adpet("predict", str(scan), status=1)
         assert "run: adpet promote" in done.stderr
         assert done.stderr.count("\n") == 1
 

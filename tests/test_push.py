@@ -1,13 +1,11 @@
 """The two DVC remotes: data of single participants goes to `lab` alone, all else to the default one."""
 
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
+from workspace import Workspace
 
 # Of all participants together, or under hashed ids: no name, no scan, no single result.
 SHARED = {
@@ -86,18 +84,12 @@ class TestRemotes:
         with (root / "data/raw.dvc").open("a") as file:
             file.write("  remote: lab\n")
         self.run(root, "dvc", "repro")
-        self.run(root, "git", "add", "--all")
-        self.run(root, "git", "-c", "user.name=a", "-c", "user.email=a@b.c", "commit", "--quiet", "-m", "run")
+        Workspace(root).commit_all()
         self.run(root, "dvc", "push")
         return root
 
     def run(self, root: Path, *command: str, status: int = 0) -> str:
-        kept = {key: value for key, value in os.environ.items() if not key.startswith("DVC")}
-        path = f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"
-        done = subprocess.run(
-            command, cwd=root, env=kept | {"PATH": path}, text=True, capture_output=True, check=False
-        )
-        assert done.returncode == status, done.stdout + done.stderr
+        done = Workspace(root).run(*command, status=status)
         return done.stdout + done.stderr
 
     def clone(self, project):

@@ -37,7 +37,7 @@ from adpet.param_types import (
     word_or_file_in,
 )
 from adpet.paths import ATLASES, TEMPLATES, WEIGHTS
-from adpet.storage import read_yaml
+from adpet.storage import flatten, read_yaml
 
 # A setting that nothing follows from any more; it is passed over until the next release.
 GONE = ("split", "validation_fold")
@@ -567,17 +567,6 @@ def rename_sections(document: dict[str, Any], *, source: str) -> None:
         if new in document:
             raise ParameterError(f"{source}: {old}: required once; it is the old name of {new}; remove it")
         document[new] = document.pop(old)
-
-
-def flatten(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return the leaves of nested mappings by dotted key."""
-    leaves: dict[str, Any] = {}
-    for key, value in document.items():
-        if isinstance(value, Mapping):
-            leaves.update(flatten(value, f"{prefix}{key}."))
-        else:
-            leaves[f"{prefix}{key}"] = value
-    return leaves
 
 
 def set_by_key(document: dict[str, Any], key: str, value: Any) -> None:

@@ -94,6 +94,17 @@ def read_yaml(path: Path) -> Any:
         raise ParameterError(f"{path}: required YAML; received: {place}") from error
 
 
+def flatten(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the leaves of nested mappings by dotted key."""
+    leaves: dict[str, Any] = {}
+    for key, value in document.items():
+        if isinstance(value, Mapping):
+            leaves.update(flatten(value, f"{prefix}{key}."))
+        else:
+            leaves[f"{prefix}{key}"] = value
+    return leaves
+
+
 def fingerprint(facts: Mapping[str, Any]) -> str:
     """Return a hash of facts (JSON values), 16 hexadecimal digits."""
     canonical = json.dumps(facts, sort_keys=True, ensure_ascii=False)

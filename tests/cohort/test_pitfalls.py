@@ -2,7 +2,6 @@
 
 import gzip
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from dicom_files import write_series
+from programs import run_code
 
 from adpet.cohort.reader import read_collection
 from adpet.cohort.scans import write_table
@@ -259,12 +259,7 @@ def test_headers_that_claim_gigabytes_take_no_memory(flat):
         file.write((flat.root / "ad.nii").read_bytes())
         for _ in range(200):
             file.write(bytes(2**20))
-    done = subprocess.run(
-        [sys.executable, "-c", READ_COLLECTION, str(flat.root)],
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2] / "src")},
-        capture_output=True, text=True, check=True, timeout=120,
-    )  # fmt: skip
-    scans, rejected, peak_mib = map(int, done.stdout.split())
+    scans, rejected, peak_mib = map(int, run_code(READ_COLLECTION, flat.root).stdout.split())
     # The image before the bomb is whole, and read.
     assert (scans, rejected) == (3, 7)
     assert peak_mib < 800

@@ -1,11 +1,10 @@
 """Scans tables are typed, checked, and come back as they were written."""
 
-import hashlib
-
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_up import scan_row as row
 from pandas.testing import assert_frame_equal
 
 from adpet.cohort.scans import (
@@ -25,15 +24,6 @@ from adpet.cohort.scans import (
 from adpet.cohort.splits import SPLIT_COLUMNS
 from adpet.errors import InputError
 from adpet.stages.common.tables import ALIGNMENT_COLUMNS
-
-
-def row(subject, session="1", diagnosis="AD", **values):
-    scan = f"sub-{subject}_ses-{session}"
-    return {
-        "scan": scan, "subject": subject, "session": session, "diagnosis": diagnosis, "age": 70.0, "sex": "F",
-        "site": "A", "scanner": "GE Advance", "level": "", "path": f"data/raw/{scan}.nii", "frame_seconds": "",
-        "content": hashlib.sha256(scan.encode()).hexdigest(), **values,
-    }  # fmt: skip
 
 
 def rejected(unusable=0, skipped=0):

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_up import scan_row
 from pandas.testing import assert_frame_equal
 
 from adpet.cohort.scans import scans_table
@@ -47,16 +48,8 @@ def cohort(seed, *, ad=60, cn=60, women=0.5, unknown_ages=0):
 
 
 def scans_of(subjects, visits=1):
-    return scans_table(
-        [
-            {
-                **row, "scan": f"sub-{row['subject']}_ses-{visit}", "session": str(visit), "site": "A", "scanner": "", "level": "",
-                "path": f"{row['subject']}/{visit}.nii", "frame_seconds": "", "content": "0" * 64,
-            }
-            for row in subjects.to_dict("records")
-            for visit in range(visits)
-        ]
-    )  # fmt: skip
+    rows = subjects.to_dict("records")
+    return scans_table([scan_row(**row, session=str(visit)) for row in rows for visit in range(visits)])
 
 
 def slices_of(scans, planes=4):

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from made_up import scan_row
 
 from adpet.cohort.scans import Collection, rejected_table, scans_table
 from adpet.cohort.summary import (
@@ -22,13 +23,8 @@ from adpet.simulation.cohort import SimulationRecipe, draw_cohort
 
 
 def row(number, diagnosis, session="1", **values):
-    scan = f"sub-{number}_ses-{session}"
-    return {
-        "scan": scan, "subject": str(number), "session": session, "diagnosis": diagnosis,
-        "age": 60.0 + number % 20, "sex": "FM"[number // 2 % 2], "site": "AB"[number // 2 % 2],
-        "scanner": "HR+", "level": "averaged", "path": scan, "frame_seconds": "", "content": f"{number:064x}",
-        **values,
-    }  # fmt: skip
+    usual = {"age": 60.0 + number % 20, "sex": "FM"[number // 2 % 2], "site": "AB"[number // 2 % 2]}
+    return scan_row(str(number), session, diagnosis, **usual | {"level": "averaged"} | values)
 
 
 def collection(change=lambda number, diagnosis: {}, *, reasons=()):

@@ -7,8 +7,8 @@ from workspace import PROJECT
 
 from adpet.commands.preset import main
 from adpet.errors import ParameterError
-from adpet.params import Params, flatten, load_params, validate_params
-from adpet.storage import read_yaml
+from adpet.params import Params, load_params, validate_params
+from adpet.storage import flatten, read_yaml
 
 
 @pytest.fixture

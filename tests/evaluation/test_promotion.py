@@ -4,11 +4,10 @@ import json
 import re
 from dataclasses import replace
 
-import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from made_up import AUC, LEAD, SLOPE, answers, evidence
 
 from adpet.contracts import Differences, Estimate, EvaluationDocument, LeakageTest, SubjectScores, TrainingRun
 from adpet.errors import InputError
@@ -16,39 +15,6 @@ from adpet.evaluation.promotion import Evidence, Rule, common_subjects, conditio
 from adpet.params import Promotion
 
 RULE = Rule(**Promotion().model_dump(), seed=1, resamples=500)
-AUC = {"value": 0.95, "low": 0.9, "high": 0.98}
-LEAD = {"value": 0.0, "low": -0.04, "high": 0.04}
-SLOPE = {"value": 1.4, "low": 1.2, "high": 1.7}
-
-
-def answers(separation=2.0, *, noise=0.0, subjects=80, first=0, seed=3):
-    """Subjects by turns AD and CN; `separation` tells the groups apart, `noise` is the network's own."""
-    rng = np.random.default_rng(seed)
-    truth = np.arange(subjects) % 2 == 0
-    score = rng.normal(size=subjects) + separation * truth
-    score += noise * np.random.default_rng(seed + 1).normal(size=subjects)
-    return pd.DataFrame(
-        {
-            "subject": [f"{first + number:016x}" for number in range(subjects)],
-            "diagnosis": np.where(truth, "AD", "CN"),
-            "probability": 1 / (1 + np.exp(-score)),
-        }
-    )
-
-
-def evidence(table=None, **changes):
-    whole = Evidence(
-        tested=answers() if table is None else table,
-        known=frozenset({"f" * 16}),
-        leaky=False,
-        leakage="clean",
-        leakage_reason="with shuffled labels new subjects are at chance (p = 0.4)",
-        auc=AUC,
-        slope=SLOPE,
-        baseline="regions",
-        lead=LEAD,
-    )
-    return replace(whole, **changes)
 
 
 def missed(challenger, champion=None, rule=RULE):

@@ -1,14 +1,11 @@
 """Registration finds scans in any pose, size and storage order."""
 
-import os
-import subprocess
-import sys
-
 import nibabel as nib
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from programs import run_code
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
@@ -138,16 +135,9 @@ class TestRegister:
             "assert (a.matrix == b.matrix).all()\n"
             "print(a.matrix.tobytes().hex(), a.similarity.hex())\n"
         )
-        runs = [
-            subprocess.run(
-                [sys.executable, "-W", "error", "-c", code],
-                capture_output=True, text=True, check=True,
-                env=os.environ | {"OMP_NUM_THREADS": threads, "PYTHONPATH": os.pathsep.join(sys.path)},
-            )
-            for threads in ("1", "2")
-        ]  # fmt: skip
-        assert runs[0].stdout == runs[1].stdout
-        assert runs[0].stderr == ""
+        one, two = (run_code(code, PYTHONWARNINGS="error", OMP_NUM_THREADS=threads) for threads in "12")
+        assert one.stdout == two.stdout != ""
+        assert one.stderr == two.stderr == ""
 
     @pytest.mark.parametrize("value", [0, -1])
     def test_scan_without_uptake_is_refused(self, template, mask, value):

@@ -1,10 +1,8 @@
 """Template space is anatomical, made from nilearn's maps, alike on every grid."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
+from programs import run_code
 
 from adpet.errors import InputError
 from adpet.imaging.nifti import Volume, write_volume
@@ -74,9 +72,7 @@ class TestShared:
             "from adpet.imaging.template import fdg_template, brain_mask\n"
             "fdg_template(6.0); brain_mask(6.0)\n"
         )
-        done = subprocess.run(
-            [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False
-        )
+        done = run_code(code, PYTHONWARNINGS="error")
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 

@@ -1,12 +1,12 @@
 """`pip install .` without extras gives `adpet predict`."""
 
 import json
-import subprocess
-import sys
 import tomllib
+from functools import partial
 from pathlib import Path
 
 import pytest
+from programs import run_code
 
 PROJECT = Path(__file__).parents[2]
 # Distributions whose modules have another name.
@@ -35,11 +35,7 @@ def predict(tmp_path_factory):
     program = PROGRAM.replace("{REFUSED}", repr(refused))
     folder = tmp_path_factory.mktemp("predict")
 
-    def run(*arguments):
-        command = [sys.executable, "-c", program, "predict", *map(str, arguments)]
-        return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-
-    return run
+    return partial(run_code, program, "predict", cwd=folder)
 
 
 def test_predict_with_an_exported_folder_needs_no_training_library(predict, small_export, small_scans):

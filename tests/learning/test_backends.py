@@ -2,11 +2,14 @@
 
 import json
 import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
+from programs import run_code
+
+JAX = {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
+# Without optimisation XLA compiles in a third of the time.
+UNOPTIMISED = "--xla_backend_optimization_level=0"
 
 PROGRAM = """
 import sys
@@ -62,20 +65,7 @@ print("trained")
 
 @pytest.mark.slow
 def test_trains_and_explains_with_jax_alone():
-    # Without optimisation XLA compiles in a third of the time.
-    environment = {
-        "KERAS_BACKEND": "jax",
-        "XLA_FLAGS": "--xla_backend_optimization_level=0",
-        "JAX_PLATFORMS": "cpu",
-    }
-    run = subprocess.run(
-        [sys.executable, "-c", PROGRAM],
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
+    run = run_code(PROGRAM, **JAX, XLA_FLAGS=UNOPTIMISED)
     assert run.returncode == 0, run.stderr[-3000:]
     assert run.stdout.strip() == "trained"
 
@@ -91,9 +81,7 @@ def test_keras_json_of_the_user_changes_no_setting(tmp_path, backend, used):
         "import adpet.learning.model, keras; config = keras.config; print(keras.backend.backend(), "
         "config.image_data_format(), config.floatx(), config.epsilon(), config.dtype_policy().name)"
     )
-    run = subprocess.run(
-        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False
-    )
+    run = run_code(program, env=environment)
     assert run.stdout.split() == [used, "channels_last", "float32", "1e-07", "float32"], run.stderr
 
 
@@ -111,9 +99,7 @@ print(*map_in_processes(lambda _: gpu_options()["preallocate"], range(2), worker
     ("own", "used"), [({}, "False"), ({"XLA_PYTHON_CLIENT_PREALLOCATE": "true"}, "True")]
 )
 def test_workers_on_one_gpu_take_no_memory_ahead_unless_the_user_says_so(own, used):
-    run = subprocess.run(
-        [sys.executable, "-c", SHARED_GPU], env=os.environ | own, capture_output=True, text=True, check=False
-    )
+    run = run_code(SHARED_GPU, **own)
     assert run.stdout.split() == [used, used], run.stderr
 
 
@@ -147,15 +133,8 @@ print(json.dumps({"devices": sorted(placed), "losses": [[row["loss"], row["val_l
 
 def spread(devices, batch_size=16):
     """Train on one or both of two simulated devices of the CPU."""
-    environment = {
-        "KERAS_BACKEND": "jax",
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0",
-    }
-    return subprocess.run(
-        [sys.executable, "-c", SPREAD, str(devices), str(batch_size)],
-        env=os.environ | environment, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    flags = f"--xla_force_host_platform_device_count=2 {UNOPTIMISED}"
+    return run_code(SPREAD, devices, batch_size, **JAX, XLA_FLAGS=flags)
 
 
 @pytest.mark.slow

@@ -1,11 +1,10 @@
-import subprocess
-import sys
 import zipfile
 from types import SimpleNamespace
 
 import keras
 import numpy as np
 import pytest
+from programs import run_code
 
 from adpet.errors import InputError
 from adpet.learning.checkpoint import (
@@ -35,7 +34,7 @@ class TestSaveModel:
             "dropout=0.2, seed=1), Path(sys.argv[1]))"
         )
         for name in ("one.keras", "two.keras"):
-            subprocess.run([sys.executable, "-c", code, str(tmp_path / name)], check=True)
+            assert run_code(code, tmp_path / name).returncode == 0
         assert (tmp_path / "one.keras").read_bytes() == (tmp_path / "two.keras").read_bytes()
         assert sorted(path.name for path in tmp_path.iterdir()) == ["one.keras", "two.keras"]
         with zipfile.ZipFile(tmp_path / "two.keras") as archive:

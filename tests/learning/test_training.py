@@ -1,14 +1,12 @@
 import json
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from programs import run_code
 from sklearn.metrics import roc_auc_score
 
 from adpet.errors import InputError
@@ -59,19 +57,8 @@ fit(Path(sys.argv[2]))
 
 
 def run_program(refs, checkpoint: Path, kill_at: str):
-    arguments = [
-        json.dumps([[str(r.path), r.index, r.label, r.subject] for r in refs]),
-        str(checkpoint),
-        kill_at,
-    ]
-    return subprocess.run(
-        [sys.executable, "-c", PROGRAM, *arguments],
-        env=os.environ | {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
+    rows = json.dumps([[str(r.path), r.index, r.label, r.subject] for r in refs])
+    return run_code(PROGRAM, rows, checkpoint, kill_at, KERAS_BACKEND="tensorflow", TF_CPP_MIN_LOG_LEVEL="3")
 
 
 @pytest.fixture(scope="module")

@@ -1,14 +1,13 @@
 """Cross-validation of all subjects: folds side by side, killed and resumed, pooled."""
 
-import os
 import shutil
-import subprocess
 import sys
 import time
 
 import numpy as np
 import pandas as pd
 import pytest
+from programs import run_code
 from sklearn.metrics import roc_auc_score
 from workspace import SMALL, copy_of, kill_when_there, runs_of
 
@@ -25,9 +24,7 @@ OUTPUTS = [
 def test_no_folds_end_at_once_with_an_empty_summary(project_root, tmp_path):
     shutil.copy(project_root / "params.yaml", tmp_path)
     code = "import sys; from adpet.cli import main; main(['cross_validate']); print('keras' in sys.modules)"
-    options = {"env": os.environ | {"PYTHONPATH": str(project_root / "src")}, "cwd": tmp_path, "text": True}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, **options)
-    assert done.stdout.strip() == "False"
+    assert run_code(code, cwd=tmp_path, PYTHONPATH=str(project_root / "src")).stdout.strip() == "False"
     assert (tmp_path / OUTPUTS[-1]).read_text() == '{\n  "folds": 0\n}\n'
     assert pd.read_csv(tmp_path / PREDICTIONS).empty
 

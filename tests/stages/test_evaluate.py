@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from mlflow import MlflowClient
 from sklearn import metrics as sk
 
 from adpet.stages.evaluate import draw
@@ -135,12 +134,8 @@ def test_results_of_another_training_are_neither_exported_nor_registered(copied)
     assert "run: dvc repro leakage" in refused
 
 
-def client_of(workspace):
-    return MlflowClient(tracking_uri=f"sqlite:///{workspace.root}/mlflow.db")
-
-
 def test_figures_and_tables_lie_where_mlflow_puts_those_of_two_runs_side_by_side(finished):
-    client = client_of(finished)
+    client = finished.client()
     run_id = client.get_model_version("adpet", "1").run_id
     at_the_top = {entry.path for entry in client.list_artifacts(run_id) if not entry.is_dir}
     figures = {path.name for path in (finished.root / "results/evaluate").glob("*.png")}

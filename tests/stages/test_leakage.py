@@ -11,6 +11,7 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+from made_up import scan_row
 
 from adpet.cohort.scans import scans_table, write_table
 from adpet.imaging.template import fdg_template
@@ -32,12 +33,9 @@ SMALL = {
 OUTPUTS = ("leakage.json", "predictions.csv", "leak.png")
 
 
-def scan_row(number, visit):
-    return {
-        "scan": f"sub-{number:02d}_ses-{visit}", "subject": f"{number:02d}", "session": str(visit),
-        "diagnosis": ("AD", "CN")[number % 2], "age": 60.0 + number, "sex": "FM"[number // 2 % 2],
-        "path": f"data/raw/{number}-{visit}.nii", "content": f"{number * 10 + visit:064x}",
-    }  # fmt: skip
+def row(number, visit):
+    usual = {"age": 60.0 + number, "sex": "FM"[number // 2 % 2]}
+    return scan_row(f"{number:02d}", str(visit), ("AD", "CN")[number % 2], **usual)
 
 
 @pytest.fixture
@@ -53,13 +51,12 @@ def workspace(project_root, tmp_path, monkeypatch):
     (tmp_path / "data/interim/volumes").mkdir(parents=True)
     (tmp_path / "data/processed").mkdir()
     template, rng = fdg_template(3.0), np.random.default_rng(0)
-    rows = [scan_row(number, visit) for number in range(16) for visit in (1, 2) if visit == 1 or number == 0]
-    for row in rows:
+    rows = [row(number, visit) for number in range(16) for visit in (1, 2) if visit == 1 or number == 0]
+    for scan in rows:
         noisy = template.data * rng.uniform(0.8, 1.2, template.data.shape)
         image = nib.Nifti1Image(noisy.astype(np.float32), template.affine)
-        nib.save(image, tmp_path / "data/interim/volumes" / f"{row['scan']}.nii")
-    blank = dict.fromkeys(("site", "scanner", "level", "frame_seconds"), "")
-    scans = scans_table([{**blank, **row} for row in rows])
+        nib.save(image, tmp_path / "data/interim/volumes" / f"{scan['scan']}.nii")
+    scans = scans_table(rows)
     write_table(tmp_path / "data/interim/scans.csv", scans)
     alignment = pd.DataFrame({"scan": scans["scan"], "passed": True, "reason": ""})
     alignment = alignment.reindex(columns=list(ALIGNMENT_COLUMNS)).fillna(0.5)

@@ -15,13 +15,6 @@ pytestmark = pytest.mark.slow
 FILES = ("results/report/report.html", "results/report/MODEL_CARD.md")
 
 
-@pytest.fixture(scope="module")
-def client(finished):
-    from mlflow import MlflowClient
-
-    return MlflowClient(tracking_uri=f"sqlite:///{finished.root}/mlflow.db")
-
-
 def test_without_the_model_and_the_scans_it_is_the_same_again(copied):
     before = copied.content(list(FILES))
     for name in ("results/train/model.keras", "data/simulated/raw", "data/interim/volumes", *FILES):
@@ -69,7 +62,8 @@ def test_no_subject_is_named(finished):
         assert not [name for name in names | hashes if any(name in one for one in contents)]
 
 
-def test_it_lies_with_the_training_and_the_card_is_on_the_version(finished, client):
+def test_it_lies_with_the_training_and_the_card_is_on_the_version(finished):
+    client = finished.client()
     version = client.get_model_version("adpet", "1")
     logged = {entry.path for entry in client.list_artifacts(version.run_id, "report")}
     assert logged == {"report/report.html", "report/MODEL_CARD.md"}
@@ -78,8 +72,8 @@ def test_it_lies_with_the_training_and_the_card_is_on_the_version(finished, clie
     assert card[:400] in version.description  # below the lines that link run, data and report
 
 
-def test_versions_can_be_looked_through_by_whom_they_were_tested_on(finished, client):
-    tags = client.get_model_version("adpet", "1").tags
+def test_versions_can_be_looked_through_by_whom_they_were_tested_on(finished):
+    tags = finished.client().get_model_version("adpet", "1").tags
     metrics = finished.read_json("results/evaluate/evaluation.json")
     beaten = [name for name, lead in metrics["differences"].items() if lead["auc"]["low"] > 0]
     assert tags["adpet.test_subjects"] == str(metrics["counts"]["subjects"])

@@ -4,10 +4,10 @@ import pandas as pd
 import pytest
 from workspace import SMALL, copy_of, kill_when_there, runs_of
 
-from adpet.params import flatten, load_params
+from adpet.params import load_params
 from adpet.stages.common.checks import hashed
 from adpet.stages.train import SETTINGS, _example
-from adpet.storage import read_json, write_json
+from adpet.storage import flatten, read_json, write_json
 
 TRAINED = [f"results/train/{name}" for name in ("model.keras", "history.csv", "run.json", "validation.csv")]
 

@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -12,6 +13,8 @@ from pathlib import Path
 import requests
 
 START_S, STOP_S = 180.0, 60.0
+# A busy machine takes its time to show a page.
+BROWSER_PATIENCE_MS = 180_000
 
 
 def free_port() -> int:
@@ -48,3 +51,16 @@ def running(
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+
+@contextmanager
+def serving(version: str, store: Path, folder: Path, **variables: str) -> Iterator[str]:
+    """Let MLflow serve a registered version, with its log in a folder, and yield the address."""
+    address = f"http://127.0.0.1:{(port := free_port())}"
+    command = [
+        *(sys.executable, "-m", "mlflow", "models", "serve", "--model-uri", version),
+        *("--env-manager", "local", "--host", "127.0.0.1", "--port", str(port)),
+    ]
+    environment = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{store}"} | variables
+    with running(command, folder / "log", lambda: answers(f"{address}/ping"), cwd=folder, env=environment):
+        yield address

@@ -14,6 +14,8 @@ from ruamel.yaml import YAML
 from adpet.params import set_by_key
 
 PROJECT = Path(__file__).parents[2]
+# The mean of 100 real FDG-PET scans, which is not part of the project.
+REAL_MEAN_IMAGE = PROJECT.parent / "shared" / "real" / "TEMPLATE_FDGPET_100.nii"
 SIMULATE_STAGE = "data/simulated/dvc.yaml:simulate"
 
 # A pipeline of some seconds a stage.
@@ -133,6 +135,17 @@ class Workspace:
                 files[str(file.relative_to(self.root))] = file.read_bytes()
         return files
 
+    def commit_all(self) -> None:
+        person = ("-c", "user.name=test", "-c", "user.email=test@example.org")
+        self.run("git", "add", "--all")
+        self.run("git", *person, "commit", "--quiet", "-m", "begin")
+
+    def client(self):
+        """Return MLflow's client of the project's own store."""
+        from mlflow import MlflowClient
+
+        return MlflowClient(tracking_uri=f"sqlite:///{self.root}/mlflow.db")
+
     def run_pipeline(self) -> None:
         """Run every stage after `simulate` in one process, without DVC."""
         self.run(
@@ -166,9 +179,7 @@ def begin_project(root: Path, values: dict, *, dvc: bool = True) -> Workspace:
         workspace.run("dvc", "init", "--quiet")
         workspace.run("dvc", "config", "core.analytics", "false")
         workspace.run("dvc", "remote", "add", "lab", "../lab")
-    workspace.run("git", "add", "--all")
-    person = ("-c", "user.name=test", "-c", "user.email=test@example.org")
-    workspace.run("git", *person, "commit", "--quiet", "-m", "begin")
+    workspace.commit_all()
     return workspace
 
 
@@ -191,9 +202,7 @@ def kill_when_there(pattern, workspace, *command):
 
 
 def runs_of(workspace, kind):
-    from mlflow import MlflowClient
-
-    client = MlflowClient(tracking_uri=f"sqlite:///{workspace.root}/mlflow.db")
+    client = workspace.client()
     experiment = client.get_experiment_by_name("adpet").experiment_id
     runs = client.search_runs([experiment], f"tags.`adpet.kind` LIKE '{kind}'")
     return client, sorted(runs, key=lambda run: run.info.start_time)

@@ -2,14 +2,11 @@ import os
 import shutil
 import sys
 from contextlib import ExitStack
-from dataclasses import replace
 
+import made_up
 import numpy as np
-import pandas as pd
 import pytest
 from servers import answers, free_port, running
-
-from adpet.evaluation.promotion import Evidence
 
 
 class Server:
@@ -120,31 +117,6 @@ def log(project, tiny_model):
     return log
 
 
-def made_up_evidence(separation, **changes):
-    """Answers for 40 AD and 40 CN subjects, told apart the better the larger `separation` is."""
-    truth = np.arange(80) % 2 == 0
-    score = np.random.default_rng(3).normal(size=80) + separation * truth
-    subjects = [f"{number:016x}" for number in range(80)]
-    whole = Evidence(
-        tested=pd.DataFrame(
-            {
-                "subject": subjects,
-                "diagnosis": np.where(truth, "AD", "CN"),
-                "probability": 1 / (1 + np.exp(-score)),
-            }
-        ),
-        known=frozenset({"f" * 16}),
-        leaky=False,
-        leakage="clean",
-        leakage_reason="new subjects are at chance",
-        auc={"value": 0.93, "low": 0.87, "high": 0.98},
-        slope={"value": 1.0, "low": 0.8, "high": 1.3},
-        baseline="regions",
-        lead={"value": 0.05, "low": 0.01, "high": 0.09},
-    )
-    return replace(whole, **changes)
-
-
 @pytest.fixture
 def version(log):
     """Register a version with made-up results, and return its number."""
@@ -155,7 +127,7 @@ def version(log):
     def version(lineage="a1", separation=2.0, tags=None, **changes):
         log(lineage)
         with append_to_run(lineage) as run:
-            evidence = log_evidence(run, made_up_evidence(separation, **changes))
+            evidence = log_evidence(run, made_up.evidence(made_up.answers(separation), **changes))
         return register_version(run_id=shared_run(lineage), tags={**(tags or {}), **evidence})
 
     return version

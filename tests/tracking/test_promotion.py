@@ -76,7 +76,7 @@ class TestRule:
             "every condition is met",
             False,
         )
-        assert any(text.startswith("AUC: met: 0.930") for text in row.conditions)
+        assert any(text.startswith("AUC: met: 0.950") for text in row.conditions)
         assert promote(version("b2", 3.0), **KNOWN).moved
         worse = promote(version("d4", 1.0), **KNOWN)
         assert (not_met(worse), worse.moved, champion()) == (["champion"], False, 2)

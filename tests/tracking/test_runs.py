@@ -1,15 +1,12 @@
 """Runs in the project's own store: continued after a kill, each step once."""
 
-import os
 import signal
-import subprocess
-import sys
 from importlib.metadata import version
-from pathlib import Path
 
 import numpy as np
 import pytest
 from mlflow.models import Model
+from programs import run_code
 
 from adpet.errors import TrackingError
 from adpet.tracking import runs
@@ -78,11 +75,7 @@ class TestContinuing:
             "    os.kill(os.getpid(), signal.SIGKILL)\n"
         )
         (elsewhere := tmp_path / "elsewhere").mkdir()
-        own = {**os.environ, "PYTHONPATH": str(Path(runs.__file__).parents[2])}
-        killed = subprocess.run(
-            [sys.executable, "-c", script, str(project)], cwd=elsewhere, env=own, check=False
-        )
-        assert killed.returncode == -signal.SIGKILL
+        assert run_code(script, project, cwd=elsewhere).returncode == -signal.SIGKILL
         assert not list(elsewhere.iterdir())  # no stray database where one happens to stand
         with open_run(lineage="a1", kind="train", name="x", params={"alpha": 0.5, "more": 1}) as run:
             for step in range(5):

@@ -6,18 +6,16 @@ import json
 import os
 import pickletools
 import shutil
-import subprocess
-import sys
-import urllib.error
-import urllib.request
 import zipfile
 from pathlib import Path
 
 import mlflow.pyfunc
 import pytest
+import requests
 from mlflow.entities import LoggedModelStatus
 from mlflow.exceptions import MlflowException
-from servers import answers, free_port, running
+from programs import run_code
+from servers import serving
 
 from adpet.errors import InputError, TrackingError
 from adpet.imaging.nifti import read_volume
@@ -162,14 +160,8 @@ def test_mlflow_answers_without_the_installed_package_and_compiles_nothing_in_pl
         "print(found['model'], found['leaky'], adpet.__file__, *loaded)\n"
     )
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(small_scans[0])],
-        cwd=project,
-        env={**kept, "MLFLOW_TRACKING_URI": f"sqlite:///{project}/mlflow.db"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    uri = f"sqlite:///{project}/mlflow.db"
+    done = run_code(script, small_scans[0], cwd=project, env=kept, MLFLOW_TRACKING_URI=uri)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == f"models:/adpet/1 True {code}/adpet/__init__.py"
     assert sorted(code.rglob("*")) == before
@@ -183,14 +175,9 @@ class Service:
 
     def ask(self, body, content_type="application/json"):
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
-        request = urllib.request.Request(
-            f"{self._address}/invocations", data=data, headers={"Content-Type": content_type}
-        )
-        try:
-            with urllib.request.urlopen(request, timeout=60) as reply:
-                return reply.status, reply.read().decode()
-        except urllib.error.HTTPError as error:
-            return error.code, error.read().decode()
+        headers = {"Content-Type": content_type}
+        reply = requests.post(f"{self._address}/invocations", data=data, headers=headers, timeout=60)
+        return reply.status_code, reply.text
 
     def left(self):
         return sorted(str(path) for path in self.temporary.rglob("*") if "__pycache__" not in path.parts)
@@ -217,21 +204,10 @@ def service(tmp_path_factory, copy_store, tiny_model, small_export):
         run_id = find_run("a1", "train")
         number = register_version(run_id=run_id, model_id=log_served(run_id, small_export))
         current().client.set_registered_model_alias("adpet", "champion", str(number))
-    port = free_port()
-    service = Service(root, f"http://127.0.0.1:{port}")
-    service.temporary.mkdir()
-    command = [
-        *(sys.executable, "-m", "mlflow", "models", "serve", "--model-uri", "models:/adpet@champion"),
-        *("--env-manager", "local", "--host", "127.0.0.1", "--port", str(port)),
-    ]
-    own = {
-        "MLFLOW_TRACKING_URI": f"sqlite:///{root}/mlflow.db",
-        "TMPDIR": str(service.temporary),
-        "ADPET_SERVE_MAX_SCANS": "4",
-    }
-    ready = lambda: answers(f"http://127.0.0.1:{port}/ping")  # noqa: E731
-    with running(command, service.log, ready, cwd=root, env=os.environ | own):
-        yield service
+    (root / "temporary").mkdir()
+    own = {"TMPDIR": f"{root}/temporary", "ADPET_SERVE_MAX_SCANS": "4"}
+    with serving("models:/adpet@champion", root / "mlflow.db", root, **own) as address:
+        yield Service(root, address)
 
 
 @pytest.mark.server

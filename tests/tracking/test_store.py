@@ -5,7 +5,6 @@ import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 from mlflow.exceptions import MlflowException
@@ -57,9 +56,8 @@ class TestOwnStore:
     def test_processes_that_start_together_make_one_store(self, tmp_path):
         script = "import sys; from pathlib import Path; from adpet.tracking.store import connect; connect(Path(sys.argv[1]))"
         kept = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
-        own = {**kept, "PYTHONPATH": str(Path(store.__file__).parents[2])}
         workers = [
-            subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], env=own, stderr=subprocess.PIPE)
+            subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], env=kept, stderr=subprocess.PIPE)
             for _ in range(2)
         ]
         assert [worker.communicate()[1].decode() for worker in workers] == ["", ""]

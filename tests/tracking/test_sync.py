@@ -1,13 +1,11 @@
 """Runs on a server that is absent, is killed, or is slow: nothing lost, nothing doubled, no work stopped."""
 
-import os
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -59,7 +57,6 @@ def named(project, server, monkeypatch):
 def training(root, *, epochs):
     return subprocess.Popen(
         [sys.executable, "-c", TRAINING, str(root), str(epochs)],
-        env={**os.environ, "PYTHONPATH": str(Path(runs.__file__).parents[2])},
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -15,6 +15,7 @@ import pytest
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
+from workspace import REAL_MEAN_IMAGE
 
 from adpet.imaging.nifti import Volume
 from adpet.imaging.registration import resample
@@ -175,5 +176,4 @@ def golden(tmp_path_factory, phantom, white_matter):
             folder / "big.nii", data, affine, header=nib.Nifti1Header(endianness=">"), dtype="i2"
         ),
     }
-    real = Path(__file__).parents[3] / "shared" / "real" / "TEMPLATE_FDGPET_100.nii"
-    return paths | ({"mean of 100 people": real} if real.exists() else {})
+    return paths | ({"mean of 100 people": REAL_MEAN_IMAGE} if REAL_MEAN_IMAGE.exists() else {})

@@ -2,9 +2,7 @@
 
 import base64
 import json
-import os
 import shutil
-import sys
 from dataclasses import replace
 from http import HTTPStatus
 from pathlib import Path
@@ -15,7 +13,7 @@ import pytest
 import requests
 from dicom_files import write_series
 from scipy.special import softmax
-from servers import answers, free_port, running
+from servers import BROWSER_PATIENCE_MS, serving
 
 from adpet.errors import InputError
 from adpet.imaging.dicom import as_nifti
@@ -30,7 +28,6 @@ from adpet.learning.saliency import class_activation_maps
 
 pytestmark = [pytest.mark.node, pytest.mark.browser, pytest.mark.server]
 
-PATIENCE_MS = 180_000
 # Tolerances of the export, and of the browser; the browser's maps correlate at least so.
 SAME, NEARLY, ALIKE = 1e-5, 0.02, 0.98
 
@@ -104,14 +101,8 @@ def by_keras(project, scans, exported):
 
 @pytest.fixture(scope="module")
 def by_http(project, scans, tmp_path_factory):
-    address = f"http://127.0.0.1:{(port := free_port())}"
-    command = [
-        *(sys.executable, "-m", "mlflow", "models", "serve", "--model-uri", "models:/adpet@challenger"),
-        *("--env-manager", "local", "--host", "127.0.0.1", "--port", str(port)),
-    ]
-    environment = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{project}/mlflow.db"}
     folder = tmp_path_factory.mktemp("serve")
-    with running(command, folder / "log", lambda: answers(f"{address}/ping"), cwd=folder, env=environment):
+    with serving("models:/adpet@challenger", project / "mlflow.db", folder) as address:
         return {name: posted(f"{address}/invocations", path) for name, path in scans.items()}
 
 
@@ -142,7 +133,7 @@ def by_browser(built_page, serve, scans, launch_chromium, tmp_path_factory):
     asked = {}
     with serve(built_page) as address:
         page = browser.new_page()
-        page.set_default_timeout(PATIENCE_MS)
+        page.set_default_timeout(BROWSER_PATIENCE_MS)
         page.goto(address)
         page.wait_for_selector("body[data-ready]")
         for name, path in scans.items():

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from dicom_files import NAMES, write_series
 from PIL import Image
+from servers import BROWSER_PATIENCE_MS
 
 from adpet.imaging.nifti import Volume, read_volume
 from adpet.inference.exported_model import open_model
@@ -22,7 +23,6 @@ pytestmark = [pytest.mark.node, pytest.mark.browser]
 # Debian's Chromium draws WebGL without a graphics card so, or not at all.
 SOFTWARE_WEBGL = ("--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist")
 NO_WEBGL = ("--disable-gpu", "--disable-3d-apis")
-PATIENCE_MS = 180_000
 # WCAG 2.2, contrast of texts, level AA.
 LEAST_CONTRAST = 4.5
 # How long the page may stand still while its worker computes on a busy machine, in ms.
@@ -68,7 +68,7 @@ def open_page(address, asked, complaints):
 
     def open_page(browser, at=address, **options):
         context = browser.new_context(**({"viewport": {"width": 1280, "height": 900}} | options))
-        context.set_default_timeout(PATIENCE_MS)
+        context.set_default_timeout(BROWSER_PATIENCE_MS)
         context.on("request", lambda request: asked.add((at, request.url)))
         page = context.new_page()
         page.on("pageerror", lambda error: complaints.append(str(error)))

@@ -5,7 +5,7 @@ The key is ``sub-<subject>[_ses-<session>][_run-<run>]``; ``AD`` is the positive
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -129,12 +129,7 @@ def require_usable(collection: Collection, *, max_rejected_fraction: float) -> N
 
 def read_scans(path: Path) -> pd.DataFrame:
     """Read and check a scans table."""
-    table = read_typed(path, SCAN_COLUMNS)
-    try:
-        check_scans(table)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
-    return table
+    return read_typed(path, SCAN_COLUMNS, check_scans)
 
 
 def write_table(path: Path, table: pd.DataFrame, *, separator: str = ",") -> None:
@@ -146,7 +141,9 @@ def write_table(path: Path, table: pd.DataFrame, *, separator: str = ",") -> Non
         table.to_csv(aside, sep=separator, index=False, lineterminator="\n")
 
 
-def read_typed(path: Path, columns: Mapping[str, str]) -> pd.DataFrame:
+def read_typed(
+    path: Path, columns: Mapping[str, str], check: Callable[[pd.DataFrame], None] = lambda _: None
+) -> pd.DataFrame:
     """Read a CSV of this package with exactly these columns."""
     dtypes: dict[Any, str] = dict(columns)
     numbers: dict[Any, list[str]] = {column: [""] for column, dtype in columns.items() if dtype != "str"}
@@ -171,6 +168,10 @@ def read_typed(path: Path, columns: Mapping[str, str]) -> pd.DataFrame:
                 f"{path}: column scan: required a key that can name a file, without / and no dot first; "
                 f"received {odd.iloc[0]!r}; run `dvc repro`"
             )
+    try:
+        check(table)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
     return table
 
 
@@ -254,6 +255,6 @@ def _describe(subjects: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def _first_reasons(rejected: pd.DataFrame, number: int = 2) -> str:
-    first = [f"{file}: {reason}" for file, reason, _ in rejected.head(number).itertuples(index=False)]
+def _first_reasons(rejected: pd.DataFrame) -> str:
+    first = [f"{file}: {reason}" for file, reason, _ in rejected.head(2).itertuples(index=False)]
     return f" (first: {'; '.join(first)})" if first else ""

@@ -154,12 +154,7 @@ def write_split(path: Path, split: pd.DataFrame) -> None:
 
 def read_split(path: Path) -> pd.DataFrame:
     """Read and check a split; a leaky one is allowed."""
-    split = read_typed(path, SPLIT_COLUMNS)
-    try:
-        _check_split(split)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
-    return split
+    return read_typed(path, SPLIT_COLUMNS, _check_split)
 
 
 def _parts(test_fraction: float, folds: int) -> tuple[list[str], npt.NDArray[np.float64]]:

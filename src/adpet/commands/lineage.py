@@ -3,7 +3,8 @@
 import argparse
 from pathlib import Path
 
-from adpet.params import flatten, load_params
+from adpet.params import load_params
+from adpet.storage import flatten
 from adpet.tracking.lineage import Check, changed_settings, checks, facts_of
 from adpet.tracking.registry import named
 from adpet.tracking.store import connect

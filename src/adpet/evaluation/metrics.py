@@ -314,9 +314,7 @@ def calibration_bins(subjects: pd.DataFrame) -> dict[str, Any]:
     return {"bins": bins, "prevalence": round(float(truth.mean()), 6)}
 
 
-def roc_band(
-    subjects: pd.DataFrame, *, seed: int, resamples: int = DEFAULT_RESAMPLES, points: int = 101
-) -> pd.DataFrame:
+def roc_band(subjects: pd.DataFrame, *, seed: int, resamples: int = DEFAULT_RESAMPLES) -> pd.DataFrame:
     """Return the pointwise bootstrap band of the ROC curve.
 
     The 95 % band is vertical: sensitivities of subjects at a fixed false positive rate.
@@ -330,7 +328,7 @@ def roc_band(
     last = np.flatnonzero(np.diff(scores, append=-1.0))
     sensitivity = np.cumsum(counts * truth, axis=1)[:, last] / truth.sum()
     rate = np.cumsum(counts * ~truth, axis=1)[:, last] / (~truth).sum()
-    grid = np.linspace(0, 1, points)
+    grid = np.linspace(0, 1, 101)
     curves = [
         np.interp(grid, np.append(0.0, x), np.append(0.0, y)) for x, y in zip(rate, sensitivity, strict=True)
     ]

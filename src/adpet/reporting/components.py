@@ -94,9 +94,9 @@ def format_ci(metric: Mapping[str, Any], digits: int = DIGITS) -> str:
     return f"{number(metric['low'], digits)} to {number(metric['high'], digits)}"
 
 
-def interval(metric: Mapping[str, Any], digits: int = DIGITS) -> str:
+def interval(metric: Mapping[str, Any]) -> str:
     """Format a value with its 95 % interval."""
-    return f"{number(metric['value'], digits)} (95 % interval {format_ci(metric, digits)})"
+    return f"{number(metric['value'])} (95 % interval {format_ci(metric)})"
 
 
 def value_and_ci(metric: Mapping[str, Any]) -> tuple[str, str]:

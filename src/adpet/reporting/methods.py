@@ -23,6 +23,7 @@ from adpet.reporting.components import (
     plural,
     typeset,
 )
+from adpet.storage import flatten
 
 # With fewer complete trials parameter importances are rough.
 FEW_TRIALS = 20
@@ -193,7 +194,7 @@ def lineage(documents: Documents) -> list[Block]:
         for key in ("id", "data", "split", "commit", "code", "seed", "backend")
         if key in facts
     ]
-    parameters = [(key, _value(value)) for key, value in _flat(facts["params"])]
+    parameters = [(key, _value(value)) for key, value in flatten(facts["params"]).items()]
     return [
         Text("The same data, split, parameters, code, seed and versions reproduce the same model."),
         Table("What the model was made from", ("Fact", "Value"), rows, numeric=False),
@@ -243,14 +244,6 @@ def limit_sentences(documents: Documents) -> list[str]:
         "The reference is the collection's clinical diagnosis, not pathology.",
         "A saliency map shows what the network responds to, not where disease is.",
     ]
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _value(value: Any, *, digits: int = 6) -> str:

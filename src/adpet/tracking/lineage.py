@@ -21,9 +21,8 @@ from ruamel.yaml import YAML
 
 from adpet.contracts import Lineage, first_problem
 from adpet.errors import InputError, TrackingError
-from adpet.params import flatten
 from adpet.paths import RUN
-from adpet.storage import PACKAGE, code_digest, code_folders, fingerprint, read_yaml
+from adpet.storage import PACKAGE, code_digest, code_folders, fingerprint, flatten, read_yaml
 
 if TYPE_CHECKING:
     from adpet.tracking.registry import Version

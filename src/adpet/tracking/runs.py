@@ -19,7 +19,7 @@ import numpy.typing as npt
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 
 from adpet.errors import TrackingError
-from adpet.params import flatten
+from adpet.storage import flatten
 from adpet.tracking.models import log_keras_model, ready_models
 from adpet.tracking.store import LINEAGE, Store, local, reported, user
 from adpet.tracking.ui_notes import run_name

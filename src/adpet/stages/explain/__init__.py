@@ -19,7 +19,7 @@ from adpet.imaging.nifti import Volume, read_volume, write_volume
 from adpet.imaging.slices import coronal_slices, own_planes, resize_maps
 from adpet.learning import limit_threads
 from adpet.parallel import progress
-from adpet.params import Params, flatten
+from adpet.params import Params
 from adpet.reporting.brain_figures import REFERENCED_UNIT, cam_montage, group_map_figure, sanity_figure
 from adpet.reporting.style import save_figure
 from adpet.stages.common.checks import may_log_images, reads_simulated
@@ -36,7 +36,7 @@ from adpet.stages.explain.maps import (
     slices_of,
     space_of,
 )
-from adpet.storage import atomic_write, read_json
+from adpet.storage import atomic_write, flatten, read_json
 
 # The maps of every scan, the suffix of their files, and the unit of their values.
 KINDS = {"exact": ("cam", "logit"), "referenced": ("referenced", "SD"), "z-map": ("low_uptake", "SD")}
