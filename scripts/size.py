@@ -19,14 +19,14 @@ BINARY = {".png", ".ico", ".nii", ".gz", ".onnx", ".wasm"}
 
 # Lines, but for the number of modules. They were 20,500 under src and 44,000 in all (105 modules) before
 # calibrated answers, fresh subjects, z-maps, the harder cohort, the search of any key, tracers, identities,
-# DICOM, clusters, the doctor and the docs' site.
+# DICOM, clusters, the doctor, external validation and the docs' site.
 LIMITS = {
-    "modules under src/adpet": 115,
-    "lines under src/adpet": 24_500,
+    "modules under src/adpet": 118,
+    "lines under src/adpet": 25_300,
     "longest module": 600,
     "lines of tests": 20_500,
     "lines of dvc.yaml": 330,
-    "lines of the whole repository": 57_000,
+    "lines of the whole repository": 57_700,
     "words of README.md": 1_500,
     "docstrings that begin with more than 10 words": 0,
 }

@@ -55,7 +55,9 @@ def require_command(program: str, *arguments: str) -> None:
     try:
         parsed = parser.parse_args(arguments)
     except (DvcParserError, SystemExit):
-        parsed = parser.parse_args([*arguments, "FILE"])  # in the text a command may stand for itself
+        # In the text a command may stand for itself.
+        needed = ["--cohort", "DIR"] if arguments == ("validate",) else []
+        parsed = parser.parse_args([*arguments, "FILE", *needed])
     if arguments[0] == "preset":
         assert parsed.name in (None, "defaults", *(path.stem for path in PROJECT.glob("presets/*.yaml")))
     if arguments[0] == "repro":

@@ -123,7 +123,7 @@ class TestRefusals:
             ("model.input_size", 50, "required a multiple of 32; received 50"),
             ("tracking.model_name", "a/b", "required a name without / : and @"),
             ("evaluate.cross_validation", 2, "required 0 (none) or 3 to 5 folds; received 2"),
-            ("evaluate.cross_validation", 6, "required less than or equal to 5; received 6"),
+            ("evaluate.cross_validation", 6, "required less than or equal to 5 or 'site' or 'scanner'; received 6"),
             ("simulation.scanners", {"HRRT": 0.5}, "required shares of HRRT, D690, TruePoint, HRplus"),
             ("simulation.scanners", {"PETMR": 1.0}, "received {'PETMR': 1.0} with the sum 1"),
             ("simulation.subtypes", {"limbic": 0.4}, "required shares with the sum 1"),

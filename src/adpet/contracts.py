@@ -172,7 +172,7 @@ class EvaluationDocument(Contract):
 
 
 class Recalibration(Contract):
-    """Shift of the log-odds to a site, and what it changes."""
+    """Shift of the log-odds to a site, and its figures."""
 
     reference: Literal["all", "cn"]
     shift: float
@@ -190,6 +190,7 @@ class ValidationDocument(Contract):
     flagged: Count
     known: Annotated[str, Field(description="How subjects of the training were looked for.")]
     own_auc: Annotated[Estimate, Field(description="On the model's own test subjects.")]
+    training_prevalence: Annotated[float | None, Field(description="Share of AD among training subjects.")]
     evaluation: EvaluationDocument
     recalibration: Recalibration | None
 

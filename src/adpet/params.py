@@ -376,7 +376,10 @@ class Evaluate(Section):
 
     aggregation: Literal["mean_probability", "mean_logit", "position_weights"] = "position_weights"
     resamples: Annotated[int, Field(ge=100)] = 2000
-    cross_validation: Annotated[int, Field(ge=0, le=MAX_CROSS_VALIDATION), AfterValidator(none_or_3)] = 0
+    cross_validation: (
+        Annotated[int, Field(ge=0, le=MAX_CROSS_VALIDATION), AfterValidator(none_or_3)]
+        | Literal["site", "scanner"]
+    ) = 0
 
 
 class Explain(Section):

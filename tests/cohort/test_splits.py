@@ -257,6 +257,35 @@ def test_folds_are_equal_balanced_and_together_everybody(count, folds, seed):
     assert cases.between(0.2, 0.8).all()
 
 
+@settings(max_examples=30)
+@given(
+    sizes=st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), min_size=3, max_size=8),
+    seed=st.integers(0, 100),
+)
+def test_each_large_site_is_left_out_once_and_small_ones_only_train(sizes, seed):
+    sizes = [(20, 20), (20, 20), *sizes]
+    groups = [(number, name) for number, pair in enumerate(sizes) for name in ("AD", "CN")
+              for _ in range(pair[name == "CN"])]  # fmt: skip
+    ad = sum(pair[0] for pair in sizes)
+    subjects = cohort(seed, ad=ad, cn=len(groups) - ad)
+    subjects["site"] = [f"S{number}" for number, _ in sorted(groups, key=lambda group: group[1])]
+    found = cross_validation_folds(subjects, folds="site", seed=seed).set_index("subject")
+    large = {f"S{number}" for number, pair in enumerate(sizes) if min(pair) >= 5}
+    site = subjects.set_index("subject")["site"].reindex(found.index)
+    assert {*site[found["fold"] >= 0]} == large
+    for fold, members in found[found["fold"] >= 0].groupby("fold"):
+        assert site[members.index].nunique() == 1
+        parts = fold_parts(found.reset_index(), fold=fold).set_index("subject")["part"]
+        assert {*parts.index[parts == "test"]} == {*members.index}
+        # A fifth of all subjects validates, less those of the site.
+        assert 0 < (parts == "validation").sum() <= len(subjects) / 5 + 4
+
+
+def test_one_site_cannot_be_left_out():
+    with pytest.raises(InputError, match="required two sites with 5 subjects of each diagnosis; received 1"):
+        cross_validation_folds(cohort(1).assign(site="S1"), folds="site", seed=0)
+
+
 def test_each_subject_is_tested_once_validates_once_and_never_both():
     found = cross_validation_folds(cohort(1, ad=20, cn=20), folds=4, seed=0)
     parts = pd.DataFrame(

@@ -206,6 +206,13 @@ class TestFolds:
     ):
         assert sentence in report_html(make_documents(cross_validation=cross_validated(searched)))
 
+    def test_left_out_sites_go_by_their_names(self, make_documents, cross_validated):
+        named = {"left_out": "site", "names": {"0": "S04", "1": "S07", "2": "S11"}}
+        page = report_html(make_documents(cross_validation=cross_validated() | named))
+        assert "Site S07" in page
+        assert "Fold 1" not in page
+        assert "Each fold is a site whose subjects its network has not seen" in page
+
 
 @pytest.mark.parametrize("written", [report_html, model_card])
 def test_origin_of_weights_calibration_and_threshold_is_explained(make_documents, written):

@@ -57,9 +57,9 @@ def main(*, folder: Path, table: Path | None, diagnosis_table: Path | None) -> s
 def collection_at(
     folder: Path, params: Params, *, table: Path | None, diagnosis_table: Path | None, **changed: Any
 ) -> Collection:
-    """Read a collection of any layout; else as `cohort` in the parameters.
+    """Read a collection of any layout.
 
-    `changed` are other arguments of `read_collection`.
+    All else is as `cohort` in the parameters, but for `changed` arguments of `read_collection`.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: required a folder of scans; received none; check the path")

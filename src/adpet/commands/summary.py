@@ -135,9 +135,10 @@ def _cross_validation() -> dict[str, str]:
     if not summary["folds"]:
         return {}
     spread, counts = summary["spread"]["auc"], summary["counts"]
+    folds = f"left-out {summary['left_out']}s" if "left_out" in summary else "folds"
     text = (
         f"AUC {_interval(Estimate(**summary['pooled']['auc']))}, {counts['subjects']} subjects in "
-        f"{summary['folds']} folds of {spread['low']:.3f} to {spread['high']:.3f}"
+        f"{summary['folds']} {folds} of {spread['low']:.3f} to {spread['high']:.3f}"
     )
     if "unsearched" in summary:
         rest, auc = counts["subjects"] - counts["searched"], Estimate(**summary["unsearched"]["auc"])

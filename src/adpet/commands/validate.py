@@ -32,7 +32,7 @@ from adpet.inference.predictor import OLDEST, YOUNGEST, RefusedError, answer
 from adpet.inference.quality import refused_by
 from adpet.parallel import map_in_processes, progress
 from adpet.params import Params, load_params
-from adpet.reporting.external import External, external_html
+from adpet.reporting.external import External, external_html, prevalence_sentence
 from adpet.stages.common.checks import hashed
 from adpet.stages.common.tables import write_table
 from adpet.storage import atomic_write, read_json, write_json
@@ -43,7 +43,7 @@ RECALIBRATED = "recalibrated"
 
 
 class Known(NamedTuple):
-    """Whom the model was trained on, as far as it is here.
+    """Whom the model was trained on, if known here.
 
     `subjects` are hashed ids, None if the model does not come with them; `volumes` are normalized training
     scans by name.
@@ -133,7 +133,7 @@ def main(
 
 
 def _known(model: ExportedModel) -> Known:
-    """Find whom the model was trained on: in the registry, or here."""
+    """Find whom the model was trained on."""
     subjects, volumes = None, {}
     if model.name.startswith("models:/"):
         from adpet.tracking.registry import evidence_of, version_of
@@ -162,7 +162,7 @@ def _refuse_known(scans: pd.DataFrame, known: Known, *, other_people: bool) -> N
 
 
 def _refuse_copies(answers: Sequence[Mapping[str, Any]], known: Known) -> None:
-    """Refuse scans that are images of the training, whatever their name."""
+    """Refuse images of the training under any name."""
     own = [row for row in answers if "brain" in row]
     if not own or not known.volumes:
         return
@@ -181,7 +181,7 @@ def _refuse_copies(answers: Sequence[Mapping[str, Any]], known: Known) -> None:
 
 
 def _answered(row: Mapping[str, Any], *, model: ExportedModel, compared: bool) -> dict[str, Any]:
-    """Answer one scan: slices, baselines, maps; or why it is refused."""
+    """Answer one scan, or say why it is refused."""
     seconds = [float(value) for value in row["frame_seconds"].split()] or None
     age = row["age"] if YOUNGEST <= row["age"] <= OLDEST else None
     try:
@@ -219,7 +219,7 @@ def _baselines(folder: Path) -> dict[str, LinearModel]:
 def _with_mean_maps(
     answers: Iterable[dict[str, Any]], scans: pd.DataFrame
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Return the answers without maps, and the maps' means by group.
+    """Return the answers, and their maps' means by group.
 
     One scan's maps are in memory at a time.
     """
@@ -242,7 +242,7 @@ def _scored(
     *,
     known: str,
 ) -> External:
-    """Score what was answered, per subject, with the model's own threshold."""
+    """Score the answers with the model's own threshold."""
     facts = scans.set_index("scan")
     refused = pd.DataFrame([row for row in answers if "reason" in row], columns=["scan", "reason"])
     given = [row for row in answers if "reason" not in row]
@@ -279,6 +279,7 @@ def _scored(
         "flagged": sum(bool(row["flagged"]) for row in given),
         "known": known,
         "own_auc": model.document["performance"]["auc"],
+        "training_prevalence": (model.document["out_of_fold"] or {}).get("prevalence"),
         "evaluation": EvaluationDocument.model_validate(metrics).document(),
         "recalibration": None,
     }
@@ -310,7 +311,7 @@ def _table(facts: pd.DataFrame, given: Sequence[tuple[str, Sequence[float]]]) ->
 
 
 def _recalibrate(found: External, model: ExportedModel, params: Params, *, reference: Any) -> External:
-    """Add what a new intercept changes, and the model with it."""
+    """Add a new intercept, and the model with it."""
     folds = model.document["out_of_fold"]
     usual = folds["quantiles"]["CN"][folds["coverages"].index(0.5)] if folds else None
     after, shift = recalibrated(found.subjects, reference=reference, usual_cn=usual, seed=params.seed)
@@ -378,7 +379,7 @@ def _log(model: ExportedModel, params: Params, output: Path, found: External) ->
 
 
 def _summary(found: External, output: Path) -> Iterator[str]:
-    """Say how the model does here, next to its own test subjects."""
+    """Say how the model does here."""
     document, metrics = found.document, found.document["evaluation"]
     subject, counts = metrics["subject"], metrics["counts"]
 
@@ -403,6 +404,8 @@ def _summary(found: External, output: Path) -> Iterator[str]:
         f"calibrated slope {shown(subject['calibration_slope'])}, intercept "
         f"{shown(subject['calibration_intercept'])}, Brier score {shown(subject['brier'])}"
     )
+    if moved := prevalence_sentence(document):
+        yield f"           {moved}"
     if document["recalibration"]:
         after, by = document["recalibration"]["subject"], document["recalibration"]["shift"]
         yield (

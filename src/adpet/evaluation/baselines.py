@@ -41,9 +41,9 @@ BLOCK_MM = 9.0
 
 @dataclass(frozen=True, eq=False)
 class LinearModel:
-    """Fitted baseline of images: log-odds of AD linear in its features.
+    """Fitted baseline of images.
 
-    `median` stands for features that a scan does not show; a probability at or above `threshold` is AD.
+    The log-odds of AD are linear in its features. `median` stands for features that a scan does not show; a probability at or above `threshold` is AD.
     """
 
     median: npt.NDArray[np.float64]
@@ -85,7 +85,7 @@ def linear_model(fitted: "Pipeline", training: FeatureArray, *, threshold: float
 
 
 def image_features(volume: npt.NDArray[np.float32], grid_mm: float) -> dict[str, FeatureArray]:
-    """Return a normalized scan's features, (features,), for each baseline of images."""
+    """Return a normalized scan's features, (features,), by baseline."""
     atlas = load_atlas(DESIKAN_KILLIANY, grid_mm)
     pons = Atlas(reference_mask("pons", grid_mm).astype(np.int16), {1: "pons"})
     anatomical = region_means(volume, atlas)

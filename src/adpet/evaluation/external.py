@@ -34,7 +34,7 @@ def net_benefit(truth: BoolArray, probability: FloatArray) -> FloatArray:
 
 
 def decision_table(truth: BoolArray, models: dict[str, FloatArray]) -> pd.DataFrame:
-    """Return the decision curves: a row a probability, a column a strategy.
+    """Return decision curves: rows are probabilities, columns strategies.
 
     `models` are probabilities of AD, (subjects,); "everybody" calls all AD, and nobody's net benefit is 0.
     """
@@ -46,7 +46,7 @@ def decision_table(truth: BoolArray, models: dict[str, FloatArray]) -> pd.DataFr
 def recalibrated(
     subjects: pd.DataFrame, *, reference: Reference, usual_cn: float | None, seed: int
 ) -> tuple[pd.DataFrame, float]:
-    """Shift the log-odds of AD to a site; return new subjects and the shift.
+    """Shift the log-odds of AD to a site.
 
     With "all", the shift makes the mean probability the share of AD (calibration in the large: a new
     intercept, the slope stays). With "cn", it brings the median log-odds of CN subjects to that of

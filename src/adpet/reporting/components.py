@@ -125,6 +125,12 @@ def plural(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
+def fold_title(summary: Mapping[str, Any], fold: str) -> str:
+    """Name a fold, by its site or scanner."""
+    names = summary.get("names")
+    return f"{humanize(summary['left_out'])} {names[fold]}" if names else f"Fold {fold}"
+
+
 def humanize(name: str) -> str:
     """Return a column or key as words, capitalized."""
     text = name.replace("val_", "validation_").replace("_", " ").replace("auc", "AUC")

@@ -1,5 +1,6 @@
 """Report on an external validation, as one self-contained HTML page."""
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from types import MappingProxyType
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
 
 # Intervals of the calibration line that hold these are calibrated.
 CALIBRATED = {"calibration_slope": 1.0, "calibration_intercept": 0.0}
+# Smaller differences of the share of AD are not worth a sentence.
+SHARE_APART = 0.05
 # Most reasons that the page lists one by one.
 REASONS_LISTED = 20
 # What recalibration can change.
@@ -112,14 +115,28 @@ def _summary(found: External) -> Iterator[Line]:
         "Calibration",
         f"Slope {interval(subject['calibration_slope'])}, intercept "
         + interval(subject["calibration_intercept"])
-        + ("; not calibrated here: see Recalibration." if off else "."),
+        + ("; not calibrated here: see Recalibration" if off else "")
+        + typeset(f"; {prevalence_sentence(document) or 'the share of AD is as in training'}"),
     )
-    yield Line("plain", "Leakage", f"People of the model's training were {document['known']}.")
+    yield Line("plain", "Leakage", f"People of the model's training: {document['known']}.")
     yield Line(
         "plain",
         "Scans",
         f"{document['answered']} answered, {document['refused']} refused by the quality checks, "
         f"{document['flagged']} of those answered flagged. {PURPOSE}",
+    )
+
+
+def prevalence_sentence(document: Mapping[str, Any]) -> str:
+    """Say what another share of AD does, if any."""
+    counts, usual = document["evaluation"]["counts"], document["training_prevalence"]
+    share = counts["subjects_ad"] / counts["subjects"]
+    if usual is None or abs(share - usual) < SHARE_APART:
+        return ""
+    moved = math.log(share / (1 - share) * (1 - usual) / usual)
+    return (
+        f"the share of AD is {share:.2f} here and {usual:.2f} in training, which alone moves the intercept "
+        f"by {moved:+.2f}"
     )
 
 

@@ -18,6 +18,7 @@ from adpet.reporting.components import (
     Table,
     Text,
     data_uri,
+    fold_title,
     format_ci,
     humanize,
     interval,
@@ -248,7 +249,7 @@ def cross_validation(documents: Documents) -> list[Block]:
     return [
         Heading("Cross-validation"),
         Text(_sentences(summary)),
-        Table(f"{summary['folds']} folds of all subjects", columns, rows),
+        Table(f"{summary['folds']} folds", columns, rows),
         Chart(
             data_uri(performance_figures.folds_figure(summary)),
             f"AUC of all subjects and of each fold, with intervals: {fold_spread(summary)}; the numbers are "
@@ -265,7 +266,7 @@ def folds_table(summary: Mapping[str, Any]) -> Table:
     counts = summary["counts"]["fold"]
     rows = [
         (
-            f"Fold {name}",
+            fold_title(summary, name),
             str(counts[name]["ad"]),
             str(counts[name]["cn"]),
             *value_and_ci(fold["auc"]),
@@ -294,6 +295,11 @@ def _sentences(summary: Mapping[str, Any]) -> str:
         f"{counts['subjects']} subjects the AUC is {interval(summary['pooled']['auc'])}, and "
         f"{fold_spread(summary)}. "
     )
+    if "left_out" in summary:
+        text += (
+            f"Each fold is a {summary['left_out']} whose subjects its network has not seen; those of one "
+            "with few subjects of a diagnosis only train. "
+        )
     if not counts["searched"]:
         return f"{text}No hyperparameter was chosen on them."
     text += f"Hyperparameters were chosen on {counts['searched']} of the {counts['subjects']} subjects."

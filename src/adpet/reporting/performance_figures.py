@@ -10,7 +10,7 @@ import pandas as pd
 
 from adpet.evaluation.comparison import BASELINES, CHANCE
 from adpet.evaluation.leakage import GAPS, INCONCLUSIVE, INVALID
-from adpet.reporting.components import humanize
+from adpet.reporting.components import fold_title, humanize
 from adpet.reporting.style import AD_COLOUR, CN_COLOUR, EN_DASH, GREY, LIGHT_GREY, MINUS, new_figure, styled
 
 if TYPE_CHECKING:
@@ -235,8 +235,8 @@ def folds_figure(summary: Mapping[str, Any]) -> "Figure":
     counts = summary["counts"]
     rows = [Row(f"All subjects  ({counts['subjects']})", **summary["pooled"]["auc"], colour=AD_COLOUR)]
     for name, fold in summary["fold"].items():
-        groups = counts["fold"][name]
-        rows.append(Row(f"Fold {name}  ({groups['ad']} AD, {groups['cn']} CN)", **fold["auc"]))
+        groups, title = counts["fold"][name], fold_title(summary, name)
+        rows.append(Row(f"{title}  ({groups['ad']} AD, {groups['cn']} CN)", **fold["auc"]))
     figure = new_figure(7.6, FRAME_HEIGHT + ROW_HEIGHT * len(rows))
     _area_forest(figure.subplots(), rows)
     return figure

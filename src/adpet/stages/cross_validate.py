@@ -11,7 +11,7 @@ import pandas as pd
 
 from adpet import paths
 from adpet.cohort.scans import read_scans, subject_table
-from adpet.cohort.splits import cross_validation_folds, fold_parts, read_split
+from adpet.cohort.splits import FOLD_FACTS, cross_validation_folds, fold_parts, read_split
 from adpet.contracts import TrainingRun, read_contract
 from adpet.evaluation.cross_validation import COLUMNS, fold_subjects, pooled_summary
 from adpet.params import Params
@@ -59,13 +59,14 @@ def _train_folds(params: Params, split: pd.DataFrame, training_run: str) -> None
     from adpet.stages.common.fitting import train_folds
 
     scans = read_scans(paths.SCANS)
-    people = subject_table(scans[scans["scan"].isin(split["scan"])])
+    people = subject_table(scans[scans["scan"].isin(split["scan"])], FOLD_FACTS)
     folds = cross_validation_folds(people, folds=params.evaluate.cross_validation, seed=params.seed)
     rows = folds.to_csv(index=False, lineterminator="\n")
     settings = params.model_dump(include=SETTINGS, mode="json")
     split_hash = fingerprint({"folds": rows, "slices": len(split)})
     facts = stage_lineage("cross_validate", params, settings, split_hash=split_hash)
-    slices = {fold: _fold_slices(split, folds, fold=fold) for fold in range(params.evaluate.cross_validation)}
+    numbers = sorted(set(folds["fold"]) - {-1})
+    slices = {fold: _fold_slices(split, folds, fold=fold) for fold in numbers}
     with work_dir("cross_validate", facts) as work:
         results, predictions = train_folds(slices, params, work, label="cross-validation")
         for result in results:
@@ -97,13 +98,18 @@ def _pool(params: Params, split: pd.DataFrame) -> dict[str, Any]:
     table = read_results(paths.CROSS_VALIDATION_PREDICTIONS)
     scored = [
         fold_subjects(table[table["fold"] == fold], fold=fold, aggregation=aggregation, positions=positions)
-        for fold in range(params.evaluate.cross_validation)
+        for fold in sorted(set(table["fold"]))
     ]
     subjects = pd.concat(scored).sort_values("subject", ignore_index=True)
     # Without a search, no subject was seen by one.
     searched = set(split.loc[split["part"] != "test", "subject"]) if read_json(paths.BEST_TRIAL) else set()
     subjects["searched"] = subjects["subject"].isin(searched)
     summary = pooled_summary(subjects, seed=params.seed, resamples=params.evaluate.resamples)
+    left_out = params.evaluate.cross_validation
+    if isinstance(left_out, str):
+        groups = subject_table(read_scans(paths.SCANS), [left_out]).set_index("subject")[left_out]
+        names = {str(fold): groups[rows["subject"].iloc[0]] for fold, rows in subjects.groupby("fold")}
+        summary |= {"left_out": left_out, "names": names}
     _write_pooled(subjects[list(COLUMNS)], summary)
     return summary
 

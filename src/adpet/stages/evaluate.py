@@ -29,7 +29,7 @@ from adpet.storage import write_json
 
 
 class Baseline(NamedTuple):
-    """Predictions of a baseline, and its model if it is of images."""
+    """Predictions of a baseline; its model if of images."""
 
     test: pd.DataFrame
     out_of_fold: pd.DataFrame

@@ -1,4 +1,4 @@
-"""External validations in MLflow: a run each, linked to the version."""
+"""External validations in MLflow, linked to the version."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -23,7 +23,7 @@ def log_validation(
     files: Iterable[Path],
     experiment: str,
 ) -> None:
-    """Log a validation as a run, and its result on the version.
+    """Log a validation as a run and a tag.
 
     `document` is ``validation.json``. The same result of the same version is one run, however often logged.
     """
