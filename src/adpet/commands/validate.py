@@ -24,7 +24,7 @@ from adpet.evaluation.aggregation import subject_probabilities as subjects_of
 from adpet.evaluation.baselines import LinearModel, image_features
 from adpet.evaluation.bootstrap import subject_resamples
 from adpet.evaluation.comparison import paired_differences, subgroup_table, subject_facts
-from adpet.evaluation.external import decision_table, recalibrated
+from adpet.evaluation.external import decision_table, net_benefit, recalibrated
 from adpet.imaging.dicom import as_nifti
 from adpet.imaging.nifti import read_header, read_volume
 from adpet.inference.exported_model import BASELINES, DOCUMENT, ExportedModel
@@ -343,7 +343,10 @@ def _recalibrate(found: External, model: ExportedModel, params: Params, *, refer
         "subject": {**scores, "confusion": confusion},
     }
     document = ValidationDocument.model_validate(found.document | {"recalibration": one}).document()
-    return found._replace(document=document, model_document=changed)
+    decisions = found.decisions.assign(
+        recalibrated=net_benefit(truth, after["probability"].to_numpy(np.float64))
+    )
+    return found._replace(document=document, decisions=decisions, model_document=changed)
 
 
 def _write(output: Path, found: External, model: ExportedModel) -> None:

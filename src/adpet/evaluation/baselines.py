@@ -43,7 +43,8 @@ BLOCK_MM = 9.0
 class LinearModel:
     """Fitted baseline of images.
 
-    The log-odds of AD are linear in its features. `median` stands for features that a scan does not show; a probability at or above `threshold` is AD.
+    The log-odds of AD are linear in its features. `median` stands for those that a scan does not show; a
+    probability at or above `threshold` is AD.
     """
 
     median: npt.NDArray[np.float64]

@@ -214,6 +214,10 @@ def decision_figure(table: pd.DataFrame) -> "Figure":
             axes.plot(table["probability"], table[name], style, color="black", linewidth=1.2,
                       label=humanize(BASELINES[name]))  # fmt: skip
     axes.plot(table["probability"], table["network"], color=AD_COLOUR, linewidth=2, label="Network")
+    if "recalibrated" in table:
+        axes.plot(
+            table["probability"], table["recalibrated"], "--", color=AD_COLOUR, label="Network, recalibrated"
+        )
     best = float(table.drop(columns="probability").to_numpy().max())
     axes.set(xlim=(0, 1), ylim=(-0.15 * best, 1.08 * best))
     axes.set(xlabel="Probability from which AD is called", ylabel="Net benefit, a subject")
@@ -225,8 +229,8 @@ def _recalibration(found: External) -> Iterator[Block]:
     document, before = found.document, found.document["evaluation"]["subject"]
     if not document["recalibration"]:
         yield Text(
-            "Not asked for. `adpet validate ... --recalibrate all` fits a new intercept to these subjects, "
-            "`--recalibrate cn` to their CN scans alone, each subject by the others, and shows what changes."
+            "Not asked for. The option --recalibrate all fits a new intercept to these subjects, --recalibrate "
+            "cn to their CN scans alone, each subject by the others, and this page shows what changes."
         )
         return
     after, by = document["recalibration"]["subject"], document["recalibration"]["shift"]
@@ -234,7 +238,7 @@ def _recalibration(found: External) -> Iterator[Block]:
     yield Text(
         f"The log-odds of AD shift by {number(by)}, fitted to {whom}. The figures are cross-fitted: each "
         "subject by a shift that others gave. The order of subjects, and so the AUC, stays. The folder "
-        "`recalibrated` next to this page is the model with the shift, for `adpet predict --model`."
+        "named recalibrated next to this page is the model with the shift, for adpet predict."
     )
     rows = [(MEASURES[name], *value_and_ci(before[name]), *value_and_ci(after[name])) for name in SHIFTED]
     columns = ("Metric", "Before", "95 % interval", "After", "95 % interval")
@@ -275,7 +279,7 @@ def _scans(found: External) -> Iterator[Block]:
         yield Text("No scan was refused by the quality checks.")
         return
     counts = found.refused["reason"].value_counts()
-    yield Text(f"{plural(len(found.refused), 'scan')} refused; `refused.csv` lists them by name.")
+    yield Text(f"{plural(len(found.refused), 'scan')} refused; refused.csv lists them by name.")
     listed = [f"{number}: {reason}" for reason, number in counts.head(REASONS_LISTED).items()]
     more = len(counts) - len(listed)
     yield Items((*listed, *([f"{more} other reasons"] if more else [])))
