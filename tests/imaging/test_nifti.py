@@ -228,8 +228,9 @@ class TestRefusals:
         assert read_header(packed).shape == SHAPE
         np.testing.assert_array_equal(read_volume(packed).data, data)
 
-    def test_damaged_bytes_inside_a_gzip_are_refused(self, good):
-        content = bytearray(gzip.compress(good.read_bytes()))
+    @pytest.mark.parametrize("level", [0, 9], ids=["checksum alone tells", "packed"])
+    def test_damaged_bytes_inside_a_gzip_are_refused(self, good, level):
+        content = bytearray(gzip.compress(good.read_bytes(), level))
         content[600:700] = bytes(100)
         packed = good.with_suffix(".nii.gz")
         packed.write_bytes(content)

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from nibabel.affines import apply_affine
+from scipy.spatial.transform import Rotation
 
 from adpet.errors import InputError
 from adpet.imaging.nifti import Volume, read_volume, write_volume
@@ -92,6 +94,20 @@ def test_scan_without_uptake_in_the_reference_is_refused():
     empty = np.where(chosen.reference, 0, template.data)
     with pytest.raises(InputError, match="required uptake in the reference region"):
         normalize(Volume(empty.astype(np.float32), template.affine), chosen)
+
+
+@pytest.mark.parametrize("degrees", [(0, 0, 0), (12, -20, 33)])
+def test_voxels_are_shown_where_the_smoothing_reaches_the_scan_alone(degrees):
+    chosen = standard(align="none", smoothing_mm=8.0)
+    voxels_mm, shape = np.array([2.5, 3.0, 4.0]), np.array([50, 60, 30])
+    affine = np.eye(4)
+    affine[:3, :3] = Rotation.from_euler("xyz", degrees, degrees=True).as_matrix() * voxels_mm
+    affine[:3, 3] = -affine[:3, :3] @ shape / 2
+    suvr = normalize(Volume(np.full(shape, 700, np.float32), affine), chosen)[0].data
+    places = np.moveaxis(np.indices(suvr.shape), 0, -1)
+    index = apply_affine(np.linalg.inv(affine) @ chosen.template.affine, places)
+    margin = 8.0 / voxels_mm
+    np.testing.assert_array_equal(suvr > 0, ((index >= margin) & (index <= shape - 1 - margin)).all(axis=-1))
 
 
 @pytest.mark.parametrize("share", [0.6, 0.15])

@@ -20,7 +20,9 @@ import numpy as np
 import numpy.typing as npt
 from nibabel.affines import voxel_sizes
 from nibabel.analyze import AnalyzeImage
+from nibabel.arrayproxy import ArrayProxy
 from nibabel.imageglobals import LoggingOutputSuppressor
+from nibabel.openers import ImageOpener
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 
 from adpet.errors import InputError
@@ -216,9 +218,7 @@ def _open_image(path: Path) -> Iterator[AnalyzeImage]:
     try:
         # nibabel prints remarks on odd headers; the checks here decide about them.
         with LoggingOutputSuppressor(), np.errstate(all="ignore"):
-            # Kept open, the frames of a compressed file are read in one pass; not mapped, a file that shrinks
-            # meanwhile is an error and not a crash.
-            image = nib.load(path, mmap=False, keep_file_open=True)
+            image = nib.load(path)
             if isinstance(image, AnalyzeImage):
                 yield image
                 return
@@ -340,11 +340,6 @@ def _unpacked_bytes(voxels: Path, *, expected: int) -> int:
         file.seek(-4, os.SEEK_END)
         if int.from_bytes(file.read(), "little") == expected % 2**32:
             return expected
-    return _unpack(voxels)
-
-
-def _unpack(voxels: Path) -> int:
-    """Unpack a gzip file to its checksum; return its length."""
     with gzip.open(voxels) as stream:
         return sum(len(block) for block in iter(lambda: stream.read(CHUNK_BYTES), b""))
 
@@ -412,16 +407,28 @@ def _averaged(
     for frame, own_weights in zip(frames, np.split(weights, len(frames)), strict=True):
         with _errors_of_scan(path, frame), _open_image(frame) as image:
             further_axes = len(image.shape) - SPATIAL_AXES
-            for number in np.flatnonzero(own_weights):
-                further = (int(number), *(0,) * further_axes)[:further_axes]
-                voxels = np.array(image.dataobj[(slice(None),) * SPATIAL_AXES + further], dtype=np.float32)
-                total += own_weights[number] * np.nan_to_num(voxels, copy=False, posinf=0, neginf=0)
-                means.append(float(np.abs(voxels).mean(dtype=np.float64)))
-            file = Path(str(image.file_map["image"].filename))
-            if file.suffix.lower() == ".gz":
+            with ImageOpener(image.file_map["image"].filename) as stream:
+                voxels_in = _proxy(image, stream)
+                for number in np.flatnonzero(own_weights):
+                    further = (int(number), *(0,) * further_axes)[:further_axes]
+                    voxels = np.array(voxels_in[(slice(None),) * SPATIAL_AXES + further], dtype=np.float32)
+                    total += own_weights[number] * np.nan_to_num(voxels, copy=False, posinf=0, neginf=0)
+                    means.append(float(np.abs(voxels).mean(dtype=np.float64)))
                 # To its end, where its checksum stands: damaged voxels would pass for voxels.
-                _unpack(file)
+                while stream.read(CHUNK_BYTES):
+                    pass
     return total.astype(np.float32), means
+
+
+def _proxy(image: AnalyzeImage, stream: ImageOpener) -> ArrayProxy:
+    """Return the image's voxels, to be read from `stream`.
+
+    One stream reads the frames of a compressed file in one pass; not mapped, a file that shrinks meanwhile is
+    an error and not a crash.
+    """
+    stored = cast("ArrayProxy", image.dataobj)
+    place = (stored.shape, stored.dtype, stored.offset, stored.slope, stored.inter)
+    return ArrayProxy(stream, place, mmap=False)
 
 
 def _encoded(data: Array, dtype: np.dtype[Any]) -> tuple[npt.NDArray[Any], float]:

@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from nibabel.affines import apply_affine, voxel_sizes
+from nibabel.affines import voxel_sizes
 from scipy import ndimage
 
 from adpet.errors import InputError
@@ -143,6 +143,9 @@ def _seen(scan: Volume, standard: Standard, matrix: Affine) -> Mask:
     grid = standard.template
     to_index = np.linalg.inv(scan.affine) @ matrix @ grid.affine
     margin = standard.smoothing_mm / voxel_sizes(scan.affine)
-    index = apply_affine(to_index, np.moveaxis(np.indices(grid.data.shape), 0, -1))
-    inside = (index >= margin) & (index <= np.array(scan.data.shape) - 1 - margin)
-    return np.asarray(inside.all(axis=-1))
+    i, j, k = np.ix_(*map(np.arange, grid.data.shape))
+    seen = np.ones(grid.data.shape, dtype=bool)
+    for row, low, n in zip(to_index[:3], margin, scan.data.shape, strict=True):
+        index = (row[0] * i + row[1] * j) + (row[2] * k + row[3])
+        seen &= (index >= low) & (index <= n - 1 - low)
+    return seen
