@@ -13,9 +13,9 @@ import shutil
 import tempfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import BoundedSemaphore
 from typing import Any, Final, TypeVar
 
 import numpy as np
@@ -39,8 +39,8 @@ GZIP: Final = b"\x1f\x8b"
 ZIP: Final = b"PK\3\4"
 MB: Final = 10**6
 
-# Scans that are computed at the same time; the others wait.
-_AT_ONCE: Final = BoundedSemaphore(os.cpu_count() or 1)
+# Requests that are computed at the same time; the others wait in the order that they came.
+_AT_ONCE: Final = ThreadPoolExecutor(os.cpu_count() or 1)
 
 
 @dataclass(frozen=True)
@@ -96,14 +96,20 @@ def answer_encoded(
     require_age(age)
     if age is not None and len(scans) > 1:
         raise InputError(f"age: required one scan, whose age it is; received {len(scans)}; send each alone")
-    with _AT_ONCE, tempfile.TemporaryDirectory(prefix="adpet-scans-") as folder:
-        places = {name: Path(folder, name) for name in scans}
-        paths = _each(lambda name: _written(scans[name], places[name], limits), places)
-        found = _each(
-            lambda name: _answered(paths[name], scans[name], model, name, maps=maps, age=age, force=force),
-            places,
-        )
-        return list(found.values())
+
+    def answers() -> list[dict[str, Any]]:
+        with tempfile.TemporaryDirectory(prefix="adpet-scans-") as folder:
+            places = {name: Path(folder, name) for name in scans}
+            paths = _each(lambda name: _written(scans[name], places[name], limits), places)
+            found = _each(
+                lambda name: _answered(
+                    paths[name], scans[name], model, name, maps=maps, age=age, force=force
+                ),
+                places,
+            )
+            return list(found.values())
+
+    return _AT_ONCE.submit(answers).result()
 
 
 def _each(work: Callable[[str], T], places: Mapping[str, Path]) -> dict[str, T]:
