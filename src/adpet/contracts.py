@@ -179,6 +179,14 @@ class Recalibration(Contract):
     subject: SubjectScores
 
 
+class GroupScores(Contract):
+    """Probabilities of AD of people with another diagnosis."""
+
+    subjects: Count
+    called_ad: Annotated[Share, Field(description="Share of them at or above the threshold.")]
+    quartiles: Annotated[tuple[float, float, float], Field(description="Of the probability of AD.")]
+
+
 class ValidationDocument(Contract):
     """``validation.json`` of `adpet validate`."""
 
@@ -193,6 +201,9 @@ class ValidationDocument(Contract):
     training_prevalence: Annotated[float | None, Field(description="Share of AD among training subjects.")]
     evaluation: EvaluationDocument
     recalibration: Recalibration | None
+    score_only: Annotated[
+        dict[str, GroupScores], Field(description="By diagnosis, which is neither AD nor CN.")
+    ]
 
 
 class Lineage(Contract):

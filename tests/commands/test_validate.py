@@ -62,7 +62,7 @@ def say(model, collection, tmp_path, monkeypatch):
     def say(**changed):
         options = {
             "model": str(model), "cohort": collection, "name": None, "table": None, "diagnosis_table": None,
-            "output": None, "recalibrate": None, "other_people": False, "workers": 1, "cluster": None,
+            "output": None, "score_only": "", "recalibrate": None, "other_people": False, "workers": 1, "cluster": None,
         }  # fmt: skip
         return validate.main(**options | changed)
 
@@ -110,6 +110,27 @@ def test_recalibrated_model_answers_with_the_shift(say, model, collection, refer
     assert logit(after) - logit(before) == pytest.approx(found["shift"], abs=1e-3)
 
 
+def test_other_diagnoses_are_scored_and_judge_nothing(say, collection, tmp_path):
+    say(name="clinic")
+    without = json.loads(Path("validation_clinic/validation.json").read_text())
+    shutil.copytree(collection, tmp_path / "mixed")
+    table = (collection / "scans.csv").read_text()
+    for number in (20, 18, 16):
+        shutil.copy(collection / f"{number - 1:02d}.nii.gz", tmp_path / f"mixed/other-{number}.nii.gz")
+        table += f"other-{number}.nii.gz,other-{number},1,MCI,70,M\n"
+    (tmp_path / "mixed/scans.csv").write_text(table)
+    # Not copies: those of one image under two names are set aside.
+    for number in (20, 18, 16):
+        scan = read_volume(tmp_path / f"mixed/other-{number}.nii.gz")
+        write_volume(tmp_path / f"mixed/other-{number}.nii.gz", Volume(scan.data * 2, scan.affine))
+    text = say(cohort=tmp_path / "mixed", score_only="MCI")
+    assert re.search(r"MCI +3 subjects, \d\.\d\d of them called AD", text)
+    found = json.loads(Path("validation_mixed/validation.json").read_text())
+    assert found["evaluation"] == without["evaluation"]
+    assert found["score_only"]["MCI"]["subjects"] == 3
+    assert "Other diagnoses" in Path("validation_mixed/report.html").read_text()
+
+
 def test_a_second_validation_takes_the_place_of_the_first(say, tmp_path):
     say(name="clinic")
     say(name="clinic", recalibrate="all")
@@ -133,6 +154,10 @@ class TestBadInput:
         with pytest.raises(InputError, match="required answered scans of AD and of CN; received CN"):
             say(cohort=tmp_path / "healthy")
         assert not (tmp_path / "validation_healthy").exists()
+
+    def test_diagnosis_that_nobody_has_is_named(self, say):
+        with pytest.raises(InputError, match="--score-only: required scans of 'MIC'; received none"):
+            say(score_only="MIC")
 
     def test_missing_folder_is_named(self, say):
         with pytest.raises(InputError, match="nowhere: required a folder of scans"):

@@ -75,6 +75,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output", type=Path, metavar="FOLDER", help="folder of the results (default: validation_NAME)"
     )
     parser.add_argument(
+        "--score-only",
+        default="",
+        metavar="DIAGNOSES",
+        help="other diagnoses, such as MCI,FTD: their people are scored and shown, and judge nothing",
+    )
+    parser.add_argument(
         "--recalibrate",
         choices=["all", "cn"],
         help="also fit a new intercept, cross-fitted, to all subjects or to the CN alone",
@@ -98,6 +104,7 @@ def main(
     table: Path | None,
     diagnosis_table: Path | None,
     output: Path | None,
+    score_only: str,
     recalibrate: Any,
     other_people: bool,
     workers: int,
@@ -111,20 +118,27 @@ def main(
         raise InputError(f"{output}: required a new folder, or one of an earlier validation; name another")
     frames = exported.document["standard"]["frames_minutes"]
     # In this process: joblib takes a worker for leaking if its first call was a small one.
-    settings = {"frames_minutes": frames, "each": map}
-    collection = collection_at(cohort, params, table=table, diagnosis_table=diagnosis_table, **settings)
-    known = _known(exported)
-    _refuse_known(collection.scans, known, other_people=other_people)
+    settings: dict[str, Any] = {"table": table, "diagnosis_table": diagnosis_table}
+    settings |= {"frames_minutes": frames, "each": map}
+    scans, others = collection_at(cohort, params, **settings).scans, {}
+    for diagnosis in filter(None, score_only.split(",")):
+        # Read as if they were CN, which stands for them nowhere below.
+        named: dict[str, Any] = {"diagnosis_map": {diagnosis: "CN"}, "diagnosis": "visit"}
+        others[diagnosis] = collection_at(cohort, params, **settings, **named).scans
+        if others[diagnosis].empty:
+            raise InputError(f"--score-only: required scans of {diagnosis!r}; received none in {cohort}")
+    known, everybody = _known(exported), pd.concat([scans, *others.values()])
+    _refuse_known(everybody, known, other_people=other_people)
     one = partial(_answered, model=exported, compared=bool(known.volumes))
-    rows = collection.scans.to_dict("records")
+    rows = everybody.to_dict("records")
     done = map_in_processes(one, rows, workers=workers, cluster=cluster)
     with clusters:
         shown = progress(done, label="validate", unit="scan", total=len(rows))
-        answers, maps = _with_mean_maps(shown, collection.scans)
+        answers, maps = _with_mean_maps(shown, scans)
     _refuse_copies(answers, known)
     looked = known.text(by_id=not other_people)
-    found = _scored(name, collection.scans, answers, exported, params, known=looked)
-    found = found._replace(maps=maps)
+    found = _scored(name, scans, answers[: len(scans)], exported, params, known=looked)
+    found = _with_others(found._replace(maps=maps), others, answers[len(scans) :], exported)
     if recalibrate:
         found = _recalibrate(found, exported, params, reference=recalibrate)
     _write(output, found, exported)
@@ -227,6 +241,8 @@ def _with_mean_maps(
     sums: dict[str, Any] = {}
     for row in answers:
         for name, values in row.pop("maps", {}).items():
+            if row["scan"] not in group:
+                continue
             key = f"{name}_{group[row['scan']]}"
             sums[key] = sums.get(key, 0) + np.append(values.astype(np.float64).ravel(), 1.0)
         kept.append(row)
@@ -282,6 +298,7 @@ def _scored(
         "training_prevalence": (model.document["out_of_fold"] or {}).get("prevalence"),
         "evaluation": EvaluationDocument.model_validate(metrics).document(),
         "recalibration": None,
+        "score_only": {},
     }
     answered = scans[scans["scan"].isin([row["scan"] for row in given])]
     return External(
@@ -297,6 +314,35 @@ def _scored(
         underlay=model.standard.template.data,
         seed=params.seed,
         resamples=params.evaluate.resamples,
+    )
+
+
+def _with_others(
+    found: External,
+    others: Mapping[str, pd.DataFrame],
+    answers: Sequence[dict[str, Any]],
+    model: ExportedModel,
+) -> External:
+    """Add the scores of people with other diagnoses."""
+    given = {row["scan"]: row["probability"] for row in answers if "reason" not in row}
+    pooling, tables, groups = Pooling.of(model.document["aggregation"]), [], {}
+    for diagnosis, scans in others.items():
+        facts = scans.set_index("scan")
+        chosen = [(scan, given[scan]) for scan in scans["scan"] if scan in given]
+        subjects = subjects_of(_table(facts, chosen), pooling).assign(diagnosis=diagnosis) if chosen else None
+        if subjects is not None:
+            probability = subjects["probability"]
+            groups[diagnosis] = {
+                "subjects": len(subjects),
+                "called_ad": float((probability >= model.document["threshold"]).mean()),
+                "quartiles": probability.quantile([0.25, 0.5, 0.75]).tolist(),
+            }
+            tables.append(subjects)
+    refused = pd.DataFrame([row for row in answers if "reason" in row], columns=["scan", "reason"])
+    return found._replace(
+        document=found.document | {"score_only": groups, "refused": found.document["refused"] + len(refused)},
+        refused=pd.concat([found.refused, refused]),
+        others=pd.concat(tables) if tables else found.others,
     )
 
 
@@ -356,7 +402,8 @@ def _write(output: Path, found: External, model: ExportedModel) -> None:
         write_json(folder / "validation.json", found.document)
         write_table(found.predictions, folder / "predictions.csv")
         tables = [one.assign(baseline=name) for name, one in found.baselines.items()]
-        write_table(pd.concat([found.subjects.assign(baseline=""), *tables]), folder / "subjects.csv")
+        own = pd.concat([found.subjects, found.others]).assign(baseline="")
+        write_table(pd.concat([own, *tables]), folder / "subjects.csv")
         write_table(found.refused, folder / "refused.csv")
         write_table(found.subgroups, folder / "subgroups.csv")
         write_table(found.decisions, folder / "decisions.csv")
@@ -409,6 +456,12 @@ def _summary(found: External, output: Path) -> Iterator[str]:
     )
     if moved := prevalence_sentence(document):
         yield f"           {moved}"
+    for diagnosis, group in document["score_only"].items():
+        low, middle, high = group["quartiles"]
+        yield (
+            f"{diagnosis:<10} {group['subjects']} subjects, {group['called_ad']:.2f} of them called AD; "
+            f"probability {middle:.3f} (quartiles {low:.3f} to {high:.3f})"
+        )
     if document["recalibration"]:
         after, by = document["recalibration"]["subject"], document["recalibration"]["shift"]
         yield (

@@ -73,6 +73,7 @@ class External(NamedTuple):
     underlay: npt.NDArray[np.float32]
     seed: int
     resamples: int
+    others: pd.DataFrame = pd.DataFrame(columns=["subject", "diagnosis", "probability"])
     maps: Mapping[str, npt.NDArray[np.float64]] = MappingProxyType({})
     model_document: dict[str, Any] | None = None
 
@@ -84,6 +85,7 @@ def external_html(found: External) -> str:
         ("baselines", "Comparison with baselines", list(_baselines(found))),
         ("decisions", "Decision curves", list(_decisions(found))),
         ("recalibration", "Recalibration", list(_recalibration(found))),
+        ("others", "Other diagnoses", list(_others(found))),
         ("maps", "Maps", list(_maps(found))),
         ("subgroups", "Subgroups", list(_subgroups(found))),
         ("scans", "Scans that were not used", list(_scans(found))),
@@ -244,6 +246,50 @@ def _recalibration(found: External) -> Iterator[Block]:
     rows = [(MEASURES[name], *value_and_ci(before[name]), *value_and_ci(after[name])) for name in SHIFTED]
     columns = ("Metric", "Before", "95 % interval", "After", "95 % interval")
     yield Table("What recalibration changes", columns, rows)
+
+
+def _others(found: External) -> Iterator[Block]:
+    groups = found.document["score_only"]
+    if not groups:
+        return
+    yield Text(
+        "People with other diagnoses, which the model was not trained on: it can only say how much like AD "
+        "their scans are. They count in none of the figures above."
+    )
+    rows = [
+        (
+            diagnosis, str(group["subjects"]), number(group["called_ad"], 2),
+            *(number(value) for value in group["quartiles"]),
+        )
+        for diagnosis, group in groups.items()
+    ]  # fmt: skip
+    columns = ("Diagnosis", "Subjects", "Share called AD", "Lower quartile", "Median", "Upper quartile")
+    yield Table("Probability of AD by diagnosis", columns, rows)
+    everybody = pd.concat([found.subjects, found.others])
+    yield Chart(
+        data_uri(groups_figure(everybody, threshold=found.document["evaluation"]["threshold"])),
+        "Box plots of the probability of AD by diagnosis, with one dot a subject; the numbers are in the "
+        "table.",
+        "Probability of AD of each subject, by diagnosis; dashed: the threshold.",
+    )
+
+
+@styled
+def groups_figure(subjects: pd.DataFrame, *, threshold: float) -> "Figure":
+    """Draw box plots of the probability by diagnosis."""
+    names = ["CN", *sorted(set(subjects["diagnosis"]) - {"AD", "CN"}), "AD"]
+    values = [subjects.loc[subjects["diagnosis"] == name, "probability"].to_numpy() for name in names]
+    figure = new_figure(5.4, 0.8 + 0.45 * len(names))
+    axes = figure.add_subplot()
+    labels = [f"{name} ({one.size})" for name, one in zip(names, values, strict=True)]
+    axes.boxplot(values, orientation="horizontal", tick_labels=labels, showfliers=False, widths=0.6,
+                 medianprops={"color": AD_COLOUR})  # fmt: skip
+    for place, one in enumerate(values, start=1):
+        spread = np.random.default_rng(place).uniform(-0.2, 0.2, one.size)
+        axes.plot(one, place + spread, ".", color=GREY, markersize=3, alpha=0.5)
+    axes.axvline(threshold, color="black", linewidth=1, linestyle="--")
+    axes.set(xlim=(-0.02, 1.02), xlabel="Probability of AD, per subject")
+    return figure
 
 
 def _maps(found: External) -> Iterator[Block]:
