@@ -18,6 +18,7 @@ NEXT = (
     "next              . .venv/bin/activate             the commands below live there",
     "                  adpet ui                         browse runs and models",
     "                  adpet predict SCAN.nii.gz        ask the champion about one scan",
+    "                  adpet validate --help            score it on another hospital's scans",
     "                  dvc exp run -S train.epochs=30   try something else",
 )
 LEAK = "LEAKY: subjects stand on both sides of this split: these figures are no result"

@@ -307,7 +307,7 @@ def _scored(
         subjects=subjects,
         baselines=baselines,
         refused=refused,
-        flagged=pd.DataFrame(given, columns=["scan", "flagged"]),
+        flagged=pd.DataFrame(given, columns=["scan", "flagged"]).query("flagged != ''"),
         subgroups=subgroup_table(subjects, subject_facts(answered), threshold=threshold),
         decisions=decision_table(truth, strategies),
         affine=model.standard.template.affine,
@@ -405,6 +405,7 @@ def _write(output: Path, found: External, model: ExportedModel) -> None:
         own = pd.concat([found.subjects, found.others]).assign(baseline="")
         write_table(pd.concat([own, *tables]), folder / "subjects.csv")
         write_table(found.refused, folder / "refused.csv")
+        write_table(found.flagged, folder / "flagged.csv")
         write_table(found.subgroups, folder / "subgroups.csv")
         write_table(found.decisions, folder / "decisions.csv")
         (folder / "report.html").write_text(external_html(found), encoding="utf-8")

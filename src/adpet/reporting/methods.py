@@ -235,7 +235,7 @@ def limit_sentences(documents: Documents) -> list[str]:
         ),
         (
             "Test, validation and training subjects are of one collection: performance on scans of another "
-            "hospital may be worse."
+            "hospital may be worse, which adpet validate measures."
         ),
         (
             "The model separates AD from CN only. MCI, other dementias and subjects of another age were "
