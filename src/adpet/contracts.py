@@ -176,6 +176,8 @@ class Recalibration(Contract):
 
     reference: Literal["all", "cn"]
     shift: float
+    threshold: Annotated[float, Field(description="With the shift; that of `all` is the share of AD.")]
+    fitted_on: Annotated[list[str], Field(description="Hashed ids.")]
     subject: SubjectScores
 
 
@@ -184,7 +186,9 @@ class GroupScores(Contract):
 
     subjects: Count
     called_ad: Annotated[Share, Field(description="Share of them at or above the threshold.")]
-    quartiles: Annotated[tuple[float, float, float], Field(description="Of the probability of AD.")]
+    quartiles: Annotated[
+        list[float], Field(min_length=3, max_length=3, description="Of the probability of AD.")
+    ]
 
 
 class ValidationDocument(Contract):
@@ -194,8 +198,13 @@ class ValidationDocument(Contract):
     lineage: str
     cohort: str
     answered: Count
-    refused: Count
+    refused: Annotated[int, Field(ge=0, description="By the quality checks.")]
     flagged: Count
+    unusable: Annotated[
+        int, Field(ge=0, description="Files that could not be read, or told nobody's diagnosis.")
+    ]
+    skipped: Annotated[int, Field(ge=0, description="Scans of other diagnoses and the like.")]
+    leaky: bool
     known: Annotated[str, Field(description="How subjects of the training were looked for.")]
     own_auc: Annotated[Estimate, Field(description="On the model's own test subjects.")]
     training_prevalence: Annotated[float | None, Field(description="Share of AD among training subjects.")]

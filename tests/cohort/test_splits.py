@@ -17,6 +17,7 @@ from adpet.cohort.splits import (
     assign_slices,
     check_disjoint,
     cross_validation_folds,
+    cross_validation_parts,
     fold_name,
     fold_parts,
     read_split,
@@ -259,31 +260,40 @@ def test_folds_are_equal_balanced_and_together_everybody(count, folds, seed):
 
 @settings(max_examples=30)
 @given(
-    sizes=st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), min_size=3, max_size=8),
+    sizes=st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12)), max_size=5),
+    moved=st.integers(0, 6),
     seed=st.integers(0, 100),
 )
-def test_each_large_site_is_left_out_once_and_small_ones_only_train(sizes, seed):
-    sizes = [(20, 20), (20, 20), *sizes]
-    groups = [(number, name) for number, pair in enumerate(sizes) for name in ("AD", "CN")
-              for _ in range(pair[name == "CN"])]  # fmt: skip
-    ad = sum(pair[0] for pair in sizes)
-    subjects = cohort(seed, ad=ad, cn=len(groups) - ad)
-    subjects["site"] = [f"S{number}" for number, _ in sorted(groups, key=lambda group: group[1])]
-    found = cross_validation_folds(subjects, folds="site", seed=seed).set_index("subject")
-    large = {f"S{number}" for number, pair in enumerate(sizes) if min(pair) >= 5}
-    site = subjects.set_index("subject")["site"].reindex(found.index)
-    assert {*site[found["fold"] >= 0]} == large
-    for fold, members in found[found["fold"] >= 0].groupby("fold"):
-        assert site[members.index].nunique() == 1
-        parts = fold_parts(found.reset_index(), fold=fold).set_index("subject")["part"]
-        assert {*parts.index[parts == "test"]} == {*members.index}
-        # A fifth of all subjects validates, less those of the site.
-        assert 0 < (parts == "validation").sum() <= len(subjects) / 5 + 4
+def test_each_large_site_is_left_out_by_networks_that_saw_nobody_of_it(sizes, moved, seed):
+    sizes = [(5 + moved, 5), (5, 9), *sizes]
+    rows = [
+        (f"S{site}", diagnosis)
+        for site, pair in enumerate(sizes)
+        for diagnosis, count in zip(("AD", "CN"), pair, strict=True)
+        for _ in range(count)
+    ]
+    scans = pd.DataFrame(rows, columns=["site", "diagnosis"]).assign(age=70.0, sex="F")
+    scans["subject"] = [f"{number:03d}" for number in range(len(scans))]
+    # The first AD people of S0 were scanned at S1 too.
+    scans = pd.concat([scans, scans.head(moved).assign(site="S1")], ignore_index=True)
+    scans["scan"] = scans["subject"] + scans["site"]
+    found = cross_validation_parts(scans, folds="site", seed=seed)
+    assert list(found) == [f"S{site}" for site, pair in enumerate(sizes) if min(pair) >= 5]
+    twice = set(scans["subject"].head(moved))
+    for site, parts in found.items():
+        here = set(scans.loc[scans["site"] == site, "subject"])
+        by_part = parts.groupby("part")["subject"].agg(set)
+        assert by_part["test"] == here - twice
+        assert not (by_part["train"] | by_part["validation"]) & here
+        people = scans.drop_duplicates("subject").set_index("subject")["diagnosis"]
+        assert all(set(people[list(members)]) == {"AD", "CN"} for members in by_part)
 
 
 def test_one_site_cannot_be_left_out():
     with pytest.raises(InputError, match="required two sites with 5 subjects of each diagnosis; received 1"):
-        cross_validation_folds(cohort(1).assign(site="S1"), folds="site", seed=0)
+        cross_validation_parts(
+            cohort(1).assign(site="S1", scan=lambda table: table["subject"]), folds="site", seed=0
+        )
 
 
 def test_each_subject_is_tested_once_validates_once_and_never_both():

@@ -12,7 +12,7 @@ from scipy.special import logit
 from workspace import copy_of, runs_of
 
 from adpet.commands import validate
-from adpet.errors import InputError
+from adpet.errors import InputError, LeakageError
 from adpet.evaluation.baselines import LinearModel, image_features
 from adpet.imaging.nifti import Volume, read_volume, write_volume
 from adpet.imaging.template import fdg_template
@@ -71,7 +71,7 @@ def say(model, collection, tmp_path, monkeypatch):
 
 def test_results_are_those_of_the_model_and_of_its_baselines(say, model, collection):
     text = say(name="clinic")
-    assert "20 subjects (10 AD, 10 CN), 20 scans; 1 refused" in text
+    assert "20 subjects (10 AD, 10 CN), 20 scans, 1 of them flagged; 1 refused, 0 unusable, 0 skipped" in text
     assert "training   not looked for" in text
     folder = Path("validation_clinic")
     found = json.loads((folder / "validation.json").read_text())
@@ -95,6 +95,40 @@ def test_report_names_nobody_and_nothing_outside_of_itself(say):
     assert re.findall(r"(?:src|href)=\"(?!data:|#)", page) == []
     for part in ("Decision curves", "What recalibration changes", "Where these brains are unusual"):
         assert part in page
+
+
+def test_what_cannot_be_read_is_counted_and_named_in_the_table_alone(say, collection, tmp_path):
+    mixed = tmp_path / "mixed"
+    shutil.copytree(collection, mixed)
+    template = fdg_template(6.0)
+    write_volume(mixed / "flat.nii.gz", Volume(np.ones_like(template.data), template.affine))
+    (mixed / "cut.nii.gz").write_bytes(b"no scan")
+    rows = "flat.nii.gz,person-flat,1,AD,70,M\ncut.nii.gz,person-cut,1,AD,70,M\n"
+    (mixed / "scans.csv").write_text((collection / "scans.csv").read_text() + rows)
+    assert "2 refused, 1 unusable" in say(cohort=mixed)
+    page = Path("validation_mixed/report.html").read_text()
+    assert "the scan" in page
+    assert "person" not in page
+    assert str(mixed) not in page
+    refused = (tmp_path / "validation_mixed/refused.csv").read_text()
+    assert "personflat" in refused
+    assert "cut.nii.gz" in refused
+
+
+def test_leaky_model_stays_leaky(say, model, tmp_path):
+    leaky = tmp_path / "leaky"
+    shutil.copytree(model, leaky)
+    document = json.loads((leaky / "model.json").read_text()) | {"leaky": True}
+    (leaky / "model.json").write_text(json.dumps(document))
+    assert "LEAKY" in say(model=str(leaky), name="clinic", recalibrate="all")
+    assert open_model(Path("validation_clinic/recalibrated")).leaky
+    assert "LEAKY" in Path("validation_clinic/report.html").read_text()
+
+
+def test_recalibrated_model_has_seen_the_collection_that_it_was_fitted_to(say):
+    say(name="clinic", recalibrate="all")
+    with pytest.raises(LeakageError, match="20 of 21 have ids of its training"):
+        say(model="validation_clinic/recalibrated", name="again")
 
 
 @pytest.mark.parametrize("reference", ["all", "cn"])
@@ -123,7 +157,7 @@ def test_other_diagnoses_are_scored_and_judge_nothing(say, collection, tmp_path)
     for number in (20, 18, 16):
         scan = read_volume(tmp_path / f"mixed/other-{number}.nii.gz")
         write_volume(tmp_path / f"mixed/other-{number}.nii.gz", Volume(scan.data * 2, scan.affine))
-    text = say(cohort=tmp_path / "mixed", score_only="MCI")
+    text = say(cohort=tmp_path / "mixed", score_only=" MCI,MCI,", recalibrate="all")
     assert re.search(r"MCI +3 subjects, \d\.\d\d of them called AD", text)
     found = json.loads(Path("validation_mixed/validation.json").read_text())
     assert found["evaluation"] == without["evaluation"]
@@ -151,13 +185,32 @@ class TestBadInput:
         shutil.copytree(collection, tmp_path / "healthy")
         table = (collection / "scans.csv").read_text().replace(",AD,", ",CN,")
         (tmp_path / "healthy/scans.csv").write_text(table)
-        with pytest.raises(InputError, match="required answered scans of AD and of CN; received CN"):
+        with pytest.raises(
+            InputError, match="required 1 subjects or more of each diagnosis; received 0 AD and 21 CN"
+        ):
             say(cohort=tmp_path / "healthy")
         assert not (tmp_path / "validation_healthy").exists()
 
     def test_diagnosis_that_nobody_has_is_named(self, say):
-        with pytest.raises(InputError, match="--score-only: required scans of 'MIC'; received none"):
+        with pytest.raises(InputError, match=r"--score-only: required diagnoses in .*; received 'MIC'"):
             say(score_only="MIC")
+        with pytest.raises(InputError, match=r"--score-only: .*; received 'cn'"):
+            say(score_only="cn")
+
+    def test_folder_of_the_model_or_with_notes_is_not_replaced(self, say, tmp_path):
+        say(name="clinic", recalibrate="all")
+        folder = tmp_path / "validation_clinic"
+        with pytest.raises(InputError, match="required a folder apart from the model's"):
+            say(model=str(folder / "recalibrated"), name="clinic", other_people=True)
+        (folder / "notes.txt").write_text("mine")
+        with pytest.raises(InputError, match=r"received one with notes\.txt"):
+            say(name="clinic")
+
+    def test_workers_and_names_that_cannot_be(self, say, tmp_path):
+        with pytest.raises(InputError, match="--workers: required 1 or more; received 0"):
+            say(workers=0)
+        say(name="../a b/c")
+        assert (tmp_path / "validation_a_b_c/report.html").exists()
 
     def test_missing_folder_is_named(self, say):
         with pytest.raises(InputError, match="nowhere: required a folder of scans"):

@@ -46,21 +46,21 @@ class TestRecalibration:
     @given(st.floats(-3, 3), st.integers(10, 60), st.integers(10, 60))
     def test_shift_to_all_makes_the_mean_probability_the_share_of_ad(self, off, ad, cn):
         site = _site(off=off, ad=ad, cn=cn)
-        _, shift = recalibrated(site, reference="all", usual_cn=None, seed=0)
+        _, shift = recalibrated(site, usual_cn=None, seed=0)
         assert expit(logit(site["probability"]) + shift).mean() == pytest.approx(ad / (ad + cn), abs=1e-6)
 
     @pytest.mark.parametrize("reference", ["all", "cn"])
     def test_a_shifted_model_is_brought_back(self, reference):
-        usual = float(_site()["probability"][200:].median())
-        after, shift = recalibrated(_site(off=1.5), reference=reference, usual_cn=usual, seed=0)
+        usual = float(_site()["probability"][200:].median()) if reference == "cn" else None
+        after, shift = recalibrated(_site(off=1.5), usual_cn=usual, seed=0)
         assert shift == pytest.approx(-1.5, abs=0.2)
         np.testing.assert_allclose(after["probability"], _site()["probability"], atol=0.06)
 
     def test_no_subject_decides_its_own_shift(self):
         site = _site(ad=10, cn=10)
         turned = site.assign(probability=site["probability"].where(site.index != 3, 1e-6))
-        before, _ = recalibrated(site, reference="all", usual_cn=None, seed=0)
-        after, _ = recalibrated(turned, reference="all", usual_cn=None, seed=0)
+        before, _ = recalibrated(site, usual_cn=None, seed=0)
+        after, _ = recalibrated(turned, usual_cn=None, seed=0)
         moved = logit(after["probability"]) - logit(turned["probability"])
         stayed = logit(before["probability"]) - logit(site["probability"])
         assert moved[3] == pytest.approx(stayed[3])
@@ -68,8 +68,4 @@ class TestRecalibration:
 
     def test_too_few_subjects_of_a_diagnosis_are_refused(self):
         with pytest.raises(InputError, match="required 5 subjects of AD and of CN; received 4 of one"):
-            recalibrated(_site(ad=4, cn=20), reference="all", usual_cn=None, seed=0)
-
-    def test_model_that_knows_no_cn_subjects_cannot_be_shifted_to_them(self):
-        with pytest.raises(InputError, match="use --recalibrate all"):
-            recalibrated(_site(), reference="cn", usual_cn=None, seed=0)
+            recalibrated(_site(ad=4, cn=20), usual_cn=None, seed=0)

@@ -65,11 +65,11 @@ def rejected_table(rows: Sequence[Mapping[Any, Any]]) -> pd.DataFrame:
     return table.sort_values(["file", "reason"], ignore_index=True)
 
 
-def subject_table(scans: pd.DataFrame, facts: Sequence[str] = ("sex", "site")) -> pd.DataFrame:
-    """Return each subject's diagnosis, first age and facts."""
+def subject_table(scans: pd.DataFrame) -> pd.DataFrame:
+    """Return each subject's diagnosis, first age, sex and site."""
     first = scans.sort_values(["subject", "age", "scan"]).groupby("subject", sort=True)
     table = first[["diagnosis", "age"]].first()
-    for column in facts:
+    for column in ("sex", "site"):
         # A visit that lacks the value does not hide it: "" sorts before every other text.
         table[column] = first[column].max()
     return table.reset_index()

@@ -28,8 +28,6 @@ SPLIT_COLUMNS: Final[dict[str, str]] = {
 }
 PART = re.compile(r"test|train|fold-(0|[1-9]\d*)")
 
-# What folds are balanced or made by.
-FOLD_FACTS: Final = ("sex", "site", "scanner")
 # A site or scanner with fewer subjects of a diagnosis is not left out by itself; one in so many of the other
 # subjects validates.
 FEWEST_OF_GROUP, GROUP_VALIDATION = 5, 5
@@ -96,17 +94,48 @@ def split_by_slice(slices: pd.DataFrame, *, test_fraction: float, folds: int, se
     return _ordered(split)
 
 
-def cross_validation_folds(
-    subjects: pd.DataFrame, *, folds: int | Literal["site", "scanner"], seed: int
-) -> pd.DataFrame:
-    """Assign all subjects to folds: `subject`, `diagnosis`, `fold`, `validates`.
+def cross_validation_parts(
+    scans: pd.DataFrame, *, folds: int | Literal["site", "scanner"], seed: int
+) -> dict[str, pd.DataFrame]:
+    """Return each fold's `subject` and `part`, by the fold's name.
 
-    Three or more equal ones, or one for each site or scanner with `FEWEST_OF_GROUP` subjects of each
-    diagnosis; subjects of others have fold -1 and are never tested. A subject with
-    `validates` v validates the folds v, v + (their number of values), and so on.
+    Three or more equal folds of all subjects, or one for each site or scanner with `FEWEST_OF_GROUP` subjects
+    of each diagnosis that were scanned nowhere else.
     """
     if isinstance(folds, str):
-        return _left_out(subjects, by=folds, seed=seed)
+        return _left_out(scans, by=folds, seed=seed)
+    assigned = cross_validation_folds(subject_table(scans), folds=folds, seed=seed)
+    return {str(fold): fold_parts(assigned, fold=fold) for fold in range(folds)}
+
+
+def _left_out(scans: pd.DataFrame, *, by: str, seed: int) -> dict[str, pd.DataFrame]:
+    """Make a fold of each large group, by name.
+
+    Whoever was scanned there and elsewhere takes no part in that fold.
+    """
+    people = subject_table(scans)
+    places = {subject: set(names) - {""} for subject, names in scans.groupby("subject")[by]}
+    seen = [places[subject] for subject in people["subject"]]
+    only = pd.Series([next(iter(names)) if len(names) == 1 else "" for names in seen])
+    counts = pd.crosstab(only, people["diagnosis"]).reindex(columns=list(DIAGNOSES), fill_value=0)
+    names = [name for name in counts.index[counts.min(axis=1) >= FEWEST_OF_GROUP] if name]
+    if len(names) < 2:
+        raise InputError(
+            f"evaluate.cross_validation: {by}: required two {by}s with {FEWEST_OF_GROUP} subjects of each "
+            f"diagnosis; received {len(names)}; ask for a number of folds"
+        )
+    found = {}
+    for name in names:
+        tested = people.loc[only == name, ["subject"]].assign(part=TEST)
+        others = people[[name not in where for where in seen]]
+        equal = cross_validation_folds(others, folds=GROUP_VALIDATION, seed=seed)
+        part = np.where(equal["fold"] == 0, "validation", TRAIN)
+        found[name] = pd.concat([tested, equal[["subject"]].assign(part=part)], ignore_index=True)
+    return found
+
+
+def cross_validation_folds(subjects: pd.DataFrame, *, folds: int, seed: int) -> pd.DataFrame:
+    """Assign all subjects to 3 or more equal folds."""
     fewest = subjects["diagnosis"].value_counts().min()
     if fewest < folds:
         raise InputError(
@@ -116,31 +145,13 @@ def cross_validation_folds(
     # A test set as large as each of the other folds is the last of them.
     assigned = split_by_subject(subjects, test_fraction=1 / folds, folds=folds - 1, seed=seed)
     numbers = {fold_name(number): number for number in range(folds - 1)} | {TEST: folds - 1}
-    fold = assigned["part"].map(numbers)
-    return assigned[["subject", "diagnosis"]].assign(fold=fold, validates=(fold - 1) % folds)
-
-
-def _left_out(subjects: pd.DataFrame, *, by: str, seed: int) -> pd.DataFrame:
-    """Make a fold of each large group, by name."""
-    counts = pd.crosstab(subjects[by], subjects["diagnosis"]).reindex(columns=list(DIAGNOSES), fill_value=0)
-    names = [name for name in counts.index[counts.min(axis=1) >= FEWEST_OF_GROUP] if name]
-    if len(names) < 2:
-        raise InputError(
-            f"evaluate.cross_validation: {by}: required two {by}s with {FEWEST_OF_GROUP} subjects of each "
-            f"diagnosis; received {len(names)}; ask for a number of folds"
-        )
-    equal = cross_validation_folds(subjects, folds=GROUP_VALIDATION, seed=seed)
-    group = equal["subject"].map(subjects.set_index("subject")[by])
-    fold = group.map({name: number for number, name in enumerate(names)}).fillna(-1).astype(np.int64)
-    return equal.assign(fold=fold, validates=equal["fold"])
+    return assigned.assign(fold=assigned["part"].map(numbers))[["subject", "diagnosis", "fold"]]
 
 
 def fold_parts(folds: pd.DataFrame, *, fold: int) -> pd.DataFrame:
-    """Return subjects' parts when `fold` is tested."""
-    tested = folds["fold"] == fold
-    validates = folds["validates"] == fold % (folds["validates"].max() + 1)
-    parts = np.select([tested, validates], [TEST, "validation"], TRAIN)
-    return folds[["subject"]].assign(part=parts)
+    """Return subjects' parts when `fold` is tested, the next validated."""
+    parts = {fold: "test", (fold + 1) % (int(folds["fold"].max()) + 1): "validation"}
+    return folds[["subject"]].assign(part=[parts.get(number, "train") for number in folds["fold"]])
 
 
 def check_disjoint(split: pd.DataFrame) -> None:

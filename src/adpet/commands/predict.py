@@ -123,7 +123,7 @@ def main(*, scans: Sequence[Path], **options: Any) -> str:
 def run(paths: Sequence[Path], options: Options) -> str:
     """Predict scans, write the files, return the printed text."""
     _require_shares(options)
-    _require_cluster(options.workers, options.cluster)
+    require_cluster(options.workers, options.cluster)
     scans = scans_at(paths, frames=options.frames)
     _require_one_age(options.age, scans)
     _require_other_folder(options.output, scans)
@@ -168,7 +168,8 @@ def _require_shares(options: Options) -> None:
             raise InputError(f"--{name}: required a number from {low:g} to {high:g}; received {value:g}")
 
 
-def _require_cluster(workers: int, cluster: str | None) -> None:
+def require_cluster(workers: int, cluster: str | None) -> None:
+    """Refuse workers or a cluster that cannot be."""
     if workers < 1:
         raise InputError(f"--workers: required 1 or more; received {workers}")
     try:

@@ -1,6 +1,7 @@
 """External validation: score a model on another labelled collection."""
 
 import argparse
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
@@ -13,9 +14,10 @@ import pandas as pd
 from adpet import paths
 from adpet.cluster import clusters
 from adpet.cohort.duplicates import coarse_brain, find_duplicates
+from adpet.cohort.scans import DIAGNOSES, SCAN_COLUMNS, Collection
 from adpet.cohort.splits import read_split
 from adpet.commands.doctor import collection_at
-from adpet.commands.predict import opened
+from adpet.commands.predict import opened, require_cluster
 from adpet.contracts import EvaluationDocument, TrainingRun, ValidationDocument, read_contract
 from adpet.errors import AdpetError, InputError, LeakageError
 from adpet.evaluation import metrics as scoring
@@ -24,7 +26,7 @@ from adpet.evaluation.aggregation import subject_probabilities as subjects_of
 from adpet.evaluation.baselines import LinearModel, image_features
 from adpet.evaluation.bootstrap import subject_resamples
 from adpet.evaluation.comparison import paired_differences, subgroup_table, subject_facts
-from adpet.evaluation.external import decision_table, net_benefit, recalibrated
+from adpet.evaluation.external import FOLDS, decision_table, net_benefit, recalibrated
 from adpet.imaging.dicom import as_nifti
 from adpet.imaging.nifti import read_header, read_volume
 from adpet.inference.exported_model import BASELINES, DOCUMENT, ExportedModel
@@ -39,7 +41,13 @@ from adpet.storage import atomic_write, read_json, write_json
 
 # The part of a predictions table that external subjects are.
 EXTERNAL = "external"
-RECALIBRATED = "recalibrated"
+RECALIBRATED, DOCUMENT_OF_VALIDATION = "recalibrated", "validation.json"
+OUTPUTS = {
+    DOCUMENT_OF_VALIDATION, RECALIBRATED, "predictions.csv", "subjects.csv", "refused.csv", "flagged.csv",
+    "subgroups.csv", "decisions.csv", "report.html",
+}  # fmt: skip
+# MLflow's names of tags hold 250 characters.
+LONGEST_NAME = 100
 
 
 class Known(NamedTuple):
@@ -111,39 +119,82 @@ def main(
     cluster: str | None,
 ) -> str:
     """Score the collection; write the results, return the summary."""
+    require_cluster(workers, cluster)
     params = load_params() if paths.PARAMS.exists() else Params()
-    exported, name = opened(model), name or cohort.resolve().name
-    output = output or Path(f"validation_{name}")
-    if output.exists() and not (output / "validation.json").exists():
-        raise InputError(f"{output}: required a new folder, or one of an earlier validation; name another")
+    # Part of the names of a folder, a run and a tag.
+    name = re.sub(r"[^\w.-]+", "_", name or cohort.resolve().name).strip("._")[:LONGEST_NAME] or "collection"
+    exported, output = opened(model), output or Path(f"validation_{name}")
+    _require_own_folder(output, exported)
     frames = exported.document["standard"]["frames_minutes"]
     # In this process: joblib takes a worker for leaking if its first call was a small one.
     settings: dict[str, Any] = {"table": table, "diagnosis_table": diagnosis_table}
     settings |= {"frames_minutes": frames, "each": map}
-    scans, others = collection_at(cohort, params, **settings).scans, {}
-    for diagnosis in filter(None, score_only.split(",")):
-        # Read as if they were CN, which stands for them nowhere below.
-        named: dict[str, Any] = {"diagnosis_map": {diagnosis: "CN"}, "diagnosis": "visit"}
-        others[diagnosis] = collection_at(cohort, params, **settings, **named).scans
-        if others[diagnosis].empty:
-            raise InputError(f"--score-only: required scans of {diagnosis!r}; received none in {cohort}")
-    known, everybody = _known(exported), pd.concat([scans, *others.values()])
-    _refuse_known(everybody, known, other_people=other_people)
+    collection = collection_at(cohort, params, **settings)
+    others = _with_diagnoses(cohort, score_only, params, settings)
+    scans, known = pd.concat([collection.scans, others]), _known(exported)
+    _require_scorable(collection.scans, exported, recalibrate)
+    _refuse_known(scans, known, other_people=other_people)
     one = partial(_answered, model=exported, compared=bool(known.volumes))
-    rows = everybody.to_dict("records")
+    rows = scans.to_dict("records")
     done = map_in_processes(one, rows, workers=workers, cluster=cluster)
     with clusters:
         shown = progress(done, label="validate", unit="scan", total=len(rows))
-        answers, maps = _with_mean_maps(shown, scans)
+        answers, maps = _with_mean_maps(shown, collection.scans)
     _refuse_copies(answers, known)
     looked = known.text(by_id=not other_people)
-    found = _scored(name, scans, answers[: len(scans)], exported, params, known=looked)
-    found = _with_others(found._replace(maps=maps), others, answers[len(scans) :], exported)
+    found = _scored(name, collection, answers, exported, params, known=looked)._replace(maps=maps)
+    found = _with_others(found, others, answers, exported)
     if recalibrate:
         found = _recalibrate(found, exported, params, reference=recalibrate)
     _write(output, found, exported)
     _log(exported, params, output, found)
     return "\n".join(_summary(found, output))
+
+
+def _require_own_folder(output: Path, model: ExportedModel) -> None:
+    """Refuse to replace other things than an earlier validation."""
+    there = {path.name for path in output.iterdir()} if output.is_dir() else {output.name} - {""}
+    if output.exists() and not there <= OUTPUTS:
+        raise InputError(
+            f"{output}: required a new folder, or one of an earlier validation; received one with "
+            f"{min(there - OUTPUTS)}; name another with --output"
+        )
+    if model.folder.is_relative_to(output.resolve()):
+        raise InputError(f"{output}: required a folder apart from the model's; name another with --output")
+
+
+def _with_diagnoses(cohort: Path, named: str, params: Params, settings: dict[str, Any]) -> pd.DataFrame:
+    """Return the scans of other diagnoses, in a column `group`."""
+    words = {word.casefold() for word in params.cohort.diagnosis_map}
+    tables = []
+    for word in dict.fromkeys(filter(None, map(str.strip, named.split(",")))):
+        # The reader takes diagnoses that the map knows: this one, in the place of CN.
+        only: dict[str, Any] = {"diagnosis_map": {word: "CN"}, "diagnosis": "visit"}
+        scans = collection_at(cohort, params, **settings, **only).scans
+        if word.casefold() in words or scans.empty:
+            raise InputError(
+                f"--score-only: required diagnoses in {cohort} that cohort.diagnosis_map does not name; "
+                f"received {word!r}"
+            )
+        tables.append(scans.assign(group=word))
+    return pd.concat(tables) if tables else pd.DataFrame(columns=[*SCAN_COLUMNS, "group"])
+
+
+def _require_scorable(scans: pd.DataFrame, model: ExportedModel, recalibrate: str | None) -> None:
+    """Refuse, before hours of work, what cannot be scored."""
+    counts = scans.groupby("diagnosis")["subject"].nunique().reindex(list(DIAGNOSES), fill_value=0)
+    needed = FOLDS if recalibrate else 1
+    if counts.min() < needed:
+        received = " and ".join(f"{count} {diagnosis}" for diagnosis, count in counts.items())
+        raise InputError(
+            f"required {needed} subjects or more of each diagnosis; received {received}; see "
+            "cohort.diagnosis_map"
+        )
+    if recalibrate == "cn" and not model.document["out_of_fold"]:
+        raise InputError(
+            "--recalibrate cn: required a model with out-of-fold predictions; this one has none; use "
+            "--recalibrate all"
+        )
 
 
 def _known(model: ExportedModel) -> Known:
@@ -160,6 +211,15 @@ def _known(model: ExportedModel) -> Known:
             split = read_split(paths.SPLIT)
             scans = split.loc[split["part"] != "test", "scan"].unique()
             volumes = {scan: paths.VOLUMES / f"{scan}.nii" for scan in scans}
+            if missing := [path for path in volumes.values() if not path.exists()]:
+                raise InputError(
+                    f"{missing[0]}: required the scans of the model's training, to look for copies; received "
+                    f"none of {len(missing)}; run: dvc checkout"
+                )
+    beside = model.folder.parent / DOCUMENT_OF_VALIDATION
+    if model.folder.name == RECALIBRATED and beside.exists():
+        shifted = read_contract(beside, ValidationDocument).recalibration
+        subjects = frozenset([*(subjects or []), *(shifted.fitted_on if shifted else [])])
     return Known(subjects, volumes)
 
 
@@ -198,16 +258,21 @@ def _answered(row: Mapping[str, Any], *, model: ExportedModel, compared: bool) -
     """Answer one scan, or say why it is refused."""
     seconds = [float(value) for value in row["frame_seconds"].split()] or None
     age = row["age"] if YOUNGEST <= row["age"] <= OLDEST else None
+    named = [str(Path(row["path"]).resolve()), row["path"], Path(row["path"]).name]
     try:
         with as_nifti(Path(row["path"])) as image:
+            named.insert(0, str(image))
             header = read_header(image)
             volume = read_volume(image, frame_seconds=seconds, steady=True)
         grid: dict[str, Any] = {"shape": header.shape, "affine": header.affine}
         found = answer(volume, model, name=row["scan"], age=age, **grid)
     except RefusedError as error:
         return {"scan": row["scan"], "reason": "; ".join(refused_by(error.document["checks"]))}
-    except AdpetError as error:
-        return {"scan": row["scan"], "reason": str(error)}
+    except (AdpetError, OSError) as error:
+        reason = str(error)
+        for text in named:  # which may name a person, and the page does not
+            reason = reason.replace(text, "the scan")
+        return {"scan": row["scan"], "reason": reason}
     features = image_features(found.suvr.data, model.document["standard"]["grid_mm"])
     checks = found.document["checks"]
     return {
@@ -251,7 +316,7 @@ def _with_mean_maps(
 
 def _scored(
     name: str,
-    scans: pd.DataFrame,
+    collection: Collection,
     answers: Iterable[dict[str, Any]],
     model: ExportedModel,
     params: Params,
@@ -259,9 +324,10 @@ def _scored(
     known: str,
 ) -> External:
     """Score the answers with the model's own threshold."""
+    scans, rejected = collection.scans, collection.rejected
     facts = scans.set_index("scan")
     refused = pd.DataFrame([row for row in answers if "reason" in row], columns=["scan", "reason"])
-    given = [row for row in answers if "reason" not in row]
+    given = [row for row in answers if "reason" not in row and row["scan"] in facts.index]
     groups = {facts["diagnosis"][row["scan"]] for row in given}
     if len(groups) < 2:
         raise InputError(
@@ -293,6 +359,9 @@ def _scored(
         "answered": len(given),
         "refused": len(refused),
         "flagged": sum(bool(row["flagged"]) for row in given),
+        "unusable": int((rejected["kind"] == "unusable").sum()),
+        "skipped": int((rejected["kind"] != "unusable").sum()),
+        "leaky": model.leaky,
         "known": known,
         "own_auc": model.document["performance"]["auc"],
         "training_prevalence": (model.document["out_of_fold"] or {}).get("prevalence"),
@@ -307,6 +376,7 @@ def _scored(
         subjects=subjects,
         baselines=baselines,
         refused=refused,
+        unusable=rejected[rejected["kind"] == "unusable"],
         flagged=pd.DataFrame(given, columns=["scan", "flagged"]).query("flagged != ''"),
         subgroups=subgroup_table(subjects, subject_facts(answered), threshold=threshold),
         decisions=decision_table(truth, strategies),
@@ -318,32 +388,22 @@ def _scored(
 
 
 def _with_others(
-    found: External,
-    others: Mapping[str, pd.DataFrame],
-    answers: Sequence[dict[str, Any]],
-    model: ExportedModel,
+    found: External, others: pd.DataFrame, answers: Iterable[dict[str, Any]], model: ExportedModel
 ) -> External:
     """Add the scores of people with other diagnoses."""
     given = {row["scan"]: row["probability"] for row in answers if "reason" not in row}
-    pooling, tables, groups = Pooling.of(model.document["aggregation"]), [], {}
-    for diagnosis, scans in others.items():
-        facts = scans.set_index("scan")
-        chosen = [(scan, given[scan]) for scan in scans["scan"] if scan in given]
-        subjects = subjects_of(_table(facts, chosen), pooling).assign(diagnosis=diagnosis) if chosen else None
-        if subjects is not None:
-            probability = subjects["probability"]
-            groups[diagnosis] = {
-                "subjects": len(subjects),
-                "called_ad": float((probability >= model.document["threshold"]).mean()),
-                "quartiles": probability.quantile([0.25, 0.5, 0.75]).tolist(),
-            }
-            tables.append(subjects)
-    refused = pd.DataFrame([row for row in answers if "reason" in row], columns=["scan", "reason"])
-    return found._replace(
-        document=found.document | {"score_only": groups, "refused": found.document["refused"] + len(refused)},
-        refused=pd.concat([found.refused, refused]),
-        others=pd.concat(tables) if tables else found.others,
-    )
+    pooling, tables, groups = Pooling.of(model.document["aggregation"]), [found.others], {}
+    for diagnosis, scans in others[others["scan"].isin(list(given))].groupby("group", sort=False):
+        table = _table(scans.set_index("scan"), [(scan, given[scan]) for scan in scans["scan"]])
+        subjects = subjects_of(table, pooling).assign(diagnosis=diagnosis)
+        groups[diagnosis] = {
+            "subjects": len(subjects),
+            "called_ad": float((subjects["probability"] >= model.document["threshold"]).mean()),
+            "quartiles": subjects["probability"].quantile([0.25, 0.5, 0.75]).tolist(),
+        }
+        tables.append(subjects)
+    document = ValidationDocument.model_validate(found.document | {"score_only": groups}).document()
+    return found._replace(document=document, others=pd.concat(tables))
 
 
 def _table(facts: pd.DataFrame, given: Sequence[tuple[str, Sequence[float]]]) -> pd.DataFrame:
@@ -359,8 +419,8 @@ def _table(facts: pd.DataFrame, given: Sequence[tuple[str, Sequence[float]]]) ->
 def _recalibrate(found: External, model: ExportedModel, params: Params, *, reference: Any) -> External:
     """Add a new intercept, and the model with it."""
     folds = model.document["out_of_fold"]
-    usual = folds["quantiles"]["CN"][folds["coverages"].index(0.5)] if folds else None
-    after, shift = recalibrated(found.subjects, reference=reference, usual_cn=usual, seed=params.seed)
+    usual = folds["quantiles"]["CN"][folds["coverages"].index(0.5)] if reference == "cn" else None
+    after, shift = recalibrated(found.subjects, usual_cn=usual, seed=params.seed)
     truth = (after["diagnosis"] == "AD").to_numpy()
     threshold = float(truth.mean()) if reference == "all" else model.document["threshold"]
     scores = scoring.level_intervals(
@@ -380,12 +440,15 @@ def _recalibrate(found: External, model: ExportedModel, params: Params, *, refer
         "out_of_fold": out_of_fold,
         "threshold": threshold,
         "calibration": scoring.calibration_bins(after),
-        "performance": {"auc": scores["auc"], "test_subjects": len(after)},
+        "performance": {"auc": found.document["evaluation"]["subject"]["auc"], "test_subjects": len(after)},
+        "leaky": model.leaky,
     }
     confusion = scoring.confusion(after, threshold)
     one: dict[str, Any] = {
         "reference": reference,
         "shift": shift,
+        "threshold": threshold,
+        "fitted_on": hashed(after["subject"]),
         "subject": {**scores, "confusion": confusion},
     }
     document = ValidationDocument.model_validate(found.document | {"recalibration": one}).document()
@@ -399,12 +462,13 @@ def _write(output: Path, found: External, model: ExportedModel) -> None:
     """Write the results' folder, whole or not at all."""
     with atomic_write(output) as folder:
         folder.mkdir()
-        write_json(folder / "validation.json", found.document)
+        write_json(folder / DOCUMENT_OF_VALIDATION, found.document)
         write_table(found.predictions, folder / "predictions.csv")
         tables = [one.assign(baseline=name) for name, one in found.baselines.items()]
         own = pd.concat([found.subjects, found.others]).assign(baseline="")
         write_table(pd.concat([own, *tables]), folder / "subjects.csv")
-        write_table(found.refused, folder / "refused.csv")
+        unusable = found.unusable.rename(columns={"file": "scan"})[["scan", "reason"]]
+        write_table(pd.concat([found.refused, unusable]), folder / "refused.csv")
         write_table(found.flagged, folder / "flagged.csv")
         write_table(found.subgroups, folder / "subgroups.csv")
         write_table(found.decisions, folder / "decisions.csv")
@@ -424,7 +488,7 @@ def _log(model: ExportedModel, params: Params, output: Path, found: External) ->
         model.name,
         found.document,
         EvaluationDocument.model_validate(found.document["evaluation"]).logged(EXTERNAL),
-        files=[output / "report.html", output / "validation.json", output / "subgroups.csv"],
+        files=[output / "report.html", output / DOCUMENT_OF_VALIDATION, output / "subgroups.csv"],
         experiment=params.tracking.experiment,
     )
 
@@ -439,9 +503,11 @@ def _summary(found: External, output: Path) -> Iterator[str]:
 
     yield (
         f"cohort     {document['cohort']}: {counts['subjects']} subjects ({counts['subjects_ad']} AD, "
-        f"{counts['subjects_cn']} CN), {document['answered']} scans; {document['refused']} refused, "
-        f"{document['flagged']} flagged"
+        f"{counts['subjects_cn']} CN), {document['answered']} scans, {document['flagged']} of them flagged; "
+        f"{document['refused']} refused, {document['unusable']} unusable, {document['skipped']} skipped"
     )
+    if document["leaky"]:
+        yield "LEAKY      this model was trained and tested on the same subjects: its own AUC is no result"
     yield f"training   {document['known']}"
     yield f"AUC        {shown(subject['auc'])}; on the model's own test subjects {shown(document['own_auc'])}"
     for name, baseline in metrics["baselines"].items():
@@ -467,7 +533,8 @@ def _summary(found: External, output: Path) -> Iterator[str]:
         after, by = document["recalibration"]["subject"], document["recalibration"]["shift"]
         yield (
             f"shifted    by {by:+.3f}: intercept {shown(after['calibration_intercept'])}, Brier score "
-            f"{shown(after['brier'])}, accuracy {shown(after['accuracy'])}; the model: "
+            f"{shown(after['brier'])}, accuracy {shown(after['accuracy'])} at "
+            f"{document['recalibration']['threshold']:.3f}; the model: "
             f"{output / RECALIBRATED}"
         )
     yield f"report     {output / 'report.html'}"

@@ -1,7 +1,5 @@
 """External validation: net benefit, and recalibration to a site."""
 
-from typing import Literal
-
 import numpy as np
 import pandas as pd
 from scipy.optimize import brentq
@@ -10,9 +8,6 @@ from scipy.special import expit, logit
 from adpet.errors import InputError
 from adpet.evaluation.aggregation import NEGATIVE, POSITIVE, SMALLEST_PROBABILITY
 from adpet.evaluation.bootstrap import BoolArray, FloatArray
-
-# Subjects that a shift of the log-odds follows from: everybody, or CN alone.
-Reference = Literal["all", "cn"]
 
 # Probabilities from which somebody would be treated as AD.
 DECISIONS = np.arange(0.05, 0.96, 0.05).round(2)
@@ -43,14 +38,12 @@ def decision_table(truth: BoolArray, models: dict[str, FloatArray]) -> pd.DataFr
     return pd.DataFrame({"probability": DECISIONS} | curves)
 
 
-def recalibrated(
-    subjects: pd.DataFrame, *, reference: Reference, usual_cn: float | None, seed: int
-) -> tuple[pd.DataFrame, float]:
+def recalibrated(subjects: pd.DataFrame, *, usual_cn: float | None, seed: int) -> tuple[pd.DataFrame, float]:
     """Shift the log-odds of AD to a site.
 
-    With "all", the shift makes the mean probability the share of AD (calibration in the large: a new
-    intercept, the slope stays). With "cn", it brings the median log-odds of CN subjects to that of
-    `usual_cn`, the median probability of CN subjects in training. Each subject's probability is by the shift
+    The shift makes the mean probability the share of AD (calibration in the large: a new intercept, the slope
+    stays), or, with the median probability of CN subjects in training, `usual_cn`, brings the median log-odds
+    of CN subjects to that. Each subject's probability is by the shift
     of the other folds' subjects; the returned shift is by all.
 
     Parameters
@@ -61,14 +54,9 @@ def recalibrated(
     odds = logit(np.clip(subjects["probability"], SMALLEST_PROBABILITY, 1 - SMALLEST_PROBABILITY))
     truth = (subjects["diagnosis"] == POSITIVE).to_numpy()
     odds = np.asarray(odds, dtype=np.float64)
-    if reference == "cn" and usual_cn is None:
-        raise InputError(
-            "--recalibrate cn: required a model with out-of-fold predictions; this one has none; use "
-            "--recalibrate all"
-        )
 
     def shift(chosen: BoolArray) -> float:
-        if reference == "cn":
+        if usual_cn is not None:
             return float(logit(usual_cn) - np.median(odds[chosen & ~truth]))
         wanted = truth[chosen].mean()
         return float(brentq(lambda by: expit(odds[chosen] + by).mean() - wanted, -FARTHEST, FARTHEST))

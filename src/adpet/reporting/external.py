@@ -66,6 +66,7 @@ class External(NamedTuple):
     subjects: pd.DataFrame
     baselines: dict[str, pd.DataFrame]
     refused: pd.DataFrame
+    unusable: pd.DataFrame
     flagged: pd.DataFrame
     subgroups: pd.DataFrame
     decisions: pd.DataFrame
@@ -98,6 +99,10 @@ def _summary(found: External) -> Iterator[Line]:
     document, metrics = found.document, found.document["evaluation"]
     subject, counts, own = metrics["subject"], metrics["counts"], document["own_auc"]
     below = subject["auc"]["high"] < own["low"]
+    if document["leaky"]:
+        yield Line(
+            "bad", "Model", "LEAKY: trained and tested on the same subjects, so its own AUC is no result."
+        )
     yield Line(
         "doubt" if below else "plain",
         "Performance",
@@ -118,14 +123,18 @@ def _summary(found: External) -> Iterator[Line]:
         f"Slope {interval(subject['calibration_slope'])}, intercept "
         + interval(subject["calibration_intercept"])
         + ("; not calibrated here: see Recalibration" if off else "")
-        + typeset(f"; {prevalence_sentence(document) or 'the share of AD is as in training'}"),
+        + typeset("; ".join(filter(None, ["", prevalence_sentence(document)]))),
     )
-    yield Line("plain", "Leakage", f"People of the model's training: {document['known']}.")
+    looked = document["known"].startswith("looked")
+    yield Line(
+        "plain" if looked else "doubt", "Leakage", f"People of the model's training: {document['known']}."
+    )
     yield Line(
         "plain",
         "Scans",
-        f"{document['answered']} answered, {document['refused']} refused by the quality checks, "
-        f"{document['flagged']} of those answered flagged. {PURPOSE}",
+        f"{document['answered']} answered, {document['flagged']} of them flagged; "
+        f"{document['refused']} refused by the quality checks, {document['unusable']} unusable files, "
+        f"{document['skipped']} skipped as of other diagnoses and the like. {PURPOSE}",
     )
 
 
@@ -174,7 +183,7 @@ def _performance(found: External) -> Iterator[Block]:
 def _baselines(found: External) -> Iterator[Block]:
     metrics = found.document["evaluation"]
     if not metrics["baselines"]:
-        yield Text("The model comes without baselines: export it again with this version of adpet.")
+        yield Text("The model comes without baselines; make them with: dvc repro evaluate export register.")
         return
     yield Text(
         "Each baseline was fitted to the model's own training subjects and came with the model; none has "
@@ -240,7 +249,9 @@ def _recalibration(found: External) -> Iterator[Block]:
     whom = {"all": "all subjects", "cn": "the CN subjects alone"}[document["recalibration"]["reference"]]
     yield Text(
         f"The log-odds of AD shift by {number(by)}, fitted to {whom}. The figures are cross-fitted: each "
-        "subject by a shift that others gave. The order of subjects, and so the AUC, stays. The folder "
+        "subject by a shift that others gave, which intervals take as fixed. AD is called from "
+        f"{number(document['recalibration']['threshold'])} on, before from "
+        f"{number(document['evaluation']['threshold'])}. The AUC is that of the model as it is. The folder "
         "named recalibrated next to this page is the model with the shift, for adpet predict."
     )
     rows = [(MEASURES[name], *value_and_ci(before[name]), *value_and_ci(after[name])) for name in SHIFTED]
@@ -322,6 +333,9 @@ def _subgroups(found: External) -> Iterator[Block]:
 
 
 def _scans(found: External) -> Iterator[Block]:
+    document = found.document
+    if document["unusable"]:
+        yield Text(f"{plural(document['unusable'], 'file')} unusable; refused.csv has the reasons.")
     if found.refused.empty:
         yield Text("No scan was refused by the quality checks.")
         return

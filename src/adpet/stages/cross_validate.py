@@ -10,8 +10,8 @@ from typing import Any
 import pandas as pd
 
 from adpet import paths
-from adpet.cohort.scans import read_scans, subject_table
-from adpet.cohort.splits import FOLD_FACTS, cross_validation_folds, fold_parts, read_split
+from adpet.cohort.scans import read_scans
+from adpet.cohort.splits import cross_validation_parts, read_split
 from adpet.contracts import TrainingRun, read_contract
 from adpet.evaluation.cross_validation import COLUMNS, fold_subjects, pooled_summary
 from adpet.params import Params
@@ -47,26 +47,25 @@ def run(params: Params) -> None:
     split = read_split(paths.SPLIT)
     training_run = read_contract(paths.RUN, TrainingRun).lineage.id
     start_tracking(Path.cwd(), experiment=params.tracking.experiment)
-    _train_folds(params.with_values(read_json(paths.BEST_TRIAL)), split, training_run)
-    summary = _pool(params, split)
+    names = _train_folds(params.with_values(read_json(paths.BEST_TRIAL)), split, training_run)
+    summary = _pool(params, split, names)
     auc = summary["pooled"]["auc"]
     figures = {"cv_auc": auc["value"], "cv_auc_ci_low": auc["low"], "cv_auc_ci_high": auc["high"]}
     log_to_training(params, {"cross-validation": [paths.CROSS_VALIDATION_SUMMARY]}, figures)
 
 
-def _train_folds(params: Params, split: pd.DataFrame, training_run: str) -> None:
-    """Train the folds' networks side by side; log and write."""
+def _train_folds(params: Params, split: pd.DataFrame, training_run: str) -> list[str]:
+    """Train and log the folds' networks; return their names."""
     from adpet.stages.common.fitting import train_folds
 
     scans = read_scans(paths.SCANS)
-    people = subject_table(scans[scans["scan"].isin(split["scan"])], FOLD_FACTS)
-    folds = cross_validation_folds(people, folds=params.evaluate.cross_validation, seed=params.seed)
-    rows = folds.to_csv(index=False, lineterminator="\n")
+    scans, folds = scans[scans["scan"].isin(split["scan"])], params.evaluate.cross_validation
+    parts = cross_validation_parts(scans, folds=folds, seed=params.seed)
+    rows = {name: table.to_csv(index=False, lineterminator="\n") for name, table in parts.items()}
     settings = params.model_dump(include=SETTINGS, mode="json")
     split_hash = fingerprint({"folds": rows, "slices": len(split)})
     facts = stage_lineage("cross_validate", params, settings, split_hash=split_hash)
-    numbers = sorted(set(folds["fold"]) - {-1})
-    slices = {fold: _fold_slices(split, folds, fold=fold) for fold in numbers}
+    slices = {fold: _fold_slices(split, table) for fold, table in enumerate(parts.values())}
     with work_dir("cross_validate", facts) as work:
         results, predictions = train_folds(slices, params, work, label="cross-validation")
         for result in results:
@@ -81,18 +80,18 @@ def _train_folds(params: Params, split: pd.DataFrame, training_run: str) -> None
     write_table(pd.DataFrame(history).drop(columns="seconds"), paths.CROSS_VALIDATION_HISTORY)
     kept = ("fold", "best_epoch", "trained_on")
     write_json(paths.CROSS_VALIDATION_FOLDS, [{key: result[key] for key in kept} for result in results])
+    return list(parts)
 
 
-def _fold_slices(split: pd.DataFrame, folds: pd.DataFrame, *, fold: int) -> pd.DataFrame:
-    """Return all slices with part and session, with `fold` tested."""
-    parts = fold_parts(folds, fold=fold)
-    slices = split.drop(columns="part").merge(parts, on="subject", how="left", validate="many_to_one")
+def _fold_slices(split: pd.DataFrame, parts: pd.DataFrame) -> pd.DataFrame:
+    """Return a fold's slices with part and session."""
+    slices = split.drop(columns="part").merge(parts, on="subject", validate="many_to_one")
     trained = slices["part"] == "train"
     refuse_shared(set(slices.loc[trained, "subject"]) & set(slices.loc[~trained, "subject"]), "on both sides")
     return slices.assign(session=slices["scan"].map(read_scans(paths.SCANS).set_index("scan")["session"]))
 
 
-def _pool(params: Params, split: pd.DataFrame) -> dict[str, Any]:
+def _pool(params: Params, split: pd.DataFrame, names: list[str]) -> dict[str, Any]:
     """Write subjects and summary from the written predictions."""
     aggregation, positions = params.evaluate.aggregation, int(split["index"].max()) + 1
     table = read_results(paths.CROSS_VALIDATION_PREDICTIONS)
@@ -105,11 +104,8 @@ def _pool(params: Params, split: pd.DataFrame) -> dict[str, Any]:
     searched = set(split.loc[split["part"] != "test", "subject"]) if read_json(paths.BEST_TRIAL) else set()
     subjects["searched"] = subjects["subject"].isin(searched)
     summary = pooled_summary(subjects, seed=params.seed, resamples=params.evaluate.resamples)
-    left_out = params.evaluate.cross_validation
-    if isinstance(left_out, str):
-        groups = subject_table(read_scans(paths.SCANS), [left_out]).set_index("subject")[left_out]
-        names = {str(fold): groups[rows["subject"].iloc[0]] for fold, rows in subjects.groupby("fold")}
-        summary |= {"left_out": left_out, "names": names}
+    if isinstance(left_out := params.evaluate.cross_validation, str):
+        summary |= {"left_out": left_out, "names": {str(fold): name for fold, name in enumerate(names)}}
     _write_pooled(subjects[list(COLUMNS)], summary)
     return summary
 

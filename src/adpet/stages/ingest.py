@@ -6,7 +6,7 @@ from pathlib import Path
 from adpet import paths
 from adpet.cohort.reader import read_collection
 from adpet.cohort.scans import require_usable, subject_table, write_table
-from adpet.cohort.splits import FOLD_FACTS, cross_validation_folds, split_by_subject
+from adpet.cohort.splits import cross_validation_parts, split_by_subject
 from adpet.cohort.summary import ingest_report, report_text
 from adpet.cohort.tables import require_inside
 from adpet.errors import InputError
@@ -37,12 +37,11 @@ def run(params: Params) -> None:
     print(report_text(report))
     require_usable(collection, max_rejected_fraction=cohort.max_rejected_fraction)
     # Too few subjects for a later stage are refused now, not after hours of work.
-    people, split = subject_table(collection.scans, FOLD_FACTS), params.split
-    folds = params.evaluate.cross_validation
+    people, split, folds = subject_table(collection.scans), params.split, params.evaluate.cross_validation
     if split.unit == "subject":
         split_by_subject(people, test_fraction=split.test_fraction, folds=split.folds, seed=split.seed)
     if folds:
-        cross_validation_folds(people, folds=folds, seed=split.seed)
+        cross_validation_parts(collection.scans, folds=folds, seed=split.seed)
     write_table(paths.SCANS, collection.scans)
     write_json(paths.INGEST, report)
 
