@@ -9,6 +9,7 @@ from adpet.tracking.registry import version_of
 from adpet.tracking.runs import open_run
 from adpet.tracking.store import LEAKY, current, reported
 from adpet.tracking.sync import start_tracking
+from adpet.tracking.ui_notes import NOTE
 
 # The tag of the version's run, and, followed by the collection's name, that of a version: its result there.
 VALIDATED: Final = "adpet.version"
@@ -29,11 +30,18 @@ def log_validation(
     """
     start_tracking(Path.cwd(), experiment=experiment)
     version, cohort = version_of(uri), str(document["cohort"])
+    address = f"#/models/{version.name}/versions/{version.number}"
+    note = f"[{version.name} version {version.number}]({address}) on the collection {cohort}."
     with open_run(
         lineage=f"{document['lineage']}.{fingerprint(document)[:8]}",
         kind="validate",
         name=f"validate {cohort}",
-        tags={VALIDATED: version.uri, "adpet.cohort": cohort, LEAKY: str(version.leaky).lower()},
+        tags={
+            VALIDATED: version.uri,
+            "adpet.cohort": cohort,
+            LEAKY: str(version.leaky).lower(),
+            NOTE: note,
+        },
         params={"model": version.uri, "cohort": cohort},
     ) as tracked:
         tracked.log_metrics(metrics)
@@ -43,10 +51,5 @@ def log_validation(
     text = f"AUC {auc['value']:.3f} ({auc['low']:.3f} to {auc['high']:.3f})"
     with reported(f"{version.uri}: "):
         current().client.set_model_version_tag(
-            version.name, str(version.number), f"{EXTERNAL}.{safe_tag(cohort)}", text
+            version.name, str(version.number), f"{EXTERNAL}.{cohort}", text
         )
-
-
-def safe_tag(name: str) -> str:
-    """Return a collection's name as part of a tag's name."""
-    return "".join(character if character.isalnum() or character in "-_" else "_" for character in name)
