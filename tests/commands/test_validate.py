@@ -61,7 +61,7 @@ def say(model, collection, tmp_path, monkeypatch):
 
     def say(**changed):
         options = {
-            "model": str(model), "cohort": collection, "name": None, "table": None, "diagnosis_table": None,
+            "model": str(model), "cohort": collection, "name": None, "layout": "auto", "table": None, "diagnosis_table": None,
             "output": None, "score_only": "", "recalibrate": None, "other_people": False, "workers": 1, "cluster": None,
         }  # fmt: skip
         return validate.main(**options | changed)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from statistics import NormalDist
-from typing import Any
+from typing import Any, Literal
 
 from adpet.cohort.reader import Layout, detect_layout, read_collection
 from adpet.cohort.scans import DIAGNOSES, Collection, subject_table
@@ -31,15 +31,28 @@ HALVED = 0.6
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("folder", type=Path, metavar="DIR", help="a collection: BIDS, ADNI or a flat folder")
+    add_collection_arguments(parser)
+
+
+def add_collection_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what tells how a collection is read."""
+    layouts = ["auto", "bids", "adni", "folder"]
+    parser.add_argument("--layout", choices=layouts, default="auto", help="its layout (default: auto)")
     parser.add_argument("--table", type=Path, help="its metadata table, if it is not found by itself")
     parser.add_argument("--diagnosis-table", type=Path, help="ADNI's diagnoses by visit (DXSUM)")
 
 
-def main(*, folder: Path, table: Path | None, diagnosis_table: Path | None) -> str:
+def main(
+    *,
+    folder: Path,
+    layout: Literal["auto"] | Layout = "auto",
+    table: Path | None,
+    diagnosis_table: Path | None,
+) -> str:
     """Read a collection; return what to expect and set."""
     params = load_params()
-    collection = collection_at(folder, params, table=table, diagnosis_table=diagnosis_table)
-    layout = detect_layout(folder, table=table)
+    collection = collection_at(folder, params, layout=layout, table=table, diagnosis_table=diagnosis_table)
+    layout = detect_layout(folder, table=table) if layout == "auto" else layout
     return "\n".join(
         [
             f"layout     {layout}",
@@ -54,18 +67,15 @@ def main(*, folder: Path, table: Path | None, diagnosis_table: Path | None) -> s
     )
 
 
-def collection_at(
-    folder: Path, params: Params, *, table: Path | None, diagnosis_table: Path | None, **changed: Any
-) -> Collection:
-    """Read a collection of any layout.
+def collection_at(folder: Path, params: Params, **changed: Any) -> Collection:
+    """Read a collection as `cohort` in the parameters says.
 
-    All else is as `cohort` in the parameters, but for `changed` arguments of `read_collection`.
+    `changed` are other arguments of `read_collection`: layout and tables at least.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: required a folder of scans; received none; check the path")
     settings = params.cohort.model_dump(exclude={"raw", "table", "diagnosis_table", "max_rejected_fraction"})
-    settings |= {"layout": "auto", "each": partial(map_in_processes, workers=params.compute.workers)}
-    settings |= {"table": table, "diagnosis_table": diagnosis_table, **changed}
+    settings |= {"each": partial(map_in_processes, workers=params.compute.workers), **changed}
     return read_collection(folder, **settings, progress=partial(progress, label="read", unit="file"))
 
 

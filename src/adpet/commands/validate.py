@@ -16,7 +16,7 @@ from adpet.cluster import clusters
 from adpet.cohort.duplicates import coarse_brain, find_duplicates
 from adpet.cohort.scans import DIAGNOSES, SCAN_COLUMNS, Collection
 from adpet.cohort.splits import read_split
-from adpet.commands.doctor import collection_at
+from adpet.commands.doctor import add_collection_arguments, collection_at
 from adpet.commands.predict import opened, require_cluster
 from adpet.contracts import EvaluationDocument, TrainingRun, ValidationDocument, read_contract
 from adpet.errors import AdpetError, InputError, LeakageError
@@ -77,8 +77,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--cohort", type=Path, required=True, metavar="DIR", help="BIDS, ADNI or a flat folder"
     )
     parser.add_argument("--name", help="what the collection is called in the results (default: its folder)")
-    parser.add_argument("--table", type=Path, help="its metadata table, if it is not found by itself")
-    parser.add_argument("--diagnosis-table", type=Path, help="ADNI's diagnoses by visit (DXSUM)")
+    add_collection_arguments(parser)
     parser.add_argument(
         "--output", type=Path, metavar="FOLDER", help="folder of the results (default: validation_NAME)"
     )
@@ -109,6 +108,7 @@ def main(
     model: str,
     cohort: Path,
     name: str | None,
+    layout: str,
     table: Path | None,
     diagnosis_table: Path | None,
     output: Path | None,
@@ -127,7 +127,7 @@ def main(
     _require_own_folder(output, exported)
     frames = exported.document["standard"]["frames_minutes"]
     # In this process: joblib takes a worker for leaking if its first call was a small one.
-    settings: dict[str, Any] = {"table": table, "diagnosis_table": diagnosis_table}
+    settings: dict[str, Any] = {"layout": layout, "table": table, "diagnosis_table": diagnosis_table}
     settings |= {"frames_minutes": frames, "each": map}
     collection = collection_at(cohort, params, **settings)
     others = _with_diagnoses(cohort, score_only, params, settings)
