@@ -134,9 +134,9 @@ def main(
     scans, known = pd.concat([collection.scans, others]), _known(exported)
     _require_scorable(collection.scans, exported, recalibrate)
     _refuse_known(scans, known, other_people=other_people)
-    one = partial(_answered, model=exported, compared=bool(known.volumes))
+    answer_one = partial(_answered, model=exported, compared=bool(known.volumes))
     rows = scans.to_dict("records")
-    done = map_in_processes(one, rows, workers=workers, cluster=cluster)
+    done = map_in_processes(answer_one, rows, workers=workers, cluster=cluster)
     with clusters:
         shown = progress(done, label="validate", unit="scan", total=len(rows))
         answers, maps = _with_mean_maps(shown, collection.scans)
@@ -237,14 +237,14 @@ def _refuse_known(scans: pd.DataFrame, known: Known, *, other_people: bool) -> N
 
 def _refuse_copies(answers: Sequence[Mapping[str, Any]], known: Known) -> None:
     """Refuse images of the training under any name."""
-    own = [row for row in answers if "brain" in row]
-    if not own or not known.volumes:
+    asked = [row for row in answers if "brain" in row]
+    if not asked or not known.volumes:
         return
     brains = [coarse_brain(read_volume(path)) for path in known.volumes.values()]
-    brains += [row["brain"] for row in own]
-    names = [*known.volumes, *(row["scan"] for row in own)]
+    brains += [row["brain"] for row in asked]
+    names = [*known.volumes, *(row["scan"] for row in asked)]
     # Copies within one side are no leak.
-    sides = ["training"] * len(known.volumes) + [EXTERNAL] * len(own)
+    sides = ["training"] * len(known.volumes) + [EXTERNAL] * len(asked)
     if pairs := find_duplicates(np.stack(brains), sides):
         first = pairs[0]
         raise LeakageError(
@@ -344,11 +344,10 @@ def _scored(
     strategies = {"network": subjects["probability"].to_numpy(np.float64)}
     baselines = {}
     for baseline, linear in _baselines(model.folder).items():
-        one = _table(facts, [(row["scan"], [row["baselines"][baseline]]) for row in given])
-        options_of = {"pooling": Pooling(), "threshold": linear.threshold, **options}
-        scored = scoring.evaluation(one, nobody, **options_of)
+        table = _table(facts, [(row["scan"], [row["baselines"][baseline]]) for row in given])
+        scored = scoring.evaluation(table, nobody, pooling=Pooling(), threshold=linear.threshold, **options)
         metrics["baselines"][baseline] = {**scored["subject"], "threshold": linear.threshold}
-        baselines[baseline] = subjects_of(one, Pooling())
+        baselines[baseline] = subjects_of(table, Pooling())
         metrics["differences"][baseline] = paired_differences(subjects, baselines[baseline], **options)
         strategies[baseline] = baselines[baseline]["probability"].to_numpy(np.float64)
     truth = (subjects["diagnosis"] == "AD").to_numpy()
@@ -444,14 +443,14 @@ def _recalibrate(found: External, model: ExportedModel, params: Params, *, refer
         "leaky": model.leaky,
     }
     confusion = scoring.confusion(after, threshold)
-    one: dict[str, Any] = {
+    recalibration: dict[str, Any] = {
         "reference": reference,
         "shift": shift,
         "threshold": threshold,
         "fitted_on": hashed(after["subject"]),
         "subject": {**scores, "confusion": confusion},
     }
-    document = ValidationDocument.model_validate(found.document | {"recalibration": one}).document()
+    document = ValidationDocument.model_validate(found.document | {"recalibration": recalibration}).document()
     decisions = found.decisions.assign(
         recalibrated=net_benefit(truth, after["probability"].to_numpy(np.float64))
     )
