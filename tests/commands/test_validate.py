@@ -56,8 +56,9 @@ def model(small_export, tmp_path_factory):
 
 @pytest.fixture
 def say(model, collection, tmp_path, monkeypatch):
-    """Validate in a folder without a project."""
+    """Validate in a folder with few settings of its own."""
     monkeypatch.chdir(tmp_path)
+    Path("params.yaml").write_text("evaluate: {resamples: 100}")
 
     def say(**changed):
         options = {
@@ -212,7 +213,8 @@ class TestBadInput:
         say(name="../a b/c")
         assert (tmp_path / "validation_a_b_c/report.html").exists()
 
-    def test_missing_folder_is_named(self, say):
+    def test_missing_folder_is_named_also_without_a_project(self, say):
+        Path("params.yaml").unlink()
         with pytest.raises(InputError, match="nowhere: required a folder of scans"):
             say(cohort=Path("nowhere"))
 
