@@ -18,6 +18,7 @@ SHARED = {
     "results/train/run.json",
     "results/train/curves.png",
     "results/evaluate/evaluation.json",
+    "results/evaluate/baselines.json",
     "results/evaluate/findings.json",
     "results/evaluate/pooling.json",
     "results/evaluate/subgroups.csv",

@@ -233,6 +233,7 @@ def validated(finished, tmp_path_factory):
     return project, done.stdout
 
 
+@pytest.mark.slow
 class TestInAProject:
     """Against the training that is there: its people and images are refused, its test subjects are not."""
 
