@@ -58,8 +58,7 @@ async function modelFiles() {
     if (sha256(content) === digest) continue;
     fail(`${name}: required the file that model.json names; received another; run \`dvc repro export\``);
   }
-  // `adpet validate` alone reads the baselines.
-  return ["model.json", ...Object.keys(files).filter((name) => name !== "baselines.json")];
+  return ["model.json", ...Object.keys(files)];
 }
 
 async function bundle() {
