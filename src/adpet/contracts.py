@@ -185,7 +185,7 @@ class GroupScores(Contract):
     """Probabilities of AD of people with another diagnosis."""
 
     subjects: Count
-    called_ad: Annotated[Share, Field(description="Share of them at or above the threshold.")]
+    predicted_ad: Annotated[Share, Field(description="Share at or above the threshold.")]
     quartiles: Annotated[
         list[float], Field(min_length=3, max_length=3, description="Of the probability of AD.")
     ]
@@ -201,11 +201,11 @@ class ValidationDocument(Contract):
     refused: Annotated[int, Field(ge=0, description="By the quality checks.")]
     flagged: Count
     unusable: Annotated[
-        int, Field(ge=0, description="Files that could not be read, or told nobody's diagnosis.")
+        int, Field(ge=0, description="Files that could not be read, or are without a diagnosis.")
     ]
-    skipped: Annotated[int, Field(ge=0, description="Scans of other diagnoses and the like.")]
+    skipped: Annotated[int, Field(ge=0, description="Scans of other diagnoses, other tracers, and so on.")]
     leaky: bool
-    known: Annotated[str, Field(description="How subjects of the training were looked for.")]
+    leakage_checks: Annotated[list[str], Field(description="What was looked for, and not found.")]
     own_auc: Annotated[Estimate, Field(description="On the model's own test subjects.")]
     training_prevalence: Annotated[float | None, Field(description="Share of AD among training subjects.")]
     evaluation: EvaluationDocument

@@ -73,7 +73,7 @@ def say(model, collection, tmp_path, monkeypatch):
 def test_results_are_those_of_the_model_and_of_its_baselines(say, model, collection):
     text = say(name="clinic")
     assert "20 subjects (10 AD, 10 CN), 20 scans, 1 of them flagged; 1 refused, 0 unusable, 0 skipped" in text
-    assert "training   not looked for" in text
+    assert "leakage    not checked: the training is not here" in text
     folder = Path("validation_clinic")
     found = json.loads((folder / "validation.json").read_text())
     assert found["evaluation"]["subject"]["auc"]["value"] > 0.95
@@ -159,7 +159,7 @@ def test_other_diagnoses_are_scored_and_judge_nothing(say, collection, tmp_path)
         scan = read_volume(tmp_path / f"mixed/other-{number}.nii.gz")
         write_volume(tmp_path / f"mixed/other-{number}.nii.gz", Volume(scan.data * 2, scan.affine))
     text = say(cohort=tmp_path / "mixed", score_only=" MCI,MCI,", recalibrate="all")
-    assert re.search(r"MCI +3 subjects, \d\.\d\d of them called AD", text)
+    assert re.search(r"MCI +3 subjects, \d\.\d\d of them predicted AD", text)
     found = json.loads(Path("validation_mixed/validation.json").read_text())
     assert found["evaluation"] == without["evaluation"]
     assert found["score_only"]["MCI"]["subjects"] == 3
@@ -241,7 +241,7 @@ class TestInAProject:
         project, said = validated
         found = project.read_json("validation_tested/validation.json")["evaluation"]
         wanted = project.read_json("results/evaluate/evaluation.json")
-        assert "looked for subjects by id and copies of its" in said
+        assert "looked for training subjects by id and copies of" in said
         for name in ("auc", "brier", "calibration_slope"):
             for end in ("value", "low", "high"):
                 assert found["subject"][name][end] == pytest.approx(wanted["subject"][name][end], abs=2e-3)

@@ -35,10 +35,10 @@ class TestNetBenefit:
         assert found[0.2] == pytest.approx((2 - 0.25) / 4)
         assert found[0.8] == pytest.approx(1 / 4)
 
-    def test_calling_everybody_ad_gains_nothing_at_the_prevalence(self):
+    def test_predicting_ad_for_all_gains_nothing_at_the_prevalence(self):
         truth = np.arange(10) < 4
         table = decision_table(truth, {"network": truth.astype(float)}).set_index("probability")
-        assert table.loc[0.4, "everybody"] == pytest.approx(0)
+        assert table.loc[0.4, "all"] == pytest.approx(0)
         assert (table["network"] == 0.4).all()
 
 

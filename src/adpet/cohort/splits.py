@@ -28,8 +28,8 @@ SPLIT_COLUMNS: Final[dict[str, str]] = {
 }
 PART = re.compile(r"test|train|fold-(0|[1-9]\d*)")
 
-# A site or scanner with fewer subjects of a diagnosis is not left out by itself; one in so many of the other
-# subjects validates.
+# Fewest subjects of each diagnosis for a fold of a site or scanner, and the fraction, one in 5, of the other
+# subjects that validates.
 FEWEST_OF_GROUP, GROUP_VALIDATION = 5, 5
 # Most subjects in two parts that an error names.
 SUBJECTS_NAMED = 3
@@ -111,7 +111,7 @@ def cross_validation_parts(
 def _left_out(scans: pd.DataFrame, *, by: str, seed: int) -> dict[str, pd.DataFrame]:
     """Make a fold of each large group, by name.
 
-    Whoever was scanned there and elsewhere takes no part in that fold.
+    A subject with scans there and elsewhere takes no part in that fold.
     """
     people = subject_table(scans)
     places = {subject: set(names) - {""} for subject, names in scans.groupby("subject")[by]}

@@ -4,6 +4,7 @@ import argparse
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,24 +35,24 @@ from adpet.inference.predictor import OLDEST, YOUNGEST, RefusedError, answer
 from adpet.inference.quality import refused_by
 from adpet.parallel import map_in_processes, progress
 from adpet.params import Params, load_params
-from adpet.reporting.external import External, external_html, prevalence_sentence
+from adpet.reporting.external import External, external_html, leakage_sentence, prevalence_sentence
 from adpet.stages.common.checks import hashed
 from adpet.stages.common.tables import write_table
 from adpet.storage import atomic_write, read_json, write_json
 
-# The part of a predictions table that external subjects are.
+# The part of external subjects in a predictions table, and the prefix of their metrics.
 EXTERNAL = "external"
-RECALIBRATED, DOCUMENT_OF_VALIDATION = "recalibrated", "validation.json"
+RECALIBRATED, VALIDATION = "recalibrated", "validation.json"
 OUTPUTS = {
-    DOCUMENT_OF_VALIDATION, RECALIBRATED, "predictions.csv", "subjects.csv", "refused.csv", "flagged.csv",
+    VALIDATION, RECALIBRATED, "predictions.csv", "subjects.csv", "refused.csv", "flagged.csv",
     "subgroups.csv", "decisions.csv", "report.html",
 }  # fmt: skip
 # MLflow's names of tags hold 250 characters.
 LONGEST_NAME = 100
 
 
-class Known(NamedTuple):
-    """Whom the model was trained on, if known here.
+class TrainingData(NamedTuple):
+    """Training subjects and scans, as far as they are here.
 
     `subjects` are hashed ids, None if the model does not come with them; `volumes` are normalized training
     scans by name.
@@ -60,12 +61,10 @@ class Known(NamedTuple):
     subjects: frozenset[str] | None
     volumes: dict[str, Path]
 
-    def text(self, *, by_id: bool) -> str:
-        """Say what was looked for."""
-        ids = "subjects by id" if self.subjects is not None and by_id else ""
-        images = f"copies of its {len(self.volumes)} training scans" if self.volumes else ""
-        looked = " and ".join(filter(None, [ids, images]))
-        return f"looked for {looked}: none" if looked else "not looked for: the model's training is not here"
+    def checks(self, *, by_id: bool) -> list[str]:
+        """List what the collection is searched for."""
+        ids = ["training subjects by id"] if self.subjects is not None and by_id else []
+        return ids + ([f"copies of {len(self.volumes)} training scans"] if self.volumes else [])
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -76,7 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cohort", type=Path, required=True, metavar="DIR", help="BIDS, ADNI or a flat folder"
     )
-    parser.add_argument("--name", help="what the collection is called in the results (default: its folder)")
+    parser.add_argument("--name", help="name of the collection in the results (default: its folder)")
     add_collection_arguments(parser)
     parser.add_argument(
         "--output", type=Path, metavar="FOLDER", help="folder of the results (default: validation_NAME)"
@@ -85,7 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--score-only",
         default="",
         metavar="DIAGNOSES",
-        help="other diagnoses, such as MCI,FTD: their people are scored and shown, and judge nothing",
+        help="other diagnoses, such as MCI,FTD: scored and shown, but in no metric",
     )
     parser.add_argument(
         "--recalibrate",
@@ -131,19 +130,20 @@ def main(
     settings |= {"frames_minutes": frames, "each": map}
     collection = collection_at(cohort, params, **settings)
     others = _with_diagnoses(cohort, score_only, params, settings)
-    scans, known = pd.concat([collection.scans, others]), _known(exported)
+    scans, training = pd.concat([collection.scans, others]), _training_data(exported)
     _require_scorable(collection.scans, exported, recalibrate)
-    _refuse_known(scans, known, other_people=other_people)
-    answer_one = partial(_answered, model=exported, compared=bool(known.volumes))
+    if not other_people:
+        _refuse_training_subjects(scans, training)
+    answer_one = partial(_answered, model=exported, compared=bool(training.volumes))
     rows = scans.to_dict("records")
     done = map_in_processes(answer_one, rows, workers=workers, cluster=cluster)
     with clusters:
         shown = progress(done, label="validate", unit="scan", total=len(rows))
         answers, maps = _with_mean_maps(shown, collection.scans)
-    _refuse_copies(answers, known)
-    looked = known.text(by_id=not other_people)
-    found = _scored(name, collection, answers, exported, params, known=looked)._replace(maps=maps)
-    found = _with_others(found, others, answers, exported)
+    _refuse_copies(answers, training)
+    checks = training.checks(by_id=not other_people)
+    found = _scored(name, collection, answers, exported, params, leakage_checks=checks)
+    found = _with_others(replace(found, maps=maps), others, answers, exported)
     if recalibrate:
         found = _recalibrate(found, exported, params, reference=recalibrate)
     _write(output, found, exported)
@@ -153,11 +153,12 @@ def main(
 
 def _require_own_folder(output: Path, model: ExportedModel) -> None:
     """Refuse to replace other things than an earlier validation."""
-    there = {path.name for path in output.iterdir()} if output.is_dir() else {output.name} - {""}
-    if output.exists() and not there <= OUTPUTS:
+    if output.exists() and not output.is_dir():
+        raise InputError(f"{output}: required a folder; received a file; name another with --output")
+    if output.is_dir() and (others := {path.name for path in output.iterdir()} - OUTPUTS):
         raise InputError(
             f"{output}: required a new folder, or one of an earlier validation; received one with "
-            f"{min(there - OUTPUTS)}; name another with --output"
+            f"{min(others)}; name another with --output"
         )
     if model.folder.is_relative_to(output.resolve()):
         raise InputError(f"{output}: required a folder apart from the model's; name another with --output")
@@ -197,8 +198,8 @@ def _require_scorable(scans: pd.DataFrame, model: ExportedModel, recalibrate: st
         )
 
 
-def _known(model: ExportedModel) -> Known:
-    """Find whom the model was trained on."""
+def _training_data(model: ExportedModel) -> TrainingData:
+    """Find the model's training subjects and scans."""
     subjects, volumes = None, {}
     if model.name.startswith("models:/"):
         from adpet.tracking.registry import evidence_of, version_of
@@ -216,17 +217,17 @@ def _known(model: ExportedModel) -> Known:
                     f"{missing[0]}: required the scans of the model's training, to look for copies; received "
                     f"none of {len(missing)}; run: dvc checkout"
                 )
-    beside = model.folder.parent / DOCUMENT_OF_VALIDATION
-    if model.folder.name == RECALIBRATED and beside.exists():
-        shifted = read_contract(beside, ValidationDocument).recalibration
-        subjects = frozenset([*(subjects or []), *(shifted.fitted_on if shifted else [])])
-    return Known(subjects, volumes)
+    validation = model.folder.parent / VALIDATION
+    if model.folder.name == RECALIBRATED and validation.exists():
+        recalibration = read_contract(validation, ValidationDocument).recalibration
+        subjects = frozenset([*(subjects or []), *(recalibration.fitted_on if recalibration else [])])
+    return TrainingData(subjects, volumes)
 
 
-def _refuse_known(scans: pd.DataFrame, known: Known, *, other_people: bool) -> None:
-    if not known.subjects or other_people:
-        return
-    shared = [subject for subject in sorted(set(scans["subject"])) if {*hashed([subject])} & known.subjects]
+def _refuse_training_subjects(scans: pd.DataFrame, training: TrainingData) -> None:
+    """Refuse subjects with an id of the training."""
+    trained_on = training.subjects or frozenset()
+    shared = [subject for subject in sorted(set(scans["subject"])) if hashed([subject])[0] in trained_on]
     if shared:
         raise LeakageError(
             f"required subjects that the model has not seen; {len(shared)} of {scans['subject'].nunique()} "
@@ -235,16 +236,16 @@ def _refuse_known(scans: pd.DataFrame, known: Known, *, other_people: bool) -> N
         )
 
 
-def _refuse_copies(answers: Sequence[Mapping[str, Any]], known: Known) -> None:
+def _refuse_copies(answers: Sequence[Mapping[str, Any]], training: TrainingData) -> None:
     """Refuse images of the training under any name."""
     asked = [row for row in answers if "brain" in row]
-    if not asked or not known.volumes:
+    if not asked or not training.volumes:
         return
-    brains = [coarse_brain(read_volume(path)) for path in known.volumes.values()]
+    brains = [coarse_brain(read_volume(path)) for path in training.volumes.values()]
     brains += [row["brain"] for row in asked]
-    names = [*known.volumes, *(row["scan"] for row in asked)]
+    names = [*training.volumes, *(row["scan"] for row in asked)]
     # Copies within one side are no leak.
-    sides = ["training"] * len(known.volumes) + [EXTERNAL] * len(asked)
+    sides = ["training"] * len(training.volumes) + [EXTERNAL] * len(asked)
     if pairs := find_duplicates(np.stack(brains), sides):
         first = pairs[0]
         raise LeakageError(
@@ -270,18 +271,19 @@ def _answered(row: Mapping[str, Any], *, model: ExportedModel, compared: bool) -
         return {"scan": row["scan"], "reason": "; ".join(refused_by(error.document["checks"]))}
     except (AdpetError, OSError) as error:
         reason = str(error)
-        for text in named:  # which may name a person, and the page does not
-            reason = reason.replace(text, "the scan")
+        # A path may hold a subject's id, and the report must not.
+        for path in named:
+            reason = reason.replace(path, "the scan")
         return {"scan": row["scan"], "reason": reason}
-    features = image_features(found.suvr.data, model.document["standard"]["grid_mm"])
+    baselines = _baselines(model.folder)
+    features = image_features(found.suvr.data, model.document["standard"]["grid_mm"]) if baselines else {}
     checks = found.document["checks"]
     return {
         "scan": row["scan"],
-        "probability": [one["probability_of_ad"] for one in found.document["slices"]],
+        "probability": [plane["probability_of_ad"] for plane in found.document["slices"]],
         "flagged": "; ".join(check["finding"] for check in checks if check["verdict"] == "flagged"),
         "baselines": {
-            name: float(baseline.probability(features[name][None])[0])
-            for name, baseline in _baselines(model.folder).items()
+            name: float(baseline.probability(features[name][None])[0]) for name, baseline in baselines.items()
         },
         "maps": {name: volume.data for name, volume in found.volumes.items()},
         **({"brain": coarse_brain(found.suvr)} if compared else {}),
@@ -292,7 +294,7 @@ def _answered(row: Mapping[str, Any], *, model: ExportedModel, compared: bool) -
 def _baselines(folder: Path) -> dict[str, LinearModel]:
     """Read the baselines that the model comes with, if any."""
     path = folder / BASELINES
-    return {name: LinearModel.of(one) for name, one in read_json(path).items()} if path.exists() else {}
+    return {name: LinearModel.of(saved) for name, saved in read_json(path).items()} if path.exists() else {}
 
 
 def _with_mean_maps(
@@ -321,7 +323,7 @@ def _scored(
     model: ExportedModel,
     params: Params,
     *,
-    known: str,
+    leakage_checks: list[str],
 ) -> External:
     """Score the answers with the model's own threshold."""
     scans, rejected = collection.scans, collection.rejected
@@ -337,15 +339,18 @@ def _scored(
     predictions = _table(facts, [(row["scan"], row["probability"]) for row in given])
     pooling, threshold = Pooling.of(model.document["aggregation"]), model.document["threshold"]
     options: dict[str, Any] = {"seed": params.seed, "resamples": params.evaluate.resamples}
-    nobody = predictions.head(0)
-    metrics = scoring.evaluation(predictions, nobody, pooling=pooling, threshold=threshold, **options)
+    # The threshold is the model's own: no validation subject chooses one.
+    no_validation = predictions.head(0)
+    metrics = scoring.evaluation(predictions, no_validation, pooling=pooling, threshold=threshold, **options)
     metrics |= {"baselines": {}, "differences": {}, "leakage": {"leaky": int(model.leaky)}}
     subjects = subjects_of(predictions, pooling)
     strategies = {"network": subjects["probability"].to_numpy(np.float64)}
     baselines = {}
     for baseline, linear in _baselines(model.folder).items():
         table = _table(facts, [(row["scan"], [row["baselines"][baseline]]) for row in given])
-        scored = scoring.evaluation(table, nobody, pooling=Pooling(), threshold=linear.threshold, **options)
+        scored = scoring.evaluation(
+            table, no_validation, pooling=Pooling(), threshold=linear.threshold, **options
+        )
         metrics["baselines"][baseline] = {**scored["subject"], "threshold": linear.threshold}
         baselines[baseline] = subjects_of(table, Pooling())
         metrics["differences"][baseline] = paired_differences(subjects, baselines[baseline], **options)
@@ -361,7 +366,7 @@ def _scored(
         "unusable": int((rejected["kind"] == "unusable").sum()),
         "skipped": int((rejected["kind"] != "unusable").sum()),
         "leaky": model.leaky,
-        "known": known,
+        "leakage_checks": leakage_checks,
         "own_auc": model.document["performance"]["auc"],
         "training_prevalence": (model.document["out_of_fold"] or {}).get("prevalence"),
         "evaluation": EvaluationDocument.model_validate(metrics).document(),
@@ -397,12 +402,12 @@ def _with_others(
         subjects = subjects_of(table, pooling).assign(diagnosis=diagnosis)
         groups[diagnosis] = {
             "subjects": len(subjects),
-            "called_ad": float((subjects["probability"] >= model.document["threshold"]).mean()),
+            "predicted_ad": float((subjects["probability"] >= model.document["threshold"]).mean()),
             "quartiles": subjects["probability"].quantile([0.25, 0.5, 0.75]).tolist(),
         }
         tables.append(subjects)
     document = ValidationDocument.model_validate(found.document | {"score_only": groups}).document()
-    return found._replace(document=document, others=pd.concat(tables))
+    return replace(found, document=document, others=pd.concat(tables))
 
 
 def _table(facts: pd.DataFrame, given: Sequence[tuple[str, Sequence[float]]]) -> pd.DataFrame:
@@ -454,18 +459,18 @@ def _recalibrate(found: External, model: ExportedModel, params: Params, *, refer
     decisions = found.decisions.assign(
         recalibrated=net_benefit(truth, after["probability"].to_numpy(np.float64))
     )
-    return found._replace(document=document, decisions=decisions, model_document=changed)
+    return replace(found, document=document, decisions=decisions, model_document=changed)
 
 
 def _write(output: Path, found: External, model: ExportedModel) -> None:
     """Write the results' folder, whole or not at all."""
     with atomic_write(output) as folder:
         folder.mkdir()
-        write_json(folder / DOCUMENT_OF_VALIDATION, found.document)
+        write_json(folder / VALIDATION, found.document)
         write_table(found.predictions, folder / "predictions.csv")
-        tables = [one.assign(baseline=name) for name, one in found.baselines.items()]
-        own = pd.concat([found.subjects, found.others]).assign(baseline="")
-        write_table(pd.concat([own, *tables]), folder / "subjects.csv")
+        network = pd.concat([found.subjects, found.others]).assign(baseline="")
+        tables = [subjects.assign(baseline=name) for name, subjects in found.baselines.items()]
+        write_table(pd.concat([network, *tables]), folder / "subjects.csv")
         unusable = found.unusable.rename(columns={"file": "scan"})[["scan", "reason"]]
         write_table(pd.concat([found.refused, unusable]), folder / "refused.csv")
         write_table(found.flagged, folder / "flagged.csv")
@@ -487,13 +492,13 @@ def _log(model: ExportedModel, params: Params, output: Path, found: External) ->
         model.name,
         found.document,
         EvaluationDocument.model_validate(found.document["evaluation"]).logged(EXTERNAL),
-        files=[output / "report.html", output / DOCUMENT_OF_VALIDATION, output / "subgroups.csv"],
+        files=[output / "report.html", output / VALIDATION, output / "subgroups.csv"],
         experiment=params.tracking.experiment,
     )
 
 
 def _summary(found: External, output: Path) -> Iterator[str]:
-    """Say how the model does here."""
+    """Return the figures as lines of text."""
     document, metrics = found.document, found.document["evaluation"]
     subject, counts = metrics["subject"], metrics["counts"]
 
@@ -507,7 +512,7 @@ def _summary(found: External, output: Path) -> Iterator[str]:
     )
     if document["leaky"]:
         yield "LEAKY      this model was trained and tested on the same subjects: its own AUC is no result"
-    yield f"training   {document['known']}"
+    yield f"leakage    {leakage_sentence(document)}"
     yield f"AUC        {shown(subject['auc'])}; on the model's own test subjects {shown(document['own_auc'])}"
     for name, baseline in metrics["baselines"].items():
         lead = metrics["differences"][name]["auc"]
@@ -525,8 +530,8 @@ def _summary(found: External, output: Path) -> Iterator[str]:
     for diagnosis, group in document["score_only"].items():
         low, middle, high = group["quartiles"]
         yield (
-            f"{diagnosis:<10} {group['subjects']} subjects, {group['called_ad']:.2f} of them called AD; "
-            f"probability {middle:.3f} (quartiles {low:.3f} to {high:.3f})"
+            f"{diagnosis:<10} {group['subjects']} subjects, {group['predicted_ad']:.2f} of them predicted "
+            f"AD; probability {middle:.3f} (quartiles {low:.3f} to {high:.3f})"
         )
     if document["recalibration"]:
         after, by = document["recalibration"]["subject"], document["recalibration"]["shift"]

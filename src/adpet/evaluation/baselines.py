@@ -61,9 +61,7 @@ class LinearModel:
     def document(self) -> dict[str, Any]:
         """Return the fields as JSON values."""
         return {
-            name: float(f"{value:.9g}")
-            if isinstance(value, float)
-            else [float(f"{one:.9g}") for one in value]
+            name: _rounded(value) if isinstance(value, float) else [_rounded(number) for number in value]
             for name, value in vars(self).items()
         }
 
@@ -74,7 +72,7 @@ class LinearModel:
 
 
 def linear_model(fitted: "Pipeline", training: FeatureArray, *, threshold: float) -> LinearModel:
-    """Return the linear model that a fitted pipeline is.
+    """Return a fitted pipeline as a linear model.
 
     `training`, (scans, features), are what it was fitted on.
     """
@@ -268,6 +266,10 @@ def baseline_predictions(
     )[:, 1]
     probability = model.fit(features[training], labels).predict_proba(features[~training])[:, 1]
     return _as_predictions(tested, probability), _as_predictions(fitted, held_out)
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.9g}")
 
 
 def _block_sums(volume: npt.NDArray[np.float32], block: int) -> npt.NDArray[np.float32]:

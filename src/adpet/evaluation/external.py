@@ -9,7 +9,7 @@ from adpet.errors import InputError
 from adpet.evaluation.aggregation import NEGATIVE, POSITIVE, SMALLEST_PROBABILITY
 from adpet.evaluation.bootstrap import BoolArray, FloatArray
 
-# Probabilities from which somebody would be treated as AD.
+# Probabilities from which AD is predicted.
 DECISIONS = np.arange(0.05, 0.96, 0.05).round(2)
 # Fewer subjects of a diagnosis cannot be left out in turn.
 FOLDS = 5
@@ -18,22 +18,23 @@ FARTHEST = 50.0
 
 
 def net_benefit(truth: BoolArray, probability: FloatArray) -> FloatArray:
-    """Return the net benefit at each of `DECISIONS`.
+    """Return the net benefit per subject at each of `DECISIONS`.
 
-    True positives less false positives, which cost the odds of the decision, by subject (Vickers and Elkin
-    2006, Med Decis Making 26:565-574).
+    True positives less false positives, which cost the odds of the decision (Vickers and Elkin 2006, Med
+    Decis Making 26:565-574).
     """
-    called = probability >= DECISIONS[:, None]
+    predicted = probability >= DECISIONS[:, None]
     odds = DECISIONS / (1 - DECISIONS)
-    return np.asarray(((called & truth).sum(axis=1) - odds * (called & ~truth).sum(axis=1)) / truth.size)
+    correct, wrong = ((predicted & group).sum(axis=1) for group in (truth, ~truth))
+    return np.asarray((correct - odds * wrong) / truth.size)
 
 
 def decision_table(truth: BoolArray, models: dict[str, FloatArray]) -> pd.DataFrame:
     """Return decision curves: rows are probabilities, columns strategies.
 
-    `models` are probabilities of AD, (subjects,); "everybody" calls all AD, and nobody's net benefit is 0.
+    `models` are probabilities of AD, (subjects,); "all" predicts AD for all subjects. For none it is 0.
     """
-    strategies = models | {"everybody": np.ones(truth.size)}
+    strategies = models | {"all": np.ones(truth.size)}
     curves = {name: net_benefit(truth, probability) for name, probability in strategies.items()}
     return pd.DataFrame({"probability": DECISIONS} | curves)
 
@@ -41,15 +42,16 @@ def decision_table(truth: BoolArray, models: dict[str, FloatArray]) -> pd.DataFr
 def recalibrated(subjects: pd.DataFrame, *, usual_cn: float | None, seed: int) -> tuple[pd.DataFrame, float]:
     """Shift the log-odds of AD to a site.
 
-    The shift makes the mean probability the share of AD (calibration in the large: a new intercept, the slope
-    stays), or, with the median probability of CN subjects in training, `usual_cn`, brings the median log-odds
-    of CN subjects to that. Each subject's probability is by the shift
-    of the other folds' subjects; the returned shift is by all.
+    A new intercept; the slope stays. Without `usual_cn` the mean probability becomes the share of AD
+    (calibration in the large). Returns the subjects, each shifted by a fit to the other folds, and the shift
+    that is fitted to all of them.
 
     Parameters
     ----------
     subjects : DataFrame
         `subject`, `diagnosis` and `probability`, one row each.
+    usual_cn : float, optional
+        Median probability of CN subjects in training; the shift moves that of these CN subjects to it.
     """
     odds = logit(np.clip(subjects["probability"], SMALLEST_PROBABILITY, 1 - SMALLEST_PROBABILITY))
     truth = (subjects["diagnosis"] == POSITIVE).to_numpy()

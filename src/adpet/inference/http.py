@@ -39,8 +39,8 @@ GZIP: Final = b"\x1f\x8b"
 ZIP: Final = b"PK\3\4"
 MB: Final = 10**6
 
-# Requests that are computed at the same time; the others wait in the order that they came.
-_AT_ONCE: Final = ThreadPoolExecutor(os.cpu_count() or 1)
+# Computes requests in order of arrival, as many at a time as there are cores.
+_POOL: Final = ThreadPoolExecutor(os.cpu_count() or 1)
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def answer_encoded(
             )
             return list(found.values())
 
-    return _AT_ONCE.submit(answers).result()
+    return _POOL.submit(answers).result()
 
 
 def _each(work: Callable[[str], T], places: Mapping[str, Path]) -> dict[str, T]:

@@ -2,9 +2,8 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -44,6 +43,7 @@ if TYPE_CHECKING:
 
 # Intervals of the calibration line that hold these are calibrated.
 CALIBRATED = {"calibration_slope": 1.0, "calibration_intercept": 0.0}
+SUBJECT_COLUMNS = ["subject", "diagnosis", "probability"]
 # Smaller differences of the share of AD are not worth a sentence.
 SHARE_APART = 0.05
 # Most reasons that the page lists one by one.
@@ -54,8 +54,9 @@ SHIFTED = ("brier", "log_loss", "calibration_slope", "calibration_intercept", "a
 MAPS = {"cam": ("Where the network looked", "logit"), "z": ("Where these brains are unusual", "SD")}
 
 
-class External(NamedTuple):
-    """Everything that is known of a model on another collection.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class External:
+    """Results of a model on another collection.
 
     `document` is ``validation.json``; `maps` are means over the scans of a group, flat, on the grid of
     `underlay`; `model_document` is that of the recalibrated model.
@@ -74,8 +75,8 @@ class External(NamedTuple):
     underlay: npt.NDArray[np.float32]
     seed: int
     resamples: int
-    others: pd.DataFrame = pd.DataFrame(columns=["subject", "diagnosis", "probability"])
-    maps: Mapping[str, npt.NDArray[np.float64]] = MappingProxyType({})
+    others: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=SUBJECT_COLUMNS))
+    maps: Mapping[str, npt.NDArray[np.float64]] = field(default_factory=dict)
     model_document: dict[str, Any] | None = None
 
 
@@ -99,6 +100,7 @@ def _summary(found: External) -> Iterator[Line]:
     document, metrics = found.document, found.document["evaluation"]
     subject, counts, own = metrics["subject"], metrics["counts"], document["own_auc"]
     below = subject["auc"]["high"] < own["low"]
+    tone: Tone
     if document["leaky"]:
         yield Line(
             "bad", "Model", "LEAKY: trained and tested on the same subjects, so its own AUC is no result."
@@ -113,7 +115,7 @@ def _summary(found: External) -> Iterator[Line]:
     for name in ("atlas", "regions"):
         if name in metrics["differences"]:
             lead = metrics["differences"][name]
-            tone: Tone = "good" if lead["auc"]["low"] > 0 else "doubt"
+            tone = "good" if lead["auc"]["low"] > 0 else "doubt"
             yield Line(tone, "Baseline", typeset(comparison_sentence(name, lead)))
     off = [name for name, ideal in CALIBRATED.items()
            if not subject[name]["low"] <= ideal <= subject[name]["high"]]  # fmt: skip
@@ -125,17 +127,22 @@ def _summary(found: External) -> Iterator[Line]:
         + ("; not calibrated here: see Recalibration" if off else "")
         + typeset("; ".join(filter(None, ["", prevalence_sentence(document)]))),
     )
-    looked = document["known"].startswith("looked")
-    yield Line(
-        "plain" if looked else "doubt", "Leakage", f"People of the model's training: {document['known']}."
-    )
+    sentence = leakage_sentence(document)
+    tone = "plain" if document["leakage_checks"] else "doubt"
+    yield Line(tone, "Leakage", f"{sentence[:1].upper()}{sentence[1:]}.")
     yield Line(
         "plain",
         "Scans",
         f"{document['answered']} answered, {document['flagged']} of them flagged; "
         f"{document['refused']} refused by the quality checks, {document['unusable']} unusable files, "
-        f"{document['skipped']} skipped as of other diagnoses and the like. {PURPOSE}",
+        f"{document['skipped']} skipped (other diagnoses, other tracers and so on). {PURPOSE}",
     )
+
+
+def leakage_sentence(document: Mapping[str, Any]) -> str:
+    """Say how training subjects and scans were looked for."""
+    checks = document["leakage_checks"]
+    return f"looked for {' and '.join(checks)}: none" if checks else "not checked: the training is not here"
 
 
 def prevalence_sentence(document: Mapping[str, Any]) -> str:
@@ -175,7 +182,7 @@ def _performance(found: External) -> Iterator[Block]:
     yield Items(tuple(wrong_calls(found.subjects, metrics["threshold"])))
     yield Chart(
         data_uri(figures.probability_figure(found.subjects, threshold=metrics["threshold"])),
-        "One dot a subject: probability of AD by diagnosis, with the threshold.",
+        "One dot per subject: probability of AD by diagnosis, with the threshold.",
         "Probability of AD of each subject.",
     )
 
@@ -200,14 +207,14 @@ def _baselines(found: External) -> Iterator[Block]:
 
 def _decisions(found: External) -> Iterator[Block]:
     yield Text(
-        "Net benefit of calling AD from a probability on: true positives less false positives, which cost "
+        "Net benefit of predicting AD from a probability on: true positives less false positives, which cost "
         "the odds of that probability (Vickers and Elkin 2006). A model helps where its curve is above those "
-        "of calling everybody or nobody AD. Only calibrated probabilities are where they should be."
+        "of predicting AD for all subjects and for none. Without calibration the curve is shifted."
     )
     yield Chart(
         data_uri(decision_figure(found.decisions)),
-        "Net benefit over the probability from which AD is called, of the network, of baselines, of "
-        "everybody and of nobody.",
+        "Net benefit over the probability from which AD is predicted: network, baselines, AD for all "
+        "subjects, AD for none.",
         "Decision curves.",
     )
 
@@ -217,8 +224,8 @@ def decision_figure(table: pd.DataFrame) -> "Figure":
     """Draw the decision curves of `external.decision_table`."""
     figure = new_figure(5.4, 4.2)
     axes = figure.add_subplot()
-    axes.axhline(0, color=LIGHT_GREY, linewidth=1, label="Nobody is AD")
-    axes.plot(table["probability"], table["everybody"], color=GREY, linewidth=1, label="Everybody is AD")
+    axes.axhline(0, color=LIGHT_GREY, linewidth=1, label="AD for none")
+    axes.plot(table["probability"], table["all"], color=GREY, linewidth=1, label="AD for all")
     styles = {"regions": "--", "atlas": ":"}
     for name, style in styles.items():
         if name in table:
@@ -231,7 +238,7 @@ def decision_figure(table: pd.DataFrame) -> "Figure":
         )
     best = float(table.drop(columns="probability").to_numpy().max())
     axes.set(xlim=(0, 1), ylim=(-0.15 * best, 1.08 * best))
-    axes.set(xlabel="Probability from which AD is called", ylabel="Net benefit, a subject")
+    axes.set(xlabel="Probability from which AD is predicted", ylabel="Net benefit per subject")
     figure.legend(loc="outside upper center", ncols=3)
     return figure
 
@@ -246,13 +253,14 @@ def _recalibration(found: External) -> Iterator[Block]:
         )
         return
     after, by = document["recalibration"]["subject"], document["recalibration"]["shift"]
-    whom = {"all": "all subjects", "cn": "the CN subjects alone"}[document["recalibration"]["reference"]]
+    fitted_to = {"all": "all subjects", "cn": "the CN subjects alone"}[document["recalibration"]["reference"]]
     yield Text(
-        f"The log-odds of AD shift by {number(by)}, fitted to {whom}. The figures are cross-fitted: each "
-        "subject by a shift that others gave, which intervals take as fixed. AD is called from "
-        f"{number(document['recalibration']['threshold'])} on, before from "
-        f"{number(document['evaluation']['threshold'])}. The AUC is that of the model as it is. The folder "
-        "named recalibrated next to this page is the model with the shift, for adpet predict."
+        f"The log-odds of AD shift by {number(by)}, fitted to {fitted_to}. The figures are cross-fitted: "
+        "each subject is shifted by what the others gave. Intervals take the shift as fixed. The "
+        "threshold is "
+        f"{number(document['recalibration']['threshold'])}, before "
+        f"{number(document['evaluation']['threshold'])}. The AUC stays. The folder recalibrated, next to "
+        "this page, is the model with the shift, for adpet predict."
     )
     rows = [(MEASURES[name], *value_and_ci(before[name]), *value_and_ci(after[name])) for name in SHIFTED]
     columns = ("Metric", "Before", "95 % interval", "After", "95 % interval")
@@ -269,18 +277,17 @@ def _others(found: External) -> Iterator[Block]:
     )
     rows = [
         (
-            diagnosis, str(group["subjects"]), number(group["called_ad"], 2),
+            diagnosis, str(group["subjects"]), number(group["predicted_ad"], 2),
             *(number(value) for value in group["quartiles"]),
         )
         for diagnosis, group in groups.items()
     ]  # fmt: skip
-    columns = ("Diagnosis", "Subjects", "Share called AD", "Lower quartile", "Median", "Upper quartile")
+    columns = ("Diagnosis", "Subjects", "Share predicted AD", "Lower quartile", "Median", "Upper quartile")
     yield Table("Probability of AD by diagnosis", columns, rows)
-    everybody = pd.concat([found.subjects, found.others])
+    subjects = pd.concat([found.subjects, found.others])
     yield Chart(
-        data_uri(groups_figure(everybody, threshold=found.document["evaluation"]["threshold"])),
-        "Box plots of the probability of AD by diagnosis, with one dot a subject; the numbers are in the "
-        "table.",
+        data_uri(groups_figure(subjects, threshold=found.document["evaluation"]["threshold"])),
+        "Box plots of the probability of AD by diagnosis, one dot per subject; the numbers are in the table.",
         "Probability of AD of each subject, by diagnosis; dashed: the threshold.",
     )
 
@@ -292,12 +299,12 @@ def groups_figure(subjects: pd.DataFrame, *, threshold: float) -> "Figure":
     values = [subjects.loc[subjects["diagnosis"] == name, "probability"].to_numpy() for name in names]
     figure = new_figure(5.4, 0.8 + 0.45 * len(names))
     axes = figure.add_subplot()
-    labels = [f"{name} ({one.size})" for name, one in zip(names, values, strict=True)]
+    labels = [f"{name} ({group.size})" for name, group in zip(names, values, strict=True)]
     axes.boxplot(values, orientation="horizontal", tick_labels=labels, showfliers=False, widths=0.6,
                  medianprops={"color": AD_COLOUR})  # fmt: skip
-    for place, one in enumerate(values, start=1):
-        spread = np.random.default_rng(place).uniform(-0.2, 0.2, one.size)
-        axes.plot(one, place + spread, ".", color=GREY, markersize=3, alpha=0.5)
+    for place, group in enumerate(values, start=1):
+        spread = np.random.default_rng(place).uniform(-0.2, 0.2, group.size)
+        axes.plot(group, place + spread, ".", color=GREY, markersize=3, alpha=0.5)
     axes.axvline(threshold, color="black", linewidth=1, linestyle="--")
     axes.set(xlim=(-0.02, 1.02), xlabel="Probability of AD, per subject")
     return figure
@@ -341,6 +348,6 @@ def _scans(found: External) -> Iterator[Block]:
         return
     counts = found.refused["reason"].value_counts()
     yield Text(f"{plural(len(found.refused), 'scan')} refused; refused.csv lists them by name.")
-    listed = [f"{number}: {reason}" for reason, number in counts.head(REASONS_LISTED).items()]
+    listed = [f"{count}: {reason}" for reason, count in counts.head(REASONS_LISTED).items()]
     more = len(counts) - len(listed)
     yield Items((*listed, *([f"{more} other reasons"] if more else [])))

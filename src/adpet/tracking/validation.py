@@ -11,7 +11,7 @@ from adpet.tracking.store import LEAKY, current, reported
 from adpet.tracking.sync import start_tracking
 from adpet.tracking.ui_notes import NOTE
 
-# The tag of the version's run, and, followed by the collection's name, that of a version: its result there.
+# Tag of a validation's run that names the version; prefix of a version's tag with its AUC on a collection.
 VALIDATED: Final = "adpet.version"
 EXTERNAL: Final = "adpet.external"
 
