@@ -159,6 +159,7 @@ def test_other_diagnoses_are_scored_and_judge_nothing(say, collection, tmp_path)
         scan = read_volume(tmp_path / f"mixed/other-{number}.nii.gz")
         write_volume(tmp_path / f"mixed/other-{number}.nii.gz", Volume(scan.data * 2, scan.affine))
     text = say(cohort=tmp_path / "mixed", score_only=" MCI,MCI,", recalibrate="all")
+    assert "0 unusable, 0 skipped" in text
     assert re.search(r"MCI +3 subjects, \d\.\d\d of them predicted AD", text)
     found = json.loads(Path("validation_mixed/validation.json").read_text())
     assert found["evaluation"] == without["evaluation"]

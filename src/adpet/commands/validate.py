@@ -406,7 +406,9 @@ def _with_others(
             "quartiles": subjects["probability"].quantile([0.25, 0.5, 0.75]).tolist(),
         }
         tables.append(subjects)
-    document = ValidationDocument.model_validate(found.document | {"score_only": groups}).document()
+    # The reader skipped them, as of neither AD nor CN.
+    changed = {"score_only": groups, "skipped": found.document["skipped"] - len(others)}
+    document = ValidationDocument.model_validate(found.document | changed).document()
     return replace(found, document=document, others=pd.concat(tables))
 
 
