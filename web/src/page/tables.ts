@@ -63,15 +63,10 @@ export function showAnswer(place: HTMLElement, answer: Answer, model: ModelDocum
     ["warning", flags.length ? `Take it with care: ${flags.join("; ")}.` : ""],
     ["limits", "Not for diagnosis. Research use only."],
   ] as const;
+  const group = answer.answer ? element("span", "group", `answer: ${answer.answer}`) : "";
   const strong = element("strong", { id: "probability" }, percent(p));
   place.replaceChildren(
-    element(
-      "p",
-      `figure ${kind}`,
-      strong,
-      " probability of AD",
-      ...(answer.answer ? [" ", element("span", "group", `answer: ${answer.answer}`)] : []),
-    ),
+    element("p", `figure ${kind}`, strong, " probability of AD ", group),
     scale,
     ...paragraphs.flatMap(([kind, text]) => (text ? [element("p", kind, text)] : [])),
   );

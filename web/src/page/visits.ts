@@ -4,64 +4,51 @@ import { general } from "../imaging";
 import type { Answer } from "../messages";
 import { element, percent, signed } from "./dom";
 
-/** Change of uptake of a region: SUVR of both visits. */
-type Change = readonly [name: string, first: number, second: number];
+/** Probabilities have six decimals. */
+const ROUNDED = 1e-6;
+const HEADS = ["First", "Second", "Change"];
+type Row = readonly [name: string, first: string, second: string, change: string];
 
 /** Show what two visits were answered, and each region's uptake, the largest change first. */
 export function showVisits(place: HTMLElement, first: Answer, second: Answer): void {
   const named = `First: ${first.scan}. Second: ${second.scan}. A change is the second less the first.`;
-  const warnings = warningsOf(first, second).map((text) => element("p", "warning", text));
-  const changes = second.regions
-    .map(({ name, uptake }): Change => [name, uptakeOf(first, name), uptake])
-    .sort((a, b) => Math.abs(b[2] - b[1]) - Math.abs(a[2] - a[1]));
-  const regions = table(
-    ["Region", "First", "Second", "Change"],
-    changes.map(([name, one, other]) => [name, one.toFixed(2), other.toFixed(2), plus(other - one)]),
-  );
+  const uptake = new Map(first.regions.map((region) => [region.name, region.uptake]));
+  const regions = second.regions
+    .map((region) => ({ ...region, change: region.uptake - uptake.get(region.name)! }))
+    .sort((a, b) => Math.abs(b.change) - Math.abs(a.change))
+    .map(({ name, uptake: now, change }): Row => {
+      return [name, (now - change).toFixed(2), now.toFixed(2), plus(change)];
+    });
   const scroll = { class: "scroll", tabindex: "0", role: "region", "aria-label": "Uptake of both visits" };
   place.replaceChildren(
     element("p", "small", named),
-    ...warnings,
-    table(["", "First", "Second", "Change"], rowsOf(first, second)),
+    ...warningsOf(first, second).map((text) => element("p", "warning", text)),
+    table("Answer", answers(first, second)),
     element("h3", {}, "Uptake (SUVR), largest change first"),
-    element("div", scroll, regions),
+    element("div", scroll, table("Region", regions)),
   );
 }
 
-function rowsOf(first: Answer, second: Answer): string[][] {
-  const row = (name: string, of: (answer: Answer) => string, change = "") => [
-    name,
-    of(first),
-    of(second),
-    change,
-  ];
-  const [p, q] = [first, second].map((answer) => answer.probability_of_ad) as [number, number];
-  const byFold = second.probability_by_fold.map(
-    (each, n) => logOdds(each) - logOdds(first.probability_by_fold[n]!),
-  );
-  const range = byFold.length ? ` (${plus(Math.min(...byFold))} to ${plus(Math.max(...byFold))})` : "";
-  const interval = ({ probability_by_fold: found }: Answer) =>
-    `${percent(Math.min(...found))} to ${percent(Math.max(...found))}`;
-  return [
-    row(
-      "Probability of AD",
-      (answer) => percent(answer.probability_of_ad),
-      `${plus(100 * (q - p), 0)} points`,
-    ),
-    ...(byFold.length ? [row(`By ${byFold.length} networks`, interval)] : []),
-    row(
-      `${second.answer ? "Calibrated log-odds" : "Log-odds"} of AD`,
-      (answer) => signed(logOdds(answer.probability_of_ad), 2),
-      plus(logOdds(q) - logOdds(p)) + range,
-    ),
-    ...(second.answer
-      ? [
-          row("Likelihood ratio, AD to CN", (answer) => general(answer.likelihood_ratio!, 3)),
-          row(`Answer at ${general(100 * second.coverage!)}% coverage`, (answer) => answer.answer!),
-        ]
-      : []),
+function answers(first: Answer, second: Answer): Row[] {
+  const row = (name: string, of: (answer: Answer) => string, change = ""): Row => {
+    return [name, of(first), of(second), change];
+  };
+  const p = (answer: Answer) => answer.probability_of_ad;
+  const folds = (answer: Answer) => answer.probability_by_fold;
+  const moved = folds(second).map((each, n) => logOdds(each) - logOdds(folds(first)[n]!));
+  const [isCalibrated, hasFolds] = [second.answer !== null, moved.length > 0];
+  const change = plus(logOdds(p(second)) - logOdds(p(first)));
+  const range = hasFolds ? ` (${ends(moved, plus)})` : "";
+  const odds = `${isCalibrated ? "Calibrated log-odds" : "Log-odds"} of AD`;
+  const rows = [
+    row("Probability of AD", (it) => percent(p(it)), `${plus(100 * (p(second) - p(first)), 1)} points`),
+    hasFolds && row(`By ${moved.length} networks`, (it) => ends(folds(it), percent)),
+    row(odds, (it) => signed(logOdds(p(it)), 2), change + range),
+    isCalibrated && row("Likelihood ratio, AD to CN", (it) => general(it.likelihood_ratio!, 3)),
+    isCalibrated && row(`Answer at ${general(100 * second.coverage!)}% coverage`, (it) => it.answer!),
     row("Age that z is for", ageOf),
   ];
+  return rows.filter((each) => each !== false);
 }
 
 function warningsOf(first: Answer, second: Answer): string[] {
@@ -69,43 +56,35 @@ function warningsOf(first: Answer, second: Answer): string[] {
   return [
     one && other && one !== other ? `The names are of two people: ${one} and ${other}.` : "",
     (first.age === null) !== (second.age === null)
-      ? "Only one visit was compared at a given age: z differs by that too. Give the age at each visit, or at none."
+      ? "The age was given at one visit only: z differs by that too. Give it at both, or at none."
       : "",
     "How far two scans of an unchanged brain differ was not measured: a small change may be none.",
   ].filter(Boolean);
 }
 
-function table(heads: readonly string[], rows: readonly (readonly string[])[]): HTMLTableElement {
-  const head = heads.map((text) => (text ? element("th", { scope: "col" }, text) : element("td")));
-  const body = rows.map(([name, ...cells]) =>
-    element(
-      "tr",
-      {},
-      element("th", { scope: "row" }, name!),
-      ...cells.map((text) => element("td", {}, text)),
-    ),
-  );
-  return element(
-    "table",
-    {},
-    element("thead", {}, element("tr", {}, ...head)),
-    element("tbody", {}, ...body),
-  );
+function table(corner: string, rows: readonly Row[]): HTMLTableElement {
+  const heads = [corner, ...HEADS].map((text) => element("th", { scope: "col" }, text));
+  const body = rows.map(([name, ...cells]) => {
+    const figures = cells.map((text) => element("td", {}, text));
+    return element("tr", {}, element("th", { scope: "row" }, name), ...figures);
+  });
+  const parts = [element("thead", {}, element("tr", {}, ...heads)), element("tbody", {}, ...body)];
+  return element("table", { "aria-label": `${corner}, at both visits` }, ...parts);
 }
 
 function ageOf({ age, compared_at_age: at }: Answer): string {
   return at === null ? "any" : `${at.toFixed(0)}${age === null ? " (mean)" : ""}`;
 }
 
-function uptakeOf({ regions }: Answer, name: string): number {
-  return regions.find((region) => region.name === name)!.uptake;
+function ends(values: readonly number[], written: (value: number) => string): string {
+  return `${written(Math.min(...values))} to ${written(Math.max(...values))}`;
 }
 
 function logOdds(probability: number): number {
-  return Math.log(probability) - Math.log1p(-probability);
+  const inside = Math.min(Math.max(probability, ROUNDED), 1 - ROUNDED);
+  return Math.log(inside) - Math.log1p(-inside);
 }
 
 function plus(value: number, digits = 2): string {
-  const text = signed(value, digits);
-  return /^[^−]*[1-9]/.test(text) ? `+${text}` : text;
+  return (value > 0 && Number(value.toFixed(digits)) ? "+" : "") + signed(value, digits);
 }
