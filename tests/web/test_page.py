@@ -1,9 +1,12 @@
-"""The page in Chromium: what it answers, shows and saves, what it refuses, and that it asks nobody else."""
+"""The page in Chromium, and in Firefox what it answers: what it answers, shows and saves, what it refuses, and that it asks nobody else."""
 
 import io
 import json
 import re
 import shutil
+import socket
+import subprocess
+import time
 from contextlib import closing
 from urllib.parse import urlsplit
 
@@ -23,6 +26,7 @@ pytestmark = [pytest.mark.node, pytest.mark.browser]
 # Debian's Chromium draws WebGL without a graphics card so, or not at all.
 SOFTWARE_WEBGL = ("--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist")
 NO_WEBGL = ("--disable-gpu", "--disable-3d-apis")
+FIREFOX = next(filter(None, map(shutil.which, ("firefox-esr", "firefox"))), None)
 # WCAG 2.2, contrast of texts, level AA.
 LEAST_CONTRAST = 4.5
 # How long the page may stand still while its worker computes on a busy machine, in ms.
@@ -109,6 +113,11 @@ def choose(page, kind):
     page.wait_for_selector(FINISHED)
 
 
+def sheets(pdf):
+    """Return the number of pages of a PDF file that Chromium has printed."""
+    return len(re.findall(rb"/Type\s*/Page\b", pdf))
+
+
 def give(page, name, content):
     page.set_input_files("#file", {"name": name, "mimeType": "application/octet-stream", "buffer": content})
     page.wait_for_selector(FINISHED)
@@ -139,6 +148,48 @@ def differ(one, other):
 
 def alike(one, other):
     return np.abs(one - other).max() < 10
+
+
+@pytest.fixture
+def firefox(not_installed, tmp_path):
+    """Run a script in Firefox, by Marionette: Playwright and selenium need a driver of their own.
+
+    Messages are JSON after their length: [0, id, command, parameters] and [1, id, error, result].
+    """
+    if FIREFOX is None:
+        not_installed("no Firefox is installed; on Debian: apt-get install firefox-esr")
+    (tmp_path / "user.js").write_text('user_pref("marionette.port", 0);\n')
+    command = [FIREFOX, "--headless", "--marionette", "--profile", tmp_path]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as browser:
+        try:
+            port = tmp_path / "MarionetteActivePort"
+            wait(lambda: port.exists() and port.read_text())
+            at = ("127.0.0.1", int(port.read_text()))
+            with socket.create_connection(at) as connection, connection.makefile("rb") as received:
+
+                def receive():
+                    length = b"".join(iter(lambda: received.read(1), b":"))
+                    return json.loads(received.read(int(length)))
+
+                def run(script, command="WebDriver:ExecuteScript"):
+                    message = json.dumps([0, 1, command, {"script": script, "args": []}]).encode()
+                    connection.sendall(b"%d:%s" % (len(message), message))
+                    _, _, error, result = receive()
+                    assert error is None, error
+                    return result.get("value")
+
+                receive()  # who it is
+                run("", "WebDriver:NewSession")
+                yield run
+        finally:
+            browser.terminate()
+
+
+def wait(is_so):
+    end = time.monotonic() + BROWSER_PATIENCE_MS / 1000
+    while not is_so():
+        assert time.monotonic() < end
+        time.sleep(0.1)
 
 
 @pytest.fixture
@@ -175,7 +226,7 @@ class TestAnswer:
     def test_slices_match_python(self, answered, expected):
         labels = answered.eval_on_selector_all(".slice", "all => all.map(slice => slice.ariaLabel)")
         for label, row in zip(labels, expected.document["slices"], strict=True):
-            y, share = re.findall(r"-?[\d.]+", label)
+            y, share = re.findall(r"-?[\d.]+", label.replace("\N{MINUS SIGN}", "-"))
             assert float(y) == row["y_mm"]
             assert abs(float(share) - row["contribution"]) <= 0.03
         chart = answered.get_attribute("svg.chart", "aria-label")
@@ -235,6 +286,15 @@ class TestAnswer:
             for said in (page.inner_text("#answer"), page.evaluate("drawn")):
                 assert "This model was trained and tested on the same subjects." in said
             page.context.close()
+
+    def test_firefox_answers_as_python_does(self, firefox, address, expected):
+        firefox(f"location = '{address}'")
+        wait(lambda: firefox("return document.body.dataset.ready"))
+        firefox("document.querySelector('#examples [data-kind=AD]').click()")
+        wait(lambda: firefox("return document.querySelectorAll('#plates canvas').length === 6"))
+        shown = re.search(r"\d+", firefox("return document.querySelector('#probability').innerText"))
+        due = expected.document["probability_of_ad"]
+        assert int(shown[0]) / 100 == pytest.approx(due, abs=0.02 + 0.005)
 
 
 class TestViewer:
@@ -305,6 +365,49 @@ class TestSavedFiles:
         assert picture.format == "PNG"
         assert picture.width >= 1000
         assert len(picture.convert("RGB").getcolors(2**24)) > 100
+
+    def test_print_out_is_one_sheet_with_both_maps(self, plain_page):
+        choose(plain_page, "AD")
+        plain_page.wait_for_selector("#plates canvas")
+        assert sheets(plain_page.pdf(format="A4")) == 1
+        plain_page.emulate_media(media="print")
+        for place in ("#scan-name", ".lead", "#probability", "#checks", "#unusual", "footer"):
+            assert plain_page.locator(place).is_visible(), place
+        assert plain_page.locator("#plates .plate:visible").count() == 2
+        assert not plain_page.locator(":is(.save button, #file, #viewer):visible").count()
+
+
+class TestVisits:
+    def test_second_visit_is_compared_with_the_first(self, plain_page, built_page, example, expected):
+        scan = read_volume(built_page / "examples" / example)
+        fading = np.linspace(0.8, 1, scan.data.shape[1], dtype=np.float32)[:, None]
+        image = nib.Nifti1Image(scan.data * fading, scan.affine)
+        name = example.replace("ses-01", "ses-02").removesuffix(".gz")
+        later = answer(Volume(image.get_fdata(), scan.affine), open_model(built_page / "model"), name=name)
+        first, second = expected.document, later.document
+        choose(plain_page, "AD")
+        plain_page.click("#compare")
+        plain_page.evaluate("document.body.dataset.state = 'working'")
+        give(plain_page, name, image.to_bytes())
+        cells = "rows => rows.map(row => [...row.cells].map(cell => cell.innerText.replace('\u2212', '-')))"
+        rows = {name: found for name, *found in plain_page.eval_on_selector_all(".visits tbody tr", cells)}
+        odds = [np.log(p / (1 - p)) for p in (first["probability_of_ad"], second["probability_of_ad"])]
+        found = [float(cell.split()[0]) for cell in rows["Calibrated log-odds of AD"]]
+        assert found == pytest.approx([*odds, odds[1] - odds[0]], abs=0.1)
+        assert rows["Answer at 90% coverage"][:2] == [first["answer"], second["answer"]]
+        changes = {}
+        for one, other in zip(first["regions"], second["regions"], strict=True):
+            due = [one["uptake"], other["uptake"], other["uptake"] - one["uptake"]]
+            assert [float(cell) for cell in rows[one["name"]]] == pytest.approx(due, abs=0.02)
+            changes[one["name"]] = abs(due[2])
+        assert max(changes.values()) > 0.05  # or this would be no test
+        largest = next(name for name in rows if name in changes)
+        assert changes[largest] == pytest.approx(max(changes.values()), abs=0.02)
+        assert plain_page.locator("#visit-plates .plate").count() == 2
+        assert "two people" not in plain_page.inner_text("#visits")
+        assert sheets(plain_page.pdf(format="A4")) == 2
+        plain_page.click("#compare")
+        plain_page.wait_for_selector(".visits", state="hidden")
 
 
 class TestFiles:
@@ -407,6 +510,32 @@ class TestAccessibility:
         for name in ("Opacity", "Threshold", "Left to right", "Back to front", "Low to high"):
             assert answered.get_by_role("slider", name=re.compile(f"^{name}")).count() == 1
 
+    def test_keyboard_alone_goes_from_a_sample_to_a_comparison(self, plain_page):
+        def press(selector, key):
+            while not plain_page.evaluate("it => document.activeElement.matches(it)", selector):
+                plain_page.keyboard.press("Tab")
+                assert plain_page.evaluate(FOCUS_IS_SEEN), selector
+            plain_page.keyboard.press(key)
+
+        plain_page.evaluate(NOTE_STATUS)
+        press("[data-kind=CN]", "Enter")
+        plain_page.wait_for_selector("body[data-state=answered]")
+        press("[name=map]", "ArrowRight")
+        assert plain_page.is_checked("[name=map][value=z]")
+        press("#compare", "Space")
+        assert plain_page.evaluate("document.activeElement.id") == "file"
+        press("[data-kind=AD]", "Enter")
+        plain_page.wait_for_selector(".visits", state="visible")
+        said = plain_page.evaluate("said")
+        assert said[0] == "Opening the model …"
+        assert [text[:8] for text in said if not text.endswith("…")] == ["Answered", "Choose t", "Answered"]
+        told = plain_page.locator("main").aria_snapshot()
+        pressed = 'button "Compare with another visit" [pressed]'
+        for part in ('status: "Answered: ', 'region "Answer"', 'table "Regions"', pressed):
+            assert f"- {part}" in told
+        assert re.search(r'img "Where this brain is unusual: .* mm\. Unusual regions, with z: ', told)
+        assert not re.search(r'- (img|button|slider|radio|spinbutton|table)(?! ")', told)
+
     @pytest.mark.parametrize("scheme", ["light", "dark"])
     def test_phone_width_cuts_nothing_off_and_texts_stand_out(self, plain_browser, open_page, scheme):
         page = open_page(plain_browser, viewport={"width": 360, "height": 740}, color_scheme=scheme)
@@ -464,6 +593,19 @@ class TestNetwork:
         due = re.compile(r"127\.0\.0\.1:9/|ERR_INTERNET_DISCONNECTED")
         assert [text for text in complaints if not due.search(text)] == []
 
+
+# Whether the focus is drawn, on the element or on the label of one that is not seen.
+FOCUS_IS_SEEN = """() => {
+  const { activeElement: focused } = document;
+  const drawn = [focused, focused.nextElementSibling, ...(focused.nextElementSibling?.children ?? [])];
+  return focused === document.body || drawn.some((it) => it && getComputedStyle(it).outlineStyle === "solid");
+}"""
+
+# What a screen reader is told on the way.
+NOTE_STATUS = """() => {
+  const [status, said] = [document.getElementById("progress-text"), (window.said = [])];
+  new MutationObserver(() => said.push(status.textContent)).observe(status, { childList: true });
+}"""
 
 # Contrast of each visible text to its background, by WCAG's formula.
 CONTRASTS = """() => {

@@ -1,16 +1,18 @@
 /** What happens when: a scan is taken, the worker reports, the user moves a control. */
 
 import { boundsOf, eachAxis, InputError, type Sidecar, type Vector } from "../imaging";
-import type { Comparison, Finding, Of, Report, Request, Step } from "../messages";
+import type { Comparison, Finding, MapName, Of, Report, Request, Step } from "../messages";
 import type { ModelDocument } from "../model.generated";
 import { contributionChart } from "./chart";
 import { Controls } from "./controls";
 import { byId, element, percent, save } from "./dom";
+import { type Plate, showPlates } from "./plates";
 import { fromStandard, sceneOf, shownMap, toStandard, windowOf, type Shown } from "./state";
 import { Strip } from "./strip";
 import { summaryPicture } from "./summary";
-import { showAnswer, showChecks, showRegions, unusualIn } from "./tables";
+import { interpretationOf, showAnswer, showChecks, showRegions, unusualIn } from "./tables";
 import { StagedViewer } from "./viewer";
+import { showVisits } from "./visits";
 
 /** Posterior cingulate, where AD lowers uptake first. */
 const START: Vector = [6, -52, 26];
@@ -23,12 +25,17 @@ const STEPS: Record<Step, readonly [string, number, number]> = {
   scoring: ["Scoring coronal slices", 0.75, 1],
 };
 
+type State = "working" | "answered" | "refused";
+
 export class App {
   private readonly worker = new Worker("worker.js", { type: "module" });
   private readonly controls: Controls;
   private readonly strip: Strip;
   private readonly viewer = new StagedViewer(byId("viewer"), (point) => this.follow(point));
   private shown: Shown = begun("");
+  /** The visit that the next one is compared with. */
+  private first: Shown | undefined;
+  private frame = 0;
   private scan = 0;
 
   constructor(private readonly model: ModelDocument) {
@@ -56,6 +63,8 @@ export class App {
     this.worker.onerror = () => this.refuse("The page's worker could not be started: reload the page");
     byId("save-map").addEventListener("click", () => this.saveMap());
     byId("save-page").addEventListener("click", () => void this.saveSummary());
+    byId("print").addEventListener("click", () => print());
+    byId("compare").addEventListener("click", () => this.keepFirst());
   }
 
   async take(name: string, content: Promise<ArrayBuffer[]>, sidecar?: Promise<Sidecar>): Promise<void> {
@@ -86,7 +95,9 @@ export class App {
     byId("problem").hidden = true;
     byId("work").classList.add("away");
     byId("scan-name").textContent = name;
-    for (const id of ["strip", "regions", "checks"]) sectionOf(id).hidden = true;
+    // The name of a saved print-out.
+    document.title = `adpet: ${name}`;
+    for (const id of ["strip", "regions", "checks", "plates", "visits"]) sectionOf(id).hidden = true;
     this.wait("The answer comes when all slices are scored.");
     byId("chart").replaceChildren();
     this.setState("working");
@@ -141,7 +152,7 @@ export class App {
     this.showComparison({ comparison: answer, z });
     this.follow(this.controls.point);
     this.setState("answered");
-    this.say(`Answered: ${percent(answer.probability_of_ad)} probability of AD`);
+    this.say(`Answered: ${percent(answer.probability_of_ad)} probability of AD. ${interpretationOf(answer)}`);
     this.draw();
   }
 
@@ -152,6 +163,7 @@ export class App {
     byId("unusual").textContent = unusualIn(answer);
     showRegions(byId<HTMLTableElement>("regions"), regions);
     sectionOf("regions").hidden = false;
+    if (this.first && this.first.answer !== answer) showVisits(byId("visits"), this.first.answer!, answer);
     this.draw();
   }
 
@@ -169,10 +181,13 @@ export class App {
     byId("answer").replaceChildren(element("p", "waiting", sentence));
   }
 
-  private setState(state: "working" | "answered" | "refused"): void {
+  private setState(state: State): void {
     document.body.dataset["state"] = state;
     byId("work").ariaBusy = String(state === "working");
-    for (const id of ["save-map", "save-page"]) byId<HTMLButtonElement>(id).disabled = state !== "answered";
+    for (const id of ["save-map", "save-page", "print"]) {
+      byId<HTMLButtonElement>(id).disabled = state !== "answered";
+    }
+    byId<HTMLButtonElement>("compare").disabled = state !== "answered" && !this.first;
   }
 
   /** The strip shows the CAM alone. */
@@ -188,6 +203,41 @@ export class App {
     const scene = this.sceneOf();
     const settled = document.body.dataset["state"] !== "working";
     if (scene) void this.viewer.show(scene, this.controls.point, settled);
+    this.drawPlates();
+  }
+
+  /** Keep this visit next to the one that is chosen next, or keep it no longer. */
+  private keepFirst(): void {
+    const { original: _original, slices: _slices, ...first } = this.shown;
+    this.first = this.first ? undefined : first;
+    byId("compare").ariaPressed = String(this.first !== undefined);
+    this.setState(document.body.dataset["state"] as State);
+    this.drawPlates();
+    if (!this.first) return this.say("No visits are compared");
+    this.say(`Choose the other visit of this person, to be compared with ${first.name}`);
+    byId("file").focus();
+  }
+
+  private drawPlates(): void {
+    cancelAnimationFrame(this.frame);
+    this.frame = requestAnimationFrame(() => {
+      const { shown, first, controls, model } = this;
+      const isCompared = Boolean(first && shown.answer && shown.answer !== first.answer);
+      sectionOf("plates").hidden = !shown.answer;
+      sectionOf("visits").hidden = !isCompared;
+      if (!shown.answer) return;
+      const at = toStandard(shown, controls.point);
+      const plate = (of: Shown, map: MapName, title: string): Plate => ({
+        title,
+        answer: of.answer!,
+        scene: sceneOf({ ...of, space: "standard" }, controls.overlayOf(map), model.slices.window)!,
+      });
+      const both = (["cam", "z"] as const).map((map) => plate(shown, map, model.maps[map]!.title));
+      showPlates(byId("plates"), both, at, model);
+      if (!isCompared) return;
+      const visits = [plate(first!, "z", "First visit"), plate(shown, "z", "Second visit")];
+      showPlates(byId("visit-plates"), visits, at, model);
+    });
   }
 
   private changeSpace(): void {
@@ -208,6 +258,7 @@ export class App {
     const scene = this.sceneOf();
     if (this.controls.map === "cam") this.strip.restyle(this.camOverlay);
     if (scene) this.viewer.restyle(scene);
+    this.drawPlates();
   }
 
   private move(point: Vector): void {
@@ -218,6 +269,7 @@ export class App {
   private follow(point: Vector): void {
     this.controls.point = point;
     this.strip.mark(toStandard(this.shown, point)[1]);
+    this.drawPlates();
   }
 
   private moveToSlice(yMm: number): void {

@@ -56,11 +56,15 @@ export class Controls {
   }
 
   get overlay(): Overlay {
+    return this.overlayOf(this.map);
+  }
+
+  overlayOf(map: MapName): Overlay {
     return {
-      map: this.map,
+      map,
       direction: checked("direction") as Direction,
       opacity: Number(this.opacity.value) / 100,
-      threshold: Number(this.threshold.value) / 100,
+      threshold: Number(this.thresholds[map]) / 100,
     };
   }
 

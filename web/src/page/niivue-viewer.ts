@@ -31,6 +31,8 @@ export class NiivueViewer implements Viewer {
   static async open(place: HTMLElement, onMove: OnMove): Promise<NiivueViewer> {
     const canvas = element("canvas", {
       tabindex: "0",
+      // Keys are for the canvas, whatever reads the page; the sliders below do the same.
+      role: "application",
       "aria-label": "Scan in three planes and 3D. Arrow keys and Page Up and Down move the crosshair.",
     });
     place.replaceChildren(canvas);

@@ -58,7 +58,7 @@ export class Strip {
     slices.forEach(({ y_mm, contribution }, index) => {
       const { button } = this.slices[index]!;
       button.classList.add(contribution > 0 ? "ad" : "cn");
-      button.ariaLabel = `Slice at y = ${y_mm} mm: adds ${contribution.toFixed(2)}`;
+      button.ariaLabel = `Slice at y = ${y_mm} mm: adds ${signed(contribution, 2)}`;
       button.querySelector(".value")!.textContent = signed(contribution, 2);
     });
   }

@@ -5,8 +5,8 @@ import type { Answer } from "../messages";
 import type { ModelDocument } from "../model.generated";
 import { reachOf } from "./chart";
 import { colourOf } from "./colours";
-import { SIDES } from "./controls";
 import { figure, percent, signed } from "./dom";
+import { legendOf } from "./plates";
 import { paintSection, sidesOf, type Axis, type Scene } from "./sections";
 import { comparedIn, interpretationOf, LEAKY } from "./tables";
 
@@ -99,17 +99,11 @@ function drawSection(sheet: Sheet, scene: Scene, axis: Axis, at: Vector): void {
   sheet.write(place, left + 10, top + height - 12, { colour: WHITE });
 }
 
-function drawLegend(
-  sheet: Sheet,
-  { overlay: { map, direction, threshold } }: Scene,
-  { maps }: ModelDocument,
-): void {
-  const { title, limit, unit } = maps[map]!;
+function drawLegend(sheet: Sheet, { overlay }: Scene, model: ModelDocument): void {
   for (let x = 0; x < 200; x++) {
-    sheet.fill(MARGIN + x, 516, 1, 10, `rgb(${colourOf(direction, x / 199).join(" ")})`);
+    sheet.fill(MARGIN + x, 516, 1, 10, `rgb(${colourOf(overlay.direction, x / 199).join(" ")})`);
   }
-  const shown = `shown from ${Number((threshold * limit).toPrecision(2))} to ${limit} ${unit}`;
-  const text = `${title}: ${SIDES[map][direction]}, ${shown}, the same scale for every scan`;
+  const text = `${model.maps[overlay.map]!.title}: ${legendOf(overlay, model)}`;
   sheet.write(text, MARGIN + 212, 526, { colour: QUIET });
 }
 

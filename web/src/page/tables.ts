@@ -1,6 +1,6 @@
 /** The answer in figures and words, the sortable table of regions, and the quality checks. */
 
-import { general, type CheckRow, type RegionRow } from "../imaging";
+import { general, interpret, type CheckRow, type RegionRow } from "../imaging";
 import type { Answer, Comparison } from "../messages";
 import type { ModelDocument } from "../model.generated";
 import { element, figure, percent, signed } from "./dom";
@@ -29,10 +29,18 @@ export function showAnswer(place: HTMLElement, answer: Answer, model: ModelDocum
   const { auc, test_subjects: subjects } = model.performance;
   const limit = percent(threshold);
   const likeness = `more like the ${side} than the ${other} scans it has learned from`;
+  const kind = answer.answer === "undecided" ? "undecided" : side.toLowerCase();
+  const groups = groupsOf(model);
+  const zones = element("span", "zones");
+  const bands = groups.map(
+    ({ name, from, to }) => `var(--${name.toLowerCase()}) ${100 * from}% ${100 * to}%`,
+  );
+  zones.style.backgroundImage = `linear-gradient(to right, ${bands.join(", ")})`;
   const scale = element(
     "div",
-    { class: `scale ${side.toLowerCase()}`, "aria-hidden": "true" },
+    { class: `scale ${kind}`, "aria-hidden": "true" },
     element("span", "fill"),
+    zones,
     element("span", "limit"),
     element("span", "label", `threshold ${limit}`),
   );
@@ -42,6 +50,10 @@ export function showAnswer(place: HTMLElement, answer: Answer, model: ModelDocum
   const flags = checks.filter((check) => check.verdict === "flagged").map((check) => check.reason);
   const [value, low, high] = [auc.value, auc.low, auc.high].map((share) => share.toFixed(2));
   const paragraphs = [
+    [
+      "small",
+      groups.map(({ name, from, to }) => `${name} from ${percent(from)} to ${percent(to)}`).join("; "),
+    ],
     ["", `${where} the threshold of ${limit}: ${likeness}.`],
     ["spread", spreadOf(answer)],
     ["interpretation", interpretationOf(answer)],
@@ -51,13 +63,26 @@ export function showAnswer(place: HTMLElement, answer: Answer, model: ModelDocum
     ["warning", flags.length ? `Take it with care: ${flags.join("; ")}.` : ""],
     ["limits", "Not for diagnosis. Research use only."],
   ] as const;
+  const group = answer.answer ? element("span", "group", `answer: ${answer.answer}`) : "";
   const strong = element("strong", { id: "probability" }, percent(p));
   place.replaceChildren(
-    element("p", `figure ${side.toLowerCase()}`, strong, " probability of AD"),
+    element("p", `figure ${kind}`, strong, " probability of AD ", group),
     scale,
     ...paragraphs.flatMap(([kind, text]) => (text ? [element("p", kind, text)] : [])),
   );
   if (answer.answer) place.querySelector(".interpretation")!.after(prevalenceField(answer));
+}
+
+/** Return the groups of probabilities that get the same answer, from 0 to 1; none without calibration. */
+function groupsOf({ out_of_fold }: ModelDocument): { name: string; from: number; to: number }[] {
+  const groups: { name: string; from: number; to: number }[] = [];
+  for (let n = 0; n <= 1000; n++) {
+    const name = interpret(n / 1000, out_of_fold).answer;
+    if (!name) return [];
+    if (groups.at(-1)?.name !== name) groups.push({ name, from: n / 1000, to: 1 });
+    if (groups.length > 1) groups.at(-2)!.to = groups.at(-1)!.from;
+  }
+  return groups;
 }
 
 /** Write how far the probability depends on who was trained on. */
