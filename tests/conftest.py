@@ -4,6 +4,7 @@ import fcntl
 import os
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -65,10 +66,17 @@ def predictions_table(
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the file that makes `finished` first and its other users last, so that no test process waits for it."""
+    """Put the file that makes `finished` first and its other users last, so that no test process waits for it.
+
+    Files that start DVC most come before others, so that none of them is left to one process in the end.
+    """
     users = {item.path for item in items if FINISHED & set(getattr(item, "fixturenames", ()))}
+    with_dvc = Counter(item.path for item in items if item.get_closest_marker("dvc"))
     items.sort(
-        key=lambda item: 1 if item.path not in users else 0 if item.path.name == "test_pipeline.py" else 2
+        key=lambda item: (
+            1 if item.path not in users else 0 if item.path.name == "test_pipeline.py" else 2,
+            -with_dvc[item.path],
+        )
     )
 
 
