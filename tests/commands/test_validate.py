@@ -194,9 +194,9 @@ class TestBadInput:
         assert not (tmp_path / "validation_healthy").exists()
 
     def test_diagnosis_that_nobody_has_is_named(self, say):
-        with pytest.raises(InputError, match=r"--score-only: required diagnoses in .*; received 'MIC'"):
+        with pytest.raises(InputError, match=r"--score-only, .*: required diagnoses in .*; received 'MIC'"):
             say(score_only="MIC")
-        with pytest.raises(InputError, match=r"--score-only: .*; received 'cn'"):
+        with pytest.raises(InputError, match=r"--score-only, .*; received 'cn'"):
             say(score_only="cn")
 
     def test_folder_of_the_model_or_with_notes_is_not_replaced(self, say, tmp_path):

@@ -1,12 +1,13 @@
 """Report sections: performance, baselines, subgroups, misclassified subjects."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from adpet.evaluation.comparison import BASELINES
+from adpet.evaluation.comparison import BASELINES, comparison_sentence
 from adpet.reporting import performance_figures
 from adpet.reporting.components import (
     MEASURES,
@@ -28,6 +29,12 @@ from adpet.reporting.components import (
     typeset,
     value_and_ci,
 )
+
+# Compared between the own test subjects and another collection.
+EXTERNAL_MEASURES = ("auc", "accuracy", "sensitivity", "specificity", "brier", "calibration_slope",
+                     "calibration_intercept")  # fmt: skip
+# Smaller differences of the share of AD are not worth a sentence.
+SHARE_APART = 0.05
 
 
 def performance(documents: Documents) -> list[Block]:
@@ -140,6 +147,69 @@ def baselines_table(metrics: Mapping[str, Any]) -> Table:
         rows.append(row("True severity (ceiling)", metrics["oracle"], {}))
     columns = ("Model", "AUC (95 % interval)", "Difference", "Brier score (95 % interval)", "Difference")
     return Table("The network and its baselines on the same subjects", columns, rows)
+
+
+def external(documents: Documents) -> list[Block]:
+    """Return the section on another collection, if any."""
+    found = documents.external
+    if found is None:
+        return []
+    return [
+        Text(
+            f"{external_subjects(found)} The model as it is: its own normalization, calibration and "
+            "threshold. Curves, maps and subgroups are in results/external/report.html."
+        ),
+        external_table(documents.metrics, found),
+        Items(tuple(external_sentences(found))),
+    ]
+
+
+def external_subjects(found: Mapping[str, Any]) -> str:
+    """Say who was scored in another collection."""
+    counts = found["evaluation"]["counts"]
+    return (
+        f"{found['cohort']}: {plural(counts['subjects'], 'subject')} of another collection "
+        f"({counts['subjects_ad']} AD, {counts['subjects_cn']} CN), {plural(found['answered'], 'scan')}, "
+        f"{found['refused']} more refused by the quality checks, {found['unusable']} unusable."
+    )
+
+
+def external_table(metrics: Mapping[str, Any], found: Mapping[str, Any]) -> Table:
+    """Return the scores on own test subjects and elsewhere."""
+    both = metrics["subject"], found["evaluation"]["subject"]
+    rows = [(MEASURES[name], *(cell for scores in both for cell in value_and_ci(scores[name])))
+            for name in EXTERNAL_MEASURES]  # fmt: skip
+    columns = ("Metric", "Own test subjects", "95 % interval", "Other collection", "95 % interval")
+    return Table("Metrics per subject, on the own test subjects and on the other collection", columns, rows)
+
+
+def external_sentences(found: Mapping[str, Any]) -> list[str]:
+    """Say how the baselines do there, and what was checked."""
+    leads = found["evaluation"]["differences"]
+    return [
+        *(typeset(comparison_sentence(name, leads[name])) for name in BASELINES if name in leads),
+        *(typeset(f"Prevalence: {moved}") for moved in [prevalence_sentence(found)] if moved),
+        f"Leakage: {leakage_sentence(found)}.",
+    ]
+
+
+def leakage_sentence(document: Mapping[str, Any]) -> str:
+    """Say how training subjects and scans were looked for."""
+    checks = document["leakage_checks"]
+    return f"looked for {' and '.join(checks)}: none" if checks else "not checked: the training is not here"
+
+
+def prevalence_sentence(document: Mapping[str, Any]) -> str:
+    """Say what another share of AD does, if any."""
+    counts, usual = document["evaluation"]["counts"], document["training_prevalence"]
+    share = counts["subjects_ad"] / counts["subjects"]
+    if usual is None or abs(share - usual) < SHARE_APART:
+        return ""
+    moved = math.log(share / (1 - share) * (1 - usual) / usual)
+    return (
+        f"the share of AD is {share:.2f} here and {usual:.2f} in training, which alone moves the intercept "
+        f"by {moved:+.2f}"
+    )
 
 
 def subgroups(documents: Documents) -> list[Block]:
