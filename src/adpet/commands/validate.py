@@ -13,7 +13,7 @@ from adpet import paths
 from adpet.cluster import clusters
 from adpet.commands.doctor import add_collection_arguments
 from adpet.commands.predict import opened, require_cluster
-from adpet.contracts import EvaluationDocument, ValidationDocument
+from adpet.contracts import ValidationDocument
 from adpet.errors import InputError
 from adpet.evaluation import metrics as scoring
 from adpet.evaluation.aggregation import Pooling, out_of_fold_quantiles
@@ -28,7 +28,6 @@ from adpet.stages.external import (
     EXTERNAL,
     RECALIBRATED,
     REPORT,
-    SUBGROUPS,
     TABLES,
     VALIDATION,
     collection_name,
@@ -93,6 +92,7 @@ def main(
     """Score the collection; write the results, return the summary."""
     require_cluster(workers, cluster)
     params = load_params() if paths.PARAMS.exists() else Params()
+    params = params.with_values({"compute.workers": workers, "compute.cluster": cluster})
     name = collection_name(name or cohort.resolve().name)
     exported, output = opened(model), output or Path(f"validation_{name}")
     _require_own_folder(output, exported)
@@ -110,14 +110,17 @@ def main(
             settings={"layout": layout, "table": table, "diagnosis_table": diagnosis_table},
             score_only=filter(None, map(str.strip, score_only.split(","))),
             other_people=other_people,
-            workers=workers,
-            cluster=cluster,
             least=FOLDS if recalibrate else 1,
         )
     if recalibrate:
         found = _recalibrate(found, exported, params, reference=recalibrate)
     _write(output, found, exported)
-    _log(exported, params, output, found)
+    if exported.name.startswith("models:/"):
+        from adpet.tracking.validation import log_validation
+
+        log_validation(
+            found.document, output / VALIDATION, experiment=params.tracking.experiment, uri=exported.name
+        )
     return "\n".join(_summary(found, output))
 
 
@@ -185,21 +188,6 @@ def _write(output: Path, found: External, model: ExportedModel) -> None:
         if found.model_document:
             shutil.copytree(model.folder, folder / RECALIBRATED)
             write_json(folder / RECALIBRATED / DOCUMENT, found.model_document)
-
-
-def _log(model: ExportedModel, params: Params, output: Path, found: External) -> None:
-    """Log a registered version's validation to MLflow."""
-    if not model.name.startswith("models:/"):
-        return
-    from adpet.tracking.validation import log_validation
-
-    log_validation(
-        found.document,
-        EvaluationDocument.model_validate(found.document["evaluation"]).logged(EXTERNAL),
-        files=[output / name for name in (REPORT, VALIDATION, SUBGROUPS)],
-        experiment=params.tracking.experiment,
-        uri=model.name,
-    )
 
 
 def _summary(found: External, output: Path) -> Iterator[str]:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
 import pandas as pd
-from pydantic import ValidationError
 
 from adpet.contracts import Contract, Count, Estimate, EvaluationDocument, LeakageTest, TrainingRun
 from adpet.errors import InputError
@@ -104,14 +103,6 @@ class Validation(Contract):
             leakage_checks=document["leakage_checks"],
         )
 
-    @classmethod
-    def from_json(cls, text: str) -> Self | None:
-        """Read a tag's text; None if it has another form."""
-        try:
-            return cls.model_validate_json(text)
-        except ValidationError:
-            return None
-
 
 def _interval_of(estimate: Estimate) -> Interval:
     return {"value": estimate.value, "low": estimate.low, "high": estimate.high}
@@ -180,21 +171,16 @@ def conditions(challenger: Evidence, champion: Evidence | None, rule: Rule) -> l
     ]
 
 
-def external_conditions(
-    validations: Mapping[str, Validation | None], rule: Rule, *, uri: str
-) -> list[Condition]:
+def external_conditions(validations: Mapping[str, Validation], rule: Rule, *, uri: str) -> list[Condition]:
     """Return the condition on other collections, if there is one.
 
-    Validations that prove nothing do not count. All others must be good enough, so that none is chosen for
-    its result. Keys are collections; None is a result of another form.
+    Validations, by collection, that prove nothing do not count. All others must be good enough, so that none
+    is chosen for its result.
     """
     if rule.external is None:
         return []
     counted, texts = [], []
     for cohort, found in validations.items():
-        if found is None:
-            texts.append(f"{cohort} does not count: not the form that this version of adpet reads")
-            continue
         figures = (
             f"{_interval(_interval_of(found.auc))} on {found.ad + found.cn} subjects ({found.ad} AD, "
             f"{found.cn} CN) of {cohort}"

@@ -30,9 +30,6 @@ from adpet.reporting.components import (
     value_and_ci,
 )
 
-# Compared between the own test subjects and another collection.
-EXTERNAL_MEASURES = ("auc", "accuracy", "sensitivity", "specificity", "brier", "calibration_slope",
-                     "calibration_intercept")  # fmt: skip
 # Smaller differences of the share of AD are not worth a sentence.
 SHARE_APART = 0.05
 
@@ -149,48 +146,30 @@ def baselines_table(metrics: Mapping[str, Any]) -> Table:
     return Table("The network and its baselines on the same subjects", columns, rows)
 
 
-def external(documents: Documents) -> list[Block]:
+def external(documents: Documents) -> tuple[Text, Table, Items] | tuple[()]:
     """Return the section on another collection, if any."""
     found = documents.external
     if found is None:
-        return []
-    return [
-        Text(
-            f"{external_subjects(found)} The model as it is: its own normalization, calibration and "
-            "threshold. Curves, maps and subgroups are in results/external/report.html."
-        ),
-        external_table(documents.metrics, found),
-        Items(tuple(external_sentences(found))),
-    ]
-
-
-def external_subjects(found: Mapping[str, Any]) -> str:
-    """Say who was scored in another collection."""
-    counts = found["evaluation"]["counts"]
-    return (
-        f"{found['cohort']}: {plural(counts['subjects'], 'subject')} of another collection "
-        f"({counts['subjects_ad']} AD, {counts['subjects_cn']} CN), {plural(found['answered'], 'scan')}, "
-        f"{found['refused']} more refused by the quality checks, {found['unusable']} unusable."
+        return ()
+    counts, leads = found["evaluation"]["counts"], found["evaluation"]["differences"]
+    text = (
+        f"{plural(counts['subjects'], 'subject')} of another collection, {found['cohort']} "
+        f"({counts['subjects_ad']} AD, {counts['subjects_cn']} CN), and the model as it is: its own "
+        f"normalization, calibration and threshold. {plural(found['answered'], 'scan')} answered, "
+        f"{found['refused']} refused by the quality checks, {found['unusable']} unusable. More: "
+        "results/external/report.html."
     )
-
-
-def external_table(metrics: Mapping[str, Any], found: Mapping[str, Any]) -> Table:
-    """Return the scores on own test subjects and elsewhere."""
-    both = metrics["subject"], found["evaluation"]["subject"]
-    rows = [(MEASURES[name], *(cell for scores in both for cell in value_and_ci(scores[name])))
-            for name in EXTERNAL_MEASURES]  # fmt: skip
+    names = ("auc", "brier", "calibration_slope", "calibration_intercept")
+    both = documents.metrics["subject"], found["evaluation"]["subject"]
+    rows = [(MEASURES[name], *(cell for one in both for cell in value_and_ci(one[name]))) for name in names]
     columns = ("Metric", "Own test subjects", "95 % interval", "Other collection", "95 % interval")
-    return Table("Metrics per subject, on the own test subjects and on the other collection", columns, rows)
-
-
-def external_sentences(found: Mapping[str, Any]) -> list[str]:
-    """Say how the baselines do there, and what was checked."""
-    leads = found["evaluation"]["differences"]
-    return [
-        *(typeset(comparison_sentence(name, leads[name])) for name in BASELINES if name in leads),
-        *(typeset(f"Prevalence: {moved}") for moved in [prevalence_sentence(found)] if moved),
-        f"Leakage: {leakage_sentence(found)}.",
-    ]
+    sentences = [comparison_sentence(name, leads[name]) for name in BASELINES if name in leads]
+    sentences += filter(None, [prevalence_sentence(found), f"leakage: {leakage_sentence(found)}"])
+    return (
+        Text(text),
+        Table("Metrics per subject, own test subjects and the other collection", columns, rows),
+        Items(tuple(typeset(sentence[:1].upper() + sentence[1:]) for sentence in sentences)),
+    )
 
 
 def leakage_sentence(document: Mapping[str, Any]) -> str:

@@ -13,14 +13,7 @@ from adpet.evaluation.leakage import CLEAN, INVALID
 from adpet.reporting.components import Block, Documents, interval, number, percent, plural, points, typeset
 from adpet.reporting.explainability import leakage, saliency
 from adpet.reporting.methods import data, limits, lineage, training
-from adpet.reporting.performance import (
-    baselines,
-    external,
-    failures,
-    leakage_sentence,
-    performance,
-    subgroups,
-)
+from adpet.reporting.performance import baselines, external, failures, performance, subgroups
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -133,15 +126,13 @@ def _external(documents: Documents) -> list[Line]:
     found = documents.external
     if found is None:
         return []
-    auc, own = found["evaluation"]["subject"]["auc"], documents.metrics["subject"]["auc"]
-    counts = found["evaluation"]["counts"]
-    below = auc["high"] < own["low"]
+    auc, counts = found["evaluation"]["subject"]["auc"], found["evaluation"]["counts"]
+    below = auc["high"] < documents.metrics["subject"]["auc"]["low"]
     text = (
         f"AUC per subject {interval(auc)} on {plural(counts['subjects'], 'subject')} of another collection, "
-        f"{found['cohort']}{', less than on the own test subjects' if below else ''}. Leakage "
-        f"{leakage_sentence(found)}."
+        f"{found['cohort']}{', less than on the own test subjects' if below else ''}."
     )
-    return [Line("doubt" if below or not found["leakage_checks"] else "plain", "External validation", text)]
+    return [Line("doubt" if below else "plain", "External validation", text)]
 
 
 def _leakage(documents: Documents) -> Line:

@@ -39,23 +39,23 @@ from adpet.params import Params
 from adpet.reporting.external import SUBJECT_COLUMNS, External, empty_html, external_html
 from adpet.stages.common.checks import hashed
 from adpet.stages.common.tables import write_table
-from adpet.stages.ingest import collection_at, require_lab_remote, table_inside
+from adpet.stages.ingest import collection_at, require_lab_remote, tables_inside
 from adpet.storage import atomic_write, read_json
 
-# The part of external subjects in a predictions table, and the prefix of their metrics.
+# The part of external subjects in a predictions table.
 EXTERNAL = "external"
 # Of `adpet validate`: the folder of a recalibrated model, and the document next to it.
 RECALIBRATED, VALIDATION = "recalibrated", "validation.json"
 # MLflow's names of tags hold 250 characters.
 LONGEST_NAME = 100
-REPORT, SUBGROUPS = "report.html", "subgroups.csv"
+REPORT = "report.html"
 # The tables, with the columns of empty ones.
 TABLES: dict[str, Sequence[str]] = {
     "predictions.csv": PREDICTION_COLUMNS,
     "subjects.csv": (*SUBJECT_COLUMNS, "baseline"),
     "refused.csv": ("scan", "reason"),
     "flagged.csv": ("scan", "flagged"),
-    SUBGROUPS: tuple(SUBGROUP_COLUMNS),
+    "subgroups.csv": tuple(SUBGROUP_COLUMNS),
     "decisions.csv": ("probability", "network"),
 }
 
@@ -87,31 +87,20 @@ def run(params: Params) -> None:
         write_contract(paths.EXTERNAL, {"validation": None}, ExternalDocument)
         return
     require_lab_remote(raw)
-    tables = {
-        name: table_inside(raw, f"external.{name}", getattr(external, name), params.cohort.link_targets)
-        for name in ("table", "diagnosis_table")
-    }
     found = validate(
         raw,
         open_model(paths.EXPORT),
         params,
         name=collection_name(raw.resolve().name),
-        settings={"layout": external.layout, **tables},
+        settings={"layout": external.layout, **tables_inside(external, params)},
         score_only=external.score_only,
         other_people=external.other_people,
-        workers=params.compute.workers,
-        cluster=params.compute.cluster,
     )
     write_results(folder, found)
     write_contract(paths.EXTERNAL, {"validation": found.document}, ExternalDocument)
     from adpet.tracking.validation import log_validation
 
-    log_validation(
-        found.document,
-        EvaluationDocument.model_validate(found.document["evaluation"]).logged(EXTERNAL),
-        files=[folder / REPORT, paths.EXTERNAL, folder / SUBGROUPS],
-        experiment=params.tracking.experiment,
-    )
+    log_validation(found.document, paths.EXTERNAL, experiment=params.tracking.experiment)
 
 
 def validate(
@@ -123,8 +112,6 @@ def validate(
     settings: Mapping[str, Any],
     score_only: Iterable[str],
     other_people: bool,
-    workers: int,
-    cluster: str | None,
     least: int = 1,
 ) -> External:
     """Score a collection with a model as it is.
@@ -142,7 +129,8 @@ def validate(
         _refuse_training_subjects(scans, training)
     answer_one = partial(_answered, model=model, compared=bool(training.volumes))
     rows = scans.to_dict("records")
-    done = map_in_processes(answer_one, rows, workers=workers, cluster=cluster)
+    compute = params.compute
+    done = map_in_processes(answer_one, rows, workers=compute.workers, cluster=compute.cluster)
     shown = progress(done, label="validate", unit="scan", total=len(rows))
     answers, maps = _with_mean_maps(shown, collection.scans)
     _refuse_copies(answers, training)
@@ -152,7 +140,7 @@ def validate(
 
 
 def collection_name(name: str) -> str:
-    """Make a name fit a folder, a run and a tag."""
+    """Make a name fit folders, runs and tags."""
     return re.sub(r"[^\w.-]+", "_", name).strip("._")[:LONGEST_NAME] or "collection"
 
 

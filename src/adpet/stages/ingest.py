@@ -1,6 +1,5 @@
 """List the scans of a collection, and its unusable files."""
 
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from adpet.cohort.summary import ingest_report, report_text
 from adpet.cohort.tables import require_inside
 from adpet.errors import InputError
 from adpet.parallel import map_in_processes, progress
-from adpet.params import Params
+from adpet.params import Cohort, External, Params
 from adpet.storage import read_yaml, write_json
 
 # The remote in .dvc/config that data of single participants goes to.
@@ -27,10 +26,7 @@ def run(params: Params) -> None:
     collection = read_collection(
         raw,
         **cohort.model_dump(exclude={"raw", "table", "diagnosis_table", "max_rejected_fraction"}),
-        table=table_inside(raw, "cohort.table", cohort.table, cohort.link_targets),
-        diagnosis_table=table_inside(
-            raw, "cohort.diagnosis_table", cohort.diagnosis_table, cohort.link_targets
-        ),
+        **tables_inside(cohort, params),
         each=partial(map_in_processes, workers=params.compute.workers, cluster=params.compute.cluster),
         notes=paths.INGEST_NOTES,
         progress=partial(progress, label="ingest", unit="file"),
@@ -78,18 +74,17 @@ def require_lab_remote(raw: Path) -> None:
             )
 
 
-def table_inside(raw: Path, key: str, name: str | None, link_targets: Sequence[str]) -> Path | None:
-    """Return the path of a table inside of the collection.
-
-    `key` is the parameter that names it.
-    """
-    table = raw / name if name else None
-    try:
-        if table:
-            require_inside(table, raw, link_targets)
-    except InputError as error:
-        raise InputError(
-            f"params.yaml: {key}: required a path inside {key.partition('.')[0]}.raw ({raw}), so that DVC "
-            f"versions it with the scans; received {name}; move the file there"
-        ) from error
-    return table
+def tables_inside(collection: Cohort | External, params: Params) -> dict[str, Any]:
+    """Return the paths of a collection's tables, which lie inside."""
+    section, raw = type(collection).__name__.lower(), Path(collection.raw)
+    named = {"table": collection.table, "diagnosis_table": collection.diagnosis_table}
+    for key, name in named.items():
+        try:
+            if name:
+                require_inside(raw / name, raw, params.cohort.link_targets)
+        except InputError as error:
+            raise InputError(
+                f"params.yaml: {section}.{key}: required a path inside {section}.raw ({raw}), so that DVC "
+                f"versions it with the scans; received {name}; move the file there"
+            ) from error
+    return {key: raw / name if name else None for key, name in named.items()}

@@ -1,9 +1,13 @@
 """External validations in MLflow, linked to the version."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
+from pydantic import ValidationError
+
+from adpet.contracts import EvaluationDocument
 from adpet.evaluation.promotion import Validation
 from adpet.storage import fingerprint
 from adpet.tracking.registry import Version, version_of
@@ -18,16 +22,12 @@ EXTERNAL: Final = "adpet.external"
 
 
 def log_validation(
-    document: Mapping[str, Any],
-    metrics: Mapping[str, float],
-    *,
-    files: Iterable[Path],
-    experiment: str,
-    uri: str | None = None,
+    document: Mapping[str, Any], path: Path, *, experiment: str, uri: str | None = None
 ) -> None:
     """Log a validation as a run, and tag the version.
 
-    `document` is ``validation.json``. The same result of the same version is one run, however often logged.
+    `document` is ``validation.json``, written to `path`. The same result of the same version is one run,
+    however often logged.
     Without `uri`, of a model that is not registered yet, the run lies below the training's.
     """
     start_tracking(Path.cwd(), experiment=experiment)
@@ -46,9 +46,10 @@ def log_validation(
         tags=tags,
         params={"model": document["model"], "cohort": cohort},
     ) as tracked:
-        tracked.log_metrics(metrics)
-        for path in files:
-            tracked.log_artifact(path)
+        evaluation = EvaluationDocument.model_validate(document["evaluation"])
+        tracked.log_metrics(evaluation.logged("external"))
+        for file in (path, path.with_name("report.html"), path.with_name("subgroups.csv")):
+            tracked.log_artifact(file)
     if version:
         with reported(f"{version.uri}: "):
             for key, text in validation_tag(document).items():
@@ -60,10 +61,11 @@ def validation_tag(document: Mapping[str, Any]) -> dict[str, str]:
     return {f"{EXTERNAL}.{document['cohort']}": Validation.of(document).model_dump_json()}
 
 
-def validations_of(version: Version) -> dict[str, Validation | None]:
-    """Return a version's validations by collection; None if unreadable."""
-    return {
-        key.removeprefix(f"{EXTERNAL}."): Validation.from_json(text)
-        for key, text in sorted(version.tags.items())
-        if key.startswith(f"{EXTERNAL}.")
-    }
+def validations_of(version: Version) -> dict[str, Validation]:
+    """Return a version's readable validations by collection."""
+    found = {}
+    for key, text in sorted(version.tags.items()):
+        if key.startswith(f"{EXTERNAL}."):
+            with suppress(ValidationError):
+                found[key.removeprefix(f"{EXTERNAL}.")] = Validation.model_validate_json(text)
+    return found
