@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,9 @@ from adpet.imaging.nifti import Volume, read_volume, write_volume
 from adpet.imaging.template import fdg_template
 from adpet.inference.exported_model import BASELINES, open_model
 from adpet.inference.predictor import answer
+from adpet.params import Params
+from adpet.paths import EXTERNAL
+from adpet.stages import external
 
 SUBJECTS = 20
 
@@ -234,6 +238,16 @@ def validated(finished, tmp_path_factory):
     return project, done.stdout
 
 
+def test_stage_without_a_collection_ends_at_once_with_empty_results(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data/external").mkdir(parents=True)
+    (tmp_path / "data/external/.gitkeep").touch()
+    external.run(Params())
+    assert (tmp_path / EXTERNAL).read_text() == '{\n  "validation": null\n}\n'
+    assert pd.read_csv(tmp_path / "results/external/predictions.csv").empty
+    assert "There is no other collection" in (tmp_path / "results/external/report.html").read_text()
+
+
 @pytest.mark.slow
 class TestInAProject:
     """Against the training that is there: its people and images are refused, its test subjects are not."""
@@ -262,8 +276,26 @@ class TestInAProject:
         assert {"report.html", "validation.json"} <= {
             one.path for one in client.list_artifacts(run.info.run_id)
         }
-        tags = client.get_model_version("adpet", "1").tags
-        assert tags["adpet.external.tested"].startswith(f"AUC {found['value']:.3f} (")
+        tag = json.loads(client.get_model_version("adpet", "1").tags["adpet.external.tested"])
+        assert tag["auc"] == pytest.approx(found, abs=1e-6)
+
+    def test_stage_gives_the_same_figures_to_report_registry_and_promotion(self, validated):
+        project, _ = validated
+        (tested,) = project.root.parents[1].glob("external*/tested")
+        project.set_params(
+            {"external.raw": str(tested), "promotion.external": 0.01, "promotion.min_subjects": 2}
+        )
+        code = "import sys; from adpet.cli import main; main(['external']); assert 'keras' not in sys.modules"
+        project.run(sys.executable, "-c", code)
+        found = project.read_json("results/external/external.json")["validation"]
+        assert found | {"model": ""} == project.read_json("validation_tested/validation.json") | {"model": ""}
+        for stage in ("report", "register"):
+            project.adpet(stage)
+        for name in ("MODEL_CARD.md", "report.html"):
+            assert "another collection, tested (" in (project.root / "results/report" / name).read_text()
+        said = project.adpet("promote", "--dry-run", status=1).stdout
+        auc = found["evaluation"]["subject"]["auc"]
+        assert f"met      external         {auc['value']:.3f} (95 % interval {auc['low']:.3f} to" in said
 
     def test_training_subjects_are_refused_by_id_and_under_other_names(self, finished):
         raw = "data/simulated/raw"

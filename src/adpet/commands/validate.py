@@ -23,20 +23,11 @@ from adpet.inference.exported_model import DOCUMENT, ExportedModel
 from adpet.params import Params, load_params
 from adpet.reporting.external import External
 from adpet.reporting.performance import leakage_sentence, prevalence_sentence
+from adpet.stages import external
 from adpet.stages.common.checks import hashed
-from adpet.stages.external import (
-    EXTERNAL,
-    RECALIBRATED,
-    REPORT,
-    TABLES,
-    VALIDATION,
-    collection_name,
-    validate,
-    write_results,
-)
 from adpet.storage import atomic_write, write_json
 
-OUTPUTS = {*TABLES, REPORT, VALIDATION, RECALIBRATED}
+OUTPUTS = {*external.TABLES, external.REPORT, external.VALIDATION, external.RECALIBRATED}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -93,7 +84,7 @@ def main(
     require_cluster(workers, cluster)
     params = load_params() if paths.PARAMS.exists() else Params()
     params = params.with_values({"compute.workers": workers, "compute.cluster": cluster})
-    name = collection_name(name or cohort.resolve().name)
+    name = external.collection_name(name or cohort.resolve().name)
     exported, output = opened(model), output or Path(f"validation_{name}")
     _require_own_folder(output, exported)
     if recalibrate == "cn" and not exported.document["out_of_fold"]:
@@ -102,7 +93,7 @@ def main(
             "--recalibrate all"
         )
     with clusters:
-        found = validate(
+        found = external.validate(
             cohort,
             exported,
             params,
@@ -119,7 +110,10 @@ def main(
         from adpet.tracking.validation import log_validation
 
         log_validation(
-            found.document, output / VALIDATION, experiment=params.tracking.experiment, uri=exported.name
+            found.document,
+            output / external.VALIDATION,
+            experiment=params.tracking.experiment,
+            uri=exported.name,
         )
     return "\n".join(_summary(found, output))
 
@@ -151,7 +145,7 @@ def _recalibrate(found: External, model: ExportedModel, params: Params, *, refer
         threshold=threshold,
         counts=subject_resamples(truth, resamples=params.evaluate.resamples, seed=params.seed),
     )
-    table = after.assign(scan=after["subject"], index=0, session="", part=EXTERNAL)
+    table = after.assign(scan=after["subject"], index=0, session="", part=external.EXTERNAL)
     out_of_fold = out_of_fold_quantiles(table, Pooling("mean_logit"))
     if out_of_fold and folds and reference == "cn":
         out_of_fold["prevalence"] = folds["prevalence"]
@@ -183,11 +177,11 @@ def _write(output: Path, found: External, model: ExportedModel) -> None:
     """Write the results' folder, whole or not at all."""
     with atomic_write(output) as folder:
         folder.mkdir()
-        write_json(folder / VALIDATION, found.document)
-        write_results(folder, found)
+        write_json(folder / external.VALIDATION, found.document)
+        external.write_results(folder, found)
         if found.model_document:
-            shutil.copytree(model.folder, folder / RECALIBRATED)
-            write_json(folder / RECALIBRATED / DOCUMENT, found.model_document)
+            shutil.copytree(model.folder, folder / external.RECALIBRATED)
+            write_json(folder / external.RECALIBRATED / DOCUMENT, found.model_document)
 
 
 def _summary(found: External, output: Path) -> Iterator[str]:
@@ -232,6 +226,6 @@ def _summary(found: External, output: Path) -> Iterator[str]:
             f"shifted    by {by:+.3f}: intercept {shown(after['calibration_intercept'])}, Brier score "
             f"{shown(after['brier'])}, accuracy {shown(after['accuracy'])} at "
             f"{document['recalibration']['threshold']:.3f}; the model: "
-            f"{output / RECALIBRATED}"
+            f"{output / external.RECALIBRATED}"
         )
     yield f"report     {output / 'report.html'}"
