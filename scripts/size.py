@@ -25,7 +25,7 @@ LIMITS = {
     "lines under src/adpet": 25_600,
     "longest module": 600,
     "lines of tests": 20_500,
-    "lines of dvc.yaml": 330,
+    "lines of dvc.yaml": 360,
     "lines of the whole repository": 58_000,
     "words of README.md": 1_500,
     "docstrings that begin with more than 10 words": 0,

@@ -37,6 +37,10 @@ SHARED = {
     "results/cross-validation/history.csv",
     "results/cross-validation/folds.json",
     "results/cross-validation/summary.json",
+    *(
+        f"results/external/{name}"
+        for name in ("subgroups.csv", "decisions.csv", "report.html", "external.json")
+    ),
     "results/report/report.html",
     "results/report/MODEL_CARD.md",
     "results/register/version.json",

@@ -215,6 +215,14 @@ class ValidationDocument(Contract):
     ]
 
 
+class ExternalDocument(Contract):
+    """``results/external/external.json``."""
+
+    stage: ClassVar[str] = "external"
+
+    validation: Annotated[ValidationDocument | None, Field(description="None without a collection.")]
+
+
 class Lineage(Contract):
     """Everything that a model follows from."""
 

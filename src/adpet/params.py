@@ -382,6 +382,17 @@ class Evaluate(Section):
     ) = 0
 
 
+class External(Section):
+    """Another labelled collection for the exported model."""
+
+    raw: str = "data/external"
+    layout: Literal["auto", "bids", "adni", "folder"] = "auto"
+    table: str | None = None
+    diagnosis_table: str | None = None
+    other_people: bool = False
+    score_only: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(strict=False)] = ()
+
+
 class Explain(Section):
     """Saliency maps: method, scores and figures."""
 
@@ -417,6 +428,7 @@ class Promotion(Section):
     baseline_margin: Fraction = 0.05
     champion_margin: Fraction = 0.05
     min_subjects: Annotated[int, Field(ge=2)] = 10
+    external: Fraction | None = None
 
 
 class Tracking(Section):
@@ -443,6 +455,7 @@ class Params(Section):
     train: Train = Train()
     tune: Tune = Tune()
     evaluate: Evaluate = Evaluate()
+    external: External = External()
     explain: Explain = Explain()
     leakage: Leakage = Leakage()
     promotion: Promotion = Promotion()

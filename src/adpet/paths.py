@@ -61,6 +61,9 @@ CROSS_VALIDATION_SUBJECTS = CROSS_VALIDATION / "subjects.csv"
 # The model as it is used outside of the pipeline.
 EXPORT = Path("results/export")
 
+# Its results on another collection, if there is one.
+EXTERNAL = Path("results/external/external.json")
+
 EXPLAIN = Path("results/explain")
 CAM = EXPLAIN / "cam.json"
 

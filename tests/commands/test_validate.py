@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,9 @@ from adpet.imaging.nifti import Volume, read_volume, write_volume
 from adpet.imaging.template import fdg_template
 from adpet.inference.exported_model import BASELINES, open_model
 from adpet.inference.predictor import answer
+from adpet.params import Params
+from adpet.paths import EXTERNAL
+from adpet.stages import external
 
 SUBJECTS = 20
 
@@ -194,9 +198,9 @@ class TestBadInput:
         assert not (tmp_path / "validation_healthy").exists()
 
     def test_diagnosis_that_nobody_has_is_named(self, say):
-        with pytest.raises(InputError, match=r"--score-only: required diagnoses in .*; received 'MIC'"):
+        with pytest.raises(InputError, match=r"--score-only, .*: required diagnoses in .*; received 'MIC'"):
             say(score_only="MIC")
-        with pytest.raises(InputError, match=r"--score-only: .*; received 'cn'"):
+        with pytest.raises(InputError, match=r"--score-only, .*; received 'cn'"):
             say(score_only="cn")
 
     def test_folder_of_the_model_or_with_notes_is_not_replaced(self, say, tmp_path):
@@ -224,7 +228,7 @@ class TestBadInput:
 def validated(finished, tmp_path_factory):
     """The version on its own test subjects, who are new to it."""
     project = copy_of(finished, tmp_path_factory.mktemp("validated") / "project")
-    raw, tested = project.root / "data/simulated/raw", tmp_path_factory.mktemp("external") / "tested"
+    raw, tested = project.root / "data/simulated/raw", project.root.with_name("tested")
     split = pd.read_csv(project.root / "data/processed/split.csv")
     tested.mkdir()
     shutil.copy(raw / "participants.tsv", tested)
@@ -232,6 +236,16 @@ def validated(finished, tmp_path_factory):
         shutil.copytree(raw / f"sub-{subject}", tested / f"sub-{subject}")
     done = project.adpet("validate", "models:/adpet/1", "--cohort", str(tested))
     return project, done.stdout
+
+
+def test_stage_without_a_collection_ends_at_once_with_empty_results(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data/external").mkdir(parents=True)
+    (tmp_path / "data/external/.gitkeep").touch()
+    external.run(Params())
+    assert (tmp_path / EXTERNAL).read_text() == '{\n  "validation": null\n}\n'
+    assert pd.read_csv(tmp_path / "results/external/predictions.csv").empty
+    assert "There is no other collection" in (tmp_path / "results/external/report.html").read_text()
 
 
 @pytest.mark.slow
@@ -262,8 +276,25 @@ class TestInAProject:
         assert {"report.html", "validation.json"} <= {
             one.path for one in client.list_artifacts(run.info.run_id)
         }
-        tags = client.get_model_version("adpet", "1").tags
-        assert tags["adpet.external.tested"].startswith(f"AUC {found['value']:.3f} (")
+        tag = json.loads(client.get_model_version("adpet", "1").tags["adpet.external.tested"])
+        assert tag["auc"] == pytest.approx(found, abs=1e-6)
+
+    def test_stage_gives_the_same_figures_to_report_registry_and_promotion(self, validated):
+        project, _ = validated
+        tested, rule = str(project.root.with_name("tested")), {"external": 0.5, "min_subjects": 2}
+        project.set_params({"external.raw": tested, **{f"promotion.{key}": rule[key] for key in rule}})
+        code = "import sys; from adpet.cli import main; main(['external']); assert 'keras' not in sys.modules"
+        project.run(sys.executable, "-c", code)
+        found = project.read_json("results/external/external.json")["validation"]
+        assert found | {"model": ""} == project.read_json("validation_tested/validation.json") | {"model": ""}
+        for stage in ("report", "register"):
+            project.adpet(stage)
+        for name in ("MODEL_CARD.md", "report.html"):
+            assert "another collection, tested (" in (project.root / "results/report" / name).read_text()
+        said = project.adpet("promote", "--dry-run", status=1).stdout
+        auc = found["evaluation"]["subject"]["auc"]
+        verdict = "met" if auc["low"] > rule["external"] else "NOT MET"
+        assert f"{verdict:<9}external         {auc['value']:.3f} (95 % interval {auc['low']:.3f} to" in said
 
     def test_training_subjects_are_refused_by_id_and_under_other_names(self, finished):
         raw = "data/simulated/raw"

@@ -11,6 +11,7 @@ from made_up import AUC, LEAD, SLOPE, answers, evidence
 
 from adpet.contracts import Differences, Estimate, EvaluationDocument, LeakageTest, SubjectScores, TrainingRun
 from adpet.errors import InputError
+from adpet.evaluation import promotion
 from adpet.evaluation.promotion import Evidence, Rule, common_subjects, conditions, evidence_digest
 from adpet.params import Promotion
 
@@ -105,6 +106,42 @@ class TestAgainstAChampion:
         kept = set(found.challenger["subject"])
         assert not kept & (known[0] | known[1])
         assert len(kept) + found.known == 80
+
+
+class TestOtherCollections:
+    ASKED = replace(RULE, external=0.7)
+    GOOD = promotion.Validation(auc=Estimate(**AUC), ad=12, cn=20, leakage_checks=["training subjects by id"])
+    WORSE = GOOD.model_copy(update={"auc": Estimate(value=0.8, low=0.7, high=0.9)})
+    SMALL, UNCHECKED = GOOD.model_copy(update={"ad": 9}), GOOD.model_copy(update={"leakage_checks": []})
+
+    def judged(self, **validations):
+        (found,) = promotion.external_conditions(validations, self.ASKED, uri="models:/adpet/3")
+        return found.met, found.text
+
+    def test_nothing_is_asked_by_default(self):
+        assert promotion.external_conditions({"clinic": self.GOOD}, RULE, uri="models:/adpet/3") == []
+
+    def test_without_a_validation_it_says_how_to_make_one(self):
+        met, text = self.judged()
+        assert not met
+        assert text.startswith("not validated on another collection; required: lower end over 0.7")
+        assert text.endswith("run: adpet validate models:/adpet/3 --cohort DIR")
+
+    def test_each_collection_counts_so_that_none_is_chosen_for_its_result(self):
+        met, text = self.judged(clinic=self.GOOD)
+        assert met
+        assert "0.950 (95 % interval 0.900 to 0.980) on 32 subjects (12 AD, 20 CN) of clinic" in text
+        assert not self.judged(clinic=self.GOOD, other=self.WORSE)[0]
+
+    @pytest.mark.parametrize(
+        ("left_out", "why"),
+        [(SMALL, "10 or more of each diagnosis"), (UNCHECKED, "nothing of the training was looked for")],
+    )
+    def test_validation_that_proves_nothing_does_not_count(self, left_out, why):
+        met, text = self.judged(clinic=left_out)
+        assert not met
+        assert re.search(f"of clinic does not count.*{why}.*run: adpet validate", text)
+        assert self.judged(clinic=left_out, other=self.GOOD)[0]
 
 
 class TestEvidence:

@@ -47,6 +47,18 @@ def test_card_is_written_without_optional_results(make_documents, absent):
     assert "## Limitations" in model_card(make_documents(**absent))
 
 
+def test_validation_elsewhere_stands_next_to_the_own_test(make_documents, evaluated, card):
+    found = {"cohort": "clinic", "answered": 40, "refused": 3, "unusable": 0, "training_prevalence": 0.8,
+             "leakage_checks": ["copies of 9 training scans"], "evaluation": evaluated[0]}  # fmt: skip
+    text = model_card(make_documents(external=found))
+    chapter = text.partition("## External validation")[2].partition("## ")[0]
+    for said in ("36 subjects of another collection, clinic (18 AD, 18 CN)", "40 scans answered, 3 refused",
+                 "Calibration slope", "copies of 9 training scans", "0.80 in training"):  # fmt: skip
+        assert said in chapter
+    assert ("External validation" in card, "no external test set" in card) == (False, True)
+    assert "no external test set" not in text
+
+
 class TestShortened:
     def test_card_that_fits_is_unchanged(self, card):
         assert shortened(card, most=len(card)) == card

@@ -157,7 +157,7 @@ class Workspace:
 
 def begin_project(root: Path, values: dict, *, dvc: bool = True) -> Workspace:
     """Return a git project, and by default a DVC one, where no stage has run."""
-    folders = [f"data/{name}/.gitkeep" for name in ("weights", "templates", "atlases")]
+    folders = [f"data/{name}/.gitkeep" for name in ("weights", "templates", "atlases", "external")]
     ignored = [path.relative_to(PROJECT) for path in PROJECT.glob("[dr]*/**/.gitignore")]
     for name in (
         "dvc.yaml",

@@ -2,6 +2,7 @@
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from threading import Barrier
 
 import pytest
@@ -22,6 +23,7 @@ from adpet.tracking.promotion import (
     rollback,
 )
 from adpet.tracking.store import current
+from adpet.tracking.validation import validation_tag
 
 KNOWN = {"model_name": "adpet", "rule": Rule(**Promotion().model_dump(), seed=1, resamples=300)}
 FORGERY = "x]\n2026-01-01 00:00:00  7\r\x1b[2Kanna\u202e"
@@ -87,6 +89,21 @@ class TestRule:
     def test_tags_of_the_version_count_as_well_as_its_evidence(self, version):
         number = version(tags={"adpet.leaky": "true", "adpet.leakage": "invalid"})
         assert not_met(promote(number, **KNOWN)) == ["new subjects", "leakage test"]
+
+    def test_validation_of_the_version_on_another_collection_is_required_where_asked_for(self, version):
+        asked = {"model_name": "adpet", "rule": replace(KNOWN["rule"], external=0.7), "dry_run": True}
+        interval, counts = {"value": 0.9, "low": 0.8, "high": 1.0}, {"subjects_ad": 10, "subjects_cn": 10}
+        scored = {"subject": {"auc": interval}, "counts": counts}
+        document = {
+            "cohort": "clinic",
+            "leakage_checks": ["copies of 9 training scans"],
+            "evaluation": scored,
+        }
+        unreadable = {"adpet.external.noted": "AUC 0.9 by hand"}
+        found = promote(version("a1", tags=unreadable), **asked)
+        assert not_met(found) == ["external"]
+        assert found.conditions[-2].text.endswith("run: adpet validate models:/adpet/1 --cohort DIR")
+        assert promote(version("b2", tags=unreadable | validation_tag(document)), **asked).granted
 
     def test_a_dry_run_judges_and_writes_nothing(self, version):
         version()

@@ -3,20 +3,19 @@
 import argparse
 import math
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from statistics import NormalDist
-from typing import Any, Literal
+from typing import Literal
 
-from adpet.cohort.reader import Layout, detect_layout, read_collection
+from adpet.cohort.reader import Layout, detect_layout
 from adpet.cohort.scans import DIAGNOSES, Collection, subject_table
 from adpet.cohort.splits import TEST, split_by_subject
 from adpet.cohort.summary import auc_half_width, ingest_report, report_text
 from adpet.errors import InputError
 from adpet.imaging.slices import channel_offsets
 from adpet.imaging.template import template_grid
-from adpet.parallel import map_in_processes, progress
 from adpet.params import Params, load_params
+from adpet.stages.ingest import collection_at
 
 # The difference from another model that a test set should show, in four of five studies, for models with
 # this AUC whose areas on the same subjects correlate by this much (assumed; Hanley and McNeil 1983).
@@ -65,18 +64,6 @@ def main(
             *_settings(folder, layout, {"table": table, "diagnosis_table": diagnosis_table}),
         ]
     )
-
-
-def collection_at(folder: Path, params: Params, **changed: Any) -> Collection:
-    """Read a collection as `cohort` in the parameters says.
-
-    `changed` are other arguments of `read_collection`: layout and tables at least.
-    """
-    if not folder.is_dir():
-        raise InputError(f"{folder}: required a folder of scans; received none; check the path")
-    settings = params.cohort.model_dump(exclude={"raw", "table", "diagnosis_table", "max_rejected_fraction"})
-    settings |= {"each": partial(map_in_processes, workers=params.compute.workers), **changed}
-    return read_collection(folder, **settings, progress=partial(progress, label="read", unit="file"))
 
 
 def _resolution(collection: Collection, params: Params) -> Iterator[str]:

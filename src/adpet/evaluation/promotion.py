@@ -7,11 +7,11 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import pandas as pd
 
-from adpet.contracts import Estimate, EvaluationDocument, LeakageTest, TrainingRun
+from adpet.contracts import Contract, Count, Estimate, EvaluationDocument, LeakageTest, TrainingRun
 from adpet.errors import InputError
 from adpet.evaluation.aggregation import NEGATIVE, POSITIVE
 from adpet.evaluation.comparison import BASELINES, paired_differences
@@ -83,6 +83,27 @@ class Evidence:
             ) from error
 
 
+class Validation(Contract):
+    """Result on another collection, as a version's tag has it."""
+
+    auc: Estimate
+    ad: Count
+    cn: Count
+    # What of the training was looked for there, and not found.
+    leakage_checks: list[str]
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any]) -> Self:
+        """Return the result of ``validation.json``."""
+        counts, auc = document["evaluation"]["counts"], document["evaluation"]["subject"]["auc"]
+        return cls(
+            auc=Estimate(**{end: round(value, 6) for end, value in auc.items()}),
+            ad=counts["subjects_ad"],
+            cn=counts["subjects_cn"],
+            leakage_checks=document["leakage_checks"],
+        )
+
+
 def _interval_of(estimate: Estimate) -> Interval:
     return {"value": estimate.value, "low": estimate.low, "high": estimate.high}
 
@@ -112,6 +133,7 @@ class Rule:
     baseline_margin: float  # to the neutral baseline
     champion_margin: float
     min_subjects: int  # of each diagnosis
+    external: float | None  # to be exceeded like min_auc_lower, on each other collection; None asks for none
     seed: int
     resamples: int
 
@@ -147,6 +169,35 @@ def conditions(challenger: Evidence, champion: Evidence | None, rule: Rule) -> l
         if champion is None
         else _champion(challenger, champion, rule),
     ]
+
+
+def external_conditions(validations: Mapping[str, Validation], rule: Rule, *, uri: str) -> list[Condition]:
+    """Return the condition on other collections, if there is one.
+
+    Validations, by collection, that prove nothing do not count. All others must be good enough, so that none
+    is chosen for its result.
+    """
+    if rule.external is None:
+        return []
+    counted, texts = [], []
+    for cohort, found in validations.items():
+        figures = (
+            f"{_interval(_interval_of(found.auc))} on {found.ad + found.cn} subjects ({found.ad} AD, "
+            f"{found.cn} CN) of {cohort}"
+        )
+        if not found.leakage_checks:
+            texts.append(f"{figures} does not count: nothing of the training was looked for there")
+        elif min(found.ad, found.cn) < rule.min_subjects:
+            texts.append(f"{figures} does not count; {_required(rule)}")
+        else:
+            counted.append(found.auc.low)
+            texts.append(figures)
+    required = f"required: lower end over {rule.external:g} on each that counts"
+    if not counted:
+        none = texts or ["not validated on another collection"]
+        text = f"{'; '.join(none)}; {required}, one at least; run: adpet validate {uri} --cohort DIR"
+        return [Condition("external", met=False, text=text)]
+    return [Condition("external", min(counted) > rule.external, f"{'; '.join(texts)}; {required}")]
 
 
 def common_subjects(challenger: Evidence, champion: Evidence) -> Common:

@@ -195,6 +195,7 @@ class Documents:
     maps: Maps | None = None
     search: Search | None = None
     cross_validation: Document | None = None  # pooled folds
+    external: Document | None = None  # validation on another collection
 
     @property
     def leaky(self) -> bool:

@@ -1,6 +1,5 @@
 """Report on an external validation, as one self-contained HTML page."""
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -31,7 +30,9 @@ from adpet.reporting.components import (
 from adpet.reporting.performance import (
     baselines_table,
     confusion_table,
+    leakage_sentence,
     measures_table,
+    prevalence_sentence,
     subgroups_table,
     wrong_calls,
 )
@@ -44,8 +45,6 @@ if TYPE_CHECKING:
 # Intervals of the calibration line that hold these are calibrated.
 CALIBRATED = {"calibration_slope": 1.0, "calibration_intercept": 0.0}
 SUBJECT_COLUMNS = ["subject", "diagnosis", "probability"]
-# Smaller differences of the share of AD are not worth a sentence.
-SHARE_APART = 0.05
 # Most reasons that the page lists one by one.
 REASONS_LISTED = 20
 # What recalibration can change.
@@ -96,6 +95,12 @@ def external_html(found: External) -> str:
     return page(title, list(_summary(found)), [section for section in sections if section[2]])
 
 
+def empty_html() -> str:
+    """Return the page of a project without another collection."""
+    text = "There is no other collection: external.raw in params.yaml names a folder without scans."
+    return page("External validation", [Line("plain", "Scans", text)], [])
+
+
 def _summary(found: External) -> Iterator[Line]:
     document, metrics = found.document, found.document["evaluation"]
     subject, counts, own = metrics["subject"], metrics["counts"], document["own_auc"]
@@ -136,25 +141,6 @@ def _summary(found: External) -> Iterator[Line]:
         f"{document['answered']} answered, {document['flagged']} of them flagged; "
         f"{document['refused']} refused by the quality checks, {document['unusable']} unusable files, "
         f"{document['skipped']} skipped (other diagnoses, other tracers and so on). {PURPOSE}",
-    )
-
-
-def leakage_sentence(document: Mapping[str, Any]) -> str:
-    """Say how training subjects and scans were looked for."""
-    checks = document["leakage_checks"]
-    return f"looked for {' and '.join(checks)}: none" if checks else "not checked: the training is not here"
-
-
-def prevalence_sentence(document: Mapping[str, Any]) -> str:
-    """Say what another share of AD does, if any."""
-    counts, usual = document["evaluation"]["counts"], document["training_prevalence"]
-    share = counts["subjects_ad"] / counts["subjects"]
-    if usual is None or abs(share - usual) < SHARE_APART:
-        return ""
-    moved = math.log(share / (1 - share) * (1 - usual) / usual)
-    return (
-        f"the share of AD is {share:.2f} here and {usual:.2f} in training, which alone moves the intercept "
-        f"by {moved:+.2f}"
     )
 
 

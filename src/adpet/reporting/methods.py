@@ -233,10 +233,11 @@ def limit_sentences(documents: Documents) -> list[str]:
             f"({format_ci(metrics['subject']['calibration_error'])}), and it is biased upwards for few "
             "subjects."
         ),
-        (
-            "Test, validation and training subjects are of one collection: performance on scans of another "
-            "hospital may be worse, which adpet validate measures."
-        ),
+        "Test, validation and training subjects are of one collection: performance on scans of another "
+        "hospital may be worse, which adpet validate measures."
+        if documents.external is None
+        else f"One other collection was tested, {documents.external['cohort']}: performance elsewhere may be "
+        "worse.",
         (
             "The model separates AD from CN only. MCI, other dementias and subjects of another age were "
             "never seen, and are predicted as one of the two."

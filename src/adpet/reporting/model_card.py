@@ -64,6 +64,9 @@ def _chapters(documents: Documents) -> Iterator[tuple[str, list[str]]]:
     split = documents.split
     yield "Partitions and validation", [_plain(split_sentence(split)), _table(split_table(split))]
     yield "Performance", _performance(documents)
+    if blocks := performance.external(documents):
+        text, table, sentences = blocks
+        yield "External validation", [_plain(text.text), _table(table), _listed(map(_plain, sentences.items))]
     yield "Subgroups and fairness", [_table(performance.subgroups_table(documents.evaluation.subgroups))]
     yield "Leakage test", [_leakage(documents.leakage)]
     yield "Explainability", [_explained(documents.cam)]

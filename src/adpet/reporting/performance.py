@@ -1,12 +1,13 @@
 """Report sections: performance, baselines, subgroups, misclassified subjects."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from adpet.evaluation.comparison import BASELINES
+from adpet.evaluation.comparison import BASELINES, comparison_sentence
 from adpet.reporting import performance_figures
 from adpet.reporting.components import (
     MEASURES,
@@ -28,6 +29,9 @@ from adpet.reporting.components import (
     typeset,
     value_and_ci,
 )
+
+# Smaller differences of the share of AD are not worth a sentence.
+SHARE_APART = 0.05
 
 
 def performance(documents: Documents) -> list[Block]:
@@ -140,6 +144,51 @@ def baselines_table(metrics: Mapping[str, Any]) -> Table:
         rows.append(row("True severity (ceiling)", metrics["oracle"], {}))
     columns = ("Model", "AUC (95 % interval)", "Difference", "Brier score (95 % interval)", "Difference")
     return Table("The network and its baselines on the same subjects", columns, rows)
+
+
+def external(documents: Documents) -> tuple[Text, Table, Items] | tuple[()]:
+    """Return the section on another collection, if any."""
+    found = documents.external
+    if found is None:
+        return ()
+    counts, leads = found["evaluation"]["counts"], found["evaluation"]["differences"]
+    text = (
+        f"{plural(counts['subjects'], 'subject')} of another collection, {found['cohort']} "
+        f"({counts['subjects_ad']} AD, {counts['subjects_cn']} CN), and the model as it is: its own "
+        f"normalization, calibration and threshold. {plural(found['answered'], 'scan')} answered, "
+        f"{found['refused']} refused by the quality checks, {found['unusable']} unusable. More: "
+        "results/external/report.html."
+    )
+    names = ("auc", "brier", "calibration_slope", "calibration_intercept")
+    both = documents.metrics["subject"], found["evaluation"]["subject"]
+    rows = [(MEASURES[name], *(cell for one in both for cell in value_and_ci(one[name]))) for name in names]
+    columns = ("Metric", "Own test subjects", "95 % interval", "Other collection", "95 % interval")
+    sentences = [comparison_sentence(name, leads[name]) for name in BASELINES if name in leads]
+    sentences += filter(None, [prevalence_sentence(found), f"leakage: {leakage_sentence(found)}"])
+    return (
+        Text(text),
+        Table("Metrics per subject, own test subjects and the other collection", columns, rows),
+        Items(tuple(typeset(sentence[:1].upper() + sentence[1:]) for sentence in sentences)),
+    )
+
+
+def leakage_sentence(document: Mapping[str, Any]) -> str:
+    """Say how training subjects and scans were looked for."""
+    checks = document["leakage_checks"]
+    return f"looked for {' and '.join(checks)}: none" if checks else "not checked: the training is not here"
+
+
+def prevalence_sentence(document: Mapping[str, Any]) -> str:
+    """Say what another share of AD does, if any."""
+    counts, usual = document["evaluation"]["counts"], document["training_prevalence"]
+    share = counts["subjects_ad"] / counts["subjects"]
+    if usual is None or abs(share - usual) < SHARE_APART:
+        return ""
+    moved = math.log(share / (1 - share) * (1 - usual) / usual)
+    return (
+        f"the share of AD is {share:.2f} here and {usual:.2f} in training, which alone moves the intercept "
+        f"by {moved:+.2f}"
+    )
 
 
 def subgroups(documents: Documents) -> list[Block]:

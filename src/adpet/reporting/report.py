@@ -13,14 +13,15 @@ from adpet.evaluation.leakage import CLEAN, INVALID
 from adpet.reporting.components import Block, Documents, interval, number, percent, plural, points, typeset
 from adpet.reporting.explainability import leakage, saliency
 from adpet.reporting.methods import data, limits, lineage, training
-from adpet.reporting.performance import baselines, failures, performance, subgroups
+from adpet.reporting.performance import baselines, external, failures, performance, subgroups
 
 TEMPLATES = Path(__file__).parent / "templates"
 
-# Anchor, title and content, in the order of a reviewer's questions.
+# Anchor, title and content, in the order of a reviewer's questions; one without content is left out.
 SECTIONS = (
     ("performance", "Performance on held-out subjects", performance),
     ("baselines", "Comparison with baselines", baselines),
+    ("external", "External validation", external),
     ("leakage", "Leakage test", leakage),
     ("maps", "Explainability", saliency),
     ("subgroups", "Subgroups", subgroups),
@@ -50,7 +51,8 @@ class Line:
 def report_html(documents: Documents) -> str:
     """Return the report on a training."""
     sections = [(anchor, title, blocks(documents)) for anchor, title, blocks in SECTIONS]
-    return page(f"Report on model {documents.lineage['id']}", summary(documents), sections)
+    shown = [section for section in sections if section[2]]
+    return page(f"Report on model {documents.lineage['id']}", summary(documents), shown)
 
 
 def page(title: str, lines: Sequence[Line], sections: Sequence[tuple[str, str, Sequence[Block]]]) -> str:
@@ -81,7 +83,8 @@ def summary(documents: Documents) -> list[Line]:
     scored, compared = _performance(documents), _baseline(documents)
     leak, maps = _leakage(documents), _maps(documents)
     first = [compared, scored] if compared.tone == "doubt" else [scored, compared]
-    return [*sorted([*first, leak, maps], key=lambda line: line.tone != "bad"), _data(documents)]
+    lines = [*first, *_external(documents), leak, maps]
+    return [*sorted(lines, key=lambda line: line.tone != "bad"), _data(documents)]
 
 
 def _performance(documents: Documents) -> Line:
@@ -117,6 +120,19 @@ def _baseline(documents: Documents) -> Line:
     ]
     tone: Tone = "doubt" if behind or found["warnings"] else "good"
     return Line(tone, "Baselines", " ".join(sentences))
+
+
+def _external(documents: Documents) -> list[Line]:
+    found = documents.external
+    if found is None:
+        return []
+    auc, counts = found["evaluation"]["subject"]["auc"], found["evaluation"]["counts"]
+    below = auc["high"] < documents.metrics["subject"]["auc"]["low"]
+    text = (
+        f"AUC per subject {interval(auc)} on {plural(counts['subjects'], 'subject')} of another collection, "
+        f"{found['cohort']}{', less than on the own test subjects' if below else ''}."
+    )
+    return [Line("doubt" if below else "plain", "External validation", text)]
 
 
 def _leakage(documents: Documents) -> Line:
@@ -177,7 +193,7 @@ def _data(documents: Documents) -> Line:
     text = (
         f"{ingest['scans']}{kind} scans of {plural(ingest['subjects'], 'subject')} "
         f"({groups['AD']['subjects']} AD, {groups['CN']['subjects']} CN) from {origins(ingest)}; AD and CN "
-        "only, without MCI or other dementias; no external test set. "
+        f"only, without MCI or other dementias{'' if documents.external else '; no external test set'}. "
     )
     return Line("plain", "Data and use", f"{text}{PURPOSE}")
 

@@ -2,16 +2,17 @@
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from adpet import paths
 from adpet.cohort.reader import read_collection
-from adpet.cohort.scans import require_usable, subject_table, write_table
+from adpet.cohort.scans import Collection, require_usable, subject_table, write_table
 from adpet.cohort.splits import cross_validation_parts, split_by_subject
 from adpet.cohort.summary import ingest_report, report_text
 from adpet.cohort.tables import require_inside
 from adpet.errors import InputError
 from adpet.parallel import map_in_processes, progress
-from adpet.params import Params
+from adpet.params import Cohort, External, Params
 from adpet.storage import read_yaml, write_json
 
 # The remote in .dvc/config that data of single participants goes to.
@@ -21,12 +22,11 @@ LAB = "lab"
 def run(params: Params) -> None:
     """Write ``scans.csv``, ``rejected.csv`` and ``ingest.json``; print a summary."""
     cohort, raw = params.cohort, Path(params.cohort.raw)
-    _require_lab_remote(raw)
+    require_lab_remote(raw)
     collection = read_collection(
         raw,
         **cohort.model_dump(exclude={"raw", "table", "diagnosis_table", "max_rejected_fraction"}),
-        table=_table_inside(params, "table", cohort.table),
-        diagnosis_table=_table_inside(params, "diagnosis_table", cohort.diagnosis_table),
+        **tables_inside(cohort, params),
         each=partial(map_in_processes, workers=params.compute.workers, cluster=params.compute.cluster),
         notes=paths.INGEST_NOTES,
         progress=partial(progress, label="ingest", unit="file"),
@@ -46,7 +46,21 @@ def run(params: Params) -> None:
     write_json(paths.INGEST, report)
 
 
-def _require_lab_remote(raw: Path) -> None:
+def collection_at(folder: Path, params: Params, **changed: Any) -> Collection:
+    """Read a collection as `cohort` in the parameters says.
+
+    `changed` are other arguments of `read_collection`: layout and tables at least.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: required a folder of scans; received none; check the path")
+    settings = params.cohort.model_dump(
+        exclude={"raw", "layout", "table", "diagnosis_table", "max_rejected_fraction"}
+    )
+    settings |= {"each": partial(map_in_processes, workers=params.compute.workers), **changed}
+    return read_collection(folder, **settings, progress=partial(progress, label="read", unit="file"))
+
+
+def require_lab_remote(raw: Path) -> None:
     """Refuse scans that `dvc push` sends to the default remote."""
     for folder in (raw, *raw.parents):
         file = folder.with_name(f"{folder.name}.dvc") if folder.name else folder
@@ -60,16 +74,17 @@ def _require_lab_remote(raw: Path) -> None:
             )
 
 
-def _table_inside(params: Params, key: str, name: str | None) -> Path | None:
-    """Return the path of a table inside of the collection."""
-    raw = Path(params.cohort.raw)
-    table = raw / name if name else None
-    try:
-        if table:
-            require_inside(table, raw, params.cohort.link_targets)
-    except InputError as error:
-        raise InputError(
-            f"params.yaml: cohort.{key}: required a path inside cohort.raw ({raw}), so that DVC versions "
-            f"it with the scans; received {name}; move the file there"
-        ) from error
-    return table
+def tables_inside(collection: Cohort | External, params: Params) -> dict[str, Any]:
+    """Return the paths of a collection's tables, which lie inside."""
+    section, raw = type(collection).__name__.lower(), Path(collection.raw)
+    named = {"table": collection.table, "diagnosis_table": collection.diagnosis_table}
+    for key, name in named.items():
+        try:
+            if name:
+                require_inside(raw / name, raw, params.cohort.link_targets)
+        except InputError as error:
+            raise InputError(
+                f"params.yaml: {section}.{key}: required a path inside {section}.raw ({raw}), so that DVC "
+                f"versions it with the scans; received {name}; move the file there"
+            ) from error
+    return {key: raw / name if name else None for key, name in named.items()}

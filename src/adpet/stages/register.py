@@ -3,7 +3,14 @@
 from pathlib import Path
 
 from adpet import paths
-from adpet.contracts import EvaluationDocument, LeakageDocument, LeakageTest, TrainingRun, read_contract
+from adpet.contracts import (
+    EvaluationDocument,
+    ExternalDocument,
+    LeakageDocument,
+    LeakageTest,
+    TrainingRun,
+    read_contract,
+)
 from adpet.errors import InputError
 from adpet.evaluation.promotion import Evidence
 from adpet.params import Params
@@ -18,6 +25,7 @@ from adpet.tracking.registry import describe_run, log_evidence, origin_of, regis
 from adpet.tracking.runs import append_to_run
 from adpet.tracking.sync import shared_run, start_tracking
 from adpet.tracking.ui_notes import Origin
+from adpet.tracking.validation import validation_tag
 
 
 def run(params: Params) -> None:
@@ -31,6 +39,12 @@ def run(params: Params) -> None:
         raise InputError(
             f"{paths.LEAKAGE}: required the leakage test of the split {lineage.split[:16]}; received that of "
             f"{leakage.split[:16]}; run: dvc repro leakage"
+        )
+    validation = read_contract(paths.EXTERNAL, ExternalDocument).validation
+    if validation and validation.lineage != lineage.id:
+        raise InputError(
+            f"{paths.EXTERNAL}: required the validation of training {lineage.id}; received that of "
+            f"{validation.lineage}; run: dvc repro external"
         )
     start_tracking(Path.cwd(), experiment=params.tracking.experiment, required=True)
     run_id, evidence = _delivered(leakage, _evidence(trained, leakage, metrics), lineage.id)
@@ -49,6 +63,7 @@ def run(params: Params) -> None:
             "adpet.data": lineage.data,
             registry.LEAKAGE: leakage.verdict,
             **evidence,
+            **(validation_tag(validation.document()) if validation else {}),
             # Tags to filter versions by.
             "adpet.test_subjects": str(metrics.counts.subjects),
             "adpet.beats": ", ".join(beaten) or "none",

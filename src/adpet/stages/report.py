@@ -9,6 +9,7 @@ from adpet import paths
 from adpet.contracts import (
     Contract,
     EvaluationDocument,
+    ExternalDocument,
     LeakageDocument,
     Saliency,
     TrainingRun,
@@ -42,6 +43,7 @@ def run(params: Params) -> None:
 def _documents(params: Params) -> Documents:
     """Read the report's documents; ingest to evaluate are required."""
     leakage = _read_if_there(paths.LEAKAGE, LeakageDocument)
+    external = _read_if_there(paths.EXTERNAL, ExternalDocument)
     return Documents(
         metrics=read_contract(paths.EVALUATION, EvaluationDocument).document(),
         findings=read_json(paths.FINDINGS),
@@ -67,6 +69,7 @@ def _documents(params: Params) -> Documents:
         cross_validation=read_json(paths.CROSS_VALIDATION_SUMMARY)
         if paths.CROSS_VALIDATION_SUMMARY.exists()
         else None,
+        external=external and external["validation"],
     )
 
 

@@ -18,9 +18,10 @@ from mlflow.exceptions import MlflowException
 
 from adpet.errors import TrackingError
 from adpet.evaluation.leakage import INVALID
-from adpet.evaluation.promotion import Condition, Rule, conditions
+from adpet.evaluation.promotion import Condition, Rule, conditions, external_conditions
 from adpet.tracking import registry
 from adpet.tracking.store import LEAKY, current, reported, user
+from adpet.tracking.validation import validations_of
 
 # Kinds of decisions, and how they end; without an end, one is being taken, or its process was killed.
 PROMOTION, ROLLBACK, BY_HAND = "promotion", "rollback", "moved by hand"
@@ -184,8 +185,11 @@ def judge(challenger: registry.Version, champion: int | None, rule: Rule) -> lis
         now = None if champion is None else registry.named(champion, model_name=challenger.name)
         other = None if now is None else registry.evidence_of(now)
     except registry.NoEvidenceError as error:
-        return [*conditions(evidence, None, rule)[:-1], Condition("champion", met=False, text=str(error))]
-    return conditions(evidence, other, rule)
+        found = [*conditions(evidence, None, rule)[:-1], Condition("champion", met=False, text=str(error))]
+    else:
+        found = conditions(evidence, other, rule)
+    external = external_conditions(validations_of(challenger), rule, uri=challenger.uri)
+    return [*found[:-1], *external, found[-1]]
 
 
 def rollback(*, model_name: str, reason: str = "") -> Rollback:
