@@ -25,6 +25,7 @@ STAGES = {
     "train": "train MobileNetV2 with the best trial's values",
     "evaluate": "score the held-out test subjects",
     "export": "write the model as ONNX with all that inference needs",
+    "score": "score people with other diagnoses, where asked for",
     "explain": "draw class activation maps",
     "leakage": "measure how much a slice split would leak",
     "cross_validate": "train and test a network per fold of all subjects, where asked for",

@@ -150,6 +150,7 @@ class Cohort(Section):
     diagnosis_map: dict[str, Literal["AD", "CN"]] = Field(
         default={"AD": "AD", "Dementia": "AD", "CN": "CN", "NC": "CN", "HC": "CN"}
     )
+    score_only: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(strict=False)] = ()
     diagnosis: Literal["visit", "baseline", "stable-only"] = "visit"
     diagnosis_table: str | None = None
     date_order: Literal["auto", "month-first", "day-first"] = "auto"
@@ -160,6 +161,16 @@ class Cohort(Section):
     reconstruction: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(strict=False)] = ()
     frames_minutes: Interval = (30.0, 60.0)
     max_rejected_fraction: Fraction = 0.1
+
+    @model_validator(mode="after")
+    def _trained_on_or_scored_only(self) -> Self:
+        words = {word.casefold() for word in self.diagnosis_map}
+        both = [word for word in self.score_only if word.casefold() in words]
+        if both:
+            raise ValueError(
+                f"score_only: required diagnoses that diagnosis_map does not name; received {', '.join(both)}"
+            )
+        return self
 
 
 class Normalize(Section):
@@ -380,6 +391,7 @@ class Evaluate(Section):
         Annotated[int, Field(ge=0, le=MAX_CROSS_VALIDATION), AfterValidator(none_or_3)]
         | Literal["site", "scanner"]
     ) = 0
+    conversion_years: Positive = 3.0
 
 
 class Explain(Section):

@@ -26,7 +26,7 @@ from adpet.cohort.reader import (
 )
 from adpet.cohort.scans import read_scans, require_usable, write_table
 from adpet.cohort.summary import ingest_report, report_text
-from adpet.cohort.tables import Candidate, Findings
+from adpet.cohort.tables import Candidate, Findings, Visit
 from adpet.errors import InputError
 from adpet.imaging.nifti import content_hash
 from adpet.parallel import map_in_processes
@@ -322,8 +322,8 @@ def candidate(session, diagnosis="CN", *, subject="1", date="", age=math.nan):
     return Candidate(file, subject, session, diagnosis=diagnosis, date=date, age=age)
 
 
-def settle(policy, *scans, diagnoses=None):
-    found = Findings(candidates=list(scans), diagnoses=diagnoses or {})
+def settle(policy, *scans, visits=None):
+    found = Findings(candidates=list(scans), visits=visits or {})
     kept = apply_policy(found, policy=policy, diagnosis_map=DIAGNOSES)
     return {(scan.subject, scan.session): scan.diagnosis for scan in kept}, found.rejected
 
@@ -356,7 +356,7 @@ class TestPolicy:
         assert len(kept) == 4
 
     def test_stable_only_counts_visits_without_a_scan(self):
-        assert not settle("stable-only", candidate("1", "CN"), diagnoses={"1": {"CN", "MCI"}})[0]
+        assert not settle("stable-only", candidate("1", "CN"), visits={"1": {Visit("", 0.0, "MCI")}})[0]
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from adpet.cohort.splits import read_split
 from adpet.commands.doctor import add_collection_arguments, collection_at
 from adpet.commands.predict import opened, require_cluster
 from adpet.contracts import EvaluationDocument, TrainingRun, ValidationDocument, read_contract
-from adpet.errors import AdpetError, InputError, LeakageError
+from adpet.errors import InputError, LeakageError
 from adpet.evaluation import metrics as scoring
 from adpet.evaluation.aggregation import PREDICTION_COLUMNS, Pooling, out_of_fold_quantiles
 from adpet.evaluation.aggregation import subject_probabilities as subjects_of
@@ -28,11 +28,9 @@ from adpet.evaluation.baselines import LinearModel, image_features
 from adpet.evaluation.bootstrap import subject_resamples
 from adpet.evaluation.comparison import paired_differences, subgroup_table, subject_facts
 from adpet.evaluation.external import FOLDS, decision_table, net_benefit, recalibrated
-from adpet.imaging.dicom import as_nifti
-from adpet.imaging.nifti import read_header, read_volume
+from adpet.imaging.nifti import read_volume
 from adpet.inference.exported_model import BASELINES, DOCUMENT, ExportedModel
-from adpet.inference.predictor import OLDEST, YOUNGEST, RefusedError, answer
-from adpet.inference.quality import refused_by
+from adpet.inference.predictor import answer_row
 from adpet.parallel import map_in_processes, progress
 from adpet.params import Params, load_params
 from adpet.reporting.external import External, external_html, leakage_sentence, prevalence_sentence
@@ -127,7 +125,7 @@ def main(
     frames = exported.document["standard"]["frames_minutes"]
     # In this process: joblib takes a worker for leaking if its first call was a small one.
     settings: dict[str, Any] = {"layout": layout, "table": table, "diagnosis_table": diagnosis_table}
-    settings |= {"frames_minutes": frames, "each": map}
+    settings |= {"frames_minutes": frames, "each": map, "score_only": ()}
     collection = collection_at(cohort, params, **settings)
     others = _with_diagnoses(cohort, score_only, params, settings)
     scans, training = pd.concat([collection.scans, others]), _training_data(exported)
@@ -257,24 +255,9 @@ def _refuse_copies(answers: Sequence[Mapping[str, Any]], training: TrainingData)
 
 def _answered(row: Mapping[str, Any], *, model: ExportedModel, compared: bool) -> dict[str, Any]:
     """Answer one scan, or say why it is refused."""
-    seconds = [float(value) for value in row["frame_seconds"].split()] or None
-    age = row["age"] if YOUNGEST <= row["age"] <= OLDEST else None
-    named = [str(Path(row["path"]).resolve()), row["path"], Path(row["path"]).name]
-    try:
-        with as_nifti(Path(row["path"])) as image:
-            named.insert(0, str(image))
-            header = read_header(image)
-            volume = read_volume(image, frame_seconds=seconds, steady=True)
-        grid: dict[str, Any] = {"shape": header.shape, "affine": header.affine}
-        found = answer(volume, model, name=row["scan"], age=age, **grid)
-    except RefusedError as error:
-        return {"scan": row["scan"], "reason": "; ".join(refused_by(error.document["checks"]))}
-    except (AdpetError, OSError) as error:
-        reason = str(error)
-        # A path may hold a subject's id, and the report must not.
-        for path in named:
-            reason = reason.replace(path, "the scan")
-        return {"scan": row["scan"], "reason": reason}
+    found = answer_row(row, model)
+    if isinstance(found, str):
+        return {"scan": row["scan"], "reason": found}
     baselines = _baselines(model.folder)
     features = image_features(found.suvr.data, model.document["standard"]["grid_mm"]) if baselines else {}
     checks = found.document["checks"]

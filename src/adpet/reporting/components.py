@@ -195,6 +195,8 @@ class Documents:
     maps: Maps | None = None
     search: Search | None = None
     cross_validation: Document | None = None  # pooled folds
+    scored: Document | None = None  # groups of other diagnoses
+    scored_subjects: pd.DataFrame | None = None  # their probabilities, without ids
 
     @property
     def leaky(self) -> bool:

@@ -13,7 +13,7 @@ from adpet.evaluation.leakage import CLEAN, INVALID
 from adpet.reporting.components import Block, Documents, interval, number, percent, plural, points, typeset
 from adpet.reporting.explainability import leakage, saliency
 from adpet.reporting.methods import data, limits, lineage, training
-from adpet.reporting.performance import baselines, failures, performance, subgroups
+from adpet.reporting.performance import baselines, failures, other_diagnoses, performance, subgroups
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -25,6 +25,7 @@ SECTIONS = (
     ("maps", "Explainability", saliency),
     ("subgroups", "Subgroups", subgroups),
     ("failures", "Misclassified subjects", failures),
+    ("others", "Other diagnoses", other_diagnoses),
     ("data", "Data and split", data),
     ("training", "Search and training", training),
     ("lineage", "Lineage, versions and parameters", lineage),
@@ -50,6 +51,7 @@ class Line:
 def report_html(documents: Documents) -> str:
     """Return the report on a training."""
     sections = [(anchor, title, blocks(documents)) for anchor, title, blocks in SECTIONS]
+    sections = [section for section in sections if section[2]]
     return page(f"Report on model {documents.lineage['id']}", summary(documents), sections)
 
 
