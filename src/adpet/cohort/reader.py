@@ -443,14 +443,14 @@ def _score_only_rows(
         visits = found.visits.get(subject, ())
         later = {one: years for one in visits if (years := years_between(first, one)) > 0}
         converted = [years for one, years in later.items() if one.diagnosis.casefold() in ad]
-        timed = any(years_between(first, one) <= 0 for one in visits)
         about = {
             "group": first.diagnosis,
             "ad_years": min(converted, default=math.nan),
-            "followed_years": max(later.values(), default=0.0 if timed else math.nan),
+            "followed_years": max(later.values(), default=math.nan),
         }
         for one, row in rows:
-            yield {**row, **about, "baseline": one is first, "years": years_between(first, one)}
+            years = 0.0 if one is first else years_between(first, one)
+            yield {**row, **about, "baseline": one is first, "years": years}
 
 
 def _rejected_row(rejection: Rejection) -> dict[str, str]:

@@ -310,8 +310,8 @@ def years_between(first: Candidate | Visit, second: Candidate | Visit) -> float:
     days = [one.day if isinstance(one, Visit) else one.date for one in (first, second)]
     if all(days):
         start, end = map(date.fromisoformat, days)
-        return (end - start).days / DAYS_A_YEAR
-    return second.age - first.age if first.age % 1 or second.age % 1 else math.nan
+        return round((end - start).days / DAYS_A_YEAR, 3)
+    return round(second.age - first.age, 3) if first.age % 1 or second.age % 1 else math.nan
 
 
 def session_order(label: str) -> tuple[int, tuple[str | int, ...]]:

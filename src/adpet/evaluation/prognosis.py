@@ -2,7 +2,7 @@
 
 A table of scores has a row a scan: `subject`, `group` (the diagnosis at baseline), `baseline` (True for that
 scan), `probability` of AD (NaN if refused), and `years`, `ad_years` and `followed_years` from baseline to the
-scan, to the first later diagnosis of AD, and to the last diagnosis (NaN if unknown or never).
+scan, to the first later diagnosis of AD, and to the last later diagnosis (NaN if unknown or never).
 """
 
 from typing import Any
@@ -18,6 +18,7 @@ from adpet.evaluation.metrics import level_intervals
 FEWEST = 5
 TERTILES = ("lowest third", "middle third", "highest third")
 QUARTILES = (0.25, 0.5, 0.75)
+NOT_FOLLOWED = "no subject has a later visit with a known time and a diagnosis of its own"
 # Digits of the curves' years, so that they tell no visit to the day.
 DIGITS = 2
 
@@ -58,7 +59,7 @@ def conversion(first: pd.DataFrame, *, years: float, resamples: int, seed: int) 
     None with fewer than `FEWEST` converters or stable people, the curves of the thirds with fewer in a third.
     The test (log-rank) compares the highest third with the lowest.
     """
-    followed = first[first["followed_years"] > 0]
+    followed = first[first["followed_years"].notna()]
     converted = (followed["ad_years"] <= years).to_numpy()
     stable = ~converted & (followed["followed_years"] >= years).to_numpy()
     probability = followed["probability"].to_numpy(np.float64)
@@ -72,7 +73,7 @@ def conversion(first: pd.DataFrame, *, years: float, resamples: int, seed: int) 
     times = np.where(converted, followed["ad_years"], followed["followed_years"].clip(upper=years))
     curves, p = kaplan_meier(probability, times.astype(np.float64), converted)
     return {
-        "unknown": int(first["followed_years"].isna().sum()),
+        "reason": "" if len(followed) else NOT_FOLLOWED,
         "followed": len(followed),
         "converters": int(converted.sum()),
         "stable": int(stable.sum()),
@@ -132,7 +133,8 @@ def change_per_year(answered: pd.DataFrame, *, resamples: int, seed: int) -> dic
         "log_odds_per_year": None,
     }
     if len(sums) >= FEWEST:
-        counts = subject_resamples(np.ones(len(sums), dtype=bool), resamples=resamples, seed=seed)
+        even = np.full(len(sums), 1 / len(sums))
+        counts = np.random.default_rng(seed).multinomial(len(sums), even, size=resamples)
         xx, xy = sums["xx"].to_numpy(np.float64), sums["xy"].to_numpy(np.float64)
         low, high = percentile_interval(counts @ xy / (counts @ xx))
         found["log_odds_per_year"] = {"value": float(xy.sum() / xx.sum()), "low": low, "high": high}

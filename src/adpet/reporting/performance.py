@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from adpet.evaluation.comparison import BASELINES
+from adpet.evaluation.prognosis import NOT_FOLLOWED
 from adpet.reporting import performance_figures
 from adpet.reporting.components import (
     MEASURES,
@@ -196,21 +197,28 @@ def other_diagnoses(documents: Documents) -> list[Block]:
             "Probability of AD, next to that of the CN and AD test subjects; dashed: the threshold.",
         ),
         Heading(f"Conversion to AD within {years:g} years"),
-        Items(tuple(f"{name}: {_conversion(group['conversion'])}" for name, group in groups.items())),
     ]
-    if any(group["conversion"]["curves"] for group in groups.values()):
+    followed = {
+        name: group["conversion"] for name, group in groups.items() if group["conversion"]["followed"]
+    }
+    blocks.append(
+        Items(tuple(f"{name}: {_conversion(found)}" for name, found in followed.items()))
+        if followed
+        else Text(f"Not known: {NOT_FOLLOWED}.")
+    )
+    if curves := sum(bool(found["curves"]) for found in followed.values()):
         chart = Chart(
             data_uri(performance_figures.conversion_figure(groups, years=years)),
             "Kaplan-Meier curves of the share without AD, for each third of the probability of AD.",
             "Share without AD over time, by third of the probability at the first scan (Kaplan-Meier).",
-            wide=True,
+            wide=curves > 1,
         )
         blocks.append(chart)
-    return [
-        *blocks,
-        Heading("Change over time"),
-        Items(tuple(f"{name}: {_change(group['change'])}" for name, group in groups.items())),
-    ]
+    changes = {name: group["change"] for name, group in groups.items() if group["change"]["subjects"]}
+    if changes:
+        items = tuple(f"{name}: {_change(found)}" for name, found in changes.items())
+        blocks += [Heading("Change over time"), Items(items)]
+    return blocks
 
 
 def groups_table(groups: Mapping[str, Any]) -> Table:
@@ -227,12 +235,6 @@ def groups_table(groups: Mapping[str, Any]) -> Table:
 
 
 def _conversion(found: Mapping[str, Any]) -> str:
-    if not found["followed"]:
-        return (
-            "not known, for want of the times or the diagnoses of visits"
-            if found["unknown"]
-            else "no subject has a later visit"
-        )
     text = (
         f"{plural(found['followed'], 'subject')} with later visits: {found['converters']} converted, "
         f"{found['stable']} stable, {found['censored']} followed for less time"

@@ -4,20 +4,22 @@ The exported model answers for each scan as `adpet predict` does.
 """
 
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from adpet import paths
-from adpet.cluster import clusters
 from adpet.cohort.scans import SCORE_ONLY_COLUMNS, read_typed
 from adpet.contracts import TrainingRun, read_contract
 from adpet.parallel import map_in_processes, progress
 from adpet.params import Params
 from adpet.stages.common.checks import hashed, refuse_trained_on
 from adpet.stages.common.tables import read_results, write_table
-from adpet.stages.common.tracking import log_to_training
 from adpet.storage import atomic_write, write_json
+
+if TYPE_CHECKING:
+    from adpet.inference.exported_model import ExportedModel
 
 # Columns of scores.csv, one row a scan; `reason` says why it was refused.
 COLUMNS = (
@@ -37,6 +39,7 @@ def run(params: Params) -> None:
         return
     from adpet.evaluation.prognosis import group_summaries
     from adpet.inference.exported_model import open_model
+    from adpet.stages.common.tracking import log_to_training
 
     scans = read_typed(paths.SCORE_ONLY, SCORE_ONLY_COLUMNS)
     trained = read_contract(paths.RUN, TrainingRun)
@@ -46,8 +49,7 @@ def run(params: Params) -> None:
     done = map_in_processes(
         partial(_score, model=model), rows, workers=params.compute.workers, cluster=params.compute.cluster
     )
-    with clusters:
-        answers = list(progress(done, label="score", unit="scan", total=len(rows)))
+    answers = list(progress(done, label="score", unit="scan", total=len(rows)))
     scores = scans.join(pd.DataFrame(answers))[list(COLUMNS)]
     threshold, years = model.document["threshold"], params.evaluate.conversion_years
     groups = group_summaries(
@@ -60,7 +62,7 @@ def run(params: Params) -> None:
     log_to_training(params, {"score": [paths.SCORED_GROUPS, paths.GROUPS_FIGURE, paths.CONVERSION_FIGURE]})
 
 
-def _score(row: dict[str, Any], *, model: Any) -> dict[str, Any]:
+def _score(row: dict[str, Any], *, model: "ExportedModel") -> dict[str, Any]:
     """Return probability and flags of a scan, or the reason."""
     from adpet.inference.predictor import answer_row
 
@@ -68,11 +70,7 @@ def _score(row: dict[str, Any], *, model: Any) -> dict[str, Any]:
     if isinstance(found, str):
         return {"probability": None, "flagged": "", "reason": found}
     flags = [check["finding"] for check in found.document["checks"] if check["verdict"] == "flagged"]
-    return {
-        "probability": found.document["probability_of_ad"],
-        "flagged": "; ".join(flags),
-        "reason": "",
-    }
+    return {"probability": found.document["probability_of_ad"], "flagged": "; ".join(flags), "reason": ""}
 
 
 def _draw(scores: pd.DataFrame, groups: dict[str, Any], *, threshold: float, years: float) -> None:
@@ -89,7 +87,7 @@ def _draw(scores: pd.DataFrame, groups: dict[str, Any], *, threshold: float, yea
         _write_blank(paths.CONVERSION_FIGURE)
 
 
-def _write_blank(path: Any) -> None:
+def _write_blank(path: Path) -> None:
     """Write an empty picture, since DVC wants every plot."""
     from PIL import Image
 
