@@ -70,7 +70,7 @@ def scans_table(rows: Sequence[Mapping[Any, Any]]) -> pd.DataFrame:
 
 
 def score_only_table(rows: Sequence[Mapping[Any, Any]]) -> pd.DataFrame:
-    """Return rows as a table of scans that are only scored."""
+    """Return rows as a table of scored people's scans."""
     table = pd.DataFrame(list(rows), columns=list(SCORE_ONLY_COLUMNS)).astype(SCORE_ONLY_COLUMNS)
     return table.sort_values("scan", ignore_index=True)
 

@@ -100,7 +100,7 @@ class Candidate:
 
 
 class Visit(NamedTuple):
-    """Diagnosis that a table gives at a visit, scanned or not."""
+    """Diagnosis at a visit, with or without a scan."""
 
     day: str  # YYYYMMDD, or ""
     age: float

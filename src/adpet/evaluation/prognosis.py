@@ -1,4 +1,4 @@
-"""Scores of people with other diagnoses: groups, conversion to AD, change.
+"""Prognosis: scores of other diagnoses, conversion to AD, change.
 
 A table of scores has a row a scan: `subject`, `group` (the diagnosis at baseline), `baseline` (True for that
 scan), `probability` of AD (NaN if refused), and `years`, `ad_years` and `followed_years` from baseline to the
@@ -99,18 +99,16 @@ def kaplan_meier(
     if min(own.sum() for own in members) < FEWEST:
         return [], None
     samples = [CensoredData.right_censored(times[own], ~converted[own]) for own in members]
-    curves = []
-    for name, own, sample in zip(TERTILES, members, samples, strict=True):
-        survival = ecdf(sample).sf
-        curves.append(
-            {
-                "third": name,
-                "subjects": int(own.sum()),
-                "converters": int(converted[own].sum()),
-                "years": [0.0, *survival.quantiles.round(DIGITS).tolist()],
-                "without_ad": [1.0, *survival.probabilities.tolist()],
-            }
-        )
+    curves = [
+        {
+            "third": name,
+            "subjects": int(own.sum()),
+            "converters": int(converted[own].sum()),
+            "years": [0.0, *survival.quantiles.round(DIGITS).tolist()],
+            "without_ad": [1.0, *survival.probabilities.tolist()],
+        }
+        for name, own, survival in zip(TERTILES, members, (ecdf(one).sf for one in samples), strict=True)
+    ]
     compared = converted[members[0] | members[-1]].any()
     return curves, float(logrank(samples[-1], samples[0]).pvalue) if compared else None
 

@@ -135,7 +135,7 @@ def answer(
 
 
 def answer_row(row: Mapping[str, Any], model: ExportedModel) -> Answer | str:
-    """Answer for a row of a scans table, or say why not.
+    """Answer for a scan of a table, or refuse.
 
     The reason holds no path, which may be a subject's id.
     """

@@ -179,7 +179,7 @@ def subgroups_table(groups: pd.DataFrame) -> Table:
 
 
 def other_diagnoses(documents: Documents) -> list[Block]:
-    """Return the section on people who are only scored, if any."""
+    """Return the section on other diagnoses, if any."""
     scored = documents.scored
     if not scored or not scored["groups"]:
         return []

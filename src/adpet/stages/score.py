@@ -1,4 +1,4 @@
-"""Score people with other diagnoses, whom no network was trained on.
+"""Score people with other diagnoses, who were never trained on.
 
 The exported model answers for each scan as `adpet predict` does.
 """
