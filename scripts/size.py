@@ -22,11 +22,11 @@ BINARY = {".png", ".ico", ".nii", ".gz", ".onnx", ".wasm"}
 # DICOM, clusters, the doctor, external validation and the docs' site.
 LIMITS = {
     "modules under src/adpet": 118,
-    "lines under src/adpet": 25_600,
+    "lines under src/adpet": 26_000,
     "longest module": 600,
-    "lines of tests": 20_500,
+    "lines of tests": 20_700,
     "lines of dvc.yaml": 360,
-    "lines of the whole repository": 58_000,
+    "lines of the whole repository": 58_800,
     "words of README.md": 1_500,
     "docstrings that begin with more than 10 words": 0,
 }

@@ -29,6 +29,8 @@ SHARED = {
     *(f"results/evaluate/{name}.png" for name in ("roc", "precision_recall", "calibration", "confusion")),
     *(f"results/evaluate/{name}.png" for name in ("probabilities", "baselines", "subgroups")),
     "results/export",
+    "results/score/groups.json",
+    *(f"results/score/{name}.png" for name in ("groups", "conversion")),
     "results/explain/groups",
     "results/explain/regions.csv",
     "results/explain/cam.json",

@@ -26,6 +26,7 @@ STAGES = {
     "evaluate": "score the held-out test subjects",
     "export": "write the model as ONNX with all that inference needs",
     "external": "validate the exported model on another collection, where there is one",
+    "score": "score people with other diagnoses, where asked for",
     "explain": "draw class activation maps",
     "leakage": "measure how much a slice split would leak",
     "cross_validate": "train and test a network per fold of all subjects, where asked for",

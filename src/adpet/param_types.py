@@ -20,6 +20,16 @@ Size = Annotated[int, Field(ge=0, le=9_999)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
+# Processing levels of ADNI's FDG images, as `adpet.cohort.adni` describes them.
+AdniLevel = Literal["uniform-8mm", "uniform-6mm", "standardized", "averaged", "dynamic", "raw"]
+
+# Where features are taken from MobileNetV2, as `adpet.learning.model` describes it.
+FeatureLayer = Literal[
+    "Conv_1", "out_relu", "block_16_project_BN", "block_13_expand_relu", "block_6_expand_relu",
+    "block_4_expand_relu",
+]  # fmt: skip
+
+
 def each_once(levels: tuple[str, ...]) -> tuple[str, ...]:
     """Refuse a level that is named twice."""
     if len(set(levels)) < len(levels):

@@ -16,7 +16,9 @@ from adpet.errors import ParameterError, validation_messages
 from adpet.param_types import (
     MAX_CROSS_VALIDATION,
     TUNED,
+    AdniLevel,
     Count,
+    FeatureLayer,
     Fraction,
     Interval,
     NonNegative,
@@ -47,15 +49,6 @@ OLD_SECTIONS = {"phantom": "simulation", "standardize": "normalize", "audit": "l
 
 # The widths for which ImageNet weights of MobileNetV2 are published (Keras' documentation).
 IMAGENET_ALPHAS = (0.35, 0.5, 0.75, 1.0, 1.3, 1.4)
-
-# Processing levels of ADNI's FDG images, as `adpet.cohort.adni` describes them.
-AdniLevel = Literal["uniform-8mm", "uniform-6mm", "standardized", "averaged", "dynamic", "raw"]
-
-# Where features are taken from MobileNetV2, as `adpet.learning.model` describes it.
-FeatureLayer = Literal[
-    "Conv_1", "out_relu", "block_16_project_BN", "block_13_expand_relu", "block_6_expand_relu",
-    "block_4_expand_relu",
-]  # fmt: skip
 
 # Scanners of adpet.simulation.scanner, and the tolerance for the sum of their shares: thirds are rounded.
 SIMULATED_SCANNERS = ("HRRT", "D690", "TruePoint", "HRplus")
@@ -150,6 +143,7 @@ class Cohort(Section):
     diagnosis_map: dict[str, Literal["AD", "CN"]] = Field(
         default={"AD": "AD", "Dementia": "AD", "CN": "CN", "NC": "CN", "HC": "CN"}
     )
+    score_only: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(strict=False)] = ()
     diagnosis: Literal["visit", "baseline", "stable-only"] = "visit"
     diagnosis_table: str | None = None
     date_order: Literal["auto", "month-first", "day-first"] = "auto"
@@ -160,6 +154,16 @@ class Cohort(Section):
     reconstruction: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(strict=False)] = ()
     frames_minutes: Interval = (30.0, 60.0)
     max_rejected_fraction: Fraction = 0.1
+
+    @model_validator(mode="after")
+    def _trained_on_or_scored_only(self) -> Self:
+        words = {word.casefold() for word in self.diagnosis_map}
+        both = [word for word in self.score_only if word.casefold() in words]
+        if both:
+            raise ValueError(
+                f"score_only: required diagnoses that diagnosis_map does not name; received {', '.join(both)}"
+            )
+        return self
 
 
 class Normalize(Section):
@@ -380,6 +384,7 @@ class Evaluate(Section):
         Annotated[int, Field(ge=0, le=MAX_CROSS_VALIDATION), AfterValidator(none_or_3)]
         | Literal["site", "scanner"]
     ) = 0
+    conversion_years: Positive = 3.0
 
 
 class External(Section):

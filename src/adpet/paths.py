@@ -15,6 +15,7 @@ SIMULATED_TRUTH = Path("data/simulated/truth")
 
 SCANS = Path("data/interim/scans.csv")
 REJECTED = Path("data/interim/rejected.csv")
+SCORE_ONLY = Path("data/interim/score_only.csv")
 INGEST = Path("data/interim/ingest.json")
 VOLUMES = Path("data/interim/volumes")
 ALIGNMENT = Path("data/interim/alignment.csv")
@@ -63,6 +64,12 @@ EXPORT = Path("results/export")
 
 # Its results on another collection, if there is one.
 EXTERNAL = Path("results/external/external.json")
+
+SCORE = Path("results/score")
+SCORES = SCORE / "scores.csv"
+SCORED_GROUPS = SCORE / "groups.json"
+GROUPS_FIGURE = SCORE / "groups.png"
+CONVERSION_FIGURE = SCORE / "conversion.png"
 
 EXPLAIN = Path("results/explain")
 CAM = EXPLAIN / "cam.json"

@@ -116,7 +116,7 @@ class TestTable:
             "RID,VISCODE,EXAMDATE,DIAGNOSIS\n295,m06,2008-01-01,\n295,m12,2008-03-01,-4\n295,m18,2008-04-01,1\n"
         )
         assert at(table, "m06", "20080101") == "CN"
-        assert table.known("002_S_0295") == {"CN"}
+        assert [visit[::2] for visit in table.known("002_S_0295")] == [("20080401", "CN")]
 
     def test_number_that_is_no_diagnosis_is_refused(self, read):
         with pytest.raises(

@@ -36,12 +36,12 @@ def test_unify_subjects_takes_the_most_frequent_spelling_in_any_order():
     for order in (1, -1):
         found = Findings(
             [Candidate(Path(f"{i}.nii"), subject=name) for i, name in enumerate(subjects)][::order],
-            diagnoses={"s003": {"AD"}, "S003": {"CN"}, "9": {"AD"}},
+            visits={"s003": {"AD"}, "S003": {"CN"}, "9": {"AD"}},
         )
         unified, spellings = unify_subjects(found)
         assert {scan.subject for scan in unified.candidates} == {"S003", "7", "s-004"}
         assert sorted(spellings) == [["S003", "s003"], ["s-004", "S004"]]
-        assert unified.diagnoses == {"S003": {"AD", "CN"}, "9": {"AD"}}
+        assert unified.visits == {"S003": {"AD", "CN"}, "9": {"AD"}}
 
 
 def test_rows_without_an_id_are_ignored(tmp_path):

@@ -26,7 +26,7 @@ from adpet.cohort.reader import (
 )
 from adpet.cohort.scans import read_scans, require_usable, write_table
 from adpet.cohort.summary import ingest_report, report_text
-from adpet.cohort.tables import Candidate, Findings
+from adpet.cohort.tables import Candidate, Findings, Visit
 from adpet.errors import InputError
 from adpet.imaging.nifti import content_hash
 from adpet.parallel import map_in_processes
@@ -322,8 +322,8 @@ def candidate(session, diagnosis="CN", *, subject="1", date="", age=math.nan):
     return Candidate(file, subject, session, diagnosis=diagnosis, date=date, age=age)
 
 
-def settle(policy, *scans, diagnoses=None):
-    found = Findings(candidates=list(scans), diagnoses=diagnoses or {})
+def settle(policy, *scans, visits=None):
+    found = Findings(candidates=list(scans), visits=visits or {})
     kept = apply_policy(found, policy=policy, diagnosis_map=DIAGNOSES)
     return {(scan.subject, scan.session): scan.diagnosis for scan in kept}, found.rejected
 
@@ -356,7 +356,7 @@ class TestPolicy:
         assert len(kept) == 4
 
     def test_stable_only_counts_visits_without_a_scan(self):
-        assert not settle("stable-only", candidate("1", "CN"), diagnoses={"1": {"CN", "MCI"}})[0]
+        assert not settle("stable-only", candidate("1", "CN"), visits={"1": {Visit("", 0.0, "MCI")}})[0]
 
 
 @pytest.mark.parametrize(
@@ -506,3 +506,74 @@ class TestIndexFiles:
         opened.clear()
         assert index(files, notes) == first
         assert len(opened) == 4
+
+
+class TestScoreOnly:
+    def scored(self, root, **options):
+        collection = read(root, score_only=["MCI", "FTD"], **options)
+        return collection, collection.score_only.set_index("scan")
+
+    @pytest.fixture
+    def sessions(self, bids_tree):
+        """AD and CN, and a person who goes from CN over MCI to AD, which a visit without a scan tells."""
+        for number, diagnosis in enumerate(("AD", "CN", "CN")):
+            bids_tree.person(f"0{number}", diagnosis)
+        for number, name in enumerate(("sub-00", "sub-01", "sub-02_ses-1", "sub-02_ses-2")):
+            bids_tree.scan(f"{name}_pet.nii", number)
+        (bids_tree.root / "sub-02/sub-02_sessions.tsv").write_text(
+            "session_id\tacq_time\tdiagnosis\nses-1\t2009-01-01\tCN\nses-2\t2010-01-01\tmci\n"
+            "ses-3\t2011-01-01\tMCI\nses-4\t2012-01-01\tDementia\nses-5\t2013-07-01\tDementia\n"
+        )
+        return bids_tree
+
+    @pytest.mark.parametrize("diagnosis", ["visit", "baseline", "stable-only"])
+    def test_all_visits_of_a_person_are_listed_apart_with_what_came_of_them(self, sessions, diagnosis):
+        collection, scored = self.scored(sessions.root, diagnosis=diagnosis)
+        assert list(collection.scans["subject"]) == ["00", "01"]
+        assert collection.rejected.empty
+        assert list(scored["diagnosis"]) == ["CN", "MCI"]
+        assert list(scored["group"]) == ["MCI", "MCI"]
+        assert list(scored["baseline"]) == [False, True]
+        assert list(scored["years"]) == pytest.approx([-1.0, 0.0], abs=0.01)
+        assert scored.iloc[1][["ad_years", "followed_years"]].tolist() == pytest.approx([2.0, 3.5], abs=0.01)
+        assert ingest_report(collection)["score_only"] == {"MCI": {"subjects": 1, "scans": 2, "ad_or_cn": 1}}
+        assert "2 scans of 1 subjects with MCI" in " ".join(report_text(ingest_report(collection)).split())
+
+    def test_without_it_nothing_is_apart(self, sessions):
+        assert read(sessions.root).score_only.empty
+
+    def test_without_diagnoses_by_visit_nothing_came_of_anyone(self, adni_tree):
+        for number, (subject, group) in enumerate(zip("1233", ("AD", "CN", "MCI", "MCI"), strict=True)):
+            adni_tree.image(
+                f"I{number}", f"00{subject}_S_0001", group, visit=str(number), date=f"201{number}-01-01"
+            )
+        _, scored = self.scored(adni_tree.root)
+        assert list(scored["years"]) == pytest.approx([0, 1], abs=0.01)
+        assert scored[["ad_years", "followed_years"]].isna().all(axis=None)
+
+    def test_adni_exams_without_a_scan_count(self, adni_tree):
+        for subject, group in (("1", "AD"), ("2", "CN"), ("3", "MCI")):
+            adni_tree.image(
+                f"I{subject}", f"00{subject}_S_000{subject}", group, visit="bl", date="2010-01-01"
+            )
+        exams = adni_tree.root / "DXSUM.csv"
+        exams.write_text(
+            "RID,VISCODE2,EXAMDATE,DIAGNOSIS\n1,bl,2010-01-02,3\n2,bl,2010-01-02,1\n3,bl,2010-01-02,2\n3,m24,2012-01-01,3\n"
+        )
+        _, scored = self.scored(adni_tree.root, diagnosis_table=exams)
+        assert scored.iloc[0][["ad_years", "followed_years"]].tolist() == pytest.approx([2.0, 2.0], abs=0.01)
+
+    def test_same_image_of_a_trained_and_a_scored_person_leaves_both(self, flat):
+        flat.sound("mci.nii", "3", "MCI", seed=1)
+        flat.sound("cn2.nii", "4", "AD", seed=4)
+        collection, scored = self.scored(flat.root)
+        assert scored.empty
+        assert list(collection.scans["subject"]) == ["2", "4"]
+        assert {kind for kind, _ in reasons(collection).values()} == {"unusable"}
+
+    def test_person_without_a_usable_scan_of_the_diagnosis_is_left_out(self, flat):
+        flat.row("mci.nii", "3", "MCI").write_bytes(b"")
+        flat.sound("later.nii", "3", "AD", session="2", seed=5)
+        collection, scored = self.scored(flat.root)
+        assert scored.empty
+        assert "no scan of this subject" in reasons(collection)["later.nii"][1]

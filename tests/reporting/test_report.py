@@ -7,10 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from adpet.evaluation.prognosis import baseline_subjects, group_summaries
 from adpet.reporting.components import MEASURES, Chart, Maps, Search, number
 from adpet.reporting.explainability import GROUP_MAPS, saliency
 from adpet.reporting.model_card import model_card
-from adpet.reporting.performance import folds_table
+from adpet.reporting.performance import folds_table, other_diagnoses
 from adpet.reporting.report import report_html
 
 HOSTILE = "<script>alert('site')</script>"
@@ -223,3 +224,28 @@ def test_origin_of_weights_calibration_and_threshold_is_explained(make_documents
     alone = written(make_documents(trained={"folds": []}))
     assert not [words for words in ("the ensemble of", "median)", "means over networks") if words in alone]
     assert "epoch 1 was kept" in alone
+
+
+class TestOtherDiagnoses:
+    @pytest.fixture
+    def scored(self):
+        rng = np.random.default_rng(0)
+        people = [f"p{number}" for number in range(24)]
+        table = pd.DataFrame({"subject": people, "group": ["MCI"] * 20 + [HOSTILE] * 4, "baseline": True})
+        table["probability"] = rng.random(24)
+        table["ad_years"] = np.where(table["probability"] > 0.5, 1.5, np.nan)
+        table[["years", "followed_years"]] = [0.0, 4.0]
+        groups = group_summaries(table, threshold=0.5, years=3.0, resamples=100, seed=0)
+        document = {"lineage": "a", "threshold": 0.5, "conversion_years": 3.0, "groups": groups}
+        return {"scored": document, "scored_subjects": baseline_subjects(table).drop(columns="subject")}
+
+    def test_section_has_the_numbers_of_the_groups(self, make_documents, scored):
+        _, table, dots, heading, conversion, curves, *_ = other_diagnoses(make_documents(**scored))
+        group = scored["scored"]["groups"]["MCI"]
+        assert ("MCI", "20", number(group["predicted_ad"], 2)) in [row[:3] for row in table.rows]
+        assert heading.title == "Conversion to AD within 3 years"
+        assert "converters against stable 1.000" in conversion.items[-1]
+        assert (dots.alt[:9], curves.alt[:12]) == ("Box plots", "Kaplan-Meier")
+
+    def test_without_others_there_is_no_section(self, make_documents):
+        assert other_diagnoses(make_documents(scored={"groups": {}}, scored_subjects=pd.DataFrame())) == []

@@ -352,7 +352,7 @@ def _diagnosis(image: _Image, diagnoses: VisitDiagnoses | None, findings: Findin
     facts = image.facts
     if diagnoses is None:
         return facts.group
-    findings.diagnoses[facts.subject] = diagnoses.known(facts.subject)
+    findings.visits[facts.subject] = diagnoses.known(facts.subject)
     return diagnoses.at(facts.subject, visit=facts.visit, day=image.date)
 
 

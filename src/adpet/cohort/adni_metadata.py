@@ -1,5 +1,6 @@
 """ADNI metadata: collection CSV, XML files and diagnoses by visit."""
 
+import math
 import os
 import re
 from collections import Counter
@@ -14,6 +15,7 @@ from xml.parsers.expat import ErrorString
 from adpet.cohort.tables import (
     DateOrder,
     Table,
+    Visit,
     date_order,
     parse_date,
     plain,
@@ -128,9 +130,10 @@ class VisitDiagnoses:
     name: str
     exams: Mapping[str, Sequence[Exam]]
 
-    def known(self, subject: str) -> set[str]:
-        """Return all diagnoses of a subject (PTID)."""
-        return {exam.diagnosis for exam in self.exams.get(_rid(subject), ())}
+    def known(self, subject: str) -> set[Visit]:
+        """Return all diagnosed visits of a subject (PTID)."""
+        exams = self.exams.get(_rid(subject), ())
+        return {Visit(exam.day.strip(UNREAD), math.nan, exam.diagnosis) for exam in exams}
 
     def at(self, subject: str, *, visit: str, day: str) -> str:
         """Return the diagnosis at a scan's visit or day (YYYYMMDD)."""

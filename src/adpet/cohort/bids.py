@@ -22,6 +22,7 @@ from adpet.cohort.tables import (
     Candidate,
     DateOrder,
     Findings,
+    Visit,
     column_key,
     date_order,
     parse_age,
@@ -93,10 +94,15 @@ def find_bids(
             has_diagnoses |= any(key in row for row in visits.values())
             own = people.get(person_key(scan[0]), {})
             told = [*visits.values(), *(own.values() if by_visit else ())]
-            findings.diagnoses[scan[0]] = {plain(row.get(key, "")) for row in told} - {""}
+            day = partial(parse_date, order=order)
+            findings.visits[scan[0]] = {
+                Visit(day(row.get("acqtime", "")), parse_age(row.get("age", "")), word)
+                for row in told
+                if (word := plain(row.get(key, "")))
+            }
             rows = _rows(scan, visits, _person(scan, own, by_visit=by_visit), key)
             made = _candidate(versions[0], scan, rows, diagnosis_key=key, findings=findings)
-            date = findings.parse("date", partial(parse_date, order=order), rows[0].get("acqtime", ""))
+            date = findings.parse("date", day, rows[0].get("acqtime", ""))
             rest = (replace(made, date=date, **_of_version(*other)) for other in others)
             found = replace(made, date=date, others=tuple(rest))
             findings.candidates.append(found)

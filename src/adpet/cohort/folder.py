@@ -6,7 +6,8 @@ FDG unless its name, its sidecar or a column `tracer` says otherwise.
 
 import os
 import re
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from adpet.cohort.tables import (
     Candidate,
     DateOrder,
     Findings,
+    Visit,
     column_key,
     date_order,
     parse_age,
@@ -101,9 +103,19 @@ def find_folder(
                     frames=facts.metadata,
                 )
             )
+    findings.visits.update(_visits(findings.candidates))
     for place in dict.fromkeys(_unlisted(root, listed)):
         findings.reject(place, f"not in {listing.path.name}; add a row if it is a scan", SKIPPED)
     return findings
+
+
+def _visits(candidates: Iterable[Candidate]) -> dict[str, set[Visit]]:
+    """Return the rows with a diagnosis, by subject."""
+    found: dict[str, set[Visit]] = defaultdict(set)
+    for one in candidates:
+        if one.diagnosis:
+            found[one.subject].add(Visit(one.date, one.age, one.diagnosis))
+    return found
 
 
 def _stated(row: Mapping[str, str]) -> Iterator[Statement]:

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from dataclasses import replace
 from typing import Final
 
-from adpet.cohort.tables import Findings, Table, plain
+from adpet.cohort.tables import Findings, Table, Visit, plain
 from adpet.errors import InputError
 
 # Accents of Latin, Greek and Cyrillic letters, decomposed.
@@ -44,12 +44,12 @@ def unify_subjects(found: Findings) -> tuple[Findings, list[list[str]]]:
     for subject in sorted(counts, key=lambda subject: (counts[subject], subject), reverse=True):
         groups[person_key(subject) or subject].append(subject)
     chosen = {subject: group[0] for group in groups.values() for subject in group}
-    diagnoses: dict[str, set[str]] = defaultdict(set)
-    for subject, told in found.diagnoses.items():
-        diagnoses[chosen.get(subject, subject)] |= told
+    visits: dict[str, set[Visit]] = defaultdict(set)
+    for subject, told in found.visits.items():
+        visits[chosen.get(subject, subject)] |= told
     candidates = [replace(candidate, subject=chosen[candidate.subject]) for candidate in found.candidates]
     several = [group for group in groups.values() if len(group) > 1]
-    return replace(found, candidates=candidates, diagnoses=diagnoses), several
+    return replace(found, candidates=candidates, visits=visits), several
 
 
 def rows_by_id(table: Table, key: str, visit_key: str = "") -> Rows:

@@ -6,10 +6,11 @@ A subject whose diagnosis changes between visits follows a policy: ``visit`` kee
 
 import hashlib
 import json
+import math
 import os
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -22,12 +23,12 @@ from adpet.cohort import adni, bids, folder
 from adpet.cohort.adni import LEVELS
 from adpet.cohort.identity import unify_subjects
 from adpet.cohort.scans import (
-    DIAGNOSES,
     IN_BOTH,
     Collection,
     check_scans,
     rejected_table,
     scans_table,
+    score_only_table,
     set_aside_conflicts,
 )
 from adpet.cohort.tables import (
@@ -41,6 +42,7 @@ from adpet.cohort.tables import (
     require_inside,
     session_order,
     table_columns,
+    years_between,
 )
 from adpet.errors import InputError
 from adpet.imaging import dicom, nifti, sidecar
@@ -81,6 +83,7 @@ def read_collection(
     table: Path | None,
     diagnosis_column: str,
     diagnosis_map: Mapping[str, str],
+    score_only: Sequence[str] = (),
     diagnosis: Policy = "visit",
     diagnosis_table: Path | None = None,
     adni_level: Sequence[str] = tuple(LEVELS),
@@ -95,11 +98,12 @@ def read_collection(
     """Read all scans of a collection, and reject unusable files.
 
     Paths under the working directory are given relative to it. `diagnosis_map` gives AD or CN for the
-    collection's words, in any case; other diagnoses are skipped. `reconstruction` orders the versions of a
-    BIDS scan, `frames_minutes` are those after injection that are averaged, `link_targets` folders that links
-    may lead to, as they may into DVC's cache. `each`, like `map`, calls the function that reads a batch of
-    files. With `notes`, the file index on disk, the next call reads new and changed files alone. `progress`
-    wraps the iterable of opened scans, and is called with it and ``total=``.
+    collection's words, in any case; other diagnoses are skipped. Who has a scan with one of `score_only` is
+    listed apart with all scans, whatever the policy. `reconstruction` orders the versions of a BIDS scan,
+    `frames_minutes` are those after injection that are averaged, `link_targets` folders that links may lead
+    to, as they may into DVC's cache. `each`, like `map`, calls the function that reads a batch of files. With
+    `notes`, the file index on disk, the next call reads new and changed files alone. `progress` wraps the
+    iterable of opened scans, and is called with it and ``total=``.
     """
     if not root.is_dir():
         raise InputError(
@@ -127,20 +131,29 @@ def read_collection(
             f"{root}: required scans (.nii or .nii.gz); received none; check cohort.raw and cohort.layout"
         )
     found, spellings = unify_subjects(found)
-    settled = apply_policy(found, policy=diagnosis, diagnosis_map=diagnosis_map)
-    to_open = _without_repeats(_with_diagnoses(settled, diagnosis_map, found), found)
+    apart = {word.casefold(): word for word in score_only}
+    people = {one.subject for one in found.candidates if one.diagnosis.casefold() in apart}
+    others = [one for one in found.candidates if one.subject in people]
+    rest = replace(found, candidates=[one for one in found.candidates if one.subject not in people])
+    settled = apply_policy(rest, policy=diagnosis, diagnosis_map=diagnosis_map)
+    settled = _with_diagnoses(settled, diagnosis_map, found)
+    settled += _with_diagnoses(others, {**diagnosis_map, **apart}, found)
+    to_open = _without_repeats(settled, found, people)
     index = partial(_index_inside, root=root, link_targets=link_targets)
     opened = zip(to_open, progress(index(to_open, each=each, notes=notes), total=len(to_open)), strict=True)
     rows = [_row_or_next(candidate, entry, index, frames_minutes, found) for candidate, entry in opened]
+    scored = [(one, row) for one, row in zip(to_open, rows, strict=True) if row and one.subject in people]
+    scored_rows = list(_score_only_rows(scored, set(score_only), diagnosis_map, found))
     collection = set_aside_conflicts(
         Collection(
-            scans_table([row for row in rows if row]),
+            scans_table([row for row in rows if row and row["subject"] not in people]),
             rejected_table([_rejected_row(rejection) for rejection in found.rejected]),
             tracers=dict(found.tracers),
             levels=dict(found.levels),
             unread=dict(found.unread),
             spellings=spellings,
             without_scan=found.without_scan,
+            score_only=score_only_table(scored_rows),
         )
     )
     check_scans(collection.scans)
@@ -185,7 +198,7 @@ def apply_policy(found: Findings, *, policy: Policy, diagnosis_map: Mapping[str,
             )
         else:
             # Visits without a scan count too; an unknown diagnosis is no change.
-            known = {scan.diagnosis for scan in scans} | found.diagnoses.get(subject, set())
+            known = {one.diagnosis for one in (*scans, *found.visits.get(subject, ()))}
             by_class = {words.get(word.casefold(), word.casefold()): word for word in sorted(known - {""})}
             settled = scans if len(by_class) < 2 else []
             listed = ", ".join(sorted(by_class.values()))
@@ -292,7 +305,7 @@ def _with_diagnoses(
     kept = []
     for candidate in candidates:
         diagnosis = words.get(candidate.diagnosis.casefold())
-        if diagnosis in DIAGNOSES:
+        if diagnosis:
             kept.append(replace(candidate, diagnosis=diagnosis))
         elif candidate.diagnosis:
             reason = f"diagnosis '{candidate.diagnosis}' is neither AD nor CN"
@@ -302,8 +315,13 @@ def _with_diagnoses(
     return kept
 
 
-def _without_repeats(candidates: Sequence[Candidate], found: Findings) -> list[Candidate]:
-    """Reject what is listed twice; all, where rows differ."""
+def _without_repeats(
+    candidates: Sequence[Candidate], found: Findings, people: Container[str]
+) -> list[Candidate]:
+    """Reject what is listed twice; all, where rows differ.
+
+    The diagnosis of `people` may change.
+    """
     owners, labels = defaultdict[Path, set[str]](set), defaultdict[str, set[str]](set)
     for candidate in candidates:
         owners[candidate.file].add(candidate.subject)
@@ -315,7 +333,7 @@ def _without_repeats(candidates: Sequence[Candidate], found: Findings) -> list[C
             reason = f"listed for {' and '.join(sorted(owners[candidate.file]))}; correct one of the rows"
         elif candidate.file in files:
             reason = "listed twice; remove one of the rows"
-        elif len(labels[candidate.subject]) > 1:
+        elif len(labels[candidate.subject]) > 1 and candidate.subject not in people:
             reason = IN_BOTH.format(candidate.subject)
         elif (other := first.setdefault(candidate.key.lower(), candidate)) is not candidate:
             reason = f"same subject and session as {other.file.name}; number the sessions"
@@ -401,6 +419,38 @@ def _scan_row(candidate: Candidate, entry: FileEntry, minutes: Sequence[float]) 
         "frame_seconds": " ".join(f"{value:.10g}" for value in seconds),
         "content": entry.sha256,
     }
+
+
+def _score_only_rows(
+    scored: Iterable[tuple[Candidate, dict[str, Any]]],
+    words: Container[str],
+    diagnosis_map: Mapping[str, str],
+    found: Findings,
+) -> Iterator[dict[str, Any]]:
+    """Yield the rows of people who are only scored."""
+    ad = {word.casefold() for word, diagnosis in diagnosis_map.items() if diagnosis == "AD"}
+    subjects: dict[str, list[tuple[Candidate, dict[str, Any]]]] = defaultdict(list)
+    for candidate, row in scored:
+        subjects[candidate.subject].append((candidate, row))
+    for subject, rows in subjects.items():
+        scans = chronological([one for one, _ in rows])
+        first = next((one for one in scans if one.diagnosis in words), None)
+        if first is None:
+            for one in scans:
+                reason = "no scan of this subject with a diagnosis of cohort.score_only can be used"
+                found.reject(one.file, reason, SKIPPED)
+            continue
+        visits = found.visits.get(subject, ())
+        later = {one: years for one in visits if (years := years_between(first, one)) > 0}
+        converted = [years for one, years in later.items() if one.diagnosis.casefold() in ad]
+        about = {
+            "group": first.diagnosis,
+            "ad_years": min(converted, default=math.nan),
+            "followed_years": max(later.values(), default=math.nan),
+        }
+        for one, row in rows:
+            years = 0.0 if one is first else years_between(first, one)
+            yield {**row, **about, "baseline": one is first, "years": years}
 
 
 def _rejected_row(rejection: Rejection) -> dict[str, str]:

@@ -27,6 +27,14 @@ SCAN_COLUMNS: Final[dict[str, str]] = dict.fromkeys((
     "frame_seconds", "content",
 ), "str") | {"age": "float64"}  # fmt: skip
 
+# Of score_only.csv: `group` is the subject's first such diagnosis, `baseline` that scan; the others are years
+# from then to the scan, to the first later visit with AD, and to the last one with a diagnosis of its own.
+SCORE_ONLY_COLUMNS: Final[dict[str, str]] = SCAN_COLUMNS | {
+    "group": "str",
+    "baseline": "bool",
+    **dict.fromkeys(("years", "ad_years", "followed_years"), "float64"),
+}
+
 REJECTED_COLUMNS: Final[dict[str, str]] = {"file": "str", "reason": "str", "kind": "str"}
 
 # A scan's key is the name of its files: no separator of folders, nothing that leads out of one.
@@ -41,7 +49,8 @@ REASONS_LISTED = 30
 class Collection:
     """Used scans, rejected files, counts by tracer, level, unread column.
 
-    `spellings` are the ids of each person that has several, `without_scan` those of listed people.
+    `spellings` are the ids of each person that has several, `without_scan` those of listed people;
+    `score_only` has the scans of people with other diagnoses.
     """
 
     scans: pd.DataFrame
@@ -51,11 +60,18 @@ class Collection:
     unread: Mapping[str, int] = field(default_factory=dict)
     spellings: Sequence[Sequence[str]] = ()
     without_scan: Sequence[str] = ()
+    score_only: pd.DataFrame = field(default_factory=lambda: score_only_table([]))
 
 
 def scans_table(rows: Sequence[Mapping[Any, Any]]) -> pd.DataFrame:
     """Return rows as a scans table, ordered by key."""
     table = pd.DataFrame(list(rows), columns=list(SCAN_COLUMNS)).astype(SCAN_COLUMNS)
+    return table.sort_values("scan", ignore_index=True)
+
+
+def score_only_table(rows: Sequence[Mapping[Any, Any]]) -> pd.DataFrame:
+    """Return rows as a table of scored people's scans."""
+    table = pd.DataFrame(list(rows), columns=list(SCORE_ONLY_COLUMNS)).astype(SCORE_ONLY_COLUMNS)
     return table.sort_values("scan", ignore_index=True)
 
 
@@ -95,16 +111,21 @@ def set_aside_conflicts(collection: Collection) -> Collection:
 
     Which label or name is right cannot be known, and either would leak over a split.
     """
-    scans = collection.scans
+    others = collection.score_only
+    apart = others[list(SCAN_COLUMNS)].assign(diagnosis=others["group"])
+    scans = pd.concat([collection.scans, apart], ignore_index=True) if len(others) else collection.scans
     again = scans.loc[scans.duplicated(["subject", "content"]), "scan"]
     reasons = dict.fromkeys(again, "the same image as another scan of this subject") | _conflicts(scans)
     if not reasons:
         return collection
     given = scans["scan"].map(reasons)
     moved = pd.DataFrame({"file": scans["path"], "reason": given, "kind": "unusable"})[given.notna()]
-    kept = scans[given.isna()].reset_index(drop=True)
+    kept, scored = (
+        table[~table["scan"].isin(list(reasons))].reset_index(drop=True)
+        for table in (collection.scans, others)
+    )
     rejected = rejected_table([*collection.rejected.to_dict("records"), *moved.to_dict("records")])
-    return replace(collection, scans=kept, rejected=rejected)
+    return replace(collection, scans=kept, rejected=rejected, score_only=scored)
 
 
 def require_usable(collection: Collection, *, max_rejected_fraction: float) -> None:

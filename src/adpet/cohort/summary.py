@@ -81,6 +81,14 @@ def ingest_report(collection: Collection) -> dict[str, Any]:
             *(_unread(column, number) for column, number in sorted(collection.unread.items())),
             *([SPELLINGS.format(len(collection.spellings))] if collection.spellings else []),
         ],
+        "score_only": {
+            group: {
+                "subjects": int(rows["subject"].nunique()),
+                "scans": len(rows),
+                "ad_or_cn": int(rows["diagnosis"].isin(DIAGNOSES).sum()),
+            }
+            for group, rows in collection.score_only.groupby("group")
+        },
         "spellings": [list(group) for group in collection.spellings],
         "without_scan": list(collection.without_scan),
     }
@@ -229,6 +237,12 @@ def _found(report: Mapping[str, Any]) -> Iterator[str]:
     used, seen = report["levels"]["used"], report["levels"]["seen"]
     yield from _line("scans", f"{report['scans']} used, of {report['subjects']} subjects ({groups})")
     yield from _line("visits", visits or "none")
+    for group, people in report["score_only"].items():
+        text = (
+            f"{people['scans']} scans of {people['subjects']} subjects with {group}, never trained on "
+            f"(cohort.score_only); {people['ad_or_cn']} of these scans at visits with AD or CN"
+        )
+        yield from _line("scored", text)
     yield from _line("levels", _listed(used) + (f" (there are: {_listed(seen)})" if seen else ""))
     if people := report["without_scan"]:
         named = ", ".join([*people[:MOST_SHOWN], *(["..."] if len(people) > MOST_SHOWN else [])])

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from functools import cache
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 from adpet.errors import InputError
 from adpet.imaging.nifti import natural_key
@@ -34,6 +34,7 @@ NAMED_MONTH = re.compile(r"(\d{1,2})[ -]([A-Za-z]{3})[a-z]*[ -](\d{4})(?!\d)")
 OTHER_DATE = re.compile(r"(\d{1,2})([/.-])(\d{1,2})\2(\d{4})(?!\d)")
 DateOrder = Literal["auto", "month-first", "day-first"]
 
+DAYS_A_YEAR = 365.25
 MONTHS = 12
 MONTH_NAMES: Final = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 
@@ -98,6 +99,14 @@ class Candidate:
         return "_".join(f"{name}-{safe_label(label)}" for name, label in entities if label)
 
 
+class Visit(NamedTuple):
+    """Diagnosis at a visit, with or without a scan."""
+
+    day: str  # YYYYMMDD, or ""
+    age: float
+    diagnosis: str
+
+
 @dataclass(frozen=True)
 class Rejection:
     """File that is not used, and the reason."""
@@ -112,15 +121,16 @@ class Findings:
     """Candidates and rejections that a reader found.
 
     `tracers` counts the files of each tracer, `levels` the FDG images of each processing level, used or not.
-    `diagnoses` are those that tables give a subject at any visit, with and without a scan; `unread` counts
-    the cells of candidates by column that hold no age, sex or date; `without_scan` are listed participants.
+    `visits` are those with a diagnosis of their own in a table, by subject, with and without a scan; `unread`
+    counts the cells of candidates by column that hold no age, sex or date; `without_scan` are listed
+    participants.
     """
 
     candidates: list[Candidate] = field(default_factory=list)
     rejected: list[Rejection] = field(default_factory=list)
     tracers: Counter[str] = field(default_factory=Counter)
     levels: Counter[str] = field(default_factory=Counter)
-    diagnoses: dict[str, set[str]] = field(default_factory=dict)
+    visits: dict[str, set[Visit]] = field(default_factory=dict)
     unread: Counter[str] = field(default_factory=Counter)
     without_scan: list[str] = field(default_factory=list)
 
@@ -290,6 +300,18 @@ def parse_date(text: str, order: DateOrder = "month-first") -> str:
         return date(year, month, day).strftime("%Y%m%d").zfill(8)
     except ValueError:
         return ""
+
+
+def years_between(first: Candidate | Visit, second: Candidate | Visit) -> float:
+    """Return the years between two visits, NaN if unknown.
+
+    By dates, else by ages with decimals: whole years are a year off.
+    """
+    days = [one.day if isinstance(one, Visit) else one.date for one in (first, second)]
+    if all(days):
+        start, end = map(date.fromisoformat, days)
+        return round((end - start).days / DAYS_A_YEAR, 3)
+    return round(second.age - first.age, 3) if first.age % 1 or second.age % 1 else math.nan
 
 
 def session_order(label: str) -> tuple[int, tuple[str | int, ...]]:

@@ -2,15 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from adpet.errors import InputError
+from adpet.errors import AdpetError, InputError
 from adpet.evaluation.aggregation import Pooling, interpret, pooled_probability, slice_contributions
 from adpet.imaging.atlas import regional_means
-from adpet.imaging.nifti import Affine, Volume
+from adpet.imaging.dicom import as_nifti
+from adpet.imaging.nifti import Affine, Volume, read_header, read_volume
 from adpet.imaging.normalization import POWERS, normalize, scaled, to_uint8
 from adpet.imaging.normative import smoothed_in_brain
 from adpet.imaging.registration import fitting_turn, resample
@@ -130,6 +132,30 @@ def answer(
         for map_name, volume in volumes.items()
     }
     return Answer(document, found, volumes, back, own_planes(slices), scores.cam)
+
+
+def answer_row(row: Mapping[str, Any], model: ExportedModel) -> Answer | str:
+    """Answer for a scan of a table, or refuse.
+
+    The reason holds no path, which may be a subject's id.
+    """
+    path, seconds = Path(row["path"]), [float(value) for value in row["frame_seconds"].split()]
+    age = row["age"] if YOUNGEST <= row["age"] <= OLDEST else None
+    named = [str(path.resolve()), row["path"], path.name]
+    try:
+        with as_nifti(path) as image:
+            named.insert(0, str(image))
+            header = read_header(image)
+            volume = read_volume(image, frame_seconds=seconds or None, steady=True)
+        shape, affine = header.shape, header.affine
+        return answer(volume, model, name=row["scan"], age=age, shape=shape, affine=affine)
+    except RefusedError as error:
+        return "; ".join(refused_by(error.document["checks"]))
+    except (AdpetError, OSError) as error:
+        reason = str(error)
+        for name in named:
+            reason = reason.replace(name, "the scan")
+        return reason
 
 
 def refusal(document: Mapping[str, Any], advice: str) -> str:

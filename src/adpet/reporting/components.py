@@ -196,6 +196,8 @@ class Documents:
     search: Search | None = None
     cross_validation: Document | None = None  # pooled folds
     external: Document | None = None  # validation on another collection
+    scored: Document | None = None  # groups of other diagnoses
+    scored_subjects: pd.DataFrame | None = None  # their probabilities, without ids
 
     @property
     def leaky(self) -> bool:

@@ -30,6 +30,7 @@ from adpet.reporting.components import (
 from adpet.reporting.performance import (
     baselines_table,
     confusion_table,
+    groups_table,
     leakage_sentence,
     measures_table,
     prevalence_sentence,
@@ -261,39 +262,13 @@ def _others(found: External) -> Iterator[Block]:
         "People with other diagnoses, which the model was not trained on: it can only say how much like AD "
         "their scans are. They count in none of the figures above."
     )
-    rows = [
-        (
-            diagnosis, str(group["subjects"]), number(group["predicted_ad"], 2),
-            *(number(value) for value in group["quartiles"]),
-        )
-        for diagnosis, group in groups.items()
-    ]  # fmt: skip
-    columns = ("Diagnosis", "Subjects", "Share predicted AD", "Lower quartile", "Median", "Upper quartile")
-    yield Table("Probability of AD by diagnosis", columns, rows)
+    yield groups_table(groups)
     subjects = pd.concat([found.subjects, found.others])
     yield Chart(
-        data_uri(groups_figure(subjects, threshold=found.document["evaluation"]["threshold"])),
+        data_uri(figures.groups_figure(subjects, threshold=found.document["evaluation"]["threshold"])),
         "Box plots of the probability of AD by diagnosis, one dot per subject; the numbers are in the table.",
         "Probability of AD of each subject, by diagnosis; dashed: the threshold.",
     )
-
-
-@styled
-def groups_figure(subjects: pd.DataFrame, *, threshold: float) -> "Figure":
-    """Draw box plots of the probability by diagnosis."""
-    names = ["CN", *sorted(set(subjects["diagnosis"]) - {"AD", "CN"}), "AD"]
-    values = [subjects.loc[subjects["diagnosis"] == name, "probability"].to_numpy() for name in names]
-    figure = new_figure(5.4, 0.8 + 0.45 * len(names))
-    axes = figure.add_subplot()
-    labels = [f"{name} ({group.size})" for name, group in zip(names, values, strict=True)]
-    axes.boxplot(values, orientation="horizontal", tick_labels=labels, showfliers=False, widths=0.6,
-                 medianprops={"color": AD_COLOUR})  # fmt: skip
-    for place, group in enumerate(values, start=1):
-        spread = np.random.default_rng(place).uniform(-0.2, 0.2, group.size)
-        axes.plot(group, place + spread, ".", color=GREY, markersize=3, alpha=0.5)
-    axes.axvline(threshold, color="black", linewidth=1, linestyle="--")
-    axes.set(xlim=(-0.02, 1.02), xlabel="Probability of AD, per subject")
-    return figure
 
 
 def _maps(found: External) -> Iterator[Block]:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from adpet.evaluation.comparison import BASELINES, comparison_sentence
+from adpet.evaluation.prognosis import NOT_FOLLOWED
 from adpet.reporting import performance_figures
 from adpet.reporting.components import (
     MEASURES,
@@ -224,6 +225,80 @@ def subgroups_table(groups: pd.DataFrame) -> Table:
     ]
     columns = ("Subgroup", "AD", "CN", "AUC", "95 % interval", "Balanced accuracy", "95 % interval")
     return Table("Subgroups of the test subjects", columns, rows)
+
+
+def other_diagnoses(documents: Documents) -> list[Block]:
+    """Return the section on other diagnoses, if any."""
+    scored = documents.scored
+    if not scored or not scored["groups"]:
+        return []
+    groups, threshold, years = (scored[name] for name in ("groups", "threshold", "conversion_years"))
+    subjects = pd.concat([documents.evaluation.subjects, documents.scored_subjects])
+    blocks: list[Block] = [
+        Text(
+            "People with other diagnoses, none of whom was trained on: the model can only say how much like "
+            "AD their scans are. Each counts with the first scan of that diagnosis."
+        ),
+        groups_table(groups),
+        Chart(
+            data_uri(performance_figures.groups_figure(subjects, threshold=threshold)),
+            "Box plots of the probability of AD by diagnosis, one dot per subject.",
+            "Probability of AD, next to that of the CN and AD test subjects; dashed: the threshold.",
+        ),
+        Heading(f"Conversion to AD within {years:g} years"),
+    ]
+    followed = {
+        name: group["conversion"] for name, group in groups.items() if group["conversion"]["followed"]
+    }
+    blocks.append(
+        Items(tuple(f"{name}: {_conversion(found)}" for name, found in followed.items()))
+        if followed
+        else Text(f"Not known: {NOT_FOLLOWED}.")
+    )
+    if curves := sum(bool(found["curves"]) for found in followed.values()):
+        chart = Chart(
+            data_uri(performance_figures.conversion_figure(groups, years=years)),
+            "Kaplan-Meier curves of the share without AD, for each third of the probability of AD.",
+            "Share without AD over time, by third of the probability at the first scan (Kaplan-Meier).",
+            wide=curves > 1,
+        )
+        blocks.append(chart)
+    changes = {name: group["change"] for name, group in groups.items() if group["change"]["subjects"]}
+    if changes:
+        items = tuple(f"{name}: {_change(found)}" for name, found in changes.items())
+        blocks += [Heading("Change over time"), Items(items)]
+    return blocks
+
+
+def groups_table(groups: Mapping[str, Any]) -> Table:
+    """Return the probabilities of people with other diagnoses."""
+    rows = [
+        (
+            name, str(group["subjects"]), number(group["predicted_ad"], 2),
+            *(number(value) for value in group["quartiles"] or [None] * 3),
+        )
+        for name, group in groups.items()
+    ]  # fmt: skip
+    columns = ("Diagnosis", "Subjects", "Share predicted AD", "Lower quartile", "Median", "Upper quartile")
+    return Table("Probability of AD by diagnosis", columns, rows)
+
+
+def _conversion(found: Mapping[str, Any]) -> str:
+    text = (
+        f"{plural(found['followed'], 'subject')} with later visits: {found['converters']} converted, "
+        f"{found['stable']} stable, {found['censored']} followed for less time"
+    )
+    area = (
+        f"AUC of converters against stable {interval(found['auc'])}" if found["auc"] else "too few for an AUC"
+    )
+    p = found["log_rank_p"]
+    return f"{text}; {area}" + ("" if p is None else f"; highest against lowest third: log-rank p {p:.2g}")
+
+
+def _change(found: Mapping[str, Any]) -> str:
+    slope = found["log_odds_per_year"]
+    text = f"the log-odds of AD change by {interval(slope)} a year" if slope else "too few with several scans"
+    return f"{text} ({plural(found['subjects'], 'subject')}, {plural(found['scans'], 'scan')})"
 
 
 def failures(documents: Documents) -> list[Block]:

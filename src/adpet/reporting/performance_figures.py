@@ -303,6 +303,42 @@ NOTES = {
 
 
 @styled
+def groups_figure(subjects: pd.DataFrame, *, threshold: float) -> "Figure":
+    """Draw box plots of the probability by diagnosis."""
+    names = ["CN", *sorted(set(subjects["diagnosis"]) - {"AD", "CN"}), "AD"]
+    values = [subjects.loc[subjects["diagnosis"] == name, "probability"].to_numpy() for name in names]
+    figure = new_figure(5.4, 0.8 + 0.45 * len(names))
+    axes = figure.add_subplot()
+    labels = [f"{name} ({group.size})" for name, group in zip(names, values, strict=True)]
+    axes.boxplot(values, orientation="horizontal", tick_labels=labels, showfliers=False, widths=0.6,
+                 medianprops={"color": AD_COLOUR})  # fmt: skip
+    for place, group in enumerate(values, start=1):
+        spread = np.random.default_rng(place).uniform(-0.2, 0.2, group.size)
+        axes.plot(group, place + spread, ".", color=GREY, markersize=3, alpha=0.5)
+    axes.axvline(threshold, color="black", linewidth=1, linestyle="--")
+    axes.set(xlim=(-0.02, 1.02), xlabel="Probability of AD, per subject")
+    return figure
+
+
+@styled
+def conversion_figure(groups: Mapping[str, Any], *, years: float) -> "Figure":
+    """Draw the Kaplan-Meier curves of groups that have them."""
+    shown = {name: group for name, group in groups.items() if group["conversion"]["curves"]}
+    figure = new_figure(0.6 + 4.2 * len(shown), 3.8)
+    for axes, (name, group) in zip(
+        figure.subplots(1, len(shown), squeeze=False)[0], shown.items(), strict=True
+    ):
+        curves = group["conversion"]["curves"]
+        for curve, colour in zip(curves, (CN_COLOUR, GREY, AD_COLOUR), strict=True):
+            label = f"{humanize(curve['third'])} ({curve['converters']} of {curve['subjects']})"
+            axes.step(curve["years"], curve["without_ad"], where="post", color=colour, label=label)
+        axes.set(xlim=(0, years), ylim=(0, 1.03), title=name)
+        axes.set(xlabel="Years from the first scan", ylabel="Share without AD")
+        axes.legend(loc="lower left", title="Probability of AD (converters)")
+    return figure
+
+
+@styled
 def leakage_figure(test: Mapping[str, Any]) -> "Figure":
     """Draw accuracy per slice of the four arms, with gaps."""
     figure = new_figure(6.4, 4.2)

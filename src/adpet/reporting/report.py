@@ -13,7 +13,14 @@ from adpet.evaluation.leakage import CLEAN, INVALID
 from adpet.reporting.components import Block, Documents, interval, number, percent, plural, points, typeset
 from adpet.reporting.explainability import leakage, saliency
 from adpet.reporting.methods import data, limits, lineage, training
-from adpet.reporting.performance import baselines, external, failures, performance, subgroups
+from adpet.reporting.performance import (
+    baselines,
+    external,
+    failures,
+    other_diagnoses,
+    performance,
+    subgroups,
+)
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -26,6 +33,7 @@ SECTIONS = (
     ("maps", "Explainability", saliency),
     ("subgroups", "Subgroups", subgroups),
     ("failures", "Misclassified subjects", failures),
+    ("others", "Other diagnoses", other_diagnoses),
     ("data", "Data and split", data),
     ("training", "Search and training", training),
     ("lineage", "Lineage, versions and parameters", lineage),

@@ -22,18 +22,16 @@ from adpet.contracts import (
     read_contract,
     write_contract,
 )
-from adpet.errors import AdpetError, InputError, LeakageError
+from adpet.errors import InputError, LeakageError
 from adpet.evaluation import metrics as scoring
 from adpet.evaluation.aggregation import PREDICTION_COLUMNS, Pooling
 from adpet.evaluation.aggregation import subject_probabilities as subjects_of
 from adpet.evaluation.baselines import LinearModel, image_features
 from adpet.evaluation.comparison import SUBGROUP_COLUMNS, paired_differences, subgroup_table, subject_facts
 from adpet.evaluation.external import decision_table
-from adpet.imaging.dicom import as_nifti
-from adpet.imaging.nifti import read_header, read_volume
+from adpet.imaging.nifti import read_volume
 from adpet.inference.exported_model import BASELINES, ExportedModel, open_model
-from adpet.inference.predictor import OLDEST, YOUNGEST, RefusedError, answer
-from adpet.inference.quality import refused_by
+from adpet.inference.predictor import answer_row
 from adpet.parallel import map_in_processes, progress
 from adpet.params import Params
 from adpet.reporting.external import SUBJECT_COLUMNS, External, empty_html, external_html
@@ -121,6 +119,7 @@ def validate(
     """
     # In this process: joblib takes a worker for leaking if its first call was a small one.
     settings = {**settings, "each": map, "frames_minutes": model.document["standard"]["frames_minutes"]}
+    settings["score_only"] = ()
     collection = collection_at(cohort, params, **settings)
     others = _with_diagnoses(cohort, score_only, params, settings)
     scans, training = pd.concat([collection.scans, others]), _training_data(model)
@@ -256,24 +255,9 @@ def _refuse_copies(answers: Sequence[Mapping[str, Any]], training: TrainingData)
 
 def _answered(row: Mapping[str, Any], *, model: ExportedModel, compared: bool) -> dict[str, Any]:
     """Answer one scan, or say why it is refused."""
-    seconds = [float(value) for value in row["frame_seconds"].split()] or None
-    age = row["age"] if YOUNGEST <= row["age"] <= OLDEST else None
-    named = [str(Path(row["path"]).resolve()), row["path"], Path(row["path"]).name]
-    try:
-        with as_nifti(Path(row["path"])) as image:
-            named.insert(0, str(image))
-            header = read_header(image)
-            volume = read_volume(image, frame_seconds=seconds, steady=True)
-        grid: dict[str, Any] = {"shape": header.shape, "affine": header.affine}
-        found = answer(volume, model, name=row["scan"], age=age, **grid)
-    except RefusedError as error:
-        return {"scan": row["scan"], "reason": "; ".join(refused_by(error.document["checks"]))}
-    except (AdpetError, OSError) as error:
-        reason = str(error)
-        # A path may hold a subject's id, and the report must not.
-        for path in named:
-            reason = reason.replace(path, "the scan")
-        return {"scan": row["scan"], "reason": reason}
+    found = answer_row(row, model)
+    if isinstance(found, str):
+        return {"scan": row["scan"], "reason": found}
     baselines = _baselines(model.folder)
     features = image_features(found.suvr.data, model.document["standard"]["grid_mm"]) if baselines else {}
     checks = found.document["checks"]

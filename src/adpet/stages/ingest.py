@@ -20,7 +20,7 @@ LAB = "lab"
 
 
 def run(params: Params) -> None:
-    """Write ``scans.csv``, ``rejected.csv`` and ``ingest.json``; print a summary."""
+    """Write the tables of scans and ``ingest.json``; print a summary."""
     cohort, raw = params.cohort, Path(params.cohort.raw)
     require_lab_remote(raw)
     collection = read_collection(
@@ -42,7 +42,14 @@ def run(params: Params) -> None:
         split_by_subject(people, test_fraction=split.test_fraction, folds=split.folds, seed=split.seed)
     if folds:
         cross_validation_parts(collection.scans, folds=folds, seed=split.seed)
+    found = set(collection.score_only["group"]) | set(collection.score_only["diagnosis"])
+    if missing := [word for word in cohort.score_only if word not in found]:
+        raise InputError(
+            f"cohort.score_only: required diagnoses of usable scans; received {', '.join(missing)}; "
+            "rejected.csv has the collection's terms"
+        )
     write_table(paths.SCANS, collection.scans)
+    write_table(paths.SCORE_ONLY, collection.score_only)
     write_json(paths.INGEST, report)
 
 

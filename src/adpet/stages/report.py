@@ -15,6 +15,7 @@ from adpet.contracts import (
     TrainingRun,
     read_contract,
 )
+from adpet.evaluation.prognosis import baseline_subjects
 from adpet.imaging.nifti import read_volume
 from adpet.imaging.template import fdg_template
 from adpet.learning import RISING
@@ -70,6 +71,10 @@ def _documents(params: Params) -> Documents:
         if paths.CROSS_VALIDATION_SUMMARY.exists()
         else None,
         external=external and external["validation"],
+        scored=read_json(paths.SCORED_GROUPS) if paths.SCORED_GROUPS.exists() else None,
+        scored_subjects=baseline_subjects(read_results(paths.SCORES)).drop(columns="subject")
+        if paths.SCORES.exists()
+        else None,
     )
 
 
