@@ -128,6 +128,15 @@ class Differences(Contract):
     log_loss: Estimate
 
 
+class Adjusted(Contract):
+    """How baselines' regional values were adjusted, and tested scans left."""
+
+    harmonized_by: Literal["scanner", "site"] | None
+    residualised: list[str]
+    not_harmonized: Annotated[Count, Field(description="Of a scanner with too few training scans.")]
+    unknown: Annotated[Count, Field(description="Scans of unknown age or sex.")]
+
+
 class Oracle(Contract):
     """AUC of the simulated severity: any network's ceiling."""
 
@@ -147,6 +156,7 @@ class EvaluationDocument(Contract):
     differences: dict[str, Differences]
     leakage: SplitLeakage
     oracle: Annotated[Oracle | None, Field(description="Of simulated subjects only.")] = None
+    adjusted: Adjusted | None = None
 
     def headline(self) -> dict[str, float]:
         """Return the few figures that DVC shows, ``metrics.json``."""

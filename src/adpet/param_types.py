@@ -20,11 +20,11 @@ Size = Annotated[int, Field(ge=0, le=9_999)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
-def each_once(levels: tuple[str, ...]) -> tuple[str, ...]:
-    """Refuse a level that is named twice."""
-    if len(set(levels)) < len(levels):
-        raise ValueError(f"required every level once; received {', '.join(levels)}")
-    return levels
+def each_once(words: tuple[str, ...]) -> tuple[str, ...]:
+    """Refuse a word that is named twice."""
+    if len(set(words)) < len(words):
+        raise ValueError(f"required each of them once; received {', '.join(words)}")
+    return words
 
 
 def ascending(pair: tuple[float, float]) -> tuple[float, float]:

@@ -380,6 +380,10 @@ class Evaluate(Section):
         Annotated[int, Field(ge=0, le=MAX_CROSS_VALIDATION), AfterValidator(none_or_3)]
         | Literal["site", "scanner"]
     ) = 0
+    harmonize: Literal["none", "combat"] = "none"
+    residualise: Annotated[
+        tuple[Literal["age", "sex"], ...], Field(strict=False), AfterValidator(each_once)
+    ] = ()
 
 
 class Explain(Section):
