@@ -71,6 +71,8 @@ def fit_combat(values: Floats, scanner: Words, preserved: Floats) -> ScannerEffe
         return ScannerEffects(tuple(map(str, names)), np.zeros(values.shape[1]), *effects)
     used = np.isin(scanner, names)
     own, values = scanner[used, np.newaxis] == names, values[used]
+    # A region that a single scanner shows says nothing of scanners.
+    values = np.where((own.T.astype(int) @ np.isfinite(values) > 1).sum(axis=0) > 1, values, np.nan)
     design = np.column_stack([own, preserved[used]]).astype(np.float64)
     varied = design[:, design.any(axis=0)]
     if np.linalg.matrix_rank(varied) < varied.shape[1]:
