@@ -452,11 +452,11 @@ class StandardSpace(Contract):
     ]
     align: Literal["affine", "none"]
     smoothing_mm: Annotated[float, Field(ge=0, description="FWHM of the Gaussian; 0 is none.")]
+    target_fwhm_mm: Annotated[Positive | None, Field(description="Of all scans, instead.")] = None
+    native_fwhm_mm: dict[str, Positive] = {}
     reference: Annotated[str, Field(description="Name of the reference region.")]
     min_similarity: Annotated[float, Field(ge=-1, le=1)]
-    frames_minutes: Annotated[
-        tuple[float, float], Field(description="Averaged frames of a dynamic scan, minutes after injection.")
-    ]
+    frames_minutes: Annotated[tuple[float, float], Field(description="Averaged, minutes after injection.")]
 
 
 class Slices(Contract):

@@ -169,8 +169,19 @@ class Normalize(Section):
     template: Annotated[str, word_or_file_in(TEMPLATES, "built-in")] = "built-in"
     grid_mm: Annotated[float, Field(ge=1, le=6)] = 3.0
     smoothing_mm: Annotated[float, Field(ge=0, le=20)] = 8.0
+    target_fwhm_mm: Annotated[float, Field(gt=0, le=20)] | None = None
+    native_fwhm_mm: dict[Annotated[str, Field(min_length=1)], Positive] = Field(default={})
     reference: Literal["global", "cerebellum", "pons"] = "cerebellum"
     min_similarity: Annotated[float, Field(ge=-1, le=1)] = 0.55
+
+    @model_validator(mode="after")
+    def _resolutions_are_known(self) -> Self:
+        if self.target_fwhm_mm is not None and not self.native_fwhm_mm:
+            raise ValueError(
+                "target_fwhm_mm: required the resolution of each scanner in normalize.native_fwhm_mm, such "
+                "as {ECAT HRRT: 4.2}; received none"
+            )
+        return self
 
 
 class Slice(Section):

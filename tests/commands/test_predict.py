@@ -201,6 +201,30 @@ class TestMaps:
             run(small_scans[:scans], Options(model=str(small_export), age=age))
 
 
+class TestSmoothedByScanner:
+    def test_sidecar_or_option_tells_the_resolution(self, export_by_scanner, small_scans, tmp_path):
+        scan = Path(shutil.copy(small_scans[1], tmp_path / "scan.nii.gz"))
+        options = Options(model=str(export_by_scanner), output=tmp_path / "o", json=tmp_path / "all.json")
+
+        def probability(**changed):
+            run([scan], replace(options, **changed))
+            return json.loads(options.json.read_text())[0]["probability_of_ad"]
+
+        with pytest.raises(
+            InputError, match="by scanner: required one of ECAT HRRT, Discovery; received none"
+        ):
+            run([scan], options)
+        given = probability(fwhm=4.0)
+        assert given != probability(fwhm=11.0)
+        sidecar = {"Manufacturer": "Siemens", "ManufacturersModelName": "ECAT HRRT"}
+        (tmp_path / "scan.json").write_text(json.dumps(sidecar))
+        assert probability() == given
+
+    def test_option_is_refused_for_a_model_that_smooths_alike(self, small_export, small_scans, tmp_path):
+        with pytest.raises(InputError, match="smooths all scans alike"):
+            run(small_scans[:1], Options(model=str(small_export), output=tmp_path / "o", fwhm=5.0))
+
+
 class TestRefused:
     @pytest.fixture
     def turned(self, small_scans, tmp_path):

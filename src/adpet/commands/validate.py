@@ -266,7 +266,7 @@ def _answered(row: Mapping[str, Any], *, model: ExportedModel, compared: bool) -
             header = read_header(image)
             volume = read_volume(image, frame_seconds=seconds, steady=True)
         grid: dict[str, Any] = {"shape": header.shape, "affine": header.affine}
-        found = answer(volume, model, name=row["scan"], age=age, **grid)
+        found = answer(volume, model, name=row["scan"], age=age, scanner=row["scanner"], **grid)
     except RefusedError as error:
         return {"scan": row["scan"], "reason": "; ".join(refused_by(error.document["checks"]))}
     except (AdpetError, OSError) as error:

@@ -11,7 +11,7 @@ from adpet.errors import InputError
 from adpet.evaluation.aggregation import Pooling, interpret, pooled_probability, slice_contributions
 from adpet.imaging.atlas import regional_means
 from adpet.imaging.nifti import Affine, Volume
-from adpet.imaging.normalization import POWERS, normalize, scaled, to_uint8
+from adpet.imaging.normalization import POWERS, Standard, normalize, scaled, to_uint8
 from adpet.imaging.normative import smoothed_in_brain
 from adpet.imaging.registration import fitting_turn, resample
 from adpet.imaging.slices import back_project, network_slices, own_planes
@@ -70,6 +70,8 @@ def answer(
     prevalence: float | None = None,
     coverage: float | None = None,
     age: float | None = None,
+    scanner: str = "",
+    fwhm_mm: float | None = None,
     force: bool = False,
 ) -> Answer:
     """Answer for one scan.
@@ -77,10 +79,11 @@ def answer(
     A scan out of distribution raises `RefusedError`, whose text names no file; with `force`, the answer has
     `forced` true instead. `shape` and `affine` are of the scan's file, if its voxels are not in RAS+ order;
     `align` is ``none`` for a scan in MNI space (by default as in training). `prevalence` and `coverage` are
-    as in `interpret`; `age` is in years.
+    as in `interpret`; `age` is in years; `scanner` and `fwhm_mm` are as in `Standard.of_scanner`.
     """
     require_age(age)
-    found, alignment = normalize(scan, replace(model.standard, align=align or model.standard.align))
+    standard = model.standard.of_scanner(scanner, fwhm_mm)
+    found, alignment = normalize(scan, replace(standard, align=align or standard.align))
     grid = tuple(shape or scan.data.shape), scan.affine if affine is None else affine
     checks = _checks(found, model, alignment.matrix, alignment.similarity, grid)
     about: dict[str, Any] = {
@@ -93,7 +96,11 @@ def answer(
         "checks": checks,
         "forced": force and bool(refused_by(checks)),
     }
-    turn = "" if "similarity" not in refused_by(checks, "name") else _turn(scan, model, alignment.similarity)
+    turn = (
+        ""
+        if "similarity" not in refused_by(checks, "name")
+        else _turn(scan, model, standard, alignment.similarity)
+    )
     about |= {"turn": turn} if turn else {}
     if refused_by(checks) and not force:
         raise RefusedError(refusal(about, "look at the scan"), about, found)
@@ -150,9 +157,9 @@ def spread(document: Mapping[str, Any]) -> str:
     )
 
 
-def _turn(scan: Volume, model: ExportedModel, similarity: float) -> str:
+def _turn(scan: Volume, model: ExportedModel, standard: Standard, similarity: float) -> str:
     """Say which quarter turns make the scan fit, if any."""
-    standard = replace(model.standard, align="affine")
+    standard = replace(standard, align="affine")
     limits = (row["refuse_below"] for row in model.document["quality"] if row["name"] == "similarity")
     try:
         turn, turned = fitting_turn(scaled(scan), standard.template, standard.brain)
