@@ -118,7 +118,7 @@ class TestRefusals:
             ("cohort.diagnosis_map.AD", "MCI", "required 'AD' or 'CN'; received 'MCI'"),
             ("cohort.diagnosis", "last", "required 'visit', 'baseline' or 'stable-only'"),
             ("cohort.adni_level", ["raw", "raw"], "required each of them once"),
-            ("normalize.target_fwhm_mm", 8.0, "required the resolution of each scanner"),
+            ("normalize.target_fwhm_mm", 8.0, "required native_fwhm_mm, as {ECAT"),
             ("evaluate.residualise", ["age", "age"], "required each of them once; received age, age"),
             ("slice.range_mm", [30.0, -30.0], "required the first less than the last; received [30.0, -30.0]"),
             ("quality.asymmetry", [None, 0.3, 0.2, None], "required ascending limits, null for none"),

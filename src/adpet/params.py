@@ -177,10 +177,7 @@ class Normalize(Section):
     @model_validator(mode="after")
     def _resolutions_are_known(self) -> Self:
         if self.target_fwhm_mm is not None and not self.native_fwhm_mm:
-            raise ValueError(
-                "target_fwhm_mm: required the resolution of each scanner in normalize.native_fwhm_mm, such "
-                "as {ECAT HRRT: 4.2}; received none"
-            )
+            raise ValueError("target_fwhm_mm: required native_fwhm_mm, as {ECAT HRRT: 4.2}; received none")
         return self
 
 

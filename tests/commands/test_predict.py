@@ -202,7 +202,9 @@ class TestMaps:
 
 
 class TestSmoothedByScanner:
-    def test_sidecar_or_option_tells_the_resolution(self, export_by_scanner, small_scans, tmp_path):
+    def test_sidecar_or_option_tells_the_resolution(
+        self, export_by_scanner, small_export, small_scans, tmp_path
+    ):
         scan = Path(shutil.copy(small_scans[1], tmp_path / "scan.nii.gz"))
         options = Options(model=str(export_by_scanner), output=tmp_path / "o", json=tmp_path / "all.json")
 
@@ -219,10 +221,8 @@ class TestSmoothedByScanner:
         sidecar = {"Manufacturer": "Siemens", "ManufacturersModelName": "ECAT HRRT"}
         (tmp_path / "scan.json").write_text(json.dumps(sidecar))
         assert probability() == given
-
-    def test_option_is_refused_for_a_model_that_smooths_alike(self, small_export, small_scans, tmp_path):
-        with pytest.raises(InputError, match="smooths all scans alike"):
-            run(small_scans[:1], Options(model=str(small_export), output=tmp_path / "o", fwhm=5.0))
+        with pytest.raises(InputError, match="required a resolution above 0 mm, and a model that smooths by"):
+            probability(model=str(small_export), fwhm=5.0)
 
 
 class TestRefused:

@@ -190,5 +190,6 @@ class TestCommonResolution:
 
     def test_without_a_target_scanners_are_smoothed_alike(self):
         assert standard(smoothing_mm=8.0).of_scanner("any").smoothing_mm == 8.0
-        with pytest.raises(InputError, match="smooths all scans alike"):
-            standard().of_scanner("any", 5.0)
+        for space, fwhm in ((standard(), 5.0), (self.SHARED, 0.0), (self.SHARED, np.nan)):
+            with pytest.raises(InputError, match="above 0 mm, and a model that smooths by scanner; received"):
+                space.of_scanner("HRRT", fwhm)

@@ -66,9 +66,10 @@ def fit_combat(values: Floats, scanner: Words, preserved: Floats) -> ScannerEffe
     """
     names, counts = np.unique(scanner, return_counts=True)
     names = names[(counts >= FEWEST_SCANS) & (names != "")]
-    effects = np.zeros((len(names), values.shape[1])), np.ones((len(names), values.shape[1]))
+    mean, (shift, scale) = np.zeros(values.shape[1]), np.zeros((2, len(names), values.shape[1]))
+    effects = ScannerEffects(tuple(map(str, names)), mean, shift, scale + 1)
     if len(names) < 2:
-        return ScannerEffects(tuple(map(str, names)), np.zeros(values.shape[1]), *effects)
+        return effects
     used = np.isin(scanner, names)
     own, values = scanner[used, np.newaxis] == names, values[used]
     # A region that a single scanner shows says nothing of scanners.
@@ -81,14 +82,15 @@ def fit_combat(values: Floats, scanner: Words, preserved: Floats) -> ScannerEffe
             f"cannot be told apart; received {len(names)} that differ wholly; set evaluate.harmonize: none"
         )
     fitted, seen = _coefficients(values, design), own.T.astype(np.float64) @ np.isfinite(values)
-    mean = (seen * fitted[: len(names)]).sum(axis=0) / np.maximum(seen.sum(axis=0), 1)
-    variance = np.nansum((values - design @ fitted) ** 2, axis=0) / np.maximum(seen.sum(axis=0), 1)
+    total = np.maximum(seen.sum(axis=0), 1)
+    mean += (seen * fitted[: len(names)]).sum(axis=0) / total
+    variance = np.nansum((values - design @ fitted) ** 2, axis=0) / total
     sd = np.sqrt(np.where(variance > 0, variance, 1))
     standardised = (values - mean - design[:, len(names) :] @ fitted[len(names) :]) / sd
     for row, rows in enumerate(own.T):
-        shift, effects[1][row] = _shrunken(standardised[rows])
-        effects[0][row] = shift * sd
-    return ScannerEffects(tuple(map(str, names)), mean, *effects)
+        shift[row], effects.scale[row] = _shrunken(standardised[rows])
+    shift *= sd
+    return effects
 
 
 class Adjustment(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
@@ -107,8 +109,7 @@ class Adjustment(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scik
         values, facts = _values(table), _numbers(table, COVARIATES)
         scanner = table[BATCH].to_numpy(str) if self.harmonize else np.full(len(table), "")
         self.effects_ = fit_combat(values, scanner, np.column_stack([y, _about(facts, _means(facts))]))
-        values = self.effects_.removed(values, scanner)[~y]
-        facts = _numbers(table, self.residualise)[~y]
+        values, facts = self.effects_.removed(values, scanner)[~y], _numbers(table, self.residualise)[~y]
         known = int(np.isfinite(facts).all(axis=1).sum())
         if self.residualise and known < FEWEST_HEALTHY:
             raise InputError(
@@ -126,7 +127,7 @@ class Adjustment(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scik
         return values - _about(_numbers(table, self.residualise), self.centre_) @ self.slopes_
 
     def left(self, table: pd.DataFrame) -> dict[str, int]:
-        """Count scans of other scanners, and of unknown age or sex."""
+        """Count scans of other scanners, of unknown age or sex."""
         other = self.harmonize & ~table[BATCH].isin(self.effects_.scanners)
         unknown = np.isnan(_numbers(table, self.residualise)).any(axis=1)
         return {"not_harmonized": int(other.sum()), "unknown": int(unknown.sum())}
@@ -137,15 +138,12 @@ def _values(table: pd.DataFrame) -> Floats:
 
 
 def _numbers(table: pd.DataFrame, names: Sequence[str]) -> Floats:
-    """Return age in years and sex as 1 for male, NaN if unknown."""
-    sex = table["sex"].map({"F": 0.0, "M": 1.0})
-    return table[list(names)].assign(**({"sex": sex} if "sex" in names else {})).to_numpy(np.float64)
+    """Return age in years, sex 1 for male, else NaN."""
+    return table.assign(sex=table["sex"].map({"F": 0.0, "M": 1.0}))[list(names)].to_numpy(np.float64)
 
 
 def _means(facts: Floats) -> Floats:
-    """Return means by column; 0 if all are NaN."""
-    known = np.isfinite(facts)
-    return np.asarray(np.where(known, facts, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1))
+    return np.asarray(np.ma.masked_invalid(facts).mean(axis=0).filled(0.0))
 
 
 def _about(facts: Floats, centre: Floats) -> Floats:

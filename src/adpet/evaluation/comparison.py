@@ -143,7 +143,7 @@ def resolution_sentence(name: str, metrics: Mapping[str, Any]) -> str:
 
 
 def _adjustment_sentence(adjusted: Mapping[str, Any], *, scans: int) -> str:
-    """Say how regional values were adjusted, and of how many not."""
+    """Say how regional values were adjusted."""
     parts, batch, names = [], adjusted["harmonized_by"], " and ".join(adjusted["residualised"])
     if batch:
         left = f"{adjusted['not_harmonized']} of {scans} tested scans, of whose {batch} training has too few"

@@ -55,15 +55,17 @@ class Standard:
     native_fwhm_mm: Mapping[str, float] = field(default_factory=dict)
 
     def of_scanner(self, scanner: str, fwhm_mm: float | None = None) -> "Standard":
-        """Return the same space with the smoothing of a scanner's images.
+        """Return the space with a scanner's own smoothing.
 
-        Variances of Gaussians add (Joshi et al. 2009, NeuroImage 46:154-159). `fwhm_mm`, the scanner's own
-        resolution, is by default that of the longest name of the table that is part of `scanner`; one above
-        the target adds nothing. InputError if neither is known.
+        Variances add (Joshi et al. 2009, NeuroImage 46:154-159). The scanner's resolution is `fwhm_mm`, or
+        that of the longest name in `scanner`; above the target, nothing is added.
         """
+        if fwhm_mm is not None and (self.target_fwhm_mm is None or not fwhm_mm > 0):
+            raise InputError(
+                "required a resolution above 0 mm, and a model that smooths by scanner; received "
+                f"{fwhm_mm:g} mm; leave it out"
+            )
         if self.target_fwhm_mm is None:
-            if fwhm_mm is not None:
-                raise InputError("the model smooths all scans alike; leave the scanner's resolution out")
             return self
         words = f" {_plain(scanner)} "
         known = [name for name in self.native_fwhm_mm if f" {_plain(name)} " in words]

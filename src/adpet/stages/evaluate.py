@@ -1,9 +1,8 @@
 """Score the held-out test subjects, with intervals, baselines and figures."""
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from adpet import paths
@@ -32,8 +31,8 @@ from adpet.storage import write_json
 class Baseline(NamedTuple):
     """Predictions of a baseline; its model if of images.
 
-    The model is of values as they are: the scanners of another cohort have no fitted effects. `adjusted` says
-    how those of the predictions differ from them.
+    The model is of values as they are, since no effects of another cohort's scanners are known; `adjusted`
+    says how those of the predictions differ.
     """
 
     test: pd.DataFrame
@@ -65,7 +64,7 @@ def fitted_baselines(split: pd.DataFrame, params: Params) -> dict[str, Baseline]
         linear = baselines.linear_model(model, features[training], threshold=threshold)
         found[name] = Baseline(*tables, linear)
         if name != "voxels" and (params.evaluate.harmonize != "none" or params.evaluate.residualise):
-            found[name] = _adjusted(found[name], features, scans, training, params)
+            found[name] = _adjusted(linear, features, scans, params)
     for name, columns in baselines.FACTS.items():
         if baselines.is_known(scans, columns):
             model = baselines.fact_model(columns)
@@ -77,23 +76,20 @@ def fitted_baselines(split: pd.DataFrame, params: Params) -> dict[str, Baseline]
 
 
 def _adjusted(
-    plain: Baseline,
-    features: npt.NDArray[np.float32],
-    scans: pd.DataFrame,
-    training: npt.NDArray[np.bool_],
-    params: Params,
+    plain: LinearModel, features: baselines.FeatureArray, scans: pd.DataFrame, params: Params
 ) -> Baseline:
     """Return a regional baseline's predictions from adjusted values."""
     from adpet.evaluation.adjustment import BATCH, Adjustment
 
-    batch: Literal["scanner", "site"] = "scanner" if baselines.is_known(scans, ["scanner"]) else "site"
+    training = (scans["part"] != "test").to_numpy()
+    batch = "scanner" if baselines.is_known(scans, ["scanner"]) else "site"
     harmonize, residualise = params.evaluate.harmonize == "combat", params.evaluate.residualise
     adjustment = Adjustment(harmonize=harmonize, residualise=residualise)
     table = pd.DataFrame(features).assign(**{BATCH: scans[batch], "age": scans["age"], "sex": scans["sex"]})
     model = baselines.region_model(adjustment)
     tables = baselines.baseline_predictions(table, scans, training=training, model=model)
     how = {"harmonized_by": batch if harmonize else None, "residualised": list(residualise)}
-    return Baseline(*tables, plain.model, how | adjustment.left(table[~training]))
+    return Baseline(*tables, plain, how | adjustment.left(table[~training]))
 
 
 def draw() -> None:

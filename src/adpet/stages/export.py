@@ -66,7 +66,6 @@ Tissue = npt.NDArray[np.uint8]
 
 # The SD of two equal subjects is 0, which no z-score can be divided by.
 SMALLEST_SD = 0.01
-BY_SCANNER = {"target_fwhm_mm", "native_fwhm_mm"}
 REGION_NORMS = ("cn_mean", "cn_slope", "cn_sd")
 
 # The colours of every scan's z-map. Of those of the CAM, all but a hundredth of the values in training slices
@@ -236,7 +235,9 @@ def _document(params: Params, standard: Standard) -> dict[str, Any]:
             "shape": list(standard.template.data.shape),
             "affine": standard.template.affine.tolist(),
             **params.normalize.model_dump(include={"align", "smoothing_mm", "reference", "min_similarity"}),
-            **(params.normalize.model_dump(include=BY_SCANNER) if params.normalize.target_fwhm_mm else {}),
+            **params.normalize.model_dump(
+                include={"target_fwhm_mm", "native_fwhm_mm"}, exclude_defaults=True
+            ),
             "frames_minutes": list(params.cohort.frames_minutes),
         },
         "registration": registration_constants(),
