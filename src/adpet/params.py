@@ -170,7 +170,7 @@ class Normalize(Section):
     grid_mm: Annotated[float, Field(ge=1, le=6)] = 3.0
     smoothing_mm: Annotated[float, Field(ge=0, le=20)] = 8.0
     target_fwhm_mm: Annotated[float, Field(gt=0, le=20)] | None = None
-    native_fwhm_mm: dict[Annotated[str, Field(min_length=1)], Positive] = Field(default={})
+    native_fwhm_mm: dict[Annotated[str, Field(min_length=1)], Positive] | None = None
     reference: Literal["global", "cerebellum", "pons"] = "cerebellum"
     min_similarity: Annotated[float, Field(ge=-1, le=1)] = 0.55
 

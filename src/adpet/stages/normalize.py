@@ -29,7 +29,7 @@ from adpet.storage import move, read_json, remove, work_dir, write_json
 def run(params: Params) -> None:
     """Write a standard volume per aligned scan, and ``alignment.csv``."""
     scans = read_scans(paths.SCANS)
-    target, native = params.normalize.target_fwhm_mm, params.normalize.native_fwhm_mm
+    target, native = params.normalize.target_fwhm_mm, dict(params.normalize.native_fwhm_mm or {})
     by_scanner = ["scanner"] if target else []
     if wide := [name for name, width in native.items() if target and width > target]:
         print(f"{', '.join(wide)}: not smoothed, since their resolution is above normalize.target_fwhm_mm")
