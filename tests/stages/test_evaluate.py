@@ -9,6 +9,7 @@ from sklearn import metrics as sk
 
 from adpet import paths
 from adpet.cohort.splits import read_split
+from adpet.evaluation import adjustment
 from adpet.params import load_params
 from adpet.stages.evaluate import draw, fitted_baselines
 
@@ -87,6 +88,7 @@ def test_so_do_the_baselines(finished, metrics, pooling):
 
 def test_adjusted_baselines_are_scored_and_stored_as_they_were(finished, metrics, monkeypatch):
     monkeypatch.chdir(finished.root)
+    monkeypatch.setattr(adjustment, "FEWEST_HEALTHY", 3)
     params = load_params().with_values({"evaluate.harmonize": "combat", "evaluate.residualise": ["age"]})
     found = fitted_baselines(read_split(paths.SPLIT), params)
     assert found["atlas"].adjusted["harmonized_by"] == "scanner"

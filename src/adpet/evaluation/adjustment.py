@@ -104,12 +104,14 @@ class Adjustment(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scik
         self.harmonize = harmonize
         self.residualise = residualise
 
-    def fit(self, table: pd.DataFrame, y: npt.NDArray[np.bool_]) -> Self:
-        """Fit to training scans; `y` is True for AD."""
-        values, facts = _values(table), _numbers(table, COVARIATES)
+    def fit(self, table: pd.DataFrame, y: npt.NDArray[np.generic]) -> Self:
+        """Fit to training scans; `y` is 1 or True for AD."""
+        # Cross-validation hands on whole numbers.
+        healthy, values, facts = np.asarray(y) == 0, _values(table), _numbers(table, COVARIATES)
         scanner = table[BATCH].to_numpy(str) if self.harmonize else np.full(len(table), "")
         self.effects_ = fit_combat(values, scanner, np.column_stack([y, _about(facts, _means(facts))]))
-        values, facts = self.effects_.removed(values, scanner)[~y], _numbers(table, self.residualise)[~y]
+        values = self.effects_.removed(values, scanner)[healthy]
+        facts = _numbers(table, self.residualise)[healthy]
         known = int(np.isfinite(facts).all(axis=1).sum())
         if self.residualise and known < FEWEST_HEALTHY:
             raise InputError(
