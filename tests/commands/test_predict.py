@@ -287,7 +287,9 @@ class TestRefused:
             "half a head": template.data * (np.indices(template.data.shape)[1] > 14),
             "the template itself": template.data,
         }[image]
-        assert not predictor._turn(Volume(data.astype(np.float32), template.affine), model, 0.2)
+        assert not predictor._turn(
+            Volume(data.astype(np.float32), template.affine), model, model.standard, 0.2
+        )
 
     def test_outline_is_drawn_around_the_brain_of_the_template(self, small_export, monkeypatch):
         model, drawn = open_model(small_export), []
