@@ -140,7 +140,7 @@ def _values(table: pd.DataFrame) -> Floats:
 
 
 def _numbers(table: pd.DataFrame, names: Sequence[str]) -> Floats:
-    """Return age in years, sex 1 for male, else NaN."""
+    """Return age in years, sex 1 for male; or NaN."""
     return table.assign(sex=table["sex"].map({"F": 0.0, "M": 1.0}))[list(names)].to_numpy(np.float64)
 
 
