@@ -105,7 +105,7 @@ class Adjustment(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scik
         self.residualise = residualise
 
     def fit(self, table: pd.DataFrame, y: npt.NDArray[np.generic]) -> Self:
-        """Fit to training scans; `y` is 1 or True for AD."""
+        """Fit to training scans; `y` is true for AD."""
         # Cross-validation hands on whole numbers.
         healthy, values, facts = np.asarray(y) == 0, _values(table), _numbers(table, COVARIATES)
         scanner = table[BATCH].to_numpy(str) if self.harmonize else np.full(len(table), "")
