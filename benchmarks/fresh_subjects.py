@@ -41,9 +41,9 @@ from adpet.imaging.nifti import read_volume
 from adpet.imaging.normalization import to_uint8
 from adpet.imaging.slices import network_slices
 from adpet.inference.exported_model import open_model
-from adpet.params import Params, Simulation, load_params, set_by_key, validate_params
+from adpet.params import Params, Simulation, load_params, validate_params
 from adpet.stages.common.tables import ALIGNMENT_COLUMNS
-from adpet.storage import read_json, read_yaml, write_json
+from adpet.storage import read_json, read_yaml, set_by_key, write_json
 
 METRICS: tuple[MetricName, ...] = (
     "auc", "brier", "log_loss", "calibration_slope", "calibration_intercept",

@@ -21,12 +21,12 @@ BINARY = {".png", ".ico", ".nii", ".gz", ".onnx", ".wasm"}
 # calibrated answers, fresh subjects, z-maps, the harder cohort, the search of any key, tracers, identities,
 # DICOM, clusters, the doctor, external validation and the docs' site.
 LIMITS = {
-    "modules under src/adpet": 118,
-    "lines under src/adpet": 26_000,
+    "modules under src/adpet": 122,
+    "lines under src/adpet": 26_700,
     "longest module": 600,
-    "lines of tests": 20_700,
-    "lines of dvc.yaml": 360,
-    "lines of the whole repository": 58_800,
+    "lines of tests": 21_400,
+    "lines of dvc.yaml": 330,
+    "lines of the whole repository": 60_600,
     "words of README.md": 1_500,
     "docstrings that begin with more than 10 words": 0,
 }

@@ -1,6 +1,7 @@
 """Fixtures of all tests, and project folders in which the whole pipeline has run."""
 
 import fcntl
+import json
 import os
 import shutil
 import sys
@@ -108,6 +109,16 @@ def real_mean_image() -> Path:
 def small_export(tmp_path_factory) -> Path:
     """An exported model of the training `a1`."""
     return write_exported(tmp_path_factory.mktemp("small") / "export")
+
+
+@pytest.fixture(scope="session")
+def export_by_scanner(small_export, tmp_path_factory) -> Path:
+    """The same model, of scans that were smoothed to 12 mm by their scanner's resolution."""
+    folder = shutil.copytree(small_export, tmp_path_factory.mktemp("by-scanner") / "export")
+    document = json.loads((folder / "model.json").read_text())
+    document["standard"] |= {"target_fwhm_mm": 12.0, "native_fwhm_mm": {"ECAT HRRT": 4.0, "Discovery": 11.0}}
+    (folder / "model.json").write_text(json.dumps(document))
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -8,8 +8,9 @@ from dvc.utils.hydra import apply_overrides
 
 from adpet.cohort.adni import LEVELS
 from adpet.errors import ParameterError
-from adpet.params import OLD_SECTIONS, AdniLevel, Params, load_params, set_by_key, validate_params
-from adpet.storage import flatten, read_yaml
+from adpet.param_types import AdniLevel
+from adpet.params import OLD_SECTIONS, Params, load_params, validate_params
+from adpet.storage import flatten, read_yaml, set_by_key
 
 
 def params_with(**values):
@@ -117,7 +118,9 @@ class TestRefusals:
             ("augment.flip", "yes", "required a valid boolean or 'tuned'; received 'yes'"),
             ("cohort.diagnosis_map.AD", "MCI", "required 'AD' or 'CN'; received 'MCI'"),
             ("cohort.diagnosis", "last", "required 'visit', 'baseline' or 'stable-only'"),
-            ("cohort.adni_level", ["raw", "raw"], "required every level once"),
+            ("cohort.adni_level", ["raw", "raw"], "required each of them once"),
+            ("normalize.target_fwhm_mm", 8.0, "required native_fwhm_mm, as {ECAT"),
+            ("evaluate.residualise", ["age", "age"], "required each of them once; received age, age"),
             ("slice.range_mm", [30.0, -30.0], "required the first less than the last; received [30.0, -30.0]"),
             ("quality.asymmetry", [None, 0.3, 0.2, None], "required ascending limits, null for none"),
             ("model.input_size", 50, "required a multiple of 32; received 50"),

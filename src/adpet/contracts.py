@@ -128,6 +128,15 @@ class Differences(Contract):
     log_loss: Estimate
 
 
+class Adjusted(Contract):
+    """How baselines' regional values were adjusted, and tested scans left."""
+
+    harmonized_by: Literal["scanner", "site"] | None
+    residualised: list[str]
+    not_harmonized: Annotated[Count, Field(description="Of a scanner with too few training scans.")]
+    unknown: Annotated[Count, Field(description="Scans of unknown age or sex.")]
+
+
 class Oracle(Contract):
     """AUC of the simulated severity: any network's ceiling."""
 
@@ -147,6 +156,7 @@ class EvaluationDocument(Contract):
     differences: dict[str, Differences]
     leakage: SplitLeakage
     oracle: Annotated[Oracle | None, Field(description="Of simulated subjects only.")] = None
+    adjusted: Adjusted | None = None
 
     def headline(self) -> dict[str, float]:
         """Return the few figures that DVC shows, ``metrics.json``."""
@@ -450,11 +460,11 @@ class StandardSpace(Contract):
     ]
     align: Literal["affine", "none"]
     smoothing_mm: Annotated[float, Field(ge=0, description="FWHM of the Gaussian; 0 is none.")]
+    target_fwhm_mm: Annotated[Positive | None, Field(description="Of all scans, instead.")] = None
+    native_fwhm_mm: dict[str, Positive] = {}
     reference: Annotated[str, Field(description="Name of the reference region.")]
     min_similarity: Annotated[float, Field(ge=-1, le=1)]
-    frames_minutes: Annotated[
-        tuple[float, float], Field(description="Averaged frames of a dynamic scan, minutes after injection.")
-    ]
+    frames_minutes: Annotated[tuple[float, float], Field(description="Averaged, minutes after injection.")]
 
 
 class Slices(Contract):

@@ -30,11 +30,14 @@ FeatureLayer = Literal[
 ]  # fmt: skip
 
 
-def each_once(levels: tuple[str, ...]) -> tuple[str, ...]:
-    """Refuse a level that is named twice."""
-    if len(set(levels)) < len(levels):
-        raise ValueError(f"required every level once; received {', '.join(levels)}")
-    return levels
+def each_once(words: tuple[str, ...]) -> tuple[str, ...]:
+    """Refuse a word that is named twice."""
+    if len(set(words)) < len(words):
+        raise ValueError(f"required each of them once; received {', '.join(words)}")
+    return words
+
+
+Covariates = Annotated[tuple[Literal["age", "sex"], ...], Field(strict=False), AfterValidator(each_once)]
 
 
 def ascending(pair: tuple[float, float]) -> tuple[float, float]:

@@ -18,6 +18,7 @@ from adpet.param_types import (
     TUNED,
     AdniLevel,
     Count,
+    Covariates,
     FeatureLayer,
     Fraction,
     Interval,
@@ -39,7 +40,7 @@ from adpet.param_types import (
     word_or_file_in,
 )
 from adpet.paths import ATLASES, TEMPLATES, WEIGHTS
-from adpet.storage import flatten, read_yaml
+from adpet.storage import flatten, read_yaml, set_by_key
 
 # A setting that nothing follows from any more; it is passed over until the next release.
 GONE = ("split", "validation_fold")
@@ -173,8 +174,16 @@ class Normalize(Section):
     template: Annotated[str, word_or_file_in(TEMPLATES, "built-in")] = "built-in"
     grid_mm: Annotated[float, Field(ge=1, le=6)] = 3.0
     smoothing_mm: Annotated[float, Field(ge=0, le=20)] = 8.0
+    target_fwhm_mm: Annotated[float, Field(gt=0, le=20)] | None = None
+    native_fwhm_mm: dict[Annotated[str, Field(min_length=1)], Positive] | None = None
     reference: Literal["global", "cerebellum", "pons"] = "cerebellum"
     min_similarity: Annotated[float, Field(ge=-1, le=1)] = 0.55
+
+    @model_validator(mode="after")
+    def _resolutions_are_known(self) -> Self:
+        if self.target_fwhm_mm is not None and not self.native_fwhm_mm:
+            raise ValueError("target_fwhm_mm: required native_fwhm_mm, as {ECAT HRRT: 4.2}; received none")
+        return self
 
 
 class Slice(Section):
@@ -384,6 +393,8 @@ class Evaluate(Section):
         Annotated[int, Field(ge=0, le=MAX_CROSS_VALIDATION), AfterValidator(none_or_3)]
         | Literal["site", "scanner"]
     ) = 0
+    harmonize: Literal["none", "combat"] = "none"
+    residualise: Covariates = ()
     conversion_years: Positive = 3.0
 
 
@@ -588,11 +599,3 @@ def rename_sections(document: dict[str, Any], *, source: str) -> None:
         if new in document:
             raise ParameterError(f"{source}: {old}: required once; it is the old name of {new}; remove it")
         document[new] = document.pop(old)
-
-
-def set_by_key(document: dict[str, Any], key: str, value: Any) -> None:
-    """Set a leaf of nested mappings by its dotted key."""
-    *sections, leaf = key.split(".")
-    for section in sections:
-        document = document.setdefault(section, {})
-    document[leaf] = value

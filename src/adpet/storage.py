@@ -105,6 +105,14 @@ def flatten(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return leaves
 
 
+def set_by_key(document: dict[str, Any], key: str, value: Any) -> None:
+    """Set a leaf of nested mappings by its dotted key."""
+    *sections, leaf = key.split(".")
+    for section in sections:
+        document = document.setdefault(section, {})
+    document[leaf] = value
+
+
 def fingerprint(facts: Mapping[str, Any]) -> str:
     """Return a hash of facts (JSON values), 16 hexadecimal digits."""
     canonical = json.dumps(facts, sort_keys=True, ensure_ascii=False)

@@ -201,6 +201,30 @@ class TestMaps:
             run(small_scans[:scans], Options(model=str(small_export), age=age))
 
 
+class TestSmoothedByScanner:
+    def test_sidecar_or_option_tells_the_resolution(
+        self, export_by_scanner, small_export, small_scans, tmp_path
+    ):
+        scan = Path(shutil.copy(small_scans[1], tmp_path / "scan.nii.gz"))
+        options = Options(model=str(export_by_scanner), output=tmp_path / "o", json=tmp_path / "all.json")
+
+        def probability(**changed):
+            run([scan], replace(options, **changed))
+            return json.loads(options.json.read_text())[0]["probability_of_ad"]
+
+        with pytest.raises(
+            InputError, match="by scanner: required one of ECAT HRRT, Discovery; received none"
+        ):
+            run([scan], options)
+        given = probability(fwhm=4.0)
+        assert given != probability(fwhm=11.0)
+        sidecar = {"Manufacturer": "Siemens", "ManufacturersModelName": "ECAT HRRT"}
+        (tmp_path / "scan.json").write_text(json.dumps(sidecar))
+        assert probability() == given
+        with pytest.raises(InputError, match="required a resolution above 0 mm, and a model that smooths by"):
+            probability(model=str(small_export), fwhm=5.0)
+
+
 class TestRefused:
     @pytest.fixture
     def turned(self, small_scans, tmp_path):
@@ -263,7 +287,9 @@ class TestRefused:
             "half a head": template.data * (np.indices(template.data.shape)[1] > 14),
             "the template itself": template.data,
         }[image]
-        assert not predictor._turn(Volume(data.astype(np.float32), template.affine), model, 0.2)
+        assert not predictor._turn(
+            Volume(data.astype(np.float32), template.affine), model, model.standard, 0.2
+        )
 
     def test_outline_is_drawn_around_the_brain_of_the_template(self, small_export, monkeypatch):
         model, drawn = open_model(small_export), []

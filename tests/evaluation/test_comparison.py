@@ -94,6 +94,21 @@ class TestFindings:
         )
         assert "AUC differences from 0.04 (half the interval's width), no smaller ones" in limits
 
+    def test_adjusted_values_are_told_with_the_scans_that_were_left(self):
+        adjusted = {
+            "harmonized_by": "site",
+            "residualised": ["age", "sex"],
+            "not_harmonized": 3,
+            "unknown": 1,
+        }
+        metrics = _metrics(regions=(0.0, -0.1, 0.1))
+        metrics |= {"adjusted": adjusted, "counts": metrics["counts"] | {"scans": 72}}
+        assert findings(metrics)["limits"][1] == (
+            "Values of the region and meta-ROI baselines are harmonized by site (ComBat; not in 3 of 72 tested "
+            "scans, of whose site training has too few) and residualised for age and sex (unknown, so as the "
+            "mean, in 1), by training scans alone"
+        )
+
     def test_proper_scores_are_called_better_or_worse_only_if_clear(self):
         metrics = _metrics(brier=(0.07, 0.04, 0.09), log_loss=(-0.1, -0.2, -0.05), site=(0.0, -0.1, 0.1))
         (sentence,) = findings(metrics)["not_beaten"]

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from nibabel.affines import apply_affine
+from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from adpet.errors import InputError
@@ -155,3 +156,40 @@ class TestToUint8:
         levels = to_uint8(np.array([-1.0, 0.0, 1.25, 2.5, 9.0], np.float32), window=WINDOW)
         assert levels.dtype == np.uint8
         assert levels.tolist() == [0, 0, 128, 255, 255]
+
+
+class TestCommonResolution:
+    SHARED = standard(align="none", target_fwhm_mm=9.0, native_fwhm_mm={"HRRT": 4.0, "ECAT EXACT HR+": 7.0})
+
+    def test_scanners_images_have_the_same_resolution_after_it(self):
+        head, (sharp, blurred) = fdg_template(2.0), (4.0, 7.0)
+        found = [
+            normalize(
+                Volume(ndimage.gaussian_filter(head.data, fwhm / 2.3548 / 2), head.affine),
+                self.SHARED.of_scanner(scanner),
+            )[0].data[self.SHARED.brain]
+            for fwhm, scanner in (
+                (sharp, "Siemens ECAT HRRT"), (blurred, "siemens  ecat exact hr+"), (blurred, "HRRT"),
+            )
+        ]  # fmt: skip
+        same, mistaken = (np.abs(found[0] - other).mean() for other in found[1:])
+        assert same < 0.005
+        assert mistaken > 5 * same
+
+    @pytest.mark.parametrize(
+        ("scanner", "fwhm", "kernel"),
+        [("GE HRRT", None, 65**0.5), ("HRRT", 6.0, 45**0.5), ("", 6.0, 45**0.5), ("HRRT", 9.5, 0)],
+    )
+    def test_kernel_is_what_the_scanner_lacks(self, scanner, fwhm, kernel):
+        assert self.SHARED.of_scanner(scanner, fwhm).smoothing_mm == pytest.approx(kernel)
+
+    @pytest.mark.parametrize(("scanner", "said"), [("", "none"), ("HRRT2", "HRRT2")])
+    def test_unknown_scanner_is_refused(self, scanner, said):
+        with pytest.raises(InputError, match=rf"to 9 mm .* one of HRRT, ECAT EXACT HR\+; received {said};"):
+            self.SHARED.of_scanner(scanner)
+
+    def test_without_a_target_scanners_are_smoothed_alike(self):
+        assert standard(smoothing_mm=8.0).of_scanner("any").smoothing_mm == 8.0
+        for space, fwhm in ((standard(), 5.0), (self.SHARED, 0.0), (self.SHARED, np.nan)):
+            with pytest.raises(InputError, match="above 0 mm, and a model that smooths by scanner; received"):
+                space.of_scanner("HRRT", fwhm)

@@ -67,6 +67,15 @@ def test_answers_of_threads_are_not_mixed_up(sent, model, known):
     assert [one["probability_of_ad"] for (one,) in found] == wanted
 
 
+def test_sent_sidecar_tells_the_scanners_resolution(sent, export_by_scanner, small_scans):
+    model = open_model(export_by_scanner)
+    one = {"scan": sent[0], "sidecar": {"ManufacturersModelName": "Discovery 690"}}
+    known = answer(read_volume(small_scans[0]), model, name="scan 1", fwhm_mm=11.0)
+    assert answer_encoded([one], model, Limits()) == [known.document]
+    with pytest.raises(InputError, match="scan 1: scans are smoothed to 12 mm by scanner"):
+        answer_encoded(sent[0], model, Limits())
+
+
 def test_age_and_maps_are_those_of_predict(sent, model, small_scans):
     (found,) = answer_encoded(sent[0], model, Limits(), age=85.0, maps=True)
     known = answer(read_volume(small_scans[0]), model, name="scan 1", age=85.0)

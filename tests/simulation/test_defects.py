@@ -9,13 +9,14 @@ import pytest
 
 from adpet.cohort.scans import REJECTED_COLUMNS, read_scans, read_typed
 from adpet.imaging.nifti import Volume, read_header, read_volume
-from adpet.params import read_yaml, set_by_key, validate_params
+from adpet.params import validate_params
 from adpet.simulation import layouts
 from adpet.simulation.cohort import SimulatedScan, SimulationRecipe, draw_cohort
 from adpet.simulation.defects import CHANGED, OTHER_GROUPS, READABLE, UNUSABLE, plan_defects
 from adpet.simulation.layouts import DIAGNOSES, FRAMES, AdniTree, BidsTree, write_cohort
 from adpet.simulation.scanner import SITES
 from adpet.stages.ingest import run
+from adpet.storage import read_yaml, set_by_key
 
 # So many that everything is planted once at least.
 MANY = SimulationRecipe(ad_subjects=60, cn_subjects=60)

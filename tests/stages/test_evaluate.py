@@ -7,7 +7,11 @@ import pandas as pd
 import pytest
 from sklearn import metrics as sk
 
-from adpet.stages.evaluate import draw
+from adpet import paths
+from adpet.cohort.splits import read_split
+from adpet.evaluation import adjustment
+from adpet.params import load_params
+from adpet.stages.evaluate import draw, fitted_baselines
 
 pytestmark = pytest.mark.slow
 
@@ -80,6 +84,22 @@ def test_so_do_the_baselines(finished, metrics, pooling):
         assert metrics["differences"][name]["auc"]["value"] == pytest.approx(own - other)
         lead = metrics["subject"]["brier"]["value"] - found["brier"]["value"]
         assert metrics["differences"][name]["brier"]["value"] == pytest.approx(lead)
+
+
+def test_adjusted_baselines_are_scored_and_stored_as_they_were(finished, metrics, monkeypatch):
+    monkeypatch.chdir(finished.root)
+    monkeypatch.setattr(adjustment, "FEWEST_HEALTHY", 3)
+    params = load_params().with_values({"evaluate.harmonize": "combat", "evaluate.residualise": ["age"]})
+    found = fitted_baselines(read_split(paths.SPLIT), params)
+    assert found["atlas"].adjusted["harmonized_by"] == "scanner"
+    table = pd.read_csv(paths.BASELINE_PREDICTIONS)
+    stored = finished.read_json("results/evaluate/baselines.json")
+    for name, baseline in found.items():
+        plain = table[(table["baseline"] == name) & (table["part"] == "test")]["probability"].to_numpy()
+        is_regional = name in {"atlas", "meta_roi", "regions"}
+        assert np.allclose(baseline.test["probability"], plain, atol=1e-6) == (not is_regional)
+        assert (baseline.adjusted is not None) == is_regional
+        assert (baseline.model and baseline.model.document()) == stored.get(name)
 
 
 def test_the_ceiling_is_the_auc_of_the_true_severity(finished, metrics):

@@ -15,10 +15,10 @@ from made_up import scan_row
 
 from adpet.cohort.scans import scans_table, write_table
 from adpet.imaging.template import fdg_template
-from adpet.params import load_params, read_yaml, set_by_key
+from adpet.params import load_params
 from adpet.stages import leakage, split
 from adpet.stages.common.tables import ALIGNMENT_COLUMNS
-from adpet.storage import read_json
+from adpet.storage import read_json, read_yaml, set_by_key
 
 SMALL = {
     "compute.threads": 1,

@@ -12,7 +12,7 @@ from adpet.cohort.scans import scans_table, write_table
 from adpet.errors import InputError
 from adpet.imaging.template import fdg_template
 from adpet.inference.quality import CHECKS
-from adpet.params import load_params
+from adpet.params import Params, load_params
 from adpet.paths import SCANS, VOLUMES
 from adpet.stages import normalize
 from adpet.stages.common.tables import MEASURE_COLUMNS, read_alignment
@@ -84,6 +84,16 @@ def cohort(tmp_path, monkeypatch, project_root):
     write_table(SCANS, scans_table(rows))
     fast = {"normalize.align": "none", "compute.workers": 1}
     return load_params(project_root / "params.yaml").with_values(fast)
+
+
+def test_scan_of_a_scanner_without_resolution_is_set_aside(tmp_path):
+    values = {"normalize.target_fwhm_mm": 9.0, "normalize.native_fwhm_mm": {"HRRT": 4.0}}
+    params = Params().with_values(values | {"normalize.align": "none"})
+    save_person(path := tmp_path / "1.nii", 1)
+    row = {"scan": "1", "path": str(path), "frame_seconds": "", "scanner": "new"}
+    found = normalize._attempt(row, params=params, volumes=tmp_path)
+    assert not found["passed"]
+    assert "required one of HRRT; received new" in found["reason"]
 
 
 class TestQuality:

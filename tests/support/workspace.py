@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from adpet.params import set_by_key
+from adpet.storage import set_by_key
 
 PROJECT = Path(__file__).parents[2]
 # The mean of 100 real FDG-PET scans, which is not part of the project.

@@ -275,3 +275,9 @@ def test_failed_registration_is_refused_in_python_s_words(run_port, tmp_path, mo
         normalize(read_volume(path), model.standard)
     found = run_port(tmp_path / "out", [("scan", path, {"normalize": True})], model=str(model.folder))
     assert found.scan("scan")["refused"] == str(caught.value)
+
+
+def test_model_that_smooths_by_scanner_is_refused(run_port, tmp_path, small_scans, export_by_scanner):
+    scans = [("scan", small_scans[0], {"normalize": True})]
+    found = run_port(tmp_path, scans, model=str(export_by_scanner)).scan("scan")
+    assert found["refused"].startswith("this model smooths each scan by its scanner's resolution")

@@ -63,6 +63,8 @@ export interface StandardSpace {
   affine: number[][];
   align: "affine" | "none";
   smoothing_mm: number;
+  target_fwhm_mm: number | null;
+  native_fwhm_mm: Record<string, number>;
   reference: string;
   min_similarity: number;
   frames_minutes: [number, number];

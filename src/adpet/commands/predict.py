@@ -12,7 +12,7 @@ from adpet.cluster import clusters
 from adpet.errors import AdpetError, InputError
 from adpet.imaging.dicom import READ_BY_NIBABEL, as_nifti, needs_conversion
 from adpet.imaging.nifti import read_header, read_volume
-from adpet.imaging.sidecar import read_facts, require_fdg
+from adpet.imaging.sidecar import read_facts, require_fdg, scanner_of
 from adpet.inference.exported_model import ExportedModel, open_model
 from adpet.inference.inputs import ScanPath, frame_seconds, scans_at
 from adpet.inference.outputs import answers_as_csv, answers_as_json, unusual_text, write_answer
@@ -56,6 +56,7 @@ class Options:
     prevalence: float | None = None
     coverage: float | None = None
     age: float | None = None
+    fwhm: float | None = None
     force: bool = False
     workers: int = 1
     cluster: str | None = None
@@ -105,6 +106,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--age", type=float, help="of the person in years, for the z-map (default: the healthy people's mean)"
+    )
+    parser.add_argument(
+        "--fwhm",
+        type=float,
+        metavar="MM",
+        help="the scanner's resolution, for a model of normalize.target_fwhm_mm (default: by its name)",
     )
     parser.add_argument(
         "--force", action="store_true", help="answer also where the quality checks refuse a scan, and say so"
@@ -246,6 +253,7 @@ def _answered(scan: ScanPath, model: ExportedModel, options: Options) -> dict[st
         minutes = model.document["standard"]["frames_minutes"]
         seconds = frame_seconds(image, header.n_frames, minutes=minutes)
         volume = read_volume(image, frame_seconds=seconds, steady=True)
+        stated = {**read_facts(scan.path).metadata, **read_facts(image).metadata}
     folder = _folder(scan, options)
     try:
         found = answer(
@@ -258,6 +266,8 @@ def _answered(scan: ScanPath, model: ExportedModel, options: Options) -> dict[st
             prevalence=options.prevalence,
             coverage=options.coverage,
             age=options.age,
+            scanner=scanner_of(stated),
+            fwhm_mm=options.fwhm,
             force=options.force,
         )
     except RefusedError as error:

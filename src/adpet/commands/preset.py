@@ -8,9 +8,9 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from adpet.errors import ParameterError
-from adpet.params import Params, load_params, rename_sections, set_by_key, validate_params
+from adpet.params import Params, load_params, rename_sections, validate_params
 from adpet.paths import PARAMS
-from adpet.storage import atomic_write, flatten, read_yaml
+from adpet.storage import atomic_write, flatten, read_yaml, set_by_key
 
 PRESETS = Path("presets")
 

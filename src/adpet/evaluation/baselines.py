@@ -16,6 +16,8 @@ from adpet.imaging.template import brain_mask, reference_mask
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
+    from adpet.evaluation.adjustment import Adjustment
+
 BoolArray = npt.NDArray[np.bool_]
 FeatureArray = npt.NDArray[np.float32]
 
@@ -155,10 +157,11 @@ def meta_roi(regions: FeatureArray, atlas: Atlas, pons: FeatureArray) -> Feature
     return np.asarray(means / pons, dtype=np.float32)
 
 
-def region_model() -> "Pipeline":
+def region_model(adjustment: "Adjustment | None" = None) -> "Pipeline":
     """Return the unfitted logistic regression on regional means.
 
-    A region outside of the field of view becomes the training scans' median.
+    A region outside of the field of view becomes the training scans' median. With an adjustment, it takes
+    that one's table.
     """
     from sklearn.impute import SimpleImputer
     from sklearn.linear_model import LogisticRegression
@@ -166,6 +169,7 @@ def region_model() -> "Pipeline":
     from sklearn.preprocessing import StandardScaler
 
     return make_pipeline(
+        *([adjustment] if adjustment else []),
         SimpleImputer(strategy="median", keep_empty_features=True),
         StandardScaler(),
         LogisticRegression(C=REGION_INVERSE_PENALTY, class_weight="balanced", max_iter=1_000),

@@ -109,6 +109,8 @@ def findings(metrics: Mapping[str, Any]) -> dict[str, list[str]]:
         outcome = "beaten" if differences[name]["auc"]["low"] > 0 else "not_beaten"
         found[outcome].append(comparison_sentence(name, differences[name]))
     found["limits"] = [resolution_sentence(names[0], metrics)] if names else []
+    if "adjusted" in metrics:
+        found["limits"].append(_adjustment_sentence(metrics["adjusted"], scans=metrics["counts"]["scans"]))
     return found
 
 
@@ -138,6 +140,17 @@ def resolution_sentence(name: str, metrics: Mapping[str, Any]) -> str:
         f"{(auc['high'] - auc['low']) / 2:.2f} (half the interval's width), no smaller ones, and not how "
         "another training or cohort would differ"
     )
+
+
+def _adjustment_sentence(adjusted: Mapping[str, Any], *, scans: int) -> str:
+    """Say how regional values were adjusted."""
+    parts, batch, names = [], adjusted["harmonized_by"], " and ".join(adjusted["residualised"])
+    if batch:
+        left = f"{adjusted['not_harmonized']} of {scans} tested scans, of whose {batch} training has too few"
+        parts.append(f"harmonized by {batch} (ComBat; not in {left})")
+    if names:
+        parts.append(f"residualised for {names} (unknown, so as the mean, in {adjusted['unknown']})")
+    return f"Values of the region and meta-ROI baselines are {' and '.join(parts)}, by training scans alone"
 
 
 def _warning(name: str, auc: Mapping[str, float]) -> str:

@@ -4,7 +4,8 @@ SUVR is uptake divided by its mean in a reference region (cerebellum, pons or wh
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
@@ -40,7 +41,8 @@ class Standard:
     The FDG-like `template` is the target of registration, and its grid that of every normalized volume.
     Similarity to `expected`, an FDG image, is judged in what a scan shows of the `brain`; `reference` is the
     region of the SUVR. With `align` "none" scans are in MNI space already.
-    `smoothing_mm` is the FWHM of the blur that evens out scanners; 0 for none.
+    `smoothing_mm` is the FWHM of the blur that evens out scanners; 0 for none. With `target_fwhm_mm`, the
+    resolution that all scans are brought to, it is by scanner instead: see `of_scanner`.
     """
 
     template: Volume
@@ -49,6 +51,33 @@ class Standard:
     reference: npt.NDArray[np.bool_]
     align: Literal["affine", "none"]
     smoothing_mm: float = 0.0
+    target_fwhm_mm: float | None = None
+    native_fwhm_mm: Mapping[str, float] = field(default_factory=dict)
+
+    def of_scanner(self, scanner: str, fwhm_mm: float | None = None) -> "Standard":
+        """Return the space with a scanner's own smoothing.
+
+        Variances add (Joshi et al. 2009, NeuroImage 46:154-159). The scanner's resolution is `fwhm_mm`, or
+        that of the longest name in `scanner`; above the target, nothing is added.
+        """
+        if fwhm_mm is not None and (self.target_fwhm_mm is None or not fwhm_mm > 0):
+            raise InputError(
+                "required a resolution above 0 mm, and a model that smooths by scanner; received "
+                f"{fwhm_mm:g} mm; leave it out"
+            )
+        if self.target_fwhm_mm is None:
+            return self
+        words = f" {_plain(scanner)} "
+        known = [name for name in self.native_fwhm_mm if f" {_plain(name)} " in words]
+        if fwhm_mm is None and not known:
+            raise InputError(
+                f"scans are smoothed to {self.target_fwhm_mm:g} mm by scanner: required one of "
+                f"{', '.join(self.native_fwhm_mm)}; received {scanner or 'none'}; name it in the sidecar "
+                "(ManufacturersModelName), give its resolution to predict (--fwhm), or add it to "
+                "normalize.native_fwhm_mm and train"
+            )
+        own = self.native_fwhm_mm[max(known, key=len)] if fwhm_mm is None else fwhm_mm
+        return replace(self, smoothing_mm=math.sqrt(max(self.target_fwhm_mm**2 - own**2, 0.0)))
 
 
 def load_standard(
@@ -58,6 +87,8 @@ def load_standard(
     template: str = BUILT_IN,
     align: Literal["affine", "none"],
     smoothing_mm: float = 0.0,
+    target_fwhm_mm: float | None = None,
+    native_fwhm_mm: Mapping[str, float] | None = None,
 ) -> Standard:
     """Load the template space."""
     if template == BUILT_IN:
@@ -67,7 +98,8 @@ def load_standard(
         changed_ns = path.stat().st_mtime_ns if path.exists() else 0
         target = expected = _own_template(path, changed_ns, grid_mm)
     brain, region = brain_mask(grid_mm), reference_mask(reference, grid_mm)
-    return Standard(target, expected, brain, region, align, smoothing_mm)
+    by_scanner = target_fwhm_mm, native_fwhm_mm or {}
+    return Standard(target, expected, brain, region, align, smoothing_mm, *by_scanner)
 
 
 @lru_cache(maxsize=1)
@@ -136,6 +168,10 @@ def to_uint8(suvr: Array, *, window: tuple[float, float]) -> npt.NDArray[np.uint
     if not low < high:
         raise ValueError(f"`window` must ascend. Received: window={window}")
     return np.asarray(np.round(np.clip((suvr - low) / (high - low), 0, 1) * 255), dtype=np.uint8)
+
+
+def _plain(name: str) -> str:
+    return " ".join(name.casefold().split())
 
 
 def _seen(scan: Volume, standard: Standard, matrix: Affine) -> Mask:

@@ -151,6 +151,13 @@ def read_facts(scan: Path, inside: Callable[[Path], None] = lambda _: None) -> F
     return replace(facts, metadata={**facts.metadata, **times})
 
 
+def scanner_of(metadata: Mapping[str, Any]) -> str:
+    """Return a sidecar's manufacturer and model, as far as known."""
+    return " ".join(
+        str(metadata[key]) for key in ("Manufacturer", "ManufacturersModelName") if key in metadata
+    )
+
+
 def used_seconds(
     metadata: Mapping[str, Any], n_frames: int, *, minutes: Sequence[float] | None = None
 ) -> list[float] | None:

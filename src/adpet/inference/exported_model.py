@@ -164,6 +164,8 @@ def open_model(folder: Path, *, name: str | None = None, leaky: bool = False) ->
         reference=_labels(folder / REFERENCE) > 0,
         align=settings["align"],
         smoothing_mm=settings["smoothing_mm"],
+        target_fwhm_mm=settings.get("target_fwhm_mm"),
+        native_fwhm_mm=settings.get("native_fwhm_mm", {}),
     )
     mean, sd = (read_volume(folder / file).data[standard.brain] for file in (MEAN, SD))
     # Where age is left out there is no slope: an image of zeros, which is no scan.

@@ -23,7 +23,7 @@ import numpy as np
 from adpet.errors import InputError
 from adpet.imaging.dicom import as_nifti
 from adpet.imaging.nifti import CHUNK_BYTES, Volume, VolumeHeader, read_header, read_volume, write_volume
-from adpet.imaging.sidecar import facts_of, read_facts, require_fdg, used_seconds
+from adpet.imaging.sidecar import facts_of, read_facts, require_fdg, scanner_of, used_seconds
 from adpet.inference.exported_model import ExportedModel
 from adpet.inference.predictor import answer, require_age
 
@@ -135,6 +135,7 @@ def _answered(
     seconds = used_seconds({**facts.metadata, **sent.sidecar}, header.n_frames, minutes=minutes)
     scan = read_volume(path, frame_seconds=seconds, steady=True, max_voxels=MAX_VOXELS)
     path.unlink()
+    asked |= {"scanner": scanner_of({**facts.metadata, **sent.sidecar})}
     found = answer(scan, model, name=name, shape=header.shape, affine=header.affine, **asked)
     if not maps:
         return found.document

@@ -13,7 +13,7 @@ from adpet.evaluation.aggregation import Pooling, interpret, pooled_probability,
 from adpet.imaging.atlas import regional_means
 from adpet.imaging.dicom import as_nifti
 from adpet.imaging.nifti import Affine, Volume, read_header, read_volume
-from adpet.imaging.normalization import POWERS, normalize, scaled, to_uint8
+from adpet.imaging.normalization import POWERS, Standard, normalize, scaled, to_uint8
 from adpet.imaging.normative import smoothed_in_brain
 from adpet.imaging.registration import fitting_turn, resample
 from adpet.imaging.slices import back_project, network_slices, own_planes
@@ -72,6 +72,8 @@ def answer(
     prevalence: float | None = None,
     coverage: float | None = None,
     age: float | None = None,
+    scanner: str = "",
+    fwhm_mm: float | None = None,
     force: bool = False,
 ) -> Answer:
     """Answer for one scan.
@@ -79,10 +81,11 @@ def answer(
     A scan out of distribution raises `RefusedError`, whose text names no file; with `force`, the answer has
     `forced` true instead. `shape` and `affine` are of the scan's file, if its voxels are not in RAS+ order;
     `align` is ``none`` for a scan in MNI space (by default as in training). `prevalence` and `coverage` are
-    as in `interpret`; `age` is in years.
+    as in `interpret`; `age` is in years; `scanner` and `fwhm_mm` are as in `Standard.of_scanner`.
     """
     require_age(age)
-    found, alignment = normalize(scan, replace(model.standard, align=align or model.standard.align))
+    standard = model.standard.of_scanner(scanner, fwhm_mm)
+    found, alignment = normalize(scan, replace(standard, align=align or standard.align))
     grid = tuple(shape or scan.data.shape), scan.affine if affine is None else affine
     checks = _checks(found, model, alignment.matrix, alignment.similarity, grid)
     about: dict[str, Any] = {
@@ -95,7 +98,11 @@ def answer(
         "checks": checks,
         "forced": force and bool(refused_by(checks)),
     }
-    turn = "" if "similarity" not in refused_by(checks, "name") else _turn(scan, model, alignment.similarity)
+    turn = (
+        ""
+        if "similarity" not in refused_by(checks, "name")
+        else _turn(scan, model, standard, alignment.similarity)
+    )
     about |= {"turn": turn} if turn else {}
     if refused_by(checks) and not force:
         raise RefusedError(refusal(about, "look at the scan"), about, found)
@@ -148,7 +155,8 @@ def answer_row(row: Mapping[str, Any], model: ExportedModel) -> Answer | str:
             header = read_header(image)
             volume = read_volume(image, frame_seconds=seconds or None, steady=True)
         shape, affine = header.shape, header.affine
-        return answer(volume, model, name=row["scan"], age=age, shape=shape, affine=affine)
+        scanner = row["scanner"]
+        return answer(volume, model, name=row["scan"], age=age, scanner=scanner, shape=shape, affine=affine)
     except RefusedError as error:
         return "; ".join(refused_by(error.document["checks"]))
     except (AdpetError, OSError) as error:
@@ -176,9 +184,9 @@ def spread(document: Mapping[str, Any]) -> str:
     )
 
 
-def _turn(scan: Volume, model: ExportedModel, similarity: float) -> str:
+def _turn(scan: Volume, model: ExportedModel, standard: Standard, similarity: float) -> str:
     """Say which quarter turns make the scan fit, if any."""
-    standard = replace(model.standard, align="affine")
+    standard = replace(standard, align="affine")
     limits = (row["refuse_below"] for row in model.document["quality"] if row["name"] == "similarity")
     try:
         turn, turned = fitting_turn(scaled(scan), standard.template, standard.brain)

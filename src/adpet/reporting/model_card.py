@@ -107,6 +107,8 @@ def _preprocessing(params: Mapping[str, Any]) -> str:
     blur = (
         f", smoothed by {number(standard['smoothing_mm'], 0)} mm FWHM" if standard.get("smoothing_mm") else ""
     )
+    if target := standard.get("target_fwhm_mm"):
+        blur = f", smoothed to {target:g} mm FWHM by the scanner's own resolution"
     neighbours = cut.get("neighbours_mm")
     sides = f", each with those {neighbours:g} mm behind and in front of it" if neighbours else ""
     return (

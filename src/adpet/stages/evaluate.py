@@ -29,18 +29,24 @@ from adpet.storage import write_json
 
 
 class Baseline(NamedTuple):
-    """Predictions of a baseline; its model if of images."""
+    """Predictions of a baseline; its model if of images.
+
+    The model is of values as they are, since no effects of another cohort's scanners are known; `adjusted`
+    says how those of the predictions differ.
+    """
 
     test: pd.DataFrame
     out_of_fold: pd.DataFrame
     model: LinearModel | None
+    adjusted: dict[str, Any] | None = None
 
 
-def fitted_baselines(split: pd.DataFrame, *, grid_mm: float) -> dict[str, Baseline]:
+def fitted_baselines(split: pd.DataFrame, params: Params) -> dict[str, Baseline]:
     """Fit every baseline on training subjects; predict the test subjects.
 
     A fact that no scan has, such as the site of a single hospital's cohort, gives no baseline.
     """
+    grid_mm = params.normalize.grid_mm
     facts = read_scans(paths.SCANS)[["scan", "session", "age", "sex", "site", "scanner"]]
     scans = split.drop_duplicates("scan")[["scan", "subject", "diagnosis", "part"]]
     scans = scans.merge(facts, on="scan", how="left", validate="one_to_one")
@@ -57,6 +63,8 @@ def fitted_baselines(split: pd.DataFrame, *, grid_mm: float) -> dict[str, Baseli
         threshold = scoring.choose_threshold(subject_probabilities(tables[1], Pooling()))
         linear = baselines.linear_model(model, features[training], threshold=threshold)
         found[name] = Baseline(*tables, linear)
+        if name != "voxels" and (params.evaluate.harmonize != "none" or params.evaluate.residualise):
+            found[name] = _adjusted(linear, features, scans, params)
     for name, columns in baselines.FACTS.items():
         if baselines.is_known(scans, columns):
             model = baselines.fact_model(columns)
@@ -65,6 +73,23 @@ def fitted_baselines(split: pd.DataFrame, *, grid_mm: float) -> dict[str, Baseli
             )
             found[name] = Baseline(*tables, None)
     return found
+
+
+def _adjusted(
+    plain: LinearModel, features: baselines.FeatureArray, scans: pd.DataFrame, params: Params
+) -> Baseline:
+    """Return a regional baseline's predictions from adjusted values."""
+    from adpet.evaluation.adjustment import BATCH, Adjustment
+
+    training = (scans["part"] != "test").to_numpy()
+    batch = "scanner" if baselines.is_known(scans, ["scanner"]) else "site"
+    harmonize, residualise = params.evaluate.harmonize == "combat", params.evaluate.residualise
+    adjustment = Adjustment(harmonize=harmonize, residualise=residualise)
+    table = pd.DataFrame(features).assign(**{BATCH: scans[batch], "age": scans["age"], "sex": scans["sex"]})
+    model = baselines.region_model(adjustment)
+    tables = baselines.baseline_predictions(table, scans, training=training, model=model)
+    how = {"harmonized_by": batch if harmonize else None, "residualised": list(residualise)}
+    return Baseline(*tables, plain, how | adjustment.left(table[~training]))
 
 
 def draw() -> None:
@@ -120,8 +145,10 @@ def run(params: Params) -> None:
         threshold=scoring.even_threshold(validation),
     )
     subjects = subject_probabilities(test, pooling)
-    compared = {} if leaky else fitted_baselines(split, grid_mm=params.normalize.grid_mm)
+    compared = {} if leaky else fitted_baselines(split, params)
     metrics |= {**_compared(subjects, compared, params), "leakage": {"leaky": int(leaky)}}
+    if compared and (adjusted := compared["atlas"].adjusted):
+        metrics["adjusted"] = adjusted
     metrics |= _oracle(subjects, test, params)
     write_table(predictions, paths.PREDICTIONS)
     write_json(paths.POOLING, pooling.document())

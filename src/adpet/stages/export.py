@@ -235,6 +235,9 @@ def _document(params: Params, standard: Standard) -> dict[str, Any]:
             "shape": list(standard.template.data.shape),
             "affine": standard.template.affine.tolist(),
             **params.normalize.model_dump(include={"align", "smoothing_mm", "reference", "min_similarity"}),
+            **params.normalize.model_dump(
+                include={"target_fwhm_mm", "native_fwhm_mm"}, exclude_defaults=True
+            ),
             "frames_minutes": list(params.cohort.frames_minutes),
         },
         "registration": registration_constants(),

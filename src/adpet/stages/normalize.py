@@ -29,7 +29,11 @@ from adpet.storage import move, read_json, remove, work_dir, write_json
 def run(params: Params) -> None:
     """Write a standard volume per aligned scan, and ``alignment.csv``."""
     scans = read_scans(paths.SCANS)
-    rows = scans[["scan", "path", "frame_seconds", "content"]].to_dict("records")
+    target, native = params.normalize.target_fwhm_mm, dict(params.normalize.native_fwhm_mm or {})
+    by_scanner = ["scanner"] if target else []
+    if wide := [name for name, width in native.items() if target and width > target]:
+        print(f"{', '.join(wide)}: not smoothed, since their resolution is above normalize.target_fwhm_mm")
+    rows = scans[["scan", "path", "frame_seconds", "content", *by_scanner]].to_dict("records")
     facts = {
         "normalize": params.normalize.model_dump(),
         "quality": params.quality.model_dump(),
@@ -66,6 +70,7 @@ def _attempt(scan: dict[str, Any], *, params: Params, volumes: Path) -> dict[str
     try:
         with as_nifti(Path(scan["path"])) as image:
             header = read_header(image)
+            standard = standard.of_scanner(scan.get("scanner", ""))
             volume, alignment = normalize(read_volume(image, frame_seconds=seconds, steady=True), standard)
     except InputError as error:
         reason = str(error)

@@ -23,6 +23,11 @@ const MIN_REFERENCE_SEEN = 0.3;
 
 export function normalize(scan: Volume, model: Model, progress: Progress): Normalized {
   const { standard } = model.constants;
+  if (standard.target_fwhm_mm) {
+    throw new InputError(
+      "this model smooths each scan by its scanner's resolution, which this page does not know: use adpet predict",
+    );
+  }
   const { data: _, ...grid } = model.template;
   const matrix =
     standard.align === "affine"
