@@ -196,9 +196,7 @@ class GroupScores(Contract):
 
     subjects: Count
     predicted_ad: Annotated[Share, Field(description="Share at or above the threshold.")]
-    quartiles: Annotated[
-        list[float], Field(min_length=3, max_length=3, description="Of the probability of AD.")
-    ]
+    quartiles: Annotated[list[float], Field(min_length=3, max_length=3, description="Of the probability.")]
 
 
 class ValidationDocument(Contract):
@@ -210,9 +208,7 @@ class ValidationDocument(Contract):
     answered: Count
     refused: Annotated[int, Field(ge=0, description="By the quality checks.")]
     flagged: Count
-    unusable: Annotated[
-        int, Field(ge=0, description="Files that could not be read, or are without a diagnosis.")
-    ]
+    unusable: Annotated[int, Field(ge=0, description="Files that are unreadable or without a diagnosis.")]
     skipped: Annotated[int, Field(ge=0, description="Scans of other diagnoses, other tracers, and so on.")]
     leaky: bool
     leakage_checks: Annotated[list[str], Field(description="What was looked for, and not found.")]
@@ -220,16 +216,13 @@ class ValidationDocument(Contract):
     training_prevalence: Annotated[float | None, Field(description="Share of AD among training subjects.")]
     evaluation: EvaluationDocument
     recalibration: Recalibration | None
-    score_only: Annotated[
-        dict[str, GroupScores], Field(description="By diagnosis, which is neither AD nor CN.")
-    ]
+    score_only: Annotated[dict[str, GroupScores], Field(description="By diagnosis, neither AD nor CN.")]
 
 
 class ExternalDocument(Contract):
     """``results/external/external.json``."""
 
     stage: ClassVar[str] = "external"
-
     validation: Annotated[ValidationDocument | None, Field(description="None without a collection.")]
 
 

@@ -55,6 +55,12 @@ def none_or_3(folds: int) -> int:
     return folds
 
 
+CrossValidation = (
+    Annotated[int, Field(ge=0, le=MAX_CROSS_VALIDATION), AfterValidator(none_or_3)]
+    | Literal["site", "scanner"]
+)
+
+
 def plain_name(name: str) -> str:
     """Refuse a name that MLflow's addresses take apart."""
     # MLflow's models:/NAME@ALIAS and models:/NAME/VERSION are taken apart at these marks.

@@ -14,11 +14,11 @@ from pydantic import AfterValidator, ConfigDict, Field, ValidationError, model_v
 
 from adpet.errors import ParameterError, validation_messages
 from adpet.param_types import (
-    MAX_CROSS_VALIDATION,
     TUNED,
     AdniLevel,
     Count,
     Covariates,
+    CrossValidation,
     FeatureLayer,
     Fraction,
     Interval,
@@ -35,7 +35,6 @@ from adpet.param_types import (
     cluster_name,
     database,
     each_once,
-    none_or_3,
     plain_name,
     word_or_file_in,
 )
@@ -389,10 +388,7 @@ class Evaluate(Section):
 
     aggregation: Literal["mean_probability", "mean_logit", "position_weights"] = "position_weights"
     resamples: Annotated[int, Field(ge=100)] = 2000
-    cross_validation: (
-        Annotated[int, Field(ge=0, le=MAX_CROSS_VALIDATION), AfterValidator(none_or_3)]
-        | Literal["site", "scanner"]
-    ) = 0
+    cross_validation: CrossValidation = 0
     harmonize: Literal["none", "combat"] = "none"
     residualise: Covariates = ()
     conversion_years: Positive = 3.0
