@@ -1,11 +1,10 @@
-"""The page in Chromium, and in Firefox what it answers: what it answers, shows and saves, what it refuses, and that it asks nobody else."""
+"""The page in Chromium and Firefox: what it answers, shows, saves, refuses, and that it asks nobody else."""
 
 import io
 import json
 import re
 import shutil
 import socket
-import subprocess
 import time
 from contextlib import closing
 from urllib.parse import urlsplit
@@ -15,7 +14,7 @@ import numpy as np
 import pytest
 from dicom_files import NAMES, write_series
 from PIL import Image
-from servers import BROWSER_PATIENCE_MS
+from servers import BROWSER_PATIENCE_MS, running
 
 from adpet.imaging.nifti import Volume, read_volume
 from adpet.inference.exported_model import open_model
@@ -160,29 +159,29 @@ def firefox(not_installed, tmp_path):
         not_installed("no Firefox is installed; on Debian: apt-get install firefox-esr")
     (tmp_path / "user.js").write_text('user_pref("marionette.port", 0);\n')
     command = [FIREFOX, "--headless", "--marionette", "--profile", tmp_path]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as browser:
-        try:
-            port = tmp_path / "MarionetteActivePort"
-            wait(lambda: port.exists() and port.read_text())
-            at = ("127.0.0.1", int(port.read_text()))
-            with socket.create_connection(at) as connection, connection.makefile("rb") as received:
+    port = tmp_path / "MarionetteActivePort"
+    with running(command, tmp_path / "log", lambda: port.exists() and port.read_text()):
+        at = ("127.0.0.1", int(port.read_text()))
+        with socket.create_connection(at, BROWSER_PATIENCE_MS / 1000) as connection:
+            received = connection.makefile("rb")
 
-                def receive():
-                    length = b"".join(iter(lambda: received.read(1), b":"))
-                    return json.loads(received.read(int(length)))
+            def receive():
+                length = b""
+                while (digit := received.read(1)) != b":":
+                    assert digit, "Firefox has ended"
+                    length += digit
+                return json.loads(received.read(int(length)))
 
-                def run(script, command="WebDriver:ExecuteScript"):
-                    message = json.dumps([0, 1, command, {"script": script, "args": []}]).encode()
-                    connection.sendall(b"%d:%s" % (len(message), message))
-                    _, _, error, result = receive()
-                    assert error is None, error
-                    return result.get("value")
+            def run(script, command="WebDriver:ExecuteScript"):
+                message = json.dumps([0, 1, command, {"script": script, "args": []}]).encode()
+                connection.sendall(b"%d:%s" % (len(message), message))
+                _, _, error, result = receive()
+                assert error is None, error
+                return result.get("value")
 
-                receive()  # who it is
-                run("", "WebDriver:NewSession")
-                yield run
-        finally:
-            browser.terminate()
+            receive()  # who it is
+            run("", "WebDriver:NewSession")
+            yield run
 
 
 def wait(is_so):
