@@ -69,16 +69,17 @@ def predictions_table(
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the file that makes `finished` first and its other users last, so that no test process waits for it.
 
-    Files that start DVC most come before others, so that none of them is left to one process in the end.
+    Of these, files that start DVC most come first, so that none of them is left to one process in the end.
     """
     users = {item.path for item in items if FINISHED & set(getattr(item, "fixturenames", ()))}
     with_dvc = Counter(item.path for item in items if item.get_closest_marker("dvc"))
-    items.sort(
-        key=lambda item: (
-            1 if item.path not in users else 0 if item.path.name == "test_pipeline.py" else 2,
-            -with_dvc[item.path],
-        )
-    )
+
+    def place(item: pytest.Item) -> tuple[int, int]:
+        if item.path.name == "test_pipeline.py":
+            return 0, 0
+        return (2, -with_dvc[item.path]) if item.path in users else (1, 0)
+
+    items.sort(key=place)
 
 
 @pytest.fixture(autouse=True)
