@@ -1,14 +1,16 @@
 """Time what is done scan by scan, next to what people use.
 
-    python benchmarks/scans.py [PROJECT] [--scans 40]
+    python benchmarks/scans.py [PROJECT] [--scans 40] [--clinicadl PYTHON]...
 
 PROJECT (default: this folder) is finished. Its raw scans are normalized and sliced by this project's own
 functions, cut by a loop as that of 2019 (nibabel, one JPEG a slice, read back as its loader did), and, where
 it is there, registered by SimpleITK. All take turns in one process; the least processor time of each counts.
+ClinicaDL takes its turns in processes of its own: PYTHON is that of an environment that has it.
 Then the stage itself runs with one and with two workers.
 """
 
 import argparse
+import json
 import os
 import resource
 import shutil
@@ -49,6 +51,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("project", nargs="?", type=Path, default=Path())
     parser.add_argument("--scans", type=int, default=40)
+    parser.add_argument("--clinicadl", action="append", default=[], metavar="PYTHON")
     options = parser.parse_args()
     project = options.project.resolve()
     params = load_params(project / paths.PARAMS)
@@ -56,13 +59,13 @@ def main() -> None:
     scans = [project / path for path in table["path"]]
     with tempfile.TemporaryDirectory() as folder:
         print(f"{len(scans)} scans, processor time in one process, the least of {TURNS} turns")
-        _print_ways(scans, params, Path(folder))
+        _print_ways(scans, params, Path(folder), options.clinicadl)
         print(f"\n`adpet normalize` on {len(scans)} scans")
         for workers in (1, 2):
             print(_stage(project, Path(folder, str(workers)), table, workers=workers))
 
 
-def _print_ways(scans: list[Path], params: Params, folder: Path) -> None:
+def _print_ways(scans: list[Path], params: Params, folder: Path, clinicadl: list[str]) -> None:
     settings = params.normalize.model_dump(exclude={"min_similarity"})
     registering = load_standard(**settings)
     in_place = load_standard(**settings | {"align": "none"})
@@ -79,7 +82,12 @@ def _print_ways(scans: list[Path], params: Params, folder: Path) -> None:
     else:
         ways["SimpleITK: affine registration alone"] = lambda scan: simpleitk(scan, registering)
         ways["adpet: affine registration alone"] = lambda scan: registered(scan, registering)
-    least = dict.fromkeys(ways, np.inf)
+    if not clinicadl:
+        print(
+            "ClinicaDL is left out: python3 -m venv FOLDER; FOLDER/bin/pip install clinicadl; then "
+            "--clinicadl FOLDER/bin/python"
+        )
+    least: dict[str, float] = dict.fromkeys(ways, np.inf)
     found: dict[str, list[float]] = {}
     for turn in range(TURNS):
         for name, way in ways.items():
@@ -87,6 +95,9 @@ def _print_ways(scans: list[Path], params: Params, folder: Path) -> None:
             least[name] = min(least[name], (time.process_time() - before) / len(scans))
             if turn == 0 and isinstance(alike[0], float):
                 found[name] = alike  # type: ignore[assignment]
+        for python in clinicadl:
+            for name, seconds in clinicadl_slices(python, scans, in_place, params).items():
+                least[name] = min(least.get(name, np.inf), seconds)
     for name, seconds in least.items():
         alike = (
             f"; similarity {np.mean(found[name]):.3f}, least {min(found[name]):.3f}" if name in found else ""
@@ -114,6 +125,30 @@ def jpegs(scan: Path, folder: Path, *, read: bool = False) -> None:
         plane.resize((SIZE_2019, SIZE_2019)).save(folder / f"{number}.jpg", quality=95)
     for path in folder.iterdir() if read else ():
         np.asarray(Image.open(path).convert("RGB"), dtype=np.float32) / 255
+
+
+def clinicadl_slices(python: str, scans: list[Path], standard: Standard, params: Params) -> dict[str, float]:
+    """Let ClinicaDL cut as many slices; return the processor time a scan of its ways."""
+    affine = standard.template.affine
+    asked = {
+        "scans": [str(scan) for scan in scans],
+        "planes": [round((y - affine[1, 3]) / affine[1, 1]) for y in coronal_grid(params).y_mm],
+        "shape": standard.template.data.shape,
+        "affine": affine.tolist(),
+        "sd_mm": standard.smoothing_mm / FWHM_PER_SIGMA,
+    }
+    one = {"OMP_NUM_THREADS": "1", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS": "1"}
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | one
+    script = Path(__file__).with_name("clinicadl_slices.py")
+    ran = subprocess.run(
+        [python, script],
+        input=json.dumps(asked),
+        env=environment,
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    return json.loads(ran.stdout)
 
 
 def registered(scan: Path, standard: Standard) -> float:
