@@ -1,6 +1,7 @@
 """Runs in the project's own store: continued after a kill, each step once."""
 
 import signal
+import time
 from importlib.metadata import version
 
 import numpy as np
@@ -49,6 +50,15 @@ class TestLife:
         with open_run(lineage="a1", kind="train", name="x"):
             pass
         assert stored().info.status == "FINISHED"
+
+    def test_load_of_the_machine_is_logged_where_mlflow_is_told_to(self, project, monkeypatch):
+        monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.1")
+        for asked in ("false", "true"):
+            monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", asked)
+            with open_run(lineage=asked, kind="train", name="x"):
+                time.sleep(0.5)
+        assert stored("false").data.metrics == {}
+        assert "system/cpu_utilization_percentage" in stored("true").data.metrics
 
     def test_more_parameters_than_one_request_holds_are_logged(self, project):
         with open_run(lineage="a1", kind="tune", name="x", params={f"p{i}": i for i in range(250)}):

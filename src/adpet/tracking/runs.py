@@ -17,6 +17,7 @@ from typing import Any, Final, Literal
 import numpy as np
 import numpy.typing as npt
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.environment_variables import MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING
 
 from adpet.errors import TrackingError
 from adpet.storage import flatten
@@ -159,7 +160,8 @@ def open_run(
     try:
         handle.set_tags(tags or {})
         handle.log_params(params or {})
-        yield handle
+        with _system_metrics(run_id, store):
+            yield handle
         status = "FINISHED"
     except Exception:
         status = "FAILED"
@@ -168,6 +170,22 @@ def open_run(
         with reported(f"{store.shown}: "):
             store.client.set_terminated(run_id, status)
         _changed(run_id, over=kind != "trial")
+
+
+@contextmanager
+def _system_metrics(run_id: str, store: Store) -> Iterator[None]:
+    """Log the machine's load, where MLflow's variable asks for it."""
+    if not MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING.get():
+        yield
+        return
+    from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+    monitor = SystemMetricsMonitor(run_id, resume_logging=True, tracking_uri=store.uri)
+    monitor.start()
+    try:
+        yield
+    finally:
+        monitor.finish()
 
 
 @contextmanager
