@@ -1,3 +1,4 @@
+import json
 import math
 
 import pytest
@@ -26,6 +27,17 @@ def test_optional_columns_may_be_left_out(tmp_path):
     (scan,) = find_folder(tmp_path).candidates
     assert math.isnan(scan.age)
     assert (scan.session, scan.sex, scan.site, scan.scanner) == ("", "", "", "")
+
+
+def test_scanner_is_the_column_or_else_that_of_the_sidecar(tmp_path):
+    (tmp_path / "scans.csv").write_text(
+        "path,subject,session,diagnosis,scanner\na.nii,1,1,CN,\nb.nii,2,1,CN,Biograph\nc.nii,3,1,CN,n/a\n"
+    )
+    for name in "abc":
+        model = "GE Advance" if name != "c" else "n/a"
+        sidecar = {"Manufacturer": "GE", "ManufacturersModelName": model}
+        (tmp_path / f"{name}.json").write_text(json.dumps(sidecar))
+    assert [scan.scanner for scan in find_folder(tmp_path).candidates] == ["GE Advance", "Biograph", "GE"]
 
 
 def test_csv_may_lie_elsewhere(tmp_path):

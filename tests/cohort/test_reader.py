@@ -539,6 +539,26 @@ class TestScoreOnly:
         assert ingest_report(collection)["score_only"] == {"MCI": {"subjects": 1, "scans": 2, "ad_or_cn": 1}}
         assert "2 scans of 1 subjects with MCI" in " ".join(report_text(ingest_report(collection)).split())
 
+    def test_who_had_ad_before_is_no_outcome_and_exams_of_the_same_visit_are_not_later(self, sessions):
+        table = sessions.root / "sub-02/sub-02_sessions.tsv"
+        text = table.read_text()
+        for changed in (
+            text.replace("\tCN\n", "\tDementia\n"),
+            text[: text.index("ses-3")] + "x\t2010-02-01\tAD\n",
+        ):
+            table.write_text(changed)
+            _, scored = self.scored(sessions.root)
+            assert scored[["ad_years", "followed_years"]].isna().all(axis=None)
+
+    def test_of_two_scans_with_one_image_the_baseline_is_kept(self, sessions):
+        sessions.scan("sub-02_ses-10_pet.nii", 3)
+        table = sessions.root / "sub-02/sub-02_sessions.tsv"
+        table.write_text(table.read_text() + "ses-10\t2011-06-01\tMCI\n")
+        collection, scored = self.scored(sessions.root)
+        assert list(scored["session"]) == ["1", "2"]
+        assert list(scored["baseline"]) == [False, True]
+        assert "the same image" in collection.rejected["reason"].item()
+
     def test_without_it_nothing_is_apart(self, sessions):
         assert read(sessions.root).score_only.empty
 

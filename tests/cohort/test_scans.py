@@ -1,5 +1,7 @@
 """Scans tables are typed, checked, and come back as they were written."""
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 from hypothesis import given, settings
@@ -17,6 +19,7 @@ from adpet.cohort.scans import (
     rejected_table,
     require_usable,
     scans_table,
+    score_only_table,
     set_aside_conflicts,
     subject_table,
     write_table,
@@ -83,6 +86,11 @@ class TestRequireUsable:
     def test_more_damage_stops_with_the_first_reasons(self):
         with pytest.raises(InputError, match=r"3 of 5 scans.*0\.5.*0\.nii: unusable indeed.*rejected\.csv"):
             require_usable(collection(*self.sound, unusable=3), max_rejected_fraction=0.5)
+
+    def test_scored_people_count_among_all(self):
+        damaged = collection(*self.sound, unusable=3)
+        scored = score_only_table([{**row("3"), "baseline": True}])
+        require_usable(replace(damaged, score_only=scored), max_rejected_fraction=0.5)
 
     def test_diagnosis_without_scans_stops(self):
         with pytest.raises(InputError, match=r"received 1 AD, 0 CN.*skipped indeed.*cohort\.diagnosis_map"):

@@ -64,7 +64,15 @@ class TestComBat:
         table = table.assign(batch="A")
         found = Adjustment(**COMBAT).fit(table, ad)
         np.testing.assert_array_equal(found.transform(table), table[list(range(20))])
-        assert found.left(table) == {"not_harmonized": 0, "unknown": 0}
+        assert found.left(table) == {"not_harmonized": len(table), "unknown": 0}
+
+    def test_fact_that_the_larger_scanners_share_is_no_effect_of_theirs(self):
+        table, ad = _cohort()
+        table.loc[:3, "batch"] = "few"
+        table["sex"] = np.where(table["batch"] == "few", "M", "F")
+        at_b = (table["batch"] == "B").to_numpy()
+        adjusted = Adjustment(**COMBAT).fit(table, ad).transform(table)
+        assert adjusted[at_b].mean() == pytest.approx(adjusted[~at_b][3:].mean(), abs=0.02)
 
     def test_scan_of_a_scanner_with_few_training_scans_is_left_and_counted(self):
         table, ad = _cohort()

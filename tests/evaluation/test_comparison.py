@@ -105,8 +105,8 @@ class TestFindings:
         metrics |= {"adjusted": adjusted, "counts": metrics["counts"] | {"scans": 72}}
         assert findings(metrics)["limits"][1] == (
             "Values of the region and meta-ROI baselines are harmonized by site (ComBat; not in 3 of 72 tested "
-            "scans, of whose site training has too few) and residualised for age and sex (unknown, so as the "
-            "mean, in 1), by training scans alone"
+            "scans, whose site has too few in training) and residualised for age and sex (unknown in 1, which "
+            "count as the mean), by training scans alone"
         )
 
     def test_proper_scores_are_called_better_or_worse_only_if_clear(self):

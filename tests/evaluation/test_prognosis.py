@@ -67,6 +67,11 @@ class TestKaplanMeier:
         # Observed 2, expected 1/2 + 3/6 = 1, variance 1/4 + 1/4: chi-square 2.
         assert p == pytest.approx(0.1573, abs=1e-3)
 
+    def test_thirds_that_were_never_followed_together_have_no_test(self):
+        times = np.repeat([0.5, 1.0, 1.5], 5)
+        curves, p = kaplan_meier(np.repeat([0.1, 0.5, 0.9], 5), times, times > 1)
+        assert (len(curves), p) == (3, None)
+
     def test_few_or_tied_people_have_no_curves(self):
         for probability in (np.linspace(0, 1, 14), np.full(30, 0.5)):
             times = np.ones(probability.size)

@@ -37,6 +37,7 @@ from adpet.cohort.tables import (
     parse_date,
     parse_sex,
     require_inside,
+    scanner_stated,
 )
 from adpet.errors import InputError
 from adpet.imaging.nifti import scan_files
@@ -357,6 +358,7 @@ def _diagnosis(image: _Image, diagnoses: VisitDiagnoses | None, findings: Findin
 
 
 def _candidate(image: _Image, session: str, diagnosis: str, findings: Findings) -> Candidate:
+    metadata = read_facts(image.path).metadata
     return Candidate(
         file=image.path,
         subject=image.facts.subject,
@@ -365,9 +367,10 @@ def _candidate(image: _Image, session: str, diagnosis: str, findings: Findings) 
         age=findings.parse("age", parse_age, image.facts.age),
         sex=findings.parse("sex", parse_sex, image.facts.sex),
         site=image.facts.subject[:3],
+        scanner=scanner_stated(metadata),
         level=image.level,
         date=image.date,
-        frames=read_facts(image.path).metadata,
+        frames=metadata,
     )
 
 

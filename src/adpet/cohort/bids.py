@@ -32,6 +32,7 @@ from adpet.cohort.tables import (
     read_table,
     require_columns,
     require_inside,
+    scanner_stated,
     session_order,
 )
 from adpet.errors import InputError
@@ -212,11 +213,8 @@ def _candidate(
 
 
 def _of_version(file: Path, facts: Facts) -> dict[str, Any]:
-    metadata = facts.metadata
-    maker, model = (plain(str(metadata.get(name, ""))) for name in ("Manufacturer", "ManufacturersModelName"))
-    named = bool(model) and model.casefold().startswith(maker.casefold())
-    scanner = model if named else f"{maker} {model}".strip()
-    return {"file": file, "level": level_of(file.name), "frames": metadata, "scanner": scanner}
+    scanner = scanner_stated(facts.metadata)
+    return {"file": file, "level": level_of(file.name), "frames": facts.metadata, "scanner": scanner}
 
 
 def _person(scan: tuple[str, ...], own: Mapping[str, dict[str, str]], *, by_visit: bool) -> dict[str, str]:

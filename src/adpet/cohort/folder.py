@@ -30,6 +30,7 @@ from adpet.cohort.tables import (
     read_table,
     require_columns,
     require_inside,
+    scanner_stated,
 )
 from adpet.errors import InputError
 from adpet.imaging.dicom import is_dicom
@@ -91,6 +92,7 @@ def find_folder(
             name: without_decimals(plain(row.get(name, "")))
             for name in ("session", "diagnosis", "site", "scanner")
         }
+        words["scanner"] = words["scanner"] or scanner_stated(facts.metadata)
         if findings.takes(file, stated, hint=hint, uncorrected=facts.uncorrected):
             findings.candidates.append(
                 Candidate(

@@ -56,6 +56,9 @@ Policy: TypeAlias = Literal["visit", "baseline", "stable-only"]
 # Calls a function for each batch of files, like `map`, here or elsewhere.
 Each: TypeAlias = Callable[..., Iterable[list["FileEntry"]]]
 
+# Exams of one visit may be some weeks apart.
+SAME_VISIT_YEARS = 0.25
+
 FRAME_TIMES = ("FrameDuration", "FrameTimesStart", "FrameReferenceTime", "InjectionStart", "ScanStart")
 # Files that a process gets at once: fewer cost time in handing over, more leave a process idle at the end.
 BATCH_FILES = 32
@@ -128,7 +131,7 @@ def read_collection(
         found = folder.find_folder(root, table=table, **options)
     if not found.candidates and not found.rejected:
         raise InputError(
-            f"{root}: required scans (.nii or .nii.gz); received none; check cohort.raw and cohort.layout"
+            f"{root}: required scans (.nii or .nii.gz); received none; check the folder and its layout"
         )
     found, spellings = unify_subjects(found)
     apart = {word.casefold(): word for word in score_only}
@@ -441,12 +444,15 @@ def _score_only_rows(
                 found.reject(one.file, reason, SKIPPED)
             continue
         visits = found.visits.get(subject, ())
-        later = {one: years for one in visits if (years := years_between(first, one)) > 0}
-        converted = [years for one, years in later.items() if one.diagnosis.casefold() in ad]
+        times = [(years_between(first, one), one.diagnosis.casefold() in ad) for one in visits]
+        # Who had AD before neither converts nor stays stable.
+        had_ad = any(years < 0 and is_ad for years, is_ad in times)
+        later = [] if had_ad else [(years, is_ad) for years, is_ad in times if years > SAME_VISIT_YEARS]
+        converted = [years for years, is_ad in later if is_ad]
         about = {
             "group": first.diagnosis,
             "ad_years": min(converted, default=math.nan),
-            "followed_years": max(later.values(), default=math.nan),
+            "followed_years": max((years for years, _ in later), default=math.nan),
         }
         for one, row in rows:
             years = 0.0 if one is first else years_between(first, one)

@@ -111,7 +111,8 @@ def set_aside_conflicts(collection: Collection) -> Collection:
 
     Which label or name is right cannot be known, and either would leak over a split.
     """
-    others = collection.score_only
+    # Of two scans with one image, the baseline is kept.
+    others = collection.score_only.sort_values("baseline", ascending=False, kind="stable")
     apart = others[list(SCAN_COLUMNS)].assign(diagnosis=others["group"])
     scans = pd.concat([collection.scans, apart], ignore_index=True) if len(others) else collection.scans
     again = scans.loc[scans.duplicated(["subject", "content"]), "scan"]
@@ -122,7 +123,7 @@ def set_aside_conflicts(collection: Collection) -> Collection:
     moved = pd.DataFrame({"file": scans["path"], "reason": given, "kind": "unusable"})[given.notna()]
     kept, scored = (
         table[~table["scan"].isin(list(reasons))].reset_index(drop=True)
-        for table in (collection.scans, others)
+        for table in (collection.scans, collection.score_only)
     )
     rejected = rejected_table([*collection.rejected.to_dict("records"), *moved.to_dict("records")])
     return replace(collection, scans=kept, rejected=rejected, score_only=scored)
@@ -140,7 +141,7 @@ def require_usable(collection: Collection, *, max_rejected_fraction: float) -> N
             f"required scans of AD and of CN; received {received}, {len(rejected)} files set aside"
             f"{_first_reasons(rejected)}; see rejected.csv, cohort.diagnosis_column and cohort.diagnosis_map"
         )
-    total = len(scans) + len(unusable)
+    total = len(scans) + len(collection.score_only) + len(unusable)
     if len(unusable) > max_rejected_fraction * total:
         raise InputError(
             f"{len(unusable)} of {total} scans cannot be used, more than cohort.max_rejected_fraction = "

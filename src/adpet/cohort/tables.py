@@ -16,7 +16,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 from adpet.errors import InputError
 from adpet.imaging.nifti import natural_key
-from adpet.imaging.sidecar import FDG, Statement, weigh
+from adpet.imaging.sidecar import FDG, SCANNER, Statement, scanner_of, weigh
 
 # What stands for "unknown" in the tables of BIDS, ADNI, R and spreadsheets.
 MISSING_VALUES = frozenset({"", "n/a", "na", "nan", "none", "null", "-", "?"})
@@ -244,6 +244,11 @@ def plain(text: str) -> str:
     """Return text with single spaces, ``""`` if unknown."""
     text = " ".join(text.split())
     return "" if text.casefold() in MISSING_VALUES else text
+
+
+def scanner_stated(metadata: Mapping[str, Any]) -> str:
+    """Return the scanner that a sidecar names, or ``""``."""
+    return scanner_of({key: plain(str(metadata.get(key, ""))) for key in SCANNER})
 
 
 def parse_age(text: str) -> float:

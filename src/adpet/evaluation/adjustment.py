@@ -54,7 +54,7 @@ def fit_combat(values: Floats, scanner: Words, preserved: Floats) -> ScannerEffe
     """Fit ComBat by parametric empirical Bayes.
 
     Johnson et al. 2007, Biostatistics 8:118-127; Fortin et al. 2018, NeuroImage 167:104-120. Unlike there, a
-    scale is about the mean of all scans: a new scan has no diagnosis to say which mean is its own.
+    scale is about the mean of CN scans: a new scan has no diagnosis to say which mean is its own.
 
     Parameters
     ----------
@@ -67,14 +67,15 @@ def fit_combat(values: Floats, scanner: Words, preserved: Floats) -> ScannerEffe
     names, counts = np.unique(scanner, return_counts=True)
     names = names[(counts >= FEWEST_SCANS) & (names != "")]
     mean, (shift, scale) = np.zeros(values.shape[1]), np.zeros((2, len(names), values.shape[1]))
-    effects = ScannerEffects(tuple(map(str, names)), mean, shift, scale + 1)
     if len(names) < 2:
-        return effects
+        return ScannerEffects((), mean, shift[:0], scale[:0])
+    effects = ScannerEffects(tuple(map(str, names)), mean, shift, scale + 1)
     used = np.isin(scanner, names)
     own, values = scanner[used, np.newaxis] == names, values[used]
     # A region that a single scanner shows says nothing of scanners.
     values = np.where((own.T.astype(int) @ np.isfinite(values) > 1).sum(axis=0) > 1, values, np.nan)
-    design = np.column_stack([own, preserved[used]]).astype(np.float64)
+    preserved = preserved[used]
+    design = np.column_stack([own, preserved[:, np.ptp(preserved, axis=0) > 0]]).astype(np.float64)
     varied = design[:, design.any(axis=0)]
     if np.linalg.matrix_rank(varied) < varied.shape[1]:
         raise InputError(

@@ -146,10 +146,10 @@ def _adjustment_sentence(adjusted: Mapping[str, Any], *, scans: int) -> str:
     """Say how regional values were adjusted."""
     parts, batch, names = [], adjusted["harmonized_by"], " and ".join(adjusted["residualised"])
     if batch:
-        left = f"{adjusted['not_harmonized']} of {scans} tested scans, of whose {batch} training has too few"
+        left = f"{adjusted['not_harmonized']} of {scans} tested scans, whose {batch} has too few in training"
         parts.append(f"harmonized by {batch} (ComBat; not in {left})")
     if names:
-        parts.append(f"residualised for {names} (unknown, so as the mean, in {adjusted['unknown']})")
+        parts.append(f"residualised for {names} (unknown in {adjusted['unknown']}, which count as the mean)")
     return f"Values of the region and meta-ROI baselines are {' and '.join(parts)}, by training scans alone"
 
 

@@ -5,6 +5,7 @@ scan), `probability` of AD (NaN if refused), and `years`, `ad_years` and `follow
 scan, to the first later diagnosis of AD, and to the last later diagnosis (NaN if unknown or never).
 """
 
+import math
 from typing import Any
 
 import numpy as np
@@ -110,7 +111,10 @@ def kaplan_meier(
         for name, own, survival in zip(TERTILES, members, (ecdf(one).sf for one in samples), strict=True)
     ]
     compared = converted[members[0] | members[-1]].any()
-    return curves, float(logrank(samples[-1], samples[0]).pvalue) if compared else None
+    # Undefined where nobody is left of the other third at any conversion.
+    with np.errstate(invalid="ignore"):
+        p = float(logrank(samples[-1], samples[0]).pvalue) if compared else math.nan
+    return curves, p if math.isfinite(p) else None
 
 
 def change_per_year(answered: pd.DataFrame, *, resamples: int, seed: int) -> dict[str, Any]:

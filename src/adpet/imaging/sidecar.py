@@ -151,11 +151,15 @@ def read_facts(scan: Path, inside: Callable[[Path], None] = lambda _: None) -> F
     return replace(facts, metadata={**facts.metadata, **times})
 
 
+# Keys of a sidecar that name the scanner.
+SCANNER = ("Manufacturer", "ManufacturersModelName")
+
+
 def scanner_of(metadata: Mapping[str, Any]) -> str:
     """Return a sidecar's manufacturer and model, as far as known."""
-    return " ".join(
-        str(metadata[key]) for key in ("Manufacturer", "ManufacturersModelName") if key in metadata
-    )
+    maker, model = (" ".join(str(metadata.get(key) or "").split()) for key in SCANNER)
+    is_named = bool(model) and model.casefold().startswith(maker.casefold())
+    return model if is_named else f"{maker} {model}".strip()
 
 
 def used_seconds(

@@ -234,7 +234,7 @@ def _recalibration(found: External) -> Iterator[Block]:
     document, before = found.document, found.document["evaluation"]["subject"]
     if not document["recalibration"]:
         yield Text(
-            "Not asked for. The option --recalibrate all fits a new intercept to these subjects, "
+            "Not asked for. adpet validate --recalibrate all fits a new intercept to these subjects, "
             "--recalibrate cn to their CN scans alone, each subject by the others, and this page shows what "
             "changes."
         )

@@ -236,7 +236,7 @@ def other_diagnoses(documents: Documents) -> list[Block]:
     subjects = pd.concat([documents.evaluation.subjects, documents.scored_subjects])
     blocks: list[Block] = [
         Text(
-            "People with other diagnoses, none of whom was trained on: the model can only say how much like "
+            "People with other diagnoses, who were not trained on: the model can only say how much like "
             "AD their scans are. Each counts with the first scan of that diagnosis."
         ),
         groups_table(groups),

@@ -16,6 +16,8 @@ const COLUMNS = [
   ["cam_share", "Share of CAM", "Share of the positive CAM inside the brain that lies in the region"],
 ] as const;
 const WIDEST_Z = 4;
+/** Regions with the lowest z that are printed. */
+const PRINTED = 8;
 const VERDICTS = {
   refused: { order: 0, mark: "×", words: "refused" },
   flagged: { order: 1, mark: "!", words: "unusual" },
@@ -130,10 +132,11 @@ function prevalenceField({ likelihood_ratio: ratio, training_prevalence: usual }
 /** Draw the regions into a table, lowest z first; a click on a heading sorts. */
 export function showRegions(table: HTMLTableElement, regions: readonly RegionRow[]): void {
   let sorted: { column: (typeof COLUMNS)[number][0]; ascending: boolean } = { column: "z", ascending: true };
+  const lowest = new Set([...regions].sort((a, b) => a.z - b.z).slice(0, PRINTED));
   const draw = () => {
     const { column, ascending } = sorted;
     const rows = [...regions].sort((a, b) => (ascending ? 1 : -1) * compare(a[column], b[column]));
-    table.tBodies[0]!.replaceChildren(...rows.map(regionRow));
+    table.tBodies[0]!.replaceChildren(...rows.map((row) => regionRow(row, lowest.has(row))));
     COLUMNS.forEach(([name], index) => {
       const order = name !== column ? "none" : ascending ? "ascending" : "descending";
       headings[index]!.setAttribute("aria-sort", order);
@@ -155,7 +158,10 @@ function compare(a: string | number, b: string | number): number {
   return typeof a === "string" ? a.localeCompare(String(b)) : a - Number(b);
 }
 
-function regionRow({ name, uptake, z, cam_share, ad_pattern }: RegionRow): HTMLTableRowElement {
+function regionRow(
+  { name, uptake, z, cam_share, ad_pattern }: RegionRow,
+  isLowest: boolean,
+): HTMLTableRowElement {
   const bar = element("span", { class: z < 0 ? "bar ad" : "bar cn", "aria-hidden": "true" });
   bar.style.setProperty("--length", `${Math.min(Math.abs(z) / WIDEST_Z, 1) * 50}%`);
   const title = element("th", { scope: "row" }, name);
@@ -167,7 +173,7 @@ function regionRow({ name, uptake, z, cam_share, ad_pattern }: RegionRow): HTMLT
   }
   return element(
     "tr",
-    {},
+    isLowest ? "lowest" : {},
     title,
     element("td", {}, uptake.toFixed(2)),
     element("td", "z", element("span", "track", bar), element("span", {}, signed(z, 1))),
