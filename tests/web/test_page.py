@@ -365,14 +365,19 @@ class TestSavedFiles:
         assert picture.width >= 1000
         assert len(picture.convert("RGB").getcolors(2**24)) > 100
 
-    def test_print_out_is_one_sheet_with_both_maps(self, plain_page):
+    def test_print_out_is_one_sheet_with_both_maps_and_the_lowest_regions(self, plain_page, expected):
         choose(plain_page, "AD")
         plain_page.wait_for_selector("#plates canvas")
+        plain_page.click("#regions th.name button")
         assert sheets(plain_page.pdf(format="A4")) == 1
         plain_page.emulate_media(media="print")
         for place in ("#scan-name", ".lead", "#probability", "#checks", "#unusual", "footer"):
             assert plain_page.locator(place).is_visible(), place
         assert plain_page.locator("#plates .plate:visible").count() == 2
+        shown = plain_page.locator("#regions tbody tr:visible th").all_inner_texts()
+        lowest = sorted(expected.document["regions"], key=lambda region: region["z"])[:8]
+        for text, name in zip(shown, sorted(region["name"] for region in lowest), strict=True):
+            assert text.startswith(name)
         assert not plain_page.locator(":is(.save button, #file, #viewer):visible").count()
 
 
