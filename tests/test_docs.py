@@ -3,6 +3,7 @@
 import re
 import runpy
 import shlex
+import shutil
 import subprocess
 import sys
 from functools import cache
@@ -133,3 +134,23 @@ def test_shown_page_fetches_nothing_from_elsewhere(site, launch_chromium):
         page.goto((site / f"{name}.html").as_uri())
     assert [url for url in fetched if not url.startswith("file:")] == []
     assert len(fetched) > 3
+
+
+@pytest.mark.slow
+@pytest.mark.dvc
+def test_commands_of_the_tutorial_run_one_after_another(copied_from_dvc):
+    """All but `make repro`, whose results are there; so few subjects do not meet the conditions of a promotion."""
+    person = {
+        f"GIT_{role}_{key}": "t@example.org" for role in ("AUTHOR", "COMMITTER") for key in ("NAME", "EMAIL")
+    }
+    copied_from_dvc.variables |= person
+    shutil.copytree(copied_from_dvc.root / "data/simulated/raw", copied_from_dvc.root / "data/raw")
+    blocks = BLOCK.findall((PROJECT / "docs/tutorial.md").read_text())
+    asked = [block if kind == "sh" else "\n".join(re.findall(r"^\$ (.*)$", block, re.MULTILINE))
+             for kind, block in blocks if kind in ("sh", "console")]  # fmt: skip
+    first, activate, *lines = "\n".join(asked).split("\n")
+    assert (first, activate.split("#")[0].strip()) == ("make repro", ". .venv/bin/activate")
+    for line in filter(None, lines):
+        forced = " --force --reason 'a small cohort'" if line.startswith("adpet promote") else ""
+        copied_from_dvc.run("bash", "-c", line + forced)
+    assert "train.epochs" in copied_from_dvc.run("dvc", "params", "diff", "HEAD").stdout
