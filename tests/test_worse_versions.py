@@ -39,7 +39,7 @@ GOOD = {
     "promotion.baseline_margin": 0.2,
 }
 # What a promotion is decided on.
-DECIDING = ("train", "evaluate", "export", "leakage", "register")
+DECIDING = ("train", "evaluate", "export", "external", "leakage", "register")
 
 
 def run(workspace, *stages):
