@@ -19,7 +19,7 @@ BINARY = {".png", ".ico", ".nii", ".gz", ".onnx", ".wasm"}
 
 # Lines, but for the number of modules. They were 20,500 under src and 44,000 in all (105 modules) before
 # calibrated answers, fresh subjects, z-maps, the harder cohort, the search of any key, tracers, identities,
-# DICOM, clusters, the doctor, external validation and the docs' site.
+# DICOM, clusters, the doctor, external validation, other diagnoses, ComBat, two visits and the docs' site.
 LIMITS = {
     "modules under src/adpet": 122,
     "lines under src/adpet": 26_700,
