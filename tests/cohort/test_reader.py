@@ -282,7 +282,7 @@ class TestNothingToRead:
     def test_collection_without_scans(self, bids_tree, adni_tree, tmp_path, layout):
         (tmp_path / "scans.csv").write_text("path,subject,session,diagnosis\n")
         root = {"bids": bids_tree.root, "adni": adni_tree.root, "folder": tmp_path}[layout]
-        with pytest.raises(InputError, match=r"required scans .*; received none; check cohort\.raw"):
+        with pytest.raises(InputError, match=r"required scans .*; received none; check the folder"):
             read(root, layout=layout)
 
     def test_layout_without_signs_or_with_those_of_two(self, tmp_path, bids_tree):
