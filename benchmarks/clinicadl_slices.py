@@ -23,11 +23,11 @@ def main() -> None:
     asked = json.load(sys.stdin)
     version = importlib.metadata.version("clinicadl")
     with tempfile.TemporaryDirectory() as folder:
-        ways = (old if version.startswith("1.") else new)(asked, Path(folder))
+        ways = (prepared_slices if version.startswith("1.") else dataset_slices)(asked, Path(folder))
     print(json.dumps({f"ClinicaDL {version}: {way}": s / len(asked["scans"]) for way, s in ways.items()}))
 
 
-def old(asked: dict, folder: Path) -> dict[str, float]:
+def prepared_slices(asked: dict, folder: Path) -> dict[str, float]:
     """Read, cut and write, as `clinicadl prepare-data slice` of 1.6 does, as many slices from the middle."""
     from clinicadl.prepare_data.prepare_data_utils import extract_slices
 
@@ -39,7 +39,7 @@ def old(asked: dict, folder: Path) -> dict[str, float]:
     return {"`prepare-data slice`": time.process_time() - start}
 
 
-def new(asked: dict, folder: Path) -> dict[str, float]:
+def dataset_slices(asked: dict, folder: Path) -> dict[str, float]:
     """Read every slice of ClinicaDL 2's data sets once."""
     from clinicadl.data.datasets import BidsDataset
     from clinicadl.io.bids import BidsFileType

@@ -453,7 +453,7 @@ class StandardSpace(Contract):
     ]
     align: Literal["affine", "none"]
     smoothing_mm: Annotated[float, Field(ge=0, description="FWHM of the Gaussian; 0 is none.")]
-    target_fwhm_mm: Annotated[Positive | None, Field(description="Of all scans, instead.")] = None
+    target_fwhm_mm: Annotated[Positive | None, Field(description="Smooth to this FWHM.")] = None
     native_fwhm_mm: dict[str, Positive] = {}
     reference: Annotated[str, Field(description="Name of the reference region.")]
     min_similarity: Annotated[float, Field(ge=-1, le=1)]

@@ -37,6 +37,7 @@ def each_once(words: tuple[str, ...]) -> tuple[str, ...]:
     return words
 
 
+Diagnoses = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(strict=False)]
 Covariates = Annotated[tuple[Literal["age", "sex"], ...], Field(strict=False), AfterValidator(each_once)]
 
 

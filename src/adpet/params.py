@@ -19,6 +19,7 @@ from adpet.param_types import (
     Count,
     Covariates,
     CrossValidation,
+    Diagnoses,
     FeatureLayer,
     Fraction,
     Interval,
@@ -143,7 +144,7 @@ class Cohort(Section):
     diagnosis_map: dict[str, Literal["AD", "CN"]] = Field(
         default={"AD": "AD", "Dementia": "AD", "CN": "CN", "NC": "CN", "HC": "CN"}
     )
-    score_only: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(strict=False)] = ()
+    score_only: Diagnoses = ()
     diagnosis: Literal["visit", "baseline", "stable-only"] = "visit"
     diagnosis_table: str | None = None
     date_order: Literal["auto", "month-first", "day-first"] = "auto"
@@ -402,7 +403,7 @@ class External(Section):
     table: str | None = None
     diagnosis_table: str | None = None
     other_people: bool = False
-    score_only: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(strict=False)] = ()
+    score_only: Diagnoses = ()
 
 
 class Explain(Section):

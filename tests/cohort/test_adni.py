@@ -355,7 +355,8 @@ class TestDiagnosesByVisit:
     def test_all_diagnoses_of_the_subject_are_kept(self, adni_tree, visits):
         visits("RID,VISCODE,DIAGNOSIS\n6962,bl,1\n6962,m24,1\n6962,m36,2\n")
         found = find_adni(adni_tree.root, diagnosis_table=adni_tree.root / "DXSUM.csv")
-        assert {visit.diagnosis for visit in found.visits["941_S_6962"]} == {"CN", "MCI"}
+        known = {subject: {visit.diagnosis for visit in seen} for subject, seen in found.visits.items()}
+        assert known == {"941_S_6962": {"CN", "MCI"}}
 
 
 def test_folder_of_dicom_is_one_image(adni_tree):

@@ -114,9 +114,9 @@ def find_folder(
 def _visits(candidates: Iterable[Candidate]) -> dict[str, set[Visit]]:
     """Return the rows with a diagnosis, by subject."""
     found: dict[str, set[Visit]] = defaultdict(set)
-    for one in candidates:
-        if one.diagnosis:
-            found[one.subject].add(Visit(one.date, one.age, one.diagnosis))
+    for candidate in candidates:
+        if candidate.diagnosis:
+            found[candidate.subject].add(candidate.visit)
     return found
 
 

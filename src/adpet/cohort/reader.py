@@ -101,16 +101,16 @@ def read_collection(
     """Read all scans of a collection, and reject unusable files.
 
     Paths under the working directory are given relative to it. `diagnosis_map` gives AD or CN for the
-    collection's words, in any case; other diagnoses are skipped. Who has a scan with one of `score_only` is
-    listed apart with all scans, whatever the policy. `reconstruction` orders the versions of a BIDS scan,
-    `frames_minutes` are those after injection that are averaged, `link_targets` folders that links may lead
-    to, as they may into DVC's cache. `each`, like `map`, calls the function that reads a batch of files. With
-    `notes`, the file index on disk, the next call reads new and changed files alone. `progress` wraps the
-    iterable of opened scans, and is called with it and ``total=``.
+    collection's words, in any case; other diagnoses are skipped. Subjects with a scan of a `score_only`
+    diagnosis are listed apart with all their scans, whatever the policy. `reconstruction` orders the versions
+    of a BIDS scan, `frames_minutes` are those after injection that are averaged, `link_targets` folders that
+    links may lead to, as they may into DVC's cache. `each`, like `map`, calls the function that reads a batch
+    of files. With `notes`, the file index on disk, the next call reads new and changed files alone.
+    `progress` wraps the iterable of opened scans, and is called with it and ``total=``.
     """
     if not root.is_dir():
         raise InputError(
-            f"{root}: required a folder of scans; received none; check cohort.raw, or run `dvc repro`"
+            f"{root}: required a folder of scans; received none; check the path, or run `dvc repro`"
         )
     detected = detect_layout(root, table=table) if layout == "auto" else layout
     if diagnosis_table is not None and detected != "adni":
@@ -134,29 +134,29 @@ def read_collection(
             f"{root}: required scans (.nii or .nii.gz); received none; check the folder and its layout"
         )
     found, spellings = unify_subjects(found)
-    apart = {word.casefold(): word for word in score_only}
-    people = {one.subject for one in found.candidates if one.diagnosis.casefold() in apart}
-    others = [one for one in found.candidates if one.subject in people]
-    rest = replace(found, candidates=[one for one in found.candidates if one.subject not in people])
-    settled = apply_policy(rest, policy=diagnosis, diagnosis_map=diagnosis_map)
+    words = {word.casefold(): word for word in score_only}
+    scored = {scan.subject for scan in found.candidates if scan.diagnosis.casefold() in words}
+    trainable = replace(found, candidates=[scan for scan in found.candidates if scan.subject not in scored])
+    settled = apply_policy(trainable, policy=diagnosis, diagnosis_map=diagnosis_map)
     settled = _with_diagnoses(settled, diagnosis_map, found)
-    settled += _with_diagnoses(others, {**diagnosis_map, **apart}, found)
-    to_open = _without_repeats(settled, found, people)
+    score_only_scans = [scan for scan in found.candidates if scan.subject in scored]
+    settled += _with_diagnoses(score_only_scans, {**diagnosis_map, **words}, found)
+    to_open = _without_repeats(settled, found, scored)
     index = partial(_index_inside, root=root, link_targets=link_targets)
     opened = zip(to_open, progress(index(to_open, each=each, notes=notes), total=len(to_open)), strict=True)
     rows = [_row_or_next(candidate, entry, index, frames_minutes, found) for candidate, entry in opened]
-    scored = [(one, row) for one, row in zip(to_open, rows, strict=True) if row and one.subject in people]
-    scored_rows = list(_score_only_rows(scored, set(score_only), diagnosis_map, found))
+    pairs = [(scan, row) for scan, row in zip(to_open, rows, strict=True) if row and scan.subject in scored]
+    score_only_rows = list(_score_only_rows(pairs, set(score_only), diagnosis_map, found))
     collection = set_aside_conflicts(
         Collection(
-            scans_table([row for row in rows if row and row["subject"] not in people]),
+            scans_table([row for row in rows if row and row["subject"] not in scored]),
             rejected_table([_rejected_row(rejection) for rejection in found.rejected]),
             tracers=dict(found.tracers),
             levels=dict(found.levels),
             unread=dict(found.unread),
             spellings=spellings,
             without_scan=found.without_scan,
-            score_only=score_only_table(scored_rows),
+            score_only=score_only_table(score_only_rows),
         )
     )
     check_scans(collection.scans)
@@ -201,7 +201,7 @@ def apply_policy(found: Findings, *, policy: Policy, diagnosis_map: Mapping[str,
             )
         else:
             # Visits without a scan count too; an unknown diagnosis is no change.
-            known = {one.diagnosis for one in (*scans, *found.visits.get(subject, ()))}
+            known = {visit.diagnosis for visit in (*scans, *found.visits.get(subject, ()))}
             by_class = {words.get(word.casefold(), word.casefold()): word for word in sorted(known - {""})}
             settled = scans if len(by_class) < 2 else []
             listed = ", ".join(sorted(by_class.values()))
@@ -319,11 +319,11 @@ def _with_diagnoses(
 
 
 def _without_repeats(
-    candidates: Sequence[Candidate], found: Findings, people: Container[str]
+    candidates: Sequence[Candidate], found: Findings, scored: Container[str]
 ) -> list[Candidate]:
     """Reject what is listed twice; all, where rows differ.
 
-    The diagnosis of `people` may change.
+    The diagnosis of subjects who are only scored (`scored`) may change between visits.
     """
     owners, labels = defaultdict[Path, set[str]](set), defaultdict[str, set[str]](set)
     for candidate in candidates:
@@ -336,7 +336,7 @@ def _without_repeats(
             reason = f"listed for {' and '.join(sorted(owners[candidate.file]))}; correct one of the rows"
         elif candidate.file in files:
             reason = "listed twice; remove one of the rows"
-        elif len(labels[candidate.subject]) > 1 and candidate.subject not in people:
+        elif len(labels[candidate.subject]) > 1 and candidate.subject not in scored:
             reason = IN_BOTH.format(candidate.subject)
         elif (other := first.setdefault(candidate.key.lower(), candidate)) is not candidate:
             reason = f"same subject and session as {other.file.name}; number the sessions"
@@ -425,38 +425,38 @@ def _scan_row(candidate: Candidate, entry: FileEntry, minutes: Sequence[float]) 
 
 
 def _score_only_rows(
-    scored: Iterable[tuple[Candidate, dict[str, Any]]],
+    pairs: Iterable[tuple[Candidate, dict[str, Any]]],
     words: Container[str],
     diagnosis_map: Mapping[str, str],
     found: Findings,
 ) -> Iterator[dict[str, Any]]:
-    """Yield the rows of people who are only scored."""
+    """Yield the rows of subjects who are only scored."""
     ad = {word.casefold() for word, diagnosis in diagnosis_map.items() if diagnosis == "AD"}
     subjects: dict[str, list[tuple[Candidate, dict[str, Any]]]] = defaultdict(list)
-    for candidate, row in scored:
+    for candidate, row in pairs:
         subjects[candidate.subject].append((candidate, row))
     for subject, rows in subjects.items():
-        scans = chronological([one for one, _ in rows])
-        first = next((one for one in scans if one.diagnosis in words), None)
-        if first is None:
-            for one in scans:
+        scans = chronological([scan for scan, _ in rows])
+        baseline = next((scan for scan in scans if scan.diagnosis in words), None)
+        if not baseline:
+            for scan in scans:
                 reason = "no scan of this subject with a diagnosis of cohort.score_only can be used"
-                found.reject(one.file, reason, SKIPPED)
+                found.reject(scan.file, reason, SKIPPED)
             continue
         visits = found.visits.get(subject, ())
-        times = [(years_between(first, one), one.diagnosis.casefold() in ad) for one in visits]
-        # Who had AD before neither converts nor stays stable.
+        times = [(years_between(baseline.visit, visit), visit.diagnosis.casefold() in ad) for visit in visits]
+        # With AD before the baseline, a subject neither converts nor stays stable.
         had_ad = any(years < 0 and is_ad for years, is_ad in times)
         later = [] if had_ad else [(years, is_ad) for years, is_ad in times if years > SAME_VISIT_YEARS]
         converted = [years for years, is_ad in later if is_ad]
         about = {
-            "group": first.diagnosis,
+            "group": baseline.diagnosis,
             "ad_years": min(converted, default=math.nan),
             "followed_years": max((years for years, _ in later), default=math.nan),
         }
-        for one, row in rows:
-            years = 0.0 if one is first else years_between(first, one)
-            yield {**row, **about, "baseline": one is first, "years": years}
+        for scan, row in rows:
+            years = 0.0 if scan is baseline else years_between(baseline.visit, scan.visit)
+            yield {**row, **about, "baseline": scan is baseline, "years": years}
 
 
 def _rejected_row(rejection: Rejection) -> dict[str, str]:

@@ -69,6 +69,14 @@ class Table:
         return column_key(column) in map(column_key, self.columns)
 
 
+class Visit(NamedTuple):
+    """Diagnosis at a visit, with or without a scan."""
+
+    day: str  # YYYYMMDD, or ""
+    age: float
+    diagnosis: str
+
+
 @dataclass(frozen=True)
 class Candidate:
     """Scan that a collection describes, its file unopened.
@@ -98,13 +106,10 @@ class Candidate:
         entities = (("sub", self.subject), ("ses", self.session), ("run", self.run))
         return "_".join(f"{name}-{safe_label(label)}" for name, label in entities if label)
 
-
-class Visit(NamedTuple):
-    """Diagnosis at a visit, with or without a scan."""
-
-    day: str  # YYYYMMDD, or ""
-    age: float
-    diagnosis: str
+    @property
+    def visit(self) -> Visit:
+        """The visit that the scan is of."""
+        return Visit(self.date, self.age, self.diagnosis)
 
 
 @dataclass(frozen=True)
@@ -307,15 +312,14 @@ def parse_date(text: str, order: DateOrder = "month-first") -> str:
         return ""
 
 
-def years_between(first: Candidate | Visit, second: Candidate | Visit) -> float:
+def years_between(first: Visit, second: Visit) -> float:
     """Return the years between two visits, NaN if unknown.
 
     By dates, else by ages with decimals: whole years are a year off.
     """
-    days = [one.day if isinstance(one, Visit) else one.date for one in (first, second)]
-    if all(days):
-        start, end = map(date.fromisoformat, days)
-        return round((end - start).days / DAYS_A_YEAR, 3)
+    if first.day and second.day:
+        days = date.fromisoformat(second.day) - date.fromisoformat(first.day)
+        return round(days.days / DAYS_A_YEAR, 3)
     return round(second.age - first.age, 3) if first.age % 1 or second.age % 1 else math.nan
 
 

@@ -245,15 +245,16 @@ def _named(scan: ScanPath) -> str:
 
 
 def _answered(scan: ScanPath, model: ExportedModel, options: Options) -> dict[str, Any]:
+    facts = read_facts(scan.path)
     if scan.path.suffix.casefold() in {".zip", *READ_BY_NIBABEL}:
         # The conversion has neither the scan's name nor the sidecars that it inherits.
-        require_fdg(read_facts(scan.path))
+        require_fdg(facts)
     with as_nifti(scan.path, series=options.series) as image:
         header = read_header(image)
         minutes = model.document["standard"]["frames_minutes"]
         seconds = frame_seconds(image, header.n_frames, minutes=minutes)
         volume = read_volume(image, frame_seconds=seconds, steady=True)
-        stated = {**read_facts(scan.path).metadata, **read_facts(image).metadata}
+        converted = {} if image == scan.path else read_facts(image).metadata
     folder = _folder(scan, options)
     try:
         found = answer(
@@ -266,7 +267,7 @@ def _answered(scan: ScanPath, model: ExportedModel, options: Options) -> dict[st
             prevalence=options.prevalence,
             coverage=options.coverage,
             age=options.age,
-            scanner=scanner_of(stated),
+            scanner=scanner_of({**facts.metadata, **converted}),
             fwhm_mm=options.fwhm,
             force=options.force,
         )

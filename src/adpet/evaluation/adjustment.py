@@ -66,10 +66,9 @@ def fit_combat(values: Floats, scanner: Words, preserved: Floats) -> ScannerEffe
     """
     names, counts = np.unique(scanner, return_counts=True)
     names = names[(counts >= FEWEST_SCANS) & (names != "")]
-    mean, (shift, scale) = np.zeros(values.shape[1]), np.zeros((2, len(names), values.shape[1]))
     if len(names) < 2:
-        return ScannerEffects((), mean, shift[:0], scale[:0])
-    effects = ScannerEffects(tuple(map(str, names)), mean, shift, scale + 1)
+        none = np.zeros((0, values.shape[1]))
+        return ScannerEffects((), np.zeros(values.shape[1]), none, none)
     used = np.isin(scanner, names)
     own, values = scanner[used, np.newaxis] == names, values[used]
     # A region that a single scanner shows says nothing of scanners.
@@ -84,14 +83,12 @@ def fit_combat(values: Floats, scanner: Words, preserved: Floats) -> ScannerEffe
         )
     fitted, seen = _coefficients(values, design), own.T.astype(np.float64) @ np.isfinite(values)
     total = np.maximum(seen.sum(axis=0), 1)
-    mean += (seen * fitted[: len(names)]).sum(axis=0) / total
+    mean = (seen * fitted[: len(names)]).sum(axis=0) / total
     variance = np.nansum((values - design @ fitted) ** 2, axis=0) / total
     sd = np.sqrt(np.where(variance > 0, variance, 1))
     standardised = (values - mean - design[:, len(names) :] @ fitted[len(names) :]) / sd
-    for row, rows in enumerate(own.T):
-        shift[row], effects.scale[row] = _shrunken(standardised[rows])
-    shift *= sd
-    return effects
+    shift, scale = map(np.stack, zip(*(_shrunken(standardised[rows]) for rows in own.T), strict=True))
+    return ScannerEffects(tuple(map(str, names)), mean, shift * sd, scale)
 
 
 class Adjustment(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types

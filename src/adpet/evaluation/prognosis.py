@@ -108,10 +108,12 @@ def kaplan_meier(
             "years": [0.0, *survival.quantiles.round(DIGITS).tolist()],
             "without_ad": [1.0, *survival.probabilities.tolist()],
         }
-        for name, own, survival in zip(TERTILES, members, (ecdf(one).sf for one in samples), strict=True)
+        for name, own, survival in zip(
+            TERTILES, members, (ecdf(sample).sf for sample in samples), strict=True
+        )
     ]
     compared = converted[members[0] | members[-1]].any()
-    # Undefined where nobody is left of the other third at any conversion.
+    # Undefined if the other third is empty at every conversion.
     with np.errstate(invalid="ignore"):
         p = float(logrank(samples[-1], samples[0]).pvalue) if compared else math.nan
     return curves, p if math.isfinite(p) else None

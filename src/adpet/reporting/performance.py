@@ -162,7 +162,9 @@ def external(documents: Documents) -> tuple[Text, Table, Items] | tuple[()]:
     )
     names = ("auc", "brier", "calibration_slope", "calibration_intercept")
     both = documents.metrics["subject"], found["evaluation"]["subject"]
-    rows = [(MEASURES[name], *(cell for one in both for cell in value_and_ci(one[name]))) for name in names]
+    rows = [
+        (MEASURES[name], *(cell for scores in both for cell in value_and_ci(scores[name]))) for name in names
+    ]
     columns = ("Metric", "Own test subjects", "95 % interval", "Other collection", "95 % interval")
     sentences = [comparison_sentence(name, leads[name]) for name in BASELINES if name in leads]
     sentences += filter(None, [prevalence_sentence(found), f"leakage: {leakage_sentence(found)}"])

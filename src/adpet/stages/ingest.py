@@ -23,9 +23,10 @@ def run(params: Params) -> None:
     """Write the tables of scans and ``ingest.json``; print a summary."""
     cohort, raw = params.cohort, Path(params.cohort.raw)
     require_lab_remote(raw)
-    collection = read_collection(
+    collection = collection_at(
         raw,
-        **cohort.model_dump(exclude={"raw", "table", "diagnosis_table", "max_rejected_fraction"}),
+        params,
+        layout=cohort.layout,
         **tables_inside(cohort, params),
         each=partial(map_in_processes, workers=params.compute.workers, cluster=params.compute.cluster),
         notes=paths.INGEST_NOTES,
@@ -58,13 +59,14 @@ def collection_at(folder: Path, params: Params, **changed: Any) -> Collection:
 
     `changed` are other arguments of `read_collection`: layout and tables at least.
     """
-    if not folder.is_dir():
-        raise InputError(f"{folder}: required a folder of scans; received none; check the path")
     settings = params.cohort.model_dump(
         exclude={"raw", "layout", "table", "diagnosis_table", "max_rejected_fraction"}
     )
-    settings |= {"each": partial(map_in_processes, workers=params.compute.workers), **changed}
-    return read_collection(folder, **settings, progress=partial(progress, label="read", unit="file"))
+    settings |= {
+        "each": partial(map_in_processes, workers=params.compute.workers),
+        "progress": partial(progress, label="read", unit="file"),
+    }
+    return read_collection(folder, **{**settings, **changed})
 
 
 def require_lab_remote(raw: Path) -> None:

@@ -43,7 +43,7 @@ def run(params: Params) -> None:
 
     scans = read_typed(paths.SCORE_ONLY, SCORE_ONLY_COLUMNS)
     trained = read_contract(paths.RUN, TrainingRun)
-    refuse_trained_on(trained.trained_on, hashed(scans["subject"]))
+    refuse_trained_on([*trained.trained_on, *trained.validated_on], hashed(scans["subject"]))
     model = open_model(paths.EXPORT)
     rows = scans.to_dict("records")
     done = map_in_processes(
