@@ -110,7 +110,8 @@ def read_collection(
     """
     if not root.is_dir():
         raise InputError(
-            f"{root}: required a folder of scans; received none; check the path, or run `dvc repro`"
+            f"{root}: required a folder of scans; received none; check the path (cohort.raw, external.raw), "
+            "or run `dvc repro`"
         )
     detected = detect_layout(root, table=table) if layout == "auto" else layout
     if diagnosis_table is not None and detected != "adni":
