@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import nibabel as nib
 import pandas as pd
 import pytest
 from ruamel.yaml import YAML
-from workspace import PROJECT, SMALL, begin_project, runs_of
+from workspace import PROJECT, SIMULATE_STAGE, SMALL, begin_project, runs_of
 
 from adpet.storage import flatten, read_yaml
 from adpet.tracking.lineage import GENERATED
@@ -31,6 +32,19 @@ RESTRICTED = ("setpriv", "--bounding-set=-all", "--inh-caps=-all") if os.geteuid
 class TestDvc:
     def test_a_second_repro_has_nothing_to_do(self, finished_by_dvc):
         assert "Data and pipelines are up to date" in finished_by_dvc.run("dvc", "repro").stdout
+
+    def test_a_file_next_to_the_scans_runs_ingest_alone(self, copied_from_dvc):
+        (copied_from_dvc.root / "data/simulated/raw/README").write_text("Where the scans come from.\n")
+        copied_from_dvc.run("dvc", "commit", "--force", SIMULATE_STAGE)
+        done = copied_from_dvc.run("dvc", "repro")
+        assert re.findall(r"Running stage '(\w+)'", done.stdout) == ["ingest"]
+
+    def test_a_changed_scan_is_normalized_again(self, copied_from_dvc):
+        scan = nib.load(next((copied_from_dvc.root / "data/simulated/raw").rglob("*_pet.nii.gz")))
+        nib.save(nib.Nifti1Image(scan.get_fdata() * 2, scan.affine), scan.get_filename())
+        copied_from_dvc.run("dvc", "commit", "--force", SIMULATE_STAGE)
+        done = copied_from_dvc.run("dvc", "repro", "normalize")
+        assert re.findall(r"Running stage '(\w+)'", done.stdout) == ["ingest", "normalize"]
 
     def test_metrics_are_one_table_that_fits_a_terminal(self, finished_by_dvc):
         shown = json.loads(finished_by_dvc.run("dvc", "metrics", "show", "--json").stdout)

@@ -28,7 +28,7 @@ from adpet.cohort.scans import read_scans, require_usable, write_table
 from adpet.cohort.summary import ingest_report, report_text
 from adpet.cohort.tables import Candidate, Findings, Visit
 from adpet.errors import InputError
-from adpet.imaging.nifti import content_hash
+from adpet.imaging.nifti import content_hash, read_header
 from adpet.parallel import map_in_processes
 
 DIAGNOSES = {"AD": "AD", "Dementia": "AD", "CN": "CN"}
@@ -431,6 +431,16 @@ class TestIndexFiles:
         before = content_hash(path)
         path.write_bytes(path.read_bytes()[:-1] + b"\1")
         assert content_hash(path) == content_hash(path.with_suffix(".hdr")) != before
+
+    def test_checksum_and_index_cover_the_matrix_next_to_an_analyze_image(self, tmp_path, notes):
+        path = tmp_path / "spm.img"
+        nib.save(nib.Spm99AnalyzeImage(np.ones((8, 9, 10), np.float32), LAS), path)
+        affine, (before,) = read_header(path).affine, index([path], notes)
+        nib.save(nib.Spm99AnalyzeImage(np.ones((8, 9, 10), np.float32), 2 * LAS), tmp_path / "other.img")
+        (tmp_path / "other.mat").replace(tmp_path / "spm.mat")
+        assert not np.array_equal(read_header(path).affine, affine)
+        (after,) = index([path], notes)
+        assert after.sha256 == content_hash(path.with_suffix(".hdr")) != before.sha256
 
     def test_checksum_covers_all_frames_of_a_folder(self, tmp_path, scan_file):
         for number in (1, 2, 10):

@@ -21,7 +21,8 @@ SEXES: Final = ("F", "M", "")
 # Columns and dtypes of scans.csv. `level` is the processing level in the collection's words; `path` is POSIX,
 # relative to the project's root where it lies inside of it, and a folder where each frame is a file;
 # `frame_seconds` are the seconds of each frame that count, separated by spaces; `content` is the SHA-256 of
-# the file's bytes.
+# the bytes of its files, or of the NIfTI that DICOM and others are converted to. With `scanner`, these are
+# all that `normalize` and `score` take from the folder of scans: both depend on the table in its place.
 SCAN_COLUMNS: Final[dict[str, str]] = dict.fromkeys((
     "scan", "subject", "session", "diagnosis", "age", "sex", "site", "scanner", "level", "path",
     "frame_seconds", "content",

@@ -85,9 +85,9 @@ class VolumeHeader:
 def scan_files(path: Path) -> list[Path]:
     """Return the files of a scan, existing or not.
 
-    The file itself, both files of a pair (header first; also PAR and REC), or the NIfTI files of a folder in
-    the natural order of their names, in which ``_2`` comes before ``_10``; without any, all files in and
-    below it (DICOM).
+    The file itself, both files of a pair (header first; also PAR and REC) and SPM's matrix, or the NIfTI
+    files of a folder in the natural order of their names, in which ``_2`` comes before ``_10``; without any,
+    all files in and below it (DICOM).
     """
     if path.is_dir():
         files = [file for file in path.iterdir() if NIFTI.fullmatch(file.name)]
@@ -97,8 +97,10 @@ def scan_files(path: Path) -> list[Path]:
     if not pair:
         return [path]
     stem, kind, packed = pair.groups(default="")
-    parts = ("par", "rec") if pair.re is PAR_REC else ("hdr", "img")
-    return [path.with_name(f"{stem}{part.upper() if kind.isupper() else part}{packed}") for part in parts]
+    parts = ("par", "rec") if pair.re is PAR_REC else ("hdr", "img", "mat")
+    files = [path.with_name(f"{stem}{part.upper() if kind.isupper() else part}{packed}") for part in parts]
+    # An ANALYZE image that SPM wrote or reoriented has its affine in a .mat, which nibabel reads.
+    return files[:2] + [file for file in files[2:] if file.is_file()]
 
 
 def content_hash(path: Path) -> str:
