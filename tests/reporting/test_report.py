@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 
 from adpet.evaluation.prognosis import baseline_subjects, group_summaries
-from adpet.reporting.components import MEASURES, Chart, Maps, Search, number
+from adpet.reporting.components import MEASURES, Chart, Maps, Search, format_ci, number
 from adpet.reporting.explainability import GROUP_MAPS, saliency
 from adpet.reporting.model_card import model_card
-from adpet.reporting.performance import folds_table, other_diagnoses
+from adpet.reporting.performance import folds_table, other_diagnoses, result_tables
 from adpet.reporting.report import report_html
 
 HOSTILE = "<script>alert('site')</script>"
@@ -93,6 +93,16 @@ def html(documents):
 @pytest.fixture(scope="module")
 def page(html):
     return Page(html)
+
+
+def test_tables_for_mlflow_have_the_reports_values_with_their_intervals(documents):
+    tables, auc = (
+        result_tables(documents.metrics, documents.evaluation.subgroups),
+        documents.metrics["subject"]["auc"],
+    )
+    assert tables["metrics"].iloc[0].tolist()[:2] == ["AUC", f"{number(auc['value'])} ({format_ci(auc)})"]
+    assert list(tables["subgroups"]) == ["Subgroup", "AD", "CN", "AUC", "Balanced accuracy"]
+    assert tables["baselines"]["AUC (95 % interval)"][0] == tables["metrics"]["Per subject"][0]
 
 
 class TestSelfContained:

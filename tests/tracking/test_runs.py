@@ -1,10 +1,12 @@
 """Runs in the project's own store: continued after a kill, each step once."""
 
+import json
 import signal
 import time
 from importlib.metadata import version
 
 import numpy as np
+import pandas as pd
 import pytest
 from mlflow.models import Model
 from programs import run_code
@@ -128,6 +130,15 @@ class TestAppending:
         assert [each.key for each in model.metrics] == ["test.auc"]
         listed = local().client.list_artifacts(stored().info.run_id, "evaluate/inner")
         assert [each.path for each in listed] == ["evaluate/inner/roc.png"]
+
+    def test_a_table_replaces_the_one_before_and_is_listed_as_mlflows_own(self, project):
+        for auc in ("0.800", "0.900"):
+            with append_to_run("a1") as tracked:
+                tracked.log_table("baselines", pd.DataFrame({"Model": ["Network"], "AUC": [auc]}))
+        info, tags = stored().info, stored().data.tags
+        shown = local().client.load_table(info.experiment_id, "baselines.json", [info.run_id], ["run_id"])
+        assert shown.values.tolist() == [["Network", 0.9, info.run_id]]
+        assert json.loads(tags["mlflow.loggedArtifacts"]) == [{"path": "baselines.json", "type": "table"}]
 
     def test_results_of_a_training_in_another_clone_get_a_run_that_is_found(self, project):
         for _ in range(2):

@@ -8,6 +8,7 @@ import threading
 import time
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from adpet.errors import TrackingError
@@ -108,6 +109,7 @@ def logged(tiny_model, tmp_path, lineage="a1"):
         run.log_model(tiny_model, signature_example=EXAMPLE, metadata={"slice": 1})
     with append_to_run(lineage) as run:
         run.log_metrics({"test": {"auc": 0.9}})
+        run.log_table("metrics", pd.DataFrame({"Metric": ["AUC"]}))
 
 
 @pytest.mark.server
@@ -135,6 +137,8 @@ class TestAbsent:
             assert curve("test.auc") == [(0, 0.9)]
             assert theirs.data.params == {"alpha": "1"}
             assert theirs.data.tags["adpet.seed"] == "7"
+            assert theirs.data.tags["mlflow.loggedArtifacts"] == '[{"path": "metrics.json", "type": "table"}]'
+            assert len(list(server.artifacts.rglob("metrics.json"))) == 1
             assert "adpet.unsent" not in theirs.data.tags
             assert (theirs.info.status, theirs.info.run_name) == ("FINISHED", "x")
             assert (theirs.info.start_time, theirs.info.end_time) == (

@@ -62,6 +62,19 @@ class Table:
     rows: Sequence[tuple[str, ...]]
     numeric: bool = True
 
+    def frame(self) -> pd.DataFrame:
+        """Return the columns, intervals in the cells before them."""
+        columns: dict[str, list[str]] = {}
+        for column, cells in zip(self.columns, zip(*self.rows, strict=True), strict=True):
+            if column == "95 % interval":
+                last, values = columns.popitem()
+                columns[last] = [
+                    f"{value} ({ci})" if ci else value for value, ci in zip(values, cells, strict=True)
+                ]
+            else:
+                columns[column] = list(cells)
+        return pd.DataFrame(columns)
+
 
 # Metrics, as they are printed.
 MEASURES = {

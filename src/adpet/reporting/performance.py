@@ -82,6 +82,14 @@ def performance(documents: Documents) -> list[Block]:
     ]
 
 
+def result_tables(metrics: Mapping[str, Any], subgroups: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return the report's tables of a model's results, by name."""
+    tables = {"metrics": measures_table(metrics), "subgroups": subgroups_table(subgroups)}
+    if metrics["baselines"]:
+        tables["baselines"] = baselines_table(metrics)
+    return {name: table.frame() for name, table in tables.items()}
+
+
 def measures_table(metrics: Mapping[str, Any]) -> Table:
     """Return every metric per subject and per slice."""
     rows = [
@@ -143,8 +151,8 @@ def baselines_table(metrics: Mapping[str, Any]) -> Table:
     ]
     if "oracle" in metrics:
         rows.append(row("True severity (ceiling)", metrics["oracle"], {}))
-    columns = ("Model", "AUC (95 % interval)", "Difference", "Brier score (95 % interval)", "Difference")
-    return Table("The network and its baselines on the same subjects", columns, rows)
+    scores = "AUC (95 % interval)", "AUC difference", "Brier score (95 % interval)", "Brier score difference"
+    return Table("The network and its baselines on the same subjects", ("Model", *scores), rows)
 
 
 def external(documents: Documents) -> tuple[Text, Table, Items] | tuple[()]:

@@ -20,6 +20,7 @@ from adpet.learning.training import predict, set_determinism
 from adpet.parallel import progress
 from adpet.params import Params
 from adpet.reporting import performance_figures as plots
+from adpet.reporting.performance import result_tables
 from adpet.reporting.style import save_figure
 from adpet.stages.common.checks import hashed, reads_simulated, refuse_trained_on
 from adpet.stages.common.fitting import slice_refs
@@ -161,7 +162,9 @@ def run(params: Params) -> None:
     draw()
     # In no folder: of two runs, MLflow's comparison shows side by side only the files at the top.
     files = [paths.EVALUATION, paths.FINDINGS, paths.SUBGROUPS]
-    log_to_training(params, {None: [*files, *sorted(paths.EVALUATE.glob("*.png"))]}, found.logged())
+    files += sorted(paths.EVALUATE.glob("*.png"))
+    tables = result_tables(found.document(), read_results(paths.SUBGROUPS))
+    log_to_training(params, {None: files}, found.logged(), tables)
 
 
 def _compared(subjects: pd.DataFrame, compared: dict[str, Baseline], params: Params) -> dict[str, Any]:

@@ -16,8 +16,10 @@ from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.environment_variables import MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING
+from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS
 
 from adpet.errors import TrackingError
 from adpet.storage import flatten
@@ -94,6 +96,18 @@ class RunHandle:
         with self._writing():
             log = self._store.client.log_artifacts if path.is_dir() else self._store.client.log_artifact
             log(self.run_id, str(path), folder)
+
+    def log_table(self, name: str, table: pd.DataFrame) -> None:
+        """Log a table that MLflow shows next to other runs'.
+
+        In the form of MLflow's own `log_table`, which appends to a table that is there; here it is replaced.
+        """
+        client, entry = self._store.client, {"path": f"{name}.json", "type": "table"}
+        with self._writing():
+            client.log_text(self.run_id, table.to_json(orient="split", index=False), entry["path"])
+            known = json.loads(client.get_run(self.run_id).data.tags.get(MLFLOW_LOGGED_ARTIFACTS, "[]"))
+            if entry not in known:
+                client.set_tag(self.run_id, MLFLOW_LOGGED_ARTIFACTS, json.dumps([*known, entry]))
 
     def log_dataset(self, name: str, digest: str, source: str, *, counts: Mapping[str, int]) -> None:
         """Log the data: name, DVC's md5, path, numbers of scans."""

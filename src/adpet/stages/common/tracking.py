@@ -60,12 +60,17 @@ def log_fold(
 
 
 def log_to_training(
-    params: Params, files: Mapping[str | None, Iterable[Path]], metrics: Mapping[str, Any] | None = None
+    params: Params,
+    files: Mapping[str | None, Iterable[Path]],
+    metrics: Mapping[str, Any] | None = None,
+    tables: Mapping[str, pd.DataFrame] | None = None,
 ) -> None:
-    """Add files, by folder, and metrics to the training's run."""
+    """Add metrics, tables and files by folder to the training."""
     start_tracking(Path.cwd(), experiment=params.tracking.experiment)
     with append_to_run(read_contract(paths.RUN, TrainingRun).lineage.id) as tracked:
         tracked.log_metrics(metrics or {})
+        for name, table in (tables or {}).items():
+            tracked.log_table(name, table)
         for folder, contents in files.items():
             for path in contents:
                 tracked.log_artifact(path, folder)
