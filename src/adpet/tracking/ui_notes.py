@@ -19,15 +19,15 @@ _VIEW_TAG = f"mlflow.sharedViewState.{VIEW}"
 
 # Its columns as MLflow calls them, and their widths in pixels. Trainings have `test_`, searches `best_`.
 _COLUMNS = {
-    "metrics.`test_auc`": 95,
-    "metrics.`test_auc_ci_low`": 140,
-    "metrics.`test_auc_ci_high`": 140,
-    "metrics.`test_accuracy`": 125,
-    "metrics.`test_auc_minus_atlas`": 180,
+    "metrics.`test_auc`": 90,
+    "metrics.`test_auc_ci_low`": 120,
+    "metrics.`test_auc_ci_high`": 125,
+    "metrics.`test_accuracy`": 115,
+    "metrics.`test_auc_minus_atlas`": 170,
     "tags.`adpet.leakage`": 110,
+    "attributes.`Models`": 120,
     "tags.`adpet.leaky`": 110,
     "metrics.`best_val_subject_log_loss`": 210,
-    "attributes.`Models`": 120,
     "attributes.`Dataset`": 300,
 }
 
@@ -46,9 +46,8 @@ def experiment_tags() -> dict[str, str]:
     return {
         "mlflow.experimentKind": "custom_model_development",
         NOTE: (
-            "Alzheimer's disease from FDG-PET. A `search` has its trials below it, a training its folds. "
-            f"Views, *{VIEW_NAME}*, shows the figures of the test subjects beside each run. "
-            "Research use only, not a medical device."
+            f"Test figures of each run: *Views*, *{VIEW_NAME}*. A search has its trials below it, a training "
+            "its folds. AD against CN from FDG-PET; research use only, not a medical device."
         ),
         _VIEW_TAG: json.dumps(view),
     }
