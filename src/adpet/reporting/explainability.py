@@ -23,6 +23,7 @@ from adpet.reporting.components import (
     percent,
     plural,
     points,
+    typeset,
     value_and_ci,
 )
 from adpet.reporting.performance_figures import leakage_figure
@@ -246,7 +247,7 @@ def _truth(truth: Mapping[str, Any]) -> list[Block]:
     )
     return [
         heading,
-        *(Text(sentence) for sentence in truth["verdict"].values()),
+        *(Text(typeset(sentence)) for sentence in truth["verdict"].values()),
         Text(text),
         Table(caption, ("Map", *SCORES.values(), "Worse side"), rows),
         *([_differences(truth)] if truth["differences"] else []),

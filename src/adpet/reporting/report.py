@@ -176,7 +176,7 @@ def _found(truth: dict[str, Any]) -> tuple[str, Tone]:
     text = (
         f"In {plural(truth['scans'], 'correctly classified AD scan')} the z-scored attribution maps find the "
         f"simulated deficit with an AUROC per voxel of {interval(ours)}; maps of untrained networks reach "
-        f"{number(blank['value'])}. {truth['verdict']['referenced']}"
+        f"{number(blank['value'])}. {typeset(truth['verdict']['referenced'])}"
     )
     lead = truth["differences"]["referenced"]["group mean"]["auroc"]
     is_good = ours["low"] > max(CHANCE, blank["value"]) and lead["low"] > 0
