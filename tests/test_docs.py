@@ -14,13 +14,15 @@ import pytest
 import yaml
 from dvc.cli import DvcParserError
 from dvc.cli.parser import get_main_parser
-from workspace import PROJECT
+from workspace import PROJECT, copy_of
 
 from adpet.cli import _parser
 from adpet.params import Params, validate_params
 
 PAGES = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *sorted((PROJECT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+# A line, with those that it is continued on, or a document for a command.
+STATEMENT = re.compile(r"^[^\n]*<<'(\w+)'\n.*?^\1$|^(?:[^\n]*[|\\]\n)*[^#\n][^\n]*$", BLOCK.flags)
 # Of Markdown, and of the few pictures in HTML.
 LINK = re.compile(r"(?<=\]\()[^)\s]+|(?<=src=\")[^\"]+")
 STAGES = yaml.safe_load((PROJECT / "dvc.yaml").read_text())["stages"]
@@ -35,14 +37,24 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
+def statements(page: Path) -> list[list[str]]:
+    """Return what a page says to type: the statements of each block, and each command in the text."""
+    found = []
+    parts = re.findall(rf"{BLOCK.pattern}|`((?:adpet|dvc)\s[^`]*)`", page.read_text(), BLOCK.flags)
+    for kind, block, inline in parts:
+        if kind == "sh":
+            found.append([match[0] for match in STATEMENT.finditer(block)])
+        elif kind == "console":
+            found.append(re.findall(r"^\$ (.*)$", block, re.MULTILINE))
+        elif inline and "..." not in inline:
+            found.append([" ".join(inline.split())])
+    return found
+
+
 def commands(page: Path) -> list[tuple[str, ...]]:
     """Return the words of each `adpet` and `dvc` command of a page, in blocks and in the text."""
-    text = page.read_text()
-    lines = chain.from_iterable(block.splitlines() for kind, block in BLOCK.findall(text) if kind == "sh")
-    lines = [*lines, *re.findall(r"^\$ (.*)$", text, re.MULTILINE)]
-    inline = re.findall(r"`((?:adpet|dvc)\s[^`]*)`", BLOCK.sub("", text))
     found = []
-    for line in (*lines, *(code for code in inline if "..." not in code)):
+    for line in chain.from_iterable(statements(page)):
         lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
         lexer.whitespace_split = True
         simple = groupby(lexer, lambda word: not set(word) <= set("();<>|&"))
@@ -136,21 +148,99 @@ def test_shown_page_fetches_nothing_from_elsewhere(site, launch_chromium):
     assert len(fetched) > 3
 
 
+# How commands begin that are not run, and why.
+NOT_RUN = {
+    "make ": "installs everything first",
+    ". .venv/bin/activate": "another environment",
+    "pip install ": "needs a network",
+    "optuna-dashboard": "a server",
+    "mlflow models serve": "a server; tests/tracking/test_serving.py",
+    'echo "{': "asks that server",
+    "ADPET_PROJECT=": "a test, which needs Node",
+    "adpet predict SCANS/ --output answers --cluster slurm": "a cluster; tests/test_cluster.py",
+    "dask ": "a cluster; tests/test_cluster.py",
+    "PROJECT/": "what SLURM is given",
+    "sudo ": "the lab's server; tests/test_team.py",
+    "python3 -m venv /srv": "the lab's server",
+    "/srv/": "the lab's server",
+    "export MLFLOW_TRACKING_URI=https": "the lab's server",
+    "export MLFLOW_TRACKING_USERNAME": "the lab's server",
+    "read -rs MLFLOW_TRACKING_PASSWORD": "the lab's server",
+    "python - ann": "the lab's server",
+    "adpet preset protocol-2019": "minutes; tests/test_dvc_pipeline.py",
+    "dvc exp run -S split.unit=subject": "follows that preset",
+    "dvc exp run -S simulation.layout=adni": "minutes; tests/test_dvc_pipeline.py",
+    "adpet simulate --check": "300 subjects; tests/simulation/test_validation.py",
+    "adpet predict SCAN --fwhm": "a model that smooths by scanner; tests/commands/test_predict.py",
+    "dvc gc ": "asks first, and empties the cache of all pages",
+    "adpet reproduce": "minutes; tests/commands/test_reproduce.py",
+    "adpet validate MODEL --cohort DIR --score-only": "such a collection; tests/commands/test_validate.py",
+}
+# What stands for the reader's own or would take minutes, and what is run.
+VALUES = {
+    r"SCAN(?= |$)": "SCAN.nii.gz",
+    r"/data/other-hospital": "DIR",
+    r"ADDRESS adpet && cd adpet": "../origin ../clone && cd ../clone",
+    r"s3://\S+": "$PWD/../storage",
+    r"ssh://\S+": "$PWD/../lab",
+    r"data/weights/FILE": "FILE",  # there, stages would depend on it
+    r"/a/path/in/ascii": "$(dvc cache dir)",
+    r"adpet promote \d": "adpet promote 1 --force --reason 'a small cohort'",
+    r"train\.(epochs|learning_rate)=\S+": "train.epochs=4",
+    r"tune\.trials=\d+": "tune.trials=3 tune",
+}
+
+
+def test_what_is_not_run_is_on_a_page():
+    lines = [line for page in PAGES for block in statements(page) for line in block]
+    assert [begins for begins in NOT_RUN if not any(line.startswith(begins) for line in lines)] == []
+
+
+@pytest.fixture(scope="module")
+def promoted(run_by_dvc, tmp_path_factory):
+    """The finished project with a champion, and a cache that all pages share: an experiment is computed once."""
+    folder = tmp_path_factory.mktemp("promoted")
+    project = copy_of(run_by_dvc, folder / "project")
+    shutil.move(project.root / ".dvc/cache", folder / "cache")
+    project.run("dvc", "cache", "dir", "--local", str(folder / "cache"))
+    project.run("dvc", "remote", "add", "--default", "storage", "../storage")
+    shutil.copytree(PROJECT / "presets", project.root / "presets")
+    project.commit_all()
+    project.run("adpet", "promote", "1", "--force", "--reason", "a small cohort")
+    return project
+
+
+@pytest.fixture
+def readers_project(promoted, tmp_path):
+    """A copy that is shared, with files of the names that the pages use for the reader's own."""
+    project, root = copy_of(promoted, tmp_path / "copy"), tmp_path / "copy"
+    person = ("AUTHOR_NAME", "AUTHOR_EMAIL", "COMMITTER_NAME", "COMMITTER_EMAIL")
+    project.variables |= {f"GIT_{key}": "t@example.org" for key in person}
+    project.run("git", "clone", "--quiet", "--bare", ".", "../origin")
+    project.run("git", "remote", "add", "origin", "../origin")
+    project.run("git", "push", "--quiet", "--set-upstream", "origin", "HEAD")
+    raw = root / "data/simulated/raw"
+    shutil.copytree(raw, root / "data/raw")
+    for folder in ("DIR", "data/hospital-b"):
+        project.copy_test_subjects(root / folder)
+    for folder in ("MODEL", "validation_NAME/recalibrated"):
+        shutil.copytree(root / "results/export", root / folder)
+    (root / "SCANS").mkdir()
+    for path in ("SCAN.nii.gz", "SCANS/one.nii.gz"):
+        shutil.copy(next(raw.rglob("*.nii.gz")), root / path)
+    (root / "FILE").touch()
+    return project
+
+
 @pytest.mark.slow
 @pytest.mark.dvc
-def test_commands_of_the_tutorial_run_one_after_another(copied_from_dvc):
-    """All but `make repro`, whose results are there; so few subjects do not meet the conditions of a promotion."""
-    person = {
-        f"GIT_{role}_{key}": "t@example.org" for role in ("AUTHOR", "COMMITTER") for key in ("NAME", "EMAIL")
-    }
-    copied_from_dvc.variables |= person
-    shutil.copytree(copied_from_dvc.root / "data/simulated/raw", copied_from_dvc.root / "data/raw")
-    blocks = BLOCK.findall((PROJECT / "docs/tutorial.md").read_text())
-    asked = [block if kind == "sh" else "\n".join(re.findall(r"^\$ (.*)$", block, re.MULTILINE))
-             for kind, block in blocks if kind in ("sh", "console")]  # fmt: skip
-    first, activate, *lines = "\n".join(asked).split("\n")
-    assert (first, activate.split("#")[0].strip()) == ("make repro", ". .venv/bin/activate")
-    for line in filter(None, lines):
-        forced = " --force --reason 'a small cohort'" if line.startswith("adpet promote") else ""
-        copied_from_dvc.run("bash", "-c", line + forced)
-    assert "train.epochs" in copied_from_dvc.run("dvc", "params", "diff", "HEAD").stdout
+@of_every_page
+def test_commands_of_a_page_run_one_after_another(readers_project, page):
+    """Each block in a shell of its own, and in the text each command that has an argument."""
+    for block in statements(page):
+        lines = [line for line in block if not line.startswith(tuple(NOT_RUN))]
+        if block == lines and len(block) == 1 and len(block[0].split()) < 3:
+            continue  # the name of a command
+        for pattern, value in VALUES.items():
+            lines = [re.sub(pattern, value, line) for line in lines]
+        readers_project.run("bash", "-c", "\n".join(f"{{ {line}\n}} || exit" for line in lines))

@@ -228,12 +228,8 @@ class TestBadInput:
 def validated(finished, tmp_path_factory):
     """The version on its own test subjects, who are new to it."""
     project = copy_of(finished, tmp_path_factory.mktemp("validated") / "project")
-    raw, tested = project.root / "data/simulated/raw", project.root.with_name("tested")
-    split = pd.read_csv(project.root / "data/processed/split.csv")
-    tested.mkdir()
-    shutil.copy(raw / "participants.tsv", tested)
-    for subject in split.loc[split["part"] == "test", "subject"].unique():
-        shutil.copytree(raw / f"sub-{subject}", tested / f"sub-{subject}")
+    tested = project.root.with_name("tested")
+    project.copy_test_subjects(tested)
     done = project.adpet("validate", "models:/adpet/1", "--cohort", str(tested))
     return project, done.stdout
 

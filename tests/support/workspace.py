@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import pandas as pd
 from ruamel.yaml import YAML
 
 from adpet.storage import set_by_key
@@ -139,6 +140,14 @@ class Workspace:
         person = ("-c", "user.name=test", "-c", "user.email=test@example.org")
         self.run("git", "add", "--all")
         self.run("git", *person, "commit", "--quiet", "-m", "begin")
+
+    def copy_test_subjects(self, folder: Path) -> None:
+        """Make a BIDS tree of the test subjects' scans: people who are new to the model."""
+        raw, split = self.root / "data/simulated/raw", pd.read_csv(self.root / "data/processed/split.csv")
+        folder.mkdir()
+        shutil.copy(raw / "participants.tsv", folder)
+        for subject in split.loc[split["part"] == "test", "subject"].unique():
+            shutil.copytree(raw / f"sub-{subject}", folder / f"sub-{subject}")
 
     def client(self):
         """Return MLflow's client of the project's own store."""
