@@ -23,7 +23,7 @@ def fuse_batch_norm(model: keras.Model) -> None:
 
 
 def _fused(layer: Any, inputs: Any, *, training: bool | None = None, mask: Any = None) -> Any:
-    """Normalise (n, height, width, channels), as the layer's own `call` does."""
+    """Normalise a batch, (n, height, width, channels), as Keras does."""
     import tensorflow as tf
 
     if not training or not layer.trainable:
