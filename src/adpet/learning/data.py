@@ -4,10 +4,11 @@ Slices are uint8 (n, height, width, channels). A draw depends on the seed, the e
 that any epoch can be repeated.
 """
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -17,9 +18,6 @@ import numpy.typing as npt
 from adpet.errors import InputError
 from adpet.learning import keras
 from adpet.learning.model import CLASSES
-
-# Packed files that a data set keeps open; each takes one file handle of the 1024 a process has.
-OPEN_FILES = 128
 
 # Slice, height, width, channel.
 PACKED_AXES = 4
@@ -142,24 +140,27 @@ class SliceDataset(keras.utils.PyDataset):  # type: ignore[misc]
 
 
 class SliceReader:
-    """Reader of slices by number, with few files open."""
+    """Reader of slices by number; no file stays open."""
 
     def __init__(self, refs: Sequence[SliceRef]) -> None:
         self._refs = refs
-        self._packed = lru_cache(maxsize=OPEN_FILES)(_open_packed)
+        self._form = cache(_packed_form)
 
     def read(self, numbers: Indices | Sequence[int]) -> Slices:
         """Return slices, (n, height, width, channels) uint8."""
         planes = []
         for number in numbers:
             ref = self._refs[number]
-            packed = self._packed(ref.path)
-            if not 0 <= ref.index < len(packed):
+            offset, length, shape = self._form(ref.path)
+            if not 0 <= ref.index < length:
                 raise InputError(
-                    f"{ref.path}: required more than {ref.index} slices; received {len(packed)}; "
+                    f"{ref.path}: required more than {ref.index} slices; received {length}; "
                     "run the slice stage again"
                 )
-            planes.append(packed[ref.index])
+            size = math.prod(shape)
+            with ref.path.open("rb", buffering=0) as file:
+                file.seek(offset + ref.index * size)
+                planes.append(np.frombuffer(file.read(size), np.uint8).reshape(shape))
         if len({plane.shape for plane in planes}) > 1:
             raise InputError(
                 f"{self._refs[numbers[0]].path}: required slices of one size; received also another; "
@@ -285,7 +286,8 @@ def _about_centre(matrices: Array, shift: Array, size: int) -> npt.NDArray[np.fl
     return np.pad(rows, ((0, 0), (0, 2))).astype(np.float32)
 
 
-def _open_packed(path: Path) -> Slices:
+def _packed_form(path: Path) -> tuple[int, int, tuple[int, ...]]:
+    """Return a packed file's offset, number of slices and their shape."""
     try:
         packed = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
@@ -293,9 +295,9 @@ def _open_packed(path: Path) -> Slices:
             f"{path}: required a packed file of slices (.npy); it cannot be read "
             f"({' '.join(str(error).split())}); run the slice stage again"
         ) from error
-    if packed.dtype != np.uint8 or packed.ndim != PACKED_AXES:
+    if packed.dtype != np.uint8 or packed.ndim != PACKED_AXES or not packed.flags.c_contiguous:
         raise InputError(
             f"{path}: required uint8 (n, height, width, channels); received {packed.dtype} {packed.shape}; "
             "run the slice stage again"
         )
-    return packed  # type: ignore[no-any-return]
+    return packed.offset, len(packed), packed.shape[1:]
