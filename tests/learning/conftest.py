@@ -74,12 +74,12 @@ def fit(small_model, quick, cohort):
 
     def fit(
         model=None, *, training=cohort[:128], validation=cohort[128:], augmentation=AUGMENTATION,
-        monitor="val_loss", checkpoint=None, on_epoch=None, **options,
+        monitor="val_loss", checkpoint=None, on_epoch=None, on_device=None, **options,
     ):  # fmt: skip
         model = model or small_model()
         history = train(
             model, training, validation, optimisation=quick(**options), augmentation=augmentation,
-            monitor=monitor, seed=3, checkpoint=checkpoint, on_epoch=on_epoch,
+            monitor=monitor, seed=3, checkpoint=checkpoint, on_epoch=on_epoch, on_device=on_device,
         )  # fmt: skip
         return model, history
 

@@ -29,10 +29,10 @@ import tempfile
 from pathlib import Path
 import keras
 import numpy as np
-from adpet.learning.data import Augmentation
+from adpet.learning.checkpoint import weights_difference
+from adpet.learning.data import Augmentation, SliceRef
 from adpet.learning.saliency import class_activation_maps
-from adpet.learning.data import SliceRef
-from adpet.learning.model import HEAD_NAME, build_model
+from adpet.learning.model import _COMPILED, HEAD_NAME, build_model, reused_model
 from adpet.learning.training import Optimisation, set_determinism, train
 
 assert keras.backend.backend() == "jax"
@@ -47,14 +47,19 @@ for number in range(12):
     np.save(folder / f"{number}.npy", packed[..., None])
     label = ("CN", "AD")[number % 2]
     refs += [SliceRef(folder / f"{number}.npy", index, label, str(number)) for index in range(8)]
-model = build_model(input_size=32, alpha=0.35, feature_layer="block_6_expand_relu", dropout=0.2, seed=1)
-history = train(
-    model, refs[:64], refs[64:],
-    optimisation=Optimisation("adamw", 2e-3, "cosine", epochs=4, batch_size=16, mix=0.5),
-    augmentation=Augmentation(rotation_degrees=5, flip=False, intensity=0.05), monitor="val_loss", seed=1,
-    checkpoint=folder / "training.npz",
-)
+network = {"input_size": 32, "alpha": 0.35, "feature_layer": "block_6_expand_relu", "dropout": 0.2, "seed": 1}
+settings = {
+    "optimisation": Optimisation("adamw", 2e-3, "cosine", epochs=4, batch_size=16, mix=0.5),
+    "augmentation": Augmentation(rotation_degrees=5, flip=False, intensity=0.05), "monitor": "val_loss", "seed": 1,
+}
+model = build_model(**network)
+history = train(model, refs[:64], refs[64:], **settings, checkpoint=folder / "training.npz")
 assert history.final["val_subject_auc"] == 1, history
+for slices in (refs[:50], refs[:64]):
+    again = reused_model(**network)
+    train(again, slices, refs[64:], **settings, on_device=True)
+assert weights_difference(again, model) is None
+assert sum(key[0] == "trainer" for key in _COMPILED[again]) == 1
 maps, logits = class_activation_maps(model, np.load(folder / "1.npy"))
 cn, ad = np.asarray(model.get_layer(HEAD_NAME).bias)
 np.testing.assert_allclose(maps.mean(axis=(1, 2)) + ad - cn, logits, atol=1e-4)
@@ -124,7 +129,7 @@ for number in range(4):
 model = build_model(input_size=32, alpha=0.35, feature_layer="block_4_expand_relu", dropout=0.2, seed=0)
 history = train(
     model, refs, refs[:32], optimisation=Optimisation("adamw", 1e-3, "cosine", epochs=2, batch_size=16),
-    augmentation=Augmentation(rotation_degrees=5, flip=True), monitor=None, seed=0,
+    augmentation=Augmentation(rotation_degrees=5, flip=True), monitor=None, seed=0, on_device=devices > 1,
 )
 placed = {len(variable.value.sharding.device_set) for variable in model.variables}
 print(json.dumps({"devices": sorted(placed), "losses": [[row["loss"], row["val_loss"]] for row in history.rows]}))

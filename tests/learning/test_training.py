@@ -10,8 +10,9 @@ from programs import run_code
 from sklearn.metrics import roc_auc_score
 
 from adpet.errors import InputError
+from adpet.learning import training
 from adpet.learning.checkpoint import weights_difference
-from adpet.learning.data import Augmentation, SliceRef
+from adpet.learning.data import Augmentation, SliceDataset, SliceRef
 from adpet.learning.model import build_model, reused_model
 from adpet.learning.training import COLUMNS, _optimizer, is_better, predict, roc_auc, validation_metrics
 
@@ -139,6 +140,29 @@ class TestTrain:
         # Resumed after its last epoch, whose weights are those of `model`.
         again, _ = fit(small_model(dropout=0.0), **options)
         np.testing.assert_array_equal(predict(again, sides[0]), predict(model, sides[0]))
+
+    @pytest.mark.parametrize("mix", [0.0, 0.5])
+    def test_slices_on_the_device_give_the_bits_of_streamed_ones(self, fit, cohort, mix):
+        # Ten steps, which is more than one call and less than two.
+        sides = {"training": cohort[:168], "validation": cohort[168:]}
+        (streamed, expected), (held, history) = (
+            fit(on_device=on_device, mix=mix, **sides) for on_device in (False, True)
+        )
+        assert weights_difference(held, streamed) is None
+        assert [{**row, "seconds": 0} for row in history.rows] == [
+            {**row, "seconds": 0} for row in expected.rows
+        ]
+
+    def test_gpu_holds_the_slices_that_fit(self, fit, monkeypatch):
+        held, read_all = [], SliceDataset.read_all
+        monkeypatch.setattr(SliceDataset, "read_all", lambda data: held.append(read_all(data)) or held[-1])
+        monkeypatch.setattr(training, "has_accelerator", lambda: True)
+        for size in (training.DEVICE_BYTES, 1):
+            monkeypatch.setattr(training, "DEVICE_BYTES", size)
+            fit(validation=(), epochs=1)
+        assert [len(slices) for slices in held] == [4096]
+        assert held[0][:128].any(axis=(1, 2, 3)).all()
+        assert not held[0][128:].any()
 
     def test_prediction_without_slices_is_refused(self, trained):
         with pytest.raises(InputError, match="required at least one slice"):

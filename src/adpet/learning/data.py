@@ -8,7 +8,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -21,6 +21,9 @@ from adpet.learning.model import CLASSES
 
 # Slice, height, width, channel.
 PACKED_AXES = 4
+
+# Slices on a device are filled up to a multiple, so that folds of nearly one size share what is compiled.
+DEVICE_MULTIPLE = 4096
 
 Array: TypeAlias = npt.NDArray[np.float64]
 Cells: TypeAlias = npt.NDArray[np.bool_]
@@ -74,6 +77,7 @@ class SliceDataset(keras.utils.PyDataset):  # type: ignore[misc]
     With `cutmix`, labels and weights are those of two outputs, ``whole`` and ``places``: a whole slice counts
     as a whole, a mixed one place by place. With `balance`, slices weigh as `balanced_weights` says, else all
     alike. An incomplete batch is left out, if it is not the only one. `epoch` is to be set before each epoch.
+    Once `on_device` is set, a batch has the arguments of `DeviceSlices` in place of its slices.
     """
 
     def __init__(
@@ -86,7 +90,9 @@ class SliceDataset(keras.utils.PyDataset):  # type: ignore[misc]
         cutmix: CutMix | None = None,
         balance: bool = False,
     ) -> None:
-        super().__init__()
+        # One worker: more would begin before the epoch is set. TensorFlow reads ahead in a thread of its own,
+        # and JAX computes while the next batch is read.
+        super().__init__(workers=1)
         if not refs:
             raise InputError("training: required at least one slice; received none")
         self._reader = SliceReader(refs)
@@ -101,6 +107,7 @@ class SliceDataset(keras.utils.PyDataset):  # type: ignore[misc]
             plane: np.flatnonzero(self._planes == plane) for plane in set(self._planes.tolist())
         }
         self.epoch = 0
+        self.on_device = False
 
     def __len__(self) -> int:
         """Return the number of batches in an epoch."""
@@ -108,35 +115,72 @@ class SliceDataset(keras.utils.PyDataset):  # type: ignore[misc]
 
     def __getitem__(self, step: int) -> tuple[Any, ...]:
         """Return a batch: inputs, labels and weights."""
-        order = self._rng(0).permutation(len(self._labels))
+        order = _shuffled(len(self._labels), self._seed, self.epoch)
         chosen = order[step * self.batch_size : (step + 1) * self.batch_size]
-        slices = self._reader.read(chosen)
         transforms, gains = draw_augmentation(
-            self._augmentation, len(chosen), slices.shape[1], self._rng(1 + step)
+            self._augmentation, len(chosen), self.shape[0], _rng(self._seed, self.epoch, 1 + step)
         )
-        inputs: dict[str, npt.NDArray[Any]] = {"slice": slices, "transform": transforms, "gain": gains}
+        inputs = {"transform": transforms, "gain": gains}
         if not self._cutmix:
-            return inputs, self._labels[chosen], self._weights[chosen]
-        return self._mixed(inputs, chosen, self._cutmix, self._rng(1 + step, 1))
+            return inputs | self._slices(chosen), self._labels[chosen], self._weights[chosen]
+        return self._mixed(inputs, chosen, self._cutmix, _rng(self._seed, self.epoch, 1 + step, 1))
+
+    @cached_property
+    def shape(self) -> tuple[int, ...]:
+        """Height, width and channels of a slice."""
+        return self._reader.read([0]).shape[1:]
+
+    def device_shape(self) -> tuple[int, ...]:
+        """Return the shape of what `read_all` reads."""
+        return (-(-len(self._labels) // DEVICE_MULTIPLE) * DEVICE_MULTIPLE, *self.shape)
+
+    def read_all(self) -> Slices:
+        """Return all slices by number, and empty ones after them."""
+        slices, n = np.zeros(self.device_shape(), np.uint8), len(self._labels)
+        for start in range(0, n, DEVICE_MULTIPLE):
+            numbers = range(start, min(start + DEVICE_MULTIPLE, n))
+            slices[numbers.start : numbers.stop] = self._reader.read(numbers)
+        return slices
+
+    def _slices(
+        self, chosen: Indices, partners: Indices | None = None, cells: Cells | None = None
+    ) -> dict[str, npt.NDArray[Any]]:
+        """Return a batch's slices, or what `DeviceSlices` makes them of."""
+        if self.on_device:
+            numbers = {"number": chosen, "partner": partners, "cells": cells}
+            return {name: np.asarray(each) for name, each in numbers.items() if each is not None}
+        slices = self._reader.read(chosen)
+        if partners is not None and cells is not None:
+            slices = mix_slices(slices, self._reader.read(partners), cells)
+        return {"slice": slices}
 
     def _mixed(
-        self, inputs: dict[str, npt.NDArray[Any]], chosen: Indices, cutmix: CutMix, rng: np.random.Generator
+        self, inputs: dict[str, Any], chosen: Indices, cutmix: CutMix, rng: np.random.Generator
     ) -> tuple[Any, ...]:
         partners = np.array([rng.choice(self._of_plane[plane]) for plane in self._planes[chosen].tolist()])
         cells = draw_cells(cutmix, len(chosen), rng)
-        slices = mix_slices(inputs["slice"], self._reader.read(partners), cells)
-        shown = transform_cells(cells, inputs["transform"], slices.shape[1])
+        shown = transform_cells(cells, inputs["transform"], self.shape[0])
         own, other = self._labels[chosen], self._labels[partners]
         is_whole, weights = cells.all(axis=(1, 2)), self._weights[chosen]
         mixed = np.where(is_whole, np.float32(0), weights)
         return (
-            inputs | {"slice": slices},
+            inputs | self._slices(chosen, partners, cells),
             {"whole": own, "places": mix_labels(own, other, shown)},
             {"whole": weights - mixed, "places": np.ones(shown.shape, np.float32) * mixed[:, None, None]},
         )
 
-    def _rng(self, *streams: int) -> np.random.Generator:
-        return np.random.default_rng(np.random.SeedSequence(self._seed, spawn_key=(self.epoch, *streams)))
+
+class DeviceSlices(keras.layers.Layer):  # type: ignore[misc]
+    """All slices of a training in the device's memory."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__(name="slices")
+        self.slices = self.add_weight(shape=shape, dtype="uint8", initializer="zeros", trainable=False)
+
+    def call(self, number: Any, partner: Any = None, cells: Any = None) -> Any:
+        """Return a batch of slices by number, mixed by cells if there are any."""
+        own = keras.ops.take(self.slices, number, axis=0)
+        return own if cells is None else mix_slices(own, keras.ops.take(self.slices, partner, axis=0), cells)
 
 
 class SliceReader:
@@ -243,11 +287,11 @@ def draw_cells(cutmix: CutMix, n: int, rng: np.random.Generator) -> Cells:
     return np.asarray(cells | whole[:, None, None])
 
 
-def mix_slices(own: Slices, other: Slices, cells: Cells) -> Slices:
-    """Mix two batches of slices by their cells."""
-    places = cells.shape[1]
-    kept = np.repeat(np.repeat(cells, own.shape[1] // places, axis=1), own.shape[2] // places, axis=2)
-    return np.where(kept[..., np.newaxis], own, other)
+def mix_slices(own: Any, other: Any, cells: Any) -> Any:
+    """Mix two batches of slices, arrays or the backend's, by their cells."""
+    ops, places = np if isinstance(own, np.ndarray) else keras.ops, cells.shape[1]
+    kept = ops.repeat(ops.repeat(cells, own.shape[1] // places, axis=1), own.shape[2] // places, axis=2)
+    return ops.where(kept[..., None], own, other)
 
 
 def mix_labels(own: Labels, other: Labels, cells: Cells) -> Labels:
@@ -272,6 +316,16 @@ def transform_cells(cells: Cells, transforms: npt.NDArray[np.float32], size: int
         np.clip(np.floor((at + 0.5) / stride), 0, places - 1).astype(np.intp) for at in (from_x, from_y)
     )
     return np.asarray(cells[np.arange(len(cells))[:, None, None], line, column])
+
+
+def _rng(seed: int, epoch: int, *streams: int) -> np.random.Generator:
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(epoch, *streams)))
+
+
+@lru_cache(maxsize=1)
+def _shuffled(n: int, seed: int, epoch: int) -> Indices:
+    """Return the order of an epoch's slices."""
+    return _rng(seed, epoch, 0).permutation(n)
 
 
 def _matrices(xx: Array, xy: Array, yx: Array, yy: Array) -> Array:

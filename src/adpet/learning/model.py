@@ -154,9 +154,16 @@ def batch_norm_statistics(model: keras.Model) -> list[Any]:
     return [v for layer in batch_norm_layers(model) for v in (layer.moving_mean, layer.moving_variance)]
 
 
+def has_accelerator() -> bool:
+    """True if TensorFlow or JAX has a GPU."""
+    if keras.backend.backend() == "torch":  # Keras does not list its devices
+        return False
+    return any(not device.startswith("cpu") for device in keras.distribution.list_devices())
+
+
 def compiles_with_xla() -> bool:
     """True unless TensorFlow runs on a CPU: slower there."""
-    return keras.backend.backend() != "tensorflow" or bool(keras.distribution.list_devices("gpu"))
+    return keras.backend.backend() != "tensorflow" or has_accelerator()
 
 
 def compiled(model: keras.Model, key: Any, build: Callable[[], Part]) -> Part:

@@ -3,6 +3,7 @@
 A training repeats bit by bit with the same seed and number of threads, also when it is stopped and resumed.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -26,7 +27,15 @@ from adpet.learning.checkpoint import (
     values_of,
     write_checkpoint,
 )
-from adpet.learning.data import Augmentation, CutMix, SliceDataset, SliceReader, SliceRef, augment
+from adpet.learning.data import (
+    Augmentation,
+    CutMix,
+    DeviceSlices,
+    SliceDataset,
+    SliceReader,
+    SliceRef,
+    augment,
+)
 from adpet.learning.model import (
     DROPOUT_NAME,
     HEAD_NAME,
@@ -35,6 +44,7 @@ from adpet.learning.model import (
     batch_norm_statistics,
     compiled,
     compiles_with_xla,
+    has_accelerator,
     probability_of_ad,
     reestimate_batch_norm,
 )
@@ -54,8 +64,15 @@ CLIP = 1e-7
 # Batches of whole slices for the BatchNorm statistics before each validation of a training with CutMix.
 BATCHES_TO_VALIDATE = 24
 
-# Keras' name of an optimizer's learning rate; of a scheduled one, here of the first.
-RATE_NAME = "learning_rate"
+# Keras' name of an optimizer's learning rate; of a scheduled one, here of the first. A schedule's steps.
+RATE_NAME, STEPS_NAME = "learning_rate", "schedule_steps"
+
+# Training slices that are held on a GPU have at most this size: 63,646 of 128 pixels take 1 GB, and trainings
+# that share a GPU hold them each. More are read batch by batch.
+DEVICE_BYTES = 4 * 2**30
+
+# Steps that Keras runs in one call if the slices are on the device.
+STEPS_PER_CALL = 8
 
 # Weight decay is for kernels: offsets and scales would shrink until the network gives nothing out.
 NOT_DECAYED = ["gamma", "beta", "bias"]
@@ -114,6 +131,7 @@ def train(
     checkpoint: Path | None = None,
     on_epoch: OnEpoch | None = None,
     finish: bool = True,
+    on_device: bool | None = None,
 ) -> History:
     """Train `model` in place; keep the best epoch's weights.
 
@@ -132,6 +150,9 @@ def train(
         training also for the epochs before. True ends the training.
     finish : bool
         False leaves the network as it is after the last epoch, which is enough for the history's rows.
+    on_device : bool, optional
+        Whether the device holds all training slices, by default if there is a GPU and they take at most
+        `DEVICE_BYTES`; else they are read batch by batch. The batches are the same.
     """
     cutmix = None
     if optimisation.mix:
@@ -144,7 +165,11 @@ def train(
         cutmix=cutmix,
         balance=optimisation.balance,
     )
-    trainer = _trainer(model, optimisation, augmentation, steps=len(dataset))
+    if on_device is None:
+        on_device = has_accelerator() and math.prod(dataset.device_shape()) <= DEVICE_BYTES
+    dataset.on_device = on_device
+    slices = _device_slices(model, dataset) if on_device else None
+    trainer = _trainer(model, optimisation, augmentation, steps=len(dataset), slices=slices)
     settings = {
         "optimisation": asdict(optimisation),
         "augmentation": asdict(augmentation),
@@ -325,38 +350,67 @@ def _validate(model: keras.Model, validation: Sequence[SliceRef], batch_size: in
     return validation_metrics(predict(model, validation, batch_size), validation) if validation else {}
 
 
+def _device_slices(model: keras.Model, dataset: SliceDataset) -> DeviceSlices:
+    """Return a network's slices on the device, filled."""
+    shape = dataset.device_shape()
+    slices = compiled(model, ("slices", shape), lambda: DeviceSlices(shape))
+    slices.slices.assign(dataset.read_all())
+    return slices
+
+
 def _trainer(
-    model: keras.Model, optimisation: Optimisation, augmentation: Augmentation, *, steps: int
+    model: keras.Model,
+    optimisation: Optimisation,
+    augmentation: Augmentation,
+    *,
+    steps: int,
+    slices: DeviceSlices | None,
 ) -> keras.Model:
     """Return a network's training model, as at its start."""
-    kind = ("trainer", replace(optimisation, learning_rate=1.0), augmentation.fill, steps)
+    steps *= optimisation.epochs
+    settings = replace(optimisation, learning_rate=1.0, epochs=1)
+    kind = ("trainer", settings, augmentation.fill, slices, None if compiles_with_xla() else steps)
 
     def build() -> tuple[keras.Model, Arrays]:
-        trainer = _training_model(model, optimisation, augmentation, steps=steps)
+        trainer = _training_model(model, optimisation, augmentation, steps, slices)
         return trainer, values_of(trainer.optimizer.variables)
 
     trainer, start = compiled(model, kind, build)
     assign_values(trainer.optimizer.variables, start)
-    (rate,) = (each for each in trainer.optimizer.variables if each.name == RATE_NAME)
-    rate.assign(optimisation.learning_rate)
+    values = {RATE_NAME: optimisation.learning_rate, STEPS_NAME: steps}
+    for variable in trainer.optimizer.variables:
+        if variable.name in values:
+            variable.assign(values[variable.name])
     return trainer
 
 
 def _training_model(
-    model: keras.Model, optimisation: Optimisation, augmentation: Augmentation, *, steps: int
+    model: keras.Model,
+    optimisation: Optimisation,
+    augmentation: Augmentation,
+    steps: int,
+    slices: DeviceSlices | None,
 ) -> keras.Model:
     """Return a compiled model with augmentation, logits and `model`'s weights."""
     # Logits, since the loss of a softmax's rounded outputs has no gradient where they are 0 or 1.
-    slices = keras.Input(model.inputs[0].shape[1:], dtype="uint8", name=INPUT_NAME)
-    transforms = keras.Input((8,), name="transform")
-    gains = keras.Input((2,), name="gain")
-    changed = augment(slices, transforms, gains, fill=augmentation.fill)
+    inputs = {"transform": keras.Input((8,), name="transform"), "gain": keras.Input((2,), name="gain")}
+    if slices:
+        numbers = {"number": keras.Input((), dtype="int32", name="number")}
+        if optimisation.mix:
+            places = model.get_layer(POOL_NAME).input.shape[1]
+            numbers["partner"] = keras.Input((), dtype="int32", name="partner")
+            numbers["cells"] = keras.Input((places, places), dtype="bool", name="cells")
+        batch = slices(**numbers)
+    else:
+        batch = keras.Input(model.inputs[0].shape[1:], dtype="uint8", name=INPUT_NAME)
+        numbers = {INPUT_NAME: batch}
+    changed = augment(batch, inputs["transform"], inputs["gain"], fill=augmentation.fill)
     if optimisation.mix:
         outputs: Any = _whole_and_place_logits(model, changed)
     else:
         outputs = keras.Model(model.inputs, model.get_layer(HEAD_NAME).output)(changed)
-    trainer = keras.Model({INPUT_NAME: slices, "transform": transforms, "gain": gains}, outputs)
-    optimizer = _optimizer(optimisation, steps * optimisation.epochs)
+    trainer = keras.Model(inputs | numbers, outputs)
+    optimizer = _optimizer(optimisation, steps)
     loss = keras.losses.CategoricalCrossentropy(from_logits=True)
     accuracy = [keras.metrics.CategoricalAccuracy(name="accuracy")]
     trainer.compile(
@@ -364,6 +418,7 @@ def _training_model(
         loss={"whole": loss, "places": loss} if optimisation.mix else loss,
         weighted_metrics={"whole": accuracy, "places": []} if optimisation.mix else accuracy,
         jit_compile=compiles_with_xla(),
+        steps_per_execution=STEPS_PER_CALL if slices else 1,
     )
     optimizer.build(trainer.trainable_variables)
     return trainer
@@ -388,11 +443,16 @@ def _optimizer(optimisation: Optimisation, steps: int) -> keras.optimizers.Optim
     optimizer.exclude_from_weight_decay(var_names=NOT_DECAYED)
     if optimisation.schedule == "constant":
         return optimizer
-    # A variable, so that a training at another rate needs no new graph.
-    first = optimizer.add_variable((), initializer=keras.initializers.Constant(rate), name=RATE_NAME)
+    # Variables, so that a training at another rate or with more steps is not compiled again. TensorFlow alone
+    # needs no XLA to be quick, and rounds in another way where it knows the number.
+    first, total = (
+        optimizer.add_variable((), initializer=keras.initializers.Constant(value), name=name)
+        for name, value in ((RATE_NAME, rate), (STEPS_NAME, steps))
+    )
+    last = total if compiles_with_xla() else steps
     schedules = {
-        "cosine": keras.optimizers.schedules.CosineDecay(first, steps),
-        "linear": keras.optimizers.schedules.PolynomialDecay(first, steps, end_learning_rate=0.0),
+        "cosine": keras.optimizers.schedules.CosineDecay(first, last),
+        "linear": keras.optimizers.schedules.PolynomialDecay(first, last, end_learning_rate=0.0),
     }
     optimizer.learning_rate = schedules[optimisation.schedule]
     return optimizer
