@@ -259,6 +259,7 @@ class Train(Section):
     batch_size: Count = 32
     mix: Fraction = 0.0
     balance: bool = True
+    precision: Literal["float32", "bfloat16"] = "float32"
     monitor: Literal["none", "val_loss", "val_accuracy", "val_subject_log_loss", "val_subject_auc"] = "none"
 
 

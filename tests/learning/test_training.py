@@ -164,6 +164,17 @@ class TestTrain:
         assert held[0][:128].any(axis=(1, 2, 3)).all()
         assert not held[0][128:].any()
 
+    def test_bfloat16_trains_a_network_that_computes_in_float32(self, fit, small_model):
+        (_, expected), (model, history) = (fit(precision=each) for each in ("float32", "bfloat16"))
+        losses, own = ([row["loss"] for row in each.rows] for each in (expected, history))
+        assert own != losses
+        assert own == pytest.approx(losses, abs=0.02)
+        assert history.final["val_loss"] == pytest.approx(expected.final["val_loss"], abs=0.05)
+        assert {layer.dtype_policy.name for layer in model.layers} == {"float32"}
+        assert [weight.dtype for weight in model.weights] == [
+            weight.dtype for weight in small_model().weights
+        ]
+
     def test_prediction_without_slices_is_refused(self, trained):
         with pytest.raises(InputError, match="required at least one slice"):
             predict(trained[0], [])

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -38,6 +38,7 @@ HEAD_NAME = "head"
 OUTPUT_NAME = "probability"
 
 Part = TypeVar("Part")
+Precision = Literal["float32", "bfloat16"]
 
 # What is compiled once for each network, as long as it lives.
 _COMPILED: WeakKeyDictionary[keras.Model, dict[Any, Any]] = WeakKeyDictionary()
@@ -164,6 +165,17 @@ def has_accelerator() -> bool:
 def compiles_with_xla() -> bool:
     """True unless TensorFlow runs on a CPU: slower there."""
     return keras.backend.backend() != "tensorflow" or has_accelerator()
+
+
+def set_precision(model: keras.Model, precision: Precision) -> None:
+    """Set what features are computed in, where they are compiled next.
+
+    Variables, scaled slices, pooled features, logits and BatchNorm's statistics stay float32.
+    """
+    policy = {"float32": "float32", "bfloat16": "mixed_bfloat16"}[precision]
+    for layer in model.layers:
+        if layer.name not in (INPUT_NAME, SCALE_NAME, POOL_NAME, DROPOUT_NAME, HEAD_NAME, OUTPUT_NAME):
+            layer.dtype_policy = policy
 
 
 def compiled(model: keras.Model, key: Any, build: Callable[[], Part]) -> Part:

@@ -41,12 +41,14 @@ from adpet.learning.model import (
     HEAD_NAME,
     INPUT_NAME,
     POOL_NAME,
+    Precision,
     batch_norm_statistics,
     compiled,
     compiles_with_xla,
     has_accelerator,
     probability_of_ad,
     reestimate_batch_norm,
+    set_precision,
 )
 
 # Columns of a history, in order.
@@ -86,7 +88,8 @@ class Optimisation:
     """Settings of the optimizer and of the loss.
 
     The learning rate falls to 0 by its schedule; weight decay is decoupled, of kernels only; `mix` is the
-    share of training slices that CutMix mixes; `balance` weighs subjects and diagnoses alike.
+    share of training slices that CutMix mixes; `balance` weighs subjects and diagnoses alike; `precision` is
+    that of the features in training, while the trained network computes in float32.
     """
 
     optimizer: Literal["adamw", "sgd"]
@@ -98,6 +101,7 @@ class Optimisation:
     momentum: float = 0.9
     mix: float = 0.0
     balance: bool = False
+    precision: Precision = "float32"
 
 
 @dataclass(frozen=True)
@@ -183,6 +187,7 @@ def train(
         validation=validation,
         monitor=monitor,
         checkpoint=checkpoint,
+        precision=optimisation.precision,
         mark=training_fingerprint(model, {"training": training, "validation": validation}, settings),
         on_epoch=on_epoch,
         whole=plain_batches if optimisation.mix else None,
@@ -281,6 +286,7 @@ class _Epochs(keras.callbacks.Callback):  # type: ignore[misc]
     validation: Sequence[SliceRef]
     monitor: ValidationMetric | None
     checkpoint: Path | None
+    precision: Precision
     mark: str
     on_epoch: OnEpoch | None
     whole: Callable[[], Iterator[npt.NDArray[np.uint8]]] | None
@@ -304,9 +310,11 @@ class _Epochs(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_epoch_begin(self, epoch: int, logs: Row | None = None) -> None:  # noqa: ARG002 (Keras' signature)
         self.dataset.epoch = epoch
+        set_precision(self.network, self.precision)
         self._rate, self._start = float(self.model.optimizer.learning_rate), time.perf_counter()
 
     def on_epoch_end(self, epoch: int, logs: Row | None = None) -> None:
+        set_precision(self.network, "float32")
         measured: dict[str, Any] = logs or {}
         accuracy = "whole_accuracy" if "whole_accuracy" in measured else "accuracy"
         row = {"loss": float(measured["loss"]), "accuracy": float(measured[accuracy])}
