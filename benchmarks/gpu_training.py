@@ -1,7 +1,7 @@
 """Time training on a GPU, next to bare Keras and to compiled torchvision.
 
     PYTHONPATH=src KERAS_BACKEND=jax python benchmarks/gpu_training.py [--size 128] [--alpha 1.5]
-        [--layer Conv_1] [--batch 512] [--slices 32768] [--epochs 4] [--minutes 8]
+        [--layer Conv_1] [--batch 512] [--slices 32768] [--epochs 4] [--threads 4] [--minutes 8]
 
 The network of 2019 on random slices. This project's training, augmented, with its slices on the device or
 read from packed files, in bfloat16 and in float32; Keras' `fit` on arrays in memory; torchvision's
@@ -22,13 +22,17 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from epochs import AUGMENTATION, _network, _packed
+from epochs import AUGMENTATION, _bare, _network, _packed
 
 from adpet.learning import keras
 from adpet.learning.data import SliceRef, one_hot
-from adpet.learning.model import compiles_with_xla, set_precision
+from adpet.learning.model import set_precision
 from adpet.learning.training import STEPS_PER_CALL, Optimisation, set_determinism, train
 
+DEFAULTS = {
+    "size": 128, "alpha": 1.5, "layer": "Conv_1", "batch": 512, "slices": 32768, "epochs": 4, "threads": 4,
+    "minutes": 8.0,
+}  # fmt: skip
 Tick = Callable[..., None]
 TORCHVISION = "torchvision, compiled, bfloat16"
 
@@ -36,16 +40,11 @@ TORCHVISION = "torchvision, compiled, bfloat16"
 def main() -> None:
     """Print each way's images a second, and the time of its first epoch."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--size", type=int, default=128)
-    parser.add_argument("--alpha", type=float, default=1.5)
-    parser.add_argument("--layer", default="Conv_1")
-    parser.add_argument("--batch", type=int, default=512)
-    parser.add_argument("--slices", type=int, default=32768)
-    parser.add_argument("--epochs", type=int, default=4)
-    parser.add_argument("--minutes", type=float, default=8)
+    for name, value in DEFAULTS.items():
+        parser.add_argument(f"--{name}", type=type(value), default=value)
     options = parser.parse_args()
     deadline = time.perf_counter() + 60 * options.minutes
-    set_determinism(0, 1)
+    set_determinism(0, options.threads)
     n = options.slices - options.slices % options.batch
     slices = np.random.default_rng(0).integers(0, 256, (n, options.size, options.size, 1), dtype=np.uint8)
     with tempfile.TemporaryDirectory() as folder:
@@ -61,16 +60,14 @@ def main() -> None:
         }
         seconds = _time(ways, deadline)
     print(
-        f"{options.size} px, alpha {options.alpha}, {options.layer}, batches of {options.batch}, {n} slices;"
+        f"{options.size} px, alpha {options.alpha}, {options.layer}, batches of {options.batch}, {n} slices,"
     )
     print(f"{keras.backend.backend()}, {_device()}: median of {options.epochs} epochs\n")
     print("| way | images a second | first epoch, s | times torchvision |\n|---|---|---|---|")
-    for name, (first, *others) in seconds.items():
-        rate = n / statistics.median(others)
-        theirs = (
-            f"{rate * statistics.median(seconds[TORCHVISION][1:]) / n:.2f}" if TORCHVISION in seconds else ""
-        )
-        print(f"| {name} | {rate:,.0f} | {first:.0f} | {theirs} |")
+    rates = {name: n / statistics.median(each[1:]) for name, each in seconds.items()}
+    for name, rate in rates.items():
+        times = f"{rate / rates[TORCHVISION]:.2f}" if TORCHVISION in rates else ""
+        print(f"| {name} | {rate:,.0f} | {seconds[name][0]:.0f} | {times} |")
 
 
 def _time(ways: dict[str, Callable[[Tick], None]], deadline: float) -> dict[str, list[float]]:
@@ -104,12 +101,8 @@ def _ours(
 def _keras(options: argparse.Namespace, slices: np.ndarray, labels: np.ndarray, tick: Tick) -> None:
     network = keras.models.clone_model(_network(options))  # with Keras' own BatchNormalization
     set_precision(network, "bfloat16")
-    network.compile(
-        optimizer=keras.optimizers.AdamW(1e-3, weight_decay=1e-4),
-        loss="categorical_crossentropy",
-        jit_compile=compiles_with_xla(),
-        steps_per_execution=STEPS_PER_CALL,
-    )
+    network = _bare(network)
+    network.steps_per_execution = STEPS_PER_CALL
     callbacks = [keras.callbacks.LambdaCallback(on_epoch_end=tick)]
     network.fit(
         slices, labels, batch_size=options.batch, epochs=options.epochs + 1, verbose=0, callbacks=callbacks

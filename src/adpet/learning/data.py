@@ -178,7 +178,7 @@ class DeviceSlices(keras.layers.Layer):  # type: ignore[misc]
         self.slices = self.add_weight(shape=shape, dtype="uint8", initializer="zeros", trainable=False)
 
     def call(self, number: Any, partner: Any = None, cells: Any = None) -> Any:
-        """Return a batch of slices by number, mixed by cells if there are any."""
+        """Gather a batch of slices, and mix it by cells."""
         own = keras.ops.take(self.slices, number, axis=0)
         return own if cells is None else mix_slices(own, keras.ops.take(self.slices, partner, axis=0), cells)
 
@@ -288,7 +288,7 @@ def draw_cells(cutmix: CutMix, n: int, rng: np.random.Generator) -> Cells:
 
 
 def mix_slices(own: Any, other: Any, cells: Any) -> Any:
-    """Mix two batches of slices, arrays or the backend's, by their cells."""
+    """Mix two batches of slices by cells, on any backend."""
     ops, places = np if isinstance(own, np.ndarray) else keras.ops, cells.shape[1]
     kept = ops.repeat(ops.repeat(cells, own.shape[1] // places, axis=1), own.shape[2] // places, axis=2)
     return ops.where(kept[..., None], own, other)
@@ -341,7 +341,7 @@ def _about_centre(matrices: Array, shift: Array, size: int) -> npt.NDArray[np.fl
 
 
 def _packed_form(path: Path) -> tuple[int, int, tuple[int, ...]]:
-    """Return a packed file's offset, number of slices and their shape."""
+    """Return a packed file's offset, length and slice shape."""
     try:
         packed = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:

@@ -168,7 +168,7 @@ def compiles_with_xla() -> bool:
 
 
 def set_precision(model: keras.Model, precision: Precision) -> None:
-    """Set what features are computed in, where they are compiled next.
+    """Set the precision of features that are compiled next.
 
     Variables, scaled slices, pooled features, logits and BatchNorm's statistics stay float32.
     """
