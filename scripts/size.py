@@ -19,14 +19,15 @@ BINARY = {".png", ".ico", ".nii", ".gz", ".onnx", ".wasm"}
 
 # Lines, but for the number of modules. They were 20,500 under src and 44,000 in all (105 modules) before
 # calibrated answers, fresh subjects, z-maps, the harder cohort, the search of any key, tracers, identities,
-# DICOM, clusters, the doctor, external validation, other diagnoses, ComBat, two visits and the docs' site.
+# DICOM, clusters, the doctor, external validation, other diagnoses, ComBat, two visits, batches on a GPU and
+# the docs' site.
 LIMITS = {
     "modules under src/adpet": 122,
     "lines under src/adpet": 26_700,
     "longest module": 600,
-    "lines of tests": 21_400,
+    "lines of tests": 21_500,
     "lines of dvc.yaml": 330,
-    "lines of the whole repository": 60_600,
+    "lines of the whole repository": 61_100,
     "words of README.md": 1_500,
     "docstrings that begin with more than 10 words": 0,
 }
