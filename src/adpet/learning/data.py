@@ -77,7 +77,7 @@ class SliceDataset(keras.utils.PyDataset):  # type: ignore[misc]
     With `cutmix`, labels and weights are those of two outputs, ``whole`` and ``places``: a whole slice counts
     as a whole, a mixed one place by place. With `balance`, slices weigh as `balanced_weights` says, else all
     alike. An incomplete batch is left out, if it is not the only one. `epoch` is to be set before each epoch.
-    Once `on_device` is set, a batch has the arguments of `DeviceSlices` in place of its slices.
+    Once the slices are `held` on a device, a batch has the arguments of `DeviceSlices` in their place.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class SliceDataset(keras.utils.PyDataset):  # type: ignore[misc]
             plane: np.flatnonzero(self._planes == plane) for plane in set(self._planes.tolist())
         }
         self.epoch = 0
-        self.on_device = False
+        self.held: DeviceSlices | None = None
 
     def __len__(self) -> int:
         """Return the number of batches in an epoch."""
@@ -146,7 +146,7 @@ class SliceDataset(keras.utils.PyDataset):  # type: ignore[misc]
         self, chosen: Indices, partners: Indices | None = None, cells: Cells | None = None
     ) -> dict[str, npt.NDArray[Any]]:
         """Return a batch's slices, or what `DeviceSlices` makes them of."""
-        if self.on_device:
+        if self.held:
             numbers = {"number": chosen, "partner": partners, "cells": cells}
             return {name: np.asarray(each) for name, each in numbers.items() if each is not None}
         slices = self._reader.read(chosen)

@@ -171,9 +171,9 @@ def train(
     )
     if on_device is None:
         on_device = has_accelerator() and math.prod(dataset.device_shape()) <= DEVICE_BYTES
-    dataset.on_device = on_device
-    slices = _device_slices(model, dataset) if on_device else None
-    trainer = _trainer(model, optimisation, augmentation, steps=len(dataset), slices=slices)
+    if on_device:
+        dataset.held = _device_slices(model, dataset)
+    trainer = _trainer(model, optimisation, augmentation, dataset)
     settings = {
         "optimisation": asdict(optimisation),
         "augmentation": asdict(augmentation),
@@ -367,20 +367,14 @@ def _device_slices(model: keras.Model, dataset: SliceDataset) -> DeviceSlices:
 
 
 def _trainer(
-    model: keras.Model,
-    optimisation: Optimisation,
-    augmentation: Augmentation,
-    *,
-    steps: int,
-    slices: DeviceSlices | None,
+    model: keras.Model, optimisation: Optimisation, augmentation: Augmentation, dataset: SliceDataset
 ) -> keras.Model:
     """Return a network's training model, as at its start."""
-    steps *= optimisation.epochs
-    settings = replace(optimisation, learning_rate=1.0, epochs=1)
-    kind = ("trainer", settings, augmentation.fill, slices, None if compiles_with_xla() else steps)
+    settings, steps = replace(optimisation, learning_rate=1.0, epochs=1), len(dataset) * optimisation.epochs
+    kind = ("trainer", settings, augmentation.fill, dataset.held, None if compiles_with_xla() else steps)
 
     def build() -> tuple[keras.Model, Arrays]:
-        trainer = _training_model(model, optimisation, augmentation, steps, slices)
+        trainer = _training_model(model, optimisation, augmentation, dataset)
         return trainer, values_of(trainer.optimizer.variables)
 
     trainer, start = compiled(model, kind, build)
@@ -393,22 +387,18 @@ def _trainer(
 
 
 def _training_model(
-    model: keras.Model,
-    optimisation: Optimisation,
-    augmentation: Augmentation,
-    steps: int,
-    slices: DeviceSlices | None,
+    model: keras.Model, optimisation: Optimisation, augmentation: Augmentation, dataset: SliceDataset
 ) -> keras.Model:
     """Return a compiled model with augmentation, logits and `model`'s weights."""
     # Logits, since the loss of a softmax's rounded outputs has no gradient where they are 0 or 1.
     inputs = {"transform": keras.Input((8,), name="transform"), "gain": keras.Input((2,), name="gain")}
-    if slices:
+    if dataset.held:
         numbers = {"number": keras.Input((), dtype="int32", name="number")}
         if optimisation.mix:
             places = model.get_layer(POOL_NAME).input.shape[1]
             numbers["partner"] = keras.Input((), dtype="int32", name="partner")
             numbers["cells"] = keras.Input((places, places), dtype="bool", name="cells")
-        batch = slices(**numbers)
+        batch = dataset.held(**numbers)
     else:
         batch = keras.Input(model.inputs[0].shape[1:], dtype="uint8", name=INPUT_NAME)
         numbers = {INPUT_NAME: batch}
@@ -418,7 +408,7 @@ def _training_model(
     else:
         outputs = keras.Model(model.inputs, model.get_layer(HEAD_NAME).output)(changed)
     trainer = keras.Model(inputs | numbers, outputs)
-    optimizer = _optimizer(optimisation, steps)
+    optimizer = _optimizer(optimisation, len(dataset) * optimisation.epochs)
     loss = keras.losses.CategoricalCrossentropy(from_logits=True)
     accuracy = [keras.metrics.CategoricalAccuracy(name="accuracy")]
     trainer.compile(
@@ -426,7 +416,7 @@ def _training_model(
         loss={"whole": loss, "places": loss} if optimisation.mix else loss,
         weighted_metrics={"whole": accuracy, "places": []} if optimisation.mix else accuracy,
         jit_compile=compiles_with_xla(),
-        steps_per_execution=STEPS_PER_CALL if slices else 1,
+        steps_per_execution=STEPS_PER_CALL if dataset.held else 1,
     )
     optimizer.build(trainer.trainable_variables)
     return trainer
