@@ -159,4 +159,5 @@ def test_figures_and_tables_lie_where_mlflow_puts_those_of_two_runs_side_by_side
     run_id = client.get_model_version("adpet", "1").run_id
     at_the_top = {entry.path for entry in client.list_artifacts(run_id) if not entry.is_dir}
     figures = {path.name for path in (finished.root / "results/evaluate").glob("*.png")}
-    assert at_the_top == figures | {"evaluation.json", "findings.json", "subgroups.csv"}
+    tables = {f"{name}.json" for name in ("metrics", "baselines", "subgroups")}
+    assert at_the_top == figures | tables | {"evaluation.json", "findings.json", "subgroups.csv"}
