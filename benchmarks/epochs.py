@@ -58,8 +58,7 @@ def main() -> None:
         labels = one_hot(refs)
         network = _network(options)
         ways["adpet, augmented"] = lambda: _ours(network, refs, options.batch)
-        # Clones have Keras' own BatchNormalization.
-        in_memory, generated = (_bare(keras.models.clone_model(network)) for _ in range(2))
+        in_memory, generated = (_bare(_network(options)) for _ in range(2))
         ways["bare Keras, in memory"] = lambda: _fit(in_memory, slices, labels, batch_size=options.batch)
         flow = _generator(slices, labels, Path(folder, "jpegs"), options.batch)
         ways["ImageDataGenerator over JPEGs, augmented"] = lambda: _fit(generated, flow)

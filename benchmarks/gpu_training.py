@@ -99,7 +99,7 @@ def _ours(
 
 
 def _keras(options: argparse.Namespace, slices: np.ndarray, labels: np.ndarray, tick: Tick) -> None:
-    network = keras.models.clone_model(_network(options))  # with Keras' own BatchNormalization
+    network = _network(options)
     set_precision(network, "bfloat16")
     network = _bare(network)
     network.steps_per_execution = STEPS_PER_CALL
