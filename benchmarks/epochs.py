@@ -54,11 +54,11 @@ def main() -> None:
     )
     ways: dict[str, Callable[[], list[float]]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        refs = _packed(slices, Path(folder))
+        refs = write_packed(slices, Path(folder))
         labels = one_hot(refs)
-        network = _network(options)
+        network = build_network(options)
         ways["adpet, augmented"] = lambda: _ours(network, refs, options.batch)
-        in_memory, generated = (_bare(_network(options)) for _ in range(2))
+        in_memory, generated = (compile_bare(build_network(options)) for _ in range(2))
         ways["bare Keras, in memory"] = lambda: _fit(in_memory, slices, labels, batch_size=options.batch)
         flow = _generator(slices, labels, Path(folder, "jpegs"), options.batch)
         ways["ImageDataGenerator over JPEGs, augmented"] = lambda: _fit(generated, flow)
@@ -76,13 +76,13 @@ def main() -> None:
         print(f"{options.slices / one:8.0f} images/s  {name}; adpet is {one / ours:.2f} times as fast")
 
 
-def _network(options: argparse.Namespace) -> keras.Model:
+def build_network(options: argparse.Namespace) -> keras.Model:
     return build_model(
         input_size=options.size, alpha=options.alpha, feature_layer=options.layer, dropout=0.2, seed=0
     )
 
 
-def _packed(slices: np.ndarray, folder: Path) -> list[SliceRef]:
+def write_packed(slices: np.ndarray, folder: Path) -> list[SliceRef]:
     refs = []
     for number in range(0, len(slices), SLICES_A_FILE):
         path = folder / f"{number}.npy"
@@ -101,7 +101,7 @@ def _ours(network: keras.Model, refs: list[SliceRef], batch: int) -> list[float]
     return np.diff(ends).tolist()
 
 
-def _bare(network: keras.Model) -> keras.Model:
+def compile_bare(network: keras.Model) -> keras.Model:
     network.compile(
         optimizer=keras.optimizers.AdamW(1e-3, weight_decay=1e-4),
         loss="categorical_crossentropy",

@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from epochs import AUGMENTATION, _bare, _network, _packed
+from epochs import AUGMENTATION, build_network, compile_bare, write_packed
 
 from adpet.learning import keras
 from adpet.learning.data import SliceRef, one_hot
@@ -48,7 +48,7 @@ def main() -> None:
     n = options.slices - options.slices % options.batch
     slices = np.random.default_rng(0).integers(0, 256, (n, options.size, options.size, 1), dtype=np.uint8)
     with tempfile.TemporaryDirectory() as folder:
-        refs = _packed(slices, Path(folder))
+        refs = write_packed(slices, Path(folder))
         ours = partial(_ours, options, refs)
         ways: dict[str, Callable[[Tick], None]] = {
             "adpet, on the device, bfloat16": partial(ours, precision="bfloat16", on_device=True),
@@ -95,13 +95,13 @@ def _ours(
         "adamw", 1e-3, "cosine", options.epochs + 1, options.batch, 1e-4, precision=precision
     )
     settings = {"optimisation": optimisation, "augmentation": AUGMENTATION, "monitor": None, "seed": 0}
-    train(_network(options), refs, (), **settings, on_epoch=tick, finish=False, on_device=on_device)
+    train(build_network(options), refs, (), **settings, on_epoch=tick, finish=False, on_device=on_device)
 
 
 def _keras(options: argparse.Namespace, slices: np.ndarray, labels: np.ndarray, tick: Tick) -> None:
-    network = _network(options)
+    network = build_network(options)
     set_precision(network, "bfloat16")
-    network = _bare(network)
+    network = compile_bare(network)
     network.steps_per_execution = STEPS_PER_CALL
     callbacks = [keras.callbacks.LambdaCallback(on_epoch_end=tick)]
     network.fit(

@@ -23,6 +23,8 @@ PAGES = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *sorted((PROJECT / 
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # A line, with those that it is continued on, or a document for a command.
 STATEMENT = re.compile(r"^[^\n]*<<'(\w+)'\n.*?^\1$|^(?:[^\n]*[|\\]\n)*[^#\n][^\n]*$", BLOCK.flags)
+# What commands in the text begin with.
+PROGRAMS = "adpet|dvc|git|mlflow|optuna|python"
 # Of Markdown, and of the few pictures in HTML.
 LINK = re.compile(r"(?<=\]\()[^)\s]+|(?<=src=\")[^\"]+")
 STAGES = yaml.safe_load((PROJECT / "dvc.yaml").read_text())["stages"]
@@ -40,7 +42,7 @@ def anchors(page: Path) -> set[str]:
 def statements(page: Path) -> list[list[str]]:
     """Return what a page says to type: the statements of each block, and each command in the text."""
     found = []
-    parts = re.findall(rf"{BLOCK.pattern}|`((?:adpet|dvc)\s[^`]*)`", page.read_text(), BLOCK.flags)
+    parts = re.findall(rf"{BLOCK.pattern}|`((?:{PROGRAMS})\s[^`]*)`", page.read_text(), BLOCK.flags)
     for kind, block, inline in parts:
         if kind == "sh":
             found.append([match[0] for match in STATEMENT.finditer(block)])
@@ -155,6 +157,12 @@ NOT_RUN = {
     "pip install ": "needs a network",
     "optuna-dashboard": "a server",
     "mlflow models serve": "a server; tests/tracking/test_serving.py",
+    "mlflow run": "the pipeline; tests/test_mlproject.py",
+    "mlflow db upgrade": "the lab's server",
+    "python -m mlflow.server": "the lab's server",
+    "python benchmarks/": "minutes; that they start is tested below",
+    "python scripts/": "minutes, or a checkout of this project",
+    "git init": "a project that is none yet; tests/support/workspace.py",
     'echo "{': "asks that server",
     "ADPET_PROJECT=": "a test, which needs Node",
     "adpet predict SCANS/ --output answers --cluster slurm": "a cluster; tests/test_cluster.py",
@@ -178,7 +186,7 @@ NOT_RUN = {
 }
 # What stands for the reader's own or would take minutes, and what is run.
 VALUES = {
-    r"SCAN(?= |$)": "SCAN.nii.gz",
+    r"SCAN(?=\s|$)": "SCAN.nii.gz",
     r"/data/other-hospital": "DIR",
     r"ADDRESS adpet && cd adpet": "../origin ../clone && cd ../clone",
     r"s3://\S+": "$PWD/../storage",
@@ -191,9 +199,41 @@ VALUES = {
 }
 
 
-def test_what_is_not_run_is_on_a_page():
+def run_here(page: Path) -> list[list[str]]:
+    """Return the statements that the test runs, by block: not the name of a command alone."""
+    found = []
+    for block in statements(page):
+        lines = [line for line in block if not line.startswith(tuple(NOT_RUN))]
+        if lines and (block != lines or len(block) > 1 or len(block[0].split()) > 2):
+            found.append(lines)
+    return found
+
+
+def test_what_is_not_run_is_on_a_page_and_its_own_test_exists():
     lines = [line for page in PAGES for block in statements(page) for line in block]
     assert [begins for begins in NOT_RUN if not any(line.startswith(begins) for line in lines)] == []
+    named = re.findall(r"tests/\S+", " ".join(NOT_RUN.values()))
+    assert [path for path in named if not (PROJECT / path).exists()] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "command",
+    sorted(
+        {line for page in PAGES for block in statements(page) for line in block if "python bench" in line}
+    ),
+)
+def test_benchmark_starts_and_knows_the_options_of_the_page(command):
+    _, script, *arguments = command.split()
+    told = subprocess.run(
+        [sys.executable, script, "--help"], cwd=PROJECT, check=True, capture_output=True, text=True
+    ).stdout
+    assert [word for word in arguments if word.startswith("-") and word not in told] == []
+
+
+def test_tutorial_begins_with_the_first_run():
+    (first, activate), *_ = statements(PROJECT / "docs/tutorial.md")
+    assert (first, activate.split("#")[0].strip()) == ("make repro", ". .venv/bin/activate")
 
 
 @pytest.fixture(scope="module")
@@ -234,13 +274,13 @@ def readers_project(promoted, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.dvc
-@of_every_page
+@pytest.mark.parametrize("page", list(filter(run_here, PAGES)), ids=lambda page: page.name)
 def test_commands_of_a_page_run_one_after_another(readers_project, page):
     """Each block in a shell of its own, and in the text each command that has an argument."""
-    for block in statements(page):
-        lines = [line for line in block if not line.startswith(tuple(NOT_RUN))]
-        if block == lines and len(block) == 1 and len(block[0].split()) < 3:
-            continue  # the name of a command
+    for lines in run_here(page):
+        block = "\n".join(f"{{ {line}\n}} || exit" for line in lines)
         for pattern, value in VALUES.items():
-            lines = [re.sub(pattern, value, line) for line in lines]
-        readers_project.run("bash", "-c", "\n".join(f"{{ {line}\n}} || exit" for line in lines))
+            block = re.sub(pattern, value, block)
+        readers_project.run("bash", "-c", block)
+    if page.name == "tutorial.md":
+        assert "train.epochs" in readers_project.run("dvc", "params", "diff", "HEAD").stdout

@@ -452,7 +452,7 @@ class StandardSpace(Contract):
         list[list[float]], Field(min_length=4, max_length=4, description="Voxel indices to MNI mm, (4, 4).")
     ]
     align: Literal["affine", "none"]
-    smoothing_mm: Annotated[float, Field(ge=0, description="FWHM of the Gaussian; 0 is none.")]
+    smoothing_mm: Annotated[float, Field(ge=0, description="FWHM of the Gaussian; 0 turns it off.")]
     target_fwhm_mm: Annotated[Positive | None, Field(description="Smooth to this FWHM.")] = None
     native_fwhm_mm: dict[str, Positive] = {}
     reference: Annotated[str, Field(description="Name of the reference region.")]

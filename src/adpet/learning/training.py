@@ -441,13 +441,13 @@ def _optimizer(optimisation: Optimisation, steps: int) -> keras.optimizers.Optim
     optimizer.exclude_from_weight_decay(var_names=NOT_DECAYED)
     if optimisation.schedule == "constant":
         return optimizer
-    # Variables, so that a training at another rate or with more steps is not compiled again. TensorFlow alone
-    # needs no XLA to be quick, and rounds in another way where it knows the number.
-    first, total = (
-        optimizer.add_variable((), initializer=keras.initializers.Constant(value), name=name)
-        for name, value in ((RATE_NAME, rate), (STEPS_NAME, steps))
-    )
-    last = total if compiles_with_xla() else steps
+
+    def variable(value: float, name: str) -> Any:
+        return optimizer.add_variable((), initializer=keras.initializers.Constant(value), name=name)
+
+    # Variables, so that a training at another rate or with more steps is not compiled again. Without XLA,
+    # compiling takes seconds, and TensorFlow rounds otherwise where it does not know the number of steps.
+    first, last = variable(rate, RATE_NAME), variable(steps, STEPS_NAME) if compiles_with_xla() else steps
     schedules = {
         "cosine": keras.optimizers.schedules.CosineDecay(first, last),
         "linear": keras.optimizers.schedules.PolynomialDecay(first, last, end_learning_rate=0.0),

@@ -62,8 +62,8 @@ class Table:
     rows: Sequence[tuple[str, ...]]
     numeric: bool = True
 
-    def frame(self) -> pd.DataFrame:
-        """Return the columns, intervals in the cells before them."""
+    def as_dataframe(self) -> pd.DataFrame:
+        """Return the columns; intervals stand behind their values."""
         columns: dict[str, list[str]] = {}
         for column, cells in zip(self.columns, zip(*self.rows, strict=True), strict=True):
             if column == "95 % interval":

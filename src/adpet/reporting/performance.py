@@ -87,7 +87,7 @@ def result_tables(metrics: Mapping[str, Any], subgroups: pd.DataFrame) -> dict[s
     tables = {"metrics": measures_table(metrics), "subgroups": subgroups_table(subgroups)}
     if metrics["baselines"]:
         tables["baselines"] = baselines_table(metrics)
-    return {name: table.frame() for name, table in tables.items()}
+    return {name: table.as_dataframe() for name, table in tables.items()}
 
 
 def measures_table(metrics: Mapping[str, Any]) -> Table:

@@ -19,7 +19,6 @@ import numpy.typing as npt
 import pandas as pd
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.environment_variables import MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING
-from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS
 
 from adpet.errors import TrackingError
 from adpet.storage import flatten
@@ -98,16 +97,13 @@ class RunHandle:
             log(self.run_id, str(path), folder)
 
     def log_table(self, name: str, table: pd.DataFrame) -> None:
-        """Log a table that MLflow shows next to other runs'.
-
-        In the form of MLflow's own `log_table`, which appends to a table that is there; here it is replaced.
-        """
-        client, entry = self._store.client, {"path": f"{name}.json", "type": "table"}
+        """Log a table that MLflow shows next to other runs'."""
+        client, file = self._store.client, f"{name}.json"
         with self._writing():
-            client.log_text(self.run_id, table.to_json(orient="split", index=False), entry["path"])
-            known = json.loads(client.get_run(self.run_id).data.tags.get(MLFLOW_LOGGED_ARTIFACTS, "[]"))
-            if entry not in known:
-                client.set_tag(self.run_id, MLFLOW_LOGGED_ARTIFACTS, json.dumps([*known, entry]))
+            # MLflow appends to a table that is there already: an empty one replaces it first.
+            client.log_text(self.run_id, table.head(0).to_json(orient="split", index=False), file)
+            # As objects: pandas warns of how MLflow looks for pictures among texts.
+            client.log_table(self.run_id, table.astype(object), file)
 
     def log_dataset(self, name: str, digest: str, source: str, *, counts: Mapping[str, int]) -> None:
         """Log the data: name, DVC's md5, path, numbers of scans."""
