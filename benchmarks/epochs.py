@@ -58,7 +58,8 @@ def main() -> None:
         labels = one_hot(refs)
         network = build_network(options)
         ways["adpet, augmented"] = lambda: _ours(network, refs, options.batch)
-        in_memory, generated = (compile_bare(build_network(options)) for _ in range(2))
+        # Clones have Keras' own BatchNormalization.
+        in_memory, generated = (compile_bare(keras.models.clone_model(network)) for _ in range(2))
         ways["bare Keras, in memory"] = lambda: _fit(in_memory, slices, labels, batch_size=options.batch)
         flow = _generator(slices, labels, Path(folder, "jpegs"), options.batch)
         ways["ImageDataGenerator over JPEGs, augmented"] = lambda: _fit(generated, flow)

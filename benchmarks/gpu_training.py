@@ -99,7 +99,7 @@ def _ours(
 
 
 def _keras(options: argparse.Namespace, slices: np.ndarray, labels: np.ndarray, tick: Tick) -> None:
-    network = build_network(options)
+    network = keras.models.clone_model(build_network(options))  # with Keras' own BatchNormalization
     set_precision(network, "bfloat16")
     network = compile_bare(network)
     network.steps_per_execution = STEPS_PER_CALL

@@ -25,7 +25,7 @@ LIMITS = {
     "modules under src/adpet": 122,
     "lines under src/adpet": 26_700,
     "longest module": 600,
-    "lines of tests": 21_500,
+    "lines of tests": 21_520,
     "lines of dvc.yaml": 330,
     "lines of the whole repository": 61_100,
     "words of README.md": 1_500,

@@ -142,7 +142,6 @@ def test_lopsided_cohort_with_a_subject_of_20_visits_gives_answers_that_differ(t
         assert said in text
     subjects = pd.read_csv(project.root / "results/evaluate/subjects.csv")
     assert subjects["probability"].nunique() == len(subjects)
-    assert set(subjects["called"]) == {"AD", "CN"}
     told = project.read_json("results/evaluate/evaluation.json")["subject"]["balanced_accuracy"]
     assert 0 <= told["low"] <= told["value"] <= told["high"] <= 1
     assert "sensitivity" in project.adpet("summary").stdout

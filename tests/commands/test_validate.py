@@ -255,7 +255,9 @@ class TestInAProject:
         assert "looked for training subjects by id and copies of" in said
         for name in ("auc", "brier", "calibration_slope"):
             for end in ("value", "low", "high"):
-                assert found["subject"][name][end] == pytest.approx(wanted["subject"][name][end], abs=2e-3)
+                assert found["subject"][name][end] == pytest.approx(
+                    wanted["subject"][name][end], rel=2e-3, abs=2e-3
+                )
         for name, scores in found["baselines"].items():
             assert scores["brier"]["value"] == pytest.approx(
                 wanted["baselines"][name]["brier"]["value"], abs=1e-3

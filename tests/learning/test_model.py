@@ -142,6 +142,18 @@ class TestWeights:
             small_model(weights=str(tmp_path / "earlier.keras"), **other)
 
 
+class TestFuseBatchNorm:
+    def test_a_step_of_training_is_that_of_keras_own_layers(self, small_model):
+        fused = small_model()
+        own = keras.models.clone_model(fused)
+        own.set_weights(fused.get_weights())
+        for model in (fused, own):
+            model.compile(optimizer=keras.optimizers.SGD(1.0), loss="mse")
+            model.train_on_batch(BATCH, np.eye(2)[[0, 1, 1, 0]])
+        for one, other in zip(fused.weights, own.weights, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5, err_msg=one.path)
+
+
 class TestReestimateBatchNorm:
     def test_statistics_are_those_of_training(self, small_model):
         """With the momentum at 0, one step of training leaves exactly one batch's statistics."""

@@ -121,12 +121,14 @@ class TestTrain:
     @pytest.mark.slow
     @pytest.mark.parametrize("schedule", ["cosine", "constant"])
     def test_network_that_a_process_trains_again_gets_the_bits_of_a_new_one(self, fit, cohort, schedule):
+        """Also if it was compiled for batches of another size, as of another fold."""
         kind = {"input_size": 32, "alpha": 0.35, "feature_layer": "block_4_expand_relu", "dropout": 0.3}
-        options = {"training": cohort[:32], "validation": (), "monitor": None, "schedule": schedule}
-        first, _ = fit(reused_model(**kind, seed=9), learning_rate=0.05, epochs=3, **options)
+        options = {"validation": (), "monitor": None, "schedule": schedule, "epochs": 3}
+        first, _ = fit(reused_model(**kind, seed=9), training=cohort[:11], learning_rate=0.05, **options)
         before = first.get_weights()
-        again, history = fit(reused_model(**kind, seed=1), learning_rate=1e-3, epochs=3, **options)
-        wanted, expected = fit(build_model(**kind, seed=1), learning_rate=1e-3, epochs=3, **options)
+        options |= {"training": cohort[:14], "learning_rate": 1e-3}
+        again, history = fit(reused_model(**kind, seed=1), **options)
+        wanted, expected = fit(build_model(**kind, seed=1), **options)
         assert again is first
         assert weights_difference(again, wanted) is None
         assert [row["loss"] for row in history.rows] == [row["loss"] for row in expected.rows]

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from adpet.errors import ParameterError
 from adpet.learning import keras
+from adpet.learning.batch_norm import fuse_batch_norm
 
 # The order of the network's outputs; nowhere else may a class be known by its number.
 CLASSES = ("CN", "AD")
@@ -87,6 +88,7 @@ def build_model(
     model = keras.Model(slices, keras.layers.Softmax(name=OUTPUT_NAME)(logits), name="adpet")
     for layer in batch_norm_layers(model):
         layer.momentum = BATCH_NORM_MOMENTUM
+    fuse_batch_norm(model)
     if earlier:
         _copy_weights(model, earlier, weights)
     return model
