@@ -64,7 +64,7 @@ def main() -> None:
 
 def _folder(scans: list[str], *, workers: int, model: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "adpet", "predict", "--model", model, "--output", folder]
+        command = [sys.executable, "-m", "adpet", "predict", "--force", "--model", model, "--output", folder]
         began = time.perf_counter()
         process = subprocess.Popen([*command, "--workers", str(workers), *scans], stdout=subprocess.DEVNULL)
         _, status, used = os.wait4(process.pid, 0)
