@@ -56,7 +56,7 @@ def main() -> None:
     if options.folder:
         scans = sorted(str(path) for path in options.folder.rglob("*.nii*"))
         print(f"\n{'scans':>6} {'workers':>8} {'scans a second':>15} {'most MB of a process':>21}")
-        for some, workers in ((scans[: len(scans) // 10], 1), (scans, 1), (scans, 2)):
+        for some, workers in ((scans[: max(1, len(scans) // 10)], 1), (scans, 1), (scans, 2)):
             _folder(some, workers=workers, model=options.model)
         if options.serve:
             _over_http(options.serve, scans[:SENT])
@@ -67,13 +67,13 @@ def _folder(scans: list[str], *, workers: int, model: str) -> None:
         command = [sys.executable, "-m", "adpet", "predict", "--force", "--model", model, "--output", folder]
         began = time.perf_counter()
         process = subprocess.Popen([*command, "--workers", str(workers), *scans], stdout=subprocess.DEVNULL)
-        _, status, used = os.wait4(process.pid, 0)
+        _, _, used = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - began
-    # Of many scans some have no answer, as told above.
-    failed = " (not all answered)" if status else ""
-    print(
-        f"{len(scans):>6} {workers:>8} {len(scans) / seconds:>15.2f} {used.ru_maxrss / 1024:>21.0f}{failed}"
-    )
+        answered = sum("_space-" not in path.name for path in Path(folder).glob("*_cam.nii.gz"))
+    # Of those that `--force` cannot answer, adpet has told why.
+    if not answered:
+        sys.exit("adpet predict failed; see above")
+    print(f"{answered:>6} {workers:>8} {answered / seconds:>15.2f} {used.ru_maxrss / 1024:>21.0f}")
 
 
 def _over_http(model: str, scans: list[str]) -> None:

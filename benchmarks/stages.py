@@ -8,6 +8,7 @@ simulation.ad_subjects=1000. "Most MB" is of the largest process of a stage, wor
 
 import argparse
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -30,11 +31,14 @@ def main() -> None:
     project = options.folder.resolve()
     subprocess.run(["git", "clone", "--quiet", ROOT, project], check=True)
     params = read_yaml(project / paths.PARAMS)
-    for key, _, value in (changed.partition("=") for changed in options.set):
+    for changed in options.set:
+        key, is_there, value = changed.partition("=")
+        if not is_there:
+            parser.error(f"--set: required KEY=VALUE; received {changed!r}")
         set_by_key(params, key, YAML(typ="safe").load(value))
     YAML().dump(params, project / paths.PARAMS)
     print(f"{'stage':<16} {'s':>7} {'processor s':>12} {'most MB':>8}")
-    for stage in ("simulate", *read_yaml(ROOT / "dvc.yaml")["stages"]):
+    for stage in ("simulate", *read_yaml(project / "dvc.yaml")["stages"]):
         began = time.perf_counter()
         used = _run(project, [sys.executable, "-m", "adpet", stage])
         seconds, megabytes = time.perf_counter() - began, used.ru_maxrss / 1024
@@ -42,12 +46,13 @@ def main() -> None:
         print(f"{stage:<16} {seconds:>7.1f} {busy:>12.1f} {megabytes:>8.0f}", flush=True)
 
 
-def _run(project: Path, command: list[str]) -> "os.struct_rusage":
-    environment = os.environ | {"PYTHONPATH": str(project / "src")}
+def _run(project: Path, command: list[str]) -> resource.struct_rusage:
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW", "DVC"))}
+    environment = kept | {"PYTHONPATH": str(project / "src")}
     process = subprocess.Popen(command, cwd=project, env=environment, stdout=subprocess.DEVNULL)
     _, status, used = os.wait4(process.pid, 0)
     if status:
-        sys.exit(f"{' '.join(map(str, command))}: failed; see above")
+        sys.exit(f"{' '.join(command)}: failed; see above")
     return used
 
 

@@ -147,6 +147,7 @@ class TestFuseBatchNorm:
         fused = small_model()
         own = keras.models.clone_model(fused)
         own.set_weights(fused.get_weights())
+        assert any("call" in vars(layer) for layer in fused.layers)
         for model in (fused, own):
             model.compile(optimizer=keras.optimizers.SGD(1.0), loss="mse")
             model.train_on_batch(BATCH, np.eye(2)[[0, 1, 1, 0]])

@@ -352,6 +352,7 @@ def _packed_form(path: Path) -> tuple[int, int, tuple[int, ...]]:
     if packed.dtype != np.uint8 or packed.ndim != PACKED_AXES or not packed.flags.c_contiguous:
         raise InputError(
             f"{path}: required uint8 (n, height, width, channels) in C order; received {packed.dtype} "
-            f"{packed.shape}{'' if packed.flags.c_contiguous else ' in another'}; run the slice stage again"
+            f"{packed.shape}{'' if packed.flags.c_contiguous else ' in Fortran order'}; "
+            "run the slice stage again"
         )
     return packed.offset, len(packed), packed.shape[1:]
