@@ -1,11 +1,12 @@
 """Explain the test scans: CAM and z-scored attribution maps."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from adpet import paths
@@ -41,8 +42,10 @@ from adpet.storage import atomic_write, flatten, read_json
 # The maps of every scan, the suffix of their files, and the unit of their values.
 KINDS = {"exact": ("cam", "logit"), "referenced": ("referenced", "SD"), "z-map": ("low_uptake", "SD")}
 
-# Maps by kind and scan; scans by group: a diagnosis, whole or those correctly or wrongly classified.
-Volumes = dict[str, dict[str, Map]]
+# Values inside the brain, (v,), by kind and scan; volumes by kind and group, a diagnosis, whole or those
+# correctly or wrongly classified; scans by group. A test set's volumes would not fit in memory.
+Values = dict[str, dict[str, Map]]
+Means = dict[str, dict[str, Map]]
 Groups = dict[str, list[str]]
 
 
@@ -63,11 +66,13 @@ def run(params: Params) -> None:
     )  # fmt: skip
     references = HealthyMaps(list(islice(shown, len(healthy))), space)
     low = z_maps(scans["scan"].tolist(), healthy_scans(split), space, params)
-    volumes, integrated = _write_scans(shown, references, scans, low, space, params=params)
     groups, brain = _groups(scans), space.planes_of_brain()
+    means, values, integrated = _write_scans(
+        shown, references, scans, low, space, groups=groups, params=params
+    )
     of_group = {name: [integrated[scan] for scan in groups[name]] for name in ("ad", "cn")}
     outside = scoring.outside_share(**of_group, brain=brain)
-    regions = _write_groups(volumes, groups, references.by_depth, space, params)
+    regions = _write_groups(means, groups, references.by_depth, space, params)
     facts = _facts(groups, regions)
     facts |= {
         "outside": round(outside, 6),
@@ -75,8 +80,8 @@ def run(params: Params) -> None:
         "method": references.method,
         "planes": len(space.grid.y_mm),
         "reference_scans": len(healthy),
-        "truth": _write_truth(volumes, scans, healthy, space, params),
-        "sanity": _write_sanity(volumes["referenced"], scans, baseline, params),
+        "truth": _write_truth(values, scans, healthy, space, params),
+        "sanity": _write_sanity(values["referenced"], scans, baseline, space, params),
     }
     write_contract(paths.CAM, facts, Saliency)
     for alarm in facts["alarms"]:
@@ -109,16 +114,19 @@ def _write_scans(
     low: dict[str, Map],
     space: Space,
     *,
+    groups: Groups,
     params: Params,
-) -> tuple[Volumes, dict[str, Map]]:
+) -> tuple[Means, Values, dict[str, Map]]:
     """Write the volumes of each scan and some montages.
 
-    `maps_of_scans` are in the order of `scans`; `low` are the z-maps of low uptake, by scan.
+    `maps_of_scans` are in the order of `scans`; `low` are the z-maps' values inside, by scan.
 
     Returns
     -------
-    volumes : mapping of str to mapping of str to (i, j, k) ndarray
-        By map and scan.
+    means : mapping of str to mapping of str to (i, j, k) ndarray
+        By map and group.
+    values : mapping of str to mapping of str to (v,) ndarray
+        By map and AD scan.
     integrated : mapping of str to (n, h, w) ndarray
         Integrated gradients by scan.
     """
@@ -129,7 +137,8 @@ def _write_scans(
         for diagnosis, wanted in half.items()
         for scan in scans.loc[scans["diagnosis"] == diagnosis, "scan"].head(wanted)
     }
-    made: Volumes = {"exact": {}, "referenced": {}, "z-map": low}
+    sums: dict[str, dict[str, npt.NDArray[np.float64]]] = {kind: {} for kind in KINDS}
+    values: Values = {kind: {} for kind in KINDS}
     integrated: dict[str, Map] = {}
     with (
         atomic_write(paths.EXPLAIN / "volumes") as folder,
@@ -139,11 +148,19 @@ def _write_scans(
         for one in (folder, montages, montages_referenced):
             one.mkdir()
         for scan, diagnosis, maps in zip(scans["scan"], scans["diagnosis"], maps_of_scans, strict=True):
-            made["exact"][scan] = space.volume_of(maps.exact)
             integrated[scan] = maps.integrated
-            made["referenced"][scan] = references.z_scored(maps)
+            volumes = {
+                "exact": space.volume_of(maps.exact),
+                "referenced": references.z_scored(maps),
+                "z-map": space.filled(low[scan]),
+            }
             for kind, (suffix, _) in KINDS.items():
-                _write_map(folder / f"{scan}_{suffix}.nii.gz", made[kind][scan], space)
+                _write_map(folder / f"{scan}_{suffix}.nii.gz", volumes[kind], space)
+                if diagnosis == "AD":
+                    values[kind][scan] = volumes[kind][space.inside]
+                for name in (name for name, members in groups.items() if scan in members):
+                    added = volumes[kind].astype(np.float64)
+                    sums[kind][name] = sums[kind][name] + added if name in sums[kind] else added
             if scan in drawn:
                 settings: dict[str, Any] = {
                     "y_mm": np.array(space.grid.y_mm),
@@ -153,10 +170,14 @@ def _write_scans(
                 slices = own_planes(slices_of(scan))
                 figure = cam_montage(slices, resize_maps(maps.exact, space.grid.size), **settings)
                 save_figure(figure, montages / f"{scan}.png")
-                planes = coronal_slices(made["referenced"][scan], space.template.affine, space.grid)
+                planes = coronal_slices(volumes["referenced"], space.template.affine, space.grid)
                 figure = cam_montage(slices, planes, unit=REFERENCED_UNIT, **settings)
                 save_figure(figure, montages_referenced / f"{scan}.png")
-    return made, integrated
+    means = {
+        kind: {name: np.asarray(total / len(groups[name]), np.float32) for name, total in of_kind.items()}
+        for kind, of_kind in sums.items()
+    }
+    return means, values, integrated
 
 
 def _write_map(path: Path, data: Map, space: Space) -> None:
@@ -177,19 +198,15 @@ def _groups(scans: pd.DataFrame) -> Groups:
     return groups
 
 
-def _mean(volumes: Mapping[str, Map], scans: Sequence[str]) -> Map:
-    return np.asarray(np.mean([volumes[scan] for scan in scans], axis=0, dtype=np.float64), dtype=np.float32)
-
-
 def _write_groups(
-    volumes: Volumes, groups: Groups, references: dict[str, Reference], space: Space, params: Params
+    of_kinds: Means, groups: Groups, references: dict[str, Reference], space: Space, params: Params
 ) -> pd.DataFrame:
     """Write group maps and figures; return the table of regions."""
     means: dict[str, Map] = {}
     with atomic_write(paths.EXPLAIN / "groups") as folder:
         folder.mkdir()
         for kind, (suffix, unit) in KINDS.items():
-            found = {name: _mean(volumes[kind], scans) for name, scans in groups.items()}
+            found = {name: of_kinds[kind][name] for name in groups}
             means |= {f"{name}_{kind}": data for name, data in found.items()}
             found["difference"] = found["ad"] - found["cn"]
             for name, data in found.items():
@@ -230,20 +247,20 @@ def _facts(groups: Groups, regions: pd.DataFrame) -> dict[str, Any]:
 
 
 def _write_truth(
-    volumes: Volumes, scans: pd.DataFrame, healthy: list[str], space: Space, params: Params
+    values: Values, scans: pd.DataFrame, healthy: list[str], space: Space, params: Params
 ) -> dict[str, Any]:
     """Score the maps against the simulated cohort's truth, if any."""
     found = scans[(scans["diagnosis"] == "AD") & scans["correct"]]
     deficits = truths_of(found, space) if reads_simulated(params) else {}
     table, facts = pd.DataFrame(columns=["scan", "subject", "map", *scoring.SCORES]), {"scans": 0}
     if deficits:
-        table, facts = truth_scores(volumes, deficits, found, healthy, space, params=params)
+        table, facts = truth_scores(values, deficits, found, healthy, space, params=params)
     write_table(table, paths.EXPLAIN / "truth.csv")
     return facts
 
 
 def _write_sanity(
-    referenced: Mapping[str, Map], scans: pd.DataFrame, baseline: Slices, params: Params
+    referenced: Mapping[str, Map], scans: pd.DataFrame, baseline: Slices, space: Space, params: Params
 ) -> dict[str, Any]:
     """Write the tables and the figure of the sanity checks."""
     chosen = scans.loc[scans["diagnosis"] == "AD", "scan"].head(params.explain.sanity_scans).tolist()
@@ -251,7 +268,9 @@ def _write_sanity(
         folder.mkdir()
         if not chosen:
             return {"scans": 0}
-        cascade, curves, areas = sanity_tables(referenced, chosen, baseline, params)
+        cascade, curves, areas = sanity_tables(
+            {scan: space.filled(referenced[scan]) for scan in chosen}, chosen, baseline, params
+        )
         write_table(cascade, folder / "cascade.csv")
         write_table(curves, folder / "curves.csv")
         save_figure(sanity_figure(cascade, curves), folder / "sanity.png")

@@ -122,13 +122,13 @@ def truths_of(scans: pd.DataFrame, space: Space) -> dict[str, Map]:
 
 
 def z_maps(scans: Sequence[str], healthy: Sequence[str], space: Space, params: Params) -> dict[str, Map]:
-    """Return z-maps of low uptake against healthy training scans.
+    """Return z-maps' values inside, (v,), high where uptake is low.
 
-    They are those of `predict`, of the opposite sign. `healthy` is one scan a subject.
+    They are those of `predict`, of the opposite sign; `healthy` are training scans, one a subject.
     """
     norms, ages, inside = read_norms(healthy, space.brain, params), read_ages(), space.inside[space.brain]
-    found = {scan: norms.z(read_uptake(scan, space.brain, params), _known(ages[scan])) for scan in scans}
-    return {scan: space.filled(-np.nan_to_num(z)[inside]) for scan, z in found.items()}
+    found = ((scan, norms.z(read_uptake(scan, space.brain, params), _known(ages[scan]))) for scan in scans)
+    return {scan: -np.nan_to_num(z)[inside] for scan, z in found}
 
 
 def _known(age: float) -> float | None:
@@ -148,8 +148,8 @@ def truth_scores(
 
     Parameters
     ----------
-    explained : mapping of str to mapping of str to (i, j, k) ndarray
-        Volumes by map (``exact``, ``referenced``, ``z-map``) and scan.
+    explained : mapping of str to mapping of str to (v,) ndarray
+        Values inside by map (``exact``, ``referenced``, ``z-map``) and scan.
     deficits : mapping of str to (i, j, k) ndarray
         The truth by scan.
     scans : DataFrame
@@ -172,7 +172,7 @@ def truth_scores(
     if not scored:
         return pd.DataFrame(columns=["scan", "subject", "map"]), {"scans": 0}
     inside, subjects = space.inside, scans.set_index("scan").loc[scored, "subject"]
-    found = {name: np.stack([maps[scan][inside] for scan in scored]) for name, maps in explained.items()}
+    found = {name: np.stack([maps[scan] for scan in scored]) for name, maps in explained.items()}
     truths = np.stack([masks[scan][inside] for scan in scored])
     centre = {"centre": scoring.centre_map(inside)}
     rows = [row for scan in scored for row in scoring.score_rows(centre, masks[scan], inside, scan=scan)]
