@@ -27,7 +27,7 @@ LIMITS = {
     "longest module": 600,
     "lines of tests": 21_520,
     "lines of dvc.yaml": 330,
-    "lines of the whole repository": 61_100,
+    "lines of the whole repository": 61_150,
     "words of README.md": 1_500,
     "docstrings that begin with more than 10 words": 0,
 }
