@@ -28,13 +28,12 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     options = parser.parse_args()
+    if wrong := [changed for changed in options.set if "=" not in changed]:
+        parser.error(f"--set: required KEY=VALUE; received {wrong[0]!r}")
     project = options.folder.resolve()
     subprocess.run(["git", "clone", "--quiet", ROOT, project], check=True)
     params = read_yaml(project / paths.PARAMS)
-    for changed in options.set:
-        key, is_there, value = changed.partition("=")
-        if not is_there:
-            parser.error(f"--set: required KEY=VALUE; received {changed!r}")
+    for key, _, value in (changed.partition("=") for changed in options.set):
         set_by_key(params, key, YAML(typ="safe").load(value))
     YAML().dump(params, project / paths.PARAMS)
     print(f"{'stage':<16} {'s':>7} {'processor s':>12} {'most MB':>8}")

@@ -10,6 +10,7 @@ from io import StringIO
 from pathlib import Path
 
 import nibabel as nib
+import numpy as np
 import pandas as pd
 import pytest
 from ruamel.yaml import YAML
@@ -142,7 +143,10 @@ def test_lopsided_cohort_with_a_subject_of_20_visits_gives_answers_that_differ(t
         assert said in text
     subjects = pd.read_csv(project.root / "results/evaluate/subjects.csv")
     assert subjects["probability"].nunique() == len(subjects)
-    told = project.read_json("results/evaluate/evaluation.json")["subject"]["balanced_accuracy"]
+    evaluation = project.read_json("results/evaluate/evaluation.json")
+    called = np.where(subjects["probability"] >= evaluation["threshold"], "AD", "CN")
+    assert subjects["called"].tolist() == called.tolist()
+    told = evaluation["subject"]["balanced_accuracy"]
     assert 0 <= told["low"] <= told["value"] <= told["high"] <= 1
     assert "sensitivity" in project.adpet("summary").stdout
 

@@ -97,7 +97,7 @@ class RunHandle:
             log(self.run_id, str(path), folder)
 
     def log_table(self, name: str, table: pd.DataFrame) -> None:
-        """Log a table, in the place of one so named."""
+        """Log a table that MLflow compares, replacing one so named."""
         client, file = self._store.client, f"{name}.json"
         with self._writing():
             # MLflow appends to a table that is there already: an empty one replaces it first.

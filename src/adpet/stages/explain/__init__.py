@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from adpet import paths
@@ -137,7 +136,8 @@ def _write_scans(
         for diagnosis, wanted in half.items()
         for scan in scans.loc[scans["diagnosis"] == diagnosis, "scan"].head(wanted)
     }
-    sums: dict[str, dict[str, npt.NDArray[np.float64]]] = {kind: {} for kind in KINDS}
+    members = {name: set(of_group) for name, of_group in groups.items()}
+    sums: dict[tuple[str, str], Any] = {}
     values: Values = {kind: {} for kind in KINDS}
     integrated: dict[str, Map] = {}
     with (
@@ -158,9 +158,9 @@ def _write_scans(
                 _write_map(folder / f"{scan}_{suffix}.nii.gz", volumes[kind], space)
                 if diagnosis == "AD":
                     values[kind][scan] = volumes[kind][space.inside]
-                for name in (name for name, members in groups.items() if scan in members):
-                    added = volumes[kind].astype(np.float64)
-                    sums[kind][name] = sums[kind][name] + added if name in sums[kind] else added
+                for name in (name for name in groups if scan in members[name]):
+                    # To -0.0 every number adds as itself.
+                    sums[kind, name] = sums.get((kind, name), -0.0) + volumes[kind].astype(np.float64)
             if scan in drawn:
                 settings: dict[str, Any] = {
                     "y_mm": np.array(space.grid.y_mm),
@@ -174,8 +174,8 @@ def _write_scans(
                 figure = cam_montage(slices, planes, unit=REFERENCED_UNIT, **settings)
                 save_figure(figure, montages_referenced / f"{scan}.png")
     means = {
-        kind: {name: np.asarray(total / len(groups[name]), np.float32) for name, total in of_kind.items()}
-        for kind, of_kind in sums.items()
+        kind: {name: np.asarray(sums[kind, name] / len(groups[name]), np.float32) for name in groups}
+        for kind in KINDS
     }
     return means, values, integrated
 
@@ -199,14 +199,14 @@ def _groups(scans: pd.DataFrame) -> Groups:
 
 
 def _write_groups(
-    of_kinds: Means, groups: Groups, references: dict[str, Reference], space: Space, params: Params
+    group_means: Means, groups: Groups, references: dict[str, Reference], space: Space, params: Params
 ) -> pd.DataFrame:
     """Write group maps and figures; return the table of regions."""
     means: dict[str, Map] = {}
     with atomic_write(paths.EXPLAIN / "groups") as folder:
         folder.mkdir()
         for kind, (suffix, unit) in KINDS.items():
-            found = {name: of_kinds[kind][name] for name in groups}
+            found = group_means[kind].copy()
             means |= {f"{name}_{kind}": data for name, data in found.items()}
             found["difference"] = found["ad"] - found["cn"]
             for name, data in found.items():
