@@ -8,6 +8,7 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeAlias
 
 import numpy as np
@@ -318,9 +319,11 @@ def _rigid_then_affine(
     scan: Volume, template: Volume, coverage: Volume, around: Mask, start: Affine
 ) -> Affine:
     """Register rigidly and then affinely, from `start`."""
-    rigid = _over_pyramid(scan, coverage, template, around, start, affine=False)
+    pyramid = {level: Volume(_blur(scan.data, level.blur), scan.affine) for level in LEVELS}
+    view = coverage.data > WHOLLY_SEEN
+    rigid = _over_pyramid(pyramid, view, template, around, start, affine=False)
     well_inside = _well_inside_view(coverage, template, around, rigid)
-    matrix = _over_pyramid(scan, coverage, template, well_inside, rigid, affine=True)
+    matrix = _over_pyramid(pyramid, view, template, well_inside, rigid, affine=True)
     stretch = np.linalg.svd(matrix[:3, :3], compute_uv=False)
     if not STRETCH[0] <= stretch.min() <= stretch.max() <= STRETCH[1]:
         raise InputError(
@@ -331,17 +334,15 @@ def _rigid_then_affine(
 
 
 def _over_pyramid(
-    scan: Volume, coverage: Volume, template: Volume, around: Mask, matrix: Affine, *, affine: bool
+    pyramid: dict[Level, Volume], view: Mask, template: Volume, around: Mask, matrix: Affine, *, affine: bool
 ) -> Affine:
     """Maximize the correlation level by level, from coarse to fine."""
-    view = coverage.data > WHOLLY_SEEN
     for level in AFFINE_LEVELS if affine else RIGID_LEVELS:
         coarse = (slice(None, None, level.step),) * 3
         indices = np.argwhere(around[coarse])[:: level.every] * level.step
-        values = _blur(template.data, level.blur)[tuple(indices.T)]
+        values = _blurred_template(template, level.blur)[tuple(indices.T)]
         samples = Samples(apply_affine(template.affine, indices), values.astype(np.float64))
-        blurred = Volume(_blur(scan.data, level.blur), scan.affine)
-        matrix = maximize_correlation(blurred, view, samples, matrix, affine=affine)
+        matrix = maximize_correlation(pyramid[level], view, samples, matrix, affine=affine)
     return matrix
 
 
@@ -428,6 +429,13 @@ def _blur(data: Array, sigma: float | npt.NDArray[np.float64]) -> Array:
     return np.asarray(ndimage.gaussian_filter(data, sigma, mode="nearest", truncate=2.5))
 
 
+# Scan after scan is registered to one template.
+@lru_cache(maxsize=8)
+def _blurred_template(template: Volume, sigma: float) -> Array:
+    return _blur(template.data, sigma)
+
+
+@lru_cache(maxsize=2)
 def _divide_by_local_mean(volume: Volume) -> Volume:
     """Divide an axis-aligned volume by its local mean, except air."""
     local = _blur(volume.data, LOCAL_SIGMA_MM / voxel_sizes(volume.affine))
