@@ -192,7 +192,7 @@ def write_volume(
     content = header + bytes(DATA_OFFSET - len(header)) + voxels.tobytes(order="F")
     with atomic_write(path) as aside, aside.open("wb") as file:
         if path.name.endswith(".gz"):
-            with gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=file, mtime=0) as compressed:
+            with gzip.GzipFile(filename="", mode="wb", compresslevel=1, fileobj=file, mtime=0) as compressed:
                 compressed.write(content)
         else:
             file.write(content)
