@@ -24,8 +24,8 @@ from adpet.imaging.nifti import Volume, read_volume
 from adpet.imaging.normalization import load_standard, normalize, to_suvr, to_uint8
 from adpet.imaging.registration import FWHM_PER_SIGMA, resample
 from adpet.imaging.slices import network_slices
+from adpet.learning import limit_threads
 from adpet.learning.saliency import class_activation_maps
-from adpet.learning.training import set_determinism
 from adpet.params import Params, load_params
 from adpet.paths import BEST_TRIAL, SLICES, SPLIT
 from adpet.simulation.anatomy import GRID_MM, load_anatomy
@@ -48,7 +48,7 @@ def main() -> None:
     options = parser.parse_args()
     params = load_params()
     params = params.with_values(read_json(BEST_TRIAL))
-    set_determinism(options.seeds[0], params.compute.threads)
+    limit_threads(params.compute.threads)
     split = read_split(SPLIT)
     dosed = real_slices(options.real, params)
     doses = "  ".join(f"dose {dose:.1f}" for dose in DOSES)

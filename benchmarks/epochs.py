@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from adpet.learning import keras
+from adpet.learning import keras, limit_threads
 from adpet.learning.data import Augmentation, SliceRef, one_hot
 from adpet.learning.model import build_model, compiles_with_xla
-from adpet.learning.training import Optimisation, set_determinism, train
+from adpet.learning.training import Optimisation, train
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--slices", type=int, default=2048)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
-    set_determinism(0, options.threads)
+    limit_threads(options.threads)
     slices = np.random.default_rng(0).integers(
         0, 256, (options.slices, options.size, options.size, 1), dtype=np.uint8
     )

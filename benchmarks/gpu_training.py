@@ -24,10 +24,10 @@ from pathlib import Path
 import numpy as np
 from epochs import AUGMENTATION, build_network, compile_bare, write_packed
 
-from adpet.learning import keras
+from adpet.learning import keras, limit_threads
 from adpet.learning.data import SliceRef, one_hot
 from adpet.learning.model import set_precision
-from adpet.learning.training import STEPS_PER_CALL, Optimisation, set_determinism, train
+from adpet.learning.training import STEPS_PER_CALL, Optimisation, train
 
 DEFAULTS = {
     "size": 128, "alpha": 1.5, "layer": "Conv_1", "batch": 512, "slices": 32768, "epochs": 4, "threads": 4,
@@ -44,7 +44,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=type(value), default=value)
     options = parser.parse_args()
     deadline = time.perf_counter() + 60 * options.minutes
-    set_determinism(0, options.threads)
+    limit_threads(options.threads)
     n = options.slices - options.slices % options.batch
     slices = np.random.default_rng(0).integers(0, 256, (n, options.size, options.size, 1), dtype=np.uint8)
     with tempfile.TemporaryDirectory() as folder:

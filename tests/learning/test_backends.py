@@ -29,14 +29,15 @@ import tempfile
 from pathlib import Path
 import keras
 import numpy as np
+from adpet.learning import limit_threads
 from adpet.learning.checkpoint import weights_difference
 from adpet.learning.data import Augmentation, SliceRef
 from adpet.learning.saliency import class_activation_maps
 from adpet.learning.model import _COMPILED, HEAD_NAME, build_model, reused_model
-from adpet.learning.training import Optimisation, set_determinism, train
+from adpet.learning.training import Optimisation, train
 
 assert keras.backend.backend() == "jax"
-set_determinism(1, 1)
+limit_threads(1)
 folder = Path(tempfile.mkdtemp())
 rng = np.random.default_rng(0)
 refs = []
@@ -112,13 +113,13 @@ SPREAD = """
 import json, os, sys, tempfile
 from pathlib import Path
 import numpy as np
-from adpet.learning import spread_over_devices
+from adpet.learning import limit_threads, spread_over_devices
 from adpet.learning.data import Augmentation, SliceRef
 from adpet.learning.model import build_model
-from adpet.learning.training import Optimisation, set_determinism, train
+from adpet.learning.training import Optimisation, train
 
 devices = int(sys.argv[1])
-set_determinism(0, 1)
+limit_threads(1)
 spread_over_devices(devices, batch_size=int(sys.argv[2]))
 rng, folder, refs = np.random.default_rng(0), Path(tempfile.mkdtemp()), []
 for number in range(4):

@@ -20,8 +20,9 @@ from adpet.learning.training import COLUMNS, _optimizer, is_better, predict, roc
 PROGRAM = """
 import hashlib, json, os, signal, sys
 from pathlib import Path
-from adpet.learning.training import Optimisation, set_determinism, train
-set_determinism(7, 1)
+from adpet.learning import limit_threads
+limit_threads(1)
+from adpet.learning.training import Optimisation, train
 from adpet.learning.data import Augmentation, SliceDataset, SliceRef
 from adpet.learning.model import build_model
 

@@ -18,7 +18,7 @@ from sqlalchemy import text
 from team_servers import postgresql
 from workspace import SMALL, Workspace, copy_of, runs_of
 
-from adpet.learning import search, training
+from adpet.learning import search
 from adpet.learning.training import History
 from adpet.params import Params
 from adpet.paths import STUDIES
@@ -48,7 +48,7 @@ def test_trial_once_pruned_stays_so_when_a_resumed_training_reports_all_its_epoc
             on_epoch(epoch, row)
         return None, History(tuple(rows), 2, {})
 
-    used = {"set_determinism": training, "training_and_validation": fitting, "may_log_images": tune}
+    used = {"limit_threads": tune, "training_and_validation": fitting, "may_log_images": tune}
     for name, module in used.items():
         monkeypatch.setattr(module, name, MagicMock(return_value=()))
     monkeypatch.setattr(fitting, "fit", resumed)

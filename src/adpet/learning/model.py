@@ -6,6 +6,7 @@ all of theirs, its logits the mean of theirs. Only standard Keras layers, so tha
 mode and without this package.
 """
 
+import random
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from itertools import zip_longest
@@ -59,7 +60,7 @@ def build_model(
 ) -> keras.Model:
     """Build the network for square slices.
 
-    The process-wide random state is set from `seed`: Keras' applications take their weights from it.
+    Python's random state is set from `seed`: Keras' applications take their weights from it.
 
     Parameters
     ----------
@@ -75,7 +76,9 @@ def build_model(
     channels : int
         Of a slice: 1, or 3 with its neighbours.
     """
-    keras.utils.set_random_seed(seed)
+    # Keras draws initial weights from Python's own state. Its `set_random_seed` would have TensorFlow prepare
+    # all that is compiled again.
+    random.seed(seed)
     earlier, input_channels = None, channels if weights == "none" else RGB
     if weights.endswith(".keras"):
         earlier = _load_earlier(Path(weights))

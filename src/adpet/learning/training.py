@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from adpet.errors import InputError
-from adpet.learning import RISING, keras, limit_threads
+from adpet.learning import RISING, keras
 from adpet.learning.checkpoint import (
     Arrays,
     Row,
@@ -115,12 +115,6 @@ class History:
     rows: tuple[Row, ...]
     best_epoch: int
     final: Row
-
-
-def set_determinism(seed: int, threads: int) -> None:
-    """Make computations repeat bit by bit, if called first."""
-    limit_threads(threads)
-    keras.utils.set_random_seed(seed)
 
 
 def train(

@@ -18,6 +18,7 @@ from adpet.evaluation.leakage import leakage_arms, leakage_subjects, leakage_tes
 from adpet.imaging.nifti import read_volume
 from adpet.imaging.normalization import to_uint8
 from adpet.imaging.slices import CoronalGrid, network_slices
+from adpet.learning import limit_threads
 from adpet.parallel import map_in_processes, progress
 from adpet.params import Params
 from adpet.reporting.performance_figures import leakage_figure
@@ -110,9 +111,9 @@ def _fit(name: str, *, arms: dict[str, pd.DataFrame], params: Params, work: Path
     # Here, since the process that only waits for others needs no Keras.
     from adpet.learning.data import Augmentation, SliceRef
     from adpet.learning.model import reused_model
-    from adpet.learning.training import Optimisation, predict, set_determinism, train
+    from adpet.learning.training import Optimisation, predict, train
 
-    set_determinism(params.seed, THREADS)
+    limit_threads(THREADS)
     settings, table = params.leakage, arms[name]
     columns = zip(table["scan"], table["index"], table["diagnosis"], table["subject"], strict=True)
     refs = [SliceRef(work / f"{scan}.npy", int(index), *rest) for scan, index, *rest in columns]

@@ -17,9 +17,10 @@ from adpet.contracts import TrainingRun, write_contract
 from adpet.imaging.normalization import to_suvr, to_uint8
 from adpet.imaging.slices import network_slices
 from adpet.imaging.template import fdg_template, reference_mask
+from adpet.learning import limit_threads
 from adpet.learning.checkpoint import load_models, save_model
 from adpet.learning.model import ensemble
-from adpet.learning.training import History, set_determinism
+from adpet.learning.training import History
 from adpet.params import Params
 from adpet.reporting.style import save_figure
 from adpet.reporting.training_figures import learning_curves_figure
@@ -47,7 +48,7 @@ SETTINGS: dict[str, Any] = {
 def run(params: Params) -> None:
     """Write model, history, ``validation.csv`` and ``run.json``; log to MLflow."""
     params = params.with_values(read_json(paths.BEST_TRIAL))
-    set_determinism(params.seed, params.compute.threads)
+    limit_threads(params.compute.threads)
     split, split_summary = read_split(paths.SPLIT), read_json(paths.SPLIT_SUMMARY)
     settings = params.model_dump(include=SETTINGS, mode="json")
     facts = stage_lineage("train", params, settings, split_hash=split_summary["hash"])

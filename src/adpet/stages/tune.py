@@ -124,10 +124,9 @@ def _evaluate(trial: optuna.Trial, *, params: Params, split: pd.DataFrame, work:
     Steps are epochs: a report after each one of the first fold, then the mean over folds after each fold.
     """
     # Here, since the process that only waits for others needs no Keras.
-    from adpet.learning.training import set_determinism
     from adpet.stages.common.fitting import fit, training_and_validation
 
-    set_determinism(params.seed, params.compute.threads)
+    limit_threads(params.compute.threads)
     params = params.with_values(trial.params, source=f"trial {trial.number}")
     epochs, folds = params.tune.epochs, params.tune.folds
     best = max if params.objective() in RISING else min

@@ -11,11 +11,11 @@ import pandas as pd
 
 from adpet.cohort.splits import fold_name
 from adpet.imaging.slices import channel_offsets
-from adpet.learning import spread_over_devices
+from adpet.learning import limit_threads, spread_over_devices
 from adpet.learning.checkpoint import save_model
 from adpet.learning.data import Augmentation, SliceRef
 from adpet.learning.model import reused_model
-from adpet.learning.training import History, Optimisation, predict, set_determinism, train
+from adpet.learning.training import History, Optimisation, predict, train
 from adpet.parallel import OnEpoch, epochs_shown, map_in_processes, progress
 from adpet.params import Params
 from adpet.paths import SLICES
@@ -130,7 +130,7 @@ def _train_fold(fold: tuple[int, pd.DataFrame], *, params: Params, work: Path) -
     if finished.exists():
         result: FoldResult = read_json(finished)
         return result
-    set_determinism(params.seed, params.compute.threads)
+    limit_threads(params.compute.threads)
     trained, scored = slices[slices["part"] == "train"], slices[slices["part"] != "train"]
     validated = scored[scored["part"] == "validation"]
     model, history = fit(

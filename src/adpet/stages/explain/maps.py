@@ -15,6 +15,7 @@ from adpet.imaging.nifti import Volume
 from adpet.imaging.normative import require_healthy, smoothed
 from adpet.imaging.slices import CoronalGrid, back_project, coronal_slices
 from adpet.imaging.template import brain_mask, fdg_template
+from adpet.learning import limit_threads
 from adpet.parallel import map_in_processes
 from adpet.params import Params
 from adpet.paths import MODEL, SLICES
@@ -142,9 +143,9 @@ class HealthyMaps:
         Of the exact maps.
     """
 
-    def __init__(self, healthy: Sequence[ScanMaps], space: Space) -> None:
+    def __init__(self, healthy: Sequence[ScanMaps]) -> None:
         require_healthy(len(healthy))
-        self._space, maps = space, np.stack([one.blurred for one in healthy])
+        maps = np.stack([one.blurred for one in healthy])
         self.method = healthy[0].method
         self.by_depth: dict[str, Reference] = {
             depth: healthy_reference(maps[:, number]) for number, depth in enumerate(DEPTHS)
@@ -152,8 +153,8 @@ class HealthyMaps:
         self._patterns = healthy_patterns(self._distances(maps))
 
     def z_scored(self, maps: ScanMaps) -> Map:
-        """Return the z-scored attribution volume, above its own mean."""
-        return self._space.filled(self._patterns.kept(self._distances(maps.blurred)))
+        """Return the z-scored attribution, (v,), above its own mean."""
+        return self._patterns.kept(self._distances(maps.blurred))
 
     def _distances(self, maps: Map) -> Map:
         """Return the depths' weighted mean z-score, (..., v)."""
@@ -188,14 +189,13 @@ def _maps_of_task(scans: Sequence[str], *, baseline: Slices, params: Params) -> 
 def trained_explainer(baseline: Slices, params: Params) -> Explainer:
     """Return the trained network's explainer; a process loads it once."""
     changed_ns = MODEL.stat().st_mtime_ns if MODEL.exists() else 0
-    model = _loaded(MODEL.absolute(), changed_ns, params.seed, params.compute.threads)
+    model = _loaded(MODEL.absolute(), changed_ns, params.compute.threads)
     return Explainer(model, baseline, space_of(params), params)
 
 
 @lru_cache(maxsize=1)
-def _loaded(path: Path, _changed_ns: int, seed: int, threads: int) -> "keras.Model":
+def _loaded(path: Path, _changed_ns: int, threads: int) -> "keras.Model":
     from adpet.learning.checkpoint import load_model
-    from adpet.learning.training import set_determinism
 
-    set_determinism(seed, threads)
+    limit_threads(threads)
     return load_model(path)
