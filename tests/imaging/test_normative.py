@@ -1,5 +1,7 @@
 """Normative images: age, unknown ages, few scans, the floor of the spread, smoothing."""
 
+import weakref
+
 import numpy as np
 import pytest
 
@@ -66,6 +68,19 @@ class TestNorms:
         assert norms.sd[0] == pytest.approx(alone.sd[0], rel=1e-5)
         assert abs(norms.z(uptake[0])[1]) < 0.01, "two scans say nothing"
         np.testing.assert_allclose(norms.mean[2:], fit_norms(uptake, ages).mean[2:])
+
+    def test_many_scans_take_the_memory_of_one(self):
+        uptake, ages = cohort()
+        made, held = [], []
+
+        def scans():
+            for row in uptake:
+                held.append(sum(scan() is not None for scan in made))
+                made.append(weakref.ref(scan := row.copy()))
+                yield scan
+
+        np.testing.assert_array_equal(fit_norms(scans(), ages).mean, fit_norms(uptake, ages).mean)
+        assert max(held) == 1
 
     def test_two_scans_are_compared_with_and_one_is_refused_with_what_to_do(self):
         uptake, ages = (values[:2] for values in cohort())

@@ -1,11 +1,12 @@
 """Score saliency volumes: truth, controls, z-scores, atlas regions.
 
-All volumes share one template grid; masks are boolean arrays of its shape.
+Maps are values in a mask of the template grid, (v,); volumes share that grid.
 """
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -37,42 +38,28 @@ RIVALS: Final = {
 }
 
 
-def truth_mask(deficit: Map, inside: Mask) -> Mask:
+def truth_mask(deficit: Map) -> Mask:
     """Return the voxels whose deficit exceeds 5 %."""
-    return np.asarray((deficit > LEAST_DEFICIT) & inside)
-
-
-def cam_score(found: Map, truth: Mask, inside: Mask) -> dict[str, float]:
-    """Score a saliency map against a truth.
-
-    Parameters
-    ----------
-    found : (i, j, k) float32 ndarray
-        High values are salient; only positive ones have mass.
-    truth : (i, j, k) bool ndarray
-        Part of `inside`, neither empty nor all of it.
-    inside : (i, j, k) bool ndarray
-        The voxels that are scored.
-
-    Returns
-    -------
-    dict
-        ``pointing``: 1 if the highest voxel is in the truth (Zhang et al. 2018), else 0. ``mass``: share of
-        positive mass in the truth. ``mass_ratio``: that over the truth's share of voxels. ``auroc``:
-        probability that a voxel of the truth is higher than another, ties one half. ``iou``: intersection
-        over union of the truth and as many of the highest voxels.
-    """
-    scores = map_scores(found[inside][None], truth[inside][None])
-    return {name: float(values[0, 0]) for name, values in scores.items()}
+    return np.asarray(deficit > LEAST_DEFICIT)
 
 
 def map_scores(found: Map, truths: Mask) -> dict[str, npt.NDArray[np.float64]]:
-    """Score every map, (m, v), against every truth, (t, v).
+    """Score every map against every truth.
+
+    Parameters
+    ----------
+    found : (m, v) float32 ndarray
+        High values are salient; only positive ones have mass.
+    truths : (t, v) bool ndarray
+        Each neither empty nor all voxels.
 
     Returns
     -------
     dict
-        (m, t) ndarrays of the scores of `cam_score`.
+        (m, t) ndarrays. ``pointing``: 1 if the highest voxel is in the truth (Zhang et al. 2018), else 0.
+        ``mass``: share of positive mass in the truth. ``mass_ratio``: that over the truth's share of voxels.
+        ``auroc``: probability that a voxel of the truth is higher than another, ties one half. ``iou``:
+        intersection over union of the truth and as many of the highest voxels.
     """
     values, n, positive = found.astype(np.float64), truths.shape[1], truths.sum(axis=1)
     if not ((positive > 0) & (positive < n)).all():
@@ -122,10 +109,10 @@ def score_table(found: Mapping[str, Map], truths: Mask, subjects: "pd.Series[str
 
 
 def centre_map(inside: Mask) -> Map:
-    """Return a map that falls with distance from the centre."""
-    where = np.indices(inside.shape).reshape(3, -1).T.reshape(*inside.shape, 3)
-    distance = np.linalg.norm(where - np.argwhere(inside).mean(axis=0), axis=-1)
-    return np.asarray(np.where(inside, 1 / (1 + distance), 0), dtype=np.float32)
+    """Return values inside that fall with distance from centre."""
+    where = np.argwhere(inside)
+    distance = np.linalg.norm(where - where.mean(axis=0), axis=-1)
+    return np.asarray(1 / (1 + distance), dtype=np.float32)
 
 
 def score_summary(
@@ -133,12 +120,12 @@ def score_summary(
 ) -> dict[str, dict[str, dict[str, float | int]]]:
     """Return each map's mean scores with intervals over subjects.
 
-    `table` has `subject`, `map` and `SCORES`, one row a scan and map; all maps use the same resamples.
+    `table` has `subject`, `map` and `SCORES`, one row a scan and map; maps of the same subjects use the same
+    resamples.
     """
-    subjects, drawn = _subject_scores(table, seed=seed, resamples=resamples)
     return {
-        str(name): {score: _interval(rows[score].to_numpy(np.float64), drawn) for score in SCORES}
-        for name, rows in subjects.groupby(level="map", sort=True)
+        str(name): {score: _interval(rows[score].to_numpy(np.float64), seed, resamples) for score in SCORES}
+        for name, rows in _subject_scores(table).groupby(level="map", sort=True)
     }
 
 
@@ -147,7 +134,7 @@ def score_differences(table: pd.DataFrame, *, seed: int, resamples: int) -> dict
 
     By map ("z-map" is one), rival (see `RIVALS`) and score; resamples are those of `score_summary`.
     """
-    subjects, drawn = _subject_scores(table, seed=seed, resamples=resamples)
+    subjects = _subject_scores(table)
     there = set(subjects.index.get_level_values("map"))
     found: dict[str, dict[str, Any]] = {}
     for own in (*NETWORK_MAPS, "z-map"):
@@ -156,7 +143,7 @@ def score_differences(table: pd.DataFrame, *, seed: int, resamples: int) -> dict
             if own != other and {own, other} <= there:
                 gain = subjects.loc[own].to_numpy(np.float64) - subjects.loc[other].to_numpy(np.float64)
                 found.setdefault(own, {})[rival] = {
-                    score: _interval(gain[:, number], drawn) for number, score in enumerate(SCORES)
+                    score: _interval(gain[:, number], seed, resamples) for number, score in enumerate(SCORES)
                 }
     return found
 
@@ -236,22 +223,28 @@ def network_ranges(table: pd.DataFrame) -> dict[str, Any]:
     return {"networks": int(table["network"].nunique()), **extremes}
 
 
-def score_rows(maps: Mapping[str, Map], truth: Mask, inside: Mask, **facts: Any) -> list[dict[str, Any]]:
+def score_rows(maps: Mapping[str, Map], truth: Mask, **facts: Any) -> list[dict[str, Any]]:
     """Return one row a map: name, facts, scores."""
-    return [{**facts, "map": name, **cam_score(found, truth, inside)} for name, found in maps.items()]
+    scores = map_scores(np.stack(list(maps.values())), truth[None])
+    return [
+        {**facts, "map": name} | {score: float(values[number, 0]) for score, values in scores.items()}
+        for number, name in enumerate(maps)
+    ]
 
 
-def _subject_scores(
-    table: pd.DataFrame, *, seed: int, resamples: int
-) -> tuple[pd.DataFrame, npt.NDArray[np.float64]]:
-    """Return mean scores by map and subject, and resamples' weights."""
-    subjects = table.groupby(["map", "subject"], sort=True)[list(SCORES)].mean()
-    n = subjects.index.get_level_values("subject").nunique()
-    drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples) / n
-    return subjects, drawn
+def _subject_scores(table: pd.DataFrame) -> pd.DataFrame:
+    """Return mean scores by map and subject."""
+    return table.groupby(["map", "subject"], sort=True)[list(SCORES)].mean()
 
 
-def _interval(values: npt.NDArray[np.float64], drawn: npt.NDArray[np.float64]) -> dict[str, float | int]:
+@cache
+def _resamples(n: int, seed: int, resamples: int) -> npt.NDArray[np.float64]:
+    """Return the weights of `n` subjects in bootstrap resamples."""
+    return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples) / n
+
+
+def _interval(values: npt.NDArray[np.float64], seed: int, resamples: int) -> dict[str, float | int]:
+    drawn = _resamples(len(values), seed, resamples)
     return _rounded(float(values.mean()), *percentile_interval(drawn @ values))
 
 
@@ -380,19 +373,15 @@ def pattern_share(table: pd.DataFrame, name: str) -> dict[str, float]:
     return {"mass": round(mass, 6), "over_volume": round(mass / volume, 6) if volume else 0.0}
 
 
-def outside_share(ad: Sequence[Map], cn: Sequence[Map], brain: Mask) -> float:
+def outside_share(ad: Map, cn: Map, brain: Mask) -> float:
     """Return the share of AD minus CN outside the brain.
 
-    `ad` and `cn` are scans' integrated gradients, (n, h, w), whose sum is the log-odds of AD relative to the
-    mean healthy scan. Their sums in and outside of `brain` are averaged over AD and over CN scans: a network
-    that has learned a mark outside tells them apart there. A place of a CAM can be larger than the space
-    around the brain; a pixel is not.
+    `ad` and `cn` are the groups' mean integrated gradients, (n, h, w), whose sum is the log-odds of AD
+    relative to the mean healthy scan. A network that has learned a mark outside of `brain` tells them apart
+    there. A place of a CAM can be larger than the space around the brain; a pixel is not.
     """
-    means = [
-        np.mean([(found[brain].sum(), found[~brain].sum()) for found in maps], axis=0, dtype=np.float64)
-        for maps in (ad, cn)
-    ]
-    inside, outside = np.abs(means[0] - means[1])
+    difference = ad.astype(np.float64) - cn
+    inside, outside = abs(difference[brain].sum()), abs(difference[~brain].sum())
     return float(outside / (inside + outside)) if inside + outside else 0.0
 
 

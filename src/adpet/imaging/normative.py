@@ -4,6 +4,7 @@ A z-map shows where a scan differs from healthy people of its age, without any n
 (Minoshima et al. 1995, J Nucl Med 36:1238-1248) in the volume.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -43,9 +44,10 @@ class Norms:
     def compared_at(self, age: float | None) -> float | None:
         """Return the age that a scan is compared at.
 
-        The mean if `age` is unknown, else the nearest that healthy scans have; None if age is left out.
+        The mean if `age` is unknown (None or NaN), else the nearest that healthy scans have; None if age is
+        left out.
         """
-        if self.ages is None or age is None:
+        if self.ages is None or age is None or np.isnan(age):
             return self.ages and self.ages[1]
         return min(max(age, self.ages[0]), self.ages[2])
 
@@ -58,12 +60,14 @@ class Norms:
         return np.asarray((uptake - self.mean - self.years(age) * self.slope) / self.sd, dtype=np.float32)
 
 
-def fit_norms(uptake: Floats, ages: Floats) -> Norms:
+def fit_norms(uptake: Iterable[Floats], ages: Floats) -> Norms:
     """Fit a line by age to each voxel or region.
+
+    Scans are added up one after the other: a generator of them needs the memory of one.
 
     Parameters
     ----------
-    uptake : (n, v) float ndarray
+    uptake : iterable of (v,) float ndarray
         SUVR of healthy scans, one a subject; NaN where a scan does not show it.
     ages : (n,) float ndarray
         In years. NaN, an unknown age, counts as the mean; with fewer than 20 known ages, or equal ones, age
@@ -72,23 +76,27 @@ def fit_norms(uptake: Floats, ages: Floats) -> Norms:
     Where fewer than three scans (of two, both) show anything, the spread is `UNKNOWN_SPREAD`, and z-scores
     are near 0.
     """
-    require_healthy(len(uptake))
-    seen, known = np.isfinite(uptake), ages[np.isfinite(ages)]
-    values, count = np.nan_to_num(uptake.astype(np.float64)), np.maximum(seen.sum(axis=0), 1)
-    mean, slope, line = values.sum(axis=0) / count, np.zeros(uptake.shape[1]), None
+    require_healthy(len(ages))
+    known, line, older = ages[np.isfinite(ages)], None, np.zeros(len(ages))
     if known.size >= FEWEST_AGES and np.ptp(known) > 0:
         line = (float(known.min()), float(known.mean()), float(known.max()))
-        years = np.where(seen, np.nan_to_num(ages - line[1])[:, np.newaxis], 0)
-        older = years.sum(axis=0) / count
-        changes = (years * values).sum(axis=0) - older * values.sum(axis=0)
-        slope = changes / np.maximum((years**2).sum(axis=0) - count * older**2, 1)
-        mean = mean - slope * older
-        values = values - years * slope
-    squares = (np.where(seen, values - mean, 0) ** 2).sum(axis=0)
-    spread = np.sqrt(squares / np.maximum(count - 1 - (line is not None), 1))
-    enough = seen.sum(axis=0) >= min(FEWEST_SEEN, len(uptake))
+        older = np.nan_to_num(ages - line[1])
+    sums = np.zeros(())
+    for suvr, years in zip(uptake, older, strict=True):
+        shown, value = np.isfinite(suvr), np.nan_to_num(suvr.astype(np.float64))
+        terms = shown, shown * years, shown * years**2, value, value * years, value**2
+        sums = sums + np.stack(terms)
+    seen, count = sums[0], np.maximum(sums[0], 1)
+    year, year_square, mean, product, square = sums[1:] / count
+    covariance, year_variance = product - year * mean, year_square - year**2
+    slope = covariance / np.maximum(year_variance, 1 / count)
+    variance = square - mean**2 - 2 * slope * covariance + slope**2 * year_variance
+    degrees = np.maximum(count - 1 - (line is not None), 1)
+    spread = np.sqrt(np.maximum(variance, 0) * count / degrees)
+    enough = seen >= min(FEWEST_SEEN, len(ages))
     floor = max(SPREAD_FLOOR * float(np.median(spread[enough])), float(np.finfo(np.float32).tiny))
-    return Norms(mean, slope, np.where(enough, np.maximum(spread, floor), UNKNOWN_SPREAD), line)
+    sd = np.where(enough, np.maximum(spread, floor), UNKNOWN_SPREAD)
+    return Norms(mean - slope * year, slope, sd, line)
 
 
 def require_healthy(scans: int) -> None:

@@ -262,18 +262,10 @@ def _probabilities(scores: Scores, model: ExportedModel, **asked: float | None) 
 
 
 def _checks(
-    found: Volume,
-    model: ExportedModel,
-    matrix: Affine,
-    similarity: float,
-    grid: tuple[Sequence[int], Affine],
+    found: Volume, model: ExportedModel, matrix: Affine, similarity: float, grid: tuple[Sequence[int], Affine]
 ) -> list[dict[str, Any]]:
     wanted = [int(region["label"]) for region in model.document["regions"]]
-    values = measures(
-        found.data,
-        brain=model.standard.brain,
-        tissue=model.tissue,
-    )
+    values = measures(found.data, brain=model.standard.brain, tissue=model.tissue)
     uptake = regional_means(found.data, model.regions, wanted)
     values |= {
         "similarity": similarity,

@@ -13,14 +13,7 @@ from adpet.evaluation.leakage import CLEAN, INVALID
 from adpet.reporting.components import Block, Documents, interval, number, percent, plural, points, typeset
 from adpet.reporting.explainability import leakage, saliency
 from adpet.reporting.methods import data, limits, lineage, training
-from adpet.reporting.performance import (
-    baselines,
-    external,
-    failures,
-    other_diagnoses,
-    performance,
-    subgroups,
-)
+from adpet.reporting.performance import baselines, external, failures, other_diagnoses, performance, subgroups
 
 TEMPLATES = Path(__file__).parent / "templates"
 

@@ -15,8 +15,9 @@ from adpet.evaluation.aggregation import PREDICTION_COLUMNS, Pooling, fit_poolin
 from adpet.evaluation.baselines import LinearModel
 from adpet.evaluation.comparison import findings, paired_differences, subgroup_table, subject_facts
 from adpet.imaging.nifti import read_volume
+from adpet.learning import limit_threads
 from adpet.learning.checkpoint import load_model
-from adpet.learning.training import predict, set_determinism
+from adpet.learning.training import predict
 from adpet.parallel import progress
 from adpet.params import Params
 from adpet.reporting import performance_figures as plots
@@ -57,8 +58,8 @@ def fitted_baselines(split: pd.DataFrame, params: Params) -> dict[str, Baseline]
         baselines.image_features(read_volume(paths.VOLUMES / f"{scan}.nii").data, grid_mm) for scan in shown
     ]
     found = {}
-    for name in images[0]:
-        features = np.array([image[name] for image in images])
+    for name in list(images[0]):
+        features = np.array([image.pop(name) for image in images])  # once in memory
         model = baselines.voxel_model() if name == "voxels" else baselines.region_model()
         tables = baselines.baseline_predictions(features, scans, training=training, model=model)
         threshold = scoring.choose_threshold(subject_probabilities(tables[1], Pooling()))
@@ -126,7 +127,7 @@ def run(params: Params) -> None:
         for number, fold in enumerate(trained.folds):
             own = validation.loc[validation["part"] == fold_name(number), "subject"]
             refuse_trained_on(fold.trained_on, hashed(own))
-    set_determinism(params.seed, params.compute.threads)
+    limit_threads(params.compute.threads)
     probability = predict(load_model(paths.MODEL), slice_refs(tested), batch_size=params.train.batch_size)
     tested = tested.assign(probability=probability.astype("float64"))
     predictions = pd.concat([tested, validation], ignore_index=True)

@@ -33,11 +33,7 @@ PACKAGES: Final = (
 )  # fmt: skip
 
 # What `dvc repro` itself rewrites: a change of these does not make a commit dirty.
-GENERATED: Final = (
-    "dvc.lock",
-    "data/simulated/dvc.lock",
-    "results/metrics.json",
-)
+GENERATED: Final = ("dvc.lock", "data/simulated/dvc.lock", "results/metrics.json")
 
 # Facts that are digests of files, and the parameter that may name one.
 PARAMETER_FILES: Final = {

@@ -73,6 +73,12 @@ def healthy_scans(split: pd.DataFrame) -> list[str]:
     return healthy.drop_duplicates("subject")["scan"].tolist()
 
 
+def evenly(scans: Sequence[str], most: int) -> list[str]:
+    """Return at most so many of the scans, evenly spaced."""
+    places = np.linspace(0, len(scans) - 1, min(len(scans), most)).round().astype(int)
+    return [scans[place] for place in places]
+
+
 def read_uptake(scan: str, brain: Mask, params: Params) -> Image:
     """Read smoothed SUVR in the brain, (v,); NaN if hidden."""
     width = {"fwhm_mm": params.explain.smooth_mm, "grid_mm": params.normalize.grid_mm}
@@ -81,5 +87,5 @@ def read_uptake(scan: str, brain: Mask, params: Params) -> Image:
 
 def read_norms(healthy: Sequence[str], brain: Mask, params: Params) -> Norms:
     """Fit normative images to healthy scans, one a subject."""
-    uptake = np.stack([read_uptake(scan, brain, params) for scan in healthy])
+    uptake = (read_uptake(scan, brain, params) for scan in healthy)
     return fit_norms(uptake, read_ages()[list(healthy)].to_numpy(np.float64))

@@ -23,7 +23,7 @@ from adpet.params import Params
 from adpet.reporting.brain_figures import REFERENCED_UNIT, cam_montage, group_map_figure, sanity_figure
 from adpet.reporting.style import save_figure
 from adpet.stages.common.checks import may_log_images, reads_simulated
-from adpet.stages.common.tables import healthy_scans, read_results, write_table
+from adpet.stages.common.tables import evenly, healthy_scans, read_results, write_table
 from adpet.stages.common.tracking import log_to_training
 from adpet.stages.explain.controls import sanity_tables, truth_scores, truths_of, z_maps
 from adpet.stages.explain.maps import (
@@ -41,8 +41,12 @@ from adpet.storage import atomic_write, flatten, read_json
 # The maps of every scan, the suffix of their files, and the unit of their values.
 KINDS = {"exact": ("cam", "logit"), "referenced": ("referenced", "SD"), "z-map": ("low_uptake", "SD")}
 
+# At most so many scans are healthy references, and as many are scored against the truth: enough for patterns
+# and intervals, while the maps of a large cohort would not fit in memory.
+MOST_HEALTHY = MOST_SCORED = 200
+
 # Values inside the brain, (v,), by kind and scan; volumes by kind and group, a diagnosis, whole or those
-# correctly or wrongly classified; scans by group. A test set's volumes would not fit in memory.
+# correctly or wrongly classified; scans by group.
 Values = dict[str, dict[str, Map]]
 Means = dict[str, dict[str, Map]]
 Groups = dict[str, list[str]]
@@ -59,18 +63,21 @@ def run(params: Params) -> None:
     scans = _with_answers(split[split["part"] == "test"])
     healthy = split.loc[(split["part"] != "test") & (split["diagnosis"] == "CN"), "scan"].tolist()
     baseline = mean_slices(healthy)
+    healthy = evenly(healthy, MOST_HEALTHY)
     shown = progress(
         maps_of([*healthy, *scans["scan"]], baseline, params),
         label="explain", unit="scan", total=len(healthy) + len(scans),
     )  # fmt: skip
-    references = HealthyMaps(list(islice(shown, len(healthy))), space)
+    references = HealthyMaps(list(islice(shown, len(healthy))))
     low = z_maps(scans["scan"].tolist(), healthy_scans(split), space, params)
-    groups, brain = _groups(scans), space.planes_of_brain()
-    means, values, integrated = _write_scans(
-        shown, references, scans, low, space, groups=groups, params=params
+    groups, scored = _groups(scans), _scored(scans, params)
+    examined = scans.loc[scans["diagnosis"] == "AD", "scan"].head(params.explain.sanity_scans).tolist()
+    kept = {*scored["scan"], *examined}
+    means, values = _write_scans(
+        shown, references, scans, low, space, groups=groups, kept=kept, params=params
     )
-    of_group = {name: [integrated[scan] for scan in groups[name]] for name in ("ad", "cn")}
-    outside = scoring.outside_share(**of_group, brain=brain)
+    integrated = means.pop("integrated")
+    outside = scoring.outside_share(integrated["ad"], integrated["cn"], space.planes_of_brain())
     regions = _write_groups(means, groups, references.by_depth, space, params)
     facts = _facts(groups, regions)
     facts |= {
@@ -79,8 +86,8 @@ def run(params: Params) -> None:
         "method": references.method,
         "planes": len(space.grid.y_mm),
         "reference_scans": len(healthy),
-        "truth": _write_truth(values, scans, healthy, space, params),
-        "sanity": _write_sanity(values["referenced"], scans, baseline, space, params),
+        "truth": _write_truth(values, scored, healthy, space, params),
+        "sanity": _write_sanity(values["referenced"], examined, baseline, space, params),
     }
     write_contract(paths.CAM, facts, Saliency)
     for alarm in facts["alarms"]:
@@ -106,28 +113,33 @@ def _with_answers(scans: pd.DataFrame) -> pd.DataFrame:
     return answers.assign(correct=(answers["probability"] >= threshold) == (answers["diagnosis"] == "AD"))
 
 
+def _scored(scans: pd.DataFrame, params: Params) -> pd.DataFrame:
+    """Return simulated patients' correctly classified scans, at most `MOST_SCORED`."""
+    found = scans[(scans["diagnosis"] == "AD") & scans["correct"] & reads_simulated(params)]
+    return found[found["scan"].isin(evenly(found["scan"].tolist(), MOST_SCORED))]
+
+
 def _write_scans(
     maps_of_scans: Iterable[ScanMaps],
     references: HealthyMaps,
     scans: pd.DataFrame,
-    low: dict[str, Map],
+    low: Iterable[Map],
     space: Space,
     *,
     groups: Groups,
+    kept: set[str],
     params: Params,
-) -> tuple[Means, Values, dict[str, Map]]:
+) -> tuple[Means, Values]:
     """Write the volumes of each scan and some montages.
 
-    `maps_of_scans` are in the order of `scans`; `low` are the z-maps' values inside, by scan.
+    `maps_of_scans` and `low`, the z-maps' values inside, are in the order of `scans`.
 
     Returns
     -------
     means : mapping of str to mapping of str to (i, j, k) ndarray
-        By map and group.
+        By map and group; of ``integrated``, the integrated gradients, (n, h, w).
     values : mapping of str to mapping of str to (v,) ndarray
-        By map and AD scan.
-    integrated : mapping of str to (n, h, w) ndarray
-        Integrated gradients by scan.
+        By map and scan of those `kept`.
     """
     most = params.explain.montages
     half = {"AD": (most + 1) // 2, "CN": most // 2}
@@ -139,7 +151,6 @@ def _write_scans(
     members = {name: set(of_group) for name, of_group in groups.items()}
     sums: dict[tuple[str, str], Any] = {}
     values: Values = {kind: {} for kind in KINDS}
-    integrated: dict[str, Map] = {}
     with (
         atomic_write(paths.EXPLAIN / "volumes") as folder,
         atomic_write(paths.EXPLAIN / "montages") as montages,
@@ -147,20 +158,21 @@ def _write_scans(
     ):
         for one in (folder, montages, montages_referenced):
             one.mkdir()
-        for scan, diagnosis, maps in zip(scans["scan"], scans["diagnosis"], maps_of_scans, strict=True):
-            integrated[scan] = maps.integrated
+        rows = zip(scans["scan"], scans["diagnosis"], maps_of_scans, low, strict=True)
+        for scan, diagnosis, maps, low_uptake in rows:
             volumes = {
                 "exact": space.volume_of(maps.exact),
-                "referenced": references.z_scored(maps),
-                "z-map": space.filled(low[scan]),
+                "referenced": space.filled(references.z_scored(maps)),
+                "z-map": space.filled(low_uptake),
             }
-            for kind, (suffix, _) in KINDS.items():
-                _write_map(folder / f"{scan}_{suffix}.nii.gz", volumes[kind], space)
-                if diagnosis == "AD":
-                    values[kind][scan] = volumes[kind][space.inside]
+            for kind, data in (volumes | {"integrated": maps.integrated}).items():
                 for name in (name for name in groups if scan in members[name]):
                     # To -0.0 every number adds as itself.
-                    sums[kind, name] = sums.get((kind, name), -0.0) + volumes[kind].astype(np.float64)
+                    sums[kind, name] = sums.get((kind, name), -0.0) + data.astype(np.float64)
+            for kind, (suffix, _) in KINDS.items():
+                _write_map(folder / f"{scan}_{suffix}.nii.gz", volumes[kind], space)
+                if scan in kept:
+                    values[kind][scan] = volumes[kind][space.inside]
             if scan in drawn:
                 settings: dict[str, Any] = {
                     "y_mm": np.array(space.grid.y_mm),
@@ -173,11 +185,10 @@ def _write_scans(
                 planes = coronal_slices(volumes["referenced"], space.template.affine, space.grid)
                 figure = cam_montage(slices, planes, unit=REFERENCED_UNIT, **settings)
                 save_figure(figure, montages_referenced / f"{scan}.png")
-    means = {
-        kind: {name: np.asarray(sums[kind, name] / len(groups[name]), np.float32) for name in groups}
-        for kind in KINDS
-    }
-    return means, values, integrated
+    means: Means = {}
+    for (kind, name), total in sums.items():
+        means.setdefault(kind, {})[name] = np.asarray(total / len(groups[name]), np.float32)
+    return means, values
 
 
 def _write_map(path: Path, data: Map, space: Space) -> None:
@@ -247,23 +258,21 @@ def _facts(groups: Groups, regions: pd.DataFrame) -> dict[str, Any]:
 
 
 def _write_truth(
-    values: Values, scans: pd.DataFrame, healthy: list[str], space: Space, params: Params
+    values: Values, scored: pd.DataFrame, healthy: list[str], space: Space, params: Params
 ) -> dict[str, Any]:
     """Score the maps against the simulated cohort's truth, if any."""
-    found = scans[(scans["diagnosis"] == "AD") & scans["correct"]]
-    deficits = truths_of(found, space) if reads_simulated(params) else {}
+    deficits = truths_of(scored, space)
     table, facts = pd.DataFrame(columns=["scan", "subject", "map", *scoring.SCORES]), {"scans": 0}
     if deficits:
-        table, facts = truth_scores(values, deficits, found, healthy, space, params=params)
+        table, facts = truth_scores(values, deficits, scored, healthy, space, params=params)
     write_table(table, paths.EXPLAIN / "truth.csv")
     return facts
 
 
 def _write_sanity(
-    referenced: Mapping[str, Map], scans: pd.DataFrame, baseline: Slices, space: Space, params: Params
+    referenced: Mapping[str, Map], chosen: list[str], baseline: Slices, space: Space, params: Params
 ) -> dict[str, Any]:
     """Write the tables and the figure of the sanity checks."""
-    chosen = scans.loc[scans["diagnosis"] == "AD", "scan"].head(params.explain.sanity_scans).tolist()
     with atomic_write(paths.EXPLAIN / "sanity") as folder:
         folder.mkdir()
         if not chosen:

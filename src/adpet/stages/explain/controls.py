@@ -1,6 +1,6 @@
 """Controls of the explain stage: randomized networks and simulated truth."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from operator import call
 from pathlib import Path
@@ -14,6 +14,7 @@ from adpet.evaluation.saliency import Map, Mask
 from adpet.imaging.nifti import read_volume
 from adpet.imaging.registration import resample
 from adpet.imaging.slices import coronal_slices, resize_maps
+from adpet.learning import limit_threads
 from adpet.parallel import map_in_processes
 from adpet.params import Params
 from adpet.paths import SIMULATED_TRUTH
@@ -35,8 +36,9 @@ if TYPE_CHECKING:
 # Points of a curve after its first, and random orders to compare with.
 STEPS, RANDOM_ORDERS = 8, 2
 
-# Networks that have learned nothing, and healthy training scans that they are referenced to.
-UNTRAINED, UNTRAINED_SCANS = 6, 16
+# Networks that have learned nothing, healthy training scans that they are referenced to, and scans that each
+# is scored on.
+UNTRAINED, UNTRAINED_SCANS, UNTRAINED_SCORED = 6, 16, 24
 
 
 def cascade_table(scans: Sequence[str], *, baseline: Slices, params: Params) -> pd.DataFrame:
@@ -111,28 +113,24 @@ def _curves(
 
 
 def truths_of(scans: pd.DataFrame, space: Space) -> dict[str, Map]:
-    """Return the true relative deficits in MNI space, by scan."""
+    """Return true relative deficits inside, (v,), by scan."""
     alignment = read_alignment().set_index("scan")
     deficits = {}
     for scan in scans["scan"]:
         path = SIMULATED_TRUTH / f"{scan}_deficit.nii.gz"
         if path.exists():
-            deficits[str(scan)] = _in_mni(path, alignment.loc[scan, MATRIX_COLUMNS], space)
+            deficits[str(scan)] = _in_mni(path, alignment.loc[scan, MATRIX_COLUMNS], space)[space.inside]
     return deficits
 
 
-def z_maps(scans: Sequence[str], healthy: Sequence[str], space: Space, params: Params) -> dict[str, Map]:
-    """Return z-maps' values inside, (v,), high where uptake is low.
+def z_maps(scans: Sequence[str], healthy: Sequence[str], space: Space, params: Params) -> Iterator[Map]:
+    """Make z-maps' values inside, (v,), high where uptake is low.
 
     They are those of `predict`, of the opposite sign; `healthy` are training scans, one a subject.
     """
     norms, ages, inside = read_norms(healthy, space.brain, params), read_ages(), space.inside[space.brain]
-    found = ((scan, norms.z(read_uptake(scan, space.brain, params), _known(ages[scan]))) for scan in scans)
-    return {scan: -np.nan_to_num(z)[inside] for scan, z in found}
-
-
-def _known(age: float) -> float | None:
-    return None if np.isnan(age) else float(age)
+    for scan in scans:
+        yield -np.nan_to_num(norms.z(read_uptake(scan, space.brain, params), ages[scan]))[inside]
 
 
 def truth_scores(
@@ -150,7 +148,7 @@ def truth_scores(
     ----------
     explained : mapping of str to mapping of str to (v,) ndarray
         Values inside by map (``exact``, ``referenced``, ``z-map``) and scan.
-    deficits : mapping of str to (i, j, k) ndarray
+    deficits : mapping of str to (v,) ndarray
         The truth by scan.
     scans : DataFrame
         Correctly classified AD test scans: `scan`, `subject`.
@@ -165,22 +163,22 @@ def truth_scores(
         Mean scores by map and paired differences with their intervals, verdicts, agreement with the deficit's
         side, and what they were taken from.
     """
-    masks = {scan: scoring.truth_mask(deficit, space.inside) for scan, deficit in deficits.items()}
+    masks = {scan: scoring.truth_mask(deficit) for scan, deficit in deficits.items()}
     # A deficit of 5 % nowhere, or everywhere, leaves nothing to be found.
     sizes = {scan: int(mask.sum()) for scan, mask in masks.items()}
-    scored = [scan for scan in scans["scan"] if 0 < sizes.get(scan, 0) < int(space.inside.sum())]
+    scored = [scan for scan in scans["scan"] if 0 < sizes.get(scan, 0) < masks[scan].size]
     if not scored:
         return pd.DataFrame(columns=["scan", "subject", "map"]), {"scans": 0}
     inside, subjects = space.inside, scans.set_index("scan").loc[scored, "subject"]
     found = {name: np.stack([maps[scan] for scan in scored]) for name, maps in explained.items()}
-    truths = np.stack([masks[scan][inside] for scan in scored])
+    truths = np.stack([masks[scan] for scan in scored])
     centre = {"centre": scoring.centre_map(inside)}
-    rows = [row for scan in scored for row in scoring.score_rows(centre, masks[scan], inside, scan=scan)]
+    rows = [row for scan in scored for row in scoring.score_rows(centre, masks[scan], scan=scan)]
     # One such network is as likely to call dark bright as the other way round: only several are at chance.
     one = partial(
         _untrained_rows,
         healthy=healthy[:UNTRAINED_SCANS],
-        truths={scan: masks[scan] for scan in scored},
+        truths={scan: masks[scan] for scan in scored[:UNTRAINED_SCORED]},
         params=params,
     )
     for of_network in map_in_processes(one, range(1, UNTRAINED + 1), workers=params.compute.workers):
@@ -190,7 +188,7 @@ def truth_scores(
     # The template's axes are those of MNI space.
     x_mm = np.argwhere(inside)[:, 0] * space.template.affine[0, 0] + space.template.affine[0, 3]
     sides = found | {f"group mean {name}": maps.mean(axis=0) for name, maps in found.items()}
-    deficit = np.stack([deficits[scan][inside] for scan in scored]) * truths
+    deficit = np.stack([deficits[scan] for scan in scored]) * truths
     options = {"seed": params.seed, "resamples": params.evaluate.resamples}
     differences = scoring.score_differences(table, **options)
     return table, {
@@ -220,20 +218,19 @@ def _untrained_rows(
 ) -> list[dict[str, Any]]:
     """Score the maps of a network that has learned nothing."""
     from adpet.learning.model import reused_model
-    from adpet.learning.training import set_determinism
     from adpet.stages.common.fitting import network_settings
 
-    set_determinism(params.seed, params.compute.threads)
+    limit_threads(params.compute.threads)
     blank = reused_model(**network_settings(params) | {"weights": "none", "seed": params.seed + number})
     space = space_of(params)
     explainer = Explainer(blank, mean_slices(healthy), space, params)
-    references = HealthyMaps([explainer.maps(scan) for scan in healthy], space)
+    references = HealthyMaps([explainer.maps(scan) for scan in healthy])
     rows: list[dict[str, Any]] = []
     for scan, truth in truths.items():
         maps = explainer.maps(scan)
-        volumes = {
-            "untrained exact": space.volume_of(maps.exact),
+        values = {
+            "untrained exact": space.volume_of(maps.exact)[space.inside],
             "untrained referenced": references.z_scored(maps),
         }
-        rows += scoring.score_rows(volumes, truth, space.inside, scan=scan, network=number)
+        rows += scoring.score_rows(values, truth, scan=scan, network=number)
     return rows
