@@ -185,9 +185,10 @@ def _write_scans(
                 planes = coronal_slices(volumes["referenced"], space.template.affine, space.grid)
                 figure = cam_montage(slices, planes, unit=REFERENCED_UNIT, **settings)
                 save_figure(figure, montages_referenced / f"{scan}.png")
-    means: Means = {}
-    for (kind, name), total in sums.items():
-        means.setdefault(kind, {})[name] = np.asarray(total / len(groups[name]), np.float32)
+    means = {
+        kind: {name: np.asarray(sums[kind, name] / len(groups[name]), np.float32) for name in groups}
+        for kind in (*KINDS, "integrated")
+    }
     return means, values
 
 
