@@ -63,12 +63,10 @@ class Norms:
 def fit_norms(uptake: Iterable[Floats], ages: Floats) -> Norms:
     """Fit a line by age to each voxel or region.
 
-    Scans are added up one after the other: a generator of them needs the memory of one.
-
     Parameters
     ----------
     uptake : iterable of (v,) float ndarray
-        SUVR of healthy scans, one a subject; NaN where a scan does not show it.
+        SUVR of healthy scans, one a subject, added up one by one; NaN where a scan does not show it.
     ages : (n,) float ndarray
         In years. NaN, an unknown age, counts as the mean; with fewer than 20 known ages, or equal ones, age
         is left out.
