@@ -24,7 +24,6 @@ from adpet.params import Params
 from adpet.reporting.performance_figures import leakage_figure
 from adpet.reporting.style import save_figure
 from adpet.stages.common.tables import read_alignment, write_table
-from adpet.stages.common.tracking import stage_lineage
 from adpet.storage import atomic_write, read_json, work_dir
 
 # Everything that the four networks follow from, except the code.
@@ -39,6 +38,8 @@ THREADS: Final = 1
 
 def run(params: Params) -> None:
     """Write ``leakage.json``, predictions of four arms and their figure."""
+    from adpet.stages.common.tracking import stage_lineage  # here: workers need no MLflow
+
     split_summary = read_json(paths.SPLIT_SUMMARY)
     subjects, scans = _untested(params, leaky=split_summary["leaky"])
     settings = params.model_dump(include=SETTINGS, mode="json")

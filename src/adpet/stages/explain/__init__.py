@@ -24,7 +24,6 @@ from adpet.reporting.brain_figures import REFERENCED_UNIT, cam_montage, group_ma
 from adpet.reporting.style import save_figure
 from adpet.stages.common.checks import may_log_images, reads_simulated
 from adpet.stages.common.tables import evenly, healthy_scans, read_results, write_table
-from adpet.stages.common.tracking import log_to_training
 from adpet.stages.explain.controls import sanity_tables, truth_scores, truths_of, z_maps
 from adpet.stages.explain.maps import (
     HealthyMaps,
@@ -41,8 +40,7 @@ from adpet.storage import atomic_write, flatten, read_json
 # The maps of every scan, the suffix of their files, and the unit of their values.
 KINDS = {"exact": ("cam", "logit"), "referenced": ("referenced", "SD"), "z-map": ("low_uptake", "SD")}
 
-# At most so many scans are healthy references, and as many are scored against the truth: enough for patterns
-# and intervals, while the maps of a large cohort would not fit in memory.
+# Healthy reference scans and scored patients at the most: enough for patterns and intervals, and for memory.
 MOST_HEALTHY = MOST_SCORED = 200
 
 # Values inside the brain, (v,), by kind and scan; volumes by kind and group, a diagnosis, whole or those
@@ -54,6 +52,8 @@ Groups = dict[str, list[str]]
 
 def run(params: Params) -> None:
     """Write volumes, montages, tables and ``cam.json``; log to MLflow."""
+    from adpet.stages.common.tracking import log_to_training  # here: workers need no MLflow
+
     # The search may have chosen the network's shape.
     trained = read_contract(paths.RUN, TrainingRun).lineage.params
     params = params.with_values(flatten({"model": trained["model"]}), source=str(paths.RUN))
