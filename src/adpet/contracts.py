@@ -298,6 +298,7 @@ class UntrainedRanges(Contract):
     __pydantic_extra__: dict[str, dict[str, Range]]
 
     networks: int
+    scans: int
 
 
 class SideAgreement(Contract):
@@ -313,12 +314,11 @@ class TruthScores(Contract):
     """Scores against the simulated deficit, by map and score."""
 
     scans: int
-    left_out: int
+    left_out: int  # with a deficit nowhere or everywhere
     least_deficit: float
     area_share: float
     scores: dict[str, dict[str, Estimate]]
-    # Own minus rival, by map, rival and score.
-    differences: dict[str, dict[str, dict[str, Estimate]]]
+    differences: dict[str, dict[str, dict[str, Estimate]]]  # own minus rival, by map, rival and score
     verdict: dict[str, str]
     side: SideAgreement
     untrained: UntrainedRanges

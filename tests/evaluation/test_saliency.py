@@ -131,11 +131,11 @@ class TestPatient:
 def test_ranges_are_over_untrained_networks_only():
     scores = dict.fromkeys(SCORES, 0.0)
     rows = [
-        {"map": "untrained", "network": network, **scores, "auroc": auroc}
-        for network, auroc in ((1, 0.2), (1, 0.4), (2, 0.7), (2, 0.7))
+        {"map": "untrained", "network": network, "scan": scan, **scores, "auroc": auroc}
+        for network, scan, auroc in ((1, "a", 0.2), (1, "b", 0.4), (2, "a", 0.7), (2, "b", 0.7))
     ]
-    found = network_ranges(pd.DataFrame([*rows, {"map": "referenced", **scores, "auroc": 0.9}]))
-    assert found["networks"] == 2
+    found = network_ranges(pd.DataFrame([*rows, {"map": "referenced", "scan": "c", **scores, "auroc": 0.9}]))
+    assert (found["networks"], found["scans"]) == (2, 2)
     assert found["untrained"]["auroc"] == {"lowest": pytest.approx(0.3), "highest": pytest.approx(0.7)}
     assert "referenced" not in found
 
@@ -167,7 +167,7 @@ class TestReference:
     def test_too_few_or_equal_healthy_maps_are_refused(self):
         with pytest.raises(InputError, match="required 2 CN training scans or more; received 1"):
             healthy_reference(healthy(1))
-        with pytest.raises(InputError, match="maps of all CN training scans are equal"):
+        with pytest.raises(InputError, match="maps of CN training scans are equal"):
             healthy_reference(healthy(1)[[0, 0, 0, 0]])
 
 

@@ -61,6 +61,7 @@ def cam_document() -> dict:
             "scans": 12,
             "untrained": {
                 "networks": 2,
+                "scans": 24,
                 "untrained referenced": {score: {"lowest": 0.4, "highest": 0.6} for score in SCORES},
             },
             "area_share": 0.4,

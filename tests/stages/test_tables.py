@@ -11,7 +11,7 @@ from adpet.imaging.nifti import Volume, write_volume
 from adpet.paths import SUBJECTS, VOLUMES
 from adpet.stages import explain, register
 from adpet.stages.common.checks import hashed
-from adpet.stages.common.tables import healthy_scans, read_results
+from adpet.stages.common.tables import evenly, healthy_scans, read_results
 
 # As BIDS allows: sub-NA, sub-012.
 NAMES = ["NA", "012", "1e5", "nan", "None"]
@@ -32,6 +32,11 @@ def test_mean_uptake_is_of_the_scans_that_show_a_voxel(tmp_path, monkeypatch):
     for name, values in {"a": (2, 0, 0), "b": (4, 3, 0)}.items():
         write_volume(VOLUMES / f"{name}.nii", Volume(np.tile(np.float32(values), (9, 9, 3)), np.eye(4)))
     np.testing.assert_array_equal(explain._mean_uptake(["a", "b"])[0, 0, :3], [3, 3, 0])
+
+
+@pytest.mark.parametrize(("scans", "some"), [("", ""), ("ab", "ab"), ("abc", "abc"), ("abcdefg", "adg")])
+def test_of_many_scans_some_are_taken_evenly(scans, some):
+    assert evenly(list(scans), 3) == list(some)
 
 
 def test_only_an_empty_cell_is_no_value(subjects):

@@ -1,6 +1,6 @@
 """Score saliency volumes: truth, controls, z-scores, atlas regions.
 
-Maps are values in a mask of the template grid, (v,); volumes share that grid.
+Maps are values in a mask of the template grid, (v,), unless said otherwise; volumes share that grid.
 """
 
 import math
@@ -120,8 +120,8 @@ def score_summary(
 ) -> dict[str, dict[str, dict[str, float | int]]]:
     """Return each map's mean scores with intervals over subjects.
 
-    `table` has `subject`, `map` and `SCORES`, one row a scan and map; maps of the same subjects use the same
-    resamples.
+    `table` has `subject`, `map` and `SCORES`, one row a scan and map; maps of as many subjects use the
+    same resamples.
     """
     return {
         str(name): {score: _interval(rows[score].to_numpy(np.float64), seed, resamples) for score in SCORES}
@@ -220,7 +220,8 @@ def network_ranges(table: pd.DataFrame) -> dict[str, Any]:
         }
         for name, rows in means.groupby(level="map", sort=True)
     }
-    return {"networks": int(table["network"].nunique()), **extremes}
+    scans = table.loc[table["network"].notna(), "scan"].nunique()
+    return {"networks": int(table["network"].nunique()), "scans": int(scans), **extremes}
 
 
 def score_rows(maps: Mapping[str, Map], truth: Mask, **facts: Any) -> list[dict[str, Any]]:
@@ -282,7 +283,7 @@ def healthy_reference(maps: Map) -> Reference:
     variance = float(maps.var(axis=0, ddof=1, dtype=np.float64).mean())
     if not variance > 0:
         raise InputError(
-            "z-scored attribution maps: the maps of all CN training scans are equal: the network looks at "
+            "z-scored attribution maps: the maps of CN training scans are equal: the network looks at "
             "nothing; train it longer"
         )
     mean = maps.mean(axis=0, dtype=np.float64).astype(np.float32)

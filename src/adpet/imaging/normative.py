@@ -81,9 +81,9 @@ def fit_norms(uptake: Iterable[Floats], ages: Floats) -> Norms:
         older = np.nan_to_num(ages - line[1])
     sums = np.zeros(())
     for suvr, years in zip(uptake, older, strict=True):
-        shown, value = np.isfinite(suvr), np.nan_to_num(suvr.astype(np.float64))
-        terms = shown, shown * years, shown * years**2, value, value * years, value**2
-        sums = sums + np.stack(terms)
+        shown = np.isfinite(suvr)
+        value = np.where(shown, suvr.astype(np.float64), 0)
+        sums = sums + np.stack([shown, shown * years, shown * years**2, value, value * years, value**2])
     seen, count = sums[0], np.maximum(sums[0], 1)
     year, year_square, mean, product, square = sums[1:] / count
     covariance, year_variance = product - year * mean, year_square - year**2

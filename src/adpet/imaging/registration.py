@@ -114,7 +114,7 @@ def register(moving: Volume, template: Volume, mask: Mask) -> Alignment:
     around = _dilate(mask, template.affine, MARGIN_MM)
     # By edges first: a dim lobe does not pull. Where the scalp is bright, its edge can be taken for the
     # brain's; the intensities themselves then tell the two apart.
-    attempts = ((_divide_by_local_mean(scan), _divide_by_local_mean(template)), (scan, template))
+    attempts = ((_divide_by_local_mean(scan), _template_edges(template)), (scan, template))
     found: list[Alignment] = []
     for images in attempts:
         try:
@@ -340,7 +340,7 @@ def _over_pyramid(
     for level in AFFINE_LEVELS if affine else RIGID_LEVELS:
         coarse = (slice(None, None, level.step),) * 3
         indices = np.argwhere(around[coarse])[:: level.every] * level.step
-        values = _blurred_template(template, level.blur)[tuple(indices.T)]
+        values = _template_blurred(template, level.blur)[tuple(indices.T)]
         samples = Samples(apply_affine(template.affine, indices), values.astype(np.float64))
         matrix = maximize_correlation(pyramid[level], view, samples, matrix, affine=affine)
     return matrix
@@ -429,17 +429,15 @@ def _blur(data: Array, sigma: float | npt.NDArray[np.float64]) -> Array:
     return np.asarray(ndimage.gaussian_filter(data, sigma, mode="nearest", truncate=2.5))
 
 
-# Scan after scan is registered to one template.
-@lru_cache(maxsize=8)
-def _blurred_template(template: Volume, sigma: float) -> Array:
-    return _blur(template.data, sigma)
-
-
-@lru_cache(maxsize=2)
 def _divide_by_local_mean(volume: Volume) -> Volume:
     """Divide an axis-aligned volume by its local mean, except air."""
     local = _blur(volume.data, LOCAL_SIGMA_MM / voxel_sizes(volume.affine))
     return Volume(volume.data / (local + np.float32(AIR) * local.max()), volume.affine)
+
+
+# Scan after scan is registered to one template.
+_template_edges = lru_cache(maxsize=1)(_divide_by_local_mean)
+_template_blurred = lru_cache(maxsize=8)(lambda template, sigma: _blur(template.data, sigma))
 
 
 def _dilate(mask: Mask, affine: Affine, margin_mm: float) -> Mask:

@@ -59,7 +59,7 @@ def fitted_baselines(split: pd.DataFrame, params: Params) -> dict[str, Baseline]
     ]
     found = {}
     for name in list(images[0]):
-        features = np.array([image.pop(name) for image in images])  # freed as they are copied
+        features = np.array([image.pop(name) for image in images])  # freed before the fit
         model = baselines.voxel_model() if name == "voxels" else baselines.region_model()
         tables = baselines.baseline_predictions(features, scans, training=training, model=model)
         threshold = scoring.choose_threshold(subject_probabilities(tables[1], Pooling()))

@@ -68,8 +68,8 @@ Tissue = npt.NDArray[np.uint8]
 SMALLEST_SD = 0.01
 REGION_NORMS = ("cn_mean", "cn_slope", "cn_sd")
 
-# The colours of every scan's z-map. Of those of the CAM, all but a hundredth of the values in training slices
-# are within the limit.
+# The colours of every scan's z-map. Of those of the CAM, all but a hundredth of the values in slices of
+# training scans, at most `MOST_SCALED`, are within the limit.
 Z_LIMIT, Z_SHOWN_FROM = 5.0, 2.0
 CAM_QUANTILE, CAM_SHOWN_FROM = 0.99, 0.2
 
@@ -107,8 +107,7 @@ INTENDED_USE = (
 # How far the two networks' outputs may lie apart: probabilities, and maps relative to the largest value. Both
 # sum in float32, in another order: some 1e-5 after fourteen blocks.
 APART = 1e-4
-# The networks are compared on so many test scans at most, and the CAM's scale is that of so many training
-# scans: more would tell no more.
+# Test scans that the networks are compared on, and training scans that the CAM's scale is of, at the most.
 MOST_COMPARED, MOST_SCALED = 50, 1000
 
 

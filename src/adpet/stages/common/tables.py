@@ -74,7 +74,7 @@ def healthy_scans(split: pd.DataFrame) -> list[str]:
 
 
 def evenly(scans: Sequence[str], most: int) -> list[str]:
-    """Return at most so many of the scans, evenly spaced."""
+    """Return at most `most` of the scans, evenly spaced."""
     places = np.linspace(0, len(scans) - 1, min(len(scans), most)).round().astype(int)
     return [scans[place] for place in places]
 

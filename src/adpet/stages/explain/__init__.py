@@ -40,11 +40,10 @@ from adpet.storage import atomic_write, flatten, read_json
 # The maps of every scan, the suffix of their files, and the unit of their values.
 KINDS = {"exact": ("cam", "logit"), "referenced": ("referenced", "SD"), "z-map": ("low_uptake", "SD")}
 
-# Healthy reference scans and scored patients at the most: enough for patterns and intervals, and for memory.
+# Healthy reference scans and scored AD scans at the most: enough for patterns and intervals, and for memory.
 MOST_HEALTHY = MOST_SCORED = 200
 
-# Values inside the brain, (v,), by kind and scan; volumes by kind and group, a diagnosis, whole or those
-# correctly or wrongly classified; scans by group.
+# Values inside, (v,), by kind and scan; means by kind and group: a diagnosis, or its correct or wrong part.
 Values = dict[str, dict[str, Map]]
 Means = dict[str, dict[str, Map]]
 Groups = dict[str, list[str]]
@@ -68,15 +67,15 @@ def run(params: Params) -> None:
         maps_of([*healthy, *scans["scan"]], baseline, params),
         label="explain", unit="scan", total=len(healthy) + len(scans),
     )  # fmt: skip
-    references = HealthyMaps(list(islice(shown, len(healthy))))
     low = z_maps(scans["scan"].tolist(), healthy_scans(split), space, params)
+    references = HealthyMaps(list(islice(shown, len(healthy))))
     groups, scored = _groups(scans), _scored(scans, params)
     examined = scans.loc[scans["diagnosis"] == "AD", "scan"].head(params.explain.sanity_scans).tolist()
     kept = {*scored["scan"], *examined}
     means, values = _write_scans(
         shown, references, scans, low, space, groups=groups, kept=kept, params=params
     )
-    integrated = means.pop("integrated")
+    integrated = means["integrated"]
     outside = scoring.outside_share(integrated["ad"], integrated["cn"], space.planes_of_brain())
     regions = _write_groups(means, groups, references.by_depth, space, params)
     facts = _facts(groups, regions)
@@ -263,9 +262,7 @@ def _write_truth(
 ) -> dict[str, Any]:
     """Score the maps against the simulated cohort's truth, if any."""
     deficits = truths_of(scored, space)
-    table, facts = pd.DataFrame(columns=["scan", "subject", "map", *scoring.SCORES]), {"scans": 0}
-    if deficits:
-        table, facts = truth_scores(values, deficits, scored, healthy, space, params=params)
+    table, facts = truth_scores(values, deficits, scored, healthy, space, params=params)
     write_table(table, paths.EXPLAIN / "truth.csv")
     return facts
 

@@ -129,8 +129,8 @@ def z_maps(scans: Sequence[str], healthy: Sequence[str], space: Space, params: P
     They are those of `predict`, of the opposite sign; `healthy` are training scans, one a subject.
     """
     norms, ages, inside = read_norms(healthy, space.brain, params), read_ages(), space.inside[space.brain]
-    for scan in scans:
-        yield -np.nan_to_num(norms.z(read_uptake(scan, space.brain, params), ages[scan]))[inside]
+    found = (norms.z(read_uptake(scan, space.brain, params), ages[scan]) for scan in scans)
+    return (-np.nan_to_num(z)[inside] for z in found)
 
 
 def truth_scores(
@@ -168,12 +168,15 @@ def truth_scores(
     sizes = {scan: int(mask.sum()) for scan, mask in masks.items()}
     scored = [scan for scan in scans["scan"] if 0 < sizes.get(scan, 0) < masks[scan].size]
     if not scored:
-        return pd.DataFrame(columns=["scan", "subject", "map"]), {"scans": 0}
+        return pd.DataFrame(columns=["scan", "subject", "map", *scoring.SCORES]), {"scans": 0}
     inside, subjects = space.inside, scans.set_index("scan").loc[scored, "subject"]
     found = {name: np.stack([maps[scan] for scan in scored]) for name, maps in explained.items()}
     truths = np.stack([masks[scan] for scan in scored])
-    centre = {"centre": scoring.centre_map(inside)}
-    rows = [row for scan in scored for row in scoring.score_rows(centre, masks[scan], scan=scan)]
+    centre = scoring.map_scores(scoring.centre_map(inside)[None], truths)
+    rows = [
+        {"scan": scan, "map": "centre"} | {score: values[0, number] for score, values in centre.items()}
+        for number, scan in enumerate(scored)
+    ]
     # One such network is as likely to call dark bright as the other way round: only several are at chance.
     one = partial(
         _untrained_rows,

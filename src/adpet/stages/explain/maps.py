@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 # What a referenced map joins, and by which weights: class activation maps, and integrated gradients.
 DEPTHS = {"places": 1 / 3, "pixels": 2 / 3}
 
-# Scans that a process explains before it hands over their maps.
-SCANS_A_TASK = 16
+# Scans that a process explains before it hands over their maps, and scans whose maps may wait in memory.
+SCANS_A_TASK, SCANS_AHEAD = 16, 256
 
 Slices: TypeAlias = npt.NDArray[np.uint8]
 
@@ -174,11 +174,13 @@ def mean_slices(scans: Sequence[str]) -> Slices:
 
 def maps_of(scans: Sequence[str], baseline: Slices, params: Params) -> Iterator[ScanMaps]:
     """Make the trained network's maps in processes, in order."""
-    tasks = [scans[start : start + SCANS_A_TASK] for start in range(0, len(scans), SCANS_A_TASK)]
     one = partial(_maps_of_task, baseline=baseline, params=params)
-    done = map_in_processes(one, tasks, workers=params.compute.workers, cluster=params.compute.cluster)
-    for maps in done:
-        yield from maps
+    workers, cluster = params.compute.workers, params.compute.cluster
+    for first in range(0, len(scans), SCANS_AHEAD):
+        ahead = scans[first : first + SCANS_AHEAD]
+        tasks = [ahead[start : start + SCANS_A_TASK] for start in range(0, len(ahead), SCANS_A_TASK)]
+        for maps in map_in_processes(one, tasks, workers=workers, cluster=cluster):
+            yield from maps
 
 
 def _maps_of_task(scans: Sequence[str], *, baseline: Slices, params: Params) -> list[ScanMaps]:
