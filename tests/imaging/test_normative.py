@@ -35,7 +35,7 @@ class TestNorms:
     def test_unknown_age_is_the_mean_and_an_extreme_one_the_nearest(self):
         norms = fit_norms(*cohort())
         low, mean, high = norms.ages
-        assert [norms.compared_at(age) for age in (None, np.nan, 20.0, 99.0)] == [mean, mean, low, high]
+        assert [*map(norms.compared_at, (None, np.nan, 20, 80, 99))] == [mean, mean, low, 80, high]
         np.testing.assert_array_equal(norms.z(norms.mean, 99.0), norms.z(norms.mean, high))
 
     @pytest.mark.parametrize("known", [0, FEWEST_AGES - 1])
